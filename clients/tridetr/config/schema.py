@@ -1,0 +1,325 @@
+"""The configuration: one pydantic model, every key documented and bounded, unknown keys refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+RESERVED_CAMERAS = {"triton"}  # the Python backend's own regions carry this name
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Score = Annotated[float, Field(ge=0, le=1)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Point = Annotated[tuple[float, float], Field(description="x, y as fractions of the frame")]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values are frozen and checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ModelSection(Section):
+    """Which model serves the cameras."""
+
+    name: Literal["rfdetr_ort", "rfdetr_trt"] = Field(
+        "rfdetr_ort", description="Entry of the model repository: ONNX Runtime or TensorRT."
+    )
+    file: Path | None = Field(
+        None, description="An ONNX of the contract (`tridetr models fuse`) instead of the bundled one."
+    )
+    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
+        "auto", description="ONNX Runtime execution provider; auto takes the fastest that works."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Arithmetic inside the engine; auto decides by what the CPU or GPU has."
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="Threads of one inference on the CPU; 0 = all cores."
+    )
+
+
+class TritonSection(Section):
+    """The inference server: embedded by default, or an external one."""
+
+    url: str | None = Field(
+        None, description="host:port (gRPC) of an external Triton; null starts the embedded one."
+    )
+    secret_file: Path | None = Field(
+        None,
+        description="File with the key of Triton's restricted APIs; null = made afresh at start.",
+    )
+    infer_timeout_s: Seconds = Field(
+        10.0, description="After this time without an answer the server counts as unhealthy."
+    )
+    metrics_port: Port = Field(
+        8002, description="Triton's Prometheus port on loopback; 0 turns it off."
+    )
+
+
+class SentrySection(Section):
+    """When a camera becomes alarmed and calm again (times are the frames' own)."""
+
+    confirm_frames: int = Field(
+        3, ge=1, le=1000, description="Frames in a row with a person before tracking starts."
+    )
+    confirm_s: float = Field(
+        0.5, ge=0, le=60, description="Time with a person before tracking starts (both must hold)."
+    )
+    clear_s: Seconds = Field(3.0, description="Time without a person before the all-clear.")
+    unknown_s: Seconds = Field(5.0, description="Time without any result before Unknown.")
+    standby_fps: float = Field(3.0, gt=0, le=120, description="Frame rate while nobody is there.")
+
+
+class DetectSection(Section):
+    """What counts as a detection."""
+
+    min_score: Score | None = Field(
+        None, description="Least score that is published; null = the model's own default."
+    )
+    classes: tuple[str, ...] = Field(
+        (), description="Class names that are published; empty = all that the model knows."
+    )
+
+
+class AlarmSection(Section):
+    """Which detections raise the alarm of a camera."""
+
+    classes: tuple[str, ...] = Field(("person",), min_length=1, description="Names that alarm.")
+    min_score: Score | None = Field(
+        None, description="Least score that alarms; null = the camera's detect.min_score."
+    )
+    min_area: float = Field(
+        0.0, ge=0, le=1, description="Least box area as a fraction of the frame."
+    )
+    zone: tuple[Point, ...] = Field(
+        (), description="Polygon (at least 3 points) that the middle of the box's lower edge must be in."
+    )
+
+    @field_validator("zone")
+    @classmethod
+    def _zone_is_polygon(cls, zone: tuple[Point, ...]) -> tuple[Point, ...]:
+        if zone and len(zone) < 3:
+            raise ValueError("a zone needs at least 3 points, or none for the whole frame")
+        for x, y in zone:
+            if not (0 <= x <= 1 and 0 <= y <= 1):
+                raise ValueError(f"zone point ({x}, {y}) is not within 0..1 (fractions of the frame)")
+        return zone
+
+
+class CameraSection(Section):
+    """One camera."""
+
+    source: str = Field(
+        min_length=1,
+        description="/dev/videoN, rtsp://…, http(s)://…, a video file, or `synthetic`.",
+    )
+    width: int | None = Field(
+        None, ge=16, le=8192, description="Wanted width (V4L2, synthetic); null = the source's."
+    )
+    height: int | None = Field(None, ge=16, le=8192, description="Wanted height.")
+    fps: float | None = Field(
+        None, gt=0, le=240, description="Frame rate limit when alarmed; null = the source's."
+    )
+    pixel_format: Literal["auto", "mjpeg", "yuyv", "nv12", "i420"] = Field(
+        "auto", description="What a V4L2 camera shall deliver."
+    )
+    loop: bool = Field(True, description="Files: start again at the end (false: the camera ends).")
+    realtime: bool = Field(
+        True,
+        description="Files: false = as fast as the detector takes them, without loss, in media time.",
+    )
+    rtsp_transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP over TCP or UDP.")
+    credentials_file: Path | None = Field(
+        None, description="File with `user:password` for rtsp/http, kept out of the URL."
+    )
+    timeout_s: Seconds = Field(
+        5.0, description="No frame for that long: the camera is offline and is opened again."
+    )
+    frozen_s: Seconds = Field(
+        30.0, description="The very same picture for that long: the camera is frozen."
+    )
+    slots: int = Field(6, ge=4, le=64, description="Slots of the frame ring.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Synthetic cameras: which world is drawn.")
+    scene: Literal["street", "hall"] = Field("street", description="Synthetic cameras: the place.")
+    detect: DetectSection | None = Field(None, description="Instead of the common `detect`.")
+    alarm: AlarmSection | None = Field(None, description="Instead of the common `alarm`.")
+    sentry: SentrySection | None = Field(None, description="Instead of the common `sentry`.")
+
+    @field_validator("source")
+    @classmethod
+    def _source_has_no_password(cls, source: str) -> str:
+        if re.match(r"[a-z]+://[^/@]*:[^/@]*@", source):
+            raise ValueError(
+                "the URL holds a password: put `user:password` into a file and name it in "
+                "credentials_file"
+            )
+        return source
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the source is a video file."""
+        return not (
+            "://" in self.source or self.source.startswith("/dev/") or self.source == "synthetic"
+        )
+
+    @model_validator(mode="after")
+    def _only_files_are_fast(self) -> CameraSection:
+        if not self.realtime and not self.is_file:
+            raise ValueError("realtime: false is for video files only")
+        if (self.width is None) != (self.height is None):
+            raise ValueError("width and height belong together: give both or none")
+        return self
+
+
+class TlsSection(Section):
+    """TLS to the broker."""
+
+    ca_file: Path | None = Field(None, description="CA certificates; null = the system's.")
+    cert_file: Path | None = Field(None, description="Client certificate.")
+    key_file: Path | None = Field(None, description="Key of the client certificate.")
+
+
+class MqttSection(Section):
+    """The MQTT broker and the topics."""
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Broker host; `embedded` starts one with tridetr up."
+    )
+    port: Port = Field(1883, description="Broker port; 0 with `embedded` = a free one.")
+    username: str | None = Field(None, description="User name at the broker.")
+    password_file: Path | None = Field(
+        None, description="File with the password (or set TRIDETR_MQTT_PASSWORD)."
+    )
+    tls: TlsSection | None = Field(None, description="TLS; `{}` for the system's CAs.")
+    prefix: str = Field(
+        "tridetr", pattern=r"^[^#+/\s][^#+\s]{0,99}$", description="First part of all topics."
+    )
+    device: str | None = Field(None, description="Second part of all topics; null = host name.")
+    discovery_prefix: str | None = Field(
+        "homeassistant", description="Home Assistant discovery; null turns it off."
+    )
+    keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive.")
+    outbox_limit: int = Field(
+        10_000, ge=100, le=1_000_000, description="Events kept while the broker is away."
+    )
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_a_topic_level(cls, device: str | None) -> str | None:
+        if device is not None and not DEVICE_NAME.fullmatch(device):
+            raise ValueError("device may hold letters, digits, '_' and '-' only (at most 64)")
+        return device
+
+
+class GatewaySection(Section):
+    """The web viewer."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on (0.0.0.0: everybody).")
+    port: Port = Field(8080, description="Port of the viewer; 0 = a free one.")
+    token_file: Path | None = Field(
+        None, description="File with a bearer token that all but /healthz and /readyz ask for."
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="Further origins that may open the WebSocket (its own is always allowed)."
+    )
+    max_viewers: int = Field(64, ge=1, le=10_000, description="WebSockets at the same time.")
+    jpeg_quality: int = Field(80, ge=10, le=95, description="Quality where frames are encoded.")
+    max_fps: float = Field(30.0, gt=0, le=120, description="Frames per second to one viewer.")
+
+
+class OtelSection(Section):
+    """OpenTelemetry traces (extra `otel`)."""
+
+    endpoint: str | None = Field(
+        None, description="OTLP/HTTP endpoint, such as http://127.0.0.1:4318; null = off."
+    )
+    sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of frames that are traced.")
+
+
+class LogSection(Section):
+    """Logging."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
+    format: Literal["text", "json"] = Field("text", description="text for people, json for Loki.")
+
+
+class Config(Section):
+    """The whole configuration of one node."""
+
+    instance: str = Field(
+        "default",
+        pattern=r"^[a-z0-9]{1,16}$",
+        description="Keeps two pipelines on one machine apart (segments, queues, folders).",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where frames and model live; auto takes a GPU where there is one."
+    )
+    model: ModelSection = Field(default_factory=ModelSection)
+    triton: TritonSection = Field(default_factory=TritonSection)
+    detect: DetectSection = Field(default_factory=DetectSection)
+    alarm: AlarmSection = Field(default_factory=AlarmSection)
+    sentry: SentrySection = Field(default_factory=SentrySection)
+    cameras: dict[str, CameraSection] = Field(min_length=1, max_length=64)
+    mqtt: MqttSection = Field(default_factory=MqttSection)
+    gateway: GatewaySection = Field(default_factory=GatewaySection)
+    otel: OtelSection = Field(default_factory=OtelSection)
+    log: LogSection = Field(default_factory=LogSection)
+    run_dir: Path = Field(
+        default_factory=lambda data: _default_run_dir(data.get("instance", "default")),
+        description="Files that live as long as the run: secrets, rendered models, metrics.",
+    )
+    state_dir: Path = Field(
+        default_factory=lambda data: _default_state_dir(data.get("instance", "default")),
+        description="Files that survive: the outbox and the sentry state.",
+    )
+
+    @field_validator("cameras")
+    @classmethod
+    def _camera_names(cls, cameras: dict[str, CameraSection]) -> dict[str, CameraSection]:
+        for name in cameras:
+            if not CAMERA_NAME.fullmatch(name):
+                raise ValueError(
+                    f"camera name {name!r}: use lower-case letters, digits, '_' and '-' (at most 32)"
+                )
+            if name in RESERVED_CAMERAS:
+                raise ValueError(f"camera name {name!r} is reserved")
+        return cameras
+
+    def detect_for(self, camera: str) -> DetectSection:
+        """Return what counts as a detection of this camera."""
+        return self.cameras[camera].detect or self.detect
+
+    def alarm_for(self, camera: str) -> AlarmSection:
+        """Return which detections alarm this camera."""
+        return self.cameras[camera].alarm or self.alarm
+
+    def sentry_for(self, camera: str) -> SentrySection:
+        """Return the sentry keys of this camera."""
+        return self.cameras[camera].sentry or self.sentry
+
+
+class EnvironmentSecrets(Section):
+    """Secrets that may come from the environment instead of files."""
+
+    mqtt_password: SecretStr | None = None
+    gateway_token: SecretStr | None = None
+
+
+def _default_run_dir(instance: str) -> Path:
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.access(base, os.W_OK):
+        return Path(base) / f"tridetr-{instance}"
+    return Path(tempfile.gettempdir()) / f"tridetr-{os.getuid()}-{instance}"
+
+
+def _default_state_dir(instance: str) -> Path:
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "tridetr" / instance

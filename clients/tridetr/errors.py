@@ -1,0 +1,31 @@
+"""Errors that a user can act on: each message names the cause and the remedy."""
+
+from __future__ import annotations
+
+
+class TridetrError(Exception):
+    """Base of all errors that the command line prints without a traceback."""
+
+
+class ConfigError(TridetrError):
+    """The configuration cannot be read or makes no sense."""
+
+
+class ShmError(TridetrError):
+    """A shared-memory segment or message queue cannot be made, opened or trusted."""
+
+
+class SourceError(TridetrError):
+    """A camera source cannot be opened or stopped delivering."""
+
+
+class ModelError(TridetrError):
+    """A model file does not keep the contract, or cannot be made or fetched."""
+
+
+class TritonError(TridetrError):
+    """The inference server cannot be started or does not answer as agreed."""
+
+
+class BrokerError(TridetrError):
+    """The MQTT broker cannot be started or reached."""
