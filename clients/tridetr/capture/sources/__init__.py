@@ -1,0 +1,1 @@
+"""Camera sources: each yields decoded frames as planes (see base.py)."""
