@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -304,13 +304,6 @@ class Config(Section):
     def sentry_for(self, camera: str) -> SentrySection:
         """Return the sentry keys of this camera."""
         return self.cameras[camera].sentry or self.sentry
-
-
-class EnvironmentSecrets(Section):
-    """Secrets that may come from the environment instead of files."""
-
-    mqtt_password: SecretStr | None = None
-    gateway_token: SecretStr | None = None
 
 
 def _default_run_dir(instance: str) -> Path:

@@ -1,0 +1,71 @@
+"""Run one role of the pipeline as a process: logging, metrics, signals, then the role itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+
+from tridetr.config import Config
+from tridetr.telemetry import heartbeat
+from tridetr.telemetry.logs import configure_logging
+from tridetr.telemetry.process_files import use_process_files
+
+logger = logging.getLogger("tridetr.service")
+
+AsyncRole = Callable[[Config, asyncio.Event], Awaitable[None]]
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SUPERVISED = "TRIDETR_SUPERVISED"  # environment: the supervisor's pid
+
+
+def prepare(config: Config, role: str) -> None:
+    """Set up logging and metrics of this process; must come before the role's modules are imported."""
+    configure_logging(config.log.level, config.log.format, role)
+    config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    heartbeat.start(config.run_dir, role)
+    use_process_files(config.run_dir / "metrics", role.replace(" ", "_"))
+    if os.environ.get(SUPERVISED):
+        die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Let the kernel send SIGTERM to this process when the supervisor dies, even by SIGKILL."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(os.environ[SUPERVISED]):
+        raise SystemExit("the supervisor died before this process was ready")
+
+
+def run_blocking(work: Callable[[threading.Event], None]) -> None:
+    """Run a blocking role; SIGTERM and SIGINT set the event that it watches."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    work(stop)
+
+
+def run_async(role: AsyncRole, config: Config) -> None:
+    """Run an asyncio role; SIGTERM and SIGINT set the event that it watches."""
+
+    async def beat() -> None:
+        while True:
+            heartbeat.beat()
+            await asyncio.sleep(1)
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        beating = asyncio.create_task(beat())
+        try:
+            await role(config, stop)
+        finally:
+            beating.cancel()
+
+    asyncio.run(main())

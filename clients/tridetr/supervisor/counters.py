@@ -1,0 +1,50 @@
+"""The counters of all processes of a node, read from their metric files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import CollectorRegistry
+
+Labels = frozenset[tuple[str, str]]
+
+
+class Counters:
+    """One reading of every sample."""
+
+    def __init__(self, samples: Mapping[tuple[str, Labels], float]) -> None:
+        self._samples = samples
+
+    @classmethod
+    def read(cls, folder: Path) -> Counters:
+        """Read the metric files in ``folder``; a file that is being made at this moment is left out."""
+        samples: dict[tuple[str, Labels], float] = {}
+        try:
+            registry = CollectorRegistry()
+            families = list(MultiProcessCollector(registry, path=str(folder)).collect())
+        except (OSError, ValueError, KeyError):
+            return cls({})
+        for family in families:
+            for sample in family.samples:
+                samples[sample.name, frozenset(sample.labels.items())] = sample.value
+        return cls(samples)
+
+    def total(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples of ``name`` that carry at least these labels."""
+        wanted = set(labels.items())
+        return sum(
+            value
+            for (sample, sample_labels), value in self._samples.items()
+            if sample == name and wanted <= sample_labels
+        )
+
+    def count(self, name: str, **labels: str) -> int:
+        """Return ``total`` as a whole number."""
+        return round(self.total(name, **labels))
+
+    def labels_of(self, name: str) -> dict[str, str]:
+        """Return the labels of a sample of ``name`` (of an info metric); empty if there is none."""
+        found = (labels for sample, labels in self._samples if sample == name)
+        return dict(next(found, frozenset()))

@@ -1,0 +1,70 @@
+"""Which processes a configuration needs, in the order in which they start."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process of the node.
+
+    Attributes:
+        name: such as ``detector`` or ``capture hall``; also the name of its heartbeat and metrics.
+        argv: the command.
+        stop_stage: processes of a lower stage are stopped first, so that the way downstream can drain.
+        beats: whether its main loop keeps a heartbeat.
+        may_finish: whether leaving with code 0 means done (a file that ended) and not a fault.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    stop_stage: int
+    beats: bool = True
+    may_finish: bool = False
+
+
+def plan_processes(config: Config, config_file: Path, only: Sequence[str] = ()) -> list[ProcessSpec]:
+    """Return the processes of a node.
+
+    Args:
+        config: the checked configuration.
+        config_file: the file that the processes read.
+        only: names of the processes to keep; empty = all.
+
+    Raises:
+        ConfigError: ``only`` names a process that this configuration does not have.
+    """
+
+    def role(name: str, *words: str, stop_stage: int, may_finish: bool = False) -> ProcessSpec:
+        argv = (sys.executable, "-m", "tridetr", *words, "--config", str(config_file))
+        return ProcessSpec(name, argv, stop_stage, may_finish=may_finish)
+
+    specs: list[ProcessSpec] = []
+    if config.mqtt.host == "embedded":
+        from tridetr.broker import broker_command
+
+        specs.append(ProcessSpec("broker", tuple(broker_command(config)), 3, beats=False))
+    if config.triton.url is None:
+        specs.append(role("triton", "triton", stop_stage=3))
+    for name, camera in config.cameras.items():
+        ends = camera.is_file and not camera.loop
+        specs.append(
+            role(f"capture {name}", "capture", name, stop_stage=0, may_finish=ends)
+        )
+    specs += [
+        role("detector", "detect", stop_stage=1),
+        role("controller", "control", stop_stage=2),
+        role("gateway", "serve", stop_stage=0),
+    ]
+    known = {spec.name: spec for spec in specs}
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise ConfigError(f"no process {', '.join(map(repr, unknown))} here: {', '.join(known)}")
+    return [known[name] for name in only] if only else specs

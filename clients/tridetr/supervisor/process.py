@@ -1,0 +1,137 @@
+"""One supervised process: started, watched by exit and heartbeat, restarted, stopped with its children."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from tridetr.service import SUPERVISED
+from tridetr.supervisor.backoff import RestartBackoff
+from tridetr.supervisor.plan import ProcessSpec
+from tridetr.telemetry import heartbeat
+
+logger = logging.getLogger("tridetr.supervisor")
+
+HANG_S = 10.0  # a main loop beats every second; so long without a beat is a hang
+START_S = 60.0  # time for the first beat: imports on a slow machine
+
+
+class ManagedProcess:
+    """A process that is started again whenever it dies or hangs."""
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        run_dir: Path,
+        on_output: Callable[[IO[bytes]], None] | None,
+        on_restart: Callable[[str], None],
+    ) -> None:
+        """Prepare, without starting.
+
+        Args:
+            spec: what to start.
+            run_dir: folder of the heartbeats.
+            on_output: gets the process's stderr to read; None lets it inherit the supervisor's.
+            on_restart: told the name at every restart.
+        """
+        self.spec = spec
+        self.restarts = 0
+        self.finished = False
+        self._run_dir = run_dir
+        self._on_output = on_output
+        self._on_restart = on_restart
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._start_at_s: float | None = 0.0
+        self._backoff = RestartBackoff()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None while it is down."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def tick(self, now_s: float) -> None:
+        """Start, restart or kill as needed; call it a few times a second."""
+        if self.finished:
+            return
+        if self._process is None:
+            if self._start_at_s is not None and now_s >= self._start_at_s:
+                self._start(now_s)
+            return
+        code = self._process.poll()
+        if code is not None:
+            self._on_exit(code, now_s)
+        elif self.spec.beats and self._hangs(now_s):
+            logger.warning("%s shows no progress, killing it", self.spec.name)
+            self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self.finished = True
+        if self.pid is not None:
+            self._signal(signal.SIGTERM, group=False)
+
+    def wait(self, deadline_s: float) -> None:
+        """Wait until it is gone, killing it and its children at the deadline (monotonic seconds)."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(max(0.0, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            logger.warning("%s did not stop in time, killing it", self.spec.name)
+        self._signal(signal.SIGKILL)  # what it left in its process group
+        self._process.wait()
+
+    def _start(self, now_s: float) -> None:
+        heartbeat.forget(self._run_dir, self.spec.name)
+        # A session of its own: Ctrl-C reaches the supervisor alone, which then stops all in order.
+        self._process = subprocess.Popen(
+            self.spec.argv,
+            stdin=subprocess.DEVNULL,
+            # The supervisor's own stdout is for its summary alone.
+            stdout=sys.stderr if self._on_output is None else subprocess.PIPE,
+            stderr=sys.stderr if self._on_output is None else subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, SUPERVISED: str(os.getpid())},
+        )
+        self._started_s = now_s
+        if self._on_output is not None and self._process.stdout is not None:
+            self._on_output(self._process.stdout)
+
+    def _on_exit(self, code: int, now_s: float) -> None:
+        self._signal(signal.SIGKILL)
+        self._process = None
+        if code == 0 and self.spec.may_finish:
+            self.finished = True
+            logger.info("%s has finished", self.spec.name)
+            return
+        delay_s = self._backoff.delay_s(now_s - self._started_s)
+        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        logger.warning("%s %s, starting it again in %.1f s", self.spec.name, reason, delay_s)
+        self._start_at_s = now_s + delay_s
+        self.restarts += 1
+        self._on_restart(self.spec.name)
+
+    def _hangs(self, now_s: float) -> bool:
+        age_s = heartbeat.age_s(self._run_dir, self.spec.name)
+        if age_s is None:
+            return now_s - self._started_s > START_S
+        return age_s > HANG_S
+
+    def _signal(self, number: signal.Signals, *, group: bool = True) -> None:
+        """Signal the process, or everything in its group (it leads one of its own)."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if group:
+                os.killpg(self._process.pid, number)
+            else:
+                self._process.send_signal(number)

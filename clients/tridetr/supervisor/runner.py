@@ -1,0 +1,230 @@
+"""The main loop of ``tridetr up``."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tridetr.config import Config
+from tridetr.errors import TridetrError
+from tridetr.shm.names import unlink_instance
+from tridetr.supervisor.counters import Counters
+from tridetr.supervisor.plan import plan_processes
+from tridetr.supervisor.process import ManagedProcess
+from tridetr.supervisor.screen import LogPipe, Screen
+from tridetr.supervisor.summary import summarise
+from tridetr.supervisor.timings import TimingsSampler
+from tridetr.telemetry.process_files import use_process_files
+
+logger = logging.getLogger("tridetr.supervisor")
+
+TICK_S = 0.1
+STATUS_S = 1.0
+STOP_S = 5.0  # for each stage
+DRAIN_S = 10.0  # for the last events of files that ended
+
+
+class Supervisor:
+    """Keeps the processes of one node alive until it is told to stop."""
+
+    def __init__(self, config: Config, *, only: Sequence[str] = (), terminal: bool = False) -> None:
+        """Prepare a run.
+
+        Args:
+            config: the checked configuration.
+            only: names of the processes to run (one container of a pod); empty = the whole node, whose segments
+                and queues are then removed at the end.
+            terminal: show the live table.
+        """
+        self._config = config
+        self._whole_node = not only
+        self._only = only
+        self._terminal = terminal
+        self._logs = LogPipe()
+        self._stop = threading.Event()
+        self._samplers = {
+            name: TimingsSampler(config.instance, name) for name in config.cameras
+        }
+
+    def run(self, duration_s: float | None) -> dict[str, Any]:
+        """Run until SIGINT, SIGTERM, the duration's end or the end of all files; return the summary."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stop.set())
+        run_dir = self._config.run_dir
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _sole_run(run_dir, "+".join(self._only) or "node"):
+            config_file = self._prepare()
+            processes = [
+                ManagedProcess(
+                    spec,
+                    run_dir,
+                    self._logs.attach if self._terminal else None,
+                    self._count_restart,
+                )
+                for spec in plan_processes(self._config, config_file, self._only)
+            ]
+            started_s = time.monotonic()
+            try:
+                self._loop(processes, started_s, duration_s)
+            finally:
+                self._stop_all(processes)
+                elapsed_s = time.monotonic() - started_s
+                counters = Counters.read(run_dir / "metrics")
+                for sampler in self._samplers.values():
+                    sampler.poll()
+                    sampler.close()
+                if self._whole_node:
+                    self._clean()
+            return summarise(
+                list(self._config.cameras),
+                counters,
+                self._timings(),
+                {process.spec.name: process.restarts for process in processes},
+                elapsed_s,
+            )
+
+    def _prepare(self) -> Path:
+        """Remove what an earlier run left behind and write the configuration for the processes."""
+        run_dir = self._config.run_dir
+        if self._whole_node:
+            unlink_instance(self._config.instance)
+            for folder in ("metrics", "heartbeats"):
+                shutil.rmtree(run_dir / folder, ignore_errors=True)
+        use_process_files(run_dir / "metrics", "supervisor_" + "_".join(self._only).replace(" ", "_"))
+        config_file = run_dir / f"config{'-'.join(['', *self._only]).replace(' ', '-')}.yaml"
+        config_file.write_text(self._config.model_dump_json(indent=2), encoding="utf-8")
+        config_file.chmod(0o600)
+        return config_file
+
+    def _count_restart(self, name: str) -> None:
+        from tridetr.telemetry.metrics import PROCESS_RESTARTS
+
+        PROCESS_RESTARTS.labels(name).inc()
+
+    def _timings(self) -> dict[str, Any]:
+        return {name: sampler.timings for name, sampler in self._samplers.items()}
+
+    def _loop(
+        self, processes: list[ManagedProcess], started_s: float, duration_s: float | None
+    ) -> None:
+        next_status_s = started_s + STATUS_S
+        show = self._status_line
+        with contextlib.ExitStack() as stack:
+            if self._terminal:
+                hint = f"{_viewer_hint(self._config)}   Ctrl-C stops"
+                screen = stack.enter_context(
+                    Screen(Console(stderr=True), list(self._config.cameras), self._logs, hint)
+                )
+                show = screen.update
+            while not self._stop.is_set():
+                now_s = time.monotonic()
+                if duration_s is not None and now_s - started_s >= duration_s:
+                    break
+                for process in processes:
+                    process.tick(now_s)
+                for sampler in self._samplers.values():
+                    sampler.poll()
+                if now_s >= next_status_s:
+                    next_status_s = now_s + STATUS_S
+                    show(Counters.read(self._config.run_dir / "metrics"), self._timings())
+                if _all_sources_ended(processes):
+                    self._drain()
+                    break
+                self._stop.wait(TICK_S)
+
+    def _status_line(self, counters: Counters, timings: dict[str, Any]) -> None:
+        """Without a terminal the processes' own logs and the metrics tell; nothing is printed."""
+
+    def _drain(self) -> None:
+        """Give the last results time to be decided on and the last events time to be confirmed."""
+        metrics = self._config.run_dir / "metrics"
+        deadline_s = time.monotonic() + DRAIN_S
+        quiet_since_s, seen = time.monotonic(), -1
+        while time.monotonic() < deadline_s and not self._stop.is_set():
+            for sampler in self._samplers.values():
+                sampler.poll()
+            counters = Counters.read(metrics)
+            inferred = counters.count("tridetr_frames_inferred_total")
+            if inferred != seen or counters.count("tridetr_outbox_depth") > 0:
+                seen, quiet_since_s = inferred, time.monotonic()
+            if time.monotonic() - quiet_since_s > 1.0:
+                return
+            self._stop.wait(TICK_S)
+
+    def _stop_all(self, processes: list[ManagedProcess]) -> None:
+        for stage in sorted({process.spec.stop_stage for process in processes}):
+            members = [process for process in processes if process.spec.stop_stage == stage]
+            for process in members:
+                process.stop()
+            deadline_s = time.monotonic() + STOP_S
+            for process in members:
+                process.wait(deadline_s)
+
+    def _clean(self) -> None:
+        unlink_instance(self._config.instance)
+        for name in ("metrics", "heartbeats"):
+            shutil.rmtree(self._config.run_dir / name, ignore_errors=True)
+
+
+def _all_sources_ended(processes: list[ManagedProcess]) -> bool:
+    captures = [process for process in processes if process.spec.name.startswith("capture ")]
+    return bool(captures) and all(process.finished for process in captures)
+
+
+def _viewer_hint(config: Config) -> str:
+    host = "127.0.0.1" if config.gateway.host in ("0.0.0.0", "::") else config.gateway.host  # noqa: S104
+    return f"viewer: http://{host}:{config.gateway.port}/"
+
+
+@contextlib.contextmanager
+def _sole_run(run_dir: Path, name: str) -> Iterator[None]:
+    """Hold the lock of this instance's run folder.
+
+    Raises:
+        TridetrError: another run holds it.
+    """
+    path = run_dir / f"lock-{name.replace(' ', '-')}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(descriptor, 32).decode(errors="replace").strip()
+            raise TridetrError(
+                f"another `tridetr up` (pid {pid}) runs this instance: stop it, or give this one "
+                "another `instance:` in its configuration"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def up(
+    config: Config, *, duration_s: float | None, as_json: bool, only: Sequence[str] = ()
+) -> int:
+    """Run the node; return the exit code: 0, or 1 when no frame made it the whole way."""
+    terminal = sys.stderr.isatty() and not as_json
+    summary = Supervisor(config, only=only, terminal=terminal).run(duration_s)
+    if as_json:
+        json.dump(summary, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    inferred = sum(camera["frames_inferred"] for camera in summary["cameras"].values())
+    if not only and not inferred:
+        logger.error("no frame made it the whole way; `tridetr doctor` looks for the cause")
+        return 1
+    return 0

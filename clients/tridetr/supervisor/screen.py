@@ -1,0 +1,124 @@
+"""The live status table of ``tridetr up`` in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import IO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tridetr.supervisor.counters import Counters
+from tridetr.supervisor.summary import percentiles_ms
+from tridetr.supervisor.timings import CameraTimings
+
+CAMERA_STATES = ("starting", "live", "offline", "frozen", "ended")
+SENTRY_STATES = ("unknown", "standby", "validation", "tracking")
+_STYLES = {
+    "live": "green", "standby": "green", "validation": "yellow", "tracking": "bold red",
+    "offline": "red", "frozen": "red", "unknown": "magenta",
+}  # fmt: skip
+
+
+class LogPipe:
+    """Lines of all processes, waiting to be shown; reading never waits for the terminal."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=1000)
+
+    def attach(self, stream: IO[bytes]) -> None:
+        """Read a process's output to its end in a thread."""
+        threading.Thread(target=self._drain, args=(stream,), daemon=True).start()
+
+    def _drain(self, stream: IO[bytes]) -> None:
+        with contextlib.suppress(ValueError, OSError), stream:
+            for line in stream:
+                self._lines.append(line.decode(errors="replace").rstrip())
+
+    def take(self) -> list[str]:
+        """Return and forget the lines so far."""
+        lines = []
+        with contextlib.suppress(IndexError):
+            while True:
+                lines.append(self._lines.popleft())
+        return lines
+
+
+class Screen:
+    """Shows the processes' log lines, and below them one row for each camera."""
+
+    def __init__(self, console: Console, cameras: Sequence[str], logs: LogPipe, hint: str) -> None:
+        self._console = console
+        self._cameras = cameras
+        self._logs = logs
+        self._hint = hint
+        self._last: tuple[float, dict[str, tuple[int, int]]] = (time.monotonic(), {})
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+
+    def __enter__(self) -> Screen:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush_logs()
+        self._live.stop()
+
+    def flush_logs(self) -> None:
+        """Print the processes' log lines above the table."""
+        for line in self._logs.take():
+            self._console.print(Text(line), soft_wrap=True, highlight=False)
+
+    def update(self, counters: Counters, timings: dict[str, CameraTimings]) -> None:
+        """Draw the table anew."""
+        self.flush_logs()
+        now = time.monotonic()
+        then, before = self._last
+        counts = {
+            name: (
+                counters.count("tridetr_frames_published_total", camera=name),
+                counters.count("tridetr_frames_inferred_total", camera=name),
+            )
+            for name in self._cameras
+        }
+        self._last = (now, counts)
+        elapsed_s = max(now - then, 1e-6)
+        table = Table(caption=self._hint, caption_justify="left", expand=False)
+        table.add_column("camera")
+        for title in ("source", "sentry"):
+            table.add_column(title)
+        for title in ("fps", "inferred/s", "age p50 ms", "infer p50 ms", "total p50 ms", "detections", "events"):
+            table.add_column(title, justify="right")
+        for name in self._cameras:
+            published, inferred = counts[name]
+            old_published, old_inferred = before.get(name, (published, inferred))
+            sampled = timings[name]
+            table.add_row(
+                name,
+                _state(CAMERA_STATES, counters.total("tridetr_camera_state", camera=name)),
+                _state(SENTRY_STATES, counters.total("tridetr_sentry_state", camera=name)),
+                f"{(published - old_published) / elapsed_s:.1f}",
+                f"{(inferred - old_inferred) / elapsed_s:.1f}",
+                *(
+                    _number(percentiles_ms(values)["p50"])
+                    for values in (sampled.frame_age_ms, sampled.infer_ms, sampled.total_ms)
+                ),
+                str(counters.count("tridetr_detections_total", camera=name)),
+                str(counters.count("tridetr_events_published_total", camera=name)),
+            )
+        self._live.update(table, refresh=True)
+
+
+def _state(names: Sequence[str], value: float) -> Text:
+    index = int(value)
+    name = names[index] if 0 <= index < len(names) else "?"
+    return Text(name, style=_STYLES.get(name, ""))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
