@@ -1,0 +1,1 @@
+"""NVIDIA Triton: starting and watching the server, its models, and the client of the detector."""

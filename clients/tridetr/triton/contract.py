@@ -1,0 +1,133 @@
+"""The model contract: which inputs and outputs every model has, whatever the engine.
+
+| tensor    | type  | shape         | meaning                                                   |
+|-----------|-------|---------------|-----------------------------------------------------------|
+| `frame`   | UINT8 | [B, 3H/2, W]  | I420 frame as it lies in the ring slot; H, W even         |
+| `boxes`   | FP32  | [B, K, 4]     | x1 y1 x2 y2 in source pixels                              |
+| `scores`  | FP32  | [B, K]        | best first, 0 where there is no detection                 |
+| `classes` | INT32 | [B, K]        | the model's own class ids                                 |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from tridetr.errors import ModelError
+
+INPUT: Final = "frame"
+OUTPUTS: Final = ("boxes", "scores", "classes")
+# A dimension is -1 where the model takes any size; None stands for "any, but one and the same K".
+_WANTED: Final[dict[str, tuple[str, int]]] = {
+    "frame": ("UINT8", 3),
+    "boxes": ("FP32", 3),
+    "scores": ("FP32", 2),
+    "classes": ("INT32", 2),
+}
+_SHOWN: Final = {
+    "frame": "UINT8 [B, 3H/2, W]",
+    "boxes": "FP32 [B, K, 4]",
+    "scores": "FP32 [B, K]",
+    "classes": "INT32 [B, K]",
+}
+
+
+class TensorSpec(Protocol):
+    """One input or output as Triton's metadata and our ONNX reader describe it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def datatype(self) -> str: ...
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Name, Triton type name and shape (batch first, -1 = any) of an input or output."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What serves the cameras, as far as the server tells."""
+
+    name: str
+    version: str
+    engine: str
+    provider: str
+    precision: str
+    classes: Mapping[str, int] = field(default_factory=dict)
+    resolution: int = 0
+    source: str = ""
+    checksum: str = ""
+    default_score: float = 0.5
+    color: str = "frame"
+
+
+def check_contract(
+    model: str, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
+) -> None:
+    """Refuse a model that does not keep the contract.
+
+    Raises:
+        ModelError: names every tensor that differs, with the wanted and the found type and shape.
+    """
+    found = {spec.name: spec for spec in (*inputs, *outputs)}
+    inputs_wanted, outputs_wanted = {INPUT}, set(OUTPUTS)
+    faults = [
+        f"{name}: wanted {_SHOWN[name]}, found {_show(found[name]) if name in found else 'nothing'}"
+        for name in (INPUT, *OUTPUTS)
+        if name not in found or not _fits(found[name])
+    ]
+    faults += [
+        f"{name}: wanted nothing of that name, found {_show(spec)}"
+        for name, spec in found.items()
+        if name not in inputs_wanted | outputs_wanted
+    ]
+    if not faults:
+        lengths = {found[name].shape[1] for name in OUTPUTS} - {-1}
+        if len(lengths) > 1:
+            shapes = ", ".join(f"{name} {_show(found[name])}" for name in OUTPUTS)
+            faults = [f"outputs: wanted one K (detections) for all, found {shapes}"]
+    if faults:
+        raise ModelError(
+            f"model {model!r} does not keep the contract:\n  "
+            + "\n  ".join(faults)
+            + "\nRemedy: wrap the exported RF-DETR with `tridetr models fuse IN.onnx OUT.onnx`."
+        )
+
+
+def _fits(spec: TensorSpec) -> bool:
+    datatype, rank = _WANTED[spec.name]
+    shape = tuple(spec.shape)
+    if spec.datatype != datatype or len(shape) != rank:
+        return False
+    if spec.name == INPUT:
+        return shape[1] == -1 or shape[1] % 3 == 0
+    return spec.name != "boxes" or shape[2] in (4, -1)
+
+
+def _show(spec: TensorSpec) -> str:
+    return f"{spec.datatype} [{', '.join('any' if n == -1 else str(n) for n in spec.shape)}]"
+
+
+def class_table(text: str) -> dict[str, int]:
+    """Parse the `classes` parameter, a JSON object of names and ids.
+
+    Raises:
+        ModelError: it is not such an object.
+    """
+    try:
+        table = json.loads(text)
+        return {str(name): int(number) for name, number in table.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ModelError(
+            f"the model's class table {text[:80]!r} is not a JSON object of names and ids: {error}"
+        ) from error

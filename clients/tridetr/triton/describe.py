@@ -1,0 +1,53 @@
+"""What a server serves, put together from Triton's model configuration and the engine's own report.
+
+Triton 2.51 offers a Python-based backend no way to tell its clients what it chose, so the backend of the embedded
+server writes a small report file, and the configuration's `parameters` say what was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from tridetr.triton.contract import ModelInfo, class_table
+
+log = logging.getLogger("tridetr.triton")
+
+
+def model_info(config: Any, version: str, engine_report: str | None) -> ModelInfo:
+    """Return the description of a model.
+
+    Args:
+        config: Triton's `ModelConfig` message.
+        version: the version that serves.
+        engine_report: file that the backend wrote, if it is ours.
+    """
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    report = read_report(engine_report)
+    classes = parameters.get("classes", "")
+    return ModelInfo(
+        name=config.name,
+        version=version,
+        engine=report.get("engine") or config.backend or config.platform,
+        provider=report.get("provider") or parameters.get("provider") or "unknown",
+        precision=report.get("precision") or parameters.get("precision") or "unknown",
+        classes=class_table(classes) if classes else {},
+        resolution=int(parameters.get("resolution") or 0),
+        source=parameters.get("source", ""),
+        checksum=parameters.get("checksum", ""),
+        default_score=float(parameters.get("default_score") or 0.5),
+        color=parameters.get("color", "frame"),
+    )
+
+
+def read_report(path: str | None) -> dict[str, str]:
+    """Return what the engine reported (`engine`, `provider`, `precision`, `reason`), if anything."""
+    if path is None:
+        return {}
+    try:
+        report = json.loads(Path(path).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(value) for key, value in report.items()}

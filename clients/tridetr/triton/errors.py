@@ -1,0 +1,17 @@
+"""What can go wrong between a client and the inference server."""
+
+from __future__ import annotations
+
+from tridetr.errors import TritonError
+
+
+class ModelUnavailable(TritonError):
+    """The server or the model does not answer now; trying again later may help."""
+
+
+class RegionNotRegistered(TritonError):
+    """The server does not know the shared-memory region (it was restarted): register it again."""
+
+
+class InferenceFailed(TritonError):
+    """The server answered this request with an error; others may succeed."""
