@@ -1,0 +1,1 @@
+"""From an RF-DETR checkpoint to a verified entry of the model repository."""

@@ -1,0 +1,83 @@
+"""Building an ONNX graph node by node around another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+
+class GraphBuilder:
+    """Collects nodes and constants; the names it makes all start with ``<prefix>/``."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add a node with one output and return the output's name."""
+        return self.add_named(op, inputs, self._new_name(op), **attributes)
+
+    def add_named(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Add a node whose one output has the given name."""
+        name = self._new_name(op)
+        self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))
+        return output
+
+    def add_pair(self, op: str, inputs: Sequence[str], **attributes: Any) -> tuple[str, str]:
+        """Add a node with two outputs and return their names."""
+        name = self._new_name(op)
+        outputs = f"{name}_0", f"{name}_1"
+        self.nodes.append(helper.make_node(op, inputs, outputs, name=name, **attributes))
+        return outputs
+
+    def const(self, value: NDArray[np.generic] | np.generic | Sequence[int]) -> str:
+        """Return the name of a constant; sequences of int become int64, equal ones share a name."""
+        array = np.asarray(value, np.int64 if isinstance(value, (list, tuple)) else None)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"{self._prefix}/const_{len(self._constants)}"
+            self.initializers.append(numpy_helper.from_array(array, name))
+            self._constants[key] = name
+        return self._constants[key]
+
+    def append_core(self, graph: onnx.GraphProto) -> None:
+        """Append another graph's nodes and weights as they are."""
+        self.nodes.extend(graph.node)
+        self.initializers.extend(graph.initializer)
+
+    def _new_name(self, op: str) -> str:
+        return f"{self._prefix}/{op}_{len(self.nodes)}"
+
+
+def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename values of a graph in place, subgraphs (If, Loop) included."""
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for index, value in enumerate(values):
+                if value in names:
+                    values[index] = names[value]
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                rename_values(attribute.g, names)
+    for holder in (graph.input, graph.output, graph.value_info, graph.initializer):
+        for item in holder:
+            if item.name in names:
+                item.name = names[item.name]
+
+
+def precision_of(model: onnx.ModelProto) -> str:
+    """Return ``int8``, ``fp16`` or ``fp32`` by what the graph computes in."""
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        return "int8"
+    sizes: dict[int, int] = {TensorProto.FLOAT16: 0, TensorProto.FLOAT: 0}
+    for weight in model.graph.initializer:
+        if weight.data_type in sizes:
+            sizes[weight.data_type] += int(np.prod(weight.dims))
+    return "fp16" if sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT] else "fp32"
