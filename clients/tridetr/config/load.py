@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from pathlib import Path
@@ -61,7 +62,9 @@ def parse_config(text: str, *, origin: Path) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(dict(fault)) for fault in error.errors()]
+        # A default that depends on a refused value is a consequence, not a fault of the user's.
+        faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
+        lines = [_explain(dict(fault)) for fault in faults]
         raise ConfigError("\n".join([f"{origin}: {len(lines)} fault(s)", *lines])) from None
     return _with_absolute_paths(config, origin.resolve().parent)
 
@@ -79,6 +82,7 @@ def _explain(fault: dict[str, Any]) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     value = fault.get("input")
     shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
+    shown = re.sub(r"://[^/@]*@", "://***@", shown)  # a refused URL may hold a password
     return f"  {dotted}: {message}{shown}"
 
 

@@ -75,6 +75,9 @@ class SentrySection(Section):
     )
     clear_s: Seconds = Field(3.0, description="Time without a person before the all-clear.")
     unknown_s: Seconds = Field(5.0, description="Time without any result before Unknown.")
+    hold_s: Seconds = Field(
+        60.0, description="Time that an open visit is kept while Unknown; then it ends as lost."
+    )
     standby_fps: float = Field(3.0, gt=0, le=120, description="Frame rate while nobody is there.")
 
 

@@ -27,6 +27,7 @@ from tridetr.supervisor.process import ManagedProcess
 from tridetr.supervisor.screen import LogPipe, Screen
 from tridetr.supervisor.summary import summarise
 from tridetr.supervisor.timings import TimingsSampler
+from tridetr.telemetry.logs import TextFormatter, configure_logging
 from tridetr.telemetry.process_files import use_process_files
 
 logger = logging.getLogger("tridetr.supervisor")
@@ -124,6 +125,7 @@ class Supervisor:
         show = self._status_line
         with contextlib.ExitStack() as stack:
             if self._terminal:
+                stack.enter_context(_records_to(self._logs))
                 hint = f"{_viewer_hint(self._config)}   Ctrl-C stops"
                 screen = stack.enter_context(
                     Screen(Console(stderr=True), list(self._config.cameras), self._logs, hint)
@@ -179,6 +181,18 @@ class Supervisor:
             shutil.rmtree(self._config.run_dir / name, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _records_to(logs: LogPipe) -> Iterator[None]:
+    """Show this process's own records above the table, among those of the others."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    root.handlers[:] = [logs.handler(TextFormatter("up"))]
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+
+
 def _all_sources_ended(processes: list[ManagedProcess]) -> bool:
     captures = [process for process in processes if process.spec.name.startswith("capture ")]
     return bool(captures) and all(process.finished for process in captures)
@@ -219,6 +233,7 @@ def up(
 ) -> int:
     """Run the node; return the exit code: 0, or 1 when no frame made it the whole way."""
     terminal = sys.stderr.isatty() and not as_json
+    configure_logging(config.log.level, config.log.format, "up")
     summary = Supervisor(config, only=only, terminal=terminal).run(duration_s)
     if as_json:
         json.dump(summary, sys.stdout, indent=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -41,6 +42,10 @@ class LogPipe:
             for line in stream:
                 self._lines.append(line.decode(errors="replace").rstrip())
 
+    def handler(self, formatter: logging.Formatter) -> logging.Handler:
+        """Return a handler that puts this process's own records among the lines."""
+        return _LineHandler(self._lines, formatter)
+
     def take(self) -> list[str]:
         """Return and forget the lines so far."""
         lines = []
@@ -48,6 +53,16 @@ class LogPipe:
             while True:
                 lines.append(self._lines.popleft())
         return lines
+
+
+class _LineHandler(logging.Handler):
+    def __init__(self, lines: deque[str], formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
 
 
 class Screen:

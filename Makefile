@@ -1,0 +1,51 @@
+# make demo            the whole pipeline on a synthetic camera, set-up included (DURATION=20 stops by itself)
+# make test            installs what the tests need and runs them all
+# make check           formatting, lints, types
+# make faults          the long fault tests;  make soak HOURS=0.5;  make bench
+SHELL := /bin/sh
+VENV ?= .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
+# The server binary for PCs; its own pins conflict with numpy 2, hence --no-deps.
+TRITON_WHEEL := nvidia-pytriton==0.7.0
+TEST_PACKAGES := mosquitto prometheus chromium ffmpeg libb64-0d qemu-system-x86 busybox-static cpio kmod \
+	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check format faults soak bench bench-compare schemas train-demo-model lock clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(VENV)/.base: pyproject.toml constraints.txt tools/make-venv
+	@test -x $(VENV)/bin/python || tools/make-venv $(VENV)
+	@echo "installing tridetr into $(VENV)"
+	@$(PIP) --editable '.[server]'
+	@if [ "$$(uname -m)" = x86_64 ]; then $(VENV)/bin/python -m pip install --quiet --no-deps $(TRITON_WHEEL); fi
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@$(PIP) --editable '.[server,models,otel,dev]'
+	@touch $@
+
+demo: $(VENV)/.base
+	@exec $(VENV)/bin/tridetr up --demo $(if $(DURATION),--duration $(DURATION))
+
+test: $(VENV)/.dev
+	@tools/apt-install $(TEST_PACKAGES)
+	$(VENV)/bin/python -m pytest -m "not soak and not long_faults" $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-annotate --no-header \
+		--extra server --extra models --extra otel --extra dev -o constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,60 @@
+"""The ``tridetr`` command line: errors are printed as one clear message, without a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tridetr import __version__
+from tridetr.cli import config_commands, doctor_command, roles, up_command
+from tridetr.errors import TridetrError
+
+app = typer.Typer(
+    name="tridetr",
+    help="Watch cameras at the edge: shared-memory frames, NVIDIA Triton, RF-DETR, calm decisions over MQTT.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+up_command.register(app)
+roles.register(app)
+doctor_command.register(app)
+app.add_typer(config_commands.app, name="config")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tridetr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Options before the command."""
+
+
+def _mount_models() -> None:
+    # The commands about models need nothing heavy to be listed; what they need is imported when they run.
+    from tridetr.models.cli import app as models_app
+
+    app.add_typer(models_app, name="models")
+
+
+_mount_models()
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except TridetrError as error:
+        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,7 @@
+"""Configurations that come with the package."""
+
+from pathlib import Path
+
+_FOLDER = Path(__file__).resolve().parent
+DEMO = _FOLDER / "demo.yaml"
+EXAMPLE = _FOLDER / "tridetr.yaml"
