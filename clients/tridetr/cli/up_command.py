@@ -25,7 +25,9 @@ def up(
     ] = False,
     duration: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Stop after so many seconds; else on Ctrl-C or at the files' end."),
+        typer.Option(
+            min=0.1, help="Stop after so many seconds; else on Ctrl-C or at the files' end."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON summary at the end, and no table.")
@@ -61,5 +63,3 @@ def _free_demo_port(config: Config) -> Config:
             gateway = config.gateway.model_copy(update={"port": port})
             return config.model_copy(update={"gateway": gateway})
     return config
-
-

@@ -44,7 +44,9 @@ def load_config(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; start from `tridetr config example > {path}`") from None
+        raise ConfigError(
+            f"{path}: no such file; start from `tridetr config example > {path}`"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     return parse_config(text, origin=path)
@@ -58,12 +60,16 @@ def parse_config(text: str, *, origin: Path) -> Config:
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: not valid YAML: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{origin}: expected keys such as `cameras:`, found {type(data).__name__}")
+        raise ConfigError(
+            f"{origin}: expected keys such as `cameras:`, found {type(data).__name__}"
+        )
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
         # A default that depends on a refused value is a consequence, not a fault of the user's.
-        faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
+        faults = [
+            fault for fault in error.errors() if fault["type"] != "default_factory_not_called"
+        ]
         lines = [_explain(dict(fault)) for fault in faults]
         raise ConfigError("\n".join([f"{origin}: {len(lines)} fault(s)", *lines])) from None
     return _with_absolute_paths(config, origin.resolve().parent)

@@ -33,7 +33,8 @@ class ModelSection(Section):
         "rfdetr_ort", description="Entry of the model repository: ONNX Runtime or TensorRT."
     )
     file: Path | None = Field(
-        None, description="An ONNX of the contract (`tridetr models fuse`) instead of the bundled one."
+        None,
+        description="An ONNX of the contract (`tridetr models fuse`) instead of the bundled one.",
     )
     provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
         "auto", description="ONNX Runtime execution provider; auto takes the fastest that works."
@@ -103,7 +104,8 @@ class AlarmSection(Section):
         0.0, ge=0, le=1, description="Least box area as a fraction of the frame."
     )
     zone: tuple[Point, ...] = Field(
-        (), description="Polygon (at least 3 points) that the middle of the box's lower edge must be in."
+        (),
+        description="Polygon (at least 3 points) that the middle of the box's lower edge must be in.",
     )
 
     @field_validator("zone")
@@ -113,7 +115,9 @@ class AlarmSection(Section):
             raise ValueError("a zone needs at least 3 points, or none for the whole frame")
         for x, y in zone:
             if not (0 <= x <= 1 and 0 <= y <= 1):
-                raise ValueError(f"zone point ({x}, {y}) is not within 0..1 (fractions of the frame)")
+                raise ValueError(
+                    f"zone point ({x}, {y}) is not within 0..1 (fractions of the frame)"
+                )
         return zone
 
 

@@ -30,7 +30,9 @@ class ProcessSpec:
     may_finish: bool = False
 
 
-def plan_processes(config: Config, config_file: Path, only: Sequence[str] = ()) -> list[ProcessSpec]:
+def plan_processes(
+    config: Config, config_file: Path, only: Sequence[str] = ()
+) -> list[ProcessSpec]:
     """Return the processes of a node.
 
     Args:
@@ -55,9 +57,7 @@ def plan_processes(config: Config, config_file: Path, only: Sequence[str] = ()) 
         specs.append(role("triton", "triton", stop_stage=3))
     for name, camera in config.cameras.items():
         ends = camera.is_file and not camera.loop
-        specs.append(
-            role(f"capture {name}", "capture", name, stop_stage=0, may_finish=ends)
-        )
+        specs.append(role(f"capture {name}", "capture", name, stop_stage=0, may_finish=ends))
     specs += [
         role("detector", "detect", stop_stage=1),
         role("controller", "control", stop_stage=2),

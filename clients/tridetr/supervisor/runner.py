@@ -56,9 +56,7 @@ class Supervisor:
         self._terminal = terminal
         self._logs = LogPipe()
         self._stop = threading.Event()
-        self._samplers = {
-            name: TimingsSampler(config.instance, name) for name in config.cameras
-        }
+        self._samplers = {name: TimingsSampler(config.instance, name) for name in config.cameras}
 
     def run(self, duration_s: float | None) -> dict[str, Any]:
         """Run until SIGINT, SIGTERM, the duration's end or the end of all files; return the summary."""
@@ -104,7 +102,9 @@ class Supervisor:
             unlink_instance(self._config.instance)
             for folder in ("metrics", "heartbeats"):
                 shutil.rmtree(run_dir / folder, ignore_errors=True)
-        use_process_files(run_dir / "metrics", "supervisor_" + "_".join(self._only).replace(" ", "_"))
+        use_process_files(
+            run_dir / "metrics", "supervisor_" + "_".join(self._only).replace(" ", "_")
+        )
         config_file = run_dir / f"config{'-'.join(['', *self._only]).replace(' ', '-')}.yaml"
         config_file.write_text(self._config.model_dump_json(indent=2), encoding="utf-8")
         config_file.chmod(0o600)
@@ -228,9 +228,7 @@ def _sole_run(run_dir: Path, name: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def up(
-    config: Config, *, duration_s: float | None, as_json: bool, only: Sequence[str] = ()
-) -> int:
+def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequence[str] = ()) -> int:
     """Run the node; return the exit code: 0, or 1 when no frame made it the whole way."""
     terminal = sys.stderr.isatty() and not as_json
     configure_logging(config.log.level, config.log.format, "up")

@@ -107,7 +107,15 @@ class Screen:
         table.add_column("camera")
         for title in ("source", "sentry"):
             table.add_column(title)
-        for title in ("fps", "inferred/s", "age p50 ms", "infer p50 ms", "total p50 ms", "detections", "events"):
+        for title in (
+            "fps",
+            "inferred/s",
+            "age p50 ms",
+            "infer p50 ms",
+            "total p50 ms",
+            "detections",
+            "events",
+        ):
             table.add_column(title, justify="right")
         for name in self._cameras:
             published, inferred = counts[name]

@@ -39,7 +39,9 @@ LAST_FRAME = _gauge(
     "tridetr_last_frame_timestamp_seconds", "Unix time of the last published frame.", "camera"
 )
 JPEG_TOO_BIG = Counter(
-    "tridetr_jpeg_too_big_total", "JPEGs that did not fit into the slot and were left out.", ["camera"]
+    "tridetr_jpeg_too_big_total",
+    "JPEGs that did not fit into the slot and were left out.",
+    ["camera"],
 )
 
 # --- detector
@@ -65,7 +67,12 @@ LAST_RESULT = _gauge(
     "tridetr_last_result_timestamp_seconds", "Unix time of the last published result.", "camera"
 )
 MODEL_INFO = _gauge(
-    "tridetr_model_info", "Always 1; the labels tell what serves.", "model", "engine", "provider", "precision"
+    "tridetr_model_info",
+    "Always 1; the labels tell what serves.",
+    "model",
+    "engine",
+    "provider",
+    "precision",
 )
 
 # --- Triton
@@ -85,6 +92,16 @@ EVENTS_PUBLISHED = Counter(
 OUTBOX_DEPTH = _gauge("tridetr_outbox_depth", "Events that the broker has not confirmed yet.")
 OUTBOX_DROPPED = Counter(
     "tridetr_outbox_dropped_total", "Oldest events dropped because the outbox was at its limit."
+)
+STORE_ERRORS = Counter(
+    "tridetr_store_errors_total",
+    "Writes of the sentry state or outbox that the disk refused (full, corrupt, other).",
+    ["reason"],
+)
+RESULTS_MISSED = Counter(
+    "tridetr_results_missed_total",
+    "Results overwritten before the controller read them.",
+    ["camera"],
 )
 MQTT_CONNECTED = _gauge("tridetr_mqtt_connected", "1 while connected to the broker.")
 

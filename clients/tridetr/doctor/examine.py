@@ -1,0 +1,25 @@
+"""All checks, in the order in which a person would look."""
+
+from __future__ import annotations
+
+from tridetr.config import Config
+from tridetr.doctor import parts, system
+from tridetr.doctor.finding import Finding
+
+
+def examine(config: Config) -> list[Finding]:
+    """Run every check for this configuration."""
+    checks = (
+        system.check_python(),
+        system.check_cpu(),
+        system.check_shm(config),
+        system.check_queues(config),
+        system.check_ports(config),
+        parts.check_server(config),
+        parts.check_provider(config),
+        parts.check_model(config),
+        parts.check_gpu(config),
+        parts.check_broker(config),
+        parts.check_cameras(config),
+    )
+    return [finding for check in checks for finding in check]

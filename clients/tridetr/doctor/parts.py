@@ -1,0 +1,148 @@
+"""Checks of the parts: server binary, model, broker, cameras, GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.doctor.finding import Finding
+from tridetr.errors import TridetrError
+
+
+def check_server(config: Config) -> Iterator[Finding]:
+    """The embedded server's binary, or the external server's port."""
+    if config.triton.url is not None:
+        yield _reachable("Triton", config.triton.url, "start the server, or correct triton.url")
+        return
+    from tridetr.triton.launch import find_server
+
+    try:
+        yield Finding("Triton", "ok", str(find_server()))
+    except TridetrError as error:
+        yield Finding("Triton", "fault", "the embedded server is missing", str(error))
+
+
+def check_provider(config: Config) -> Iterator[Finding]:
+    """ONNX Runtime and its providers (two of its packages in one environment break each other)."""
+    if config.triton.url is not None:
+        return
+    if importlib.util.find_spec("onnxruntime") is None:
+        yield Finding("ONNX Runtime", "fault", "is not installed", "pip install 'tridetr[server]'")
+        return
+    from importlib.metadata import distributions
+
+    names = {(dist.metadata["Name"] or "").lower() for dist in distributions()}
+    packages = sorted(name for name in names if name.startswith("onnxruntime"))
+    if len(packages) > 1:
+        yield Finding(
+            "ONNX Runtime",
+            "fault",
+            f"{' and '.join(packages)} share one folder and break each other",
+            f"pip uninstall {' '.join(packages)}, then pip install 'tridetr[server]'",
+        )
+        return
+    import onnxruntime
+
+    providers = [str(name) for name in onnxruntime.get_available_providers()]
+    yield Finding("ONNX Runtime", "ok", f"{onnxruntime.__version__}: {', '.join(providers)}")
+
+
+def check_model(config: Config) -> Iterator[Finding]:
+    """The model file."""
+    file = config.model.file
+    if file is None:
+        yield Finding("model", "ok", f"{config.model.name}, the bundled one")
+    elif file.is_file():
+        yield Finding("model", "ok", f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+    else:
+        yield Finding("model", "fault", f"{file}: no such file", "correct model.file")
+
+
+def check_broker(config: Config) -> Iterator[Finding]:
+    """The MQTT broker."""
+    if config.mqtt.host != "embedded":
+        address = f"{config.mqtt.host}:{config.mqtt.port}"
+        yield _reachable("MQTT broker", address, "start it, or correct mqtt.host and mqtt.port")
+        return
+    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"):
+        yield Finding("MQTT broker", "ok", "embedded mosquitto")
+    elif importlib.util.find_spec("amqtt"):
+        yield Finding("MQTT broker", "ok", "embedded amqtt (no mosquitto here)")
+    else:
+        yield Finding("MQTT broker", "fault", "none to embed", "sudo apt-get install mosquitto")
+
+
+def check_cameras(config: Config) -> Iterator[Finding]:
+    """Whether each source can be reached: files exist, devices open, hosts answer."""
+    for name, camera in config.cameras.items():
+        subject, source = f"camera {name}", camera.source
+        if source == "synthetic":
+            yield Finding(subject, "ok", "synthetic")
+        elif camera.is_file:
+            found = Path(source).is_file()
+            yield Finding(
+                subject,
+                "ok" if found else "fault",
+                source if found else f"{source}: no such file",
+                "" if found else f"correct cameras.{name}.source",
+            )
+        elif source.startswith("/dev/"):
+            yield from _check_device(subject, source)
+        else:
+            from urllib.parse import urlsplit
+
+            url = urlsplit(source)
+            port = url.port or {"rtsp": 554, "rtsps": 322, "https": 443}.get(url.scheme, 80)
+            yield _reachable(
+                subject, f"{url.hostname}:{port}", "is the camera on, and the address right?"
+            )
+
+
+def _check_device(subject: str, source: str) -> Iterator[Finding]:
+    from tridetr.capture.devices import describe_device
+
+    try:
+        yield Finding(subject, "ok", describe_device(source))
+    except TridetrError as error:
+        yield Finding(subject, "fault", f"{source} cannot be used", str(error))
+
+
+def check_gpu(config: Config) -> Iterator[Finding]:
+    """The NVIDIA driver, where a GPU is wanted or there."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        if config.device == "cuda":
+            yield Finding(
+                "GPU",
+                "fault",
+                "device: cuda, but there is no NVIDIA driver",
+                "install it, or device: auto",
+            )
+        else:
+            yield Finding("GPU", "ok", "none; the CPU serves")
+        return
+    query = "--query-gpu=name,driver_version,memory.total,memory.free"
+    with contextlib.suppress(subprocess.SubprocessError, OSError):
+        answer = subprocess.run(
+            [tool, query, "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+        for line in answer.stdout.strip().splitlines():
+            yield Finding("GPU", "ok", line.strip())
+        return
+    yield Finding("GPU", "fault", "nvidia-smi fails", "is the driver loaded? see dmesg")
+
+
+def _reachable(subject: str, address: str, remedy: str) -> Finding:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=3):
+            return Finding(subject, "ok", f"{address} answers")
+    except (OSError, ValueError) as error:
+        return Finding(subject, "fault", f"{address}: {error}", remedy)

@@ -1,0 +1,136 @@
+"""Checks of the machine: shared memory, message queues, libpython, CPU, ports."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import shutil
+import socket
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.doctor.finding import Finding
+from tridetr.shm.names import CONSUMERS, SHM_DIR
+
+_MIB = 1 << 20
+_UNKNOWN_SIZE = (1920, 1080)  # of a camera that names none
+_TRITON_POOLS_BYTES = 64 * _MIB  # the Python backend's own regions
+_QUEUE_FOLDER = Path("/proc/sys/fs/mqueue")
+
+
+def check_python() -> Iterator[Finding]:
+    """Python's version, and libpython as a shared library (the Triton backend's stub links to it)."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python", "ok", f"{version} at {sys.executable}")
+    name = sysconfig.get_config_var("INSTSONAME") or ""
+    folders = (sysconfig.get_config_var("LIBDIR") or "", "")
+    for folder in folders:
+        try:
+            ctypes.CDLL(str(Path(folder) / name))
+        except OSError:
+            continue
+        yield Finding("libpython", "ok", name)
+        return
+    short = ".".join(map(str, sys.version_info[:2]))
+    yield Finding(
+        "libpython",
+        "fault",
+        f"{name or 'libpython'} is not there as a shared library, the embedded Triton needs it",
+        f"sudo apt-get install libpython{short} (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared)",
+    )
+
+
+def shm_bytes_needed(config: Config) -> int:
+    """Return the bytes of /dev/shm that the rings of all cameras and Triton's pools take."""
+    total = _TRITON_POOLS_BYTES
+    for camera in config.cameras.values():
+        width = camera.width or _UNKNOWN_SIZE[0]
+        height = camera.height or _UNKNOWN_SIZE[1]
+        # I420 is 1.5 bytes a pixel; a JPEG of the pass-through may take as much again.
+        total += camera.slots * width * height * 3
+    return total
+
+
+def check_shm(config: Config, folder: Path = SHM_DIR) -> Iterator[Finding]:
+    """Space for the rings."""
+    subject = str(folder)
+    if not os.access(folder, os.W_OK):
+        yield Finding(subject, "fault", "is not writable", "mount a tmpfs at /dev/shm")
+        return
+    free, needed = shutil.disk_usage(folder).free, shm_bytes_needed(config)
+    text = f"{free // _MIB} MiB free, about {needed // _MIB} MiB needed"
+    if free < needed:
+        remedy = f"sudo mount -o remount,size={2 * needed // _MIB}M /dev/shm, or fewer slots"
+        yield Finding(subject, "fault", text, f"{remedy} (container: --shm-size or an emptyDir)")
+    else:
+        yield Finding(subject, "ok", text)
+
+
+def check_queues(config: Config, folder: Path = _QUEUE_FOLDER) -> Iterator[Finding]:
+    """Limits of POSIX message queues."""
+    needed = len(config.cameras) * sum(len(consumers) for consumers in CONSUMERS.values())
+    try:
+        limit = int((folder / "queues_max").read_text())
+    except (OSError, ValueError):
+        yield Finding(
+            "message queues",
+            "fault",
+            "this kernel has no POSIX message queues",
+            "use a kernel with CONFIG_POSIX_MQUEUE",
+        )
+        return
+    byte_limit = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0]
+    # Each queue of one 16-byte message is charged with 16 bytes and the kernel's two small structures.
+    bytes_needed = needed * (16 + 48 + 8)
+    text = f"{needed} needed, at most {limit}"
+    if needed > limit:
+        yield Finding(
+            "message queues", "fault", text, f"sudo sysctl fs.mqueue.queues_max={2 * needed}"
+        )
+    elif byte_limit not in (-1, resource.RLIM_INFINITY) and bytes_needed > byte_limit:
+        yield Finding(
+            "message queues",
+            "fault",
+            f"{bytes_needed} bytes needed, RLIMIT_MSGQUEUE is {byte_limit}",
+            "raise it: ulimit -q, or LimitMSGQUEUE= in the systemd unit",
+        )
+    else:
+        yield Finding("message queues", "ok", text)
+
+
+def check_cpu() -> Iterator[Finding]:
+    """Instruction sets that the fast CPU path wants."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        flags = set()
+    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx2") if name in flags]
+    cores = len(os.sched_getaffinity(0))
+    yield Finding(
+        "CPU", "ok", f"{cores} core(s); {', '.join(fast) or 'no AVX2: inference is slow'}"
+    )
+
+
+def check_ports(config: Config) -> Iterator[Finding]:
+    """Ports that the node listens on."""
+    wanted = [("viewer port", config.gateway.host, config.gateway.port)]
+    if config.triton.url is None and config.triton.metrics_port:
+        wanted.append(("Triton metrics port", "127.0.0.1", config.triton.metrics_port))
+    for subject, host, port in wanted:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                yield Finding(
+                    subject,
+                    "warning",
+                    f"{host}:{port}: {error.strerror}",
+                    "stop what listens there (or is it this node, running?), or choose another port",
+                )
+            else:
+                yield Finding(subject, "ok", f"{host}:{port} is free")

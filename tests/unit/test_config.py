@@ -1,0 +1,139 @@
+"""The configuration: what is refused, and that the message helps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from tridetr.config import Config, load_config
+from tridetr.config.examples import DEMO, EXAMPLE
+from tridetr.config.load import parse_config
+from tridetr.config.secrets import camera_credentials, mqtt_password
+from tridetr.errors import ConfigError
+
+MINIMAL = "cameras: {hall: {source: synthetic}}\n"
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, origin=Path("node.yaml"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("file", [DEMO, EXAMPLE])
+def test_packaged_configurations_are_right(file: Path) -> None:
+    assert load_config(file).cameras
+
+
+def test_the_example_shows_every_key_with_its_default() -> None:
+    """A key added to the schema must be explained in the example."""
+    data = yaml.safe_load(EXAMPLE.read_text())
+    not_shown = {"run_dir", "state_dir"}
+    assert set(data) == set(Config.model_fields) - not_shown
+    for section, field in Config.model_fields.items():
+        if isinstance(data.get(section), dict) and section != "cameras":
+            assert set(data[section]) == set(
+                type(field.get_default(call_default_factory=True)).model_fields
+            )
+    defaults = parse_config(MINIMAL, origin=Path("x.yaml")).model_dump(mode="json")
+    for section in (
+        "model",
+        "triton",
+        "detect",
+        "alarm",
+        "sentry",
+        "mqtt",
+        "gateway",
+        "otel",
+        "log",
+    ):
+        assert data[section] == defaults[section]
+    camera_keys = set(type(load_config(EXAMPLE).cameras["hall"]).model_fields)
+    assert set(data["cameras"]["hall"]) == camera_keys
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cameras: {hall: {sorce: a.mp4}}", "did you mean `source`?"),
+        (MINIMAL + "mqt: {}", "mqt: unknown key; did you mean `mqtt`?"),
+        (MINIMAL + "sentry: {zzzzzz: 1}", "known keys: confirm_frames"),
+        ("cameras: {hall: {source: synthetic, sentry: {clear: 1}}}", "did you mean `clear_s`?"),
+        ("cameras: {}", "at least 1 item"),
+        ("cameras: {Hall: {source: synthetic}}", "lower-case"),
+        ("cameras: {triton: {source: synthetic}}", "reserved"),
+        ("cameras: {hall: {source: 'rtsp://u:secret@h/x'}}", "credentials_file"),
+        ("cameras: {hall: {source: /dev/video0, realtime: false}}", "video files only"),
+        ("cameras: {hall: {source: synthetic, width: 640}}", "belong together"),
+        ("cameras: {hall: {source: synthetic, alarm: {zone: [[0, 0], [1, 1]]}}}", "3 points"),
+        ("cameras: {hall: {source: synthetic, alarm: {zone: [[0, 0], [1, 1], [0, 9]]}}}", "0..1"),
+        (MINIMAL + "gateway: {port: 70000}", "65535"),
+        (MINIMAL + "instance: Not-Good", "instance"),
+        (MINIMAL + "mqtt: {device: a/b}", "letters"),
+        (MINIMAL + "mqtt: {prefix: '#'}", "mqtt.prefix"),
+        ("- a list", "expected keys"),
+        ("cameras: [", "not valid YAML"),
+        ("cameras: {hall: {source: a}, hall: {source: b}}", "given twice"),
+    ],
+)
+def test_faults_are_named(text: str, expected: str) -> None:
+    assert expected in refused(text)
+
+
+def test_every_fault_is_listed_at_once_and_no_consequence_of_one() -> None:
+    message = refused("instance: NO\ncameras: {hall: {source: synthetic, fps: -1}}\nmqt: {}")
+    assert message.startswith("node.yaml: 3 fault(s)")
+    assert "run_dir" not in message
+
+
+def test_a_refused_password_is_not_repeated_in_the_message() -> None:
+    assert "secret" not in refused("cameras: {hall: {source: 'rtsp://u:secret@h/x'}}")
+
+
+def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tridetr config example"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").touch()
+    file = tmp_path / "node.yaml"
+    file.write_text("cameras: {a: {source: clip.mp4}, b: {source: /dev/video0}}\nrun_dir: run")
+    config = load_config(file)
+    assert config.cameras["a"].source == str(tmp_path / "clip.mp4")
+    assert config.cameras["b"].source == "/dev/video0"
+    assert config.run_dir == tmp_path / "run"
+
+
+def test_what_the_supervisor_writes_for_the_processes_reads_back_the_same(tmp_path: Path) -> None:
+    config = load_config(EXAMPLE)
+    file = tmp_path / "copy.yaml"
+    file.write_text(config.model_dump_json())
+    assert load_config(file) == config
+
+
+def test_schema_is_valid_and_accepts_the_example() -> None:
+    schema = Config.model_json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(json.dumps(yaml.safe_load(EXAMPLE.read_text()))), schema)
+
+
+def test_secrets_come_from_files_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_text("from-file\n")
+    (tmp_path / "camera").write_text("admin:with:colon\n")
+    base = parse_config(MINIMAL, origin=tmp_path / "x.yaml")
+    monkeypatch.setenv("TRIDETR_MQTT_PASSWORD", "from-environment")
+    assert mqtt_password(base) == "from-environment"
+    text = "cameras: {hall: {source: 'rtsp://h/x', credentials_file: camera}}\nmqtt: {password_file: password}"
+    config = parse_config(text, origin=tmp_path / "x.yaml")
+    assert mqtt_password(config) == "from-file"
+    assert camera_credentials(config, "hall") == ("admin", "with:colon")
+    (tmp_path / "camera").write_text("no colon")
+    with pytest.raises(ConfigError, match="user:password"):
+        camera_credentials(config, "hall")

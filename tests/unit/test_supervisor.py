@@ -1,0 +1,122 @@
+"""The supervisor's pure parts, and one process that dies, hangs and finishes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tridetr.config.load import parse_config
+from tridetr.errors import ConfigError
+from tridetr.supervisor import process as process_module
+from tridetr.supervisor.backoff import FIRST_S, LONGEST_S, STEADY_S, RestartBackoff
+from tridetr.supervisor.plan import ProcessSpec, plan_processes
+from tridetr.supervisor.process import ManagedProcess
+from tridetr.supervisor.summary import percentiles_ms
+from tridetr.telemetry import heartbeat
+
+
+def until(condition: Callable[[], bool], managed: ManagedProcess, within_s: float = 15) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        managed.tick(time.monotonic())
+        time.sleep(0.01)
+
+
+def managed(
+    tmp_path: Path, code: str, *, beats: bool = False, may_finish: bool = False
+) -> ManagedProcess:
+    spec = ProcessSpec("part", (sys.executable, "-c", code), 0, beats=beats, may_finish=may_finish)
+    return ManagedProcess(spec, tmp_path, None, lambda _: None)
+
+
+def test_backoff_doubles_to_its_bound_and_forgives() -> None:
+    backoff = RestartBackoff()
+    delays = [backoff.delay_s(0) for _ in range(20)]
+    assert delays[:3] == [FIRST_S, 2 * FIRST_S, 4 * FIRST_S]
+    assert max(delays) == delays[-1] == LONGEST_S
+    assert backoff.delay_s(STEADY_S) == FIRST_S
+
+
+def test_plan_follows_the_configuration() -> None:
+    text = """
+cameras:
+  a: {source: synthetic}
+  b: {source: clip.mp4, loop: false}
+mqtt: {host: embedded, port: 0}
+"""
+    config = parse_config(text, origin=Path("x.yaml"))
+    specs = {spec.name: spec for spec in plan_processes(config, Path("x.yaml"))}
+    assert list(specs) == [
+        "broker", "triton", "capture a", "capture b", "detector", "controller", "gateway"
+    ]  # fmt: skip
+    assert [name for name, spec in specs.items() if spec.may_finish] == ["capture b"]
+    stages = [specs[name].stop_stage for name in ("capture a", "detector", "controller", "broker")]
+    assert stages == sorted(set(stages)), "what is upstream stops first"
+    external = parse_config(text + "triton: {url: 'h:8001'}", origin=Path("x.yaml"))
+    assert "triton" not in [spec.name for spec in plan_processes(external, Path("x.yaml"))]
+    only = plan_processes(config, Path("x.yaml"), only=["capture b"])
+    assert [spec.name for spec in only] == ["capture b"]
+    with pytest.raises(ConfigError, match="capture c"):
+        plan_processes(config, Path("x.yaml"), only=["capture c"])
+
+
+def test_percentiles_of_nothing_are_none() -> None:
+    assert percentiles_ms([]) == {"p50": None, "p95": None}
+    assert percentiles_ms([1.0, 2.0, 3.0])["p50"] == 2.0
+
+
+def test_what_dies_is_started_again(tmp_path: Path) -> None:
+    part = managed(tmp_path, "raise SystemExit(3)")
+    until(lambda: part.restarts >= 2, part)
+    part.stop()
+    part.wait(time.monotonic() + 5)
+
+
+def test_what_may_finish_and_leaves_with_0_is_not(tmp_path: Path) -> None:
+    part = managed(tmp_path, "pass", may_finish=True)
+    until(lambda: part.finished, part)
+    assert part.restarts == 0
+
+
+def test_what_makes_no_progress_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "HANG_S", 0.3)
+    beat_once = (
+        "import sys, time; from pathlib import Path; from tridetr.telemetry import heartbeat;"
+        f"heartbeat.start(Path({str(tmp_path)!r}), 'part'); time.sleep(600)"
+    )
+    part = managed(tmp_path, beat_once, beats=True)
+    until(lambda: part.restarts >= 1, part, within_s=30)
+    part.stop()
+    part.wait(time.monotonic() + 5)
+
+
+def test_stopping_kills_what_the_process_started(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = (
+        "import subprocess, sys, time;"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+        f"open({str(pid_file)!r}, 'w').write(str(child.pid)); time.sleep(600)"
+    )
+    part = managed(tmp_path, code)
+    until(lambda: pid_file.exists() and bool(pid_file.read_text()), part)
+    child = Path(f"/proc/{pid_file.read_text()}/stat")
+    part.stop()
+    part.wait(time.monotonic() + 5)
+    until(lambda: not child.exists() or child.read_text().split(")")[1].split()[0] == "Z", part)
+
+
+def test_heartbeat_ages_and_is_forgotten(tmp_path: Path) -> None:
+    assert heartbeat.age_s(tmp_path, "capture hall") is None
+    heartbeat.start(tmp_path, "capture hall")
+    age = heartbeat.age_s(tmp_path, "capture hall")
+    assert age is not None
+    assert 0 <= age < 5
+    heartbeat.forget(tmp_path, "capture hall")
+    assert heartbeat.age_s(tmp_path, "capture hall") is None
