@@ -23,7 +23,7 @@ class Counters:
         samples: dict[tuple[str, Labels], float] = {}
         try:
             registry = CollectorRegistry()
-            families = list(MultiProcessCollector(registry, path=str(folder)).collect())
+            families = list(MultiProcessCollector(registry, path=str(folder)).collect())  # type: ignore[no-untyped-call]
         except (OSError, ValueError, KeyError):
             return cls({})
         for family in families:

@@ -1,0 +1,45 @@
+"""``tridetr doctor``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.config import load_config
+from tridetr.config.examples import DEMO
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(doctor)
+
+
+def doctor(
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Look at all that a node needs and say the remedy for what is missing.
+
+    Without a configuration file it looks at what the demo needs. Exits with 1 if there is a fault.
+    """
+    from tridetr.doctor.examine import examine
+
+    wanted = config_file if config_file != DEFAULT_CONFIG or config_file.exists() else DEMO
+    findings = examine(load_config(wanted))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        styles = {"ok": "green", "warning": "yellow", "fault": "bold red"}
+        table = Table("what", "", "found", "remedy", title=f"tridetr doctor, for {wanted}")
+        for finding in findings:
+            level = f"[{styles[finding.level]}]{finding.level}[/]"
+            table.add_row(finding.subject, level, finding.text, finding.remedy)
+        Console().print(table)
+    sys.exit(any(finding.level == "fault" for finding in findings))
