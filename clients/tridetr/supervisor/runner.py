@@ -99,7 +99,7 @@ class Supervisor:
         """Remove what an earlier run left behind and write the configuration for the processes."""
         run_dir = self._config.run_dir
         if self._whole_node:
-            unlink_instance(self._config.instance)
+            unlink_instance(self._config.instance, self._config.cameras)
             for folder in ("metrics", "heartbeats"):
                 shutil.rmtree(run_dir / folder, ignore_errors=True)
         use_process_files(
@@ -176,7 +176,7 @@ class Supervisor:
                 process.wait(deadline_s)
 
     def _clean(self) -> None:
-        unlink_instance(self._config.instance)
+        unlink_instance(self._config.instance, self._config.cameras)
         for name in ("metrics", "heartbeats"):
             shutil.rmtree(self._config.run_dir / name, ignore_errors=True)
 

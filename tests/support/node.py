@@ -1,0 +1,152 @@
+"""A whole node: ``tridetr up`` as a user starts it, on free ports, under an instance name of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from support.waiting import wait_for
+from tridetr.shm.names import list_instance, list_queues
+
+
+def free_port() -> int:
+    """Return a TCP port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Node:
+    """A running ``tridetr up``.
+
+    Attributes:
+        config: what it was started with.
+        process: the supervisor.
+    """
+
+    def __init__(self, folder: Path, cameras: dict[str, Any], **sections: Any) -> None:
+        self.folder = folder
+        self.config: dict[str, Any] = {
+            "instance": "t" + uuid.uuid4().hex[:10],
+            "cameras": cameras,
+            "mqtt": {"host": "embedded", "port": 0},
+            "gateway": {"host": "127.0.0.1", "port": free_port()},
+            "triton": {"metrics_port": 0},
+            "run_dir": str(folder / "run"),
+            "state_dir": str(folder / "state"),
+            **sections,
+        }
+        self.instance: str = self.config["instance"]
+        self.file = folder / "node.yaml"
+        self.log = folder / "node.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the viewer."""
+        return f"http://127.0.0.1:{self.config['gateway']['port']}"
+
+    def start(self, *options: str) -> None:
+        """Start it."""
+        self.file.write_text(yaml.safe_dump(self.config))
+        argv = [sys.executable, "-m", "tridetr", "up", "--config", str(self.file), "--json", *options]
+        with self.log.open("ab") as log, (self.folder / "summary.json").open("wb") as out:
+            self.process = subprocess.Popen(argv, stdout=out, stderr=log, stdin=subprocess.DEVNULL)
+
+    def finish(self, within_s: float = 120) -> dict[str, Any]:
+        """Wait until it ends by itself; return its summary."""
+        assert self.process
+        code = self.process.wait(within_s)
+        assert code == 0, self.log_tail()
+        return self.summary()
+
+    def stop(self, within_s: float = 30) -> dict[str, Any]:
+        """Stop it as Ctrl-C does; return its summary."""
+        assert self.process
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(within_s)
+        return self.summary()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the JSON that it printed."""
+        text = (self.folder / "summary.json").read_text()
+        assert text, self.log_tail()
+        return dict(json.loads(text))
+
+    def log_tail(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text(errors="replace")[-6000:]
+
+    def children(self) -> dict[str, psutil.Process]:
+        """Return the processes of the node by their role, such as ``capture hall`` or ``detect``."""
+        assert self.process
+        found = {}
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    words = child.cmdline()
+                    name = " ".join(words)
+                    if "-m" in words and "tridetr" in words:
+                        start = words.index("tridetr") + 1
+                        name = " ".join(words[start:]).split(" --config")[0]
+                    elif "mosquitto" in name:
+                        name = "broker"
+                    elif "triton_python_backend_stub" in name:
+                        name = "stub"
+                    elif "bin/tritonserver" in name:
+                        name = "tritonserver"
+                    found[name] = child
+        return found
+
+    def get(self, path: str) -> bytes:
+        """Fetch from the gateway."""
+        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            return bytes(answer.read())
+
+    def cameras(self) -> dict[str, Any]:
+        """Return what ``/api/cameras`` says, by name; empty while the gateway is away."""
+        with contextlib.suppress(OSError, ValueError):
+            data = json.loads(self.get("/api/cameras"))
+            rows = data["cameras"] if isinstance(data, dict) else data
+            return {row["name"]: row for row in rows}
+        return {}
+
+    def leftovers(self) -> list[str]:
+        """Return the segments and queues that are still there."""
+        return [str(path) for path in list_instance(self.instance)] + list_queues(self.instance)
+
+
+@contextlib.contextmanager
+def running_node(folder: Path, cameras: dict[str, Any], *options: str, **sections: Any) -> Iterator[Node]:
+    """Run a node; at the end it must be gone without a trace."""
+    node = Node(folder, cameras, **sections)
+    node.start(*options)
+    assert node.process
+    family: list[psutil.Process] = []
+    try:
+        yield node
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(node.process.pid).children(recursive=True)
+        if node.process.poll() is None:
+            node.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.process.wait(40)
+        if node.process.poll() is None:
+            os.kill(node.process.pid, signal.SIGKILL)
+            node.process.wait()
+    assert not node.leftovers(), node.log_tail()
+    wait_for(lambda: not any(child.is_running() for child in family), 10, f"alive: {family}")
