@@ -1,0 +1,118 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.node import running_node
+from support.waiting import wait_for
+from tridetr.config import Config
+from tridetr.config.examples import EXAMPLE
+
+
+def tridetr(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tridetr", *words], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_help_lists_every_command() -> None:
+    answer = tridetr("--help")
+    for command in (
+        "up",
+        "capture",
+        "detect",
+        "control",
+        "serve",
+        "triton",
+        "doctor",
+        "config",
+        "models",
+    ):
+        assert command in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["up", "capture", "detect", "control", "serve", "triton", "doctor", "config", "models"],
+)
+def test_every_command_explains_itself(command: str) -> None:
+    answer = tridetr(command, "--help")
+    assert answer.returncode == 0, answer.stderr
+    assert len(answer.stdout) > 200
+
+
+def test_config_commands(tmp_path: Path) -> None:
+    assert yaml.safe_load(tridetr("config", "example").stdout) == yaml.safe_load(
+        EXAMPLE.read_text()
+    )
+    assert json.loads(tridetr("config", "schema").stdout) == Config.model_json_schema()
+    file = tmp_path / "node.yaml"
+    file.write_text("cameras: {hall: {source: synthetic}}")
+    assert "right, 1 camera(s): hall" in tridetr("config", "check", "-c", str(file)).stdout
+    assert (
+        yaml.safe_load(tridetr("config", "show", "-c", str(file)).stdout)["sentry"]["clear_s"] == 3
+    )
+
+
+def test_errors_are_one_message_and_no_traceback(tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text("camera: {}")
+    for words in (["up"], ["config", "check"], ["detect"], ["capture", "hall"]):
+        answer = tridetr(*words, "-c", str(file))
+        assert answer.returncode == 2
+        assert "did you mean `cameras`?" in answer.stderr
+        assert "Traceback" not in answer.stderr
+    file.write_text("cameras: {hall: {source: synthetic}}")
+    answer = tridetr("capture", "halle", "-c", str(file))
+    assert answer.returncode == 2
+    assert "no camera 'halle'" in answer.stderr
+
+
+def test_doctor_names_the_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text(
+        "cameras: {hall: {source: none.mp4}}\nmqtt: {host: 127.0.0.1, port: 1}\nmodel: {file: none.onnx}"
+    )
+    answer = tridetr("doctor", "-c", str(file), "--json")
+    assert answer.returncode == 1
+    findings = {row["subject"]: row for row in json.loads(answer.stdout)}
+    for subject in ("camera hall", "MQTT broker", "model"):
+        assert findings[subject]["level"] == "fault"
+        assert findings[subject]["remedy"]
+    assert findings["/dev/shm"]["level"] == "ok"
+    assert "needed" in findings["message queues"]["text"]
+
+
+def test_two_runs_of_one_instance_are_refused(tmp_path: Path) -> None:
+    cameras = {"street": {"source": "synthetic", "width": 320, "height": 180, "fps": 5}}
+    with running_node(tmp_path, cameras) as node:
+        wait_for(lambda: node.children().get("detect"), 30)
+        answer = tridetr("up", "-c", str(node.file), "--duration", "1")
+        assert answer.returncode == 2
+        assert "another `tridetr up`" in answer.stderr
+
+
+@pytest.mark.timeout(120)
+def test_summary_has_the_promised_shape(tmp_path: Path) -> None:
+    cameras = {"street": {"source": "synthetic", "width": 640, "height": 360, "fps": 10}}
+    with running_node(tmp_path, cameras, "--duration", "25") as node:
+        summary = node.finish(90)
+    camera = summary["cameras"]["street"]
+    assert set(camera) == {
+        "frames_published", "frames_inferred", "frames_skipped", "detections", "state_changes",
+        "events_published", "frame_age_ms", "infer_ms", "total_ms",
+    }  # fmt: skip
+    assert camera["frames_published"] >= camera["frames_inferred"] > 0
+    for key in ("frame_age_ms", "infer_ms", "total_ms"):
+        assert 0 < camera[key]["p50"] <= camera[key]["p95"]
+    assert summary["model"]["name"]
+    assert summary["model"]["engine"] == "onnxruntime"
+    assert summary["model"]["provider"]
+    assert summary["duration_s"] >= 25
