@@ -1,0 +1,52 @@
+"""Open-file-description byte-range locks.
+
+Such a lock belongs to the *open file*, not to the process: whoever leases needs a descriptor of its own, and the
+kernel frees the lock when the last copy of that descriptor is closed, also after ``kill -9``. Because a forked child
+holds copies, no process may fork after opening a ring (spawn or exec). Taking and giving a lock also orders memory
+between the two processes, on ARM as well, which plain loads and stores do not.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+_FLOCK = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid (0 for these locks)
+_SETLK = fcntl.F_OFD_SETLK
+
+
+def shared(byte: int) -> bytes:
+    """Return the command that takes a shared lock on a byte."""
+    return _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+
+
+def exclusive(byte: int) -> bytes:
+    """Return the command that takes an exclusive lock on a byte."""
+    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+
+
+def unlock(byte: int) -> bytes:
+    """Return the command that gives a byte free."""
+    return _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0)
+
+
+def unlock_all() -> bytes:
+    """Return the command that gives all bytes of an open file free."""
+    return _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
+
+
+def apply(descriptor: int, command: bytes) -> bool:
+    """Carry out a command without waiting.
+
+    Returns:
+        False: somebody else holds a lock that forbids it.
+    """
+    try:
+        fcntl.fcntl(descriptor, _SETLK, command)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True

@@ -1,0 +1,201 @@
+"""The writing end of a ring, whatever its payload (protocol: ``layout.py``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tridetr.errors import ShmError
+from tridetr.shm import layout, locks, names, segment
+from tridetr.shm.layout import Geometry
+from tridetr.shm.names import RingName
+from tridetr.shm.segment import Segment
+from tridetr.shm.wakeup import MESSAGE, Waker
+
+_ATTEMPTS = 100  # generations tried when files appear meanwhile
+
+
+class RingWriter:
+    """Owns a ring: takes free slots, publishes them, wakes the consumers. Not for several threads at once.
+
+    Attributes:
+        segment: The mapped file of the present generation.
+        epoch: Grows whenever a writer takes the ring over.
+    """
+
+    def __init__(
+        self, name: RingName, geometry: Geometry, consumers: Sequence[str] | None = None
+    ) -> None:
+        """Take over the ring's newest generation if its geometry fits, otherwise make the next one.
+
+        Args:
+            name: The ring.
+            geometry: What its file shall look like.
+            consumers: Whom to wake; None = all that ``names.CONSUMERS`` lists.
+
+        Raises:
+            ShmError: Another writer holds the ring, or a limit of the system is reached.
+        """
+        self.name = name
+        wanted = names.CONSUMERS[name.kind] if consumers is None else consumers
+        self._wakers: list[Waker] = []
+        try:
+            self._wakers += [Waker(name.queue(consumer)) for consumer in wanted]
+            self._adopt(_take_over(name, geometry))
+        except BaseException:
+            self._close_wakers()
+            raise
+
+    def _adopt(self, ring: Segment) -> None:
+        geometry = ring.geometry
+        self.segment = ring
+        self.epoch = int(ring.words[layout.EPOCH_WORD])
+        self._words = ring.words
+        self._descriptor = ring.descriptor
+        self._slots = geometry.slots
+        self._next = 0
+        self._sequence = int(ring.words[layout.LAST_SEQUENCE_WORD])
+        bytes_ = [layout.SLOT_BYTE + slot for slot in range(geometry.slots)]
+        self._lock = [locks.exclusive(byte) for byte in bytes_]
+        self._unlock = [locks.unlock(byte) for byte in bytes_]
+
+    def begin(self) -> int | None:
+        """Take a free slot for writing, never the newest one; None if readers hold all others."""
+        words = self._words
+        newest = words[layout.NEWEST_SLOT_WORD] - 1
+        slot = self._next
+        for _ in range(self._slots):
+            if slot == self._slots:
+                slot = 0
+            if slot != newest and locks.apply(self._descriptor, self._lock[slot]):
+                self._next = slot + 1
+                words[layout.SEQUENCES + slot] = 0
+                return slot
+            slot += 1
+        return None
+
+    def publish(self, slot: int) -> int:
+        """Make a slot taken with :meth:`begin` the newest one and wake the consumers.
+
+        Returns:
+            Its sequence.
+        """
+        words = self._words
+        self._sequence = sequence = self._sequence + 1
+        words[layout.LAST_SEQUENCE_WORD] = sequence
+        words[layout.SEQUENCES + slot] = sequence
+        locks.apply(self._descriptor, self._unlock[slot])
+        words[layout.NEWEST_SLOT_WORD] = slot + 1
+        if self._wakers:
+            message = MESSAGE.pack(sequence, self.epoch)
+            for waker in self._wakers:
+                waker.wake(message)
+        return sequence
+
+    def abandon(self, slot: int) -> None:
+        """Give a slot taken with :meth:`begin` back; it holds nothing."""
+        locks.apply(self._descriptor, self._unlock[slot])
+
+    def renew(self, geometry: Geometry) -> None:
+        """Go on with other geometry: in a file of the next generation. No slot may be taken.
+
+        Raises:
+            ShmError: ``/dev/shm`` is too small; the writer stays as it was.
+        """
+        old = self.segment
+        fresh = _make(self.name, old.generation + 1, geometry, self._sequence)
+        self._adopt(fresh)
+        _note_successor(old, fresh.generation)
+        old.close()
+        _remove_old(self.name, fresh.generation)
+
+    def close(self) -> None:
+        """Give the ring up; its file stays, for readers and for the next writer."""
+        self.segment.close()
+        self._close_wakers()
+
+    def _close_wakers(self) -> None:
+        for waker in self._wakers:
+            waker.close()
+        self._wakers = []
+
+
+def _take_over(name: RingName, geometry: Geometry) -> Segment:
+    for _ in range(_ATTEMPTS):
+        found = name.generations()
+        # All of them: a writer that is just moving on to the next generation holds only one.
+        held: list[Segment] = []
+        try:
+            for generation in found:
+                if (old := segment.open_writable(name, generation)) is not None:
+                    held.append(old)
+            if name.generations() != found:
+                continue
+            newest = held[-1] if held and held[-1].generation == found[-1] else None
+            if newest is not None and newest.geometry == geometry:
+                _reuse(newest)
+                held.remove(newest)
+                ring = newest
+            else:
+                sequence = max((old.words[layout.LAST_SEQUENCE_WORD] for old in held), default=0)
+                try:
+                    ring = _make(name, found[-1] + 1 if found else 1, geometry, sequence)
+                except FileExistsError:
+                    continue
+            for old in held:
+                _note_successor(old, ring.generation)
+        finally:
+            for old in held:
+                old.close()
+        _remove_old(name, ring.generation)
+        return ring
+    raise ShmError(f"other processes keep making generations of {name.segment(0)[:-2]}")
+
+
+def _reuse(ring: Segment) -> None:
+    """Begin a new epoch in a ring that another writer left."""
+    words = ring.words
+    locks.apply(ring.descriptor, locks.exclusive(layout.HEADER_BYTE))
+    words[layout.EPOCH_WORD] += 1
+    words[layout.NEWEST_SLOT_WORD] = 0
+    words[layout.SUCCESSOR_WORD] = 0
+    for slot in range(ring.geometry.slots):
+        words[layout.SEQUENCES + slot] = 0
+    _sign(words)
+    locks.apply(ring.descriptor, locks.unlock(layout.HEADER_BYTE))
+
+
+def _make(name: RingName, generation: int, geometry: Geometry, sequence: int) -> Segment:
+    ring = segment.create(name, generation, geometry)
+    words = ring.words
+    locks.apply(ring.descriptor, locks.exclusive(layout.HEADER_BYTE))
+    words[layout.VERSION_WORD] = layout.LAYOUT_VERSION
+    words[layout.KIND_WORD] = geometry.kind
+    words[layout.GENERATION_WORD] = generation
+    words[layout.SLOTS_WORD] = geometry.slots
+    words[layout.SLOT_SIZE_WORD] = geometry.slot_size
+    words[layout.FILE_SIZE_WORD] = geometry.file_size
+    for number, value in enumerate(geometry.shape):
+        words[layout.SHAPE_WORD + number] = value
+    words[layout.EPOCH_WORD] = 1
+    words[layout.LAST_SEQUENCE_WORD] = sequence
+    _sign(words)
+    words[layout.MAGIC_WORD] = layout.MAGIC
+    locks.apply(ring.descriptor, locks.unlock(layout.HEADER_BYTE))
+    return ring
+
+
+def _sign(words: memoryview) -> None:
+    words[layout.BOOT_WORD], words[layout.BOOT_WORD + 1] = layout.boot_words()
+    words[layout.WRITER_PID_WORD] = os.getpid()
+
+
+def _note_successor(old: Segment, generation: int) -> None:
+    old.words[layout.SUCCESSOR_WORD] = generation
+
+
+def _remove_old(name: RingName, generation: int) -> None:
+    """Keep the present and the last generation: a reader may still have to register that one with Triton."""
+    for old in name.generations():
+        if old < generation - 1:
+            name.path(old).unlink(missing_ok=True)

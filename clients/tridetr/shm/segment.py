@@ -1,0 +1,163 @@
+"""One ring file: made, opened and mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+
+from tridetr.errors import ShmError
+from tridetr.shm import layout, locks, names
+from tridetr.shm.layout import Geometry
+from tridetr.shm.names import RingName
+
+
+class Segment:
+    """A mapped ring file with a descriptor of its own, which the locks belong to.
+
+    Attributes:
+        name: File name under ``/dev/shm``.
+        generation: Generation of the ring.
+        geometry: Its checked geometry.
+        inode: Tells a file from a later one of the same name.
+        descriptor: The open file.
+        view: The whole file as bytes; read-only for readers.
+        words: The header as 64-bit words.
+    """
+
+    def __init__(
+        self, name: RingName, generation: int, descriptor: int, size: int, *, write: bool
+    ) -> None:
+        self.name = name.segment(generation)
+        self.generation = generation
+        self.descriptor = descriptor
+        self.inode = os.fstat(descriptor).st_ino
+        access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
+        self.view = memoryview(mmap.mmap(descriptor, size, access=access))
+        self.words = self.view[: layout.PAGE].cast("Q")
+        self.geometry: Geometry
+
+    def close(self) -> None:
+        """Give all locks free and close. The memory goes when the last view of it goes."""
+        if self.descriptor < 0:
+            return
+        # The mapping keeps a copy of the descriptor, so closing ours alone would not free the locks.
+        locks.apply(self.descriptor, locks.unlock_all())
+        os.close(self.descriptor)
+        self.descriptor = -1
+
+
+def create(name: RingName, generation: int, geometry: Geometry) -> Segment:
+    """Make a new ring file, all its space taken, with the writer's lock held; its magic is not written yet.
+
+    Raises:
+        FileExistsError: Somebody else made it first.
+        ShmError: ``/dev/shm`` is too small, or another writer took the file at once.
+    """
+    path = name.path(generation)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        if not locks.apply(descriptor, locks.exclusive(layout.WRITER_BYTE)):
+            raise ShmError(f"another writer of {path.name} started at the same moment")
+        try:
+            os.posix_fallocate(descriptor, 0, geometry.file_size)
+        except OSError as error:
+            path.unlink(missing_ok=True)  # nobody maps a file without magic
+            raise ShmError(_no_space(path.name, geometry.file_size, error)) from error
+        segment = Segment(name, generation, descriptor, geometry.file_size, write=True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    segment.geometry = geometry
+    return segment
+
+
+def open_writable(name: RingName, generation: int) -> Segment | None:
+    """Open an existing ring file and take the writer's lock; None if the file is gone or unusable.
+
+    Raises:
+        ShmError: Another writer holds it.
+    """
+    descriptor = _open(name, generation, os.O_RDWR)
+    if descriptor is None:
+        return None
+    try:
+        if not locks.apply(descriptor, locks.exclusive(layout.WRITER_BYTE)):
+            raise ShmError(
+                f"{name.segment(generation)} already has a writer{_writer_pid(descriptor)}: stop it, or "
+                "choose another camera name or `instance`"
+            )
+        return _map(name, generation, descriptor, write=True)
+    except ShmError:
+        os.close(descriptor)
+        raise
+
+
+def open_readable(name: RingName, generation: int) -> Segment | None:
+    """Open and map an existing ring file for reading; None if it is gone, unusable or being made."""
+    descriptor = _open(name, generation, os.O_RDONLY)
+    if descriptor is None:
+        return None
+    if not locks.apply(descriptor, locks.shared(layout.HEADER_BYTE)):
+        os.close(descriptor)
+        return None
+    segment = _map(name, generation, descriptor, write=False)
+    if segment is not None:
+        locks.apply(descriptor, locks.unlock(layout.HEADER_BYTE))
+        if tuple(segment.words[layout.BOOT_WORD : layout.BOOT_WORD + 2]) != layout.boot_words():
+            segment.close()
+            return None
+    return segment
+
+
+def _open(name: RingName, generation: int, mode: int) -> int | None:
+    try:
+        return os.open(name.path(generation), mode | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise ShmError(
+            f"{name.segment(generation)} belongs to another user: run all of tridetr as one user, or "
+            "choose another `instance`"
+        ) from error
+
+
+def _map(name: RingName, generation: int, descriptor: int, *, write: bool) -> Segment | None:
+    """Map a ring file and check its header; close it and return None where that fails."""
+    size = os.fstat(descriptor).st_size
+    if size < layout.PAGE:
+        os.close(descriptor)
+        return None
+    segment = Segment(name, generation, descriptor, size, write=write)
+    try:
+        segment.geometry = layout.read_geometry(
+            segment.words,
+            kind=names.KIND_NUMBERS[name.kind],
+            generation=generation,
+            file_size=size,
+        )
+    except ShmError:
+        segment.close()
+        return None
+    return segment
+
+
+def _writer_pid(descriptor: int) -> str:
+    with contextlib.suppress(OSError):
+        pid = int.from_bytes(os.pread(descriptor, 8, 8 * layout.WRITER_PID_WORD), "little")
+        return f" (process {pid})"
+    return ""
+
+
+def _no_space(name: str, needed: int, error: OSError) -> str:
+    if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT):
+        return f"cannot take {needed:,} bytes for {name}: {error.strerror}"
+    stats = os.statvfs(names.SHM_DIR)
+    free = stats.f_bavail * stats.f_frsize
+    return (
+        f"{names.SHM_DIR} is too small: {name} needs {needed:,} bytes, {free:,} are free. Enlarge it (mount -o "
+        f"remount,size=… {names.SHM_DIR}; Docker: --shm-size; Kubernetes: sizeLimit of the memory volume), or use a "
+        "smaller picture, fewer `slots` or fewer cameras"
+    )

@@ -1,0 +1,115 @@
+"""Wake-ups: one POSIX message queue per (ring, consumer), with room for a single message.
+
+The writer sends without blocking and ignores a full queue: the reader is due to wake anyway and takes the newest slot
+from the ring's header. So a dead or slow reader costs the writer nothing. Whoever starts first makes the queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import struct
+
+import posix_ipc
+
+from tridetr.errors import ShmError
+
+MESSAGE = struct.Struct("<QQ")  # sequence, epoch: for people who look into a queue
+assert MESSAGE.size == 16
+
+
+def _open(name: str, *, read: bool) -> posix_ipc.MessageQueue:
+    try:
+        queue = posix_ipc.MessageQueue(
+            name,
+            flags=posix_ipc.O_CREAT,
+            mode=0o600,
+            max_messages=1,
+            max_message_size=MESSAGE.size,
+            read=read,
+            write=not read,
+        )
+    except posix_ipc.PermissionsError as error:
+        raise ShmError(
+            f"message queue {name} belongs to another user: run all of tridetr as one user, or choose another "
+            "`instance`"
+        ) from error
+    except OSError as error:
+        raise ShmError(_limit(name, error)) from error
+    queue.block = False
+    return queue
+
+
+def _limit(name: str, error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return (
+            f"cannot make message queue {name}: the system has as many as /proc/sys/fs/mqueue/queues_max allows "
+            "(sysctl fs.mqueue.queues_max=1024; tridetr needs 6 per camera)"
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return (
+            f"cannot make message queue {name}: RLIMIT_MSGQUEUE (ulimit -q) or RLIMIT_NOFILE (ulimit -n) of this "
+            "user is used up: raise it, or remove queues that are left over (tridetr doctor)"
+        )
+    return f"cannot make message queue {name}: {error.strerror}"
+
+
+class Wakeup:
+    """The reader's end. ``asyncio``: ``loop.add_reader(wakeup.fileno(), callback)``; the callback must drain."""
+
+    def __init__(self, name: str) -> None:
+        """Open the queue, making it if need be.
+
+        Raises:
+            ShmError: A limit of the system is reached; the message names it.
+        """
+        self._queue = _open(name, read=True)
+        self._poll = select.poll()
+        self._poll.register(self._queue.mqd, select.POLLIN)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when the reader was woken."""
+        return int(self._queue.mqd)
+
+    def drain(self) -> bool:
+        """Take the message that may be there; True if it was."""
+        try:
+            self._queue.receive(0)
+        except posix_ipc.BusyError:
+            return False
+        return True
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until woken (True, the message is taken) or until the time is over (False)."""
+        return bool(self._poll.poll(max(0, round(timeout_s * 1000)))) and self.drain()
+
+    def close(self) -> None:
+        """Close this end; the queue stays, so that a restarted reader finds it."""
+        with contextlib.suppress(posix_ipc.ExistentialError):
+            self._queue.close()
+
+
+class Waker:
+    """The writer's end."""
+
+    def __init__(self, name: str) -> None:
+        """Open the queue, making it if need be.
+
+        Raises:
+            ShmError: A limit of the system is reached; the message names it.
+        """
+        self._queue = _open(name, read=False)
+        self._send = self._queue.send
+
+    def wake(self, message: bytes) -> None:
+        """Wake the reader, unless it is due to wake anyway."""
+        try:  # noqa: SIM105 (contextlib.suppress costs a microsecond)
+            self._send(message, 0)
+        except posix_ipc.BusyError:
+            pass
+
+    def close(self) -> None:
+        """Close this end; the queue stays."""
+        with contextlib.suppress(posix_ipc.ExistentialError):
+            self._queue.close()
