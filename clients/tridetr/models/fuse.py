@@ -23,21 +23,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from tridetr.errors import ModelError
 from tridetr.models.card import ModelCard, set_metadata
-from tridetr.models.color import IMAGENET_MEAN, IMAGENET_STD, FrameColor, YuvToRgb
+from tridetr.models.color import FrameColor
 from tridetr.models.graph_builder import GraphBuilder, precision_of, rename_values
 from tridetr.models.raw_export import RawExport
+from tridetr.models.wrapping import CORE_PREFIX, OUR_PREFIX, postprocess, preprocess
 
-DROPPED = -1
-"""Class id of a logit column that is never reported (a background class, say)."""
-
-# Far below any logit: its sigmoid is exactly 0, in float16 too.
-_NO_LOGIT = -1e4
 _CONTRACT_NAMES = ("frame", "boxes", "scores", "classes")
 
 
@@ -90,13 +85,13 @@ def fuse(
 
     core = onnx.ModelProto()
     core.CopyFrom(model)
-    names = {name: f"rfdetr/{name}" for name in _CONTRACT_NAMES}
+    names = {name: CORE_PREFIX + name for name in _CONTRACT_NAMES}
     rename_values(core.graph, names)
 
-    graph = GraphBuilder("tridetr")
-    whwh = _preprocess(graph, export, color, names.get(export.input_name, export.input_name))
+    graph = GraphBuilder(OUR_PREFIX)
+    whwh = preprocess(graph, export, color, names.get(export.input_name, export.input_name))
     graph.append_core(core.graph)
-    _postprocess(
+    postprocess(
         graph,
         export,
         names.get(export.boxes_name, export.boxes_name),
@@ -129,101 +124,6 @@ def _column_ids(
     if len(set(classes.values())) != len(classes):
         raise ModelError("two class names share one id")
     return ids
-
-
-def _preprocess(graph: GraphBuilder, export: RawExport, color: FrameColor, image: str) -> str:
-    """Add the nodes from ``frame`` to ``image``; return the name of float [4]: W, H, W, H."""
-    add, const = graph.add, graph.const
-    pixels = add("Cast", ["frame"], to=TensorProto.FLOAT)
-    shape = add("Shape", [pixels])
-    rows = add("Gather", [shape, const([1])])
-    width = add("Gather", [shape, const([2])])
-    height = add("Div", [add("Mul", [rows, const([2])]), const([3])])
-    dynamic = export.batch is None
-    batch = add("Gather", [shape, const([0])]) if dynamic else const([export.batch or 1])
-    luma = add("Unsqueeze", [add("Slice", [pixels, const([0]), height, const([1])]), const([1])])
-    # Cb and Cr are H/2 x W/2 each and lie one after the other, so together they are H/2 rows of W
-    # bytes; Cr starts in the middle of a row where H/2 is odd. A reshape does not care.
-    two = const([2])
-    half_height, half_width = add("Div", [height, two]), add("Div", [width, two])
-    planes = add("Concat", [batch, two, half_height, half_width], axis=0)
-    chroma = add("Reshape", [add("Slice", [pixels, height, rows, const([1])]), planes])
-
-    square = [export.resolution, export.resolution]
-
-    def resize(plane: str, channels: int) -> str:
-        if dynamic:
-            sizes = add("Concat", [batch, const([channels, *square])], axis=0)
-        else:
-            sizes = const([export.batch or 1, channels, *square])
-        return add(
-            "Resize",
-            [plane, "", "", sizes],
-            mode="linear",
-            coordinate_transformation_mode="half_pixel",
-        )
-
-    yuv = add("Concat", [resize(luma, 1), resize(chroma, 2)], axis=1)
-    matrix = YuvToRgb.of(color).normalised()
-    rgb = add(
-        "Conv",
-        [
-            yuv,
-            const(matrix.weight.reshape(3, 3, 1, 1).astype(np.float32)),
-            const(matrix.bias.astype(np.float32)),
-        ],
-        kernel_shape=[1, 1],
-    )
-    black = (0.0 - IMAGENET_MEAN) / IMAGENET_STD
-    white = (1.0 - IMAGENET_MEAN) / IMAGENET_STD
-    rgb = add("Max", [rgb, const(black.reshape(1, 3, 1, 1).astype(np.float32))])
-    rgb = add("Min", [rgb, const(white.reshape(1, 3, 1, 1).astype(np.float32))])
-    graph.add_named("Cast", [rgb], image, to=export.input_type)
-    whwh = add("Concat", [width, height, width, height], axis=0)
-    return add("Cast", [whwh], to=TensorProto.FLOAT)
-
-
-def _postprocess(
-    graph: GraphBuilder,
-    export: RawExport,
-    boxes: str,
-    logits: str,
-    ids: list[int],
-    topk: int,
-    whwh: str,
-) -> None:
-    """Add the nodes from the export's outputs to ``boxes``, ``scores`` and ``classes``."""
-    add, const = graph.add, graph.const
-    cxcywh = add("Cast", [boxes], to=TensorProto.FLOAT)
-    logits = add("Cast", [logits], to=TensorProto.FLOAT)
-    kept = [column for column, number in enumerate(ids) if number != DROPPED]
-    if len(kept) < len(ids):
-        logits = add("Gather", [logits, const(kept)], axis=2)
-    columns = len(kept)
-    if (lacking := -(-topk // columns) - export.queries) > 0:
-        # Fewer pairs than K: further queries that nobody detects, so that TopK always finds K.
-        pads = const([0, 0, 0, 0, lacking, 0])
-        logits = add("Pad", [logits, pads, const(np.float32(_NO_LOGIT))])
-        cxcywh = add("Pad", [cxcywh, pads, const(np.float32(0.0))])
-    # The order of the logits is the order of the scores: only K sigmoids instead of Q * C.
-    flat = add("Reshape", [logits, const([0, -1])])
-    best, pair = graph.add_pair("TopK", [flat, const([topk])], axis=1, largest=1, sorted=1)
-    graph.add_named("Sigmoid", [best], "scores")
-
-    per_query = const([columns])
-    query = add("Div", [pair, per_query])
-    column = add("Sub", [pair, add("Mul", [query, per_query])])
-    column_ids = const(np.array([ids[i] for i in kept], np.int32))
-    graph.add_named("Gather", [column_ids, column], "classes", axis=0)
-
-    index = add("Tile", [add("Unsqueeze", [query, const([2])]), const([1, 1, 4])])
-    cxcywh = add("GatherElements", [cxcywh, index], axis=1)
-    center = add("Slice", [cxcywh, const([0]), const([2]), const([2])])
-    size = add("Slice", [cxcywh, const([2]), const([4]), const([2])])
-    half = add("Mul", [size, const(np.float32(0.5))])
-    xyxy = add("Concat", [add("Sub", [center, half]), add("Add", [center, half])], axis=2)
-    inside = add("Clip", [xyxy, const(np.float32(0.0)), const(np.float32(1.0))])
-    graph.add_named("Mul", [inside, whwh], "boxes")
 
 
 def _assemble(
@@ -261,19 +161,11 @@ def _check(fused: onnx.ModelProto) -> None:
         onnx.checker.check_model(fused)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the fused graph is not valid ONNX: {error}") from error
-    yielding = [
-        node.name or node.op_type
-        for node in fused.graph.node
-        if node.op_type in ("Cast", "Constant") and _element_type(node) == TensorProto.UINT8
+    inferred = onnx.shape_inference.infer_shapes(fused)
+    uint8 = [
+        value.name
+        for value in inferred.graph.value_info
+        if value.type.tensor_type.elem_type == TensorProto.UINT8
     ]
-    if yielding:
-        raise ModelError(f"nodes {yielding} of the export yield uint8, which TensorRT refuses")
-
-
-def _element_type(node: onnx.NodeProto) -> int:
-    for attribute in node.attribute:
-        if attribute.name == "to":
-            return int(attribute.i)
-        if attribute.name == "value":
-            return int(numpy_helper.to_array(attribute.t).dtype == np.uint8) * TensorProto.UINT8
-    return TensorProto.UNDEFINED
+    if uint8:
+        raise ModelError(f"values {uint8} of the export are uint8, which TensorRT refuses")

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 class GraphBuilder:
-    """Collects nodes and constants; the names it makes all start with ``<prefix>/``."""
+    """Collects nodes and constants; the names it makes all start with ``prefix``."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -42,7 +42,7 @@ class GraphBuilder:
         array = np.asarray(value, np.int64 if isinstance(value, (list, tuple)) else None)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
-            name = f"{self._prefix}/const_{len(self._constants)}"
+            name = f"{self._prefix}const_{len(self._constants)}"
             self.initializers.append(numpy_helper.from_array(array, name))
             self._constants[key] = name
         return self._constants[key]
@@ -53,7 +53,7 @@ class GraphBuilder:
         self.initializers.extend(graph.initializer)
 
     def _new_name(self, op: str) -> str:
-        return f"{self._prefix}/{op}_{len(self.nodes)}"
+        return f"{self._prefix}{op}_{len(self.nodes)}"
 
 
 def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:

@@ -1,0 +1,70 @@
+"""Pictures on disk as I420 frames: what verify, evaluate and quantize feed to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tridetr.errors import ModelError
+from tridetr.models.color import FrameColor, YuvToRgb
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+def find_pictures(folder: Path, limit: int | None = None) -> list[Path]:
+    """Return the pictures below ``folder`` in order of name; with ``limit``, evenly spread ones.
+
+    Raises:
+        ModelError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is no folder; give one with pictures")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+    if not found:
+        raise ModelError(f"no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) below {folder}")
+    if limit is not None and limit < len(found):
+        found = [found[index * len(found) // limit] for index in range(limit)]
+    return found
+
+
+def load_rgb(path: Path) -> NDArray[np.uint8]:
+    """Load a picture as uint8 [H, W, 3], one pixel cropped where a side is odd (as capture does).
+
+    Raises:
+        ModelError: the file is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            # Labels are drawn on the picture as people see it.
+            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise ModelError(f"{path} cannot be read as a picture: {error}") from error
+    height, width = rgb.shape[0] & ~1, rgb.shape[1] & ~1
+    return np.ascontiguousarray(rgb[:height, :width])
+
+
+def rgb_to_i420(rgb: NDArray[np.uint8], color: FrameColor) -> NDArray[np.uint8]:
+    """Convert uint8 [H, W, 3] (even sides) to an I420 frame uint8 [3H/2, W].
+
+    Chroma is the mean of 2x2 pixels.
+    """
+    height, width = rgb.shape[:2]
+    conversion = YuvToRgb.of(color)
+    inverse = np.linalg.inv(conversion.weight)
+    yuv = (rgb.astype(np.float32) / 255.0 - conversion.bias.astype(np.float32)) @ inverse.T.astype(
+        np.float32
+    )
+    chroma = yuv[..., 1:].reshape(height // 2, 2, width // 2, 2, 2).mean(axis=(1, 3))
+    frame = np.empty(height * width * 3 // 2, np.uint8)
+    luma_size = height * width
+    frame[:luma_size] = _to_bytes(yuv[..., 0]).ravel()
+    frame[luma_size:] = _to_bytes(chroma.transpose(2, 0, 1)).ravel()
+    return frame.reshape(height * 3 // 2, width)
+
+
+def _to_bytes(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded

@@ -1,0 +1,108 @@
+"""Running a model file directly, without Triton: for checks and measurements."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from tridetr.errors import ModelError
+
+
+class Engine(str, Enum):
+    """Execution provider and arithmetic of a check."""
+
+    CPU = "cpu"
+    OPENVINO = "openvino"
+    OPENVINO_BF16 = "openvino-bf16"
+    CUDA = "cuda"
+
+
+def open_session(
+    model: Path | onnx.ModelProto, engine: Engine = Engine.CPU, threads: int = 0
+) -> Any:
+    """Open an ``onnxruntime.InferenceSession``.
+
+    Args:
+        model: a file, or a model in memory (below 2 GB).
+        engine: provider and arithmetic.
+        threads: threads of one inference; 0 = all cores.
+
+    Raises:
+        ModelError: the provider is not installed, or refuses the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors arrive as exceptions, once
+    provider, settings = _provider(engine, threads)
+    if provider not in onnxruntime.get_available_providers():
+        raise ModelError(
+            f"{provider} is not in this onnxruntime (it has "
+            f"{', '.join(onnxruntime.get_available_providers())}); install onnxruntime-openvino or "
+            "onnxruntime-gpu in the place of onnxruntime, never beside it"
+        )
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)])
+    except Exception as error:
+        # ONNX Runtime raises a dozen unrelated types; each means that this file does not load
+        raise ModelError(f"ONNX Runtime ({engine.value}) cannot load the model: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise ModelError(f"{provider} could not be started; ONNX Runtime fell back to the CPU")
+    return session
+
+
+def _provider(engine: Engine, threads: int) -> tuple[str, dict[str, str]]:
+    if engine is Engine.CPU:
+        return "CPUExecutionProvider", {}
+    if engine is Engine.CUDA:
+        return "CUDAExecutionProvider", {}
+    precision = "bf16" if engine is Engine.OPENVINO_BF16 else "f32"
+    config: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return "OpenVINOExecutionProvider", {
+        "device_type": "CPU",
+        "load_config": json.dumps({"CPU": config}),
+    }
+
+
+def run_frame(
+    session: Any, frame: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    """Run a contract model on one I420 frame uint8 [3H/2, W]: boxes, scores, class ids."""
+    boxes, scores, classes = session.run(["boxes", "scores", "classes"], {"frame": frame[None]})
+    return boxes[0], scores[0], classes[0]
+
+
+def require_contract(session: Any, name: str) -> None:
+    """Check that a session is a contract model.
+
+    Raises:
+        ModelError: it is not; says what was found.
+    """
+    inputs = {value.name: value for value in session.get_inputs()}
+    outputs = {value.name for value in session.get_outputs()}
+    with contextlib.suppress(KeyError):
+        frame = inputs["frame"]
+        wanted = {"boxes", "scores", "classes"}
+        if (
+            len(inputs) == 1
+            and "uint8" in frame.type
+            and len(frame.shape) == 3
+            and wanted <= outputs
+        ):
+            return
+    found = ", ".join(f"{v.name} {v.type} {v.shape}" for v in inputs.values())
+    raise ModelError(
+        f"{name} does not keep the model contract: expected input frame uint8 [B, 3H/2, W] and "
+        f"outputs boxes, scores, classes; found {found} -> {', '.join(sorted(outputs))}. "
+        "Wrap an RF-DETR export with `tridetr models fuse`."
+    )

@@ -1,0 +1,106 @@
+"""Looking into a fused model: the network inside, the values at its seams, its class table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import helper, numpy_helper
+
+from tridetr.errors import ModelError
+from tridetr.models.card import metadata_of
+from tridetr.models.graph_builder import rename_values
+from tridetr.models.wrapping import CORE_PREFIX, DROPPED, OUR_PREFIX
+
+
+def seam_values(fused: onnx.ModelProto) -> tuple[str, str, str]:
+    """Return the names of the network's input, boxes and logits inside a fused model.
+
+    Raises:
+        ModelError: the model was not made by ``fuse``.
+    """
+    inner = [node for node in fused.graph.node if not node.name.startswith(OUR_PREFIX)]
+    outer = [node for node in fused.graph.node if node.name.startswith(OUR_PREFIX)]
+    made_inside = {value for node in inner for value in node.output}
+    used_inside = {value for node in inner for value in node.input}
+    inputs = {v for node in outer for v in node.output if v in used_inside}
+    # In the order of the post-processing, boxes come first.
+    outputs = [v for node in outer for v in node.input if v in made_inside]
+    if len(inputs) != 1 or len(outputs) != 2:
+        raise ModelError(
+            "the network inside this model cannot be told from its wrapping; was it made by "
+            "`tridetr models fuse`?"
+        )
+    return inputs.pop(), outputs[0], outputs[1]
+
+
+def with_outputs(fused: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of the model with inner values as further outputs."""
+    model = onnx.ModelProto()
+    model.CopyFrom(fused)
+    known = _known_values(fused, values)
+    model.graph.output.extend(known[value] for value in values)
+    return model
+
+
+def network_of(fused: onnx.ModelProto) -> onnx.ModelProto:
+    """Cut the wrapped network out of a fused model.
+
+    Raises:
+        ModelError: the model was not made by ``fuse``.
+    """
+    image, *outputs = seam_values(fused)
+    inner = [node for node in fused.graph.node if not node.name.startswith(OUR_PREFIX)]
+    used_inside = {value for node in inner for value in node.input}
+    model = onnx.ModelProto()
+    model.CopyFrom(fused)
+    del model.graph.node[:]
+    model.graph.node.extend(inner)
+    kept = [w for w in model.graph.initializer if w.name in used_inside]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return _with_interface(model, fused, image, outputs)
+
+
+def _with_interface(
+    model: onnx.ModelProto, fused: onnx.ModelProto, image: str, outputs: list[str]
+) -> onnx.ModelProto:
+    known = _known_values(fused, (image, *outputs))
+    side = int(metadata_of(fused)["tridetr.resolution"])
+    batch = fused.graph.input[0].type.tensor_type.shape.dim[0]
+    first = batch.dim_value if batch.HasField("dim_value") else "batch"
+    kind = known[image].type.tensor_type.elem_type
+    names = {value: value.removeprefix(CORE_PREFIX) for value in (image, *outputs)}
+    del model.graph.input[:], model.graph.output[:], model.graph.value_info[:]
+    model.graph.input.append(helper.make_tensor_value_info(image, kind, [first, 3, side, side]))
+    model.graph.output.extend(known[value] for value in outputs)
+    rename_values(model.graph, names)
+    return model
+
+
+def column_ids(fused: onnx.ModelProto, columns: int) -> list[int]:
+    """Read the class id of each logit column back from the fused graph's constants."""
+    weights = {w.name: w for w in fused.graph.initializer}
+    kept: list[int] | None = None
+    for node in fused.graph.node:
+        if not node.name.startswith(OUR_PREFIX) or node.op_type != "Gather":
+            continue
+        if node.output[0] == "classes":
+            ids = numpy_helper.to_array(weights[node.input[0]]).tolist()
+            if kept is None:
+                return [int(i) for i in ids]
+            full = [DROPPED] * columns
+            for column, number in zip(kept, ids, strict=True):
+                full[column] = int(number)
+            return full
+        if any(a.name == "axis" and a.i == 2 for a in node.attribute):
+            kept = numpy_helper.to_array(weights[node.input[1]]).tolist()
+    raise ModelError("the model has no class table: it was not made by `tridetr models fuse`")
+
+
+def _known_values(fused: onnx.ModelProto, values: Sequence[str]) -> dict[str, onnx.ValueInfoProto]:
+    shapes = onnx.shape_inference.infer_shapes(fused)
+    known = {value.name: value for value in shapes.graph.value_info}
+    if missing := [value for value in values if value not in known]:
+        raise ModelError(f"the shapes of {missing} inside the model cannot be inferred")
+    return known
