@@ -63,6 +63,7 @@ class Grab:
         unix_ns: the same moment in Unix time.
         decode: gives the picture; called at most once; may raise `CorruptFrameError`.
         jpeg: a complete JPEG where the source delivers MJPEG, else None.
+        decode_ns: time already spent on decoding it before `decode` is called.
     """
 
     number: int
@@ -70,6 +71,7 @@ class Grab:
     unix_ns: int
     decode: Callable[[], Picture]
     jpeg: memoryview | None = None
+    decode_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,6 @@ class Source(Protocol):
         Returns:
             How many frames were thrown away.
         """
-        ...
-
-    def set_standby(self, standby: bool) -> None:
-        """Tell the source that only a few frames are wanted: it may save decoding."""
         ...
 
     def close(self) -> None:

@@ -1,0 +1,62 @@
+"""Notices a camera that delivers the very same picture again and again. Pure.
+
+A real sensor is never silent: noise changes some pixels from frame to frame. Every eighth row is
+looked at, twice a second (each frame while frozen, to notice the end at once), about 30 µs a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tridetr.capture.sources.base import Plane
+
+ROW_STEP = 8
+_CHECK_EVERY_NS = 500_000_000
+
+
+class FrozenDetector:
+    """Says whether the picture has not changed for a while.
+
+    >>> detector = FrozenDetector(frozen_s=2.0)
+    >>> grey = np.zeros((16, 16), np.uint8)
+    >>> [detector.update(grey, second * 10**9) for second in range(4)]
+    [False, False, True, True]
+    >>> detector.update(grey + 1, 4 * 10**9)
+    False
+    """
+
+    def __init__(self, frozen_s: float) -> None:
+        """Set how long the same picture must stay [s]."""
+        self._frozen_ns = round(frozen_s * 1e9)
+        self._check_every_ns = min(_CHECK_EVERY_NS, self._frozen_ns // 4)
+        self._sample: Plane | None = None
+        self._changed_ns = 0
+        self._next_check_ns = 0
+        self._frozen = False
+
+    def reset(self) -> None:
+        """Forget everything (the source was opened again)."""
+        self._sample = None
+        self._frozen = False
+
+    def update(self, y: Plane, now_ns: int) -> bool:
+        """Look at a frame.
+
+        Args:
+            y: luma [H, W] uint8.
+            now_ns: a monotonic time [ns].
+
+        Returns:
+            Whether the camera is frozen.
+        """
+        if self._sample is not None and now_ns < self._next_check_ns and not self._frozen:
+            return False
+        self._next_check_ns = now_ns + self._check_every_ns
+        sample = y[::ROW_STEP]
+        if self._sample is None or not np.array_equal(sample, self._sample):
+            self._sample = sample.copy()
+            self._changed_ns = now_ns
+            self._frozen = False
+        else:
+            self._frozen = now_ns - self._changed_ns >= self._frozen_ns
+        return self._frozen

@@ -1,0 +1,140 @@
+"""Lays one frame after the other into the ring."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+
+from tridetr.capture.planes import copy_picture, even_size
+from tridetr.capture.sources.base import Grab, Picture
+from tridetr.config import CameraSection
+from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter
+from tridetr.telemetry import metrics
+
+_log = logging.getLogger("tridetr.capture")
+
+_PAGE = 4096
+
+
+def jpeg_capacity(width: int, height: int) -> int:
+    """Return the bytes kept for a camera's JPEG: 6 bits a pixel, a good deal more than cameras use.
+
+    >>> jpeg_capacity(1920, 1080)
+    1560576
+    """
+    return -(-(width * height * 3 // 4 + _PAGE) // _PAGE) * _PAGE
+
+
+class Publisher:
+    """The frame ring of one camera; the first picture decides its size, others change it."""
+
+    def __init__(self, instance: str, camera: str, section: CameraSection) -> None:
+        self._instance = instance
+        self._camera = camera
+        self._slots = section.slots
+        self._lossless = not section.realtime
+        self._writer: FrameWriter | None = None
+        self._published = metrics.FRAMES_PUBLISHED.labels(camera)
+        self._last_frame = metrics.LAST_FRAME.labels(camera)
+        self._decode_seconds = metrics.DECODE_SECONDS.labels(camera)
+        self._jpeg_too_big = metrics.JPEG_TOO_BIG.labels(camera)
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames in the ring; (0, 0) while there is none."""
+        return (self._writer.width, self._writer.height) if self._writer else (0, 0)
+
+    def publish(self, grab: Grab, picture: Picture, decode_ns: int) -> int | None:
+        """Copy a picture into a slot and publish it.
+
+        Args:
+            grab: the frame, for its number, times and JPEG.
+            picture: its planes.
+            decode_ns: what decoding it took.
+
+        Returns:
+            Its sequence; None when readers hold all slots.
+
+        Raises:
+            ShmError: no ring of that size can be made.
+        """
+        started = time.perf_counter_ns()
+        writer = self._fitting_writer(picture, with_jpeg=grab.jpeg is not None)
+        slot = writer.begin()
+        if slot is None:
+            return None
+        try:
+            copy_picture(picture, slot.y, slot.u, slot.v)
+            jpeg_bytes = self._keep_jpeg(grab, slot)
+            decode_ns += time.perf_counter_ns() - started
+            stamp = FrameStamp(
+                frame_number=grab.number,
+                capture_monotonic_ns=grab.monotonic_ns,
+                capture_unix_ns=grab.unix_ns,
+                color_range=picture.color_range,
+                color_matrix=picture.color_matrix,
+                lossless=self._lossless,
+            )
+            sequence = writer.publish(slot, stamp, jpeg_bytes=jpeg_bytes)
+        except BaseException:
+            writer.abandon(slot)
+            raise
+        self._decode_seconds.observe(decode_ns / 1e9)
+        self._published.inc()
+        self._last_frame.set(time.time())
+        return sequence
+
+    def _fitting_writer(self, picture: Picture, *, with_jpeg: bool) -> FrameWriter:
+        width, height = even_size(picture.width, picture.height)
+        writer = self._writer
+        if (
+            writer is not None
+            and (writer.width, writer.height) == (width, height)
+            and (writer.jpeg_capacity or not with_jpeg)
+        ):
+            return writer
+        if (width, height) != (picture.width, picture.height):
+            _log.info(
+                "the odd size %dx%d is cropped to %dx%d",
+                picture.width,
+                picture.height,
+                width,
+                height,
+            )
+        capacity = jpeg_capacity(width, height) if with_jpeg else 0
+        if writer is None:
+            writer = self._writer = FrameWriter(
+                self._instance,
+                self._camera,
+                width=width,
+                height=height,
+                slots=self._slots,
+                jpeg_capacity=capacity,
+            )
+        else:
+            _log.info("the picture size is now %dx%d", width, height)
+            writer.resize(width, height, jpeg_capacity=capacity)
+        return writer
+
+    def _keep_jpeg(self, grab: Grab, slot: FrameSlot) -> int:
+        if grab.jpeg is None:
+            return 0
+        size = grab.jpeg.nbytes
+        if size > len(slot.jpeg):
+            self._jpeg_too_big.inc()
+            return 0
+        slot.jpeg[:size] = grab.jpeg
+        return size

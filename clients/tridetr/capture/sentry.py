@@ -1,0 +1,75 @@
+"""What the controller wants of this camera, as capture sees it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+
+from tridetr.capture.pacing import Pace
+from tridetr.shm.boards import SentryMode, SentryReader, SentrySnapshot
+
+_log = logging.getLogger("tridetr.capture")
+
+_PATIENCE_S = 5.0  # at start the controller may come a little later
+
+
+def pace_of(snapshot: SentrySnapshot | None, now_ns: int) -> Pace:
+    """Return the pace that a board asks for; an expired board asks for nothing."""
+    if snapshot is None or snapshot.expires_monotonic_ns < now_ns:
+        return Pace.NO_CONTROLLER
+    return Pace.ALARMED if snapshot.mode is SentryMode.ALARMED else Pace.STANDBY
+
+
+class Sentry:
+    """Reads the sentry board, and says when nobody decides for a while."""
+
+    def __init__(self, instance: str, camera: str) -> None:
+        self._reader = SentryReader(instance, camera, "capture")
+        assert self._reader.wakeup is not None  # it is a named consumer
+        self._wakeup = self._reader.wakeup
+        self._pace: Pace | None = None
+        self._alone_since_s = time.monotonic()
+        self._said_alone = False
+
+    def __enter__(self) -> Sentry:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._reader.close()
+
+    def pace(self) -> Pace:
+        """Return the pace at this moment."""
+        pace = pace_of(self._reader.read(), time.monotonic_ns())
+        if pace is not self._pace:
+            if self._pace is not None:
+                _log.info("pace: %s", pace.value)
+            self._pace = pace
+            self._alone_since_s = time.monotonic()
+            self._said_alone = self._said_alone and pace is Pace.NO_CONTROLLER
+        elif pace is Pace.NO_CONTROLLER:
+            self._say_alone()
+        return pace
+
+    def _say_alone(self) -> None:
+        if self._said_alone or time.monotonic() - self._alone_since_s < _PATIENCE_S:
+            return
+        self._said_alone = True
+        _log.warning("no controller decides: frames go on at full rate until one does")
+
+    def decided(self, sequence: int, timeout_s: float) -> bool:
+        """Wait until the controller has decided on a frame; False after the timeout."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            snapshot = self._reader.read()
+            if snapshot is not None and snapshot.decided_frame_sequence >= sequence:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._wakeup.wait(left)

@@ -1,0 +1,218 @@
+"""The capture process of one camera: source, pacing, ring; it goes on whatever the camera does."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from contextlib import ExitStack
+
+from tridetr.capture.frozen import FrozenDetector
+from tridetr.capture.limiter import Limiter
+from tridetr.capture.pacing import Pace, Pacer
+from tridetr.capture.publisher import Publisher
+from tridetr.capture.reconnect import Backoff
+from tridetr.capture.sentry import Sentry
+from tridetr.capture.sources.base import (
+    CorruptFrameError,
+    Grab,
+    Source,
+    SourceEndedError,
+    SourceInfo,
+    SourceLostError,
+)
+from tridetr.capture.sources.select import make_source
+from tridetr.capture.status import StatusReporter
+from tridetr.config import Config
+from tridetr.errors import SourceError
+from tridetr.shm.boards import CameraState
+from tridetr.telemetry import heartbeat, metrics
+
+_log = logging.getLogger("tridetr.capture")
+
+_TURN_S = 0.2  # longest wait for a frame before stop and timeout are looked at
+_FPS_WINDOW_NS = 1_000_000_000
+
+
+def run(config: Config, camera: str, stop: threading.Event) -> None:
+    """Capture one camera until `stop` is set or a file that does not loop has ended.
+
+    Raises:
+        ConfigError: the camera's source or credentials make no sense.
+        ShmError: ring, board or queue cannot be made.
+    """
+    section = config.cameras[camera]
+    with ExitStack() as stack:
+        status = stack.enter_context(StatusReporter(config.instance, camera))
+        sentry = stack.enter_context(Sentry(config.instance, camera))
+        publisher = stack.enter_context(Publisher(config.instance, camera, section))
+        source = make_source(camera, section, stop)
+        stack.callback(source.close)
+        Capture(config, camera, stop, source, status, sentry, publisher).run()
+
+
+class Capture:
+    """The loop, with its parts handed in."""
+
+    def __init__(
+        self,
+        config: Config,
+        camera: str,
+        stop: threading.Event,
+        source: Source,
+        status: StatusReporter,
+        sentry: Sentry,
+        publisher: Publisher,
+    ) -> None:
+        section = config.cameras[camera]
+        self._stop = stop
+        self._source = source
+        self._status = status
+        self._sentry = sentry
+        self._publisher = publisher
+        self._timeout_s = section.timeout_s
+        self._lossless = not section.realtime
+        self._pacer = Pacer(config.sentry_for(camera).standby_fps, section.fps)
+        self._frozen = FrozenDetector(section.frozen_s)
+        self._pace = Pace.NO_CONTROLLER
+        self._next_number = 0
+        self._live_since_s: float | None = None
+        self._last_good_s = 0.0
+        self._fps_from_ns = 0
+        self._fps_frames = 0
+        self._corrupt_lines = Limiter(10.0)
+        self._offline_lines = Limiter(30.0)
+        self._skipped = {
+            reason: metrics.FRAMES_SKIPPED.labels(camera, reason)
+            for reason in ("pacing", "ring_full", "corrupt", "stale", "lost")
+        }
+
+    def run(self) -> None:
+        """Open the source again and again, until stop or the end of a file."""
+        # The dice only spread the calls of many cameras
+        backoff = Backoff(random.Random())  # noqa: S311
+        while not self._stop.is_set():
+            self._live_since_s = None
+            try:
+                info = self._source.open()
+                _log.info("opened %s; capture clock: %s", info.description, info.capture_clock)
+                self._status.opened(info)
+                self._stream(info)
+            except SourceEndedError as ended:
+                self._status.state(CameraState.ENDED, str(ended))
+                return
+            except SourceError as error:
+                if self._stop.is_set():
+                    return
+                live_s = 0.0
+                if self._live_since_s is not None:
+                    live_s = time.monotonic() - self._live_since_s
+                self._source.close()
+                self._wait_offline(str(error), backoff.failed(live_s))
+
+    def _wait_offline(self, message: str, delay_s: float) -> None:
+        kept_back = self._offline_lines.allow(time.monotonic())
+        if kept_back is not None:
+            _log.warning("%s; trying again in %.1f s", message, delay_s)
+        self._status.state(CameraState.OFFLINE, message)
+        until = time.monotonic() + delay_s
+        while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
+            heartbeat.beat()
+            self._stop.wait(min(1.0, left))
+        self._status.reconnecting()
+
+    def _stream(self, info: SourceInfo) -> None:
+        """Publish frames until the source is lost or ends."""
+        self._frozen.reset()
+        self._last_good_s = time.monotonic()
+        self._fps_from_ns = 0
+        while not self._stop.is_set():
+            heartbeat.beat()
+            self._follow_alarm()
+            try:
+                grab = self._source.next(_TURN_S)
+                if grab is not None:
+                    self._take(grab)
+                    self._last_good_s = time.monotonic()
+                    self._measure(info)
+                    continue
+            except CorruptFrameError as error:
+                self._corrupt(error)
+            # Files are read, not waited for: a slow one (a time lapse) is no lost one
+            if info.kind != "file" and time.monotonic() - self._last_good_s > self._timeout_s:
+                raise SourceLostError(f"no good frame for {self._timeout_s:g} s")
+
+    def _follow_alarm(self) -> None:
+        """Throw away what waits in buffers when the camera has just become alarmed."""
+        before, self._pace = self._pace, self._sentry.pace()
+        if self._pace is Pace.ALARMED and before is Pace.STANDBY:
+            self._count("stale", self._source.drop_stale())
+
+    def _take(self, grab: Grab) -> None:
+        lost = grab.number - self._next_number
+        if lost > 0 and self._live_since_s is not None:
+            self._count("lost", lost)
+        self._next_number = grab.number + 1
+        if self._live_since_s is None:
+            self._live_since_s = time.monotonic()
+        # Asked again: the mode may have changed while the frame was waited for
+        if self._pacer.wants(grab.monotonic_ns, self._sentry.pace()):
+            self._publish(grab)
+        else:
+            self._count("pacing", 1)
+
+    def _publish(self, grab: Grab) -> None:
+        started = time.perf_counter_ns()
+        picture = grab.decode()
+        decode_ns = grab.decode_ns + time.perf_counter_ns() - started
+        sequence = self._publisher.publish(grab, picture, decode_ns)
+        while sequence is None and self._lossless and not self._stop.wait(0.01):
+            heartbeat.beat()
+            sequence = self._publisher.publish(grab, picture, decode_ns)
+        if sequence is None:
+            self._count("ring_full", 1)
+            return
+        if self._lossless:
+            self._status.state(CameraState.LIVE)
+            self._wait_decided(sequence)
+        elif self._frozen.update(picture.planes[0], time.monotonic_ns()):
+            self._status.state(CameraState.FROZEN, "the very same picture comes again and again")
+        else:
+            self._status.state(CameraState.LIVE)
+
+    def _wait_decided(self, sequence: int) -> None:
+        said = False
+        while not self._stop.is_set():
+            if self._sentry.decided(sequence, _TURN_S):
+                return
+            heartbeat.beat()
+            if not said and time.monotonic() - self._last_good_s > self._timeout_s:
+                said = True
+                _log.warning("without loss: waiting for detector and controller")
+
+    def _corrupt(self, error: CorruptFrameError) -> None:
+        self._count("corrupt", 1)
+        self._next_number += 1
+        kept_back = self._corrupt_lines.allow(time.monotonic())
+        if kept_back is not None:
+            _log.warning("skipped: %s (%d more since the last line)", error, kept_back)
+
+    def _count(self, reason: str, frames: int) -> None:
+        if frames > 0:
+            self._skipped[reason].inc(frames)
+            if reason == "stale":
+                self._next_number += frames
+
+    def _measure(self, info: SourceInfo) -> None:
+        """Measure the rate at which frames come, and tell it with the size."""
+        now = time.monotonic_ns()
+        if self._fps_from_ns == 0:
+            self._fps_from_ns, self._fps_frames = now, 0
+            return
+        self._fps_frames += 1
+        elapsed = now - self._fps_from_ns
+        if elapsed >= _FPS_WINDOW_NS:
+            fps = self._fps_frames * 1e9 / elapsed if info.live else None
+            self._status.measured(*self._publisher.size, fps)
+            self._fps_from_ns, self._fps_frames = now, 0

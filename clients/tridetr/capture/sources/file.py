@@ -1,0 +1,210 @@
+"""Video files: in real time as if they were a camera, or without loss in media time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import av
+
+from tridetr.capture.sources.av import explain, frame_rate, open_video
+from tridetr.capture.sources.base import (
+    CorruptFrameError,
+    Grab,
+    SourceEndedError,
+    SourceInfo,
+    SourceLostError,
+)
+from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.picture import picture_from
+from tridetr.config import CameraSection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+_log = logging.getLogger("tridetr.capture")
+
+_SECOND_NS = 1_000_000_000
+_FALLBACK_FPS = 25.0
+_TOO_LATE_NS = 2 * _SECOND_NS  # after a suspend or a stall the media clock starts anew
+_MAX_THREADS = 4
+
+
+class FileSource:
+    """A video file; the frame number is the frame's index in the file, and goes on when it loops."""
+
+    def __init__(self, section: CameraSection, stop: threading.Event) -> None:
+        self._section = section
+        self._stop = stop
+        self._container: InputContainer | None = None
+        self._frames: Iterator[av.VideoFrame | av.Packet] = iter(())
+        self._jpeg: JpegDecoder | None = None
+        self._next_number = 0
+        self._frames_in_pass = 0
+        self._step_ns = round(_SECOND_NS / _FALLBACK_FPS)
+        self._base_ns = 0  # monotonic time of media time 0
+        self._unix_base_ns = 0
+        self._offset_ns = 0  # media time at which this pass through the file starts
+        self._last_ns = -1
+        self._first_pts: int | None = None
+        self._pending: Grab | None = None
+
+    def open(self) -> SourceInfo:
+        """Open the file (see `Source`)."""
+        stream = self._open_pass()
+        fps = frame_rate(stream)
+        self._step_ns = round(_SECOND_NS / (fps or _FALLBACK_FPS))
+        self._base_ns = time.monotonic_ns()
+        self._unix_base_ns = time.time_ns()
+        self._offset_ns = 0
+        self._last_ns = -1
+        how = "in real time" if self._section.realtime else "without loss"
+        return SourceInfo(
+            kind="file",
+            description=(
+                f"{stream.codec_context.name} {stream.width}x{stream.height} at {fps:g} fps, {how}"
+            ),
+            capture_clock="media",
+            width=stream.width,
+            height=stream.height,
+            fps=fps,
+            delivers_jpeg=self._jpeg is not None,
+            live=self._section.realtime,
+        )
+
+    def next(self, timeout_s: float) -> Grab | None:
+        """Return the next frame when its time has come (see `Source`)."""
+        if self._pending is None:
+            self._pending = self._read()
+        if self._section.realtime:
+            wait_ns = self._pending.monotonic_ns - time.monotonic_ns()
+            if wait_ns < -_TOO_LATE_NS:
+                self._base_ns -= wait_ns
+                self._unix_base_ns -= wait_ns
+            elif wait_ns > 0:
+                self._stop.wait(min(timeout_s, wait_ns / _SECOND_NS))
+                if self._pending.monotonic_ns > time.monotonic_ns():
+                    return None
+        grab, self._pending = self._pending, None
+        return grab
+
+    def drop_stale(self) -> int:
+        """Nothing waits in a file."""
+        return 0
+
+    def close(self) -> None:
+        """Close the file."""
+        self._frames = iter(())
+        self._pending = None
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def _open_pass(self) -> VideoStream:
+        path = self._section.source
+        # "file:" keeps FFmpeg from reading a colon in the name as a protocol
+        self._container, stream = open_video(f"file:{path}", shown=path, options={}, timeout_s=None)
+        codec = stream.codec_context
+        self._first_pts = None
+        self._frames_in_pass = 0
+        if codec.name == "mjpeg":
+            self._jpeg = self._jpeg or JpegDecoder()
+            self._frames = self._packets(self._container, stream)
+        else:
+            self._jpeg = None
+            codec.thread_type = "AUTO"
+            codec.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
+            self._frames = self._decoded(self._container, stream)
+        return stream
+
+    def _packets(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[av.VideoFrame | av.Packet]:
+        try:
+            for packet in container.demux(stream):
+                if packet.size:
+                    yield packet
+        except av.FFmpegError as error:
+            _log.warning("%s: damaged, it ends here: %s", self._section.source, explain(error))
+
+    def _decoded(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[av.VideoFrame | av.Packet]:
+        codec = stream.codec_context
+        ready: deque[av.VideoFrame] = deque()
+        for packet in self._packets(container, stream):
+            assert isinstance(packet, av.Packet)
+            try:
+                ready.extend(codec.decode(packet))
+            except av.FFmpegError:
+                yield packet  # stands for the frame that it should have been
+            while ready:
+                yield ready.popleft()
+        try:
+            ready.extend(codec.decode(None))
+        except av.FFmpegError as error:
+            _log.debug("%s: end of stream: %s", self._section.source, error)
+        yield from ready
+
+    def _read(self) -> Grab:
+        started = time.perf_counter_ns()
+        item = next(self._frames, None)
+        if item is None:
+            self._next_pass()
+            item = next(self._frames, None)
+            if item is None:
+                raise SourceLostError(f"{self._section.source}: no frame in it can be decoded")
+        number = self._next_number
+        self._next_number += 1
+        self._frames_in_pass += 1
+        media_ns = self._media_time(item)
+        if isinstance(item, av.Packet):
+            if self._jpeg is None:
+                raise CorruptFrameError(f"frame {number} is damaged")
+            decoder, packet = self._jpeg, item
+            return Grab(
+                number,
+                self._base_ns + media_ns,
+                self._unix_base_ns + media_ns,
+                lambda: decoder.decode(packet),
+                memoryview(packet),
+            )
+        frame = item
+        if frame.is_corrupt:
+            raise CorruptFrameError(f"frame {number} is damaged")
+        return Grab(
+            number,
+            self._base_ns + media_ns,
+            self._unix_base_ns + media_ns,
+            lambda: picture_from(frame),
+            decode_ns=time.perf_counter_ns() - started,
+        )
+
+    def _next_pass(self) -> None:
+        if self._frames_in_pass == 0:
+            raise SourceLostError(f"{self._section.source}: no frame in it can be decoded")
+        if not self._section.loop:
+            raise SourceEndedError(f"{self._section.source} has ended")
+        self.close()
+        self._offset_ns = self._last_ns + self._step_ns
+        self._open_pass()
+
+    def _media_time(self, item: av.VideoFrame | av.Packet) -> int:
+        """Return the media time [ns]; it always grows, whatever the file says."""
+        media_ns = self._last_ns + self._step_ns if self._last_ns >= 0 else 0
+        if item.pts is not None and item.time_base is not None:
+            if self._first_pts is None:
+                self._first_pts = item.pts
+            base = item.time_base
+            elapsed = (item.pts - self._first_pts) * base.numerator * _SECOND_NS // base.denominator
+            if self._offset_ns + elapsed > self._last_ns:
+                media_ns = self._offset_ns + elapsed
+        self._last_ns = media_ns
+        return media_ns

@@ -1,0 +1,153 @@
+"""RTSP and HTTP cameras: the capture time is the arrival of the packet, before decoding."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Literal
+
+import av
+from av.video.codeccontext import VideoCodecContext
+
+from tridetr.capture.sources.av import frame_rate, with_credentials, without_credentials
+from tridetr.capture.sources.base import (
+    CorruptFrameError,
+    Grab,
+    SourceInfo,
+    SourceLostError,
+)
+from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.picture import picture_from
+from tridetr.capture.sources.pump import Arrival, PacketPump
+from tridetr.config import CameraSection
+
+
+class NetworkSource:
+    """A stream that comes at its own pace; frames are numbered as they come, lost ones counted."""
+
+    def __init__(self, section: CameraSection, stop: threading.Event) -> None:
+        self._section = section
+        self._stop = stop
+        self._pump: PacketPump | None = None
+        self._codec: VideoCodecContext | None = None
+        self._jpeg: JpegDecoder | None = None
+        self._ready: deque[Grab] = deque()
+        self._next_number = 0
+        self._next_index = 0
+        self._stale = 0  # packets that are decoded but not shown
+
+    def open(self) -> SourceInfo:
+        """Connect (see `Source`)."""
+        shown = without_credentials(self._section.source)
+        url = with_credentials(self._section.source, self._section.credentials_file)
+        kind: Literal["rtsp", "http"] = "rtsp" if shown.startswith("rtsp") else "http"
+        self._pump = PacketPump(url, shown, self._options(kind), self._section.timeout_s)
+        stream = self._pump.start(self._stop)
+        codec = stream.codec_context
+        self._ready.clear()
+        self._next_index = self._stale = 0
+        self._jpeg = JpegDecoder() if codec.name == "mjpeg" else None
+        # Slices, not frames: frame threads would hold each picture back by one frame per thread
+        codec.thread_type = "SLICE"
+        codec.copy_opaque = True  # carries the arrival time through the decoder
+        self._codec = codec
+        return SourceInfo(
+            kind=kind,
+            description=f"{codec.name} {stream.width}x{stream.height} from {shown}",
+            capture_clock="arrival",
+            width=stream.width,
+            height=stream.height,
+            fps=frame_rate(stream),
+            delivers_jpeg=self._jpeg is not None,
+        )
+
+    def next(self, timeout_s: float) -> Grab | None:
+        """Return the next frame that has arrived (see `Source`)."""
+        deadline = time.monotonic() + timeout_s
+        while not self._ready:
+            if self._pump is None:
+                raise SourceLostError("the stream is not open")
+            arrival = self._pump.get(max(0.0, deadline - time.monotonic()))
+            if arrival is not None:
+                self._take(arrival)
+            elif time.monotonic() >= deadline:
+                return None
+        return self._ready.popleft()
+
+    def drop_stale(self) -> int:
+        """Skip what waits, but for the newest (see `Source`); its decoding cannot be skipped."""
+        if self._pump is None or self._jpeg is not None:
+            return 0  # of JPEGs only the newest is kept anyway
+        self._stale = max(0, self._pump.waiting() - 1)
+        return self._stale
+
+    def close(self) -> None:
+        """Hang up."""
+        self._ready.clear()
+        self._codec = None
+        if self._pump is not None:
+            self._pump.close()
+            self._pump = None
+
+    def _take(self, arrival: Arrival) -> None:
+        self._next_number += arrival.index - self._next_index  # those that were thrown away
+        self._next_index = arrival.index + 1
+        if self._jpeg is not None:
+            decoder, packet = self._jpeg, arrival.packet
+            self._ready.append(
+                Grab(
+                    self._number(),
+                    arrival.monotonic_ns,
+                    arrival.unix_ns,
+                    lambda: decoder.decode(packet),
+                    memoryview(packet),
+                )
+            )
+            return
+        assert self._codec is not None
+        if arrival.restart:
+            self._codec.flush_buffers()
+        arrival.packet.opaque = arrival
+        started = time.perf_counter_ns()
+        try:
+            frames = self._codec.decode(arrival.packet)
+        except av.FFmpegError as error:
+            self._number()
+            raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
+        spent = time.perf_counter_ns() - started
+        stale = self._stale > 0
+        self._stale = max(0, self._stale - 1)
+        damaged = None
+        for frame in frames:
+            number = self._number()
+            if frame.is_corrupt:
+                damaged = number
+            elif not stale:
+                self._ready.append(_grab(frame, number, arrival, spent))
+        if damaged is not None:
+            raise CorruptFrameError(f"frame {damaged} is damaged")
+
+    def _number(self) -> int:
+        number = self._next_number
+        self._next_number += 1
+        return number
+
+    def _options(self, kind: str) -> dict[str, str]:
+        # Enough to find the picture size, no more: each second of probing is a second offline
+        options = {"analyzeduration": "1000000", "probesize": "1000000", "flags": "low_delay"}
+        if kind == "rtsp":
+            options |= {"rtsp_transport": self._section.rtsp_transport, "max_delay": "100000"}
+            options |= {"allowed_media_types": "video"}
+        return options
+
+
+def _grab(frame: av.VideoFrame, number: int, fed: Arrival, spent_ns: int) -> Grab:
+    arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
+    return Grab(
+        number,
+        arrival.monotonic_ns,
+        arrival.unix_ns,
+        lambda: picture_from(frame),
+        decode_ns=spent_ns,
+    )

@@ -1,0 +1,117 @@
+"""Tells on the status board how the camera is: at every change, and as a sign of life."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from types import TracebackType
+
+from tridetr.capture.sources.base import SourceInfo
+from tridetr.errors import ShmError
+from tridetr.shm.boards import CameraState, CameraStatus, StatusWriter
+from tridetr.telemetry import metrics
+
+_log = logging.getLogger("tridetr.capture")
+
+_BEAT_S = 0.4
+_MESSAGE_BYTES = 200
+
+
+class StatusReporter:
+    """Writes the board from the capture loop, and from a thread while the source blocks."""
+
+    def __init__(self, instance: str, camera: str) -> None:
+        self._camera = camera
+        self._lock = threading.Lock()
+        self._writer = StatusWriter(instance, camera)
+        self._info: SourceInfo | None = None
+        self._state = CameraState.STARTING
+        self._since_unix_ns = time.time_ns()
+        self._size = (0, 0)
+        self._fps = 0.0
+        self._reconnects = 0
+        self._message = ""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="status", daemon=True)
+
+    def __enter__(self) -> StatusReporter:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._writer.close()
+
+    def opened(self, info: SourceInfo) -> None:
+        """Note what the source says; its state changes with the first frame."""
+        with self._lock:
+            self._info = info
+            self._fps = info.fps
+            self._size = (info.width, info.height)
+
+    def state(self, state: CameraState, message: str = "") -> None:
+        """Set the state; `message` says why it is not live."""
+        with self._lock:
+            if state is self._state and message == self._message:
+                return
+            if state is not self._state:
+                self._since_unix_ns = time.time_ns()
+                _log.info("camera is %s", state.name.lower())
+            self._state = state
+            self._message = message
+        self._write()
+
+    def reconnecting(self) -> None:
+        """Count another attempt to open the source."""
+        metrics.RECONNECTS.labels(self._camera).inc()
+        with self._lock:
+            self._reconnects += 1
+
+    def measured(self, width: int, height: int, fps: float | None) -> None:
+        """Note the size of the frames in the ring and the rate at which the source delivers."""
+        with self._lock:
+            self._size = (width, height)
+            if fps is not None:
+                self._fps = fps
+
+    def _beat(self) -> None:
+        while not self._done.wait(_BEAT_S):
+            self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            info = self._info
+            metrics.CAMERA_STATE.labels(self._camera).set(self._state.value)
+            status = CameraStatus(
+                state=self._state,
+                since_unix_ns=self._since_unix_ns,
+                heartbeat_monotonic_ns=time.monotonic_ns(),
+                width=self._size[0],
+                height=self._size[1],
+                source_fps=self._fps,
+                source_kind=info.kind if info else "",
+                capture_clock=info.capture_clock if info else "",
+                reconnects=self._reconnects,
+                message=shorten(self._message),
+            )
+            try:
+                self._writer.write(status)
+            except ShmError as error:
+                _log.debug("%s: the next beat tells", error)
+
+
+def shorten(message: str) -> str:
+    """Return the message cut to what the board holds, never within a character.
+
+    >>> len(shorten("ä" * 150).encode())
+    200
+    """
+    return message.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
