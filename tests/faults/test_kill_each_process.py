@@ -33,7 +33,7 @@ def newest_result(node: Node) -> int:
         if lease is None:
             return 0
         with lease:
-            return int(lease.result.published_ns)
+            return int(lease.stamp.published_ns)
     finally:
         reader.close()
 

@@ -35,7 +35,7 @@ class Recorder(threading.Thread):
             while (lease := reader.lease_next(after)) is not None:
                 with lease:
                     after = lease.sequence
-                    self.results[lease.result.frame_number] = lease.detections.copy()
+                    self.results[lease.stamp.frame_number] = lease.detections.copy()
             self._done.wait(0.003)
         reader.close()
 

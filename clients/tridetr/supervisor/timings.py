@@ -49,7 +49,7 @@ class TimingsSampler:
         while (lease := self._reader.lease_next(self._after)) is not None:
             with lease:
                 self._after = lease.sequence
-                self.timings.add(lease.result)
+                self.timings.add(lease.stamp)
 
     def close(self) -> None:
         """Unmap the ring."""
