@@ -1,0 +1,85 @@
+"""Lists the V4L2 cameras of this machine, with the remedy where one cannot be used."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tridetr.capture.v4l2.access import explain
+from tridetr.capture.v4l2.device import Device
+from tridetr.capture.v4l2.modes import Mode, Wish, choose, describe_modes
+
+
+@dataclass(frozen=True, slots=True)
+class CameraDevice:
+    """One video device file.
+
+    Attributes:
+        path: Such as "/dev/video0".
+        name: What the device calls itself; empty where it could not be asked.
+        driver: Kernel driver, such as "uvcvideo".
+        bus: Where it is plugged in.
+        modes: What it offers, formats that we cannot read included.
+        problem: Cause and remedy where it cannot be used; None: fine.
+    """
+
+    path: str
+    name: str = ""
+    driver: str = ""
+    bus: str = ""
+    modes: tuple[Mode, ...] = ()
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"{self.path} {self.name}".rstrip() + f": {self.problem}"
+        return f"{self.path} {self.name} ({self.driver}, {self.bus})"
+
+    @property
+    def default_choice(self) -> str:
+        """What capture takes where the configuration says nothing: "MJPG 1920x1080 at 30 fps"."""
+        choice = choose(self.modes, Wish())
+        if choice is None:
+            return ""
+        rate = f" at {choice.fps:g} fps" if choice.fps else ""
+        return f"{choice.mode.fourcc} {choice.mode.width}x{choice.mode.height}{rate}"
+
+
+def list_cameras(folder: Path = Path("/dev")) -> list[CameraDevice]:
+    """Return all video devices that may be cameras, in the order of their numbers.
+
+    Nodes that do not capture pictures (metadata, encoders) are left out; a device that is in use
+    by others can still be asked.
+    """
+    numbered = [
+        (int(match.group(1)), path)
+        for path in folder.glob("video*")
+        if (match := re.fullmatch(r"video(\d+)", path.name))
+    ]
+    cameras = (_inspect(str(path)) for _, path in sorted(numbered))
+    return [camera for camera in cameras if camera is not None]
+
+
+def _inspect(path: str) -> CameraDevice | None:
+    try:
+        device = Device(path)
+    except OSError as error:
+        return CameraDevice(path, problem=explain(path, error))
+    try:
+        capability = device.capability()
+        if capability.multiplanar:
+            problem: str | None = "multi-planar drivers are not supported"
+        elif not capability.captures:
+            return None
+        else:
+            problem = None
+        modes = tuple(device.modes()) if capability.captures else ()
+    except OSError as error:
+        return CameraDevice(path, problem=explain(path, error))
+    finally:
+        device.close()
+    if not problem and not choose(modes, Wish()):
+        offers = describe_modes(modes) or "nothing"
+        problem = f"it offers none of MJPEG, YUYV, NV12 and I420, but\n{offers}"
+    return CameraDevice(path, capability.card, capability.driver, capability.bus, modes, problem)

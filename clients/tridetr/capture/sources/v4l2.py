@@ -1,0 +1,212 @@
+"""V4L2 cameras (`/dev/videoN`): frames are read in the driver's buffers, times are the driver's."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from functools import partial
+
+from tridetr.capture.devices import list_cameras
+from tridetr.capture.sources.base import (
+    CorruptFrameError,
+    Grab,
+    SourceInfo,
+    SourceLostError,
+    unix_from_monotonic,
+)
+from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.v4l2.access import explain
+from tridetr.capture.v4l2.device import Buffer, Device
+from tridetr.capture.v4l2.mjpeg import complete_jpeg
+from tridetr.capture.v4l2.modes import Wish, choose, describe_modes
+from tridetr.capture.v4l2.pictures import FrameFormat, picture
+from tridetr.config.schema import CameraSection
+from tridetr.errors import SourceError
+
+log = logging.getLogger("tridetr.capture")
+
+# One is read, one is being filled, two wait: a pause of two frames loses nothing.
+BUFFERS = 4
+# A frame that is older than this, or from the future, has a driver with a broken clock.
+OLDEST_PLAUSIBLE_NS = 30_000_000_000
+FUTURE_PLAUSIBLE_NS = 5_000_000
+
+
+class V4l2Source:
+    """A camera behind a V4L2 device file (see `base.Source` for what the methods promise)."""
+
+    def __init__(self, section: CameraSection, stop: threading.Event) -> None:
+        self._path = section.source
+        self._wish = Wish(
+            section.width,
+            section.height,
+            section.fps,
+            None if section.pixel_format == "auto" else section.pixel_format,
+        )
+        self._decoder = JpegDecoder()
+        self._device: Device | None = None
+        self._format: FrameFormat | None = None
+        self._held: Buffer | None = None
+        self._buffers = BUFFERS
+        self._clock_complained = False
+        self._numbers_start = 0
+        self._last_number = -1
+
+    def open(self) -> SourceInfo:
+        self.close()
+        device = self._open_device()
+        try:
+            self._format, fps = self._negotiate(device)
+            stream = device.start(BUFFERS)
+            capability = device.capability()
+        except OSError as error:
+            device.close()
+            raise SourceError(explain(self._path, error)) from error
+        except SourceError:
+            device.close()
+            raise
+        self._device = device
+        self._buffers = stream.buffers
+        self._numbers_start = self._last_number + 1
+        form = self._format
+        rate = f" at {fps:g} fps" if fps else ""
+        chosen = f"{form.fourcc} {form.width}x{form.height}{rate}"
+        description = f"{chosen}, {capability.card} ({capability.driver})"
+        log.info("%s: asked for %s, got %s", self._path, self._wish, description)
+        if not stream.monotonic:
+            log.warning(
+                "%s: the driver's timestamps are not on the monotonic clock; "
+                "capture times are arrival times",
+                self._path,
+            )
+        return SourceInfo(
+            kind="v4l2",
+            description=description,
+            capture_clock="device" if stream.monotonic else "arrival",
+            width=form.width,
+            height=form.height,
+            fps=fps,
+            delivers_jpeg=form.compressed,
+        )
+
+    def next(self, timeout_s: float) -> Grab | None:
+        """Wait for a frame; the newest where several wait (older ones show as a gap of numbers)."""
+        device = self._opened()
+        deadline = time.monotonic() + timeout_s
+        try:
+            self._release(device)
+            while device.wait(deadline - time.monotonic()):
+                waiting = self._take_newest(device)
+                if self._held and waiting < self._buffers - 1:
+                    return self._grab(self._held)
+                # All buffers were full: the driver had none left for the newest frames, and these
+                # here are as old as the pause was long. Wait for a fresh one.
+                self._release(device)
+        except OSError as error:
+            raise self._lost(error) from error
+        return None
+
+    def drop_stale(self) -> int:
+        """Return 0: `next` gives the newest frame only."""
+        return 0
+
+    def close(self) -> None:
+        if self._device:
+            self._device.close()
+        self._device = self._held = None
+
+    def _open_device(self) -> Device:
+        try:
+            return Device(self._path)
+        except FileNotFoundError:
+            cameras = [f"\n  {camera}" for camera in list_cameras()]
+            there = "These are there:" + "".join(cameras) if cameras else "No camera is plugged in."
+            raise SourceError(f"{self._path} does not exist. {there}") from None
+        except OSError as error:
+            raise SourceError(explain(self._path, error)) from error
+
+    def _negotiate(self, device: Device) -> tuple[FrameFormat, float]:
+        capability = device.capability()
+        if capability.multiplanar and not capability.captures:
+            raise SourceError(f"{self._path}: drivers with multi-planar buffers are not supported")
+        if not capability.captures or not capability.streams:
+            raise SourceError(
+                f"{self._path} ({capability.card}) delivers no pictures; a camera's other device "
+                "files carry metadata. `tridetr doctor` lists the cameras"
+            )
+        modes = device.modes()
+        choice = choose(modes, self._wish)
+        if choice is None:
+            wanted = self._wish.pixel_format or "MJPEG, YUYV, NV12 or I420"
+            raise SourceError(
+                f"{self._path} ({capability.card}) does not offer {wanted}, but\n"
+                f"{describe_modes(modes) or 'nothing at all'}"
+            )
+        mode = choice.mode
+        got = device.set_format(mode.fourcc, mode.width, mode.height)
+        if got.fourcc != mode.fourcc:
+            raise SourceError(f"{self._path} offers {mode.fourcc}, but then gives {got.fourcc}")
+        return got, device.set_rate(choice.fps)
+
+    def _grab(self, buffer: Buffer) -> Grab:
+        form = self._format
+        assert form is not None  # open set it
+        if buffer.damaged:
+            raise CorruptFrameError(f"{self._path}: data of frame {buffer.sequence} is missing")
+        if not form.compressed and buffer.data.size < form.needed_bytes:
+            raise CorruptFrameError(
+                f"{self._path}: {buffer.data.size} bytes, a picture has {form.needed_bytes}"
+            )
+        self._last_number = self._numbers_start + buffer.sequence
+        captured_ns = self._capture_time(buffer)
+        jpeg = complete_jpeg(buffer.data.data) if form.compressed else None
+        return Grab(
+            number=self._last_number,
+            monotonic_ns=captured_ns,
+            unix_ns=unix_from_monotonic(captured_ns),
+            decode=partial(self._decoder.decode, jpeg)
+            if jpeg
+            else partial(picture, buffer.data, form),
+            jpeg=jpeg,
+        )
+
+    def _capture_time(self, buffer: Buffer) -> int:
+        now = time.monotonic_ns()
+        if not buffer.monotonic:
+            return now
+        age = now - buffer.timestamp_ns
+        if -FUTURE_PLAUSIBLE_NS <= age <= OLDEST_PLAUSIBLE_NS:
+            return min(buffer.timestamp_ns, now)
+        if not self._clock_complained:
+            self._clock_complained = True
+            log.warning(
+                "%s: a frame's timestamp is %.3f s off; such frames get their arrival time",
+                self._path,
+                age / 1e9,
+            )
+        return now
+
+    def _take_newest(self, device: Device) -> int:
+        taken = 0
+        while newer := device.take():
+            self._release(device)
+            self._held = newer
+            taken += 1
+        return taken
+
+    def _release(self, device: Device) -> None:
+        if self._held:
+            held, self._held = self._held, None
+            device.give_back(held.index)
+
+    def _opened(self) -> Device:
+        if self._device is None:
+            raise SourceLostError(f"{self._path} is not open")
+        return self._device
+
+    def _lost(self, error: OSError) -> SourceLostError:
+        if error.errno in (errno.ENODEV, errno.EIO, errno.EINVAL):
+            return SourceLostError(f"{self._path}: the camera is gone or its stream broke off")
+        return SourceLostError(explain(self._path, error))
