@@ -1,0 +1,1 @@
+"""The detector: names each camera's newest frame to Triton and publishes what comes back."""
