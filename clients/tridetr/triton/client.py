@@ -135,7 +135,7 @@ class TritonClient:
         )
         try:
             await self._ask("SystemSharedMemoryRegister", request, 5.0)
-        except _AlreadyRegistered:
+        except _AlreadyRegisteredError:
             await self.unregister(region)
             await self._ask("SystemSharedMemoryRegister", request, 5.0)
 
@@ -246,7 +246,7 @@ def parse_prediction(response: Any) -> Prediction:
         InferenceFailed: an output is missing or its bytes do not match its shape.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
-    for spec, raw in zip(response.outputs, response.raw_output_contents):
+    for spec, raw in zip(response.outputs, response.raw_output_contents, strict=False):
         dtype = _DTYPES.get(spec.name)
         shape = tuple(spec.shape)[1:]
         if dtype is None or len(raw) != int(np.prod(shape)) * np.dtype(dtype).itemsize:
@@ -260,7 +260,7 @@ def parse_prediction(response: Any) -> Prediction:
     return Prediction(arrays["boxes"], arrays["scores"], arrays["classes"])
 
 
-class _AlreadyRegistered(TritonError):
+class _AlreadyRegisteredError(TritonError):
     pass
 
 
@@ -269,7 +269,7 @@ def _translate(method: str, error: grpc.aio.AioRpcError) -> TritonError:
     text = f"Triton {method}: {details or code.name}"
     lower = details.lower()
     if code is grpc.StatusCode.ALREADY_EXISTS:
-        return _AlreadyRegistered(text)
+        return _AlreadyRegisteredError(text)
     if "protocol is restricted" in lower:
         return TritonError(
             f"{text}. Remedy: set triton.secret_file to the file with the server's key."

@@ -71,9 +71,7 @@ class ModelInfo:
     color: str = "frame"
 
 
-def check_contract(
-    model: str, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
-) -> None:
+def check_contract(model: str, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
     """Refuse a model that does not keep the contract.
 
     Raises:

@@ -1,0 +1,98 @@
+"""Triton's `onnxruntime` backend for servers that have only the Python backend.
+
+Runs inside Triton's Python stub. Only the glue to Triton lives here; the engine is `tridetr.triton.engine`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+from tridetr.errors import TridetrError
+from tridetr.triton.contract import INPUT, OUTPUTS
+from tridetr.triton.engine.choice import choose, cpu_flags
+from tridetr.triton.engine.report import write_report
+from tridetr.triton.engine.session import Engine
+
+_set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
+_set_destructor.argtypes = (ctypes.py_object, ctypes.c_void_p)
+
+
+class TritonPythonModel:
+    """One instance of a model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Choose, load, warm up, and say what serves."""
+        parameters = {
+            key: value["string_value"]
+            for key, value in json.loads(args["model_config"]).get("parameters", {}).items()
+        }
+        choice = choose(
+            parameters.get("provider", "auto"),
+            parameters.get("engine_precision", "auto"),
+            available=onnxruntime.get_available_providers(),
+            flags=cpu_flags(),
+            gpu=args["model_instance_kind"] == "GPU",
+            ours="contract" in parameters,
+        )
+        cache = parameters.get("cache_dir")
+        model = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self._engine = Engine(
+            model,
+            choice,
+            threads=int(parameters.get("intra_op_thread_count", "0")),
+            cache_dir=Path(cache) if cache else None,
+        )
+        nodes = ", ".join(f"{name}: {count}" for name, count in self._engine.nodes.items())
+        pb_utils.Logger.log_info(
+            f"{args['model_name']} runs on ONNX Runtime {onnxruntime.__version__}, "
+            f"{choice.provider}, {choice.precision} ({choice.reason}); nodes by provider: {nodes}"
+        )
+        stored = parameters.get("precision", "")
+        if path := parameters.get("engine_report"):
+            write_report(Path(path), {
+                "engine": "onnxruntime",
+                "engine_version": onnxruntime.__version__,
+                "provider": choice.provider,
+                "precision": f"int8+{choice.precision}" if stored == "int8" else choice.precision,
+                "reason": choice.reason,
+            })  # fmt: skip
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer each request by itself: one that fails does not touch the others.
+
+        Requests are not merged. On a CPU a batch of two takes as long as two runs, and the first would wait.
+        """
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            # Not as_numpy(): with numpy >= 2 Triton 2.51 shows the first byte everywhere.
+            frames = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, INPUT))
+            results = self._engine.run(frames)
+            tensors = [_tensor(*named) for named in zip(OUTPUTS, results, strict=True)]
+            return pb_utils.InferenceResponse(output_tensors=tensors)
+        except TridetrError as error:
+            message = str(error)
+        except Exception as error:  # whatever the engine raises belongs to this request alone
+            message = f"{type(error).__name__}: {error}"
+        return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message))
+
+
+def _tensor(name: str, array: Any) -> Any:
+    """Wrap an array without a copy.
+
+    Triton 2.51 sends 0 bytes for a numpy >= 2 array given to `Tensor(...)`, so it goes through DLPack. The capsule's
+    own destructor is taken off: the server renames the capsule in a way that numpy's does not know, which would
+    print a traceback for each tensor; the tensor itself is released by its deleter.
+    """
+    capsule = array.__dlpack__()
+    _set_destructor(capsule, None)
+    return pb_utils.Tensor.from_dlpack(name, capsule)

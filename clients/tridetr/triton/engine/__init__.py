@@ -1,0 +1,1 @@
+"""ONNX Runtime inside the Python-based backend: which provider and precision, sessions, report."""

@@ -1,0 +1,146 @@
+"""One ONNX Runtime session with the chosen provider, checked to really run there.
+
+ONNX Runtime falls back to its CPU provider in silence when another one fails or leaves nodes behind, so the first
+run is profiled and counted by provider. Frame height and width stay dynamic: behind the first resize every shape
+is fixed, and compiling for each frame size gained nothing (measured).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tridetr.errors import ModelError
+from tridetr.triton.contract import INPUT, OUTPUTS
+from tridetr.triton.engine.choice import OPENVINO, TENSORRT, Choice
+
+log = logging.getLogger("tridetr.triton.engine")
+
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+WARM_UP_SIZES = ((640, 480),)  # width, height
+
+
+class Engine:
+    """A loaded model.
+
+    Attributes:
+        choice: provider and precision.
+        nodes: how many nodes of the prepared graph each provider ran (OpenVINO's subgraph is one).
+    """
+
+    def __init__(
+        self, model: Path, choice: Choice, *, threads: int = 0, cache_dir: Path | None = None
+    ) -> None:
+        """Load and warm up.
+
+        Args:
+            model: an ONNX file of the contract.
+            choice: provider and precision.
+            threads: threads of one inference; 0 = all cores.
+            cache_dir: where compiled models are kept for the next start.
+
+        Raises:
+            ModelError: ONNX Runtime did not use the chosen provider.
+        """
+        self.choice = choice
+        self._folder = cache_dir
+        if cache_dir is not None:
+            cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._session = self._open(model, threads)
+        self._outputs = list(OUTPUTS)
+        self.nodes: Mapping[str, int] = self._warm_up()
+
+    def run(self, frames: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Return boxes [B, K, 4], scores [B, K] and classes [B, K] of I420 frames [B, 3H/2, W]."""
+        check_frames(frames)
+        results: list[npt.NDArray[Any]] = self._session.run(self._outputs, {INPUT: frames})
+        return results
+
+    def _open(self, model: Path, threads: int) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.enable_profiling = True  # until the end of the warm-up
+        if self._folder is not None:
+            options.profile_file_prefix = str(self._folder / "placement")
+        if threads:
+            options.intra_op_num_threads = threads
+        # Spinning threads would take the cores from the cameras' decoders.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings = provider_options(self.choice, threads, self._folder)
+        session = onnxruntime.InferenceSession(
+            str(model), options, providers=[(self.choice.provider, settings)]
+        )
+        session.disable_fallback()
+        if session.get_providers()[0] != self.choice.provider:
+            raise ModelError(
+                f"ONNX Runtime did not take {self.choice.provider} but {session.get_providers()}"
+            )
+        return session
+
+    def _warm_up(self) -> dict[str, int]:
+        for width, height in WARM_UP_SIZES:
+            self.run(np.full((1, height * 3 // 2, width), 128, np.uint8))
+        profile = Path(self._session.end_profiling())
+        placed = count_providers(profile.read_text())
+        profile.unlink(missing_ok=True)
+        if not placed.get(self.choice.provider):
+            raise ModelError(
+                f"ONNX Runtime ran no node on {self.choice.provider}, but {placed or 'none at all'}"
+            )
+        return placed
+
+
+def provider_options(choice: Choice, threads: int, cache_dir: Path | None) -> dict[str, str]:
+    """Return ONNX Runtime's options of the chosen provider."""
+    if choice.provider == OPENVINO:
+        plugin: dict[str, str] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[choice.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+        }
+        if threads:
+            plugin["INFERENCE_NUM_THREADS"] = str(threads)
+        options = {"device_type": "CPU", "load_config": json.dumps({"CPU": plugin})}
+        if cache_dir is not None:
+            options["cache_dir"] = str(cache_dir)
+        return options
+    if choice.provider == TENSORRT and cache_dir is not None:
+        return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache_dir)}
+    return {}
+
+
+def check_frames(frames: npt.NDArray[Any]) -> None:
+    """Refuse what is not a batch of I420 frames.
+
+    Raises:
+        ModelError: says what was wanted and what was found.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 3 or 0 in frames.shape:
+        raise ModelError(
+            f"wanted frame UINT8 [B, 3H/2, W], found {frames.dtype} {list(frames.shape)}"
+        )
+    rows, width = frames.shape[1:]
+    if rows % 3 or width % 2:
+        raise ModelError(
+            f"wanted an I420 frame of even height and width, found {rows} rows of {width} bytes"
+        )
+
+
+def count_providers(profile: str) -> dict[str, int]:
+    """Count the nodes of one run by provider in ONNX Runtime's profile (JSON trace events)."""
+    events = json.loads(profile)
+    kernels = {
+        (event["args"].get("node_index"), event["name"], event["args"]["provider"])
+        for event in events
+        if event.get("cat") == "Node" and event.get("args", {}).get("provider")
+    }
+    return dict(Counter(provider for *_, provider in kernels))

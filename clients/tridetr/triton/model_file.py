@@ -1,0 +1,86 @@
+"""What an ONNX file says about itself: tensors and the metadata that `tridetr models fuse` wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tridetr.errors import ModelError
+from tridetr.triton.contract import Tensor, check_contract
+
+PREFIX = "tridetr."
+_TRITON_TYPES = {"UINT8": "UINT8", "FLOAT": "FP32", "INT32": "INT32", "FLOAT16": "FP16"}
+# Rendered into Triton's `parameters`, without the prefix.
+PARAMETERS = (
+    "classes", "color", "source", "checksum", "default_score", "resolution", "precision", "contract",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """An ONNX file that keeps the contract."""
+
+    path: Path
+    frame: Tensor
+    outputs: tuple[Tensor, ...]
+    metadata: Mapping[str, str]
+
+    @property
+    def batch(self) -> int:
+        """The batch size the graph is fixed to; -1 if it takes any."""
+        return self.frame.shape[0]
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Read and check an ONNX file.
+
+    Raises:
+        ModelError: the file is missing, is no ONNX, or does not keep the contract.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise ModelError(
+            "the onnx package is missing: pip install 'tridetr[server]' on the machine that runs Triton"
+        ) from None
+    if not path.is_file():
+        raise ModelError(
+            f"the model file {path} is not there. Remedy: name an ONNX of the contract in model.file, "
+            "or fetch one with `tridetr models pull`"
+        )
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError and its like, by version
+        raise ModelError(f"{path} is not an ONNX model: {error}") from error
+
+    def tensor(value: onnx.ValueInfoProto) -> Tensor:
+        kind = value.type.tensor_type
+        name = onnx.TensorProto.DataType.Name(kind.elem_type)
+        shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+        return Tensor(value.name, _TRITON_TYPES.get(name, name), shape)
+
+    weights = {initializer.name for initializer in model.graph.initializer}
+    inputs = [tensor(value) for value in model.graph.input if value.name not in weights]
+    outputs = tuple(tensor(value) for value in model.graph.output)
+    check_contract(path.name, inputs, outputs)
+    metadata = {
+        entry.key.removeprefix(PREFIX): entry.value
+        for entry in model.metadata_props
+        if entry.key.startswith(PREFIX)
+    }
+    return ModelFile(path, inputs[0], outputs, _completed(metadata, path))
+
+
+def _completed(metadata: dict[str, str], path: Path) -> dict[str, str]:
+    """Fill in what a foreign model of the contract (without our metadata) leaves open."""
+    if "classes" not in metadata:
+        from tridetr.models.coco import COCO_91
+
+        metadata["classes"] = json.dumps(COCO_91)
+    metadata.setdefault("source", path.name)
+    metadata.setdefault("checksum", hashlib.sha256(path.read_bytes()).hexdigest())
+    metadata.setdefault("default_score", "0.5")
+    return metadata

@@ -1,0 +1,113 @@
+"""The server as a child process: started, logged, stopped with all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from tridetr.triton.server_log import ServerLog
+
+log = logging.getLogger("tridetr.triton.server")
+
+# The kernel kills the server when its watcher dies: nobody would restart or stop it. Set in the child before exec,
+# which is safe here where a preexec_fn in a process with threads is not. 1 = PR_SET_PDEATHSIG.
+_EXEC = (
+    "import ctypes, os, sys; "
+    "ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit('its watcher died'); "
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
+_SHM = Path("/dev/shm")  # noqa: S108  (where Linux keeps POSIX shared memory)
+
+
+class ServerProcess:
+    """One run of the server."""
+
+    def __init__(self, line: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start it; the calling thread must outlive it (the kernel watches threads)."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _EXEC, str(os.getpid()), *line],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        self._log = ServerLog(log)
+        self._stubs: list[psutil.Process] = []
+        self._reader = threading.Thread(target=self._read, name="triton log", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def errors(self) -> list[str]:
+        """Error lines it logged last."""
+        return self._log.errors
+
+    def remember_stubs(self) -> None:
+        """Note the processes of the Python backend (after the model was loaded)."""
+        with contextlib.suppress(psutil.Error):
+            self._stubs = psutil.Process(self.pid).children()
+
+    def lost_stub(self) -> bool:
+        """Whether a process of the Python backend is gone."""
+        return any(not _alive(stub) for stub in self._stubs)
+
+    def stop(self, grace_s: float) -> None:
+        """End the server: SIGTERM, and SIGKILL after the grace; its stubs end with it."""
+        if self.exit_code is None and grace_s > 0:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace_s)
+        # The stubs are in the server's session. A stopped one takes only SIGKILL.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and any(_alive(stub) for stub in self._stubs):
+            time.sleep(0.01)
+        self._reader.join(2)
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._log.feed(line)
+
+
+def remove_regions(prefix: str) -> list[str]:
+    """Delete the shared memory that a killed Python backend left; returns the names."""
+    removed = []
+    for path in _SHM.glob(f"{prefix}*"):
+        path.unlink(missing_ok=True)
+        removed.append(path.name)
+    return removed
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,124 @@
+"""Renders the model repository that the server loads, from the one that ships and the model file.
+
+The shipped `config.pbtxt` says what is the same everywhere; batch size, classes and the like stand in the model file's
+metadata. Neither ONNX metadata nor TensorRT engines reach Triton's clients, the configuration's `parameters` do.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from tridetr.config import Config
+from tridetr.errors import ModelError
+from tridetr.paths import model_repository_dir
+from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file
+
+log = logging.getLogger("tridetr.triton")
+
+CONFIG_FILE = "config.pbtxt"
+MAX_BATCH_SIZE = 8
+_KINDS = {"rfdetr_ort": "model.onnx", "rfdetr_trt": "model.plan"}
+
+
+def read_entry(name: str) -> Any:
+    """Return the shipped configuration of a model as Triton's `ModelConfig` message.
+
+    Raises:
+        ModelError: it is missing or is not what Triton understands.
+    """
+    path = model_repository_dir() / name / CONFIG_FILE
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except (OSError, text_format.ParseError) as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def model_path(config: Config) -> Path:
+    """Return the ONNX file that is to serve: the configured or the bundled one."""
+    if config.model.file is not None:
+        return config.model.file.expanduser().resolve()
+    return model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+
+
+def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> Any:
+    """Fill a configuration with what the model file says.
+
+    A graph that is fixed to one frame has its batch dimension written into `dims`: Triton's batching wants an open one.
+
+    Args:
+        entry: the shipped configuration.
+        model: the model file.
+        extra: further parameters.
+
+    Raises:
+        ModelError: the graph is fixed to a batch larger than one.
+    """
+    rendered = model_config_pb2.ModelConfig()
+    rendered.CopyFrom(entry)
+    if model.batch not in (-1, 1):
+        raise ModelError(
+            f"{model.path} is fixed to batches of {model.batch}: fuse it with a dynamic batch"
+        )
+    batched = model.batch == -1
+    rendered.max_batch_size = MAX_BATCH_SIZE if batched else 0
+    if not batched:
+        rendered.ClearField("dynamic_batching")
+    shapes = {spec.name: spec.shape for spec in (model.frame, *model.outputs)}
+    for tensor in (*rendered.input, *rendered.output):
+        shape = shapes[tensor.name]
+        tensor.dims[:] = shape[1:] if batched else shape
+    known = {key: model.metadata[key] for key in PARAMETERS if key in model.metadata}
+    for key, value in {**known, **extra}.items():
+        rendered.parameters[key].string_value = value
+    return rendered
+
+
+def render(config: Config, target: Path, *, engine_report: Path | None = None) -> ModelFile:
+    """Write the entry of `config.model` to `target` (an empty or earlier rendered repository).
+
+    Args:
+        config: the node's configuration.
+        target: the repository folder for `--model-repository`.
+        engine_report: where our Python-based backend writes what it chose; None for native backends.
+
+    Returns:
+        The model file that serves.
+
+    Raises:
+        ModelError: the model file is missing or does not keep the contract.
+    """
+    name = config.model.name
+    model = read_model_file(model_path(config))
+    extra = {"provider": _provider(config), "engine_precision": config.model.precision}
+    if config.model.threads:
+        extra["intra_op_thread_count"] = str(config.model.threads)
+    if engine_report is not None:
+        extra["engine_report"] = str(engine_report)
+        extra["cache_dir"] = str(engine_report.parent / "engine-cache")
+    rendered = rendered_config(read_entry(name), model, extra)
+    folder = target / name
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "1").mkdir(parents=True)
+    (folder / CONFIG_FILE).write_text(text_format.MessageToString(rendered))
+    served = model.path
+    if name == "rfdetr_trt":
+        served = model_repository_dir() / name / "1" / _KINDS[name]
+        if not served.is_file():
+            raise ModelError(
+                f"{served} is not there: `tridetr models build-engine` builds it on the target GPU"
+            )
+    (folder / "1" / _KINDS[name]).symlink_to(served)
+    return model
+
+
+def _provider(config: Config) -> str:
+    if config.model.provider == "auto" and config.device != "auto":
+        return f"auto-{config.device}"
+    return config.model.provider

@@ -1,0 +1,63 @@
+"""The server's log lines, passed on to our logger with their levels."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+from typing import Final
+
+_LINE: Final = re.compile(
+    r"""^(?:\S+Z\ (?P<iso>[EWIVF])\ \d+   # 2026-11-22T04:47:57Z I 8481 file.cc:12] "text"
+         |(?P<glog>[EWIVF])\d{4}\ \S+\ \d+  # I1122 04:47:56.534015 8490 file.py:6]  text
+        )\ (?P<file>[^:\]]+):\d+\]\ +(?P<text>.*)$""",
+    re.VERBOSE,
+)
+_LEVELS: Final = {
+    "F": logging.CRITICAL, "E": logging.ERROR, "W": logging.WARNING, "I": logging.INFO, "V": logging.DEBUG,
+}  # fmt: skip
+# Said on every machine without an NVIDIA GPU; true, and no fault.
+_NO_GPU: Final = ("pinned_memory_manager.cc", "CudaDriverHelper", "CUDA memory pool disabled")
+_KEPT_ERRORS: Final = 20
+
+
+class ServerLog:
+    """Turns lines into log records; remembers the last errors for the message about a failed start."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+
+    @property
+    def errors(self) -> list[str]:
+        """The last error texts, oldest first."""
+        return list(self._errors)
+
+    def feed(self, line: str) -> None:
+        """Pass on one line."""
+        level, text = parse(line)
+        if not text:
+            return
+        if level >= logging.ERROR:
+            self._errors.append(text)
+        self._logger.log(level, "%s", text)
+
+
+def parse(line: str) -> tuple[int, str]:
+    """Return level and text of a line.
+
+    The server's own chatter counts as debug, what a model says as info; tables are debug.
+    """
+    line = line.rstrip()
+    match = _LINE.match(line)
+    if match is None:
+        if line.startswith("error:"):
+            return logging.ERROR, line.removeprefix("error:").strip()
+        return logging.DEBUG, line
+    text = match["text"].strip().strip('"')
+    level = _LEVELS[match["iso"] or match["glog"]]
+    if any(word in line for word in _NO_GPU):
+        return logging.DEBUG, text
+    if level == logging.INFO and not match["file"].endswith(".py"):
+        return logging.DEBUG, text
+    return level, text
