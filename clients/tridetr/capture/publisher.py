@@ -77,7 +77,10 @@ class Publisher:
         if slot is None:
             return None
         try:
-            copy_picture(picture, slot.y, slot.u, slot.v)
+            if picture.draw is not None:
+                picture.draw(slot.planes)
+            else:
+                copy_picture(picture, slot.y, slot.u, slot.v)
             jpeg_bytes = self._keep_jpeg(grab, slot)
             decode_ns += time.perf_counter_ns() - started
             stamp = FrameStamp(

@@ -176,7 +176,7 @@ class Capture:
         if self._lossless:
             self._status.state(CameraState.LIVE)
             self._wait_decided(sequence)
-        elif self._frozen.update(picture.planes[0], time.monotonic_ns()):
+        elif picture.planes and self._frozen.update(picture.planes[0], time.monotonic_ns()):
             self._status.state(CameraState.FROZEN, "the very same picture comes again and again")
         else:
             self._status.state(CameraState.LIVE)

@@ -42,6 +42,8 @@ class Picture:
 
     `planes` hold uint8 arrays shaped as the layout says; rows may be padded (strided arrays).
     `width` and `height` in pixels may be odd: the copy into the slot crops by one pixel then.
+    A source that can write anywhere sets `draw` and no planes: it is called with the slot's I420
+    frame (uint8 [3H/2, W], writable), and nothing is copied.
     """
 
     layout: Layout
@@ -50,6 +52,7 @@ class Picture:
     height: int
     color_range: ColorRange
     color_matrix: ColorMatrix
+    draw: Callable[[Plane], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class FileSource:
         self._section = section
         self._stop = stop
         self._container: InputContainer | None = None
-        self._frames: Iterator[av.VideoFrame | av.Packet] = iter(())
+        self._frames: Iterator[av.VideoFrame | av.Packet[VideoStream]] = iter(())
         self._jpeg: JpegDecoder | None = None
         self._next_number = 0
         self._frames_in_pass = 0
@@ -126,7 +126,7 @@ class FileSource:
 
     def _packets(
         self, container: InputContainer, stream: VideoStream
-    ) -> Iterator[av.VideoFrame | av.Packet]:
+    ) -> Iterator[av.VideoFrame | av.Packet[VideoStream]]:
         try:
             for packet in container.demux(stream):
                 if packet.size:
@@ -136,7 +136,7 @@ class FileSource:
 
     def _decoded(
         self, container: InputContainer, stream: VideoStream
-    ) -> Iterator[av.VideoFrame | av.Packet]:
+    ) -> Iterator[av.VideoFrame | av.Packet[VideoStream]]:
         codec = stream.codec_context
         ready: deque[av.VideoFrame] = deque()
         for packet in self._packets(container, stream):
@@ -196,7 +196,7 @@ class FileSource:
         self._offset_ns = self._last_ns + self._step_ns
         self._open_pass()
 
-    def _media_time(self, item: av.VideoFrame | av.Packet) -> int:
+    def _media_time(self, item: av.VideoFrame | av.Packet[VideoStream]) -> int:
         """Return the media time [ns]; it always grows, whatever the file says."""
         media_ns = self._last_ns + self._step_ns if self._last_ns >= 0 else 0
         if item.pts is not None and item.time_base is not None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, cast
 
 import av
 from av.video.codeccontext import VideoCodecContext
 
 from tridetr.capture.sources.base import CorruptFrameError, Picture
 from tridetr.capture.sources.picture import picture_from
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
 _log = logging.getLogger("tridetr.capture")
 
@@ -27,7 +31,7 @@ class JpegDecoder:
         self._refused = 0
         self._codec = _codec(strict=True)
 
-    def decode(self, jpeg: bytes | memoryview | av.Packet) -> Picture:
+    def decode(self, jpeg: bytes | memoryview | av.Packet[VideoStream]) -> Picture:
         """Decode one JPEG.
 
         Returns:
@@ -36,7 +40,7 @@ class JpegDecoder:
         Raises:
             CorruptFrameError: it is damaged or no JPEG at all.
         """
-        packet = jpeg if isinstance(jpeg, av.Packet) else av.Packet(jpeg)
+        packet = jpeg if isinstance(jpeg, av.Packet) else av.Packet(cast(bytes, jpeg))
         try:
             frames = self._codec.decode(packet) if packet.size else []
         except av.FFmpegError as error:

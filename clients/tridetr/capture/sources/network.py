@@ -35,6 +35,7 @@ class NetworkSource:
         self._ready: deque[Grab] = deque()
         self._next_number = 0
         self._next_index = 0
+        self._last_ns = 0
         self._stale = 0  # packets that are decoded but not shown
 
     def open(self) -> SourceInfo:
@@ -124,9 +125,22 @@ class NetworkSource:
             if frame.is_corrupt:
                 damaged = number
             elif not stale:
-                self._ready.append(_grab(frame, number, arrival, spent))
+                self._ready.append(self._grab(frame, number, arrival, spent))
         if damaged is not None:
             raise CorruptFrameError(f"frame {damaged} is damaged")
+
+    def _grab(self, frame: av.VideoFrame, number: int, fed: Arrival, spent_ns: int) -> Grab:
+        arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
+        # Streams with B-frames send a later picture first; times must not go back all the same
+        late_ns = max(0, self._last_ns + 1 - arrival.monotonic_ns)
+        self._last_ns = arrival.monotonic_ns + late_ns
+        return Grab(
+            number,
+            self._last_ns,
+            arrival.unix_ns + late_ns,
+            lambda: picture_from(frame),
+            decode_ns=spent_ns,
+        )
 
     def _number(self) -> int:
         number = self._next_number
@@ -140,14 +154,3 @@ class NetworkSource:
             options |= {"rtsp_transport": self._section.rtsp_transport, "max_delay": "100000"}
             options |= {"allowed_media_types": "video"}
         return options
-
-
-def _grab(frame: av.VideoFrame, number: int, fed: Arrival, spent_ns: int) -> Grab:
-    arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
-    return Grab(
-        number,
-        arrival.monotonic_ns,
-        arrival.unix_ns,
-        lambda: picture_from(frame),
-        decode_ns=spent_ns,
-    )

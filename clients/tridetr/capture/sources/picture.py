@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import cast
 
 import av
 import numpy as np
@@ -80,7 +81,7 @@ def _planes(frame: av.VideoFrame, layout: Layout) -> tuple[Plane, ...]:
     chroma_height = (frame.height + 1) // 2 if half_height else frame.height
     planes: list[Plane] = []
     for index, plane in enumerate(frame.planes):
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(cast(memoryview, plane), np.uint8).reshape(-1, plane.line_size)
         if index == 0:
             planes.append(rows[: frame.height, :width])
         else:

@@ -36,7 +36,7 @@ class Arrival:
     packets are missing before it and the decoder must be flushed.
     """
 
-    packet: av.Packet
+    packet: av.Packet[VideoStream]
     index: int
     monotonic_ns: int
     unix_ns: int
@@ -136,7 +136,7 @@ class PacketPump:
             self._error = error
             self._changed.notify_all()
 
-    def _arrived(self, packet: av.Packet, limit: int) -> None:
+    def _arrived(self, packet: av.Packet[VideoStream], limit: int) -> None:
         now, unix = time.monotonic_ns(), time.time_ns()
         with self._changed:
             if len(self._queue) >= limit:
