@@ -35,7 +35,7 @@ class RawExport:
         logits_name: the output with class logits, [B, Q, C].
         batch: the fixed batch size, None for any.
         resolution: R.
-        queries: Q.
+        queries: Q; None where the exporter left it symbolic (it is fixed all the same).
         columns: C.
     """
 
@@ -45,7 +45,7 @@ class RawExport:
     logits_name: str
     batch: int | None
     resolution: int
-    queries: int
+    queries: int | None
     columns: int
 
     @classmethod
@@ -106,21 +106,20 @@ def _image_shape(dims: list[Dim], found: str) -> tuple[int | None, int]:
     return batch if isinstance(batch, int) else None, height
 
 
-def _output_shapes(boxes: list[Dim], logits: list[Dim], found: str) -> tuple[int, int]:
+def _output_shapes(boxes: list[Dim], logits: list[Dim], found: str) -> tuple[int | None, int]:
     for name, dims in (("boxes", boxes), ("logits", logits)):
         if len(dims) != 3:
             raise ModelError(f"the {name} have rank {len(dims)} instead of 3: {EXPECTED}; {found}")
     _, queries, four = boxes
     _, logit_queries, columns = logits
-    if four != 4:
+    if isinstance(four, int) and four != 4:
         raise ModelError(f"a box has {four} numbers instead of 4: {EXPECTED}; {found}")
-    # An exporter may leave one of the two symbolic; the other tells it then.
-    queries = queries if isinstance(queries, int) else logit_queries
-    if not isinstance(queries, int) or not isinstance(columns, int):
-        raise ModelError(f"queries and classes must be fixed numbers: {EXPECTED}; {found}")
-    if isinstance(logit_queries, int) and logit_queries != queries:
+    if not isinstance(columns, int):
+        raise ModelError(f"the number of classes must be fixed: {EXPECTED}; {found}")
+    known = {count for count in (queries, logit_queries) if isinstance(count, int)}
+    if len(known) > 1:
         raise ModelError(f"{queries} boxes but {logit_queries} rows of logits: {found}")
-    return queries, columns
+    return (known.pop() if known else None), columns
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[Dim]:

@@ -91,8 +91,9 @@ def postprocess(
     if len(kept) < len(ids):
         logits = add("Gather", [logits, const(kept)], axis=2)
     columns = len(kept)
-    if (lacking := -(-topk // columns) - export.queries) > 0:
-        # Fewer pairs than K: further queries that nobody detects, so that TopK always finds K.
+    # Fewer (query, class) pairs than K, or their number unknown: further queries that detect
+    # nothing, so that TopK always finds K.
+    if (lacking := -(-topk // columns) - (export.queries or 0)) > 0:
         pads = const([0, 0, 0, 0, lacking, 0])
         logits = add("Pad", [logits, pads, const(np.float32(_NO_LOGIT))])
         cxcywh = add("Pad", [cxcywh, pads, const(np.float32(0.0))])
