@@ -1,207 +1,232 @@
-"""One camera's loop: newest frame, inference in place, result; one frame in flight."""
+"""One camera's way through the detector: newest frame → server → result, one frame at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections import Counter
 
-from tridetr.config import Config
+from tridetr.config import DetectSection
+from tridetr.detector.account import CameraMetrics, FrameAccount
 from tridetr.detector.selection import Selection
-from tridetr.detector.session import Session
+from tridetr.detector.server import Server, pause_s
 from tridetr.errors import ShmError, TritonError
-from tridetr.shm.detections import DetectionWriter, ResultStamp
-from tridetr.shm.frames import FrameLease, FrameReader, FrameStamp, RegionKey
-from tridetr.telemetry import metrics
-from tridetr.triton.client import Prediction
+from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
+from tridetr.shm.frames import FrameLease, FrameReader
+from tridetr.shm.lease import RegionKey
+from tridetr.triton.contract import ModelInfo
 from tridetr.triton.errors import ModelUnavailable, RegionNotRegistered
 
-logger = logging.getLogger("tridetr.detector")
-
-IDLE_S = 1.0  # without a wake-up: look for a ring that was made anew
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0  # after failed inferences
+log = logging.getLogger("tridetr.detector")
 
 
 class CameraDetector:
-    """Brings the frames of one camera to the model."""
+    """Infers the frames of one camera for as long as it runs.
 
-    def __init__(self, config: Config, camera: str, session: Session) -> None:
-        """Open the ring's wake-up queue and the result ring.
+    A frame counts as done only when its result is published. After an error the newest frame is taken again, which
+    may be the same one: so a lossless source, which waits for the decision on each frame, loses none.
+
+    Attributes:
+        in_flight: Whether the server works on a frame at this moment.
+    """
+
+    def __init__(
+        self, instance: str, camera: str, section: DetectSection, server: Server, slow_s: float
+    ) -> None:
+        """Open both rings of a camera.
+
+        Args:
+            instance: Instance of tridetr.
+            camera: Name of the camera.
+            section: What counts as a detection.
+            server: Where frames are inferred.
+            slow_s: An answer that takes longer is said and counted, and waited for all the same.
 
         Raises:
-            ShmError: a limit of the system, or another detector runs.
+            ShmError: Another detector runs, or a limit of the system is reached.
         """
-        self._camera = camera
-        self._session = session
-        self._wanted = config.detect_for(camera)
-        self._frames = FrameReader(config.instance, camera, "detector")
-        self._results = DetectionWriter(config.instance, camera)
-        self._woken = asyncio.Event()
-        self._registered: tuple[int, RegionKey] | None = None  # (connection, region)
-        self._connection = 0
+        self.camera = camera
+        self.in_flight = False
+        self._section = section
+        self._server = server
+        self._slow_s = slow_s
         self._selection: Selection | None = None
-        self._pause_s = FIRST_PAUSE_S
-        self._fault = ""
+        self._model = ("", "")
+        self._metrics = CameraMetrics(camera)
+        self._account = FrameAccount(_last_result(instance, camera))
+        self._after = 0  # the newest frame is inferred again: nobody may have read its result
+        self._region: RegionKey | None = None
+        self._damaged = 0
+        self._failures = 0
+        self._pause_s = 0.0
+        self._said: str | None = None
+        self._stopping = False
+        self._woken = asyncio.Event()
+        self._extra = {"camera": camera}
+        self._writer = DetectionWriter(instance, camera)
+        try:
+            self._frames = FrameReader(instance, camera, "detector")
+        except ShmError:
+            self._writer.close()
+            raise
+
+    def use_model(self, info: ModelInfo) -> None:
+        """Take over what serves from now on.
+
+        Raises:
+            ConfigError: The camera wants classes that the model does not know.
+        """
+        score = self._section.min_score
+        least = info.default_score if score is None else score
+        self._selection = Selection(least, self._section.classes, info.classes)
+        self._model = (info.name, info.version)
+        self._metrics.name_classes(info.classes)
+
+    def tick(self) -> None:
+        """Look for a frame although nothing woke us; call it about once a second."""
+        self._frames.forget_if_removed()
+        self._woken.set()
 
     async def run(self) -> None:
-        """Work until cancelled.
+        """Infer frames until stopped.
 
         Raises:
-            ModelError: the model does not keep the contract or lacks a wanted class.
+            ConfigError: The camera wants classes that the model does not know.
+            ModelError: The model does not keep the contract.
         """
         loop = asyncio.get_running_loop()
         loop.add_reader(self._frames.wakeup.fileno(), self._wake)
         try:
-            await self._connect()
-            after = 0
-            while True:
-                lease = self._frames.lease_newest(after)
-                if lease is None:
-                    await self._wait()
-                    continue
-                with lease:
-                    self._count_superseded(lease.sequence, after)
-                    after = lease.sequence
-                    await self._process(lease)
+            self._woken.set()
+            while not self._stopping:
+                await self._woken.wait()
+                self._woken.clear()
+                while not self._stopping and await self._step():
+                    pass
         finally:
             loop.remove_reader(self._frames.wakeup.fileno())
 
+    def stop(self) -> None:
+        """End :meth:`run` after the frame that is in flight."""
+        self._stopping = True
+        self._woken.set()
+
     def close(self) -> None:
-        """Let go of the rings; no inference may be under way."""
+        """Let go of both rings."""
         self._frames.close()
-        self._results.close()
+        self._writer.close()
 
     def _wake(self) -> None:
         self._frames.wakeup.drain()
         self._woken.set()
 
-    async def _wait(self) -> None:
+    async def _step(self) -> bool:
+        """Infer the newest frame; False if there is none."""
+        await self._server.available()
+        sequence = 0
         try:
-            await asyncio.wait_for(self._woken.wait(), IDLE_S)
-        except asyncio.TimeoutError:
-            self._frames.forget_if_removed()
-        self._woken.clear()
-
-    def _count_superseded(self, sequence: int, after: int) -> None:
-        if after and sequence > after + 1:
-            skipped = sequence - after - 1
-            metrics.FRAMES_SKIPPED.labels(self._camera, "superseded").inc(skipped)
-
-    async def _connect(self) -> None:
-        model = await self._session.ready(self._connection)
-        self._connection = self._session.connection
-        score = self._wanted.min_score
-        self._selection = Selection(
-            self._camera,
-            model.classes,
-            self._wanted.classes,
-            model.default_score if score is None else score,
-        )
-
-    async def _process(self, lease: FrameLease) -> None:
-        """Infer and publish one frame; a lossless one is tried until it succeeds."""
-        taken_ns = time.monotonic_ns()
-        try:
-            stamp = lease.stamp
+            async with self._server.turns:
+                lease = self._frames.lease_newest(self._after)
+                if lease is None:
+                    self._note_damage()
+                    return False
+                with lease:
+                    sequence = lease.sequence
+                    await self._infer(lease)
+        except RegionNotRegistered as error:
+            self._server.restarted()
+            self._failed("region", sequence, error, quietly=not self._failures)
+        except ModelUnavailable as error:
+            self._server.failed(error)  # which says it, and makes all cameras wait
+            self._failed("unavailable", sequence, error, quietly=True)
+        except TritonError as error:
+            self._failed("refused", sequence, error)
         except ShmError as error:
-            self._count_error("damaged", str(error))
-            return
-        while True:
-            try:
-                await self._register(lease.region)
-                start_ns = time.monotonic_ns()
-                trace = stamp.trace
-                prediction = await self._session.client.infer(
-                    lease,
-                    request_id=f"{trace.trace_id:032x}" if trace else "",
-                    traceparent=trace.traceparent if trace else None,
-                )
-                end_ns = time.monotonic_ns()
-                break
-            except RegionNotRegistered:
-                self._registered = None
-                metrics.INFERENCE_ERRORS.labels(self._camera, "region_not_registered").inc()
-                continue
-            except ModelUnavailable as error:
-                self._count_error("unavailable", str(error))
-                await self._pause()
-                await self._connect()
-            except TritonError as error:
-                self._count_error("failed", str(error))
-                await self._pause()
-            if not stamp.lossless:
-                metrics.FRAMES_SKIPPED.labels(self._camera, "error").inc()
-                return
-        self._pause_s = FIRST_PAUSE_S
-        if self._fault:
-            logger.info("inference works again", extra={"camera": self._camera})
-            self._fault = ""
-        self._publish(lease, stamp, prediction, (taken_ns, start_ns, end_ns))
+            self._failed("shared_memory", sequence, error)
+        else:
+            self._succeeded()
+            return True
+        await asyncio.sleep(self._pause_s)
+        return True
 
-    async def _register(self, region: RegionKey) -> None:
-        """Make the ring known to the server; forget the ring of the generation before."""
-        if self._registered == (self._connection, region):
-            return
-        before, self._registered = self._registered, None
-        await self._session.client.register(region)
-        self._registered = (self._connection, region)
-        if before and before[0] == self._connection and before[1].shm_name != region.shm_name:
-            await self._session.client.unregister(before[1])
-
-    def _publish(
-        self,
-        lease: FrameLease,
-        stamp: FrameStamp,
-        prediction: Prediction,
-        times_ns: tuple[int, int, int],
-    ) -> None:
-        selection, model = self._selection, self._session.model
-        if selection is None or model is None:
-            return
-        found = selection.apply(prediction.boxes, prediction.scores, prediction.classes)
-        taken_ns, start_ns, end_ns = times_ns
-        published_ns = time.monotonic_ns()
+    async def _infer(self, lease: FrameLease) -> None:
+        """Infer a leased frame and publish the result; returns when the server has let go of the frame."""
+        taken_ns = time.monotonic_ns()
+        frame = lease.stamp
+        if lease.region != self._region:
+            if self._region is not None:
+                self._server.retire(self._region)
+            self._region = lease.region
+        trace = frame.trace
+        slow = asyncio.get_running_loop().call_later(self._slow_s, self._say_slow)
+        self.in_flight = True
+        try:
+            start_ns, answer, end_ns = await self._server.infer(
+                lease, lease.region, trace.traceparent if trace else None
+            )
+        finally:
+            self.in_flight = False
+            slow.cancel()
+        assert self._selection is not None  # set before the server counts as available
+        found = self._selection(answer.boxes, answer.scores, answer.classes)
         result = ResultStamp(
-            frame_number=stamp.frame_number,
+            frame_number=frame.frame_number,
             frame_sequence=lease.sequence,
             width=lease.width,
             height=lease.height,
-            capture_monotonic_ns=stamp.capture_monotonic_ns,
-            capture_unix_ns=stamp.capture_unix_ns,
-            lossless=stamp.lossless,
+            capture_monotonic_ns=frame.capture_monotonic_ns,
+            capture_unix_ns=frame.capture_unix_ns,
+            lossless=frame.lossless,
             taken_ns=taken_ns,
             infer_start_ns=start_ns,
             infer_end_ns=end_ns,
-            published_ns=published_ns,
-            model_name=model.name,
-            model_version=model.version,
-            trace=stamp.trace,
+            published_ns=time.monotonic_ns(),
+            model_name=self._model[0],
+            model_version=self._model[1],
+            trace=trace,
         )
-        try:
-            self._results.publish(result, found)
-        except ShmError as error:
-            self._count_error("result_ring_full", str(error))
-            return
-        camera = self._camera
-        metrics.FRAMES_INFERRED.labels(camera).inc()
-        metrics.LAST_RESULT.labels(camera).set(time.time())
-        metrics.INFERENCE_SECONDS.labels(camera).observe((end_ns - start_ns) / 1e9)
-        metrics.TOTAL_SECONDS.labels(camera).observe((published_ns - taken_ns) / 1e9)
-        if not stamp.lossless:
-            age_s = (taken_ns - stamp.capture_monotonic_ns) / 1e9
-            metrics.FRAME_AGE_SECONDS.labels(camera).observe(age_s)
-        for class_id, count in Counter(found["class_id"].tolist()).items():
-            name = selection.names.get(class_id, str(class_id))
-            metrics.DETECTIONS.labels(camera, name).inc(count)
+        self._writer.publish(result, found)
+        self._after = lease.sequence
+        self._metrics.skipped(*self._account.inferred(lease.sequence))
+        self._metrics.published(result, found)
 
-    def _count_error(self, reason: str, text: str) -> None:
-        """Count every fault, log each new one once."""
-        metrics.INFERENCE_ERRORS.labels(self._camera, reason).inc()
-        if reason != self._fault:
-            self._fault = reason
-            logger.warning("no result: %s", text, extra={"camera": self._camera})
+    def _succeeded(self) -> None:
+        if self._said is not None:
+            log.info("results come again", extra=self._extra)
+        self._said, self._failures, self._pause_s = None, 0, 0.0
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(self._pause_s)
-        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+    def _failed(
+        self, reason: str, sequence: int, error: Exception, *, quietly: bool = False
+    ) -> None:
+        self._metrics.error(reason)
+        self._account.failed(sequence)
+        self._failures += 1
+        # Where the server tells all cameras to wait, or was only restarted, there is nothing more to wait for.
+        self._pause_s = 0.0 if quietly else pause_s(self._failures)
+        if not quietly and str(error) != self._said:
+            self._said = str(error)
+            log.warning("a frame has no result: %s", error, extra=self._extra)
+
+    def _say_slow(self) -> None:
+        self._metrics.error("slow")
+        log.warning("no answer for %g s; waiting on", self._slow_s, extra=self._extra)
+
+    def _note_damage(self) -> None:
+        damaged = self._frames.damaged
+        if damaged != self._damaged:
+            self._metrics.error("damaged")
+            if not self._damaged:
+                log.warning(
+                    "a slot holds no valid frame: %s", self._frames.damage, extra=self._extra
+                )
+            self._damaged = damaged
+
+
+def _last_result(instance: str, camera: str) -> int:
+    """Return the sequence of the frame that the last detector published a result of; 0: none."""
+    with DetectionReader(instance, camera, None) as reader:
+        lease = reader.lease_newest()
+        if lease is None:
+            return 0
+        with lease:
+            return lease.stamp.frame_sequence

@@ -1,67 +1,82 @@
-"""Which of a model's predictions are published: pure, on arrays."""
+"""Which of a model's answers are published. Pure."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.errors import ModelError
+from tridetr.errors import ConfigError
 from tridetr.shm.detections import DETECTION_DTYPE
-from tridetr.shm.names import MAX_DETECTIONS
+
+_IDS = 1 << 16  # class_id is a uint16
 
 
 class Selection:
-    """Threshold and class filter of one camera; keeps its output array from frame to frame."""
+    """Keeps the detections of the wanted classes from a least score on.
 
-    def __init__(
-        self, camera: str, classes: Mapping[str, int], wanted: Sequence[str], min_score: float
-    ) -> None:
-        """Prepare.
+    Example:
+        >>> select = Selection(0.5, ("person",), {"person": 1, "car": 3})
+        >>> boxes = np.float32([[0, 0, 9, 9], [1, 1, 5, 5], [2, 2, 3, 3]])
+        >>> rows = select(boxes, np.float32([0.9, 0.8, 0.1]), np.int32([1, 3, 1]))
+        >>> [(float(row["x2"]), int(row["class_id"])) for row in rows]
+        [(9.0, 1)]
+    """
+
+    def __init__(self, min_score: float, wanted: Sequence[str], known: Mapping[str, int]) -> None:
+        """Look the wanted classes up.
 
         Args:
-            camera: for messages.
-            classes: class name to id of the model.
-            wanted: names to publish; empty = all.
-            min_score: least score to publish.
+            min_score: Least score, inclusive; rows of score 0 are never kept (they are padding).
+            wanted: Class names; empty = all.
+            known: The model's class names and ids.
 
         Raises:
-            ModelError: the model does not know a wanted name.
+            ConfigError: The model does not know a wanted class; the message names those that it knows.
         """
-        unknown = [name for name in wanted if name not in classes]
+        self.min_score = min_score
+        unknown = [name for name in wanted if name not in known]
         if unknown:
-            known = ", ".join(sorted(classes)) or "none (its file carries no class names)"
-            raise ModelError(
-                f"camera {camera}: the model knows no class {', '.join(map(repr, unknown))}; it knows {known}"
-            )
-        self.names = {number: name for name, number in classes.items()}
-        self._min_score = np.float32(max(min_score, 1e-6))  # score 0 is padding, never a detection
-        self._ids = np.array([classes[name] for name in wanted], np.int32) if wanted else None
-        self._out = np.zeros(MAX_DETECTIONS, DETECTION_DTYPE)
+            raise ConfigError(_unknown(unknown, known))
+        self._allowed: NDArray[np.bool_] | None = None
+        if wanted:
+            self._allowed = np.zeros(_IDS, bool)
+            self._allowed[[known[name] for name in wanted]] = True
 
-    def apply(
-        self, boxes: NDArray[np.float32], scores: NDArray[np.float32], classes: NDArray[np.int32]
+    def __call__(
+        self, boxes: NDArray[np.float32], scores: NDArray[np.float32], classes: NDArray[Any]
     ) -> NDArray[np.void]:
-        """Return the detections to publish, best first.
+        """Return the rows that count, in the model's order.
 
         Args:
-            boxes: [K, 4] x1 y1 x2 y2 in pixels.
-            scores: [K], best first.
-            classes: [K] class ids.
+            boxes: float32 [K, 4], x1 y1 x2 y2 in pixels of the frame.
+            scores: float32 [K].
+            classes: int32 [K], the model's class ids.
 
         Returns:
-            ``DETECTION_DTYPE`` [n]; valid until the next call.
+            ``DETECTION_DTYPE`` [n]; without rows that are not finite or whose class does not fit.
         """
-        keep = scores >= self._min_score
-        if self._ids is not None:
-            keep &= np.isin(classes, self._ids)
-        chosen = np.flatnonzero(keep)[:MAX_DETECTIONS]
-        out = self._out[: len(chosen)]
-        if len(chosen):
-            kept = boxes[chosen]
-            for column, name in enumerate(("x1", "y1", "x2", "y2")):
-                out[name] = kept[:, column]
-            out["score"] = scores[chosen]
-            out["class_id"] = classes[chosen]
-        return out
+        keep = (scores >= self.min_score) & (scores > 0)
+        keep &= (classes >= 0) & (classes < _IDS)
+        keep &= np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+        rows = np.flatnonzero(keep)
+        if self._allowed is not None:
+            rows = rows[self._allowed[classes[rows]]]
+        found = np.zeros(len(rows), DETECTION_DTYPE)
+        corners = boxes[rows]
+        found["x1"], found["y1"], found["x2"], found["y2"] = corners.T
+        found["score"] = scores[rows]
+        found["class_id"] = classes[rows]
+        return found
+
+
+def _unknown(unknown: Sequence[str], known: Mapping[str, int]) -> str:
+    near = [match for name in unknown for match in difflib.get_close_matches(name, known, 1)]
+    hint = f" (did you mean {', '.join(near)}?)" if near else ""
+    return (
+        f"detect.classes names {', '.join(map(repr, unknown))}, which the model does not know{hint}; "
+        f"it knows {', '.join(sorted(known)) or 'none'}"
+    )

@@ -1,34 +1,135 @@
-"""The detector's process: one task for each camera over one connection."""
+"""The detector process: all cameras of a node, one inference server."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from dataclasses import replace
 
 from tridetr.config import Config
 from tridetr.detector.camera import CameraDetector
-from tridetr.detector.session import Session
+from tridetr.detector.server import Client, Server
+from tridetr.models.coco import COCO_91
+from tridetr.served_model import ServedModel, write_served_model
+from tridetr.telemetry import metrics
 from tridetr.triton.client import TritonClient
+from tridetr.triton.contract import ModelInfo
+
+log = logging.getLogger("tridetr.detector")
+
+_GRACE_S = 1.5  # for answers that are under way when we are told to stop
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
-    """Serve all cameras until ``stop`` is set.
+    """Infer the frames of all cameras until told to stop.
 
     Raises:
-        ModelError: the model does not keep the contract or lacks a wanted class.
-        ShmError: a limit of the system, or another detector runs.
+        ConfigError: A camera wants classes that the model does not know.
+        ModelError: The model does not keep the contract.
+        ShmError: Another detector runs, or a limit of the system is reached.
     """
     async with TritonClient(config) as client:
-        session = Session(config, client)
-        cameras = [CameraDetector(config, name, session) for name in config.cameras]
-        tasks = [asyncio.create_task(camera.run()) for camera in cameras]
-        stopped = asyncio.create_task(stop.wait())
+        await Detector(config, client).run(stop)
+
+
+class Detector:
+    """All cameras of a node."""
+
+    def __init__(self, config: Config, client: Client) -> None:
+        """Open the rings of all cameras.
+
+        Args:
+            config: The configuration of the node.
+            client: The way to the server.
+
+        Raises:
+            ShmError: Another detector runs, or a limit of the system is reached.
+        """
+        self._config = config
+        self._served: ModelInfo | None = None
+        self._server = Server(client, self._use_model)
+        self._cameras: list[CameraDetector] = []
         try:
-            done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopped}:
-                await task  # a camera's task ends only by an error
+            for camera in config.cameras:
+                self._cameras.append(
+                    CameraDetector(
+                        config.instance,
+                        camera,
+                        config.detect_for(camera),
+                        self._server,
+                        config.triton.infer_timeout_s,
+                    )
+                )
+        except BaseException:
+            self._close()
+            raise
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Infer until told to stop; raises what :func:`run` raises."""
+        tasks = {asyncio.create_task(camera.run()): camera for camera in self._cameras}
+        helpers = {asyncio.create_task(self._tick()), asyncio.create_task(_wait(stop))}
+        try:
+            done, _ = await asyncio.wait({*tasks, *helpers}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # raises what ended a camera
         finally:
-            for task in (*tasks, stopped):
+            for task in helpers:
                 task.cancel()
-            await asyncio.gather(*tasks, stopped, return_exceptions=True)
-            for camera in cameras:
-                camera.close()
+            await self._finish(tasks)
+            await self._server.close()
+            self._close()
+
+    async def _finish(self, tasks: dict[asyncio.Task[None], CameraDetector]) -> None:
+        """End the cameras, those last that wait for an answer: Triton still reads their frames."""
+        for task, camera in tasks.items():
+            if not camera.in_flight:
+                task.cancel()
+        for camera in tasks.values():
+            camera.stop()
+        _, pending = await asyncio.wait(tasks, timeout=_GRACE_S)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            for camera in self._cameras:
+                camera.tick()
+
+    def _use_model(self, info: ModelInfo) -> None:
+        if not info.classes:
+            log.info("the model does not name its classes: COCO's are assumed")
+            info = replace(info, classes=COCO_91)
+        if info == self._served:
+            return
+        log.info(
+            "model %s version %s: %s, %s, %s",
+            info.name,
+            info.version,
+            info.engine,
+            info.provider,
+            info.precision,
+        )
+        for camera in self._cameras:
+            camera.use_model(info)
+        before, self._served = self._served, info
+        if before is not None:
+            _model_metric(before, 0)
+        _model_metric(info, 1)
+        served = ServedModel(
+            info.name, info.version, info.engine, info.provider, info.precision, dict(info.classes)
+        )
+        write_served_model(self._config.run_dir, served)
+
+    def _close(self) -> None:
+        for camera in self._cameras:
+            camera.close()
+
+
+async def _wait(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+def _model_metric(info: ModelInfo, value: int) -> None:
+    metrics.MODEL_INFO.labels(info.name, info.engine, info.provider, info.precision).set(value)

@@ -402,6 +402,11 @@ class FrameReader:
         """How many slots were refused because they held no valid frame."""
         return self._ring.damaged
 
+    @property
+    def damage(self) -> ShmError | None:
+        """Why the last refused slot was refused."""
+        return self._ring.last_damage
+
     def forget_if_removed(self) -> bool:
         """Let go of a ring whose file was removed; worth a call when nothing has come for a while."""
         return self._ring.forget_if_removed()

@@ -1,0 +1,90 @@
+"""What one camera's detector counts and measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tridetr.shm.detections import ResultStamp
+from tridetr.telemetry import metrics
+
+
+class FrameAccount:
+    """Counts the frames that were passed over, from the gaps between those that were inferred. Pure."""
+
+    def __init__(self, last: int) -> None:
+        """Begin after a frame.
+
+        Args:
+            last: Sequence of the last frame with a result; 0: none.
+        """
+        self._last = last
+        self._failed: set[int] = set()
+
+    def failed(self, sequence: int) -> None:
+        """Note that an inference failed; the frame may be tried again."""
+        self._failed.add(sequence)
+
+    def inferred(self, sequence: int) -> tuple[int, int]:
+        """Note a result.
+
+        Returns:
+            How many frames since the last result were superseded by newer ones, and how many were given up after
+            errors.
+        """
+        if (
+            sequence <= self._last
+        ):  # the ring was made anew, or a restarted detector repeats a frame
+            superseded = errors = 0
+        else:
+            errors = sum(self._last < number < sequence for number in self._failed)
+            superseded = sequence - self._last - 1 - errors
+        self._last = sequence
+        self._failed.clear()
+        return superseded, errors
+
+
+class CameraMetrics:
+    """The metrics of one camera."""
+
+    def __init__(self, camera: str) -> None:
+        self._camera = camera
+        self._inferred = metrics.FRAMES_INFERRED.labels(camera)
+        self._superseded = metrics.FRAMES_SKIPPED.labels(camera, "superseded")
+        self._given_up = metrics.FRAMES_SKIPPED.labels(camera, "error")
+        self._age = metrics.FRAME_AGE_SECONDS.labels(camera)
+        self._inference = metrics.INFERENCE_SECONDS.labels(camera)
+        self._total = metrics.TOTAL_SECONDS.labels(camera)
+        self._last_result = metrics.LAST_RESULT.labels(camera)
+        self._names: dict[int, str] = {}
+
+    def name_classes(self, classes: Mapping[str, int]) -> None:
+        """Set the names that class ids have from now on."""
+        self._names = {number: name for name, number in classes.items()}
+
+    def error(self, reason: str) -> None:
+        """Count a failed inference."""
+        metrics.INFERENCE_ERRORS.labels(self._camera, reason).inc()
+
+    def skipped(self, superseded: int, errors: int) -> None:
+        """Count frames without a result."""
+        if superseded:
+            self._superseded.inc(superseded)
+        if errors:
+            self._given_up.inc(errors)
+
+    def published(self, stamp: ResultStamp, detections: NDArray[np.void]) -> None:
+        """Count and measure a published result."""
+        self._inferred.inc()
+        self._last_result.set(time.time())
+        if not stamp.lossless:  # its times are the media's, not this machine's
+            self._age.observe((stamp.taken_ns - stamp.capture_monotonic_ns) / 1e9)
+        self._inference.observe((stamp.infer_end_ns - stamp.infer_start_ns) / 1e9)
+        self._total.observe((stamp.published_ns - stamp.taken_ns) / 1e9)
+        numbers, counts = np.unique(detections["class_id"], return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            name = self._names.get(number, str(number))
+            metrics.DETECTIONS.labels(self._camera, name).inc(count)

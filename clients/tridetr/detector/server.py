@@ -1,0 +1,162 @@
+"""Triton as the cameras of one detector see it: is it there, what does it serve, which regions does it know."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from tridetr.errors import ModelError, TritonError
+from tridetr.shm.lease import RegionKey
+from tridetr.triton.client import Frame, Prediction, Region
+from tridetr.triton.contract import ModelInfo
+
+log = logging.getLogger("tridetr.detector")
+
+# One is computed while the next one waits at the server, so that it never idles. More would only age the frames;
+# a GPU computes several together.
+_AT_ONCE_CPU = 2
+_AT_ONCE_GPU = 8
+_GPU = frozenset({"cuda", "tensorrt"})
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+
+
+def pause_s(failures: int) -> float:
+    """Return how long to wait after so many failures in a row [s].
+
+    >>> [pause_s(n) for n in (1, 2, 3, 99)]
+    [0.05, 0.1, 0.2, 2.0]
+    """
+    return min(_FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20), _LONGEST_PAUSE_S)
+
+
+def requests_at_once(info: ModelInfo) -> int:
+    """Return how many requests keep this model busy."""
+    return _AT_ONCE_GPU if _GPU & {info.engine.lower(), info.provider.lower()} else _AT_ONCE_CPU
+
+
+class Client(Protocol):
+    """What the detector needs of ``TritonClient``."""
+
+    async def model(self) -> ModelInfo: ...
+    async def register(self, region: Region) -> None: ...
+    async def unregister(self, region: Region) -> None: ...
+    async def infer(
+        self, frame: Frame, *, request_id: str = "", traceparent: str | None = None
+    ) -> Prediction: ...
+
+
+class Server:
+    """One server and model for all cameras; finds out again what serves whenever it was away.
+
+    Attributes:
+        turns: At most that many requests at once, first come first served: with each camera asking for one frame
+            at a time, the cameras take turns, and a frame is taken when its turn has come, not before it queues.
+    """
+
+    def __init__(self, client: Client, on_model: Callable[[ModelInfo], None]) -> None:
+        """Make it; nothing is asked yet.
+
+        Args:
+            client: The way to the server.
+            on_model: Called with what serves each time it was looked up; may raise to refuse it.
+        """
+        self.turns = asyncio.Semaphore(_AT_ONCE_CPU)
+        self._client = client
+        self._on_model = on_model
+        self._up = False
+        self._failures = 0
+        self._said: str | None = None
+        self._lock = asyncio.Lock()
+        self._regions: dict[str, RegionKey] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def available(self) -> None:
+        """Wait until the model serves; returns at once while it does.
+
+        Raises:
+            ModelError: It does not keep the contract.
+        """
+        if self._up:
+            return
+        async with self._lock:
+            while not self._up:
+                if self._failures:
+                    await asyncio.sleep(pause_s(self._failures))
+                try:
+                    info = await self._client.model()
+                except ModelError:
+                    raise
+                except TritonError as error:
+                    self._failures += 1
+                    self._say(error)
+                    continue
+                self._on_model(info)
+                self.turns = asyncio.Semaphore(requests_at_once(info))
+                self._regions.clear()  # a server that was away knows none any more
+                self._up = True
+
+    async def infer(
+        self, frame: Frame, region: RegionKey, traceparent: str | None
+    ) -> tuple[int, Prediction, int]:
+        """Run the model on a frame in place, registering its region first where need be.
+
+        Returns:
+            CLOCK_MONOTONIC [ns] of the request, the answer, and CLOCK_MONOTONIC [ns] of the answer.
+
+        Raises:
+            TritonError: As ``TritonClient.infer`` and ``TritonClient.register``.
+        """
+        if self._regions.get(region.shm_name) != region:
+            await self._client.register(region)
+            self._regions[region.shm_name] = region
+        trace_id = traceparent[3:35] if traceparent else ""
+        start_ns = time.monotonic_ns()
+        answer = await self._client.infer(frame, request_id=trace_id, traceparent=traceparent)
+        end_ns = time.monotonic_ns()
+        if self._said is not None:
+            log.info("Triton serves again")
+        self._said, self._failures = None, 0
+        return start_ns, answer, end_ns
+
+    def restarted(self) -> None:
+        """Note that the server has forgotten our regions: it is another one, perhaps with another model."""
+        self._up = False
+        self._regions.clear()
+
+    def failed(self, error: TritonError) -> None:
+        """Note that the server does not serve now; said once for each cause."""
+        self._failures += self._up  # requests that were in flight together fail together
+        self._up = False
+        self._say(error)
+
+    def retire(self, region: RegionKey) -> None:
+        """Let the server forget a region that no lease uses any more, beside the work."""
+        if self._regions.get(region.shm_name) == region:
+            del self._regions[region.shm_name]
+            task = asyncio.create_task(self._unregister(region))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Let the server forget all regions, as far as it answers."""
+        for region in list(self._regions.values()):
+            self.retire(region)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=0.5)
+        for task in self._tasks:
+            task.cancel()
+
+    def _say(self, error: TritonError) -> None:
+        if str(error) != self._said:
+            self._said = str(error)
+            log.warning("no inference: %s", error)
+
+    async def _unregister(self, region: RegionKey) -> None:
+        with suppress(TritonError):  # it was restarted or is gone: so is the registration
+            await self._client.unregister(region)
