@@ -1,0 +1,169 @@
+"""The small pure parts of capture: frozen pictures, backoff, log limits, messages, credentials."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import random
+import threading
+from pathlib import Path
+
+import av.error
+import numpy as np
+import pytest
+
+from tridetr.capture.frozen import FrozenDetector
+from tridetr.capture.limiter import Limiter
+from tridetr.capture.publisher import jpeg_capacity
+from tridetr.capture.reconnect import Backoff
+from tridetr.capture.sources.av import explain, with_credentials, without_credentials
+from tridetr.capture.sources.select import make_source
+from tridetr.capture.status import shorten
+from tridetr.config import CameraSection
+from tridetr.errors import ConfigError
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["frozen", "limiter", "pacing", "planes", "publisher", "reconnect", "status", "sources.av"],
+)
+def test_examples_in_docstrings(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"tridetr.capture.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+class TestFrozen:
+    def test_same_picture_freezes_and_a_change_thaws_at_once(self) -> None:
+        detector = FrozenDetector(frozen_s=3.0)
+        picture = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+        step = SECOND // 30
+        states = [detector.update(picture, n * step) for n in range(30 * 4)]
+        first = states.index(True)
+        assert 3.0 <= first / 30 <= 3.6
+        assert all(states[first:])
+        changed = picture.copy()
+        changed[8, 3] ^= 1  # one pixel of noise in a row that is looked at
+        assert not detector.update(changed, 120 * step)
+
+    def test_noise_never_freezes(self) -> None:
+        detector = FrozenDetector(frozen_s=1.0)
+        rng = np.random.default_rng(0)
+        for n in range(300):
+            noisy = rng.integers(0, 3, (64, 64), dtype=np.uint8)
+            assert not detector.update(noisy, n * SECOND // 30)
+
+    def test_another_size_is_a_change(self) -> None:
+        detector = FrozenDetector(frozen_s=1.0)
+        grey = np.zeros((64, 64), np.uint8)
+        detector.update(grey, 0)
+        assert not detector.update(np.zeros((32, 32), np.uint8), 2 * SECOND)
+
+    def test_reset_starts_anew(self) -> None:
+        detector = FrozenDetector(frozen_s=1.0)
+        grey = np.zeros((64, 64), np.uint8)
+        detector.update(grey, 0)
+        assert detector.update(grey, 2 * SECOND)
+        detector.reset()
+        assert not detector.update(grey, 3 * SECOND)
+
+    def test_the_sample_is_no_view_of_a_buffer_that_is_used_again(self) -> None:
+        detector = FrozenDetector(frozen_s=1.0)
+        buffer = np.zeros((64, 64), np.uint8)
+        detector.update(buffer, 0)
+        buffer[:] = 5
+        assert not detector.update(buffer, 2 * SECOND)
+
+
+class TestBackoff:
+    def test_grows_to_the_longest_and_stays_there_for_ever(self) -> None:
+        backoff = Backoff(random.Random(0), first_s=0.25, longest_s=10.0)
+        waits = [backoff.failed(0.0) for _ in range(100)]
+        for attempt, wait in enumerate(waits):
+            full = min(10.0, 0.25 * 2**attempt)
+            assert full / 2 <= wait <= full
+
+    def test_a_stable_time_resets_it_a_short_one_does_not(self) -> None:
+        backoff = Backoff(random.Random(0), first_s=0.25, longest_s=10.0, stable_s=5.0)
+        for _ in range(10):
+            backoff.failed(0.0)
+        assert backoff.failed(1.0) >= 5.0  # a source that flaps
+        assert backoff.failed(60.0) <= 0.25
+
+    def test_two_cameras_do_not_call_together(self) -> None:
+        first, second = Backoff(random.Random(1)), Backoff(random.Random(2))
+        assert [first.failed(0) for _ in range(5)] != [second.failed(0) for _ in range(5)]
+
+
+def test_limiter_counts_what_it_keeps_back() -> None:
+    limiter = Limiter(10.0)
+    lines = [(s, limiter.allow(float(s))) for s in range(35)]
+    assert [(s, kept) for s, kept in lines if kept is not None] == [
+        (0, 0),
+        (10, 9),
+        (20, 9),
+        (30, 9),
+    ]
+
+
+def test_messages_never_hold_the_password() -> None:
+    error = av.error.ConnectionRefusedError(111, "Connection refused", "rtsp://u:secret@host/1")
+    assert "secret" not in explain(error)
+    assert "Connection refused" in explain(error)
+    assert "port" in explain(error)  # the remedy
+
+
+class TestCredentials:
+    def test_are_put_into_the_url_and_quoted(self, tmp_path: Path) -> None:
+        file = tmp_path / "secret"
+        file.write_text("admin:p@ss/w:rd\n")
+        url = with_credentials("rtsp://camera:554/stream?x=1", file)
+        assert url == "rtsp://admin:p%40ss%2Fw%3Ard@camera:554/stream?x=1"
+        assert without_credentials(url) == "rtsp://camera:554/stream?x=1"
+
+    def test_replace_a_user_in_the_url(self, tmp_path: Path) -> None:
+        file = tmp_path / "secret"
+        file.write_text("admin:word")
+        assert with_credentials("rtsp://guest@camera/1", file) == "rtsp://admin:word@camera/1"
+
+    @pytest.mark.parametrize("content", [None, "", "no colon", ":word"])
+    def test_bad_files_are_named(self, tmp_path: Path, content: str | None) -> None:
+        file = tmp_path / "secret"
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(ConfigError, match="secret"):
+            with_credentials("rtsp://camera/1", file)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("synthetic", "SyntheticSource"),
+        ("/dev/video7", "V4l2Source"),
+        ("rtsp://camera/1", "NetworkSource"),
+        ("https://camera/mjpeg", "NetworkSource"),
+        ("footage.mp4", "FileSource"),
+        ("/srv/footage.mp4", "FileSource"),
+    ],
+)
+def test_the_source_follows_from_its_name(source: str, expected: str) -> None:
+    section = CameraSection(source=source)
+    assert type(make_source("hall", section, threading.Event())).__name__ == expected
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    with pytest.raises(ConfigError, match="ftp:// is not known; use rtsp://"):
+        make_source("hall", CameraSection(source="ftp://camera/1"), threading.Event())
+
+
+def test_messages_are_cut_within_the_board() -> None:
+    assert shorten("short") == "short"
+    assert len(shorten("x" * 500)) == 200
+    assert shorten("x" + "é" * 200) == "x" + "é" * 99
+
+
+def test_a_jpeg_of_good_quality_fits() -> None:
+    assert jpeg_capacity(1920, 1080) > 1_500_000
+    assert jpeg_capacity(16, 16) >= 4096  # headers need room in small pictures too
