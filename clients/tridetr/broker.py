@@ -1,0 +1,187 @@
+"""The embedded broker of ``mqtt.host: embedded``: mosquitto where it is installed, else amqtt.
+
+``python -m tridetr.broker`` takes a port, writes it to ``run_dir/broker.json`` for the others, and becomes the broker
+(mosquitto replaces this process). It listens on loopback only, without a password: whoever is logged in on this
+machine can use it. For anything else run a broker of your own and name it in ``mqtt.host``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.errors import BrokerError, TridetrError
+from tridetr.service import SUPERVISED, die_with_parent
+
+EMBEDDED = "embedded"
+LOOPBACK = "127.0.0.1"
+_FILE = "broker.json"
+_SBIN = "/usr/sbin:/usr/local/sbin"  # Debian's mosquitto lies here, often outside a user's PATH
+
+
+def broker_command(config: Config) -> list[str]:
+    """Return the command that runs the embedded broker of ``config``."""
+    return [
+        *(sys.executable, "-m", "tridetr.broker"),
+        *("--run-dir", str(config.run_dir), "--port", str(config.mqtt.port)),
+    ]
+
+
+def resolve_broker(config: Config, run_dir: Path | None = None) -> tuple[str, int]:
+    """Return host and port of the broker.
+
+    Args:
+        config: the configuration.
+        run_dir: where the embedded broker says its port; None = the configuration's.
+
+    Raises:
+        BrokerError: the embedded broker has not started yet, or ``mqtt`` contradicts itself.
+    """
+    if config.mqtt.host != EMBEDDED:
+        if config.mqtt.port == 0:
+            raise BrokerError("mqtt.port: 0 (a free port) is for `mqtt.host: embedded` only")
+        return config.mqtt.host, config.mqtt.port
+    if config.mqtt.tls is not None:
+        raise BrokerError(
+            "mqtt.tls: the embedded broker listens on loopback without TLS; remove it"
+        )
+    file = (run_dir or config.run_dir) / _FILE
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return str(found["host"]), int(found["port"])
+    except FileNotFoundError:
+        raise BrokerError(
+            "the embedded broker is not running yet (`tridetr up` starts it)"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokerError(f"{file} cannot be read: {error!r}; restart the broker") from None
+
+
+def find_mosquitto() -> str | None:
+    """Return the path of the mosquitto server, if it is installed."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path=_SBIN)
+
+
+def mosquitto_config(port: int) -> str:
+    """Return the configuration file: loopback, nothing on disk, log to stderr."""
+    return (
+        f"listener {port} {LOOPBACK}\n"
+        "allow_anonymous true\n"
+        "persistence false\n"
+        "log_dest stderr\n"
+        "log_type error\n"
+        "log_type warning\n"
+        "max_queued_messages 10000\n"
+    )
+
+
+def choose_port(run_dir: Path, wanted: int) -> int:
+    """Return ``wanted``, or for 0 the port of the last start where it is free, else any free one.
+
+    The same port again lets clients come back by themselves when only the broker was restarted.
+    """
+    if wanted:
+        return wanted
+    try:
+        last = int(json.loads((run_dir / _FILE).read_text(encoding="utf-8"))["port"])
+        return _free_port(last)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return _free_port(0)
+
+
+def _free_port(port: int) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((LOOPBACK, port))
+        return int(probe.getsockname()[1])
+
+
+def _write_address(run_dir: Path, port: int) -> None:
+    temporary = run_dir / f".{_FILE}.new"
+    temporary.write_text(json.dumps({"host": LOOPBACK, "port": port}), encoding="utf-8")
+    temporary.replace(run_dir / _FILE)
+
+
+def _become_mosquitto(binary: str, run_dir: Path, port: int) -> None:
+    # In memory, because mosquitto's own user may not read run_dir.
+    file = os.memfd_create("mosquitto.conf", 0)
+    os.write(file, mosquitto_config(port).encode())
+    _write_address(run_dir, port)
+    _drop_root()
+    if os.environ.get(SUPERVISED):
+        die_with_parent()
+    os.execv(binary, [binary, "-c", f"/proc/self/fd/{file}"])  # noqa: S606
+
+
+def _drop_root() -> None:
+    """Become mosquitto's user, as it would itself: but then the kernel would forget ``die_with_parent``."""
+    if os.geteuid() != 0:
+        return
+    try:
+        user = pwd.getpwnam("mosquitto")
+    except KeyError:
+        return  # mosquitto then says itself that it stays root or goes to `nobody`
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+
+
+async def _run_amqtt(run_dir: Path, port: int) -> None:
+    try:
+        from amqtt.broker import Broker
+    except ImportError:
+        raise BrokerError(
+            "mqtt.host: embedded needs a broker: `apt install mosquitto`, or `pip install 'tridetr[server]'` "
+            "for amqtt; or name your own broker in mqtt.host"
+        ) from None
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if os.environ.get(SUPERVISED):
+        die_with_parent()
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"{LOOPBACK}:{port}"}},
+            "plugins": {
+                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
+            },
+        }
+    )
+    await broker.start()
+    _write_address(run_dir, port)
+    await stop.wait()
+    await broker.shutdown()
+
+
+def main() -> None:
+    """Entry point of ``python -m tridetr.broker``."""
+    parser = argparse.ArgumentParser(prog="python -m tridetr.broker", description=__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument(
+        "--amqtt", action="store_true", help="amqtt even where mosquitto is installed"
+    )
+    arguments = parser.parse_args()
+    run_dir: Path = arguments.run_dir
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        port = choose_port(run_dir, arguments.port)
+        binary = None if arguments.amqtt else find_mosquitto()
+        if binary is not None:
+            _become_mosquitto(binary, run_dir, port)
+        asyncio.run(_run_amqtt(run_dir, port))
+    except (TridetrError, OSError) as error:
+        sys.exit(f"broker: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What one camera shows: its results, each exactly once, and what its capture process says about it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tridetr.config import AlarmSection, Config
+from tridetr.controller.payloads import Box, FrameFacts
+from tridetr.controller.zones import AlarmFilter, class_ids_of
+from tridetr.errors import ShmError
+from tridetr.served_model import ServedModelReader
+from tridetr.shm.boards import CameraState, CameraStatus, StatusReader
+from tridetr.shm.detections import DetectionReader, ResultStamp
+from tridetr.telemetry import metrics
+
+logger = logging.getLogger("tridetr.controller")
+
+CAPTURE_DEAD_S = 5.0
+# A camera that has just stopped may still have results on their way.
+LATE_RESULTS_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One result: its stamp and its detections (a copy)."""
+
+    stamp: ResultStamp
+    detections: NDArray[np.void]
+
+
+class ResultSource:
+    """Reads each result of a camera once, in order."""
+
+    def __init__(self, instance: str, camera: str) -> None:
+        self._camera = camera
+        self.reader = DetectionReader(instance, camera, "controller")
+        self._after = 0
+        newest = self.reader.lease_newest()
+        # Results up to this one were there before this process.
+        self._old_until = newest.sequence if newest else 0
+        if newest:
+            newest.release()
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable with a new result."""
+        assert self.reader.wakeup is not None
+        return self.reader.wakeup.fileno()
+
+    def drain(self) -> None:
+        """Take the wake-up."""
+        assert self.reader.wakeup is not None
+        self.reader.wakeup.drain()
+
+    def next(self) -> tuple[Sighting, bool] | None:
+        """Return the next result and whether it lay there before this process started; None if there is none."""
+        while (lease := self.reader.lease_next(self._after)) is not None:
+            with lease:
+                if self._after and lease.sequence > self._after + 1:
+                    metrics.RESULTS_MISSED.labels(self._camera).inc(
+                        lease.sequence - self._after - 1
+                    )
+                self._after = lease.sequence
+                try:
+                    sighting = Sighting(lease.stamp, lease.detections.copy())
+                except ShmError as error:
+                    logger.warning("a result is damaged: %s", error, extra={"camera": self._camera})
+                    continue
+            return sighting, self._after <= self._old_until
+        return None
+
+    def look_again(self) -> None:
+        """After a quiet time: let go of a ring that was removed, so that its successor is found."""
+        if self.reader.forget_if_removed():
+            self._after = self._old_until = 0
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+class CameraWatch:
+    """What capture says about the camera; read by polling."""
+
+    def __init__(self, instance: str, camera: str) -> None:
+        self._reader = StatusReader(instance, camera)
+        self.status: CameraStatus | None = None
+
+    def poll(self) -> None:
+        """Read the board; a damaged one counts as not there."""
+        try:
+            self.status = self._reader.read()
+        except ShmError:
+            self.status = None
+
+    @property
+    def capture_alive(self) -> bool:
+        """Whether the board was written lately."""
+        if self.status is None:
+            return False
+        age_ns = time.monotonic_ns() - self.status.heartbeat_monotonic_ns
+        return age_ns < CAPTURE_DEAD_S * 1e9
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the camera sends the same picture for ever: its results say nothing about the room."""
+        return self.status is not None and self.status.state is CameraState.FROZEN
+
+    def is_down(self, silent_s: float) -> bool:
+        """Return whether the camera itself is the reason for ``silent_s`` seconds without a result."""
+        if self.status is None:
+            return False
+        gone = self.status.state in (CameraState.OFFLINE, CameraState.ENDED)
+        return self.frozen or (gone and silent_s >= LATE_RESULTS_S)
+
+    def describe(self) -> tuple[str, str, str]:
+        """Return state, kind of source and message, for people."""
+        if self.status is None:
+            return "unknown", "", "capture has not started"
+        if not self.capture_alive and self.status.state is not CameraState.ENDED:
+            return "offline", self.status.source_kind, "the capture process is not running"
+        return self.status.state.name.lower(), self.status.source_kind, self.status.message
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class Judge:
+    """Applies the alarm keys of a camera; follows the model that serves."""
+
+    def __init__(self, config: Config, camera: str, models: ServedModelReader) -> None:
+        self._camera = camera
+        self._keys: AlarmSection = config.alarm_for(camera)
+        score = self._keys.min_score
+        if score is None:
+            score = config.detect_for(camera).min_score
+        self._min_score = score or 0.0  # 0: what the detector publishes counts
+        self._models = models
+        self._classes: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._filter = AlarmFilter(frozenset())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over the classes of the model that serves now."""
+        classes = self._models.classes()
+        if classes == self._classes:
+            return
+        self._classes = classes
+        self._names = {number: name for name, number in classes.items()}
+        self._warn_of_unknown(self._keys.classes)
+        self._filter = AlarmFilter(
+            class_ids_of(self._keys.classes, classes),
+            self._min_score,
+            self._keys.min_area,
+            self._keys.zone,
+        )
+
+    def judge(self, sighting: Sighting) -> FrameFacts:
+        """Return the facts of the frame, with the boxes that count."""
+        stamp, detections = sighting.stamp, sighting.detections
+        chosen = detections[self._filter.select(detections, stamp.width, stamp.height)]
+        found = sorted((self._box(row) for row in chosen), key=lambda box: -box.score)
+        return FrameFacts(
+            stamp.frame_number,
+            stamp.frame_sequence,
+            stamp.capture_unix_ns,
+            stamp.width,
+            stamp.height,
+            f"{stamp.model_name}:{stamp.model_version}",
+            tuple(found),
+        )
+
+    def _box(self, row: np.void) -> Box:
+        x1, y1, x2, y2, score = (float(row[name]) for name in ("x1", "y1", "x2", "y2", "score"))
+        number = int(row["class_id"])
+        name = self._names.get(number, str(number))
+        return Box(name, round(score, 4), (round(x1, 1), round(y1, 1), round(x2, 1), round(y2, 1)))
+
+    def _warn_of_unknown(self, names: Collection[str]) -> None:
+        unknown = [name for name in names if name not in self._classes]
+        if unknown:
+            logger.warning(
+                "alarm.classes: the model knows no %s, so they never alarm; it knows %s",
+                ", ".join(map(repr, unknown)),
+                ", ".join(list(self._classes)[:10]) + (" …" if len(self._classes) > 10 else ""),
+                extra={"camera": self._camera},
+            )

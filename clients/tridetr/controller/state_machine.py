@@ -1,0 +1,139 @@
+"""The sentry of one camera: a pure function from (memory, input) to (memory, transition).
+
+No clock and no I/O: times come with the inputs. Results carry their *capture* time, so that a file that is analysed
+faster than real time decides exactly as the live camera would; silence is measured by the caller on the real
+monotonic clock. The table of transitions stands in docs/sentry.md and is checked against this code row by row.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+
+class State(enum.Enum):
+    """What is known about a camera's view."""
+
+    UNKNOWN = "unknown"
+    STANDBY = "standby"
+    VALIDATION = "validation"
+    TRACKING = "tracking"
+
+
+class Transition(enum.Enum):
+    """What a visit does; the value is the last part of the event id."""
+
+    ARRIVED = "arrived"
+    LEFT = "left"
+    LOST = "lost"
+
+
+class Keys(Protocol):
+    """The thresholds (``config.sentry``): times in seconds."""
+
+    @property
+    def confirm_frames(self) -> int: ...
+    @property
+    def confirm_s(self) -> float: ...
+    @property
+    def clear_s(self) -> float: ...
+    @property
+    def unknown_s(self) -> float: ...
+    @property
+    def hold_s(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that the machine remembers.
+
+    Attributes:
+        state: the state.
+        visit_open: an arrival was told and its end was not; kept through Unknown for ``hold_s``.
+        person_frames: results in a row with a person (Validation only).
+        person_since_ns: capture time of the first of them (Validation only).
+        nobody_since_ns: capture time of the first of the latest results without a person (Tracking only).
+    """
+
+    state: State = State.UNKNOWN
+    visit_open: bool = False
+    person_frames: int = 0
+    person_since_ns: int | None = None
+    nobody_since_ns: int | None = None
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the camera should run at full rate: somebody may be there."""
+        return self.state in (State.VALIDATION, State.TRACKING) or self.visit_open
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One inferred frame: whether somebody who counts is in it, and its capture time (ns, monotonic)."""
+
+    person: bool
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Nothing can be seen now: seconds since the last usable result, and whether the camera itself is down."""
+
+    seconds: float
+    camera_down: bool = False
+
+
+STANDBY = Memory(State.STANDBY)
+TRACKING = Memory(State.TRACKING, visit_open=True)
+
+
+def step(memory: Memory, seen: Result | Silence, keys: Keys) -> tuple[Memory, Transition | None]:
+    """Return the memory after ``seen``, and what it means for the visit (None = nothing).
+
+    Total: every memory accepts every input. Times that run backwards (a restarted source) begin the running
+    measurement anew and never count as time that has passed.
+    """
+    if isinstance(seen, Silence):
+        return _silence(memory, seen, keys)
+    if memory.visit_open:
+        return _in_visit(memory, seen, keys)
+    if not seen.person:
+        return STANDBY, None
+    return _person_appears(memory, seen, keys)
+
+
+def _silence(memory: Memory, seen: Silence, keys: Keys) -> tuple[Memory, Transition | None]:
+    if memory.state is State.UNKNOWN:
+        if memory.visit_open and seen.seconds >= keys.hold_s:
+            return Memory(), Transition.LOST
+        return memory, None
+    if seen.camera_down or seen.seconds >= keys.unknown_s:
+        return Memory(State.UNKNOWN, visit_open=memory.visit_open), None
+    return memory, None
+
+
+def _in_visit(memory: Memory, seen: Result, keys: Keys) -> tuple[Memory, Transition | None]:
+    if seen.person:
+        return TRACKING, None
+    since = memory.nobody_since_ns
+    if since is None or since > seen.time_ns:
+        # Counted from the first look at an empty view, not from the last person: one single frame after a gap
+        # can never give the all-clear.
+        return replace(TRACKING, nobody_since_ns=seen.time_ns), None
+    if _seconds(since, seen.time_ns) >= keys.clear_s:
+        return STANDBY, Transition.LEFT
+    return memory, None
+
+
+def _person_appears(memory: Memory, seen: Result, keys: Keys) -> tuple[Memory, Transition | None]:
+    frames, since = memory.person_frames + 1, memory.person_since_ns
+    if since is None or since > seen.time_ns:
+        frames, since = 1, seen.time_ns
+    if frames >= keys.confirm_frames and _seconds(since, seen.time_ns) >= keys.confirm_s:
+        return TRACKING, Transition.ARRIVED
+    return Memory(State.VALIDATION, person_frames=frames, person_since_ns=since), None
+
+
+def _seconds(start_ns: int, end_ns: int) -> float:
+    return (end_ns - start_ns) / 1e9

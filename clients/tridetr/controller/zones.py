@@ -1,0 +1,82 @@
+"""Which detections count: class, score, size, and where a person stands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmFilter:
+    """Selects the detections that alarm.
+
+    Attributes:
+        class_ids: ids of the model's classes that count.
+        min_score: least score.
+        min_area: least box area as a fraction of the frame's.
+        zone: polygon in fractions of the frame that the foot point must be in; empty = the whole frame.
+    """
+
+    class_ids: frozenset[int]
+    min_score: float = 0.0
+    min_area: float = 0.0
+    zone: tuple[Point, ...] = ()
+
+    def select(self, detections: NDArray[np.void], width: int, height: int) -> NDArray[np.bool_]:
+        """Return which detections count.
+
+        Args:
+            detections: structured array [K] with fields x1 y1 x2 y2 (pixels), score, class_id.
+            width: of the frame, pixels.
+            height: of the frame, pixels.
+
+        Returns:
+            Boolean array [K]. Boxes with a NaN never count.
+        """
+        wanted = np.isin(detections["class_id"], list(self.class_ids))
+        wanted &= detections["score"] >= self.min_score
+        if not wanted.any():
+            return wanted
+        x1, y1, x2, y2 = (detections[name].astype(np.float64) for name in ("x1", "y1", "x2", "y2"))
+        area = (x2 - x1) * (y2 - y1)
+        wanted &= (area >= self.min_area * width * height) & (x2 >= x1) & (y2 >= y1)
+        if self.zone:
+            for index in np.flatnonzero(wanted):
+                foot = ((x1[index] + x2[index]) / 2 / width, y2[index] / height)
+                wanted[index] = contains(self.zone, foot)
+        return wanted
+
+
+def class_ids_of(names: Collection[str], classes: dict[str, int]) -> frozenset[int]:
+    """Return the ids of those ``names`` that the model knows."""
+    return frozenset(classes[name] for name in names if name in classes)
+
+
+def contains(polygon: Sequence[Point], point: Point) -> bool:
+    """Return whether ``point`` lies in ``polygon`` (even-odd rule); its border belongs to it.
+
+    The border matters: a person cut off by the lower edge of the picture has the foot point exactly on it.
+    """
+    x, y = point
+    inside = False
+    for (ax, ay), (bx, by) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
+        if _on_segment((ax, ay), (bx, by), point):
+            return True
+        if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
+            inside = not inside
+    return inside
+
+
+def _on_segment(a: Point, b: Point, p: Point, tolerance: float = 1e-9) -> bool:
+    cross = (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
+    if abs(cross) > tolerance:
+        return False
+    return (
+        min(a[0], b[0]) - tolerance <= p[0] <= max(a[0], b[0]) + tolerance
+        and min(a[1], b[1]) - tolerance <= p[1] <= max(a[1], b[1]) + tolerance
+    )

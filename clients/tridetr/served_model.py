@@ -1,0 +1,73 @@
+"""Which model serves the node, for the processes that don't talk to Triton themselves.
+
+The detector writes a small file into ``run_dir`` whenever it has (re)loaded the model; controller and gateway read
+the class names from it, because results carry class ids only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tridetr.models.coco import COCO_91
+
+_FILE = "served_model.json"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What serves now.
+
+    Attributes:
+        name: entry of the model repository.
+        version: as Triton reports it.
+        engine: backend, such as ``onnxruntime``.
+        provider: what runs inside it, such as ``openvino``.
+        precision: arithmetic inside the engine.
+        classes: class name to id, as it stands in results.
+    """
+
+    name: str
+    version: str
+    engine: str
+    provider: str
+    precision: str
+    classes: dict[str, int]
+
+
+def write_served_model(run_dir: Path, model: ServedModel) -> None:
+    """Write the file; readers see the old or the new one, never a part."""
+    temporary = run_dir / f".{_FILE}.new"
+    temporary.write_text(json.dumps(asdict(model)), encoding="utf-8")
+    temporary.replace(run_dir / _FILE)
+
+
+class ServedModelReader:
+    """Reads the file again only when it has changed."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / _FILE
+        self._seen: tuple[int, int] | None = None
+        self._model: ServedModel | None = None
+
+    def read(self) -> ServedModel | None:
+        """Return the model that serves; None until the detector has said so."""
+        try:
+            status = self._path.stat()
+            identity = (status.st_ino, status.st_mtime_ns)
+            if identity != self._seen:
+                data = json.loads(self._path.read_text(encoding="utf-8"))
+                classes = {str(name): int(number) for name, number in data.pop("classes").items()}
+                self._model = ServedModel(classes=classes, **{k: str(v) for k, v in data.items()})
+                self._seen = identity
+        except FileNotFoundError:
+            self._seen = self._model = None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return self._model  # unreadable: what was known stays
+        return self._model
+
+    def classes(self) -> dict[str, int]:
+        """Return class name to id: the served model's, or COCO's while none is known."""
+        model = self.read()
+        return model.classes if model else dict(COCO_91)
