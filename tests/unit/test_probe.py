@@ -1,0 +1,40 @@
+"""The containers' exec probe."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tridetr.probe import fault
+from tridetr.telemetry import heartbeat
+
+
+def test_faults(tmp_path: Path) -> None:
+    assert "has not started" in str(fault("triton", tmp_path, ready=False))
+    heartbeat.start(tmp_path, "triton")
+    assert fault("triton", tmp_path, ready=False) is None
+    assert "no inference" in str(fault("triton", tmp_path, ready=True))
+    (tmp_path / "triton.json").touch()
+    assert fault("triton", tmp_path, ready=True) is None
+    time.sleep(0.02)
+    assert "no progress" in str(fault("triton", tmp_path, ready=True, max_age_s=0.01))
+
+
+def test_command_tells_the_reason_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    argv = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "tridetr.probe",
+        "detector",
+        "--run-dir",
+        str(tmp_path),
+    ]
+    answer = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    assert answer.returncode == 1
+    assert "detector has not started" in answer.stderr
+    for module in ("numpy", "pydantic", "grpc", "rich"):
+        assert f" {module}\n" not in answer.stderr
