@@ -72,7 +72,9 @@ class Pen:
 
     def line(self, points: Sequence[Point], width: float, fill: Colour) -> None:
         pixels = max(1, round(width * self._scale))
-        self._draw.line([self._at(p) for p in points], fill=(*fill, 255), width=pixels, joint="curve")
+        self._draw.line(
+            [self._at(p) for p in points], fill=(*fill, 255), width=pixels, joint="curve"
+        )
 
     def capsule(self, start: Point, end: Point, start_r: float, end_r: float, fill: Colour) -> None:
         """A limb: two circles and the tapered band between them; radii in units."""
@@ -113,6 +115,6 @@ def light_from_side(rgba: NDArray[np.uint8], direction: float) -> NDArray[np.uin
     """Gives a flat sprite some volume: brighter towards the light (-1 left .. 1 right), darker away."""
     width = rgba.shape[1]
     ramp = 1.0 + 0.18 * direction * np.linspace(-1.0, 1.0, width, dtype=np.float32)
-    lit = rgba.copy()
+    lit: NDArray[np.uint8] = rgba.copy()
     lit[..., :3] = np.minimum(rgba[..., :3] * ramp[None, :, None], 255).astype(np.uint8)
     return lit

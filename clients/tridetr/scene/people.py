@@ -8,68 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.pen import Colour, Pen, Point, crop_to_content, light_from_side, shade
-
-SKINS: tuple[Colour, ...] = (
-    (247, 215, 188), (236, 192, 150), (217, 164, 118), (188, 131, 88), (148, 96, 62), (108, 68, 45), (76, 49, 36),
-)  # fmt: skip
-HAIRS: tuple[Colour, ...] = (
-    (28, 24, 22), (58, 40, 28), (96, 62, 36), (150, 104, 58), (206, 172, 110), (168, 164, 160), (120, 52, 30),
-)  # fmt: skip
-CLOTHES: tuple[Colour, ...] = (
-    (36, 40, 52), (58, 62, 70), (230, 230, 226), (186, 60, 52), (44, 84, 140), (64, 116, 84), (214, 170, 60),
-    (122, 74, 116), (196, 116, 64), (120, 152, 180), (160, 150, 132), (90, 60, 48), (232, 150, 160), (32, 104, 116),
-)  # fmt: skip
-TROUSERS: tuple[Colour, ...] = (
-    (34, 42, 66), (52, 70, 108), (40, 40, 44), (84, 82, 80), (140, 122, 92), (92, 74, 58), (196, 190, 178), (66, 76, 56),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class PersonStyle:
-    """What one person looks like; the same style gives the same figure in every pose."""
-
-    skin: Colour
-    hair: Colour
-    top: Colour
-    inner: Colour
-    bottom: Colour
-    shoes: Colour
-    bag: Colour
-    build: float
-    top_kind: str
-    bottom_kind: str
-    hair_kind: str
-    hat_kind: str
-    bag_kind: str
-
-
-def random_person(rng: np.random.Generator) -> PersonStyle:
-    """Draws a style; every source of variety comes from `rng`."""
-
-    def colour(choices: tuple[Colour, ...]) -> Colour:
-        base = np.array(choices[rng.integers(len(choices))]) + rng.integers(-22, 23, 3)
-        red, green, blue = (int(channel) for channel in np.clip(base, 8, 248))
-        return red, green, blue
-
-    def kind(*names: str) -> str:
-        return names[rng.integers(len(names))]
-
-    return PersonStyle(
-        skin=SKINS[rng.integers(len(SKINS))],
-        hair=colour(HAIRS),
-        top=colour(CLOTHES),
-        inner=colour(CLOTHES),
-        bottom=colour(TROUSERS if rng.random() < 0.7 else CLOTHES),
-        shoes=colour(TROUSERS if rng.random() < 0.7 else CLOTHES),
-        bag=colour(CLOTHES),
-        build=float(rng.uniform(0.85, 1.25)),
-        top_kind=kind("tee", "jumper", "jumper", "open", "coat", "stripes"),
-        bottom_kind=kind("trousers", "trousers", "trousers", "shorts", "skirt"),
-        hair_kind=kind("short", "short", "long", "bun", "bald"),
-        hat_kind=kind("none", "none", "none", "cap", "beanie", "hood"),
-        bag_kind=kind("none", "none", "backpack", "handbag"),
-    )
+from tridetr.scene.appearance import PersonStyle
+from tridetr.scene.pen import Pen, Point, crop_to_content, light_from_side, shade
 
 
 @dataclass(frozen=True)
@@ -107,7 +47,9 @@ class _Figure:
         hip = _Joint(0.0, left, 0.5)
         knee = _Joint(0.245 * math.sin(angle), left, 0.5 + 0.245 * math.cos(angle))
         shin = angle - bend
-        ankle = _Joint(knee.forward + 0.225 * math.sin(shin), left, knee.down + 0.225 * math.cos(shin))
+        ankle = _Joint(
+            knee.forward + 0.225 * math.sin(shin), left, knee.down + 0.225 * math.cos(shin)
+        )
         toe = _Joint(ankle.forward + 0.075, left, ankle.down + 0.014 - 0.04 * math.sin(shin))
         near = 1.0 if self.depth(hip) >= 0 else 0.8
         cloth, skin = shade(s.bottom, near), shade(s.skin, near)
@@ -122,9 +64,13 @@ class _Figure:
         angle = -0.42 * self.stride * math.sin(self.phase + (0.0 if side > 0 else math.pi))
         shoulder = _Joint(0.0, side * 0.103 * b, 0.195)
         out = side * 0.02
-        elbow = _Joint(0.155 * math.sin(angle), shoulder.left + out, 0.195 + 0.155 * math.cos(angle))
+        elbow = _Joint(
+            0.155 * math.sin(angle), shoulder.left + out, 0.195 + 0.155 * math.cos(angle)
+        )
         fore = angle + 0.25 + 0.2 * self.stride
-        hand = _Joint(elbow.forward + 0.14 * math.sin(fore), elbow.left, elbow.down + 0.14 * math.cos(fore))
+        hand = _Joint(
+            elbow.forward + 0.14 * math.sin(fore), elbow.left, elbow.down + 0.14 * math.cos(fore)
+        )
         near = 1.06 if self.depth(shoulder) >= 0 else 0.78
         sleeve, skin = shade(s.top, near), shade(s.skin, near)
         lower = skin if s.top_kind in ("tee", "stripes") else sleeve
@@ -138,7 +84,11 @@ class _Figure:
 
     def torso(self, pen: Pen) -> None:
         s, b = self.style, self.style.build
-        shoulders, waist, hips = self.wide(0.112 * b, 0.06 * b), self.wide(0.088 * b, 0.06 * b), self.wide(0.096 * b, 0.07 * b)
+        shoulders, waist, hips = (
+            self.wide(0.112 * b, 0.06 * b),
+            self.wide(0.088 * b, 0.06 * b),
+            self.wide(0.096 * b, 0.07 * b),
+        )
         hem = {"coat": 0.66, "jumper": 0.53}.get(s.top_kind, 0.51)
         if s.bottom_kind == "skirt":
             flare = hips * 1.35
@@ -151,16 +101,19 @@ class _Figure:
         if s.top_kind == "stripes":
             for row in range(5):
                 y = 0.21 + row * 0.06
-                pen.polygon([(-waist, y), (waist, y), (waist, y + 0.022), (-waist, y + 0.022)], s.inner)
+                pen.polygon(
+                    [(-waist, y), (waist, y), (waist, y + 0.022), (-waist, y + 0.022)], s.inner
+                )
         if s.top_kind in ("open", "coat") and self.cos > 0.2:
             pen.polygon([(-0.022, 0.155), (0.022, 0.155), (0.034, hem), (-0.034, hem)], s.inner)
-        pen.line([(-waist * 0.95, 0.37), (-waist * 0.2, 0.385)], 0.006, shade(s.top, 0.82))
 
     def backpack(self, pen: Pen) -> None:
         x, _ = self.at(_Joint(-0.095, 0.0, 0.0))
         half = self.wide(0.085, 0.05)
         pen.rounded((x - half, 0.18), (x + half, 0.40), 0.03, self.style.bag)
-        pen.rounded((x - half * 0.7, 0.29), (x + half * 0.7, 0.385), 0.02, shade(self.style.bag, 0.85))
+        pen.rounded(
+            (x - half * 0.7, 0.29), (x + half * 0.7, 0.385), 0.02, shade(self.style.bag, 0.85)
+        )
 
     def head(self, pen: Pen) -> None:
         s = self.style
@@ -170,14 +123,21 @@ class _Figure:
         half = self.wide(0.05, 0.058)
         pen.capsule((0.0, 0.11), (0.0, 0.165), 0.027, 0.031, shade(s.skin, 0.85))
         if s.hair_kind == "long":
-            pen.rounded((x - half * 1.12 - 0.02 * front, 0.03), (x + half * 1.12 - 0.02 * front, 0.2), 0.04, shade(s.hair, 0.85))
+            pen.rounded(
+                (x - half * 1.12 - 0.02 * front, 0.03),
+                (x + half * 1.12 - 0.02 * front, 0.2),
+                0.04,
+                shade(s.hair, 0.85),
+            )
         pen.ellipse((x, y), half, 0.067, s.skin)
         if facing > -0.25:  # the face: eyes and mouth towards the side it looks to
             for eye in (-1, 1):
                 ex = x + front * 0.038 + eye * 0.02 * facing
                 pen.ellipse((ex, y - 0.002), 0.006, 0.006, (34, 26, 24))
             mouth = x + front * 0.036
-            pen.line([(mouth - 0.012, y + 0.034), (mouth + 0.012, y + 0.034)], 0.006, shade(s.skin, 0.65))
+            pen.line(
+                [(mouth - 0.012, y + 0.034), (mouth + 0.012, y + 0.034)], 0.006, shade(s.skin, 0.65)
+            )
         if abs(front) > 0.4:
             pen.ellipse((x + math.copysign(half, front), y + 0.012), 0.011, 0.011, s.skin)
         self._hair_and_hat(pen, x, y, half)
@@ -187,7 +147,10 @@ class _Figure:
         back_of_head = self.cos < -0.25
         if s.hair_kind != "bald":
             low = 0.045 if back_of_head else -0.018
-            dome = [(x + half * 1.1 * math.cos(a), y - 0.012 + 0.062 * -math.sin(a)) for a in np.linspace(0, math.pi, 12)]
+            dome = [
+                (x + half * 1.1 * math.cos(a), y - 0.012 + 0.062 * -math.sin(a))
+                for a in np.linspace(0, math.pi, 12)
+            ]
             pen.polygon([*dome, (x - half * 1.08, y + low), (x + half * 1.08, y + low)], s.hair)
             if abs(front) > 0.3:  # the side view shows the back of the hair
                 rear = x - math.copysign(half * 0.75, front)
@@ -196,20 +159,34 @@ class _Figure:
                 pen.ellipse((x - 0.05 * front, 0.008), 0.027, 0.024, s.hair)
         cap = s.bag if s.hat_kind == "cap" else s.inner
         if s.hat_kind in ("cap", "beanie"):
-            dome = [(x + half * 1.14 * math.cos(a), y - 0.02 - 0.058 * math.sin(a)) for a in np.linspace(0, math.pi, 12)]
+            dome = [
+                (x + half * 1.14 * math.cos(a), y - 0.02 - 0.058 * math.sin(a))
+                for a in np.linspace(0, math.pi, 12)
+            ]
             pen.polygon(dome, cap)
             if s.hat_kind == "cap" and not back_of_head:
                 peak = x + front * 0.07
                 pen.line([(x, y - 0.02), (peak, y - 0.018)], 0.014, shade(cap, 0.8))
             if s.hat_kind == "beanie":
-                pen.rounded((x - half * 1.16, y - 0.036), (x + half * 1.16, y - 0.012), 0.01, shade(cap, 0.85))
+                pen.rounded(
+                    (x - half * 1.16, y - 0.036),
+                    (x + half * 1.16, y - 0.012),
+                    0.01,
+                    shade(cap, 0.85),
+                )
         if s.hat_kind == "hood":
             rear = x - 0.022 * front
             pen.ring((rear, y), half * 1.3, 0.022, s.top)
 
 
 def draw_person(
-    style: PersonStyle, height: int, *, phase: float, yaw: float, stride: float = 1.0, light: float = 0.0
+    style: PersonStyle,
+    height: int,
+    *,
+    phase: float,
+    yaw: float,
+    stride: float = 1.0,
+    light: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Draws one pose.
 

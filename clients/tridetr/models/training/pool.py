@@ -1,0 +1,135 @@
+"""Training pictures: scenes drawn ahead in worker processes, as the model will see them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.pool import AsyncResult
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tridetr.scene.compose import draw_scene
+from tridetr.scene.hall import draw_hall
+from tridetr.scene.i420 import model_view, rgb_to_i420
+from tridetr.scene.staging import CLASS_NAMES
+from tridetr.scene.street import draw_street
+
+CLASS_IDS: tuple[int, ...] = tuple(CLASS_NAMES)
+SIZES: tuple[tuple[int, int], ...] = ((640, 360), (640, 360), (640, 360), (480, 360), (960, 540))
+SCENES_PER_BACKGROUND = 4
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Some drawn scenes.
+
+    Attributes:
+        pixels: uint8 [N, R, R, 3], stretched to the model's square.
+        boxes: One float32 [n, 4] per scene, normalised cxcywh.
+        labels: One int64 [n] per scene, index into CLASS_IDS.
+    """
+
+    pixels: NDArray[np.uint8]
+    boxes: list[NDArray[np.float32]]
+    labels: list[NDArray[np.int64]]
+
+
+def draw_scenes(seed: int, index: int, count: int, resolution: int) -> Scenes:
+    """Draws `count` scenes; the same seed and index give the same ones."""
+    rng = np.random.default_rng([seed, index])
+    pixels = np.empty((count, resolution, resolution, 3), np.uint8)
+    boxes: list[NDArray[np.float32]] = []
+    labels: list[NDArray[np.int64]] = []
+    background = None
+    for number in range(count):
+        if number % SCENES_PER_BACKGROUND == 0:
+            size_wh = SIZES[rng.integers(len(SIZES))]
+            background = (
+                draw_street(rng, size_wh) if rng.random() < 0.55 else draw_hall(rng, size_wh)
+            )
+        rgb, xyxy, classes = draw_scene(rng, size_wh, background)
+        pixels[number] = model_view(rgb_to_i420(rgb), resolution)
+        scaled = xyxy / np.array([*size_wh, *size_wh], np.float32)
+        centre, extent = (scaled[:, :2] + scaled[:, 2:]) / 2, scaled[:, 2:] - scaled[:, :2]
+        boxes.append(np.concatenate([centre, extent], axis=1).astype(np.float32))
+        labels.append(np.array([CLASS_IDS.index(int(c)) for c in classes], np.int64))
+    return Scenes(pixels, boxes, labels)
+
+
+class ScenePool:
+    """A window over an endless, reproducible sequence of scene chunks that workers draw ahead.
+
+    Args:
+        seed: Base of all chance.
+        resolution: Side of the model's square input.
+        first: Index of the first chunk (a resumed run goes on where it was).
+        chunk: Scenes in one chunk.
+        window: Chunks kept to sample from.
+        workers: Drawing processes.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        resolution: int,
+        *,
+        first: int = 0,
+        chunk: int = 80,
+        window: int = 40,
+        workers: int = 1,
+    ) -> None:
+        self._seed, self._resolution, self._chunk = seed, resolution, chunk
+        self._pool = multiprocessing.get_context("spawn").Pool(workers)
+        self._pending: deque[AsyncResult[Scenes]] = deque()
+        self._next = first
+        self._ahead = workers + 1
+        self._kept: deque[Scenes] = deque(maxlen=window)
+        self._order()
+
+    def _order(self) -> None:
+        while len(self._pending) < self._ahead:
+            job = (self._seed, self._next, self._chunk, self._resolution)
+            self._pending.append(self._pool.apply_async(draw_scenes, job))
+            self._next += 1
+
+    def advance(self) -> None:
+        """Takes the next chunk into the window, waiting for it if it is not drawn yet."""
+        self._kept.append(self._pending.popleft().get())
+        self._order()
+
+    def batches(self, rng: np.random.Generator, size: int) -> Iterator[Scenes]:
+        """Endless random batches from the window, each picture flipped and toned anew."""
+        while True:
+            chosen = [
+                (self._kept[int(rng.integers(len(self._kept)))], int(rng.integers(self._chunk)))
+                for _ in range(size)
+            ]
+            views = [_vary(rng, kept.pixels[i], kept.boxes[i]) for kept, i in chosen]
+            yield Scenes(
+                np.stack([pixels for pixels, _ in views]),
+                [boxes for _, boxes in views],
+                [kept.labels[i] for kept, i in chosen],
+            )
+
+    def close(self) -> None:
+        self._pool.terminate()
+        self._pool.join()
+
+
+def _vary(
+    rng: np.random.Generator, pixels: NDArray[np.uint8], boxes: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Mirrors half of the pictures and changes brightness, contrast and colour by one lookup table a channel."""
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+        boxes = boxes * np.array([-1, 1, 1, 1], np.float32) + np.array([1, 0, 0, 0], np.float32)
+    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, (1, 3))
+    table = np.clip(
+        (np.arange(256)[:, None] - 128) * gain + 128 + rng.uniform(-18, 18), 0, 255
+    ).astype(np.uint8)
+    return np.stack(
+        [table[:, channel][pixels[..., channel]] for channel in range(3)], axis=-1
+    ), boxes

@@ -1,0 +1,118 @@
+"""Sprites that are already I420, so that laying one over a frame touches nothing but its own pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tridetr.scene.i420 import RGB_TO_YUV
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One plane of a sprite.
+
+    Attributes:
+        colour: uint8 [h, w], already multiplied by the opacity.
+        clear: uint16 [h, w], how much of what lies below shows, 0..256.
+    """
+
+    colour: NDArray[np.uint8]
+    clear: NDArray[np.uint16]
+
+    def lay(self, plane: NDArray[np.uint8], top: int, left: int) -> None:
+        y0, x0 = max(0, top), max(0, left)
+        y1 = min(plane.shape[0], top + self.colour.shape[0])
+        x1 = min(plane.shape[1], left + self.colour.shape[1])
+        if y0 >= y1 or x0 >= x1:
+            return
+        part = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+        below = plane[y0:y1, x0:x1]
+        mixed = below * self.clear[part]
+        mixed >>= 8
+        np.add(mixed, self.colour[part], out=below, casting="unsafe")
+
+    def mirrored(self) -> _Layer:
+        return _Layer(self.colour[:, ::-1], self.clear[:, ::-1])
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A picture with opacity, ready to be laid over I420 planes at even positions.
+
+    Attributes:
+        layers: Y, U and V.
+        size_wh: Even width and height in pixels.
+        box: Extent of the thing itself, xyxy in sprite pixels (its shadow lies outside).
+    """
+
+    layers: tuple[_Layer, _Layer, _Layer]
+    size_wh: tuple[int, int]
+    box: tuple[int, int, int, int]
+
+    @classmethod
+    def from_rgba(cls, rgba: NDArray[np.uint8], *, shadow: float = 0.0) -> Sprite:
+        """Converts a tight RGBA picture.
+
+        Args:
+            rgba: uint8 [h, w, 4], straight alpha.
+            shadow: Strength of the soft shadow drawn on the ground at its foot, 0 for none.
+        """
+        height, width = rgba.shape[:2]
+        side = (round(width * 0.2) + 1) // 2 * 2 if shadow else 0
+        below = (round(width * 0.09) + 3) // 2 * 2 if shadow else 0
+        padded = np.zeros(
+            (height + below + height % 2, width + 2 * side + width % 2, 4), np.float32
+        )
+        if shadow:
+            _add_shadow(padded, side + width / 2, height - 1, width, shadow)
+        alpha = rgba[..., 3:].astype(np.float32) / 255
+        region = padded[:height, side : side + width]
+        region[..., :3] = region[..., :3] * (1 - alpha) + rgba[..., :3] * alpha
+        region[..., 3:] = alpha + region[..., 3:] * (1 - alpha)
+        total_h, total_w = padded.shape[:2]
+        blocks = padded.reshape(total_h // 2, 2, total_w // 2, 2, 4).mean(axis=(1, 3))
+        return cls(
+            (_layer(padded, 0), _layer(blocks, 1), _layer(blocks, 2)),
+            (total_w, total_h),
+            (side, 0, side + width, height),
+        )
+
+    def mirrored(self) -> Sprite:
+        """The same, looking the other way; shares the memory."""
+        y, u, v = (layer.mirrored() for layer in self.layers)
+        x0, y0, x1, y1 = self.box
+        return Sprite((y, u, v), self.size_wh, (self.size_wh[0] - x1, y0, self.size_wh[0] - x0, y1))
+
+    def lay(self, planes: tuple[NDArray[np.uint8], ...], left: int, top: int) -> None:
+        """Lays the sprite over Y, U and V planes in place; what lies outside is cut off.
+
+        Args:
+            planes: uint8 [H, W], [H/2, W/2], [H/2, W/2].
+            left: Even column of its left edge in luma pixels.
+            top: Even row of its upper edge.
+        """
+        for layer, plane, divisor in zip(self.layers, planes, (1, 2, 2), strict=True):
+            layer.lay(plane, top // divisor, left // divisor)
+
+
+def _layer(premultiplied: NDArray[np.float32], channel: int) -> _Layer:
+    alpha = premultiplied[..., 3]
+    offset = 128.0 if channel else 0.0
+    value = premultiplied[..., :3] @ RGB_TO_YUV[channel] + offset * alpha
+    # Rounded so that the largest sum with what shows through stays within a byte.
+    return _Layer(
+        np.clip(value, 0, 255).astype(np.uint8),
+        np.clip((1 - alpha) * 256, 0, 256).astype(np.uint16),
+    )
+
+
+def _add_shadow(
+    padded: NDArray[np.float32], x: float, y: float, width: float, strength: float
+) -> None:
+    rows = np.arange(padded.shape[0], dtype=np.float32)[:, None]
+    columns = np.arange(padded.shape[1], dtype=np.float32)[None, :]
+    distance = ((columns - x) / (width * 0.68)) ** 2 + ((rows - y) / (width * 0.09 + 1)) ** 2
+    padded[..., 3] = strength * np.clip(1.0 - distance, 0.0, 1.0)
