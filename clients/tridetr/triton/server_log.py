@@ -46,14 +46,14 @@ class ServerLog:
 def parse(line: str) -> tuple[int, str]:
     """Return level and text of a line.
 
-    The server's own chatter counts as debug, what a model says as info; tables are debug.
+    The server's own chatter counts as debug, what a model says as info; tables are left out (empty text).
     """
     line = line.rstrip()
     match = _LINE.match(line)
     if match is None:
         if line.startswith("error:"):
             return logging.ERROR, line.removeprefix("error:").strip()
-        return logging.DEBUG, line
+        return logging.DEBUG, "" if line.startswith(("|", "+-")) else line
     text = match["text"].strip().strip('"')
     level = _LEVELS[match["iso"] or match["glog"]]
     if any(word in line for word in _NO_GPU):

@@ -26,7 +26,8 @@ from tridetr.triton.process import ServerProcess, remove_regions
 log = logging.getLogger("tridetr.triton")
 
 START_TIMEOUT_S = 180.0  # a big model's first compilation on a small machine
-STOP_GRACE_S = 1.5
+# Requests in flight are answered within it; the server's own way out takes two seconds more and gains nothing.
+STOP_GRACE_S = 1.0
 _LOOK_EVERY_S = 0.5
 _TURN_S = 0.1
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -57,6 +58,7 @@ def run(config: Config, stop: threading.Event) -> None:
         )
     files = launch.layout(config.run_dir)
     files.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.root.chmod(0o700)  # holds the socket: who may enter may infer
     with _only_one(files.root / "lock"):
         _Watcher(config, files, stop).run()
 
