@@ -20,7 +20,7 @@ log = logging.getLogger("tridetr.detector")
 # a GPU computes several together.
 _AT_ONCE_CPU = 2
 _AT_ONCE_GPU = 8
-_GPU = frozenset({"cuda", "tensorrt"})
+_GPU = ("cuda", "tensorrt")
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
@@ -37,7 +37,8 @@ def pause_s(failures: int) -> float:
 
 def requests_at_once(info: ModelInfo) -> int:
     """Return how many requests keep this model busy."""
-    return _AT_ONCE_GPU if _GPU & {info.engine.lower(), info.provider.lower()} else _AT_ONCE_CPU
+    runs_on = f"{info.engine} {info.provider}".lower()
+    return _AT_ONCE_GPU if any(word in runs_on for word in _GPU) else _AT_ONCE_CPU
 
 
 class Client(Protocol):
