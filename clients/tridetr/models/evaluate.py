@@ -1,0 +1,179 @@
+"""COCO mean average precision of contract models on labelled pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tridetr.errors import ModelError
+from tridetr.models.card import read_card
+from tridetr.models.coco import COCO_91
+from tridetr.models.color import FrameColor
+from tridetr.models.labelled import LabelledPicture
+from tridetr.models.pictures import load_rgb, rgb_to_i420
+from tridetr.models.runtime import Engine, open_session, require_contract, run_frame
+
+MIN_SCORE = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a model reached.
+
+    Attributes:
+        model: the file.
+        engine: what ran it.
+        ap: mean AP over IoU 0.50 to 0.95 and all classes, 0..1.
+        ap50: mean AP at IoU 0.50.
+        ap_by_class: class name -> AP, of the classes that occur in the labels.
+        ap50_by_class: class name -> AP at IoU 0.50.
+        median_ms: median time of one inference.
+        pictures: how many pictures.
+        curves: class name -> precision at recalls 0, 0.01 .. 1 (IoU 0.50), float64 [101].
+    """
+
+    model: Path
+    engine: Engine
+    ap: float
+    ap50: float
+    ap_by_class: dict[str, float]
+    ap50_by_class: dict[str, float]
+    median_ms: float
+    pictures: int
+    curves: dict[str, NDArray[np.float64]]
+
+
+def evaluate(
+    model: Path,
+    pictures: Sequence[LabelledPicture],
+    *,
+    engine: Engine = Engine.CPU,
+    frame_color: FrameColor | None = None,
+    threads: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Run a contract model over labelled pictures and score it.
+
+    Args:
+        model: the file.
+        pictures: the labelled pictures; labels and model are matched by class *name*.
+        engine: what runs the model.
+        frame_color: how the pictures become I420 frames; None: as the model expects. Another value
+            tells what a wrong guess costs.
+        threads: threads of one inference; 0 = all cores.
+        progress: called after each picture.
+
+    Raises:
+        ModelError: no contract model, or no class in common with the labels.
+    """
+    card = read_card(model)
+    classes = dict(card.classes) if card is not None else COCO_91
+    color = frame_color or (card.color if card is not None else FrameColor.BT601_LIMITED)
+    names = sorted({label.name for picture in pictures for label in picture.labels})
+    known = [name for name in names if name in classes]
+    if not known:
+        raise ModelError(
+            f"the model knows {', '.join(sorted(classes)[:10])} …, the labels are "
+            f"{', '.join(names[:10])} …: no class name in common"
+        )
+    session = open_session(model, engine, threads)
+    require_contract(session, str(model))
+    category = {classes[name]: index for index, name in enumerate(known, start=1)}
+    found: list[dict[str, object]] = []
+    times: list[float] = []
+    for number, picture in enumerate(pictures, start=1):
+        frame = rgb_to_i420(load_rgb(picture.path), color)
+        if not times:
+            run_frame(session, frame)  # the first run of a session allocates and compiles
+        started = time.perf_counter()
+        boxes, scores, class_ids = run_frame(session, frame)
+        times.append(time.perf_counter() - started)
+        found.extend(_results(number, boxes, scores, class_ids, category))
+        progress()
+    truth = _truth(pictures, {name: index for index, name in enumerate(known, start=1)})
+    precision = _precision(truth, found)
+    by_class, by_class50, curves = {}, {}, {}
+    for index, name in enumerate(known):
+        values = precision[:, :, index]
+        by_class[name], by_class50[name] = _mean(values), _mean(values[0])
+        curves[name] = values[0]
+    return Evaluation(
+        model=model,
+        engine=engine,
+        ap=float(np.nanmean(list(by_class.values()))),
+        ap50=float(np.nanmean(list(by_class50.values()))),
+        ap_by_class=by_class,
+        ap50_by_class=by_class50,
+        median_ms=float(np.median(times)) * 1e3,
+        pictures=len(pictures),
+        curves=curves,
+    )
+
+
+def _results(
+    image: int,
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    class_ids: NDArray[np.int32],
+    category: dict[int, int],
+) -> list[dict[str, object]]:
+    return [
+        {
+            "image_id": image,
+            "category_id": category[int(number)],
+            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+            "score": float(score),
+        }
+        for (x1, y1, x2, y2), score, number in zip(boxes, scores, class_ids, strict=True)
+        if score >= MIN_SCORE and int(number) in category
+    ]
+
+
+def _truth(pictures: Sequence[LabelledPicture], category: dict[str, int]) -> dict[str, object]:
+    annotations: list[dict[str, object]] = []
+    for number, picture in enumerate(pictures, start=1):
+        for label in picture.labels:
+            if label.name in category:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": category[label.name],
+                        "bbox": list(label.xywh),
+                        "area": label.xywh[2] * label.xywh[3],
+                        "iscrowd": int(label.crowd),
+                    }
+                )
+    return {
+        "images": [{"id": number} for number in range(1, len(pictures) + 1)],
+        "categories": [{"id": number, "name": name} for name, number in category.items()],
+        "annotations": annotations,
+    }
+
+
+def _precision(truth: dict[str, object], found: list[dict[str, object]]) -> NDArray[np.float64]:
+    """Return COCO's precision [10 IoUs, 101 recalls, classes]; NaN where a class has no labels."""
+    # Imported here: only this command needs the extra `models`.
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    annotations = truth["annotations"]
+    assert isinstance(annotations, list)
+    if not found:
+        categories = truth["categories"]
+        assert isinstance(categories, list)
+        return np.zeros((10, 101, len(categories)))
+    wanted = COCO(truth)
+    scored = COCOeval_faster(wanted, wanted.loadRes(found), "bbox", print_function=lambda *_: None)
+    scored.evaluate()
+    scored.accumulate()
+    precision = np.asarray(scored.eval["precision"], np.float64)[:, :, :, 0, -1]
+    return np.where(precision < 0, np.nan, precision)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
