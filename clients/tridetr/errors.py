@@ -29,3 +29,7 @@ class TritonError(TridetrError):
 
 class BrokerError(TridetrError):
     """The MQTT broker cannot be started or reached."""
+
+
+class GatewayError(TridetrError):
+    """The viewer cannot listen where it shall."""

@@ -1,0 +1,1 @@
+"""The web gateway: viewer, WebSocket streams, snapshots, health."""

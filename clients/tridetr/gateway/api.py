@@ -1,0 +1,128 @@
+"""Routes for programs: cameras, events, snapshots, probes, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from quart import Blueprint, Quart, Response, jsonify, request
+
+from tridetr.controller.history import read_history
+from tridetr.gateway.hub import Hub
+from tridetr.gateway.openapi import description
+from tridetr.gateway.security import Answer, problem
+from tridetr.gateway.snapshot import take_snapshot
+from tridetr.telemetry.process_files import render_all
+
+_SNAPSHOTS = 2  # that are made at the same time
+_WAITING = 16  # that may wait for one of those
+
+
+class _BadParameterError(ValueError):
+    pass
+
+
+def _integer(name: str, low: int, high: int, default: int) -> int:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
+        raise _BadParameterError(f"{name} must be a whole number from {low} to {high}")
+    return int(text)
+
+
+def _flag(name: str) -> bool:
+    text = request.args.get(name, "0")
+    if text not in ("0", "1"):
+        raise _BadParameterError(f"{name} must be 0 or 1")
+    return text == "1"
+
+
+def add_api(app: Quart, hub: Hub) -> None:
+    """Add the routes."""
+    api = Blueprint("api", __name__)
+    cameras = hub.config.cameras
+    busy = asyncio.Semaphore(_SNAPSHOTS)
+    waiting = 0
+
+    @api.errorhandler(_BadParameterError)
+    async def bad_parameter(error: _BadParameterError) -> Answer:
+        return problem(400, str(error))
+
+    @api.get("/api/cameras")
+    async def list_cameras() -> Answer:
+        return jsonify({"cameras": [hub.camera_facts(name) for name in cameras]})
+
+    @api.get("/api/events")
+    async def list_events() -> Answer:
+        limit, after = _integer("limit", 1, 500, 100), _integer("after", 0, 2**62, 0)
+        camera = request.args.get("camera")
+        if camera is not None and camera not in cameras:
+            return problem(404, "no such camera")
+        rows = await asyncio.to_thread(
+            read_history, hub.config.state_dir, limit=limit, after=after, camera=camera
+        )
+        return jsonify(
+            {
+                "events": [
+                    {
+                        "seq": row.seq,
+                        "unix_ms": row.unix_ns / 1e6,
+                        "camera": row.camera,
+                        "kind": row.kind,
+                        "details": row.details,
+                    }
+                    for row in rows
+                ]
+            }
+        )
+
+    @api.get("/snapshot/<camera>.jpg")
+    async def snapshot(camera: str) -> Answer:
+        nonlocal waiting
+        with_boxes, small = _flag("boxes"), _flag("small")
+        if camera not in cameras:
+            return problem(404, "no such camera")
+        if waiting >= _WAITING:
+            return problem(503, "too many snapshots at once", Retry_After="1")
+        waiting += 1
+        try:
+            async with busy:
+                taken = await take_snapshot(hub, camera, with_boxes=with_boxes, small=small)
+        finally:
+            waiting -= 1
+        if taken is None:
+            return problem(503, "the camera has not delivered a frame yet", Retry_After="1")
+        response = Response(taken.jpeg, content_type="image/jpeg")
+        response.headers["X-Frame-Number"] = str(taken.frame_number)
+        response.headers["X-Capture-Unix-Ns"] = str(taken.capture_unix_ns)
+        return response
+
+    @api.get("/healthz")
+    async def alive() -> Answer:
+        # The event loop answers: that is all there is to the gateway's own life. Progress is /readyz.
+        return Response("ok\n", content_type="text/plain; charset=utf-8")
+
+    @api.get("/readyz")
+    async def ready() -> Answer:
+        need_all = _flag("all")
+        each = {name: hub.readiness(name) for name in cameras}
+        fresh = [item["ready"] for item in each.values()]
+        is_ready = all(fresh) if need_all else any(fresh)
+        response = jsonify({"ready": is_ready, "cameras": each})
+        response.status_code = 200 if is_ready else 503
+        return response
+
+    @api.get("/metrics")
+    async def metrics() -> Answer:
+        folder = hub.config.run_dir / "metrics"
+        if not folder.is_dir():
+            return problem(503, "no process of this node has written metrics yet")
+        text = await asyncio.to_thread(render_all, folder)
+        return Response(text, content_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/api/openapi.json")
+    async def openapi() -> Answer:
+        return jsonify(description())
+
+    app.register_blueprint(api)

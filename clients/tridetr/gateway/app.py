@@ -1,0 +1,38 @@
+"""The web application: guard, pages, interface for programs, stream."""
+
+from __future__ import annotations
+
+import asyncio
+
+from quart import Quart
+
+from tridetr.config.secrets import gateway_token
+from tridetr.gateway.api import add_api
+from tridetr.gateway.auth import TokenAuth
+from tridetr.gateway.hub import Hub
+from tridetr.gateway.pages import add_pages, load_assets, version_of
+from tridetr.gateway.security import Guard
+from tridetr.gateway.stream import add_stream
+
+_MAX_BODY = 4096  # only the login form has one
+
+
+def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
+    """Return the application; its WebSockets end when ``stop`` is set.
+
+    Raises:
+        ConfigError: the token file cannot be read.
+    """
+    app = Quart("tridetr.gateway", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
+    app.config["MAX_FORM_MEMORY_SIZE"] = _MAX_BODY
+    app.config["BODY_TIMEOUT"] = 10
+    app.config["RESPONSE_TIMEOUT"] = 60
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    assets = load_assets()
+    guard = Guard(TokenAuth(gateway_token(hub.config)), hub.config.gateway.allowed_origins)
+    guard.install(app)
+    add_pages(app, guard, assets)
+    add_api(app, hub)
+    add_stream(app, hub, stop, page_version=version_of(assets), needs_login=guard.auth.required)
+    return app

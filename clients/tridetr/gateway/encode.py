@@ -1,0 +1,128 @@
+"""From a frame in the ring to a JPEG for browsers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import av
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+SMALL_WIDTH = 640  # pictures of the grid view are not wider
+
+_SWS_BT2020 = 9  # libswscale's SWS_CS_BT2020, for which PyAV has no name
+_COLORSPACES: dict[str, str | int] = {
+    "BT601": "itu601", "BT709": "itu709", "BT2020": _SWS_BT2020,
+}  # fmt: skip
+
+
+class Picture(Protocol):
+    """What encoding needs to know of a frame lease."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def planes(self) -> npt.NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Color:
+    """How the samples of a frame are meant: ``matrix`` is BT601, BT709 or BT2020."""
+
+    full_range: bool
+    matrix: str
+
+    @property
+    def is_jpeg(self) -> bool:
+        """JPEG knows one colour space only: BT.601, full range (JFIF)."""
+        return self.full_range and self.matrix == "BT601"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """A JPEG and its size in pixels; ``is_original``: the camera's own bytes."""
+
+    jpeg: bytes
+    width: int
+    height: int
+    is_original: bool = False
+
+
+def small_size(width: int, height: int) -> tuple[int, int]:
+    """Return the size of the grid view's picture: at most SMALL_WIDTH wide, same aspect, both even."""
+    if width <= SMALL_WIDTH:
+        return width, height
+    return SMALL_WIDTH, max(2, round(height * SMALL_WIDTH / width / 2) * 2)
+
+
+def encode(picture: Picture, color: Color, *, quality: int, small: bool) -> EncodedImage:
+    """Encode the I420 planes of a frame.
+
+    Planes that are in JPEG's colour space already go to the encoder as they are; others are converted (and shrunk in
+    the same pass) by libswscale first. Neither holds the interpreter lock for long: call it in a thread.
+
+    Args:
+        picture: a leased frame; uint8 planes [3H/2, W], H and W even.
+        color: range and matrix of the planes.
+        quality: JPEG quality, 1 to 100.
+        small: encode the grid view's size.
+    """
+    width, height = picture.width, picture.height
+    target = small_size(width, height) if small else (width, height)
+    if color.is_jpeg and target == (width, height):
+        planes = _split(picture.planes, width, height)
+    else:
+        planes = _convert(picture.planes, width, height, color, target)
+    jpeg = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
+    return EncodedImage(jpeg, *target)
+
+
+def _split(i420: npt.NDArray[np.uint8], width: int, height: int) -> list[npt.NDArray[np.uint8]]:
+    flat = i420.reshape(-1)
+    luma, chroma = width * height, width * height // 4
+    half = (height // 2, width // 2)
+    return [
+        flat[:luma].reshape(height, width),
+        flat[luma : luma + chroma].reshape(half),
+        flat[luma + chroma : luma + 2 * chroma].reshape(half),
+    ]
+
+
+def _convert(
+    i420: npt.NDArray[np.uint8], width: int, height: int, color: Color, target: tuple[int, int]
+) -> list[npt.NDArray[np.uint8]]:
+    frame = _wrap(i420, width, height).reformat(
+        width=target[0],
+        height=target[1],
+        format="yuv420p",
+        src_colorspace=_COLORSPACES[color.matrix],
+        dst_colorspace="itu601",
+        src_color_range="JPEG" if color.full_range else "MPEG",
+        dst_color_range="JPEG",
+        interpolation="AREA" if target[0] < width else "BILINEAR",
+        threads=1,
+    )
+    return [
+        np.ascontiguousarray(
+            np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[
+                :, : plane.width
+            ]
+        )
+        for plane in frame.planes
+    ]
+
+
+def _wrap(i420: npt.NDArray[np.uint8], width: int, height: int) -> av.VideoFrame:
+    if height % 4 == 0:
+        return av.VideoFrame.from_numpy_buffer(i420, "yuv420p")
+    # PyAV takes the height from the rows of the array and rounds it down to a multiple of four: copy instead.
+    frame = av.VideoFrame(width, height, "yuv420p")
+    for plane, source in zip(frame.planes, _split(i420, width, height), strict=True):
+        rows = np.zeros((plane.height, plane.line_size), np.uint8)
+        rows[:, : plane.width] = source
+        plane.update(rows.tobytes())
+    return frame

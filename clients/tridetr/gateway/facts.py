@@ -1,0 +1,127 @@
+"""What viewers and probes are told, as plain dictionaries (pure; docs/viewer-protocol.md lists every key)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tridetr.gateway.encode import EncodedImage
+from tridetr.gateway.labels import Labels
+from tridetr.shm.boards import CameraStatus, SentrySnapshot
+from tridetr.shm.detections import DetectionLease
+from tridetr.shm.frames import FrameStamp
+
+HEARTBEAT_S = 3.0  # capture writes its status at least once a second
+
+
+def unix_ms(nanoseconds: int) -> float:
+    """Return milliseconds with three digits, which JavaScript holds exactly."""
+    return round(nanoseconds / 1e6, 3)
+
+
+def age_s(then_ns: int, now_ns: int) -> float:
+    """Return the age of a monotonic time in seconds, rounded to milliseconds."""
+    return round((now_ns - then_ns) / 1e9, 3)
+
+
+def frame(
+    sequence: int, stamp: FrameStamp, width: int, height: int, image: EncodedImage
+) -> dict[str, Any]:
+    """Return the header of a `frame` message; width and height are the source's."""
+    return {
+        "type": "frame",
+        "sequence": sequence,
+        "frame_number": stamp.frame_number,
+        "width": width,
+        "height": height,
+        "image_width": image.width,
+        "image_height": image.height,
+        "original": image.is_original,
+        "capture_unix_ms": unix_ms(stamp.capture_unix_ns),
+    }
+
+
+def boxes(lease: DetectionLease, labels: Labels) -> list[dict[str, Any]]:
+    """Return the detections of a result, best first."""
+    return [
+        {
+            "xyxy": [round(float(row[name]), 1) for name in ("x1", "y1", "x2", "y2")],
+            "score": round(float(row["score"]), 3),
+            "class": int(row["class_id"]),
+            "label": labels.of(int(row["class_id"])),
+            "track": int(row["track_id"]),
+        }
+        for row in lease.detections
+    ]
+
+
+def detections(lease: DetectionLease, labels: Labels) -> dict[str, Any]:
+    """Return the header of a `detections` message."""
+    stamp = lease.stamp
+    return {
+        "type": "detections",
+        "sequence": stamp.frame_sequence,
+        "frame_number": stamp.frame_number,
+        "width": stamp.width,
+        "height": stamp.height,
+        "capture_unix_ms": unix_ms(stamp.capture_unix_ns),
+        "infer_ms": round((stamp.infer_end_ns - stamp.infer_start_ns) / 1e6, 2),
+        "total_ms": round((stamp.published_ns - stamp.taken_ns) / 1e6, 2),
+        "model": f"{stamp.model_name}/{stamp.model_version}",
+        "engine": labels.engine,
+        "boxes": boxes(lease, labels),
+    }
+
+
+def state(snapshot: SentrySnapshot | None, now_ns: int) -> dict[str, Any]:
+    """Return the sentry state; without a live controller it is unknown, whatever the board said last."""
+    if snapshot is None or snapshot.expires_monotonic_ns <= now_ns:
+        return {
+            "type": "state",
+            "state": "unknown",
+            "mode": "alarmed",
+            "reason": "no controller",
+            "since_unix_ms": None,
+            "visit_id": "",
+            "last_event": snapshot.last_event_rowid if snapshot else 0,
+        }
+    return {
+        "type": "state",
+        "state": snapshot.state.name.lower(),
+        "mode": snapshot.mode.name.lower(),
+        "reason": "",
+        "since_unix_ms": unix_ms(snapshot.state_since_unix_ns),
+        "visit_id": snapshot.visit_id,
+        "last_event": snapshot.last_event_rowid,
+    }
+
+
+def status(board: CameraStatus | None, now_ns: int) -> dict[str, Any]:
+    """Return how the camera is; without a capture process that reports, it is offline."""
+    if board is None:
+        return {
+            "type": "status",
+            "state": "offline",
+            "message": "no capture process has reported yet",
+            "since_unix_ms": None,
+            "width": 0,
+            "height": 0,
+            "source_fps": 0.0,
+            "source_kind": "",
+            "capture_clock": "",
+            "reconnects": 0,
+        }
+    name, message = board.state.name.lower(), board.message
+    if name != "ended" and now_ns - board.heartbeat_monotonic_ns > HEARTBEAT_S * 1e9:
+        name, message = "offline", "the capture process does not report any more"
+    return {
+        "type": "status",
+        "state": name,
+        "message": message,
+        "since_unix_ms": unix_ms(board.since_unix_ns),
+        "width": board.width,
+        "height": board.height,
+        "source_fps": round(board.source_fps, 2),
+        "source_kind": board.source_kind,
+        "capture_clock": board.capture_clock,
+        "reconnects": board.reconnects,
+    }

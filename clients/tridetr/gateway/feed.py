@@ -1,0 +1,241 @@
+"""One camera for all its viewers: reads the rings while somebody watches, encodes each frame once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from tridetr.errors import ShmError
+from tridetr.gateway import facts, jpeg, message
+from tridetr.gateway.encode import Color, EncodedImage, encode, small_size
+from tridetr.gateway.labels import Labels
+from tridetr.gateway.readers import CameraReaders
+from tridetr.gateway.session import Size, Viewer
+from tridetr.shm.frames import ColorRange, FrameLease, FrameStamp
+from tridetr.shm.wakeup import Wakeup
+from tridetr.telemetry import metrics
+
+logger = logging.getLogger("tridetr.gateway")
+TICK_S = 1.0
+
+
+class CameraFeed:
+    """Reads while it has viewers; without them it costs nothing."""
+
+    def __init__(
+        self,
+        camera: str,
+        readers: CameraReaders,
+        labels: Labels,
+        pool: Executor,
+        *,
+        max_fps: float,
+        quality: int,
+    ) -> None:
+        self.camera = camera
+        self.viewers: set[Viewer] = set()
+        self._readers = readers
+        self._labels = labels
+        self._pool = pool
+        self._interval = 1 / max_fps
+        self._quality = quality
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
+        self._frame_wake = asyncio.Event()
+        self._fact_wake = asyncio.Event()
+        self._sequence = 0  # of the newest frame that was posted
+        self._result = 0
+        self._last: dict[str, bytes] = {}  # newest message of each kind but frames
+        self._told: dict[str, dict[str, Any]] = {}  # their headers, to see changes
+        self._encoded: dict[Size, bytes] = {}  # messages of the frame `_sequence`
+
+    def join(self, viewer: Viewer) -> None:
+        """Let a viewer take part; the first one starts the reading."""
+        self.viewers.add(viewer)
+        metrics.VIEWERS.labels(self.camera).set(len(self.viewers))
+        if not self._tasks:
+            self._start()
+        for kind, packed in self._last.items():
+            viewer.post(kind, packed)
+        self.refresh()
+
+    def leave(self, viewer: Viewer) -> None:
+        """Let a viewer go; the last one ends the reading."""
+        self.viewers.discard(viewer)
+        metrics.VIEWERS.labels(self.camera).set(len(self.viewers))
+        if not self.viewers:
+            self._stop()
+
+    def refresh(self) -> None:
+        """Serve viewers that have not got the newest frame in their size yet, though it is not new."""
+        self._frame_wake.set()
+
+    async def close(self) -> None:
+        """End the reading and wait until no thread uses a slot any more."""
+        if self._tasks:
+            self._stop()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        for wakeup, event in self._wakeups():
+            loop.add_reader(wakeup.fileno(), _waker(wakeup, event))
+        self._frame_wake.set()
+        self._fact_wake.set()
+        self._tasks = [
+            asyncio.create_task(self._forever(self._facts)),
+            asyncio.create_task(self._forever(self._frames)),
+        ]
+
+    def _stop(self) -> None:
+        self._unwatch()
+        for task in self._tasks:
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        self._tasks = []
+        self._last.clear()
+        self._told.clear()
+        self._encoded.clear()
+        self._sequence = self._result = 0
+
+    def _wakeups(self) -> list[tuple[Wakeup, asyncio.Event]]:
+        readers = self._readers
+        pairs = (
+            (readers.frames.wakeup, self._frame_wake),
+            (readers.detections.wakeup, self._fact_wake),
+            (readers.sentry.wakeup, self._fact_wake),
+        )
+        return [(wakeup, event) for wakeup, event in pairs if wakeup is not None]
+
+    def _unwatch(self) -> None:
+        loop = asyncio.get_running_loop()
+        for wakeup, _ in self._wakeups():
+            loop.remove_reader(wakeup.fileno())
+
+    async def _forever(self, work: Callable[[], Any]) -> None:
+        while True:
+            try:
+                await work()
+            except ShmError as error:
+                # A damaged slot or ring: the next one may be whole.
+                logger.warning("%s", error, extra={"camera": self.camera})
+                await asyncio.sleep(TICK_S)
+            except Exception:
+                logger.exception("the feed of a camera failed", extra={"camera": self.camera})
+                await asyncio.sleep(TICK_S)
+
+    async def _facts(self) -> None:
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._fact_wake.wait(), TICK_S)
+        self._fact_wake.clear()
+        now = time.monotonic_ns()
+        self._tell("status", facts.status(self._readers.status.read(), now))
+        self._tell("state", facts.state(self._readers.sentry.read(), now))
+        lease = self._readers.detections.lease_newest(self._result)
+        if lease is not None:
+            with lease:
+                self._result = lease.sequence
+                header = facts.detections(lease, self._labels)
+            self._tell("detections", header)
+
+    def _tell(self, kind: str, header: dict[str, Any]) -> None:
+        if self._told.get(kind) == header:
+            return
+        self._told[kind] = header
+        self._last[kind] = packed = message.pack(header)
+        for viewer in self.viewers:
+            viewer.post(kind, packed)
+
+    async def _frames(self) -> None:
+        # The timeout finds a ring that was made again, whose queue nobody may have woken.
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._frame_wake.wait(), TICK_S)
+        self._frame_wake.clear()
+        started = time.monotonic()
+        wanted = self._wanted()
+        if not wanted:
+            return
+        lease = self._readers.frames.lease_newest(self._sequence)
+        if lease is not None:
+            await self._encode(lease, wanted)
+        elif missing := wanted - self._encoded.keys():
+            lease = self._readers.frames.lease_newest()
+            if lease is not None:
+                await self._encode(lease, missing)
+        self._post()
+        await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - started)))
+
+    def _wanted(self) -> set[Size]:
+        return {viewer.size for viewer in self.viewers if not viewer.paused}
+
+    def _post(self) -> None:
+        for viewer in self.viewers:
+            packed = self._encoded.get(viewer.size)
+            key = (self._sequence, viewer.size)
+            if packed is not None and not viewer.paused and viewer.shown != key:
+                viewer.shown = key
+                viewer.post("frame", packed)
+
+    async def _encode(self, lease: FrameLease, sizes: set[Size]) -> None:
+        """Make the messages of a frame; the lease ends when the last thread has done with the planes."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(lease.release)
+            sequence, stamp = lease.sequence, lease.stamp
+            width, height = lease.width, lease.height
+            images: dict[Size, EncodedImage] = {}
+            for size in sorted(sizes):
+                if size == "small" and small_size(width, height) == (width, height):
+                    size_of_work: Size = "full"
+                else:
+                    size_of_work = size
+                if size_of_work not in images:
+                    images[size_of_work] = await self._image(lease, stamp, size_of_work)
+                images[size] = images[size_of_work]
+        if sequence != self._sequence:
+            self._encoded.clear()
+            self._sequence = sequence
+        for size in sizes:
+            header = facts.frame(sequence, stamp, width, height, images[size])
+            self._encoded[size] = message.pack(header, images[size].jpeg)
+
+    async def _image(self, lease: FrameLease, stamp: FrameStamp, size: Size) -> EncodedImage:
+        if size == "full" and (
+            original := jpeg.for_browser(bytes(lease.jpeg), lease.width, lease.height)
+        ):
+            return EncodedImage(original, lease.width, lease.height, is_original=True)
+        metrics.FRAMES_ENCODED.labels(self.camera).inc()
+        return await encode_lease(
+            self._pool, lease, stamp, quality=self._quality, small=size == "small"
+        )
+
+
+async def encode_lease(
+    pool: Executor, lease: FrameLease, stamp: FrameStamp, *, quality: int, small: bool
+) -> EncodedImage:
+    """Encode a leased frame in a thread; the caller may release the lease as soon as this returns or raises."""
+    color = Color(stamp.color_range is ColorRange.FULL, stamp.color_matrix.name)
+
+    def work() -> EncodedImage:
+        return encode(lease, color, quality=quality, small=small)
+
+    future = asyncio.get_running_loop().run_in_executor(pool, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        # The thread goes on reading the planes: the slot is not free before it has ended (some milliseconds).
+        await asyncio.wait([future])
+        raise
+
+
+def _waker(wakeup: Wakeup, event: asyncio.Event) -> Callable[[], None]:
+    def wake() -> None:
+        wakeup.drain()
+        event.set()
+
+    return wake

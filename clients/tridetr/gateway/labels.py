@@ -1,0 +1,28 @@
+"""Names of the classes that the serving model knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tridetr.served_model import ServedModelReader
+
+
+class Labels:
+    """Class id to name; follows the model that serves."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._models = ServedModelReader(run_dir)
+        self._names: dict[int, str] = {}
+        self.engine = ""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over the names of the model that serves now; costs a system call."""
+        self._names = {number: name for name, number in self._models.classes().items()}
+        model = self._models.read()
+        parts = (model.engine, model.provider, model.precision) if model else ()
+        self.engine = " ".join(part for part in parts if part)
+
+    def of(self, class_id: int) -> str:
+        """Return the name of a class, or `class N` where the model has none for it."""
+        return self._names.get(class_id, f"class {class_id}")

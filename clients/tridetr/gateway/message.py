@@ -1,0 +1,100 @@
+"""The viewer protocol: ``u32 little-endian JSON length | JSON | image`` (docs/viewer-protocol.md)."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+PROTOCOL = "tridetr.v1"
+MAX_COMMAND_BYTES = 1024
+_LENGTH = struct.Struct("<I")
+_MAX_NUMBER = 2.0**53  # what JavaScript can count
+
+
+class MessageError(ValueError):
+    """A message does not keep the protocol."""
+
+
+def pack(header: Mapping[str, object], image: bytes = b"") -> bytes:
+    """Return one message to a viewer.
+
+    Raises:
+        ValueError: the header holds NaN or infinity, which JSON does not know.
+    """
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return b"".join((_LENGTH.pack(len(text)), text, image))
+
+
+def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return header and image of a message.
+
+    Raises:
+        MessageError: the length is wrong, or the header is not a JSON object.
+    """
+    if len(message) < _LENGTH.size:
+        raise MessageError(f"a message needs at least {_LENGTH.size} bytes, got {len(message)}")
+    (length,) = _LENGTH.unpack_from(message)
+    end = _LENGTH.size + length
+    if end > len(message):
+        raise MessageError(f"the header claims {length} bytes, the message has {len(message)}")
+    try:
+        header = json.loads(message[_LENGTH.size : end])
+    except ValueError as error:
+        raise MessageError(f"the header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise MessageError("the header is not a JSON object")
+    return header, message[end:]
+
+
+class _Command(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class View(_Command):
+    """What the viewer wants to see."""
+
+    type: Literal["view"]
+    size: Literal["small", "full"] = "full"
+    paused: bool = False
+    # Frames that may be under way without an acknowledgement; 0: as fast as the socket takes them.
+    window: Annotated[int, Field(ge=0, le=8)] = 0
+
+
+class Ack(_Command):
+    """The viewer has shown (or given up) so many frames since it connected."""
+
+    type: Literal["ack"]
+    frames: Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Ping(_Command):
+    """The viewer's clock, in milliseconds; comes back in `pong` together with the server's."""
+
+    type: Literal["ping"]
+    t: Annotated[float, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER, allow_inf_nan=False)]
+
+
+Command = View | Ack | Ping
+_COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
+
+
+def parse_command(data: str | bytes) -> Command:
+    """Return the command that a viewer sent.
+
+    Raises:
+        MessageError: it is binary, too long, no JSON, or not one of the known commands.
+    """
+    if not isinstance(data, str):
+        raise MessageError("commands are text messages")
+    if len(data) > MAX_COMMAND_BYTES:
+        raise MessageError(f"a command has at most {MAX_COMMAND_BYTES} characters")
+    try:
+        return _COMMANDS.validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MessageError(f"not a command ({where or 'JSON'}: {first['msg']})"[:120]) from error

@@ -1,0 +1,219 @@
+"""The gateway's HTTP interface as OpenAPI 3.1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tridetr import __version__
+
+_CAMERA = {
+    "name": "camera",
+    "in": "path",
+    "required": True,
+    "description": "Name of the camera in the configuration.",
+    "schema": {"type": "string"},
+}
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+_AGE = {"type": ["number", "null"], "description": "Seconds; null: never seen."}
+
+
+def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _typed(description: str, content_type: str) -> dict[str, Any]:
+    return {"description": description, "content": {content_type: {"schema": {"type": "string"}}}}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/{name}"}
+
+
+_REFUSED = {
+    "401": _ref("responses/NoToken"),
+    "421": _ref("responses/UnknownHost"),
+    "429": _ref("responses/TooMany"),
+}
+_OPEN_REFUSED = {"421": _REFUSED["421"], "429": _REFUSED["429"]}
+
+
+def _integer(name: str, low: int, high: int, text: str, default: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "description": text,
+        "schema": {"type": "integer", "minimum": low, "maximum": high, "default": default},
+    }
+
+
+def _flag(name: str, text: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "description": text,
+        "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
+    }
+
+
+_CAMERA_SCHEMA = {
+    "type": "object",
+    "required": ["name", "status", "state", "frame_age_s", "result_age_s", "viewers"],
+    "properties": {
+        "name": {"type": "string"},
+        "status": {"type": "object", "required": ["state", "message"]},
+        "state": {"type": "object", "required": ["state", "mode", "last_event"]},
+        "frame_number": {"type": ["integer", "null"]},
+        "frame_age_s": _AGE,
+        "result_age_s": _AGE,
+        "detections": {"type": ["integer", "null"]},
+        "infer_ms": {"type": ["number", "null"]},
+        "model": {"type": ["string", "null"]},
+        "width": {"type": ["integer", "null"]},
+        "height": {"type": ["integer", "null"]},
+        "viewers": {"type": "integer", "minimum": 0},
+    },
+}
+_EVENT_SCHEMA = {
+    "type": "object",
+    "required": ["seq", "unix_ms", "camera", "kind", "details"],
+    "properties": {
+        "seq": {"type": "integer"},
+        "unix_ms": {"type": "number"},
+        "camera": {"type": "string"},
+        "kind": {"type": "string"},
+        "details": {"type": "object"},
+    },
+}
+_READY_SCHEMA = {
+    "type": "object",
+    "required": ["ready", "cameras"],
+    "properties": {
+        "ready": {"type": "boolean"},
+        "cameras": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "required": ["ready", "frame_age_s", "result_age_s"],
+                "properties": {
+                    "ready": {"type": "boolean"},
+                    "frame_age_s": _AGE,
+                    "result_age_s": _AGE,
+                },
+            },
+        },
+    },
+}
+
+
+def _list_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": [name],
+        "properties": {name: {"type": "array", "items": schema}},
+    }
+
+
+def _get(
+    summary: str,
+    answers: dict[str, Any],
+    parameters: list[dict[str, Any]] | None = None,
+    *,
+    is_open: bool = False,
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "parameters": parameters or [],
+        "responses": {**answers, **(_OPEN_REFUSED if is_open else _REFUSED)},
+    }
+    if is_open:
+        operation["security"] = []
+    return {"get": operation}
+
+
+def description() -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    error = _ref("schemas/Error")
+    paths = {
+        "/api/cameras": _get(
+            "All cameras and how they are",
+            {"200": _json("Cameras.", _list_of("cameras", _CAMERA_SCHEMA))},
+        ),
+        "/api/events": _get(
+            "What happened, newest first",
+            {
+                "200": _json("Events.", _list_of("events", _EVENT_SCHEMA)),
+                "400": _json("A parameter is out of bounds.", error),
+                "404": _json("No such camera.", error),
+            },
+            [
+                _integer("limit", 1, 500, "At most so many.", 100),
+                _integer("after", 0, 2**62, "Only events with a greater `seq`.", 0),
+                {"name": "camera", "in": "query", "schema": {"type": "string"}},
+            ],
+        ),
+        "/snapshot/{camera}.jpg": _get(
+            "The newest picture",
+            {
+                "200": _typed("A JPEG.", "image/jpeg"),
+                "400": _json("A parameter is out of bounds.", error),
+                "404": _json("No such camera.", error),
+                "503": _json(
+                    "The camera has not delivered a frame yet, or too many ask at once.", error
+                ),
+            },
+            [
+                _CAMERA,
+                _flag("boxes", "1: draw the detections."),
+                _flag("small", "1: at most 640 wide."),
+            ],
+        ),
+        "/healthz": _get(
+            "Is the gateway alive?", {"200": _typed("It is.", "text/plain")}, is_open=True
+        ),
+        "/readyz": _get(
+            "Do frames and results come?",
+            {
+                "200": _json(
+                    "At least one camera (with all=1: every camera) is fresh.", _READY_SCHEMA
+                ),
+                "400": _json("A parameter is out of bounds.", error),
+                "503": _json("Nothing fresh comes.", _READY_SCHEMA),
+            },
+            [_flag("all", "1: every camera must be fresh.")],
+            is_open=True,
+        ),
+        "/metrics": _get(
+            "Metrics of the whole node",
+            {
+                "200": _typed("Prometheus text.", "text/plain"),
+                "503": _json("No process has written any yet.", error),
+            },
+        ),
+        "/api/openapi.json": _get("This document", {"200": _json("OpenAPI.", {"type": "object"})}),
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tridetr gateway",
+            "version": __version__,
+            "description": "Pictures stream over the WebSocket /ws/{camera}: see docs/viewer-protocol.md.",
+        },
+        "security": [{"bearer": []}, {"session": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "tridetr_session"},
+            },
+            "schemas": {"Error": _ERROR},
+            "responses": {
+                "NoToken": _json("A token is needed, or it is wrong.", error),
+                "UnknownHost": _json("The Host header is not this machine's.", error),
+                "TooMany": _json("Too many requests, or too many wrong tokens.", error),
+            },
+        },
+    }

@@ -1,0 +1,95 @@
+"""The four rings of one camera, as the gateway reads them."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from tridetr.shm.boards import SentryReader, StatusReader
+from tridetr.shm.detections import DetectionReader
+from tridetr.shm.frames import FrameReader
+
+CONSUMER = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class NewestFrame:
+    """The stamp of a camera's newest frame."""
+
+    sequence: int
+    frame_number: int
+    width: int
+    height: int
+    capture_monotonic_ns: int
+    capture_unix_ns: int
+    lossless: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewestResult:
+    """The stamp of a camera's newest result."""
+
+    sequence: int
+    frame_number: int
+    published_ns: int
+    infer_ms: float
+    model: str
+    count: int
+
+
+class CameraReaders:
+    """Opens the readers of one camera; none of its rings need exist yet. For one thread."""
+
+    def __init__(self, instance: str, camera: str) -> None:
+        with contextlib.ExitStack() as stack:
+            self.frames = FrameReader(instance, camera, CONSUMER)
+            stack.callback(self.frames.close)
+            self.detections = DetectionReader(instance, camera, CONSUMER)
+            stack.callback(self.detections.close)
+            self.sentry = SentryReader(instance, camera, CONSUMER)
+            stack.callback(self.sentry.close)
+            self.status = StatusReader(instance, camera)
+            stack.callback(self.status.close)
+            self._closing = stack.pop_all()
+
+    def newest_frame(self) -> NewestFrame | None:
+        """Return the newest frame's stamp without keeping the frame."""
+        lease = self.frames.lease_newest()
+        if lease is None:
+            return None
+        with lease:
+            stamp = lease.stamp
+            return NewestFrame(
+                lease.sequence,
+                stamp.frame_number,
+                lease.width,
+                lease.height,
+                stamp.capture_monotonic_ns,
+                stamp.capture_unix_ns,
+                stamp.lossless,
+            )
+
+    def newest_result(self) -> NewestResult | None:
+        """Return the newest result's stamp."""
+        lease = self.detections.lease_newest()
+        if lease is None:
+            return None
+        with lease:
+            stamp = lease.stamp
+            return NewestResult(
+                lease.sequence,
+                stamp.frame_number,
+                stamp.published_ns,
+                (stamp.infer_end_ns - stamp.infer_start_ns) / 1e6,
+                f"{stamp.model_name}/{stamp.model_version}",
+                len(lease.detections),
+            )
+
+    def forget_removed(self) -> None:
+        """Let go of rings whose files were removed, so that new ones are found. Costs a system call each."""
+        self.frames.forget_if_removed()
+        self.detections.forget_if_removed()
+
+    def close(self) -> None:
+        """Close all four."""
+        self._closing.close()

@@ -1,0 +1,217 @@
+"""Hypercorn's HTTP/1.1 and WebSocket engine behind a listener of our own.
+
+Hypercorn's own ``serve`` has no limit on connections, waits without end for a peer that does not read, offers
+permessage-deflate (which costs 10 ms to compress a JPEG that does not get smaller) and speaks HTTP/2, whose windows
+would hide a stalled peer from us. So the sockets are accepted here, and each is watched while it sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from dataclasses import dataclass
+from typing import Any, cast
+
+import h11
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import ConnectionState
+from quart import Quart
+
+from tridetr.errors import GatewayError
+from tridetr.gateway.message import MAX_COMMAND_BYTES
+
+logger = logging.getLogger("tridetr.gateway")
+
+_MAX_RECEIVE = 2**16
+_SEND_BUFFER = 512 * 1024  # in the kernel: more only means older pictures for slow viewers
+_PROGRESS = 64 * 1024  # bytes that a peer must take within the stall time
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one gateway puts up with."""
+
+    connections: int
+    stall_s: float = 10.0  # a peer that takes next to nothing for that long is cut off
+    silence_s: float = 30.0  # a peer that sends nothing for that long (not even pongs) is cut off
+    ping_s: float = 10.0
+    grace_s: float = 1.0  # at the end, for what is still being sent
+
+
+class _Http1(H11Protocol):  # type: ignore[misc]
+    """HTTP/1.1 and WebSocket only, without compression of messages."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Ignore invitations to HTTP/2, as HTTP/1.1 permits."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        kept = [item for item in request.headers if item[0] != b"sec-websocket-extensions"]
+        await super()._create_stream(
+            h11.Request(
+                method=request.method,
+                target=request.target,
+                headers=kept,
+                http_version=request.http_version,
+            )
+        )
+
+
+class Connection(TCPServer):  # type: ignore[misc]
+    """One accepted socket."""
+
+    def __init__(self, limits: Limits, *args: Any) -> None:
+        super().__init__(*args)
+        self._limits = limits
+
+    async def run(self) -> None:
+        """Serve the connection until it ends."""
+        client = _address(self.writer.get_extra_info("peername"))
+        server = _address(self.writer.get_extra_info("sockname"))
+        try:
+            async with TaskGroup(self.loop) as tasks:
+                self._task_group = tasks
+                # Typed as Hypercorn's protocol switch, of which only `handle` is used.
+                self.protocol = cast(
+                    Any,
+                    _Http1(
+                        self.app,
+                        self.config,
+                        self.context,
+                        tasks,
+                        ConnectionState(self.state),
+                        False,
+                        client,
+                        server,
+                        self.protocol_send,
+                    ),
+                )
+                await self.idle_task.restart(tasks, self._idle_timeout)
+                await self._read_data()
+        except OSError:
+            pass
+        finally:
+            await self._close()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send bytes, and cut the connection off when the peer takes none."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            if self.writer.transport.is_closing():
+                await self.protocol.handle(Closed())
+                return
+            try:
+                self.writer.write(event.data)
+                while not await self._drained():
+                    pass
+            except (ConnectionError, RuntimeError):
+                await self.protocol.handle(Closed())
+
+    async def _drained(self) -> bool:
+        transport = self.writer.transport
+        before = transport.get_write_buffer_size()
+        try:
+            await asyncio.wait_for(self.writer.drain(), self._limits.stall_s)
+        except (TimeoutError, asyncio.TimeoutError):
+            if before - transport.get_write_buffer_size() < min(before, _PROGRESS):
+                logger.info("a viewer takes no data: cut off")
+                transport.abort()
+                raise ConnectionAbortedError("the peer does not read") from None
+            return False
+        return True
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        self.writer.transport.abort()
+
+    async def _close(self) -> None:
+        # Closing waits until the peer has taken what is still in the buffer: not for ever.
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(super()._close(), self._limits.grace_s)
+        self.abort()
+
+
+def _address(name: Any) -> tuple[str, int] | None:
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        GatewayError: the address is in use, not this machine's, or not allowed.
+    """
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(info[0], socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            listener.bind(info[4])
+            listener.listen(128)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise GatewayError(
+            f"the viewer cannot listen on {host} port {port}: {error.strerror or error}; "
+            "set gateway.host and gateway.port to an address and a free port of this machine (0 takes any)"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _hypercorn_config(limits: Limits) -> HypercornConfig:
+    config = HypercornConfig()
+    config.errorlog = logging.getLogger("tridetr.gateway.http")
+    config.accesslog = None
+    config.include_server_header = False
+    config.websocket_max_message_size = 4 * MAX_COMMAND_BYTES
+    config.websocket_ping_interval = limits.ping_s
+    config.read_timeout = cast(int, limits.silence_s)
+    return config
+
+
+async def serve(app: Quart, listener: socket.socket, stop: asyncio.Event, limits: Limits) -> None:
+    """Serve ``app`` on ``listener`` until ``stop`` is set; then end all connections within a second or so."""
+    loop = asyncio.get_running_loop()
+    config = _hypercorn_config(limits)
+    context = WorkerContext(None)
+    wrapped = ASGIWrapper(cast(Any, app))
+    open_now: dict[asyncio.Task[Any], Connection] = {}
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(open_now) >= limits.connections:
+            writer.transport.abort()
+            return
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        connection = Connection(limits, wrapped, loop, config, context, {}, reader, writer)
+        open_now[task] = connection
+        try:
+            await connection.run()
+        finally:
+            del open_now[task]
+
+    server = await asyncio.start_server(accept, sock=listener)
+    try:
+        await stop.wait()
+    finally:
+        server.close()
+        await context.terminated.set()
+        if open_now:
+            await asyncio.wait(list(open_now), timeout=limits.grace_s)
+        for connection in list(open_now.values()):
+            connection.abort()
+        for task in list(open_now):
+            task.cancel()
+        if open_now:
+            await asyncio.wait(list(open_now), timeout=limits.grace_s)

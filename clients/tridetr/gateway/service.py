@@ -1,0 +1,67 @@
+"""The gateway's process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.gateway.app import create_app
+from tridetr.gateway.hub import Hub
+from tridetr.gateway.server import Limits, listen, serve
+
+logger = logging.getLogger("tridetr.gateway")
+ADDRESS_FILE = "gateway.json"
+_OTHER_CONNECTIONS = 256  # beside the WebSockets: pages, snapshots, probes
+
+
+def viewer_url(host: str, port: int) -> str:
+    """Return the address that a browser on this machine opens."""
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _write_address(path: Path, host: str, port: int) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    text = json.dumps(
+        {"url": viewer_url(host, port), "host": host, "port": port, "pid": os.getpid()}
+    )
+    waiting = path.with_suffix(".tmp")
+    waiting.write_text(text, encoding="utf-8")
+    waiting.replace(path)
+
+
+async def run(config: Config, stop: asyncio.Event) -> None:
+    """Serve the viewer until ``stop`` is set.
+
+    ``run_dir/gateway.json`` tells the address while it serves, for those who set port 0.
+
+    Raises:
+        GatewayError: the address cannot be listened on.
+        ConfigError: the token file cannot be read.
+    """
+    section = config.gateway
+    listener = listen(section.host, section.port)
+    try:
+        hub = Hub(config)
+    except BaseException:
+        listener.close()
+        raise
+    address_file = config.run_dir / ADDRESS_FILE
+    try:
+        app = create_app(hub, stop)
+        port = int(listener.getsockname()[1])
+        _write_address(address_file, section.host, port)
+        hub.start()
+        logger.info("viewer at %s", viewer_url(section.host, port))
+        limits = Limits(connections=section.max_viewers + _OTHER_CONNECTIONS)
+        await app.startup()
+        await serve(app, listener, stop, limits)
+    finally:
+        listener.close()
+        address_file.unlink(missing_ok=True)
+        await hub.close()

@@ -1,0 +1,107 @@
+"""One viewer: what it asked for, and the messages that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from tridetr.gateway import message
+from tridetr.gateway.limits import Bucket
+from tridetr.gateway.mailbox import Mailbox
+from tridetr.telemetry import metrics
+
+Size = Literal["small", "full"]
+Send = Callable[[bytes], Awaitable[None]]
+
+
+class CommandError(Exception):
+    """The viewer sent what it must not; ``code`` is the WebSocket close code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Viewer:
+    """State of one WebSocket; used in the event loop only.
+
+    Attributes:
+        size: the picture it wants.
+        paused: it wants no pictures now (hidden), but all the rest.
+        shown: sequence and size of the frame that was posted last.
+        frames_sent: frames that went to the socket.
+        frames_dropped: frames that were replaced before they could be sent.
+    """
+
+    def __init__(self, camera: str, max_fps: float, on_change: Callable[[], None]) -> None:
+        self.size: Size = "full"
+        self.paused = False
+        self.shown: tuple[int, Size] | None = None
+        self.frames_sent = 0
+        self.frames_dropped = 0
+        self._window = 0
+        self._acknowledged = 0
+        self._mailbox = Mailbox()
+        self._wake = asyncio.Event()
+        self._on_change = on_change
+        self._sent = metrics.VIEWER_FRAMES.labels(camera)
+        self._dropped = metrics.VIEWER_FRAMES_DROPPED.labels(camera)
+        # One acknowledgement a frame, and some pings.
+        self._commands = Bucket(rate=max_fps + 10, burst=2 * max_fps + 40)
+
+    def post(self, kind: str, packed: bytes) -> None:
+        """Lay a message into the mailbox."""
+        if self._mailbox.put(kind, packed) and kind == "frame":
+            self.frames_dropped += 1
+            self._dropped.inc()
+        self._wake.set()
+
+    async def pump(self, send: Send) -> None:
+        """Send what comes, newest first of each kind, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while (item := self._mailbox.take(frames=self._may_send_frame())) is not None:
+                kind, packed = item
+                if kind == "frame":
+                    self.frames_sent += 1
+                    self._sent.inc()
+                await send(packed)
+
+    def handle(self, data: str | bytes | None) -> None:
+        """Follow a command.
+
+        Raises:
+            CommandError: it is none, or there are too many.
+        """
+        if not self._commands.take(time.monotonic()):
+            raise CommandError(1008, "too many commands")
+        try:
+            command = message.parse_command(data or b"")
+        except message.MessageError as error:
+            raise CommandError(1003 if isinstance(data, bytes) else 1008, str(error)) from error
+        if isinstance(command, message.Ping):
+            pong = {"type": "pong", "t": command.t, "server_unix_ms": time.time_ns() / 1e6}
+            self.post("pong", message.pack(pong))
+        elif isinstance(command, message.Ack):
+            self._acknowledged = max(self._acknowledged, min(command.frames, self.frames_sent))
+            self._wake.set()
+        else:
+            self._follow(command)
+
+    def _follow(self, view: message.View) -> None:
+        changed = (view.size, view.paused) != (self.size, self.paused)
+        self.size, self.paused, self._window = view.size, view.paused, view.window
+        if view.paused:
+            self._mailbox.discard("frame")
+        elif changed:
+            self.shown = None
+        self._wake.set()
+        if changed:
+            self._on_change()
+
+    def _may_send_frame(self) -> bool:
+        return not self._window or self.frames_sent - self._acknowledged < self._window

@@ -1,0 +1,85 @@
+"""Still pictures, with the boxes drawn if wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from tridetr.gateway import facts, jpeg
+from tridetr.gateway.feed import encode_lease
+from tridetr.gateway.hub import Hub
+
+_COLORS = ("#4cc9a6", "#f2b65a", "#6ea8fe", "#e07a9b", "#b28dff", "#8fd14f", "#ff8c61", "#5ad1e6")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A JPEG and the frame it shows."""
+
+    jpeg: bytes
+    frame_number: int
+    capture_unix_ns: int
+
+
+async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool) -> Snapshot | None:
+    """Return the newest picture, or None while there is none.
+
+    The boxes are those of the newest result; where people move, they lie where these were at that frame, which is at
+    most one inference older than the picture.
+    """
+    lease = hub.readers[camera].frames.lease_newest()
+    if lease is None:
+        return None
+    quality = hub.config.gateway.jpeg_quality
+    try:
+        stamp, width, height = lease.stamp, lease.width, lease.height
+        data = None if small else jpeg.for_browser(bytes(lease.jpeg), width, height)
+        if data is None:
+            image = await encode_lease(hub.pool, lease, stamp, quality=quality, small=small)
+            data = image.jpeg
+    finally:
+        lease.release()
+    if with_boxes:
+        found, frame_width = _newest_boxes(hub, camera)
+        if found:
+            loop = asyncio.get_running_loop()
+            data = await loop.run_in_executor(
+                hub.pool, draw_boxes, data, found, frame_width, quality
+            )
+    return Snapshot(data, stamp.frame_number, stamp.capture_unix_ns)
+
+
+def _newest_boxes(hub: Hub, camera: str) -> tuple[list[dict[str, Any]], int]:
+    lease = hub.readers[camera].detections.lease_newest()
+    if lease is None:
+        return [], 0
+    with lease:
+        return facts.boxes(lease, hub.labels), lease.stamp.width
+
+
+def draw_boxes(data: bytes, found: list[dict[str, Any]], frame_width: int, quality: int) -> bytes:
+    """Return the JPEG with a labelled box for each detection; ``frame_width``: that of their coordinates."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as opened:
+        picture = opened.convert("RGB")
+    scale = picture.width / frame_width if frame_width else 1.0
+    draw = ImageDraw.Draw(picture)
+    line = max(2, round(picture.width / 480))
+    font = ImageFont.load_default(max(11, picture.width / 70))
+    for item in found:
+        x1, y1, x2, y2 = (value * scale for value in item["xyxy"])
+        color = _COLORS[item["class"] % len(_COLORS)]
+        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=line)
+        text = f"{item['label']} {item['score']:.0%}"
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        base = max(0.0, y1 - (bottom - top) - 2 * line)
+        draw.rectangle(
+            (x1, base, x1 + right - left + 2 * line, base + bottom - top + 2 * line), fill=color
+        )
+        draw.text((x1 + line - left, base + line - top), text, fill="#10151c", font=font)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=quality)
+    return out.getvalue()

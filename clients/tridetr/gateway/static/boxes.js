@@ -1,0 +1,110 @@
+// Detections over the picture. They carry the number of the frame they were found in, and fade when they grow stale.
+
+const KEPT = 32; // results, some of which are newer or older than the picture
+const COLORS = ["#58c4a3", "#f2b65a", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8"];
+
+/** The result whose frame number is nearest to the picture's; of two equally near the older. */
+export function bestMatch(results, sequence) {
+  let best = null;
+  for (const result of results) {
+    const distance = Math.abs(result.sequence - sequence);
+    if (best === null || distance < Math.abs(best.sequence - sequence)) best = result;
+  }
+  return best;
+}
+
+/** 1 up to `full`, then falling to 0 at `gone`. */
+export function fade(value, full, gone) {
+  return Math.min(1, Math.max(0, (gone - value) / (gone - full)));
+}
+
+/** How visible boxes are: how far their frame is from the picture's, and how long ago they came (ms). */
+export function opacity(distanceMs, ageMs) {
+  return Math.min(fade(distanceMs, 500, 1500), fade(ageMs, 2500, 4000));
+}
+
+export class Boxes {
+  isShown = true;
+  #canvas;
+  #context;
+  #results = []; // oldest first
+
+  constructor(canvas) {
+    this.#canvas = canvas;
+    this.#context = canvas.getContext("2d");
+  }
+
+  add(result, arrived) {
+    // A sequence that runs backwards: the camera's ring was made anew.
+    if (this.#results.length && result.sequence < this.#results.at(-1).sequence) this.#results = [];
+    this.#results.push({ ...result, arrived });
+    if (this.#results.length > KEPT) this.#results.shift();
+  }
+
+  get newest() {
+    return this.#results.at(-1) ?? null;
+  }
+
+  clear() {
+    this.#results = [];
+  }
+
+  /** Draws what belongs to `frame` at `time`; returns true while there is something that must still fade. */
+  draw(frame, time) {
+    const { width, height, ratio } = this.#fit();
+    this.#context.clearRect(0, 0, width, height);
+    const result = frame && this.isShown ? bestMatch(this.#results, frame.sequence) : null;
+    this.#canvas.dataset.sequence = result ? result.sequence : "";
+    if (!result || result.boxes.length === 0) return false;
+    const alpha = opacity(Math.abs(result.capture_unix_ms - frame.capture_unix_ms), time - result.arrived);
+    if (alpha <= 0) return false;
+    this.#context.globalAlpha = alpha;
+    const scale = Math.min(width / result.width, height / result.height);
+    const left = (width - result.width * scale) / 2;
+    const top = (height - result.height * scale) / 2;
+    // Best last, so that its label lies on top.
+    for (const box of [...result.boxes].reverse()) this.#drawBox(box, scale, left, top, ratio);
+    this.#context.globalAlpha = 1;
+    return true;
+  }
+
+  #drawBox(box, scale, left, top, ratio) {
+    const context = this.#context;
+    const [x1, y1, x2, y2] = box.xyxy.map((value, index) => value * scale + (index % 2 ? top : left));
+    const color = COLORS[box.class % COLORS.length];
+    const line = 2 * ratio;
+    context.lineWidth = line + 2 * ratio;
+    context.strokeStyle = "rgb(8 12 16 / 55%)";
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+    context.lineWidth = line;
+    context.strokeStyle = color;
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+
+    const size = 12 * ratio;
+    context.font = `600 ${size}px system-ui, sans-serif`;
+    const text = `${box.label} ${Math.round(box.score * 100)} %`;
+    const width = context.measureText(text).width + 10 * ratio;
+    const height = size + 7 * ratio;
+    const x = Math.min(Math.max(0, x1 - line / 2), Math.max(0, this.#canvas.width - width));
+    const y = y1 >= height ? y1 - height : y1;
+    context.fillStyle = color;
+    context.beginPath();
+    context.roundRect(x, y, width, height, 3 * ratio);
+    context.fill();
+    context.fillStyle = "#0b1015";
+    context.textBaseline = "middle";
+    context.fillText(text, x + 5 * ratio, y + height / 2 + 0.5 * ratio);
+  }
+
+  /** Gives the canvas one pixel per pixel of the screen. */
+  #fit() {
+    const ratio = window.devicePixelRatio || 1;
+    const width = Math.round(this.#canvas.clientWidth * ratio);
+    const height = Math.round(this.#canvas.clientHeight * ratio);
+    if (this.#canvas.width !== width || this.#canvas.height !== height) {
+      this.#canvas.width = width;
+      this.#canvas.height = height;
+    }
+    return { width, height, ratio };
+  }
+}

@@ -1,0 +1,203 @@
+// One camera: its picture, boxes, state and figures.
+
+import { Boxes } from "./boxes.js";
+import { now } from "./clock.js";
+import { clockTime, duration, milliseconds, setText } from "./dom.js";
+import { Meter } from "./meters.js";
+import { Picture } from "./picture.js";
+import { Stream } from "./stream.js";
+
+const STATES = { standby: "Standby", validation: "Validation", tracking: "Tracking", unknown: "Unknown" };
+const CLOCKS = {
+  arrival: "since the picture arrived here; what the camera and the network took before is not in it",
+  device: "from the camera's own time stamp to this screen",
+  synthetic: "from the drawn picture to this screen",
+  media: "the times are those of the recording",
+};
+const OLD_MS = 4000; // a live camera sends at least a few pictures a second
+
+export class Card {
+  camera;
+  node;
+  state = "unknown";
+  lastEvent = 0;
+  #parts = {};
+  #picture;
+  #boxes;
+  #stream;
+  #status = null;
+  #stateHeader = null;
+  #lostAt = now();
+  #drawnAt = null;
+  #frames = new Meter();
+  #latencies = new Meter();
+  #isDrawing = false;
+  #page;
+
+  /** `page` has onState(card), onHello(header, card) and onLost(attempt). */
+  constructor(camera, template, page) {
+    this.camera = camera;
+    this.#page = page;
+    this.node = template.content.firstElementChild.cloneNode(true);
+    this.node.dataset.camera = camera;
+    for (const part of this.node.querySelectorAll("[data-part]")) this.#parts[part.dataset.part] = part;
+    setText(this.#one(".name"), camera);
+    this.#one(".open").setAttribute("aria-label", `Show ${camera} large`);
+    this.#one(".picture").setAttribute("aria-label", `Live picture of ${camera}`);
+    this.#parts.snapshot.href = `/snapshot/${encodeURIComponent(camera)}.jpg?boxes=1`;
+    this.#parts.fullscreen.addEventListener("click", () => this.toggleFullScreen());
+    this.#boxes = new Boxes(this.#one(".overlay"));
+    this.#picture = new Picture(
+      this.#one(".picture"),
+      (header) => this.#drawn(header),
+      () => this.#stream.acknowledge(),
+    );
+    this.#stream = new Stream(camera, this);
+    new ResizeObserver(() => this.#drawBoxes()).observe(this.node);
+    this.#cover();
+  }
+
+  get stream() {
+    return this.#stream;
+  }
+
+  set showsBoxes(value) {
+    this.#boxes.isShown = value;
+    this.#drawBoxes();
+  }
+
+  toggleFullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.#one(".stage").requestFullscreen?.().catch(() => {});
+  }
+
+  close() {
+    this.#stream.close();
+    this.node.remove();
+  }
+
+  // --- what the stream tells
+
+  onOpen() {
+    this.#lostAt = null;
+    this.#cover();
+  }
+
+  onLost(attempt) {
+    this.#lostAt ??= now();
+    this.#cover();
+    this.#page.onLost(attempt);
+  }
+
+  onMessage(header, image) {
+    if (header.type === "frame") this.#picture.show(header, image);
+    else if (header.type === "detections") {
+      this.#boxes.add(header, now());
+      this.#drawBoxes();
+      this.#tellResult(header);
+    } else if (header.type === "state") this.#tellState(header);
+    else if (header.type === "status") this.#tellStatus(header);
+    else if (header.type === "hello") this.#page.onHello(header, this);
+  }
+
+  /** Once a second: figures that change by themselves. */
+  tick() {
+    const time = now();
+    const rate = this.#frames.rate(time);
+    setText(this.#parts.fps, rate ? `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} fps` : "–");
+    const latency = this.#status?.capture_clock === "media" ? null : this.#latencies.median(time);
+    const isArrival = this.#status?.capture_clock === "arrival";
+    setText(this.#parts.latency, latency === null ? "–" : `${isArrival ? "≥ " : ""}${milliseconds(Math.max(0, latency))}`);
+    this.#parts.latency.title = CLOCKS[this.#status?.capture_clock] ?? "";
+    this.node.dataset.latency = latency === null ? "" : latency.toFixed(1);
+    const since = this.#stateHeader?.since_unix_ms;
+    setText(this.#parts.since, since ? `${duration(time + (this.#stream.clock.offset ?? 0) - since)} (${clockTime(since)})` : "–");
+    this.#cover();
+    this.#drawBoxes();
+  }
+
+  // --- parts of the page
+
+  #one(selector) {
+    return this.node.querySelector(selector);
+  }
+
+  #drawn(header) {
+    const time = now();
+    this.#drawnAt = time;
+    this.#frames.add(time);
+    const offset = this.#stream.clock.offset;
+    // Until the browser has composed the picture on the screen, about one refresh goes by.
+    if (offset !== null) {
+      requestAnimationFrame(() => this.#latencies.add(now(), now() + offset - header.capture_unix_ms));
+    }
+    this.node.style.setProperty("--aspect", `${header.image_width} / ${header.image_height}`);
+    this.node.dataset.sequence = header.sequence;
+    this.node.dataset.frame = header.frame_number;
+    const how = header.original ? "camera's own JPEG" : "JPEG";
+    setText(this.#parts.picture, `${header.width} × ${header.height}, ${how}`);
+    this.#cover();
+    this.#drawBoxes();
+  }
+
+  #drawBoxes() {
+    if (this.#isDrawing) return;
+    this.#isDrawing = true;
+    requestAnimationFrame(() => {
+      this.#isDrawing = false;
+      const isFading = this.#boxes.draw(this.#picture.frame, now());
+      if (isFading && this.#frames.rate(now()) === 0) setTimeout(() => this.#drawBoxes(), 200);
+    });
+  }
+
+  #tellResult(result) {
+    const counts = new Map();
+    for (const box of result.boxes) counts.set(box.label, (counts.get(box.label) ?? 0) + 1);
+    const text = [...counts].map(([label, count]) => (count > 1 ? `${count} × ${label}` : label)).join(", ");
+    setText(this.#parts.found, text || "nothing");
+    setText(this.#parts.inference, `${result.infer_ms.toFixed(1)} ms (with queue ${result.total_ms.toFixed(1)} ms)`);
+    setText(this.#parts.model, result.engine ? `${result.model} (${result.engine})` : result.model);
+  }
+
+  #tellState(header) {
+    this.#stateHeader = header;
+    this.state = header.state;
+    this.lastEvent = header.last_event;
+    this.node.dataset.state = header.state;
+    setText(this.#parts.state, STATES[header.state] ?? "Unknown");
+    this.#parts.state.title = header.reason;
+    this.#page.onState(this);
+  }
+
+  #tellStatus(header) {
+    this.#status = header;
+    const rate = header.source_fps ? ` at ${+header.source_fps.toFixed(1)} fps` : "";
+    const again = header.reconnects ? `, opened again ${header.reconnects} ×` : "";
+    setText(this.#parts.source, header.source_kind ? `${header.source_kind}${rate}${again}` : "–");
+    this.#cover();
+  }
+
+  /** Says over the picture why it is not live; a stale picture never looks like a live one. */
+  #cover() {
+    const [kind, title, text] = this.#trouble();
+    this.node.dataset.trouble = kind;
+    setText(this.#one(".cover-title"), title);
+    setText(this.#one(".cover-text"), text);
+  }
+
+  #trouble() {
+    const since = this.#status?.since_unix_ms ? ` since ${clockTime(this.#status.since_unix_ms)}` : "";
+    const message = this.#status?.message ?? "";
+    if (this.#lostAt !== null && (this.#drawnAt === null || now() - this.#lostAt > 1500)) {
+      return ["connection", "Connecting…", this.#drawnAt ? `last picture at ${clockTime(this.#drawnAt)}` : ""];
+    }
+    if (this.#status === null) return ["waiting", "Waiting…", ""];
+    if (this.#status.state === "offline") return ["offline", `Camera offline${since}`, message];
+    if (this.#status.state === "frozen") return ["frozen", `Picture frozen${since}`, message];
+    if (this.#status.state === "ended") return ["ended", "The recording has ended", message];
+    if (this.#drawnAt === null) return ["waiting", "Waiting for the first picture…", message];
+    const age = now() - this.#drawnAt;
+    if (age > OLD_MS && !this.node.hasAttribute("data-paused")) return ["old", "No new picture", `for ${duration(age)}`];
+    return ["", "", ""];
+  }
+}

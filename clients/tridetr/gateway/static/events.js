@@ -1,0 +1,79 @@
+// The list of what happened, from /api/events; asked for again when a camera tells of a newer event.
+
+import { clockTime, duration, element } from "./dom.js";
+
+const SHOWN = 60;
+const POLL_MS = 20_000;
+const TEXTS = {
+  person_arrived: "Person",
+  person_left: "All clear",
+  person_lost: "Lost from sight",
+  camera_lost: "Out of sight",
+  camera_back: "In sight again",
+};
+
+export class EventList {
+  #list;
+  #empty;
+  #newest = 0;
+  #wanted = 0;
+  #isAsking = false;
+  #onChoose;
+
+  constructor(list, empty, onChoose) {
+    this.#list = list;
+    this.#empty = empty;
+    this.#onChoose = onChoose;
+    setInterval(() => this.refresh(), POLL_MS);
+  }
+
+  /** A camera says that events up to `seq` exist. */
+  hear(seq) {
+    if (seq > this.#wanted) {
+      this.#wanted = seq;
+      this.refresh();
+    }
+  }
+
+  async refresh() {
+    if (this.#isAsking || document.hidden) return;
+    this.#isAsking = true;
+    try {
+      const response = await fetch(`/api/events?limit=${SHOWN}&after=${this.#newest}`);
+      if (response.ok) this.#add((await response.json()).events);
+    } catch {
+      // The gateway is away: the streams say so, and the next round asks again.
+    }
+    this.#isAsking = false;
+  }
+
+  #add(events) {
+    for (const event of [...events].reverse()) {
+      if (event.seq <= this.#newest) continue;
+      this.#newest = event.seq;
+      this.#list.prepend(this.#row(event));
+    }
+    while (this.#list.children.length > SHOWN) this.#list.lastElementChild.remove();
+    this.#empty.hidden = this.#list.children.length > 0;
+  }
+
+  #row(event) {
+    const details = [];
+    if (event.kind === "person_left" && event.details.duration_s > 0) {
+      details.push(`after ${duration(event.details.duration_s * 1000)}`);
+    }
+    if (event.kind === "person_arrived" && event.details.score) {
+      details.push(`${Math.round(event.details.score * 100)} %`);
+    }
+    const button = element(
+      "button",
+      { type: "button", className: "event" },
+      element("span", { className: "event-kind", text: TEXTS[event.kind] ?? event.kind }),
+      element("span", { className: "event-camera", text: event.camera }),
+      element("span", { className: "event-more", text: details.join(" ") }),
+      element("time", { text: clockTime(event.unix_ms), datetime: new Date(event.unix_ms).toISOString() }),
+    );
+    button.addEventListener("click", () => this.#onChoose(event.camera));
+    return element("li", { "data-kind": event.kind, "data-seq": event.seq }, button);
+  }
+}

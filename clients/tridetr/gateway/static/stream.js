@@ -1,0 +1,150 @@
+// One WebSocket per camera: for ever connected again, with jitter so that many viewers do not come back at once.
+
+import { ClockOffset, now } from "./clock.js";
+import { unpack } from "./protocol.js";
+
+const PROTOCOL = "tridetr.v1";
+const PING_MS = 4000;
+const QUICK_PINGS = 4;
+const SILENCE_MS = 12_000; // three pings without an answer
+const LONGEST_WAIT_MS = 5000;
+
+/** Milliseconds before the n-th attempt (from 0): 100 to 200 at first, doubling, at most LONGEST_WAIT_MS. */
+export function reconnectDelay(attempt, random = Math.random()) {
+  return Math.min(LONGEST_WAIT_MS, 200 * 2 ** Math.min(attempt, 10)) * (0.5 + random / 2);
+}
+
+export class Stream {
+  clock = new ClockOffset();
+  isOpen = false;
+  #url;
+  #listener;
+  #socket = null;
+  #timer = 0;
+  #pinger = 0;
+  #attempt = 0;
+  #pings = 0;
+  #heard = 0;
+  #frames = 0;
+  #view = { size: "small", paused: false };
+  #closed = false;
+
+  /** `listener` has onMessage(header, image), onOpen() and onLost(attempt). */
+  constructor(camera, listener) {
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    this.#url = `${scheme}//${location.host}/ws/${encodeURIComponent(camera)}`;
+    this.#listener = listener;
+    this.#connect();
+  }
+
+  /** Says what to send: size "small" or "full", paused: no pictures. */
+  view(size, paused) {
+    if (size === this.#view.size && paused === this.#view.paused) return;
+    this.#view = { size, paused };
+    this.#sendView();
+  }
+
+  /** The frame was shown or left out: the gateway may send another. */
+  acknowledge() {
+    this.#frames += 1;
+    this.#send({ type: "ack", frames: this.#frames });
+  }
+
+  /** Tries at once instead of waiting (the network is back, the page is visible again). */
+  hurry() {
+    if (this.#socket === null && !this.#closed) {
+      clearTimeout(this.#timer);
+      this.#connect();
+    }
+  }
+
+  close() {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#drop();
+  }
+
+  #connect() {
+    const socket = new WebSocket(this.#url, PROTOCOL);
+    socket.binaryType = "arraybuffer";
+    this.#socket = socket;
+    this.#heard = now();
+    socket.onopen = () => {
+      this.isOpen = true;
+      this.#frames = 0;
+      this.#pings = 0;
+      this.clock.reset();
+      this.#sendView();
+      this.#ping();
+      this.#listener.onOpen();
+    };
+    socket.onmessage = (event) => this.#receive(event.data);
+    socket.onclose = () => {
+      if (socket === this.#socket) this.#lost();
+    };
+    clearInterval(this.#pinger);
+    this.#pinger = setInterval(() => this.#watch(), 1000);
+  }
+
+  #receive(data) {
+    this.#heard = now();
+    let message;
+    try {
+      message = unpack(data);
+    } catch {
+      return; // not for us to understand
+    }
+    const { header, image } = message;
+    if (header.type === "pong") {
+      this.clock.add(header.t, header.server_unix_ms, now());
+      if (this.#pings < QUICK_PINGS) this.#ping();
+      return;
+    }
+    if (header.type === "hello") this.#attempt = 0;
+    this.#listener.onMessage(header, image);
+  }
+
+  #watch() {
+    if (now() - this.#heard > SILENCE_MS) {
+      this.#drop();
+      this.#lost();
+    } else if (this.isOpen && now() - this.#pinged > PING_MS) {
+      this.#ping();
+    }
+  }
+
+  #pinged = 0;
+
+  #ping() {
+    this.#pings += 1;
+    this.#pinged = now();
+    this.#send({ type: "ping", t: now() });
+  }
+
+  #sendView() {
+    this.#send({ type: "view", window: 2, ...this.#view });
+  }
+
+  #send(command) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(command));
+  }
+
+  #drop() {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.isOpen = false;
+    clearInterval(this.#pinger);
+    if (socket) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+  }
+
+  #lost() {
+    this.#drop();
+    if (this.#closed) return;
+    this.#listener.onLost(this.#attempt);
+    this.#timer = setTimeout(() => this.#connect(), reconnectDelay(this.#attempt));
+    this.#attempt += 1;
+  }
+}

@@ -1,0 +1,82 @@
+"""The WebSocket: pictures, boxes, states of one camera to one viewer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from quart import Blueprint, Quart, websocket
+
+from tridetr.gateway import message
+from tridetr.gateway.hub import Hub
+from tridetr.gateway.security import Answer, problem
+from tridetr.gateway.session import CommandError, Viewer
+
+GOING_AWAY = 1001
+
+
+def add_stream(
+    app: Quart, hub: Hub, stop: asyncio.Event, *, page_version: str, needs_login: bool
+) -> None:
+    """Add the route; all streams end when ``stop`` is set."""
+    stream = Blueprint("stream", __name__)
+
+    @stream.websocket("/ws/<camera>")
+    async def watch(camera: str) -> Answer | None:
+        if camera not in hub.config.cameras:
+            return problem(404, "no such camera")
+        if hub.viewer_count >= hub.config.gateway.max_viewers:
+            return problem(503, "gateway.max_viewers are watching already", Retry_After="10")
+        viewer, feed = hub.new_viewer(camera), hub.feeds[camera]
+        feed.join(viewer)
+        try:
+            offered = message.PROTOCOL in websocket.requested_subprotocols
+            await websocket.accept(subprotocol=message.PROTOCOL if offered else None)
+            hello = _hello(hub, camera) | {"page_version": page_version, "login": needs_login}
+            viewer.post("hello", message.pack(hello))
+            await _serve(viewer, stop)
+        finally:
+            feed.leave(viewer)
+        return None
+
+    app.register_blueprint(stream)
+
+
+def _hello(hub: Hub, camera: str) -> dict[str, object]:
+    return {
+        "type": "hello",
+        "protocol": message.PROTOCOL,
+        "camera": camera,
+        "server_unix_ms": time.time_ns() / 1e6,
+        "max_fps": hub.config.gateway.max_fps,
+    }
+
+
+async def _serve(viewer: Viewer, stop: asyncio.Event) -> None:
+    """Send and receive until the viewer breaks the rules or the gateway stops (a disconnect cancels this)."""
+
+    async def listen() -> None:
+        while True:
+            viewer.handle(await websocket.receive())
+
+    tasks = {
+        asyncio.create_task(viewer.pump(websocket.send)),
+        asyncio.create_task(listen()),
+        asyncio.create_task(stop.wait()),
+    }
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    code, reason = GOING_AWAY, "the gateway stops"
+    for task in done:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, CommandError):
+            code, reason = error.code, error.reason
+        elif error is not None and not isinstance(error, (ConnectionError, RuntimeError)):
+            raise error
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        await websocket.close(code, reason.encode()[:120].decode(errors="ignore"))
