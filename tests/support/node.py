@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,15 +17,9 @@ from typing import Any
 import psutil
 import yaml
 
+from support.mosquitto import free_port
 from support.waiting import wait_for
 from tridetr.shm.names import list_instance, list_queues
-
-
-def free_port() -> int:
-    """Return a TCP port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Node:
@@ -62,7 +55,16 @@ class Node:
     def start(self, *options: str) -> None:
         """Start it."""
         self.file.write_text(yaml.safe_dump(self.config))
-        argv = [sys.executable, "-m", "tridetr", "up", "--config", str(self.file), "--json", *options]
+        argv = [
+            sys.executable,
+            "-m",
+            "tridetr",
+            "up",
+            "--config",
+            str(self.file),
+            "--json",
+            *options,
+        ]
         with self.log.open("ab") as log, (self.folder / "summary.json").open("wb") as out:
             self.process = subprocess.Popen(argv, stdout=out, stderr=log, stdin=subprocess.DEVNULL)
 
@@ -130,7 +132,9 @@ class Node:
 
 
 @contextlib.contextmanager
-def running_node(folder: Path, cameras: dict[str, Any], *options: str, **sections: Any) -> Iterator[Node]:
+def running_node(
+    folder: Path, cameras: dict[str, Any], *options: str, **sections: Any
+) -> Iterator[Node]:
     """Run a node; at the end it must be gone without a trace."""
     node = Node(folder, cameras, **sections)
     node.start(*options)
