@@ -95,7 +95,18 @@ def running_triton(config: Config) -> Iterator[TritonThread]:
         service.join(10)
     left = [path.name for path in SHM.glob(f"tridetr-{config.instance}-*")]
     assert not left, left
-    wait_for(lambda: not any(pid.is_running() for pid in pids), 5, f"alive: {pids}")
+    wait_for(lambda: gone(pids), 5, f"alive: {pids}")
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether all ended; who reaps an orphan is not our business."""
+
+    def alive(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    return not any(map(alive, processes))
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,11 @@ class _Watcher:
                 self._check_alive(process)
             probe.result(future)
         except grpc.RpcError as error:
-            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            reason = "hung" if late else "failing"
+            reason = "failing"
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                reason = "hung"
+            elif "not healthy" in (error.details() or ""):
+                reason = "stub_unhealthy"  # stopped, or dead and not seen yet
             raise _Unhealthy(reason, f"does not infer: {error.details()}") from None
         except TridetrError as error:
             raise _Unhealthy("failing", f"answers wrongly: {error}") from None

@@ -1,0 +1,176 @@
+"""The server dies, its stub dies, hangs or is stopped: serving again within ten seconds, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import psutil
+import pytest
+import yaml
+from onnx import TensorProto, helper
+
+from support.data import ORACLE, shared
+from support.triton import SHM, SharedFrame, TritonThread, gone, running_triton, triton_config
+from support.waiting import wait_for
+from tridetr.telemetry import metrics
+from tridetr.triton.client import TritonClient
+from tridetr.triton.endpoint import read_endpoint
+from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
+
+RECOVERY_S = 10.0
+
+
+def restarts(reason: str) -> float:
+    return metrics.SERVER_RESTARTS.labels(reason=reason)._value.get()
+
+
+async def infer_until_it_works(client: TritonClient, slot: SharedFrame, within_s: float) -> float:
+    """Do what a detector does; return the seconds until an inference succeeded."""
+    began = time.monotonic()
+    while True:
+        try:
+            await client.infer(slot.frame)
+            return time.monotonic() - began
+        except RegionNotRegistered:
+            with contextlib.suppress(ModelUnavailable):
+                await client.register(slot.frame.region)
+        except (ModelUnavailable, InferenceFailed):
+            await asyncio.sleep(0.05)
+        assert time.monotonic() - began < within_s, "does not serve again"
+
+
+def kill_server(triton: TritonThread) -> None:
+    os.kill(triton.endpoint().pid or 0, signal.SIGKILL)
+
+
+def kill_stub(triton: TritonThread) -> None:
+    triton.stub().kill()
+
+
+def stop_stub(triton: TritonThread) -> None:
+    triton.stub().suspend()
+
+
+def stop_server(triton: TritonThread) -> None:
+    os.kill(triton.endpoint().pid or 0, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "within_s"),
+    [
+        (kill_server, "died", RECOVERY_S),
+        (kill_stub, "stub_died", RECOVERY_S),
+        # A hang is seen after PROBE_AFTER_S + infer_timeout_s (2 s here).
+        (stop_stub, "stub_unhealthy", RECOVERY_S + 7),
+        (stop_server, "hung", RECOVERY_S + 7),
+    ],
+)
+async def test_serves_again(
+    tmp_path: Path, fault: Callable[[TritonThread], None], reason: str, within_s: float
+) -> None:
+    config = triton_config(tmp_path, shared(*ORACLE), infer_timeout_s=2)
+    with running_triton(config) as triton:
+        before = triton.endpoint()
+        counted = restarts(reason)
+        async with TritonClient(config) as client:
+            with SharedFrame(config.instance, 320, 240) as slot:
+                await client.register(slot.frame.region)
+                await client.infer(slot.frame)
+                await asyncio.to_thread(fault, triton)
+                took = await infer_until_it_works(client, slot, within_s)
+        after = await asyncio.to_thread(triton.endpoint, before.pid)
+        assert after.pid != before.pid
+        assert restarts(reason) == counted + 1
+        print(f"{fault.__name__}: serving again after {took:.1f} s")
+        regions = list(SHM.glob(f"tridetr-{config.instance}-triton-*"))
+        assert len(regions) == 1, regions  # the killed backend's is gone
+
+
+class Role:
+    """`tridetr triton` as a process of its own."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.config = triton_config(folder, model)
+        self.file = folder / "node.yaml"
+        self.file.write_text(yaml.safe_dump(self.config.model_dump(mode="json")))
+        self.start()
+
+    def start(self) -> None:
+        line = [sys.executable, "-m", "tridetr", "triton", "--config", str(self.file)]
+        self.process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+
+    def serving(self, not_pid: int | None = None) -> list[psutil.Process]:
+        """Wait until it serves; return the server and its stub."""
+
+        def there() -> int | None:
+            assert self.process.poll() is None
+            endpoint = read_endpoint(self.config.run_dir)
+            return endpoint.pid if endpoint and endpoint.pid != not_pid else None
+
+        server = psutil.Process(wait_for(there, 30))
+        return [server, *server.children()]
+
+    def end(self) -> str:
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.communicate(timeout=10)[1]
+
+    def regions(self) -> list[Path]:
+        return list(SHM.glob(f"tridetr-{self.config.instance}-*"))
+
+
+def test_sigterm_stops_in_time(tmp_path: Path) -> None:
+    role = Role(tmp_path, shared(*ORACLE))
+    try:
+        family = role.serving()
+        role.process.terminate()
+        began = time.monotonic()
+        assert role.process.wait(10) == 0
+        assert time.monotonic() - began < 2.5
+        assert gone(family)
+        assert not role.regions()
+        assert read_endpoint(role.config.run_dir) is None
+    finally:
+        role.end()
+
+
+def test_the_server_does_not_outlive_its_watcher(tmp_path: Path) -> None:
+    role = Role(tmp_path, shared(*ORACLE))
+    try:
+        family = role.serving()
+        role.process.kill()
+        role.process.wait()
+        wait_for(lambda: gone(family), 5, f"{family}")
+        role.start()
+        role.serving(not_pid=family[0].pid)
+        assert len(role.regions()) == 1  # the earlier one was removed
+    finally:
+        role.end()
+    assert not role.regions()
+
+
+def test_a_model_of_another_contract_is_refused_with_both_shapes(tmp_path: Path) -> None:
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 384, 384])]
+    outputs = [helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 3, 384, 384])]
+    node = helper.make_node("Identity", ["input"], ["boxes"])
+    model = helper.make_model(helper.make_graph([node], "wrong", inputs, outputs))
+    path = tmp_path / "wrong.onnx"
+    onnx.save(model, path)
+    role = Role(tmp_path, path)
+    assert role.process.wait(30) != 0
+    said = role.end()
+    assert "frame: wanted UINT8 [B, 3H/2, W], found nothing" in said
+    assert "boxes: wanted FP32 [B, K, 4], found FP32 [1, 3, 384, 384]" in said
+    assert "input: wanted nothing of that name, found FP32 [1, 3, 384, 384]" in said
+    assert "tridetr models fuse" in said
+    assert "Traceback" not in said
+    assert not role.regions()
