@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tridetr.errors import ShmError
 from tridetr.shm import layout, names
 from tridetr.shm.layout import Geometry
-from tridetr.shm.lease import Lease, Mapping
+from tridetr.shm.lease import Lease
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader
 from tridetr.shm.ring_writer import RingWriter
@@ -197,33 +197,27 @@ class StatusWriter(_Writer):
         self._write({name: getattr(status, name) for name in CameraStatus.__slots__})
 
 
-class _EntryLease(Lease):
-    __slots__ = ("table",)
-
-    def __init__(self, mapping: Mapping, slot: int, sequence: int, table: TableView) -> None:
-        super().__init__(mapping, slot, sequence)
-        self.table = table
-
-
 class _Reader:
     """Reads the newest entry of a board. The board need not exist yet."""
 
     def __init__(self, name: RingName, spec: TableSpec) -> None:
         self._spec = spec
         self._texts = [field.name for field in spec.fields if isinstance(field, Text)]
-        self._ring = RingReader(name, spec, lambda _, table: table, _EntryLease)
+        self._ring = RingReader(name, spec, lambda _, table: table, Lease)
 
     def _read(self) -> dict[str, Any] | None:
-        lease = self._ring.newest(0)
+        lease = self._ring.lease_newest()
         if lease is None:
             self._ring.forget_if_removed()
             return None
         with lease:
-            values = lease.table.read(lease._buffer)
+            table: TableView = lease._view
+            buffer = lease._mapping.buffer
+            values = table.read(buffer)
             entry = {
                 field.name: value for field, value in zip(self._spec.record, values, strict=True)
             }
-            entry.update((name, lease.table.text(lease._buffer, name)) for name in self._texts)
+            entry.update((name, table.text(buffer, name)) for name in self._texts)
         return entry
 
     def close(self) -> None:

@@ -316,11 +316,8 @@ class FrameLease(Lease):
         pixels_nbytes: Bytes of the planes.
     """
 
-    __slots__ = ("_view",)
-
-    def __init__(self, mapping: Mapping, slot: int, sequence: int, view: _FrameView) -> None:
-        super().__init__(mapping, slot, sequence)
-        self._view = view
+    __slots__ = ()
+    _view: _FrameView
 
     @property
     def planes(self) -> NDArray[np.uint8]:
@@ -350,7 +347,7 @@ class FrameLease(Lease):
             WireError: The slot names a colour range or matrix that does not exist.
         """
         high, low, span, flags, number, monotonic, unix, _, _, range_, matrix, lossless = (
-            self._view.table.read(self._buffer)
+            self._view.table.read(self._mapping.buffer)
         )
         try:
             color = ColorRange(range_), ColorMatrix(matrix)
@@ -367,62 +364,29 @@ class FrameLease(Lease):
             WireError: Its length exceeds the slot.
         """
         start = self._view.jpeg_start
-        return self._buffer[start : start + self._view.table.length(self._buffer, "jpeg")]
+        return self._mapping.buffer[
+            start : start + self._view.table.length(self._mapping.buffer, "jpeg")
+        ]
 
 
-class FrameReader:
-    """Leases the newest frame of one camera. The ring need not exist yet. One reader per thread.
+class FrameReader(RingReader[_FrameView, FrameLease]):
+    """Leases the newest frame of one camera; a context manager. One reader per thread.
 
     Attributes:
         wakeup: Becomes readable when a frame was published.
     """
 
     def __init__(self, instance: str, camera: str, consumer: str) -> None:
-        """Open the consumer's wake-up queue.
+        """Open the consumer's wake-up queue; the ring need not exist yet.
 
         Raises:
             ShmError: A limit of the system is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.FRAMES)
         self.wakeup = Wakeup(name.queue(consumer))
-        self._ring = RingReader(name, FRAME, _FrameView, FrameLease)
-
-    def lease_newest(self, after: int = 0) -> FrameLease | None:
-        """Lease the newest frame whose sequence is greater than ``after``; None if there is none."""
-        return self._ring.newest(after)
-
-    @property
-    def region(self) -> RegionKey | None:
-        """The ring file of the newest generation; None while there is no ring."""
-        mapping = self._ring.mapping()
-        return mapping.region if mapping else None
-
-    @property
-    def damaged(self) -> int:
-        """How many slots were refused because they held no valid frame."""
-        return self._ring.damaged
-
-    @property
-    def damage(self) -> ShmError | None:
-        """Why the last refused slot was refused."""
-        return self._ring.last_damage
-
-    def forget_if_removed(self) -> bool:
-        """Let go of a ring whose file was removed; worth a call when nothing has come for a while."""
-        return self._ring.forget_if_removed()
+        super().__init__(name, FRAME, _FrameView, FrameLease)
 
     def close(self) -> None:
         """End all leases and let go of ring and queue."""
-        self._ring.close()
+        super().close()
         self.wakeup.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tridetr.shm import layout, locks
+from tridetr.shm.locks import apply
 from tridetr.shm.segment import Segment
 
 if TYPE_CHECKING:
@@ -47,32 +48,31 @@ class Mapping:
         self._lock = [locks.shared(byte) for byte in bytes_]
         self._unlock = [locks.unlock(byte) for byte in bytes_]
         self._held = [0] * self.slots  # a lock knows no counts: two leases of one slot are one lock
-        self._leases = 0
         self._retired = False
 
     def acquire(self, slot: int) -> bool:
         """Lease a slot; False: it is being written."""
         held = self._held
-        if not held[slot] and not locks.apply(self.descriptor, self._lock[slot]):
+        if not held[slot] and not apply(self.descriptor, self._lock[slot]):
             return False
         held[slot] += 1
-        self._leases += 1
         return True
 
     def release(self, slot: int) -> None:
         """End one lease of a slot."""
         held = self._held
-        held[slot] -= 1
-        self._leases -= 1
-        if not held[slot] and self.segment.descriptor >= 0:
-            locks.apply(self.descriptor, self._unlock[slot])
-        if self._retired and not self._leases:
-            self.close()
+        held[slot] = count = held[slot] - 1
+        if not count:
+            descriptor = self.segment.descriptor
+            if descriptor >= 0:
+                apply(descriptor, self._unlock[slot])
+            if self._retired:
+                self.retire()
 
     def retire(self) -> None:
         """Close as soon as no lease is left."""
         self._retired = True
-        if not self._leases:
+        if not any(self._held):
             self.close()
 
     def close(self) -> None:
@@ -85,24 +85,27 @@ class Lease:
 
     Attributes:
         sequence: Number of the slot's content; grows by 1 with each publication of the ring, for ever.
-        region: The ring file that it lies in.
     """
 
-    __slots__ = ("_buffer", "_mapping", "_slot", "region", "sequence")
+    __slots__ = ("_held", "_mapping", "_slot", "_view", "sequence")
 
-    def __init__(self, mapping: Mapping, slot: int, sequence: int) -> None:
-        self._mapping: Mapping | None = mapping
+    def __init__(self, mapping: Mapping, slot: int, sequence: int, view: Any) -> None:
+        self._mapping = mapping
         self._slot = slot
-        self._buffer = mapping.buffer
-        self.region = mapping.region
+        self._view = view
+        self._held = True
         self.sequence = sequence
+
+    @property
+    def region(self) -> RegionKey:
+        """The ring file that it lies in."""
+        return self._mapping.region
 
     def release(self) -> None:
         """End the lease; further calls do nothing."""
-        mapping = self._mapping
-        if mapping is not None:
-            self._mapping = None
-            mapping.release(self._slot)
+        if self._held:
+            self._held = False
+            self._mapping.release(self._slot)
 
     def __enter__(self) -> Self:
         return self

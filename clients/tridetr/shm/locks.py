@@ -12,9 +12,11 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 
 _FLOCK = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid (0 for these locks)
 _SETLK = fcntl.F_OFD_SETLK
+_REFUSED = (errno.EAGAIN, errno.EACCES)
 
 
 def shared(byte: int) -> bytes:
@@ -37,16 +39,16 @@ def unlock_all() -> bytes:
     return _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
 
 
-def apply(descriptor: int, command: bytes) -> bool:
+def apply(descriptor: int, command: bytes, _fcntl: Callable[..., object] = fcntl.fcntl) -> bool:
     """Carry out a command without waiting.
 
     Returns:
         False: somebody else holds a lock that forbids it.
     """
     try:
-        fcntl.fcntl(descriptor, _SETLK, command)
+        _fcntl(descriptor, _SETLK, command)
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
+        if error.errno in _REFUSED:
             return False
         raise
     return True

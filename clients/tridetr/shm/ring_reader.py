@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tridetr.errors import ShmError
-from tridetr.shm import layout, segment
-from tridetr.shm.lease import Lease, Mapping
+from tridetr.shm import segment
+from tridetr.shm.layout import (
+    EPOCH_WORD,
+    LAST_SEQUENCE_WORD,
+    NEWEST_SLOT_WORD,
+    SEQUENCES,
+    SUCCESSOR_WORD,
+)
+from tridetr.shm.lease import Lease, Mapping, RegionKey
 from tridetr.shm.names import RingName
 from tridetr.wire.spec import TableSpec
 from tridetr.wire.view import TableView, locate
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_lseek, _END = os.lseek, os.SEEK_END
 _RETRIES = 4  # the writer overtook us: it is in the slot we wanted, and a newer one is there
 
 ViewT = TypeVar("ViewT")  # what is kept per slot while the ring stays as it is
@@ -26,7 +38,7 @@ class RingReader(Generic[ViewT, LeaseT]):
 
     Attributes:
         damaged: How many slots were refused because they held no valid table.
-        last_damage: Why the last one was.
+        damage: Why the last one was.
     """
 
     def __init__(
@@ -44,7 +56,7 @@ class RingReader(Generic[ViewT, LeaseT]):
             make_view: Makes what is kept per slot; raises ShmError if the slot makes no sense.
             make_lease: Makes a lease of (mapping, slot, sequence, view).
         """
-        self.name = name
+        self._name = name
         self._spec = spec
         self._make_view = make_view
         self._make_lease = make_lease
@@ -52,19 +64,21 @@ class RingReader(Generic[ViewT, LeaseT]):
         self._epoch = 0
         self._views: list[ViewT | None] = []
         self.damaged = 0
-        self.last_damage: ShmError | None = None
+        self.damage: ShmError | None = None
 
-    def newest(self, after: int) -> LeaseT | None:
+    def lease_newest(self, after: int = 0) -> LeaseT | None:
         """Lease the newest slot whose sequence is greater than ``after``; None if there is none."""
-        mapping = self.mapping()
-        if mapping is None:
-            return None
+        mapping = self._mapping
+        if mapping is None or self._must_move(mapping):
+            mapping = self._find()
+            if mapping is None:
+                return None
         words = mapping.words
-        if words[layout.LAST_SEQUENCE_WORD] < after:
+        if words[LAST_SEQUENCE_WORD] < after:
             after = 0  # the ring was removed and made again: its sequences began anew
         for _ in range(_RETRIES):
-            slot = words[layout.NEWEST_SLOT_WORD] - 1
-            if not 0 <= slot < mapping.slots or words[layout.SEQUENCES + slot] <= after:
+            slot = words[NEWEST_SLOT_WORD] - 1
+            if not 0 <= slot < mapping.slots or words[SEQUENCES + slot] <= after:
                 return None
             try:
                 lease = self._lease(mapping, slot, after)
@@ -75,17 +89,19 @@ class RingReader(Generic[ViewT, LeaseT]):
                 return lease
         return None
 
-    def next(self, after: int) -> LeaseT | None:
+    def lease_next(self, after: int = 0) -> LeaseT | None:
         """Lease the oldest slot still there whose sequence is greater than ``after``; None if there is none."""
-        mapping = self.mapping()
-        if mapping is None:
-            return None
+        mapping = self._mapping
+        if mapping is None or self._must_move(mapping):
+            mapping = self._find()
+            if mapping is None:
+                return None
         words = mapping.words
-        if words[layout.LAST_SEQUENCE_WORD] < after:
+        if words[LAST_SEQUENCE_WORD] < after:
             after = 0
         tries = _RETRIES
         while tries:
-            sequences = words[layout.SEQUENCES : mapping.sequences_end].tolist()
+            sequences = words[SEQUENCES : mapping.sequences_end].tolist()
             wanted = min((sequence for sequence in sequences if sequence > after), default=0)
             if not wanted:
                 return None
@@ -102,15 +118,13 @@ class RingReader(Generic[ViewT, LeaseT]):
             tries -= 1
         return None
 
-    def mapping(self) -> Mapping | None:
-        """Return the mapping of the ring's newest generation; None if there is no usable ring."""
+    @property
+    def region(self) -> RegionKey | None:
+        """The ring file of the newest generation; None while there is no ring."""
         mapping = self._mapping
-        if mapping is not None:
-            if os.lseek(mapping.descriptor, 0, os.SEEK_END) < mapping.size:
-                self._forget()  # somebody truncated it: touching it would be a SIGBUS
-            elif not mapping.words[layout.SUCCESSOR_WORD]:
-                return mapping
-        return self._find() or self._mapping
+        if mapping is None or self._must_move(mapping):
+            mapping = self._find()
+        return mapping.region if mapping else None
 
     def forget_if_removed(self) -> bool:
         """Let go of a ring whose file was removed, so that the next lease looks for a new one.
@@ -130,17 +144,37 @@ class RingReader(Generic[ViewT, LeaseT]):
         if mapping is not None:
             mapping.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _must_move(self, mapping: Mapping) -> bool:
+        """Whether the ring goes on in another file, or this one must not be touched any more."""
+        if _lseek(mapping.descriptor, 0, _END) < mapping.size:
+            self._forget()  # somebody truncated it: touching it would be a SIGBUS
+            return True
+        return bool(mapping.words[SUCCESSOR_WORD])
+
     def _find(self) -> Mapping | None:
-        for generation in reversed(self.name.generations()):
-            if self._mapping is not None and generation <= self._mapping.region.generation:
-                return None
-            ring = segment.open_readable(self.name, generation)
+        """Map the newest generation; the present one stays while there is no newer one that can be used."""
+        present = self._mapping
+        for generation in reversed(self._name.generations()):
+            if present is not None and generation <= present.region.generation:
+                break
+            ring = segment.open_readable(self._name, generation)
             if ring is not None:
                 self._forget()
                 self._mapping = Mapping(ring)
                 self._views = [None] * self._mapping.slots
-                return self._mapping
-        return None
+                break
+        return self._mapping
 
     def _forget(self) -> None:
         if self._mapping is not None:
@@ -154,26 +188,28 @@ class RingReader(Generic[ViewT, LeaseT]):
             return None
         words = mapping.words
         # From here to the release the writer cannot touch the slot: what is seen now is true.
-        sequence = words[layout.SEQUENCES + slot]
+        sequence = words[SEQUENCES + slot]
         if sequence <= after:
             mapping.release(slot)
             return None
-        epoch = words[layout.EPOCH_WORD]
-        if epoch != self._epoch:
-            self._epoch = epoch
+        if words[EPOCH_WORD] != self._epoch:
+            self._epoch = words[EPOCH_WORD]
             self._views = [None] * mapping.slots
         view = self._views[slot]
         if view is None:
-            geometry = mapping.segment.geometry
             try:
-                start = geometry.slot_offset(slot)
-                table = locate(self._spec, mapping.buffer, start, geometry.slot_size)
-                self._views[slot] = view = self._make_view(mapping, table)
+                view = self._views[slot] = self._look(mapping, slot)
             except ShmError:
                 mapping.release(slot)
                 raise
         return self._make_lease(mapping, slot, sequence, view)
 
+    def _look(self, mapping: Mapping, slot: int) -> ViewT:
+        geometry = mapping.segment.geometry
+        start = geometry.slot_offset(slot)
+        table = locate(self._spec, mapping.buffer, start, geometry.slot_size)
+        return self._make_view(mapping, table)
+
     def _note_damage(self, error: ShmError) -> None:
         self.damaged += 1
-        self.last_damage = error
+        self.damage = error

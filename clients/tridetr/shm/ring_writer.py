@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from tridetr.errors import ShmError
 from tridetr.shm import layout, locks, names, segment
-from tridetr.shm.layout import Geometry
+from tridetr.shm.layout import LAST_SEQUENCE_WORD, NEWEST_SLOT_WORD, SEQUENCES, Geometry
+from tridetr.shm.locks import apply
 from tridetr.shm.names import RingName
 from tridetr.shm.segment import Segment
-from tridetr.shm.wakeup import MESSAGE, Waker
+from tridetr.shm.wakeup import Wakers
 
 _ATTEMPTS = 100  # generations tried when files appear meanwhile
 
@@ -38,12 +39,11 @@ class RingWriter:
         """
         self.name = name
         wanted = names.CONSUMERS[name.kind] if consumers is None else consumers
-        self._wakers: list[Waker] = []
+        self._wakers = Wakers([name.queue(consumer) for consumer in wanted])
         try:
-            self._wakers += [Waker(name.queue(consumer)) for consumer in wanted]
             self._adopt(_take_over(name, geometry))
         except BaseException:
-            self._close_wakers()
+            self._wakers.close()
             raise
 
     def _adopt(self, ring: Segment) -> None:
@@ -62,14 +62,14 @@ class RingWriter:
     def begin(self) -> int | None:
         """Take a free slot for writing, never the newest one; None if readers hold all others."""
         words = self._words
-        newest = words[layout.NEWEST_SLOT_WORD] - 1
+        newest = words[NEWEST_SLOT_WORD] - 1
         slot = self._next
         for _ in range(self._slots):
             if slot == self._slots:
                 slot = 0
-            if slot != newest and locks.apply(self._descriptor, self._lock[slot]):
+            if slot != newest and apply(self._descriptor, self._lock[slot]):
                 self._next = slot + 1
-                words[layout.SEQUENCES + slot] = 0
+                words[SEQUENCES + slot] = 0
                 return slot
             slot += 1
         return None
@@ -82,14 +82,11 @@ class RingWriter:
         """
         words = self._words
         self._sequence = sequence = self._sequence + 1
-        words[layout.LAST_SEQUENCE_WORD] = sequence
-        words[layout.SEQUENCES + slot] = sequence
-        locks.apply(self._descriptor, self._unlock[slot])
-        words[layout.NEWEST_SLOT_WORD] = slot + 1
-        if self._wakers:
-            message = MESSAGE.pack(sequence, self.epoch)
-            for waker in self._wakers:
-                waker.wake(message)
+        words[LAST_SEQUENCE_WORD] = sequence
+        words[SEQUENCES + slot] = sequence
+        apply(self._descriptor, self._unlock[slot])
+        words[NEWEST_SLOT_WORD] = slot + 1
+        self._wakers.wake(sequence, self.epoch)
         return sequence
 
     def abandon(self, slot: int) -> None:
@@ -112,12 +109,7 @@ class RingWriter:
     def close(self) -> None:
         """Give the ring up; its file stays, for readers and for the next writer."""
         self.segment.close()
-        self._close_wakers()
-
-    def _close_wakers(self) -> None:
-        for waker in self._wakers:
-            waker.close()
-        self._wakers = []
+        self._wakers.close()
 
 
 def _take_over(name: RingName, geometry: Geometry) -> Segment:

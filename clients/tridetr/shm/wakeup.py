@@ -10,6 +10,7 @@ import contextlib
 import errno
 import select
 import struct
+from collections.abc import Sequence
 
 import posix_ipc
 
@@ -90,26 +91,40 @@ class Wakeup:
             self._queue.close()
 
 
-class Waker:
-    """The writer's end."""
+class Wakers:
+    """The writer's ends of some queues."""
 
-    def __init__(self, name: str) -> None:
-        """Open the queue, making it if need be.
+    def __init__(self, names: Sequence[str]) -> None:
+        """Open the queues, making them if need be.
 
         Raises:
             ShmError: A limit of the system is reached; the message names it.
         """
-        self._queue = _open(name, read=False)
-        self._send = self._queue.send
+        self._queues: dict[int, posix_ipc.MessageQueue] = {}
+        self._poll = select.poll()
+        try:
+            for name in names:
+                queue = _open(name, read=False)
+                self._queues[queue.mqd] = queue
+                self._poll.register(queue.mqd, select.POLLOUT)
+        except BaseException:
+            self.close()
+            raise
 
-    def wake(self, message: bytes) -> None:
-        """Wake the reader, unless it is due to wake anyway."""
-        try:  # noqa: SIM105 (contextlib.suppress costs a microsecond)
-            self._send(message, 0)
-        except posix_ipc.BusyError:
-            pass
+    def wake(self, sequence: int, epoch: int) -> None:
+        """Wake the readers, but for those that are due to wake anyway."""
+        if not self._queues:
+            return
+        # Asking first costs less than the exception of a full queue.
+        for descriptor, _ in self._poll.poll(0):
+            try:  # noqa: SIM105 (contextlib.suppress costs a microsecond)
+                self._queues[descriptor].send(MESSAGE.pack(sequence, epoch), 0)
+            except posix_ipc.BusyError:
+                pass
 
     def close(self) -> None:
-        """Close this end; the queue stays."""
-        with contextlib.suppress(posix_ipc.ExistentialError):
-            self._queue.close()
+        """Close these ends; the queues stay."""
+        for queue in self._queues.values():
+            with contextlib.suppress(posix_ipc.ExistentialError):
+                queue.close()
+        self._queues = {}
