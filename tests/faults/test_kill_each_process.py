@@ -21,8 +21,9 @@ ROLES = ("capture street", "detect", "control", "serve", "tritonserver", "stub",
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     cameras = {"street": {"source": "synthetic", "width": 640, "height": 360, "fps": 10}}
+    started_s = time.monotonic()
     with running_node(tmp_path_factory.mktemp("node"), cameras) as running:
-        wait_for(lambda: whole(running, time.monotonic()), 90, "the node never became whole")
+        wait_for(lambda: whole(running, started_s), 90, "the node never became whole")
         yield running
 
 
