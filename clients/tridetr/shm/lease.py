@@ -32,7 +32,12 @@ class RegionKey:
 
 
 class Mapping:
-    """A mapped generation; its descriptor holds the locks of one reader until the last lease is released."""
+    """A mapped generation; its descriptor holds the locks of one reader until the last lease is released.
+
+    Attributes:
+        lock: Commands that take the slots' locks.
+        held: Leases of each slot: a lock knows no counts, so several leases are one lock.
+    """
 
     def __init__(self, ring: Segment) -> None:
         geometry = ring.geometry
@@ -45,22 +50,14 @@ class Mapping:
         self.slots = geometry.slots
         self.sequences_end = layout.SEQUENCES + self.slots
         bytes_ = [layout.SLOT_BYTE + slot for slot in range(self.slots)]
-        self._lock = [locks.shared(byte) for byte in bytes_]
+        self.lock = [locks.shared(byte) for byte in bytes_]
         self._unlock = [locks.unlock(byte) for byte in bytes_]
-        self._held = [0] * self.slots  # a lock knows no counts: two leases of one slot are one lock
+        self.held = [0] * self.slots
         self._retired = False
-
-    def acquire(self, slot: int) -> bool:
-        """Lease a slot; False: it is being written."""
-        held = self._held
-        if not held[slot] and not apply(self.descriptor, self._lock[slot]):
-            return False
-        held[slot] += 1
-        return True
 
     def release(self, slot: int) -> None:
         """End one lease of a slot."""
-        held = self._held
+        held = self.held
         held[slot] = count = held[slot] - 1
         if not count:
             descriptor = self.segment.descriptor
@@ -72,7 +69,7 @@ class Mapping:
     def retire(self) -> None:
         """Close as soon as no lease is left."""
         self._retired = True
-        if not any(self._held):
+        if not any(self.held):
             self.close()
 
     def close(self) -> None:

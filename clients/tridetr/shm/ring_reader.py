@@ -17,6 +17,7 @@ from tridetr.shm.layout import (
     SUCCESSOR_WORD,
 )
 from tridetr.shm.lease import Lease, Mapping, RegionKey
+from tridetr.shm.locks import apply
 from tridetr.shm.names import RingName
 from tridetr.wire.spec import TableSpec
 from tridetr.wire.view import TableView, locate
@@ -69,14 +70,20 @@ class RingReader(Generic[ViewT, LeaseT]):
     def lease_newest(self, after: int = 0) -> LeaseT | None:
         """Lease the newest slot whose sequence is greater than ``after``; None if there is none."""
         mapping = self._mapping
-        if mapping is None or self._must_move(mapping):
-            mapping = self._find()
+        # What `_must_move` does, written out: this is the path of every frame.
+        if (
+            mapping is None
+            or _lseek(mapping.descriptor, 0, _END) < mapping.size
+            or mapping.words[SUCCESSOR_WORD]
+        ):
+            mapping = self._current()
             if mapping is None:
                 return None
         words = mapping.words
-        if words[LAST_SEQUENCE_WORD] < after:
+        if after and words[LAST_SEQUENCE_WORD] < after:
             after = 0  # the ring was removed and made again: its sequences began anew
-        for _ in range(_RETRIES):
+        tries = _RETRIES
+        while tries:
             slot = words[NEWEST_SLOT_WORD] - 1
             if not 0 <= slot < mapping.slots or words[SEQUENCES + slot] <= after:
                 return None
@@ -87,15 +94,14 @@ class RingReader(Generic[ViewT, LeaseT]):
                 return None
             if lease is not None:
                 return lease
+            tries -= 1
         return None
 
     def lease_next(self, after: int = 0) -> LeaseT | None:
         """Lease the oldest slot still there whose sequence is greater than ``after``; None if there is none."""
-        mapping = self._mapping
-        if mapping is None or self._must_move(mapping):
-            mapping = self._find()
-            if mapping is None:
-                return None
+        mapping = self._current()
+        if mapping is None:
+            return None
         words = mapping.words
         if words[LAST_SEQUENCE_WORD] < after:
             after = 0
@@ -121,9 +127,7 @@ class RingReader(Generic[ViewT, LeaseT]):
     @property
     def region(self) -> RegionKey | None:
         """The ring file of the newest generation; None while there is no ring."""
-        mapping = self._mapping
-        if mapping is None or self._must_move(mapping):
-            mapping = self._find()
+        mapping = self._current()
         return mapping.region if mapping else None
 
     def forget_if_removed(self) -> bool:
@@ -155,6 +159,10 @@ class RingReader(Generic[ViewT, LeaseT]):
     ) -> None:
         self.close()
 
+    def _current(self) -> Mapping | None:
+        mapping = self._mapping
+        return self._find() if mapping is None or self._must_move(mapping) else mapping
+
     def _must_move(self, mapping: Mapping) -> bool:
         """Whether the ring goes on in another file, or this one must not be touched any more."""
         if _lseek(mapping.descriptor, 0, _END) < mapping.size:
@@ -184,8 +192,10 @@ class RingReader(Generic[ViewT, LeaseT]):
         self._epoch = 0
 
     def _lease(self, mapping: Mapping, slot: int, after: int) -> LeaseT | None:
-        if not mapping.acquire(slot):
+        held = mapping.held
+        if not held[slot] and not apply(mapping.descriptor, mapping.lock[slot]):
             return None
+        held[slot] += 1
         words = mapping.words
         # From here to the release the writer cannot touch the slot: what is seen now is true.
         sequence = words[SEQUENCES + slot]
