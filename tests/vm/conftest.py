@@ -17,7 +17,7 @@ from rig import Module, Result, UnavailableError, run_in_vm
 
 ROOT = Path(__file__).parents[2]
 GUEST = Path(__file__).parent / "guest"
-TIMEOUT_S = 240.0
+TIMEOUT_S = 480.0
 MODULES = [
     # A camera with one buffer a frame, and one with a buffer for each plane; nothing but capture.
     Module("vivid", "n_devs=2 node_types=0x1,0x1 num_inputs=1,1 input_types=0,0 multiplanar=1,2"),
@@ -59,12 +59,13 @@ def guest_run(tmp_path_factory: pytest.TempPathFactory) -> GuestRun:
     files = [str(file) for file in sorted(GUEST.glob("guest_*.py"))]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
     command += ["-c", "/dev/null", "--rootdir", str(GUEST), "--junitxml=/exchange/junit.xml"]
+    command += ["-o", "junit_logging=all"]
     command += ["--durations=0", *files]
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": "/guest-tmp",
         "TMPDIR": "/guest-tmp",
-        "PYTHONPATH": str(ROOT / "clients"),
+        "PYTHONPATH": f"{ROOT / 'clients'}:{ROOT / 'tests'}:{GUEST}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -89,6 +90,6 @@ def _failures(report: Path) -> dict[str, list[str]]:
     failures: dict[str, list[str]] = {}
     for case in ET.parse(report).iter("testcase"):
         texts = failures.setdefault(case.get("name", "").partition("[")[0], [])
-        bad = [entry for entry in case if entry.tag in ("failure", "error", "skipped")]
-        texts += [f"{case.get('name')}: {entry.text}" for entry in bad]
+        if any(entry.tag in ("failure", "error", "skipped") for entry in case):
+            texts += [f"{case.get('name')}: {entry.text}" for entry in case]
     return failures

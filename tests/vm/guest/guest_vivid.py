@@ -16,7 +16,7 @@ import pytest
 
 from tridetr.capture.devices import list_cameras
 from tridetr.capture.planes import copy_picture
-from tridetr.capture.sources.base import Grab, SourceLostError
+from tridetr.capture.sources.base import Grab, Plane, SourceLostError
 from tridetr.capture.sources.v4l2 import V4l2Source
 from tridetr.config.schema import CameraSection
 from tridetr.errors import SourceError
@@ -53,15 +53,9 @@ def next_frame(source: V4l2Source) -> Grab:
     return grab
 
 
-def rgb_of_bars(grab: Grab) -> list[tuple[int, int, int]]:
-    """Return the colours in the middle of the eight bars, in the lower part of the picture."""
-    picture = grab.decode()
-    height, width = picture.height, picture.width
-    y = np.zeros((height, width), np.uint8)
-    u, v = (np.zeros((height // 2, width // 2), np.uint8) for _ in "uv")
-    copy_picture(picture, y, u, v)
-    assert picture.color_range is ColorRange.LIMITED
-    assert picture.color_matrix is ColorMatrix.BT601
+def bar_colours(y: Plane, u: Plane, v: Plane) -> list[tuple[int, ...]]:
+    """Return the RGB colours in the middle of the eight bars, in the lower part of the picture."""
+    height, width = y.shape
     colours = []
     for bar in range(8):
         row, column = height * 3 // 4, (2 * bar + 1) * width // 16
@@ -70,6 +64,17 @@ def rgb_of_bars(grab: Grab) -> list[tuple[int, int, int]]:
         rgb = (luma + 1.596 * red, luma - 0.392 * blue - 0.813 * red, luma + 2.017 * blue)
         colours.append(tuple(round(value) for value in rgb))
     return colours
+
+
+def bars_of(grab: Grab) -> list[tuple[int, ...]]:
+    """Return the colours of the bars after the copy that capture makes."""
+    picture = grab.decode()
+    assert picture.color_range is ColorRange.LIMITED
+    assert picture.color_matrix is ColorMatrix.BT601
+    y = np.zeros((picture.height, picture.width), np.uint8)
+    u, v = (np.zeros((picture.height // 2, picture.width // 2), np.uint8) for _ in "uv")
+    copy_picture(picture, y, u, v)
+    return bar_colours(y, u, v)
 
 
 def test_the_list_names_camera_and_formats() -> None:
@@ -99,7 +104,7 @@ def test_pictures_have_geometry_and_colours(camera: str, name: str, fourcc: str)
         assert f"{fourcc} 640x360" in info.description
         assert (info.width, info.height, info.capture_clock) == (640, 360, "device")
         grabs = [next_frame(source) for _ in range(3)]
-        colours = rgb_of_bars(grabs[-1])
+        colours = bars_of(grabs[-1])
     finally:
         source.close()
     numbers = [grab.number for grab in grabs]
@@ -149,7 +154,7 @@ def test_after_a_pause_the_frame_is_fresh(camera: str) -> None:
 def test_unplugged_camera_is_lost_and_comes_back(camera: str) -> None:
     source = source_for(camera, pixel_format="yuyv", width=320, height=180)
     source.open()
-    before = next_frame(source).number
+    before = next_frame(source)  # forgotten here, it must not keep the device file open
     unplug = threading.Timer(0.3, (DRIVER / "unbind").write_text, ("vivid.0",))
     unplug.start()
     started = time.monotonic()
@@ -165,7 +170,7 @@ def test_unplugged_camera_is_lost_and_comes_back(camera: str) -> None:
         unplug.join()
         (DRIVER / "bind").write_text("vivid.0")
     with opened(source):
-        assert next_frame(source).number > before
+        assert next_frame(source).number > before.number
 
 
 def test_busy_camera_names_its_user(camera: str) -> None:

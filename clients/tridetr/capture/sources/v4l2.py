@@ -6,12 +6,13 @@ import errno
 import logging
 import threading
 import time
-from functools import partial
+from contextlib import suppress
 
 from tridetr.capture.devices import list_cameras
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
+    Picture,
     SourceInfo,
     SourceLostError,
     unix_from_monotonic,
@@ -49,6 +50,7 @@ class V4l2Source:
         self._device: Device | None = None
         self._format: FrameFormat | None = None
         self._held: Buffer | None = None
+        self._views: tuple[memoryview, ...] = ()
         self._buffers = BUFFERS
         self._clock_complained = False
         self._numbers_start = 0
@@ -113,9 +115,11 @@ class V4l2Source:
         return 0
 
     def close(self) -> None:
+        self._held = None
+        self._drop_views()
         if self._device:
             self._device.close()
-        self._device = self._held = None
+        self._device = None
 
     def _open_device(self) -> Device:
         try:
@@ -161,16 +165,23 @@ class V4l2Source:
             )
         self._last_number = self._numbers_start + buffer.sequence
         captured_ns = self._capture_time(buffer)
-        jpeg = complete_jpeg(buffer.data.data) if form.compressed else None
+        if form.compressed:
+            data = buffer.data.data
+            self._views = (complete_jpeg(data), data)
         return Grab(
             number=self._last_number,
             monotonic_ns=captured_ns,
             unix_ns=unix_from_monotonic(captured_ns),
-            decode=partial(self._decoder.decode, jpeg)
-            if jpeg
-            else partial(picture, buffer.data, form),
-            jpeg=jpeg,
+            decode=self._decode,
+            jpeg=self._views[0] if form.compressed else None,
         )
+
+    def _decode(self) -> Picture:
+        if not self._held or not self._format:
+            raise CorruptFrameError(f"{self._path}: the frame was given back to the driver already")
+        if self._format.compressed:
+            return self._decoder.decode(self._views[0])
+        return picture(self._held.data, self._format)
 
     def _capture_time(self, buffer: Buffer) -> int:
         now = time.monotonic_ns()
@@ -199,7 +210,16 @@ class V4l2Source:
     def _release(self, device: Device) -> None:
         if self._held:
             held, self._held = self._held, None
+            self._drop_views()
             device.give_back(held.index)
+
+    def _drop_views(self) -> None:
+        # A view of a buffer keeps the device file open, even after `close`; a camera that is
+        # plugged in again would then get another number. So a forgotten Grab shall hold none.
+        for view in self._views:
+            with suppress(BufferError):  # a decoder is still reading it
+                view.release()
+        self._views = ()
 
     def _opened(self) -> Device:
         if self._device is None:

@@ -73,7 +73,8 @@ def colors(colorspace: int, encoding: int, quantization: int) -> tuple[ColorRang
     V4L2_MAP_QUANTIZATION_DEFAULT of linux/videodev2.h).
     """
     full = quantization == _FULL_RANGE or (quantization == 0 and colorspace == _COLORSPACE_JPEG)
-    matrix = _ENCODINGS.get(encoding) or _DEFAULT_ENCODINGS.get(colorspace, ColorMatrix.BT601)
+    default = _DEFAULT_ENCODINGS.get(colorspace, ColorMatrix.BT601)
+    matrix = _ENCODINGS.get(encoding, default)
     return (ColorRange.FULL if full else ColorRange.LIMITED), matrix
 
 
