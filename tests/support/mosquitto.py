@@ -100,7 +100,7 @@ class Mosquitto:
         wait_for(self._listens, 10, f"mosquitto does not listen: {self.log()}")
 
     def log(self) -> str:
-        return self._log.read_text(errors="replace")[-2000:]
+        return self._log.read_text(errors="replace")
 
     def _listens(self) -> bool:
         assert self.process

@@ -154,7 +154,6 @@ class Controller:
 
     def _tell_all(self) -> None:
         topics, publish = self._topics, self._link.publish
-        publish(topics.availability, ONLINE, retain=True)
         for camera in self._removed:
             for topic in (topics.state(camera), topics.person(camera), topics.status(camera)):
                 publish(topic, "", retain=True)
@@ -164,6 +163,8 @@ class Controller:
         for camera in self._cameras:
             self._tell_state(camera)
             self._tell_status(camera, always=True)
+        # Last, so that whoever waits for it finds no old state.
+        publish(topics.availability, ONLINE, retain=True)
         if self._link.connected:
             for camera in self._removed:
                 self._store.forget(camera)

@@ -1,0 +1,204 @@
+"""kill -9 and outages around a controller: every event arrives, under one id, in order."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.mosquitto import Subscriber, listening, running_mosquitto
+from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_controller
+from support.waiting import wait_for
+from tridetr.controller.history import read_history
+
+VISIT = [PERSON] * 12 + [NOBODY] * 36
+CONFIRMED, CLEARED = 5, 12 + 30  # the frames of VISIT that decide
+
+
+def in_order_of_first_sight(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Drop repeats as a consumer would: by event id."""
+    seen: dict[str, dict[str, Any]] = {}
+    for event in events:
+        seen.setdefault(event["event_id"], event)
+    return list(seen.values())
+
+
+def check_visits(events: list[dict[str, Any]], visits: int) -> None:
+    """Exactly one arrival and one end for each visit, in order; repeats say the same."""
+    first = in_order_of_first_sight(events)
+    assert [event["kind"] for event in first] == ["person_arrived", "person_left"] * visits
+    ids = [event["visit_id"] for event in first]
+    assert ids[::2] == ids[1::2]
+    assert len(set(ids)) == visits
+    for event in events:
+        original = next(e for e in first if e["event_id"] == event["event_id"])
+        assert {**event, "published_at": ""} == {**original, "published_at": ""}
+
+
+def kill_and_restart(controller: ControllerProcess) -> None:
+    controller.kill()
+    controller.start()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kill_at_random_points_of_visits(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    visits = 3
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (controller, actor),
+    ):
+        actor.show_and_wait(NOBODY, 2)
+        kills = 0
+        for _ in range(visits):
+            # Around the frames that decide, and anywhere else.
+            targets = {
+                CONFIRMED,
+                CLEARED,
+                chance.randrange(len(VISIT)),
+                chance.randrange(len(VISIT)),
+            }
+            for index, seen in enumerate(VISIT):
+                sequence = actor.show(seen)
+                if index in targets:
+                    time.sleep(chance.uniform(0, 0.01))  # how far it comes with this frame
+                    kill_and_restart(controller)
+                    kills += 1
+                actor.wait_decided(sequence)
+        wait_for(lambda: len(in_order_of_first_sight(ear.events())) >= 2 * visits)
+        assert kills >= 2 * visits
+        check_visits(ear.events(), visits)
+        assert controller.terminate() == 0
+
+
+def test_kill_while_the_broker_is_away_loses_nothing(tmp_path: Path) -> None:
+    with running_mosquitto(tmp_path / "broker") as broker:
+        with running_controller(tmp_path, {"port": broker.port}) as (controller, actor):
+            actor.show_and_wait(NOBODY)
+            broker.kill()
+            for seen in VISIT * 2:
+                actor.show_and_wait(seen)
+            kill_and_restart(controller)
+            actor.show_and_wait(NOBODY)
+            broker.start()
+            # Nobody listened when they were sent, so look at what the controller knows to be confirmed.
+            wait_for(lambda: "connected to the broker" in controller.log().rsplit("ended", 1)[-1])
+            wait_for(lambda: _waiting(controller) == 0)
+            kinds = [row.kind for row in read_history(Path(controller.config["state_dir"]))]
+            assert kinds[::-1] == ["person_arrived", "person_left"] * 2
+
+
+def test_broker_outage_and_back(tmp_path: Path) -> None:
+    """Events of the outage arrive in order afterwards, and the retained state is said again."""
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        running_controller(tmp_path, {"port": broker.port}) as (_, actor),
+    ):
+        ear = Subscriber(broker.port)
+        wait_for(lambda: ear.last("/availability") == b"online")
+        actor.show_and_wait(NOBODY)
+        for seen in VISIT[:20]:
+            actor.show_and_wait(seen)
+        wait_for(lambda: len(ear.events()) == 1)
+        broker.kill()
+        for seen in VISIT[20:] + VISIT * 11 + VISIT[:12]:
+            actor.show_and_wait(seen)
+        before = len(ear.heard)
+        broker.start()
+        # The subscriber comes back in a second of its own; events that come earlier wait in no session. So it
+        # may miss some: but what it hears is in order, and nothing is heard twice under two ids.
+        wait_for(lambda: any(h.topic.endswith("/person") for h in ear.heard[before:]))
+        assert ear.last("/hall/person") == b"ON"
+        ear.close()
+
+
+def test_frozen_broker_gets_everything_once_it_thaws(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (_, actor),
+    ):
+        wait_for(lambda: ear.last("/availability") == b"online")
+        actor.show_and_wait(NOBODY)
+        broker.freeze()
+        try:
+            for seen in VISIT * 12:  # more events than may be under way
+                actor.show_and_wait(seen)
+        finally:
+            broker.thaw()
+        wait_for(lambda: len(in_order_of_first_sight(ear.events())) == 24)
+        check_visits(ear.events(), 12)
+
+
+def test_away_for_longer_than_the_hold_ends_the_visit_and_alarms_anew(tmp_path: Path) -> None:
+    sentry = {"unknown_s": 0.2, "hold_s": 0.5}
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}, sentry=sentry) as (controller, actor),
+    ):
+        _arrive(actor)
+        wait_for(lambda: ear.events())
+        controller.kill()
+        expired = actor.board().expires_monotonic_ns - 5_000_000_000 + 600_000_000
+        wait_for(lambda: time.monotonic_ns() > expired)
+        controller.start()
+        wait_for(lambda: len(ear.events()) >= 2)
+        _arrive(actor)
+        wait_for(lambda: len(ear.events()) >= 3)
+        kinds = [event["kind"] for event in ear.events()]
+        assert kinds[:3] == ["person_arrived", "person_lost", "person_arrived"]
+
+
+def test_a_camera_that_is_removed_ends_its_visit_and_topics(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (controller, actor),
+    ):
+        _arrive(actor)
+        wait_for(lambda: ear.events())
+        controller.kill()
+        controller.config["cameras"] = {"door": {"source": "synthetic"}}
+        controller.start()
+        wait_for(lambda: len(ear.events()) == 2)
+        assert ear.events()[1]["kind"] == "person_lost"
+        wait_for(lambda: ear.last("/hall/person") == b"")
+        discovery = next(h for h in reversed(ear.heard) if h.topic.startswith("homeassistant/"))
+        assert discovery.json()["components"]["hall_person"] == {"platform": "binary_sensor"}
+
+
+def test_a_second_controller_is_refused(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        running_controller(tmp_path, {"port": broker.port}) as (controller, actor),
+    ):
+        actor.show_and_wait(NOBODY)
+        other = ControllerProcess(tmp_path / "other", controller.config["mqtt"])
+        other.folder.mkdir()
+        other.config["state_dir"] = controller.config["state_dir"]
+        other.start()
+        assert other.process
+        assert other.process.wait(20) == 2
+        assert "another controller already uses" in other.log()
+
+
+def _arrive(actor: Actor) -> None:
+    actor.show_and_wait(NOBODY)
+    actor.show_and_wait(PERSON, 8)
+
+
+def _waiting(controller: ControllerProcess) -> int:
+    import sqlite3
+
+    database = Path(controller.config["state_dir"]) / "controller.db"
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+    try:
+        return int(connection.execute("SELECT count(*) FROM outbox").fetchone()[0])
+    finally:
+        connection.close()

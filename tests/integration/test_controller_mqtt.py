@@ -1,0 +1,252 @@
+"""The controller as a process, with a real broker: what others see and hear."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from support.mosquitto import listening, make_certificates, running_mosquitto
+from support.sentry import NOBODY, PERSON, running_controller
+from support.waiting import wait_for
+from tridetr.controller.history import read_history
+from tridetr.shm.boards import CameraState, SentryMode, SentryState
+
+
+def test_a_visit_is_told_once_with_all_that_consumers_need(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (controller, actor),
+    ):
+        wait_for(lambda: ear.last("/availability") == b"online")
+        assert ear.last("/hall/state") == b"unknown"
+        assert ear.last("/hall/person") == b"unknown"
+        actor.show_and_wait(NOBODY, 3)
+        wait_for(lambda: ear.last("/hall/person") == b"OFF")
+        assert (actor.state(), actor.mode()) == (SentryState.STANDBY, SentryMode.STANDBY)
+        actor.show_and_wait(PERSON, 2)
+        assert (actor.state(), actor.mode()) == (SentryState.VALIDATION, SentryMode.ALARMED)
+        actor.show_and_wait(PERSON, 8)
+        arrived = wait_for(ear.events)[0]
+        wait_for(lambda: ear.last("/hall/person") == b"ON")
+        assert actor.state() is SentryState.TRACKING
+        assert actor.board().visit_id == arrived["visit_id"]
+        actor.show_and_wait(NOBODY, 40)
+        wait_for(lambda: len(ear.events()) == 2)
+        wait_for(lambda: ear.last("/hall/person") == b"OFF")
+        left = ear.events()[1]
+
+        assert arrived["kind"] == "person_arrived"
+        assert left["kind"] == "person_left"
+        assert arrived["schema"] == left["schema"] == 1
+        assert arrived["event_id"] == f"{arrived['visit_id']}:arrived"
+        assert left["event_id"] == f"{arrived['visit_id']}:left"
+        assert arrived["device"] == "node1"
+        assert arrived["camera"] == "hall"
+        # Frames 4 to 9 show a person; the sixth of them is 0.5 s after the first.
+        assert arrived["frame_sequence"] == 9
+        assert arrived["frame_number"] == 1009
+        assert arrived["boxes"] == [
+            {"class": "person", "score": 0.9, "xyxy": [100.0, 50.0, 200.0, 430.0]}
+        ]
+        times = [datetime.fromisoformat(arrived[key].replace("Z", "+00:00"))
+                 for key in ("captured_at", "decided_at", "published_at")]  # fmt: skip
+        assert times == sorted(times)
+        assert all(one.qos == 1 and not one.retained for one in ear.heard
+                   if one.topic.endswith("/events"))  # fmt: skip
+        states = [payload.decode() for payload in ear.payloads("/hall/state")]
+        assert [s for i, s in enumerate(states) if i == 0 or s != states[i - 1]] == [
+            "unknown", "standby", "validation", "tracking", "standby",
+        ]  # fmt: skip
+
+        rows = read_history(Path(controller.config["state_dir"]))
+        kinds = [row.kind for row in rows]
+        assert kinds == ["person_left", "person_arrived"]
+        assert rows[0].seq == actor.board().last_event_rowid
+        assert controller.terminate() == 0
+        wait_for(lambda: ear.last("/availability") == b"offline")
+        assert ear.last("/hall/person") == b"unknown", "a stopped node knows nothing"
+
+
+def test_retained_state_is_there_for_whoever_comes_later(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        running_controller(tmp_path, {"port": broker.port}) as (_, actor),
+    ):
+        actor.show_and_wait(NOBODY, 2)
+        actor.show_and_wait(PERSON, 8)
+        with listening(broker) as late:
+            wait_for(lambda: late.last("/node1/hall/status"))
+            retained = {one.topic: one for one in late.heard if one.retained}
+            assert retained["tridetr/node1/hall/person"].payload == b"ON"
+            assert retained["tridetr/node1/hall/state"].payload == b"tracking"
+            assert retained["tridetr/node1/availability"].payload == b"online"
+            status = retained["tridetr/node1/hall/status"].json()
+            assert status["state"] == "tracking"
+            assert status["camera"] == "live"
+            assert status["visit_id"]
+            assert status["store"] == "ok"
+            assert not late.events(), "events are not retained"
+
+
+def test_last_will_and_its_late_arrival(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (controller, _),
+    ):
+        wait_for(lambda: ear.last("/availability") == b"online")
+        controller.kill()
+        wait_for(lambda: ear.last("/availability") == b"offline")
+        controller.start()
+        wait_for(lambda: ear.last("/availability") == b"online")
+        # The broker notices a dead connection of ours late and publishes its will over the new state.
+        ear.client.publish("tridetr/node1/availability", "offline", qos=1, retain=True)
+        wait_for(lambda: ear.payloads("/availability")[-2:] == [b"offline", b"online"])
+
+
+def test_home_assistant_discovery(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (_, actor),
+    ):
+        topic = "homeassistant/device/tridetr_node1/config"
+        config = json.loads(wait_for(lambda: ear.last(topic)))
+        assert config["device"]["identifiers"] == ["tridetr_node1"]
+        assert config["origin"]["name"] == "tridetr"
+        components = config["components"]
+        assert {c["platform"] for c in components.values()} == {"binary_sensor", "sensor", "event"}
+        assert len({c["unique_id"] for c in components.values()}) == len(components)
+        # Every topic that Home Assistant is sent to exists.
+        actor.show_and_wait(NOBODY, 2)
+        for component in components.values():
+            if component["platform"] != "event":
+                wait_for(lambda c=component: ear.last(c["state_topic"]))
+        assert config["availability"][0]["topic"] == "tridetr/node1/availability"
+        # It has started again and asks for everything.
+        before = len(ear.payloads(topic))
+        ear.client.publish("homeassistant/status", "online")
+        wait_for(lambda: len(ear.payloads(topic)) > before)
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff\x00" * 40, b"x" * 100_000, b'{"command": 1}'])
+def test_commands_may_be_anything(tmp_path: Path, junk: bytes) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (controller, actor),
+    ):
+        wait_for(lambda: ear.last("/availability") == b"online")
+        before = len(ear.payloads("/hall/state"))
+        ear.client.publish("tridetr/node1/command", junk)
+        ear.client.publish("tridetr/node1/command", "refresh")
+        wait_for(lambda: len(ear.payloads("/hall/state")) > before)
+        actor.show_and_wait(NOBODY)
+        assert "Traceback" not in controller.log()
+
+
+def test_tls_and_password(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path / "pki")
+    password = tmp_path / "password"
+    password.write_text("s3cret\n")
+    account = ("node", "s3cret")
+    settings = {
+        "username": "node",
+        "password_file": str(password),
+        "tls": {"ca_file": str(certificates.ca)},
+    }
+    with (
+        running_mosquitto(tmp_path / "broker", tls=certificates, user=account) as broker,
+        listening(broker, ca=certificates.ca, user=account) as ear,
+        running_controller(tmp_path, {"port": broker.port, **settings}) as (controller, actor),
+    ):
+        actor.show_and_wait(PERSON, 8)
+        assert wait_for(ear.events)[0]["kind"] == "person_arrived"
+        assert "s3cret" not in controller.log()
+
+
+def test_a_wrong_certificate_or_password_is_refused_and_said_once(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path / "pki")
+    other = make_certificates(tmp_path / "other")
+    account = ("node", "s3cret")
+    password = tmp_path / "password.txt"
+    password.write_text("wrong")
+    with running_mosquitto(tmp_path / "broker", tls=certificates, user=account) as broker:
+        for name, ca, expected in (
+            ("ca", other.ca, "certificate verify failed"),
+            ("password", certificates.ca, "refuses the connection"),
+        ):
+            settings = {
+                "port": broker.port,
+                "username": "node",
+                "password_file": str(password),
+                "tls": {"ca_file": str(ca)},
+            }
+            with running_controller(tmp_path / name, settings) as (controller, actor):
+                wait_for(lambda c=controller, e=expected: e in c.log())
+                actor.show_and_wait(NOBODY)  # deciding goes on without a broker
+                tried = broker.log().count("New connection")
+                wait_for(lambda t=tried: broker.log().count("New connection") >= t + 2)
+                assert controller.log().count(expected) == 1
+
+
+def test_camera_down_in_mid_visit_holds_the_visit(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (_, actor),
+    ):
+        actor.show_and_wait(PERSON, 8)
+        wait_for(lambda: ear.last("/hall/person") == b"ON")
+        actor.be(CameraState.OFFLINE)
+        wait_for(lambda: ear.last("/hall/person") == b"unknown")
+        assert json.loads(ear.last("/hall/status") or b"{}")["camera"] == "offline"
+        actor.be(CameraState.LIVE)
+        actor.show_and_wait(PERSON, 2)
+        wait_for(lambda: ear.last("/hall/person") == b"ON")
+        actor.show_and_wait(NOBODY, 40)
+        wait_for(lambda: ear.last("/hall/person") == b"OFF")
+        wait_for(lambda: len(ear.events()) == 2)
+        assert [event["kind"] for event in ear.events()] == ["person_arrived", "person_left"]
+
+
+def test_a_frozen_camera_proves_nothing(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (_, actor),
+    ):
+        actor.show_and_wait(NOBODY, 2)
+        wait_for(lambda: ear.last("/hall/state") == b"standby")
+        actor.be(CameraState.FROZEN)
+        wait_for(lambda: ear.last("/hall/state") == b"unknown")
+        actor.show_and_wait(NOBODY, 5)  # the same picture again
+        assert actor.state() is SentryState.UNKNOWN
+        actor.be(CameraState.LIVE)
+        wait_for(lambda: actor.show(NOBODY) and ear.last("/hall/state") == b"standby")
+
+
+def test_a_visit_that_nobody_sees_end_is_not_stuck(tmp_path: Path) -> None:
+    sentry = {"unknown_s": 0.5, "hold_s": 1.5}
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}, sentry=sentry) as (controller, actor),
+    ):
+        actor.show_and_wait(PERSON, 8)
+        wait_for(lambda: len(ear.events()) == 2, 10)
+        assert [event["kind"] for event in ear.events()] == ["person_arrived", "person_lost"]
+        lost = ear.events()[1]
+        assert lost["frame_number"] is None
+        assert lost["boxes"] == []
+        assert ear.last("/hall/person") == b"unknown"
+        # Whoever is seen afterwards is a new visit.
+        actor.show_and_wait(PERSON, 8)
+        wait_for(lambda: len(ear.events()) == 3)
+        assert ear.events()[2]["visit_id"] != lost["visit_id"]
+        kinds = [row.kind for row in read_history(Path(controller.config["state_dir"]))]
+        assert kinds[::-1][:4] == ["person_arrived", "camera_lost", "person_lost", "camera_back"]
