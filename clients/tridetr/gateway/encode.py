@@ -9,9 +9,14 @@ import av
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from av.video.reformatter import Interpolation
 
 SMALL_WIDTH = 640  # pictures of the grid view are not wider
 
+# libswscale goes from one matrix to another through RGB. These flags keep greys grey (plain BILINEAR tints them) and
+# every colour within 3 levels at the picture's own size (1 when shrinking), at the least cost that does.
+_KEEP_SIZE = Interpolation.FAST_BILINEAR | Interpolation.FULL_CHR_H_INP
+_SHRINK = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _SWS_BT2020 = 9  # libswscale's SWS_CS_BT2020, for which PyAV has no name
 _COLORSPACES: dict[str, str | int] = {
     "BT601": "itu601", "BT709": "itu709", "BT2020": _SWS_BT2020,
@@ -103,7 +108,7 @@ def _convert(
         dst_colorspace="itu601",
         src_color_range="JPEG" if color.full_range else "MPEG",
         dst_color_range="JPEG",
-        interpolation="AREA" if target[0] < width else "BILINEAR",
+        interpolation=int(_SHRINK if target[0] < width else _KEEP_SIZE),
         threads=1,
     )
     return [

@@ -33,12 +33,12 @@ def is_origin_allowed(origin: str, host: str, allowed: Collection[str]) -> bool:
     """
     if origin in {item.rstrip("/").lower() for item in allowed}:
         return True
-    parts = urlsplit(origin) if "://" in origin else None
-    if parts is None or parts.scheme not in ("http", "https"):
+    scheme, _, netloc = origin.partition("://")
+    if scheme not in ("http", "https"):
         return False  # "null", files, extensions
-    theirs = host_and_port(parts.netloc, parts.scheme)
+    theirs = host_and_port(netloc, scheme)
     # The port is left out of Host and Origin alike where it is the default of the page's scheme.
-    return theirs is not None and theirs == host_and_port(host, parts.scheme)
+    return theirs is not None and theirs == host_and_port(host, scheme)
 
 
 def is_host_trusted(host: str, allowed: Collection[str]) -> bool:
@@ -59,4 +59,5 @@ def is_host_trusted(host: str, allowed: Collection[str]) -> bool:
         return True
     if "." not in name or name.endswith(_PRIVATE_SUFFIXES):
         return True
-    return any(name == (urlsplit(item).hostname or "").lower() for item in allowed)
+    known = (host_and_port(item.partition("://")[2].rstrip("/")) for item in allowed)
+    return name in {split[0] for split in known if split is not None}

@@ -13,7 +13,8 @@ from tridetr.gateway import facts, jpeg
 from tridetr.gateway.feed import encode_lease
 from tridetr.gateway.hub import Hub
 
-_COLORS = ("#4cc9a6", "#f2b65a", "#6ea8fe", "#e07a9b", "#b28dff", "#8fd14f", "#ff8c61", "#5ad1e6")
+# By class id, as in the viewer.
+_COLORS = ("#f2b65a", "#5fe0b7", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8")
 
 
 @dataclass(frozen=True, slots=True)

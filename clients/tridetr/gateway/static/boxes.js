@@ -1,7 +1,8 @@
 // Detections over the picture. They carry the number of the frame they were found in, and fade when they grow stale.
 
 const KEPT = 32; // results, some of which are newer or older than the picture
-const COLORS = ["#58c4a3", "#f2b65a", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8"];
+// By class id; person (1) is the second.
+const COLORS = ["#f2b65a", "#5fe0b7", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8"];
 
 /** The result whose frame number is nearest to the picture's; of two equally near the older. */
 export function bestMatch(results, sequence) {

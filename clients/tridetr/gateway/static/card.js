@@ -155,7 +155,7 @@ export class Card {
     for (const box of result.boxes) counts.set(box.label, (counts.get(box.label) ?? 0) + 1);
     const text = [...counts].map(([label, count]) => (count > 1 ? `${count} × ${label}` : label)).join(", ");
     setText(this.#parts.found, text || "nothing");
-    setText(this.#parts.inference, `${result.infer_ms.toFixed(1)} ms (with queue ${result.total_ms.toFixed(1)} ms)`);
+    setText(this.#parts.inference, `${result.infer_ms.toFixed(1)} ms, ${result.total_ms.toFixed(1)} in all`);
     setText(this.#parts.model, result.engine ? `${result.model} (${result.engine})` : result.model);
   }
 
