@@ -74,7 +74,10 @@ def _camera(rng: np.random.Generator, canvas: NDArray[np.uint8]) -> NDArray[np.u
         blurred = Image.fromarray(canvas).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
         canvas = np.asarray(blurred)
     gain = rng.uniform(0.7, 1.2) * rng.uniform(0.94, 1.06, 3)
-    noise = rng.normal(0.0, rng.uniform(0.5, 6.0), canvas.shape[:2])
     table = np.clip(np.arange(256)[:, None] * gain + rng.uniform(-10, 10), 0, 255)
-    toned = np.stack([table[:, channel][canvas[..., channel]] for channel in range(3)], axis=-1)
-    return np.clip(toned + noise[..., None], 0, 255).astype(np.uint8)
+    toned = np.stack([table[:, c].astype(np.int16)[canvas[..., c]] for c in range(3)], axis=-1)
+    grain = rng.standard_normal(canvas.shape[:2], np.float32) * rng.uniform(0.5, 6.0)
+    noisy: NDArray[np.uint8] = np.clip(toned + grain.astype(np.int16)[..., None], 0, 255).astype(
+        np.uint8
+    )
+    return noisy

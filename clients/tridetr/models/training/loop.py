@@ -21,6 +21,7 @@ from tridetr.models.training.pool import CLASS_IDS, ScenePool, Scenes, draw_scen
 from tridetr.models.training.score import Matcher
 
 CHUNK_STEPS = 100
+FIRST_CHUNKS = 6
 DENSE_WEIGHT = 2.0
 EMA_DECAY = 0.998
 
@@ -90,7 +91,7 @@ def _corners(boxes: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np
     )
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def evaluate(
     model: RfDetrForObjectDetection, scenes: Scenes, device: torch.device
 ) -> dict[str, float]:
@@ -192,7 +193,7 @@ def train(rank: int, options: Options) -> None:
     validation = draw_scenes(
         options.seed + 1_000_003, 0, options.validation if rank == 0 else 1, options.resolution
     )
-    for _ in range(3):
+    for _ in range(FIRST_CHUNKS):
         pool.advance()
     batches = pool.batches(np.random.default_rng([seed, 7, run.step]), options.batch)
     sums, since = np.zeros(2), time.monotonic()
@@ -202,7 +203,7 @@ def train(rank: int, options: Options) -> None:
         run.model.train()
         loss, helper = _losses(run.model, run.dense, next(batches), device)
         run.optimiser.zero_grad(set_to_none=True)
-        (loss + DENSE_WEIGHT * helper).backward()  # type: ignore[no-untyped-call]
+        (loss + DENSE_WEIGHT * helper).backward()
         if not alone:
             _average_gradients(run.parameters)
         torch.nn.utils.clip_grad_norm_(run.parameters, 1.0)

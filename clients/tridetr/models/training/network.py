@@ -55,7 +55,7 @@ class DenseHead(nn.Module):
         self.mix = nn.Conv2d(width, width, 1)
         self.classes = nn.Conv2d(width, classes, 1)
         self.sides = nn.Conv2d(width, 4, 1)
-        nn.init.constant_(self.classes.bias, -3.0)  # type: ignore[arg-type]
+        nn.init.constant_(self.classes.bias, -3.0)
 
     def loss(self, features: Tensor, targets: list[dict[str, Tensor]]) -> Tensor:
         """Focal class loss and generalised-IoU box loss.
@@ -69,7 +69,7 @@ class DenseHead(nn.Module):
         sides = functional.softplus(self.sides(mixed)).permute(0, 2, 3, 1) * 0.25
         cells, classes, truth = _assign(targets, logits.shape[1], logits.shape[2])
         wanted = torch.zeros_like(logits)
-        wanted[(*cells, classes)] = 1.0
+        wanted[cells[0], cells[1], cells[2], classes] = 1.0
         missed = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         focus = (wanted - logits.sigmoid()).abs().pow(2)
         class_loss = (focus * missed).sum() / max(1, classes.numel())

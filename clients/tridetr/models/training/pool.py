@@ -19,7 +19,7 @@ from tridetr.scene.street import draw_street
 
 CLASS_IDS: tuple[int, ...] = tuple(CLASS_NAMES)
 SIZES: tuple[tuple[int, int], ...] = ((640, 360), (640, 360), (640, 360), (480, 360), (960, 540))
-SCENES_PER_BACKGROUND = 4
+SCENES_PER_BACKGROUND = 6
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class ScenePool:
         resolution: int,
         *,
         first: int = 0,
-        chunk: int = 80,
+        chunk: int = 40,
         window: int = 40,
         workers: int = 1,
     ) -> None:

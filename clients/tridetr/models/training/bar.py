@@ -1,0 +1,141 @@
+"""What the bundled model must reach: `python -m tridetr.models.training.bar MODEL.onnx`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tridetr.models.card import ModelCard
+from tridetr.models.runtime import open_session
+from tridetr.models.training.score import Curve, Matcher, iou_matrix
+from tridetr.scene import CLASS_NAMES, SyntheticCamera, draw_scene
+from tridetr.scene.i420 import rgb_to_i420
+from tridetr.scene.staging import PERSON
+
+UNSEEN_SEED = 20_000_003
+BARELY_VISIBLE = 0.4  # less of somebody need not be found, and may be
+SCENE_SIZES = ((1280, 720), (640, 360), (640, 480))
+
+
+@dataclass(frozen=True)
+class StreamScore:
+    """Precision and recall of people over a stream, at one threshold."""
+
+    precision: float
+    recall: float
+    people: int
+
+
+class Detector:
+    """A fused model run on the CPU without a server.
+
+    Args:
+        model: Fused model file or model.
+        threads: Threads of one inference, 0 for all cores.
+    """
+
+    def __init__(self, model: Path | onnx.ModelProto, threads: int = 1) -> None:
+        self._session = open_session(model, threads=threads)
+
+    def __call__(
+        self, frame: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+        """Detects in one I420 frame [3H/2, W]: boxes [K, 4], scores [K], classes [K]."""
+        boxes, scores, classes = self._session.run(
+            ["boxes", "scores", "classes"], {"frame": frame[None]}
+        )
+        return boxes[0], scores[0], classes[0]
+
+
+def scene_curves(detect: Detector, count: int, seed: int = UNSEEN_SEED) -> dict[int, Curve]:
+    """Detection curves per class over `count` freshly drawn scenes of three sizes."""
+    rng = np.random.default_rng(seed)
+    matchers = {class_id: Matcher() for class_id in CLASS_NAMES}
+    for number in range(count):
+        rgb, truth, ids = draw_scene(rng, SCENE_SIZES[number % len(SCENE_SIZES)])
+        boxes, scores, classes = detect(rgb_to_i420(rgb))
+        for class_id, matcher in matchers.items():
+            kept = (classes == class_id) & (scores > 0)
+            matcher.add(boxes[kept], scores[kept], truth[ids == class_id])
+    return {class_id: matcher.curve() for class_id, matcher in matchers.items()}
+
+
+def stream_score(
+    detect: Detector,
+    threshold: float,
+    *,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    step_s: float = 0.7,
+    size_wh: tuple[int, int] = (1280, 720),
+) -> StreamScore:
+    """Precision and recall of people in the synthetic camera's films, over one whole round of each.
+
+    People of whom less than `BARELY_VISIBLE` is to be seen count neither as missed nor, if found, as wrong.
+    """
+    hits = wrong = people = 0
+    for scene in ("street", "hall"):
+        for seed in seeds:
+            camera = SyntheticCamera(*size_wh, seed=seed, scene=scene)
+            frame = np.empty((size_wh[1] * 3 // 2, size_wh[0]), np.uint8)
+            for time_s in np.arange(0.0, camera.timetable.period_s, step_s):
+                true_boxes = [
+                    box for box in camera.draw(float(time_s), frame) if box.class_id == PERSON
+                ]
+                boxes, scores, classes = detect(frame)
+                found = boxes[(classes == PERSON) & (scores >= threshold)]
+                truth = np.array([box.xyxy for box in true_boxes], np.float32).reshape(-1, 4)
+                counts = np.array([box.visible >= BARELY_VISIBLE for box in true_boxes], np.bool_)
+                taken = _match(found, truth)
+                hits += int(counts[taken[taken >= 0]].sum())
+                wrong += int((taken < 0).sum())
+                people += int(counts.sum())
+    return StreamScore(hits / max(1, hits + wrong), hits / max(1, people), people)
+
+
+def _match(found: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.intp]:
+    """For each detection, best first, the true box it takes (IoU at least 0.5), or -1."""
+    overlaps = iou_matrix(found, truth)
+    taken = np.full(len(found), -1, np.intp)
+    free = np.ones(len(truth), np.bool_)
+    for row in range(len(found)):
+        candidates = np.where(free, overlaps[row], -1.0)
+        if candidates.size and candidates.max() >= 0.5:
+            taken[row] = candidates.argmax()
+            free[taken[row]] = False
+    return taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3, help="films of each kind")
+    options = parser.parse_args()
+    metadata = {entry.key: entry.value for entry in onnx.load(options.model).metadata_props}
+    card = ModelCard.from_metadata(metadata)
+    threshold = card.default_score if card else 0.5
+    detect = Detector(options.model)
+    curves = scene_curves(detect, options.scenes)
+    precision, recall = curves[PERSON].at(threshold)
+    report = {
+        "scenes": options.scenes,
+        "ap50": {
+            CLASS_NAMES[i]: round(curve.average_precision(), 4) for i, curve in curves.items()
+        },
+        "threshold": threshold,
+        "person_precision": round(precision, 4),
+        "person_recall": round(recall, 4),
+        "best_threshold": round(curves[PERSON].best_threshold(), 2),
+        "stream": asdict(stream_score(detect, threshold, seeds=tuple(range(options.seeds)))),
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
