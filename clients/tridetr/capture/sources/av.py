@@ -13,6 +13,8 @@ import av.error
 from tridetr.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -60,6 +62,23 @@ def open_video(
         container.close()
         raise SourceError(f"cannot open {shown}: there is no video in it ({found})")
     return container, container.streams.video[0]
+
+
+def packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+    """Yield the packets of a stream that hold something.
+
+    Raises:
+        FFmpegError: the container is damaged, or the connection is.
+    """
+    while True:
+        try:
+            for packet in container.demux(stream):
+                if packet.size:
+                    yield packet
+            return
+        except IndexError:
+            # Damaged MPEG-TS announces streams that PyAV did not see at opening; it trips over them
+            continue
 
 
 def explain(error: Exception) -> str:

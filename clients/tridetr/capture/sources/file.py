@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import av
 
-from tridetr.capture.sources.av import explain, frame_rate, open_video
+from tridetr.capture.sources.av import explain, frame_rate, open_video, packets
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
@@ -34,6 +34,7 @@ _log = logging.getLogger("tridetr.capture")
 _SECOND_NS = 1_000_000_000
 _FALLBACK_FPS = 25.0
 _TOO_LATE_NS = 2 * _SECOND_NS  # after a suspend or a stall the media clock starts anew
+_LONGEST_PAUSE_NS = 10 * _SECOND_NS  # a longer one is a damaged time
 _MAX_THREADS = 4
 
 
@@ -51,9 +52,8 @@ class FileSource:
         self._step_ns = round(_SECOND_NS / _FALLBACK_FPS)
         self._base_ns = 0  # monotonic time of media time 0
         self._unix_base_ns = 0
-        self._offset_ns = 0  # media time at which this pass through the file starts
-        self._last_ns = -1
-        self._first_pts: int | None = None
+        self._last_ns = -1  # media time of the last frame; goes on when the file loops
+        self._zero_ns: int | None = None  # the file's own time at media time 0
         self._pending: Grab | None = None
 
     def open(self) -> SourceInfo:
@@ -63,7 +63,6 @@ class FileSource:
         self._step_ns = round(_SECOND_NS / (fps or _FALLBACK_FPS))
         self._base_ns = time.monotonic_ns()
         self._unix_base_ns = time.time_ns()
-        self._offset_ns = 0
         self._last_ns = -1
         how = "in real time" if self._section.realtime else "without loss"
         return SourceInfo(
@@ -112,7 +111,7 @@ class FileSource:
         # "file:" keeps FFmpeg from reading a colon in the name as a protocol
         self._container, stream = open_video(f"file:{path}", shown=path, options={}, timeout_s=None)
         codec = stream.codec_context
-        self._first_pts = None
+        self._zero_ns = None
         self._frames_in_pass = 0
         if codec.name == "mjpeg":
             self._jpeg = self._jpeg or JpegDecoder()
@@ -128,9 +127,7 @@ class FileSource:
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[av.VideoFrame | av.Packet[VideoStream]]:
         try:
-            for packet in container.demux(stream):
-                if packet.size:
-                    yield packet
+            yield from packets(container, stream)
         except av.FFmpegError as error:
             _log.warning("%s: damaged, it ends here: %s", self._section.source, explain(error))
 
@@ -193,18 +190,20 @@ class FileSource:
         if not self._section.loop:
             raise SourceEndedError(f"{self._section.source} has ended")
         self.close()
-        self._offset_ns = self._last_ns + self._step_ns
         self._open_pass()
 
     def _media_time(self, item: av.VideoFrame | av.Packet[VideoStream]) -> int:
-        """Return the media time [ns]; it always grows, whatever the file says."""
-        media_ns = self._last_ns + self._step_ns if self._last_ns >= 0 else 0
+        """Return the media time [ns]; it always grows, and damaged times make no long pause."""
+        next_ns = self._last_ns + self._step_ns if self._last_ns >= 0 else 0
         if item.pts is not None and item.time_base is not None:
-            if self._first_pts is None:
-                self._first_pts = item.pts
             base = item.time_base
-            elapsed = (item.pts - self._first_pts) * base.numerator * _SECOND_NS // base.denominator
-            if self._offset_ns + elapsed > self._last_ns:
-                media_ns = self._offset_ns + elapsed
-        self._last_ns = media_ns
-        return media_ns
+            pts_ns = item.pts * base.numerator * _SECOND_NS // base.denominator
+            if self._zero_ns is None:
+                self._zero_ns = pts_ns - next_ns
+            jump_ns = pts_ns - self._zero_ns - self._last_ns
+            if 0 < jump_ns <= max(_LONGEST_PAUSE_NS, 3 * self._step_ns):
+                next_ns = pts_ns - self._zero_ns
+            else:
+                self._zero_ns = pts_ns - next_ns
+        self._last_ns = next_ns
+        return next_ns

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import av
 
-from tridetr.capture.sources.av import explain, open_video
+from tridetr.capture.sources.av import explain, open_video, packets
 from tridetr.capture.sources.base import SourceLostError
 from tridetr.errors import SourceError
 from tridetr.telemetry import heartbeat
@@ -116,14 +116,13 @@ class PacketPump:
                 self._changed.notify_all()
             opened = time.monotonic()
             limit = _INTRA_LIMIT if stream.codec_context.name in INTRA_CODECS else _INTER_LIMIT
-            for packet in container.demux(stream):
+            for packet in packets(container, stream):
                 if self._closing:
                     break
-                if packet.size:
-                    if time.monotonic() - opened > _KEY_FRAME_PATIENCE_S:
-                        self._need_key_frame = False  # some streams refresh without key frames
-                        opened = float("inf")
-                    self._arrived(packet, limit)
+                if time.monotonic() - opened > _KEY_FRAME_PATIENCE_S:
+                    self._need_key_frame = False  # some streams refresh without key frames
+                    opened = float("inf")
+                self._arrived(packet, limit)
             error = SourceError(f"{self._shown}: the stream has ended")
         except SourceError as cannot_open:
             error = cannot_open

@@ -1,0 +1,172 @@
+"""Runs the real capture of one camera into a real ring, and records what a reader sees."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import REGISTRY
+
+from support.waiting import wait_for
+from tridetr.capture.service import run
+from tridetr.config import Config
+from tridetr.shm.boards import (
+    CameraState,
+    CameraStatus,
+    SentryMode,
+    SentrySnapshot,
+    SentryState,
+    SentryWriter,
+    StatusReader,
+)
+from tridetr.shm.frames import FrameReader, FrameStamp
+from tridetr.shm.names import unlink_instance
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame as a reader saw it; `planes` uint8 [3H/2, W] is a copy."""
+
+    sequence: int
+    stamp: FrameStamp
+    planes: NDArray[np.uint8]
+    jpeg: bytes
+    generation: int
+    seen_ns: int
+
+
+@dataclass
+class Rig:
+    """A running capture."""
+
+    config: Config
+    camera: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    frames: list[Seen] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+
+    def start(self) -> None:
+        self._capture = threading.Thread(target=self._run)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self._capture.start()
+
+    def _run(self) -> None:
+        try:
+            run(self.config, self.camera, self.stop)
+        except BaseException as error:
+            self.errors.append(error)
+
+    def _read(self) -> None:
+        last = 0
+        with FrameReader(self.config.instance, self.camera, "detector") as reader:
+            while not self.stop.is_set():
+                reader.wakeup.wait(0.05)
+                while (lease := reader.lease_newest(last)) is not None:
+                    with lease:
+                        last = lease.sequence
+                        region = reader.region
+                        self.frames.append(
+                            Seen(
+                                last,
+                                lease.stamp,
+                                lease.planes.copy(),
+                                bytes(lease.jpeg),
+                                region.generation if region else 0,
+                                time.monotonic_ns(),
+                            )
+                        )
+
+    @property
+    def running(self) -> bool:
+        return self._capture.is_alive()
+
+    def finish(self, within_s: float = 2.0) -> None:
+        """Stop; capture must be gone in time."""
+        self.stop.set()
+        self._capture.join(within_s)
+        self._reader.join(5)
+        assert not self._capture.is_alive(), f"capture did not stop within {within_s} s"
+
+    def status(self) -> CameraStatus | None:
+        with StatusReader(self.config.instance, self.camera) as reader:
+            return reader.read()
+
+    def wait_state(self, state: CameraState, within_s: float = 15) -> CameraStatus:
+        def reached() -> CameraStatus | None:
+            status = self.status()
+            return status if status is not None and status.state is state else None
+
+        found = wait_for(reached, within_s, f"{state!r}; errors {self.errors}")
+        assert found is not None
+        return found
+
+    def wait_frames(self, count: int, within_s: float = 15) -> list[Seen]:
+        """Wait until so many frames more have come; returns these."""
+        start = len(self.frames)
+        wait_for(lambda: len(self.frames) >= start + count, within_s, f"{count} frames more")
+        return self.frames[start : start + count]
+
+    def skipped(self, reason: str) -> int:
+        name = "tridetr_frames_skipped_total"
+        return int(REGISTRY.get_sample_value(name, {"camera": self.camera, "reason": reason}) or 0)
+
+
+@contextlib.contextmanager
+def capturing(
+    tmp_path: Path, source: str | Path, *, start: bool = True, **keys: Any
+) -> Iterator[Rig]:
+    """Run capture on a source with these keys of the camera section; nothing is left behind."""
+    camera = "c" + uuid.uuid4().hex[:8]  # of its own, so that counters start at 0
+    config = Config.model_validate(
+        {
+            "instance": "t" + uuid.uuid4().hex[:10],
+            "cameras": {camera: {"source": str(source), **keys}},
+            "run_dir": tmp_path / "run",
+            "state_dir": tmp_path / "state",
+        }
+    )
+    rig = Rig(config, camera)
+    try:
+        if start:
+            rig.start()
+        yield rig
+        if start:
+            rig.finish()
+            assert not rig.errors, rig.errors
+    finally:
+        rig.stop.set()
+        if start:
+            rig.finish(20)
+        unlink_instance(config.instance, [camera])
+
+
+class FakeController:
+    """Writes the sentry board of a rig, as the controller would."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._writer = SentryWriter(rig.config.instance, rig.camera)
+
+    def write(self, mode: SentryMode, *, decided: int = 0, lasts_s: float = 60) -> None:
+        alarmed = mode is SentryMode.ALARMED
+        self._writer.write(
+            SentrySnapshot(
+                mode=mode,
+                state=SentryState.TRACKING if alarmed else SentryState.STANDBY,
+                state_since_unix_ns=time.time_ns(),
+                visit_id="",
+                expires_monotonic_ns=time.monotonic_ns() + round(lasts_s * 1e9),
+                decided_frame_sequence=decided,
+            )
+        )
+
+    def close(self) -> None:
+        self._writer.close()
