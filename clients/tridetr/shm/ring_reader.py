@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from tridetr.errors import ShmError
 from tridetr.shm import segment
+from tridetr.shm.closing import Closing
 from tridetr.shm.layout import (
     EPOCH_WORD,
     LAST_SEQUENCE_WORD,
@@ -22,9 +22,6 @@ from tridetr.shm.names import RingName
 from tridetr.wire.spec import TableSpec
 from tridetr.wire.view import TableView, locate
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 _lseek, _END = os.lseek, os.SEEK_END
 _RETRIES = 4  # the writer overtook us: it is in the slot we wanted, and a newer one is there
 
@@ -32,7 +29,7 @@ ViewT = TypeVar("ViewT")  # what is kept per slot while the ring stays as it is
 LeaseT = TypeVar("LeaseT", bound=Lease)
 
 
-class RingReader(Generic[ViewT, LeaseT]):
+class RingReader(Closing, Generic[ViewT, LeaseT]):
     """Leases slots of a ring, and follows it over restarts and generations. Not for several threads at once.
 
     The ring need not exist yet.
@@ -55,7 +52,7 @@ class RingReader(Generic[ViewT, LeaseT]):
             name: The ring.
             spec: The table in its slots.
             make_view: Makes what is kept per slot; raises ShmError if the slot makes no sense.
-            make_lease: Makes a lease of (mapping, slot, sequence, view).
+            make_lease: Makes a lease of (mapping, slot, sequence, view); raises ShmError likewise.
         """
         self._name = name
         self._spec = spec
@@ -148,17 +145,6 @@ class RingReader(Generic[ViewT, LeaseT]):
         if mapping is not None:
             mapping.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _current(self) -> Mapping | None:
         mapping = self._mapping
         return self._find() if mapping is None or self._must_move(mapping) else mapping
@@ -205,14 +191,14 @@ class RingReader(Generic[ViewT, LeaseT]):
         if words[EPOCH_WORD] != self._epoch:
             self._epoch = words[EPOCH_WORD]
             self._views = [None] * mapping.slots
-        view = self._views[slot]
-        if view is None:
-            try:
+        try:
+            view = self._views[slot]
+            if view is None:
                 view = self._views[slot] = self._look(mapping, slot)
-            except ShmError:
-                mapping.release(slot)
-                raise
-        return self._make_lease(mapping, slot, sequence, view)
+            return self._make_lease(mapping, slot, sequence, view)
+        except ShmError:
+            mapping.release(slot)
+            raise
 
     def _look(self, mapping: Mapping, slot: int) -> ViewT:
         geometry = mapping.segment.geometry

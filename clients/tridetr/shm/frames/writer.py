@@ -1,102 +1,20 @@
-"""The ring of camera frames: I420 planes in place, the camera's JPEG beside them."""
+"""Writing frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tridetr.errors import ShmError
 from tridetr.shm import layout, names
+from tridetr.shm.closing import Closing
+from tridetr.shm.frames.table import FRAME, FrameStamp, frame_bytes
 from tridetr.shm.layout import Geometry
-from tridetr.shm.lease import Lease, Mapping, RegionKey
 from tridetr.shm.names import RingName
-from tridetr.shm.ring_reader import RingReader
 from tridetr.shm.ring_writer import RingWriter
-from tridetr.shm.values import (
-    TRACE_CODE,
-    ColorMatrix,
-    ColorRange,
-    TraceContext,
-    trace_from_words,
-    trace_to_words,
-)
-from tridetr.shm.wakeup import Wakeup
-from tridetr.wire.spec import Inline, Scalar, TableSpec, Text, Vector
-from tridetr.wire.view import TableView, WireError, locate
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-__all__ = [
-    "ColorMatrix",
-    "ColorRange",
-    "FrameLease",
-    "FrameReader",
-    "FrameSlot",
-    "FrameStamp",
-    "FrameWriter",
-    "RegionKey",
-    "TraceContext",
-]
-
-FRAME = TableSpec(
-    b"TDFR",
-    (
-        Text("camera", 32),
-        Scalar("frame_number", "Q"),
-        Scalar("capture_monotonic_ns", "Q"),
-        Scalar("capture_unix_ns", "Q"),
-        Scalar("width", "I"),
-        Scalar("height", "I"),
-        Scalar("color_range", "B"),
-        Scalar("color_matrix", "B"),
-        Scalar("lossless", "?"),
-        Inline("trace", TRACE_CODE),
-        Vector("pixels", 1, 64),
-        Vector("jpeg", 1, 4),
-    ),
-)
-MAX_SIDE = 16_384  # pixels
-# Order of the values in a record (FRAME.record): trace, three times, width, height, range, matrix, lossless.
-
-
-@dataclass(slots=True)
-class FrameStamp:
-    """What is known of a frame beside its pixels.
-
-    Attributes:
-        frame_number: Index at the source; gaps are allowed.
-        capture_monotonic_ns: CLOCK_MONOTONIC.
-        capture_unix_ns: Unix time.
-        color_range: Range of the planes.
-        color_matrix: Matrix of the planes.
-        lossless: The writer waits for the decision on this frame: no reader may skip it.
-        trace: Trace that the frame belongs to.
-    """
-
-    frame_number: int
-    capture_monotonic_ns: int
-    capture_unix_ns: int
-    color_range: ColorRange
-    color_matrix: ColorMatrix
-    lossless: bool = False
-    trace: TraceContext | None = None
-
-
-def frame_bytes(width: int, height: int) -> int:
-    """Return the bytes of an I420 frame.
-
-    Raises:
-        ShmError: A side is odd or out of bounds.
-    """
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE) or width % 2 or height % 2:
-        raise ShmError(f"a frame of {width}×{height} pixels: sides must be even, 2 to {MAX_SIDE}")
-    return width * height * 3 // 2
+from tridetr.shm.values import trace_to_words
+from tridetr.wire.view import TableView, locate
 
 
 class FrameSlot:
@@ -128,7 +46,7 @@ class FrameSlot:
         self.jpeg = view[start : start + jpeg]
 
 
-class FrameWriter:
+class FrameWriter(Closing):
     """Publishes the frames of one camera; a context manager.
 
     Example::
@@ -264,17 +182,6 @@ class FrameWriter:
         self._slots = []
         self._ring.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _first_use(self, index: int) -> FrameSlot:
         """Lay the table into a slot; under its lock, since readers may still have used the last writer's."""
         geometry, view = self._ring.segment.geometry, self._ring.segment.view
@@ -285,108 +192,3 @@ class FrameWriter:
         slot = FrameSlot(index, table, view, self._width, self._height, self._jpeg_capacity)
         self._slots[index] = slot
         return slot
-
-
-class _FrameView:
-    """What is kept of a slot: the places of its fields, checked, and arrays over its planes."""
-
-    __slots__ = ("height", "jpeg_start", "offset", "planes", "table", "width")
-
-    def __init__(self, mapping: Mapping, table: TableView) -> None:
-        self.table = table
-        values = table.read(mapping.buffer)
-        self.width, self.height = int(values[7]), int(values[8])
-        size = frame_bytes(self.width, self.height)
-        if table.length(mapping.buffer, "pixels") != size:
-            raise WireError(f"the pixels are not those of {self.width}×{self.height} I420")
-        self.offset = table.spans["pixels"].start
-        pixels = np.frombuffer(mapping.buffer, np.uint8, size, self.offset)
-        self.planes = pixels.reshape(self.height * 3 // 2, self.width)
-        self.jpeg_start = table.spans["jpeg"].start
-
-
-class FrameLease(Lease):
-    """A leased frame: usable in place, by Triton too, until released.
-
-    Attributes:
-        planes: uint8 [3 * height / 2, width], read-only, in place: Y, then U, then V.
-        width: Pixels.
-        height: Pixels.
-        pixels_offset: Bytes from the region's start to the planes.
-        pixels_nbytes: Bytes of the planes.
-    """
-
-    __slots__ = ()
-    _view: _FrameView
-
-    @property
-    def planes(self) -> NDArray[np.uint8]:
-        return self._view.planes
-
-    @property
-    def width(self) -> int:
-        return self._view.width
-
-    @property
-    def height(self) -> int:
-        return self._view.height
-
-    @property
-    def pixels_offset(self) -> int:
-        return self._view.offset
-
-    @property
-    def pixels_nbytes(self) -> int:
-        return self._view.planes.nbytes
-
-    @property
-    def stamp(self) -> FrameStamp:
-        """What is known of the frame beside its pixels.
-
-        Raises:
-            WireError: The slot names a colour range or matrix that does not exist.
-        """
-        high, low, span, flags, number, monotonic, unix, _, _, range_, matrix, lossless = (
-            self._view.table.read(self._mapping.buffer)
-        )
-        try:
-            color = ColorRange(range_), ColorMatrix(matrix)
-        except ValueError as error:
-            raise WireError(str(error)) from error
-        trace = trace_from_words(high, low, span, flags)
-        return FrameStamp(number, monotonic, unix, *color, lossless, trace)
-
-    @property
-    def jpeg(self) -> memoryview:
-        """The camera's own JPEG, in place; empty if there is none. Copy it before it goes to a socket.
-
-        Raises:
-            WireError: Its length exceeds the slot.
-        """
-        start = self._view.jpeg_start
-        return self._mapping.buffer[
-            start : start + self._view.table.length(self._mapping.buffer, "jpeg")
-        ]
-
-
-class FrameReader(RingReader[_FrameView, FrameLease]):
-    """Leases the newest frame of one camera; a context manager. One reader per thread.
-
-    Attributes:
-        wakeup: Becomes readable when a frame was published.
-    """
-
-    def __init__(self, instance: str, camera: str, consumer: str) -> None:
-        """Open the consumer's wake-up queue; the ring need not exist yet.
-
-        Raises:
-            ShmError: A limit of the system is reached, or a name is not allowed.
-        """
-        name = RingName(instance, camera, names.FRAMES)
-        self.wakeup = Wakeup(name.queue(consumer))
-        super().__init__(name, FRAME, _FrameView, FrameLease)
-
-    def close(self) -> None:
-        """End all leases and let go of ring and queue."""
-        super().close()
-        self.wakeup.close()

@@ -1,0 +1,23 @@
+"""Boards: small rings of which only the newest entry matters (sentry mode, camera status)."""
+
+from tridetr.shm.boards.reader import SentryReader, StatusReader
+from tridetr.shm.boards.table import (
+    CameraState,
+    CameraStatus,
+    SentryMode,
+    SentrySnapshot,
+    SentryState,
+)
+from tridetr.shm.boards.writer import SentryWriter, StatusWriter
+
+__all__ = [
+    "CameraState",
+    "CameraStatus",
+    "SentryMode",
+    "SentryReader",
+    "SentrySnapshot",
+    "SentryState",
+    "SentryWriter",
+    "StatusReader",
+    "StatusWriter",
+]

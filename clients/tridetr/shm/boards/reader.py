@@ -1,0 +1,118 @@
+"""Reading boards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tridetr.shm import names
+from tridetr.shm.boards.table import (
+    SENTRY,
+    STATUS,
+    CameraState,
+    CameraStatus,
+    SentryMode,
+    SentrySnapshot,
+    SentryState,
+)
+from tridetr.shm.closing import Closing
+from tridetr.shm.lease import Lease
+from tridetr.shm.names import RingName
+from tridetr.shm.ring_reader import RingReader
+from tridetr.shm.wakeup import Wakeup
+from tridetr.wire.spec import TableSpec, Text
+from tridetr.wire.view import TableView
+
+
+class _EntryLease(Lease):
+    __slots__ = ()
+    _view: TableView
+
+    def entry(self, spec: TableSpec) -> dict[str, Any]:
+        """Return the fields by name."""
+        table, buffer = self._view, self._mapping.buffer
+        values = table.read(buffer)
+        entry = {field.name: value for field, value in zip(spec.record, values, strict=True)}
+        for field in spec.fields:
+            if isinstance(field, Text):
+                entry[field.name] = table.text(buffer, field.name)
+        return entry
+
+
+class _Reader(Closing):
+    """Reads the newest entry of a board. The board need not exist yet.
+
+    Attributes:
+        damaged: How many entries made no sense.
+    """
+
+    def __init__(self, name: RingName, spec: TableSpec) -> None:
+        self._spec = spec
+        self._ring = RingReader(name, spec, lambda _, table: table, _EntryLease)
+        self._nonsense = 0
+
+    @property
+    def damaged(self) -> int:
+        """How many entries were passed over because they made no sense."""
+        return self._ring.damaged + self._nonsense
+
+    def _read(self) -> dict[str, Any] | None:
+        self._ring.forget_if_removed()  # a board is read at its newest entry for ever
+        lease = self._ring.lease_newest()
+        if lease is None:
+            return None
+        with lease:
+            return lease.entry(self._spec)
+
+    def close(self) -> None:
+        """Let go of the board."""
+        self._ring.close()
+
+
+class SentryReader(_Reader):
+    """Reads what the controller decided for one camera; a context manager. One reader per thread.
+
+    Attributes:
+        wakeup: Becomes readable when an entry was written; None for a reader that polls.
+    """
+
+    def __init__(self, instance: str, camera: str, consumer: str | None = None) -> None:
+        name = RingName(instance, camera, names.SENTRY)
+        self.wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
+        super().__init__(name, SENTRY)
+
+    def read(self) -> SentrySnapshot | None:
+        """Return the newest entry; None if there is none. It may have expired: compare its time."""
+        entry = self._read()
+        if entry is None:
+            return None
+        try:
+            entry["mode"], entry["state"] = SentryMode(entry["mode"]), SentryState(entry["state"])
+        except ValueError:
+            self._nonsense += 1
+            return None
+        return SentrySnapshot(**entry)
+
+    def close(self) -> None:
+        """Let go of board and queue."""
+        super().close()
+        if self.wakeup is not None:
+            self.wakeup.close()
+
+
+class StatusReader(_Reader):
+    """Reads how one camera is; a context manager. One reader per thread."""
+
+    def __init__(self, instance: str, camera: str) -> None:
+        super().__init__(RingName(instance, camera, names.STATUS), STATUS)
+
+    def read(self) -> CameraStatus | None:
+        """Return the newest entry; None if there is none. Its heartbeat tells whether capture still lives."""
+        entry = self._read()
+        if entry is None:
+            return None
+        try:
+            entry["state"] = CameraState(entry["state"])
+        except ValueError:
+            self._nonsense += 1
+            return None
+        return CameraStatus(**entry)

@@ -1,0 +1,142 @@
+"""Writing results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tridetr.errors import ShmError
+from tridetr.shm import layout, names
+from tridetr.shm.closing import Closing
+from tridetr.shm.detections.table import (
+    DETECTION_DTYPE,
+    NAME_BYTES,
+    RESULT,
+    VERSION_BYTES,
+    ResultStamp,
+)
+from tridetr.shm.layout import Geometry
+from tridetr.shm.names import RingName
+from tridetr.shm.ring_writer import RingWriter
+from tridetr.shm.values import trace_to_words
+from tridetr.wire.view import TableView, locate
+
+
+class _OutSlot:
+    """A slot of the writer: the places of its fields."""
+
+    __slots__ = ("model", "start", "table")
+
+    def __init__(self, table: TableView) -> None:
+        self.table = table
+        self.start = table.spans["detections"].start
+        self.model = ("", "")  # as it stands in the slot
+
+
+class DetectionWriter(Closing):
+    """Publishes the results of one camera; a context manager."""
+
+    def __init__(
+        self,
+        instance: str,
+        camera: str,
+        *,
+        slots: int = names.DETECTION_SLOTS,
+        max_detections: int = names.MAX_DETECTIONS,
+        consumers: Sequence[str] | None = None,
+    ) -> None:
+        """Take over or make the ring.
+
+        Args:
+            instance: Instance of tridetr.
+            camera: Name of the camera.
+            slots: Number of slots: all leases there can be, plus 2.
+            max_detections: Detections that a slot holds.
+            consumers: Whom to wake; None = all.
+
+        Raises:
+            ShmError: Another writer, or a limit of the system.
+        """
+        name = RingName(instance, camera, names.DETECTIONS)
+        built = RESULT.build({"detections": max_detections})
+        table = locate(RESULT, memoryview(built), 0, len(built))
+        self._head = built[: table.spans["detections"].start]
+        self._camera = camera
+        self._capacity = max_detections
+        geometry = Geometry(
+            names.KIND_NUMBERS[names.DETECTIONS],
+            slots,
+            layout.round_to_page(len(built)),
+            (max_detections, 0, 0, 0),
+        )
+        self._ring = RingWriter(name, geometry, consumers)
+        self._slots: list[_OutSlot | None] = [None] * slots
+
+    def publish(self, stamp: ResultStamp, detections: NDArray[np.void]) -> int:
+        """Publish a result and wake the consumers.
+
+        Args:
+            stamp: What is known of the result.
+            detections: ``DETECTION_DTYPE`` [n], best first; what exceeds the capacity is left out.
+
+        Returns:
+            Its sequence.
+
+        Raises:
+            ShmError: Readers hold all slots.
+            TypeError: The detections have another dtype.
+        """
+        ring = self._ring
+        index = ring.begin()
+        if index is None:
+            raise ShmError(
+                f"all slots of the detections of {self._camera} are leased: a reader does not release them"
+            )
+        slot = self._slots[index] or self._first_use(index)
+        table, view = slot.table, ring.segment.view
+        table.record.pack_into(
+            view,
+            table.record_at,
+            *trace_to_words(stamp.trace),
+            stamp.frame_number,
+            stamp.frame_sequence,
+            stamp.capture_monotonic_ns,
+            stamp.capture_unix_ns,
+            stamp.taken_ns,
+            stamp.infer_start_ns,
+            stamp.infer_end_ns,
+            stamp.published_ns,
+            stamp.width,
+            stamp.height,
+            stamp.lossless,
+        )
+        model = (stamp.model_name, stamp.model_version)
+        if slot.model != model:
+            table.put_text(view, "model_name", model[0], NAME_BYTES)
+            table.put_text(view, "model_version", model[1], VERSION_BYTES)
+            slot.model = model
+        if detections.dtype != DETECTION_DTYPE:
+            raise TypeError(f"detections are {detections.dtype}, not DETECTION_DTYPE")
+        count = min(len(detections), self._capacity)
+        # As bytes: numpy copies structs field by field, which takes ten times as long.
+        data = detections[:count].tobytes()
+        view[slot.start : slot.start + len(data)] = data
+        table.put_length(view, "detections", count)
+        return ring.publish(index)
+
+    def close(self) -> None:
+        """Give the ring up; it stays for readers and for the next writer."""
+        self._slots = []
+        self._ring.close()
+
+    def _first_use(self, index: int) -> _OutSlot:
+        geometry, view = self._ring.segment.geometry, self._ring.segment.view
+        start = geometry.slot_offset(index)
+        view[start : start + len(self._head)] = self._head
+        table = locate(RESULT, view, start, geometry.slot_size)
+        table.put_text(view, "camera", self._camera, 32)
+        slot = _OutSlot(table)
+        self._slots[index] = slot
+        return slot

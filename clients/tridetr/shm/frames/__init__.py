@@ -1,0 +1,20 @@
+"""The ring of camera frames: I420 planes in place, the camera's JPEG beside them."""
+
+from tridetr.shm.frames.reader import FrameLease, FrameReader
+from tridetr.shm.frames.table import FrameStamp, frame_bytes
+from tridetr.shm.frames.writer import FrameSlot, FrameWriter
+from tridetr.shm.lease import RegionKey
+from tridetr.shm.values import ColorMatrix, ColorRange, TraceContext
+
+__all__ = [
+    "ColorMatrix",
+    "ColorRange",
+    "FrameLease",
+    "FrameReader",
+    "FrameSlot",
+    "FrameStamp",
+    "FrameWriter",
+    "RegionKey",
+    "TraceContext",
+    "frame_bytes",
+]

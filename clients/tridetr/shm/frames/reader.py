@@ -1,0 +1,116 @@
+"""Reading frames."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tridetr.shm import names
+from tridetr.shm.frames.table import FRAME, FrameStamp, frame_bytes
+from tridetr.shm.lease import Lease, Mapping
+from tridetr.shm.names import RingName
+from tridetr.shm.ring_reader import RingReader
+from tridetr.shm.values import ColorMatrix, ColorRange, trace_from_words
+from tridetr.shm.wakeup import Wakeup
+from tridetr.wire.view import TableView, WireError
+
+_RANGES = {int(member): member for member in ColorRange}
+_MATRICES = {int(member): member for member in ColorMatrix}
+
+
+class _FrameView:
+    """What is kept of a slot: the places of its fields, checked, and arrays over its planes."""
+
+    __slots__ = ("height", "offset", "planes", "table", "width")
+
+    def __init__(self, mapping: Mapping, table: TableView) -> None:
+        self.table = table
+        values = table.read(mapping.buffer)
+        self.width, self.height = int(values[7]), int(values[8])
+        size = frame_bytes(self.width, self.height)
+        if table.length(mapping.buffer, "pixels") != size:
+            raise WireError(f"the pixels are not those of {self.width}×{self.height} I420")
+        self.offset = table.spans["pixels"].start
+        pixels = np.frombuffer(mapping.buffer, np.uint8, size, self.offset)
+        self.planes = pixels.reshape(self.height * 3 // 2, self.width)
+
+
+class FrameLease(Lease):
+    """A leased frame: usable in place, by Triton too, until released.
+
+    Attributes:
+        planes: uint8 [3 * height / 2, width], read-only, in place: Y, then U, then V.
+        width: Pixels.
+        height: Pixels.
+        pixels_offset: Bytes from the region's start to the planes.
+        pixels_nbytes: Bytes of the planes.
+    """
+
+    __slots__ = ()
+    _view: _FrameView
+
+    @property
+    def planes(self) -> NDArray[np.uint8]:
+        return self._view.planes
+
+    @property
+    def width(self) -> int:
+        return self._view.width
+
+    @property
+    def height(self) -> int:
+        return self._view.height
+
+    @property
+    def pixels_offset(self) -> int:
+        return self._view.offset
+
+    @property
+    def pixels_nbytes(self) -> int:
+        return self._view.planes.nbytes
+
+    @property
+    def stamp(self) -> FrameStamp:
+        """What is known of the frame beside its pixels. An unknown colour range or matrix reads as the first one."""
+        high, low, span, flags, number, monotonic, unix, _, _, range_, matrix, lossless = (
+            self._view.table.read(self._mapping.buffer)
+        )
+        return FrameStamp(
+            number,
+            monotonic,
+            unix,
+            _RANGES.get(range_, ColorRange.LIMITED),
+            _MATRICES.get(matrix, ColorMatrix.BT601),
+            lossless,
+            trace_from_words(high, low, span, flags),
+        )
+
+    @property
+    def jpeg(self) -> memoryview:
+        """The camera's own JPEG, in place; empty if there is none. Copy it before it goes to a socket."""
+        view, buffer = self._view, self._mapping.buffer
+        start = view.table.spans["jpeg"].start
+        return buffer[start : start + view.table.length_or_0(buffer, "jpeg")]
+
+
+class FrameReader(RingReader[_FrameView, FrameLease]):
+    """Leases the newest frame of one camera; a context manager. One reader per thread.
+
+    Attributes:
+        wakeup: Becomes readable when a frame was published.
+    """
+
+    def __init__(self, instance: str, camera: str, consumer: str) -> None:
+        """Open the consumer's wake-up queue; the ring need not exist yet.
+
+        Raises:
+            ShmError: A limit of the system is reached, or a name is not allowed.
+        """
+        name = RingName(instance, camera, names.FRAMES)
+        self.wakeup = Wakeup(name.queue(consumer))
+        super().__init__(name, FRAME, _FrameView, FrameLease)
+
+    def close(self) -> None:
+        """End all leases and let go of ring and queue."""
+        super().close()
+        self.wakeup.close()

@@ -1,0 +1,63 @@
+"""What a slot of a frame ring holds (``schemas/frame.fbs``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tridetr.errors import ShmError
+from tridetr.shm.values import TRACE_CODE, ColorMatrix, ColorRange, TraceContext
+from tridetr.wire.spec import Inline, Scalar, TableSpec, Text, Vector
+
+FRAME = TableSpec(
+    b"TDFR",
+    (
+        Text("camera", 32),
+        Scalar("frame_number", "Q"),
+        Scalar("capture_monotonic_ns", "Q"),
+        Scalar("capture_unix_ns", "Q"),
+        Scalar("width", "I"),
+        Scalar("height", "I"),
+        Scalar("color_range", "B"),
+        Scalar("color_matrix", "B"),
+        Scalar("lossless", "?"),
+        Inline("trace", TRACE_CODE),
+        Vector("pixels", 1, 64),
+        Vector("jpeg", 1, 4),
+    ),
+)
+MAX_SIDE = 16_384  # pixels
+# Order of the values in a record (FRAME.record): trace, three times, width, height, range, matrix, lossless.
+
+
+@dataclass(slots=True)
+class FrameStamp:
+    """What is known of a frame beside its pixels.
+
+    Attributes:
+        frame_number: Index at the source; gaps are allowed.
+        capture_monotonic_ns: CLOCK_MONOTONIC.
+        capture_unix_ns: Unix time.
+        color_range: Range of the planes.
+        color_matrix: Matrix of the planes.
+        lossless: The writer waits for the decision on this frame: no reader may skip it.
+        trace: Trace that the frame belongs to.
+    """
+
+    frame_number: int
+    capture_monotonic_ns: int
+    capture_unix_ns: int
+    color_range: ColorRange
+    color_matrix: ColorMatrix
+    lossless: bool = False
+    trace: TraceContext | None = None
+
+
+def frame_bytes(width: int, height: int) -> int:
+    """Return the bytes of an I420 frame.
+
+    Raises:
+        ShmError: A side is odd or out of bounds.
+    """
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE) or width % 2 or height % 2:
+        raise ShmError(f"a frame of {width}×{height} pixels: sides must be even, 2 to {MAX_SIDE}")
+    return width * height * 3 // 2
