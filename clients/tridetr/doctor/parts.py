@@ -105,12 +105,19 @@ def check_cameras(config: Config) -> Iterator[Finding]:
 
 
 def _check_device(subject: str, source: str) -> Iterator[Finding]:
-    from tridetr.capture.devices import describe_device
+    from tridetr.capture.devices import list_cameras
 
-    try:
-        yield Finding(subject, "ok", describe_device(source))
-    except TridetrError as error:
-        yield Finding(subject, "fault", f"{source} cannot be used", str(error))
+    devices = {device.path: device for device in list_cameras()}
+    device = devices.get(str(Path(source).resolve()))
+    if device is None:
+        there = "; ".join(map(str, devices.values())) or "no camera at all"
+        yield Finding(
+            subject, "fault", f"{source} is not there", f"plug it in, or choose from: {there}"
+        )
+    elif device.problem:
+        yield Finding(subject, "fault", f"{source} cannot be used", device.problem)
+    else:
+        yield Finding(subject, "ok", f"{device}: {device.default_choice}")
 
 
 def check_gpu(config: Config) -> Iterator[Finding]:
