@@ -1,0 +1,292 @@
+"""Network cameras: real RTSP and HTTP servers that are killed, hung, restarted and damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.capture_rig import capturing
+from support.clips import jpegs, write_clip
+from support.data import FOOTAGE, shared
+from support.mjpeg_server import MjpegServer
+from support.waiting import wait_for
+from tridetr.capture import publisher
+from tridetr.capture.planes import copy_picture
+from tridetr.capture.sources.network import NetworkSource
+from tridetr.config import CameraSection
+from tridetr.shm.boards import CameraState
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+SERVER = Path(__file__).parents[1] / "support" / "rtsp_server.py"
+
+
+class RtspServer:
+    """GStreamer's RTSP server in a process of its own, on a port that stays the same."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self._arguments = [str(argument) for argument in arguments]
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"rtsp://127.0.0.1:{self.port}/video"
+
+    def start(self) -> None:
+        file, *options = self._arguments
+        command = [SYSTEM_PYTHON, str(SERVER), file, str(self.port), *options]
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("port "), f"the RTSP server said {line!r}"
+        self.port = int(line.split()[1])
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+
+
+@contextlib.contextmanager
+def rtsp_server(*arguments: str | Path) -> Iterator[RtspServer]:
+    probe = (
+        "import gi; gi.require_version('GstRtspServer', '1.0'); "
+        "from gi.repository import Gst, GstRtspServer; Gst.init(None); "
+        "import sys; sys.exit(not Gst.ElementFactory.find('rtph264pay'))"
+    )
+    found = subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True, check=False)
+    if found.returncode != 0:
+        pytest.skip(
+            "no GStreamer RTSP server: apt install gir1.2-gst-rtsp-server-1.0 python3-gi "
+            "gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
+        )
+    server = RtspServer(*arguments)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def mjpeg_server(server: MjpegServer) -> Iterator[MjpegServer]:
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class TestRtsp:
+    def test_killed_and_restarted_in_the_middle(self, tmp_path: Path) -> None:
+        footage = shared(*FOOTAGE)
+        with rtsp_server(footage) as server:
+            with capturing(tmp_path, server.url, timeout_s=2) as rig:
+                first = rig.wait_frames(15)
+                live = rig.wait_state(CameraState.LIVE)
+                assert (live.width, live.height) == (768, 432)
+                assert live.capture_clock == "arrival"
+
+                server.kill()
+                killed_s = time.monotonic()
+                offline = rig.wait_state(CameraState.OFFLINE, 10)
+                assert "127.0.0.1" in offline.message
+                assert time.monotonic() - killed_s < 3.5
+
+                server.start()
+                assert rig.wait_state(CameraState.LIVE, 15).reconnects >= 1
+                again = rig.wait_frames(15)
+        numbers = [frame.stamp.frame_number for frame in [*first, *again]]
+        assert numbers == sorted(set(numbers)), "numbers go on over the reconnect"
+        times = [frame.stamp.capture_monotonic_ns for frame in rig.frames]
+        assert times == sorted(times)
+        # the picture is the footage's: the first frame of each connection is the same
+        same = np.abs(first[0].planes.astype(int) - again[0].planes)
+        assert same.mean() < 3
+
+    def test_frames_are_fresh(self, tmp_path: Path) -> None:
+        clip = write_clip(
+            tmp_path / "clip.mp4", 150, options={"bf": "0", "tune": "zerolatency"}, fps=30
+        )
+        with rtsp_server(clip) as server, capturing(tmp_path, server.url) as rig:
+            rig.wait_frames(60)
+        gaps = np.diff([frame.stamp.capture_monotonic_ns for frame in rig.frames[30:]]) / 1e6
+        ages = [(f.seen_ns - f.stamp.capture_monotonic_ns) / 1e6 for f in rig.frames[30:]]
+        assert np.median(ages) < 50, "arrival to a reader's hands [ms]"
+        assert np.median(gaps) == pytest.approx(33.3, abs=5), "arrival times follow the camera"
+
+    def test_password_is_asked_for_and_never_shown(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        clip = write_clip(tmp_path / "clip.mp4", 60)
+        secret = tmp_path / "secret"
+        secret.write_text("admin:s3cr3t/word\n")
+        options = ("--user", "admin", "--password", "s3cr3t/word")
+        with rtsp_server(clip, *options) as server:
+            with capturing(tmp_path, server.url) as rig:
+                assert "credentials_file" in rig.wait_state(CameraState.OFFLINE).message
+            with capturing(tmp_path, server.url, credentials_file=str(secret)) as rig:
+                rig.wait_frames(5)
+                server.kill()
+                message = rig.wait_state(CameraState.OFFLINE, 20).message
+        assert "s3cr3t" not in message
+        assert "s3cr3t" not in caplog.text
+
+    def test_a_server_that_stops_answering_is_offline(self, tmp_path: Path) -> None:
+        footage = shared(*FOOTAGE)
+        with rtsp_server(footage) as server:
+            with capturing(tmp_path, server.url, timeout_s=1.5) as rig:
+                rig.wait_frames(5)
+                assert server.process is not None
+                server.process.send_signal(signal.SIGSTOP)
+                rig.wait_state(CameraState.OFFLINE, 8)
+                server.process.send_signal(signal.SIGCONT)
+                rig.wait_state(CameraState.LIVE, 20)
+
+
+class TestHttpMjpeg:
+    @pytest.mark.parametrize("with_length", [True, False])
+    def test_jpegs_pass_through_and_are_fresh(self, tmp_path: Path, with_length: bool) -> None:
+        packets = jpegs(20)
+        with mjpeg_server(MjpegServer(packets, with_length=with_length)) as server:
+            with capturing(tmp_path, server.url) as rig:
+                rig.wait_frames(40)
+                status = rig.wait_state(CameraState.LIVE)
+                wait_for(
+                    lambda: abs((rig.status() or status).source_fps - 25) < 5, 10, "measured fps"
+                )
+        assert status.source_kind == "http"
+        lags = []
+        for frame in rig.frames[20:]:
+            index = packets.index(frame.jpeg)  # exactly what the camera sent
+            before = [at for i, at in server.sent if i == index and at <= frame.seen_ns]
+            lags.append((frame.stamp.capture_monotonic_ns - before[-1]) / 1e6)
+        # a stream without lengths shows the end of a picture only with the next one
+        assert np.median(lags) < (20 if with_length else 70), "sent to stamped [ms]"
+        assert min(lags) >= 0
+
+    def test_killed_and_restarted(self, tmp_path: Path) -> None:
+        with mjpeg_server(MjpegServer(jpegs(10))) as server:
+            with capturing(tmp_path, server.url, timeout_s=2) as rig:
+                rig.wait_frames(10)
+                server.stop()
+                rig.wait_state(CameraState.OFFLINE, 6)
+                server.start()
+                rig.wait_state(CameraState.LIVE, 10)
+                rig.wait_frames(10)
+
+    def test_a_camera_that_hangs_is_offline_and_comes_back(self, tmp_path: Path) -> None:
+        with mjpeg_server(MjpegServer(jpegs(10))) as server:
+            with capturing(tmp_path, server.url, timeout_s=1) as rig:
+                rig.wait_frames(10)
+                server.hang.set()
+                hung_s = time.monotonic()
+                rig.wait_state(CameraState.OFFLINE, 6)
+                assert 0.9 < time.monotonic() - hung_s < 3
+                beats = {rig.wait_state(CameraState.OFFLINE).heartbeat_monotonic_ns}
+                wait_for(
+                    lambda: beats.add(rig.status().heartbeat_monotonic_ns) or len(beats) >= 4,  # type: ignore[union-attr]
+                    4,
+                    "signs of life at more than 1 Hz while the source is away",
+                )
+                server.hang.clear()
+                rig.wait_state(CameraState.LIVE, 15)
+
+    def test_garbage_between_pictures(self, tmp_path: Path) -> None:
+        packets = jpegs(20)
+        packets[5] = np.random.default_rng(0).bytes(3000)
+        packets[11] = packets[11][:1500]
+        with mjpeg_server(MjpegServer(packets)) as server:
+            with capturing(tmp_path, server.url) as rig:
+                rig.wait_frames(60)
+                assert rig.skipped("corrupt") >= 2
+                shown = {packets.index(frame.jpeg) for frame in rig.frames}
+                assert {5, 11}.isdisjoint(shown)
+                assert len(shown) >= 15
+
+    def test_only_garbage_is_offline(self, tmp_path: Path) -> None:
+        good, noise = jpegs(5), np.random.default_rng(0).bytes(3000)
+        with mjpeg_server(MjpegServer(good)) as server:
+            with capturing(tmp_path, server.url, timeout_s=1) as rig:
+                rig.wait_frames(10)
+                server.jpegs = [noise]
+                rig.wait_state(CameraState.OFFLINE, 10)
+                server.jpegs = good
+                rig.wait_state(CameraState.LIVE, 15)
+
+    def test_password(self, tmp_path: Path) -> None:
+        secret = tmp_path / "secret"
+        secret.write_text("admin:word")
+        with mjpeg_server(MjpegServer(jpegs(5), password="admin:word")) as server:
+            with capturing(tmp_path, server.url) as rig:
+                assert "credentials_file" in rig.wait_state(CameraState.OFFLINE).message
+            with capturing(tmp_path, server.url, credentials_file=str(secret)) as rig:
+                rig.wait_frames(5)
+
+    def test_no_video_behind_the_url(self, tmp_path: Path) -> None:
+        with mjpeg_server(MjpegServer([b"<html>log in</html>"])) as server:
+            with capturing(tmp_path, server.url, timeout_s=2) as rig:
+                rig.wait_state(CameraState.OFFLINE, 15)
+                assert not rig.frames
+
+
+def test_a_listener_that_never_answers_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        with capturing(tmp_path, f"rtsp://127.0.0.1:{port}/video", timeout_s=60) as rig:
+            wait_for(lambda: rig.status(), 5, "it has started")
+            wait_for(lambda: "packet-pump" in {t.name for t in threading.enumerate()}, 5)
+            rig.finish(within_s=2.0)
+
+
+def test_a_slow_machine_loses_frames_not_freshness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.1)  # instead of 0.2 ms: a tenth of the camera's rate
+        copy_picture(*arguments)
+
+    monkeypatch.setattr(publisher, "copy_picture", slowly)
+    with mjpeg_server(MjpegServer(jpegs(20), fps=50)) as server:
+        with capturing(tmp_path, server.url) as rig:
+            rig.wait_frames(15)
+    ages = [(f.seen_ns - f.stamp.capture_monotonic_ns) / 1e6 for f in rig.frames[5:]]
+    assert max(ages) < 400, "arrival to a reader's hands [ms]"
+    lost = rig.skipped("lost")
+    numbers = rig.frames[-1].stamp.frame_number
+    assert lost >= 2 * len(rig.frames)
+    assert lost + len(rig.frames) == pytest.approx(numbers + 1, abs=5)
+
+
+def test_stale_h264_is_decoded_but_not_shown(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 300, options={"bf": "0", "tune": "zerolatency"})
+    with rtsp_server(clip) as server:
+        source = NetworkSource(CameraSection(source=server.url), threading.Event())
+        try:
+            source.open()
+            first = wait_for(lambda: source.next(0.2), 5)
+            wait_for(lambda: source._pump is not None and source._pump.waiting() >= 20, 10)
+            dropped = source.drop_stale()
+            assert dropped >= 19
+            fresh = wait_for(lambda: source.next(0.5), 5)
+        finally:
+            source.close()
+    assert fresh.number - first.number > dropped
+    assert (time.monotonic_ns() - fresh.monotonic_ns) / 1e6 < 300
