@@ -13,6 +13,7 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.doctor.finding import Finding
 from tridetr.errors import TridetrError
+from tridetr.paths import model_repository_dir
 
 
 def check_server(config: Config) -> Iterator[Finding]:
@@ -23,7 +24,9 @@ def check_server(config: Config) -> Iterator[Finding]:
     from tridetr.triton.launch import find_server
 
     try:
-        yield Finding("Triton", "ok", str(find_server()))
+        server = find_server()
+        version = ".".join(map(str, server.version))
+        yield Finding("Triton", "ok", f"{version}, Python stub {server.stub.parent.name}")
     except TridetrError as error:
         yield Finding("Triton", "fault", "the embedded server is missing", str(error))
 
@@ -57,8 +60,8 @@ def check_model(config: Config) -> Iterator[Finding]:
     """The model file."""
     file = config.model.file
     if file is None:
-        yield Finding("model", "ok", f"{config.model.name}, the bundled one")
-    elif file.is_file():
+        file = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+    if file.is_file():
         yield Finding("model", "ok", f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
     else:
         yield Finding("model", "fault", f"{file}: no such file", "correct model.file")
