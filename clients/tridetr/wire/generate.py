@@ -5,6 +5,7 @@ Needs a checkout (the schemas are not part of the wheel) and ``flatc`` of the ex
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,11 @@ def generate(folder: Path = GENERATED) -> list[Path]:
     schemas = sorted(path.name for path in SCHEMAS.glob("*.fbs"))
     command = [find_flatc(), "--python", "--gen-onefile", "--python-typing", "-o", str(folder)]
     subprocess.run([*command, *schemas], cwd=SCHEMAS, check=True)
+    for module in folder.glob("*_generated.py"):  # flatc takes the folder for the top of the path
+        text = module.read_text()
+        module.write_text(
+            re.sub(r"^from (\w+_generated) import", r"from .\1 import", text, flags=re.M)
+        )
     for stub in folder.glob("*.pyi"):  # flatc's stubs import names they do not define
         stub.unlink()
     (folder / "__init__.py").write_text(_PACKAGE_TEXT)

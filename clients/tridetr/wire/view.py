@@ -72,10 +72,16 @@ class TableView:
             raise WireError(f"length {length} of {name} exceeds the slot (at most {span.limit})")
         return length
 
+    def length_or_0(self, buffer: memoryview, name: str) -> int:
+        """Return the present length of a text or vector; 0 if it exceeds the slot."""
+        span = self.spans[name]
+        length: int = _U32.unpack_from(buffer, span.length_at)[0]
+        return length if length <= span.limit else 0
+
     def text(self, buffer: memoryview, name: str) -> str:
-        """Return a text."""
+        """Return a text; empty if its length exceeds the slot."""
         start = self.spans[name].start
-        return str(buffer[start : start + self.length(buffer, name)], "utf-8", "replace")
+        return str(buffer[start : start + self.length_or_0(buffer, name)], "utf-8", "replace")
 
     def put_length(self, buffer: memoryview, name: str, length: int) -> None:
         """Overwrite the length of a text or vector of our own table."""

@@ -5,7 +5,7 @@
 import flatbuffers
 from flatbuffers.compat import import_numpy
 from typing import Any
-from trace_context_generated import TraceContext
+from .trace_context_generated import TraceContext
 from typing import Optional
 np = import_numpy()
 

@@ -1,0 +1,73 @@
+"""Rings for tests: an instance name of its own, frames with known content, nothing left behind."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tridetr.shm.detections import DETECTION_DTYPE, ResultStamp
+from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
+from tridetr.shm.names import list_instance, list_queues, unlink_instance
+
+
+@pytest.fixture
+def instance() -> Iterator[str]:
+    """Yield an instance name; afterwards all its segments and queues are removed."""
+    name = "t" + uuid.uuid4().hex[:12]
+    yield name
+    unlink_instance(name, ["cam"])
+    assert not list_instance(name)
+    assert not list_queues(name)
+
+
+def frame_stamp(number: int = 0, **changes: Any) -> FrameStamp:
+    """Return a stamp whose times follow from the frame number."""
+    fields: dict[str, Any] = {
+        "frame_number": number,
+        "capture_monotonic_ns": number * 1000 + 1,
+        "capture_unix_ns": number * 1000 + 2,
+        "color_range": ColorRange.LIMITED,
+        "color_matrix": ColorMatrix.BT709,
+    }
+    return FrameStamp(**fields | changes)
+
+
+def put_frame(writer: FrameWriter, value: int, number: int = 0, **changes: Any) -> int | None:
+    """Publish a frame whose pixels all are ``value``; None if no slot was free."""
+    slot = writer.begin()
+    if slot is None:
+        return None
+    slot.planes[:] = value
+    return writer.publish(slot, frame_stamp(number, **changes))
+
+
+def result_stamp(number: int = 0, **changes: Any) -> ResultStamp:
+    """Return the stamp of a result of a 640×480 frame."""
+    fields: dict[str, Any] = {
+        "frame_number": number,
+        "frame_sequence": number + 1,
+        "width": 640,
+        "height": 480,
+        "capture_monotonic_ns": number * 1000 + 1,
+        "capture_unix_ns": number * 1000 + 2,
+        "lossless": False,
+        "taken_ns": number * 1000 + 3,
+        "infer_start_ns": number * 1000 + 4,
+        "infer_end_ns": number * 1000 + 5,
+        "published_ns": number * 1000 + 6,
+        "model_name": "rfdetr_ort",
+        "model_version": "1",
+    }
+    return ResultStamp(**fields | changes)
+
+
+def some_detections(count: int) -> np.ndarray[Any, np.dtype[np.void]]:
+    """Return detections that all differ."""
+    found = np.zeros(count, DETECTION_DTYPE)
+    for index, name in enumerate(DETECTION_DTYPE.names or ()):
+        found[name] = np.arange(count) * 10 + index
+    return found

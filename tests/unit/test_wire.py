@@ -1,0 +1,198 @@
+"""The wire contract: generated code is up to date, and slots are FlatBuffers that others can read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.rings import frame_stamp, instance, result_stamp, some_detections  # noqa: F401
+from tridetr.shm import boards, layout
+from tridetr.shm.boards.table import SENTRY, STATUS
+from tridetr.shm.detections import DetectionWriter
+from tridetr.shm.detections.table import DETECTION_DTYPE, RESULT
+from tridetr.shm.frames import ColorRange, FrameWriter, TraceContext
+from tridetr.shm.frames.table import FRAME
+from tridetr.shm.names import RingName
+from tridetr.wire import generate
+from tridetr.wire.generated import detection_generated, frame_generated
+from tridetr.wire.spec import Text, Vector
+from tridetr.wire.view import WireError, locate
+
+TRACE = TraceContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, 1)
+
+
+def test_generated_code_is_up_to_date(tmp_path: Path) -> None:
+    fresh = generate.generate(tmp_path)
+    committed = {path.name: path.read_text() for path in generate.GENERATED.glob("*.py")}
+    assert {path.name: path.read_text() for path in fresh} == committed, (
+        "run `python -m tridetr.wire.generate`"
+    )
+
+
+def slot_of(name: RingName, number: int) -> bytes:
+    """Return the bytes of a slot of a ring's first generation."""
+    data = name.path(1).read_bytes()
+    size = int.from_bytes(data[8 * layout.SLOT_SIZE_WORD :][:8], "little")
+    return data[layout.PAGE + number * size :][:size]
+
+
+def as_json(schema: str, slot: bytes, folder: Path) -> dict[str, Any]:
+    """Convert a slot with flatc: what any other language's FlatBuffers would see."""
+    (folder / "slot.bin").write_bytes(slot)
+    command = [generate.find_flatc(), "--json", "--strict-json", "-o", str(folder)]
+    schema_file = str(generate.SCHEMAS / schema)
+    subprocess.run([*command, schema_file, "--", str(folder / "slot.bin")], check=True)
+    return dict(json.loads((folder / "slot.json").read_text()))
+
+
+def test_frame_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:  # noqa: F811
+    with FrameWriter(instance, "cam", width=4, height=2, jpeg_capacity=64) as writer:
+        slot = writer.begin()
+        assert slot is not None
+        slot.planes[:] = np.arange(12, dtype=np.uint8).reshape(3, 4)
+        slot.jpeg[:3] = b"abc"
+        stamp = frame_stamp(7, lossless=True, trace=TRACE, color_range=ColorRange.FULL)
+        writer.publish(slot, stamp, jpeg_bytes=3)
+        seen = as_json("frame.fbs", slot_of(RingName(instance, "cam", "frames"), 0), tmp_path)
+    assert seen == {
+        "camera": "cam",
+        "frame_number": 7,
+        "capture_monotonic_ns": 7001,
+        "capture_unix_ns": 7002,
+        "width": 4,
+        "height": 2,
+        "color_range": "Full",
+        "color_matrix": "Bt709",
+        "lossless": True,
+        "trace": {
+            "trace_id_high": TRACE.trace_id >> 64,
+            "trace_id_low": TRACE.trace_id & (2**64 - 1),
+            "span_id": TRACE.span_id,
+            "flags": 1,
+        },
+        "pixels": list(range(12)),
+        "jpeg": list(b"abc"),
+    }
+
+
+def test_result_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:  # noqa: F811
+    with DetectionWriter(instance, "cam") as writer:
+        for count in (300, 0, 2):  # what one slot held must not show in another
+            writer.publish(result_stamp(3), some_detections(count))
+        ring = RingName(instance, "cam", "detections")
+        seen = [
+            as_json("detection.fbs", slot_of(ring, number), tmp_path)["detections"]
+            for number in range(3)
+        ]
+        whole = as_json("detection.fbs", slot_of(ring, 2), tmp_path)
+    assert [len(rows) for rows in seen] == [300, 0, 2]
+    assert whole["detections"][1] == {
+        "x1": 10.0,
+        "y1": 11.0,
+        "x2": 12.0,
+        "y2": 13.0,
+        "score": 14.0,
+        "class_id": 15,
+        "track_id": 16,
+    }
+    stamp = result_stamp(3)
+    for name in stamp.__slots__:
+        if name != "trace":
+            assert whole[name] == getattr(stamp, name), name
+
+
+def test_board_slots_convert_with_flatc(instance: str, tmp_path: Path) -> None:  # noqa: F811
+    status = boards.CameraStatus(
+        boards.CameraState.FROZEN, 1, 2, 640, 480, 29.97, "v4l2", "device", 3, "ouch"
+    )
+    sentry = boards.SentrySnapshot(
+        boards.SentryMode.ALARMED, boards.SentryState.TRACKING, 1, "abc", 2, 3, 4
+    )
+    with boards.StatusWriter(instance, "cam") as writer:
+        writer.write(status)
+        seen = as_json("status.fbs", slot_of(RingName(instance, "cam", "status"), 0), tmp_path)
+    assert seen["state"] == "Frozen"
+    assert (seen["source_fps"], seen["message"], seen["reconnects"]) == (29.97, "ouch", 3)
+    with boards.SentryWriter(instance, "cam") as sentry_writer:
+        sentry_writer.write(sentry)
+        seen = as_json("sentry.fbs", slot_of(RingName(instance, "cam", "sentry"), 0), tmp_path)
+    assert (seen["mode"], seen["state"], seen["visit_id"]) == ("Alarmed", "Tracking", "abc")
+
+
+def test_tables_match_the_generated_accessors() -> None:
+    """Each field that is mutated in place is the one that the generated reader reads."""
+    built = bytearray(FRAME.build({"pixels": 12, "jpeg": 64}))
+    view = locate(FRAME, memoryview(built), 0, len(built))
+    values = [9, 8, 7, 6, 11, 12, 13, 14, 15, 1, 2, True]
+    view.record.pack_into(built, view.record_at, *values)
+    frame = frame_generated.Frame.GetRootAs(built)
+    trace = frame.Trace()
+    assert trace is not None
+    assert values == [
+        trace.TraceIdHigh(), trace.TraceIdLow(), trace.SpanId(), trace.Flags(),
+        frame.FrameNumber(), frame.CaptureMonotonicNs(), frame.CaptureUnixNs(),
+        frame.Width(), frame.Height(), frame.ColorRange(), frame.ColorMatrix(), frame.Lossless(),
+    ]  # fmt: skip
+    assert frame.PixelsLength() == 12
+    assert view.spans["pixels"].start % 64 == 0
+
+    built = bytearray(RESULT.build({"detections": 300}))
+    view = locate(RESULT, memoryview(built), 0, len(built))
+    view.put_text(memoryview(built), "model_name", "modèle", 64)
+    result = detection_generated.DetectionResult.GetRootAs(built)
+    assert result.ModelName() == "modèle".encode()
+    assert result.DetectionsLength() == 300
+    assert DETECTION_DTYPE.itemsize == 28
+
+
+@pytest.mark.parametrize(
+    ("spec", "schema"),
+    [(FRAME, "frame"), (RESULT, "detection"), (SENTRY, "sentry"), (STATUS, "status")],
+)
+def test_field_order_is_the_schemas(spec: Any, schema: str) -> None:
+    text = (generate.SCHEMAS / f"{schema}.fbs").read_text()
+    table = text[text.index("\ntable ") :].split("}")[0]
+    names = [
+        line.split(":")[0].strip() for line in table.splitlines() if ":" in line.split("//")[0]
+    ]
+    assert [field.name for field in spec.fields] == names
+
+
+@pytest.mark.parametrize("spec", [FRAME, RESULT, SENTRY, STATUS])
+def test_every_truncation_is_refused(spec: Any) -> None:
+    """No prefix of a valid slot makes a reader look behind its end."""
+    counts = {field.name: 2 for field in spec.fields if isinstance(field, Vector)}
+    built = memoryview(spec.build(counts))
+    whole = locate(spec, built, 0, len(built))
+    for size in range(len(built)):
+        try:
+            view = locate(spec, built[:size], 0, size)
+        except WireError:
+            continue
+        for name, span in view.spans.items():
+            assert span.length_at + 4 <= size
+            element = next(f for f in spec.fields if f.name == name)
+            width = 1 if isinstance(element, Text) else element.element_size
+            assert span.start + span.limit * width <= size
+    assert whole.read(built)
+
+
+def test_a_table_of_another_writer_may_order_its_fields_otherwise() -> None:
+    """The record is read by the vtable, not by our own layout."""
+    built = bytearray(SENTRY.build({}))
+    view = locate(SENTRY, memoryview(built), 0, len(built))
+    view.record.pack_into(built, view.record_at, 1, 2, 3, 4, 0, 1)
+    table = int.from_bytes(built[:4], "little")
+    vtable = table - int.from_bytes(built[table : table + 4], "little", signed=True)
+    first, second = vtable + 4, vtable + 6  # state_since_unix_ns and expires_monotonic_ns
+    built[first : first + 2], built[second : second + 2] = (
+        built[second : second + 2],
+        built[first : first + 2],
+    )
+    swapped = locate(SENTRY, memoryview(built), 0, len(built))
+    assert swapped.read(memoryview(built)) == (2, 1, 3, 4, 0, 1)
