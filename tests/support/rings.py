@@ -1,27 +1,13 @@
-"""Rings for tests: an instance name of its own, frames with known content, nothing left behind."""
+"""Frames and results with known content."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pytest
 
 from tridetr.shm.detections import DETECTION_DTYPE, ResultStamp
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
-from tridetr.shm.names import list_instance, list_queues, unlink_instance
-
-
-@pytest.fixture
-def instance() -> Iterator[str]:
-    """Yield an instance name; afterwards all its segments and queues are removed."""
-    name = "t" + uuid.uuid4().hex[:12]
-    yield name
-    unlink_instance(name, ["cam"])
-    assert not list_instance(name)
-    assert not list_queues(name)
 
 
 def frame_stamp(number: int = 0, **changes: Any) -> FrameStamp:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.rings import frame_stamp, instance, result_stamp, some_detections  # noqa: F401
+from support.rings import frame_stamp, result_stamp, some_detections
 from tridetr.shm import boards, layout
 from tridetr.shm.boards.table import SENTRY, STATUS
 from tridetr.shm.detections import DetectionWriter
@@ -50,7 +50,7 @@ def as_json(schema: str, slot: bytes, folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "slot.json").read_text()))
 
 
-def test_frame_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:  # noqa: F811
+def test_frame_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
     with FrameWriter(instance, "cam", width=4, height=2, jpeg_capacity=64) as writer:
         slot = writer.begin()
         assert slot is not None
@@ -80,7 +80,7 @@ def test_frame_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None: 
     }
 
 
-def test_result_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:  # noqa: F811
+def test_result_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
     with DetectionWriter(instance, "cam") as writer:
         for count in (300, 0, 2):  # what one slot held must not show in another
             writer.publish(result_stamp(3), some_detections(count))
@@ -106,7 +106,7 @@ def test_result_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
             assert whole[name] == getattr(stamp, name), name
 
 
-def test_board_slots_convert_with_flatc(instance: str, tmp_path: Path) -> None:  # noqa: F811
+def test_board_slots_convert_with_flatc(instance: str, tmp_path: Path) -> None:
     status = boards.CameraStatus(
         boards.CameraState.FROZEN, 1, 2, 640, 480, 29.97, "v4l2", "device", 3, "ouch"
     )
