@@ -35,10 +35,15 @@ def _write_address(path: Path, host: str, port: int) -> None:
     waiting.replace(path)
 
 
-async def run(config: Config, stop: asyncio.Event) -> None:
+async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = None) -> None:
     """Serve the viewer until ``stop`` is set.
 
     ``run_dir/gateway.json`` tells the address while it serves, for those who set port 0.
+
+    Args:
+        config: the configuration.
+        stop: ends the service.
+        limits: of connections; None = by ``gateway.max_viewers``.
 
     Raises:
         GatewayError: the address cannot be listened on.
@@ -58,9 +63,13 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         _write_address(address_file, section.host, port)
         hub.start()
         logger.info("viewer at %s", viewer_url(section.host, port))
-        limits = Limits(connections=section.max_viewers + _OTHER_CONNECTIONS)
         await app.startup()
-        await serve(app, listener, stop, limits)
+        await serve(
+            app,
+            listener,
+            stop,
+            limits or Limits(connections=section.max_viewers + _OTHER_CONNECTIONS),
+        )
     finally:
         listener.close()
         address_file.unlink(missing_ok=True)

@@ -1,0 +1,317 @@
+"""A real gateway on a free port, and cameras whose rings the test fills itself."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from websockets.sync.client import ClientConnection, connect
+
+from support.waiting import wait_for
+from tridetr.config import Config
+from tridetr.gateway.message import PROTOCOL, unpack
+from tridetr.gateway.server import Limits
+from tridetr.gateway.service import ADDRESS_FILE, run
+from tridetr.shm.boards import (
+    CameraState,
+    CameraStatus,
+    SentryMode,
+    SentrySnapshot,
+    SentryState,
+    SentryWriter,
+    StatusWriter,
+)
+from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter, ResultStamp
+from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
+from tridetr.shm.names import unlink_instance
+
+GROUND = (120, 128, 128)  # Y, U, V
+FIGURE = (200, 90, 180)
+
+
+class FakeCamera:
+    """Writes frames with a rectangle whose place is known, and whatever else the test wants to say."""
+
+    def __init__(
+        self,
+        instance: str,
+        name: str,
+        *,
+        width: int = 640,
+        height: int = 480,
+        jpeg_capacity: int = 0,
+        noise: bool = False,
+    ) -> None:
+        self.name = name
+        self.width, self.height = width, height
+        self.frames = FrameWriter(
+            instance, name, width=width, height=height, jpeg_capacity=jpeg_capacity
+        )
+        self.results = DetectionWriter(instance, name)
+        self.sentry = SentryWriter(instance, name)
+        self.status = StatusWriter(instance, name)
+        self.number = 0
+        self.skipped = 0
+        self.stamps: dict[int, tuple[int, int, int]] = {}
+        self._noise = (
+            np.random.default_rng(3).integers(0, 255, (height * 3 // 2, width), dtype=np.uint8)
+            if noise
+            else None
+        )
+        self._ticker: threading.Thread | None = None
+        self._stop = threading.Event()
+        self.state = SentryState.STANDBY
+        self.camera_state = CameraState.LIVE
+        self.message = ""
+        self.alive = True
+
+    def truth(self, number: int) -> tuple[int, int, int, int]:
+        """Where the rectangle of a frame is: x1 y1 x2 y2, even numbers."""
+        x = 40 + (number * 8) % (self.width - 200) // 2 * 2
+        return x, 100, x + 120, 340
+
+    def frame(self, jpeg: bytes = b"") -> int | None:
+        """Publish the next frame and return its sequence; None: readers held all slots."""
+        self.number += 1
+        slot = self.frames.begin()
+        if slot is None:
+            self.skipped += 1
+            return None
+        if self._noise is not None:
+            slot.planes[:] = self._noise
+        else:
+            x1, y1, x2, y2 = self.truth(self.number)
+            for plane, ground, figure, scale in zip(
+                (slot.y, slot.u, slot.v), GROUND, FIGURE, (1, 2, 2), strict=True
+            ):
+                plane[:] = ground
+                plane[y1 // scale : y2 // scale, x1 // scale : x2 // scale] = figure
+        slot.jpeg[: len(jpeg)] = jpeg
+        now = time.monotonic_ns(), time.time_ns()
+        stamp = FrameStamp(self.number, *now, ColorRange.FULL, ColorMatrix.BT601)
+        sequence = self.frames.publish(slot, stamp, jpeg_bytes=len(jpeg))
+        self.stamps[sequence] = (self.number, *now)
+        return sequence
+
+    def result(self, sequence: int, score: float = 0.9) -> None:
+        """Publish the true box of a frame."""
+        number, monotonic, unix = self.stamps[sequence]
+        found = np.zeros(1, DETECTION_DTYPE)
+        found[0] = (*self.truth(number), score, 1, 0)
+        now = time.monotonic_ns()
+        stamp = ResultStamp(
+            number, sequence, self.width, self.height, monotonic, unix, False,
+            now - 50_000_000, now - 45_000_000, now - 5_000_000, now, "rfdetr_ort", "1",
+        )  # fmt: skip
+        self.results.publish(stamp, found)
+
+    def say(self, state: SentryState | None = None) -> None:
+        """Write both boards."""
+        if state is not None:
+            self.state = state
+        now = time.monotonic_ns()
+        self.sentry.write(
+            SentrySnapshot(
+                SentryMode.STANDBY, self.state, time.time_ns(), "", now + 3_000_000_000, 0, 0
+            )
+        )
+        self.status.write(
+            CameraStatus(
+                self.camera_state, time.time_ns(), now, self.width, self.height, 15.0,
+                "synthetic", "synthetic", 0, self.message,
+            )
+        )  # fmt: skip
+
+    def play(self, fps: float = 15) -> None:
+        """Publish frames, their results and the boards in a thread from now on."""
+
+        def work() -> None:
+            while not self._stop.wait(1 / fps):
+                if self.alive:
+                    sequence = self.frame()
+                    if sequence is not None:
+                        self.result(sequence)
+                self.say()
+
+        self._ticker = threading.Thread(target=work)
+        self._ticker.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._ticker is not None:
+            self._ticker.join()
+        for writer in (self.frames, self.results, self.sentry, self.status):
+            writer.close()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Gateway:
+    """A gateway in a thread, with a loop of its own."""
+
+    config: Config
+    limits: Limits | None = None
+    url: str = ""
+    error: BaseException | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+    _stop: asyncio.Event | None = None
+    _thread: threading.Thread | None = None
+
+    def start(self) -> Gateway:
+        self._thread = threading.Thread(target=self._main)
+        self._thread.start()
+        file = self.config.run_dir / ADDRESS_FILE
+        wait_for(lambda: file.exists() or self.error, what="the gateway's address")
+        if self.error is not None:
+            raise self.error
+        self.url = json.loads(file.read_text())["url"].rstrip("/")
+        return self
+
+    def _main(self) -> None:
+        async def main() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            await run(self.config, self._stop, limits=self.limits)
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            self.error = error
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    def stop(self) -> float:
+        """Stop it and return the seconds that it took."""
+        assert self._loop is not None
+        assert self._stop is not None
+        assert self._thread is not None
+        begun = time.monotonic()
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+        self._thread = None
+        return time.monotonic() - begun
+
+    def ask(
+        self,
+        path: str,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """Send exactly this path and these headers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return Answer(
+                response.status,
+                {k.lower(): v for k, v in response.headers.items()},
+                response.read(),
+            )
+        finally:
+            connection.close()
+
+    def watch(self, camera: str, **options: Any) -> Watcher:
+        options.setdefault("subprotocols", [PROTOCOL])
+        return Watcher(
+            connect(f"{self.url.replace('http', 'ws')}/ws/{camera}", max_size=None, **options)
+        )
+
+    def __enter__(self) -> Gateway:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._thread is not None:
+            self.stop()
+
+
+@dataclass
+class Watcher:
+    """A WebSocket client that reads the protocol."""
+
+    socket: ClientConnection
+    seen: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
+
+    def send(self, **command: Any) -> None:
+        self.socket.send(json.dumps(command))
+
+    def next(self, timeout: float = 5) -> tuple[dict[str, Any], bytes]:
+        data = self.socket.recv(timeout)
+        assert isinstance(data, bytes)
+        self.seen.append(unpack(data))
+        return self.seen[-1]
+
+    def until(self, kind: str, timeout: float = 5, **wanted: Any) -> tuple[dict[str, Any], bytes]:
+        """Read on until a message of this kind with these values comes."""
+        deadline = time.monotonic() + timeout
+        while True:
+            header, image = self.next(max(0.01, deadline - time.monotonic()))
+            if header["type"] == kind and all(header[key] == wanted[key] for key in wanted):
+                return header, image
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.socket.close()
+
+
+@contextmanager
+def cameras(
+    tmp_path: Path, *names: str, gateway: dict[str, Any] | None = None, **camera: Any
+) -> Iterator[tuple[Config, dict[str, FakeCamera]]]:
+    """Give a configuration and its cameras' writers; everything is removed afterwards."""
+    instance = f"g{uuid.uuid4().hex[:10]}"
+    timeouts = {"timeout_s": 1.0, "sentry": {"unknown_s": 1.0}}
+    config = Config(
+        instance=instance,
+        cameras={name: {"source": "synthetic", **timeouts} for name in names},
+        gateway={"port": 0, **(gateway or {})},
+        run_dir=tmp_path / "run",
+        state_dir=tmp_path / "state",
+    )
+    fakes: dict[str, FakeCamera] = {}
+    try:
+        for name in names:
+            fakes[name] = FakeCamera(instance, name, **camera)
+        yield config, fakes
+    finally:
+        for fake in fakes.values():
+            fake.close()
+        unlink_instance(instance, names)
