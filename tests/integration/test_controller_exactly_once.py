@@ -1,0 +1,183 @@
+"""A crash at every single step of a visit, one after the other: no event is lost, none gets a second id.
+
+The real sentry, store, pump and rings run in this process; a step is each write to the disk, to the board and to the
+broker, and the crash comes right before or right after it. What the crashed process held is let go of as the kernel
+would: an open transaction rolls back, locks are freed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.sentry import NOBODY, PERSON, Actor
+from tridetr.config import Config
+from tridetr.controller import camera as camera_module
+from tridetr.controller.camera import CameraSentry
+from tridetr.controller.database import Database
+from tridetr.controller.outbox import OutboxPump
+from tridetr.controller.payloads import published
+from tridetr.controller.store import Store
+from tridetr.served_model import ServedModelReader
+from tridetr.shm.names import unlink_instance
+
+# A whole visit fits into the ring, so a controller that reads old results again would see it twice; and frames alone
+# confirm, so one that is counted twice shows.
+KEYS = {"confirm_frames": 4, "confirm_s": 0.0, "clear_s": 0.3}
+SCRIPT = [NOBODY] + ([PERSON] * 5 + [NOBODY] * 6) * 2
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+class Fate:
+    """Counts the steps and strikes at one of them."""
+
+    def __init__(self, strike_at: int) -> None:
+        self.steps = 0
+        self.strike_at = strike_at
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self.strike_at:
+            raise Crash
+
+
+class Broker:
+    """Takes events; its acknowledgements are under way until ``acknowledge``."""
+
+    connected = True
+
+    def __init__(self, fate: Fate) -> None:
+        self.fate = fate
+        self.taken: list[dict[str, object]] = []
+        self.under_way: list[int] = []
+        self._mid = 0
+
+    def publish_acknowledged(self, topic: str, payload: str) -> int:
+        self.fate.step()
+        self._mid += 1
+        self.taken.append(json.loads(payload))
+        self.under_way.append(self._mid)
+        self.fate.step()
+        return self._mid
+
+    def bounce(self) -> None:
+        raise AssertionError("there was nothing to wait for")
+
+
+class Process:
+    """What a controller process consists of."""
+
+    def __init__(self, config: Config, broker: Broker) -> None:
+        broker.under_way.clear()
+        self.broker = broker
+        self.store = Store(config.state_dir, outbox_limit=100)
+        models = ServedModelReader(config.run_dir)
+        self.sentry = CameraSentry(config, "hall", self.store, models, "node1", lambda _: None)
+        self.pump = OutboxPump(
+            self.store, broker, lambda row: ("events", published(row.details, row.unix_ns))
+        )
+
+    def turn(self) -> None:
+        """Do what the event loop does after a wake-up."""
+        self.sentry.tick()
+        self.pump.pump()
+        while self.broker.under_way:
+            self.pump.on_ack(self.broker.under_way.pop(0))
+
+
+def let_go(process: Process) -> None:
+    """Free what a dead process holds, saving nothing."""
+    assert process.store._database
+    process.store._database.close()
+    os.close(process.store._lock)
+    process.sentry._results.close()
+    process.sentry._watch.close()
+    process.sentry._board.close()
+
+
+@pytest.fixture
+def fate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fate]:
+    fate = Fate(0)
+    write, board_write = Database.write, camera_module.SentryWriter.write
+
+    def struck_write(self: Database, *arguments: object) -> None:
+        fate.step()
+        write(self, *arguments)  # type: ignore[arg-type]
+        fate.step()
+
+    def struck_board(self: object, snapshot: object) -> None:
+        fate.step()
+        board_write(self, snapshot)  # type: ignore[arg-type]
+        fate.step()
+
+    monkeypatch.setattr(Database, "write", struck_write)
+    monkeypatch.setattr(camera_module.SentryWriter, "write", struck_board)
+    return fate
+
+
+def play(folder: Path, fate: Fate) -> list[dict[str, object]]:
+    """Play the script with one crash; returns what the broker was given."""
+    config = Config.model_validate(
+        {
+            "instance": "x" + uuid.uuid4().hex[:10],
+            "cameras": {"hall": {"source": "synthetic"}},
+            "sentry": KEYS,
+            "run_dir": str(folder / "run"),
+            "state_dir": str(folder / "state"),
+        }
+    )
+    actor = Actor(config.instance, "hall")
+    broker = Broker(fate)
+    process: Process | None = None
+    made: list[Process] = []
+    try:
+        for seen in [*SCRIPT, None]:
+            if seen is not None:
+                actor.show(seen)
+            for _ in range(2):
+                try:
+                    if process is None:
+                        process = Process(config, broker)
+                        made.append(process)
+                    process.turn()
+                    break
+                except Crash:
+                    if process is not None:
+                        let_go(process)
+                        made.clear()
+                    process = None
+        assert process
+        assert process.store.outbox == {}
+        return broker.taken
+    finally:
+        for one in made:
+            let_go(one)
+        actor.close()
+        unlink_instance(config.instance, ["hall"])
+
+
+def test_no_crash_point_loses_or_doubles_an_event(tmp_path: Path, fate: Fate) -> None:
+    kinds_expected = ["person_arrived", "person_left"] * 2
+    undisturbed = play(tmp_path / "0", fate)
+    assert [event["kind"] for event in undisturbed] == kinds_expected
+    frames_expected = [event["frame_sequence"] for event in undisturbed]
+    first, steps = 8, fate.steps  # the first steps belong to the start
+    assert steps > 80
+    for strike_at in range(first, steps + 1):
+        fate.steps, fate.strike_at = 0, strike_at
+        taken = play(tmp_path / str(strike_at), fate)
+        distinct = {event["event_id"]: event for event in taken}
+        where = f"crash at step {strike_at} of {steps}"
+        assert [event["kind"] for event in distinct.values()] == kinds_expected, where
+        assert len({event["visit_id"] for event in distinct.values()}) == 2, where
+        # Even the frames that decide are the same: nothing was counted twice or forgotten.
+        assert [event["frame_sequence"] for event in distinct.values()] == frames_expected, where
+        assert len(taken) <= len(distinct) + 1, where
