@@ -1,0 +1,138 @@
+"""Rings between processes: at full speed, and with processes killed at the worst moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.ring_process import HEIGHT, WIDTH
+from support.rings import put_frame
+from tridetr.shm.frames import FrameReader, FrameWriter
+from tridetr.shm.names import list_instance
+
+SECONDS = float(os.environ.get("TRIDETR_RING_SECONDS", "20"))
+_TESTS = Path(__file__).parents[1]
+
+
+class Child:
+    """A process of ``support.ring_process``; ready when this returns."""
+
+    def __init__(self, *words: str) -> None:
+        argv = [sys.executable, "-m", "support.ring_process", *words]
+        path = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": path}
+        self.process = subprocess.Popen(
+            argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout
+        self.said = self.process.stdout.readline().strip()
+
+    def finish(self) -> dict[str, Any]:
+        """Let it end and return what it counted."""
+        out, _ = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0
+        return dict(json.loads(out))
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL."""
+        self.process.kill()
+        self.process.communicate()
+
+
+Start = Callable[..., Child]
+
+
+@pytest.fixture
+def start(instance: str) -> Iterator[Start]:
+    """Yield what starts children; those that are left are killed."""
+    children = []
+
+    def begin(role: str, *words: str) -> Child:
+        children.append(Child(role, instance, *words))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        if child.process.poll() is None:
+            child.kill()
+
+
+@pytest.mark.slow
+def test_no_reader_ever_sees_a_torn_or_stale_frame(start: Start) -> None:
+    """4 readers, two of which hold their frames for long, against a writer that never waits."""
+    readers = [
+        start("read", "detector", "0"),
+        start("read", "gateway", "0"),
+        start("read", "detector", "0.01"),
+        start("read", "gateway", "0.003"),
+    ]
+    writer = start("write", "7")
+    time.sleep(SECONDS)
+    written = writer.finish()
+    counts = [reader.finish() for reader in readers]
+    assert written["published"] > 200 * SECONDS
+    for count in counts:
+        assert count["frames"] > 5 * SECONDS
+        assert {key: count[key] for key in ("torn", "stale", "changed", "damaged")} == {
+            "torn": 0,
+            "stale": 0,
+            "changed": 0,
+            "damaged": 0,
+        }
+
+
+def test_a_reader_killed_inside_a_lease_blocks_nobody(instance: str, start: Start) -> None:
+    slots = 4
+    with FrameWriter(instance, "cam", width=WIDTH, height=HEIGHT, slots=slots) as writer:
+        put_frame(writer, 1)
+        held = [start("hold")]
+        for value in range(2, slots + 1):
+            put_frame(writer, value)
+            held.append(start("hold"))
+        assert [child.said for child in held] == [
+            f"holding {number}" for number in range(1, slots + 1)
+        ]
+        assert writer.begin() is None  # all slots are leased
+        for child in held:
+            child.kill()
+        sequences = [put_frame(writer, value) for value in range(20)]
+        assert None not in sequences
+        with FrameReader(instance, "cam", "gateway") as reader:
+            lease = reader.lease_newest()
+            assert lease is not None
+            assert (lease.sequence, int(lease.planes.min())) == (sequences[-1], 19)
+
+
+def test_a_writer_killed_inside_a_write_leaves_nothing_half(instance: str, start: Start) -> None:
+    with FrameReader(instance, "cam", "detector") as reader:
+        first = start("half")
+        assert first.said == "writing"
+        lease = reader.lease_newest()
+        assert lease is not None
+        assert int(lease.planes.max()) == 1
+        first.kill()
+        assert reader.lease_newest(1) is None  # the half frame does not exist
+        assert int(lease.planes.max()) == 1
+        with FrameWriter(instance, "cam", width=WIDTH, height=HEIGHT) as writer:
+            assert reader.lease_newest() is None  # the new writer begins with nothing
+            for value in range(2, 12):
+                sequence = put_frame(writer, value)
+                fresh = reader.lease_newest()
+                assert fresh is not None
+                with fresh:
+                    assert (fresh.sequence, fresh.planes.min(), fresh.planes.max()) == (
+                        sequence,
+                        value,
+                        value,
+                    )
+            assert int(lease.planes.max()) == 1  # leased before the crash, and still whole
+        assert reader.wakeup.drain()
+    assert len(list_instance(instance)) == 1

@@ -1,0 +1,221 @@
+"""A hostile or corrupt writer: readers refuse or pass over, they never crash or read outside the file."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from support.rings import frame_stamp, result_stamp, some_detections
+from tridetr.errors import ShmError
+from tridetr.shm import layout, names
+from tridetr.shm.boards import (
+    CameraState,
+    CameraStatus,
+    SentryMode,
+    SentryReader,
+    SentrySnapshot,
+    SentryState,
+    SentryWriter,
+    StatusReader,
+    StatusWriter,
+)
+from tridetr.shm.detections import DetectionReader, DetectionWriter
+from tridetr.shm.frames import FrameReader, FrameWriter
+
+
+def write_frames(instance: str) -> None:
+    with FrameWriter(instance, "cam", width=16, height=8, jpeg_capacity=32, slots=3) as writer:
+        for number in range(5):
+            slot = writer.begin()
+            assert slot is not None
+            writer.publish(slot, frame_stamp(number), jpeg_bytes=number)
+
+
+def read_frames(instance: str) -> None:
+    with FrameReader(instance, "cam", "gateway") as reader:
+        for _ in range(2):  # the second time from what was kept
+            lease = reader.lease_newest()
+            if lease is not None:
+                with lease:
+                    assert lease.stamp.color_matrix in (0, 1, 2)
+                    assert len(bytes(lease.jpeg)) <= lease.region.size_bytes
+                    assert lease.planes.sum() >= 0
+                    assert lease.pixels_offset + lease.pixels_nbytes <= lease.region.size_bytes
+
+
+def write_results(instance: str) -> None:
+    with DetectionWriter(instance, "cam", slots=3, max_detections=8) as writer:
+        for number in range(5):
+            writer.publish(result_stamp(number), some_detections(number))
+
+
+def read_results(instance: str) -> None:
+    with DetectionReader(instance, "cam", None) as reader:
+        after = 0
+        for _ in range(20):
+            lease = reader.lease_next(after)
+            if lease is None:
+                break
+            with lease:
+                after = lease.sequence
+                assert np.nansum(lease.detections["class_id"].astype(np.int64)) >= 0
+                assert isinstance(lease.stamp.model_name, str)
+
+
+def write_boards(instance: str) -> None:
+    with StatusWriter(instance, "cam") as writer, SentryWriter(instance, "cam") as sentry:
+        writer.write(CameraStatus(CameraState.LIVE, 1, 2, message="hello"))
+        sentry.write(SentrySnapshot(SentryMode.ALARMED, SentryState.TRACKING, 1, "visit", 2))
+
+
+def read_boards(instance: str) -> None:
+    with StatusReader(instance, "cam") as reader, SentryReader(instance, "cam") as sentry:
+        status, snapshot = reader.read(), sentry.read()
+        assert status is None or isinstance(status.message, str)
+        assert snapshot is None or isinstance(snapshot.visit_id, str)
+
+
+KINDS = {
+    "frames": (write_frames, read_frames),
+    "results": (write_results, read_results),
+    "boards": (write_boards, read_boards),
+}
+WORD = st.one_of(
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 40),
+    st.sampled_from([4096, 8192, 12288, 2**31, 2**32 - 1, 2**63, 2**64 - 4096, 2**64 - 1]),
+)
+HEADER = st.tuples(
+    st.one_of(st.integers(0, 20), st.integers(layout.SEQUENCES, layout.SEQUENCES + 4)).map(
+        lambda word: 8 * word
+    ),
+    WORD.map(lambda value: value.to_bytes(8, "little")),
+)
+SLOT = st.tuples(
+    # The tables lie at the beginning of their slots.
+    st.integers(0, 2).flatmap(
+        lambda slot: st.integers(0, 400).map(lambda at: layout.PAGE * (1 + slot) + at)
+    ),
+    st.one_of(
+        st.binary(min_size=1, max_size=4),
+        st.sampled_from([b"\xff\xff\xff\xff", b"\0\0\0\x80", b"\xff\xff", b"\0\0", b"\0\0\0\0"]),
+    ),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=150, deadline=None)
+@given(
+    changes=st.lists(st.one_of(HEADER, SLOT), min_size=1, max_size=6),
+    cut=st.none() | st.integers(0, 5000),
+)
+@example(changes=[(8 * layout.SLOTS_WORD, (200).to_bytes(8, "little"))], cut=None)
+@example(changes=[(8 * layout.NEWEST_SLOT_WORD, (200).to_bytes(8, "little"))], cut=None)
+@example(changes=[(8 * layout.SUCCESSOR_WORD, (9).to_bytes(8, "little"))], cut=None)
+def test_no_corruption_crashes_a_reader(
+    kind: str, changes: list[tuple[int, bytes]], cut: int | None
+) -> None:
+    write, read = KINDS[kind]
+    check(write, read, changes, cut)
+
+
+def check(
+    write: Callable[[str], None],
+    read: Callable[[str], None],
+    changes: list[tuple[int, bytes]],
+    cut: int | None,
+) -> None:
+    instance = "t" + uuid.uuid4().hex[:12]
+    try:
+        write(instance)
+        for path in names.list_instance(instance):
+            with path.open("r+b") as ring:
+                for at, data in changes:
+                    ring.seek(at)
+                    ring.write(data)
+                if cut is not None:
+                    ring.truncate(cut)
+        read(instance)
+    finally:
+        names.unlink_instance(instance, ["cam"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=100, deadline=None)
+@given(changes=st.lists(st.one_of(HEADER, SLOT), min_size=1, max_size=4))
+def test_corruption_under_a_readers_hands(kind: str, changes: list[tuple[int, bytes]]) -> None:
+    """The slots were good when the reader first saw them; what it kept of them must not lead it astray."""
+    instance = "t" + uuid.uuid4().hex[:12]
+    try:
+        KINDS[kind][0](instance)
+        with (
+            FrameReader(instance, "cam", "gateway") as frames,
+            DetectionReader(instance, "cam", None) as results,
+        ):
+            frames.lease_newest()
+            results.lease_newest()
+            for path in names.list_instance(instance):
+                with path.open("r+b") as ring:
+                    for at, data in changes:
+                        ring.seek(at)
+                        ring.write(data)
+            if (frame := frames.lease_newest()) is not None:
+                assert frame.planes.sum() >= 0
+                assert len(bytes(frame.jpeg)) <= frame.region.size_bytes
+                assert frame.stamp
+            if (result := results.lease_next()) is not None:
+                assert result.detections.nbytes <= 8192
+                assert result.stamp
+    finally:
+        names.unlink_instance(instance, ["cam"])
+
+
+def test_a_file_that_shrinks_is_let_go(instance: str) -> None:
+    """Touching a page that was cut off would be a SIGBUS."""
+    write_frames(instance)
+    (path,) = names.list_instance(instance)
+    with FrameReader(instance, "cam", "gateway") as reader:
+        assert reader.lease_newest() is not None
+        os.truncate(path, 100)
+        assert reader.lease_newest() is None
+        assert reader.region is None
+        with FrameWriter(instance, "cam", width=16, height=8, slots=3) as writer:  # next generation
+            slot = writer.begin()
+            assert slot is not None
+            writer.publish(slot, frame_stamp(9))
+            lease = reader.lease_newest()
+            assert lease is not None
+            assert lease.stamp.frame_number == 9
+
+
+def test_damage_is_counted_and_said(instance: str) -> None:
+    write_frames(instance)
+    (path,) = names.list_instance(instance)
+    with path.open("r+b") as ring:
+        for slot in range(3):
+            ring.seek(layout.PAGE * (1 + slot) + 4)
+            ring.write(b"WXYZ")
+    with FrameReader(instance, "cam", "gateway") as reader:
+        assert reader.lease_newest() is None
+        assert reader.damaged == 1
+        assert isinstance(reader.damage, ShmError)
+
+
+def test_a_damaged_result_does_not_hide_the_next(instance: str) -> None:
+    write_results(instance)  # sequences 3, 4, 5 are left; 4 lies in slot 0
+    (path,) = names.list_instance(instance)
+    with path.open("r+b") as ring:
+        ring.seek(layout.PAGE + 4)
+        ring.write(b"WXYZ")
+    with DetectionReader(instance, "cam", None) as reader:
+        seen = []
+        while (lease := reader.lease_next(seen[-1] if seen else 0)) is not None:
+            with lease:
+                seen.append(lease.sequence)
+        assert seen == [3, 5]
