@@ -88,9 +88,18 @@ def choose_port(run_dir: Path, wanted: int) -> int:
     """Return ``wanted``, or for 0 the port of the last start where it is free, else any free one.
 
     The same port again lets clients come back by themselves when only the broker was restarted.
+
+    Raises:
+        BrokerError: ``wanted`` is taken.
     """
     if wanted:
-        return wanted
+        try:
+            return _free_port(wanted)
+        except OSError as error:
+            raise BrokerError(
+                f"port {wanted} of {LOOPBACK} cannot be used ({error.strerror}): if a broker runs there, name it in "
+                "mqtt.host instead of `embedded`; else set mqtt.port: 0"
+            ) from None
     try:
         last = int(json.loads((run_dir / _FILE).read_text(encoding="utf-8"))["port"])
         return _free_port(last)

@@ -1,0 +1,129 @@
+"""The embedded broker: mosquitto and amqtt, as processes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from support.mosquitto import free_port
+from support.sentry import NOBODY, PERSON, running_controller
+from support.waiting import wait_for
+from tridetr.broker import broker_command, find_mosquitto, resolve_broker
+from tridetr.config import Config
+from tridetr.controller.history import read_history
+from tridetr.errors import BrokerError
+
+KINDS = ["mosquitto", "amqtt"]
+
+
+def config(folder: Path, **mqtt: Any) -> Config:
+    return Config.model_validate(
+        {
+            "cameras": {"hall": {"source": "synthetic"}},
+            "mqtt": {"host": "embedded", "port": 0, **mqtt},
+            "run_dir": str(folder / "run"),
+        }
+    )
+
+
+@contextlib.contextmanager
+def running_broker(config: Config, kind: str) -> Iterator[subprocess.Popen[bytes]]:
+    if kind == "mosquitto" and find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    if kind == "amqtt" and importlib.util.find_spec("amqtt") is None:
+        pytest.skip("amqtt is not installed (extra `server`)")
+    command = broker_command(config) + (["--amqtt"] if kind == "amqtt" else [])
+    process = subprocess.Popen(command)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def listens(config: Config) -> bool:
+    with contextlib.suppress(OSError, BrokerError):
+        with socket.create_connection(resolve_broker(config), 1):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_loopback_only_and_on_the_same_port_again(tmp_path: Path, kind: str) -> None:
+    settings = config(tmp_path)
+    with pytest.raises(BrokerError, match="not running yet"):
+        resolve_broker(settings)
+    with running_broker(settings, kind) as process:
+        wait_for(lambda: listens(settings))
+        address = resolve_broker(settings)
+        open_ports = [
+            c.laddr for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"
+        ]
+        assert open_ports == [address]
+        assert address[0] == "127.0.0.1"
+    with running_broker(settings, kind):
+        wait_for(lambda: listens(settings))
+        assert resolve_broker(settings) == address
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_controller_finds_it_and_its_events_are_confirmed(tmp_path: Path, kind: str) -> None:
+    settings = config(tmp_path)
+    mqtt = {"host": "embedded", "port": 0}
+    with running_controller(tmp_path, mqtt) as (controller, actor):
+        wait_for(lambda: "not running yet" in controller.log())
+        actor.show_and_wait(NOBODY)
+        actor.show_and_wait(PERSON, 8)
+        with running_broker(settings, kind):
+            wait_for(lambda: "connected to the broker" in controller.log())
+            rows = read_history(Path(controller.config["state_dir"]))
+            assert [row.kind for row in rows] == ["person_arrived"]
+            assert controller.terminate() == 0
+    with contextlib.closing(_open(controller.config["state_dir"])) as database:
+        assert database.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+
+def _open(state_dir: str) -> Any:
+    import sqlite3
+
+    return sqlite3.connect(f"{state_dir}/controller.db")
+
+
+def test_a_wanted_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = broker_command(config(tmp_path, port=port))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert f"port {port} of 127.0.0.1 cannot be used" in done.stderr
+
+
+def test_contradictions_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BrokerError, match="without TLS"):
+        resolve_broker(config(tmp_path, tls={}))
+    with pytest.raises(BrokerError, match="free port"):
+        resolve_broker(config(tmp_path, host="127.0.0.1"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "broker.json").write_text("[]")
+    with pytest.raises(BrokerError, match="cannot be read"):
+        resolve_broker(config(tmp_path))
+
+
+def test_the_address_is_what_others_read(tmp_path: Path) -> None:
+    settings = config(tmp_path, port=free_port())
+    with running_broker(settings, "mosquitto"):
+        wait_for(lambda: listens(settings))
+        written = json.loads((tmp_path / "run" / "broker.json").read_text())
+        assert written == {"host": "127.0.0.1", "port": settings.mqtt.port}
+    assert sys.executable == broker_command(settings)[0]

@@ -1,0 +1,161 @@
+"""The pump between outbox and broker, with a broker that does as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tridetr.controller.outbox import ACK_TIMEOUT_S, WINDOW, OutboxPump
+from tridetr.controller.store import NewRow, Store
+
+
+class Link:
+    """Remembers what was sent; like paho, it repeats what was not acknowledged when it comes up again."""
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.sent: list[str] = []
+        self.waiting: dict[int, str] = {}
+        self.bounces = 0
+        self._mid = 0
+
+    def publish_acknowledged(self, _topic: str, payload: str) -> int:
+        self._mid += 1
+        self.waiting[self._mid] = payload
+        self.sent.append(payload)
+        return self._mid
+
+    def bounce(self) -> None:
+        self.bounces += 1
+
+    def up(self, pump: OutboxPump) -> None:
+        self.connected = True
+        self.sent += self.waiting.values()
+        pump.on_up()
+
+    def acknowledge(self, pump: OutboxPump) -> None:
+        mid = next(iter(self.waiting))
+        del self.waiting[mid]
+        pump.on_ack(mid)
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.now = 0.0
+        self.store = Store(folder, outbox_limit=1000)
+        self.link = Link()
+        self.pump = OutboxPump(
+            self.store, self.link, lambda row: ("t", row.event_id), lambda: self.now
+        )
+        self._made = 0
+
+    def add(self, count: int = 1) -> None:
+        for _ in range(count):
+            self._made += 1
+            row = NewRow(0, "person_arrived", "{}", f"e{self._made}")
+            self.store.commit("hall", "{}", [row])
+        self.pump.pump()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.store.close()
+
+
+def names(first: int, last: int) -> list[str]:
+    return [f"e{number}" for number in range(first, last + 1)]
+
+
+def test_nothing_is_sent_while_the_broker_is_away(bench):
+    bench.add(3)
+    assert bench.link.sent == []
+    bench.link.up(bench.pump)
+    assert bench.link.sent == names(1, 3)
+    assert len(bench.store.outbox) == 3, "sent is not acknowledged"
+
+
+def test_an_event_leaves_on_its_acknowledgement_only(bench):
+    bench.link.up(bench.pump)
+    bench.add(2)
+    bench.pump.on_ack(999)  # of a retained message
+    assert len(bench.store.outbox) == 2
+    bench.link.acknowledge(bench.pump)
+    assert [row.event_id for row in bench.store.outbox.values()] == ["e2"]
+    assert not bench.pump.idle
+    bench.link.acknowledge(bench.pump)
+    assert bench.pump.idle
+
+
+def test_only_so_many_are_under_way(bench):
+    bench.link.up(bench.pump)
+    bench.add(WINDOW + 5)
+    assert bench.link.sent == names(1, WINDOW)
+    bench.link.acknowledge(bench.pump)
+    assert bench.link.sent == names(1, WINDOW + 1)
+
+
+def test_new_events_wait_until_the_repeated_ones_are_acknowledged(bench):
+    bench.link.up(bench.pump)
+    bench.add(2)
+    bench.link.connected = False
+    bench.add(1)
+    bench.link.up(bench.pump)
+    assert bench.link.sent == ["e1", "e2", "e1", "e2"]
+    bench.link.acknowledge(bench.pump)
+    assert bench.link.sent[-1] == "e2"
+    bench.link.acknowledge(bench.pump)
+    assert bench.link.sent[-1] == "e3"
+
+
+def test_a_silent_broker_gets_a_new_connection_and_everything_again(bench):
+    bench.link.up(bench.pump)
+    bench.add(2)
+    bench.now += ACK_TIMEOUT_S
+    bench.pump.watch()
+    assert bench.link.bounces == 0
+    bench.now += 1
+    bench.pump.watch()
+    assert bench.link.bounces == 1
+    bench.link.waiting.clear()  # and paho has forgotten them
+    bench.link.up(bench.pump)
+    assert bench.link.sent == ["e1", "e2"] * 2
+    bench.link.acknowledge(bench.pump)
+    bench.link.acknowledge(bench.pump)
+    assert bench.pump.idle
+
+
+def test_an_idle_connection_is_left_alone(bench):
+    bench.link.up(bench.pump)
+    bench.now += 10 * ACK_TIMEOUT_S
+    bench.pump.watch()
+    bench.add(1)
+    bench.pump.watch()
+    assert bench.link.bounces == 0
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
+@given(st.lists(st.sampled_from(["add", "up", "down", "ack"]), max_size=60))
+def test_any_course_of_events_delivers_all_in_order(tmp_path_factory, course):
+    bench = Bench(tmp_path_factory.mktemp("outbox"))
+    for action in [*course, "up"]:
+        if action == "add":
+            bench.add()
+        elif action == "up" and not bench.link.connected:
+            bench.link.up(bench.pump)
+        elif action == "down":
+            bench.link.connected = False
+        elif action == "ack" and bench.link.connected and bench.link.waiting:
+            bench.link.acknowledge(bench.pump)
+    while bench.link.waiting:
+        bench.link.acknowledge(bench.pump)
+    assert bench.pump.idle
+    assert list(dict.fromkeys(bench.link.sent)) == names(1, bench._made)
+    bench.store.close()
