@@ -79,8 +79,8 @@ class Supervisor:
             try:
                 self._loop(processes, started_s, duration_s)
             finally:
-                self._stop_all(processes)
                 elapsed_s = time.monotonic() - started_s
+                self._stop_all(processes)
                 counters = Counters.read(run_dir / "metrics")
                 for sampler in self._samplers.values():
                     sampler.poll()
