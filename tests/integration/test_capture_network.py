@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import os
 import signal
 import socket
@@ -243,6 +245,28 @@ class TestHttpMjpeg:
             with capturing(tmp_path, server.url, timeout_s=2) as rig:
                 rig.wait_state(CameraState.OFFLINE, 15)
                 assert not rig.frames
+
+
+def test_a_file_on_a_web_server_plays_in_real_time(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 90, options={"movflags": "faststart"})
+    handler = functools.partial(QuietFiles, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/{clip.name}"
+        with capturing(tmp_path, url) as rig:
+            frames = rig.wait_frames(60)
+            assert rig.skipped("lost") == 0
+    finally:
+        server.shutdown()
+        server.server_close()
+    took_s = (frames[-1].seen_ns - frames[0].seen_ns) / 1e9
+    assert took_s == pytest.approx(59 / 30, abs=0.5)
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Tests are quiet."""
 
 
 def test_a_listener_that_never_answers_does_not_hold_up_the_stop(tmp_path: Path) -> None:

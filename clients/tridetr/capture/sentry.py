@@ -11,6 +11,7 @@ from tridetr.shm.boards import SentryMode, SentryReader, SentrySnapshot
 
 _log = logging.getLogger("tridetr.capture")
 
+_REREAD_S = 0.1  # should a wake-up ever be lost
 _PATIENCE_S = 5.0  # at start the controller may come a little later
 
 
@@ -28,6 +29,8 @@ class Sentry:
         self._reader = SentryReader(instance, camera, "capture")
         assert self._reader.wakeup is not None  # it is a named consumer
         self._wakeup = self._reader.wakeup
+        self._snapshot: SentrySnapshot | None = None
+        self._read_s = float("-inf")
         self._pace: Pace | None = None
         self._alone_since_s = time.monotonic()
         self._said_alone = False
@@ -44,8 +47,10 @@ class Sentry:
         self._reader.close()
 
     def pace(self) -> Pace:
-        """Return the pace at this moment."""
-        pace = pace_of(self._reader.read(), time.monotonic_ns())
+        """Return the pace at this moment; cheap, the board is read when the controller woke us."""
+        if self._wakeup.drain() or time.monotonic() - self._read_s > _REREAD_S:
+            self._read()
+        pace = pace_of(self._snapshot, time.monotonic_ns())
         if pace is not self._pace:
             if self._pace is not None:
                 _log.info("pace: %s", pace.value)
@@ -62,11 +67,16 @@ class Sentry:
         self._said_alone = True
         _log.warning("no controller decides: frames go on at full rate until one does")
 
+    def _read(self) -> SentrySnapshot | None:
+        self._snapshot = self._reader.read()
+        self._read_s = time.monotonic()
+        return self._snapshot
+
     def decided(self, sequence: int, timeout_s: float) -> bool:
         """Wait until the controller has decided on a frame; False after the timeout."""
         deadline = time.monotonic() + timeout_s
         while True:
-            snapshot = self._reader.read()
+            snapshot = self._read()
             if snapshot is not None and snapshot.decided_frame_sequence >= sequence:
                 return True
             left = deadline - time.monotonic()

@@ -149,7 +149,7 @@ class NetworkSource:
 
     def _options(self, kind: str) -> dict[str, str]:
         # Enough to find the picture size, no more: each second of probing is a second offline
-        options = {"analyzeduration": "1000000", "probesize": "1000000", "flags": "low_delay"}
+        options = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
         if kind == "rtsp":
             options |= {"rtsp_transport": self._section.rtsp_transport, "max_delay": "100000"}
             options |= {"allowed_media_types": "video"}

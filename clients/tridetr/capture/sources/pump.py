@@ -20,12 +20,15 @@ from tridetr.errors import SourceError
 from tridetr.telemetry import heartbeat
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.video.stream import VideoStream
 
 INTRA_CODECS = {"mjpeg", "rawvideo", "png", "jpeg2000"}
 _INTRA_LIMIT = 2  # the newest, and one while it is being taken
 _INTER_LIMIT = 150  # 5 s at 30 fps: then decoding has lost, and starts again at a key frame
 _KEY_FRAME_PATIENCE_S = 10.0
+_LATEST_S = 1.0
+_LONGEST_WAIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,33 @@ class Arrival:
     restart: bool
 
 
+class Metronome:
+    """Spreads packets that come in bursts (HLS segments, files on a web server) by their own times."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._time_base = stream.time_base
+        self._zero_s: float | None = None
+
+    def wait_s(self, packet: av.Packet[VideoStream], now_s: float) -> float:
+        """Return how long to hold a packet back [s]; late and odd times start the beat anew."""
+        at = packet.dts if packet.dts is not None else packet.pts
+        if at is None or self._time_base is None:
+            return 0.0
+        media_s = float(at * self._time_base)
+        if self._zero_s is None:
+            self._zero_s = now_s - media_s
+        wait_s = self._zero_s + media_s - now_s
+        if not -_LATEST_S <= wait_s <= _LONGEST_WAIT_S:
+            self._zero_s = now_s - media_s
+            return 0.0
+        return max(0.0, wait_s)
+
+
+def _comes_in_bursts(container: InputContainer) -> bool:
+    # What has an end is a file; a camera's stream has none
+    return container.duration is not None or container.format.name in ("hls", "dash")
+
+
 class PacketPump:
     """One connection; made anew for each attempt."""
 
@@ -55,7 +85,7 @@ class PacketPump:
         self._queue: deque[Arrival] = deque()
         self._stream: VideoStream | None = None
         self._error: SourceError | None = None
-        self._closing = False
+        self._hang_up = threading.Event()
         self._index = 0
         self._need_key_frame = True
         self._restart = False
@@ -99,8 +129,8 @@ class PacketPump:
 
     def close(self) -> None:
         """Stop reading; the thread ends by itself, at the latest when its read times out."""
+        self._hang_up.set()
         with self._changed:
-            self._closing = True
             self._queue.clear()
         self._thread.join(0.2)
 
@@ -116,8 +146,11 @@ class PacketPump:
                 self._changed.notify_all()
             opened = time.monotonic()
             limit = _INTRA_LIMIT if stream.codec_context.name in INTRA_CODECS else _INTER_LIMIT
+            metronome = Metronome(stream) if _comes_in_bursts(container) else None
             for packet in packets(container, stream):
-                if self._closing:
+                if metronome is not None:
+                    self._hang_up.wait(metronome.wait_s(packet, time.monotonic()))
+                if self._hang_up.is_set():
                     break
                 if time.monotonic() - opened > _KEY_FRAME_PATIENCE_S:
                     self._need_key_frame = False  # some streams refresh without key frames
