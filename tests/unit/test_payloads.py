@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -167,3 +168,18 @@ def test_records_survive(record):
 def test_broken_records_are_refused(text):
     with pytest.raises(ValueError, match=r"."):
         Record.from_json(text)
+
+
+def test_the_documented_examples_have_the_fields_that_are_sent():
+    text = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
+    example_event, example_status = (
+        json.loads(part.split("```")[0]) for part in text.split("```json")[1:]
+    )
+    happened = VisitEvent(Transition.ARRIVED, "v1", NOON, NOON)
+    frame = FrameFacts(77, 70, NOON, 640, 480, "m:1", (Box("person", 0.9, (1, 2, 3, 4)),))
+    sent = event(happened, device="d", camera="c", frame=frame, decided_unix_ns=NOON)
+    assert set(example_event) == set(json.loads(published(json.dumps(sent), NOON)))
+    facts = CameraFacts("unknown", False, 0, "", "offline", "rtsp", "gone", None, None, 3, "ok")
+    assert set(example_status) == set(json.loads(status(facts, NOON)))
+    for word in [*example_event, *(f"person_{t.value}" for t in Transition)]:
+        assert f"`{word}`" in text, word
