@@ -20,7 +20,7 @@ from typing import Any
 def main() -> int:
     """Export as the command line says; 0 on success."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--variant", required=True)
+    parser.add_argument("--variant", help="nano, small, medium or large; checkpoints know theirs")
     parser.add_argument("--weights", required=True, help="a checkpoint, `pretrained` or `random`")
     parser.add_argument("--resolution", type=int)
     parser.add_argument("--opset", type=int, default=17)
@@ -51,22 +51,28 @@ def export(options: argparse.Namespace, step: Any) -> dict[str, Any]:
     import_torchvision()
     import rfdetr
     import torch
+    from rfdetr import detr
 
-    # Where there is a GPU its driver may be too old for this PyTorch; the CPU traces as well.
     torch.manual_seed(0)
-    kind = getattr(rfdetr, f"RFDETR{options.variant.capitalize()}")
+    # Tracing needs no GPU, and an old driver would only be in the way.
     settings: dict[str, Any] = {"device": "cpu"}
     if options.resolution:
         settings["resolution"] = options.resolution
-    if options.weights == "random":
+    kind = getattr(rfdetr, f"RFDETR{options.variant.capitalize()}") if options.variant else None
+    if options.weights not in ("random", "pretrained"):
+        step(f"loading {options.weights}")
+        # Reads variant, resolution and class names from the checkpoint.
+        model = detr.RFDETR.from_checkpoint(options.weights, **settings)
+        if kind is not None and not isinstance(model, kind):
+            raise ValueError(f"{options.weights} holds a {type(model).__name__}: see --variant")
+    elif kind is None:
+        raise ValueError("random and pretrained weights need a --variant")
+    elif options.weights == "random":
         step("building the network with random weights")
         model = kind(pretrain_weights=None, **settings)
-    elif options.weights == "pretrained":
-        step("fetching the pretrained weights")
-        model = kind(**settings)
     else:
-        step(f"loading {options.weights}")
-        model = load_checkpoint(rfdetr, kind, options.weights, settings)
+        step("fetching the pretrained weights (rfdetr keeps them)")
+        model = kind(**settings)
     step("tracing the network to ONNX (a minute or two)")
     folder = options.output.parent
     with contextlib.redirect_stdout(sys.stderr):
@@ -83,20 +89,10 @@ def export(options: argparse.Namespace, step: Any) -> dict[str, Any]:
         "classes": classes,
         "columns": columns,
         "resolution": int(model.model.resolution),
+        "model": type(model).__name__,
         "rfdetr": getattr(rfdetr, "__version__", None) or _version("rfdetr"),
         "torch": torch.__version__,
     }
-
-
-def load_checkpoint(rfdetr: Any, kind: Any, path: str, settings: dict[str, Any]) -> Any:
-    """Load a fine-tuned checkpoint; rfdetr reads variant and class names from it."""
-    base = getattr(rfdetr, "RFDETR", None) or kind.__mro__[1]
-    model = base.from_checkpoint(path, **settings)
-    if not isinstance(model, kind):
-        raise ValueError(
-            f"{path} holds a {type(model).__name__}, not a {kind.__name__}: see --variant"
-        )
-    return model
 
 
 def class_table(model: Any) -> tuple[dict[str, int], int]:
