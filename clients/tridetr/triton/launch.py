@@ -194,6 +194,7 @@ def command(
         "--model-control-mode=explicit",
         f"--load-model={config.model.name}",
         "--strict-readiness=true",
+        "--disable-auto-complete-config",  # the rendered one is complete; saves a start of the stub
         "--exit-timeout-secs=5",
         "--log-format=ISO8601",
         "--allow-http=false",
