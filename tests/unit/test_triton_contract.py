@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2
+
+from tridetr.errors import ModelError
+from tridetr.triton.client import parse_prediction
+from tridetr.triton.contract import Tensor, check_contract, class_table
+from tridetr.triton.errors import InferenceFailed
+
+FRAME = Tensor("frame", "UINT8", (-1, -1, -1))
+BOXES = Tensor("boxes", "FP32", (-1, 300, 4))
+SCORES = Tensor("scores", "FP32", (-1, 300))
+CLASSES = Tensor("classes", "INT32", (-1, 300))
+
+
+@pytest.mark.parametrize(
+    ("frame", "boxes", "scores", "classes"),
+    [
+        (FRAME, BOXES, SCORES, CLASSES),
+        (Tensor("frame", "UINT8", (1, 1620, 1920)), BOXES, SCORES, CLASSES),
+        (
+            Tensor("frame", "UINT8", (1, -1, -1)),
+            Tensor("boxes", "FP32", (1, -1, -1)),
+            Tensor("scores", "FP32", (1, -1)),
+            CLASSES,
+        ),
+    ],
+)
+def test_the_contract_is_kept(
+    frame: Tensor, boxes: Tensor, scores: Tensor, classes: Tensor
+) -> None:
+    check_contract("m", [frame], [boxes, scores, classes])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "said"),
+    [
+        (
+            [Tensor("input", "FP32", (1, 3, 384, 384))],
+            [BOXES, SCORES, CLASSES],
+            r"frame: wanted UINT8 \[B, 3H/2, W\], found nothing",
+        ),
+        (
+            [Tensor("frame", "FP32", (-1, -1, -1))],
+            [BOXES, SCORES, CLASSES],
+            r"frame: wanted UINT8 .* found FP32 \[any, any, any\]",
+        ),
+        (
+            [Tensor("frame", "UINT8", (-1, 1080, 1920))],
+            [BOXES, SCORES],
+            r"classes: wanted INT32 \[B, K\], found nothing",
+        ),
+        ([Tensor("frame", "UINT8", (1, 1000, 64))], [BOXES, SCORES, CLASSES], "1000"),
+        ([FRAME], [Tensor("boxes", "FP32", (-1, 300, 5)), SCORES, CLASSES], r"\[any, 300, 5\]"),
+        ([FRAME], [BOXES, Tensor("scores", "FP32", (-1, 100)), CLASSES], "one K"),
+        ([FRAME], [BOXES, SCORES, CLASSES, Tensor("masks", "FP32", (1,))], "masks: wanted nothing"),
+        ([FRAME, Tensor("size", "INT64", (2,))], [BOXES, SCORES, CLASSES], "size: wanted nothing"),
+    ],
+)
+def test_other_models_are_refused_with_both_shapes(
+    inputs: list[Tensor], outputs: list[Tensor], said: str
+) -> None:
+    with pytest.raises(ModelError, match=said):
+        check_contract("m", inputs, outputs)
+
+
+def test_class_table() -> None:
+    assert class_table('{"person": 1, "car": 3}') == {"person": 1, "car": 3}
+    for text in ("", "[1]", '{"person": "x"}', '{"person": null}'):
+        with pytest.raises(ModelError, match="class table"):
+            class_table(text)
+
+
+def answer(boxes: bytes, drop: str = "") -> object:
+    response = service_pb2.ModelInferResponse()
+    contents = {
+        "boxes": ("FP32", (1, 2, 4), boxes),
+        "scores": ("FP32", (1, 2), np.array([0.9, 0.0], "f4").tobytes()),
+        "classes": ("INT32", (1, 2), np.array([1, 0], "i4").tobytes()),
+    }
+    for name, (datatype, shape, raw) in contents.items():
+        if name != drop:
+            response.outputs.add(name=name, datatype=datatype, shape=shape)
+            response.raw_output_contents.append(raw)
+    return response
+
+
+def test_an_answer_becomes_arrays() -> None:
+    boxes = np.arange(8, dtype="f4").reshape(2, 4)
+    found = parse_prediction(answer(boxes.tobytes()))
+    np.testing.assert_array_equal(found.boxes, boxes)
+    np.testing.assert_array_equal(found.scores, np.array([0.9, 0], "f4"))
+    np.testing.assert_array_equal(found.classes, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        (answer(b""), "0 bytes"),
+        (answer(b"1234"), "4 bytes"),
+        (answer(bytes(32), "scores"), "lacks"),
+    ],
+)
+def test_a_broken_answer_is_refused(response: object, said: str) -> None:
+    """Triton 2.51 sends outputs of 0 bytes when the backend's numpy is too new for it."""
+    with pytest.raises(InferenceFailed, match=said):
+        parse_prediction(response)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tridetr.triton.health import PROBE_AFTER_S, Health, Next
+from tridetr.triton.server_log import ServerLog, parse
+
+
+@pytest.mark.parametrize(
+    ("looks", "wanted"),
+    [
+        # (successes, failures, seconds since the start) -> what to do
+        ([(1, 0, 1)], [Next.WAIT]),
+        ([(0, 0, 1), (0, 0, PROBE_AFTER_S)], [Next.WAIT, Next.PROBE]),
+        ([(5, 0, 1), (5, 0, 3), (5, 0, 1 + PROBE_AFTER_S)], [Next.WAIT, Next.WAIT, Next.PROBE]),
+        ([(5, 0, 1), (5, 1, 2)], [Next.WAIT, Next.PROBE]),
+        ([(5, 1, 1), (6, 2, 2)], [Next.WAIT, Next.WAIT]),  # some clients send nonsense
+        ([(5, 9, 1), (5, 9, 2)], [Next.WAIT, Next.WAIT]),
+    ],
+)
+def test_when_the_watcher_asks(looks: list[tuple[int, int, float]], wanted: list[Next]) -> None:
+    health = Health(0.0)
+    assert [health.observe(*look) for look in looks] == wanted
+
+
+def test_a_successful_probe_counts() -> None:
+    health = Health(0.0)
+    assert health.observe(0, 0, PROBE_AFTER_S) is Next.PROBE
+    health.probed(PROBE_AFTER_S)
+    assert health.observe(0, 0, PROBE_AFTER_S + 1) is Next.WAIT
+    assert health.observe(0, 0, 2 * PROBE_AFTER_S) is Next.PROBE
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "text"),
+    [
+        (
+            "2026-01-02T04:47:57Z E 8481 model_lifecycle.cc:642] \"failed to load 'm'\"\n",
+            logging.ERROR,
+            "failed to load 'm'",
+        ),
+        ('2026-01-02T04:47:57Z W 8481 x.cc:1] "odd"', logging.WARNING, "odd"),
+        ('2026-01-02T04:47:57Z I 8481 server.cc:1] "chatter"', logging.DEBUG, "chatter"),
+        ('2026-01-02T04:47:57Z I 8481 model.py:9] "m runs on X"', logging.INFO, "m runs on X"),
+        ("I1122 04:47:56.534015 8490 model.py:6]  early", logging.INFO, "early"),
+        ("error: creating server: no model", logging.ERROR, "creating server: no model"),
+        ("+----+", logging.DEBUG, ""),
+        ("| Model | Status |", logging.DEBUG, ""),
+        ("terminate called", logging.DEBUG, "terminate called"),
+        (
+            '2026-01-02T04:47:30Z E 8266 server.cc:241] "CudaDriverHelper has not been initialized."',
+            logging.DEBUG,
+            "CudaDriverHelper has not been initialized.",
+        ),
+    ],
+)
+def test_log_lines(line: str, level: int, text: str) -> None:
+    assert parse(line) == (level, text)
+
+
+def test_errors_are_kept_for_the_message_about_a_failed_start() -> None:
+    server_log = ServerLog(logging.getLogger("tridetr.test"))
+    for number in range(30):
+        server_log.feed(f"error: number {number}")
+    server_log.feed('2026-01-02T04:47:57Z W 1 x.cc:1] "a warning"')
+    assert server_log.errors[-1] == "number 29"
+    assert len(server_log.errors) == 20
