@@ -1,0 +1,92 @@
+{{/* Names, labels, and the arithmetic of shared memory. */}}
+
+{{- define "tridetr.name" -}}
+{{- printf "%s-%s" .root.Release.Name .node.name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "tridetr.labels" -}}
+app.kubernetes.io/name: tridetr
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
+{{ include "tridetr.selector" . }}
+{{- end -}}
+
+{{- define "tridetr.selector" -}}
+tridetr/release: {{ .root.Release.Name }}
+tridetr/node: {{ .node.name }}
+{{- end -}}
+
+{{- define "tridetr.image" -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
+
+{{/* "true" where the node has a GPU. */}}
+{{- define "tridetr.gpu" -}}
+{{- if kindIs "bool" .node.gpu -}}{{ .node.gpu }}{{- else -}}{{ .root.Values.gpu.enabled }}{{- end -}}
+{{- end -}}
+
+{{/* MiB of one camera's rings: slots times I420 (1.5 bytes a pixel) plus as much for a JPEG, and the small rings. */}}
+{{- define "tridetr.ringMiB" -}}
+{{- $width := .camera.width | default .root.Values.shm.assumedWidth | int -}}
+{{- $height := .camera.height | default .root.Values.shm.assumedHeight | int -}}
+{{- $slots := .camera.slots | default 6 | int -}}
+{{- add (div (mul $slots $width $height 3) 1048576) 2 -}}
+{{- end -}}
+
+{{- define "tridetr.shmMiB" -}}
+{{- $total := int .root.Values.shm.slackMiB -}}
+{{- range .node.cameras -}}
+{{- $total = add $total (include "tridetr.ringMiB" (dict "root" $.root "camera" .) | int) -}}
+{{- end -}}
+{{- $total -}}
+{{- end -}}
+
+{{- define "tridetr.brokerHost" -}}
+{{- if .root.Values.mqtt.host -}}{{ .root.Values.mqtt.host }}
+{{- else if .root.Values.broker.enabled -}}{{ .root.Release.Name }}-broker
+{{- else -}}{{ fail "mqtt.host is empty and broker.enabled is false: name a broker, or enable the chart's" }}
+{{- end -}}
+{{- end -}}
+
+{{- define "tridetr.otelEndpoint" -}}
+{{- if .root.Values.tracing.endpoint -}}{{ .root.Values.tracing.endpoint }}
+{{- else if .root.Values.tracing.jaeger.enabled -}}http://{{ .root.Release.Name }}-jaeger:4318
+{{- end -}}
+{{- end -}}
+
+{{/* The configuration file of a node: exactly the keys that the clients know. */}}
+{{- define "tridetr.config" -}}
+{{- $values := .root.Values -}}
+{{- $cameras := dict -}}
+{{- range $name, $camera := .node.cameras -}}
+{{- $cameras = set $cameras $name (omit $camera "credentialsSecret") -}}
+{{- if $camera.credentialsSecret -}}
+{{- $file := printf "/etc/tridetr/cameras/%s/credentials" $name -}}
+{{- $cameras = set $cameras $name (merge (dict "credentials_file" $file) (get $cameras $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- $mqtt := dict "host" (include "tridetr.brokerHost" .) "port" (int $values.mqtt.port) "prefix" $values.mqtt.prefix "device" .node.name -}}
+{{- $mqtt = set $mqtt "discovery_prefix" ($values.mqtt.discoveryPrefix | default nil) -}}
+{{- if $values.mqtt.username -}}{{- $mqtt = set $mqtt "username" $values.mqtt.username -}}{{- end -}}
+{{- if $values.mqtt.passwordSecret -}}{{- $mqtt = set $mqtt "password_file" "/etc/tridetr/mqtt/password" -}}{{- end -}}
+{{- if $values.mqtt.tls.enabled -}}
+{{- $tls := dict -}}
+{{- if $values.mqtt.tls.secret -}}{{- $tls = set $tls "ca_file" "/etc/tridetr/mqtt-tls/ca.crt" -}}{{- end -}}
+{{- if $values.mqtt.tls.clientCertificate -}}
+{{- $tls = set (set $tls "cert_file" "/etc/tridetr/mqtt-tls/tls.crt") "key_file" "/etc/tridetr/mqtt-tls/tls.key" -}}
+{{- end -}}
+{{- $mqtt = set $mqtt "tls" $tls -}}
+{{- end -}}
+{{- $gateway := dict "host" "0.0.0.0" "port" 8080 "max_viewers" (int $values.gateway.maxViewers) "allowed_origins" $values.gateway.allowedOrigins -}}
+{{- if $values.gateway.tokenSecret -}}{{- $gateway = set $gateway "token_file" "/etc/tridetr/gateway/token" -}}{{- end -}}
+{{- $endpoint := include "tridetr.otelEndpoint" . -}}
+{{- $otel := dict "endpoint" ($endpoint | default nil) "sample_ratio" $values.tracing.sampleRatio -}}
+{{- $config := deepCopy $values.config -}}
+{{- $config = merge $config (dict "instance" $values.instance "cameras" $cameras "mqtt" $mqtt "gateway" $gateway "otel" $otel) -}}
+{{- $config = merge $config (dict "run_dir" "/run/tridetr" "state_dir" "/var/lib/tridetr") -}}
+{{- $device := ternary "auto" "cpu" (eq (include "tridetr.gpu" .) "true") -}}
+{{- $config = merge $config (dict "device" $device) -}}
+{{ toYaml $config }}
+{{- end -}}

@@ -1,0 +1,226 @@
+{{/* The pod of one camera node: context {root, node}. */}}
+
+{{- define "tridetr.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* One container that keeps one process alive: context {root, node, name, process, image, startSeconds}. */}}
+{{- define "tridetr.processContainer" -}}
+name: {{ .name }}
+image: {{ include "tridetr.image" (dict "root" .root "image" .image) }}
+imagePullPolicy: {{ .image.pullPolicy }}
+args: [up, --config, /etc/tridetr/node/tridetr.yaml, --only, {{ .process | quote }}]
+securityContext:
+  {{- include "tridetr.containerSecurity" . | nindent 2 }}
+env:
+  - {name: HOME, value: /tmp}
+startupProbe:
+  exec: {command: [python3, -m, tridetr.probe, {{ .process | quote }}, --run-dir, /run/tridetr, --ready]}
+  periodSeconds: 3
+  timeoutSeconds: 5
+  failureThreshold: {{ div (.startSeconds | default 90) 3 }}
+livenessProbe:
+  exec: {command: [python3, -m, tridetr.probe, {{ .process | quote }}, --run-dir, /run/tridetr]}
+  periodSeconds: 15
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end -}}
+
+{{- define "tridetr.commonMounts" -}}
+- {name: shm, mountPath: /dev/shm}
+- {name: run, mountPath: /run/tridetr}
+- {name: tmp, mountPath: /tmp}
+- {name: config, mountPath: /etc/tridetr/node, readOnly: true}
+{{- end -}}
+
+{{- define "tridetr.pod" -}}
+{{- $root := .root -}}
+{{- $node := .node -}}
+{{- $values := .root.Values -}}
+{{- $gpu := eq (include "tridetr.gpu" .) "true" -}}
+metadata:
+  labels:
+    {{- include "tridetr.labels" . | nindent 4 }}
+  annotations:
+    checksum/config: {{ include "tridetr.config" . | sha256sum }}
+    {{- if $values.monitoring.annotations }}
+    prometheus.io/scrape: "true"
+    prometheus.io/port: "8080"
+    prometheus.io/path: /metrics
+    {{- end }}
+    {{- with $values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: 30
+  {{- if $gpu }}
+  {{- with $values.gpu.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  # CUDA's inter-process handles need one PID namespace.
+  shareProcessNamespace: true
+  {{- end }}
+  {{- with $values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $node.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.images.pullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: {{ $values.security.runAsUser }}
+    runAsGroup: {{ $values.security.runAsGroup }}
+    fsGroup: {{ $values.security.runAsGroup }}
+    {{- with $values.security.supplementalGroups }}
+    supplementalGroups: {{ toJson . }}
+    {{- end }}
+    seccompProfile: {type: RuntimeDefault}
+  {{- if and $gpu $values.gpu.engineCache.enabled }}
+  initContainers:
+    - name: build-engine
+      image: {{ include "tridetr.image" (dict "root" $root "image" $values.images.tritonGpu) }}
+      imagePullPolicy: {{ $values.images.tritonGpu.pullPolicy }}
+      args: [models, build-engine, --config, /etc/tridetr/node/tridetr.yaml, --cache, /var/cache/tridetr]
+      securityContext:
+        {{- include "tridetr.containerSecurity" . | nindent 8 }}
+      env:
+        - {name: HOME, value: /tmp}
+      resources:
+        requests: {cpu: "1", memory: 1Gi}
+        limits: {memory: 6Gi, {{ $values.gpu.resource }}: 1}
+      volumeMounts:
+        - {name: engines, mountPath: /var/cache/tridetr}
+        - {name: config, mountPath: /etc/tridetr/node, readOnly: true}
+        - {name: tmp, mountPath: /tmp}
+  {{- end }}
+  containers:
+    {{- $image := ternary $values.images.tritonGpu $values.images.tritonCpu $gpu }}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" "triton" "process" "triton" "image" $image "startSeconds" 300) | nindent 6 }}
+      readinessProbe:
+        exec: {command: [python3, -m, tridetr.probe, triton, --run-dir, /run/tridetr, --ready]}
+        periodSeconds: 10
+        timeoutSeconds: 5
+      resources:
+        {{- $limits := deepCopy ($values.resources.triton.limits | default dict) }}
+        {{- if $gpu }}{{- $limits = set $limits $values.gpu.resource 1 }}{{- end }}
+        {{- toYaml (dict "requests" $values.resources.triton.requests "limits" $limits) | nindent 8 }}
+      volumeMounts:
+        {{- include "tridetr.commonMounts" . | nindent 8 }}
+        {{- if and $gpu $values.gpu.engineCache.enabled }}
+        - {name: engines, mountPath: /var/cache/tridetr}
+        {{- end }}
+    {{- range $name, $camera := $node.cameras }}
+    {{- $ringMiB := include "tridetr.ringMiB" (dict "root" $root "camera" $camera) | int }}
+    {{- $v4l2 := hasPrefix "/dev/" $camera.source }}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" (printf "capture-%s" ($name | replace "_" "-")) "process" (printf "capture %s" $name) "image" $values.images.client) | nindent 6 }}
+      resources:
+        requests:
+          {{- toYaml $values.resources.capture.requests | nindent 10 }}
+        limits:
+          # The ring's pages are charged to capture, which touches them first.
+          memory: {{ add $ringMiB (int $values.resources.capture.workingSetMiB) }}Mi
+          {{- if and $v4l2 (eq $values.devices.mode "plugin") }}
+          {{ $values.devices.resource }}: 1
+          {{- end }}
+      volumeMounts:
+        {{- include "tridetr.commonMounts" $ | nindent 8 }}
+        {{- if $camera.credentialsSecret }}
+        - {name: credentials-{{ $name | replace "_" "-" }}, mountPath: /etc/tridetr/cameras/{{ $name }}, readOnly: true}
+        {{- end }}
+        {{- if and $v4l2 (eq $values.devices.mode "hostPath") }}
+        - {name: device-{{ $name | replace "_" "-" }}, mountPath: {{ $camera.source }}}
+        {{- end }}
+    {{- end }}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" "detector" "process" "detector" "image" $values.images.client) | nindent 6 }}
+      resources:
+        {{- toYaml $values.resources.detector | nindent 8 }}
+      volumeMounts:
+        {{- include "tridetr.commonMounts" . | nindent 8 }}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" "controller" "process" "controller" "image" $values.images.client) | nindent 6 }}
+      resources:
+        {{- toYaml $values.resources.controller | nindent 8 }}
+      volumeMounts:
+        {{- include "tridetr.commonMounts" . | nindent 8 }}
+        - {name: state, mountPath: /var/lib/tridetr}
+        {{- if $values.mqtt.passwordSecret }}
+        - {name: mqtt, mountPath: /etc/tridetr/mqtt, readOnly: true}
+        {{- end }}
+        {{- if and $values.mqtt.tls.enabled $values.mqtt.tls.secret }}
+        - {name: mqtt-tls, mountPath: /etc/tridetr/mqtt-tls, readOnly: true}
+        {{- end }}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" "gateway" "process" "gateway" "image" $values.images.client) | nindent 6 }}
+      ports:
+        - {name: http, containerPort: 8080}
+      readinessProbe:
+        httpGet: {path: /healthz, port: http}
+        periodSeconds: 10
+        timeoutSeconds: 5
+      resources:
+        {{- toYaml $values.resources.gateway | nindent 8 }}
+      volumeMounts:
+        {{- include "tridetr.commonMounts" . | nindent 8 }}
+        - {name: state, mountPath: /var/lib/tridetr}
+        {{- if $values.gateway.tokenSecret }}
+        - {name: gateway-token, mountPath: /etc/tridetr/gateway, readOnly: true}
+        {{- end }}
+  volumes:
+    - name: shm
+      emptyDir: {medium: Memory, sizeLimit: {{ include "tridetr.shmMiB" . }}Mi}
+    - name: run
+      emptyDir: {medium: Memory, sizeLimit: 64Mi}
+    - name: tmp
+      emptyDir: {sizeLimit: 1Gi}
+    - name: config
+      configMap: {name: {{ include "tridetr.name" . }}, defaultMode: 0444}
+    - name: state
+      {{- if eq $values.state.type "pvc" }}
+      persistentVolumeClaim: {claimName: {{ include "tridetr.name" . }}-state}
+      {{- else if eq $values.state.type "hostPath" }}
+      hostPath: {path: {{ $values.state.hostPath }}/{{ $node.name }}, type: DirectoryOrCreate}
+      {{- else }}
+      emptyDir: {}
+      {{- end }}
+    {{- if and $gpu $values.gpu.engineCache.enabled }}
+    - name: engines
+      hostPath: {path: {{ $values.gpu.engineCache.hostPath }}, type: DirectoryOrCreate}
+    {{- end }}
+    {{- range $name, $camera := $node.cameras }}
+    {{- if $camera.credentialsSecret }}
+    - name: credentials-{{ $name | replace "_" "-" }}
+      secret: {secretName: {{ $camera.credentialsSecret }}, defaultMode: 0440}
+    {{- end }}
+    {{- if and (hasPrefix "/dev/" $camera.source) (eq $values.devices.mode "hostPath") }}
+    - name: device-{{ $name | replace "_" "-" }}
+      hostPath: {path: {{ $camera.source }}, type: CharDevice}
+    {{- end }}
+    {{- end }}
+    {{- if $values.mqtt.passwordSecret }}
+    - name: mqtt
+      secret: {secretName: {{ $values.mqtt.passwordSecret }}, defaultMode: 0440}
+    {{- end }}
+    {{- if and $values.mqtt.tls.enabled $values.mqtt.tls.secret }}
+    - name: mqtt-tls
+      secret: {secretName: {{ $values.mqtt.tls.secret }}, defaultMode: 0440}
+    {{- end }}
+    {{- if $values.gateway.tokenSecret }}
+    - name: gateway-token
+      secret: {secretName: {{ $values.gateway.tokenSecret }}, defaultMode: 0440}
+    {{- end }}
+{{- end -}}
