@@ -117,22 +117,23 @@ def test_a_writer_killed_inside_a_write_leaves_nothing_half(instance: str, start
         assert first.said == "writing"
         lease = reader.lease_newest()
         assert lease is not None
-        assert int(lease.planes.max()) == 1
+        assert (lease.sequence, int(lease.planes.max())) == (9, 9)
         first.kill()
-        assert reader.lease_newest(1) is None  # the half frame does not exist
-        assert int(lease.planes.max()) == 1
+        whole = []
+        while (old := reader.lease_next(whole[-1] if whole else 0)) is not None:
+            with old:
+                assert old.planes.min() == old.planes.max() == old.sequence
+                whole.append(old.sequence)
+        assert whole == [5, 6, 7, 8, 9]  # the slot that held 4 was half overwritten
         with FrameWriter(instance, "cam", width=WIDTH, height=HEIGHT) as writer:
             assert reader.lease_newest() is None  # the new writer begins with nothing
-            for value in range(2, 12):
+            for value in range(10, 22):
                 sequence = put_frame(writer, value)
                 fresh = reader.lease_newest()
                 assert fresh is not None
                 with fresh:
-                    assert (fresh.sequence, fresh.planes.min(), fresh.planes.max()) == (
-                        sequence,
-                        value,
-                        value,
-                    )
-            assert int(lease.planes.max()) == 1  # leased before the crash, and still whole
+                    assert fresh.sequence == sequence
+                    assert fresh.planes.min() == fresh.planes.max() == value
+            assert int(lease.planes.max()) == 9  # leased before the crash, and still whole
         assert reader.wakeup.drain()
     assert len(list_instance(instance)) == 1

@@ -96,9 +96,10 @@ def hold_a_lease(instance: str) -> None:
 
 
 def die_while_writing(instance: str) -> None:
-    """Publish one frame of ones, and write half of another."""
+    """Publish frames of 1 to 9, and write half of another."""
     writer = FrameWriter(instance, "cam", width=WIDTH, height=HEIGHT)
-    put_frame(writer, 1)
+    for value in range(1, 10):
+        put_frame(writer, value)
     slot = writer.begin()
     assert slot is not None
     slot.y[:] = 66

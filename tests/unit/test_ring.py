@@ -20,7 +20,7 @@ from support.rings import (
     some_detections,
 )
 from tridetr.errors import ShmError
-from tridetr.shm import layout, names
+from tridetr.shm import layout, locks, names, ring_reader
 from tridetr.shm.boards import (
     CameraState,
     CameraStatus,
@@ -236,6 +236,18 @@ def test_an_abandoned_slot_is_never_seen(instance: str) -> None:
         lease = reader.lease_newest()
         assert lease is not None
         assert (lease.sequence, int(lease.planes.max())) == (1, 1)
+        for value in range(2, 10):
+            put_frame(writer, value)
+        slot = writer.begin()
+        assert slot is not None
+        slot.planes[:] = 99
+        writer.abandon(slot)
+        after = 0
+        while (old := reader.lease_next(after)) is not None:  # nor is what the slot held before
+            with old:
+                assert int(old.planes[0, 0]) == old.sequence
+                after = old.sequence
+        assert after == 9
 
 
 def test_a_closed_reader_holds_nothing(instance: str) -> None:
@@ -251,6 +263,21 @@ def test_a_closed_reader_holds_nothing(instance: str) -> None:
         assert planes.shape  # still mapped: no crash, whatever it shows
 
 
+def test_a_slot_given_up_while_it_is_being_leased_is_not_leased(
+    instance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the reader's look at a slot and its lock the writer began the slot and gave it up."""
+    with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
+        put_frame(writer, 1)
+
+        def late(descriptor: int, command: bytes) -> bool:
+            writer._ring.segment.words[layout.SEQUENCES] = 0
+            return locks.apply(descriptor, command)
+
+        monkeypatch.setattr(ring_reader, "apply", late)
+        assert reader.lease_newest() is None
+
+
 # ---------------------------------------------------------------- restarts and generations
 
 
@@ -264,6 +291,7 @@ def test_a_restarted_writer_reuses_the_file(instance: str) -> None:
             region = reader.region
         with frame_writer(instance, slots=4) as writer:
             assert reader.lease_newest() is None  # nothing old is taken for new
+            assert reader.lease_next() is None
             for value in range(10, 20):
                 sequence = put_frame(writer, value)
                 lease = reader.lease_newest()
