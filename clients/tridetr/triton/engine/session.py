@@ -8,7 +8,7 @@ is fixed, and compiling for each frame size gained nothing (measured).
 from __future__ import annotations
 
 import json
-import logging
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +21,6 @@ from tridetr.errors import ModelError
 from tridetr.triton.contract import INPUT, OUTPUTS
 from tridetr.triton.engine.choice import CPU, OPENVINO, TENSORRT, Choice
 from tridetr.triton.engine.graph import slice_before_cast
-
-log = logging.getLogger("tridetr.triton.engine")
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 BATCH = "batch"  # the name of the open batch dimension in fused graphs
@@ -46,20 +44,20 @@ class Engine:
             model: an ONNX file of the contract.
             choice: provider and precision.
             threads: threads of one inference; 0 = all cores.
-            cache_dir: where TensorRT engines are kept for the next start, and for the profile of the first run.
+            cache_dir: where TensorRT engines are kept for the next start.
 
         Raises:
             ModelError: ONNX Runtime did not use the chosen provider.
         """
         self.choice = choice
-        self._folder = cache_dir
         if cache_dir is not None:
             cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A CPU gains nothing from batches, and shapes that are known at compilation make it faster.
         self._one_by_one = choice.provider in (OPENVINO, CPU)
-        self._session = self._open(model, threads)
         self._outputs = list(OUTPUTS)
-        self.nodes: Mapping[str, int] = self._warm_up()
+        with tempfile.TemporaryDirectory(prefix="tridetr-") as folder:
+            self._session = self._open(model, threads, cache_dir, Path(folder) / "placement")
+            self.nodes: Mapping[str, int] = self._warm_up()
 
     def run(self, frames: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """Return boxes [B, K, 4], scores [B, K] and classes [B, K] of I420 frames [B, 3H/2, W].
@@ -74,21 +72,20 @@ class Engine:
         results: list[npt.NDArray[Any]] = self._session.run(self._outputs, {INPUT: frames})
         return results
 
-    def _open(self, model: Path, threads: int) -> Any:
+    def _open(self, model: Path, threads: int, cache_dir: Path | None, profile: Path) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_profiling = True  # until the end of the warm-up
-        if self._folder is not None:
-            options.profile_file_prefix = str(self._folder / "placement")
+        options.profile_file_prefix = str(profile)
         if threads:
             options.intra_op_num_threads = threads
         # Spinning threads would take the cores from the cameras' decoders.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._one_by_one:
             options.add_free_dimension_override_by_name(BATCH, 1)
-        settings = provider_options(self.choice, threads, self._folder)
+        settings = provider_options(self.choice, threads, cache_dir)
         session = onnxruntime.InferenceSession(
             _source(model, self.choice), options, providers=[(self.choice.provider, settings)]
         )
@@ -102,9 +99,7 @@ class Engine:
     def _warm_up(self) -> dict[str, int]:
         for width, height in WARM_UP_SIZES:
             self.run(np.full((1, height * 3 // 2, width), 128, np.uint8))
-        profile = Path(self._session.end_profiling())
-        placed = count_providers(profile.read_text())
-        profile.unlink(missing_ok=True)
+        placed = count_providers(Path(self._session.end_profiling()).read_text())
         if not placed.get(self.choice.provider):
             raise ModelError(
                 f"ONNX Runtime ran no node on {self.choice.provider}, but {placed or 'none at all'}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import triton_python_backend_utils as pb_utils
 
 from tridetr.errors import TridetrError
 from tridetr.triton.contract import INPUT, OUTPUTS
-from tridetr.triton.engine.choice import choose, cpu_flags
+from tridetr.triton.engine.choice import CPU, Choice, choose, cpu_flags
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import Engine
 
@@ -34,8 +35,9 @@ class TritonPythonModel:
             key: value["string_value"]
             for key, value in json.loads(args["model_config"]).get("parameters", {}).items()
         }
+        wanted = parameters.get("provider", "auto")
         choice = choose(
-            parameters.get("provider", "auto"),
+            wanted,
             parameters.get("engine_precision", "auto"),
             available=onnxruntime.get_available_providers(),
             flags=cpu_flags(),
@@ -44,12 +46,20 @@ class TritonPythonModel:
         )
         cache = parameters.get("cache_dir")
         model = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
-        self._engine = Engine(
+        load = partial(
+            Engine,
             model,
-            choice,
             threads=int(parameters.get("intra_op_thread_count", "0")),
             cache_dir=Path(cache) if cache else None,
         )
+        try:
+            self._engine = load(choice)
+        except Exception as error:
+            if wanted not in ("auto", "auto-cpu") or choice.provider == CPU:
+                raise
+            pb_utils.Logger.log_warn(f"{choice.provider} fails, the plain CPU serves: {error}")
+            choice = Choice(CPU, "fp32", f"{choice.provider} fails with this model")
+            self._engine = load(choice)
         nodes = ", ".join(f"{name}: {count}" for name, count in self._engine.nodes.items())
         pb_utils.Logger.log_info(
             f"{args['model_name']} runs on ONNX Runtime {onnxruntime.__version__}, "

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from support.tiny_export import tiny_export
+from tridetr.errors import ModelError
+from tridetr.models.fuse import fuse
+from tridetr.triton.describe import read_report
+from tridetr.triton.engine.choice import CPU, OPENVINO, Choice
+from tridetr.triton.engine.graph import slice_before_cast
+from tridetr.triton.engine.report import write_report
+from tridetr.triton.engine.session import Engine, count_providers
+
+PROVIDERS = [
+    pytest.param(name, marks=pytest.mark.skipif(
+        name not in onnxruntime.get_available_providers(), reason=f"no {name} installed"
+    ))
+    for name in (CPU, OPENVINO)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fused() -> onnx.ModelProto:
+    names = {f"class{number}": number for number in range(91)}
+    return fuse(tiny_export(), classes=names, source="tiny", topk=20)
+
+
+def frames(count: int, width: int = 64, height: int = 48) -> np.ndarray:
+    rng = np.random.default_rng(width)
+    return rng.integers(0, 256, (count, height * 3 // 2, width), dtype=np.uint8)
+
+
+def outputs_of(model: onnx.ModelProto, frame: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[CPU])
+    return session.run(["boxes", "scores", "classes"], {"frame": frame})
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (62, 46), (1280, 720)])
+def test_slicing_bytes_changes_no_number(fused: onnx.ModelProto, width: int, height: int) -> None:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(fused)
+    assert slice_before_cast(changed)
+    onnx.checker.check_model(changed)
+    frame = frames(2, width, height)
+    for before, after in zip(outputs_of(fused, frame), outputs_of(changed, frame), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_other_graphs_stay_as_they_are() -> None:
+    frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, "rows", "width"])
+    out = helper.make_tensor_value_info("boxes", TensorProto.FLOAT, None)
+    for nodes in (
+        [
+            helper.make_node("Identity", ["frame"], ["x"]),
+            helper.make_node("Cast", ["x"], ["boxes"], to=1),
+        ],
+        [
+            helper.make_node("Cast", ["frame"], ["x"], to=1),
+            helper.make_node("Relu", ["x"], ["boxes"]),
+        ],
+    ):
+        model = helper.make_model(helper.make_graph(nodes, "g", [frame], [out]))
+        before = model.SerializeToString()
+        assert not slice_before_cast(model)
+        assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_engine_answers_as_the_graph_does(
+    tmp_path: Path, fused: onnx.ModelProto, provider: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(fused, path)
+    engine = Engine(path, Choice(provider, "fp32", "test"), threads=1, cache_dir=tmp_path / "cache")
+    assert engine.nodes.get(provider)
+
+    for width, height in ((64, 48), (320, 240)):  # sizes may change from frame to frame
+        batch = frames(2, width, height)
+        boxes, scores, classes = engine.run(batch)
+        assert (boxes.shape, scores.shape, classes.shape) == ((2, 20, 4), (2, 20), (2, 20))
+        wanted = outputs_of(fused, batch)
+        np.testing.assert_allclose(boxes, wanted[0], atol=0.01)
+        np.testing.assert_allclose(scores, wanted[1], atol=1e-4)
+        np.testing.assert_array_equal(classes, wanted[2])
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (np.zeros((1, 71, 64), np.uint8), "71 rows"),
+        (np.zeros((1, 72, 63), np.uint8), "63 bytes"),
+        (np.zeros((1, 72, 64), np.float32), "float32"),
+        (np.zeros((72, 64), np.uint8), r"\[72, 64\]"),
+        (np.zeros((0, 72, 64), np.uint8), r"\[0, 72, 64\]"),
+    ],
+)
+def test_what_is_no_frame_is_refused(
+    tmp_path: Path, fused: onnx.ModelProto, frame: np.ndarray, said: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(fused, path)
+    engine = Engine(path, Choice(CPU, "fp32", "test"), threads=1, cache_dir=tmp_path)
+    with pytest.raises(ModelError, match=said):
+        engine.run(frame)
+
+
+def test_nodes_are_counted_once_whatever_the_number_of_runs() -> None:
+    def event(index: int, provider: str) -> str:
+        args = f'{{"node_index": "{index}", "provider": "{provider}"}}'
+        return f'{{"cat": "Node", "name": "n{index}_kernel_time", "args": {args}}}'
+
+    profile = ", ".join([event(0, "A"), event(0, "A"), event(1, "A"), event(2, "B")])
+    session = '{"cat": "Session", "name": "load", "args": {}}'
+    assert count_providers(f"[{session}, {profile}]") == {"A": 2, "B": 1}
+
+
+def test_the_report_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "engine.json"
+    assert read_report(None) == read_report(str(path)) == {}
+    write_report(path, {"engine": "onnxruntime", "provider": "P"})
+    assert read_report(str(path)) == {"engine": "onnxruntime", "provider": "P"}
+    path.write_text("{")
+    assert read_report(str(path)) == {}
