@@ -16,10 +16,11 @@ from support.tiny_export import QUERIES, tiny_export
 from tridetr.errors import ModelError
 from tridetr.models import reference
 from tridetr.models.card import ModelCard, metadata_of
+from tridetr.models.choices import Engine
 from tridetr.models.coco import COCO_91
 from tridetr.models.color import FrameColor
 from tridetr.models.fuse import fuse, recolor
-from tridetr.models.runtime import Engine, open_session
+from tridetr.models.runtime import open_session
 from tridetr.models.verify import compare_detections
 from tridetr.models.wrapping import DROPPED
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tridetr.models.choices import FrameColor
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FrameColor", "YuvToRgb"]
 
 FloatArray = NDArray[np.float64]
 
@@ -15,25 +18,6 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 # (Kr, Kb) of ITU-R BT.601 and BT.709.
 _LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
-
-
-class FrameColor(str, Enum):
-    """Matrix and range of a frame, as written into a model's metadata."""
-
-    BT601_LIMITED = "bt601-limited"
-    BT601_FULL = "bt601-full"
-    BT709_LIMITED = "bt709-limited"
-    BT709_FULL = "bt709-full"
-
-    @property
-    def matrix(self) -> str:
-        """``bt601`` or ``bt709``."""
-        return self.value.split("-")[0]
-
-    @property
-    def is_full_range(self) -> bool:
-        """Whether the bytes use 0..255 (JPEG) instead of 16..235 and 16..240 (video)."""
-        return self.value.endswith("full")
 
 
 @dataclass(frozen=True, slots=True)

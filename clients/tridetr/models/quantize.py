@@ -23,7 +23,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from onnxruntime import quantization
 
 from tridetr.errors import ModelError
 from tridetr.models.card import ModelCard, load_model, metadata_of, set_metadata
+from tridetr.models.choices import Target
 from tridetr.models.color import FrameColor
 from tridetr.models.graph_builder import precision_of
 from tridetr.models.pictures import load_rgb, rgb_to_i420
@@ -46,13 +46,6 @@ _SENSITIVE = re.compile(
     r"bbox_embed|class_embed|ref_point_head|reference_points|sampling_offsets|attention_weights|"
     r"enc_out|patch_embed"
 )
-
-
-class Target(str, Enum):
-    """Which engines a quantised file is for."""
-
-    CPU = "cpu"
-    TENSORRT = "tensorrt"
 
 
 class _Frames(quantization.CalibrationDataReader):  # type: ignore[misc]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tridetr.errors import ModelError
-
-
-class Engine(str, Enum):
-    """Execution provider and arithmetic of a check."""
-
-    CPU = "cpu"
-    OPENVINO = "openvino"
-    OPENVINO_BF16 = "openvino-bf16"
-    CUDA = "cuda"
+from tridetr.models.choices import Engine
 
 
 def open_session(

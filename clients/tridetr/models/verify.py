@@ -12,9 +12,10 @@ from onnx import helper
 from tridetr.errors import ModelError
 from tridetr.models import reference
 from tridetr.models.card import ModelCard, load_model, metadata_of
+from tridetr.models.choices import Engine
 from tridetr.models.pictures import load_rgb, rgb_to_i420
 from tridetr.models.raw_export import RawExport
-from tridetr.models.runtime import Engine, open_session
+from tridetr.models.runtime import open_session
 from tridetr.models.unwrap import column_ids, network_of, seam_values, with_outputs
 
 

@@ -1,0 +1,17 @@
+"""``tridetr models``: from "RF-DETR" to a verified model that cameras are watched with."""
+
+from __future__ import annotations
+
+import typer
+
+from tridetr.models.cli import check, installed, make
+
+app = typer.Typer(
+    help="Export, fuse, verify, measure, quantise, fetch and list models.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+installed.register(app)
+make.register(app)
+check.register(app)

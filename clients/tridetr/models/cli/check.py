@@ -1,0 +1,140 @@
+"""Commands that judge models: verify, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from tridetr.errors import ModelError
+from tridetr.models.choices import Engine, FrameColor
+from tridetr.models.cli import options
+from tridetr.models.cli.show import console, counting, packages
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(verify)
+    app.command()(evaluate)
+
+
+def verify(
+    model: options.Model,
+    data: Annotated[Path, typer.Option(help="Folder of pictures.")],
+    limit: options.Limit = 16,
+    against: Annotated[
+        Path | None, typer.Option(help="The export that was fused; default: the network inside.")
+    ] = None,
+    engine: options.EngineChoice = Engine.CPU,
+    max_input: Annotated[
+        float, typer.Option(help="Bound of the network's normalised input.")
+    ] = 0.005,
+    max_box: Annotated[float, typer.Option(help="Bound of box coordinates in pixels.")] = 0.5,
+    max_score: Annotated[float, typer.Option(help="Bound of scores.")] = 0.005,
+    least_score: Annotated[
+        float, typer.Option(min=0, max=1, help="End to end, compare detections from this score.")
+    ] = 0.1,
+    threads: options.Threads = 0,
+) -> None:
+    """Compare a fused model with the reference way on real pictures; fails above the bounds.
+
+    The reference is plain numpy: resize without antialias, normalise, the bare network in float32,
+    RF-DETR's own post-processing.
+    """
+    with packages():
+        from tridetr.models.pictures import find_pictures
+        from tridetr.models.store import resolve_model
+        from tridetr.models.verify import Verifier
+
+    pictures = find_pictures(data, limit)
+    verifier = Verifier(
+        resolve_model(model),
+        engine=engine,
+        against=against,
+        least_score=least_score,
+        threads=threads,
+    )
+    with counting("comparing", len(pictures)) as advance:
+        found = []
+        for picture in pictures:
+            found.append(verifier.compare(picture))
+            advance()
+    rows = [
+        ("network input", max(d.input for d in found), max_input, ""),
+        ("boxes, same raw outputs", max(d.box_px for d in found), max_box, " px"),
+        ("scores, same raw outputs", max(d.score for d in found), max_score, ""),
+        ("boxes, end to end", max(d.end_box_px for d in found), max_box, " px"),
+        ("scores, end to end", max(d.end_score for d in found), max_score, ""),
+    ]
+    table = Table(title=f"{model}: worst of {len(found)} pictures, {engine.value}")
+    for heading in ("difference", "worst", "bound", ""):
+        table.add_column(heading, justify="left" if heading == "difference" else "right")
+    for name, worst, bound, unit in rows:
+        verdict = "[green]ok[/]" if worst <= bound else "[red]too far[/]"
+        table.add_row(name, f"{worst:.2g}{unit}", f"{bound:g}{unit}", verdict)
+    console.print(table)
+    compared = sum(d.compared for d in found)
+    i420 = max(d.i420_score for d in found)
+    console.print(
+        f"{compared} detections compared end to end. I420 itself (8-bit 4:2:0 against the RGB "
+        f"picture) moves a confident score by up to {i420:.3f}."
+    )
+    if any(worst > bound for _, worst, bound, _ in rows):
+        raise typer.Exit(1)
+
+
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL…", help="Files or names; the first is the base.")
+    ],
+    data: Annotated[Path, typer.Option(help="Labelled pictures in YOLO's or COCO's layout.")],
+    engine: Annotated[
+        list[Engine], typer.Option(help="What runs the models; several are compared.")
+    ] = [Engine.CPU],  # noqa: B006
+    limit: options.Limit = None,
+    frame_color: Annotated[
+        FrameColor | None,
+        typer.Option(help="Make frames of this colour, to see what a wrong guess costs."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the comparison (.png, .svg).")] = None,
+    by_class: Annotated[bool, typer.Option("--by-class", help="Also AP by class.")] = False,
+    threads: options.Threads = 0,
+) -> None:
+    """Measure COCO mAP and speed of models on your labelled pictures.
+
+    Labels and model meet by class name. What INT8 costs:
+    `tridetr models evaluate model.onnx int8.onnx --data DIR --engine openvino-bf16`.
+    """
+    with packages():
+        from tridetr.models.evaluate import evaluate as run
+        from tridetr.models.evaluation_report import class_table, comparison_table
+        from tridetr.models.evaluation_report import plot as draw
+        from tridetr.models.labelled import load_labelled
+        from tridetr.models.store import resolve_model
+
+    pictures = load_labelled(data, limit)
+    found = []
+    for name in models:
+        path = resolve_model(name)
+        for one in engine:
+            with counting(f"{path.name} {one.value}", len(pictures)) as advance:
+                found.append(
+                    run(
+                        path,
+                        pictures,
+                        engine=one,
+                        frame_color=frame_color,
+                        threads=threads,
+                        progress=advance,
+                    )
+                )
+    console.print(comparison_table(found))
+    if by_class:
+        console.print(class_table(found))
+    if plot is not None:
+        if plot.suffix not in (".png", ".svg", ".pdf"):
+            raise ModelError(f"{plot}: a plot is a .png, .svg or .pdf")
+        draw(found, plot)
+        console.print(f"{plot} drawn")

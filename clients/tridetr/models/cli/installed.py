@@ -1,0 +1,164 @@
+"""Commands about what is installed: pull, install, list, info, remove."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from tridetr.errors import ModelError
+from tridetr.models.choices import FrameColor, Variant
+from tridetr.models.cli import options
+from tridetr.models.cli.show import console, downloading, export_python, packages, step
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(pull)
+    app.command()(install)
+    app.command("list")(list_models)
+    app.command()(info)
+    app.command()(remove)
+
+
+def pull(
+    name: Annotated[
+        str | None, typer.Argument(help="Which model; without it the catalogue is listed.")
+    ] = None,
+    catalogue: Annotated[
+        str | None, typer.Option(help="A catalogue of your own: file or https:// address.")
+    ] = None,
+    color: options.Color = FrameColor.BT601_LIMITED,
+    python: options.Python = None,
+    with_: options.With = [],  # noqa: B006
+    force: options.Force = False,
+) -> None:
+    """Fetch a model: resumable, checked, installed whole or not at all.
+
+    The built-in catalogue has Roboflow's COCO checkpoints. These are exported and fused here, in an
+    environment of their own that is made on first use.
+    """
+    with packages():
+        from tridetr.models.catalogue import load_catalogue
+        from tridetr.models.pull import pull as run
+
+    listed = load_catalogue(catalogue)
+    if name is None:
+        table = Table("name", "kind", "what", "licence", "checksum")
+        for entry in listed.models:
+            table.add_row(
+                entry.name, entry.kind, entry.note, entry.license, entry.checksum[:14] + "…"
+            )
+        console.print(table)
+        return
+    entry = listed.find(name)
+    with downloading(name) as progress:
+        path = run(
+            entry,
+            python=lambda: export_python(python, with_),
+            replace=force,
+            color=color,
+            step=step,
+            progress=progress,
+        )
+    console.print(f"{path} is installed. Use it with `model: {{file: {entry.name}}}`.")
+
+
+def install(
+    source: Annotated[
+        Path, typer.Argument(help="A contract model, an RF-DETR export or a checkpoint (.pth).")
+    ],
+    name: Annotated[str | None, typer.Option(help="Default: the file's name.")] = None,
+    variant: Annotated[Variant | None, typer.Option(help="For checkpoints.")] = None,
+    color: options.Color = FrameColor.BT601_LIMITED,
+    python: options.Python = None,
+    with_: options.With = [],  # noqa: B006
+    force: options.Force = False,
+) -> None:
+    """Install a model file under a name; exports and fuses it where needed."""
+    with packages():
+        from tridetr.models.pull import install as run
+
+    path = run(
+        source,
+        name or source.stem,
+        variant=variant.value if variant else None,
+        python=lambda: export_python(python, with_),
+        replace=force,
+        color=color,
+        step=step,
+    )
+    console.print(f"{path} is installed. Use it with `model: {{file: {path.stem}}}`.")
+
+
+def list_models() -> None:
+    """List the installed models and the engines built from them."""
+    with packages():
+        from tridetr.models.store import installed, models_dir
+
+    models = installed()
+    if not models:
+        console.print(f"none yet in {models_dir()}: see `tridetr models pull`")
+    else:
+        table = Table("name", "engine", "precision", "classes", "input", "frames", "size")
+        for model in models:
+            table.add_row(model.name, *_row(model.path))
+        console.print(table)
+    _list_engines()
+
+
+def _row(path: Path) -> tuple[str, ...]:
+    from tridetr.models.card import read_card
+
+    size = f"{path.stat().st_size / 1e6:.1f} MB"
+    try:
+        card = read_card(path)
+    except ModelError:
+        return "[red]broken[/]", "", "", "", "", size
+    if card is None:
+        return "onnx", "?", "COCO-91 assumed", "?", "?", size
+    classes = ", ".join(list(card.classes)[:3]) + (" …" if len(card.classes) > 3 else "")
+    side = f"{card.resolution} x {card.resolution}"
+    return (
+        "onnx", card.precision, f"{len(card.classes)} ({classes})", side, card.color.value, size,
+    )  # fmt: skip
+
+
+def _list_engines() -> None:
+    from tridetr.models.engine import engines_dir
+
+    plans = sorted(engines_dir().glob("*.plan")) if engines_dir().is_dir() else []
+    if plans:
+        table = Table("TensorRT engine", "size")
+        for plan in plans:
+            table.add_row(plan.name, f"{plan.stat().st_size / 1e6:.1f} MB")
+        console.print(table)
+
+
+def info(model: options.Model) -> None:
+    """Show what a model says about itself."""
+    with packages():
+        from tridetr.models.card import load_model, metadata_of
+        from tridetr.models.store import resolve_model
+
+    path = resolve_model(model)
+    loaded = load_model(path)
+    table = Table(title=str(path), show_header=False)
+    for tensor in (*loaded.graph.input, *loaded.graph.output):
+        kind = tensor.type.tensor_type
+        dims = [dim.dim_param or str(dim.dim_value) for dim in kind.shape.dim]
+        table.add_row(tensor.name, f"[{', '.join(dims)}]".replace("[", "\\["))
+    for key, value in metadata_of(loaded).items():
+        table.add_row(key, value)
+    console.print(table)
+
+
+def remove(name: Annotated[str, typer.Argument(help="An installed model.")]) -> None:
+    """Delete an installed model."""
+    with packages():
+        from tridetr.models.store import remove as run
+
+    run(name)
+    console.print(f"{name} is removed")

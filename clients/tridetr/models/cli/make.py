@@ -1,0 +1,253 @@
+"""Commands that make models: export, fuse, recolor, quantize, build-engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tridetr.errors import ModelError
+from tridetr.models.choices import EnginePrecision, FrameColor, Target, Variant
+from tridetr.models.cli import options
+from tridetr.models.cli.show import console, counting, export_python, packages, step
+
+DEFAULT_COLOR = FrameColor.BT601_LIMITED
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(export)
+    app.command()(fuse)
+    app.command()(recolor)
+    app.command()(quantize)
+    app.command("build-engine")(build_engine)
+
+
+def export(
+    output: Annotated[
+        Path | None, typer.Argument(help="ONNX to write; without it the model is installed.")
+    ] = None,
+    variant: Annotated[
+        Variant | None, typer.Option(help="Size of RF-DETR; a checkpoint knows its own.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="A checkpoint (.pth), `pretrained` or `random`.")
+    ] = "pretrained",
+    resolution: Annotated[
+        int | None, typer.Option(min=32, help="Side of the input; default: the variant's.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name to install it under; default: rfdetr-VARIANT.")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write the bare network, to be fused later.")
+    ] = False,
+    default_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Least score that counts as a detection.")
+    ] = 0.5,
+    color: options.Color = DEFAULT_COLOR,
+    python: options.Python = None,
+    with_: options.With = [],  # noqa: B006
+    force: options.Force = False,
+) -> None:
+    """Export an RF-DETR, pretrained or your own fine-tuned checkpoint, ready to run.
+
+    Uses the rfdetr package's own exporter, in an environment of its own that is made on first use
+    (about 2 GB with PyTorch). Class names come from the checkpoint.
+    """
+    with packages():
+        import tempfile
+
+        import onnx
+
+        from tridetr.models import export as exporting
+        from tridetr.models.pull import fuse_file
+        from tridetr.models.store import installed_path, replacing
+
+    if raw and output is None:
+        raise ModelError("--raw needs an OUTPUT file")
+    target = output
+    if target is None:
+        target = installed_path(
+            name or f"rfdetr-{variant.value if variant else Path(weights).stem}"
+        )
+    if target.exists() and not force:
+        raise ModelError(f"{target} exists: --force replaces it")
+    interpreter = export_python(python, with_)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / "export.onnx"
+        facts = exporting.export(
+            exported,
+            python=interpreter,
+            weights=weights,
+            variant=variant.value if variant else None,
+            resolution=resolution,
+            step=step,
+        )
+        with replacing(target) as path:
+            if raw:
+                path.write_bytes(exported.read_bytes())
+            else:
+                step("fusing pre- and post-processing into the graph")
+                onnx.save(fuse_file(exported, color=color, default_score=default_score), path)
+    names = ", ".join(list(facts.classes)[:8]) + (" …" if len(facts.classes) > 8 else "")
+    console.print(f"{target}: {facts.source}; {len(facts.classes)} classes: {names}")
+    if output is None:
+        console.print(f"Use it with `model: {{file: {target.stem}}}` in the configuration.")
+
+
+def fuse(
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An RF-DETR export.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The contract model.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="File with one class name a line (line 1 = id 0, empty = none), or `coco` for "
+            "COCO's ids; default: what `tridetr models export` wrote into the file."
+        ),
+    ] = None,
+    color: options.Color = DEFAULT_COLOR,
+    default_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Least score that counts as a detection.")
+    ] = 0.5,
+    topk: Annotated[int, typer.Option(min=1, max=3840, help="Detections per frame.")] = 300,
+    source_note: Annotated[
+        str | None, typer.Option("--source", help="Where it came from, kept in the file.")
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Wrap an RF-DETR export to the model contract: I420 frame in, detections out."""
+    with packages():
+        import onnx
+
+        from tridetr.models.pull import fuse_file
+        from tridetr.models.store import replacing
+
+    if output.exists() and not force:
+        raise ModelError(f"{output} exists: --force replaces it")
+    model = fuse_file(
+        source,
+        classes=read_classes(classes) if classes else None,
+        color=color,
+        default_score=default_score,
+        topk=topk,
+        origin=source_note,
+    )
+    with replacing(output) as path:
+        onnx.save(model, path)
+    console.print(
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB. `tridetr models verify` checks it."
+    )
+
+
+def recolor(
+    model: options.Model,
+    output: Annotated[Path, typer.Argument(metavar="OUT.onnx")],
+    color: Annotated[FrameColor, typer.Option(help="What the bytes of the frames mean.")],
+    force: options.Force = False,
+) -> None:
+    """Make a copy of a model for frames of another colour matrix or range."""
+    with packages():
+        import onnx
+
+        from tridetr.models.card import load_model
+        from tridetr.models.fuse import recolor as change
+        from tridetr.models.store import replacing, resolve_model
+
+    if output.exists() and not force:
+        raise ModelError(f"{output} exists: --force replaces it")
+    changed = change(load_model(resolve_model(model)), color)
+    with replacing(output) as path:
+        onnx.save(changed, path)
+    console.print(f"{output}: for {color.value} frames")
+
+
+def quantize(
+    model: options.Model,
+    output: Annotated[Path, typer.Argument(metavar="OUT.onnx")],
+    data: Annotated[
+        Path, typer.Option(help="Folder of pictures like those the cameras will show.")
+    ],
+    limit: options.Limit = 64,
+    target: Annotated[Target, typer.Option(help="Which engines the file is for.")] = Target.CPU,
+    keep_float: Annotated[
+        str | None, typer.Option(help="Regular expression of node names that stay in float.")
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Quantise a model to INT8 (explicit Q/DQ), calibrated on real pictures.
+
+    Then `tridetr models evaluate MODEL OUT.onnx --data FOLDER` says what it costs and gains.
+    """
+    with packages():
+        from tridetr.models.pictures import find_pictures
+        from tridetr.models.quantize import quantize as run
+        from tridetr.models.store import resolve_model
+
+    if output.exists() and not force:
+        raise ModelError(f"{output} exists: --force replaces it")
+    pictures = find_pictures(data, limit)
+    with counting("calibrating", len(pictures)) as advance:
+        source = resolve_model(model)
+        layers = run(
+            source, output, pictures, target=target, keep_float=keep_float, progress=advance
+        )
+    before, after = source.stat().st_size / 1e6, output.stat().st_size / 1e6
+    console.print(f"{output}: {layers} layers in INT8, {before:.1f} -> {after:.1f} MB")
+
+
+def build_engine(
+    model: options.Model,
+    size: Annotated[
+        list[str], typer.Option(help="Frame size such as 1920x1080, one for each camera size.")
+    ],
+    max_batch: Annotated[int, typer.Option(min=1, max=64, help="Largest batch.")] = 4,
+    precision: Annotated[
+        EnginePrecision, typer.Option(help="fp16: products in FP16; keep: as the file is (INT8).")
+    ] = EnginePrecision.FP16,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the engine goes; default: the engine cache.")
+    ] = None,
+    workspace_mib: Annotated[int, typer.Option(min=64, help="GPU scratch memory.")] = 4096,
+    force: options.Force = False,
+) -> None:
+    """Build a TensorRT engine on the GPU that will run it (TensorRT 10 or newer).
+
+    Engines are cached by GPU, TensorRT version, model checksum, precision and sizes.
+    """
+    with packages():
+        from tridetr.models.engine import Profile, build, parse_size
+        from tridetr.models.store import resolve_model
+
+    profile = Profile.of([parse_size(text) for text in size], max_batch)
+    path = build(
+        resolve_model(model),
+        profile=profile,
+        precision=precision,
+        output=output,
+        workspace_mib=workspace_mib,
+        force=force,
+        step=step,
+    )
+    console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def read_classes(text: str) -> dict[str, int]:
+    """Read class names: a file of one a line, or ``coco``.
+
+    Raises:
+        ModelError: no such file, or no name in it.
+    """
+    from tridetr.models.coco import COCO_91
+
+    if text == "coco":
+        return COCO_91
+    try:
+        lines = Path(text).read_text().splitlines()
+    except OSError as error:
+        raise ModelError(f"the class names {text} cannot be read: {error}") from error
+    classes = {line.strip(): index for index, line in enumerate(lines) if line.strip()}
+    if not classes:
+        raise ModelError(f"{text} holds no class names (one a line)")
+    return classes

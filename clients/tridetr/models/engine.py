@@ -1,0 +1,232 @@
+"""TensorRT engines: built on the GPU that will run them, cached by what they depend on.
+
+An engine serves one GPU model and one TensorRT version, so it is built on the target, in the
+container that has Triton (same TensorRT) or as a Kubernetes Job, from the very ONNX file that ONNX
+Runtime serves. Networks are strongly typed: precision is what the graph says (``half.py``, Q/DQ).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tridetr.errors import ModelError
+from tridetr.models.card import load_model
+from tridetr.models.choices import EnginePrecision
+from tridetr.models.half import halve_products
+from tridetr.models.store import models_dir, replacing
+
+MIN_TENSORRT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """What an engine depends on."""
+
+    gpu: str
+    tensorrt: str
+    checksum: str
+    precision: EnginePrecision
+    profile: Profile
+
+    @property
+    def file_name(self) -> str:
+        """A readable file name that differs where the engine would."""
+        gpu = re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
+        digest = hashlib.sha256(f"{self.checksum} {self.profile}".encode()).hexdigest()[:12]
+        return f"{gpu}_trt{self.tensorrt}_{self.precision.value}_{digest}.plan"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Least, usual and largest shape of the input ``frame`` [B, 3H/2, W]."""
+
+    least: tuple[int, int, int]
+    usual: tuple[int, int, int]
+    largest: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, sizes: Sequence[tuple[int, int]], max_batch: int) -> Profile:
+        """Return the profile that spans all sizes (width, height); the first is the usual one.
+
+        Raises:
+            ModelError: no size, an odd one, or no good batch.
+        """
+        if not sizes:
+            raise ModelError("give at least one frame size, such as --size 1920x1080")
+        if max_batch < 1:
+            raise ModelError("the largest batch must be at least 1")
+        for width, height in sizes:
+            if width < 2 or height < 2 or width % 2 or height % 2:
+                raise ModelError(f"{width}x{height} is no I420 frame: both sides must be even")
+        widths, rows = [w for w, _ in sizes], [h * 3 // 2 for _, h in sizes]
+        return cls(
+            (1, min(rows), min(widths)),
+            (1, rows[0], widths[0]),
+            (max_batch, max(rows), max(widths)),
+        )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse ``1920x1080``.
+
+    Raises:
+        ModelError: it is no size.
+    """
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None:
+        raise ModelError(f"{text!r} is no frame size; write it like 1920x1080")
+    return int(match[1]), int(match[2])
+
+
+def engines_dir() -> Path:
+    """Return the folder of the engines built on this machine."""
+    return models_dir().parent / "engines"
+
+
+def gpu_name() -> str:
+    """Return the name of the first GPU.
+
+    Raises:
+        ModelError: this machine has none, or no driver.
+    """
+    remedy = (
+        "An engine can only be built on the GPU that will run it: run this on the target, in the "
+        "container (docker run --gpus all …) or as the chart's Job. Without a GPU, use the model "
+        "entry rfdetr_ort."
+    )
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except FileNotFoundError:
+        raise ModelError(f"no NVIDIA GPU here: nvidia-smi is missing. {remedy}") from None
+    except subprocess.TimeoutExpired:
+        raise ModelError(f"nvidia-smi does not answer within 30 s. {remedy}") from None
+    names = done.stdout.strip().splitlines()
+    if done.returncode or not names:
+        cause = (done.stderr or done.stdout).strip() or "it names none"
+        raise ModelError(f"no NVIDIA GPU here: nvidia-smi says: {cause}. {remedy}")
+    return names[0].strip()
+
+
+def build(
+    model: Path,
+    *,
+    profile: Profile,
+    precision: EnginePrecision = EnginePrecision.FP16,
+    output: Path | None = None,
+    workspace_mib: int = 4096,
+    force: bool = False,
+    step: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Build an engine, or return the one there is.
+
+    Args:
+        model: a contract model.
+        profile: the frames it shall take.
+        precision: FP16 products, or as the file is.
+        output: where it goes; None: the cache folder, under a name that tells what it depends on.
+        workspace_mib: scratch memory for TensorRT on the GPU.
+        force: build even if it is cached.
+        step: called with what is being done.
+
+    Raises:
+        ModelError: no GPU, no TensorRT, or TensorRT refuses the graph (with its reasons).
+    """
+    gpu = gpu_name()
+    trt = import_tensorrt()
+    checksum = hashlib.sha256(model.read_bytes()).hexdigest()
+    key = EngineKey(gpu, trt.__version__, checksum, precision, profile)
+    cached = engines_dir() / key.file_name
+    target = output or cached
+    if target == cached and cached.is_file() and not force:
+        step(f"{cached.name} is built already")
+        return cached
+    graph = load_model(model)
+    check_profile(graph, profile)
+    if precision is EnginePrecision.FP16:
+        step("casting the products to float16")
+        graph = halve_products(graph)
+    step(f"building for {gpu} with TensorRT {trt.__version__} (minutes)")
+    plan = _serialise(trt, graph.SerializeToString(), profile, workspace_mib, step)
+    with replacing(target) as path:
+        path.write_bytes(plan)
+    return target
+
+
+def import_tensorrt() -> Any:
+    """Import TensorRT >= 10.
+
+    Raises:
+        ModelError: it is missing or too old.
+    """
+    try:
+        import tensorrt as trt
+    except ImportError as error:
+        raise ModelError(
+            f"TensorRT's Python package is missing ({error}): run this in Triton's NGC container, or "
+            "`pip install tensorrt` in the version that your Triton has"
+        ) from error
+    if int(trt.__version__.split(".")[0]) < MIN_TENSORRT:
+        raise ModelError(
+            f"TensorRT {trt.__version__} is too old: strong typing needs {MIN_TENSORRT} or newer (weakly "
+            "typed FP16 ruins RF-DETR)"
+        )
+    return trt
+
+
+def check_profile(graph: onnx.ModelProto, profile: Profile) -> None:
+    """Refuse a profile that the graph cannot take.
+
+    Raises:
+        ModelError: no contract model, or a fixed batch.
+    """
+    frame = graph.graph.input[0]
+    if frame.name != "frame":
+        raise ModelError("this is no contract model (its input is no `frame`): fuse it first")
+    first = frame.type.tensor_type.shape.dim[0]
+    if first.HasField("dim_value") and profile.largest[0] != first.dim_value:
+        raise ModelError(
+            f"the model is fixed to batches of {first.dim_value}, --max-batch is "
+            f"{profile.largest[0]}: export with a dynamic batch (`tridetr models export` does)"
+        )
+
+
+def network_flags(trt: Any) -> int:
+    """Return the flags of a strongly typed network; from TensorRT 11 on there is no other kind."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    if flag is None or int(trt.__version__.split(".")[0]) >= 11:
+        return 0
+    return 1 << int(flag)
+
+
+def _serialise(
+    trt: Any, onnx_bytes: bytes, profile: Profile, workspace_mib: int, step: Callable[[str], None]
+) -> bytes:
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    network = builder.create_network(network_flags(trt))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(onnx_bytes):
+        reasons = "\n  ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise ModelError(f"TensorRT {trt.__version__} does not take this graph:\n  {reasons}")
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
+    shapes = builder.create_optimization_profile()
+    shapes.set_shape("frame", profile.least, profile.usual, profile.largest)
+    config.add_optimization_profile(shapes)
+    step("TensorRT is trying its kernels")
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise ModelError(
+            f"TensorRT {trt.__version__} could not build the engine; its messages above say why (too "
+            f"little GPU memory? the workspace is {workspace_mib} MiB)"
+        )
+    return bytes(plan)

@@ -1,0 +1,144 @@
+"""RF-DETR checkpoint to ONNX, through rfdetr's own exporter in its own environment."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tridetr.errors import ModelError
+from tridetr.models import export_worker
+from tridetr.models.card import load_model, metadata_of, set_metadata
+from tridetr.models.wrapping import DROPPED
+
+_FACTS = "tridetr.export"
+PRETRAINED, RANDOM = "pretrained", "random"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFacts:
+    """What ONNX does not carry about an export.
+
+    Attributes:
+        classes: class name -> id.
+        columns: logit columns; those that no class has (a background) are never reported.
+        source: what was exported, for people.
+    """
+
+    classes: Mapping[str, int]
+    columns: int
+    source: str
+
+    def class_ids(self) -> list[int]:
+        """Return the id of each logit column."""
+        ids = set(self.classes.values())
+        return [column if column in ids else DROPPED for column in range(self.columns)]
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the ONNX metadata that the export carries to ``fuse``."""
+        facts = {"classes": dict(self.classes), "columns": self.columns, "source": self.source}
+        return {_FACTS: json.dumps(facts)}
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> ExportFacts | None:
+        """Read the facts back; None for an export of other make."""
+        text = metadata_of(model).get(_FACTS)
+        return None if text is None else cls(**json.loads(text))
+
+
+def export(
+    output: Path,
+    *,
+    python: Path,
+    weights: str,
+    variant: str | None = None,
+    resolution: int | None = None,
+    step: Callable[[str], None] = lambda text: None,
+) -> ExportFacts:
+    """Export an RF-DETR.
+
+    Args:
+        output: the ONNX file to write.
+        python: interpreter of an environment that has ``rfdetr``.
+        weights: a checkpoint's path, ``pretrained`` or ``random``.
+        variant: nano, small, medium or large; may be None for a checkpoint, which knows its own.
+        resolution: side of the input; None: the variant's or checkpoint's.
+        step: called with what is being done.
+
+    Raises:
+        ModelError: no such checkpoint, weights that cannot be fetched, or the exporter fails.
+    """
+    if weights not in (PRETRAINED, RANDOM):
+        if not Path(weights).is_file():
+            raise ModelError(
+                f"{weights}: no such checkpoint (give a file, `{PRETRAINED}` or `{RANDOM}`)"
+            )
+        weights = str(Path(weights).resolve())
+    elif variant is None:
+        raise ModelError(f"--weights {weights} needs a --variant")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
+        written = Path(folder) / "model.onnx"
+        command = [str(python), str(Path(export_worker.__file__).resolve())]
+        command += ["--weights", weights, "--output", str(written)]
+        command += ["--variant", variant] if variant else []
+        command += ["--resolution", str(resolution)] if resolution else []
+        result = _run(command, step, weights)
+        model = load_model(written)
+        name = Path(weights).name if weights not in (PRETRAINED, RANDOM) else f"{weights} weights"
+        facts = ExportFacts(
+            classes=result["classes"],
+            columns=result["columns"],
+            source=f"{result['model']} ({name}), rfdetr {result['rfdetr']}",
+        )
+        set_metadata(model, facts.to_metadata())
+        onnx.save(model, written)
+        written.replace(output)
+    return facts
+
+
+def _run(command: list[str], step: Callable[[str], None], weights: str) -> dict[str, Any]:
+    """Run the worker; its standard error is kept for the message if it fails."""
+    with tempfile.TemporaryFile("w+") as log:
+        try:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        except OSError as error:
+            raise ModelError(f"{command[0]} cannot be run: {error}") from error
+        assert process.stdout is not None
+        outcome: dict[str, Any] = {}
+        try:
+            for line in process.stdout:
+                message = json.loads(line)
+                if "step" in message:
+                    step(message["step"])
+                else:
+                    outcome = message
+        finally:
+            if process.poll() is None and not outcome:
+                process.terminate()
+            process.wait()
+        log.seek(0)
+        tail = "\n  ".join(log.read().strip().splitlines()[-6:])
+    if "done" in outcome:
+        done = outcome["done"]
+        assert isinstance(done, dict)
+        return done
+    cause = outcome.get("error", f"it ended with status {process.returncode}")
+    if weights == PRETRAINED and _looks_offline(f"{cause} {tail}"):
+        raise ModelError(
+            "the pretrained weights cannot be fetched: this machine does not reach Roboflow's "
+            f"storage ({cause}). Fetch the checkpoint elsewhere and give it with --weights FILE."
+        )
+    raise ModelError(f"the export failed: {cause}\n  {tail}")
+
+
+def _looks_offline(text: str) -> bool:
+    signs = ("ConnectionError", "Max retries", "Name or service", "resolve", "Timeout", "URLError",
+             "NewConnectionError", "ProxyError")  # fmt: skip
+    return any(sign in text for sign in signs)
