@@ -176,13 +176,14 @@ def test_corruption_under_a_readers_hands(kind: str, changes: list[tuple[int, by
         names.unlink_instance(instance, ["cam"])
 
 
-def test_a_file_that_shrinks_is_let_go(instance: str) -> None:
+@pytest.mark.parametrize("size", [0, 100, layout.PAGE])
+def test_a_file_that_shrinks_is_let_go(instance: str, size: int) -> None:
     """Touching a page that was cut off would be a SIGBUS."""
     write_frames(instance)
     (path,) = names.list_instance(instance)
     with FrameReader(instance, "cam", "gateway") as reader:
         assert reader.lease_newest() is not None
-        os.truncate(path, 100)
+        os.truncate(path, size)
         assert reader.lease_newest() is None
         assert reader.region is None
         with FrameWriter(instance, "cam", width=16, height=8, slots=3) as writer:  # next generation
