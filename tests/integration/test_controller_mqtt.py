@@ -250,3 +250,25 @@ def test_a_visit_that_nobody_sees_end_is_not_stuck(tmp_path: Path) -> None:
         assert ear.events()[2]["visit_id"] != lost["visit_id"]
         kinds = [row.kind for row in read_history(Path(controller.config["state_dir"]))]
         assert kinds[::-1][:4] == ["person_arrived", "camera_lost", "person_lost", "camera_back"]
+
+
+def test_a_source_that_waits_for_us_is_not_silent(tmp_path: Path) -> None:
+    """A file without loss: its time stands still while the detector is busy, so nothing is forgotten meanwhile."""
+    cameras = {"hall": {"source": "film.mp4", "realtime": False}}
+    sentry = {"unknown_s": 0.4}
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        running_controller(tmp_path, {"port": broker.port}, cameras=cameras, sentry=sentry) as (
+            _,
+            actor,
+        ),
+    ):
+        actor.show_and_wait(NOBODY)
+        actor.show_and_wait(PERSON, 2)
+        actor.be(CameraState.LIVE)
+        renewed = actor.board().expires_monotonic_ns
+        # The board is renewed once a second, so two of them are well over unknown_s.
+        wait_for(lambda: actor.board().expires_monotonic_ns > renewed + 2 * 10**9)
+        assert actor.state() is SentryState.VALIDATION
+        actor.be(CameraState.ENDED)
+        wait_for(lambda: actor.state() is SentryState.UNKNOWN)

@@ -47,6 +47,7 @@ class Actor:
 
     def show(self, detections: np.ndarray = NOBODY, *, seconds: float = FRAME_NS / 1e9) -> int:
         """Publish the next frame's result; returns the frame's sequence."""
+        self.be(self._state)  # capture's heartbeat
         self.frame += 1
         self.time_ns += round(seconds * 1e9)
         now = time.monotonic_ns()
@@ -92,6 +93,7 @@ class Actor:
 
     def be(self, state: CameraState) -> None:
         """Write the camera's status."""
+        self._state = state
         self._status.write(
             CameraStatus(state, time.time_ns(), time.monotonic_ns(), 768, 432, 10.0, "file")
         )

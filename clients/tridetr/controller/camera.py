@@ -54,6 +54,8 @@ class CameraSentry:
         self._device = device
         self._store = store
         self._keys = config.sentry_for(camera)
+        # The source waits for each decision: its time stands still while the detector is busy.
+        self._patience_s = 0.0 if config.cameras[camera].realtime else self._keys.hold_s
         self._on_change = on_change
         self._judge = Judge(config, camera, models)
         self._watch = CameraWatch(config.instance, camera)
@@ -68,6 +70,7 @@ class CameraSentry:
         self._last_result_at = time.monotonic() - away_s
         self._quiet_since = time.monotonic()
         metrics.SENTRY_STATE.labels(camera).set(_STATES[self.record.memory.state])
+        self._watch.poll()
         self._be_silent()  # the time away counts as silence, before any new result does
         self._write_board()
 
@@ -115,8 +118,10 @@ class CameraSentry:
     def facts(self) -> CameraFacts:
         """Return what ``/status`` tells."""
         camera, source, message = self._watch.describe()
-        now_ns = time.monotonic_ns()
         captured = self._last_capture_ns
+        frame_age_s = None
+        if captured is not None:
+            frame_age_s = round(max(0, time.monotonic_ns() - captured) / 1e9, 3)
         seen_s = time.monotonic() - self._last_result_at
         return CameraFacts(
             state=self.record.memory.state.value,
@@ -126,7 +131,7 @@ class CameraSentry:
             camera=camera,
             source=source,
             message=message,
-            last_frame_age_s=round((now_ns - captured) / 1e9, 3) if captured is not None else None,
+            last_frame_age_s=frame_age_s,
             last_result_age_s=round(seen_s, 3) if math.isfinite(seen_s) else None,
             events_waiting=len(self._store.outbox),
             store=self._store.fault or "ok",
@@ -159,6 +164,8 @@ class CameraSentry:
     def _be_silent(self) -> None:
         """Tell the machine how long nothing was seen; more than one step may follow from it."""
         silent_s = time.monotonic() - self._last_result_at
+        if self._watch.capture_alive:
+            silent_s = max(0.0, silent_s - self._patience_s)
         silence = Silence(silent_s, self._watch.is_down(silent_s))
         while True:
             after, event = decide(
@@ -183,8 +190,9 @@ class CameraSentry:
         if state is not before.memory.state:
             metrics.SENTRY_STATE.labels(self.camera).set(_STATES[state])
             metrics.STATE_CHANGES.labels(self.camera, state.value).inc()
+        visit = after.visit_id or before.visit_id
         for row in rows:
-            logger.info("%s", row.kind, extra={"camera": self.camera, "visit": after.visit_id})
+            logger.info("%s", row.kind, extra={"camera": self.camera, "visit": visit})
         self._on_change(self)
 
     def _save(self, rows: list[NewRow]) -> None:
