@@ -115,9 +115,15 @@ class Rig:
         wait_for(lambda: len(self.frames) >= start + count, within_s, f"{count} frames more")
         return self.frames[start : start + count]
 
+    @property
+    def published(self) -> int:
+        return self._counted("tridetr_frames_published_total", camera=self.camera)
+
     def skipped(self, reason: str) -> int:
-        name = "tridetr_frames_skipped_total"
-        return int(REGISTRY.get_sample_value(name, {"camera": self.camera, "reason": reason}) or 0)
+        return self._counted("tridetr_frames_skipped_total", camera=self.camera, reason=reason)
+
+    def _counted(self, metric: str, **labels: str) -> int:
+        return int(REGISTRY.get_sample_value(metric, labels) or 0)
 
 
 @contextlib.contextmanager
@@ -170,3 +176,27 @@ class FakeController:
 
     def close(self) -> None:
         self._writer.close()
+
+
+class Decider(threading.Thread):
+    """Decides on each frame of a rig, a little late, as detector and controller would."""
+
+    def __init__(self, rig: Rig, mode: SentryMode, delay_s: float = 0.0) -> None:
+        super().__init__(daemon=True)
+        self.controller = FakeController(rig)
+        self.ahead: list[int] = []
+        self._rig, self._mode, self._delay_s = rig, mode, delay_s
+
+    def run(self) -> None:
+        decided = 0
+        self.controller.write(self._mode)
+        while not self._rig.stop.is_set():
+            if len(self._rig.frames) > decided:
+                self._rig.stop.wait(self._delay_s)
+                self.ahead.append(len(self._rig.frames) - decided)
+                frame = self._rig.frames[decided]
+                decided += 1
+                self.controller.write(self._mode, decided=frame.sequence)
+            else:
+                self._rig.stop.wait(0.001)
+        self.controller.close()

@@ -25,7 +25,7 @@ from tridetr.capture.sources.base import (
 from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import StatusReporter
 from tridetr.config import Config
-from tridetr.errors import SourceError
+from tridetr.errors import SourceError, TridetrError
 from tridetr.shm.boards import CameraState
 from tridetr.telemetry import heartbeat, metrics
 
@@ -49,7 +49,11 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
         publisher = stack.enter_context(Publisher(config.instance, camera, section))
         source = make_source(camera, section, stop)
         stack.callback(source.close)
-        Capture(config, camera, stop, source, status, sentry, publisher).run()
+        try:
+            Capture(config, camera, stop, source, status, sentry, publisher).run()
+        except TridetrError as error:
+            status.state(CameraState.OFFLINE, str(error))  # viewers see why the process ended
+            raise
 
 
 class Capture:
