@@ -164,6 +164,7 @@ def play(folder: Path, fate: Fate) -> list[dict[str, object]]:
         unlink_instance(config.instance, ["hall"])
 
 
+@pytest.mark.timeout(600)
 def test_no_crash_point_loses_or_doubles_an_event(tmp_path: Path, fate: Fate) -> None:
     kinds_expected = ["person_arrived", "person_left"] * 2
     undisturbed = play(tmp_path / "0", fate)
