@@ -20,6 +20,8 @@ GUEST = Path(__file__).parent / "guest"
 TIMEOUT_S = 480.0
 MODULES = [
     # A camera with one buffer a frame, and one with a buffer for each plane; nothing but capture.
+    Module("vhci-hcd"),
+    Module("uvcvideo"),
     Module("vivid", "n_devs=2 node_types=0x1,0x1 num_inputs=1,1 input_types=0,0 multiplanar=1,2"),
 ]
 
@@ -34,7 +36,7 @@ class GuestRun:
     def check(self, test: str) -> None:
         """Fail with the guest's own words unless all cases of this test passed."""
         if test not in self.failures:
-            machine = f"{self.result.console}\n{self.result.output}"[-6000:]
+            machine = f"{self.result.console}\n{self.result.output}"[-2000:]
             pytest.fail(f"{test} did not run in the virtual machine:\n{machine}", pytrace=False)
         if self.failures[test]:
             pytest.fail("\n".join(self.failures[test]), pytrace=False)

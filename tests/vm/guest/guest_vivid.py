@@ -143,7 +143,7 @@ def test_nearest_size_is_taken(camera: str, caplog: pytest.LogCaptureFixture) ->
 def test_after_a_pause_the_frame_is_fresh(camera: str) -> None:
     with opened(source_for(camera, pixel_format="nv12", width=320, height=180, fps=25)) as source:
         first = next_frame(source)
-        pause_s = 1.0  # far longer than the driver's buffers last
+        pause_s = 2.0  # far longer than the driver's buffers last
         time.sleep(pause_s)
         second = next_frame(source)
         age_s = (time.monotonic_ns() - second.monotonic_ns) / 1e9
@@ -160,9 +160,9 @@ def test_unplugged_camera_is_lost_and_comes_back(camera: str) -> None:
     started = time.monotonic()
     try:
         with pytest.raises(SourceLostError, match="gone"):  # noqa: PT012
-            while time.monotonic() - started < 10:
-                source.next(5.0)
-        assert time.monotonic() - started < 3
+            while source.next(60.0):
+                pass
+        assert time.monotonic() - started < 15  # noticed, not timed out
         source.close()
         with pytest.raises(SourceError, match="does not exist"):
             source.open()

@@ -17,6 +17,8 @@ from rig.kernel import UnavailableError, cached_kernel
 
 SYSTEM_MODULES = [Module("virtio_pci"), Module("9pnet_virtio"), Module("9p"), Module("overlay")]
 MEMORY = "2G"
+# no_timer_check: on a busy host the kernel's check of the emulated timer fails, and it hangs
+KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1 reboot=t mitigations=off no_timer_check nowatchdog"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def run_in_vm(
         ),
         *("-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-serial", f"file:{console}", "-kernel", str(kernel.image), "-initrd", str(archive)),
-        *("-append", "console=ttyS0 quiet panic=-1 reboot=t mitigations=off"),
+        *("-append", KERNEL_ARGUMENTS),
         *_share("hostroot", Path("/"), "readonly=on,multidevs=remap"),
         *_share("exchange", exchange, "multidevs=remap"),
     ]

@@ -32,7 +32,7 @@ log = logging.getLogger("tridetr.capture")
 BUFFERS = 4
 # A frame that is older than this, or from the future, has a driver with a broken clock.
 OLDEST_PLAUSIBLE_NS = 30_000_000_000
-FUTURE_PLAUSIBLE_NS = 5_000_000
+FUTURE_PLAUSIBLE_NS = 100_000_000
 
 
 class V4l2Source:
@@ -96,19 +96,12 @@ class V4l2Source:
     def next(self, timeout_s: float) -> Grab | None:
         """Wait for a frame; the newest where several wait (older ones show as a gap of numbers)."""
         device = self._opened()
-        deadline = time.monotonic() + timeout_s
         try:
-            self._release(device)
-            while device.wait(deadline - time.monotonic()):
-                waiting = self._take_newest(device)
-                if self._held and waiting < self._buffers - 1:
-                    return self._grab(self._held)
-                # All buffers were full: the driver had none left for the newest frames, and these
-                # here are as old as the pause was long. Wait for a fresh one.
-                self._release(device)
+            return self._next(device, time.monotonic() + timeout_s)
         except OSError as error:
-            raise self._lost(error) from error
-        return None
+            lost = self._lost(error)
+        # Raised out here: a chained traceback would hold the frame's views (see `_drop_views`).
+        raise lost
 
     def drop_stale(self) -> int:
         """Return 0: `next` gives the newest frame only."""
@@ -198,6 +191,17 @@ class V4l2Source:
                 age / 1e9,
             )
         return now
+
+    def _next(self, device: Device, deadline_s: float) -> Grab | None:
+        self._release(device)
+        while device.wait(deadline_s - time.monotonic()):
+            waiting = self._take_newest(device)
+            if self._held and waiting < self._buffers - 1:
+                return self._grab(self._held)
+            # All buffers were full: the driver had none left for the newest frames, and these
+            # here are as old as the pause was long. Wait for a fresh one.
+            self._release(device)
+        return None
 
     def _take_newest(self, device: Device) -> int:
         taken = 0

@@ -1,0 +1,209 @@
+"""Runs inside the virtual machine: a USB camera that delivers MJPEG, read by the kernel's uvcvideo."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from guest_capture import fork_tridetr
+from PIL import Image
+from usb_camera import MJPEG_FORMAT, UsbCamera
+
+from support.waiting import wait_for
+from tridetr.capture.devices import CameraDevice, list_cameras
+from tridetr.capture.planes import copy_picture
+from tridetr.capture.sources.base import CorruptFrameError, Grab, SourceLostError
+from tridetr.capture.sources.v4l2 import V4l2Source
+from tridetr.config.schema import CameraSection
+from tridetr.errors import SourceError
+from tridetr.shm.frames import ColorRange, FrameReader
+from tridetr.shm.names import unlink_instance
+
+GREY_STEPS = 8
+
+
+def jpeg_of(number: int, size: tuple[int, int]) -> bytes:
+    """Return a 4:2:2 JPEG whose grey steps tell the frame's number."""
+    width, height = size
+    row = np.repeat(np.linspace(16, 240, GREY_STEPS).astype(np.uint8), width // GREY_STEPS)
+    row = np.roll(row, number % GREY_STEPS * (width // GREY_STEPS))
+    file = io.BytesIO()
+    Image.fromarray(np.tile(row, (height, 1))).convert("RGB").save(
+        file, "JPEG", quality=90, subsampling=1
+    )
+    return file.getvalue()
+
+
+class Footage:
+    """What the camera shows: frames, kept as they were sent, one of them damaged on demand."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.damage_next = False
+
+    def __call__(self, number: int, form: int, size: tuple[int, int]) -> bytes:
+        if form != MJPEG_FORMAT:
+            width, height = size
+            return bytes((16 + number % 200, 128)) * (width * height)
+        frame = jpeg_of(number, size)
+        if self.damage_next:
+            self.damage_next = False
+            frame = frame[: len(frame) // 3]
+        self.sent.append(frame)
+        return frame
+
+
+@pytest.fixture(scope="module")
+def footage() -> Footage:
+    return Footage()
+
+
+@pytest.fixture(scope="module")
+def usb_camera(footage: Footage) -> Iterator[UsbCamera]:
+    with UsbCamera(footage) as camera:
+        plugged_in()
+        yield camera
+
+
+def plugged_in() -> CameraDevice:
+    def find() -> CameraDevice | None:
+        found = [c for c in list_cameras() if c.driver == "uvcvideo" and not c.problem]
+        return found[0] if found else None
+
+    camera = wait_for(find, 10, "the USB camera")
+    assert camera is not None
+    return camera
+
+
+def source_for(**keys: object) -> V4l2Source:
+    return V4l2Source(CameraSection(source=plugged_in().path, **keys), threading.Event())
+
+
+def next_frame(source: V4l2Source) -> Grab:
+    grab = source.next(10.0)
+    assert grab is not None
+    return grab
+
+
+def test_usb_camera_is_listed_once(usb_camera: UsbCamera) -> None:
+    cameras = [camera for camera in list_cameras() if camera.driver == "uvcvideo"]
+    assert [camera.name for camera in cameras] == ["Software camera"]
+    assert {mode.fourcc for mode in cameras[0].modes} == {"MJPG", "YUYV"}
+    assert cameras[0].default_choice == "MJPG 1280x720 at 25 fps"
+
+
+def test_mjpeg_is_decoded_and_passed_on(usb_camera: UsbCamera, footage: Footage) -> None:
+    source = source_for(width=640, height=360)
+    try:
+        info = source.open()
+        assert info.delivers_jpeg
+        assert (info.fps, info.capture_clock) == (25.0, "device")
+        assert "MJPG 640x360" in info.description
+        for _ in range(3):
+            grab = next_frame(source)
+            assert grab.jpeg is not None
+            sent = bytes(grab.jpeg)
+            assert sent in footage.sent
+            assert 0 < time.monotonic_ns() - grab.monotonic_ns < 5e9
+            picture = grab.decode()
+            assert picture.color_range is ColorRange.FULL
+            y = np.zeros((360, 640), np.uint8)
+            u, v = (np.zeros((180, 320), np.uint8) for _ in "uv")
+            copy_picture(picture, y, u, v)
+            shown = np.asarray(Image.open(io.BytesIO(sent)).convert("L"), np.int16)
+            assert np.abs(y - shown).max() <= 2
+            assert np.abs(u.astype(np.int16) - 128).max() <= 2
+            assert np.abs(v.astype(np.int16) - 128).max() <= 2
+    finally:
+        source.close()
+
+
+def test_damaged_frame_is_reported_and_the_next_one_comes(
+    usb_camera: UsbCamera, footage: Footage
+) -> None:
+    source = source_for(width=640, height=360)
+    source.open()
+    try:
+        next_frame(source).decode()
+        footage.damage_next = True
+        with pytest.raises(CorruptFrameError):  # noqa: PT012
+            while footage.sent:
+                next_frame(source).decode()
+        assert next_frame(source).decode().width == 640
+    finally:
+        source.close()
+
+
+def test_yuyv_of_the_same_camera(usb_camera: UsbCamera) -> None:
+    source = source_for(width=640, height=360, pixel_format="yuyv")
+    try:
+        assert not source.open().delivers_jpeg
+        picture = next_frame(source).decode()
+    finally:
+        source.close()
+    assert picture.planes[0].shape == (360, 1280)
+    assert len(np.unique(picture.planes[0][:, ::2])) == 1
+
+
+def test_unplugged_usb_camera_is_lost_and_comes_back(usb_camera: UsbCamera) -> None:
+    source = source_for(width=640, height=360)
+    source.open()
+    before = next_frame(source)
+    usb_camera.unplug()
+    started = time.monotonic()
+    try:
+        with pytest.raises(SourceLostError, match="gone"):  # noqa: PT012
+            while source.next(60.0):
+                pass
+        assert time.monotonic() - started < 15  # noticed, not timed out
+        source.close()
+        with pytest.raises(SourceError, match=r"does not exist|not the camera"):
+            source.open()
+    finally:
+        usb_camera.plug()
+    plugged_in()
+    source.open()  # under the same number, though `before` is still held
+    after = next_frame(source)
+    assert after.number > before.number
+    assert after.decode().width == 640
+    source.close()
+
+
+def test_capture_process_keeps_the_cameras_jpegs(
+    usb_camera: UsbCamera, footage: Footage, tmp_path: Path
+) -> None:
+    section = {"source": plugged_in().path, "width": 640, "height": 360}
+    config = tmp_path / "node.yaml"
+    config.write_text(yaml.safe_dump({"instance": "vmjpeg", "cameras": {"usb": section}}))
+    log = tmp_path / "log"
+    process = fork_tridetr(["capture", "usb", "--config", str(config)], log)
+    try:
+        with FrameReader("vmjpeg", "usb", "gateway") as frames:
+            with wait_for(lambda: frames.lease_newest(), 60, "a frame") as lease:
+                assert bytes(lease.jpeg) in footage.sent
+                assert lease.stamp.color_range is ColorRange.FULL
+                shown = Image.open(io.BytesIO(lease.jpeg)).convert("L")
+                luma = lease.planes[:360].astype(np.int16)
+                assert np.abs(luma - np.asarray(shown, np.int16)).max() <= 2
+        process.terminate()
+        process.join(10)
+        assert process.exitcode == 0
+    finally:
+        print(log.read_text())
+        process.kill()
+        process.join()
+        unlink_instance("vmjpeg")
+
+
+def test_metadata_node_is_refused_by_name(usb_camera: UsbCamera) -> None:
+    listed = {camera.path for camera in list_cameras()}
+    hidden = [str(path) for path in Path("/dev").glob("video*") if str(path) not in listed]
+    assert hidden
+    with pytest.raises(SourceError, match="delivers no pictures"):
+        V4l2Source(CameraSection(source=hidden[0]), threading.Event()).open()
