@@ -24,11 +24,11 @@ def fault(process: str, run_dir: Path, *, ready: bool, max_age_s: float = ALIVE_
         ready: ask for readiness and not only for life.
         max_age_s: oldest heartbeat that counts.
     """
-    age_s = heartbeat.age_s(run_dir, process)
-    if age_s is None:
+    pulse = heartbeat.read(run_dir, process)
+    if pulse is None or (ready and pulse.starting):
         return f"{process} has not started"
-    if age_s > max_age_s:
-        return f"{process} shows no progress for {age_s:.0f} s"
+    if pulse.age_s > max_age_s:
+        return f"{process} shows no progress for {pulse.age_s:.0f} s"
     if ready and process == "triton" and not (run_dir / "triton.json").exists():
         return "no inference has succeeded lately"
     return None

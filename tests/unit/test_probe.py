@@ -15,6 +15,10 @@ def test_faults(tmp_path: Path) -> None:
     assert "has not started" in str(fault("triton", tmp_path, ready=False))
     heartbeat.start(tmp_path, "triton")
     assert fault("triton", tmp_path, ready=False) is None
+    assert "has not started" in str(fault("triton", tmp_path, ready=True)), (
+        "not in its main loop yet"
+    )
+    heartbeat.beat()
     assert "no inference" in str(fault("triton", tmp_path, ready=True))
     (tmp_path / "triton.json").touch()
     assert fault("triton", tmp_path, ready=True) is None

@@ -89,7 +89,7 @@ def test_what_makes_no_progress_is_killed_and_started_again(
     monkeypatch.setattr(process_module, "HANG_S", 0.3)
     beat_once = (
         "import sys, time; from pathlib import Path; from tridetr.telemetry import heartbeat;"
-        f"heartbeat.start(Path({str(tmp_path)!r}), 'part'); time.sleep(600)"
+        f"heartbeat.start(Path({str(tmp_path)!r}), 'part'); heartbeat.beat(); time.sleep(600)"
     )
     part = managed(tmp_path, beat_once, beats=True)
     until(lambda: part.restarts >= 1, part, within_s=30)
@@ -112,11 +112,35 @@ def test_stopping_kills_what_the_process_started(tmp_path: Path) -> None:
     until(lambda: not child.exists() or child.read_text().split(")")[1].split()[0] == "Z", part)
 
 
+def test_what_never_reaches_its_main_loop_is_given_the_time_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a source took longer than a hang may take, and a camera that was starting was killed for ever."""
+    monkeypatch.setattr(process_module, "HANG_S", 0.0)
+    started = tmp_path / "heartbeats" / "part"
+    code = (
+        "import time; from pathlib import Path; from tridetr.telemetry import heartbeat;"
+        f"heartbeat.start(Path({str(tmp_path)!r}), 'part'); time.sleep(600)"
+    )
+    part = managed(tmp_path, code, beats=True)
+    until(lambda: started.exists() and started.stat().st_size > 0, part, within_s=30)
+    for _ in range(20):
+        part.tick(time.monotonic())
+    assert part.pid
+    part.tick(time.monotonic() + process_module.START_S + 1)
+    until(lambda: part.restarts == 1, part)
+    part.stop()
+    part.wait(time.monotonic() + 5)
+
+
 def test_heartbeat_ages_and_is_forgotten(tmp_path: Path) -> None:
-    assert heartbeat.age_s(tmp_path, "capture hall") is None
+    assert heartbeat.read(tmp_path, "capture hall") is None
     heartbeat.start(tmp_path, "capture hall")
-    age = heartbeat.age_s(tmp_path, "capture hall")
-    assert age is not None
-    assert 0 <= age < 5
+    pulse = heartbeat.read(tmp_path, "capture hall")
+    assert pulse is not None
+    assert pulse.starting
+    assert 0 <= pulse.age_s < 5
+    heartbeat.beat()
+    assert not heartbeat.read(tmp_path, "capture hall").starting  # type: ignore[union-attr]
     heartbeat.forget(tmp_path, "capture hall")
-    assert heartbeat.age_s(tmp_path, "capture hall") is None
+    assert heartbeat.read(tmp_path, "capture hall") is None

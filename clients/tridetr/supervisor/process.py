@@ -21,7 +21,7 @@ from tridetr.telemetry import heartbeat
 logger = logging.getLogger("tridetr.supervisor")
 
 HANG_S = 10.0  # a main loop beats every second; so long without a beat is a hang
-START_S = 60.0  # time for the first beat: imports on a slow machine
+START_S = 60.0  # time to reach the main loop: imports and opening things on a slow machine
 
 
 class ManagedProcess:
@@ -121,10 +121,10 @@ class ManagedProcess:
         self._on_restart(self.spec.name)
 
     def _hangs(self, now_s: float) -> bool:
-        age_s = heartbeat.age_s(self._run_dir, self.spec.name)
-        if age_s is None:
+        pulse = heartbeat.read(self._run_dir, self.spec.name)
+        if pulse is None or pulse.starting:
             return now_s - self._started_s > START_S
-        return age_s > HANG_S
+        return pulse.age_s > HANG_S
 
     def _signal(self, number: signal.Signals, *, group: bool = True) -> None:
         """Signal the process, or everything in its group (it leads one of its own)."""

@@ -1,4 +1,4 @@
-"""A process's sign of life: eight bytes in a file of ``run_dir`` that its main loop renews.
+"""A process's sign of life: sixteen bytes in a file of ``run_dir`` that its main loop renews.
 
 The supervisor (and a Kubernetes probe) reads the age: a process that is stopped or hangs is found by its missing
 progress, not by asking it. Monotonic nanoseconds, so that a stepped clock changes nothing.
@@ -10,10 +10,12 @@ import mmap
 import os
 import struct
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-_NS = struct.Struct("<Q")
+_BEAT = struct.Struct("<QQ")  # time of the last beat (CLOCK_MONOTONIC, ns), number of beats
 _mapped: mmap.mmap | None = None
+_beats = 0
 
 
 def _file(run_dir: Path, role: str) -> Path:
@@ -22,33 +24,50 @@ def _file(run_dir: Path, role: str) -> Path:
 
 def start(run_dir: Path, role: str) -> None:
     """Begin this process's heartbeat."""
-    global _mapped
+    global _mapped, _beats
     path = _file(run_dir, role)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(descriptor, 0, _NS.size)
-        _mapped = mmap.mmap(descriptor, _NS.size)
+        os.posix_fallocate(descriptor, 0, _BEAT.size)
+        _mapped = mmap.mmap(descriptor, _BEAT.size)
     finally:
         os.close(descriptor)
+    _beats = 0
     beat()
 
 
 def beat() -> None:
     """Renew the heartbeat; costs well under a microsecond, so call it in every turn of the main loop."""
+    global _beats
     if _mapped is not None:
-        _NS.pack_into(_mapped, 0, time.monotonic_ns())
+        _beats += 1
+        _BEAT.pack_into(_mapped, 0, time.monotonic_ns(), _beats)
 
 
-def age_s(run_dir: Path, role: str) -> float | None:
-    """Return the seconds since the last beat of ``role``; None if it never beat."""
+@dataclass(frozen=True)
+class Pulse:
+    """What a heartbeat tells.
+
+    Attributes:
+        age_s: seconds since the last beat.
+        starting: only the first beat was seen, the process has not reached its main loop yet.
+    """
+
+    age_s: float
+    starting: bool
+
+
+def read(run_dir: Path, role: str) -> Pulse | None:
+    """Return the heartbeat of ``role``; None if it never beat."""
     try:
         content = _file(run_dir, role).read_bytes()
     except FileNotFoundError:
         return None
-    if len(content) < _NS.size:
+    if len(content) < _BEAT.size:
         return None
-    return (time.monotonic_ns() - int(_NS.unpack_from(content)[0])) / 1e9
+    last_ns, beats = _BEAT.unpack_from(content)
+    return Pulse((time.monotonic_ns() - last_ns) / 1e9, beats <= 1)
 
 
 def forget(run_dir: Path, role: str) -> None:
