@@ -400,6 +400,36 @@ def test_a_ring_that_was_removed_is_found_again(instance: str) -> None:
             assert lease is not None
             assert (lease.sequence, int(lease.planes[0, 0])) == (1, 77)
             assert lease.region != before  # same name, another file: to be registered anew
+            assert reader.lease_newest(1) is None
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_ring_made_anew_may_already_be_further(instance: str, after: int) -> None:
+    """Its sequences say nothing about those of the ring that was removed."""
+    with (
+        FrameReader(instance, "cam", "gateway") as reader,
+        DetectionReader(instance, "cam", None) as results,
+    ):
+        for run in (1, 2):
+            with (
+                frame_writer(instance) as writer,
+                DetectionWriter(instance, "cam") as result_writer,
+            ):
+                for value in range(1, 4):
+                    put_frame(writer, value * run)
+                    result_writer.publish(result_stamp(value), some_detections(0))
+                lease, result = reader.lease_newest(), results.lease_next()
+                assert lease is not None
+                assert result is not None
+                if run == 1:
+                    for kind in ("frames", "detections"):
+                        names.RingName(instance, "cam", kind).path(1).unlink()
+        assert reader.forget_if_removed()
+        assert results.forget_if_removed()
+        assert reader.lease_newest(after) is not None
+        second = results.lease_next(after)
+        assert second is not None
+        assert second.sequence == 1
 
 
 def test_a_ring_of_another_boot_is_nothing(instance: str, monkeypatch: pytest.MonkeyPatch) -> None:

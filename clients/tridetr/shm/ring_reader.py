@@ -60,6 +60,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         self._make_lease = make_lease
         self._mapping: Mapping | None = None
         self._epoch = 0
+        self._anew = False  # what is found next counts its sequences from 1
         self._views: list[ViewT | None] = []
         self.damaged = 0
         self.damage: ShmError | None = None
@@ -77,7 +78,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
             if mapping is None:
                 return None
         words = mapping.words
-        if after and words[LAST_SEQUENCE_WORD] < after:
+        if after and (self._anew or words[LAST_SEQUENCE_WORD] < after):
             after = 0  # the ring was removed and made again: its sequences began anew
         tries = _RETRIES
         while tries:
@@ -100,7 +101,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         if mapping is None:
             return None
         words = mapping.words
-        if words[LAST_SEQUENCE_WORD] < after:
+        if self._anew or words[LAST_SEQUENCE_WORD] < after:
             after = 0
         tries = _RETRIES
         while tries:
@@ -136,6 +137,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         if mapping is None or os.fstat(mapping.descriptor).st_nlink:
             return False
         self._forget()
+        self._anew = True
         return True
 
     def close(self) -> None:
@@ -204,7 +206,9 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         geometry = mapping.segment.geometry
         start = geometry.slot_offset(slot)
         table = locate(self._spec, mapping.buffer, start, geometry.slot_size)
-        return self._make_view(mapping, table)
+        view = self._make_view(mapping, table)
+        self._anew = False
+        return view
 
     def _note_damage(self, error: ShmError) -> None:
         self.damaged += 1

@@ -1,0 +1,107 @@
+"""A server that answers at once or when told to, and fails on command: for what the real one cannot be made to do."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tridetr.shm.lease import RegionKey
+from tridetr.shm.names import SHM_DIR
+from tridetr.triton.client import Prediction
+from tridetr.triton.contract import ModelInfo
+from tridetr.triton.errors import ModelUnavailable, RegionNotRegistered
+
+INFO = ModelInfo(
+    "rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"person": 1, "car": 3}, default_score=0.5
+)
+
+
+@dataclass
+class FakeTriton:
+    """Keeps the part of ``TritonClient`` that the detector uses.
+
+    The answer is one box whose x1 is the value of the frame's first pixel, when the answer is given.
+
+    Attributes:
+        error: raised by every call, if set.
+        frame_errors: raised by inferences, one each.
+        hold: answers wait while it is cleared.
+        regions: what is registered, by name.
+        asked: (region name, value of the first pixel) of each inference, when it came.
+    """
+
+    info: ModelInfo = INFO
+    error: Exception | None = None
+    frame_errors: list[Exception] = field(default_factory=list)
+    hold: asyncio.Event = field(default_factory=asyncio.Event)
+    regions: dict[str, RegionKey] = field(default_factory=dict)
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    registered: list[str] = field(default_factory=list)
+    unregistered: list[str] = field(default_factory=list)
+    traces: list[tuple[str, str | None]] = field(default_factory=list)
+    models_asked: int = 0
+    in_flight: dict[str, int] = field(default_factory=dict)
+    most_in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        self.hold.set()
+
+    def restart(self) -> None:
+        """Forget all regions, as a restarted server does."""
+        self.regions.clear()
+
+    async def model(self) -> ModelInfo:
+        self.models_asked += 1
+        self._fail()
+        return self.info
+
+    async def register(self, region: RegionKey) -> None:
+        self._fail()
+        self.regions[region.shm_name] = region
+        self.registered.append(region.shm_name)
+
+    async def unregister(self, region: RegionKey) -> None:
+        self._fail()
+        self.regions.pop(region.shm_name, None)
+        self.unregistered.append(region.shm_name)
+
+    async def infer(
+        self, frame: object, *, request_id: str = "", traceparent: str | None = None
+    ) -> Prediction:
+        name = frame.region.shm_name  # type: ignore[attr-defined]
+        self._fail()
+        if self.frame_errors:
+            raise self.frame_errors.pop(0)
+        if name not in self.regions:
+            raise RegionNotRegistered(name)
+        self.traces.append((request_id, traceparent))
+        self.asked.append((name, self._pixel(frame)))
+        self.in_flight[name] = self.in_flight.get(name, 0) + 1
+        self.most_in_flight = max(self.most_in_flight, *self.in_flight.values())
+        try:
+            await self.hold.wait()
+            self._fail()
+            value = self._pixel(frame)
+        finally:
+            self.in_flight[name] -= 1
+        return Prediction(
+            np.float32([[value, 0, 500, 9], [1, 1, 2, 2]]), np.float32([0.9, 0.2]), np.int32([1, 3])
+        )
+
+    def _pixel(self, frame: object) -> int:
+        """Read the frame as the server does: by name and offset."""
+        path = SHM_DIR / frame.region.shm_name  # type: ignore[attr-defined]
+        with path.open("rb") as region:
+            region.seek(frame.pixels_offset)  # type: ignore[attr-defined]
+            return region.read(1)[0]
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def unavailable() -> ModelUnavailable:
+    """Return the error of a server that is away."""
+    return ModelUnavailable("connection refused")

@@ -1,0 +1,391 @@
+"""The detector against a server that fails on command: nothing is lost, nothing comes twice, nobody waits for long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.fake_triton import INFO, FakeTriton, unavailable
+from support.rings import put_frame
+from tridetr.config import Config
+from tridetr.detector.service import Detector
+from tridetr.errors import ConfigError, ModelError
+from tridetr.served_model import ServedModelReader
+from tridetr.shm.detections import DetectionReader, ResultStamp
+from tridetr.shm.frames import FrameWriter, TraceContext
+from tridetr.telemetry import metrics
+from tridetr.triton.contract import ModelInfo
+from tridetr.triton.errors import InferenceFailed, RegionNotRegistered
+
+
+def make_config(instance: str, folder: Path, **sections: Any) -> Config:
+    fields: dict[str, Any] = {
+        "instance": instance,
+        "cameras": {"cam": {"source": "synthetic"}},
+        "run_dir": folder,
+        "state_dir": folder,
+    }
+    return Config.model_validate(fields | sections)
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config, client: Any) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a detector; it must end within two seconds."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(Detector(config, client).run(stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        began = time.monotonic()
+        await asyncio.gather(task, return_exceptions=True)
+        assert time.monotonic() - began < 2.5
+
+
+async def until(condition: Callable[[], Any], within_s: float = 20) -> Any:
+    """Return the first true value of a condition."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    return value
+
+
+class Results:
+    """Takes in all results of a camera."""
+
+    def __init__(self, instance: str, camera: str = "cam") -> None:
+        self.reader = DetectionReader(instance, camera, None)
+        self.stamps: list[ResultStamp] = []
+        self.values: list[list[int]] = []  # x1 of each detection
+        self._after = 0
+
+    def take(self) -> list[ResultStamp]:
+        while (lease := self.reader.lease_next(self._after)) is not None:
+            with lease:
+                self._after = lease.sequence
+                self.stamps.append(lease.stamp)
+                self.values.append(lease.detections["x1"].astype(int).tolist())
+        return self.stamps
+
+
+def skipped(reason: str) -> float:
+    return float(metrics.FRAMES_SKIPPED.labels("cam", reason)._value.get())
+
+
+@pytest.fixture
+def frames(instance: str) -> Any:
+    with FrameWriter(instance, "cam", width=64, height=32) as writer:
+        yield writer
+
+
+@pytest.fixture
+def results(instance: str) -> Any:
+    taken = Results(instance)
+    yield taken
+    taken.reader.close()
+
+
+async def test_each_frame_becomes_a_result(
+    instance: str, tmp_path: Path, frames: FrameWriter, results: Results
+) -> None:
+    client = FakeTriton()
+    trace = TraceContext(0x1234, 0x56)
+    async with running(make_config(instance, tmp_path), client):
+        for number in range(5):
+            put_frame(frames, 10 + number, number, trace=trace if number == 3 else None)
+            await until(lambda n=number: len(results.take()) > n)
+    assert results.values == [[10], [11], [12], [13], [14]]
+    for number, stamp in enumerate(results.stamps):
+        assert (stamp.frame_number, stamp.frame_sequence) == (number, number + 1)
+        assert (stamp.width, stamp.height) == (64, 32)
+        assert (stamp.capture_monotonic_ns, stamp.capture_unix_ns) == (
+            number * 1000 + 1,
+            number * 1000 + 2,
+        )
+        assert stamp.taken_ns <= stamp.infer_start_ns <= stamp.infer_end_ns <= stamp.published_ns
+        assert (stamp.model_name, stamp.model_version) == ("rfdetr_ort", "1")
+        assert stamp.trace == (trace if number == 3 else None)
+    assert client.traces[3] == (f"{0x1234:032x}", trace.traceparent)
+    assert client.traces[0] == ("", None)
+    served = ServedModelReader(tmp_path).read()
+    assert served is not None
+    assert served.classes == {"person": 1, "car": 3}
+
+
+async def test_one_frame_at_a_time_and_then_the_newest(
+    instance: str, tmp_path: Path, frames: FrameWriter, results: Results
+) -> None:
+    client = FakeTriton()
+    client.hold.clear()
+    before = skipped("superseded")
+    async with running(make_config(instance, tmp_path), client):
+        put_frame(frames, 1)
+        await until(lambda: client.asked)
+        for value in range(2, 40):  # far more than there are slots
+            assert put_frame(frames, value)
+        client.hold.set()
+        await until(lambda: len(results.take()) == 2)
+    # The frame that the server had was not overwritten, however long it took.
+    assert results.values == [[1], [39]]
+    assert client.most_in_flight == 1
+    assert skipped("superseded") - before == 37
+
+
+async def test_waits_for_a_server_that_comes_late(
+    instance: str,
+    tmp_path: Path,
+    frames: FrameWriter,
+    results: Results,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = FakeTriton(error=unavailable())
+    caplog.set_level(logging.INFO, "tridetr")
+    async with running(make_config(instance, tmp_path), client):
+        put_frame(frames, 1)
+        await until(lambda: client.models_asked > 3)
+        put_frame(frames, 2)
+        client.error = None
+        await until(lambda: results.take())
+    assert results.values == [[2]]
+    assert [record.message for record in caplog.records].count(
+        "no inference: connection refused"
+    ) == 1
+
+
+async def test_a_restarted_server_gets_the_regions_again(
+    instance: str, tmp_path: Path, frames: FrameWriter, results: Results
+) -> None:
+    client = FakeTriton()
+    async with running(make_config(instance, tmp_path), client):
+        put_frame(frames, 1)
+        await until(lambda: results.take())
+        client.restart()
+        put_frame(frames, 2)
+        await until(lambda: len(results.take()) == 2)
+        client.info = ModelInfo("other", "7", "onnxruntime", "cpu", "fp32", {"person": 1})
+        client.error = unavailable()
+        client.restart()
+        put_frame(frames, 3)
+        await until(lambda: client.models_asked > 4)
+        client.error = None
+        await until(lambda: len(results.take()) == 3)
+    assert results.values == [[1], [2], [3]]
+    assert results.stamps[2].model_name == "other"  # what serves is looked up anew
+
+
+async def test_a_server_that_dies_in_between_costs_no_lossless_frame(
+    instance: str, tmp_path: Path, frames: FrameWriter, results: Results
+) -> None:
+    client = FakeTriton()
+    async with running(make_config(instance, tmp_path), client):
+        for number in range(6):
+            if number in (1, 4):
+                client.hold.clear()
+            put_frame(frames, 50 + number, number, lossless=True)
+            if number in (1, 4):
+                await until(lambda: any(client.in_flight.values()))
+                client.error = unavailable()
+                client.hold.set()
+                client.restart()
+                await until(lambda: not any(client.in_flight.values()))
+                client.error = None
+            if number == 2:
+                client.frame_errors += [
+                    InferenceFailed("no"),
+                    InferenceFailed("no"),
+                    RegionNotRegistered("no"),
+                ]
+            await until(lambda n=number: len(results.take()) > n)
+    assert results.values == [[50], [51], [52], [53], [54], [55]]
+    assert [stamp.frame_number for stamp in results.stamps] == list(range(6))
+
+
+async def test_refused_frames_are_counted_said_once_and_never_spin(
+    instance: str,
+    tmp_path: Path,
+    frames: FrameWriter,
+    results: Results,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = FakeTriton(frame_errors=[InferenceFailed("bad shape")] * 5)
+    errors = metrics.INFERENCE_ERRORS.labels("cam", "refused")
+    before, lost = errors._value.get(), skipped("error")
+    caplog.set_level(logging.INFO, "tridetr")
+    began = time.monotonic()
+    async with running(make_config(instance, tmp_path), client):
+        put_frame(frames, 1)
+        await until(lambda: len(client.frame_errors) < 4)
+        put_frame(frames, 2)  # takes over: freshness beats completeness
+        await until(lambda: results.take())
+    assert time.monotonic() - began > 0.05 + 0.1 + 0.2 + 0.4 + 0.8
+    assert results.values == [[2]]
+    assert errors._value.get() - before == 5
+    assert skipped("error") - lost == 1
+    said = [record.message for record in caplog.records]
+    assert said.count("a frame has no result: bad shape") == 1
+    assert said.count("results come again") == 1
+
+
+async def test_a_slow_answer_is_said_and_waited_for(
+    instance: str, tmp_path: Path, frames: FrameWriter, results: Results
+) -> None:
+    """A deadline of ours would not stop the server: it still reads the frame."""
+    client = FakeTriton()
+    client.hold.clear()
+    slow = metrics.INFERENCE_ERRORS.labels("cam", "slow")
+    before = slow._value.get()
+    config = make_config(instance, tmp_path, triton={"infer_timeout_s": 0.2})
+    async with running(config, client):
+        put_frame(frames, 1)
+        await until(lambda: slow._value.get() > before)
+        for value in range(2, 30):
+            put_frame(frames, value)
+        client.hold.set()
+        await until(lambda: len(results.take()) == 2)
+    assert results.values == [[1], [29]]
+
+
+async def test_follows_the_ring_to_its_next_generation(
+    instance: str, tmp_path: Path, frames: FrameWriter, results: Results
+) -> None:
+    client = FakeTriton()
+    async with running(make_config(instance, tmp_path), client):
+        put_frame(frames, 1)
+        await until(lambda: results.take())
+        frames.resize(128, 64)
+        put_frame(frames, 2)
+        await until(lambda: len(results.take()) == 2)
+        await until(lambda: client.unregistered)
+        assert list(client.regions) == [f"tridetr-{instance}-cam-frames-2"]
+    assert (results.stamps[1].width, results.stamps[1].height) == (128, 64)
+    assert not client.regions  # nothing is left at the server
+
+
+async def test_a_ring_that_was_made_anew_is_registered_anew(
+    instance: str, tmp_path: Path, results: Results
+) -> None:
+    client = FakeTriton()
+    async with running(make_config(instance, tmp_path), client):
+        for value in (1, 2):
+            with FrameWriter(instance, "cam", width=64, height=32) as frames:
+                put_frame(frames, value)
+                await until(lambda n=value: len(results.take()) == n)
+                frames._name.path(1).unlink()
+    assert results.values == [[1], [2]]
+    assert client.registered == [f"tridetr-{instance}-cam-frames-1"] * 2
+
+
+async def test_the_detector_may_start_before_capture_and_be_restarted(
+    instance: str, tmp_path: Path, results: Results
+) -> None:
+    client = FakeTriton()
+    config = make_config(instance, tmp_path)
+    async with running(config, client):
+        await until(lambda: client.models_asked or True)
+        with FrameWriter(instance, "cam", width=64, height=32) as frames:
+            put_frame(frames, 1)
+            await until(lambda: results.take())
+    client.restart()
+    before = skipped("superseded")
+    async with running(config, client):
+        # The newest frame again: nobody may have read the result that the dead detector left.
+        await until(lambda: len(results.take()) == 2)
+        with FrameWriter(instance, "cam", width=64, height=32) as frames:
+            put_frame(frames, 3)
+            await until(lambda: len(results.take()) == 3)
+    assert [stamp.frame_sequence for stamp in results.stamps] == [1, 1, 2]
+    assert skipped("superseded") == before
+
+
+async def test_cameras_take_turns(instance: str, tmp_path: Path) -> None:
+    """A camera that is always ready gets no more than its share."""
+    client = FakeTriton()
+    cameras = ["fast", "slow", "other"]
+    config = make_config(
+        instance, tmp_path, cameras={name: {"source": "synthetic"} for name in cameras}
+    )
+    with contextlib.ExitStack() as stack:
+        writers = [
+            stack.enter_context(FrameWriter(instance, name, width=64, height=32))
+            for name in cameras
+        ]
+        async with running(config, client):
+            for turn in range(40):
+                client.hold.clear()
+                for writer in writers:
+                    put_frame(writer, turn)
+                await until(lambda t=turn: len(client.asked) > t)
+                client.hold.set()
+                await asyncio.sleep(0)
+            await until(lambda: not any(client.in_flight.values()))
+    counts = {name: sum(f"-{name}-" in region for region, _ in client.asked) for name in cameras}
+    assert max(counts.values()) - min(counts.values()) <= 2, counts
+
+
+async def test_unknown_classes_end_the_detector(instance: str, tmp_path: Path) -> None:
+    config = make_config(instance, tmp_path, detect={"classes": ["person", "unicorn"]})
+    async with running(config, FakeTriton()) as task:
+        with pytest.raises(ConfigError, match="unicorn"):
+            await task
+
+
+async def test_a_model_without_the_contract_ends_the_detector(
+    instance: str, tmp_path: Path
+) -> None:
+    config = make_config(instance, tmp_path)
+    async with running(config, FakeTriton(error=ModelError("boxes: wanted FP32"))) as task:
+        with pytest.raises(ModelError, match="wanted FP32"):
+            await task
+
+
+@pytest.mark.parametrize(
+    ("detect", "camera", "info", "count"),
+    [
+        ({}, None, INFO, 1),  # the model's own score
+        ({"min_score": 0.1}, None, INFO, 2),
+        ({"min_score": 0.1}, {"min_score": 0.95}, INFO, 0),  # the camera's own section
+        ({"min_score": 0.1, "classes": ["car"]}, None, INFO, 1),
+        ({"classes": ["person"]}, None, ModelInfo("m", "1", "e", "p", "fp32"), 1),  # COCO's names
+    ],
+)
+async def test_what_counts_as_a_detection(
+    instance: str,
+    tmp_path: Path,
+    frames: FrameWriter,
+    results: Results,
+    detect: dict[str, Any],
+    camera: dict[str, Any] | None,
+    info: ModelInfo,
+    count: int,
+) -> None:
+    cameras = {"cam": {"source": "synthetic", "detect": camera}}
+    config = make_config(instance, tmp_path, detect=detect, cameras=cameras)
+    async with running(config, FakeTriton(info=info)):
+        put_frame(frames, 1)
+        await until(lambda: results.take())
+    assert len(results.values[0]) == count
+
+
+async def test_two_detectors_are_refused(instance: str, tmp_path: Path) -> None:
+    config = make_config(instance, tmp_path)
+    async with running(config, FakeTriton()):
+        with pytest.raises(Exception, match="already has a writer"):
+            Detector(config, FakeTriton())
+
+
+async def test_stops_while_the_server_is_silent(
+    instance: str, tmp_path: Path, frames: FrameWriter
+) -> None:
+    client = FakeTriton()
+    client.hold.clear()
+    async with running(make_config(instance, tmp_path), client):
+        put_frame(frames, 1)
+        await until(lambda: client.asked)

@@ -1,0 +1,127 @@
+"""The pure parts of the detector: what is published, and what is counted."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nps
+
+from tridetr.detector import selection, server
+from tridetr.detector.account import FrameAccount
+from tridetr.detector.selection import Selection
+from tridetr.errors import ConfigError
+from tridetr.triton.contract import ModelInfo
+
+KNOWN = {"person": 1, "bicycle": 2, "car": 3}
+BOXES = np.float32([[i, i + 1, i + 2, i + 3] for i in range(6)])
+SCORES = np.float32([0.9, 0.8, 0.5, 0.49, 0.1, 0.0])
+CLASSES = np.int32([1, 3, 1, 2, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("min_score", "wanted", "rows"),
+    [
+        (0.5, (), [0, 1, 2]),  # the least score counts
+        (0.501, (), [0, 1]),
+        (0.0, (), [0, 1, 2, 3, 4]),  # score 0 is padding
+        (0.5, ("person",), [0, 2]),
+        (0.0, ("car", "bicycle"), [1, 3]),
+        (1.0, (), []),
+    ],
+)
+def test_selection(min_score: float, wanted: tuple[str, ...], rows: list[int]) -> None:
+    found = Selection(min_score, wanted, KNOWN)(BOXES, SCORES, CLASSES)
+    assert found["x1"].tolist() == [float(row) for row in rows]
+    assert found["y2"].tolist() == [float(row + 3) for row in rows]
+    assert found["score"].tolist() == SCORES[rows].tolist()
+    assert found["class_id"].tolist() == CLASSES[rows].tolist()
+    assert found["track_id"].tolist() == [0] * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "score", "number"),
+    [
+        ([np.nan, 0, 1, 1], 0.9, 1),
+        ([0, 0, np.inf, 1], 0.9, 1),
+        ([0, 0, 1, 1], np.nan, 1),
+        ([0, 0, 1, 1], np.inf, 1),
+        ([0, 0, 1, 1], 0.9, -1),
+        ([0, 0, 1, 1], 0.9, 65_536),
+    ],
+)
+def test_rows_that_make_no_sense_are_left_out(
+    boxes: list[float], score: float, number: int
+) -> None:
+    found = Selection(0.5, (), {})(np.float32([boxes]), np.float32([score]), np.int32([number]))
+    assert len(found) == 0
+
+
+def test_unknown_classes_are_named_with_those_that_are_known() -> None:
+    with pytest.raises(ConfigError, match=r"'persn'.*did you mean person\?.*bicycle, car"):
+        Selection(0.5, ("car", "persn"), KNOWN)
+
+
+@given(
+    scores=nps.arrays(np.float32, 8, elements=st.floats(width=32)),
+    classes=nps.arrays(np.int32, 8),
+    boxes=nps.arrays(np.float32, (8, 4), elements=st.floats(width=32)),
+    least=st.floats(0, 1),
+)
+def test_any_answer_gives_finite_rows_in_order(
+    scores: np.ndarray, classes: np.ndarray, boxes: np.ndarray, least: float
+) -> None:
+    found = Selection(least, (), {})(boxes, scores, classes)
+    assert np.isfinite(found["score"]).all()
+    assert (found["score"] >= least).all()
+    assert (found["score"] > 0).all()
+    # In the model's order: found is a subsequence of what came.
+    rest = iter(zip(scores.tolist(), classes.tolist(), boxes[:, 0].tolist(), strict=True))
+    for row in found:
+        assert (float(row["score"]), int(row["class_id"]), float(row["x1"])) in rest
+
+
+@pytest.mark.parametrize(
+    ("last", "events", "counted"),
+    [
+        (0, [("ok", 1), ("ok", 2)], [(0, 0), (0, 0)]),
+        (0, [("ok", 5)], [(4, 0)]),  # frames before the first result count, too
+        (7, [("ok", 7)], [(0, 0)]),  # a restarted detector repeats the newest frame
+        (7, [("ok", 10)], [(2, 0)]),
+        (0, [("bad", 1), ("ok", 1)], [(0, 0)]),  # tried again with success: nothing is lost
+        (0, [("bad", 1), ("bad", 3), ("ok", 5)], [(2, 2)]),
+        (0, [("bad", 2), ("bad", 2), ("ok", 3), ("ok", 5)], [(1, 1), (1, 0)]),
+        (90, [("ok", 3), ("ok", 5)], [(0, 0), (1, 0)]),  # the ring was made anew
+    ],
+)
+def test_account(last: int, events: list[tuple[str, int]], counted: list[tuple[int, int]]) -> None:
+    account = FrameAccount(last)
+    seen = []
+    for what, sequence in events:
+        if what == "ok":
+            seen.append(account.inferred(sequence))
+        else:
+            account.failed(sequence)
+    assert seen == counted
+
+
+@pytest.mark.parametrize(
+    ("engine", "provider", "at_once"),
+    [
+        ("onnxruntime", "OpenVINOExecutionProvider", 2),
+        ("onnxruntime", "CUDAExecutionProvider", 8),
+        ("tensorrt", "unknown", 8),
+    ],
+)
+def test_requests_at_once(engine: str, provider: str, at_once: int) -> None:
+    assert server.requests_at_once(ModelInfo("m", "1", engine, provider, "fp32")) == at_once
+
+
+@pytest.mark.parametrize("module", [selection, server])
+def test_examples(module: object) -> None:
+    result = doctest.testmod(module)  # type: ignore[arg-type]
+    assert result.attempted > 0
+    assert result.failed == 0
