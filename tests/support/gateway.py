@@ -280,6 +280,11 @@ class Watcher:
             if header["type"] == kind and all(header[key] == wanted[key] for key in wanted):
                 return header, image
 
+    def to_the_end(self) -> None:
+        """Read until the connection ends; raises websockets' ConnectionClosed."""
+        while True:
+            self.next()
+
     def __enter__(self) -> Watcher:
         return self
 

@@ -68,7 +68,7 @@ class CameraFeed:
         """Let a viewer go; the last one ends the reading."""
         self.viewers.discard(viewer)
         metrics.VIEWERS.labels(self.camera).set(len(self.viewers))
-        if not self.viewers:
+        if not self.viewers and self._tasks:
             self._stop()
 
     def refresh(self) -> None:
@@ -131,9 +131,7 @@ class CameraFeed:
                 await asyncio.sleep(TICK_S)
 
     async def _facts(self) -> None:
-        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._fact_wake.wait(), TICK_S)
-        self._fact_wake.clear()
+        await _wait(self._fact_wake)
         now = time.monotonic_ns()
         self._tell("status", facts.status(self._readers.status.read(), now))
         self._tell("state", facts.state(self._readers.sentry.read(), now))
@@ -154,9 +152,7 @@ class CameraFeed:
 
     async def _frames(self) -> None:
         # The timeout finds a ring that was made again, whose queue nobody may have woken.
-        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._frame_wake.wait(), TICK_S)
-        self._frame_wake.clear()
+        await _wait(self._frame_wake)
         started = time.monotonic()
         wanted = self._wanted()
         if not wanted:
@@ -231,6 +227,20 @@ async def encode_lease(
         # The thread goes on reading the planes: the slot is not free before it has ended (some milliseconds).
         await asyncio.wait([future])
         raise
+
+
+async def _wait(event: asyncio.Event) -> None:
+    """Wait for the event, or for TICK_S at most, and clear it.
+
+    Not with ``asyncio.wait_for``: before Python 3.12 it swallows a cancellation that comes together with the event,
+    and the feed would run on without viewers.
+    """
+    timer = asyncio.get_running_loop().call_later(TICK_S, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
+    event.clear()
 
 
 def _waker(wakeup: Wakeup, event: asyncio.Event) -> Callable[[], None]:

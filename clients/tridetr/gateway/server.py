@@ -14,18 +14,16 @@ import socket
 from dataclasses import dataclass
 from typing import Any, cast
 
-import h11
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ConnectionState
 from quart import Quart
 
 from tridetr.errors import GatewayError
+from tridetr.gateway.http1 import Context, Http1
 from tridetr.gateway.message import MAX_COMMAND_BYTES
 
 logger = logging.getLogger("tridetr.gateway")
@@ -46,29 +44,19 @@ class Limits:
     grace_s: float = 1.0  # at the end, for what is still being sent
 
 
-class _Http1(H11Protocol):  # type: ignore[misc]
-    """HTTP/1.1 and WebSocket only, without compression of messages."""
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Ignore invitations to HTTP/2, as HTTP/1.1 permits."""
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        kept = [item for item in request.headers if item[0] != b"sec-websocket-extensions"]
-        await super()._create_stream(
-            h11.Request(
-                method=request.method,
-                target=request.target,
-                headers=kept,
-                http_version=request.http_version,
-            )
-        )
-
-
 class Connection(TCPServer):  # type: ignore[misc]
     """One accepted socket."""
 
-    def __init__(self, limits: Limits, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self,
+        limits: Limits,
+        app: ASGIWrapper,
+        config: HypercornConfig,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(app, loop, config, Context(), {}, reader, writer)
         self._limits = limits
 
     async def run(self) -> None:
@@ -78,23 +66,23 @@ class Connection(TCPServer):  # type: ignore[misc]
         try:
             async with TaskGroup(self.loop) as tasks:
                 self._task_group = tasks
-                # Typed as Hypercorn's protocol switch, of which only `handle` is used.
-                self.protocol = cast(
-                    Any,
-                    _Http1(
-                        self.app,
-                        self.config,
-                        self.context,
-                        tasks,
-                        ConnectionState(self.state),
-                        False,
-                        client,
-                        server,
-                        self.protocol_send,
-                    ),
+                http = Http1(
+                    self.app,
+                    self.config,
+                    self.context,
+                    tasks,
+                    ConnectionState(self.state),
+                    False,
+                    client,
+                    server,
+                    self.protocol_send,
                 )
+                http.cut_off = self.abort
+                # Typed as Hypercorn's protocol switch, of which only `handle` is used.
+                self.protocol = cast(Any, http)
                 await self.idle_task.restart(tasks, self._idle_timeout)
                 await self._read_data()
+                self.context.closed.set()
         except OSError:
             pass
         finally:
@@ -119,15 +107,23 @@ class Connection(TCPServer):  # type: ignore[misc]
     async def _drained(self) -> bool:
         transport = self.writer.transport
         before = transport.get_write_buffer_size()
+        if before == 0:
+            await self.writer.drain()
+            return True
+        draining = asyncio.ensure_future(self.writer.drain())
+        # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes together with the result.
         try:
-            await asyncio.wait_for(self.writer.drain(), self._limits.stall_s)
-        except (TimeoutError, asyncio.TimeoutError):
-            if before - transport.get_write_buffer_size() < min(before, _PROGRESS):
-                logger.info("a viewer takes no data: cut off")
-                transport.abort()
-                raise ConnectionAbortedError("the peer does not read") from None
-            return False
-        return True
+            done, _ = await asyncio.wait({draining}, timeout=self._limits.stall_s)
+        finally:
+            draining.cancel()
+        if done:
+            draining.result()
+            return True
+        if before - transport.get_write_buffer_size() < min(before, _PROGRESS):
+            logger.info("a viewer takes no data: cut off")
+            transport.abort()
+            raise ConnectionAbortedError("the peer does not read")
+        return False
 
     def abort(self) -> None:
         """Cut the connection off."""
@@ -183,9 +179,7 @@ def _hypercorn_config(limits: Limits) -> HypercornConfig:
 
 async def serve(app: Quart, listener: socket.socket, stop: asyncio.Event, limits: Limits) -> None:
     """Serve ``app`` on ``listener`` until ``stop`` is set; then end all connections within a second or so."""
-    loop = asyncio.get_running_loop()
     config = _hypercorn_config(limits)
-    context = WorkerContext(None)
     wrapped = ASGIWrapper(cast(Any, app))
     open_now: dict[asyncio.Task[Any], Connection] = {}
 
@@ -194,10 +188,12 @@ async def serve(app: Quart, listener: socket.socket, stop: asyncio.Event, limits
             writer.transport.abort()
             return
         task = cast("asyncio.Task[Any]", asyncio.current_task())
-        connection = Connection(limits, wrapped, loop, config, context, {}, reader, writer)
+        connection = Connection(limits, wrapped, config, reader, writer)
         open_now[task] = connection
         try:
             await connection.run()
+        except asyncio.CancelledError:
+            pass  # the end of the service; nobody else cancels this task
         finally:
             del open_now[task]
 
@@ -206,7 +202,8 @@ async def serve(app: Quart, listener: socket.socket, stop: asyncio.Event, limits
         await stop.wait()
     finally:
         server.close()
-        await context.terminated.set()
+        for connection in open_now.values():
+            await connection.context.terminated.set()
         if open_now:
             await asyncio.wait(list(open_now), timeout=limits.grace_s)
         for connection in list(open_now.values()):

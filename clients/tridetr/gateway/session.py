@@ -82,7 +82,7 @@ class Viewer:
         try:
             command = message.parse_command(data or b"")
         except message.MessageError as error:
-            raise CommandError(1003 if isinstance(data, bytes) else 1008, str(error)) from error
+            raise CommandError(1008 if isinstance(data, str) else 1003, str(error)) from error
         if isinstance(command, message.Ping):
             pong = {"type": "pong", "t": command.t, "server_unix_ms": time.time_ns() / 1e6}
             self.post("pong", message.pack(pong))

@@ -1,0 +1,68 @@
+"""Hypercorn's HTTP/1.1 and WebSocket protocol, less what cameras cannot use, for one connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import h11
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from wsproto.events import Message
+
+_GOODBYE_S = 1.0  # for the close frame to reach a peer that sent too much
+
+
+class Http1(H11Protocol):  # type: ignore[misc]
+    """HTTP/1.1 and WebSocket only, without compression of messages."""
+
+    cut_off: Callable[[], None]  # ends the connection
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Ignore invitations to HTTP/2, as HTTP/1.1 permits."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        kept = [item for item in request.headers if item[0] != b"sec-websocket-extensions"]
+        await super()._create_stream(
+            h11.Request(
+                method=request.method,
+                target=request.target,
+                headers=kept,
+                http_version=request.http_version,
+            )
+        )
+        if isinstance(self.stream, WSStream):
+            self.stream.buffer = _Buffer(self.config.websocket_max_message_size, self.cut_off)
+
+
+class _Buffer(WebsocketBuffer):  # type: ignore[misc]
+    """Gathers a message; Hypercorn says goodbye to one too long, but goes on reading it for as long as it comes."""
+
+    def __init__(self, max_length: int, cut_off: Callable[[], None]) -> None:
+        super().__init__(max_length)
+        self._cut_off = cut_off
+
+    def extend(self, event: Message[Any]) -> None:
+        try:
+            super().extend(event)
+        except FrameTooLargeError:
+            asyncio.get_running_loop().call_later(_GOODBYE_S, self._cut_off)
+            raise
+
+
+class Context(WorkerContext):  # type: ignore[misc]
+    """What Hypercorn's parts of one connection share."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.closed = asyncio.Event()
+
+    async def sleep(self, wait: float) -> None:
+        """Sleep between pings, but not beyond the end of the connection, which would wait for that."""
+        ending = asyncio.ensure_future(self.closed.wait())
+        try:
+            await asyncio.wait({ending}, timeout=wait)
+        finally:
+            ending.cancel()
