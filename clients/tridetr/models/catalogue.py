@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tridetr.errors import ModelError
-from tridetr.models.download import CONNECT_TIMEOUT_S, Checksum
+from tridetr.models.download import CONNECT_TIMEOUT_S, Checksum, require_host
 
 _MAX_BYTES = 1 << 20
 
@@ -99,6 +99,8 @@ def load_catalogue(source: str | None = None) -> Catalogue:
 
 
 def _fetch(url: str) -> str:
+    if not urllib.request.getproxies():
+        require_host(url)
     try:
         with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S) as response:  # noqa: S310
             return bytes(response.read(_MAX_BYTES)).decode()

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import socket
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,6 +22,7 @@ from tridetr import __version__
 from tridetr.errors import ModelError
 
 CONNECT_TIMEOUT_S = 10.0
+RESOLVE_TIMEOUT_S = 3.0
 _CHUNK = 1 << 18
 _ALGORITHMS = {"sha256": 64, "md5": 32}
 
@@ -75,6 +77,8 @@ def download(
     """
     if target.is_file() and checksum.of(target) == checksum.hexdigest:
         return target
+    if not urllib.request.getproxies():  # a proxy resolves names itself
+        require_host(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     with _locked(part):
@@ -121,6 +125,34 @@ def _transfer(url: str, part: Path, progress: Progress) -> None:
         )
 
 
+def require_host(url: str) -> None:
+    """Say at once that this machine is offline (the resolver's own patience is 10 s and more).
+
+    Raises:
+        ModelError: the host's name cannot be resolved in time.
+    """
+    parts = urllib.parse.urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 443
+    failure: list[OSError] = [TimeoutError(f"no answer within {RESOLVE_TIMEOUT_S:.0f} s")]
+
+    def resolve() -> None:
+        try:
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            failure.clear()
+        except OSError as error:
+            failure[:] = [error]
+
+    # A daemon: the resolver cannot be told to stop.
+    thread = threading.Thread(target=resolve, daemon=True)
+    thread.start()
+    thread.join(RESOLVE_TIMEOUT_S)
+    if failure:
+        raise ModelError(
+            f"{host} cannot be found ({failure[0].strerror or failure[0]}): this machine is offline or "
+            "has no DNS. Fetch the file elsewhere and install it with `tridetr models install FILE`."
+        )
+
+
 def _copy(
     response: BinaryIO, file: BinaryIO, have: int, total: int | None, progress: Progress
 ) -> int:
@@ -135,11 +167,6 @@ def _copy(
 def _unreachable(url: str, error: Exception, part: Path) -> str:
     host = urllib.parse.urlsplit(url).netloc or url
     reason = getattr(error, "reason", error)
-    if isinstance(reason, socket.gaierror):
-        return (
-            f"{host} cannot be found ({reason.strerror}): this machine is offline or has no DNS. "
-            "Fetch the file elsewhere and install it with `tridetr models install FILE`."
-        )
     kept = "; what arrived is kept, the same command goes on" if part.exists() else ""
     return f"{host} cannot be reached ({reason}){kept}. Offline?"
 

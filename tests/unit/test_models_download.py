@@ -1,0 +1,241 @@
+"""Fetching models from a real HTTP server on loopback: ranges, truncation, wrong checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import onnx
+import pytest
+
+from support.tiny_export import tiny_export
+from tridetr.errors import ModelError
+from tridetr.models import download as downloading
+from tridetr.models.catalogue import Catalogue, Entry, load_catalogue
+from tridetr.models.coco import COCO_91
+from tridetr.models.download import Checksum, download
+from tridetr.models.fuse import fuse
+from tridetr.models.pull import pull
+from tridetr.models.store import installed, installed_path, resolve_model
+
+BODY = bytes(range(256)) * 4000
+
+
+@dataclass
+class Server:
+    """What the server sends and what it was asked."""
+
+    url: str = ""
+    body: bytes = BODY
+    etag: str = '"one"'
+    stop_after: int | None = None
+    ranges: list[str | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            state.ranges.append(asked)
+            start = 0
+            if asked and self.headers.get("If-Range") == state.etag:
+                start = int(asked.removeprefix("bytes=").rstrip("-"))
+                self.send_response(206)
+                self.send_header(
+                    "Content-Range", f"bytes {start}-{len(state.body) - 1}/{len(state.body)}"
+                )
+            else:
+                self.send_response(200)
+            rest = state.body[start:]
+            self.send_header("Content-Length", str(len(rest)))
+            self.send_header("ETag", state.etag)
+            self.end_headers()
+            self.wfile.write(rest if state.stop_after is None else rest[: state.stop_after])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{http.server_port}/model.bin"
+    yield state
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def sha256(body: bytes) -> Checksum:
+    return Checksum("sha256", hashlib.sha256(body).hexdigest())
+
+
+def test_a_file_arrives_whole_and_is_not_fetched_twice(server: Server, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    target = tmp_path / "model.bin"
+    download(server.url, target, sha256(BODY), lambda done, total: seen.append((done, total)))
+    assert target.read_bytes() == BODY
+    assert seen[0] == (0, len(BODY))
+    assert seen[-1] == (len(BODY), len(BODY))
+    download(server.url, target, sha256(BODY))
+    assert len(server.ranges) == 1
+
+
+def test_a_truncated_transfer_is_not_installed_and_goes_on(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "model.bin"
+    server.stop_after = 300_000
+    with pytest.raises(ModelError, match="broke off after 300000 of 1024000"):
+        download(server.url, target, sha256(BODY))
+    assert not target.exists()
+    server.stop_after = None
+    download(server.url, target, sha256(BODY))
+    assert server.ranges == [None, "bytes=300000-"]
+    assert target.read_bytes() == BODY
+    assert not list(tmp_path.glob("*.part*.json"))
+
+
+def test_a_changed_file_starts_anew(server: Server, tmp_path: Path) -> None:
+    """The rest of another file must not be glued to what is there."""
+    target = tmp_path / "model.bin"
+    server.stop_after = 300_000
+    with pytest.raises(ModelError):
+        download(server.url, target, sha256(BODY))
+    server.body, server.etag, server.stop_after = BODY[::-1], '"two"', None
+    download(server.url, target, sha256(BODY[::-1]))
+    assert target.read_bytes() == BODY[::-1]
+
+
+def test_a_wrong_checksum_is_not_installed_and_nothing_is_kept(
+    server: Server, tmp_path: Path
+) -> None:
+    target = tmp_path / "model.bin"
+    with pytest.raises(ModelError, match=f"expected sha256:{'0' * 64}: not installed"):
+        download(server.url, target, Checksum("sha256", "0" * 64))
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".bin", ".part")] == []
+
+
+def test_a_host_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloading, "RESOLVE_TIMEOUT_S", 0.2)
+    with pytest.raises(ModelError, match="offline or has no DNS"):
+        download("https://models.invalid/m.bin", tmp_path / "m", sha256(b""))
+    with pytest.raises(ModelError, match="cannot be reached"):
+        download("http://127.0.0.1:1/m.bin", tmp_path / "m", sha256(b""))
+
+
+@pytest.mark.parametrize("text", ["", "sha256:12", "sha1:" + "0" * 40, "md5:" + "g" * 32])
+def test_what_is_no_checksum_is_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="is no checksum"):
+        Checksum.parse(text)
+
+
+def contract_bytes() -> bytes:
+    return fuse(tiny_export(), classes=COCO_91, source="test").SerializeToString()
+
+
+def entry(server: Server, **changes: object) -> Entry:
+    values: dict = {
+        "name": "tiny",
+        "url": server.url,
+        "checksum": str(sha256(server.body)),
+        "kind": "contract",
+    }
+    return Entry(**values | changes)
+
+
+def no_python() -> Path:
+    raise AssertionError("no export environment is needed")
+
+
+def test_pull_installs_a_contract_model(server: Server) -> None:
+    server.body = contract_bytes()
+    path = pull(entry(server), python=no_python)
+    assert path == installed_path("tiny")
+    assert [model.name for model in installed()] == ["tiny"]
+    assert resolve_model("tiny").read_bytes() == server.body
+    with pytest.raises(ModelError, match="installed already"):
+        pull(entry(server), python=no_python)
+    pull(entry(server), python=no_python, replace=True)
+
+
+def test_pull_refuses_what_is_no_contract_model(server: Server) -> None:
+    server.body = tiny_export().SerializeToString()
+    with pytest.raises(ModelError, match="does not keep the model contract"):
+        pull(entry(server), python=no_python)
+    server.body = b"no model at all"
+    with pytest.raises(ModelError, match="cannot load"):
+        pull(entry(server), python=no_python)
+    assert installed() == []
+    assert list(installed_path("tiny").parent.iterdir()) == [], "nothing half-written stays"
+
+
+def test_pull_does_not_install_a_mismatch(server: Server) -> None:
+    server.body = contract_bytes()
+    with pytest.raises(ModelError, match="not installed"):
+        pull(entry(server, checksum="sha256:" + "1" * 64), python=no_python)
+    assert installed() == []
+
+
+def test_pull_fuses_an_export_that_knows_its_classes(server: Server) -> None:
+    from tridetr.models.card import read_card, set_metadata
+    from tridetr.models.export import ExportFacts
+
+    model = tiny_export(columns=3)
+    set_metadata(model, ExportFacts({"cat": 0, "dog": 1}, 3, "a test").to_metadata())
+    server.body = model.SerializeToString()
+    card = read_card(pull(entry(server, kind="export"), python=no_python))
+    assert card is not None
+    assert dict(card.classes) == {"cat": 0, "dog": 1}
+
+
+def test_names_that_are_not_there_name_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="tridetr models pull nothing"):
+        resolve_model("nothing")
+    with pytest.raises(ModelError, match="no such model file"):
+        resolve_model(tmp_path / "nothing.onnx")
+    path = tmp_path / "own.onnx"
+    onnx.save(tiny_export(), path)
+    assert resolve_model(path) == path
+    with pytest.raises(ModelError, match="no model name"):
+        installed_path("../escape")
+
+
+def test_the_builtin_catalogue_is_sound() -> None:
+    catalogue = load_catalogue()
+    assert [one.name for one in catalogue.models] == [
+        f"rfdetr-{size}" for size in ("nano", "small", "medium", "large")
+    ]
+    assert all(one.variant and one.kind == "checkpoint" for one in catalogue.models)
+    with pytest.raises(ModelError, match="it has rfdetr-nano"):
+        catalogue.find("yolo")
+
+
+@pytest.mark.parametrize(
+    "change", [{"checksum": None}, {"url": "http://example.org/m"}, {"kind": "pickle"}, {"x": 1}]
+)
+def test_bad_catalogues_are_refused(change: dict, tmp_path: Path) -> None:
+    good = {
+        "name": "m",
+        "url": "https://example.org/m",
+        "checksum": "md5:" + "0" * 32,
+        "kind": "export",
+    }
+    path = tmp_path / "catalogue.json"
+    path.write_text(json.dumps({"version": 1, "models": [good]}))
+    assert isinstance(load_catalogue(str(path)), Catalogue)
+    bad = {key: value for key, value in (good | change).items() if value is not None}
+    path.write_text(json.dumps({"version": 1, "models": [bad]}))
+    with pytest.raises(ModelError, match="is no catalogue"):
+        load_catalogue(str(path))

@@ -1,0 +1,128 @@
+"""What of TensorRT engines can be tested without a GPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from support.tiny_export import tiny_export
+from tridetr.errors import ModelError
+from tridetr.models import engine
+from tridetr.models.choices import EnginePrecision
+from tridetr.models.coco import COCO_91
+from tridetr.models.engine import EngineKey, Profile, network_flags, parse_size
+from tridetr.models.fuse import fuse
+from tridetr.models.half import halve_products
+from tridetr.models.runtime import open_session
+
+PROFILE = Profile.of([(1920, 1080), (640, 480)], 4)
+
+
+def test_profile_spans_the_sizes_and_is_tuned_for_the_first() -> None:
+    assert Profile((1, 720, 640), (1, 1620, 1920), (4, 1620, 1920)) == PROFILE
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "message"),
+    [([], 1, "at least one"), ([(641, 480)], 1, "even"), ([(640, 480)], 0, "at least 1")],
+)
+def test_bad_profiles_are_refused(sizes: list, batch: int, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Profile.of(sizes, batch)
+
+
+@pytest.mark.parametrize("text", ["1920", "1920x", "axb", "1920*1080"])
+def test_bad_sizes_are_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="1920x1080"):
+        parse_size(text)
+
+
+def key(**changes: object) -> EngineKey:
+    values: dict = {
+        "gpu": "NVIDIA RTX 2060 SUPER",
+        "tensorrt": "10.9.0",
+        "checksum": "ab",
+        "precision": EnginePrecision.FP16,
+        "profile": PROFILE,
+    }
+    return EngineKey(**values | changes)
+
+
+def test_the_cache_key_has_all_that_an_engine_depends_on() -> None:
+    names = {
+        key().file_name,
+        key(gpu="NVIDIA H100").file_name,
+        key(tensorrt="11.0.0").file_name,
+        key(checksum="cd").file_name,
+        key(precision=EnginePrecision.KEEP).file_name,
+        key(profile=Profile.of([(640, 480)], 4)).file_name,
+    }
+    assert len(names) == 6
+    assert key().file_name.startswith("nvidia-rtx-2060-super_trt10.9.0_fp16_")
+
+
+@pytest.mark.parametrize(("version", "flags"), [("10.3.0", 4), ("11.0.1", 0)])
+def test_networks_are_strongly_typed(version: str, flags: int) -> None:
+    trt = SimpleNamespace(
+        __version__=version, NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=2)
+    )
+    assert network_flags(trt) == flags
+    bare = SimpleNamespace(__version__="12.0", NetworkDefinitionCreationFlag=SimpleNamespace())
+    assert network_flags(bare) == 0
+
+
+def test_no_gpu_is_said_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ModelError, match=r"no NVIDIA GPU here.*rfdetr_ort"):
+        engine.build(tmp_path / "model.onnx", profile=PROFILE)
+
+
+def test_a_failing_driver_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'driver mismatch' >&2\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(ModelError, match="driver mismatch"):
+        engine.gpu_name()
+
+
+def test_old_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="8.6.1"))
+    with pytest.raises(ModelError, match="too old"):
+        engine.import_tensorrt()
+
+
+def test_a_fixed_batch_is_refused_for_more() -> None:
+    fixed = fuse(tiny_export(batch=1), classes=COCO_91, source="test")
+    with pytest.raises(ModelError, match="fixed to batches of 1"):
+        engine.check_profile(fixed, PROFILE)
+    engine.check_profile(fixed, Profile.of([(640, 480)], 1))
+    engine.check_profile(fuse(tiny_export(), classes=COCO_91, source="test"), PROFILE)
+
+
+def test_products_run_in_half_and_the_rest_in_float() -> None:
+    model = fuse(tiny_export(), classes=COCO_91, source="test")
+    half = halve_products(model)
+    weights = {w.name: w.data_type for w in half.graph.initializer}
+    assert weights["to_box/fp16"] == weights["to_logit/fp16"] == TensorProto.FLOAT16
+    assert "to_box" not in weights
+    inferred = onnx.shape_inference.infer_shapes(half, strict_mode=True)
+    kinds = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    for node in half.graph.node:
+        if node.name.startswith("tridetr/") and node.op_type in ("Conv", "Resize", "Mul"):
+            assert kinds.get(node.output[0], 1) != TensorProto.FLOAT16
+    frame = np.random.default_rng(0).integers(0, 256, (1, 72, 64), np.uint8)
+    full, mixed = (open_session(m).run(["scores"], {"frame": frame})[0] for m in (model, half))
+    assert 0 < np.abs(full - mixed).max() < 5e-3
+
+
+def test_half_of_half_is_refused() -> None:
+    half = fuse(tiny_export(kind=TensorProto.FLOAT16), classes=COCO_91, source="test")
+    with pytest.raises(ModelError, match="fp16 already"):
+        halve_products(half)
