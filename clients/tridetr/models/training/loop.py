@@ -21,8 +21,9 @@ from tridetr.models.training.pool import CLASS_IDS, ScenePool, Scenes, draw_scen
 from tridetr.models.training.score import Matcher
 
 CHUNK_STEPS = 100
-FIRST_CHUNKS = 6
+FIRST_CHUNKS = 8
 DENSE_WEIGHT = 2.0
+FLAT = 0.45
 EMA_DECAY = 0.998
 
 
@@ -40,6 +41,7 @@ class Options:
     patch: int = 16
     hidden: int = 128
     layers: int = 4
+    decoders: int = 3
     queries: int = 30
     groups: int = 4
     every: int = 500
@@ -51,6 +53,7 @@ class Options:
             self.patch,
             self.hidden,
             self.layers,
+            self.decoders,
             self.queries,
             self.groups,
             len(CLASS_IDS),
@@ -122,11 +125,11 @@ def evaluate(
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: int = 300) -> float:
-    """Warm-up, a long flat stretch, and a cosine over the last 30 %."""
+    """Warm-up, a flat stretch, and a long cosine from `FLAT` of the way on."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
-    done = max(0.0, (step / steps - 0.7) / 0.3)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    done = max(0.0, (step / steps - FLAT) / (1 - FLAT))
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
 class _Run:

@@ -24,6 +24,7 @@ class Shape:
     patch: int = 16
     hidden: int = 128
     layers: int = 4
+    decoders: int = 3
     queries: int = 30
     groups: int = 4
     classes: int = 4
@@ -35,11 +36,12 @@ def build(shape: Shape) -> RfDetrForObjectDetection:
         hidden_size=shape.hidden, num_hidden_layers=shape.layers, num_attention_heads=shape.hidden // 32, mlp_ratio=3,
         image_size=shape.resolution, patch_size=shape.patch, num_windows=2,
         out_indices=[max(1, shape.layers // 3), 2 * shape.layers // 3, shape.layers], layerscale_value=1.0)  # fmt: skip
+    # Class loss counts double: it alone teaches the decoder to find each object once.
     config = RfDetrConfig(
-        backbone_config=backbone, d_model=128, decoder_layers=2, decoder_ffn_dim=384, decoder_self_attention_heads=4,
+        backbone_config=backbone, d_model=128, decoder_layers=shape.decoders, decoder_ffn_dim=384, decoder_self_attention_heads=4,
         decoder_cross_attention_heads=4, decoder_n_points=2, num_queries=shape.queries, group_detr=shape.groups,
         num_labels=shape.classes, dropout=0.0, hidden_expansion=0.5, c2f_num_blocks=1,
-        use_pretrained_backbone=False)  # fmt: skip
+        use_pretrained_backbone=False, class_loss_coefficient=2.0)  # fmt: skip
     return RfDetrForObjectDetection(config)
 
 

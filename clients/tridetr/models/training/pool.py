@@ -77,8 +77,8 @@ class ScenePool:
         resolution: int,
         *,
         first: int = 0,
-        chunk: int = 40,
-        window: int = 40,
+        chunk: int = 60,
+        window: int = 50,
         workers: int = 1,
     ) -> None:
         self._seed, self._resolution, self._chunk = seed, resolution, chunk
@@ -107,11 +107,13 @@ class ScenePool:
                 (self._kept[int(rng.integers(len(self._kept)))], int(rng.integers(self._chunk)))
                 for _ in range(size)
             ]
-            views = [_vary(rng, kept.pixels[i], kept.boxes[i]) for kept, i in chosen]
+            views = [
+                _vary(rng, kept.pixels[i], kept.boxes[i], kept.labels[i]) for kept, i in chosen
+            ]
             yield Scenes(
-                np.stack([pixels for pixels, _ in views]),
-                [boxes for _, boxes in views],
-                [kept.labels[i] for kept, i in chosen],
+                np.stack([pixels for pixels, _, _ in views]),
+                [boxes for _, boxes, _ in views],
+                [labels for _, _, labels in views],
             )
 
     def close(self) -> None:
@@ -119,17 +121,64 @@ class ScenePool:
         self._pool.join()
 
 
+_View = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
+
+
 def _vary(
-    rng: np.random.Generator, pixels: NDArray[np.uint8], boxes: NDArray[np.float32]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Mirrors half of the pictures and changes brightness, contrast and colour by one lookup table a channel."""
+    rng: np.random.Generator,
+    pixels: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+) -> _View:
+    """Cuts out and mirrors at random, and changes brightness, contrast and colour by one table a channel."""
+    if rng.random() < 0.6:
+        pixels, boxes, labels = _cut_out(rng, pixels, boxes, labels)
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
         boxes = boxes * np.array([-1, 1, 1, 1], np.float32) + np.array([1, 0, 0, 0], np.float32)
     gain = rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, (1, 3))
-    table = np.clip(
-        (np.arange(256)[:, None] - 128) * gain + 128 + rng.uniform(-18, 18), 0, 255
-    ).astype(np.uint8)
-    return np.stack(
-        [table[:, channel][pixels[..., channel]] for channel in range(3)], axis=-1
-    ), boxes
+    toned = (np.arange(256)[:, None] - 128) * gain + 128 + rng.uniform(-18, 18)
+    table = np.clip(toned, 0, 255).astype(np.uint8)
+    channels = [table[:, channel][pixels[..., channel]] for channel in range(3)]
+    return np.stack(channels, axis=-1), boxes, labels
+
+
+def _cut_out(
+    rng: np.random.Generator,
+    pixels: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+) -> _View:
+    """A random part stretched to the whole, unless that leaves a sliver of something that bears no label."""
+    for _ in range(4):
+        extent = rng.uniform(0.7, 1.0, 2)
+        corner = rng.uniform(0.0, 1.0 - extent)
+        low = np.clip((boxes[:, :2] - boxes[:, 2:] / 2 - corner) / extent, 0, 1)
+        high = np.clip((boxes[:, :2] + boxes[:, 2:] / 2 - corner) / extent, 0, 1)
+        left = (high - low).prod(axis=1) * extent.prod() / boxes[:, 2:].prod(axis=1)
+        if not ((left > 0) & (left < 0.4)).any():
+            kept = left > 0
+            cut = np.concatenate([(low + high) / 2, high - low], axis=1)[kept]
+            return _zoom(pixels, corner, extent), cut.astype(np.float32), labels[kept]
+    return pixels, boxes, labels
+
+
+def _zoom(
+    pixels: NDArray[np.uint8], corner: NDArray[np.float64], extent: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """The part at `corner` (x, y) of the given extent, in shares of the picture, stretched to [R, R, 3]."""
+    side = pixels.shape[0]
+    wide, high = (
+        np.clip(
+            (corner[axis] + (np.arange(side) + 0.5) / side * extent[axis]) * side - 0.5, 0, side - 1
+        )
+        for axis in (0, 1)
+    )
+    down, across = (
+        (high % 1).astype(np.float32)[:, None, None],
+        (wide % 1).astype(np.float32)[:, None],
+    )
+    top, left = high.astype(np.intp), wide.astype(np.intp)
+    rows = pixels[top] * (1 - down) + pixels[np.minimum(top + 1, side - 1)] * down
+    whole = rows[:, left] * (1 - across) + rows[:, np.minimum(left + 1, side - 1)] * across
+    return np.asarray(whole, np.uint8)
