@@ -27,6 +27,7 @@ from tridetr.triton.endpoint import read_endpoint
 from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 
 RECOVERY_S = 10.0
+QUIET_START_S = 4.0  # how long a start takes on two cores that do nothing else
 
 
 def restarts(reason: str) -> float:
@@ -46,6 +47,11 @@ async def infer_until_it_works(client: TritonClient, slot: SharedFrame, within_s
         except (ModelUnavailable, InferenceFailed):
             await asyncio.sleep(0.05)
         assert time.monotonic() - began < within_s, "does not serve again"
+
+
+def slowness(start_s: float) -> float:
+    """Return by how much a machine that does other things too stretches the bounds."""
+    return max(1.0, start_s / QUIET_START_S)
 
 
 def kill_server(triton: TritonThread) -> None:
@@ -78,8 +84,10 @@ async def test_serves_again(
     tmp_path: Path, fault: Callable[[TritonThread], None], reason: str, within_s: float
 ) -> None:
     config = triton_config(tmp_path, shared(*ORACLE), infer_timeout_s=2)
+    began = time.monotonic()
     with running_triton(config) as triton:
         before = triton.endpoint()
+        within_s *= slowness(time.monotonic() - began)
         counted = restarts(reason)
         async with TritonClient(config) as client:
             with SharedFrame(config.instance, 320, 240) as slot:
@@ -129,13 +137,13 @@ class Role:
 
 
 def test_sigterm_stops_in_time(tmp_path: Path) -> None:
+    began = time.monotonic()
     role = Role(tmp_path, shared(*ORACLE))
     try:
         family = role.serving()
+        within_s = 2.5 * slowness(time.monotonic() - began)
         role.process.terminate()
-        began = time.monotonic()
-        assert role.process.wait(10) == 0
-        assert time.monotonic() - began < 2.5
+        assert role.process.wait(within_s) == 0
         assert gone(family)
         assert not role.regions()
         assert read_endpoint(role.config.run_dir) is None

@@ -5,7 +5,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from tridetr.errors import ModelError
-from tridetr.triton.client import parse_prediction
+from tridetr.triton.answers import parse_prediction
 from tridetr.triton.contract import Tensor, check_contract, class_table
 from tridetr.triton.errors import InferenceFailed
 

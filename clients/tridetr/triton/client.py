@@ -8,23 +8,24 @@ the embedded server ends a hung one, and then every waiting call ends with `Mode
 from __future__ import annotations
 
 import asyncio
-import logging
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
-import numpy as np
-import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
 from tridetr.config import Config
-from tridetr.errors import TritonError
 from tridetr.triton import describe
-from tridetr.triton.contract import INPUT, OUTPUTS, ModelInfo, check_contract
+from tridetr.triton.answers import (
+    AlreadyRegisteredError,
+    Prediction,
+    parse_prediction,
+    translate,
+)
+from tridetr.triton.contract import INPUT, ModelInfo, check_contract
 from tridetr.triton.endpoint import Endpoint, endpoint_of
 from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 
-log = logging.getLogger("tridetr.triton")
+__all__ = ["Frame", "Prediction", "Region", "TritonClient"]
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _CHANNEL_OPTIONS = (
@@ -35,7 +36,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.enable_http_proxy", 0),
 )
-_DTYPES = {"boxes": np.float32, "scores": np.float32, "classes": np.int32}
 _UNREGISTER_TRIES = 50
 _UNREGISTER_PAUSE_S = 0.1
 
@@ -62,15 +62,6 @@ class Frame(Protocol):
     def pixels_offset(self) -> int: ...
     @property
     def pixels_nbytes(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One frame's detections, best first; rows with score 0 are padding. Read-only arrays."""
-
-    boxes: npt.NDArray[np.float32]  # [K, 4] x1 y1 x2 y2 in source pixels
-    scores: npt.NDArray[np.float32]  # [K]
-    classes: npt.NDArray[np.int32]  # [K] the model's class ids
 
 
 class TritonClient:
@@ -135,7 +126,7 @@ class TritonClient:
         )
         try:
             await self._ask("SystemSharedMemoryRegister", request, 5.0)
-        except _AlreadyRegisteredError:
+        except AlreadyRegisteredError:
             await self.unregister(region)
             await self._ask("SystemSharedMemoryRegister", request, 5.0)
 
@@ -197,7 +188,7 @@ class TritonClient:
             return await call(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             await self._follow()
-            raise _translate(method, error) from None
+            raise translate(method, error) from None
         except asyncio.CancelledError:
             # Closing the channel cancels its calls; a cancelled task is told apart by its channel.
             if self._channel is None:
@@ -237,55 +228,3 @@ def type_of_request(method: str) -> Any:
 def type_of_response(method: str) -> Any:
     """Return the protobuf class of a method's response."""
     return getattr(service_pb2, f"{method}Response")
-
-
-def parse_prediction(response: Any) -> Prediction:
-    """Turn a response of batch 1 into arrays (views of the message's bytes).
-
-    Raises:
-        InferenceFailed: an output is missing or its bytes do not match its shape.
-    """
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for spec, raw in zip(response.outputs, response.raw_output_contents, strict=False):
-        dtype = _DTYPES.get(spec.name)
-        shape = tuple(spec.shape)[1:]
-        if dtype is None or len(raw) != int(np.prod(shape)) * np.dtype(dtype).itemsize:
-            raise InferenceFailed(
-                f"output {spec.name} {list(spec.shape)} came with {len(raw)} bytes"
-            )
-        arrays[spec.name] = np.frombuffer(raw, dtype).reshape(shape)
-    missing = [name for name in OUTPUTS if name not in arrays]
-    if missing:
-        raise InferenceFailed(f"the server's answer lacks {', '.join(missing)}")
-    return Prediction(arrays["boxes"], arrays["scores"], arrays["classes"])
-
-
-class _AlreadyRegisteredError(TritonError):
-    pass
-
-
-def _translate(method: str, error: grpc.aio.AioRpcError) -> TritonError:
-    code, details = error.code(), error.details() or ""
-    text = f"Triton {method}: {details or code.name}"
-    lower = details.lower()
-    if code is grpc.StatusCode.ALREADY_EXISTS:
-        return _AlreadyRegisteredError(text)
-    if "protocol is restricted" in lower:
-        return TritonError(
-            f"{text}. Remedy: set triton.secret_file to the file with the server's key."
-        )
-    if "shared memory region" in lower and ("unable to find" in lower or "not found" in lower):
-        return RegionNotRegistered(text)
-    if code in _GONE or "not healthy" in lower:
-        return ModelUnavailable(text)
-    return InferenceFailed(text)
-
-
-# NOT_FOUND and UNAVAILABLE: model not loaded (yet); the others: connection or server broke.
-_GONE = frozenset({
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.UNIMPLEMENTED,
-})  # fmt: skip

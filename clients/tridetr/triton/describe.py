@@ -7,13 +7,10 @@ server writes a small report file, and the configuration's `parameters` say what
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 from tridetr.triton.contract import ModelInfo, class_table
-
-log = logging.getLogger("tridetr.triton")
 
 
 def model_info(config: Any, version: str, engine_report: str | None) -> ModelInfo:

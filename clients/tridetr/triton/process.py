@@ -74,6 +74,15 @@ class ServerProcess:
         """Whether a process of the Python backend is gone."""
         return any(not _alive(stub) for stub in self._stubs)
 
+    def stub_cpu_s(self) -> float:
+        """CPU time that the processes of the Python backend have used, in seconds."""
+        used = 0.0
+        for stub in self._stubs:
+            with contextlib.suppress(psutil.Error):
+                times = stub.cpu_times()
+                used += times.user + times.system
+        return used
+
     def stop(self, grace_s: float) -> None:
         """End the server: SIGTERM, and SIGKILL after the grace; its stubs end with it."""
         if self.exit_code is None and grace_s > 0:

@@ -6,7 +6,6 @@ metadata. Neither ONNX metadata nor TensorRT engines reach Triton's clients, the
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +18,6 @@ from tridetr.config import Config
 from tridetr.errors import ModelError
 from tridetr.paths import model_repository_dir
 from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file
-
-log = logging.getLogger("tridetr.triton")
 
 CONFIG_FILE = "config.pbtxt"
 MAX_BATCH_SIZE = 8

@@ -1,0 +1,76 @@
+"""What the server's answers mean: detections as arrays, and errors by what a caller can do about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from tridetr.errors import TritonError
+from tridetr.triton.contract import OUTPUTS
+from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
+
+_DTYPES = {"boxes": np.float32, "scores": np.float32, "classes": np.int32}
+# NOT_FOUND and UNAVAILABLE: model not loaded (yet); the others: connection or server broke.
+_GONE = frozenset({
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNIMPLEMENTED,
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One frame's detections, best first; rows with score 0 are padding. Read-only arrays."""
+
+    boxes: npt.NDArray[np.float32]  # [K, 4] x1 y1 x2 y2 in source pixels
+    scores: npt.NDArray[np.float32]  # [K]
+    classes: npt.NDArray[np.int32]  # [K] the model's class ids
+
+
+def parse_prediction(response: Any) -> Prediction:
+    """Turn a response of batch 1 into arrays (views of the message's bytes).
+
+    Raises:
+        InferenceFailed: an output is missing or its bytes do not match its shape.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for spec, raw in zip(response.outputs, response.raw_output_contents, strict=False):
+        dtype = _DTYPES.get(spec.name)
+        shape = tuple(spec.shape)[1:]
+        if dtype is None or len(raw) != int(np.prod(shape)) * np.dtype(dtype).itemsize:
+            raise InferenceFailed(
+                f"output {spec.name} {list(spec.shape)} came with {len(raw)} bytes"
+            )
+        arrays[spec.name] = np.frombuffer(raw, dtype).reshape(shape)
+    missing = [name for name in OUTPUTS if name not in arrays]
+    if missing:
+        raise InferenceFailed(f"the server's answer lacks {', '.join(missing)}")
+    return Prediction(arrays["boxes"], arrays["scores"], arrays["classes"])
+
+
+class AlreadyRegisteredError(TritonError):
+    """A region of that name is registered already, perhaps with the pages of an earlier file."""
+
+
+def translate(method: str, error: grpc.aio.AioRpcError) -> TritonError:
+    """Return the error to raise for a call that failed."""
+    code, details = error.code(), error.details() or ""
+    text = f"Triton {method}: {details or code.name}"
+    lower = details.lower()
+    if code is grpc.StatusCode.ALREADY_EXISTS:
+        return AlreadyRegisteredError(text)
+    if "protocol is restricted" in lower:
+        return TritonError(
+            f"{text}. Remedy: set triton.secret_file to the file with the server's key."
+        )
+    if "shared memory region" in lower and ("unable to find" in lower or "not found" in lower):
+        return RegionNotRegistered(text)
+    if code in _GONE or "not healthy" in lower:
+        return ModelUnavailable(text)
+    return InferenceFailed(text)

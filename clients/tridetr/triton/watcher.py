@@ -1,0 +1,226 @@
+"""Keeps one server serving: restarts it when it dies, when its backend dies, and when it stops to infer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+import grpc
+
+from tridetr.config import Config
+from tridetr.errors import TridetrError, TritonError
+from tridetr.telemetry import heartbeat, metrics
+from tridetr.triton import launch, repository
+from tridetr.triton.endpoint import Endpoint, remove_endpoint, write_endpoint
+from tridetr.triton.health import Health, Next
+from tridetr.triton.probe import Probe
+from tridetr.triton.process import ServerProcess, remove_regions
+
+log = logging.getLogger("tridetr.triton")
+
+START_TIMEOUT_S = 180.0  # a big model's first compilation on a small machine
+# Requests in flight are answered within it; the server's own way out takes two seconds more and gains nothing.
+STOP_GRACE_S = 1.0
+_LOOK_EVERY_S = 0.5
+_TURN_S = 0.1
+_PATIENCE = 6  # timeouts of a server that computes
+_COMPUTES_S = 0.1  # CPU time in one timeout; a hung backend uses none
+_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+_STEADY_S = 30.0  # healthy for so long, a run clears the backoff
+
+
+class _Stopped(Exception):  # noqa: N818
+    pass
+
+
+class _Unhealthy(Exception):  # noqa: N818
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Watcher:
+    """One server at a time, for as long as the role runs."""
+
+    def __init__(
+        self,
+        config: Config,
+        files: launch.Layout,
+        secret: tuple[Path, str],
+        stop: threading.Event,
+    ) -> None:
+        """Find the server; nothing is started yet.
+
+        Args:
+            config: the node's configuration.
+            files: the server's folders.
+            secret: file and text of the key of its restricted APIs.
+            stop: ends `run`.
+
+        Raises:
+            TritonError: the server is not installed.
+        """
+        self._config = config
+        self._files = files
+        self._stop = stop
+        self._server = launch.find_server()
+        self._secret_file, self._secret = secret
+        self._was_ready = False
+
+    def run(self) -> None:
+        """Block until `stop` is set.
+
+        Raises:
+            TritonError: the very first start fails.
+            ModelError: the model file is missing or does not keep the contract.
+        """
+        failures = 0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                self._run_once()
+            except _Stopped:
+                break
+            except _Unhealthy as fault:
+                if not self._was_ready:
+                    raise TritonError(f"Triton does not start: {fault}") from None
+                if time.monotonic() - began > _STEADY_S:
+                    failures = 0
+                metrics.SERVER_RESTARTS.labels(reason=fault.reason).inc()
+                delay = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
+                failures += 1
+                log.warning(
+                    "Triton %s; restarting in %.1f s", fault, delay, extra={"reason": fault.reason}
+                )
+                self._wait(delay)
+
+    def _run_once(self) -> None:
+        config, files = self._config, self._files
+        repository.render(config, files.repository, engine_report=files.engine_report)
+        launch.prepare_backends(self._server, files.backends)
+        files.engine_report.unlink(missing_ok=True)
+        self._clean()
+        process = ServerProcess(
+            launch.command(config, self._server, files, self._secret),
+            launch.environment(self._server, os.environ),
+        )
+        endpoint = Endpoint(
+            files.address, str(self._secret_file), process.pid, str(files.engine_report)
+        )
+        probe = Probe(endpoint, config.model.name)
+        grace = 0.0
+        try:
+            self._await_ready(process, probe)
+            write_endpoint(config.run_dir, endpoint)
+            self._watch(process, probe)
+        except _Stopped:
+            grace = STOP_GRACE_S
+            raise
+        finally:
+            metrics.SERVER_HEALTHY.set(0)
+            remove_endpoint(config.run_dir)
+            probe.close()
+            process.stop(grace)
+            self._clean()
+
+    def _clean(self) -> None:
+        for name in remove_regions(launch.region_prefix(self._config.instance)):
+            log.debug("removed the left-over region %s", name)
+        Path(self._files.address.removeprefix("unix:")).unlink(missing_ok=True)
+
+    def _await_ready(self, process: ServerProcess, probe: Probe) -> None:
+        began = time.monotonic()
+        while not probe.ready():
+            self._check_alive(process)
+            if time.monotonic() - began > START_TIMEOUT_S:
+                raise _Unhealthy("start_timeout", f"is not ready after {START_TIMEOUT_S:.0f} s")
+            self._wait(_TURN_S)
+        try:
+            info = probe.model()
+        except grpc.RpcError as error:
+            raise _Unhealthy("start_failed", f"does not describe its model: {error}") from None
+        process.remember_stubs()
+        self._infer(process, probe)
+        self._was_ready = True
+        metrics.SERVER_HEALTHY.set(1)
+        log.info(
+            "Triton serves %s: %s, %s, %s",
+            info.name, info.engine, info.provider, info.precision,
+            extra={"pid": process.pid, "start_s": round(time.monotonic() - began, 1)},
+        )  # fmt: skip
+
+    def _watch(self, process: ServerProcess, probe: Probe) -> None:
+        health = Health(time.monotonic())
+        while True:
+            self._wait(_LOOK_EVERY_S)
+            self._check_alive(process)
+            try:
+                successes, failures = probe.counters()
+                step = health.observe(successes, failures, time.monotonic())
+            except grpc.RpcError:
+                step = Next.PROBE
+            if step is Next.PROBE:
+                self._infer(process, probe)
+                health.probed(time.monotonic())
+
+    def _infer(self, process: ServerProcess, probe: Probe) -> None:
+        """Run one inference of our own.
+
+        A late answer is no hang while the backend computes: on a machine with too much to do, killing the server
+        would only add to it.
+
+        Raises:
+            _Unhealthy: it failed, or is late with an idle backend, or is late beyond all patience.
+        """
+        timeout_s = self._config.triton.infer_timeout_s
+        for attempt in range(1, _PATIENCE + 1):
+            computed_s = process.stub_cpu_s()
+            try:
+                self._infer_once(process, probe, timeout_s)
+                return
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    # "not healthy": the backend was stopped, or died and this was not seen yet
+                    unhealthy = "not healthy" in (error.details() or "")
+                    reason = "stub_unhealthy" if unhealthy else "failing"
+                    raise _Unhealthy(reason, f"does not infer: {error.details()}") from None
+            except TridetrError as error:
+                raise _Unhealthy("failing", f"answers wrongly: {error}") from None
+            computes = process.stub_cpu_s() - computed_s >= _COMPUTES_S
+            if not computes or attempt == _PATIENCE:
+                late_s = attempt * timeout_s
+                raise _Unhealthy("hung", f"did not answer within {late_s:g} s")
+            log.warning(
+                "Triton computes, but did not answer within %g s: too much to do", timeout_s
+            )
+
+    def _infer_once(self, process: ServerProcess, probe: Probe, timeout_s: float) -> None:
+        future = probe.start_inference(timeout_s)
+        try:
+            while not future.done():
+                self._wait(0.02)
+                self._check_alive(process)
+            probe.result(future)
+        finally:
+            future.cancel()
+
+    def _check_alive(self, process: ServerProcess) -> None:
+        code = process.exit_code
+        if code is not None:
+            why = "; ".join(dict.fromkeys(process.errors)) or "it logged no error"
+            raise _Unhealthy("died", f"ended with code {code}: {why}")
+        if process.lost_stub():
+            raise _Unhealthy("stub_died", "lost the process of its Python backend")
+
+    def _wait(self, seconds: float) -> None:
+        heartbeat.beat()
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self._stop.wait(min(left, 1.0)):
+                raise _Stopped
+            heartbeat.beat()
+        if self._stop.is_set():
+            raise _Stopped
