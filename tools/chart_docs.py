@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write the chart's values.schema.json and README from values.yaml and the clients' own configuration schema.
 
-    python tools/chart_docs.py            # writes both files
-    python tools/chart_docs.py --check    # fails if they are not up to date
+python tools/chart_docs.py            # writes both files
+python tools/chart_docs.py --check    # fails if they are not up to date
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ def schema_of(value: Any, path: str) -> dict[str, Any]:
     if path == "nodes":
         item = schema_of(value[0], "node")
         item["required"] = ["name", "cameras"]
-        item["properties"]["name"] = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"}
+        item["properties"]["name"] = {
+            "type": "string",
+            "pattern": "^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$",
+        }
         return {"type": "array", "items": item}
     if name == "cameras":
         return {"type": "object", "additionalProperties": {"$ref": "#/$defs/Camera"}}
@@ -55,7 +58,9 @@ def schema_of(value: Any, path: str) -> dict[str, Any]:
     if isinstance(value, dict | list) and (FREE.fullmatch(path) or FREE.fullmatch(name)):
         return {"type": "array" if isinstance(value, list) else "object"}
     if isinstance(value, dict):
-        properties = {key: schema_of(item, f"{path}.{key}".lstrip(".")) for key, item in value.items()}
+        properties = {
+            key: schema_of(item, f"{path}.{key}".lstrip(".")) for key, item in value.items()
+        }
         return {"type": "object", "properties": properties, "additionalProperties": False}
     if isinstance(value, list):
         return {"type": "array"}
@@ -69,8 +74,7 @@ def build_schema(values: dict[str, Any]) -> dict[str, Any]:
     schema["properties"]["global"] = {"type": "object"}  # Helm's own
     config = Config.model_json_schema(ref_template="#/$defs/{model}")
     definitions = {
-        name: config["$defs"][name]
-        for name in (*CONFIG_SECTIONS.values(), "CameraSection")
+        name: config["$defs"][name] for name in (*CONFIG_SECTIONS.values(), "CameraSection")
     }
     camera = json.loads(json.dumps(definitions.pop("CameraSection")))
     camera["properties"].pop("credentials_file")
@@ -91,7 +95,9 @@ def build_readme(text: str) -> str:
         stripped = line.strip()
         if stripped.startswith("#"):
             note = stripped.lstrip("#").strip()
-            comment = [note[2:].strip()] if note.startswith("--") else comment + [note] if comment else []
+            comment = (
+                [note[2:].strip()] if note.startswith("--") else [*comment, note] if comment else []
+            )
             continue
         match = re.match(r"( *)(- )?([A-Za-z]\w*):(?: (.*))?$", line)
         if not match:
@@ -110,8 +116,8 @@ def build_readme(text: str) -> str:
 
 README = """# The tridetr chart
 
-One pod for each camera node: Triton, one capture per camera, detector, controller, gateway. How to install it, from a bare
-machine to a working node: [docs/k3s.md](../../docs/k3s.md). Ready values: `examples/`.
+One pod for each camera node: Triton, one capture per camera, detector, controller, gateway. How to install it, from
+a bare machine to a working node: [docs/k3s.md](../../docs/k3s.md). Ready values: `examples/`.
 
 ```
 helm install tridetr helm/tridetr -f my-node.yaml

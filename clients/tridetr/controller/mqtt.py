@@ -100,7 +100,7 @@ class MqttLink:
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
         if settings.tls is not None:
-            _set_tls(client, settings.tls)
+            set_tls(client, settings.tls)
         low, high = _RECONNECT_S
         # paho doubles from the first to the second; the jitter keeps many nodes from coming back at once.
         client.reconnect_delay_set(low, round(high * random.uniform(0.7, 1.3)))  # noqa: S311
@@ -224,7 +224,12 @@ class MqttLink:
             logger.warning("%s; trying again, for ever", text)
 
 
-def _set_tls(client: paho.Client, tls: TlsSection) -> None:
+def set_tls(client: paho.Client, tls: TlsSection) -> None:
+    """Make a client speak TLS.
+
+    Raises:
+        BrokerError: the certificates cannot be used.
+    """
     try:
         client.tls_set(
             ca_certs=str(tls.ca_file) if tls.ca_file else None,

@@ -1,0 +1,78 @@
+"""``python -m tridetr.smoke``: wait until the node says over MQTT that its cameras are looked at (`helm test`)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import sys
+import time
+from pathlib import Path
+
+import paho.mqtt.client as paho
+
+from tridetr.config import Config, load_config
+from tridetr.config.secrets import mqtt_password
+from tridetr.controller.mqtt import set_tls
+from tridetr.controller.topics import Topics
+from tridetr.errors import TridetrError
+
+FRESH_S = 15.0  # statuses come every 10 s
+
+
+def wait_until_seen(config: Config, timeout_s: float) -> list[str]:
+    """Return the cameras that nothing was heard of in time; empty when each has a fresh result.
+
+    Raises:
+        OSError: the broker cannot be reached.
+    """
+    topics = Topics.of(config)
+    missing = {topics.status(camera): camera for camera in config.cameras}
+    messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client.on_connect = lambda client, *_: client.subscribe([(topic, 0) for topic in missing])
+    client.on_message = lambda _client, _data, message: messages.put(
+        (message.topic, message.payload)
+    )
+    if config.mqtt.username is not None:
+        client.username_pw_set(config.mqtt.username, mqtt_password(config))
+    if config.mqtt.tls is not None:
+        set_tls(client, config.mqtt.tls)
+    client.connect(config.mqtt.host, config.mqtt.port)
+    client.loop_start()
+    try:
+        deadline_s = time.monotonic() + timeout_s
+        while missing and (left_s := deadline_s - time.monotonic()) > 0:
+            try:
+                topic, payload = messages.get(timeout=left_s)
+            except queue.Empty:
+                break
+            status = json.loads(payload)
+            age_s = status.get("last_result_age_s")
+            if status.get("camera") == "live" and age_s is not None and age_s < FRESH_S:
+                missing.pop(topic, None)
+    finally:
+        client.loop_stop()
+        client.disconnect()
+    return sorted(missing.values())
+
+
+def main() -> None:
+    """Exit with 1 and the names of the cameras that are not looked at."""
+    parser = argparse.ArgumentParser(prog="python -m tridetr.smoke", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument(
+        "--timeout", type=float, default=120.0, help="seconds (default: %(default)s)"
+    )
+    options = parser.parse_args()
+    try:
+        missing = wait_until_seen(load_config(options.config), options.timeout)
+    except (TridetrError, OSError) as error:
+        sys.exit(str(error))
+    if missing:
+        sys.exit(f"no fresh result within {options.timeout:.0f} s of: {', '.join(missing)}")
+    print("every camera is looked at")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""The chart: rendered by the real Helm, checked against Kubernetes' schemas and against what users rely on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.chart import CHART, EXAMPLES, Manifest, helm, of_kind, pods, render
+from tridetr.config import Config
+from tridetr.config.load import parse_config
+from tridetr.doctor.system import shm_bytes_needed
+from tridetr.supervisor.plan import plan_processes
+
+kubernetes_validate = pytest.importorskip("kubernetes_validate")
+KUBERNETES = "1.33"
+MIB = 1 << 20
+
+FULL: dict[str, Any] = {
+    "nodes": [
+        {
+            "name": "full",
+            "cameras": {
+                "front_door": {"source": "/dev/video0", "width": 1280, "height": 720},
+                "gate": {"source": "rtsp://192.0.2.1/s", "credentialsSecret": "gate-login"},
+            },
+        }
+    ],
+    "gpu": {"enabled": True, "engineCache": {"enabled": True}},
+    "mqtt": {
+        "username": "node",
+        "passwordSecret": "mqtt-password",
+        "tls": {"enabled": True, "secret": "mqtt-tls", "clientCertificate": True},
+    },
+    "broker": {"passwordSecret": "broker-passwd", "tls": {"secret": "broker-tls"}},
+    "gateway": {"tokenSecret": "viewer", "ingress": {"enabled": True, "tlsSecret": "viewer-tls"}},
+    "tracing": {"jaeger": {"enabled": True}},
+    "security": {"supplementalGroups": [44]},
+}
+FLEET: dict[str, Any] = {
+    "nodes": [],
+    "daemonSet": {
+        "enabled": True,
+        "nodeSelector": {"tridetr/camera": "yes"},
+        "cameras": {"cam": {"source": "/dev/video0"}},
+    },
+    "state": {"type": "hostPath"},
+    "devices": {"mode": "plugin", "resource": "smarter-devices/video0"},
+}
+CASES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "full": FULL,
+    "fleet": FLEET,
+    **{path.stem: yaml.safe_load(path.read_text()) for path in EXAMPLES},
+}
+
+
+@pytest.fixture(params=CASES, ids=list(CASES))
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    return render(CASES[request.param])
+
+
+def configurations(manifests: list[Manifest]) -> list[Config]:
+    return [
+        parse_config(
+            manifest["data"]["tridetr.yaml"], origin=Path("/etc/tridetr/node/tridetr.yaml")
+        )
+        for manifest in of_kind(manifests, "ConfigMap")
+        if "tridetr.yaml" in manifest["data"]
+    ]
+
+
+def node_pods(manifests: list[Manifest]) -> list[Manifest]:
+    return [
+        pod for _, pod in pods(manifests) if any(c["name"] == "triton" for c in pod["containers"])
+    ]
+
+
+def mib(size: str) -> int:
+    return (
+        int(size.removesuffix("Gi")) * 1024 if size.endswith("Gi") else int(size.removesuffix("Mi"))
+    )
+
+
+def test_lint() -> None:
+    findings = helm.lint(str(CHART))
+    assert not [finding for finding in findings.get("messages", []) if "ERROR" in str(finding)], (
+        findings
+    )
+
+
+def test_manifests_are_valid(manifests: list[Manifest]) -> None:
+    known = {"PodMonitor", "PrometheusRule"}  # kinds of an operator, not of Kubernetes
+    for manifest in manifests:
+        if manifest["kind"] not in known:
+            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_names_are_unique(manifests: list[Manifest]) -> None:
+    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests]
+    assert len(names) == len(set(names))
+
+
+def test_no_pod_has_more_rights_than_it_needs(manifests: list[Manifest]) -> None:
+    for _, pod in pods(manifests):
+        assert not pod.get("hostNetwork")
+        assert not pod.get("hostIPC")
+        assert not pod.get("hostPID")
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"] + pod.get("initContainers", []):
+            rights = container["securityContext"]
+            assert rights["allowPrivilegeEscalation"] is False
+            assert rights["readOnlyRootFilesystem"] is True
+            assert rights["capabilities"] == {"drop": ["ALL"]}
+            assert not rights.get("privileged")
+            assert not container["image"].endswith((":", ":latest"))
+
+
+def test_every_container_has_resources_and_every_server_probes(manifests: list[Manifest]) -> None:
+    for _, pod in pods(manifests):
+        for container in pod["containers"] + pod.get("initContainers", []):
+            assert container["resources"]["requests"]["cpu"]
+            assert container["resources"]["limits"]["memory"]
+        if pod.get("restartPolicy") == "Never":
+            continue
+        for container in pod["containers"]:
+            assert "livenessProbe" in container
+            assert "startupProbe" in container
+
+
+def test_every_mount_has_its_volume_and_every_volume_its_source(manifests: list[Manifest]) -> None:
+    claims = {m["metadata"]["name"] for m in of_kind(manifests, "PersistentVolumeClaim")}
+    maps = {m["metadata"]["name"] for m in of_kind(manifests, "ConfigMap")}
+    for _, pod in pods(manifests):
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        mounted = {
+            mount["name"]
+            for container in pod["containers"] + pod.get("initContainers", [])
+            for mount in container.get("volumeMounts", [])
+        }
+        assert mounted == set(volumes), "mounts and volumes differ"
+        for volume in volumes.values():
+            if claim := volume.get("persistentVolumeClaim"):
+                assert claim["claimName"] in claims
+            if config := volume.get("configMap"):
+                assert config["name"] in maps
+
+
+def test_the_configuration_is_one_that_the_clients_read(manifests: list[Manifest]) -> None:
+    found = configurations(manifests)
+    assert found
+    mounted = {
+        mount["mountPath"]
+        for pod in node_pods(manifests)
+        for container in pod["containers"]
+        for mount in container["volumeMounts"]
+    }
+    for config in found:
+        assert str(config.run_dir) in mounted
+        assert str(config.state_dir) in mounted
+        secrets = [config.mqtt.password_file, config.gateway.token_file]
+        secrets += [camera.credentials_file for camera in config.cameras.values()]
+        if config.mqtt.tls:
+            secrets += [
+                config.mqtt.tls.ca_file,
+                config.mqtt.tls.cert_file,
+                config.mqtt.tls.key_file,
+            ]
+        for file in secrets:
+            assert file is None or str(file.parent) in mounted
+
+
+def test_each_process_of_the_node_has_its_container(manifests: list[Manifest]) -> None:
+    for config, pod in zip(configurations(manifests), node_pods(manifests), strict=True):
+        wanted = [spec.name for spec in plan_processes(config, Path("x"))]
+        found = [container["args"][-1] for container in pod["containers"]]
+        assert sorted(found) == sorted(wanted)
+        for container in pod["containers"]:
+            assert container["livenessProbe"]["exec"]["command"][3] == container["args"][-1]
+
+
+def test_shared_memory_holds_the_rings(manifests: list[Manifest]) -> None:
+    """The chart's arithmetic and the doctor's must agree, or the pod ends in a full /dev/shm."""
+    for config, pod in zip(configurations(manifests), node_pods(manifests), strict=True):
+        shm = next(volume for volume in pod["volumes"] if volume["name"] == "shm")["emptyDir"]
+        assert shm["medium"] == "Memory"
+        assert mib(shm["sizeLimit"]) * MIB >= shm_bytes_needed(config)
+        for container in pod["containers"]:
+            assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+            kind, _, camera = container["args"][-1].partition(" ")
+            if kind == "capture":
+                alone = config.model_copy(update={"cameras": {camera: config.cameras[camera]}})
+                rings = shm_bytes_needed(alone) - shm_bytes_needed(
+                    config.model_copy(update={"cameras": {}})
+                )
+                assert mib(container["resources"]["limits"]["memory"]) * MIB > rings + 128 * MIB
+
+
+def test_gpu_nodes_and_devices() -> None:
+    (pod,) = node_pods(render(FULL))
+    assert pod["runtimeClassName"] == "nvidia"
+    assert pod["shareProcessNamespace"] is True
+    containers = {container["name"]: container for container in pod["containers"]}
+    assert containers["triton"]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert "gpu" in containers["triton"]["image"]
+    mounts = [mount["mountPath"] for mount in containers["capture-front-door"]["volumeMounts"]]
+    assert "/dev/video0" in mounts
+    assert pod["securityContext"]["supplementalGroups"] == [44]
+    (plain,) = node_pods(render({}))
+    assert "runtimeClassName" not in plain
+    (fleet,) = node_pods(render(FLEET))
+    capture = next(c for c in fleet["containers"] if c["name"] == "capture-cam")
+    assert capture["resources"]["limits"]["smarter-devices/video0"] == 1
+    assert not any("hostPath" in volume for volume in fleet["volumes"] if volume["name"] != "state")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"gpus": {}}, "gpus"),
+        ({"nodes": [{"name": "a", "cameras": {"x": {"sorce": "y"}}}]}, "sorce"),
+        ({"config": {"sentry": {"clear": 1}}}, "clear"),
+        ({"state": {"type": "pvcc"}}, "hostPath"),
+        ({"broker": {"enabled": "yes"}}, "/broker/enabled"),
+        ({"nodes": [{"name": "Not_ok", "cameras": {"x": {"source": "synthetic"}}}]}, "Not_ok"),
+        ({"nodes": []}, "no camera node"),
+        ({"broker": {"enabled": False}}, "mqtt.host"),
+        ({"daemonSet": {"enabled": True}}, "nodes: []"),
+    ],
+)
+def test_mistakes_are_refused_with_their_name(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(helm.HelmError, match=named.replace("[", r"\[").replace("]", r"\]")):
+        render(values)
+
+
+def test_schema_and_readme_are_up_to_date() -> None:
+    script = CHART.parents[1] / "tools" / "chart_docs.py"
+    answer = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr

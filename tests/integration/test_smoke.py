@@ -1,0 +1,33 @@
+"""What `helm test` runs: it must tell a node that sees from one that does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import paho.mqtt.publish as publish
+
+from support.mosquitto import running_mosquitto
+from tridetr.config.load import parse_config
+from tridetr.controller.topics import Topics
+from tridetr.smoke import wait_until_seen
+
+
+def test_only_a_camera_with_a_fresh_result_counts(tmp_path: Path) -> None:
+    with running_mosquitto(tmp_path / "broker") as broker:
+        text = f"cameras: {{a: {{source: synthetic}}, b: {{source: synthetic}}}}\nmqtt: {{port: {broker.port}}}"
+        config = parse_config(text, origin=tmp_path / "x.yaml")
+        topics = Topics.of(config)
+
+        def say(camera: str, state: str, age_s: float | None) -> None:
+            payload = json.dumps({"camera": state, "last_result_age_s": age_s})
+            publish.single(topics.status(camera), payload, retain=True, port=broker.port)
+
+        say("a", "live", 0.1)
+        assert wait_until_seen(config, 1.0) == ["b"]
+        say("b", "offline", 0.1)
+        assert wait_until_seen(config, 1.0) == ["b"]
+        say("b", "live", None)
+        assert wait_until_seen(config, 1.0) == ["b"]
+        say("b", "live", 0.2)
+        assert wait_until_seen(config, 10.0) == []
