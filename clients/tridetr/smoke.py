@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tridetr.config import Config, load_config
 from tridetr.config.secrets import mqtt_password
@@ -29,7 +30,7 @@ def wait_until_seen(config: Config, timeout_s: float) -> list[str]:
     topics = Topics.of(config)
     missing = {topics.status(camera): camera for camera in config.cameras}
     messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client = paho.Client(CallbackAPIVersion.VERSION2)
     client.on_connect = lambda client, *_: client.subscribe([(topic, 0) for topic in missing])
     client.on_message = lambda _client, _data, message: messages.put(
         (message.topic, message.payload)

@@ -1,0 +1,19 @@
+# Capture, detector, controller and gateway: `docker build -f docker/client.Dockerfile -t tridetr .`
+FROM docker.io/library/python:3.12-slim-bookworm AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY clients clients
+COPY model_repository model_repository
+RUN python -m venv /opt/tridetr \
+ && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel]'
+
+FROM docker.io/library/python:3.12-slim-bookworm
+LABEL org.opencontainers.image.title="tridetr" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/tridetr /opt/tridetr
+ENV PATH=/opt/tridetr/bin:$PATH PYTHONUNBUFFERED=1
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tridetr \
+ && install -d -o 10001 -g 10001 /run/tridetr /var/lib/tridetr
+USER 10001:10001
+ENTRYPOINT ["tridetr"]
+CMD ["--help"]

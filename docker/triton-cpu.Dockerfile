@@ -1,0 +1,22 @@
+# Triton on a PC without a GPU: the server of the nvidia-pytriton wheel (x86_64 only) with ONNX Runtime and OpenVINO.
+# `docker build -f docker/triton-cpu.Dockerfile -t tridetr-triton-cpu .`
+# It holds everything else too, so that `docker run --shm-size 512m tridetr-triton-cpu up --demo` is the whole demo.
+FROM docker.io/library/python:3.12-slim-bookworm AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY clients clients
+COPY model_repository model_repository
+RUN python -m venv /opt/tridetr \
+ && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[server,otel]' \
+ && /opt/tridetr/bin/pip install --no-cache-dir --no-deps nvidia-pytriton==0.7.0
+
+FROM docker.io/library/python:3.12-slim-bookworm
+LABEL org.opencontainers.image.title="tridetr Triton (CPU)" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/tridetr /opt/tridetr
+ENV PATH=/opt/tridetr/bin:$PATH PYTHONUNBUFFERED=1
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tridetr \
+ && install -d -o 10001 -g 10001 /run/tridetr /var/lib/tridetr
+USER 10001:10001
+ENTRYPOINT ["tridetr"]
+CMD ["--help"]

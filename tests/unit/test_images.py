@@ -1,0 +1,51 @@
+"""Images and compose file, as far as that can be told without an engine: see tools/try-image for their steps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tridetr.config import load_config
+from tridetr.supervisor.plan import plan_processes
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+def test_image_is_pinned_unprivileged_and_locked(file: Path) -> None:
+    text = file.read_text()
+    bases = re.findall(r"^(?:FROM|ARG TRITON=)\s*(\S+)", text, re.MULTILINE)
+    pinned = [base for base in bases if not base.startswith("${")]
+    assert pinned
+    for base in pinned:
+        assert re.search(r":\S*\d", base), f"{base} is not pinned"
+    users = re.findall(r"^USER (\S+)", text, re.MULTILINE)
+    assert users[-1] == "10001:10001"
+    assert "--constraint constraints.txt" in text
+    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        for source in sources.split():
+            assert (ROOT / source).exists(), f"{source} is copied but not there"
+            assert f"!{source}" in (ROOT / ".dockerignore").read_text().split()
+
+
+def test_compose_runs_each_process_of_its_node_and_shares_memory() -> None:
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+    node = load_config(ROOT / "docker" / "compose-node.yaml")
+    services = compose["services"]
+    wanted = {spec.name for spec in plan_processes(node, Path("x"))}
+    ours = {name: service for name, service in services.items() if name != "broker"}
+    assert {service["command"][-1] for service in ours.values()} == wanted
+    assert services["triton"]["ipc"] == "shareable"
+    for name, service in ours.items():
+        assert name == "triton" or service["ipc"] == "service:triton"
+        mounted = [volume.split(":")[1] for volume in service["volumes"]]
+        assert str(node.run_dir) in mounted
+        assert str(node.state_dir) in mounted
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+    assert node.mqtt.host in services
+    assert services["gateway"]["ports"] == ["127.0.0.1:8080:8080"]
