@@ -29,7 +29,7 @@ def wait_until_seen(config: Config, timeout_s: float) -> list[str]:
     """
     topics = Topics.of(config)
     missing = {topics.status(camera): camera for camera in config.cameras}
-    messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
+    messages: queue.Queue[tuple[str, bytes | bytearray]] = queue.Queue()
     client = paho.Client(CallbackAPIVersion.VERSION2)
     client.on_connect = lambda client, *_: client.subscribe([(topic, 0) for topic in missing])
     client.on_message = lambda _client, _data, message: messages.put(

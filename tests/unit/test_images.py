@@ -1,4 +1,4 @@
-"""Images and compose file, as far as that can be told without an engine: see tools/try-image for their steps."""
+"""Images and compose file, as far as that can be told without an engine."""
 
 from __future__ import annotations
 
