@@ -20,7 +20,7 @@ from support.rings import (
     some_detections,
 )
 from tridetr.errors import ShmError
-from tridetr.shm import layout, locks, names, ring_reader
+from tridetr.shm import layout, names
 from tridetr.shm.boards import (
     CameraState,
     CameraStatus,
@@ -263,18 +263,21 @@ def test_a_closed_reader_holds_nothing(instance: str) -> None:
         assert planes.shape  # still mapped: no crash, whatever it shows
 
 
-def test_a_slot_given_up_while_it_is_being_leased_is_not_leased(
-    instance: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slot_given_up_while_it_is_being_leased_is_not_leased(instance: str) -> None:
     """Between the reader's look at a slot and its lock the writer began the slot and gave it up."""
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         put_frame(writer, 1)
 
-        def late(descriptor: int, command: bytes) -> bool:
-            writer._ring.segment.words[layout.SEQUENCES] = 0
-            return locks.apply(descriptor, command)
+        lease = reader.lease_newest()
+        assert lease is not None
+        lease.release()
+        lock = lease._mapping.lock[0]
 
-        monkeypatch.setattr(ring_reader, "apply", late)
+        def late() -> None:
+            writer._ring.segment.words[layout.SEQUENCES] = 0
+            lock()
+
+        lease._mapping.lock[0] = late
         assert reader.lease_newest() is None
 
 

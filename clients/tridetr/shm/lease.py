@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tridetr.shm import layout, locks
-from tridetr.shm.locks import apply
 from tridetr.shm.segment import Segment
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Mapping:
     """A mapped generation; its descriptor holds the locks of one reader until the last lease is released.
 
     Attributes:
-        lock: Commands that take the slots' locks.
+        lock: Take the slots' locks; raise ``locks.Refused`` while a slot is being written.
         held: Leases of each slot: a lock knows no counts, so several leases are one lock.
     """
 
@@ -50,19 +49,20 @@ class Mapping:
         self.slots = geometry.slots
         self.sequences_end = layout.SEQUENCES + self.slots
         bytes_ = [layout.SLOT_BYTE + slot for slot in range(self.slots)]
-        self.lock = [locks.shared(byte) for byte in bytes_]
-        self._unlock = [locks.unlock(byte) for byte in bytes_]
+        descriptor = ring.descriptor
+        self.lock = [locks.bind(descriptor, locks.shared(byte)) for byte in bytes_]
+        self._unlock = [locks.bind(descriptor, locks.unlock(byte)) for byte in bytes_]
         self.held = [0] * self.slots
         self._retired = False
+        self._open = True
 
     def release(self, slot: int) -> None:
         """End one lease of a slot."""
         held = self.held
         held[slot] = count = held[slot] - 1
         if not count:
-            descriptor = self.segment.descriptor
-            if descriptor >= 0:
-                apply(descriptor, self._unlock[slot])
+            if self._open:
+                self._unlock[slot]()
             if self._retired:
                 self.retire()
 
@@ -74,6 +74,7 @@ class Mapping:
 
     def close(self) -> None:
         """Close now; all leases end."""
+        self._open = False
         self.segment.close()
 
 

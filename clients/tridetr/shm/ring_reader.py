@@ -17,7 +17,7 @@ from tridetr.shm.layout import (
     SUCCESSOR_WORD,
 )
 from tridetr.shm.lease import Lease, Mapping, RegionKey
-from tridetr.shm.locks import apply
+from tridetr.shm.locks import Refused
 from tridetr.shm.names import RingName
 from tridetr.wire.spec import TableSpec
 from tridetr.wire.view import TableView, locate
@@ -181,8 +181,11 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
 
     def _lease(self, mapping: Mapping, slot: int, after: int) -> LeaseT | None:
         held = mapping.held
-        if not held[slot] and not apply(mapping.descriptor, mapping.lock[slot]):
-            return None
+        if not held[slot]:
+            try:
+                mapping.lock[slot]()
+            except Refused:
+                return None
         held[slot] += 1
         words = mapping.words
         # From here to the release the writer cannot touch the slot: what is seen now is true.
