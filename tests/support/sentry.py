@@ -75,7 +75,7 @@ class Actor:
             sequence = self.show(detections)
             self.wait_decided(sequence)
 
-    def wait_decided(self, sequence: int, within_s: float = 20) -> None:
+    def wait_decided(self, sequence: int, within_s: float = 60) -> None:
         wait_for(
             lambda: (board := self._board.read()) and board.decided_frame_sequence >= sequence,
             within_s,

@@ -148,6 +148,7 @@ class CameraSentry:
     def _decide_on(self, frame: FrameFacts, capture_ns: int) -> None:
         if self._watch.frozen:
             return
+        self._be_silent()  # this process itself may have stood still: what it missed was not seen
         self._last_result_at = time.monotonic()
         seen = Result(bool(frame.boxes), capture_ns)
         after, event = decide(
