@@ -23,14 +23,14 @@ _AT_ONCE_GPU = 8
 _GPU = ("cuda", "tensorrt")
 
 _FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 1.0
 
 
 def pause_s(failures: int) -> float:
     """Return how long to wait after so many failures in a row [s].
 
     >>> [pause_s(n) for n in (1, 2, 3, 99)]
-    [0.05, 0.1, 0.2, 2.0]
+    [0.05, 0.1, 0.2, 1.0]
     """
     return min(_FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20), _LONGEST_PAUSE_S)
 
@@ -121,7 +121,7 @@ class Server:
         answer = await self._client.infer(frame, request_id=trace_id, traceparent=traceparent)
         end_ns = time.monotonic_ns()
         if self._said is not None:
-            log.info("Triton serves again")
+            log.info("inference works")
         self._said, self._failures = None, 0
         return start_ns, answer, end_ns
 
