@@ -36,7 +36,7 @@ def test_page_and_its_headers(tmp_path: Path) -> None:
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert page.headers["x-content-type-options"] == "nosniff"
-        assert page.headers["referrer-policy"] == "no-referrer"
+        assert page.headers["referrer-policy"] == "same-origin"
         assert "server" not in page.headers
         # No inline script or style, and nothing from elsewhere.
         assert b"style=" not in page.body

@@ -1,0 +1,288 @@
+"""The viewer in a real headless Chromium, fed by a real gateway over real rings."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from support.gateway import FakeCamera, Gateway, cameras
+from tridetr.shm.boards import CameraState, SentryState
+
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+WAIT_MS = 30_000
+
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)"
+    ),
+    pytest.mark.timeout(240),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Tab:
+    """An open viewer; whatever it complains about is kept."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+    def card(self, camera: str) -> Any:
+        return self.page.locator(f'.card[data-camera="{camera}"]')
+
+    def has_picture(self, camera: str) -> None:
+        """Wait until pictures come."""
+        expect(self.card(camera)).to_have_attribute("data-trouble", "", timeout=WAIT_MS)
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Tab]:
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    tab = Tab(page)
+    page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            tab.complaints.append(message.text)
+            if message.type == "error" and "WebSocket" not in message.text
+            else None
+        ),
+    )
+    yield tab
+    context.close()
+
+
+# Where the overlay's box and the picture's figure are, as fractions. The box's sides are the columns with much of its
+# colour; its upper and lower edge are read along the right side, which the label does not reach.
+FIND_BOX = """([camera]) => {
+  const card = document.querySelector(`.card[data-camera="${camera}"]`);
+  const read = (canvas, matches) => {
+    const { width, height } = canvas;
+    const data = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+    const is = (x, y) => matches(...data.subarray(4 * (y * width + x), 4 * (y * width + x) + 4));
+    const range = (size) => [...Array(size).keys()];
+    const xs = range(width).filter((x) => range(height).filter((y) => is(x, y)).length > height * 0.3);
+    if (!xs.length) return null;
+    const ys = range(height).filter((y) => is(xs.at(-1), y));
+    return [xs[0] / width, ys[0] / height, (xs.at(-1) + 1) / width, (ys.at(-1) + 1) / height];
+  };
+  const near = (...rgb) => (...rgba) => rgba[3] > 60 && rgb.every((v, i) => Math.abs(v - rgba[i]) < 36);
+  return { box: read(card.querySelector(".overlay"), near(0x5f, 0xe0, 0xb7)),
+           figure: read(card.querySelector(".picture"), near(255, 176, 133)) };
+}"""
+
+
+def expect_box_on_truth(tab: Tab, camera: FakeCamera, number: int) -> None:
+    # In one go: a slow machine must not see the box fade between waiting and reading.
+    script = f"([camera]) => {{ const found = ({FIND_BOX})([camera]); return found.box && found; }}"
+    found = tab.page.wait_for_function(script, arg=[camera.name], timeout=WAIT_MS).json_value()
+    x1, y1, x2, y2 = camera.truth(number)
+    truth = [x1 / camera.width, y1 / camera.height, x2 / camera.width, y2 / camera.height]
+    assert found["box"] == pytest.approx(truth, abs=0.012), found
+    assert found["figure"] == pytest.approx(truth, abs=0.012), found
+
+
+def test_picture_box_and_state(tmp_path: Path, tab: Tab) -> None:
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+        camera = fakes["hall"]
+        camera.play(fps=10)
+        tab.page.goto(gateway.url)
+        tab.has_picture("hall")
+        badge = tab.card("hall").locator(".badge")
+        for state, word in (
+            (SentryState.STANDBY, "Standby"),
+            (SentryState.VALIDATION, "Validation"),
+            (SentryState.TRACKING, "Tracking"),
+            (SentryState.UNKNOWN, "Unknown"),
+        ):
+            camera.state = state
+            expect(badge).to_have_text(word, timeout=WAIT_MS)
+        expect(tab.card("hall").locator('[data-part="fps"]')).to_contain_text(
+            "fps", timeout=WAIT_MS
+        )
+        latency = tab.card("hall").locator('[data-part="latency"]')
+        expect(latency).to_contain_text("s", timeout=WAIT_MS)
+        assert 0 < float(tab.card("hall").get_attribute("data-latency")) < 5000
+        # Stand still: the picture and its box are those of the last frame.
+        camera.alive = False
+        last = camera.number
+        expect(tab.card("hall")).to_have_attribute("data-frame", str(last), timeout=WAIT_MS)
+        expect(tab.card("hall").locator(".overlay")).to_have_attribute(
+            "data-sequence", tab.card("hall").get_attribute("data-sequence"), timeout=WAIT_MS
+        )
+        # Boxes that are not renewed fade away; the picture is marked as old.
+        expect(tab.card("hall")).to_have_attribute("data-trouble", "old", timeout=WAIT_MS)
+        expect(tab.card("hall").locator(".cover-title")).to_have_text("No new picture")
+        wait_for_no_box(tab)
+        assert tab.complaints == []
+
+
+def test_boxes_lie_on_the_truth_and_belong_to_their_frame(tmp_path: Path, tab: Tab) -> None:
+    with cameras(tmp_path, "hall", "yard") as (config, fakes), Gateway(config) as gateway:
+        camera = fakes["hall"]
+        camera.say()
+        camera.frame()
+        tab.page.goto(gateway.url + "/#hall")
+        expect(tab.card("hall")).to_have_attribute("data-frame", "1", timeout=WAIT_MS)
+        for number in range(2, 6):
+            sequence = camera.frame()
+            assert sequence is not None
+            expect(tab.card("hall")).to_have_attribute("data-frame", str(number), timeout=WAIT_MS)
+            camera.result(sequence)
+            expect(tab.card("hall").locator(".overlay")).to_have_attribute(
+                "data-sequence", str(sequence), timeout=WAIT_MS
+            )
+            expect_box_on_truth(tab, camera, number)
+        # A newer picture, whose result is not there yet, keeps the nearest boxes; its own replace them.
+        newer = camera.frame()
+        assert newer is not None
+        expect(tab.card("hall")).to_have_attribute("data-frame", "6", timeout=WAIT_MS)
+        overlay = tab.card("hall").locator(".overlay")
+        expect(overlay).to_have_attribute("data-sequence", str(newer - 1))
+        camera.result(newer)
+        expect(overlay).to_have_attribute("data-sequence", str(newer), timeout=WAIT_MS)
+        # Without boxes on demand.
+        tab.page.keyboard.press("b")
+        wait_for_no_box(tab)
+        expect(tab.page.locator("#boxes")).to_have_attribute("aria-pressed", "false")
+
+
+def wait_for_no_box(tab: Tab) -> None:
+    tab.page.wait_for_function(f"() => (({FIND_BOX})(['hall'])).box === null", timeout=WAIT_MS)
+
+
+def test_page_survives_a_restart_of_the_gateway(tmp_path: Path, tab: Tab) -> None:
+    with cameras(tmp_path, "hall", "yard") as (config, fakes):
+        for camera in fakes.values():
+            camera.play(fps=10)
+        first = Gateway(config).start()
+        port = first.port
+        tab.page.goto(first.url)
+        tab.has_picture("hall")
+        tab.page.evaluate("window.mark = 1")
+        first.stop()
+        expect(tab.card("hall")).to_have_attribute("data-trouble", "connection", timeout=WAIT_MS)
+        expect(tab.page.locator("#summary")).to_have_text("Connecting to the gateway…")
+        fixed = config.model_copy(
+            update={"gateway": config.gateway.model_copy(update={"port": port})}
+        )
+        with Gateway(fixed):
+            before = int(tab.card("hall").get_attribute("data-sequence"))
+            tab.has_picture("hall")
+            tab.has_picture("yard")
+            tab.page.wait_for_function(
+                f"() => +document.querySelector('[data-camera=hall]').dataset.sequence > {before}",
+                timeout=WAIT_MS,
+            )
+        assert tab.page.evaluate("window.mark") == 1  # the same page, not loaded anew
+
+
+def test_troubles_are_said_and_text_is_never_markup(tmp_path: Path, tab: Tab) -> None:
+    with cameras(tmp_path, "hall", "yard") as (config, fakes), Gateway(config) as gateway:
+        camera = fakes["hall"]
+        camera.message = "<img src=x onerror=\"document.title='owned'\">"
+        camera.camera_state = CameraState.OFFLINE
+        camera.play(fps=5)
+        tab.page.goto(gateway.url)
+        card = tab.card("hall")
+        expect(card.locator(".cover-title")).to_contain_text("Camera offline", timeout=WAIT_MS)
+        expect(card.locator(".cover-text")).to_have_text(camera.message)
+        assert card.locator(".cover img").count() == 0
+        camera.camera_state, camera.message = CameraState.FROZEN, ""
+        expect(card.locator(".cover-title")).to_contain_text("Picture frozen", timeout=WAIT_MS)
+        camera.camera_state = CameraState.LIVE
+        tab.has_picture("hall")
+        expect(tab.card("yard").locator(".cover-text")).to_contain_text("no capture process")
+        assert "owned" not in tab.page.title()
+        assert tab.complaints == []
+
+
+def test_keyboard_and_large_view(tmp_path: Path, tab: Tab) -> None:
+    options = {"width": 1280, "height": 720}
+    with (
+        cameras(tmp_path, "hall", "yard", **options) as (config, fakes),
+        Gateway(config) as gateway,
+    ):
+        for camera in fakes.values():
+            camera.play(fps=5)
+        tab.page.goto(gateway.url)
+        tab.has_picture("hall")
+        width = "() => document.querySelector('[data-camera=hall] .picture').width"
+        assert tab.page.evaluate(width) == 640
+        large = tab.page.get_by_role("button", name="Show hall large")
+        large.focus()
+        tab.page.keyboard.press("Enter")
+        expect(tab.page.locator("body")).to_have_class("single")
+        expect(tab.card("yard")).to_be_hidden()
+        tab.page.wait_for_function(f"{width.replace('() =>', '() => 1280 ===')}", timeout=WAIT_MS)
+        assert tab.page.url.endswith("#hall")
+        tab.page.keyboard.press("ArrowRight")
+        expect(tab.card("yard")).to_be_visible()
+        tab.page.keyboard.press("Escape")
+        expect(tab.card("hall")).to_be_visible()
+        expect(tab.card("yard")).to_be_visible()
+        tab.page.go_back()
+        expect(tab.card("hall")).to_be_hidden()
+        assert tab.complaints == []
+
+
+def test_phone(tmp_path: Path, browser: Browser) -> None:
+    with cameras(tmp_path, "hall", "yard") as (config, fakes), Gateway(config) as gateway:
+        for camera in fakes.values():
+            camera.play(fps=5)
+        context = browser.new_context(
+            viewport={"width": 360, "height": 740},
+            device_scale_factor=2,
+            is_mobile=True,
+            has_touch=True,
+        )
+        context.set_default_timeout(WAIT_MS)
+        tab = Tab(context.new_page())
+        for address in (gateway.url, gateway.url + "/#hall"):
+            tab.page.goto(address)
+            tab.has_picture("hall")
+            overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert tab.page.evaluate(overflow) <= 0
+        context.close()
+
+
+def test_login(tmp_path: Path, tab: Tab) -> None:
+    (tmp_path / "token").write_text("open sesame")
+    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
+        with Gateway(config) as gateway:
+            fakes["hall"].play(fps=5)
+            tab.page.goto(gateway.url)
+            assert tab.page.url.endswith("/login")
+            field = tab.page.get_by_label("Token of this gateway")
+            field.fill("open barley")
+            tab.page.keyboard.press("Enter")
+            expect(tab.page.get_by_role("alert")).to_contain_text("not the token")
+            field.fill("open sesame")
+            tab.page.keyboard.press("Enter")
+            tab.has_picture("hall")
+            assert "sesame" not in tab.page.url
+            tab.page.get_by_role("button", name="Log out").click()
+            tab.page.wait_for_url("**/login")
+            tab.page.goto(gateway.url)
+            assert tab.page.url.endswith("/login")
