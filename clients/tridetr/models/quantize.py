@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
 from onnxruntime import quantization
 
 from tridetr.errors import ModelError
@@ -167,21 +168,34 @@ def layers_to_quantize(model: onnx.ModelProto, keep_float: re.Pattern[str] | Non
 
 
 def resolve_shared_weights(model: onnx.ModelProto) -> None:
-    """Let nodes use weights directly that exporters hand on through Identity nodes."""
-    weights = {w.name for w in model.graph.initializer}
+    """Let nodes use weights directly that exporters hand on through Identity or Cast nodes.
+
+    Casts are from models that store their weights in float16 and compute in float32.
+    """
+    weights = {w.name: w for w in model.graph.initializer}
     alias: dict[str, str] = {}
     kept = []
     for node in model.graph.node:
-        if node.op_type == "Identity" and alias.get(node.input[0], node.input[0]) in weights:
-            alias[node.output[0]] = alias.get(node.input[0], node.input[0])
+        source = alias.get(node.input[0], node.input[0]) if node.input else ""
+        if node.op_type == "Identity" and source in weights:
+            alias[node.output[0]] = source
+        elif node.op_type == "Cast" and source in weights and _casts_to_float(node):
+            wide = numpy_helper.to_array(weights[source]).astype(np.float32)
+            weights[node.output[0]] = numpy_helper.from_array(wide, node.output[0])
         else:
             kept.append(node)
     for node in kept:
         for index, value in enumerate(node.input):
             if value in alias:
                 node.input[index] = alias[value]
-    del model.graph.node[:]
+    used = {value for node in kept for value in node.input}
+    del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(kept)
+    model.graph.initializer.extend(w for name, w in weights.items() if name in used)
+
+
+def _casts_to_float(node: onnx.NodeProto) -> bool:
+    return any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
 
 
 def _first_and_last(nodes: Sequence[onnx.NodeProto], products: set[str]) -> set[str]:
