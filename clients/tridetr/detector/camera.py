@@ -153,10 +153,9 @@ class CameraDetector:
         """Infer a leased frame and publish the result; returns when the server has let go of the frame."""
         taken_ns = time.monotonic_ns()
         frame = lease.stamp
-        if lease.region != self._region:
-            if self._region is not None:
-                self._server.retire(self._region)
-            self._region = lease.region
+        before, self._region = self._region, lease.region
+        if before is not None and before.shm_name != lease.region.shm_name:
+            self._server.retire(before)
         trace = frame.trace
         slow = asyncio.get_running_loop().call_later(self._slow_s, self._say_slow)
         self.in_flight = True
