@@ -450,6 +450,33 @@ def test_a_ring_of_another_boot_is_nothing(instance: str, monkeypatch: pytest.Mo
             assert lease.planes[0, 0] == 2
 
 
+def test_nothing_leaks(instance: str) -> None:
+    """Neither mappings nor descriptors pile up over generations, restarts and readers."""
+
+    def count() -> tuple[int, int]:
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        return sum(instance in line for line in maps), len(list(Path("/proc/self/fd").iterdir()))
+
+    before = count()
+    seen = []
+    with FrameReader(instance, "cam", "gateway") as reader:
+        for _ in range(3):
+            with frame_writer(instance) as writer:
+                for turn in range(10):
+                    writer.resize(W * (1 + turn % 2), H)
+                    put_frame(writer, turn)
+                    lease = reader.lease_newest()
+                    assert lease is not None
+                    with lease:
+                        assert lease.planes[0, 0] == turn
+                    with FrameReader(instance, "cam", "detector") as other:
+                        assert other.lease_newest() is not None
+                    seen.append(count())
+    assert len(set(seen[2:])) == 1, seen
+    del lease, writer, other, reader
+    assert count() == before
+
+
 # ---------------------------------------------------------------- refusals
 
 
