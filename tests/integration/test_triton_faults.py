@@ -182,3 +182,27 @@ def test_a_model_of_another_contract_is_refused_with_both_shapes(tmp_path: Path)
     assert "tridetr models fuse" in said
     assert "Traceback" not in said
     assert not role.regions()
+
+
+async def test_a_replaced_model_is_taken_and_a_broken_one_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(shared(*ORACLE).read_bytes())
+    config = triton_config(tmp_path, path)
+    with running_triton(config) as triton:
+        before = await asyncio.to_thread(triton.endpoint)
+        (tmp_path / "next").write_bytes(b"not a model")
+        (tmp_path / "next").rename(path)
+        await asyncio.to_thread(wait_for, lambda: "not an ONNX model" in caplog.text)
+        refusals = restarts("model_replaced")
+        model = onnx.load(shared(*ORACLE))
+        model.metadata_props.add(key="tridetr.classes", value='{"someone": 1}')
+        onnx.save(model, tmp_path / "next")
+        async with TritonClient(config) as client:
+            assert "person" in (await client.model()).classes
+            (tmp_path / "next").rename(path)
+            after = await asyncio.to_thread(triton.endpoint, before.pid, 60)
+            assert after.pid != before.pid
+            assert (await client.model()).classes == {"someone": 1}
+        assert restarts("model_replaced") == refusals + 1

@@ -17,8 +17,10 @@ from tritonclient.grpc import model_config_pb2
 from tridetr.config import Config
 from tridetr.errors import ModelError
 from tridetr.paths import model_repository_dir
+from tridetr.triton.engine.graph import slice_before_cast
 from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file
 
+Stamp = tuple[int, int, int]
 CONFIG_FILE = "config.pbtxt"
 MAX_BATCH_SIZE = 8
 _KINDS = {"rfdetr_ort": "model.onnx", "rfdetr_trt": "model.plan"}
@@ -42,6 +44,15 @@ def model_path(config: Config) -> Path:
     if config.model.file is not None:
         return config.model.file.expanduser().resolve()
     return model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+
+
+def model_stamp(config: Config) -> Stamp | None:
+    """Return what changes when the model file is replaced; None while there is none."""
+    try:
+        status = model_path(config).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> Any:
@@ -111,8 +122,23 @@ def render(config: Config, target: Path, *, engine_report: Path | None = None) -
             raise ModelError(
                 f"{served} is not there: `tridetr models build-engine` builds it on the target GPU"
             )
-    (folder / "1" / _KINDS[name]).symlink_to(served)
+    target_file = folder / "1" / _KINDS[name]
+    if engine_report is None or not _write_for_cpu(config, served, target_file):
+        target_file.symlink_to(served)
     return model
+
+
+def _write_for_cpu(config: Config, source: Path, target: Path) -> bool:
+    """Write the graph in the order that suits a CPU; False where it stays as it is."""
+    if config.model.name != "rfdetr_ort" or config.model.provider in ("cuda", "tensorrt"):
+        return False
+    import onnx
+
+    graph = onnx.load(source)
+    if not slice_before_cast(graph):
+        return False
+    onnx.save(graph, target)
+    return True
 
 
 def _provider(config: Config) -> str:

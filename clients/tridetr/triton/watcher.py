@@ -18,6 +18,7 @@ from tridetr.triton.endpoint import Endpoint, remove_endpoint, write_endpoint
 from tridetr.triton.health import Health, Next
 from tridetr.triton.probe import Probe
 from tridetr.triton.process import ServerProcess, remove_regions
+from tridetr.triton.replacement import Replacement
 
 log = logging.getLogger("tridetr.triton")
 
@@ -69,6 +70,7 @@ class Watcher:
         self._server = launch.find_server()
         self._secret_file, self._secret = secret
         self._was_ready = False
+        self._replacement = Replacement(config)
 
     def run(self) -> None:
         """Block until `stop` is set.
@@ -95,12 +97,12 @@ class Watcher:
                 log.warning(
                     "Triton %s; restarting in %.1f s", fault, delay, extra={"reason": fault.reason}
                 )
-                self._wait(delay)
+                heartbeat.beat()
+                self._stop.wait(delay)
 
     def _run_once(self) -> None:
         config, files = self._config, self._files
-        repository.render(config, files.repository, engine_report=files.engine_report)
-        launch.prepare_backends(self._server, files.backends)
+        self._render()
         files.engine_report.unlink(missing_ok=True)
         self._clean()
         process = ServerProcess(
@@ -125,6 +127,17 @@ class Watcher:
             probe.close()
             process.stop(grace)
             self._clean()
+
+    def _render(self) -> None:
+        """Lay out what the server loads; a restart finds it as it is."""
+        if self._replacement.is_rendered():
+            return
+        stamp = repository.model_stamp(self._config)
+        repository.render(
+            self._config, self._files.repository, engine_report=self._files.engine_report
+        )
+        launch.prepare_backends(self._server, self._files.backends)
+        self._replacement.rendered(stamp)
 
     def _clean(self) -> None:
         for name in remove_regions(launch.region_prefix(self._config.instance)):
@@ -157,6 +170,8 @@ class Watcher:
         while True:
             self._wait(_LOOK_EVERY_S)
             self._check_alive(process)
+            if self._replacement.is_due():
+                raise _Unhealthy("model_replaced", "has a new model file")
             try:
                 successes, failures = probe.counters()
                 step = health.observe(successes, failures, time.monotonic())

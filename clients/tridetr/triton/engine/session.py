@@ -20,7 +20,6 @@ import numpy.typing as npt
 from tridetr.errors import ModelError
 from tridetr.triton.contract import INPUT, OUTPUTS
 from tridetr.triton.engine.choice import CPU, OPENVINO, TENSORRT, Choice
-from tridetr.triton.engine.graph import slice_before_cast
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 BATCH = "batch"  # the name of the open batch dimension in fused graphs
@@ -87,7 +86,7 @@ class Engine:
             options.add_free_dimension_override_by_name(BATCH, 1)
         settings = provider_options(self.choice, threads, cache_dir)
         session = onnxruntime.InferenceSession(
-            _source(model, self.choice), options, providers=[(self.choice.provider, settings)]
+            str(model), options, providers=[(self.choice.provider, settings)]
         )
         session.disable_fallback()
         if session.get_providers()[0] != self.choice.provider:
@@ -105,16 +104,6 @@ class Engine:
                 f"ONNX Runtime ran no node on {self.choice.provider}, but {placed or 'none at all'}"
             )
         return placed
-
-
-def _source(path: Path, choice: Choice) -> str | bytes:
-    """Return what to load: the file, or its graph in the order that suits OpenVINO."""
-    if choice.provider != OPENVINO:
-        return str(path)
-    import onnx
-
-    model = onnx.load(path)
-    return bytes(model.SerializeToString()) if slice_before_cast(model) else str(path)
 
 
 def provider_options(choice: Choice, threads: int, cache_dir: Path | None) -> dict[str, str]:
