@@ -35,6 +35,9 @@ def store_as_halves(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     nodes = list(small.graph.node)
     del small.graph.node[:]
-    small.graph.node.extend([*nodes[:1], *casts, *nodes[1:]])
+    # The first node of a contract model casts the frame, and stays the first.
+    weights = {cast.output[0] for cast in casts}
+    first = 0 if weights & set(nodes[0].input) else 1
+    small.graph.node.extend([*nodes[:first], *casts, *nodes[first:]])
     onnx.checker.check_model(small)
     return small

@@ -16,7 +16,14 @@ from rich.console import Console
 from torch import Tensor, distributed
 from transformers import RfDetrForObjectDetection
 
-from tridetr.models.training.network import DenseHead, Shape, build, export, normalise
+from tridetr.models.training.network import (
+    DECODER_WIDTH,
+    DenseHead,
+    Shape,
+    build,
+    export,
+    normalise,
+)
 from tridetr.models.training.pool import CLASS_IDS, ScenePool, Scenes, draw_scenes
 from tridetr.models.training.score import Matcher
 
@@ -139,7 +146,7 @@ class _Run:
         torch.manual_seed(options.seed)
         self.path = options.out / "checkpoint.pt"
         self.model = build(options.shape()).to(device).train()
-        self.dense = DenseHead(128, len(CLASS_IDS)).to(device)
+        self.dense = DenseHead(DECODER_WIDTH, len(CLASS_IDS)).to(device)
         self.average = copy.deepcopy(self.model)
         self.parameters = [*self.model.parameters(), *self.dense.parameters()]
         self.optimiser = torch.optim.AdamW(
@@ -198,7 +205,8 @@ def train(rank: int, options: Options) -> None:
     )
     for _ in range(FIRST_CHUNKS):
         pool.advance()
-    batches = pool.batches(np.random.default_rng([seed, 7, run.step]), options.batch)
+    size = options.batch * (options.processes if alone else 1)
+    batches = pool.batches(np.random.default_rng([seed, 7, run.step]), size)
     sums, since = np.zeros(2), time.monotonic()
     while run.step < options.steps:
         for group in run.optimiser.param_groups:

@@ -14,6 +14,7 @@ from transformers import RfDetrConfig, RfDetrDinov2Config, RfDetrForObjectDetect
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+DECODER_WIDTH = 128
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,22 @@ def build(shape: Shape) -> RfDetrForObjectDetection:
         out_indices=[max(1, shape.layers // 3), 2 * shape.layers // 3, shape.layers], layerscale_value=1.0)  # fmt: skip
     # Class loss counts double: it alone teaches the decoder to find each object once.
     config = RfDetrConfig(
-        backbone_config=backbone, d_model=128, decoder_layers=shape.decoders, decoder_ffn_dim=384, decoder_self_attention_heads=4,
-        decoder_cross_attention_heads=4, decoder_n_points=2, num_queries=shape.queries, group_detr=shape.groups,
-        num_labels=shape.classes, dropout=0.0, hidden_expansion=0.5, c2f_num_blocks=1,
-        use_pretrained_backbone=False, class_loss_coefficient=2.0)  # fmt: skip
+        backbone_config=backbone,
+        d_model=DECODER_WIDTH,
+        decoder_layers=shape.decoders,
+        decoder_ffn_dim=384,
+        decoder_self_attention_heads=4,
+        decoder_cross_attention_heads=4,
+        decoder_n_points=2,
+        num_queries=shape.queries,
+        group_detr=shape.groups,
+        num_labels=shape.classes,
+        dropout=0.0,
+        hidden_expansion=0.5,
+        c2f_num_blocks=1,
+        use_pretrained_backbone=False,
+        class_loss_coefficient=2.0,
+    )
     return RfDetrForObjectDetection(config)
 
 

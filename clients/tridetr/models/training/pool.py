@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from multiprocessing.pool import AsyncResult
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.compose import draw_scene
+from tridetr.scene.camera import SyntheticCamera
+from tridetr.scene.compose import MIN_VISIBLE, draw_scene
 from tridetr.scene.hall import draw_hall
 from tridetr.scene.i420 import model_view, rgb_to_i420
 from tridetr.scene.staging import CLASS_NAMES
@@ -19,6 +21,8 @@ from tridetr.scene.street import draw_street
 
 CLASS_IDS: tuple[int, ...] = tuple(CLASS_NAMES)
 SIZES: tuple[tuple[int, int], ...] = ((640, 360), (640, 360), (640, 360), (480, 360), (960, 540))
+FILM_SIZES: tuple[tuple[int, int], ...] = ((640, 360), (640, 360), (640, 360), (1280, 720))
+FIRST_FILM_SEED = 100_000
 SCENES_PER_BACKGROUND = 6
 
 
@@ -38,12 +42,31 @@ class Scenes:
 
 
 def draw_scenes(seed: int, index: int, count: int, resolution: int) -> Scenes:
-    """Draws `count` scenes; the same seed and index give the same ones."""
+    """Draws `count` scenes; the same seed and index give the same ones.
+
+    A quarter are frames of the synthetic camera's films (of other seeds than anybody will use), the others
+    are staged at random.
+    """
     rng = np.random.default_rng([seed, index])
     pixels = np.empty((count, resolution, resolution, 3), np.uint8)
     boxes: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.int64]] = []
-    background = None
+    pictures = itertools.chain(_staged(rng, count - count // 4), _filmed(rng, count // 4))
+    for number, (frame, xyxy, classes) in enumerate(pictures):
+        pixels[number] = model_view(frame, resolution)
+        height, width = frame.shape[0] * 2 // 3, frame.shape[1]
+        scaled = xyxy / np.array([width, height, width, height], np.float32)
+        centre, extent = (scaled[:, :2] + scaled[:, 2:]) / 2, scaled[:, 2:] - scaled[:, :2]
+        boxes.append(np.concatenate([centre, extent], axis=1).astype(np.float32))
+        labels.append(np.array([CLASS_IDS.index(int(c)) for c in classes], np.int64))
+    return Scenes(pixels, boxes, labels)
+
+
+_Picture = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
+
+
+def _staged(rng: np.random.Generator, count: int) -> Iterator[_Picture]:
+    """Random scenes: I420 frame, boxes xyxy in pixels, class ids."""
     for number in range(count):
         if number % SCENES_PER_BACKGROUND == 0:
             size_wh = SIZES[rng.integers(len(SIZES))]
@@ -51,12 +74,27 @@ def draw_scenes(seed: int, index: int, count: int, resolution: int) -> Scenes:
                 draw_street(rng, size_wh) if rng.random() < 0.55 else draw_hall(rng, size_wh)
             )
         rgb, xyxy, classes = draw_scene(rng, size_wh, background)
-        pixels[number] = model_view(rgb_to_i420(rgb), resolution)
-        scaled = xyxy / np.array([*size_wh, *size_wh], np.float32)
-        centre, extent = (scaled[:, :2] + scaled[:, 2:]) / 2, scaled[:, 2:] - scaled[:, :2]
-        boxes.append(np.concatenate([centre, extent], axis=1).astype(np.float32))
-        labels.append(np.array([CLASS_IDS.index(int(c)) for c in classes], np.int64))
-    return Scenes(pixels, boxes, labels)
+        yield rgb_to_i420(rgb), xyxy, classes
+
+
+def _filmed(rng: np.random.Generator, count: int) -> Iterator[_Picture]:
+    """Frames of one synthetic camera at random times, few of them empty."""
+    width, height = FILM_SIZES[rng.integers(len(FILM_SIZES))]
+    scene = "street" if rng.random() < 0.5 else "hall"
+    camera = SyntheticCamera(
+        width, height, seed=int(rng.integers(FIRST_FILM_SEED, 1 << 31)), scene=scene
+    )
+    while count > 0:
+        time_s = float(rng.uniform(0, camera.timetable.period_s))
+        truth = camera.truth(time_s)
+        unclear = any(box.visible < MIN_VISIBLE for box in truth)
+        if unclear or (not truth and rng.random() < 0.85):
+            continue
+        frame = np.empty((height * 3 // 2, width), np.uint8)
+        camera.draw(time_s, frame)
+        count -= 1
+        xyxy = np.array([box.xyxy for box in truth], np.float32).reshape(-1, 4)
+        yield frame, xyxy, np.array([box.class_id for box in truth], np.int64)
 
 
 class ScenePool:
