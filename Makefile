@@ -1,6 +1,7 @@
 # make demo            the whole pipeline on a synthetic camera, set-up included (DURATION=20 stops by itself)
 # make test            installs what the tests need and runs them all
 # make check           formatting, lints, types
+# make train-demo-model   trains the bundled model anew (about an hour on a CPU, minutes on a GPU)
 # make faults          the long fault tests;  make soak HOURS=0.5;  make bench
 SHELL := /bin/sh
 VENV ?= .venv
@@ -42,6 +43,13 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+train-demo-model:
+	@test -x .venv-train/bin/python || tools/make-venv .venv-train
+	@.venv-train/bin/python -m pip install --quiet --editable '.[train]'
+	.venv-train/bin/python -m tridetr.models.training --out build/bundled-model
+	.venv-train/bin/python -m tridetr.models.training.publish build/bundled-model/model.onnx \
+		model_repository/rfdetr_ort/1/model.onnx
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-annotate --no-header \
