@@ -85,7 +85,6 @@ async def measure(
                 began = time.perf_counter()
                 await client.infer(frame)
                 times["triton"].append(time.perf_counter() - began)
-                print([round(v[-1]*1e3) for v in times.values()], flush=True)
             await client.unregister(frame.region)
     finally:
         os.close(descriptor)

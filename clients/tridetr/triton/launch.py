@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,9 +167,7 @@ def _prepend(first: str, rest: str | None) -> str:
     return os.pathsep.join((first, rest)) if rest else first
 
 
-def command(
-    config: Config, server: Server, files: Layout, secret: str, *, trace: Sequence[str] = ()
-) -> list[str]:
+def command(config: Config, server: Server, files: Layout, secret: str) -> list[str]:
     """Return the server's command line.
 
     Args:
@@ -177,7 +175,6 @@ def command(
         server: the installed server.
         files: its folders.
         secret: key of the restricted APIs (shared memory, model repository, trace, logging).
-        trace: further `--trace-config` values.
     """
     restricted = f"shared-memory,model-repository,trace,logging:{SECRET_KEY}={secret}"
     metrics_port = config.triton.metrics_port
@@ -203,7 +200,7 @@ def command(
         f"--grpc-restricted-protocol={restricted}",
         f"--allow-metrics={'true' if metrics_port else 'false'}",
         *(f"--backend-config=python,{key}={value}" for key, value in python_options.items()),
-        *(f"--trace-config={setting}" for setting in trace),
+        *(f"--trace-config={setting}" for setting in trace_settings(config)),
     ]
     if metrics_port:
         line += [
@@ -218,3 +215,16 @@ def command(
 def region_prefix(instance: str) -> str:
     """Return the prefix of the Python backend's own shared-memory regions."""
     return f"tridetr-{instance}-triton-"
+
+
+def trace_settings(config: Config) -> list[str]:
+    """Return the `--trace-config` values: requests that carry a `traceparent` become spans of their trace."""
+    if config.otel.endpoint is None:
+        return []
+    return [
+        "mode=opentelemetry",
+        "level=TIMESTAMPS",
+        "rate=0",  # none but those that a sampled frame asks for
+        f"opentelemetry,url={config.otel.endpoint.rstrip('/')}/v1/traces",
+        "opentelemetry,resource=service.name=tridetr-triton",
+    ]

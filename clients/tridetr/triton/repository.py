@@ -16,6 +16,8 @@ from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
 from tridetr.errors import ModelError
+from tridetr.models.engine_cache import find_engine
+from tridetr.models.store import configured_model
 from tridetr.paths import model_repository_dir
 from tridetr.triton.engine.graph import slice_before_cast
 from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file
@@ -42,7 +44,7 @@ def read_entry(name: str) -> Any:
 def model_path(config: Config) -> Path:
     """Return the ONNX file that is to serve: the configured or the bundled one."""
     if config.model.file is not None:
-        return config.model.file.expanduser().resolve()
+        return configured_model(config.model.file)
     return model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
 
 
@@ -117,10 +119,12 @@ def render(config: Config, target: Path, *, engine_report: Path | None = None) -
     (folder / CONFIG_FILE).write_text(text_format.MessageToString(rendered))
     served = model.path
     if name == "rfdetr_trt":
-        served = model_repository_dir() / name / "1" / _KINDS[name]
+        shipped = model_repository_dir() / name / "1" / _KINDS[name]
+        served = find_engine(model.path) or shipped
         if not served.is_file():
             raise ModelError(
-                f"{served} is not there: `tridetr models build-engine` builds it on the target GPU"
+                f"there is no engine for {model.path}: `tridetr models build-engine` builds it on the "
+                "target GPU"
             )
     target_file = folder / "1" / _KINDS[name]
     if engine_report is None or not _write_for_cpu(config, served, target_file):
