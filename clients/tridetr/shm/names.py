@@ -34,7 +34,7 @@ KIND_NUMBERS = {FRAMES: 1, DETECTIONS: 2, SENTRY: 3, STATUS: 4}
 # Slots ≥ all possible leases + 2 (the newest, and the one being written).
 FRAME_SLOTS = 6
 DETECTION_SLOTS = 16  # so that the controller sees every result, not only the newest
-BOARD_SLOTS = 4
+BOARD_SLOTS = 8
 MAX_DETECTIONS = 300
 
 _INSTANCE = re.compile(r"[a-z0-9]{1,16}")
