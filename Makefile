@@ -35,6 +35,15 @@ test: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
 	$(VENV)/bin/python -m pytest -m "not soak and not long_faults" $(PYTEST_ARGS)
 
+faults: $(VENV)/.dev
+	@tools/apt-install $(TEST_PACKAGES)
+	$(VENV)/bin/python -m pytest tests/faults $(PYTEST_ARGS)
+
+HOURS ?= 0.5
+soak: $(VENV)/.dev
+	@tools/apt-install mosquitto
+	$(VENV)/bin/python benchmarks/soak.py --hours $(HOURS) --out build/soak
+
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .

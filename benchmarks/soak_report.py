@@ -1,0 +1,123 @@
+"""What a soak's samples say: what grew, and the report with its plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WARM_UP = 0.25  # share of the run that caches may take to fill
+GROWTH_MIB = (
+    8.0  # per process and run beyond the warm-up: a leak of a frame an hour is seen in a night
+)
+GROWTH_FDS = 4
+
+
+def trend(samples: Sequence[dict[str, Any]], role: str, key: str) -> tuple[float, float, float]:
+    """Return the median of the first and the last fifth after the warm-up, and the peak."""
+    series = [s["processes"][role][key] for s in samples if role in s["processes"]]
+    series = series[int(len(series) * WARM_UP) :]
+    part = max(1, len(series) // 5)
+    return float(np.median(series[:part])), float(np.median(series[-part:])), float(max(series))
+
+
+def faults_of(samples: Sequence[dict[str, Any]], facts: dict[str, Any]) -> list[str]:
+    """Return what must not have happened; empty when all is well."""
+    found = []
+    for role in roles_of(samples):
+        first, last, _ = trend(samples, role, "private_mib")
+        if last - first > GROWTH_MIB:
+            found.append(f"{role}: private memory grew from {first:.0f} to {last:.0f} MiB")
+        first, last, _ = trend(samples, role, "fds")
+        if last - first > GROWTH_FDS:
+            found.append(f"{role}: descriptors grew from {first:.0f} to {last:.0f}")
+    settled = samples[int(len(samples) * WARM_UP) :]
+    for key in ("segments", "queues"):
+        if settled[-1][key] > settled[0][key]:
+            found.append(f"{key} grew from {settled[0][key]} to {settled[-1][key]}")
+    restarts = {name: count for name, count in facts["node"]["restarts"].items() if count}
+    if restarts:
+        found.append(f"processes were restarted: {restarts}")
+    if facts["doubled"]:
+        found.append(f"events came twice: {facts['doubled']}")
+    if facts["leftovers"]:
+        found.append(f"left behind: {facts['leftovers']}")
+    return found
+
+
+def roles_of(samples: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the processes that were there at the end."""
+    return sorted(samples[-1]["processes"])
+
+
+def write_report(
+    folder: Path, samples: Sequence[dict[str, Any]], facts: dict[str, Any]
+) -> list[str]:
+    """Write JSON, plot and text; return the faults."""
+    faults = faults_of(samples, facts)
+    text = json.dumps({"facts": facts, "faults": faults, "samples": samples}, indent=1)
+    (folder / "soak.json").write_text(text)
+    _plot(folder / "soak.png", samples)
+    (folder / "soak.md").write_text(_table(samples, facts, faults))
+    return faults
+
+
+def _table(samples: Sequence[dict[str, Any]], facts: dict[str, Any], faults: list[str]) -> str:
+    lines = [
+        f"{samples[-1]['at_s'] / 60:.0f} minutes, {facts['options']['cameras']} cameras "
+        f"{facts['options']['width']}×{facts['options']['height']} at {facts['options']['fps']:g} fps, "
+        f"{facts['options']['viewers']} viewers and one that reads a byte a second; {facts['cpus']} cores, "
+        f"load average {np.median([s['load'] for s in samples]):.1f}.",
+        "",
+        "| process | private memory, MiB: early → late (peak) | descriptors: early → late (peak) |",
+        "|---|---|---|",
+    ]
+    for role in roles_of(samples):
+        memory, fds = (trend(samples, role, key) for key in ("private_mib", "fds"))
+        lines.append(
+            f"| {role} | {memory[0]:.1f} → {memory[1]:.1f} ({memory[2]:.1f}) "
+            f"| {fds[0]:.0f} → {fds[1]:.0f} ({fds[2]:.0f}) |"
+        )
+    last = samples[-1]
+    lines += [
+        "",
+        f"Segments {samples[0]['segments']} → {last['segments']} "
+        f"({last['segment_mib']:.0f} MiB), queues {samples[0]['queues']} → {last['queues']}, "
+        f"results {sum(s['results'] for s in samples)}, frames to viewers {last['frames_to_viewers']}, "
+        f"viewers that had to come again {facts['viewer_reconnects']}, "
+        f"events {facts['events']}, of them doubled {len(facts['doubled'])}, "
+        f"restarts {sum(facts['node']['restarts'].values())}.",
+        "",
+        *(f"- FAULT: {fault}" for fault in faults),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _plot(path: Path, samples: Sequence[dict[str, Any]]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    minutes = [s["at_s"] / 60 for s in samples]
+    figure, axes = pyplot.subplots(3, 1, figsize=(9, 10), sharex=True, layout="constrained")
+    for role in roles_of(samples):
+        for axis, key in zip(axes, ("private_mib", "fds"), strict=False):
+            values = [s["processes"].get(role, {}).get(key, np.nan) for s in samples]
+            axis.plot(minutes, values, label=role, linewidth=1)
+    axes[0].set_ylabel("private memory, MiB")
+    axes[0].set_yscale("log")
+    axes[0].legend(ncols=4, fontsize=7)
+    axes[1].set_ylabel("open descriptors")
+    for key, label in (("age_ms", "capture → taken"), ("total_ms", "taken → published")):
+        values = [np.nan if s[key] is None else s[key] for s in samples]
+        axes[2].plot(minutes, values, label=f"{label}, ms", linewidth=1)
+    axes[2].plot(minutes, [100 * s["load"] for s in samples], label="load average × 100", alpha=0.4)
+    axes[2].set_yscale("log")
+    axes[2].legend(fontsize=7)
+    axes[2].set_xlabel("minutes")
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
