@@ -17,9 +17,11 @@ from tridetr.models import engine
 from tridetr.models.choices import EnginePrecision
 from tridetr.models.coco import COCO_91
 from tridetr.models.engine import EngineKey, Profile, network_flags, parse_size
+from tridetr.models.engine_cache import checksum_of, find_engine, link_engine
 from tridetr.models.fuse import fuse
 from tridetr.models.half import halve_products
 from tridetr.models.runtime import open_session
+from tridetr.models.store import configured_model, installed_path
 
 PROFILE = Profile.of([(1920, 1080), (640, 480)], 4)
 
@@ -126,3 +128,34 @@ def test_half_of_half_is_refused() -> None:
     half = fuse(tiny_export(kind=TensorProto.FLOAT16), classes=COCO_91, source="test")
     with pytest.raises(ModelError, match="fp16 already"):
         halve_products(half)
+
+
+def test_the_newest_engine_of_a_model_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIDETR_ENGINES", str(tmp_path / "engines"))
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"a model")
+    assert find_engine(model) is None
+    (tmp_path / "engines").mkdir()
+    for name in ("one.plan", "two.plan"):
+        plan = tmp_path / "engines" / name
+        plan.write_bytes(b"plan")
+        link_engine(plan, checksum_of(model))
+        assert find_engine(model) == plan
+    model.write_bytes(b"another model")
+    assert find_engine(model) is None
+
+
+def test_a_configured_model_is_a_file_or_an_installed_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert configured_model(tmp_path / "yard") == tmp_path / "yard"
+    named = installed_path("yard")
+    named.parent.mkdir(parents=True)
+    named.touch()
+    assert configured_model(tmp_path / "yard") == named
+    assert configured_model(tmp_path / "yard.onnx") == tmp_path / "yard.onnx"
+    (tmp_path / "yard").touch()
+    assert configured_model(tmp_path / "yard") == tmp_path / "yard", "a file goes first"

@@ -13,6 +13,7 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.doctor.finding import Finding
 from tridetr.errors import TridetrError
+from tridetr.models.store import configured_model
 from tridetr.paths import model_repository_dir
 
 
@@ -61,6 +62,7 @@ def check_model(config: Config) -> Iterator[Finding]:
     file = config.model.file
     if file is None:
         file = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+    file = configured_model(file)
     if file.is_file():
         yield Finding("model", "ok", f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
     else:

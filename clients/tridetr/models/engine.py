@@ -20,8 +20,9 @@ import onnx
 from tridetr.errors import ModelError
 from tridetr.models.card import load_model
 from tridetr.models.choices import EnginePrecision
+from tridetr.models.engine_cache import checksum_of, engines_dir, link_engine
 from tridetr.models.half import halve_products
-from tridetr.models.store import models_dir, replacing
+from tridetr.models.store import replacing
 
 MIN_TENSORRT = 10
 
@@ -86,11 +87,6 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def engines_dir() -> Path:
-    """Return the folder of the engines built on this machine."""
-    return models_dir().parent / "engines"
-
-
 def gpu_name() -> str:
     """Return the name of the first GPU.
 
@@ -122,6 +118,7 @@ def build(
     profile: Profile,
     precision: EnginePrecision = EnginePrecision.FP16,
     output: Path | None = None,
+    cache: Path | None = None,
     workspace_mib: int = 4096,
     force: bool = False,
     step: Callable[[str], None] = lambda text: None,
@@ -132,7 +129,9 @@ def build(
         model: a contract model.
         profile: the frames it shall take.
         precision: FP16 products, or as the file is.
-        output: where it goes; None: the cache folder, under a name that tells what it depends on.
+        output: where it goes; None: the cache, under a name that tells what it depends on, with a
+            link by which ``rfdetr_trt`` finds it.
+        cache: the folder of the cache; None: this machine's.
         workspace_mib: scratch memory for TensorRT on the GPU.
         force: build even if it is cached.
         step: called with what is being done.
@@ -142,12 +141,13 @@ def build(
     """
     gpu = gpu_name()
     trt = import_tensorrt()
-    checksum = hashlib.sha256(model.read_bytes()).hexdigest()
+    checksum = checksum_of(model)
     key = EngineKey(gpu, trt.__version__, checksum, precision, profile)
-    cached = engines_dir() / key.file_name
+    cached = (cache or engines_dir()) / key.file_name
     target = output or cached
     if target == cached and cached.is_file() and not force:
         step(f"{cached.name} is built already")
+        link_engine(cached, checksum)
         return cached
     graph = load_model(model)
     check_profile(graph, profile)
@@ -158,6 +158,8 @@ def build(
     plan = _serialise(trt, graph.SerializeToString(), profile, workspace_mib, step)
     with replacing(target) as path:
         path.write_bytes(plan)
+    if output is None:
+        link_engine(target, checksum)
     return target
 
 

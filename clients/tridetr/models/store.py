@@ -65,6 +65,19 @@ def resolve_model(name_or_path: str | Path) -> Path:
     return path
 
 
+def configured_model(path: Path) -> Path:
+    """Find the model that ``model.file`` of a configuration means.
+
+    The configuration has made relative paths absolute; what is no file and has no suffix is the name
+    of an installed model.
+    """
+    path = path.expanduser()
+    if path.is_file() or path.suffix or not _NAME.fullmatch(path.name):
+        return path.resolve()
+    named = installed_path(path.name)
+    return named if named.is_file() else path.resolve()
+
+
 @dataclass(frozen=True, slots=True)
 class Installed:
     """An installed model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tridetr.models.cli import check, installed, make
+from tridetr.models.cli import check, engines, installed, make
 
 app = typer.Typer(
     help="Export, fuse, verify, measure, quantise, fetch and list models.",
@@ -14,4 +14,5 @@ app = typer.Typer(
 )
 installed.register(app)
 make.register(app)
+engines.register(app)
 check.register(app)

@@ -127,9 +127,10 @@ def _row(path: Path) -> tuple[str, ...]:
 
 
 def _list_engines() -> None:
-    from tridetr.models.engine import engines_dir
+    from tridetr.models.engine_cache import engines_dir
 
-    plans = sorted(engines_dir().glob("*.plan")) if engines_dir().is_dir() else []
+    files = sorted(engines_dir().glob("*.plan")) if engines_dir().is_dir() else []
+    plans = [path for path in files if not path.is_symlink()]
     if plans:
         table = Table("TensorRT engine", "size")
         for plan in plans:

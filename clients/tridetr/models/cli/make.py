@@ -1,4 +1,4 @@
-"""Commands that make models: export, fuse, recolor, quantize, build-engine."""
+"""Commands that make models: export, fuse, recolor, quantize."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tridetr.errors import ModelError
-from tridetr.models.choices import EnginePrecision, FrameColor, Target, Variant
+from tridetr.models.choices import FrameColor, Target, Variant
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, export_python, packages, step
 
@@ -21,7 +21,6 @@ def register(app: typer.Typer) -> None:
     app.command()(fuse)
     app.command()(recolor)
     app.command()(quantize)
-    app.command("build-engine")(build_engine)
 
 
 def export(
@@ -195,42 +194,6 @@ def quantize(
         )
     before, after = source.stat().st_size / 1e6, output.stat().st_size / 1e6
     console.print(f"{output}: {layers} layers in INT8, {before:.1f} -> {after:.1f} MB")
-
-
-def build_engine(
-    model: options.Model,
-    size: Annotated[
-        list[str], typer.Option(help="Frame size such as 1920x1080, one for each camera size.")
-    ],
-    max_batch: Annotated[int, typer.Option(min=1, max=64, help="Largest batch.")] = 4,
-    precision: Annotated[
-        EnginePrecision, typer.Option(help="fp16: products in FP16; keep: as the file is (INT8).")
-    ] = EnginePrecision.FP16,
-    output: Annotated[
-        Path | None, typer.Option(help="Where the engine goes; default: the engine cache.")
-    ] = None,
-    workspace_mib: Annotated[int, typer.Option(min=64, help="GPU scratch memory.")] = 4096,
-    force: options.Force = False,
-) -> None:
-    """Build a TensorRT engine on the GPU that will run it (TensorRT 10 or newer).
-
-    Engines are cached by GPU, TensorRT version, model checksum, precision and sizes.
-    """
-    with packages():
-        from tridetr.models.engine import Profile, build, parse_size
-        from tridetr.models.store import resolve_model
-
-    profile = Profile.of([parse_size(text) for text in size], max_batch)
-    path = build(
-        resolve_model(model),
-        profile=profile,
-        precision=precision,
-        output=output,
-        workspace_mib=workspace_mib,
-        force=force,
-        step=step,
-    )
-    console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def read_classes(text: str) -> dict[str, int]:

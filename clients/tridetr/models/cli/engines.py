@@ -1,0 +1,97 @@
+"""The command that builds TensorRT engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tridetr.errors import ModelError
+from tridetr.models.choices import EnginePrecision
+from tridetr.models.cli import options
+from tridetr.models.cli.show import console, packages, step
+
+if TYPE_CHECKING:
+    from tridetr.config import Config
+
+UNKNOWN_SIZES = ((1920, 1080), (320, 240), (3840, 2160))
+"""Usual, least and largest frame, where a camera's size stands nowhere."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("build-engine")(build_engine)
+
+
+def build_engine(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A file or an installed model; default: the configuration's."),
+    ] = None,
+    size: Annotated[
+        list[str], typer.Option(help="Frame size such as 1920x1080, one for each camera size.")
+    ] = [],  # noqa: B006
+    max_batch: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Largest batch; default: the number of cameras, or 4."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Take model, sizes and batch from this configuration.")
+    ] = None,
+    precision: Annotated[
+        EnginePrecision, typer.Option(help="fp16: products in FP16; keep: as the file is (INT8).")
+    ] = EnginePrecision.FP16,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the engine goes; default: the engine cache.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the engine cache; default: this machine's.")
+    ] = None,
+    workspace_mib: Annotated[int, typer.Option(min=64, help="GPU scratch memory.")] = 4096,
+    force: options.Force = False,
+) -> None:
+    """Build a TensorRT engine on the GPU that will run it (TensorRT 10 or newer).
+
+    Engines are cached by GPU, TensorRT version, model checksum, precision and sizes. The model entry
+    rfdetr_trt serves the one that was built last from its model file.
+    """
+    with packages():
+        from tridetr.models.engine import Profile, build, parse_size
+        from tridetr.models.store import resolve_model
+
+    sizes = [parse_size(text) for text in size]
+    path = resolve_model(model) if model else None
+    if config is not None:
+        from tridetr.config import load_config
+        from tridetr.triton.repository import model_path
+
+        loaded = load_config(config)
+        path = path or model_path(loaded)
+        sizes = sizes or camera_sizes(loaded)
+        max_batch = max_batch or min(len(loaded.cameras), 8)
+    if path is None:
+        raise ModelError("name a MODEL, or a configuration with --config")
+    plan = build(
+        path,
+        profile=Profile.of(sizes, max_batch or 4),
+        precision=precision,
+        output=output,
+        cache=cache,
+        workspace_mib=workspace_mib,
+        force=force,
+        step=step,
+    )
+    console.print(f"{plan}: {plan.stat().st_size / 1e6:.1f} MB")
+
+
+def camera_sizes(config: Config) -> list[tuple[int, int]]:
+    """Return the frame sizes of the cameras; a wide span where one does not tell its size."""
+    known = [
+        (camera.width & ~1, camera.height & ~1)
+        for camera in config.cameras.values()
+        if camera.width and camera.height
+    ]
+    if len(known) < len(config.cameras):
+        known.extend(UNKNOWN_SIZES)
+    return list(dict.fromkeys(known))
