@@ -267,6 +267,57 @@ def test_phone(tmp_path: Path, browser: Browser) -> None:
         context.close()
 
 
+def test_modules(tmp_path: Path, tab: Tab) -> None:
+    """The parts of the page that only reckon."""
+    with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
+        tab.page.goto(gateway.url)
+        found = tab.page.evaluate(
+            """async () => {
+          const [boxes, clock, meters, protocol, stream, dom] = await Promise.all(
+            ["boxes", "clock", "meters", "protocol", "stream", "dom"].map((name) => import(`/static/${name}.js`)));
+          const offset = new clock.ClockOffset();
+          offset.add(1000, 6100, 1200);  // 5000 ahead, but the way back was slow: 200 ms
+          offset.add(2000, 7010, 2020);  // 20 ms
+          const meter = new meters.Meter();
+          for (let time = 0; time <= 2000; time += 100) meter.add(time, time);
+          const packed = new Uint8Array([8, 0, 0, 0, ...new TextEncoder().encode('{"a": 1}'), 255, 216]);
+          const broken = (bytes) => {
+            try { protocol.unpack(new Uint8Array(bytes).buffer); return false; } catch { return true; }
+          };
+          const nonsense = [[], [9, 0, 0, 0, 123, 125], [2, 0, 0, 0, 91, 91], [4, 0, 0, 0, 110, 117, 108, 108]];
+          return {
+            match: boxes.bestMatch([{ sequence: 3 }, { sequence: 5 }, { sequence: 9 }], 7).sequence,
+            noMatch: boxes.bestMatch([], 7),
+            opacity: [boxes.opacity(0, 0), boxes.opacity(1000, 0), boxes.opacity(5000, 0), boxes.opacity(0, 9000)],
+            offset: offset.offset, error: offset.error,
+            median: meter.median(2000), rate: meter.rate(2000), later: meter.rate(4000),
+            gone: meter.rate(9000),
+            header: protocol.unpack(packed.buffer).header, image: [...protocol.unpack(packed.buffer).image],
+            broken: nonsense.map(broken),
+            delays: [0, 1, 5, 50].map((n) => [stream.reconnectDelay(n, 0), stream.reconnectDelay(n, 1)]),
+            words: [dom.milliseconds(87.4), dom.milliseconds(1234), dom.duration(59_000), dom.duration(3_700_000)],
+          };
+        }"""
+        )
+        assert found == {
+            "match": 5,
+            "noMatch": None,
+            "opacity": [1, 0.5, 0, 0],
+            "offset": 5000,
+            "error": 10,
+            "rate": pytest.approx(10),
+            "later": pytest.approx(10 * 10 / 29, rel=0.2),
+            "median": 1000,
+            "gone": 0,
+            "header": {"a": 1},
+            "image": [255, 216],
+            "broken": [True] * 4,
+            "delays": [[100, 200], [200, 400], [2500, 5000], [2500, 5000]],
+            "words": ["87 ms", "1.2 s", "59 s", "1 h 1 min"],
+        }
+        assert tab.complaints == []
+
+
 def test_login(tmp_path: Path, tab: Tab) -> None:
     (tmp_path / "token").write_text("open sesame")
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):

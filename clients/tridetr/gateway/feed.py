@@ -230,11 +230,8 @@ async def encode_lease(
 
 
 async def _wait(event: asyncio.Event) -> None:
-    """Wait for the event, or for TICK_S at most, and clear it.
-
-    Not with ``asyncio.wait_for``: before Python 3.12 it swallows a cancellation that comes together with the event,
-    and the feed would run on without viewers.
-    """
+    """Wait for the event, or for TICK_S at most, and clear it."""
+    # Not `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes together with the event.
     timer = asyncio.get_running_loop().call_later(TICK_S, event.set)
     try:
         await event.wait()

@@ -15,6 +15,7 @@ from tridetr.gateway.feed import TICK_S, CameraFeed
 from tridetr.gateway.labels import Labels
 from tridetr.gateway.readers import CameraReaders
 from tridetr.gateway.session import Viewer
+from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.gateway")
 _ENCODERS = 2  # threads: more would take cores from the detector
@@ -54,6 +55,8 @@ class Hub:
 
     def start(self) -> None:
         """Begin to look at the rings once a second."""
+        for name in self.feeds:
+            metrics.VIEWERS.labels(name).set(0)  # a gateway that was killed left its last number
         self._ticker = asyncio.create_task(self._tick())
 
     async def close(self) -> None:
