@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.errors import BrokerError, TridetrError
+from tridetr.paths import private_folder
 from tridetr.service import SUPERVISED, die_with_parent
 
 EMBEDDED = "embedded"
@@ -182,7 +183,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run_dir: Path = arguments.run_dir
     try:
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(run_dir)
         port = choose_port(run_dir, arguments.port)
         binary = None if arguments.amqtt else find_mosquitto()
         if binary is not None:

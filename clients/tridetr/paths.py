@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from tridetr.errors import ModelError
+from tridetr.errors import ModelError, TridetrError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -23,3 +24,23 @@ def model_repository_dir() -> Path:
         f"the model repository is missing (looked for {' and '.join(map(str, candidates))}): "
         "install tridetr again"
     )
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only this user may enter, or take one that is there.
+
+    The default run folder lies in the shared temporary folder, where anybody may make it first and then own what we
+    write: secrets, the configuration, the code of Triton's backends.
+
+    Raises:
+        TridetrError: it, or a link of its name, belongs to somebody else.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owners = {path.lstat().st_uid, path.stat().st_uid}
+    # Root may prepare it for us, as Kubernetes does; it needs no trick to read our files.
+    if not owners <= {os.geteuid(), 0}:
+        raise TridetrError(
+            f"{path} belongs to another user, who could read and replace what is written there: "
+            "remove it, or set run_dir to a folder of your own"
+        )
+    return path

@@ -52,7 +52,7 @@ def plan_processes(
     if config.mqtt.host == "embedded":
         from tridetr.broker import broker_command
 
-        specs.append(ProcessSpec("broker", tuple(broker_command(config)), 3, beats=False))
+        specs.append(ProcessSpec("broker", tuple(broker_command(config)), 3))
     if config.triton.url is None:
         specs.append(role("triton", "triton", stop_stage=3))
     for name, camera in config.cameras.items():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from tridetr.service import SUPERVISED
+from tridetr.supervisor import orphans
 from tridetr.supervisor.backoff import RestartBackoff
 from tridetr.supervisor.plan import ProcessSpec
 from tridetr.telemetry import heartbeat
@@ -100,7 +101,11 @@ class ManagedProcess:
             stdout=sys.stderr if self._on_output is None else subprocess.PIPE,
             stderr=sys.stderr if self._on_output is None else subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, SUPERVISED: str(os.getpid())},
+            env={
+                **os.environ,
+                SUPERVISED: str(os.getpid()),
+                orphans.MARK: orphans.mark(self._run_dir),
+            },
         )
         self._started_s = now_s
         if self._on_output is not None and self._process.stdout is not None:

@@ -20,7 +20,9 @@ from rich.console import Console
 
 from tridetr.config import Config
 from tridetr.errors import TridetrError
+from tridetr.paths import private_folder
 from tridetr.shm.names import unlink_instance
+from tridetr.supervisor import broker_pulse, orphans
 from tridetr.supervisor.counters import Counters
 from tridetr.supervisor.plan import plan_processes
 from tridetr.supervisor.process import ManagedProcess
@@ -62,8 +64,7 @@ class Supervisor:
         """Run until SIGINT, SIGTERM, the duration's end or the end of all files; return the summary."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stop.set())
-        run_dir = self._config.run_dir
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run_dir = private_folder(self._config.run_dir)
         with _sole_run(run_dir, "+".join(self._only) or "node"):
             config_file = self._prepare()
             processes = [
@@ -75,11 +76,15 @@ class Supervisor:
                 )
                 for spec in plan_processes(self._config, config_file, self._only)
             ]
+            pulse = broker_pulse.BrokerPulse(self._config)
+            if any(process.spec.name == broker_pulse.NAME for process in processes):
+                pulse.start()
             started_s = time.monotonic()
             try:
                 self._loop(processes, started_s, duration_s)
             finally:
                 elapsed_s = time.monotonic() - started_s
+                pulse.stop()
                 self._stop_all(processes)
                 counters = Counters.read(run_dir / "metrics")
                 for sampler in self._samplers.values():
@@ -99,6 +104,7 @@ class Supervisor:
         """Remove what an earlier run left behind and write the configuration for the processes."""
         run_dir = self._config.run_dir
         if self._whole_node:
+            orphans.end(run_dir)
             unlink_instance(self._config.instance, self._config.cameras)
             for folder in ("metrics", "heartbeats"):
                 shutil.rmtree(run_dir / folder, ignore_errors=True)

@@ -45,6 +45,17 @@ def beat() -> None:
         _BEAT.pack_into(_mapped, 0, time.monotonic_ns(), _beats)
 
 
+def beat_for(run_dir: Path, role: str) -> None:
+    """Renew the heartbeat of a process that cannot do it itself."""
+    path = _file(run_dir, role)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(descriptor, _BEAT.pack(time.monotonic_ns(), 2), 0)
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True)
 class Pulse:
     """What a heartbeat tells.

@@ -1,0 +1,63 @@
+"""The embedded broker's sign of life: it has no heartbeat of its own, so it is asked for one."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+from tridetr.broker import resolve_broker
+from tridetr.config import Config
+from tridetr.errors import BrokerError
+from tridetr.telemetry import heartbeat
+
+EVERY_S = 2.0
+TIMEOUT_S = 5.0
+NAME = "broker"
+
+_CLIENT_ID = b"tridetr-supervisor"
+# MQTT 3.1.1: CONNECT (protocol name and level, clean session, keep-alive 10 s, client id), DISCONNECT.
+_CONNECT_BODY = b"\x00\x04MQTT\x04\x02\x00\x0a" + len(_CLIENT_ID).to_bytes(2, "big") + _CLIENT_ID
+_CONNECT = b"\x10" + bytes([len(_CONNECT_BODY)]) + _CONNECT_BODY
+_CONNACK = b"\x20\x02"
+_DISCONNECT = b"\xe0\x00"
+
+
+def answers(host: str, port: int, timeout_s: float = TIMEOUT_S) -> bool:
+    """Return whether an MQTT broker acknowledges a connection.
+
+    That the port is open proves nothing: the kernel accepts connections for a process that is stopped.
+    """
+    try:
+        with socket.create_connection((host, port), timeout_s) as connection:
+            connection.sendall(_CONNECT)
+            answer = connection.recv(4)
+            with contextlib.suppress(OSError):
+                connection.sendall(_DISCONNECT)
+            return answer.startswith(_CONNACK)
+    except OSError:
+        return False
+
+
+class BrokerPulse:
+    """Asks the embedded broker every two seconds, and renews its heartbeat when it answers."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="broker pulse", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            with contextlib.suppress(BrokerError, OSError):
+                host, port = resolve_broker(self._config)
+                if answers(host, port):
+                    heartbeat.beat_for(self._config.run_dir, NAME)

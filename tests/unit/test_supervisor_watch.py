@@ -1,0 +1,103 @@
+"""What the supervisor asks of a broker, finds of earlier runs, and thinks of foreign folders."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.mosquitto import running_mosquitto
+from tridetr import paths
+from tridetr.errors import TridetrError
+from tridetr.supervisor import orphans
+from tridetr.supervisor.broker_pulse import answers
+from tridetr.telemetry import heartbeat
+
+
+def test_a_stopped_broker_does_not_answer_although_its_port_is_open(tmp_path: Path) -> None:
+    """The embedded broker was not watched at all: stopped, it stayed so, and no event went out."""
+    with running_mosquitto(tmp_path) as broker:
+        assert answers("127.0.0.1", broker.port)
+        broker.freeze()
+        socket.create_connection(("127.0.0.1", broker.port), 1).close()
+        assert not answers("127.0.0.1", broker.port, timeout_s=0.3)
+        broker.thaw()
+        assert answers("127.0.0.1", broker.port)
+    assert not answers("127.0.0.1", broker.port, timeout_s=0.3)
+
+
+def test_another_server_is_no_broker() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        assert not answers("127.0.0.1", listener.getsockname()[1], timeout_s=2)
+        thread.join()
+
+
+def test_a_heartbeat_on_behalf_of_another(tmp_path: Path) -> None:
+    heartbeat.beat_for(tmp_path, "broker")
+    pulse = heartbeat.read(tmp_path, "broker")
+    assert pulse is not None
+    assert not pulse.starting
+    assert 0 <= pulse.age_s < 10
+
+
+def test_a_stopped_orphan_is_killed_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process does not heed its supervisor's end; its locks refused the next run for ever."""
+    monkeypatch.setattr(orphans, "GRACE_S", 0.2)
+
+    def sleeper(folder: Path) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, orphans.MARK: orphans.mark(folder)}
+        line = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+        process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE)
+        assert process.stdout
+        process.stdout.readline()
+        return process
+
+    ours, other = sleeper(tmp_path), sleeper(tmp_path / "other")
+    try:
+        ours.send_signal(signal.SIGSTOP)
+        assert [process.pid for process in orphans.find(tmp_path)] == [ours.pid]
+        orphans.end(tmp_path)
+        assert not psutil.pid_exists(ours.pid)  # gone, and collected
+        assert other.poll() is None
+    finally:
+        for process in (ours, other):
+            process.kill()
+            process.communicate()
+
+
+def test_a_folder_of_ours_is_taken_and_private(tmp_path: Path) -> None:
+    folder = paths.private_folder(tmp_path / "run")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert paths.private_folder(folder) == folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_a_folder_that_somebody_else_made_first_is_refused(tmp_path: Path) -> None:
+    """Whoever made /tmp/tridetr-0-default first owned the secrets and the code that were written there."""
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o777)
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(TridetrError, match="belongs to another user"):
+        paths.private_folder(folder)
+    link = tmp_path / "link"
+    link.symlink_to(paths.private_folder(tmp_path / "mine"))
+    os.lchown(link, 12345, 12345)
+    with pytest.raises(TridetrError, match="belongs to another user"):
+        paths.private_folder(link)
