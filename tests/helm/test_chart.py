@@ -185,6 +185,15 @@ def test_each_process_of_the_node_has_its_container(manifests: list[Manifest]) -
             assert container["livenessProbe"]["exec"]["command"][3] == container["args"][-1]
 
 
+def test_every_environment_variable_is_one_that_the_code_reads(manifests: list[Manifest]) -> None:
+    package = CHART.parents[1] / "clients" / "tridetr"
+    code = "".join(file.read_text() for file in package.rglob("*.py"))
+    for _, pod in pods(manifests):
+        for container in pod["containers"] + pod.get("initContainers", []):
+            for variable in container.get("env", []):
+                assert variable["name"] == "HOME" or f'"{variable["name"]}"' in code
+
+
 def test_shared_memory_holds_the_rings(manifests: list[Manifest]) -> None:
     """The chart's arithmetic and the doctor's must agree, or the pod ends in a full /dev/shm."""
     for config, pod in zip(configurations(manifests), node_pods(manifests), strict=True):

@@ -16,6 +16,9 @@ securityContext:
   {{- include "tridetr.containerSecurity" . | nindent 2 }}
 env:
   - {name: HOME, value: /tmp}
+  {{- if and (eq .name "triton") .root.Values.gpu.engineCache.enabled }}
+  - {name: TRIDETR_ENGINES, value: /var/cache/tridetr}
+  {{- end }}
 startupProbe:
   exec: {command: [python3, -m, tridetr.probe, {{ .process | quote }}, --run-dir, /run/tridetr, --ready]}
   periodSeconds: 3
@@ -97,11 +100,12 @@ spec:
     - name: build-engine
       image: {{ include "tridetr.image" (dict "root" $root "image" $values.images.tritonGpu) }}
       imagePullPolicy: {{ $values.images.tritonGpu.pullPolicy }}
-      args: [models, build-engine, --config, /etc/tridetr/node/tridetr.yaml, --cache, /var/cache/tridetr]
+      args: [models, build-engine, --config, /etc/tridetr/node/tridetr.yaml]
       securityContext:
         {{- include "tridetr.containerSecurity" . | nindent 8 }}
       env:
         - {name: HOME, value: /tmp}
+        - {name: TRIDETR_ENGINES, value: /var/cache/tridetr}
       resources:
         requests: {cpu: "1", memory: 1Gi}
         limits: {memory: 6Gi, {{ $values.gpu.resource }}: 1}
