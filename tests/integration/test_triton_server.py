@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from support.data import FOOTAGE, FOOTAGE_TRUTH, ORACLE, shared
+from support.node import free_port
 from support.triton import Frame, Region, SharedFrame, TritonThread, running_triton, triton_config
 from tridetr.errors import TritonError
 from tridetr.triton import service
@@ -27,7 +29,8 @@ PERSON = 1
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonThread]:
-    config = triton_config(tmp_path_factory.mktemp("triton"), shared(*ORACLE))
+    folder = tmp_path_factory.mktemp("triton")
+    config = triton_config(folder, shared(*ORACLE), metrics_port=free_port())
     with running_triton(config) as running:
         running.endpoint()
         yield running
@@ -65,7 +68,10 @@ async def test_detections_are_the_recorded_ones(triton: TritonThread) -> None:
 async def test_a_bad_request_fails_alone_and_sizes_may_mix(triton: TritonThread) -> None:
     name = triton.config.instance
     async with TritonClient(triton.config) as client:
-        with SharedFrame(name, 320, 240) as small, SharedFrame(name, 640, 360, "b-frames-1") as big:
+        with (
+            SharedFrame(name, 320, 240) as small,
+            SharedFrame(name, 3840, 2160, "b-frames-1") as big,
+        ):
             for slot in (small, big):
                 slot.planes[:] = 128
                 await client.register(slot.frame.region)
@@ -136,10 +142,16 @@ def test_the_secret_is_needed(triton: TritonThread, method: str, request_: objec
         stub.SystemSharedMemoryStatus(status, timeout=5, metadata=endpoint.metadata())
 
 
-def test_nothing_listens_on_the_network_and_files_are_private(triton: TritonThread) -> None:
+def test_only_metrics_listen_and_files_are_private(triton: TritonThread) -> None:
     endpoint = triton.endpoint()
-    for process in (psutil.Process(endpoint.pid), triton.stub()):
-        assert not [c for c in process.net_connections("inet") if c.status == "LISTEN"]
+    port = triton.config.triton.metrics_port
+    server, stub = psutil.Process(endpoint.pid), triton.stub()
+    listening = [
+        c.laddr for p in (server, stub) for c in p.net_connections("inet") if c.status == "LISTEN"
+    ]
+    assert listening == [("127.0.0.1", port)]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        assert b'nv_inference_request_success{model="rfdetr_ort"' in answer.read()
     folder = triton.config.run_dir / "triton"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "secret").stat().st_mode) == 0o600

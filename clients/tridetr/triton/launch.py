@@ -24,8 +24,8 @@ INSTALL = "pip install --no-deps nvidia-pytriton==0.7.0"
 WHEEL_VERSION = (2, 51)
 STUB = "triton_python_backend_stub"
 SOCKET_PATH_LIMIT = 107  # sizeof(sockaddr_un.sun_path) - 1
-# The largest frame that needs no growing of the backend's pool: 4K I420 is 12.4 MB.
-_POOL_BYTES = 32 << 20
+# The backend's pool in /dev/shm, taken at start; it holds the frame in work, and 4K I420 is 12.4 MB.
+_POOL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,12 @@ _LEVELS: Final = {
     "F": logging.CRITICAL, "E": logging.ERROR, "W": logging.WARNING, "I": logging.INFO, "V": logging.DEBUG,
 }  # fmt: skip
 # Said on every machine without an NVIDIA GPU; true, and no fault.
-_NO_GPU: Final = ("pinned_memory_manager.cc", "CudaDriverHelper", "CUDA memory pool disabled")
+_NO_GPU: Final = (
+    "pinned_memory_manager.cc",
+    "CudaDriverHelper",
+    "CUDA memory pool disabled",
+    "DCGM",
+)
 _KEPT_ERRORS: Final = 20
 
 
