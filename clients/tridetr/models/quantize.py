@@ -22,6 +22,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,8 +118,7 @@ def quantize(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".quantize-") as folder:
         whole = Path(folder) / "model.onnx"
-        logging.getLogger().addFilter(_no_preprocessing_hint)
-        try:
+        with _quiet():
             quantization.quantize_static(
                 model,
                 whole,
@@ -139,8 +139,6 @@ def quantize(
                     "QuantizeBias": False,
                 },
             )
-        finally:
-            logging.getLogger().removeFilter(_no_preprocessing_hint)
         quantised = onnx.load(whole)
         set_metadata(quantised, metadata_of(model))
         if card is not None:
@@ -223,6 +221,18 @@ def _first_and_last(nodes: Sequence[onnx.NodeProto], products: set[str]) -> set[
     return first | last
 
 
-def _no_preprocessing_hint(record: logging.LogRecord) -> bool:
-    # onnxruntime advises a pre-processing that would merge the nodes that we tell apart by name.
-    return "pre-processing before quantization" not in record.getMessage()
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what onnxruntime says and users cannot act on."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        # It advises a pre-processing that would merge the nodes that we tell apart by name.
+        return "pre-processing before quantization" not in record.getMessage()
+
+    logging.getLogger().addFilter(is_news)
+    try:
+        # Channels whose weights are all zero have no range; it handles them, after a warning.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            yield
+    finally:
+        logging.getLogger().removeFilter(is_news)
