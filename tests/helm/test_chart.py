@@ -59,7 +59,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=CASES, ids=list(CASES))
+@pytest.fixture(params=CASES, ids=list(CASES), scope="module")
 def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
     return render(CASES[request.param])
 
