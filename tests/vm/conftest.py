@@ -17,7 +17,7 @@ from rig import Module, Result, UnavailableError, run_in_vm
 
 ROOT = Path(__file__).parents[2]
 GUEST = Path(__file__).parent / "guest"
-TIMEOUT_S = 480.0
+TIMEOUT_S = 600.0
 MODULES = [
     # A camera with one buffer a frame, and one with a buffer for each plane; nothing but capture.
     Module("vhci-hcd"),

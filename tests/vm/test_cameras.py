@@ -7,12 +7,13 @@ installed (see rig/kernel.py).
 from __future__ import annotations
 
 import pytest
+
 from conftest import GuestRun, guest_tests
 
 
 @pytest.mark.vm
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", guest_tests())
 def test_in_the_virtual_machine(guest_run: GuestRun, name: str) -> None:
     guest_run.check(name)

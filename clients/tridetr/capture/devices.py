@@ -67,19 +67,16 @@ def _inspect(path: str) -> CameraDevice | None:
     except OSError as error:
         return CameraDevice(path, problem=explain(path, error))
     try:
-        capability = device.capability()
-        if capability.multiplanar:
-            problem: str | None = "multi-planar drivers are not supported"
-        elif not capability.captures:
+        capability = device.capability
+        if not capability.captures:
             return None
-        else:
-            problem = None
-        modes = tuple(device.modes()) if capability.captures else ()
+        modes = tuple(device.modes())
     except OSError as error:
         return CameraDevice(path, problem=explain(path, error))
     finally:
         device.close()
-    if not problem and not choose(modes, Wish()):
+    problem = None
+    if not choose(modes, Wish()):
         offers = describe_modes(modes) or "nothing"
         problem = f"it offers none of MJPEG, YUYV, NV12 and I420, but\n{offers}"
     return CameraDevice(path, capability.card, capability.driver, capability.bus, modes, problem)

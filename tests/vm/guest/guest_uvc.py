@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from usb_camera import MJPEG_FORMAT, UsbCamera
 
 from support.waiting import wait_for
-from tridetr.capture.devices import CameraDevice, list_cameras
+from tridetr.capture.devices import list_cameras
 from tridetr.capture.planes import copy_picture
 from tridetr.capture.sources.base import CorruptFrameError, Grab, SourceLostError
 from tridetr.capture.sources.v4l2 import V4l2Source
@@ -26,13 +27,15 @@ from tridetr.shm.frames import ColorRange, FrameReader
 from tridetr.shm.names import unlink_instance
 
 GREY_STEPS = 8
+NAME = "Software camera"
 
 
-def jpeg_of(number: int, size: tuple[int, int]) -> bytes:
-    """Return a 4:2:2 JPEG whose grey steps tell the frame's number."""
+@cache
+def jpeg_of(shift: int, size: tuple[int, int]) -> bytes:
+    """Return a 4:2:2 JPEG of grey steps."""
     width, height = size
     row = np.repeat(np.linspace(16, 240, GREY_STEPS).astype(np.uint8), width // GREY_STEPS)
-    row = np.roll(row, number % GREY_STEPS * (width // GREY_STEPS))
+    row = np.roll(row, shift * (width // GREY_STEPS))
     file = io.BytesIO()
     Image.fromarray(np.tile(row, (height, 1))).convert("RGB").save(
         file, "JPEG", quality=90, subsampling=1
@@ -51,7 +54,7 @@ class Footage:
         if form != MJPEG_FORMAT:
             width, height = size
             return bytes((16 + number % 200, 128)) * (width * height)
-        frame = jpeg_of(number, size)
+        frame = jpeg_of(number % GREY_STEPS, size)
         if self.damage_next:
             self.damage_next = False
             frame = frame[: len(frame) // 3]
@@ -71,31 +74,28 @@ def usb_camera(footage: Footage) -> Iterator[UsbCamera]:
         yield camera
 
 
-def plugged_in() -> CameraDevice:
-    def find() -> CameraDevice | None:
-        found = [c for c in list_cameras() if c.driver == "uvcvideo" and not c.problem]
-        return found[0] if found else None
+def plugged_in() -> str:
+    """Return the device file of the USB camera's pictures, once it is there."""
 
-    camera = wait_for(find, 10, "the USB camera")
-    assert camera is not None
-    return camera
+    def find() -> str:
+        for node in sorted(Path("/sys/class/video4linux").iterdir()):
+            first = (node / "index").read_text().strip() == "0"  # the other one is for metadata
+            device = Path("/dev") / node.name
+            if first and (node / "name").read_text().strip() == NAME and device.exists():
+                return str(device)
+        return ""
+
+    return wait_for(find, 20, "the USB camera")
 
 
 def source_for(**keys: object) -> V4l2Source:
-    return V4l2Source(CameraSection(source=plugged_in().path, **keys), threading.Event())
+    return V4l2Source(CameraSection(source=plugged_in(), **keys), threading.Event())
 
 
 def next_frame(source: V4l2Source) -> Grab:
     grab = source.next(10.0)
     assert grab is not None
     return grab
-
-
-def test_usb_camera_is_listed_once(usb_camera: UsbCamera) -> None:
-    cameras = [camera for camera in list_cameras() if camera.driver == "uvcvideo"]
-    assert [camera.name for camera in cameras] == ["Software camera"]
-    assert {mode.fourcc for mode in cameras[0].modes} == {"MJPG", "YUYV"}
-    assert cameras[0].default_choice == "MJPG 1280x720 at 25 fps"
 
 
 def test_mjpeg_is_decoded_and_passed_on(usb_camera: UsbCamera, footage: Footage) -> None:
@@ -178,7 +178,7 @@ def test_unplugged_usb_camera_is_lost_and_comes_back(usb_camera: UsbCamera) -> N
 def test_capture_process_keeps_the_cameras_jpegs(
     usb_camera: UsbCamera, footage: Footage, tmp_path: Path
 ) -> None:
-    section = {"source": plugged_in().path, "width": 640, "height": 360}
+    section = {"source": plugged_in(), "width": 640, "height": 360}
     config = tmp_path / "node.yaml"
     config.write_text(yaml.safe_dump({"instance": "vmjpeg", "cameras": {"usb": section}}))
     log = tmp_path / "log"
@@ -201,9 +201,13 @@ def test_capture_process_keeps_the_cameras_jpegs(
         unlink_instance("vmjpeg")
 
 
-def test_metadata_node_is_refused_by_name(usb_camera: UsbCamera) -> None:
-    listed = {camera.path for camera in list_cameras()}
-    hidden = [str(path) for path in Path("/dev").glob("video*") if str(path) not in listed]
-    assert hidden
+def test_usb_camera_is_listed_once_and_its_metadata_refused(usb_camera: UsbCamera) -> None:
+    cameras = list_cameras()
+    (camera,) = [camera for camera in cameras if camera.driver == "uvcvideo"]
+    assert (camera.path, camera.name) == (plugged_in(), NAME)
+    assert {mode.fourcc for mode in camera.modes} == {"MJPG", "YUYV"}
+    assert camera.default_choice == "MJPG 1280x720 at 25 fps"
+    listed = {camera.path for camera in cameras}
+    (hidden,) = [str(path) for path in Path("/dev").glob("video*") if str(path) not in listed]
     with pytest.raises(SourceError, match="delivers no pictures"):
-        V4l2Source(CameraSection(source=hidden[0]), threading.Event()).open()
+        V4l2Source(CameraSection(source=hidden), threading.Event()).open()

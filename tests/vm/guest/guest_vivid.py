@@ -30,8 +30,8 @@ BARS = [(c & 1, c >> 1 & 1, c >> 2 & 1) for c in (7, 3, 6, 2, 5, 1, 4, 0)]
 
 @pytest.fixture
 def camera() -> str:
-    """The path of vivid's first capture device."""
-    return list_cameras()[0].path
+    """The path of vivid's first capture device: nothing else was there when it was loaded."""
+    return "/dev/video0"
 
 
 def source_for(camera: str, **keys: object) -> V4l2Source:
@@ -77,28 +77,23 @@ def bars_of(grab: Grab) -> list[tuple[int, ...]]:
     return bar_colours(y, u, v)
 
 
-def test_the_list_names_camera_and_formats() -> None:
-    first = list_cameras()[0]
+def test_the_list_names_cameras_formats_and_problems() -> None:
+    first, second = list_cameras()
     assert first.problem is None
     assert first.driver == "vivid"
     assert {"YUYV", "NV12", "YU12"} <= {mode.fourcc for mode in first.modes}
     sizes = {(mode.width, mode.height) for mode in first.modes if mode.fourcc == "NV12"}
     assert (1280, 720) in sizes
-    assert all(mode.rates for mode in first.modes)
+    assert all(mode.rates for mode in first.modes if mode.name)
     # its larger sizes are slower than 15 frames a second
     assert first.default_choice == "NV12 640x480 at 25 fps"
-
-
-def test_multiplanar_device_is_refused_by_name() -> None:
-    second = list_cameras()[1]
-    assert "multi-planar" in str(second.problem)
-    with pytest.raises(SourceError, match="multi-planar"):
-        source_for(second.path).open()
+    assert second.problem is None
 
 
 @pytest.mark.parametrize(("name", "fourcc"), [("yuyv", "YUYV"), ("nv12", "NV12"), ("i420", "YU12")])
-def test_pictures_have_geometry_and_colours(camera: str, name: str, fourcc: str) -> None:
-    source = source_for(camera, pixel_format=name, width=640, height=360)
+@pytest.mark.parametrize("device", ["/dev/video0", "/dev/video1"])  # the second is multi-planar
+def test_pictures_have_geometry_and_colours(device: str, name: str, fourcc: str) -> None:
+    source = source_for(device, pixel_format=name, width=640, height=360)
     try:
         info = source.open()
         assert f"{fourcc} 640x360" in info.description

@@ -62,7 +62,7 @@ class V4l2Source:
         try:
             self._format, fps = self._negotiate(device)
             stream = device.start(BUFFERS)
-            capability = device.capability()
+            capability = device.capability
         except OSError as error:
             device.close()
             raise SourceError(explain(self._path, error)) from error
@@ -125,10 +125,8 @@ class V4l2Source:
             raise SourceError(explain(self._path, error)) from error
 
     def _negotiate(self, device: Device) -> tuple[FrameFormat, float]:
-        capability = device.capability()
-        if capability.multiplanar and not capability.captures:
-            raise SourceError(f"{self._path}: drivers with multi-planar buffers are not supported")
-        if not capability.captures or not capability.streams:
+        capability = device.capability
+        if not capability.captures:
             raise SourceError(
                 f"{self._path} ({capability.card}) delivers no pictures; a camera's other device "
                 "files carry metadata. `tridetr doctor` lists the cameras"

@@ -13,12 +13,11 @@ from typing import Any
 
 import linuxpy.video.raw
 
-from tridetr.capture.v4l2.modes import Mode
+from tridetr.capture.v4l2.modes import FOURCCS, Mode
 
 raw: Any = linuxpy.video.raw  # structures whose fields are made at run time
 IOC: Any = raw.IOC
 
-CAPTURE = int(raw.BufType.VIDEO_CAPTURE)
 _DISCRETE = 1
 _MOST_ENTRIES = 512
 # Offered between the smallest and the largest size of a driver that scales continuously
@@ -35,11 +34,19 @@ def call(fd: int, request: Any, argument: Any) -> Any:
     return argument
 
 
-def read_modes(fd: int) -> list[Mode]:
-    """Return what the device offers; a format without sizes is left out."""
+def read_modes(fd: int, buffer_type: int) -> list[Mode]:
+    """Return what the device offers; a format without sizes is left out.
+
+    Formats that we cannot read come without rates: some drivers list dozens of them.
+    """
     return [
-        Mode(fourcc, width, height, _rates(fd, fourcc, width, height))
-        for fourcc in _formats(fd)
+        Mode(
+            fourcc,
+            width,
+            height,
+            _rates(fd, fourcc, width, height) if fourcc in FOURCCS else (),
+        )
+        for fourcc in _formats(fd, buffer_type)
         for width, height in _sizes(fd, fourcc)
     ]
 
@@ -64,8 +71,8 @@ def rate_of(interval: Any) -> float:
     return float(round(interval.denominator / interval.numerator, 3))
 
 
-def _formats(fd: int) -> list[str]:
-    entries = _listed(fd, IOC.ENUM_FMT, raw.v4l2_fmtdesc(type=CAPTURE))
+def _formats(fd: int, buffer_type: int) -> list[str]:
+    entries = _listed(fd, IOC.ENUM_FMT, raw.v4l2_fmtdesc(type=buffer_type))
     return [fourcc_text(entry.pixelformat) for entry in entries]
 
 

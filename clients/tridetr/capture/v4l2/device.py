@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.capture.v4l2.calls import (
-    CAPTURE,
     IOC,
     call,
     fourcc_code,
@@ -27,6 +27,9 @@ from tridetr.capture.v4l2.modes import Mode
 from tridetr.capture.v4l2.pictures import FrameFormat, colors
 
 MMAP = int(raw.Memory.MMAP)
+# Multi-planar drivers (image processors of boards) can hand out the planes of a picture apart. The
+# formats we read come in one piece from them too, only the structures differ.
+_SINGLE, _MULTI = int(raw.BufType.VIDEO_CAPTURE), int(raw.BufType.VIDEO_CAPTURE_MPLANE)
 _CAPTURE_CAPABILITY = 0x0000_0001
 _MULTIPLANAR_CAPABILITY = 0x0000_1000
 _STREAMING_CAPABILITY = 0x0400_0000
@@ -36,14 +39,12 @@ _TIMESTAMP_MASK, _TIMESTAMP_MONOTONIC = 0xE000, 0x2000
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a device says it is."""
+    """What a device says it is; `captures`: it streams pictures."""
 
     driver: str
     card: str
     bus: str
     captures: bool
-    multiplanar: bool
-    streams: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,18 @@ class Stream:
 
 
 class Device:
-    """An open device file. All methods raise OSError with the driver's errno."""
+    """An open device file. Everything raises OSError with the driver's errno."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._maps: list[mmap.mmap] = []
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
+        try:
+            self.capability, self._type = _query(self._fd)
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def close(self) -> None:
         """Stop streaming and free everything; may be called twice."""
@@ -93,47 +99,36 @@ class Device:
         os.close(self._fd)
         self._fd = -1
 
-    def capability(self) -> Capability:
-        answer = call(self._fd, IOC.QUERYCAP, raw.v4l2_capability())
-        # device_caps tells of this node, capabilities of all nodes of the device together
-        flags = answer.device_caps or answer.capabilities
-        return Capability(
-            driver=answer.driver.decode(errors="replace"),
-            card=answer.card.decode(errors="replace"),
-            bus=answer.bus_info.decode(errors="replace"),
-            captures=bool(flags & _CAPTURE_CAPABILITY),
-            multiplanar=bool(flags & _MULTIPLANAR_CAPABILITY),
-            streams=bool(flags & _STREAMING_CAPABILITY),
-        )
-
     def modes(self) -> list[Mode]:
         """Return what the device offers; a format without sizes is left out."""
-        return read_modes(self._fd)
+        return read_modes(self._fd, self._type)
 
     def set_format(self, fourcc: str, width: int, height: int) -> FrameFormat:
         """Ask for a format; the driver answers with the nearest that it can do."""
-        wish = raw.v4l2_format(type=CAPTURE)
-        wish.fmt.pix.width = width
-        wish.fmt.pix.height = height
-        wish.fmt.pix.pixelformat = fourcc_code(fourcc)
-        wish.fmt.pix.field = int(raw.Field.NONE)
-        pix = call(self._fd, IOC.S_FMT, wish).fmt.pix
+        wish = raw.v4l2_format(type=self._type)
+        pix = wish.fmt.pix_mp if self._type == _MULTI else wish.fmt.pix
+        pix.width = width
+        pix.height = height
+        pix.pixelformat = fourcc_code(fourcc)
+        pix.field = int(raw.Field.NONE)
+        call(self._fd, IOC.S_FMT, wish)
         if pix.field not in (raw.Field.NONE, raw.Field.INTERLACED):
             raise OSError(errno.EINVAL, "the device delivers single fields instead of frames")
+        size = pix.plane_fmt[0] if self._type == _MULTI else pix
         color_range, color_matrix = colors(pix.colorspace, pix.ycbcr_enc, pix.quantization)
         return FrameFormat(
             fourcc=fourcc_text(pix.pixelformat),
             width=pix.width,
             height=pix.height,
-            bytes_per_line=pix.bytesperline,
-            size_image=pix.sizeimage,
+            bytes_per_line=size.bytesperline,
+            size_image=size.sizeimage,
             color_range=color_range,
             color_matrix=color_matrix,
         )
 
     def set_rate(self, fps: float) -> float:
         """Ask for frames per second (0: ask what it is); return the driver's answer, 0: unknown."""
-        parameters = raw.v4l2_streamparm(type=CAPTURE)
+        parameters = raw.v4l2_streamparm(type=self._type)
         try:
             call(self._fd, IOC.G_PARM, parameters)
             if fps:
@@ -148,30 +143,31 @@ class Device:
 
     def start(self, buffers: int) -> Stream:
         """Map the driver's buffers, hand them to it and start the stream."""
-        request = raw.v4l2_requestbuffers(count=buffers, type=CAPTURE, memory=MMAP)
+        request = raw.v4l2_requestbuffers(count=buffers, type=self._type, memory=MMAP)
         call(self._fd, IOC.REQBUFS, request)
         if request.count < 2:
             raise OSError(errno.ENOMEM, f"the driver grants {request.count} buffers of {buffers}")
         flags = 0
         for index in range(request.count):
-            answer = call(self._fd, IOC.QUERYBUF, _buffer(index))
+            answer = call(self._fd, IOC.QUERYBUF, self._buffer(index))
             flags = answer.flags
+            length, offset = answer.length, answer.m.offset
+            if self._type == _MULTI:
+                length, offset = answer.m.planes[0].length, answer.m.planes[0].m.mem_offset
             self._maps.append(
-                mmap.mmap(
-                    self._fd, answer.length, mmap.MAP_SHARED, mmap.PROT_READ, offset=answer.m.offset
-                )
+                mmap.mmap(self._fd, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset)
             )
             self.give_back(index)
-        call(self._fd, IOC.STREAMON, raw.cint(CAPTURE))
+        call(self._fd, IOC.STREAMON, raw.cint(self._type))
         return Stream(request.count, flags & _TIMESTAMP_MASK == _TIMESTAMP_MONOTONIC)
 
     def stop(self) -> None:
         """End the stream; views of buffers stay readable until nobody holds them."""
         self._maps.clear()
-        call(self._fd, IOC.STREAMOFF, raw.cint(CAPTURE))
+        call(self._fd, IOC.STREAMOFF, raw.cint(self._type))
         # A view that somebody still holds keeps the file open, and with it the device busy,
         # unless the buffers are given up by name.
-        call(self._fd, IOC.REQBUFS, raw.v4l2_requestbuffers(count=0, type=CAPTURE, memory=MMAP))
+        call(self._fd, IOC.REQBUFS, raw.v4l2_requestbuffers(count=0, type=self._type, memory=MMAP))
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for a filled buffer.
@@ -187,13 +183,15 @@ class Device:
     def take(self) -> Buffer | None:
         """Take the oldest filled buffer out of the queue; None where none is filled."""
         try:
-            got = call(self._fd, IOC.DQBUF, _buffer(0))
+            got = call(self._fd, IOC.DQBUF, self._buffer(0))
         except BlockingIOError:
             return None
-        used = got.bytesused or got.length
+        used = got.m.planes[0].bytesused if self._type == _MULTI else got.bytesused
+        start = got.m.planes[0].data_offset if self._type == _MULTI else 0
+        data = np.frombuffer(self._maps[got.index], np.uint8)
         return Buffer(
             index=got.index,
-            data=np.frombuffer(self._maps[got.index], np.uint8, min(used, got.length)),
+            data=data[start : used or None],
             sequence=got.sequence,
             timestamp_ns=got.timestamp.secs * 1_000_000_000 + got.timestamp.usecs * 1000,
             monotonic=got.flags & _TIMESTAMP_MASK == _TIMESTAMP_MONOTONIC,
@@ -202,8 +200,26 @@ class Device:
 
     def give_back(self, index: int) -> None:
         """Let the driver fill this buffer again."""
-        call(self._fd, IOC.QBUF, _buffer(index))
+        call(self._fd, IOC.QBUF, self._buffer(index))
+
+    def _buffer(self, index: int) -> Any:
+        buffer = raw.v4l2_buffer(index=index, type=self._type, memory=MMAP)
+        if self._type == _MULTI:
+            buffer.m.planes = ctypes.pointer(raw.v4l2_plane())
+            buffer.length = 1
+        return buffer
 
 
-def _buffer(index: int) -> Any:
-    return raw.v4l2_buffer(index=index, type=CAPTURE, memory=MMAP)
+def _query(fd: int) -> tuple[Capability, int]:
+    """Return what the device is, and its type of buffers."""
+    answer = call(fd, IOC.QUERYCAP, raw.v4l2_capability())
+    # device_caps tells of this node, capabilities of all nodes of the device together
+    flags = answer.device_caps or answer.capabilities
+    multi = flags & _MULTIPLANAR_CAPABILITY
+    capability = Capability(
+        driver=answer.driver.decode(errors="replace"),
+        card=answer.card.decode(errors="replace"),
+        bus=answer.bus_info.decode(errors="replace"),
+        captures=bool((multi or flags & _CAPTURE_CAPABILITY) and flags & _STREAMING_CAPABILITY),
+    )
+    return capability, _MULTI if multi else _SINGLE
