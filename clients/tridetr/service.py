@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from tridetr.config import Config
 from tridetr.paths import private_folder
-from tridetr.telemetry import heartbeat
+from tridetr.telemetry import heartbeat, tracing
 from tridetr.telemetry.logs import configure_logging
 from tridetr.telemetry.process_files import use_process_files
 
@@ -25,11 +25,12 @@ SUPERVISED = "TRIDETR_SUPERVISED"  # environment: the supervisor's pid
 
 
 def prepare(config: Config, role: str) -> None:
-    """Set up logging and metrics of this process; must come before the role's modules are imported."""
+    """Set up logging, metrics and traces of this process; must come before the role's modules are imported."""
     configure_logging(config.log.level, config.log.format, role)
     private_folder(config.run_dir)
     heartbeat.start(config.run_dir, role)
     use_process_files(config.run_dir / "metrics", role.replace(" ", "_"))
+    tracing.configure(config.otel, role)
     if os.environ.get(SUPERVISED):
         die_with_parent()
 

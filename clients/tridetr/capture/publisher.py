@@ -9,8 +9,8 @@ from types import TracebackType
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.base import Grab, Picture
 from tridetr.config import CameraSection
-from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter
-from tridetr.telemetry import metrics
+from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter, TraceContext
+from tridetr.telemetry import metrics, tracing
 
 _log = logging.getLogger("tridetr.capture")
 
@@ -71,7 +71,7 @@ class Publisher:
         Raises:
             ShmError: no ring of that size can be made.
         """
-        started = time.perf_counter_ns()
+        started = time.monotonic_ns()
         writer = self._fitting_writer(picture, with_jpeg=grab.jpeg is not None)
         slot = writer.begin()
         if slot is None:
@@ -82,7 +82,8 @@ class Publisher:
             else:
                 copy_picture(picture, slot.y, slot.u, slot.v)
             jpeg_bytes = self._keep_jpeg(grab, slot)
-            decode_ns += time.perf_counter_ns() - started
+            laid_out = time.monotonic_ns()
+            trace = tracing.sample()
             stamp = FrameStamp(
                 frame_number=grab.number,
                 capture_monotonic_ns=grab.monotonic_ns,
@@ -90,15 +91,38 @@ class Publisher:
                 color_range=picture.color_range,
                 color_matrix=picture.color_matrix,
                 lossless=self._lossless,
+                trace=trace,
             )
             sequence = writer.publish(slot, stamp, jpeg_bytes=jpeg_bytes)
         except BaseException:
             writer.abandon(slot)
             raise
-        self._decode_seconds.observe(decode_ns / 1e9)
+        self._decode_seconds.observe((decode_ns + laid_out - started) / 1e9)
         self._published.inc()
         self._last_frame.set(time.time())
+        if trace is not None:
+            self._record(trace, stamp, started - decode_ns, started)
         return sequence
+
+    def _record(
+        self, trace: TraceContext, stamp: FrameStamp, decode_from_ns: int, decode_to_ns: int
+    ) -> None:
+        """Begin the trace of a frame: the frame itself, from its capture on, its decoding and its publishing."""
+        now_ns = time.monotonic_ns()
+        tracing.record_child("decode", trace, decode_from_ns, decode_to_ns)
+        tracing.record_child("publish", trace, decode_to_ns, now_ns)
+        start_ns = decode_from_ns
+        if not stamp.lossless:  # whose times are the media's
+            start_ns = min(start_ns, stamp.capture_monotonic_ns)
+        tracing.record(
+            "frame",
+            trace,
+            None,
+            start_ns,
+            now_ns,
+            camera=self._camera,
+            frame__number=stamp.frame_number,
+        )
 
     def _fitting_writer(self, picture: Picture, *, with_jpeg: bool) -> FrameWriter:
         width, height = even_size(picture.width, picture.height)

@@ -13,7 +13,7 @@ from tridetr.config import Config
 from tridetr.controller.payloads import CameraFacts, FrameFacts
 from tridetr.controller.resume import BOARD_LEASE_S, read_board, resume
 from tridetr.controller.rows import event_rows, sight_notes
-from tridetr.controller.sight import CameraWatch, Judge, ResultSource
+from tridetr.controller.sight import CameraWatch, Judge, ResultSource, Sighting
 from tridetr.controller.state_machine import Result, Silence, State
 from tridetr.controller.store import NewRow, Store
 from tridetr.controller.visits import Record, VisitEvent, decide
@@ -25,7 +25,7 @@ from tridetr.shm.boards import (
     SentryState,
     SentryWriter,
 )
-from tridetr.telemetry import metrics
+from tridetr.telemetry import metrics, tracing
 
 logger = logging.getLogger("tridetr.controller")
 
@@ -86,18 +86,8 @@ class CameraSentry:
             if found is None:
                 return False
             sighting, was_there_before = found
-            stamp = sighting.stamp
-            known = (stamp.frame_sequence, stamp.capture_monotonic_ns) == (
-                self.record.frame_sequence,
-                self.record.frame_time_ns,
-            )
-            if known or (was_there_before and stamp.frame_sequence <= self._resume_frame):
-                self._decided = max(self._decided, stamp.frame_sequence)
-            else:
-                self._last_capture_ns = None if stamp.lossless else stamp.capture_monotonic_ns
-                self._decide_on(self._judge.judge(sighting), stamp.capture_monotonic_ns)
-                self._decided = stamp.frame_sequence
-            self._write_board()
+            with tracing.step("decide", sighting.stamp.trace, camera=self.camera):
+                self._handle(sighting, was_there_before)
         return True
 
     def tick(self) -> None:
@@ -144,6 +134,21 @@ class CameraSentry:
         self._results.close()
         self._watch.close()
         self._board.close()
+
+    def _handle(self, sighting: Sighting, was_there_before: bool) -> None:
+        """Decide on a result, unless that was done before this process started."""
+        stamp = sighting.stamp
+        known = (stamp.frame_sequence, stamp.capture_monotonic_ns) == (
+            self.record.frame_sequence,
+            self.record.frame_time_ns,
+        )
+        if known or (was_there_before and stamp.frame_sequence <= self._resume_frame):
+            self._decided = max(self._decided, stamp.frame_sequence)
+        else:
+            self._last_capture_ns = None if stamp.lossless else stamp.capture_monotonic_ns
+            self._decide_on(self._judge.judge(sighting), stamp.capture_monotonic_ns)
+            self._decided = stamp.frame_sequence
+        self._write_board()
 
     def _decide_on(self, frame: FrameFacts, capture_ns: int) -> None:
         if self._watch.frozen:

@@ -14,6 +14,7 @@ from tridetr.errors import ShmError, TritonError
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
 from tridetr.shm.frames import FrameLease, FrameReader
 from tridetr.shm.lease import RegionKey
+from tridetr.telemetry import tracing
 from tridetr.triton.contract import ModelInfo
 from tridetr.triton.errors import ModelUnavailable, RegionNotRegistered
 
@@ -156,12 +157,13 @@ class CameraDetector:
         before, self._region = self._region, lease.region
         if before is not None and before.shm_name != lease.region.shm_name:
             self._server.retire(before)
-        trace = frame.trace
+        trace = tracing.child(frame.trace) if frame.trace else None
+        request = tracing.child(trace) if trace else None
         slow = asyncio.get_running_loop().call_later(self._slow_s, self._say_slow)
         self.in_flight = True
         try:
             start_ns, answer, end_ns = await self._server.infer(
-                lease, lease.region, trace.traceparent if trace else None
+                lease, lease.region, request.traceparent if request else None
             )
         finally:
             self.in_flight = False
@@ -188,6 +190,18 @@ class CameraDetector:
         self._after = lease.sequence
         self._metrics.skipped(*self._account.inferred(lease.sequence))
         self._metrics.published(result, found)
+        if trace and request and frame.trace:
+            tracing.record("infer", request, trace, start_ns, end_ns, model=self._model[0])
+            tracing.record_child("post", trace, end_ns, result.published_ns)
+            tracing.record(
+                "detect",
+                trace,
+                frame.trace,
+                taken_ns,
+                result.published_ns,
+                camera=self.camera,
+                detections=len(found),
+            )
 
     def _succeeded(self) -> None:
         if self._said is not None:

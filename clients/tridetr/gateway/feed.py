@@ -17,8 +17,9 @@ from tridetr.gateway.labels import Labels
 from tridetr.gateway.readers import CameraReaders
 from tridetr.gateway.session import Size, Viewer
 from tridetr.shm.frames import ColorRange, FrameLease, FrameStamp
+from tridetr.shm.values import TraceContext
 from tridetr.shm.wakeup import Wakeup
-from tridetr.telemetry import metrics
+from tridetr.telemetry import metrics, tracing
 
 logger = logging.getLogger("tridetr.gateway")
 TICK_S = 1.0
@@ -53,6 +54,7 @@ class CameraFeed:
         self._last: dict[str, bytes] = {}  # newest message of each kind but frames
         self._told: dict[str, dict[str, Any]] = {}  # their headers, to see changes
         self._encoded: dict[Size, bytes] = {}  # messages of the frame `_sequence`
+        self._trace: TraceContext | None = None  # its trace
 
     def join(self, viewer: Viewer) -> None:
         """Let a viewer take part; the first one starts the reading."""
@@ -139,16 +141,16 @@ class CameraFeed:
         if lease is not None:
             with lease:
                 self._result = lease.sequence
-                header = facts.detections(lease, self._labels)
-            self._tell("detections", header)
+                header, trace = facts.detections(lease, self._labels), lease.stamp.trace
+            self._tell("detections", header, trace)
 
-    def _tell(self, kind: str, header: dict[str, Any]) -> None:
+    def _tell(self, kind: str, header: dict[str, Any], trace: TraceContext | None = None) -> None:
         if self._told.get(kind) == header:
             return
         self._told[kind] = header
         self._last[kind] = packed = message.pack(header)
         for viewer in self.viewers:
-            viewer.post(kind, packed)
+            viewer.post(kind, packed, trace)
 
     async def _frames(self) -> None:
         # The timeout finds a ring that was made again, whose queue nobody may have woken.
@@ -176,7 +178,7 @@ class CameraFeed:
             key = (self._sequence, viewer.size)
             if packed is not None and not viewer.paused and viewer.shown != key:
                 viewer.shown = key
-                viewer.post("frame", packed)
+                viewer.post("frame", packed, self._trace)
 
     async def _encode(self, lease: FrameLease, sizes: set[Size]) -> None:
         """Make the messages of a frame; the lease ends when the last thread has done with the planes."""
@@ -191,11 +193,12 @@ class CameraFeed:
                 else:
                     size_of_work = size
                 if size_of_work not in images:
-                    images[size_of_work] = await self._image(lease, stamp, size_of_work)
+                    with tracing.step("encode", stamp.trace, camera=self.camera):
+                        images[size_of_work] = await self._image(lease, stamp, size_of_work)
                 images[size] = images[size_of_work]
         if sequence != self._sequence:
             self._encoded.clear()
-            self._sequence = sequence
+            self._sequence, self._trace = sequence, stamp.trace
         for size in sizes:
             header = facts.frame(sequence, stamp, width, height, images[size])
             self._encoded[size] = message.pack(header, images[size].jpeg)

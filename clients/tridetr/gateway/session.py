@@ -10,7 +10,8 @@ from typing import Literal
 from tridetr.gateway import message
 from tridetr.gateway.limits import Bucket
 from tridetr.gateway.mailbox import Mailbox
-from tridetr.telemetry import metrics
+from tridetr.shm.values import TraceContext
+from tridetr.telemetry import metrics, tracing
 
 Size = Literal["small", "full"]
 Send = Callable[[bytes], Awaitable[None]]
@@ -44,7 +45,9 @@ class Viewer:
         self.frames_dropped = 0
         self._window = 0
         self._acknowledged = 0
+        self._camera = camera
         self._mailbox = Mailbox()
+        self._traces: dict[str, TraceContext | None] = {}  # of the message of each kind that waits
         self._wake = asyncio.Event()
         self._on_change = on_change
         self._sent = metrics.VIEWER_FRAMES.labels(camera)
@@ -52,8 +55,9 @@ class Viewer:
         # One acknowledgement a frame, and some pings.
         self._commands = Bucket(rate=max_fps + 10, burst=2 * max_fps + 40)
 
-    def post(self, kind: str, packed: bytes) -> None:
+    def post(self, kind: str, packed: bytes, trace: TraceContext | None = None) -> None:
         """Lay a message into the mailbox."""
+        self._traces[kind] = trace
         if self._mailbox.put(kind, packed) and kind == "frame":
             self.frames_dropped += 1
             self._dropped.inc()
@@ -69,7 +73,8 @@ class Viewer:
                 if kind == "frame":
                     self.frames_sent += 1
                     self._sent.inc()
-                await send(packed)
+                with tracing.step("send", self._traces.get(kind), camera=self._camera, kind=kind):
+                    await send(packed)
 
     def handle(self, data: str | bytes | None) -> None:
         """Follow a command.

@@ -1,0 +1,103 @@
+"""Spans reach a collector; without one, or switched off, tracing costs nothing and harms nothing."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import timeit
+from collections.abc import Iterator
+
+import pytest
+
+from support.otlp import running_collector
+from support.waiting import wait_for
+from tridetr.config.schema import OtelSection
+from tridetr.shm.values import TraceContext
+from tridetr.telemetry import tracing
+
+pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
+NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens
+
+
+@pytest.fixture(autouse=True)
+def switched_off() -> Iterator[None]:
+    yield
+    tracing.shutdown()
+
+
+def configure(endpoint: str | None, ratio: float = 1.0, role: str = "capture hall") -> None:
+    tracing.configure(OtelSection(endpoint=endpoint, sample_ratio=ratio), role)
+
+
+def test_a_span_and_its_child_arrive_as_they_were() -> None:
+    with running_collector() as collector:
+        configure(collector.endpoint)
+        root = tracing.sample()
+        assert root
+        now_ns, unix_ns = time.monotonic_ns(), time.time_ns()
+        tracing.record_child("decode", root, now_ns - 5_000_000, now_ns - 2_000_000)
+        tracing.record(
+            "frame", root, None, now_ns - 9_000_000, now_ns, camera="hall", frame__number=7
+        )
+        with tracing.step("decide", root, camera="hall"):
+            pass
+        tracing.shutdown()
+        spans = {span.name: span for span in collector.spans}
+    frame, decode, decide = spans["frame"], spans["decode"], spans["decide"]
+    assert (frame.trace, frame.id) == (f"{root.trace_id:032x}", f"{root.span_id:016x}")
+    assert frame.parent == ""
+    assert decode.parent == decide.parent == frame.id
+    assert decode.trace == decide.trace == frame.trace
+    assert frame.end_ns - frame.start_ns == pytest.approx(9_000_000, abs=1000)
+    assert decode.end_ns - decode.start_ns == pytest.approx(3_000_000, abs=1000)
+    assert abs(frame.end_ns - unix_ns) < 50_000_000
+    assert frame.attributes == {"camera": "hall", "frame.number": 7}
+    assert frame.service == "tridetr-capture"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high"), [(0.0, 0, 0), (0.1, 100, 320), (1.0, 2000, 2000)]
+)
+def test_the_ratio_is_kept(ratio: float, low: int, high: int) -> None:
+    configure(NOBODY, ratio)
+    sampled = [trace for _ in range(2000) if (trace := tracing.sample())]
+    assert low <= len(sampled) <= high
+    assert len({trace.trace_id for trace in sampled}) == len(sampled)
+
+
+def test_a_dead_collector_slows_nothing_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with running_collector() as collector, caplog.at_level(logging.INFO):
+        collector.refuse = True
+        configure(collector.endpoint)
+        root = tracing.sample()
+        assert root
+        took = timeit.timeit(
+            lambda: tracing.record("x", root, None, 1, 2), number=3 * tracing.QUEUE
+        )
+        assert took / (3 * tracing.QUEUE) < 2e-3
+        wait_for(lambda: collector.requests, 20, "no attempt was made")
+        began = time.monotonic()
+        tracing.shutdown()
+        assert time.monotonic() - began < 4
+    said = [record for record in caplog.records if "take" in record.message]
+    assert len(said) <= 1
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
+def test_switched_off_it_costs_nothing_measurable() -> None:
+    configure(None)
+    parent = TraceContext(1, 2)
+    assert tracing.sample() is None
+    assert tracing.child(parent) is parent
+    sampling = min(timeit.repeat(tracing.sample, number=20_000, repeat=5)) / 20_000
+    assert sampling < 5e-6, "a comparison, and not more"
+
+
+def test_without_the_extra_it_says_so_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+    configure(NOBODY)
+    assert "pip install 'tridetr[otel]'" in caplog.text
+    assert tracing.sample() is None
