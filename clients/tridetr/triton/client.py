@@ -65,7 +65,7 @@ class Frame(Protocol):
 
 
 class TritonClient:
-    """Asks one model of one server; follows a restarted embedded server to its new endpoint.
+    """Asks one model of one server, and goes on when the server was restarted: its address stays.
 
     Example:
         >>> async with TritonClient(config) as client:
@@ -79,7 +79,6 @@ class TritonClient:
         self._model_name = config.model.name
         self._endpoint: Endpoint | None = None
         self._channel: grpc.aio.Channel | None = None
-        self._infer_call: Any = None
         self._calls: dict[str, Any] = {}
 
     async def __aenter__(self) -> TritonClient:
@@ -187,7 +186,6 @@ class TritonClient:
         try:
             return await call(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            await self._follow()
             raise translate(method, error) from None
         except asyncio.CancelledError:
             # Closing the channel cancels its calls; a cancelled task is told apart by its channel.
@@ -212,12 +210,6 @@ class TritonClient:
             response_deserializer=type_of_response(method).FromString,
         )
         return call
-
-    async def _follow(self) -> None:
-        """Drop the channel when the embedded server answers somewhere else by now."""
-        now = endpoint_of(self._config)
-        if now is not None and self._endpoint is not None and now.address != self._endpoint.address:
-            await self.close()
 
 
 def type_of_request(method: str) -> Any:

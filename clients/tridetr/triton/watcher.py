@@ -31,6 +31,9 @@ _PATIENCE = 6  # timeouts of a server that computes
 _COMPUTES_S = 0.1  # CPU time in one timeout; a hung backend uses none
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 30.0  # healthy for so long, a run clears the backoff
+_REASONS = (
+    "start_timeout", "start_failed", "model_replaced", "stub_unhealthy", "failing", "hung", "died", "stub_died",
+)  # fmt: skip
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -71,6 +74,8 @@ class Watcher:
         self._secret_file, self._secret = secret
         self._was_ready = False
         self._replacement = Replacement(config)
+        for reason in _REASONS:  # at 0, so that the first restart is an increase
+            metrics.SERVER_RESTARTS.labels(reason=reason)
 
     def run(self) -> None:
         """Block until `stop` is set.
