@@ -41,6 +41,7 @@ class ResultSource:
         self._camera = camera
         self.reader = DetectionReader(instance, camera, "controller")
         self._after = 0
+        metrics.RESULTS_MISSED.labels(camera)  # at 0, so that the first one is an increase
         newest = self.reader.lease_newest()
         # Results up to this one were there before this process.
         self._old_until = newest.sequence if newest else 0

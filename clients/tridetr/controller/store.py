@@ -72,6 +72,8 @@ class Store:
         self.cameras: dict[str, Saved] = {}
         self.fault = ""
         self.last_seq = 0
+        for reason in ("corrupt", "full", "other"):  # at 0, so that the first one is an increase
+            metrics.STORE_ERRORS.labels(reason)
         self._lock = _lock_folder(state_dir)
         if self._open():
             assert self._database is not None

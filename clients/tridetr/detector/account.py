@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tridetr.shm.detections import ResultStamp
 from tridetr.telemetry import metrics
 
+ERROR_REASONS = ("region", "unavailable", "refused", "shared_memory", "slow", "damaged")
+
 
 class FrameAccount:
     """Counts the frames that were passed over, from the gaps between those that were inferred. Pure."""
@@ -60,6 +62,8 @@ class CameraMetrics:
         self._total = metrics.TOTAL_SECONDS.labels(camera)
         self._last_result = metrics.LAST_RESULT.labels(camera)
         self._names: dict[int, str] = {}
+        for reason in ERROR_REASONS:  # at 0, so that the first error is an increase
+            metrics.INFERENCE_ERRORS.labels(camera, reason)
 
     def name_classes(self, classes: Mapping[str, int]) -> None:
         """Set the names that class ids have from now on."""

@@ -9,10 +9,10 @@ from quart import Blueprint, Quart, Response, jsonify, request
 
 from tridetr.controller.history import read_history
 from tridetr.gateway.hub import Hub
+from tridetr.gateway.node_metrics import render_node
 from tridetr.gateway.openapi import description
 from tridetr.gateway.security import Answer, problem
 from tridetr.gateway.snapshot import take_snapshot
-from tridetr.telemetry.process_files import render_all
 
 _SNAPSHOTS = 2  # that are made at the same time
 _WAITING = 16  # that may wait for one of those
@@ -115,10 +115,9 @@ def add_api(app: Quart, hub: Hub) -> None:
 
     @api.get("/metrics")
     async def metrics() -> Answer:
-        folder = hub.config.run_dir / "metrics"
-        if not folder.is_dir():
+        if not (hub.config.run_dir / "metrics").is_dir():
             return problem(503, "no process of this node has written metrics yet")
-        text = await asyncio.to_thread(render_all, folder)
+        text = await asyncio.to_thread(render_node, hub.config)
         return Response(text, content_type=CONTENT_TYPE_LATEST)
 
     @api.get("/api/openapi.json")

@@ -67,15 +67,13 @@ class Supervisor:
         run_dir = private_folder(self._config.run_dir)
         with _sole_run(run_dir, "+".join(self._only) or "node"):
             config_file = self._prepare()
+            on_output = self._logs.attach if self._terminal else None
             processes = [
-                ManagedProcess(
-                    spec,
-                    run_dir,
-                    self._logs.attach if self._terminal else None,
-                    self._count_restart,
-                )
+                ManagedProcess(spec, run_dir, on_output, self._count_restart)
                 for spec in plan_processes(self._config, config_file, self._only)
             ]
+            for process in processes:
+                self._count_restart(process.spec.name, 0)  # so that the first one is an increase
             pulse = broker_pulse.BrokerPulse(self._config)
             if any(process.spec.name == broker_pulse.NAME for process in processes):
                 pulse.start()
@@ -116,10 +114,10 @@ class Supervisor:
         config_file.chmod(0o600)
         return config_file
 
-    def _count_restart(self, name: str) -> None:
+    def _count_restart(self, name: str, times: int = 1) -> None:
         from tridetr.telemetry.metrics import PROCESS_RESTARTS
 
-        PROCESS_RESTARTS.labels(name).inc()
+        PROCESS_RESTARTS.labels(name).inc(times)
 
     def _timings(self) -> dict[str, Any]:
         return {name: sampler.timings for name, sampler in self._samplers.items()}

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tridetr.shm.values import TraceContext
 
 if TYPE_CHECKING:
-    from tridetr.config import OtelSection
+    from tridetr.config.schema import OtelSection
 
 log = logging.getLogger("tridetr.tracing")
 
