@@ -148,7 +148,8 @@ def compare_detections(
     relevant = np.maximum(found.scores[:ranks], expected.scores[:ranks]) >= least_score
     score = float(pairs[relevant].max(initial=0.0))
     box_px = 0.0
-    confident = np.flatnonzero(found.scores >= least_score)
+    # Score 0 fills up what the model has fewer of than K.
+    confident = np.flatnonzero((found.scores >= least_score) & (found.scores > 0))
     for index in confident:
         same = expected.class_ids == found.class_ids[index]
         if not same.any():

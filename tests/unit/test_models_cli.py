@@ -1,0 +1,163 @@
+"""`tridetr models ...` as a user runs it, with a tiny network in the place of RF-DETR."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from support.tiny_export import tiny_export
+from tridetr.errors import ModelError
+from tridetr.models.card import set_metadata
+from tridetr.models.cli import app
+from tridetr.models.export import ExportFacts, export
+
+FACTS = ExportFacts({"hedgehog": 0, "fox": 1}, 3, "a test")
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    model = tiny_export(columns=3)
+    set_metadata(model, FACTS.to_metadata())
+    path = tmp_path / "export.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*arguments: object) -> str:
+    with pytest.raises(ModelError) as caught:
+        CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    return str(caught.value)
+
+
+def fake_python(tmp_path: Path, model: Path, *messages: dict, status: int = 0) -> Path:
+    """An interpreter that answers like the export worker, whatever it is told to run."""
+    script = tmp_path / "python"
+    lines = "".join(f"echo '{json.dumps(message)}'\n" for message in messages)
+    find = 'while [ "$1" != --output ]; do shift; done; cp ' + f"'{model}' \"$2\"\n"
+    script.write_text(f"#!/bin/sh\n{find}{lines}echo deep trouble >&2\nexit {status}\n")
+    script.chmod(0o755)
+    return script
+
+
+DONE = {
+    "done": {
+        "classes": dict(FACTS.classes),
+        "columns": 3,
+        "resolution": 32,
+        "model": "RFDETRNano",
+        "rfdetr": "9.9",
+    }
+}
+
+
+def test_from_checkpoint_to_an_installed_verified_model(exported: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "best.pth"
+    checkpoint.touch()
+    python = fake_python(tmp_path, exported, {"step": "tracing"}, DONE)
+    output = run("export", "--weights", checkpoint, "--name", "yard", "--python", python)
+    assert "tracing" in output
+    assert "hedgehog, fox" in output
+    assert "model: {file: yard}" in output
+    assert "hedgehog" in run("list")
+    assert "RFDETRNano (best.pth), rfdetr 9.9" in run("info", "yard")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(np.full((40, 60, 3), 99, np.uint8)).save(pictures / "grey.png")
+    assert "too far" not in run("verify", "yard", "--data", pictures)
+    assert "exists: --force" in refused("export", "--weights", checkpoint, "--name", "yard")
+    run("remove", "yard")
+    assert "none yet" in run("list")
+
+
+def test_a_failing_export_says_why_and_installs_nothing(exported: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "best.pth"
+    checkpoint.touch()
+    python = fake_python(tmp_path, exported, {"error": "ValueError: no such head"}, status=1)
+    message = refused("export", "--weights", checkpoint, "--python", python)
+    assert "no such head" in message
+    assert "deep trouble" in message
+    assert "none yet" in run("list")
+
+
+def test_a_worker_that_dies_is_noticed(exported: Path, tmp_path: Path) -> None:
+    python = fake_python(tmp_path, exported, status=9)
+    with pytest.raises(ModelError, match="ended with status 9"):
+        export(tmp_path / "o.onnx", python=python, weights="random", variant="nano")
+
+
+@pytest.mark.parametrize(
+    ("weights", "variant", "message"),
+    [("nowhere.pth", None, "no such checkpoint"), ("random", None, "needs a --variant")],
+)
+def test_exports_of_nothing_are_refused(
+    weights: str, variant: str | None, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        export(tmp_path / "o.onnx", python=Path("/nowhere"), weights=weights, variant=variant)
+
+
+def test_offline_is_told_from_other_failures(exported: Path, tmp_path: Path) -> None:
+    error = {"error": "ConnectionError: Max retries exceeded"}
+    python = fake_python(tmp_path, exported, error, status=1)
+    with pytest.raises(ModelError, match=r"cannot be fetched.*--weights FILE"):
+        export(tmp_path / "o.onnx", python=python, weights="pretrained", variant="nano")
+
+
+def test_fuse_takes_names_from_a_file_or_the_export(exported: Path, tmp_path: Path) -> None:
+    run("fuse", exported, tmp_path / "own.onnx")
+    names = tmp_path / "names.txt"
+    names.write_text("cat\n\ndog\n")
+    run("fuse", exported, tmp_path / "named.onnx", "--classes", names, "--default-score", "0.3")
+    assert '{"cat": 0, "dog": 2}' in run("info", tmp_path / "named.onnx")
+    bare = tmp_path / "bare.onnx"
+    onnx.save(tiny_export(), bare)
+    assert "--classes" in refused("fuse", bare, tmp_path / "out.onnx")
+    run("fuse", bare, tmp_path / "out.onnx", "--classes", "coco")
+    assert "exists" in refused("fuse", bare, tmp_path / "out.onnx", "--classes", "coco")
+    run("recolor", tmp_path / "out.onnx", tmp_path / "full.onnx", "--color", "bt601-full")
+    assert "bt601-full" in run("info", tmp_path / "full.onnx")
+
+
+def test_verify_exits_with_one_above_its_bounds(exported: Path, tmp_path: Path) -> None:
+    run("fuse", exported, tmp_path / "m.onnx")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / "noise.png")
+    arguments = ["verify", str(tmp_path / "m.onnx"), "--data", str(tmp_path), "--max-input", "1e-9"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "too far" in result.output
+
+
+def test_an_engine_needs_a_gpu(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("fuse", exported, tmp_path / "m.onnx")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    message = refused("build-engine", tmp_path / "m.onnx", "--size", "640x480")
+    assert "no NVIDIA GPU here" in message
+    assert "name a MODEL" in refused("build-engine", "--size", "640x480")
+
+
+def test_every_command_tells_what_it_does() -> None:
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert len(run(name, "--help")) > 200
