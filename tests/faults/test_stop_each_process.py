@@ -1,0 +1,61 @@
+"""SIGSTOP of each process: it is there, and makes no progress. It is found by that, killed and replaced.
+
+A process that is stopped answers the kernel's side of everything (its port accepts, its pipes fill), so nothing but
+missing progress tells. Meanwhile what is shown must be Unknown or offline, never the last state as if it still held.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from support.faults import Machine, alive, whole, whole_node
+from support.node import Node
+from support.waiting import wait_for
+
+# Ten seconds without a beat, then what a kill costs. The server: five without an inference, ten without an answer.
+RECOVERY_S = 25.0
+ROLES = ("capture street", "detect", "control", "serve", "triton", "tritonserver", "stub", "broker")
+SHOWN = {  # what the viewer's API must have shown in between
+    "capture street": {"offline"},
+    "detect": {"unknown"},
+    "control": {"unknown"},
+    "tritonserver": {"unknown"},
+    "stub": {"unknown"},
+}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Machine]]:
+    with whole_node(tmp_path_factory.mktemp("node")) as both:
+        yield both
+
+
+@pytest.mark.long_faults
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("role", ROLES)
+def test_stopped_process_is_found_and_replaced(running: tuple[Node, Machine], role: str) -> None:
+    node, machine = running
+    victim = wait_for(lambda: node.children().get(role), 60, f"no {role} in {node.children()}")
+    victim.suspend()
+    stopped_s, shown = time.monotonic(), set()
+    within_s = machine.bound(RECOVERY_S)
+
+    def replaced() -> bool:
+        row = node.cameras().get("street")
+        if row:
+            shown.update((row["status"]["state"], row["state"]["state"]))
+        return not alive(victim)
+
+    try:
+        # The watcher of the server (role `triton`) takes the server along.
+        wait_for(replaced, within_s, f"{role} stands still: {node.log_tail()}")
+        replaced_s = time.monotonic()
+        wait_for(lambda: whole(node, replaced_s), within_s, f"{node.cameras()} {node.log_tail()}")
+        machine.record(f"stop {role}", time.monotonic() - stopped_s)
+        assert shown >= SHOWN.get(role, set())
+    finally:
+        if alive(victim):
+            victim.resume()

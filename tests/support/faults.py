@@ -1,0 +1,100 @@
+"""What the fault tests share: is the node whole, how slow is this machine, what was measured."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from support.node import Node, running_node
+from support.waiting import wait_for
+from tridetr.shm.detections import DetectionReader
+
+QUIET_START_S = 8.0  # from the command to the first decision, on two cores that do nothing else
+STREET = {"street": {"source": "synthetic", "width": 640, "height": 360, "fps": 10}}
+
+
+def newest_result_ns(node: Node, camera: str = "street") -> int:
+    """Return when the camera's newest result was published (monotonic); 0: there is none."""
+    with DetectionReader(node.instance, camera, None) as reader:
+        lease = reader.lease_newest()
+        if lease is None:
+            return 0
+        with lease:
+            return int(lease.stamp.published_ns)
+
+
+def decided(node: Node, camera: str = "street") -> bool:
+    """Whether the controller knows what it sees: not Unknown, and the camera is live."""
+    row = node.cameras().get(camera, {})
+    return row.get("status", {}).get("state") == "live" and row.get("state", {}).get(
+        "state"
+    ) not in (
+        None,
+        "unknown",
+    )
+
+
+def whole(node: Node, since_s: float, camera: str = "street") -> bool:
+    """Whether a frame captured after ``since_s`` went the whole way, to the decision and the browser's API."""
+    if newest_result_ns(node, camera) < since_s * 1e9 or not decided(node, camera):
+        return False
+    with contextlib.suppress(OSError):
+        return bool(json.loads(node.get("/readyz"))["ready"])
+    return False
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it is there and no zombie."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+class Machine:
+    """How much slower than a quiet one this machine is now: bounds are stretched by it, results are printed."""
+
+    def __init__(self, start_s: float) -> None:
+        self.slowness = max(1.0, start_s / QUIET_START_S)
+
+    def bound(self, seconds: float) -> float:
+        """Return the bound for this machine."""
+        return seconds * self.slowness
+
+    def record(self, fault: str, seconds: float) -> None:
+        """Print what was measured, and append it to ``$TRIDETR_FAULT_TIMES``."""
+        line = json.dumps(
+            {
+                "fault": fault,
+                "seconds": round(seconds, 1),
+                "slowness": round(self.slowness, 1),
+                "load": round(os.getloadavg()[0], 1),
+            }
+        )
+        print(line)
+        if target := os.environ.get("TRIDETR_FAULT_TIMES"):
+            with Path(target).open("a") as file:
+                file.write(line + "\n")
+
+
+@contextlib.contextmanager
+def whole_node(
+    folder: Path, cameras: dict[str, Any] | None = None, **sections: Any
+) -> Iterator[tuple[Node, Machine]]:
+    """Run a node until the test ends; yields it when it has become whole."""
+    started_s = time.monotonic()
+    cameras = STREET if cameras is None else cameras
+    with running_node(folder, cameras, **sections) as node:
+        for camera in cameras:
+            try:
+                wait_for(lambda name=camera: whole(node, started_s, name), 150)
+            except AssertionError:
+                raise AssertionError(f"the node never became whole: {node.log_tail()}") from None
+        yield node, Machine(time.monotonic() - started_s)
