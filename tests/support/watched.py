@@ -1,0 +1,41 @@
+"""A node under observation: every frame traced, Triton's own metrics on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.mosquitto import free_port
+from support.node import Node, running_node
+from support.otlp import Collector, running_collector
+from support.waiting import wait_for
+
+CAMERAS = {"street": {"source": "synthetic", "width": 640, "height": 360, "fps": 8}}
+
+
+@dataclass
+class Watched:
+    """A node and the receiver of its traces."""
+
+    node: Node
+    collector: Collector
+
+
+@contextlib.contextmanager
+def running_watched_node(folder: Path) -> Iterator[Watched]:
+    """Run one; yields when its first frame was decided on."""
+    with running_collector() as collector:
+        with running_node(
+            folder,
+            CAMERAS,
+            otel={"endpoint": collector.endpoint, "sample_ratio": 1.0},
+            triton={"metrics_port": free_port()},
+        ) as node:
+            wait_for(
+                lambda: any(span.name == "decide" for span in list(collector.spans)),
+                170,
+                f"nothing was decided: {node.log_tail()}",
+            )
+            yield Watched(node, collector)
