@@ -44,7 +44,13 @@ def export_python(
         say("removing an unfinished environment")
         shutil.rmtree(folder)
     say(f"making {folder}")
-    venv.EnvBuilder(with_pip=True, symlinks=True).create(folder)
+    try:
+        venv.EnvBuilder(with_pip=True, symlinks=True).create(folder)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ModelError(
+            f"{folder} cannot be made ({error}): on Debian and Ubuntu install python3-venv, or name an "
+            "environment that has rfdetr with --python PATH"
+        ) from error
     if extra:
         # First, so that what follows is chosen to fit.
         _pip(python, list(extra), say)
