@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
-import xml.etree.ElementTree as ET
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the package `rig`
 
-from rig import Module, Result, UnavailableError, run_in_vm
+from rig import Module, UnavailableError, run_in_vm
+from rig.guest import GUEST, GuestRun, read_report
 
 ROOT = Path(__file__).parents[2]
-GUEST = Path(__file__).parent / "guest"
 TIMEOUT_S = 600.0
 MODULES = [
-    # A camera with one buffer a frame, and one with a buffer for each plane; nothing but capture.
-    Module("vhci-hcd"),
+    Module("vhci-hcd"),  # USB devices made of software
     Module("uvcvideo"),
+    # A single-planar and a multi-planar camera, nothing but capture
     Module("vivid", "n_devs=2 node_types=0x1,0x1 num_inputs=1,1 input_types=0,0 multiplanar=1,2"),
 ]
-
-
-@dataclass(frozen=True)
-class GuestRun:
-    """What the tests inside the virtual machine said."""
-
-    result: Result
-    failures: dict[str, list[str]]
-
-    def check(self, test: str) -> None:
-        """Fail with the guest's own words unless all cases of this test passed."""
-        if test not in self.failures:
-            machine = f"{self.result.console}\n{self.result.output}"[-2000:]
-            pytest.fail(f"{test} did not run in the virtual machine:\n{machine}", pytrace=False)
-        if self.failures[test]:
-            pytest.fail("\n".join(self.failures[test]), pytrace=False)
-
-
-def guest_tests() -> list[str]:
-    """Return the names of the tests inside, read without importing them."""
-    return [
-        node.name
-        for file in sorted(GUEST.glob("guest_*.py"))
-        for node in ast.parse(file.read_text()).body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        if node.name.startswith("test_")
-    ]
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +32,7 @@ def guest_run(tmp_path_factory: pytest.TempPathFactory) -> GuestRun:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
     command += ["-c", "/dev/null", "--rootdir", str(GUEST), "--junitxml=/exchange/junit.xml"]
     command += ["-o", "junit_logging=all"]
-    command += ["--durations=0", *files]
+    command += files
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": "/guest-tmp",
@@ -83,15 +53,4 @@ def guest_run(tmp_path_factory: pytest.TempPathFactory) -> GuestRun:
         )
     except UnavailableError as error:
         pytest.skip(f"no virtual machine: {error}")
-    return GuestRun(result, _failures(exchange / "junit.xml"))
-
-
-def _failures(report: Path) -> dict[str, list[str]]:
-    if not report.exists():
-        return {}
-    failures: dict[str, list[str]] = {}
-    for case in ET.parse(report).iter("testcase"):
-        texts = failures.setdefault(case.get("name", "").partition("[")[0], [])
-        if any(entry.tag in ("failure", "error", "skipped") for entry in case):
-            texts += [f"{case.get('name')}: {entry.text}" for entry in case]
-    return failures
+    return GuestRun(result, read_report(exchange / "junit.xml"))

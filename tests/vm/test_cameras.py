@@ -7,8 +7,7 @@ installed (see rig/kernel.py).
 from __future__ import annotations
 
 import pytest
-
-from conftest import GuestRun, guest_tests
+from rig.guest import GuestRun, guest_tests
 
 
 @pytest.mark.vm

@@ -1,0 +1,53 @@
+"""The tests inside the virtual machine: which there are, and what became of them."""
+
+from __future__ import annotations
+
+import ast
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rig.machine import Result
+
+GUEST = Path(__file__).parents[1] / "guest"
+
+
+@dataclass(frozen=True)
+class GuestRun:
+    """What the tests inside the virtual machine said."""
+
+    result: Result
+    failures: dict[str, list[str]]
+
+    def check(self, test: str) -> None:
+        """Fail with the guest's own words unless all cases of this test passed."""
+        if test not in self.failures:
+            machine = f"{self.result.console}\n{self.result.output}"[-2000:]
+            pytest.fail(f"{test} did not run in the virtual machine:\n{machine}", pytrace=False)
+        if self.failures[test]:
+            pytest.fail("\n".join(self.failures[test]), pytrace=False)
+
+
+def guest_tests() -> list[str]:
+    """Return the names of the tests inside, read without importing them."""
+    return [
+        node.name
+        for file in sorted(GUEST.glob("guest_*.py"))
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if node.name.startswith("test_")
+    ]
+
+
+def read_report(report: Path) -> dict[str, list[str]]:
+    """Return what each test said, from a JUnit file: nothing means that it passed."""
+    if not report.exists():
+        return {}
+    failures: dict[str, list[str]] = {}
+    for case in ET.parse(report).iter("testcase"):
+        texts = failures.setdefault(case.get("name", "").partition("[")[0], [])
+        if any(entry.tag in ("failure", "error", "skipped") for entry in case):
+            texts += [f"{case.get('name')}: {entry.text}" for entry in case]
+    return failures
