@@ -1,0 +1,143 @@
+"""What the benchmarks share: describing the machine, summing up, nodes to measure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import yaml
+
+PACKAGES = (
+    "tridetr", "numpy", "av", "flatbuffers", "grpcio", "onnxruntime-openvino", "onnxruntime", "tritonclient",
+    "nvidia-pytriton", "quart", "hypercorn", "simplejpeg",
+)  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "scheduling": scheduling(),
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(["python", *sys.argv]),
+        "versions": versions(),
+    }
+
+
+def cpu_name() -> str:
+    """Return the processor's name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def scheduling() -> str:
+    """Return under which policy and niceness this process runs (its children inherit it)."""
+    policy = os.sched_getscheduler(0)
+    if policy == os.SCHED_FIFO:
+        return f"SCHED_FIFO {os.sched_getparam(0).sched_priority}"
+    return f"nice {os.nice(0)}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what takes part, as far as it is installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Median, 95th percentile and least of a series."""
+    array = np.asarray(values, float)
+    p50, p95 = np.percentile(array, (50, 95))
+    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "min": round(array.min(), 3)}
+
+
+@contextlib.contextmanager
+def node(
+    config: dict[str, Any], folder: Path, only: Sequence[str] = ()
+) -> Iterator[psutil.Process]:
+    """Run ``tridetr up`` with a configuration; its messages go to ``folder/log``."""
+    file = folder / "node.yaml"
+    file.write_text(yaml.safe_dump(config))
+    line = [sys.executable, "-m", "tridetr", "up", "--config", str(file), "--json"]
+    for name in only:
+        line += ["--only", name]
+    with (folder / "log").open("wb") as log, (folder / "summary").open("wb") as out:
+        child = subprocess.Popen(line, stdout=out, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        yield psutil.Process(child.pid)
+    finally:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(60)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def role_of(process: psutil.Process) -> str | None:
+    """Name a process of a node by its command line."""
+    words = process.cmdline()
+    line = " ".join(words)
+    if "-m" in words and "tridetr" in words:
+        return line.split(" tridetr ")[-1].split(" --config")[0]
+    names = {"mosquitto": "broker", "backend_stub": "model", "bin/tritonserver": "tritonserver"}
+    return next((role for part, role in names.items() if part in line), None)
+
+
+def roles(of: psutil.Process) -> dict[str, psutil.Process]:
+    """Return the processes of a node by what they are."""
+    found: dict[str, psutil.Process] = {}
+    for process in [of, *of.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            if role := role_of(process):
+                found[role] = process
+    return found
+
+
+def fused_model(given: Path | None, folder: Path) -> tuple[Path, Path]:
+    """Return a model of the contract and the bare network inside it, as files.
+
+    Args:
+        given: a fused model or an RF-DETR export; None: the bundled one.
+        folder: where to write what has to be made.
+    """
+    import onnx
+
+    from tridetr.models.coco import COCO_91
+    from tridetr.models.fuse import fuse
+    from tridetr.models.unwrap import network_of
+    from tridetr.paths import model_repository_dir
+
+    given = given or model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+    model = onnx.load(given)
+    if [entry.name for entry in model.graph.input] == ["frame"]:
+        bare = folder / "bare.onnx"
+        onnx.save(network_of(model), bare)
+        fused = folder / "fused.onnx"
+        shutil.copy(given, fused)
+        return fused, bare
+    fused = folder / "fused.onnx"
+    onnx.save(fuse(model, classes=COCO_91, source=given.name), fused)
+    return fused, given
