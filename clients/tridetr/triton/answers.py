@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,8 @@ def parse_prediction(response: Any) -> Prediction:
     for spec, raw in zip(response.outputs, response.raw_output_contents, strict=False):
         dtype = _DTYPES.get(spec.name)
         shape = tuple(spec.shape)[1:]
-        if dtype is None or len(raw) != int(np.prod(shape)) * np.dtype(dtype).itemsize:
+        fits = dtype is not None and len(raw) == math.prod(shape) * np.dtype(dtype).itemsize
+        if dtype is None or not fits or min(shape, default=0) < 0:
             raise InferenceFailed(
                 f"output {spec.name} {list(spec.shape)} came with {len(raw)} bytes"
             )
@@ -51,6 +53,12 @@ def parse_prediction(response: Any) -> Prediction:
     missing = [name for name in OUTPUTS if name not in arrays]
     if missing:
         raise InferenceFailed(f"the server's answer lacks {', '.join(missing)}")
+    shapes = {name: arrays[name].shape for name in OUTPUTS}
+    count = len(arrays["scores"]) if arrays["scores"].ndim == 1 else -1
+    if shapes != {"boxes": (count, 4), "scores": (count,), "classes": (count,)}:
+        raise InferenceFailed(
+            f"the server's answer has shapes that contradict each other: {shapes}"
+        )
     return Prediction(arrays["boxes"], arrays["scores"], arrays["classes"])
 
 

@@ -14,6 +14,7 @@ from tridetr.config import Config
 from tridetr.errors import TridetrError, TritonError
 from tridetr.telemetry import heartbeat, metrics
 from tridetr.triton import launch, repository
+from tridetr.triton.beating import beating
 from tridetr.triton.endpoint import Endpoint, remove_endpoint, write_endpoint
 from tridetr.triton.health import Health, Next
 from tridetr.triton.probe import Probe
@@ -107,7 +108,7 @@ class Watcher:
 
     def _run_once(self) -> None:
         config, files = self._config, self._files
-        self._render()
+        beating(self._render)
         files.engine_report.unlink(missing_ok=True)
         self._clean()
         process = ServerProcess(
@@ -130,7 +131,7 @@ class Watcher:
             metrics.SERVER_HEALTHY.set(0)
             remove_endpoint(config.run_dir)
             probe.close()
-            process.stop(grace)
+            beating(lambda: process.stop(grace))
             self._clean()
 
     def _render(self) -> None:

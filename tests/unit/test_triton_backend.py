@@ -1,0 +1,104 @@
+"""The Python-based backend, with a stand-in for the module that only Triton's stub provides."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tridetr.triton
+from tridetr.errors import ModelError
+from tridetr.triton.engine.choice import CPU, OPENVINO, Choice
+
+MODEL = Path(tridetr.triton.__file__).parent / "backends" / "onnxruntime" / "model.py"
+
+
+class FakeEngine:
+    """Refuses OpenVINO; fails frames whose first byte is 13."""
+
+    def __init__(self, _: Path, choice: Choice, *, threads: int, cache_dir: Path | None) -> None:
+        if choice.provider == OPENVINO:
+            raise RuntimeError("no such operator")
+        self.nodes = {choice.provider: 1}
+        self.threads = threads
+
+    def run(self, frames: np.ndarray) -> list[np.ndarray]:
+        if frames.flat[0] == 13:
+            raise RuntimeError("unlucky")
+        if frames.flat[0] == 14:
+            raise ModelError("odd size")
+        count = len(frames)
+        return [np.zeros((count, 2, 4), "f4"), np.ones((count, 2), "f4"), np.ones((count, 2), "i4")]
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    warnings: list[str] = []
+    utils = ModuleType("triton_python_backend_utils")
+    utils.Logger = SimpleNamespace(log_info=lambda text: None, log_warn=warnings.append)
+    utils.TritonError = lambda message: SimpleNamespace(message=message)
+    utils.InferenceResponse = lambda output_tensors, error=None: SimpleNamespace(
+        tensors=output_tensors, error=error
+    )
+    utils.Tensor = SimpleNamespace(from_dlpack=lambda name, capsule: name)
+    utils.get_input_tensor_by_name = lambda request, name: request
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
+    spec = importlib.util.spec_from_file_location("triton_backend_under_test", MODEL)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "Engine", FakeEngine)
+    monkeypatch.setattr(module.onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
+    module.warnings = warnings
+    return module
+
+
+def started(backend: ModuleType, **parameters: str) -> Any:
+    config = {"parameters": {key: {"string_value": value} for key, value in parameters.items()}}
+    model = backend.TritonPythonModel()
+    model.initialize({
+        "model_config": json.dumps(config),
+        "model_instance_kind": "CPU",
+        "model_name": "m",
+        "model_repository": "/nowhere",
+        "model_version": "1",
+    })  # fmt: skip
+    return model
+
+
+def test_a_provider_that_fails_is_replaced_and_it_is_said(
+    backend: ModuleType, tmp_path: Path
+) -> None:
+    report = tmp_path / "engine.json"
+    model = started(backend, engine_report=str(report), precision="int8", intra_op_thread_count="2")
+    assert model._engine.nodes == {CPU: 1}
+    assert model._engine.threads == 2
+    assert "no such operator" in backend.warnings[0]
+    said = json.loads(report.read_text())
+    assert (said["engine"], said["provider"], said["precision"]) == (
+        "onnxruntime",
+        CPU,
+        "int8+fp32",
+    )
+
+
+def test_a_provider_that_was_forced_is_not_replaced(backend: ModuleType) -> None:
+    with pytest.raises(RuntimeError, match="no such operator"):
+        started(backend, provider="openvino")
+
+
+def test_a_request_that_fails_fails_alone(backend: ModuleType) -> None:
+    model = started(backend, provider="cpu")
+    requests = [np.full((1, 6, 4), value, np.uint8) for value in (1, 13, 14, 2)]
+    answers = model.execute(requests)
+    assert [a.error.message if a.error else None for a in answers] == [
+        None, "RuntimeError: unlucky", "odd size", None,
+    ]  # fmt: skip
+    assert answers[3].tensors == ["boxes", "scores", "classes"]
