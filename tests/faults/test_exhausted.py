@@ -36,9 +36,7 @@ def test_refused_resources_are_named_and_taken_when_there(
         yaml.safe_dump(
             {
                 "instance": "exhausted",
-                "cameras": {
-                    "cam": {"source": "synthetic", "width": 1280, "height": 720, "fps": 5}
-                },
+                "cameras": {"cam": {"source": "synthetic", "width": 1280, "height": 720, "fps": 5}},
                 "run_dir": str(tmp_path / "run"),
                 "state_dir": str(tmp_path / "state"),
             }

@@ -14,6 +14,8 @@ import psutil
 
 from support.node import Node, running_node
 from support.waiting import wait_for
+from tridetr.controller.resume import BOARD_LEASE_S
+from tridetr.shm.boards import SentryReader
 from tridetr.shm.detections import DetectionReader
 
 QUIET_START_S = 8.0  # from the command to the first decision, on two cores that do nothing else
@@ -41,9 +43,19 @@ def decided(node: Node, camera: str = "street") -> bool:
     )
 
 
+def board_written_ns(node: Node, camera: str) -> int:
+    """Return when the controller last renewed its board (monotonic); 0: never."""
+    with SentryReader(node.instance, camera) as reader:
+        board = reader.read()
+    return board.expires_monotonic_ns - round(BOARD_LEASE_S * 1e9) if board else 0
+
+
 def whole(node: Node, since_s: float, camera: str = "street") -> bool:
-    """Whether a frame captured after ``since_s`` went the whole way, to the decision and the browser's API."""
-    if newest_result_ns(node, camera) < since_s * 1e9 or not decided(node, camera):
+    """Whether since then a frame went the whole way, to a result, the decision and the browser's API."""
+    since_ns = since_s * 1e9
+    if newest_result_ns(node, camera) < since_ns or board_written_ns(node, camera) < since_ns:
+        return False
+    if not decided(node, camera):
         return False
     with contextlib.suppress(OSError):
         return bool(json.loads(node.get("/readyz"))["ready"])

@@ -2,8 +2,8 @@
 
     unshare -m --ipc python namespace.py shm|queues NODE.yaml
 
-Says `refused: …` with the message that the process logged, gives the system what it lacked, says `recovered` when frames
-come. Nothing of the machine's own /dev/shm or queue limits is touched.
+Says `refused: …` with the message that the process logged, gives the system what it lacked, says `recovered` when
+frames come. Nothing of the machine's own /dev/shm or queue limits is touched.
 """
 
 from __future__ import annotations

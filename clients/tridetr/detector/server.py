@@ -13,6 +13,7 @@ from tridetr.errors import ModelError, TritonError
 from tridetr.shm.lease import RegionKey
 from tridetr.triton.client import Frame, Prediction, Region
 from tridetr.triton.contract import ModelInfo
+from tridetr.triton.errors import ModelUnavailable
 
 log = logging.getLogger("tridetr.detector")
 
@@ -60,13 +61,18 @@ class Server:
             at a time, the cameras take turns, and a frame is taken when its turn has come, not before it queues.
     """
 
-    def __init__(self, client: Client, on_model: Callable[[ModelInfo], None]) -> None:
+    def __init__(
+        self, client: Client, on_model: Callable[[ModelInfo], None], give_up_s: float = 70.0
+    ) -> None:
         """Make it; nothing is asked yet.
 
         Args:
             client: The way to the server.
             on_model: Called with what serves each time it was looked up; may raise to refuse it.
+            give_up_s: A request that was not answered for so long is given up, so that a server which lost it
+                does not blind a camera for ever.
         """
+        self._give_up_s = give_up_s
         self.turns = asyncio.Semaphore(_AT_ONCE_CPU)
         self._client = client
         self._on_model = on_model
@@ -111,14 +117,22 @@ class Server:
             CLOCK_MONOTONIC [ns] of the request, the answer, and CLOCK_MONOTONIC [ns] of the answer.
 
         Raises:
-            TritonError: As ``TritonClient.infer`` and ``TritonClient.register``.
+            TritonError: As ``TritonClient.infer`` and ``TritonClient.register``; ModelUnavailable also where no answer
+                came within ``give_up_s``. The server may then still read the frame while it is written over; that
+                is harmless, because nobody takes its answer any more.
         """
         if self._regions.get(region.shm_name) != region:
             await self._client.register(region)
             self._regions[region.shm_name] = region
         trace_id = traceparent[3:35] if traceparent else ""
         start_ns = time.monotonic_ns()
-        answer = await self._client.infer(frame, request_id=trace_id, traceparent=traceparent)
+        asked = self._client.infer(frame, request_id=trace_id, traceparent=traceparent)
+        try:
+            answer = await asyncio.wait_for(asked, self._give_up_s)
+        except asyncio.TimeoutError:
+            raise ModelUnavailable(
+                f"no answer for {self._give_up_s:g} s, the request is given up"
+            ) from None
         end_ns = time.monotonic_ns()
         if self._said is not None:
             log.info("inference works")

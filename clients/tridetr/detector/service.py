@@ -17,6 +17,8 @@ from tridetr.triton.contract import ModelInfo
 
 log = logging.getLogger("tridetr.detector")
 
+# Times infer_timeout_s without an answer: longer than the embedded server's watcher has patience with a slow machine.
+_PATIENCE = 7.0
 _GRACE_S = 1.5  # for answers that are under way when we are told to stop
 
 
@@ -47,7 +49,8 @@ class Detector:
         """
         self._config = config
         self._served: ModelInfo | None = None
-        self._server = Server(client, self._use_model)
+        give_up_s = _PATIENCE * config.triton.infer_timeout_s
+        self._server = Server(client, self._use_model, give_up_s)
         self._cameras: list[CameraDetector] = []
         try:
             for camera in config.cameras:

@@ -1,0 +1,72 @@
+"""Answers of a server that is broken or hostile: refused as failed inferences, never an exception of another kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2
+
+from tridetr.detector.selection import Selection
+from tridetr.triton.answers import parse_prediction
+from tridetr.triton.errors import InferenceFailed
+
+OUTPUT = st.tuples(
+    st.sampled_from(["boxes", "scores", "classes", "other"]),
+    st.lists(st.sampled_from([-1, 0, 1, 2, 3, 4, 2**31, 2**62]), max_size=4),
+    st.binary(max_size=40),
+)
+
+
+def answer(outputs: list[tuple[str, list[int], bytes]]) -> service_pb2.ModelInferResponse:
+    response = service_pb2.ModelInferResponse()
+    for name, shape, raw in outputs:
+        response.outputs.add(name=name, datatype="FP32", shape=shape)
+        response.raw_output_contents.append(raw)
+    return response
+
+
+def floats(*shape: int) -> bytes:
+    return bytes(np.zeros(shape, np.float32).tobytes())
+
+
+def test_a_good_answer() -> None:
+    got = parse_prediction(
+        answer(
+            [
+                ("boxes", [1, 2, 4], floats(2, 4)),
+                ("scores", [1, 2], floats(2)),
+                ("classes", [1, 2], floats(2)),
+            ]
+        )
+    )
+    assert got.boxes.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [],
+        [("boxes", [1, 2, 3], floats(2, 3)), ("scores", [1, 2], floats(2)), ("classes", [1, 2], floats(2))],
+        [("boxes", [1, 3, 4], floats(3, 4)), ("scores", [1, 2], floats(2)), ("classes", [1, 2], floats(2))],
+        [("boxes", [1, 2, 4], floats(2, 4)), ("scores", [1, 2], floats(2)), ("classes", [1, 1], floats(1))],
+        [("boxes", [1, 8], floats(8)), ("scores", [1, 2, 1], floats(2)), ("classes", [1, 2], floats(2))],
+        [("boxes", [1, 2, 4], floats(2, 4)), ("scores", [1], floats(1)), ("classes", [1], floats(1))],
+        [("boxes", [1, -2, -4], floats(2, 4)), ("scores", [1, 2], floats(2)), ("classes", [1, 2], floats(2))],
+        [("boxes", [1, 2, 4], floats(2, 4)[:-1]), ("scores", [1, 2], floats(2)), ("classes", [1, 2], floats(2))],
+    ],
+)  # fmt: skip
+def test_contradictions_are_refused(outputs: list[tuple[str, list[int], bytes]]) -> None:
+    """Boxes of another number than scores ended the detector with a traceback."""
+    with pytest.raises(InferenceFailed):
+        parse_prediction(answer(outputs))
+
+
+@given(st.lists(OUTPUT, max_size=5))
+def test_noise_raises_nothing_else(outputs: list[tuple[str, list[int], bytes]]) -> None:
+    try:
+        got = parse_prediction(answer(outputs))
+    except InferenceFailed:
+        return
+    Selection(0.5, (), {"person": 1})(got.boxes, got.scores, got.classes)
