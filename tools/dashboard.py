@@ -128,7 +128,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Events": (
         Panel("State changes", (("{{camera}} to {{to}}", f"increase(tridetr_state_changes_total{{{CAMERA}}}[1h])"),)),
-        Panel("Events confirmed", (("{{camera}} {{kind}}", f"increase(tridetr_events_published_total{{{CAMERA}}}[1h])"),)),
+        Panel(
+            "Events confirmed",
+            (("{{camera}} {{kind}}", f"increase(tridetr_events_published_total{{{CAMERA}}}[1h])"),),
+        ),
         Panel(
             "Outbox",
             (

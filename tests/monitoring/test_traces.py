@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 from websockets.sync.client import connect
@@ -59,7 +60,7 @@ def test_the_servers_spans_hang_below_the_inference(trace: list[Span]) -> None:
 def test_times_are_those_of_the_frame(trace: list[Span]) -> None:
     by_name = {span.name: span for span in trace}
     order = ["decode", "publish", "infer", "post", "decide"]
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         assert by_name[before].start_ns <= by_name[after].start_ns + 1_000_000
     detect, infer = by_name["detect"], by_name["infer"]
     assert detect.start_ns <= infer.start_ns <= infer.end_ns <= detect.end_ns

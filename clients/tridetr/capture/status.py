@@ -23,6 +23,7 @@ class StatusReporter:
 
     def __init__(self, instance: str, camera: str) -> None:
         self._camera = camera
+        metrics.RECONNECTS.labels(camera)  # at 0, so that the first one is an increase
         self._lock = threading.Lock()
         self._writer = StatusWriter(instance, camera)
         self._info: SourceInfo | None = None

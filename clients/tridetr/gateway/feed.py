@@ -15,7 +15,7 @@ from tridetr.gateway import facts, jpeg, message
 from tridetr.gateway.encode import Color, EncodedImage, encode, small_size
 from tridetr.gateway.labels import Labels
 from tridetr.gateway.readers import CameraReaders
-from tridetr.gateway.session import Size, Viewer
+from tridetr.gateway.session import Size, Viewer, start_counters
 from tridetr.shm.frames import ColorRange, FrameLease, FrameStamp
 from tridetr.shm.values import TraceContext
 from tridetr.shm.wakeup import Wakeup
@@ -40,6 +40,7 @@ class CameraFeed:
     ) -> None:
         self.camera = camera
         self.viewers: set[Viewer] = set()
+        start_counters(camera)
         self._readers = readers
         self._labels = labels
         self._pool = pool

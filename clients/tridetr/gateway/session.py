@@ -26,6 +26,13 @@ class CommandError(Exception):
         self.reason = reason
 
 
+def start_counters(camera: str) -> None:
+    """Make a camera's metrics before anybody watches; the viewers of a gateway that died are gone."""
+    for counter in (metrics.VIEWER_FRAMES, metrics.VIEWER_FRAMES_DROPPED, metrics.FRAMES_ENCODED):
+        counter.labels(camera)
+    metrics.VIEWERS.labels(camera).set(0)
+
+
 class Viewer:
     """State of one WebSocket; used in the event loop only.
 

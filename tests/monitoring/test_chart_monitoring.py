@@ -1,0 +1,87 @@
+"""What the chart makes of rules and dashboard, with and without the operator's kinds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.chart import CHART, Manifest, helm, of_kind, render
+from support.prometheus import RULES
+
+
+@pytest.fixture
+def operator_chart(tmp_path: Path) -> Path:
+    """Return a copy of the chart that believes in the operator: the library cannot be told what a cluster knows."""
+    copy = tmp_path / "tridetr"
+    shutil.copytree(CHART, copy)
+    file = copy / "templates" / "monitoring.yaml"
+    text = file.read_text()
+    for kind in ("PodMonitor", "PrometheusRule"):
+        asked = f'($.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/{kind}")'
+        assert asked in text
+        text = text.replace(asked, "true")
+    file.write_text(text)
+    return copy
+
+
+def rendered(chart: Path, values: dict[str, Any]) -> list[Manifest]:
+    with helm.Chart.load(str(chart)) as loaded:
+        loaded.validate_schema(values)
+        files = loaded.render(values, name="demo", namespace="cameras")
+    return [
+        document
+        for document in yaml.safe_load_all(files["tridetr/templates/monitoring.yaml"])
+        if document
+    ]
+
+
+def test_without_the_operator_there_are_annotations_and_the_dashboard() -> None:
+    manifests = render({})
+    assert not of_kind(manifests, "PodMonitor", "PrometheusRule")
+    (node,) = [m for m in of_kind(manifests, "Deployment") if m["metadata"]["name"] == "demo-demo"]
+    annotations = node["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/scrape"] == "true"
+    assert annotations["prometheus.io/path"] == "/metrics"
+    (dashboard,) = [m for m in of_kind(manifests, "ConfigMap") if "tridetr.json" in m["data"]]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(dashboard["data"]["tridetr.json"])["uid"] == "tridetr"
+
+
+def test_with_the_operator_pods_are_scraped_and_rules_loaded(operator_chart: Path) -> None:
+    manifests = rendered(
+        operator_chart,
+        {
+            "gateway": {"tokenSecret": "viewer"},
+            "monitoring": {
+                "rules": {"labels": {"release": "prometheus"}},
+                "podMonitor": {"labels": {"release": "prometheus"}, "interval": "30s"},
+            },
+        },
+    )
+    (rule,) = of_kind(manifests, "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load(RULES.read_text())
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    (monitor,) = of_kind(manifests, "PodMonitor")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert "tridetr" in monitor["metadata"]["name"], "the alert on `up` looks for it"
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["path"], endpoint["interval"]) == ("/metrics", "30s")
+    assert endpoint["authorization"]["credentials"] == {"name": "viewer", "key": "token"}
+    (node,) = [m for m in of_kind(render({}), "Deployment") if m["metadata"]["name"] == "demo-demo"]
+    pod = node["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    ports = [port["name"] for c in pod["spec"]["containers"] for port in c.get("ports", [])]
+    assert endpoint["port"] in ports
+    assert "tridetr/node" in labels, "the instance label is made of it"
+
+
+def test_each_part_can_be_switched_off(operator_chart: Path) -> None:
+    parts = ("podMonitor", "rules", "dashboard")
+    assert rendered(operator_chart, {"monitoring": {p: {"enabled": False} for p in parts}}) == []
+    assert len(rendered(operator_chart, {})) == 3
