@@ -16,8 +16,7 @@ from tridetr.gateway.encode import Color, EncodedImage, encode, small_size
 from tridetr.gateway.labels import Labels
 from tridetr.gateway.readers import CameraReaders
 from tridetr.gateway.session import Size, Viewer, start_counters
-from tridetr.shm.frames import ColorRange, FrameLease, FrameStamp
-from tridetr.shm.values import TraceContext
+from tridetr.shm.frames import ColorRange, FrameLease, FrameStamp, TraceContext
 from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import metrics, tracing
 
@@ -189,10 +188,8 @@ class CameraFeed:
             width, height = lease.width, lease.height
             images: dict[Size, EncodedImage] = {}
             for size in sorted(sizes):
-                if size == "small" and small_size(width, height) == (width, height):
-                    size_of_work: Size = "full"
-                else:
-                    size_of_work = size
+                fits = small_size(width, height) == (width, height)
+                size_of_work: Size = "full" if fits else size
                 if size_of_work not in images:
                     with tracing.step("encode", stamp.trace, camera=self.camera):
                         images[size_of_work] = await self._image(lease, stamp, size_of_work)
