@@ -57,7 +57,7 @@ def pull(
     with downloading(name) as progress:
         path = run(
             entry,
-            python=lambda: export_python(python, with_),
+            python=lambda: export_python(python, with_, live=False),
             replace=force,
             color=color,
             step=step,

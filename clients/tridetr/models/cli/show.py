@@ -64,11 +64,19 @@ def downloading(description: str) -> Iterator[Callable[[int, int | None], None]]
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def export_python(python: Path | None, extra: list[str]) -> Path:
-    """Return the given interpreter, or that of the export environment, made on first use."""
+def export_python(python: Path | None, extra: list[str], *, live: bool = True) -> Path:
+    """Return the given interpreter, or that of the export environment, made on first use.
+
+    Args:
+        python: the interpreter to use instead.
+        extra: further pip requirements.
+        live: show pip's lines as they come; False where a progress bar is up already.
+    """
     from tridetr.models.environment import export_python as make
 
     if python is not None:
         return python
+    if not live:
+        return make(extra, lambda line: step(line) if line.startswith(("making", "Down")) else None)
     with errors.status("export environment") as status:
         return make(extra, lambda line: status.update(f"export environment: {line[:90]}"))
