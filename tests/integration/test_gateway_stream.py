@@ -238,6 +238,26 @@ def test_rate_is_limited(tmp_path: Path) -> None:
             assert len(frames) <= 5 * (time.monotonic() - begun) + 2
 
 
+def test_nonsense_in_a_result_goes_no_further(tmp_path: Path) -> None:
+    """A broken detector may leave anything in its slots: no NaN in JSON, no box beyond the picture."""
+    nan, infinity = float("nan"), float("inf")
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+        with gateway.watch("hall") as viewer:
+            sequence = fakes["hall"].frame()
+            assert sequence is not None
+            fakes["hall"].result(
+                sequence,
+                (nan, 0, 10, 10, 0.5, 1, 0),
+                (0, 0, 10, infinity, 0.5, 1, 0),
+                (0, 0, 10, 10, nan, 1, 0),
+                (-1e38, -5, 1e38, 1e38, 0.5, 65535, 7),
+            )
+            header, _ = viewer.until("detections", sequence=sequence)
+            assert [box["xyxy"] for box in header["boxes"]][1:] == [[0, 0, 640, 480]]
+            assert header["boxes"][1]["label"] == "class 65535"
+            assert gateway.ask("/snapshot/hall.jpg?boxes=1").status == 200
+
+
 # --- slow viewers
 
 

@@ -104,11 +104,13 @@ class FakeCamera:
         self.stamps[sequence] = (self.number, *now)
         return sequence
 
-    def result(self, sequence: int, score: float = 0.9) -> None:
-        """Publish the true box of a frame."""
+    def result(self, sequence: int, *further: tuple[float, ...]) -> None:
+        """Publish the true box of a frame, and further ones: x1 y1 x2 y2 score class track."""
         number, monotonic, unix = self.stamps[sequence]
-        found = np.zeros(1, DETECTION_DTYPE)
-        found[0] = (*self.truth(number), score, 1, 0)
+        found = np.zeros(1 + len(further), DETECTION_DTYPE)
+        found[0] = (*self.truth(number), 0.9, 1, 0)
+        for index, box in enumerate(further, start=1):
+            found[index] = box
         now = time.monotonic_ns()
         stamp = ResultStamp(
             number, sequence, self.width, self.height, monotonic, unix, False,

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from quart import Quart
 
 from tridetr.config.secrets import gateway_token
+from tridetr.errors import ShmError
 from tridetr.gateway.api import add_api
 from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.pages import add_pages, load_assets, version_of
-from tridetr.gateway.security import Guard
+from tridetr.gateway.security import Answer, Guard, problem
 from tridetr.gateway.stream import add_stream
 
+logger = logging.getLogger("tridetr.gateway")
 _MAX_BODY = 4096  # only the login form has one
+
+
+async def _damaged(error: ShmError) -> Answer:
+    logger.warning("%s", error)
+    return problem(503, "the camera's shared memory is damaged", Retry_After="1")
 
 
 def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
@@ -32,6 +40,7 @@ def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
     assets = load_assets()
     guard = Guard(TokenAuth(gateway_token(hub.config)), hub.config.gateway.allowed_origins)
     guard.install(app)
+    app.register_error_handler(ShmError, _damaged)
     add_pages(app, guard, assets)
     add_api(app, hub)
     add_stream(app, hub, stop, page_version=version_of(assets), needs_login=guard.auth.required)

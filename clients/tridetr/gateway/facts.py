@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tridetr.gateway.encode import EncodedImage
@@ -41,16 +42,24 @@ def frame(
 
 
 def boxes(lease: DetectionLease, labels: Labels) -> list[dict[str, Any]]:
-    """Return the detections of a result, best first."""
+    """Return the detections of a result, best first.
+
+    What a broken writer may have left (not a number, far outside the frame) goes no further than here.
+    """
+    size = (lease.stamp.width, lease.stamp.height) * 2
     return [
         {
-            "xyxy": [round(float(row[name]), 1) for name in ("x1", "y1", "x2", "y2")],
+            "xyxy": [
+                round(min(max(0.0, float(row[name])), limit), 1)
+                for name, limit in zip(("x1", "y1", "x2", "y2"), size, strict=True)
+            ],
             "score": round(float(row["score"]), 3),
             "class": int(row["class_id"]),
             "label": labels.of(int(row["class_id"])),
             "track": int(row["track_id"]),
         }
         for row in lease.detections
+        if all(math.isfinite(row[name]) for name in ("x1", "y1", "x2", "y2", "score"))
     ]
 
 
@@ -120,7 +129,7 @@ def status(board: CameraStatus | None, now_ns: int) -> dict[str, Any]:
         "since_unix_ms": unix_ms(board.since_unix_ns),
         "width": board.width,
         "height": board.height,
-        "source_fps": round(board.source_fps, 2),
+        "source_fps": round(board.source_fps, 2) if math.isfinite(board.source_fps) else 0.0,
         "source_kind": board.source_kind,
         "capture_clock": board.capture_clock,
         "reconnects": board.reconnects,

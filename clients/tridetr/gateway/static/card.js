@@ -106,14 +106,22 @@ export class Card {
     const rate = this.#frames.rate(time);
     setText(this.#parts.fps, rate ? `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} fps` : "–");
     const latency = this.#status?.capture_clock === "media" ? null : this.#latencies.median(time);
-    const isArrival = this.#status?.capture_clock === "arrival";
-    setText(this.#parts.latency, latency === null ? "–" : `${isArrival ? "≥ " : ""}${milliseconds(Math.max(0, latency))}`);
+    setText(this.#parts.latency, this.#latencyText(latency));
     this.#parts.latency.title = CLOCKS[this.#status?.capture_clock] ?? "";
     this.node.dataset.latency = latency === null ? "" : latency.toFixed(1);
     const since = this.#stateHeader?.since_unix_ms;
     setText(this.#parts.since, since ? `${duration(time + (this.#stream.clock.offset ?? 0) - since)} (${clockTime(since)})` : "–");
     this.#cover();
     this.#drawBoxes();
+  }
+
+  #latencyText(latency) {
+    if (latency === null) return "–";
+    const lead = this.#status?.capture_clock === "arrival" ? "≥ " : "";
+    // How well both clocks are known to agree; on a busy line or page that matters.
+    const error = this.#stream.clock.error ?? 0;
+    const doubt = error > 50 && error > latency / 5 ? ` ± ${milliseconds(error)}` : "";
+    return `${lead}${milliseconds(Math.max(0, latency))}${doubt}`;
   }
 
   // --- parts of the page
