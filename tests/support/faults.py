@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,17 @@ class Machine:
 
 @contextlib.contextmanager
 def whole_node(
-    folder: Path, cameras: dict[str, Any] | None = None, **sections: Any
+    folder: Path,
+    cameras: dict[str, Any] | None = None,
+    *,
+    whole_cameras: Iterable[str] | None = None,
+    **sections: Any,
 ) -> Iterator[tuple[Node, Machine]]:
-    """Run a node until the test ends; yields it when it has become whole."""
+    """Run a node until the test ends; yields it when all its cameras, or those named, are whole."""
     started_s = time.monotonic()
     cameras = STREET if cameras is None else cameras
     with running_node(folder, cameras, **sections) as node:
-        for camera in cameras:
+        for camera in cameras if whole_cameras is None else whole_cameras:
             try:
                 wait_for(lambda name=camera: whole(node, started_s, name), 150)
             except AssertionError:

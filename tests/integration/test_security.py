@@ -1,0 +1,118 @@
+"""A running node as an attacker finds it: open ports, files, process list, log, printed configuration."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import posix_ipc
+import psutil
+import pytest
+import yaml
+
+from support.faults import STREET, whole_node
+from support.grpc_triton import grpc_triton
+from support.node import Node
+from tridetr.shm.names import CONSUMERS, RingName, list_instance
+
+TOKEN, PASSWORD, CAMERA = "viewer-token-4711", "broker-password-4712", "camera-password-4713"
+
+
+@dataclass
+class Found:
+    node: Node
+    processes: list[psutil.Process]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
+    folder: Path = tmp_path_factory.mktemp("node")
+    for name, text in (("token", TOKEN), ("password", PASSWORD), ("camera", f"user:{CAMERA}")):
+        (folder / name).write_text(text)
+    cameras = {
+        **STREET,
+        "door": {
+            "source": "rtsp://127.0.0.1:9/none",
+            "credentials_file": str(folder / "camera"),
+            "timeout_s": 1,
+        },
+    }
+    # A loose umask must not loosen what we make.
+    before = os.umask(0)
+    try:
+        with grpc_triton() as triton:
+            sections = {
+                "triton": {"url": triton.url},
+                "mqtt": {
+                    "host": "embedded",
+                    "port": 0,
+                    "username": "me",
+                    "password_file": str(folder / "password"),
+                },
+                "log": {"level": "debug"},
+            }
+            with whole_node(folder, cameras, whole_cameras=("street",), **sections) as (node, _):
+                assert node.process
+                parent = psutil.Process(node.process.pid)
+                yield Found(node, [parent, *parent.children(recursive=True)])
+    finally:
+        os.umask(before)
+
+
+def test_nothing_listens_beyond_loopback(found: Found) -> None:
+    addresses = {
+        connection.laddr.ip
+        for process in found.processes
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {"127.0.0.1"}
+
+
+def test_files_segments_and_queues_are_for_this_user_alone(found: Found) -> None:
+    node = found.node
+    folders = [Path(node.config["run_dir"]), Path(node.config["state_dir"])]
+    for folder in folders:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+    files = [*list_instance(node.instance), *folders[1].iterdir()]
+    files += [path for path in folders[0].iterdir() if path.suffix == ".yaml"]
+    assert len(files) >= 5
+    loose = {str(path): oct(path.stat().st_mode) for path in files if path.stat().st_mode & 0o007}
+    assert not loose
+    seen = 0
+    for kind, consumers in CONSUMERS.items():
+        for consumer in consumers:
+            queue = posix_ipc.MessageQueue(RingName(node.instance, "street", kind).queue(consumer))
+            seen += 1
+            assert not stat.S_IMODE(os.fstat(queue.mqd).st_mode) & 0o007
+            queue.close()
+    assert seen >= 4
+
+
+def test_secrets_are_not_in_the_process_list_the_log_or_the_run_folder(found: Found) -> None:
+    node = found.node
+    texts = {"log": node.log.read_text(errors="replace")}
+    texts |= {f"cmdline {p.pid}": " ".join(p.cmdline()) for p in found.processes if p.is_running()}
+    for path in Path(node.config["run_dir"]).rglob("*"):
+        if path.is_file():
+            texts[str(path)] = path.read_bytes().decode(errors="replace")
+    assert "rtsp://127.0.0.1:9/none" in "".join(texts.values()), "the camera was never tried"
+    for secret in (TOKEN, PASSWORD, CAMERA):
+        for form in (secret, base64.b64encode(f"user:{secret}".encode()).decode()):
+            assert not [name for name, text in texts.items() if form in text]
+
+
+def test_config_show_shows_no_secret(found: Found, tmp_path: Path) -> None:
+    environment = {**os.environ, "TRIDETR_MQTT_PASSWORD": PASSWORD, "TRIDETR_GATEWAY_TOKEN": TOKEN}
+    line = [sys.executable, "-m", "tridetr", "config", "show", "--config", str(found.node.file)]
+    shown = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert shown.returncode == 0, shown.stderr
+    assert yaml.safe_load(shown.stdout)["instance"] == found.node.instance
+    for secret in (TOKEN, PASSWORD, CAMERA):
+        assert secret not in shown.stdout + shown.stderr
