@@ -2,13 +2,15 @@
 # make test            installs what the tests need and runs them all
 # make check           formatting, lints, types
 # make train-demo-model   trains the bundled model anew (about an hour on a CPU, minutes on a GPU)
-# make faults          the long fault tests;  make soak HOURS=0.5;  make bench
+# make faults          the long fault tests;  make soak HOURS=0.5
+# make bench           every millisecond, into build/bench/bench.html (MODEL=export.onnx, BENCH_ARGS=--quick)
+# make bench-compare A.json B.json   what changed between two of its reports
 SHELL := /bin/sh
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 # The server binary for PCs; its own pins conflict with numpy 2, hence --no-deps.
 TRITON_WHEEL := nvidia-pytriton==0.7.0
-TEST_PACKAGES := mosquitto prometheus chromium ffmpeg libb64-0d qemu-system-x86 busybox-static cpio kmod \
+TEST_PACKAGES := mosquitto prometheus chromium ffmpeg libb64-0d qemu-system-x86 busybox-static \
 	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 PYTEST_ARGS ?=
 
@@ -43,6 +45,18 @@ HOURS ?= 0.5
 soak: $(VENV)/.dev
 	@tools/apt-install mosquitto
 	$(VENV)/bin/python benchmarks/soak.py --hours $(HOURS) --out build/soak
+
+bench: $(VENV)/.dev
+	@$(PIP) --editable '.[server,models,otel,dev,bench]'
+	@tools/apt-install libb64-0d chromium mosquitto
+	$(VENV)/bin/python benchmarks/report.py $(if $(MODEL),--model $(MODEL)) $(BENCH_ARGS)
+
+bench-compare:
+	@$(VENV)/bin/python benchmarks/compare.py $(filter %.json,$(MAKECMDGOALS))
+
+ifneq ($(filter bench-compare,$(MAKECMDGOALS)),)
+%.json: ;@:
+endif
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .

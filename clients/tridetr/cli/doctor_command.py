@@ -37,7 +37,9 @@ def doctor(
         typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         styles = {"ok": "green", "warning": "yellow", "fault": "bold red"}
-        table = Table("what", "", "found", "remedy", title=f"tridetr doctor, for {wanted}")
+        table = Table(title=f"tridetr doctor, for {wanted}")
+        for title in ("what", "", "found", "remedy"):
+            table.add_column(title, overflow="fold")
         for finding in findings:
             level = f"[{styles[finding.level]}]{finding.level}[/]"
             table.add_row(finding.subject, level, finding.text, finding.remedy)
