@@ -21,7 +21,6 @@ from tridetr.errors import TritonError
 from tridetr.triton.endpoint import SECRET_KEY
 
 INSTALL = "pip install --no-deps nvidia-pytriton==0.7.0"
-WHEEL_VERSION = (2, 51)
 STUB = "triton_python_backend_stub"
 SOCKET_PATH_LIMIT = 107  # sizeof(sockaddr_un.sun_path) - 1
 # The backend's pool in /dev/shm, taken at start; it holds the frame in work, and 4K I420 is 12.4 MB.
@@ -36,7 +35,10 @@ class Server:
     backends: Path
     stub: Path
     library_path: str
-    version: tuple[int, int] = WHEEL_VERSION
+
+    def knows(self, option: str) -> bool:
+        """Whether this server has a command-line option (its name stands in the binary)."""
+        return option.encode() in self.binary.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,7 @@ def command(config: Config, server: Server, files: Layout, secret: str) -> list[
             "--metrics-address=127.0.0.1", f"--metrics-port={metrics_port}",
             "--metrics-config=summary_latencies=true",
         ]  # fmt: skip
-    if server.version >= (2, 68):
+    if server.knows("allow-client-shm"):  # from 2.68 on, and off unless it is given
         line.append("--allow-client-shm=true")
     return line
 

@@ -108,6 +108,7 @@ class Watcher:
 
     def _run_once(self) -> None:
         config, files = self._config, self._files
+        remove_endpoint(config.run_dir)  # of a watcher that was killed
         beating(self._render)
         files.engine_report.unlink(missing_ok=True)
         self._clean()
