@@ -93,6 +93,13 @@ def test_switched_off_it_costs_nothing_measurable() -> None:
     sampling = min(timeit.repeat(tracing.sample, number=20_000, repeat=5)) / 20_000
     assert sampling < 5e-6, "a comparison, and not more"
 
+    def untraced() -> None:
+        with tracing.step("decide", None, camera="hall"):
+            pass
+
+    stepping = min(timeit.repeat(untraced, number=20_000, repeat=5)) / 20_000
+    assert stepping < 20e-6
+
 
 def test_without_the_extra_it_says_so_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -36,6 +36,8 @@ _FLUSH_S = 1.0  # at the end of the process
 Attribute: TypeAlias = "str | int | float | bool"
 _Emit = Callable[[str, TraceContext, "TraceContext | None", int, int, dict[str, Attribute]], None]
 
+_NOTHING = contextlib.nullcontext()  # may be entered by many at once
+
 _ratio = 0.0
 _emit: _Emit | None = None
 _finish: Callable[[], None] | None = None
@@ -121,17 +123,20 @@ def record_child(
         record(name, child(parent), parent, start_ns, end_ns, **attributes)
 
 
-@contextlib.contextmanager
-def step(name: str, parent: TraceContext | None, **attributes: Attribute) -> Iterator[None]:
+def step(
+    name: str, parent: TraceContext | None, **attributes: Attribute
+) -> contextlib.AbstractContextManager[None]:
     """Record the block as a span below ``parent``; does nothing for a frame that is not traced.
 
     Example:
         >>> with step("decide", None):
         ...     pass
     """
-    if parent is None or _emit is None:
-        yield
-        return
+    return _NOTHING if parent is None or _emit is None else _step(name, parent, attributes)
+
+
+@contextlib.contextmanager
+def _step(name: str, parent: TraceContext, attributes: dict[str, Attribute]) -> Iterator[None]:
     start_ns = time.monotonic_ns()
     try:
         yield
