@@ -20,6 +20,7 @@ import yaml
 from support.mosquitto import free_port
 from support.waiting import wait_for
 from tridetr.shm.names import list_instance, list_queues
+from tridetr.supervisor import orphans
 
 
 class Node:
@@ -139,12 +140,9 @@ def running_node(
     node = Node(folder, cameras, **sections)
     node.start(*options)
     assert node.process
-    family: list[psutil.Process] = []
     try:
         yield node
     finally:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = psutil.Process(node.process.pid).children(recursive=True)
         if node.process.poll() is None:
             node.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -153,4 +151,5 @@ def running_node(
             os.kill(node.process.pid, signal.SIGKILL)
             node.process.wait()
     assert not node.leftovers(), node.log_tail()
-    wait_for(lambda: not any(child.is_running() for child in family), 10, f"alive: {family}")
+    # By their mark, not by descent: an orphan has no parent that would tell.
+    wait_for(lambda: not orphans.find(folder / "run"), 10, f"alive: {orphans.find(folder / 'run')}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -101,7 +103,8 @@ def test_stopping_kills_what_the_process_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = (
         "import subprocess, sys, time;"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
+        "start_new_session=True);"
         f"open({str(pid_file)!r}, 'w').write(str(child.pid)); time.sleep(600)"
     )
     part = managed(tmp_path, code)
@@ -110,6 +113,26 @@ def test_stopping_kills_what_the_process_started(tmp_path: Path) -> None:
     part.stop()
     part.wait(time.monotonic() + 5)
     until(lambda: not child.exists() or child.read_text().split(")")[1].split()[0] == "Z", part)
+
+
+def test_what_a_killed_process_started_does_not_outlive_it(tmp_path: Path) -> None:
+    """Each kill of Triton's watcher left a process of the Python backend running for ever."""
+    pid_file = tmp_path / "pid"
+    code = (
+        "import subprocess, sys, time;"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
+        "start_new_session=True);"
+        f"open({str(pid_file)!r}, 'w').write(str(child.pid)); time.sleep(600)"
+    )
+    part = managed(tmp_path, code)
+    until(lambda: pid_file.exists() and bool(pid_file.read_text()), part)
+    child = Path(f"/proc/{pid_file.read_text()}/stat")
+    assert part.pid
+    os.kill(part.pid, signal.SIGKILL)
+    until(lambda: part.restarts == 1, part)
+    assert not child.exists() or child.read_text().split(")")[1].split()[0] == "Z"
+    part.stop()
+    part.wait(time.monotonic() + 5)
 
 
 def test_what_never_reaches_its_main_loop_is_given_the_time_to_start(

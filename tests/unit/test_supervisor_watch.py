@@ -62,7 +62,7 @@ def test_a_stopped_orphan_is_killed_and_nobody_else(
     monkeypatch.setattr(orphans, "GRACE_S", 0.2)
 
     def sleeper(folder: Path) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, orphans.MARK: orphans.mark(folder)}
+        environment = {**os.environ, orphans.MARK: orphans.mark(folder, "part")}
         line = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
         process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE)
         assert process.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -72,13 +71,13 @@ class ManagedProcess:
             self._on_exit(code, now_s)
         elif self.spec.beats and self._hangs(now_s):
             logger.warning("%s shows no progress, killing it", self.spec.name)
-            self._signal(signal.SIGKILL)
+            self._process.kill()
 
     def stop(self) -> None:
         """Ask it to end."""
         self.finished = True
-        if self.pid is not None:
-            self._signal(signal.SIGTERM, group=False)
+        if self._process is not None:
+            self._process.terminate()
 
     def wait(self, deadline_s: float) -> None:
         """Wait until it is gone, killing it and its children at the deadline (monotonic seconds)."""
@@ -88,8 +87,9 @@ class ManagedProcess:
             self._process.wait(max(0.0, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             logger.warning("%s did not stop in time, killing it", self.spec.name)
-        self._signal(signal.SIGKILL)  # what it left in its process group
+        self._process.kill()
         self._process.wait()
+        orphans.kill_children(self._run_dir, self.spec.name)
 
     def _start(self, now_s: float) -> None:
         heartbeat.forget(self._run_dir, self.spec.name)
@@ -104,7 +104,7 @@ class ManagedProcess:
             env={
                 **os.environ,
                 SUPERVISED: str(os.getpid()),
-                orphans.MARK: orphans.mark(self._run_dir),
+                orphans.MARK: orphans.mark(self._run_dir, self.spec.name),
             },
         )
         self._started_s = now_s
@@ -112,7 +112,7 @@ class ManagedProcess:
             self._on_output(self._process.stdout)
 
     def _on_exit(self, code: int, now_s: float) -> None:
-        self._signal(signal.SIGKILL)
+        orphans.kill_children(self._run_dir, self.spec.name)
         self._process = None
         if code == 0 and self.spec.may_finish:
             self.finished = True
@@ -130,13 +130,3 @@ class ManagedProcess:
         if pulse is None or pulse.starting:
             return now_s - self._started_s > START_S
         return pulse.age_s > HANG_S
-
-    def _signal(self, number: signal.Signals, *, group: bool = True) -> None:
-        """Signal the process, or everything in its group (it leads one of its own)."""
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if group:
-                os.killpg(self._process.pid, number)
-            else:
-                self._process.send_signal(number)
