@@ -26,8 +26,7 @@ def check_server(config: Config) -> Iterator[Finding]:
 
     try:
         server = find_server()
-        version = ".".join(map(str, server.version))
-        yield Finding("Triton", "ok", f"{version}, Python stub {server.stub.parent.name}")
+        yield Finding("Triton", "ok", f"{server.binary}, stub of Python {server.stub.parent.name}")
     except TridetrError as error:
         yield Finding("Triton", "fault", "the embedded server is missing", str(error))
 
