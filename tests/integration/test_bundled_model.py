@@ -1,0 +1,50 @@
+"""The bundled model does what its page says on a sample of fresh scenes and on the synthetic camera's films."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tridetr.models.card import ModelCard
+from tridetr.models.training.bar import Detector, scene_curves, stream_score
+from tridetr.paths import model_repository_dir
+from tridetr.scene import CLASS_NAMES
+from tridetr.scene.staging import CAR, PERSON
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    return model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def card(model: Path) -> ModelCard:
+    metadata = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
+    found = ModelCard.from_metadata(metadata)
+    assert found is not None
+    return found
+
+
+def test_it_is_small_and_says_what_it_is(model: Path, card: ModelCard) -> None:
+    assert model.stat().st_size < 5_000_000
+    assert dict(card.classes) == {name: class_id for class_id, name in CLASS_NAMES.items()}
+    assert "drawn" in card.source
+    assert 0.1 < card.default_score < 0.9
+
+
+def test_it_finds_people_and_cars_in_fresh_scenes(model: Path) -> None:
+    # docs/bundled-model.md has the figures of 500 scenes; 60 of them may lie a little beside.
+    curves = scene_curves(Detector(model), 60)
+    assert curves[PERSON].truths > 60
+    assert curves[PERSON].average_precision() >= 0.68
+    assert curves[CAR].average_precision() >= 0.9
+
+
+def test_it_finds_people_in_the_synthetic_cameras_films(model: Path, card: ModelCard) -> None:
+    # A street and a hall, a frame every 2 s.
+    score = stream_score(Detector(model), card.default_score, seeds=(0,), step_s=2.0)
+    assert score.people > 50
+    assert score.precision >= 0.9
+    assert score.recall >= 0.85
