@@ -9,15 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 import yaml
+
+if TYPE_CHECKING:
+    from tridetr.triton.engine.choice import Choice
 
 PACKAGES = (
     "tridetr", "numpy", "av", "flatbuffers", "grpcio", "onnxruntime-openvino", "onnxruntime", "tritonclient",
@@ -141,3 +144,22 @@ def fused_model(given: Path | None, folder: Path) -> tuple[Path, Path]:
     fused = folder / "fused.onnx"
     onnx.save(fuse(model, classes=COCO_91, source=given.name), fused)
     return fused, given
+
+
+def bare_session(path: Path, choice: Choice, threads: int) -> Callable[[], object]:
+    """Load the bare network as the node loads the fused one; return a run on a prepared input."""
+    import onnxruntime
+
+    from tridetr.triton.engine.session import BATCH, provider_options
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_free_dimension_override_by_name(BATCH, 1)
+    providers = [(choice.provider, provider_options(choice, threads, None))]
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    entry = session.get_inputs()[0]
+    picture = np.random.default_rng(0).normal(size=(1, *entry.shape[1:])).astype(np.float32)
+    return lambda: session.run(None, {entry.name: picture})

@@ -25,30 +25,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from common import fused_model, machine, node, roles, summary
+from common import bare_session, fused_model, machine, node, roles, summary
 from tridetr.shm.detections import DetectionReader, ResultStamp
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
 from tridetr.shm.names import unlink_instance
-from tridetr.triton.engine.choice import OPENVINO, Choice, choose, cpu_flags
-from tridetr.triton.engine.session import BATCH, Engine, provider_options
+from tridetr.triton.engine.choice import OPENVINO, choose, cpu_flags
+from tridetr.triton.engine.session import Engine
 
 CAMERA = "bench"
 WARM_UP = 5
-
-
-def bare_session(path: Path, choice: Choice, threads: int) -> Callable[[], object]:
-    """Load the bare network as the node loads the fused one; return a run on a prepared input."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_free_dimension_override_by_name(BATCH, 1)
-    providers = [(choice.provider, provider_options(choice, threads, None))]
-    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    entry = session.get_inputs()[0]
-    picture = np.random.default_rng(0).normal(size=(1, *entry.shape[1:])).astype(np.float32)
-    return lambda: session.run(None, {entry.name: picture})
 
 
 class Camera:

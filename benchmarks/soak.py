@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -57,6 +58,15 @@ def queue_depths(instance: str, cameras: list[str]) -> list[int]:
                     depths.append(queue.current_messages)
                     queue.close()
     return depths
+
+
+def sizes_of(paths: list[Path]) -> list[int]:
+    """Return the bytes that each file takes; one that vanishes meanwhile is left out."""
+    sizes = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(path.stat().st_blocks * 512)
+    return sizes
 
 
 class Latency:
@@ -128,7 +138,8 @@ class Soak:
             while time.monotonic() - began < self.options.hours * 3600:
                 if node.poll() is not None:
                     raise SystemExit(f"the node ended: {(self.folder / 'log').read_text()[-3000:]}")
-                self.samples.append(self._sample(node.pid, time.monotonic() - began))
+                with contextlib.suppress(psutil.Error):
+                    self.samples.append(self._sample(node.pid, time.monotonic() - began))
                 await asyncio.sleep(self.options.every)
             client.loop_stop()
         finally:
@@ -137,6 +148,7 @@ class Soak:
             await asyncio.gather(*tasks, return_exceptions=True)
             node.send_signal(signal.SIGINT)
             node.wait(60)
+            shutil.copy(self.folder / "log", self.options.out / "node.log")
         return dict(json.loads((self.folder / "summary").read_text()))
 
     async def _whole(self, node: subprocess.Popen[bytes]) -> None:
@@ -197,7 +209,7 @@ class Soak:
                         "fds": process.num_fds(),
                         "threads": process.num_threads(),
                     }
-        segments = list_instance(self.instance)
+        segments = sizes_of(list_instance(self.instance))
         depths = queue_depths(self.instance, self.cameras)
         ages, totals = [], []
         for latency in self._latency.values():
@@ -207,7 +219,7 @@ class Soak:
             "at_s": round(at_s, 1),
             "processes": processes,
             "segments": len(segments),
-            "segment_mib": sum(path.stat().st_blocks * 512 for path in segments) / 2**20,
+            "segment_mib": sum(segments) / 2**20,
             "queues": len(depths),
             "queued": sum(depths),
             "outbox": self._metric("tridetr_outbox_depth"),

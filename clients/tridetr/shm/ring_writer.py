@@ -25,7 +25,12 @@ class RingWriter:
     """
 
     def __init__(
-        self, name: RingName, geometry: Geometry, consumers: Sequence[str] | None = None
+        self,
+        name: RingName,
+        geometry: Geometry,
+        consumers: Sequence[str] | None = None,
+        *,
+        in_turn: bool = True,
     ) -> None:
         """Take over the ring's newest generation if its geometry fits, otherwise make the next one.
 
@@ -33,11 +38,14 @@ class RingWriter:
             name: The ring.
             geometry: What its file shall look like.
             consumers: Whom to wake; None = all that ``names.CONSUMERS`` lists.
+            in_turn: Take slots in turn, so that the last ones published stay readable. Otherwise as few slots as
+                readers leave free: large ones then stay in the CPU's caches.
 
         Raises:
             ShmError: Another writer holds the ring, or a limit of the system is reached.
         """
         self.name = name
+        self._in_turn = in_turn
         wanted = names.CONSUMERS[name.kind] if consumers is None else consumers
         self._wakers = Wakers([name.queue(consumer) for consumer in wanted])
         try:
@@ -68,7 +76,7 @@ class RingWriter:
             if slot == self._slots:
                 slot = 0
             if slot != newest and apply(self._descriptor, self._lock[slot]):
-                self._next = slot + 1
+                self._next = slot + 1 if self._in_turn else 0
                 words[SEQUENCES + slot] = 0
                 return slot
             slot += 1

@@ -86,7 +86,7 @@ class FrameWriter(Closing):
         self._slot_count = slots
         self._jpeg_capacity = jpeg_capacity
         geometry = self._prepare(width, height)
-        self._ring = RingWriter(self._name, geometry, consumers)
+        self._ring = RingWriter(self._name, geometry, consumers, in_turn=False)
         self._slots: list[FrameSlot | None] = [None] * slots
 
     def _prepare(self, width: int, height: int) -> Geometry:
