@@ -89,6 +89,9 @@ def test_a_node_at_work_has_sane_values_and_no_alert(prometheus: Prometheus) -> 
 
     wait_for(lambda: (age := silence()) is not None and 0 <= age < 10, 60, f"{silence()}")
     assert prometheus.value("tridetr_triton_healthy") == 1
+    assert {series["metric"]["model"] for series in prometheus.query("tridetr_triton_healthy")} == {
+        "rfdetr_ort"
+    }
     assert prometheus.value("tridetr_camera_state") == 1
     assert prometheus.value("tridetr_mqtt_connected") == 1
     share = prometheus.value("tridetr:triton_queue:share5m")

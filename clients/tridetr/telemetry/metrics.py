@@ -76,7 +76,10 @@ MODEL_INFO = _gauge(
 )
 
 # --- Triton
-SERVER_HEALTHY = _gauge("tridetr_triton_healthy", "1 after a successful inference lately.")
+# With a label it exists only where the node runs a server of its own.
+SERVER_HEALTHY = _gauge(
+    "tridetr_triton_healthy", "1 after a successful inference of the embedded server.", "model"
+)
 SERVER_RESTARTS = Counter(
     "tridetr_triton_restarts_total", "Restarts of the embedded server, by reason.", ["reason"]
 )

@@ -75,6 +75,8 @@ class Watcher:
         self._secret_file, self._secret = secret
         self._was_ready = False
         self._replacement = Replacement(config)
+        self._healthy = metrics.SERVER_HEALTHY.labels(config.model.name)
+        self._healthy.set(0)
         for reason in _REASONS:  # at 0, so that the first restart is an increase
             metrics.SERVER_RESTARTS.labels(reason=reason)
 
@@ -129,7 +131,7 @@ class Watcher:
             grace = STOP_GRACE_S
             raise
         finally:
-            metrics.SERVER_HEALTHY.set(0)
+            self._healthy.set(0)
             remove_endpoint(config.run_dir)
             probe.close()
             beating(lambda: process.stop(grace))
@@ -165,7 +167,7 @@ class Watcher:
         process.remember_stubs()
         self._infer(process, probe)
         self._was_ready = True
-        metrics.SERVER_HEALTHY.set(1)
+        self._healthy.set(1)
         log.info(
             "Triton serves %s: %s, %s, %s",
             info.name, info.engine, info.provider, info.precision,
