@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,8 +48,14 @@ def up(
     """
     from tridetr.supervisor.runner import up as run_up
 
-    config = _free_demo_port(load_config(DEMO)) if demo else load_config(config_file)
-    sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
+    if not demo:
+        config = load_config(config_file)
+        sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
+    # A demo begins with nothing in memory, so that it tells no end of the last one's visit.
+    with tempfile.TemporaryDirectory(prefix="tridetr-demo-") as state_dir:
+        config = _free_demo_port(load_config(DEMO))
+        config = config.model_copy(update={"state_dir": Path(state_dir)})
+        sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
 
 
 def _free_demo_port(config: Config) -> Config:
