@@ -20,7 +20,8 @@ class Labels:
         """Take over the names of the model that serves now; costs a system call."""
         self._names = {number: name for name, number in self._models.classes().items()}
         model = self._models.read()
-        parts = (model.engine, model.provider, model.precision) if model else ()
+        provider = model.provider.removesuffix("ExecutionProvider") if model else ""
+        parts = (model.engine, provider, model.precision) if model else ()
         self.engine = " ".join(part for part in parts if part)
 
     def of(self, class_id: int) -> str:

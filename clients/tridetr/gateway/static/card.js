@@ -164,7 +164,7 @@ export class Card {
     const text = [...counts].map(([label, count]) => (count > 1 ? `${count} × ${label}` : label)).join(", ");
     setText(this.#parts.found, text || "nothing");
     setText(this.#parts.inference, `${result.infer_ms.toFixed(1)} ms, ${result.total_ms.toFixed(1)} in all`);
-    setText(this.#parts.model, result.engine ? `${result.model} (${result.engine})` : result.model);
+    setText(this.#parts.model, result.engine ? `${result.model}, ${result.engine}` : result.model);
   }
 
   #tellState(header) {
