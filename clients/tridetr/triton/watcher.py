@@ -32,9 +32,8 @@ _PATIENCE = 6  # timeouts of a server that computes
 _COMPUTES_S = 0.1  # CPU time in one timeout; a hung backend uses none
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 30.0  # healthy for so long, a run clears the backoff
-_REASONS = (
-    "start_timeout", "start_failed", "model_replaced", "stub_unhealthy", "failing", "hung", "died", "stub_died",
-)  # fmt: skip
+_STARTS = ("start_timeout", "start_failed")
+_REASONS = (*_STARTS, "model_replaced", "stub_unhealthy", "failing", "hung", "died", "stub_died")
 
 
 class _Stopped(Exception):  # noqa: N818
