@@ -1,0 +1,234 @@
+"""Cameras and viewers against CPU; memory of each process; how long a start takes.
+
+    python benchmarks/scaling.py [--cameras 1 2 4 8 --viewers 1 10 50 --seconds 8] [--json FILE]
+
+Real nodes, from H.264 files that play in real time. `cameras`: everything runs, nobody watches, all is calm, so that
+3 frames a second are detected of each camera while capture decodes all 30. `viewers`: one camera and the gateway; all
+watch the whole picture at full rate. CPU in per cent of one core, memory in MiB (proportional share of what is shared).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import psutil
+import websockets
+
+from common import machine, node, roles
+from decode import write_clip
+from tridetr.shm.detections import DetectionReader
+from tridetr.shm.names import unlink_instance
+
+H264 = ("libx264", "yuv420p", {"preset": "veryfast", "tune": "zerolatency"})
+
+
+def repeated(clip: Path, target: Path, times: int) -> None:
+    """Write a clip several times over, without encoding it again."""
+    with av.open(str(clip)) as source, av.open(str(target), "w") as made:
+        stream = source.streams.video[0]
+        copy = made.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        length = max(packet.pts + packet.duration for packet in packets)
+        for _ in range(times):
+            for packet in packets:
+                packet.stream = copy
+                made.mux(packet)
+                packet.pts, packet.dts = packet.pts + length, packet.dts + length
+
+
+def configuration(folder: Path, clip: Path, cameras: int, instance: str) -> dict[str, Any]:
+    """Return the configuration of a node."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return {
+        "instance": instance,
+        "cameras": {f"cam{number}": {"source": str(clip)} for number in range(cameras)},
+        "mqtt": {"host": "embedded", "port": 0, "discovery_prefix": None},
+        "gateway": {"host": "127.0.0.1", "port": port},
+        "triton": {"metrics_port": 0},
+        "run_dir": str(folder / "run"),
+        "state_dir": str(folder / "state"),
+    }
+
+
+def cpu_of(processes: dict[str, psutil.Process]) -> dict[str, float]:
+    """Return the CPU seconds that each has used."""
+    used = {}
+    for role, process in processes.items():
+        with contextlib.suppress(psutil.Error):
+            used[role] = sum(process.cpu_times()[:2])
+    return used
+
+
+def rates(before: dict[str, float], after: dict[str, float], seconds: float) -> dict[str, float]:
+    """Return per cent of one core of each kind of process; captures are added up."""
+    found: dict[str, float] = {}
+    for role, used in after.items():
+        kind = role.split()[0]
+        found[kind] = found.get(kind, 0.0) + 100 * (used - before.get(role, used)) / seconds
+    return {kind: round(value, 1) for kind, value in sorted(found.items())}
+
+
+@contextlib.contextmanager
+def running(
+    clip: Path, cameras: int, only: tuple[str, ...] = ()
+) -> Iterator[tuple[psutil.Process, dict[str, Any], Path]]:
+    """Run a node; nothing of it stays."""
+    instance = f"bench{os.getpid()}"
+    with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
+        config = configuration(Path(name), clip, cameras, instance)
+        try:
+            with node(config, Path(name), only) as process:
+                yield process, config, Path(name) / "log"
+        finally:
+            unlink_instance(instance, list(config["cameras"]))
+
+
+def newest(readers: list[DetectionReader]) -> int:
+    """Return how many results there were so far."""
+    count = 0
+    for reader in readers:
+        if (lease := reader.lease_newest()) is not None:
+            with lease:
+                count += lease.sequence
+    return count
+
+
+def with_cameras(clip: Path, cameras: int, seconds: float) -> dict[str, Any]:
+    """Measure a whole node."""
+    began = time.monotonic()
+    with running(clip, cameras) as (process, config, log):
+        readers = [DetectionReader(config["instance"], name, None) for name in config["cameras"]]
+        waiting = list(readers)
+        while waiting:
+            waiting = [reader for reader in waiting if newest([reader]) == 0]
+            if process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > began + 120:
+                raise SystemExit(log.read_text()[-3000:])
+            time.sleep(0.02)
+        start_s = time.monotonic() - began
+        while (
+            time.monotonic() < began + start_s + 20
+        ):  # until the controller has said that all is calm
+            had = newest(readers)
+            time.sleep(1)
+            if newest(readers) - had <= 4 * cameras:
+                break
+        parts = roles(process)
+        before, at, had = cpu_of(parts), time.monotonic(), newest(readers)
+        time.sleep(seconds)
+        took = time.monotonic() - at
+        cpu = rates(before, cpu_of(parts), took)
+        results = (newest(readers) - had) / took / cameras
+        memory: dict[str, int] = {}
+        for role, part in parts.items():
+            memory[role.split()[0]] = round(part.memory_full_info().pss / 2**20)
+        for reader in readers:
+            reader.close()
+    return {
+        "until_first_results_s": round(start_s, 2),
+        "results_per_second_and_camera": round(results, 2),
+        "cpu_percent": cpu,
+        "cpu_percent_per_camera": round(sum(cpu.values()) / cameras, 1),
+        "memory_mib": memory,
+    }
+
+
+async def watch(port: int, counts: list[int], number: int) -> None:
+    """Receive frames as a viewer that shows each."""
+    async with websockets.connect(f"ws://127.0.0.1:{port}/ws/cam0", max_size=None) as viewer:
+        async for message in viewer:
+            counts[number] += b'"type":"frame"' in message[4:120]
+
+
+async def all_watch(
+    process: psutil.Process, port: int, viewers: int, seconds: float
+) -> tuple[dict[str, float], float]:
+    """Return CPU and frames per second and viewer."""
+    counts = [0] * viewers
+    tasks = [asyncio.create_task(watch(port, counts, number)) for number in range(viewers)]
+    try:
+        while not all(counts):
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.1)
+        parts = roles(process)
+        before, at, had = cpu_of(parts), time.monotonic(), sum(counts)
+        await asyncio.sleep(seconds)
+        took = time.monotonic() - at
+        return rates(before, cpu_of(parts), took), (sum(counts) - had) / took / viewers
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def with_viewers(clip: Path, steps: list[int], seconds: float) -> dict[str, Any]:
+    """Measure a camera and the gateway."""
+    figures: dict[str, Any] = {}
+    with running(clip, 1, ("capture cam0", "gateway")) as (process, config, log):
+        port = config["gateway"]["port"]
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        else:
+            raise SystemExit(log.read_text()[-3000:])
+        for viewers in steps:
+            cpu, fps = asyncio.run(all_watch(process, port, viewers, seconds))
+            figures[str(viewers)] = {
+                "cpu_percent": cpu,
+                "frames_per_second_each": round(fps, 1),
+                "gateway_ms_per_frame_and_viewer": round(
+                    cpu["serve"] * 10 / max(1e-9, fps * viewers), 3
+                ),
+            }
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cameras", type=int, nargs="*", default=[1, 2, 4, 8])
+    parser.add_argument("--viewers", type=int, nargs="*", default=[1, 10, 50])
+    parser.add_argument("--width", type=int, default=1920)
+    parser.add_argument("--height", type=int, default=1080)
+    parser.add_argument("--seconds", type=float, default=8, help="for each step")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "clip.mp4"
+        short = Path(folder) / "short.mp4"
+        write_clip(short, *H264, (options.width, options.height))
+        repeated(short, clip, 60)
+        result = {
+            "benchmark": "scaling",
+            "machine": machine(),
+            "frame": {"width": options.width, "height": options.height},
+            "cameras": {
+                str(number): with_cameras(clip, number, options.seconds)
+                for number in options.cameras
+            },
+            "viewers": with_viewers(clip, options.viewers, options.seconds),
+        }
+    print(json.dumps({key: result[key] for key in ("cameras", "viewers")}, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
