@@ -43,17 +43,24 @@ def test_stopped_process_is_found_and_replaced(running: tuple[Node, Machine], ro
     stopped_s, shown = time.monotonic(), set()
     within_s = machine.bound(RECOVERY_S)
 
-    def replaced() -> bool:
+    def look() -> None:
         row = node.cameras().get("street")
         if row:
             shown.update((row["status"]["state"], row["state"]["state"]))
+
+    def replaced() -> bool:
+        look()
         return not alive(victim)
+
+    def healed() -> bool:
+        look()
+        return whole(node, replaced_s)
 
     try:
         # The watcher of the server (role `triton`) takes the server along.
         wait_for(replaced, within_s, f"{role} stands still: {node.log_tail()}")
         replaced_s = time.monotonic()
-        wait_for(lambda: whole(node, replaced_s), within_s, f"{node.cameras()} {node.log_tail()}")
+        wait_for(healed, within_s, f"{node.cameras()} {node.log_tail()}")
         machine.record(f"stop {role}", time.monotonic() - stopped_s)
         assert shown >= SHOWN.get(role, set())
     finally:

@@ -1,8 +1,9 @@
-"""A TCP relay that can be cut: the network between a client and its server."""
+"""A TCP relay that can be cut or damage what passes: the network between a client and its server."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ class Relay:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._whole = True
+        self.damage = 0.0  # share of the bytes towards the client that are replaced
+        self._random = random.Random(5)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -55,15 +58,22 @@ class Relay:
                     continue
                 self._open |= {near, far}
             for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                arguments = (source, sink, source is far)
+                threading.Thread(target=self._pump, args=arguments, daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, damaged: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                sink.sendall(self._damaged(data) if damaged and self.damage else data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _damaged(self, data: bytes) -> bytes:
+        changed = bytearray(data)
+        for _ in range(max(1, round(len(data) * self.damage))):
+            changed[self._random.randrange(len(data))] = self._random.randrange(256)
+        return bytes(changed)
 
 
 @contextlib.contextmanager

@@ -59,6 +59,8 @@ def parse_config(text: str, *, origin: Path) -> Config:
         data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{origin}: not valid YAML: nested too deeply") from None
     if not isinstance(data, dict):
         raise ConfigError(
             f"{origin}: expected keys such as `cameras:`, found {type(data).__name__}"
