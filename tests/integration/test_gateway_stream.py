@@ -177,6 +177,18 @@ def test_views(tmp_path: Path) -> None:
             assert frames == [sequence, sequence, unseen]
 
 
+def test_first_picture_in_the_wanted_size(tmp_path: Path) -> None:
+    with cameras(tmp_path, "hall", width=1280, height=720) as (config, fakes):
+        with Gateway(config) as gateway:
+            fakes["hall"].frame()
+            with gateway.watch("hall?size=small") as viewer:
+                header, _ = viewer.until("frame")
+                assert (header["image_width"], header["width"]) == (640, 1280)
+            with pytest.raises(InvalidStatus) as refused:
+                gateway.watch("hall?size=huge")
+            assert refused.value.response.status_code == 400
+
+
 def test_window_holds_frames_back_until_they_are_acknowledged(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]

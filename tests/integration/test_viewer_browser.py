@@ -229,7 +229,7 @@ def test_keyboard_and_large_view(tmp_path: Path, tab: Tab) -> None:
         tab.page.goto(gateway.url)
         tab.has_picture("hall")
         width = "() => document.querySelector('[data-camera=hall] .picture').width"
-        assert tab.page.evaluate(width) == 640
+        assert tab.page.evaluate(width) == 640  # from the first picture on
         large = tab.page.get_by_role("button", name="Show hall large")
         large.focus()
         tab.page.keyboard.press("Enter")

@@ -41,7 +41,7 @@ class Limits:
     stall_s: float = 10.0  # a peer that takes next to nothing for that long is cut off
     silence_s: float = 30.0  # a peer that sends nothing for that long (not even pongs) is cut off
     ping_s: float = 10.0
-    grace_s: float = 1.0  # at the end, for what is still being sent
+    grace_s: float = 0.5  # at the end, for what is still being sent
 
 
 class Connection(TCPServer):  # type: ignore[misc]
@@ -132,7 +132,7 @@ class Connection(TCPServer):  # type: ignore[misc]
     async def _close(self) -> None:
         # Closing waits until the peer has taken what is still in the buffer: not for ever.
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(super()._close(), self._limits.grace_s)
+            await asyncio.wait_for(super()._close(), self._limits.stall_s)
         self.abort()
 
 

@@ -28,7 +28,11 @@ def add_stream(
             return problem(404, "no such camera")
         if hub.viewer_count >= hub.config.gateway.max_viewers:
             return problem(503, "gateway.max_viewers are watching already", Retry_After="10")
+        size = websocket.args.get("size", "full")
+        if size not in ("small", "full"):
+            return problem(400, "size must be small or full")
         viewer, feed = hub.new_viewer(camera), hub.feeds[camera]
+        viewer.size = "small" if size == "small" else "full"
         feed.join(viewer)
         try:
             offered = message.PROTOCOL in websocket.requested_subprotocols

@@ -17,7 +17,7 @@ export function reconnectDelay(attempt, random = Math.random()) {
 export class Stream {
   clock = new ClockOffset();
   isOpen = false;
-  #url;
+  #address;
   #listener;
   #socket = null;
   #timer = 0;
@@ -32,7 +32,7 @@ export class Stream {
   /** `listener` has onMessage(header, image), onOpen() and onLost(attempt). */
   constructor(camera, listener) {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    this.#url = `${scheme}//${location.host}/ws/${encodeURIComponent(camera)}`;
+    this.#address = `${scheme}//${location.host}/ws/${encodeURIComponent(camera)}`;
     this.#listener = listener;
     this.#connect();
   }
@@ -65,7 +65,7 @@ export class Stream {
   }
 
   #connect() {
-    const socket = new WebSocket(this.#url, PROTOCOL);
+    const socket = new WebSocket(`${this.#address}?size=${this.#view.size}`, PROTOCOL);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#heard = now();
