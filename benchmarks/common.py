@@ -73,7 +73,11 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     """Median, 95th percentile and least of a series."""
     array = np.asarray(values, float)
     p50, p95 = np.percentile(array, (50, 95))
-    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "min": round(array.min(), 3)}
+    return {
+        "p50": round(float(p50), 3),
+        "p95": round(float(p95), 3),
+        "min": round(float(array.min()), 3),
+    }
 
 
 @contextlib.contextmanager

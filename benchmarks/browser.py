@@ -1,0 +1,183 @@
+"""From the camera's buffer to the browser's canvas, by a time drawn into the picture.
+
+    python benchmarks/browser.py [--width 1280 --height 720 --fps 15 --seconds 15] [--json FILE]
+
+This process is the camera: it draws the present time as 32 black or white bars and publishes the frame. A real gateway
+encodes and sends it, a real Chromium shows the viewer's page, and at each of its animation frames the bars are read
+back from the page's own canvas. So the figure (ms) holds copy, ring, wake-up, JPEG, WebSocket, decoding and drawing,
+and up to one animation frame of waiting; not the exposure of a camera nor the panel of a screen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import sync_playwright
+
+from common import machine, node, summary
+from tridetr.shm.boards import CameraState, CameraStatus, StatusWriter
+from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
+from tridetr.shm.names import unlink_instance
+
+BITS = 32
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+READ_BARS = """
+() => {
+  const canvas = document.querySelector('canvas.picture');
+  const context = canvas.getContext('2d');
+  window.seen = [];
+  let last = -1;
+  const look = () => {
+    requestAnimationFrame(look);
+    if (canvas.width < 64) return;
+    const row = context.getImageData(0, canvas.height >> 3, canvas.width, 1).data;
+    let sent = 0;
+    for (let bit = 0; bit < 32; bit++) {
+      const x = Math.floor((bit + 0.5) * canvas.width / 32);
+      if (row[4 * x] > 127) sent += 2 ** bit;
+    }
+    if (sent === last) return;
+    last = sent;
+    window.seen.push((performance.timeOrigin + performance.now()) % 2 ** 32 - sent);
+  };
+  look();
+}
+"""
+
+
+class Camera(threading.Thread):
+    """Publishes frames that show the time."""
+
+    def __init__(self, instance: str, options: argparse.Namespace) -> None:
+        super().__init__(daemon=True)
+        self._size = options.width, options.height
+        self._instance = instance
+        self._fps = options.fps
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        width, height = self._size
+        picture = np.full((height * 3 // 2, width), 128, np.uint8)
+        picture[:height] = np.linspace(40, 200, width, dtype=np.uint8)
+        with (
+            FrameWriter(self._instance, "cam", width=width, height=height) as writer,
+            StatusWriter(self._instance, "cam") as board,
+        ):
+            number = 0
+            while not self.stop.wait(1 / self._fps):
+                number += 1
+                now_ms = time.time_ns() // 1_000_000 % 2**BITS
+                bits = (now_ms >> np.arange(BITS)) & 1
+                bars = np.repeat(bits * 219 + 16, width // BITS).astype(np.uint8)
+                picture[: height // 4, : len(bars)] = bars
+                slot = writer.begin()
+                assert slot is not None
+                slot.planes[:] = picture
+                now = time.monotonic_ns()
+                stamp = FrameStamp(
+                    number, now, time.time_ns(), ColorRange.LIMITED, ColorMatrix.BT601
+                )
+                writer.publish(slot, stamp)
+                board.write(
+                    CameraStatus(
+                        CameraState.LIVE,
+                        time.time_ns(),
+                        now,
+                        width,
+                        height,
+                        self._fps,
+                        "synthetic",
+                        "synthetic",
+                        0,
+                        "",
+                    )
+                )
+
+
+def look(url: str, seconds: float) -> tuple[list[float], str]:
+    """Return the age of each picture when it was on the canvas in milliseconds, and the browser's version."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("Chromium is not installed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(url)
+        page.wait_for_function(
+            "() => (document.querySelector('canvas.picture')?.width ?? 0) > 64", timeout=60_000
+        )
+        page.evaluate(READ_BARS)
+        time.sleep(2)  # until the page has settled
+        page.evaluate("() => { window.seen.length = 0; }")
+        time.sleep(seconds)
+        return list(page.evaluate("() => window.seen")), browser.version
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--width", type=int, default=1280, help="a multiple of 32")
+    parser.add_argument("--height", type=int, default=720)
+    parser.add_argument("--fps", type=float, default=15)
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    options = parser.parse_args()
+    instance = f"bench{os.getpid()}"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    camera = Camera(instance, options)
+    with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
+        folder = Path(name)
+        config: dict[str, Any] = {
+            "instance": instance,
+            "cameras": {"cam": {"source": "synthetic"}},
+            "gateway": {"host": "127.0.0.1", "port": port},
+            "run_dir": str(folder / "run"),
+            "state_dir": str(folder / "state"),
+        }
+        camera.start()
+        try:
+            with node(config, folder, ("gateway",)):
+                deadline = time.monotonic() + 60
+                while time.monotonic() < deadline:
+                    with (
+                        contextlib.suppress(OSError),
+                        socket.create_connection(("127.0.0.1", port), 1),
+                    ):
+                        break
+                    time.sleep(0.1)
+                ages, version = look(f"http://127.0.0.1:{port}/", options.seconds)
+        finally:
+            camera.stop.set()
+            camera.join()
+            unlink_instance(instance, ["cam"])
+    if not ages:
+        raise SystemExit("no picture changed in the browser")
+    result = {
+        "benchmark": "browser",
+        "machine": machine(),
+        "browser": version,
+        "frame": {"width": options.width, "height": options.height},
+        "figures": {"camera buffer to canvas, ms": summary(ages)},
+        "pictures_per_second": round(len(ages) / options.seconds, 1),
+    }
+    print(result["figures"], result["pictures_per_second"])
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
