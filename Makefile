@@ -2,6 +2,7 @@
 # make test            installs what the tests need and runs them all
 # make check           formatting, lints, types
 # make train-demo-model   trains the bundled model anew (about an hour on a CPU, minutes on a GPU)
+# make audit           known vulnerabilities of the dependencies (asks the advisory database)
 # make faults          the long fault tests;  make soak HOURS=0.5
 # make bench           every millisecond, into build/bench/bench.html (MODEL=export.onnx, BENCH_ARGS=--quick)
 # make bench-compare A.json B.json   what changed between two of its reports
@@ -14,7 +15,7 @@ TEST_PACKAGES := mosquitto prometheus chromium ffmpeg libb64-0d qemu-system-x86 
 	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check format faults soak bench bench-compare schemas train-demo-model lock clean
+.PHONY: help demo test check format faults audit soak bench bench-compare schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -40,6 +41,9 @@ test: $(VENV)/.dev
 faults: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
 	$(VENV)/bin/python -m pytest tests/faults $(PYTEST_ARGS)
+
+audit: $(VENV)/.base
+	uvx pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 HOURS ?= 0.5
 soak: $(VENV)/.dev
