@@ -211,6 +211,13 @@ def test_shared_memory_holds_the_rings(manifests: list[Manifest]) -> None:
                 assert mib(container["resources"]["limits"]["memory"]) * MIB > rings + 128 * MIB
 
 
+def test_the_viewer_answers_for_the_host_of_its_ingress() -> None:
+    manifests = render(FULL)
+    (ingress,) = of_kind(manifests, "Ingress")
+    (config,) = configurations(manifests)
+    assert config.gateway.allowed_origins == (f"https://{ingress['spec']['rules'][0]['host']}",)
+
+
 def test_gpu_nodes_and_devices() -> None:
     (pod,) = node_pods(render(FULL))
     assert pod["runtimeClassName"] == "nvidia"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -389,3 +390,22 @@ async def test_stops_while_the_server_is_silent(
     async with running(make_config(instance, tmp_path), client):
         put_frame(frames, 1)
         await until(lambda: client.asked)
+
+
+@pytest.mark.parametrize(("color", "said"), [("bt601-full", 1), ("bt601-limited", 0), ("frame", 0)])
+async def test_frames_of_another_range_than_the_model_are_said_once(
+    instance: str,
+    tmp_path: Path,
+    frames: FrameWriter,
+    results: Results,
+    caplog: pytest.LogCaptureFixture,
+    color: str,
+    said: int,
+) -> None:
+    client = FakeTriton(info=dataclasses.replace(INFO, color=color))
+    with caplog.at_level(logging.WARNING, "tridetr.detector"):
+        async with running(make_config(instance, tmp_path), client):
+            for number in range(3):
+                put_frame(frames, 10, number)  # limited range
+                await until(lambda n=number: len(results.take()) > n)
+    assert caplog.text.count("models recolor") == said

@@ -12,7 +12,7 @@ from tridetr.detector.selection import Selection
 from tridetr.detector.server import Server, pause_s
 from tridetr.errors import ShmError, TritonError
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
-from tridetr.shm.frames import FrameLease, FrameReader
+from tridetr.shm.frames import ColorRange, FrameLease, FrameReader
 from tridetr.shm.lease import RegionKey
 from tridetr.telemetry import tracing
 from tridetr.triton.contract import ModelInfo
@@ -61,6 +61,8 @@ class CameraDetector:
         self._failures = 0
         self._pause_s = 0.0
         self._said: str | None = None
+        self._color = "frame"
+        self._range_said = False
         self._stopping = False
         self._woken = asyncio.Event()
         self._extra = {"camera": camera}
@@ -82,6 +84,8 @@ class CameraDetector:
         self._selection = Selection(least, self._section.classes, info.classes)
         self._model = (info.name, info.version)
         self._metrics.name_classes(info.classes)
+        self._color = info.color
+        self._range_said = False
 
     def tick(self) -> None:
         """Look for a frame although nothing woke us; call it about once a second."""
@@ -154,6 +158,7 @@ class CameraDetector:
         """Infer a leased frame and publish the result; returns when the server has let go of the frame."""
         taken_ns = time.monotonic_ns()
         frame = lease.stamp
+        self._check_range(frame.color_range)
         before, self._region = self._region, lease.region
         if before is not None and before.shm_name != lease.region.shm_name:
             self._server.retire(before)
@@ -201,6 +206,19 @@ class CameraDetector:
                 result.published_ns,
                 camera=self.camera,
                 detections=len(found),
+            )
+
+    def _check_range(self, found: ColorRange) -> None:
+        """Say once that frames have another range than the model was made for: nothing fails, it finds less."""
+        made_for = self._color.partition("-")[2]  # "full", "limited", or nothing that is known
+        if made_for and not self._range_said and made_for != found.name.lower():
+            self._range_said = True
+            log.warning(
+                "frames are %s range, the model is made for %s: it finds a little less. Remedy: "
+                "`tridetr models recolor` makes a copy for these frames",
+                found.name.lower(),
+                self._color,
+                extra=self._extra,
             )
 
     def _succeeded(self) -> None:

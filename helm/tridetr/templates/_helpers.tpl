@@ -79,7 +79,14 @@ tridetr/node: {{ .node.name }}
 {{- end -}}
 {{- $mqtt = set $mqtt "tls" $tls -}}
 {{- end -}}
-{{- $gateway := dict "host" "0.0.0.0" "port" 8080 "max_viewers" (int $values.gateway.maxViewers) "allowed_origins" $values.gateway.allowedOrigins -}}
+{{- $origins := $values.gateway.allowedOrigins -}}
+{{- if $values.gateway.ingress.enabled -}}
+{{- /* The gateway answers for host names that it knows. */ -}}
+{{- $scheme := ternary "https" "http" (ne $values.gateway.ingress.tlsSecret "") -}}
+{{- $host := $values.gateway.ingress.host | replace "{node}" .node.name -}}
+{{- $origins = append $origins (printf "%s://%s" $scheme $host) -}}
+{{- end -}}
+{{- $gateway := dict "host" "0.0.0.0" "port" 8080 "max_viewers" (int $values.gateway.maxViewers) "allowed_origins" $origins -}}
 {{- if $values.gateway.tokenSecret -}}{{- $gateway = set $gateway "token_file" "/etc/tridetr/gateway/token" -}}{{- end -}}
 {{- $endpoint := include "tridetr.otelEndpoint" . -}}
 {{- $otel := dict "endpoint" ($endpoint | default nil) "sample_ratio" $values.tracing.sampleRatio -}}
