@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Counters:
         try:
             registry = CollectorRegistry()
             families = list(MultiProcessCollector(registry, path=str(folder)).collect())  # type: ignore[no-untyped-call]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, struct.error):
             return cls({})
         for family in families:
             for sample in family.samples:
