@@ -47,7 +47,9 @@ def repeated(clip: Path, target: Path, times: int) -> None:
                 packet.pts, packet.dts = packet.pts + length, packet.dts + length
 
 
-def configuration(folder: Path, clip: Path, cameras: int, instance: str) -> dict[str, Any]:
+def configuration(
+    folder: Path, clip: Path, cameras: int, instance: str, standby_fps: float
+) -> dict[str, Any]:
     """Return the configuration of a node."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -56,6 +58,7 @@ def configuration(folder: Path, clip: Path, cameras: int, instance: str) -> dict
         "instance": instance,
         "cameras": {f"cam{number}": {"source": str(clip)} for number in range(cameras)},
         "alarm": {"min_score": 1.0},  # whatever the model takes the picture for, all stay calm
+        "sentry": {"standby_fps": standby_fps},
         "mqtt": {"host": "embedded", "port": 0, "discovery_prefix": None},
         "gateway": {"host": "127.0.0.1", "port": port},
         "triton": {"metrics_port": 0},
@@ -84,12 +87,12 @@ def rates(before: dict[str, float], after: dict[str, float], seconds: float) -> 
 
 @contextlib.contextmanager
 def running(
-    clip: Path, cameras: int, only: tuple[str, ...] = ()
+    clip: Path, cameras: int, only: tuple[str, ...] = (), standby_fps: float = 3.0
 ) -> Iterator[tuple[psutil.Process, dict[str, Any], Path]]:
     """Run a node; nothing of it stays."""
     instance = f"bench{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
-        config = configuration(Path(name), clip, cameras, instance)
+        config = configuration(Path(name), clip, cameras, instance, standby_fps)
         try:
             with node(config, Path(name), only) as process:
                 yield process, config, Path(name) / "log"
@@ -107,10 +110,10 @@ def newest(readers: list[DetectionReader]) -> int:
     return count
 
 
-def with_cameras(clip: Path, cameras: int, seconds: float) -> dict[str, Any]:
+def with_cameras(clip: Path, cameras: int, seconds: float, standby_fps: float) -> dict[str, Any]:
     """Measure a whole node."""
     began = time.monotonic()
-    with running(clip, cameras) as (process, config, log):
+    with running(clip, cameras, standby_fps=standby_fps) as (process, config, log):
         readers = [DetectionReader(config["instance"], name, None) for name in config["cameras"]]
         waiting = list(readers)
         while waiting:
@@ -124,7 +127,7 @@ def with_cameras(clip: Path, cameras: int, seconds: float) -> dict[str, Any]:
         ):  # until the controller has said that all is calm
             had = newest(readers)
             time.sleep(1)
-            if newest(readers) - had <= 4 * cameras:
+            if newest(readers) - had <= (standby_fps + 1) * cameras:
                 break
         parts = roles(process)
         before, at, had = cpu_of(parts), time.monotonic(), newest(readers)
@@ -210,7 +213,11 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--seconds", type=float, default=8, help="for each step")
     parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument(
+        "--every-frame", action="store_true", help="all 30 frames a second to the model, as alarmed"
+    )
     options = parser.parse_args()
+    standby_fps = 60.0 if options.every_frame else 3.0
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         short = Path(folder) / "short.mp4"
@@ -221,7 +228,7 @@ def main() -> None:
             "machine": machine(),
             "frame": {"width": options.width, "height": options.height},
             "cameras": {
-                str(number): with_cameras(clip, number, options.seconds)
+                str(number): with_cameras(clip, number, options.seconds, standby_fps)
                 for number in options.cameras
             },
             "viewers": with_viewers(clip, options.viewers, options.seconds),

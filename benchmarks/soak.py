@@ -60,6 +60,15 @@ def queue_depths(instance: str, cameras: list[str]) -> list[int]:
     return depths
 
 
+def anonymous_mib(pid: int) -> float:
+    """Return the memory that is a process's own: pages of files count for whoever else maps them, or not."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) / 2**10
+    return 0.0
+
+
 def sizes_of(paths: list[Path]) -> list[int]:
     """Return the bytes that each file takes; one that vanishes meanwhile is left out."""
     sizes = []
@@ -202,10 +211,9 @@ class Soak:
         for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
             with contextlib.suppress(psutil.Error):
                 if role := role_of(process):
-                    memory = process.memory_full_info()
                     processes[role] = {
-                        "rss_mib": memory.rss / 2**20,
-                        "private_mib": memory.uss / 2**20,
+                        "rss_mib": process.memory_info().rss / 2**20,
+                        "private_mib": anonymous_mib(process.pid),
                         "fds": process.num_fds(),
                         "threads": process.num_threads(),
                     }
