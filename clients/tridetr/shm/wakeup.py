@@ -18,6 +18,12 @@ from tridetr.errors import ShmError
 
 MESSAGE = struct.Struct("<QQ")  # sequence, epoch: for people who look into a queue
 assert MESSAGE.size == 16
+_TEXTS = {
+    "Insufficient space": errno.ENOSPC,
+    "maximum number of files": errno.EMFILE,
+    "total number of open files": errno.ENFILE,
+    "Not enough memory": errno.ENOMEM,
+}
 
 
 def _open(name: str, *, read: bool) -> posix_ipc.MessageQueue:
@@ -43,17 +49,19 @@ def _open(name: str, *, read: bool) -> posix_ipc.MessageQueue:
 
 
 def _limit(name: str, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    # posix_ipc replaces some errors by a text of its own, without the number.
+    number = error.errno or next((n for words, n in _TEXTS.items() if words in str(error)), 0)
+    if number == errno.ENOSPC:
         return (
             f"cannot make message queue {name}: the system has as many as /proc/sys/fs/mqueue/queues_max allows "
             "(sysctl fs.mqueue.queues_max=1024; tridetr needs 6 per camera)"
         )
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+    if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return (
             f"cannot make message queue {name}: RLIMIT_MSGQUEUE (ulimit -q) or RLIMIT_NOFILE (ulimit -n) of this "
             "user is used up: raise it, or remove queues that are left over (tridetr doctor)"
         )
-    return f"cannot make message queue {name}: {error.strerror}"
+    return f"cannot make message queue {name}: {error.strerror or error}"
 
 
 class Wakeup:
