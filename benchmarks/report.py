@@ -83,8 +83,6 @@ def page(report: dict[str, Any]) -> str:
             parts.append(f"<pre class=failed>failed:\n{html.escape(failed)}</pre>")
         if samples := result.get("samples"):
             parts.append(_plot(samples))
-        if profile := result.get("flame_graph_svg"):
-            parts.append(profile)
         parts.append(_table(flatten(result)))
     return "".join(parts)
 
