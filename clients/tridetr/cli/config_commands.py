@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.console import Console
 
 from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import Config, load_config
@@ -21,7 +20,7 @@ def check(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     """Say whether the file is right; every fault is named with its key."""
     config = load_config(config_file)
     cameras = ", ".join(config.cameras)
-    Console().print(f"{config_file}: right, {len(config.cameras)} camera(s): {cameras}")
+    typer.echo(f"{config_file}: right, {len(config.cameras)} camera(s): {cameras}")
 
 
 @app.command()
