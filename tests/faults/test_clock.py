@@ -18,9 +18,15 @@ from support.faults import whole, whole_node
 from support.grpc_triton import grpc_triton
 from support.mosquitto import listening, running_mosquitto
 from support.waiting import wait_for
-from tridetr.shm.names import unlink_instance
+from tridetr.shm.names import SHM_DIR, unlink_instance
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+
+def forget_library(pid: int) -> None:
+    """Remove what libfaketime leaves in /dev/shm when its first process is killed."""
+    for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+        (SHM_DIR / name).unlink(missing_ok=True)
 
 
 @pytest.mark.timeout(300)
@@ -73,6 +79,7 @@ def test_stepped_wall_clock_changes_nothing(
             node.process.kill()
             wait_for(lambda: not any(psutil.pid_exists(pid) for pid in processes.values()), 30)
             unlink_instance(node.instance, ["street"])
+            forget_library(node.process.pid)
 
 
 def test_the_clock_was_really_faked(tmp_path: Path) -> None:
