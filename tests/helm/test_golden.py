@@ -1,0 +1,40 @@
+"""Whole renders, reviewed by eye: a change of the chart shows as a difference of these files.
+
+TRIDETR_WRITE_GOLDEN=1 pytest tests/helm/test_golden.py     # after a change that is meant
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.chart import EXAMPLES, render
+
+GOLDEN = Path(__file__).parent / "golden"
+REVIEWED = {"cpu-demo", "rtsp-gpu"}
+
+
+@pytest.mark.parametrize(
+    "example", [e for e in EXAMPLES if e.stem in REVIEWED], ids=lambda e: e.stem
+)
+def test_render_is_as_reviewed(example: Path) -> None:
+    manifests = [
+        manifest
+        for manifest in render(yaml.safe_load(example.read_text()))
+        # The dashboard has its own tests, and its generator.
+        if "dashboard" not in manifest["metadata"]["name"]
+    ]
+    for manifest in manifests:
+        # Changes with each word of the configuration, which is rendered below in full.
+        template = (
+            manifest["spec"]["template"]["metadata"] if manifest["kind"] == "Deployment" else {}
+        )
+        template.get("annotations", {}).pop("checksum/config", None)
+    text = yaml.safe_dump_all(manifests, sort_keys=True, width=110)
+    file = GOLDEN / f"{example.stem}.yaml"
+    if os.environ.get("TRIDETR_WRITE_GOLDEN"):
+        file.write_text(text)
+    assert text == file.read_text()
