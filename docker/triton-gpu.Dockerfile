@@ -1,5 +1,6 @@
 # Triton on a node with an NVIDIA GPU, and on arm64 (Jetson), for which no wheel of the server exists.
 # `docker build -f docker/triton-gpu.Dockerfile -t tridetr-triton-gpu .`; for Jetson: --build-arg TRITON=…-py3-igpu
+# Not usable yet: `tridetr triton` does not know this image's server (docs/triton.md, "GPU").
 ARG TRITON=nvcr.io/nvidia/tritonserver:25.10-py3
 FROM ${TRITON}
 LABEL org.opencontainers.image.title="tridetr Triton (GPU)" \
