@@ -133,7 +133,9 @@ def test_secrets_come_from_files_or_the_environment(
     text = "cameras: {hall: {source: 'rtsp://h/x', credentials_file: camera}}\nmqtt: {password_file: password}"
     config = parse_config(text, origin=tmp_path / "x.yaml")
     assert mqtt_password(config) == "from-file"
-    assert camera_credentials(config, "hall") == ("admin", "with:colon")
+    file = config.cameras["hall"].credentials_file
+    assert file
+    assert camera_credentials(file) == ("admin", "with:colon")
     (tmp_path / "camera").write_text("no colon")
     with pytest.raises(ConfigError, match="user:password"):
-        camera_credentials(config, "hall")
+        camera_credentials(file)

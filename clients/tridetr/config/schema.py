@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+from tridetr.shm.names import CAMERA_NAME, RESERVED_CAMERAS
+
 DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-RESERVED_CAMERAS = {"triton"}  # the Python backend's own regions carry this name
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Score = Annotated[float, Field(ge=0, le=1)]

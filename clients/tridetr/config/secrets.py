@@ -19,23 +19,22 @@ def gateway_token(config: Config) -> str | None:
     return _secret(config.gateway.token_file, "TRIDETR_GATEWAY_TOKEN", "gateway.token_file")
 
 
-def camera_credentials(config: Config, camera: str) -> tuple[str, str] | None:
-    """Return (user, password) of a camera from its ``credentials_file``.
+def camera_credentials(file: Path) -> tuple[str, str]:
+    """Return (user, password) from a camera's ``credentials_file``.
 
     Raises:
         ConfigError: the file cannot be read or does not hold ``user:password``.
     """
-    key = f"cameras.{camera}.credentials_file"
-    text = _secret(config.cameras[camera].credentials_file, None, key)
-    if text is None:
-        return None
-    user, separator, password = text.partition(":")
-    if not separator:
-        raise ConfigError(f"{key}: expected one line `user:password`")
+    try:
+        user, separator, password = file.read_text(encoding="utf-8").strip().partition(":")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"credentials_file {file}: {error}") from None
+    if not separator or not user:
+        raise ConfigError(f"credentials_file {file}: write `user:password` into it")
     return user, password
 
 
-def _secret(file: Path | None, variable: str | None, key: str) -> str | None:
+def _secret(file: Path | None, variable: str, key: str) -> str | None:
     if file is not None:
         try:
             secret = file.read_text(encoding="utf-8").strip()
@@ -44,4 +43,4 @@ def _secret(file: Path | None, variable: str | None, key: str) -> str | None:
         if not secret:
             raise ConfigError(f"{key}: {file} is empty")
         return secret
-    return (os.environ.get(variable) or None) if variable else None
+    return os.environ.get(variable) or None

@@ -38,8 +38,8 @@ BOARD_SLOTS = 8
 MAX_DETECTIONS = 300
 
 _INSTANCE = re.compile(r"[a-z0-9]{1,16}")
-_CAMERA = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-RESERVED_CAMERAS = frozenset({"triton"})
+CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+RESERVED_CAMERAS = frozenset({"triton"})  # the Python backend's own regions carry this name
 _SEGMENT = re.compile(
     rf"{PREFIX}-(?P<instance>[a-z0-9]{{1,16}})-(?P<camera>[a-z0-9][a-z0-9_-]{{0,31}})"
     rf"-(?P<kind>{'|'.join(CONSUMERS)})-(?P<generation>[1-9][0-9]{{0,9}})"
@@ -57,7 +57,7 @@ class RingName:
     def __post_init__(self) -> None:
         if not _INSTANCE.fullmatch(self.instance):
             raise ShmError(f"instance {self.instance!r}: use 1 to 16 lower-case letters and digits")
-        if not _CAMERA.fullmatch(self.camera) or self.camera in RESERVED_CAMERAS:
+        if not CAMERA_NAME.fullmatch(self.camera) or self.camera in RESERVED_CAMERAS:
             raise ShmError(
                 f"camera {self.camera!r}: use lower-case letters, digits, '_' and '-' (at most 32), "
                 "and not the reserved name 'triton'"

@@ -126,7 +126,7 @@ class Supervisor:
         self, processes: list[ManagedProcess], started_s: float, duration_s: float | None
     ) -> None:
         next_status_s = started_s + STATUS_S
-        show = self._status_line
+        screen: Screen | None = None
         with contextlib.ExitStack() as stack:
             if self._terminal:
                 stack.enter_context(_records_to(self._logs))
@@ -134,7 +134,6 @@ class Supervisor:
                 screen = stack.enter_context(
                     Screen(Console(stderr=True), list(self._config.cameras), self._logs, hint)
                 )
-                show = screen.update
             while not self._stop.is_set():
                 now_s = time.monotonic()
                 if duration_s is not None and now_s - started_s >= duration_s:
@@ -143,16 +142,13 @@ class Supervisor:
                     process.tick(now_s)
                 for sampler in self._samplers.values():
                     sampler.poll()
-                if now_s >= next_status_s:
+                if screen is not None and now_s >= next_status_s:
                     next_status_s = now_s + STATUS_S
-                    show(Counters.read(self._config.run_dir / "metrics"), self._timings())
+                    screen.update(Counters.read(self._config.run_dir / "metrics"), self._timings())
                 if _all_sources_ended(processes):
                     self._drain()
                     break
                 self._stop.wait(TICK_S)
-
-    def _status_line(self, counters: Counters, timings: dict[str, Any]) -> None:
-        """Without a terminal the processes' own logs and the metrics tell; nothing is printed."""
 
     def _drain(self) -> None:
         """Give the last results time to be decided on and the last events time to be confirmed."""

@@ -10,7 +10,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import av
 import av.error
 
-from tridetr.errors import ConfigError, SourceError
+from tridetr.config.secrets import camera_credentials
+from tridetr.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,12 +107,7 @@ def with_credentials(url: str, credentials_file: Path | None) -> str:
     """
     if credentials_file is None:
         return url
-    try:
-        user, separator, password = credentials_file.read_text().strip().partition(":")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"credentials_file {credentials_file}: {error}") from None
-    if not separator or not user:
-        raise ConfigError(f"credentials_file {credentials_file}: write `user:password` into it")
+    user, password = camera_credentials(credentials_file)
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     netloc = f"{quote(user, safe='')}:{quote(password, safe='')}@{host}"
