@@ -103,19 +103,11 @@ class Screen:
         }
         self._last = (now, counts)
         elapsed_s = max(now - then, 1e-6)
-        table = Table(caption=self._hint, caption_justify="left", expand=False)
-        table.add_column("camera")
-        for title in ("source", "sentry"):
-            table.add_column(title)
-        for title in (
-            "fps",
-            "inferred/s",
-            "age p50 ms",
-            "infer p50 ms",
-            "total p50 ms",
-            "detections",
-            "events",
-        ):
+        # No lines between the columns: ten of them have to fit into 80 characters.
+        table = Table(caption=self._hint, caption_justify="left", box=None, padding=(0, 1, 0, 0))
+        for title in ("camera", "source", "sentry"):
+            table.add_column(title, no_wrap=True)
+        for title in ("fps", "inf/s", "age ms", "infer ms", "total ms", "found", "events"):
             table.add_column(title, justify="right")
         for name in self._cameras:
             published, inferred = counts[name]
