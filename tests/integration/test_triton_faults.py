@@ -22,6 +22,7 @@ from support.data import ORACLE, shared
 from support.triton import SHM, SharedFrame, TritonThread, gone, running_triton, triton_config
 from support.waiting import wait_for
 from tridetr.telemetry import metrics
+from tridetr.triton import start
 from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import read_endpoint
 from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
@@ -206,3 +207,35 @@ async def test_a_replaced_model_is_taken_and_a_broken_one_is_not(
             assert after.pid != before.pid
             assert (await client.model()).classes == {"someone": 1}
         assert restarts("model_replaced") == refusals + 1
+
+
+def starting(triton: TritonThread, known: set[int]) -> psutil.Process | None:
+    """Return the server that is being started."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            line = child.cmdline()
+            ours = any(str(triton.config.run_dir) in word for word in line)
+            if ours and line[0].endswith("bin/tritonserver") and child.pid not in known:
+                return child
+    return None
+
+
+def test_a_start_that_stands_still_is_given_up_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server on a machine with too much to do once never became ready, and was waited for three minutes."""
+    monkeypatch.setattr(start, "STALLED_S", 3.0)
+    config = triton_config(tmp_path, shared(*ORACLE))
+    began = time.monotonic()
+    with running_triton(config) as triton:
+        first = triton.endpoint()
+        slower = slowness(time.monotonic() - began)
+        counted = restarts("start_timeout")
+        os.kill(first.pid or 0, signal.SIGKILL)
+        second = wait_for(lambda: starting(triton, {first.pid or 0}), 20 * slower)
+        second.suspend()
+        third = triton.endpoint(first.pid, round(30 * slower))
+        assert third.pid != second.pid
+        assert gone([second])
+    assert restarts("start_timeout") == counted + 1
+    assert "nothing has moved in it" in caplog.text

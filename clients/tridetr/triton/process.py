@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from tridetr.triton.server_log import ServerLog
+from tridetr.triton.start import Sample, take_sample
 
 log = logging.getLogger("tridetr.triton.server")
 
@@ -82,6 +83,10 @@ class ServerProcess:
                 times = stub.cpu_times()
                 used += times.user + times.system
         return used
+
+    def sample(self) -> Sample:
+        """What it and its processes have used so far: tells a slow start from one that stands still."""
+        return take_sample(self.pid, self._log.lines)
 
     def stop(self, grace_s: float) -> None:
         """End the server: SIGTERM, and SIGKILL after the grace; its stubs end with it."""

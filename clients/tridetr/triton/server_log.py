@@ -27,10 +27,15 @@ _KEPT_ERRORS: Final = 20
 
 
 class ServerLog:
-    """Turns lines into log records; remembers the last errors for the message about a failed start."""
+    """Turns lines into log records; remembers the last errors for the message about a failed start.
+
+    Attributes:
+        lines: how many lines there were.
+    """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
+        self.lines = 0
         self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
 
     @property
@@ -40,6 +45,7 @@ class ServerLog:
 
     def feed(self, line: str) -> None:
         """Pass on one line."""
+        self.lines += 1
         level, text = parse(line)
         if not text:
             return

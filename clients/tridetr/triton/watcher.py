@@ -20,10 +20,10 @@ from tridetr.triton.health import Health, Next
 from tridetr.triton.probe import Probe
 from tridetr.triton.process import ServerProcess, remove_regions
 from tridetr.triton.replacement import Replacement
+from tridetr.triton.start import StartProgress
 
 log = logging.getLogger("tridetr.triton")
 
-START_TIMEOUT_S = 180.0  # a big model's first compilation on a small machine
 # Requests in flight are answered within it; the server's own way out takes two seconds more and gains nothing.
 STOP_GRACE_S = 1.0
 _LOOK_EVERY_S = 0.5
@@ -32,8 +32,8 @@ _PATIENCE = 6  # timeouts of a server that computes
 _COMPUTES_S = 0.1  # CPU time in one timeout; a hung backend uses none
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 30.0  # healthy for so long, a run clears the backoff
-_STARTS = ("start_timeout", "start_failed")
-_REASONS = (*_STARTS, "model_replaced", "stub_unhealthy", "failing", "hung", "died", "stub_died")
+_REASONS = ("start_timeout", "start_failed", "model_replaced", "stub_unhealthy",
+            "failing", "hung", "died", "stub_died")  # fmt: skip
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -154,10 +154,11 @@ class Watcher:
 
     def _await_ready(self, process: ServerProcess, probe: Probe) -> None:
         began = time.monotonic()
+        progress = StartProgress(process.sample(), began)
         while not probe.ready():
             self._check_alive(process)
-            if time.monotonic() - began > START_TIMEOUT_S:
-                raise _Unhealthy("start_timeout", f"is not ready after {START_TIMEOUT_S:.0f} s")
+            if why := progress.too_long(process.sample, time.monotonic()):
+                raise _Unhealthy("start_timeout", why)
             self._wait(_TURN_S)
         try:
             info = probe.model()
@@ -214,8 +215,7 @@ class Watcher:
                 raise _Unhealthy("failing", f"answers wrongly: {error}") from None
             computes = process.stub_cpu_s() - computed_s >= _COMPUTES_S
             if not computes or attempt == _PATIENCE:
-                late_s = attempt * timeout_s
-                raise _Unhealthy("hung", f"did not answer within {late_s:g} s")
+                raise _Unhealthy("hung", f"did not answer within {attempt * timeout_s:g} s")
             log.warning(
                 "Triton computes, but did not answer within %g s: too much to do", timeout_s
             )

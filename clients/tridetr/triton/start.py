@@ -1,0 +1,81 @@
+"""How long a start of the server may take: long while it gets on, half a minute where nothing moves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import psutil
+
+TIMEOUT_S = 180.0  # a big model's first compilation on a small machine
+STALLED_S = 30.0
+_LOOK_EVERY_S = 1.0
+# A server that only waits uses some CPU too: it answers our questions. Beyond this share it works.
+_WORKS_CPU_S = 0.2
+_READS_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a starting server has used so far.
+
+    Attributes:
+        cpu_s: CPU time of each of its processes, by process id.
+        log_lines: lines it logged.
+        read_bytes: what its processes read from disks.
+    """
+
+    cpu_s: Mapping[int, float]
+    log_lines: int
+    read_bytes: int
+
+
+def take_sample(pid: int, log_lines: int) -> Sample:
+    """Look at the server ``pid`` and the processes it started."""
+    cpu_s: dict[int, float] = {}
+    read_bytes = 0
+    with contextlib.suppress(psutil.Error):
+        server = psutil.Process(pid)
+        for process in (server, *server.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                cpu_s[process.pid] = times.user + times.system
+                read_bytes += process.io_counters().read_bytes
+    return Sample(cpu_s, log_lines, read_bytes)
+
+
+class StartProgress:
+    """Judges one start by samples and times that it is told; has no clock of its own."""
+
+    def __init__(self, first: Sample, now_s: float) -> None:
+        self._began_s = self._moved_s = self._looked_s = now_s
+        self._last = first
+
+    def too_long(self, sample: Callable[[], Sample], now_s: float) -> str | None:
+        """Return why to wait no longer, None while there is hope.
+
+        Args:
+            sample: takes a sample; called once a second at most.
+            now_s: monotonic time.
+        """
+        if now_s - self._began_s >= TIMEOUT_S:
+            return f"is not ready after {TIMEOUT_S:.0f} s"
+        if now_s - self._looked_s < _LOOK_EVERY_S:
+            return None
+        self._looked_s = now_s
+        latest = sample()
+        if _moved(self._last, latest):
+            self._last, self._moved_s = latest, now_s
+        if now_s - self._moved_s >= STALLED_S:
+            return f"is not ready, and nothing has moved in it for {STALLED_S:.0f} s"
+        return None
+
+
+def _moved(before: Sample, now: Sample) -> bool:
+    if before.cpu_s.keys() != now.cpu_s.keys() or before.log_lines != now.log_lines:
+        return True
+    return (
+        sum(now.cpu_s.values()) - sum(before.cpu_s.values()) >= _WORKS_CPU_S
+        or now.read_bytes - before.read_bytes >= _READS_BYTES
+    )

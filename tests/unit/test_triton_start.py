@@ -1,0 +1,54 @@
+"""A start of the server that stands still is given up long before one that is merely slow."""
+
+from __future__ import annotations
+
+import pytest
+
+from tridetr.triton.start import STALLED_S, Sample, StartProgress
+
+
+def sample(*, cpu_s: dict[int, float] | None = None, lines: int = 0, read_bytes: int = 0) -> Sample:
+    return Sample({7: 1.0} if cpu_s is None else cpu_s, lines, read_bytes)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        sample(cpu_s={7: 1.5}),
+        sample(cpu_s={7: 1.0, 8: 0.0}),  # the backend's process was started
+        sample(cpu_s={}),  # and ended
+        sample(lines=1),
+        sample(read_bytes=4 << 20),  # a model read from a slow card
+    ],
+)
+def test_whatever_moves_starts_the_time_anew(later: Sample) -> None:
+    progress = StartProgress(sample(), 0.0)
+    assert not progress.too_long(lambda: later, STALLED_S - 1)
+    assert not progress.too_long(lambda: later, 2 * STALLED_S - 2)
+    assert progress.too_long(lambda: later, 2 * STALLED_S)
+
+
+def test_nothing_moves() -> None:
+    progress = StartProgress(sample(), 0.0)
+    assert not progress.too_long(sample, STALLED_S - 2)
+    assert progress.too_long(sample, STALLED_S)
+
+
+def test_what_a_waiting_server_uses_is_no_progress() -> None:
+    """It answers our own questions, and its threads look at their clocks: 3 ms a second at most."""
+    progress = StartProgress(sample(), 0.0)
+    seconds = range(1, round(STALLED_S) + 1)
+    judged = [
+        progress.too_long(lambda s=s: sample(cpu_s={7: 1.0 + 0.003 * s}), float(s)) for s in seconds
+    ]
+    assert [bool(why) for why in judged] == [False] * (len(judged) - 1) + [True]
+
+
+def test_a_starved_server_is_slow_and_not_still() -> None:
+    """A fiftieth of a processor, as on a machine with a hundred busy processes on two of them."""
+    progress = StartProgress(sample(), 0.0)
+    for second in range(1, 170):
+        assert not progress.too_long(
+            lambda s=second: sample(cpu_s={7: 1.0 + 0.02 * s}), float(second)
+        )
+    assert "after 180 s" in str(progress.too_long(sample, 180.0))
