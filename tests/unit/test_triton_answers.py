@@ -54,6 +54,7 @@ def test_a_good_answer() -> None:
         [("boxes", [1, 8], floats(8)), ("scores", [1, 2, 1], floats(2)), ("classes", [1, 2], floats(2))],
         [("boxes", [1, 2, 4], floats(2, 4)), ("scores", [1], floats(1)), ("classes", [1], floats(1))],
         [("boxes", [1, -2, -4], floats(2, 4)), ("scores", [1, 2], floats(2)), ("classes", [1, 2], floats(2))],
+        [("boxes", [1, 0, 1 << 62], b""), ("scores", [1, 0], b""), ("classes", [1, 0], b"")],
         [("boxes", [1, 2, 4], floats(2, 4)[:-1]), ("scores", [1, 2], floats(2)), ("classes", [1, 2], floats(2))],
     ],
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +43,13 @@ def parse_prediction(response: Any) -> Prediction:
     for spec, raw in zip(response.outputs, response.raw_output_contents, strict=False):
         dtype = _DTYPES.get(spec.name)
         shape = tuple(spec.shape)[1:]
-        fits = dtype is not None and len(raw) == math.prod(shape) * np.dtype(dtype).itemsize
-        if dtype is None or not fits or min(shape, default=0) < 0:
-            raise InferenceFailed(
-                f"output {spec.name} {list(spec.shape)} came with {len(raw)} bytes"
-            )
-        arrays[spec.name] = np.frombuffer(raw, dtype).reshape(shape)
+        wrong = f"output {spec.name} {list(spec.shape)} came with {len(raw)} bytes"
+        if dtype is None or min(shape, default=0) < 0:
+            raise InferenceFailed(wrong)
+        try:
+            arrays[spec.name] = np.frombuffer(raw, dtype).reshape(shape)
+        except ValueError as error:  # other bytes than the shape's, or a shape no array can have
+            raise InferenceFailed(wrong) from error
     missing = [name for name in OUTPUTS if name not in arrays]
     if missing:
         raise InferenceFailed(f"the server's answer lacks {', '.join(missing)}")
