@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tridetr.cuda.device import DevicePlanes
 from tridetr.errors import ShmError
 from tridetr.shm import layout, names
 from tridetr.shm.closing import Closing
@@ -26,15 +27,17 @@ class FrameSlot:
         u: uint8 [height / 2, width / 2].
         v: uint8 [height / 2, width / 2].
         jpeg: Space for the camera's own JPEG.
+        device: The same frame in GPU memory, for sources that decode there; None where the ring has none.
     """
 
-    __slots__ = ("_index", "_table", "jpeg", "planes", "u", "v", "y")
+    __slots__ = ("_index", "_table", "device", "jpeg", "planes", "u", "v", "y")
 
     def __init__(
         self, index: int, table: TableView, view: memoryview, width: int, height: int, jpeg: int
     ) -> None:
         self._index = index
         self._table = table
+        self.device: DevicePlanes | None = None
         size = frame_bytes(width, height)
         pixels = np.frombuffer(view, np.uint8, size, table.spans["pixels"].start)
         luma, chroma = width * height, width * height // 4
