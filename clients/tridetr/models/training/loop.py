@@ -22,6 +22,7 @@ from tridetr.models.training.network import (
     Shape,
     build,
     export,
+    fit_positions,
     normalise,
 )
 from tridetr.models.training.pool import CLASS_IDS, ScenePool, Scenes, draw_scenes
@@ -152,12 +153,17 @@ class _Run:
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=options.lr, weight_decay=1e-3, fused=True
         )
-        self.step = 0
+        self.step = self.first = 0
         if self.path.exists():
             state = torch.load(self.path, map_location=device, weights_only=True)
+            self.step, self.first = int(state["step"]), int(state.get("first", 0))
+            fitted = [fit_positions(state[name], options.shape()) for name in ("model", "average")]
+            if any(fitted):  # another resolution: a new stage, with a learning rate of its own
+                self.first = self.step
+                del state["optimiser"]
             for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.step = int(state["step"])
+                if name in state:
+                    part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -170,7 +176,8 @@ class _Run:
     def save(self) -> None:
         new = self.path.with_suffix(".new")
         torch.save(
-            {name: part.state_dict() for name, part in self._parts().items()} | {"step": self.step},
+            {name: part.state_dict() for name, part in self._parts().items()}
+            | {"step": self.step, "first": self.first},
             new,
         )
         new.replace(self.path)
@@ -210,7 +217,7 @@ def train(rank: int, options: Options) -> None:
     sums, since = np.zeros(2), time.monotonic()
     while run.step < options.steps:
         for group in run.optimiser.param_groups:
-            group["lr"] = learning_rate(run.step, options.steps, options.lr)
+            group["lr"] = learning_rate(run.step - run.first, options.steps - run.first, options.lr)
         run.model.train()
         loss, helper = _losses(run.model, run.dense, next(batches), device)
         run.optimiser.zero_grad(set_to_none=True)

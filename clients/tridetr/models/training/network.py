@@ -58,6 +58,25 @@ def build(shape: Shape) -> RfDetrForObjectDetection:
     return RfDetrForObjectDetection(config)
 
 
+def fit_positions(state: dict[str, Tensor], shape: Shape) -> bool:
+    """Stretches the position embeddings of a state to another resolution, in place.
+
+    Small pictures first and large ones later is the cheapest way to a network that sees small things.
+
+    Returns:
+        Whether they had another size.
+    """
+    name = next(key for key in state if key.endswith("position_embeddings"))
+    kept, side = state[name], shape.resolution // shape.patch
+    before = round((kept.shape[1] - 1) ** 0.5)
+    if before == side:
+        return False
+    grid = kept[:, 1:].reshape(1, before, before, -1).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, (side, side), mode="bicubic", align_corners=False)
+    state[name] = torch.cat([kept[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
+    return True
+
+
 class DenseHead(nn.Module):
     """Predicts class and box at every cell of the feature map; used in training only.
 

@@ -20,7 +20,8 @@ from tridetr.scene.staging import CLASS_NAMES
 from tridetr.scene.street import draw_street
 
 CLASS_IDS: tuple[int, ...] = tuple(CLASS_NAMES)
-SIZES: tuple[tuple[int, int], ...] = ((640, 360), (640, 360), (640, 360), (480, 360), (960, 540))
+SIZES: tuple[tuple[int, int], ...] = (
+    (640, 360), (640, 360), (640, 480), (640, 480), (480, 360), (960, 540), (1280, 720))  # fmt: skip
 FILM_SIZES: tuple[tuple[int, int], ...] = ((640, 360), (640, 360), (640, 360), (1280, 720))
 FIRST_FILM_SEED = 100_000
 SCENES_PER_BACKGROUND = 6
