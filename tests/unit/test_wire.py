@@ -12,7 +12,7 @@ import pytest
 
 from support.rings import frame_stamp, result_stamp, some_detections
 from tridetr.shm import boards, layout
-from tridetr.shm.boards.table import SENTRY, STATUS
+from tridetr.shm.boards.table import DEMAND, SENTRY, STATUS
 from tridetr.shm.detections import DetectionWriter
 from tridetr.shm.detections.table import DETECTION_DTYPE, RESULT
 from tridetr.shm.frames import ColorRange, FrameWriter, TraceContext
@@ -152,7 +152,7 @@ def test_tables_match_the_generated_accessors() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "schema"),
-    [(FRAME, "frame"), (RESULT, "detection"), (SENTRY, "sentry"), (STATUS, "status")],
+    [(FRAME, "frame"), (RESULT, "detection"), (SENTRY, "sentry"), (STATUS, "status"), (DEMAND, "demand")],
 )
 def test_field_order_is_the_schemas(spec: Any, schema: str) -> None:
     text = (generate.SCHEMAS / f"{schema}.fbs").read_text()
@@ -163,7 +163,7 @@ def test_field_order_is_the_schemas(spec: Any, schema: str) -> None:
     assert [field.name for field in spec.fields] == names
 
 
-@pytest.mark.parametrize("spec", [FRAME, RESULT, SENTRY, STATUS])
+@pytest.mark.parametrize("spec", [FRAME, RESULT, SENTRY, STATUS, DEMAND])
 def test_every_truncation_is_refused(spec: Any) -> None:
     """No prefix of a valid slot makes a reader look behind its end."""
     counts = {field.name: 2 for field in spec.fields if isinstance(field, Vector)}

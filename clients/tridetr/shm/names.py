@@ -22,14 +22,17 @@ QUEUE_DIR = Path("/dev/mqueue")  # not mounted everywhere: only used to find lef
 PREFIX = "tridetr"
 
 FRAMES, DETECTIONS, SENTRY, STATUS = "frames", "detections", "sentry", "status"
+# Who reads the host pixels of frames that are born on a GPU: one board for each reader.
+DEMANDS = {"gateway": "watch", "detector": "need"}
 # Who is woken by a ring; the readers of a ring without consumers poll it.
 CONSUMERS: dict[str, tuple[str, ...]] = {
     FRAMES: ("detector", "gateway"),
     DETECTIONS: ("controller", "gateway"),
     SENTRY: ("capture", "gateway"),
     STATUS: (),
+    **dict.fromkeys(DEMANDS.values(), ()),
 }
-KIND_NUMBERS = {FRAMES: 1, DETECTIONS: 2, SENTRY: 3, STATUS: 4}
+KIND_NUMBERS = {kind: number for number, kind in enumerate(CONSUMERS, start=1)}
 
 # Slots ≥ all possible leases + 2 (the newest, and the one being written).
 FRAME_SLOTS = 6

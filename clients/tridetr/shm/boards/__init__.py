@@ -1,5 +1,6 @@
-"""Boards: small rings of which only the newest entry matters (sentry mode, camera status)."""
+"""Boards: small rings of which only the newest entry matters (sentry mode, camera status, demand)."""
 
+from tridetr.shm.boards.demand import DemandReader, DemandWriter
 from tridetr.shm.boards.reader import SentryReader, StatusReader
 from tridetr.shm.boards.table import (
     CameraState,
@@ -13,6 +14,8 @@ from tridetr.shm.boards.writer import SentryWriter, StatusWriter
 __all__ = [
     "CameraState",
     "CameraStatus",
+    "DemandReader",
+    "DemandWriter",
     "SentryMode",
     "SentryReader",
     "SentrySnapshot",

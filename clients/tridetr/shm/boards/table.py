@@ -1,4 +1,4 @@
-"""What slots of boards hold (``schemas/sentry.fbs``, ``schemas/status.fbs``)."""
+"""What slots of boards hold (``schemas/sentry.fbs``, ``status.fbs``, ``demand.fbs``)."""
 
 from __future__ import annotations
 
@@ -113,3 +113,4 @@ STATUS = TableSpec(
         Text("message", 200),
     ),
 )
+DEMAND = TableSpec(b"TDHD", (Scalar("expires_monotonic_ns", "Q"),))
