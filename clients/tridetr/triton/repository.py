@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -133,16 +134,28 @@ def render(config: Config, target: Path, *, engine_report: Path | None = None) -
 
 
 def _write_for_cpu(config: Config, source: Path, target: Path) -> bool:
-    """Write the graph in the order that suits a CPU; False where it stays as it is."""
+    """Write the graph with the pre-processing that suits a CPU; False where it stays as it is."""
     if config.model.name != "rfdetr_ort" or config.model.provider in ("cuda", "tensorrt"):
         return False
     import onnx
 
+    from tridetr.models.gathering import gather_pixels
+
     graph = onnx.load(source)
-    if not slice_before_cast(graph):
+    if not (_openvino(config) and gather_pixels(graph)) and not slice_before_cast(graph):
         return False
     onnx.save(graph, target)
     return True
+
+
+def _openvino(config: Config) -> bool:
+    """Whether OpenVINO will run the graph, as far as can be told without loading it."""
+    if config.model.provider == "auto":
+        try:
+            return bool(version("onnxruntime-openvino")) and config.device != "cuda"
+        except PackageNotFoundError:
+            return False
+    return config.model.provider == "openvino"
 
 
 def _provider(config: Config) -> str:
