@@ -53,6 +53,10 @@ class TritonSection(Section):
     url: str | None = Field(
         None, description="host:port (gRPC) of an external Triton; null starts the embedded one."
     )
+    server_dir: Path | None = Field(
+        None,
+        description="Folder of the server to start (bin/, backends/); null = NVIDIA's or the wheel's.",
+    )
     secret_file: Path | None = Field(
         None,
         description="File with the key of Triton's restricted APIs; null = made afresh at start.",
@@ -137,6 +141,11 @@ class CameraSection(Section):
     )
     pixel_format: Literal["auto", "mjpeg", "yuyv", "nv12", "i420"] = Field(
         "auto", description="What a V4L2 camera shall deliver."
+    )
+    decode: Literal["cpu", "gpu", "auto"] = Field(
+        "cpu",
+        description="Where MJPEG, H.264 and H.265 are decoded; gpu and auto fall back to the CPU (gpu says "
+        "why). It has not run on a GPU yet, hence the default.",
     )
     loop: bool = Field(True, description="Files: start again at the end (false: the camera ends).")
     realtime: bool = Field(

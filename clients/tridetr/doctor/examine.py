@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tridetr.config import Config
-from tridetr.doctor import parts, system
+from tridetr.doctor import gpu, parts, system
 from tridetr.doctor.finding import Finding
 
 
@@ -18,7 +18,7 @@ def examine(config: Config) -> list[Finding]:
         parts.check_server(config),
         parts.check_provider(config),
         parts.check_model(config),
-        parts.check_gpu(config),
+        gpu.check_gpu(config),
         parts.check_broker(config),
         parts.check_cameras(config),
     )

@@ -1,12 +1,10 @@
-"""Checks of the parts: server binary, model, broker, cameras, GPU."""
+"""Checks of the parts: server binary, model, broker, cameras."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +20,17 @@ def check_server(config: Config) -> Iterator[Finding]:
     if config.triton.url is not None:
         yield _reachable("Triton", config.triton.url, "start the server, or correct triton.url")
         return
-    from tridetr.triton.launch import find_server
+    from tridetr.triton.server import check_stub, find_server
 
     try:
-        server = find_server()
-        yield Finding("Triton", "ok", f"{server.binary}, stub of Python {server.stub.parent.name}")
+        server = find_server(config.triton.server_dir)
+        backend = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}[config.model.name]
+        native = server.is_native(backend)
+        if not native:
+            check_stub(server, backend)
+        whose = "its own" if native else "tridetr's"
+        version = f" {server.version}" if server.version else ""
+        yield Finding("Triton", "ok", f"{server.binary}{version}, {whose} backend {backend}")
     except TridetrError as error:
         yield Finding("Triton", "fault", "the embedded server is missing", str(error))
 
@@ -122,32 +126,6 @@ def _check_device(subject: str, source: str) -> Iterator[Finding]:
         yield Finding(subject, "fault", f"{source} cannot be used", device.problem)
     else:
         yield Finding(subject, "ok", f"{device}: {device.default_choice}")
-
-
-def check_gpu(config: Config) -> Iterator[Finding]:
-    """The NVIDIA driver, where a GPU is wanted or there."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        if config.device == "cuda":
-            yield Finding(
-                "GPU",
-                "fault",
-                "device: cuda, but there is no NVIDIA driver",
-                "install it, or device: auto",
-            )
-        else:
-            yield Finding("GPU", "ok", "none; the CPU serves")
-        return
-    query = "--query-gpu=name,driver_version,memory.total,memory.free"
-    with contextlib.suppress(subprocess.SubprocessError, OSError):
-        answer = subprocess.run(
-            [tool, query, "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-        for line in answer.stdout.strip().splitlines():
-            yield Finding("GPU", "ok", line.strip())
-        return
-    yield Finding("GPU", "fault", "nvidia-smi fails", "is the driver loaded? see dmesg")
 
 
 def _reachable(subject: str, address: str, remedy: str) -> Finding:

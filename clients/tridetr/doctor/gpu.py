@@ -1,0 +1,207 @@
+"""Checks of the GPU: what is there, what the GPU path still lacks, and the remedy. Pure but for `check_gpu`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tridetr.config import Config
+from tridetr.doctor import gpu_facts
+from tridetr.doctor.finding import Finding, Level
+from tridetr.doctor.gpu_facts import GpuFacts
+
+INSTALL = "pip install 'tridetr[gpu]'"
+# The oldest that today's Triton containers and TensorRT 10 still serve (Turing).
+_LEAST_CAPABILITY = (7, 5)
+_LEAST_CUDA = (12, 0)
+# What a full-size model takes with TensorRT or ONNX Runtime, context included: a rule of thumb.
+_LEAST_FREE_MIB = 1500
+_SHARE = "shareProcessNamespace: true for the pod (docker: --pid and --ipc of Triton's container)"
+
+
+def check_gpu(config: Config) -> Iterator[Finding]:
+    """All that the GPU path needs; one line where nobody wants a GPU and there is none."""
+    return judge(config, gpu_facts.gather())
+
+
+def judge(config: Config, facts: GpuFacts) -> Iterator[Finding]:
+    """Say what the facts mean for this configuration."""
+    wanted = wants_gpu(config)
+    if facts.driver is None and not facts.jetson:
+        if wanted:
+            yield Finding(
+                "GPU",
+                "fault" if config.device == "cuda" else "warning",
+                f"{wanted}, but there is no NVIDIA driver",
+                _driver_remedy(facts),
+            )
+        else:
+            yield Finding("GPU", "ok", "none; the CPU serves")
+        return
+    yield _driver(facts)
+    yield from _gpus(facts)
+    if not wanted and not facts.gpus:
+        return
+    yield from _regions(config, facts)
+    yield from _decoders(config, facts)
+    yield from _tensorrt(config, facts)
+    yield from _runtime(facts)
+
+
+def wants_gpu(config: Config) -> str:
+    """Return the setting that asks for a GPU; empty: none does."""
+    if config.device == "cuda":
+        return "device: cuda"
+    if config.model.provider in ("cuda", "tensorrt"):
+        return f"model.provider: {config.model.provider}"
+    if config.model.name == "rfdetr_trt":
+        return "model.name: rfdetr_trt"
+    for name, camera in config.cameras.items():
+        if camera.decode == "gpu":
+            return f"cameras.{name}.decode: gpu"
+    return ""
+
+
+def _driver_remedy(facts: GpuFacts) -> str:
+    if facts.container:
+        return "start the container with the NVIDIA runtime (docker: --gpus all; k3s: gpu.enabled)"
+    return "install the driver (Debian: nvidia-driver; then reboot), or device: auto"
+
+
+def _driver(facts: GpuFacts) -> Finding:
+    if facts.nvml_error:
+        remedy = INSTALL if "not installed" in facts.nvml_error else "is it loaded? see dmesg"
+        if "not installed" not in facts.nvml_error and facts.container:
+            remedy = "NVIDIA_DRIVER_CAPABILITIES must hold utility and compute"
+        text = f"{facts.driver or 'of a Jetson'}; NVML cannot be asked: {facts.nvml_error}"
+        return Finding("GPU driver", "warning", text, remedy)
+    cuda = f"CUDA up to {facts.cuda[0]}.{facts.cuda[1]}" if facts.cuda else "CUDA unknown"
+    text = f"{facts.driver}, {cuda}"
+    if facts.cuda and facts.cuda < _LEAST_CUDA:
+        wanted = ".".join(map(str, _LEAST_CUDA))
+        return Finding("GPU driver", "fault", text, f"install a driver with CUDA {wanted} or newer")
+    return Finding("GPU driver", "ok", text)
+
+
+def _gpus(facts: GpuFacts) -> Iterator[Finding]:
+    for number, gpu in enumerate(facts.gpus):
+        capability = ".".join(map(str, gpu.capability))
+        text = (
+            f"{gpu.name}, {gpu.memory_mib} MiB ({gpu.free_mib} free), compute capability "
+            f"{capability}"
+        )
+        level: Level = "ok"
+        remedy = ""
+        if gpu.capability < _LEAST_CAPABILITY:
+            least = ".".join(map(str, _LEAST_CAPABILITY))
+            level = "warning"
+            remedy = f"TensorRT 10 and current containers need {least}: device: cpu, or a newer GPU"
+        elif gpu.exclusive:
+            level = "fault"
+            text += ", exclusive compute mode"
+            remedy = "capture and Triton both need a context: sudo nvidia-smi -c DEFAULT"
+        elif gpu.mig:
+            level = "warning"
+            text += ", MIG is on"
+            remedy = "CUDA IPC works within one MIG instance only: give all containers the same one"
+        elif gpu.free_mib < _LEAST_FREE_MIB:
+            level = "warning"
+            remedy = f"a full-size model takes about {_LEAST_FREE_MIB} MiB: see nvidia-smi for who"
+        yield Finding(f"GPU {number}", level, text, remedy)
+    if not facts.gpus and not facts.nvml_error and not facts.jetson:
+        text = "the driver shows no GPU to this process"
+        yield Finding("GPU", "fault", text, "NVIDIA_VISIBLE_DEVICES, or the pod's GPU resource")
+
+
+def _regions(config: Config, facts: GpuFacts) -> Iterator[Finding]:
+    """Whether frames can lie in device memory that Triton opens."""
+    subject = "CUDA regions"
+    if facts.jetson:
+        text = "CUDA IPC does not exist on a Jetson: frames go through system shared memory"
+        yield Finding(subject, "ok", text)
+        return
+    if "cuda-bindings" not in facts.packages:
+        text = "cuda-bindings is not installed: frames go through system shared memory"
+        yield Finding(subject, "warning", text, INSTALL)
+        return
+    if config.triton.url is None:
+        yield Finding(subject, "ok", "the embedded Triton shares our namespaces")
+        return
+    if not facts.servers:
+        text = "Triton's process cannot be seen from here: it runs in another PID namespace"
+        yield Finding(subject, "warning", f"{text}, or is not started yet", _SHARE)
+        return
+    for server in facts.servers:
+        yield _same_namespaces(subject, facts, server)
+
+
+def _same_namespaces(subject: str, facts: GpuFacts, server: gpu_facts.ServerProcess) -> Finding:
+    named = f"Triton (process {server.pid})"
+    unknown = [kind for kind in facts.namespaces if kind not in server.namespaces]
+    if unknown:
+        text = f"{named} belongs to another user: its namespaces cannot be read"
+        return Finding(subject, "warning", text, "run tridetr doctor as that user, or as root")
+    others = [
+        kind.upper() for kind, own in facts.namespaces.items() if server.namespaces[kind] != own
+    ]
+    if others:
+        text = f"{named} is in another {' and '.join(others)} namespace: no CUDA IPC"
+        return Finding(subject, "warning", text, _SHARE)
+    return Finding(subject, "ok", f"{named} is in our IPC and PID namespace")
+
+
+def _decoders(config: Config, facts: GpuFacts) -> Iterator[Finding]:
+    """What `decode: gpu` needs."""
+    asked = [name for name, camera in config.cameras.items() if camera.decode != "cpu"]
+    missing = []
+    if "PyNvVideoCodec" not in facts.packages:
+        missing.append(("PyNvVideoCodec (H.264, H.265)", INSTALL))
+    elif "libnvcuvid.so" not in facts.libraries:
+        container = "NVIDIA_DRIVER_CAPABILITIES must hold video"
+        host = "install the driver's decode library (Debian: libnvcuvid1)"
+        remedy = container if facts.container else host
+        missing.append(("libnvcuvid (H.264, H.265)", remedy))
+    wheels = {"nvidia-nvjpeg-cu12", "nvidia-nvjpeg"}
+    if "libnvjpeg.so" not in facts.libraries and not wheels & facts.packages.keys():
+        missing.append(("nvJPEG (MJPEG)", INSTALL))
+    subject = "GPU decoding"
+    if not missing:
+        used = f"used by {', '.join(asked)}" if asked else "no camera asks for it (decode: cpu)"
+        yield Finding(subject, "ok", f"H.264, H.265 and MJPEG; {used}")
+        return
+    text = " and ".join(name for name, _ in missing)
+    remedies = "; ".join(dict.fromkeys(remedy for _, remedy in missing))
+    if asked:
+        text += f" missing: {', '.join(asked)} decode on the CPU"
+        yield Finding(subject, "warning", text, remedies)
+    else:
+        yield Finding(subject, "ok", f"no camera asks for it; missing: {text}")
+
+
+def _tensorrt(config: Config, facts: GpuFacts) -> Iterator[Finding]:
+    if config.triton.url is not None:
+        return  # the server brings its own
+    found = facts.packages.get("tensorrt") or facts.libraries.get("libnvinfer.so")
+    if found:
+        yield Finding("TensorRT", "ok", found)
+    elif config.model.name == "rfdetr_trt" or config.model.provider == "tensorrt":
+        yield Finding(
+            "TensorRT",
+            "fault",
+            "is asked for, but its libraries are not here",
+            "use NVIDIA's Triton container (docker/triton-gpu.Dockerfile), or model.provider: cuda",
+        )
+    else:
+        yield Finding("TensorRT", "ok", "none here, and not asked for")
+
+
+def _runtime(facts: GpuFacts) -> Iterator[Finding]:
+    subject = "NVIDIA container runtime"
+    if facts.jetson or (facts.container and facts.capabilities is None):
+        return
+    if facts.container:
+        yield Finding(subject, "ok", f"runs this container ({facts.capabilities})")
+    elif facts.runtime:
+        yield Finding(subject, "ok", "installed")
+    else:
+        text = "not installed: containers (k3s, docker) on this host see no GPU"
+        yield Finding(subject, "ok", text)

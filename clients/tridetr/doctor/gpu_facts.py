@@ -1,0 +1,214 @@
+"""What can be seen of a GPU from here: driver, devices, libraries, namespaces. Gathers, judges nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_MIB = 1 << 20
+SERVER_PROCESS = "tritonserver"
+# Library to look for: soname without its version, and the versions that are tried, newest first.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "libcuda.so": ("1",),
+    "libnvcuvid.so": ("1",),
+    "libnvjpeg.so": ("13", "12"),
+    "libnvinfer.so": ("11", "10", "8"),
+}
+PACKAGES = ("cuda-bindings", "PyNvVideoCodec", "nvidia-nvjpeg-cu12", "nvidia-nvjpeg", "tensorrt")
+_NAMESPACES = ("ipc", "pid")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as NVML shows it; memory in MiB."""
+
+    name: str
+    memory_mib: int
+    free_mib: int
+    capability: tuple[int, int]
+    mig: bool = False
+    exclusive: bool = False
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A Triton server that can be seen from here.
+
+    Attributes:
+        pid: as seen here.
+        namespaces: ids of its "ipc" and "pid" namespaces; one that may not be read is left out.
+    """
+
+    pid: int
+    namespaces: dict[str, str]
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """What was found.
+
+    Attributes:
+        driver: version of the kernel driver; None: none is loaded.
+        cuda: newest CUDA that the driver can run, such as (12, 8).
+        gpus: the GPUs; empty where NVML cannot be asked.
+        nvml_error: why it cannot.
+        jetson: whether this is a Jetson (CUDA IPC does not exist there).
+        container: whether this process runs in a container.
+        runtime: whether the NVIDIA container runtime is installed (seen on a host only).
+        capabilities: NVIDIA_DRIVER_CAPABILITIES of a container; None where it is not set.
+        libraries: name to file for each of LIBRARIES that can be loaded.
+        packages: name to version for each of PACKAGES that is installed.
+        namespaces: ids of our own "ipc" and "pid" namespaces.
+        servers: Triton servers that can be seen.
+    """
+
+    driver: str | None = None
+    cuda: tuple[int, int] | None = None
+    gpus: tuple[Gpu, ...] = ()
+    nvml_error: str = ""
+    jetson: bool = False
+    container: bool = False
+    runtime: bool = False
+    capabilities: str | None = None
+    libraries: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    namespaces: dict[str, str] = field(default_factory=dict)
+    servers: tuple[ServerProcess, ...] = ()
+
+
+def gather(root: Path = Path("/"), nvml: Any = None) -> GpuFacts:
+    """Look at this machine.
+
+    Args:
+        root: where /proc, /etc and /dev lie; another folder in tests.
+        nvml: the module `pynvml`, or what behaves like it; None imports it.
+    """
+    driver, cuda, gpus, nvml_error = _ask_nvml(nvml)
+    return GpuFacts(
+        driver=driver or _kernel_driver(root),
+        cuda=cuda,
+        gpus=gpus,
+        nvml_error=nvml_error,
+        jetson=_is_jetson(root),
+        container=any((root / name).exists() for name in (".dockerenv", "run/.containerenv"))
+        or "KUBERNETES_SERVICE_HOST" in os.environ,
+        runtime=any(
+            (root / folder / "nvidia-container-runtime").exists()
+            for folder in ("usr/bin", "usr/local/bin", "usr/local/nvidia/toolkit")
+        ),
+        capabilities=os.environ.get("NVIDIA_DRIVER_CAPABILITIES"),
+        libraries=find_libraries(),
+        packages=_packages(),
+        namespaces=_namespaces(root / "proc" / "self"),
+        servers=tuple(_servers(root / "proc")),
+    )
+
+
+def _ask_nvml(
+    nvml: Any,
+) -> tuple[str | None, tuple[int, int] | None, tuple[Gpu, ...], str]:
+    if nvml is None:
+        if importlib.util.find_spec("pynvml") is None:
+            return None, None, (), "nvidia-ml-py is not installed"
+        nvml = importlib.import_module("pynvml")
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        return None, None, (), str(error)
+    try:
+        code = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
+        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        gpus = tuple(_gpu(nvml, handle) for handle in handles)
+        driver = str(nvml.nvmlSystemGetDriverVersion())
+        return driver, (code // 1000, code % 1000 // 10), gpus, ""
+    except nvml.NVMLError as error:
+        return None, None, (), str(error)
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, handle: Any) -> Gpu:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    try:
+        mig = bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+    except nvml.NVMLError:  # most GPUs know no MIG
+        mig = False
+    exclusive = nvml.nvmlDeviceGetComputeMode(handle) == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
+    return Gpu(
+        str(nvml.nvmlDeviceGetName(handle)),
+        int(memory.total) // _MIB,
+        int(memory.free) // _MIB,
+        (int(major), int(minor)),
+        mig,
+        exclusive,
+    )
+
+
+def _kernel_driver(root: Path) -> str | None:
+    try:
+        words = (root / "proc/driver/nvidia/version").read_text().split()
+    except OSError:
+        return None
+    numbers = (word for word in words if word[:1].isdigit() and "." in word)
+    return next(numbers, "unknown")
+
+
+def _is_jetson(root: Path) -> bool:
+    if (root / "etc/nv_tegra_release").exists():
+        return True
+    try:
+        return b"nvidia,tegra" in (root / "proc/device-tree/compatible").read_bytes()
+    except OSError:
+        return False
+
+
+def find_libraries(load: Callable[[str], object] = ctypes.CDLL) -> dict[str, str]:
+    """Return which of LIBRARIES the loader finds (not those that wheels carry), by name."""
+    found = {}
+    for name, versions in LIBRARIES.items():
+        for number in versions:
+            try:
+                load(f"{name}.{number}")
+            except OSError:
+                continue
+            found[name] = f"{name}.{number}"
+            break
+    return found
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _namespaces(process: Path) -> dict[str, str]:
+    found = {}
+    for kind in _NAMESPACES:
+        try:
+            found[kind] = str((process / "ns" / kind).readlink())
+        except OSError:  # another user's process
+            continue
+    return found
+
+
+def _servers(proc: Path) -> Iterable[ServerProcess]:
+    for folder in sorted(proc.glob("[0-9]*")):
+        try:
+            name = (folder / "comm").read_text().strip()
+        except OSError:
+            continue
+        if name == SERVER_PROCESS:
+            yield ServerProcess(int(folder.name), _namespaces(folder))
