@@ -29,6 +29,9 @@ def fault(process: str, run_dir: Path, *, ready: bool, max_age_s: float = ALIVE_
         return f"{process} has not started"
     if pulse.age_s > max_age_s:
         return f"{process} shows no progress for {pulse.age_s:.0f} s"
+    watching = heartbeat.read(run_dir, heartbeat.supervisor_of(process))
+    if watching is not None and watching.age_s > max_age_s:
+        return f"nobody would restart {process}: its supervisor stands still for {watching.age_s:.0f} s"
     if ready and process == "triton" and not (run_dir / "triton.json").exists():
         return "no inference has succeeded lately"
     return None

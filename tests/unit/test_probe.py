@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from tridetr.probe import fault
+from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.telemetry import heartbeat
 
 
@@ -24,6 +25,17 @@ def test_faults(tmp_path: Path) -> None:
     assert fault("triton", tmp_path, ready=True) is None
     time.sleep(0.02)
     assert "no progress" in str(fault("triton", tmp_path, ready=True, max_age_s=0.01))
+
+
+def test_a_supervisor_that_stands_still_is_a_fault_of_its_container(tmp_path: Path) -> None:
+    """Stopped, it would have restarted nothing, and nobody would have noticed until something died."""
+    SupervisorPulse(tmp_path, ["capture hall"])
+    heartbeat.beat_for(tmp_path, "capture hall")
+    assert fault("capture hall", tmp_path, ready=False) is None
+    time.sleep(0.05)
+    heartbeat.beat_for(tmp_path, "capture hall")
+    said = str(fault("capture hall", tmp_path, ready=False, max_age_s=0.04))
+    assert "supervisor stands still" in said
 
 
 def test_command_tells_the_reason_and_imports_nothing_heavy(tmp_path: Path) -> None:

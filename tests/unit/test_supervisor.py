@@ -99,6 +99,24 @@ def test_what_makes_no_progress_is_killed_and_started_again(
     part.wait(time.monotonic() + 5)
 
 
+def test_old_heartbeats_after_a_pause_of_the_supervisor_itself_kill_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped for ten seconds, it killed the broker when it went on: that one's heartbeat it renews itself."""
+    part = managed(tmp_path, "import time; time.sleep(600)", beats=True)
+    began_s = time.monotonic()
+    part.tick(began_s)
+    monkeypatch.setattr(heartbeat, "read", lambda *_: heartbeat.Pulse(60.0, starting=False))
+    back_s = began_s + 60
+    for tenth in range(round(process_module.HANG_S * 10)):
+        part.tick(back_s + tenth / 10)
+    assert part.pid
+    part.tick(back_s + process_module.HANG_S + 0.1)
+    until(lambda: part.restarts == 1, part)
+    part.stop()
+    part.wait(time.monotonic() + 5)
+
+
 def test_stopping_kills_what_the_process_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = (
@@ -147,10 +165,12 @@ def test_what_never_reaches_its_main_loop_is_given_the_time_to_start(
     )
     part = managed(tmp_path, code, beats=True)
     until(lambda: started.exists() and started.stat().st_size > 0, part, within_s=30)
-    for _ in range(20):
-        part.tick(time.monotonic())
+    began_s = time.monotonic()
+    for second in range(round(process_module.START_S) - 30):
+        part.tick(began_s + second)
     assert part.pid
-    part.tick(time.monotonic() + process_module.START_S + 1)
+    for second in range(round(process_module.START_S) + 2):
+        part.tick(began_s + second)
     until(lambda: part.restarts == 1, part)
     part.stop()
     part.wait(time.monotonic() + 5)

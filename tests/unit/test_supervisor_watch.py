@@ -17,7 +17,9 @@ from support.mosquitto import running_mosquitto
 from tridetr import paths
 from tridetr.errors import TridetrError
 from tridetr.supervisor import orphans
+from tridetr.supervisor import pulse as pulse_module
 from tridetr.supervisor.broker_pulse import answers
+from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.telemetry import heartbeat
 
 
@@ -53,6 +55,26 @@ def test_a_heartbeat_on_behalf_of_another(tmp_path: Path) -> None:
     assert pulse is not None
     assert not pulse.starting
     assert 0 <= pulse.age_s < 10
+
+
+def test_systemd_is_told_that_the_node_is_watched_and_of_every_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        monkeypatch.setenv(pulse_module.NOTIFY, str(tmp_path / "notify"))
+        monkeypatch.setattr(pulse_module, "EVERY_S", 0.0)
+        pulse = SupervisorPulse(tmp_path, [])
+        pulse.beat()
+        pulse.beat()
+        pulse.stopping()
+        said = [systemd.recv(64) for _ in range(4)]
+    assert said == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"STOPPING=1"]
+    pulse.beat()  # systemd is gone: nobody minds
+    beats = heartbeat.read(tmp_path, "supervisor")
+    assert beats is not None
+    assert not beats.starting
 
 
 def test_a_stopped_orphan_is_killed_and_nobody_else(

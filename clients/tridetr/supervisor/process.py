@@ -16,11 +16,13 @@ from tridetr.service import SUPERVISED
 from tridetr.supervisor import orphans
 from tridetr.supervisor.backoff import RestartBackoff
 from tridetr.supervisor.plan import ProcessSpec
+from tridetr.supervisor.pulse import NOTIFY
 from tridetr.telemetry import heartbeat
 
 logger = logging.getLogger("tridetr.supervisor")
 
 HANG_S = 10.0  # a main loop beats every second; so long without a beat is a hang
+AWAY_S = 5.0  # a supervisor that looked away for longer was stopped itself, or its machine was
 START_S = 60.0  # time to reach the main loop: imports and opening things on a slow machine
 
 
@@ -51,6 +53,8 @@ class ManagedProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._start_at_s: float | None = 0.0
+        self._ticked_s = 0.0
+        self._watched_since_s = 0.0
         self._backoff = RestartBackoff()
 
     @property
@@ -62,6 +66,11 @@ class ManagedProcess:
         """Start, restart or kill as needed; call it a few times a second."""
         if self.finished:
             return
+        if now_s - self._ticked_s > AWAY_S:
+            # Heartbeats that this process hands on (the broker's) or that stopped with the machine are old through no
+            # fault of the others.
+            self._watched_since_s = now_s
+        self._ticked_s = now_s
         if self._process is None:
             if self._start_at_s is not None and now_s >= self._start_at_s:
                 self._start(now_s)
@@ -102,7 +111,7 @@ class ManagedProcess:
             stderr=sys.stderr if self._on_output is None else subprocess.STDOUT,
             start_new_session=True,
             env={
-                **os.environ,
+                **{key: value for key, value in os.environ.items() if key != NOTIFY},
                 SUPERVISED: str(os.getpid()),
                 orphans.MARK: orphans.mark(self._run_dir, self.spec.name),
             },
@@ -126,7 +135,8 @@ class ManagedProcess:
         self._on_restart(self.spec.name)
 
     def _hangs(self, now_s: float) -> bool:
+        watched_s = now_s - self._watched_since_s
         pulse = heartbeat.read(self._run_dir, self.spec.name)
         if pulse is None or pulse.starting:
-            return now_s - self._started_s > START_S
-        return pulse.age_s > HANG_S
+            return min(watched_s, now_s - self._started_s) > START_S
+        return min(watched_s, pulse.age_s) > HANG_S

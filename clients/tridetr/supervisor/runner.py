@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from tridetr.supervisor import broker_pulse, orphans
 from tridetr.supervisor.counters import Counters
 from tridetr.supervisor.plan import plan_processes
 from tridetr.supervisor.process import ManagedProcess
+from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.supervisor.screen import LogPipe, Screen
 from tridetr.supervisor.summary import summarise
 from tridetr.supervisor.timings import TimingsSampler
@@ -74,15 +76,17 @@ class Supervisor:
             ]
             for process in processes:
                 self._count_restart(process.spec.name, 0)  # so that the first one is an increase
-            pulse = broker_pulse.BrokerPulse(self._config)
+            broker = broker_pulse.BrokerPulse(self._config)
             if any(process.spec.name == broker_pulse.NAME for process in processes):
-                pulse.start()
+                broker.start()
+            pulse = SupervisorPulse(run_dir, self._only)
             started_s = time.monotonic()
             try:
-                self._loop(processes, started_s, duration_s)
+                self._loop(processes, pulse, started_s + (duration_s or math.inf))
             finally:
                 elapsed_s = time.monotonic() - started_s
-                pulse.stop()
+                pulse.stopping()
+                broker.stop()
                 self._stop_all(processes)
                 counters = Counters.read(run_dir / "metrics")
                 for sampler in self._samplers.values():
@@ -122,10 +126,8 @@ class Supervisor:
     def _timings(self) -> dict[str, Any]:
         return {name: sampler.timings for name, sampler in self._samplers.items()}
 
-    def _loop(
-        self, processes: list[ManagedProcess], started_s: float, duration_s: float | None
-    ) -> None:
-        next_status_s = started_s + STATUS_S
+    def _loop(self, processes: list[ManagedProcess], pulse: SupervisorPulse, end_s: float) -> None:
+        next_status_s = time.monotonic() + STATUS_S
         screen: Screen | None = None
         with contextlib.ExitStack() as stack:
             if self._terminal:
@@ -136,7 +138,8 @@ class Supervisor:
                 )
             while not self._stop.is_set():
                 now_s = time.monotonic()
-                if duration_s is not None and now_s - started_s >= duration_s:
+                pulse.beat()
+                if now_s >= end_s:
                     break
                 for process in processes:
                     process.tick(now_s)

@@ -22,6 +22,11 @@ def _file(run_dir: Path, role: str) -> Path:
     return run_dir / "heartbeats" / role.replace(" ", "_")
 
 
+def supervisor_of(process: str) -> str:
+    """Return the role under which the supervisor of ``process`` (empty: of the whole node) beats."""
+    return f"supervisor of {process}" if process else "supervisor"
+
+
 def start(run_dir: Path, role: str) -> None:
     """Begin this process's heartbeat."""
     global _mapped, _beats
