@@ -20,7 +20,7 @@ from support.rings import (
     some_detections,
 )
 from tridetr.errors import ShmError
-from tridetr.shm import layout, names
+from tridetr.shm import layout, names, ring_reader
 from tridetr.shm.boards import (
     CameraState,
     CameraStatus,
@@ -263,22 +263,27 @@ def test_a_closed_reader_holds_nothing(instance: str) -> None:
         assert planes.shape  # still mapped: no crash, whatever it shows
 
 
-def test_a_slot_given_up_while_it_is_being_leased_is_not_leased(instance: str) -> None:
+@pytest.mark.parametrize("known", [False, True], ids=["first lease", "later lease"])
+def test_a_slot_given_up_while_it_is_being_leased_is_not_leased(
+    instance: str, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
     """Between the reader's look at a slot and its lock the writer began the slot and gave it up."""
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         put_frame(writer, 1)
+        if known:
+            lease = reader.lease_newest()
+            assert lease is not None
+            lease.release()
+        lock = ring_reader._fcntl
 
-        lease = reader.lease_newest()
-        assert lease is not None
-        lease.release()
-        lock = lease._mapping.lock[0]
-
-        def late() -> None:
+        def late(descriptor: int, command: int, argument: bytes) -> object:
             writer._ring.segment.words[layout.SEQUENCES] = 0
-            lock()
+            return lock(descriptor, command, argument)
 
-        lease._mapping.lock[0] = late
+        monkeypatch.setattr(ring_reader, "_fcntl", late)
         assert reader.lease_newest() is None
+        assert reader._mapping is not None
+        assert not any(reader._mapping.held)
 
 
 # ---------------------------------------------------------------- restarts and generations
@@ -455,7 +460,7 @@ def test_nothing_leaks(instance: str) -> None:
 
     def count() -> tuple[int, int]:
         maps = Path("/proc/self/maps").read_text().splitlines()
-        files = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        files = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
         return sum(instance in line for line in maps), sum(instance in name for name in files)
 
     before = count()

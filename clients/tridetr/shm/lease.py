@@ -34,8 +34,10 @@ class Mapping:
     """A mapped generation; its descriptor holds the locks of one reader until the last lease is released.
 
     Attributes:
-        lock: Take the slots' locks; raise ``locks.Refused`` while a slot is being written.
+        sequences: The sequence of each slot's content, in place.
+        share: The commands that take the slots' locks.
         held: Leases of each slot: a lock knows no counts, so several leases are one lock.
+        freed: To be called for a slot when its last lease has ended.
     """
 
     def __init__(self, ring: Segment) -> None:
@@ -47,35 +49,38 @@ class Mapping:
         self.words = ring.words
         self.descriptor = ring.descriptor
         self.slots = geometry.slots
-        self.sequences_end = layout.SEQUENCES + self.slots
+        self.sequences = ring.words[layout.SEQUENCES : layout.SEQUENCES + self.slots]
         bytes_ = [layout.SLOT_BYTE + slot for slot in range(self.slots)]
         descriptor = ring.descriptor
-        self.lock = [locks.bind(descriptor, locks.shared(byte)) for byte in bytes_]
-        self._unlock = [locks.bind(descriptor, locks.unlock(byte)) for byte in bytes_]
+        self.share = [locks.shared(byte) for byte in bytes_]
+        self.freed = [locks.bind(descriptor, locks.unlock(byte)) for byte in bytes_]
         self.held = [0] * self.slots
-        self._retired = False
-        self._open = True
 
     def release(self, slot: int) -> None:
         """End one lease of a slot."""
-        held = self.held
-        held[slot] = count = held[slot] - 1
-        if not count:
-            if self._open:
-                self._unlock[slot]()
-            if self._retired:
-                self.retire()
+        self.held[slot] -= 1
+        if not self.held[slot]:
+            self.freed[slot]()
 
     def retire(self) -> None:
         """Close as soon as no lease is left."""
-        self._retired = True
-        if not any(self.held):
+        if any(self.held):
+            self.freed = [self.retire] * self.slots
+        else:
             self.close()
 
     def close(self) -> None:
         """Close now; all leases end."""
-        self._open = False
+        self.freed = [_nothing] * self.slots
+        self.sequences.release()
         self.segment.close()
+
+
+_RELEASED = -1
+
+
+def _nothing() -> None:
+    """All locks went with the descriptor."""
 
 
 class Lease:
@@ -85,13 +90,12 @@ class Lease:
         sequence: Number of the slot's content; grows by 1 with each publication of the ring, for ever.
     """
 
-    __slots__ = ("_held", "_mapping", "_slot", "_view", "sequence")
+    __slots__ = ("_mapping", "_slot", "_view", "sequence")
 
     def __init__(self, mapping: Mapping, slot: int, sequence: int, view: Any) -> None:
         self._mapping = mapping
         self._slot = slot
         self._view = view
-        self._held = True
         self.sequence = sequence
 
     @property
@@ -101,9 +105,14 @@ class Lease:
 
     def release(self) -> None:
         """End the lease; further calls do nothing."""
-        if self._held:
-            self._held = False
-            self._mapping.release(self._slot)
+        slot = self._slot
+        if slot >= 0:
+            self._slot = _RELEASED
+            # What `Mapping.release` does, written out: this is the way of every frame.
+            mapping = self._mapping
+            mapping.held[slot] = left = mapping.held[slot] - 1
+            if not left:
+                mapping.freed[slot]()
 
     def __enter__(self) -> Self:
         return self

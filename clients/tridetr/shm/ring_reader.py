@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -13,7 +14,6 @@ from tridetr.shm.layout import (
     EPOCH_WORD,
     LAST_SEQUENCE_WORD,
     NEWEST_SLOT_WORD,
-    SEQUENCES,
     SUCCESSOR_WORD,
 )
 from tridetr.shm.lease import Lease, Mapping, RegionKey
@@ -23,6 +23,7 @@ from tridetr.wire.spec import TableSpec
 from tridetr.wire.view import TableView, locate
 
 _lseek, _END = os.lseek, os.SEEK_END
+_fcntl, _SETLK = fcntl.fcntl, fcntl.F_OFD_SETLK
 _RETRIES = 4  # the writer overtook us: it is in the slot we wanted, and a newer one is there
 
 ViewT = TypeVar("ViewT")  # what is kept per slot while the ring stays as it is
@@ -67,23 +68,44 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
 
     def lease_newest(self, after: int = 0) -> LeaseT | None:
         """Lease the newest slot whose sequence is greater than ``after``; None if there is none."""
+        # The way of nearly every frame, written out: all is as it was at the last lease. What differs is searched.
         mapping = self._mapping
-        # What `_must_move` does, written out: this is the path of every frame.
-        if (
-            mapping is None
-            or _lseek(mapping.descriptor, 0, _END) < mapping.size
-            or mapping.words[SUCCESSOR_WORD]
-        ):
-            mapping = self._current()
-            if mapping is None:
-                return None
-        words = mapping.words
-        if after and (self._anew or words[LAST_SEQUENCE_WORD] < after):
-            after = 0  # the ring was removed and made again: its sequences began anew
-        tries = _RETRIES
-        while tries:
+        if mapping is not None and _lseek(mapping.descriptor, 0, _END) >= mapping.size:
+            words, sequences, held = mapping.words, mapping.sequences, mapping.held
             slot = words[NEWEST_SLOT_WORD] - 1
-            if not 0 <= slot < mapping.slots or words[SEQUENCES + slot] <= after:
+            if (
+                0 <= slot < mapping.slots
+                and sequences[slot] > after
+                and not held[slot]
+                and not words[SUCCESSOR_WORD]
+            ):
+                try:
+                    _fcntl(mapping.descriptor, _SETLK, mapping.share[slot])
+                except Refused:
+                    return self._search_newest(after)
+                held[slot] = 1
+                sequence = sequences[slot]  # true from here to the release
+                view = self._views[slot]
+                if sequence > after and view is not None and words[EPOCH_WORD] == self._epoch:
+                    try:
+                        return self._make_lease(mapping, slot, sequence, view)
+                    except ShmError as error:
+                        mapping.release(slot)
+                        self._note_damage(error)
+                        return None
+                mapping.release(slot)
+        return self._search_newest(after)
+
+    def _search_newest(self, after: int) -> LeaseT | None:
+        mapping = self._current()
+        if mapping is None:
+            return None
+        words = mapping.words
+        if self._anew or words[LAST_SEQUENCE_WORD] < after:
+            after = 0  # the ring was removed and made again: its sequences began anew
+        for _ in range(_RETRIES):
+            slot = words[NEWEST_SLOT_WORD] - 1
+            if not 0 <= slot < mapping.slots or mapping.sequences[slot] <= after:
                 return None
             try:
                 lease = self._lease(mapping, slot, after)
@@ -92,7 +114,6 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
                 return None
             if lease is not None:
                 return lease
-            tries -= 1
         return None
 
     def lease_next(self, after: int = 0) -> LeaseT | None:
@@ -105,7 +126,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
             after = 0
         tries = _RETRIES
         while tries:
-            sequences = words[SEQUENCES : mapping.sequences_end].tolist()
+            sequences = mapping.sequences.tolist()
             wanted = min((sequence for sequence in sequences if sequence > after), default=0)
             if not wanted:
                 return None
@@ -181,20 +202,20 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
 
     def _lease(self, mapping: Mapping, slot: int, after: int) -> LeaseT | None:
         held = mapping.held
-        if not held[slot]:
+        leases = held[slot]
+        if not leases:
             try:
-                mapping.lock[slot]()
+                _fcntl(mapping.descriptor, _SETLK, mapping.share[slot])
             except Refused:
                 return None
-        held[slot] += 1
-        words = mapping.words
+        held[slot] = leases + 1
         # From here to the release the writer cannot touch the slot: what is seen now is true.
-        sequence = words[SEQUENCES + slot]
+        sequence = mapping.sequences[slot]
         if sequence <= after:
             mapping.release(slot)
             return None
-        if words[EPOCH_WORD] != self._epoch:
-            self._epoch = words[EPOCH_WORD]
+        if mapping.words[EPOCH_WORD] != self._epoch:
+            self._epoch = mapping.words[EPOCH_WORD]
             self._views = [None] * mapping.slots
         try:
             view = self._views[slot]
