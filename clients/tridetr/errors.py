@@ -15,6 +15,10 @@ class ShmError(TridetrError):
     """A shared-memory segment or message queue cannot be made, opened or trusted."""
 
 
+class CudaError(TridetrError):
+    """The GPU, its driver or its memory cannot be used."""
+
+
 class SourceError(TridetrError):
     """A camera source cannot be opened or stopped delivering."""
 

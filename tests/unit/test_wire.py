@@ -15,6 +15,7 @@ from tridetr.shm import boards, layout
 from tridetr.shm.boards.table import DEMAND, SENTRY, STATUS
 from tridetr.shm.detections import DetectionWriter
 from tridetr.shm.detections.table import DETECTION_DTYPE, RESULT
+from tridetr.shm.device import DEVICE_MEMORY
 from tridetr.shm.frames import ColorRange, FrameWriter, TraceContext
 from tridetr.shm.frames.table import FRAME
 from tridetr.shm.names import RingName
@@ -77,6 +78,8 @@ def test_frame_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
         },
         "pixels": list(range(12)),
         "jpeg": list(b"abc"),
+        "device_only": False,
+        "device": [],
     }
 
 
@@ -126,9 +129,9 @@ def test_board_slots_convert_with_flatc(instance: str, tmp_path: Path) -> None:
 
 def test_tables_match_the_generated_accessors() -> None:
     """Each field that is mutated in place is the one that the generated reader reads."""
-    built = bytearray(FRAME.build({"pixels": 12, "jpeg": 64}))
+    built = bytearray(FRAME.build({"device": 1, "pixels": 12, "jpeg": 64}))
     view = locate(FRAME, memoryview(built), 0, len(built))
-    values = [9, 8, 7, 6, 11, 12, 13, 14, 15, 1, 2, True]
+    values = [9, 8, 7, 6, 11, 12, 13, 14, 15, 1, 2, True, True]
     view.record.pack_into(built, view.record_at, *values)
     frame = frame_generated.Frame.GetRootAs(built)
     trace = frame.Trace()
@@ -137,9 +140,18 @@ def test_tables_match_the_generated_accessors() -> None:
         trace.TraceIdHigh(), trace.TraceIdLow(), trace.SpanId(), trace.Flags(),
         frame.FrameNumber(), frame.CaptureMonotonicNs(), frame.CaptureUnixNs(),
         frame.Width(), frame.Height(), frame.ColorRange(), frame.ColorMatrix(), frame.Lossless(),
+        frame.DeviceOnly(),
     ]  # fmt: skip
     assert frame.PixelsLength() == 12
     assert view.spans["pixels"].start % 64 == 0
+    handle, uuid = bytes(range(64)), bytes(range(100, 116))
+    start = view.spans["device"].start
+    built[start : start + DEVICE_MEMORY.size] = DEVICE_MEMORY.pack(handle, uuid, 21, 22, 23, 24)
+    device = frame.Device(0)
+    assert device is not None
+    assert (frame.DeviceLength(), device.SizeOf()) == (1, DEVICE_MEMORY.size)
+    assert (bytes(device.Handle()), bytes(device.Uuid())) == (handle, uuid)
+    assert (device.Size(), device.Offset(), device.Epoch(), device.DeviceId()) == (21, 22, 23, 24)
 
     built = bytearray(RESULT.build({"detections": 300}))
     view = locate(RESULT, memoryview(built), 0, len(built))

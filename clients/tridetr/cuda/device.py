@@ -39,6 +39,7 @@ class DevicePlanes(Protocol):
         Args:
             host: Whether the host planes (``FrameSlot.planes``) hold this picture too. If not, ``publish`` copies it
                 there from the device while somebody wants host pictures, and otherwise marks the frame as one that
-                only the device holds (``FrameStamp.device_only`` at the readers).
+                only the device holds (``FrameLease.device_only`` at the readers). A frame that the writer must not
+                lose (``lossless``) is always copied.
         """
         ...

@@ -13,6 +13,7 @@ byte                   held
 =====================  ==================================================================================
 ``WRITER_BYTE``        exclusively by the writer for life: two writers are refused
 ``HEADER_BYTE``        exclusively while a writer makes or takes over the ring, shared while a reader maps it
+``DEVICE_BYTE``        shared by whoever has the device memory registered with a server
 ``SLOT_BYTE + i``      exclusively while slot i is written, shared while somebody uses it (a lease)
 =====================  ==================================================================================
 
@@ -22,6 +23,10 @@ dies in between leaves sequence 0: nobody takes the slot.
 
 Leasing: look at ``SUCCESSOR`` and ``NEWEST_SLOT`` (hints: they may be old) → take slot i's lock shared → *now* check
 ``EPOCH`` and ``SEQUENCES[i]`` → use the slot in place → unlock. What is seen under the lock stays until the unlock.
+
+Device memory (``cuda/ring.py``) belongs to one file and epoch; each slot names it (``shm/device.py``), so what is
+read of it under the slot's lock is true. When the ring goes on in another file, the writer frees it as soon as it can
+take ``DEVICE_BYTE`` and all slots' locks exclusively, and sets all ``SEQUENCES`` to 0 before it does.
 
 A writer that takes over a ring of its own geometry adds 1 to ``EPOCH``, sets all ``SEQUENCES`` to 0 and goes on
 counting from ``LAST_SEQUENCE``; it rewrites a slot's table (the FlatBuffer around the payload) only under that slot's
@@ -38,13 +43,14 @@ from tridetr.errors import ShmError
 
 PAGE = 4096
 MAGIC = int.from_bytes(b"TRIDETR\x01", "little")
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 MAX_SLOTS = 256
 MAX_FILE_SIZE = 1 << 36
 
 # Bytes that are locked.
 WRITER_BYTE = 0
 HEADER_BYTE = 1
+DEVICE_BYTE = 1023  # together with the slots' bytes one range
 SLOT_BYTE = 1024
 
 # Numbers of the header's words.

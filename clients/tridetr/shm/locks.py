@@ -26,9 +26,9 @@ def shared(byte: int) -> bytes:
     return _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
 
 
-def exclusive(byte: int) -> bytes:
-    """Return the command that takes an exclusive lock on a byte."""
-    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+def exclusive(byte: int, count: int = 1) -> bytes:
+    """Return the command that takes an exclusive lock on a byte, or on several that follow each other."""
+    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, count, 0)
 
 
 def unlock(byte: int) -> bytes:

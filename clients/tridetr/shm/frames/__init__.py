@@ -1,8 +1,9 @@
 """The ring of camera frames: I420 planes in place, the camera's JPEG beside them."""
 
 from tridetr.shm.frames.reader import FrameLease, FrameReader
+from tridetr.shm.frames.slot import FrameSlot
 from tridetr.shm.frames.table import FrameStamp, frame_bytes
-from tridetr.shm.frames.writer import FrameSlot, FrameWriter
+from tridetr.shm.frames.writer import FrameWriter
 from tridetr.shm.lease import RegionKey
 from tridetr.shm.values import ColorMatrix, ColorRange, TraceContext
 

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.shm import names
+from tridetr.shm.device import DEVICE_MEMORY, DevicePlace, read_place
 from tridetr.shm.frames.table import FRAME, FrameStamp, frame_bytes
+from tridetr.shm.layout import EPOCH_WORD
 from tridetr.shm.lease import Lease, Mapping
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader
@@ -21,7 +23,7 @@ _MATRICES = {int(member): member for member in ColorMatrix}
 class _FrameView:
     """What is kept of a slot: the places of its fields, checked, and arrays over its planes."""
 
-    __slots__ = ("height", "offset", "planes", "table", "width")
+    __slots__ = ("device", "height", "offset", "planes", "table", "width")
 
     def __init__(self, mapping: Mapping, table: TableView) -> None:
         self.table = table
@@ -33,6 +35,17 @@ class _FrameView:
         self.offset = table.spans["pixels"].start
         pixels = np.frombuffer(mapping.buffer, np.uint8, size, self.offset)
         self.planes = pixels.reshape(self.height * 3 // 2, self.width)
+        self.device = self._device(mapping)
+
+    def _device(self, mapping: Mapping) -> DevicePlace | None:
+        buffer = mapping.buffer
+        count = self.table.length(buffer, "device")
+        if not count:
+            return None
+        start = self.table.spans["device"].start
+        data = bytes(buffer[start : start + DEVICE_MEMORY.size])
+        epoch = mapping.words[EPOCH_WORD]
+        return read_place(data, mapping.region, epoch, self.width, self.height)
 
 
 class FrameLease(Lease):
@@ -44,6 +57,8 @@ class FrameLease(Lease):
         height: Pixels.
         pixels_offset: Bytes from the region's start to the planes.
         pixels_nbytes: Bytes of the planes.
+        device: The same frame in GPU memory; None where the ring has none.
+        device_only: Whether the frame lies in GPU memory only: the planes hold no picture of it.
     """
 
     __slots__ = ()
@@ -70,9 +85,17 @@ class FrameLease(Lease):
         return self._view.planes.nbytes
 
     @property
+    def device(self) -> DevicePlace | None:
+        return self._view.device
+
+    @property
+    def device_only(self) -> bool:
+        return bool(self._view.table.read(self._mapping.buffer)[-1])
+
+    @property
     def stamp(self) -> FrameStamp:
         """What is known of the frame beside its pixels. An unknown colour range or matrix reads as the first one."""
-        high, low, span, flags, number, monotonic, unix, _, _, range_, matrix, lossless = (
+        high, low, span, flags, number, monotonic, unix, _, _, range_, matrix, lossless, _ = (
             self._view.table.read(self._mapping.buffer)
         )
         return FrameStamp(

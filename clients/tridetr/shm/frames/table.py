@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tridetr.errors import ShmError
+from tridetr.shm.device import DEVICE_MEMORY
 from tridetr.shm.values import TRACE_CODE, ColorMatrix, ColorRange, TraceContext
 from tridetr.wire.spec import Inline, Scalar, TableSpec, Text, Vector
 
@@ -23,10 +24,13 @@ FRAME = TableSpec(
         Inline("trace", TRACE_CODE),
         Vector("pixels", 1, 64),
         Vector("jpeg", 1, 4),
+        Scalar("device_only", "?"),
+        Vector("device", DEVICE_MEMORY.size, 8),
     ),
 )
 MAX_SIDE = 16_384  # pixels
-# Order of the values in a record (FRAME.record): trace, three times, width, height, range, matrix, lossless.
+# Order of the values in a record (FRAME.record): trace, three times, width, height, range, matrix, lossless,
+# device_only.
 
 
 @dataclass(slots=True)

@@ -4,49 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from tridetr.cuda.device import DevicePlanes
+from tridetr.cuda.memory import DeviceMemory
+from tridetr.cuda.ring import CudaFrameRing
 from tridetr.errors import ShmError
 from tridetr.shm import layout, names
 from tridetr.shm.closing import Closing
+from tridetr.shm.device import DEVICE_MEMORY
+from tridetr.shm.frames.slot import FrameSlot
 from tridetr.shm.frames.table import FRAME, FrameStamp, frame_bytes
 from tridetr.shm.layout import Geometry
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_writer import RingWriter
 from tridetr.shm.values import trace_to_words
-from tridetr.wire.view import TableView, locate
-
-
-class FrameSlot:
-    """A slot being written.
-
-    Attributes:
-        planes: uint8 [3 * height / 2, width], writable, in place: Y, then U, then V.
-        y: uint8 [height, width].
-        u: uint8 [height / 2, width / 2].
-        v: uint8 [height / 2, width / 2].
-        jpeg: Space for the camera's own JPEG.
-        device: The same frame in GPU memory, for sources that decode there; None where the ring has none.
-    """
-
-    __slots__ = ("_index", "_table", "device", "jpeg", "planes", "u", "v", "y")
-
-    def __init__(
-        self, index: int, table: TableView, view: memoryview, width: int, height: int, jpeg: int
-    ) -> None:
-        self._index = index
-        self._table = table
-        self.device: DevicePlanes | None = None
-        size = frame_bytes(width, height)
-        pixels = np.frombuffer(view, np.uint8, size, table.spans["pixels"].start)
-        luma, chroma = width * height, width * height // 4
-        self.planes = pixels.reshape(height * 3 // 2, width)
-        self.y = pixels[:luma].reshape(height, width)
-        self.u = pixels[luma : luma + chroma].reshape(height // 2, width // 2)
-        self.v = pixels[luma + chroma :].reshape(height // 2, width // 2)
-        start = table.spans["jpeg"].start
-        self.jpeg = view[start : start + jpeg]
+from tridetr.wire.view import locate
 
 
 class FrameWriter(Closing):
@@ -70,6 +40,7 @@ class FrameWriter(Closing):
         slots: int = names.FRAME_SLOTS,
         jpeg_capacity: int = 0,
         consumers: Sequence[str] | None = None,
+        device: DeviceMemory | None = None,
     ) -> None:
         """Take over or make the ring.
 
@@ -81,9 +52,11 @@ class FrameWriter(Closing):
             slots: Number of slots: all leases there can be, plus 2.
             jpeg_capacity: Bytes for the camera's own JPEG; 0 for sources that have none.
             consumers: Whom to wake; None = all.
+            device: Where the slots' device memory comes from; None: frames lie in host memory only.
 
         Raises:
             ShmError: Odd sizes, another writer, or a limit of the system.
+            CudaError: There must be device memory, and there is none.
         """
         self._name = RingName(instance, camera, names.FRAMES)
         self._slot_count = slots
@@ -91,9 +64,17 @@ class FrameWriter(Closing):
         geometry = self._prepare(width, height)
         self._ring = RingWriter(self._name, geometry, consumers, in_turn=False)
         self._slots: list[FrameSlot | None] = [None] * slots
+        self._memory = device
+        self._device: CudaFrameRing | None = None
+        try:
+            self._allocate()
+        except BaseException:
+            self._ring.close()
+            raise
 
     def _prepare(self, width: int, height: int) -> Geometry:
-        counts = {"pixels": frame_bytes(width, height), "jpeg": self._jpeg_capacity}
+        pixels = frame_bytes(width, height)
+        counts = {"device": 1, "pixels": pixels, "jpeg": self._jpeg_capacity}
         built = FRAME.build(counts)
         table = locate(FRAME, memoryview(built), 0, len(built))
         # What lies before the pixels; the rest is mutated with every frame.
@@ -123,7 +104,10 @@ class FrameWriter(Closing):
         index = self._ring.begin()
         if index is None:
             return None
-        return self._slots[index] or self._first_use(index)
+        slot = self._slots[index] or self._first_use(index)
+        if slot.device is not None:
+            slot.device.begin()
+        return slot
 
     def publish(self, slot: FrameSlot, stamp: FrameStamp, *, jpeg_bytes: int = 0) -> int:
         """Publish a slot taken with :meth:`begin` and wake the consumers.
@@ -138,9 +122,13 @@ class FrameWriter(Closing):
 
         Raises:
             ShmError: ``jpeg_bytes`` exceeds the capacity; the slot is still taken.
+            CudaError: The GPU failed (see :meth:`leave_device`); the slot is still taken.
         """
         if not 0 <= jpeg_bytes <= self._jpeg_capacity:
             raise ShmError(f"a JPEG of {jpeg_bytes} bytes exceeds {self._jpeg_capacity}")
+        device_only = False
+        if slot.device is not None:
+            device_only = slot.device.finish(host=stamp.lossless)
         table, view = slot._table, self._ring.segment.view
         table.record.pack_into(
             view,
@@ -154,9 +142,13 @@ class FrameWriter(Closing):
             stamp.color_range,
             stamp.color_matrix,
             stamp.lossless,
+            device_only,
         )
         table.put_length(view, "jpeg", jpeg_bytes)
-        return self._ring.publish(slot._index)
+        sequence = self._ring.publish(slot._index)
+        if self._memory is not None:
+            self._memory.sweep()
+        return sequence
 
     def abandon(self, slot: FrameSlot) -> None:
         """Give a slot taken with :meth:`begin` back unpublished."""
@@ -167,6 +159,7 @@ class FrameWriter(Closing):
 
         Raises:
             ShmError: Odd sizes, or ``/dev/shm`` is too small; then the writer stays as it was.
+            CudaError: There must be device memory, and there is none.
         """
         before = self._width, self._height, self._jpeg_capacity, self._head
         if jpeg_capacity is not None:
@@ -179,11 +172,50 @@ class FrameWriter(Closing):
             self._width, self._height, self._jpeg_capacity, self._head = before
             raise
         self._slots = [None] * self._slot_count
+        self._retire()
+        self._allocate()
+
+    def leave_device(self) -> bool:
+        """Go on without device memory, in a ring of the next generation: the GPU has failed. No slot may be taken.
+
+        Returns:
+            Whether there was any.
+
+        Raises:
+            ShmError: ``/dev/shm`` is too small.
+        """
+        if self._device is None:
+            return False
+        self._ring.renew(self._ring.segment.geometry)
+        self._slots = [None] * self._slot_count
+        self._retire()
+        return True
 
     def close(self) -> None:
         """Give the ring up; it stays for readers and for the next writer."""
         self._slots = []
+        if self._device is not None:
+            self._device.close()
+            self._device = None
+        if self._memory is not None:
+            self._memory.close()
         self._ring.close()
+
+    def _allocate(self) -> None:
+        """Make the device memory of the present ring file, if there is to be any."""
+        if self._memory is not None:
+            ring = self._ring.segment
+            self._device = self._memory.allocate(
+                names.SHM_DIR / ring.name,
+                ring.view,
+                slots=self._slot_count,
+                frame_nbytes=frame_bytes(self._width, self._height),
+            )
+
+    def _retire(self) -> None:
+        if self._device is not None and self._memory is not None:
+            self._memory.retire(self._device)
+        self._device = None
 
     def _first_use(self, index: int) -> FrameSlot:
         """Lay the table into a slot; under its lock, since readers may still have used the last writer's."""
@@ -193,5 +225,10 @@ class FrameWriter(Closing):
         table = locate(FRAME, view, start, geometry.slot_size)
         table.put_text(view, "camera", self._name.camera, 32)
         slot = FrameSlot(index, table, view, self._width, self._height, self._jpeg_capacity)
+        if self._device is not None:
+            slot.device = self._device.planes(index, slot.planes)
+            place = table.spans["device"].start
+            view[place : place + DEVICE_MEMORY.size] = slot.device.describe(self._ring.epoch)
+        table.put_length(view, "device", 0 if slot.device is None else 1)
         self._slots[index] = slot
         return slot

@@ -20,6 +20,82 @@ class ColorMatrix(object):
     Bt2020 = 2
 
 
+class DeviceMemory(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def SizeOf(cls) -> int:
+        return 112
+
+    # DeviceMemory
+    def Init(self, buf: bytes, pos: int):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # DeviceMemory
+    def Handle(self, j = None):
+        if j is None:
+            return [self._tab.Get(flatbuffers.number_types.Uint8Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(0 + i * 1)) for i in range(self.HandleLength())]
+        elif j >= 0 and j < self.HandleLength():
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(0 + j * 1))
+        else:
+            return None
+
+    # DeviceMemory
+    def HandleAsNumpy(self):
+        return self._tab.GetArrayAsNumpy(flatbuffers.number_types.Uint8Flags, self._tab.Pos + 0, self.HandleLength())
+
+    # DeviceMemory
+    def HandleLength(self) -> int:
+        return 64
+
+    # DeviceMemory
+    def HandleIsNone(self) -> bool:
+        return False
+
+    # DeviceMemory
+    def Uuid(self, j = None):
+        if j is None:
+            return [self._tab.Get(flatbuffers.number_types.Uint8Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(64 + i * 1)) for i in range(self.UuidLength())]
+        elif j >= 0 and j < self.UuidLength():
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(64 + j * 1))
+        else:
+            return None
+
+    # DeviceMemory
+    def UuidAsNumpy(self):
+        return self._tab.GetArrayAsNumpy(flatbuffers.number_types.Uint8Flags, self._tab.Pos + 64, self.UuidLength())
+
+    # DeviceMemory
+    def UuidLength(self) -> int:
+        return 16
+
+    # DeviceMemory
+    def UuidIsNone(self) -> bool:
+        return False
+
+    # DeviceMemory
+    def Size(self): return self._tab.Get(flatbuffers.number_types.Uint64Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(80))
+    # DeviceMemory
+    def Offset(self): return self._tab.Get(flatbuffers.number_types.Uint64Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(88))
+    # DeviceMemory
+    def Epoch(self): return self._tab.Get(flatbuffers.number_types.Uint64Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(96))
+    # DeviceMemory
+    def DeviceId(self): return self._tab.Get(flatbuffers.number_types.Uint32Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(104))
+
+def CreateDeviceMemory(builder, handle, uuid, size, offset, epoch, deviceId):
+    builder.Prep(8, 112)
+    builder.Pad(4)
+    builder.PrependUint32(deviceId)
+    builder.PrependUint64(epoch)
+    builder.PrependUint64(offset)
+    builder.PrependUint64(size)
+    for _idx0 in range(16 , 0, -1):
+        builder.PrependUint8(uuid[_idx0-1])
+    for _idx0 in range(64 , 0, -1):
+        builder.PrependUint8(handle[_idx0-1])
+    return builder.Offset()
+
+
 class Frame(object):
     __slots__ = ['_tab']
 
@@ -169,8 +245,38 @@ class Frame(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
         return o == 0
 
+    # Frame
+    def DeviceOnly(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
+        if o != 0:
+            return bool(self._tab.Get(flatbuffers.number_types.BoolFlags, o + self._tab.Pos))
+        return False
+
+    # Frame
+    def Device(self, j: int) -> Optional[DeviceMemory]:
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 112
+            obj = DeviceMemory()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # Frame
+    def DeviceLength(self) -> int:
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # Frame
+    def DeviceIsNone(self) -> bool:
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
+        return o == 0
+
 def FrameStart(builder: flatbuffers.Builder):
-    builder.StartObject(12)
+    builder.StartObject(14)
 
 def FrameAddCamera(builder: flatbuffers.Builder, camera: int):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(camera), 0)
@@ -213,6 +319,15 @@ def FrameAddJpeg(builder: flatbuffers.Builder, jpeg: int):
 
 def FrameStartJpegVector(builder, numElems: int) -> int:
     return builder.StartVector(1, numElems, 1)
+
+def FrameAddDeviceOnly(builder: flatbuffers.Builder, deviceOnly: bool):
+    builder.PrependBoolSlot(12, deviceOnly, 0)
+
+def FrameAddDevice(builder: flatbuffers.Builder, device: int):
+    builder.PrependUOffsetTRelativeSlot(13, flatbuffers.number_types.UOffsetTFlags.py_type(device), 0)
+
+def FrameStartDeviceVector(builder, numElems: int) -> int:
+    return builder.StartVector(112, numElems, 8)
 
 def FrameEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()

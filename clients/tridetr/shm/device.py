@@ -1,0 +1,78 @@
+"""A frame in GPU memory, as a slot names it to other processes (``DeviceMemory`` of ``schemas/frame.fbs``)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from tridetr.shm.layout import MAX_FILE_SIZE
+from tridetr.shm.lease import RegionKey
+from tridetr.wire.view import WireError
+
+DEVICE_MEMORY = struct.Struct("<64s16sQQQI4x")
+HANDLE_BYTES = 64  # of a CUipcMemHandle
+ALIGNMENT = 512  # of each slot's frame in the allocation
+
+
+@dataclass(frozen=True)
+class DeviceRegion:
+    """One allocation of GPU memory as Triton knows it. Another key: register that one, unregister this one.
+
+    Attributes:
+        shm_name: What it is registered as: the ring file's name, and the epoch of the writer that allocated it.
+        handle: The CUDA IPC handle, 64 bytes.
+        uuid: The GPU, 16 bytes.
+        device_id: Ordinal of the GPU in the writer's process.
+        size_bytes: Bytes of the allocation.
+        ring: The ring file that it belongs to.
+    """
+
+    shm_name: str
+    handle: bytes
+    uuid: bytes
+    device_id: int
+    size_bytes: int
+    ring: RegionKey
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlace:
+    """Where a frame lies in GPU memory: the same picture as the lease's ``planes``, or the only one there is.
+
+    Attributes:
+        region: The allocation.
+        pixels_offset: Bytes from its start.
+        pixels_nbytes: Bytes of the frame.
+        width: Pixels.
+        height: Pixels.
+    """
+
+    region: DeviceRegion
+    pixels_offset: int
+    pixels_nbytes: int
+    width: int
+    height: int
+
+
+def read_place(data: bytes, ring: RegionKey, epoch: int, width: int, height: int) -> DevicePlace:
+    """Check what a slot says of its device memory.
+
+    Args:
+        data: One ``DeviceMemory``.
+        ring: The ring file that it stands in.
+        epoch: The file's epoch.
+        width: Pixels of the frame.
+        height: Pixels of the frame.
+
+    Raises:
+        WireError: The frame would not lie inside the allocation, or the allocation is an earlier writer's, who took
+            it along.
+    """
+    handle, uuid, size, offset, written_in, device_id = DEVICE_MEMORY.unpack(data)
+    nbytes = width * height * 3 // 2
+    if written_in != epoch:
+        raise WireError(f"device memory of epoch {written_in} in a ring of epoch {epoch}")
+    if size > MAX_FILE_SIZE or offset % ALIGNMENT or offset + nbytes > size:
+        raise WireError(f"device memory of {size} bytes has no frame of {nbytes} at {offset}")
+    region = DeviceRegion(f"{ring.shm_name}-cuda-{epoch}", handle, uuid, device_id, size, ring)
+    return DevicePlace(region, offset, nbytes, width, height)

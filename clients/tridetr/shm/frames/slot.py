@@ -1,0 +1,41 @@
+"""One slot of a frame ring while it is being written."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tridetr.cuda.ring import SlotPlanes
+from tridetr.shm.frames.table import frame_bytes
+from tridetr.wire.view import TableView
+
+
+class FrameSlot:
+    """A slot being written.
+
+    Attributes:
+        planes: uint8 [3 * height / 2, width], writable, in place: Y, then U, then V.
+        y: uint8 [height, width].
+        u: uint8 [height / 2, width / 2].
+        v: uint8 [height / 2, width / 2].
+        jpeg: Space for the camera's own JPEG.
+        device: The same frame in GPU memory, for sources that decode there (``cuda/device.py`` tells how); None where
+            the ring has none.
+    """
+
+    __slots__ = ("_index", "_table", "device", "jpeg", "planes", "u", "v", "y")
+
+    def __init__(
+        self, index: int, table: TableView, view: memoryview, width: int, height: int, jpeg: int
+    ) -> None:
+        self._index = index
+        self._table = table
+        self.device: SlotPlanes | None = None
+        size = frame_bytes(width, height)
+        pixels = np.frombuffer(view, np.uint8, size, table.spans["pixels"].start)
+        luma, chroma = width * height, width * height // 4
+        self.planes = pixels.reshape(height * 3 // 2, width)
+        self.y = pixels[:luma].reshape(height, width)
+        self.u = pixels[luma : luma + chroma].reshape(height // 2, width // 2)
+        self.v = pixels[luma + chroma :].reshape(height // 2, width // 2)
+        start = table.spans["jpeg"].start
+        self.jpeg = view[start : start + jpeg]
