@@ -6,13 +6,14 @@ import asyncio
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.fake_cuda import FakeCuda, read_device
 from support.rings import (
     frame_stamp,
     put_frame,
@@ -33,20 +34,61 @@ from tridetr.shm.boards import (
     StatusWriter,
 )
 from tridetr.shm.detections import DetectionReader, DetectionWriter
-from tridetr.shm.frames import ColorMatrix, ColorRange, FrameReader, FrameWriter, TraceContext
+from tridetr.shm.frames import (
+    ColorMatrix,
+    ColorRange,
+    FrameLease,
+    FrameReader,
+    FrameWriter,
+    TraceContext,
+)
+from tridetr.shm.hold import DeviceHold
 from tridetr.shm.wakeup import Wakeup
 
 W, H = 64, 32
 
 
-def frame_writer(instance: str, **changes: Any) -> FrameWriter:
-    return FrameWriter(instance, "cam", **{"width": W, "height": H} | changes)
+MakeWriter = Callable[..., FrameWriter]
+
+
+@pytest.fixture(params=["host", "cuda"])
+def frame_writer(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeWriter]:
+    """Yield what makes frame writers, over both kinds of ring; of device memory nothing may be left.
+
+    Each frame that is leased must lie in device memory too, if its writer still lives.
+    """
+    folder = tmp_path / "gpu"
+    folder.mkdir()
+    gpu = FakeCuda(folder) if request.param == "cuda" else None
+    lease_newest = FrameReader.lease_newest
+
+    def checked(reader: FrameReader, after: int = 0) -> FrameLease | None:
+        lease = lease_newest(reader, after)
+        if lease is not None:
+            assert not lease.device_only
+            assert (lease.device is None) == (gpu is None)
+            if lease.device is not None:
+                with DeviceHold(lease.device.region) as hold:
+                    if hold.is_current():
+                        assert np.array_equal(read_device(folder, lease.device), lease.planes)
+        return lease
+
+    def make(instance: str, **changes: Any) -> FrameWriter:
+        memory = gpu.memory() if gpu is not None else None
+        sizes = {"width": W, "height": H, "device": memory}
+        return FrameWriter(instance, "cam", **sizes | changes)
+
+    monkeypatch.setattr(FrameReader, "lease_newest", checked)
+    yield make
+    assert gpu is None or gpu.is_clean()
 
 
 # ---------------------------------------------------------------- what a reader gets
 
 
-def test_a_lease_gives_what_was_published(instance: str) -> None:
+def test_a_lease_gives_what_was_published(instance: str, frame_writer: MakeWriter) -> None:
     stamp = frame_stamp(
         41,
         color_range=ColorRange.FULL,
@@ -83,7 +125,7 @@ def test_a_lease_gives_what_was_published(instance: str) -> None:
             assert lease.pixels_offset % 64 == 0
 
 
-def test_newest_wins_and_nothing_comes_twice(instance: str) -> None:
+def test_newest_wins_and_nothing_comes_twice(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         assert reader.lease_newest() is None
         for value in range(20):
@@ -175,7 +217,7 @@ def test_long_texts_are_cut_between_characters(instance: str) -> None:
 # ---------------------------------------------------------------- leases
 
 
-def test_a_leased_slot_is_not_written(instance: str) -> None:
+def test_a_leased_slot_is_not_written(instance: str, frame_writer: MakeWriter) -> None:
     with (
         frame_writer(instance, slots=4) as writer,
         FrameReader(instance, "cam", "gateway") as reader,
@@ -192,7 +234,9 @@ def test_a_leased_slot_is_not_written(instance: str) -> None:
         assert None not in values
 
 
-def test_writer_is_refused_only_when_all_slots_are_leased(instance: str) -> None:
+def test_writer_is_refused_only_when_all_slots_are_leased(
+    instance: str, frame_writer: MakeWriter
+) -> None:
     with (
         frame_writer(instance, slots=4) as writer,
         FrameReader(instance, "cam", "gateway") as reader,
@@ -209,7 +253,7 @@ def test_writer_is_refused_only_when_all_slots_are_leased(instance: str) -> None
         assert [int(lease.planes[0, 0]) for lease in leases] == [1, 2, 3]
 
 
-def test_two_leases_of_one_slot_are_two(instance: str) -> None:
+def test_two_leases_of_one_slot_are_two(instance: str, frame_writer: MakeWriter) -> None:
     """A lock knows no counts: releasing one lease must not end the other one."""
     with (
         frame_writer(instance, slots=4) as writer,
@@ -225,7 +269,7 @@ def test_two_leases_of_one_slot_are_two(instance: str) -> None:
         assert (second.planes == 1).all()
 
 
-def test_an_abandoned_slot_is_never_seen(instance: str) -> None:
+def test_an_abandoned_slot_is_never_seen(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         put_frame(writer, 1)
         for _ in range(20):
@@ -250,7 +294,7 @@ def test_an_abandoned_slot_is_never_seen(instance: str) -> None:
         assert after == 9
 
 
-def test_a_closed_reader_holds_nothing(instance: str) -> None:
+def test_a_closed_reader_holds_nothing(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance, slots=4) as writer:
         put_frame(writer, 1)
         reader = FrameReader(instance, "cam", "gateway")
@@ -265,7 +309,7 @@ def test_a_closed_reader_holds_nothing(instance: str) -> None:
 
 @pytest.mark.parametrize("known", [False, True], ids=["first lease", "later lease"])
 def test_a_slot_given_up_while_it_is_being_leased_is_not_leased(
-    instance: str, monkeypatch: pytest.MonkeyPatch, known: bool
+    instance: str, monkeypatch: pytest.MonkeyPatch, known: bool, frame_writer: MakeWriter
 ) -> None:
     """Between the reader's look at a slot and its lock the writer began the slot and gave it up."""
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
@@ -289,7 +333,7 @@ def test_a_slot_given_up_while_it_is_being_leased_is_not_leased(
 # ---------------------------------------------------------------- restarts and generations
 
 
-def test_a_restarted_writer_reuses_the_file(instance: str) -> None:
+def test_a_restarted_writer_reuses_the_file(instance: str, frame_writer: MakeWriter) -> None:
     with FrameReader(instance, "cam", "gateway") as reader:
         with frame_writer(instance, slots=4) as writer:
             for value in range(3):
@@ -312,7 +356,7 @@ def test_a_restarted_writer_reuses_the_file(instance: str) -> None:
     assert len(names.list_instance(instance)) == 1
 
 
-def test_another_size_is_the_next_generation(instance: str) -> None:
+def test_another_size_is_the_next_generation(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         put_frame(writer, 1)
         held = reader.lease_newest()
@@ -333,7 +377,7 @@ def test_another_size_is_the_next_generation(instance: str) -> None:
         held.release()
 
 
-def test_a_writer_restarted_with_another_size(instance: str) -> None:
+def test_a_writer_restarted_with_another_size(instance: str, frame_writer: MakeWriter) -> None:
     with FrameReader(instance, "cam", "gateway") as reader:
         for generation, width in enumerate((W, W * 2, W * 2, W), start=1):
             with frame_writer(instance, width=width) as writer:
@@ -346,7 +390,7 @@ def test_a_writer_restarted_with_another_size(instance: str) -> None:
     assert [path.name[-1] for path in names.list_instance(instance)] == ["2", "3"]
 
 
-def test_a_new_reader_takes_the_newest_generation(instance: str) -> None:
+def test_a_new_reader_takes_the_newest_generation(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer:
         put_frame(writer, 1)
         writer.resize(W, H * 2)
@@ -357,7 +401,7 @@ def test_a_new_reader_takes_the_newest_generation(instance: str) -> None:
             assert (lease.height, lease.sequence) == (H * 2, 2)
 
 
-def test_a_generation_that_was_never_announced_is(instance: str) -> None:
+def test_a_generation_that_was_never_announced_is(instance: str, frame_writer: MakeWriter) -> None:
     """A writer may die between making the next file and noting it in the old one; the next writer does."""
     with FrameReader(instance, "cam", "gateway") as reader:
         with frame_writer(instance) as writer:
@@ -377,7 +421,7 @@ def test_a_generation_that_was_never_announced_is(instance: str) -> None:
             assert lease.width == W * 2
 
 
-def test_a_file_without_header_is_passed_over(instance: str) -> None:
+def test_a_file_without_header_is_passed_over(instance: str, frame_writer: MakeWriter) -> None:
     """A writer died while making it: the next one does not touch it but goes on with the next generation."""
     ring = names.RingName(instance, "cam", "frames")
     ring.path(1).write_bytes(b"")
@@ -392,7 +436,7 @@ def test_a_file_without_header_is_passed_over(instance: str) -> None:
     assert ring.path(2).stat().st_size == 3 * layout.PAGE
 
 
-def test_a_ring_that_was_removed_is_found_again(instance: str) -> None:
+def test_a_ring_that_was_removed_is_found_again(instance: str, frame_writer: MakeWriter) -> None:
     with FrameReader(instance, "cam", "gateway") as reader:
         with frame_writer(instance) as writer:
             for value in range(5):
@@ -412,7 +456,9 @@ def test_a_ring_that_was_removed_is_found_again(instance: str) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_a_ring_made_anew_may_already_be_further(instance: str, after: int) -> None:
+def test_a_ring_made_anew_may_already_be_further(
+    instance: str, after: int, frame_writer: MakeWriter
+) -> None:
     """Its sequences say nothing about those of the ring that was removed."""
     with (
         FrameReader(instance, "cam", "gateway") as reader,
@@ -440,7 +486,9 @@ def test_a_ring_made_anew_may_already_be_further(instance: str, after: int) -> N
         assert second.sequence == 1
 
 
-def test_a_ring_of_another_boot_is_nothing(instance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ring_of_another_boot_is_nothing(
+    instance: str, monkeypatch: pytest.MonkeyPatch, frame_writer: MakeWriter
+) -> None:
     """Its CLOCK_MONOTONIC times would mean nothing."""
     with monkeypatch.context() as patched:
         patched.setattr(layout, "boot_words", lambda: (1, 2))
@@ -455,12 +503,14 @@ def test_a_ring_of_another_boot_is_nothing(instance: str, monkeypatch: pytest.Mo
             assert lease.planes[0, 0] == 2
 
 
-def test_nothing_leaks(instance: str) -> None:
+def test_nothing_leaks(instance: str, frame_writer: MakeWriter) -> None:
     """Neither mappings nor descriptors pile up over generations, restarts and readers."""
 
     def count() -> tuple[int, int]:
         maps = Path("/proc/self/maps").read_text().splitlines()
-        files = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        files = [
+            str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()
+        ]
         return sum(instance in line for line in maps), sum(instance in name for name in files)
 
     before = count()
@@ -486,7 +536,7 @@ def test_nothing_leaks(instance: str) -> None:
 # ---------------------------------------------------------------- refusals
 
 
-def test_two_writers_are_refused(instance: str) -> None:
+def test_two_writers_are_refused(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer:
         with pytest.raises(ShmError, match=f"already has a writer .process {os.getpid()}."):
             frame_writer(instance)
@@ -500,7 +550,9 @@ def test_two_writers_are_refused(instance: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(63, 32), (64, 31), (0, 32), (64, -2), (20_000, 32)])
-def test_impossible_sizes_are_refused(instance: str, size: tuple[int, int]) -> None:
+def test_impossible_sizes_are_refused(
+    instance: str, size: tuple[int, int], frame_writer: MakeWriter
+) -> None:
     with pytest.raises(ShmError, match="must be even"):
         frame_writer(instance, width=size[0], height=size[1])
 
@@ -525,7 +577,7 @@ def test_unknown_consumers_are_refused(instance: str) -> None:
         FrameReader(instance, "cam", "nobody")
 
 
-def test_a_jpeg_that_does_not_fit_is_refused(instance: str) -> None:
+def test_a_jpeg_that_does_not_fit_is_refused(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance, jpeg_capacity=10) as writer:
         slot = writer.begin()
         assert slot is not None
@@ -584,7 +636,7 @@ def test_a_resize_that_does_not_fit_changes_nothing(instance: str, tiny_shm: Pat
 
 
 def test_other_errors_of_the_system_are_named(
-    instance: str, monkeypatch: pytest.MonkeyPatch
+    instance: str, monkeypatch: pytest.MonkeyPatch, frame_writer: MakeWriter
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -611,7 +663,7 @@ def test_queue_limits_are_named(monkeypatch: pytest.MonkeyPatch, code: int, matc
 # ---------------------------------------------------------------- wake-ups
 
 
-def test_a_queue_holds_one_wakeup(instance: str) -> None:
+def test_a_queue_holds_one_wakeup(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         assert not reader.wakeup.wait(0)
         for value in range(5):  # nobody reads: the writer must not care
@@ -623,7 +675,7 @@ def test_a_queue_holds_one_wakeup(instance: str) -> None:
         assert not reader.wakeup.drain()
 
 
-def test_only_the_named_consumers_are_woken(instance: str) -> None:
+def test_only_the_named_consumers_are_woken(instance: str, frame_writer: MakeWriter) -> None:
     with (
         frame_writer(instance, consumers=("gateway",)) as writer,
         FrameReader(instance, "cam", "gateway") as gateway,
@@ -634,7 +686,7 @@ def test_only_the_named_consumers_are_woken(instance: str) -> None:
         assert not detector.wakeup.wait(0)
 
 
-async def test_asyncio_is_woken(instance: str) -> None:
+async def test_asyncio_is_woken(instance: str, frame_writer: MakeWriter) -> None:
     loop = asyncio.get_running_loop()
     with FrameReader(instance, "cam", "detector") as reader:  # the queue is there before the ring
         woken = asyncio.Event()
@@ -657,7 +709,9 @@ async def test_asyncio_is_woken(instance: str) -> None:
 # ---------------------------------------------------------------- names
 
 
-def test_unlink_instance_removes_all_of_it_and_nothing_else(instance: str) -> None:
+def test_unlink_instance_removes_all_of_it_and_nothing_else(
+    instance: str, frame_writer: MakeWriter
+) -> None:
     other = instance + "x"
     try:
         frame_writer(instance).close()
@@ -674,7 +728,7 @@ def test_unlink_instance_removes_all_of_it_and_nothing_else(instance: str) -> No
         names.unlink_instance(other)
 
 
-def test_files_are_the_users_alone(instance: str) -> None:
+def test_files_are_the_users_alone(instance: str, frame_writer: MakeWriter) -> None:
     frame_writer(instance).close()
     (path,) = names.list_instance(instance)
     assert path.stat().st_mode & 0o777 == 0o600

@@ -25,6 +25,7 @@ class DeviceRegion:
         device_id: Ordinal of the GPU in the writer's process.
         size_bytes: Bytes of the allocation.
         ring: The ring file that it belongs to.
+        epoch: Epoch of the writer that allocated it.
     """
 
     shm_name: str
@@ -33,6 +34,7 @@ class DeviceRegion:
     device_id: int
     size_bytes: int
     ring: RegionKey
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +76,6 @@ def read_place(data: bytes, ring: RegionKey, epoch: int, width: int, height: int
         raise WireError(f"device memory of epoch {written_in} in a ring of epoch {epoch}")
     if size > MAX_FILE_SIZE or offset % ALIGNMENT or offset + nbytes > size:
         raise WireError(f"device memory of {size} bytes has no frame of {nbytes} at {offset}")
-    region = DeviceRegion(f"{ring.shm_name}-cuda-{epoch}", handle, uuid, device_id, size, ring)
+    name = f"{ring.shm_name}-cuda-{epoch}"
+    region = DeviceRegion(name, handle, uuid, device_id, size, ring, epoch)
     return DevicePlace(region, offset, nbytes, width, height)

@@ -56,6 +56,13 @@ def apply(descriptor: int, command: bytes, _fcntl: Callable[..., object] = fcntl
     return True
 
 
+def is_held(descriptor: int, byte: int) -> bool:
+    """Return whether another open file holds a lock on a byte, shared or exclusive."""
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, exclusive(byte))
+    kind: int = _FLOCK.unpack(answer)[0]
+    return kind != fcntl.F_UNLCK
+
+
 def bind(descriptor: int, command: bytes) -> Callable[[], object]:
     """Return what carries out a command without waiting; it raises :data:`Refused`, and costs less than ``apply``."""
     return partial(fcntl.fcntl, descriptor, _SETLK, command)

@@ -1,0 +1,51 @@
+"""Keeps a ring's device memory from being freed while a server has it open."""
+
+from __future__ import annotations
+
+import os
+
+from tridetr.errors import ShmError
+from tridetr.shm import layout, locks, names
+from tridetr.shm.closing import Closing
+from tridetr.shm.device import DeviceRegion
+
+
+class DeviceHold(Closing):
+    """A shared lock on the ring file's ``DEVICE_BYTE``: its writer frees no device memory meanwhile.
+
+    Taken while a lease is held, since a lease protects the memory too. Ends with the process at the latest.
+    """
+
+    def __init__(self, region: DeviceRegion) -> None:
+        """Take the lock.
+
+        Raises:
+            ShmError: The ring file was removed.
+        """
+        self._region = region
+        path = names.SHM_DIR / region.ring.shm_name
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ShmError(f"{path.name} was removed") from None
+        locks.apply(self._descriptor, locks.shared(layout.DEVICE_BYTE))
+
+    def is_current(self) -> bool:
+        """Return whether the writer that allocated the memory still writes this ring file.
+
+        If not, a server that cannot open the memory tells nothing about other memory.
+        """
+        status = os.fstat(self._descriptor)
+        if status.st_ino != self._region.ring.inode or status.st_size < layout.PAGE:
+            return False
+        if not locks.is_held(self._descriptor, layout.WRITER_BYTE):
+            return False
+        epoch, successor = self._word(layout.EPOCH_WORD), self._word(layout.SUCCESSOR_WORD)
+        return epoch == self._region.epoch and not successor
+
+    def close(self) -> None:
+        """Let the memory go."""
+        os.close(self._descriptor)
+
+    def _word(self, number: int) -> int:
+        return int.from_bytes(os.pread(self._descriptor, 8, 8 * number), "little")

@@ -1,0 +1,167 @@
+"""A GPU that is played: its memory are files, which another process opens by their handles as it would CUDA's.
+
+Copies do nothing until their event has been asked for twice, so whoever does not wait for them sees old bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tridetr.cuda.memory import DeviceMemory
+from tridetr.errors import CudaError
+from tridetr.shm.device import HANDLE_BYTES, DevicePlace
+
+_MARK = b"fake-cuda:"
+
+
+class FakeCuda:
+    """Keeps ``tridetr.cuda.api.Cuda``.
+
+    Attributes:
+        folder: Where its memory lies; all processes of a test use the same.
+        fails: Error of each method that shall fail, by name.
+        wanted: What ``host_wanted`` of its rings says.
+        asleep: Whether no work completes any more.
+        copies: What was copied: "up" and "down" in turn.
+        allocations: Addresses that are not freed yet.
+        pinned: Addresses that are not unpinned yet.
+        made: Streams and events that are not freed yet.
+    """
+
+    device_id = 0
+    uuid = bytes(range(16))
+    name = "fake GPU"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fails: dict[str, CudaError] = {}
+        self.wanted = False
+        self.asleep = False
+        self.copies: list[str] = []
+        self.allocations: dict[int, tuple[str, mmap.mmap]] = {}
+        self.pinned: dict[int, int] = {}
+        self.made: set[int] = set()
+        self._last = 0
+        self._queues: dict[int, list[Callable[[], None]]] = {}
+        self._events: dict[int, tuple[int, int]] = {}  # (stream, how often it was asked for)
+
+    def memory(self, *, forced: bool = False) -> DeviceMemory:
+        """Return device memory for a frame writer."""
+        return DeviceMemory(self, lambda: self.wanted, forced=forced)
+
+    def is_clean(self) -> bool:
+        """Return whether all was given back."""
+        return not (self.allocations or self.pinned or self.made or list(self.folder.iterdir()))
+
+    def queue(self, stream: int, work: Callable[[], None]) -> None:
+        """Queue work, as a decoder does."""
+        self._queues[stream].append(work)
+
+    def allocate(self, size: int) -> int:
+        self._may("allocate")
+        name = uuid.uuid4().hex
+        path = self.folder / name
+        with path.open("w+b") as file:
+            file.truncate(size)
+            memory = mmap.mmap(file.fileno(), size)
+        pointer = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self.allocations[pointer] = (name, memory)
+        return pointer
+
+    def free(self, pointer: int) -> None:
+        name, _ = self.allocations.pop(pointer)
+        (self.folder / name).unlink()
+        self._may("free")
+
+    def ipc_handle(self, pointer: int) -> bytes:
+        self._may("ipc_handle")
+        return (_MARK + self.allocations[pointer][0].encode()).ljust(HANDLE_BYTES, b"\0")
+
+    def pin(self, address: int, size: int) -> None:
+        self._may("pin")
+        assert address % mmap.PAGESIZE == 0
+        self.pinned[address] = size
+
+    def unpin(self, address: int) -> None:
+        del self.pinned[address]
+
+    def make_stream(self) -> int:
+        self._may("make_stream")
+        stream = self._number()
+        self._queues[stream] = []
+        return stream
+
+    def free_stream(self, stream: int) -> None:
+        self.made.remove(stream)
+        del self._queues[stream]
+
+    def upload(self, pointer: int, address: int, size: int, stream: int) -> None:
+        self._may("upload")
+        self.copies.append("up")
+        self.queue(stream, lambda: _move(pointer, address, size))
+
+    def download(self, address: int, pointer: int, size: int, stream: int) -> None:
+        self._may("download")
+        self.copies.append("down")
+        self.queue(stream, lambda: _move(address, pointer, size))
+
+    def make_event(self) -> int:
+        self._may("make_event")
+        return self._number()
+
+    def free_event(self, event: int) -> None:
+        self.made.remove(event)
+
+    def record(self, event: int, stream: int) -> None:
+        self._may("record")
+        self._events[event] = (stream, 0)
+
+    def is_complete(self, event: int) -> bool:
+        stream, asked = self._events[event]
+        self._events[event] = (stream, asked + 1)
+        if self.asleep or not asked:
+            return False
+        queue = self._queues[stream]
+        while queue:
+            queue.pop(0)()
+        return True
+
+    def _number(self) -> int:
+        self._last += 1
+        self.made.add(self._last)
+        return self._last
+
+    def _may(self, method: str) -> None:
+        if method in self.fails:
+            raise self.fails[method]
+
+
+def _move(target: int, source: int, size: int) -> None:
+    ctypes.memmove(target, source, size)
+
+
+def fill(pointer: int, size: int, value: int) -> None:
+    """Set device memory of this process to a value."""
+    ctypes.memset(pointer, value, size)
+
+
+def read_device(
+    folder: Path, place: DevicePlace
+) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """Open a handle as another process does and return the frame: uint8 [3 * height / 2, width].
+
+    Raises:
+        FileNotFoundError: The memory was freed.
+    """
+    handle = place.region.handle
+    assert handle.startswith(_MARK)
+    data = (folder / handle.removeprefix(_MARK).rstrip(b"\0").decode()).read_bytes()
+    assert len(data) == place.region.size_bytes
+    pixels = data[place.pixels_offset :][: place.pixels_nbytes]
+    return np.frombuffer(pixels, np.uint8).reshape(place.height * 3 // 2, place.width)
