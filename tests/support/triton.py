@@ -19,15 +19,15 @@ import pytest
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.errors import TridetrError
-from tridetr.triton import launch
 from tridetr.triton.endpoint import Endpoint, read_endpoint
+from tridetr.triton.server import find_server
 
 SHM = Path("/dev/shm")
 
 
 def triton_config(folder: Path, model: Path, **triton: Any) -> Config:
     try:
-        launch.find_server()
+        find_server()
     except TridetrError as error:
         pytest.skip(str(error))
     return Config.model_validate({

@@ -27,7 +27,7 @@ PROFILE = Profile.of([(1920, 1080), (640, 480)], 4)
 
 
 def test_profile_spans_the_sizes_and_is_tuned_for_the_first() -> None:
-    assert Profile((1, 720, 640), (1, 1620, 1920), (4, 1620, 1920)) == PROFILE
+    assert Profile((1, 72, 64), (1, 1620, 1920), (4, 1620, 1920)) == PROFILE
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from tridetr.config import Config
 from tridetr.errors import TritonError
-from tridetr.triton import launch
+from tridetr.triton import launch, server
 from tridetr.triton.endpoint import Endpoint, read_endpoint, remove_endpoint, write_endpoint
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -31,48 +31,138 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in ("bin/tritonserver", "backends/python/libtriton_python.so"):
         (root / file).parent.mkdir(parents=True)
         (root / file).write_text("the server")
-    stub = root / "python_backend_stubs" / PYTHON / launch.STUB
+    stub = root / "python_backend_stubs" / PYTHON / server.STUB
     stub.parent.mkdir(parents=True)
     stub.write_text("the stub")
     spec = SimpleNamespace(submodule_search_locations=[str(root.parent)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    monkeypatch.setattr(launch, "_libpython_dir", lambda: Path("/opt/python/lib"))
+    monkeypatch.setattr(server, "_libpython_dir", lambda: Path("/opt/python/lib"))
+    monkeypatch.setattr(server, "NVIDIA_HOME", tmp_path / "no-such-server")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     return root
 
 
+@pytest.fixture
+def nvidia(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """NVIDIA's container, as far as files go; the wheel is there too and is not taken."""
+    home = tmp_path / "opt" / "tritonserver"
+    monkeypatch.setattr(server, "NVIDIA_HOME", home)
+    for file in (
+        "bin/tritonserver",
+        "lib/libtritonserver.so",
+        "backends/onnxruntime/libtriton_onnxruntime.so",
+        "backends/tensorrt/libtriton_tensorrt.so",
+        "backends/python/libtriton_python.so",
+    ):
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).write_text("allow-client-shm")
+    (home / "backends" / "python" / server.STUB).write_bytes(f"libpython{PYTHON}.so.1.0".encode())
+    (home / "TRITON_VERSION").write_text("2.68.0\n")
+    return home
+
+
+def command(tmp_path: Path, backend: str = "onnxruntime", **sections: object) -> list[str]:
+    found, files = server.find_server(), launch.layout(tmp_path)
+    backends = launch.prepare_backends(found, backend, files.backends)
+    return launch.command(config(tmp_path, **sections), found, files, backends, "s3cret")
+
+
 def test_the_wheel_is_found(wheel: Path) -> None:
-    server = launch.find_server()
-    assert server.binary == wheel / "bin" / "tritonserver"
-    assert server.library_path.split(os.pathsep) == [
+    found = server.find_server()
+    assert found.binary == wheel / "bin" / "tritonserver"
+    assert found.version == "2.51.0"
+    assert found.library_path.split(os.pathsep) == [
         "/opt/python/lib",
         str(wheel.parent.parent / "nvidia_pytriton.libs"),
     ]
+    assert not found.is_native("onnxruntime")
 
 
 def test_what_is_missing_is_named_with_the_remedy(
     wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (wheel / "python_backend_stubs" / PYTHON / launch.STUB).unlink()
-    with pytest.raises(TritonError, match=f"{launch.STUB}.* Remedy: pip install"):
-        launch.find_server()
+    (wheel / "python_backend_stubs" / PYTHON / server.STUB).unlink()
+    with pytest.raises(TritonError, match=f"{server.STUB}.* Remedy: pip install"):
+        server.find_server()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TritonError, match=r"pip install --no-deps nvidia-pytriton==0\.7\.0"):
-        launch.find_server()
+        server.find_server()
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises(TritonError, match=r"aarch64.*triton\.url"):
-        launch.find_server()
+        server.find_server()
 
 
 def test_a_missing_libpython_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda self: False)
     with pytest.raises(TritonError, match=rf"libpython{PYTHON}\.so.*apt-get install"):
-        launch._libpython_dir()
+        server._needed_libpython_dir()
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_nvidias_server_is_taken_before_the_wheel(
+    nvidia: Path, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    found = server.find_server()
+    assert found.binary == nvidia / "bin" / "tritonserver"
+    assert found.version == "2.68.0"
+    assert found.is_native("onnxruntime")
+    assert found.is_native("tensorrt")
+    assert found.library_path.split(os.pathsep) == [str(nvidia / "lib"), "/opt/python/lib"]
+
+
+def test_the_version_may_stand_in_the_environment(
+    nvidia: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nvidia / "TRITON_VERSION").unlink()
+    monkeypatch.setenv("TRITON_SERVER_VERSION", "2.62.0")
+    assert server.find_server().version == "2.62.0"
+
+
+def test_a_named_folder_without_a_server_is_refused(nvidia: Path, tmp_path: Path) -> None:
+    with pytest.raises(TritonError, match=r"no Triton server .*triton\.server_dir"):
+        server.find_server(tmp_path)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_a_native_backend_is_used_as_it_is(nvidia: Path, tmp_path: Path, backend: str) -> None:
+    line = command(tmp_path, backend)
+    assert f"--backend-directory={nvidia / 'backends'}" in line
+    assert not [word for word in line if word.startswith("--backend-config=python")]
+    assert "--allow-client-shm=true" in line
+    assert not (tmp_path / "triton" / "backends").exists()
+
+
+def test_ours_stands_in_for_a_native_backend_that_is_missing(nvidia: Path, tmp_path: Path) -> None:
+    (nvidia / "backends" / "onnxruntime" / "libtriton_onnxruntime.so").unlink()
+    line = command(tmp_path)
+    ours = tmp_path / "triton" / "backends"
+    assert f"--backend-directory={ours}" in line
+    assert [word for word in line if word.startswith("--backend-config=python,stub-timeout")]
+    assert (ours / "onnxruntime" / "model.py").is_file()
+    assert (ours / "python" / server.STUB).is_file()
+
+
+@pytest.mark.parametrize(
+    ("stub", "said"),
+    [
+        (None, "no Python backend that could stand in"),
+        (b"libpython2.7.so.1.0", "is for Python 2.7"),
+    ],
+)
+def test_no_stand_in_without_a_python_backend_of_this_python(
+    nvidia: Path, tmp_path: Path, stub: bytes | None, said: str
+) -> None:
+    (nvidia / "backends" / "tensorrt" / "libtriton_tensorrt.so").unlink()
+    path = nvidia / "backends" / "python" / server.STUB
+    path.unlink() if stub is None else path.write_bytes(stub)
+    with pytest.raises(TritonError, match=f"{said}.*Remedy"):
+        command(tmp_path, "tensorrt")
 
 
 def test_the_command_is_closed_to_others(wheel: Path, tmp_path: Path) -> None:
     files = launch.layout(tmp_path)
-    line = launch.command(config(tmp_path), launch.find_server(), files, "s3cret")
+    line = command(tmp_path)
     assert "--allow-http=false" in line
     assert f"--grpc-address=unix:{files.socket}" in line
     assert "--metrics-address=127.0.0.1" in line
@@ -85,8 +175,7 @@ def test_the_command_is_closed_to_others(wheel: Path, tmp_path: Path) -> None:
 def test_options_that_only_some_servers_know(wheel: Path, tmp_path: Path) -> None:
     (wheel / "bin" / "tritonserver").write_text("... allow-client-shm ...")
     sections = {"triton": {"metrics_port": 0}, "otel": {"endpoint": "http://127.0.0.1:4318/"}}
-    settings = config(tmp_path, **sections)
-    line = launch.command(settings, launch.find_server(), launch.layout(tmp_path), "s")
+    line = command(tmp_path, **sections)
     assert "--allow-client-shm=true" in line
     assert "--allow-metrics=false" in line
     assert "--trace-config=opentelemetry,url=http://127.0.0.1:4318/v1/traces" in line
@@ -95,15 +184,15 @@ def test_options_that_only_some_servers_know(wheel: Path, tmp_path: Path) -> Non
 def test_the_backends_are_copies_with_the_stub_beside(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "backends"
     for _ in range(2):  # again over the earlier ones
-        launch.prepare_backends(launch.find_server(), target)
-    assert (target / "python" / launch.STUB).read_text() == "the stub"
+        assert launch.prepare_backends(server.find_server(), "onnxruntime", target) == target
+    assert (target / "python" / server.STUB).read_text() == "the stub"
     assert (target / "onnxruntime" / "model.py").is_file()
     assert not [path for path in target.rglob("*") if path.is_symlink()]
 
 
 def test_the_environment_finds_libraries_python_and_tridetr(wheel: Path) -> None:
     base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/x", "HOME": "/root"}
-    made = launch.environment(launch.find_server(), base)
+    made = launch.environment(server.find_server(), base)
     assert made["LD_LIBRARY_PATH"].endswith("nvidia_pytriton.libs:/x")
     assert made["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
     assert (Path(made["PYTHONPATH"].split(":")[0]) / "tridetr").is_dir()

@@ -10,10 +10,16 @@ from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
 from tridetr.errors import ModelError
+from tridetr.models.engine_cache import checksum_of, link_engine
+from tridetr.models.engine_facts import EngineFacts, facts_file, write_facts
 from tridetr.paths import model_repository_dir
 from tridetr.triton import repository
 from tridetr.triton.describe import model_info
-from tridetr.triton.model_file import read_model_file
+from tridetr.triton.model_file import ModelFile, read_model_file
+from tridetr.triton.placement import Placement
+
+ON_CPU = Placement("onnxruntime", native=False, gpu=False)
+ON_GPU = Placement("tensorrt", native=True, gpu=True)
 
 
 def contract_model(path: Path, batch: int | str, metadata: dict[str, str] | None = None) -> Path:
@@ -40,6 +46,13 @@ def config(tmp_path: Path, model: Path | None, **sections: object) -> Config:
     )
 
 
+def render(settings: Config, tmp_path: Path, placement: Placement = ON_CPU) -> ModelFile:
+    return repository.render(
+        settings, tmp_path / "models", placement,
+        engine_report=tmp_path / "engine.json", cache=tmp_path / "cache",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["rfdetr_ort", "rfdetr_trt"])
 def test_the_shipped_entries_are_what_triton_understands(name: str) -> None:
     text = (model_repository_dir() / name / "config.pbtxt").read_text()
@@ -63,7 +76,7 @@ def test_rendering(
     metadata = {"tridetr.classes": '{"person": 1}', "tridetr.contract": "1", "other": "x"}
     path = contract_model(tmp_path / "m.onnx", batch, metadata)
     settings = config(tmp_path, path, precision="bf16", threads=3)
-    repository.render(settings, tmp_path / "models", engine_report=tmp_path / "engine.json")
+    render(settings, tmp_path)
     text = (tmp_path / "models/rfdetr_ort/config.pbtxt").read_text()
     rendered = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert rendered.max_batch_size == max_batch
@@ -78,7 +91,7 @@ def test_rendering(
     info = model_info(rendered, "1", None)
     assert info.classes == {"person": 1}
     assert info.engine == "onnxruntime"
-    repository.render(settings, tmp_path / "models")  # again, over the earlier one
+    render(settings, tmp_path)  # again, over the earlier one
 
 
 def test_a_model_without_metadata_gets_the_names_of_coco(tmp_path: Path) -> None:
@@ -98,13 +111,13 @@ def test_a_missing_or_broken_file_is_refused(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ModelError, match=said):
-        repository.render(config(tmp_path, path), tmp_path / "models")
+        render(config(tmp_path, path), tmp_path)
 
 
 def test_a_batch_of_four_only_is_refused(tmp_path: Path) -> None:
     path = contract_model(tmp_path / "m.onnx", 4)
     with pytest.raises(ModelError, match="batches of 4"):
-        repository.render(config(tmp_path, path), tmp_path / "models")
+        render(config(tmp_path, path), tmp_path)
 
 
 def test_a_missing_engine_says_what_builds_it(tmp_path: Path) -> None:
@@ -112,4 +125,30 @@ def test_a_missing_engine_says_what_builds_it(tmp_path: Path) -> None:
     if (model_repository_dir() / "rfdetr_trt/1/model.plan").exists():
         pytest.skip("an engine was built here")
     with pytest.raises(ModelError, match="build-engine"):
-        repository.render(config(tmp_path, path, name="rfdetr_trt"), tmp_path / "models")
+        render(config(tmp_path, path, name="rfdetr_trt"), tmp_path, ON_GPU)
+
+
+def test_an_engine_is_served_with_what_it_was_built_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIDETR_ENGINES", str(tmp_path / "engines"))
+    path = contract_model(tmp_path / "m.onnx", "batch", {"tridetr.precision": "fp32"})
+    engine = tmp_path / "engines" / "some_gpu.plan"
+    engine.parent.mkdir()
+    engine.write_bytes(b"an engine")
+    link_engine(engine, checksum_of(path))
+    settings = config(tmp_path, path, name="rfdetr_trt")
+    model = render(settings, tmp_path, ON_GPU)
+    assert (tmp_path / "models/rfdetr_trt/1/model.plan").resolve() == engine
+    assert repository.engine_precision(model) == "unknown"  # nothing beside it says
+    shape = (2, 1620, 1920)
+    write_facts(
+        engine, EngineFacts("Some GPU", "11.4.0", "fp16", (1, 72, 64), (1, *shape[1:]), shape)
+    )
+    model = render(settings, tmp_path, ON_GPU)
+    text = (tmp_path / "models/rfdetr_trt/config.pbtxt").read_text()
+    assert text_format.Parse(text, model_config_pb2.ModelConfig()).max_batch_size == 2
+    assert repository.engine_precision(model) == "fp16"
+    facts_file(engine).write_text("{}")
+    with pytest.raises(ModelError, match=r"some_gpu\.plan\.json.*build-engine --force"):
+        render(settings, tmp_path, ON_GPU)

@@ -21,10 +21,13 @@ from tridetr.errors import ModelError
 from tridetr.models.card import load_model
 from tridetr.models.choices import EnginePrecision
 from tridetr.models.engine_cache import checksum_of, engines_dir, link_engine
+from tridetr.models.engine_facts import EngineFacts, write_facts
 from tridetr.models.half import halve_products
 from tridetr.models.store import replacing
 
 MIN_TENSORRT = 10
+PROBE_SIZE = (64, 48)
+"""Width and height of the frame of `tridetr.triton.probe`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,15 @@ class EngineKey:
         digest = hashlib.sha256(f"{self.checksum} {self.profile}".encode()).hexdigest()[:12]
         return f"{gpu}_trt{self.tensorrt}_{self.precision.value}_{digest}.plan"
 
+    @property
+    def facts(self) -> EngineFacts:
+        """What stands beside the engine for those who cannot read it."""
+        shapes = self.profile
+        return EngineFacts(
+            self.gpu, self.tensorrt, self.precision.value,
+            shapes.least, shapes.usual, shapes.largest,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -57,6 +69,8 @@ class Profile:
     def of(cls, sizes: Sequence[tuple[int, int]], max_batch: int) -> Profile:
         """Return the profile that spans all sizes (width, height); the first is the usual one.
 
+        It also takes the tiny frame with which the watcher asks whether the engine still computes.
+
         Raises:
             ModelError: no size, an odd one, or no good batch.
         """
@@ -69,7 +83,7 @@ class Profile:
                 raise ModelError(f"{width}x{height} is no I420 frame: both sides must be even")
         widths, rows = [w for w, _ in sizes], [h * 3 // 2 for _, h in sizes]
         return cls(
-            (1, min(rows), min(widths)),
+            (1, min(*rows, PROBE_SIZE[1] * 3 // 2), min(*widths, PROBE_SIZE[0])),
             (1, rows[0], widths[0]),
             (max_batch, max(rows), max(widths)),
         )
@@ -158,6 +172,7 @@ def build(
     plan = _serialise(trt, graph.SerializeToString(), profile, workspace_mib, step)
     with replacing(target) as path:
         path.write_bytes(plan)
+    write_facts(target, key.facts)
     if output is None:
         link_engine(target, checksum)
     return target

@@ -66,8 +66,13 @@ class ServerProcess:
         """Error lines it logged last."""
         return self._log.errors
 
+    @property
+    def device(self) -> str:
+        """Where it put the model (`CPU`, `GPU 0`), as far as it said so."""
+        return self._log.device
+
     def remember_stubs(self) -> None:
-        """Note the processes of the Python backend (after the model was loaded)."""
+        """Note the processes of the Python backend (after the model was loaded); native backends have none."""
         with contextlib.suppress(psutil.Error):
             self._stubs = psutil.Process(self.pid).children()
 
@@ -75,12 +80,12 @@ class ServerProcess:
         """Whether a process of the Python backend is gone."""
         return any(not _alive(stub) for stub in self._stubs)
 
-    def stub_cpu_s(self) -> float:
-        """CPU time that the processes of the Python backend have used, in seconds."""
+    def backend_cpu_s(self) -> float:
+        """CPU time that the backend has used, in seconds: its own processes', a native one's is the server's."""
         used = 0.0
-        for stub in self._stubs:
-            with contextlib.suppress(psutil.Error):
-                times = stub.cpu_times()
+        with contextlib.suppress(psutil.Error):
+            for process in self._stubs or [psutil.Process(self.pid)]:
+                times = process.cpu_times()
                 used += times.user + times.system
         return used
 

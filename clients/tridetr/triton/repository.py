@@ -18,10 +18,12 @@ from tritonclient.grpc import model_config_pb2
 from tridetr.config import Config
 from tridetr.errors import ModelError
 from tridetr.models.engine_cache import find_engine
+from tridetr.models.engine_facts import EngineFacts, read_facts
 from tridetr.models.store import configured_model
 from tridetr.paths import model_repository_dir
 from tridetr.triton.engine.graph import slice_before_cast
 from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file
+from tridetr.triton.placement import Placement, place
 
 Stamp = tuple[int, int, int]
 CONFIG_FILE = "config.pbtxt"
@@ -91,52 +93,76 @@ def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> A
     return rendered
 
 
-def render(config: Config, target: Path, *, engine_report: Path | None = None) -> ModelFile:
+def render(
+    config: Config, target: Path, placement: Placement, *, engine_report: Path, cache: Path
+) -> ModelFile:
     """Write the entry of `config.model` to `target` (an empty or earlier rendered repository).
 
     Args:
         config: the node's configuration.
         target: the repository folder for `--model-repository`.
-        engine_report: where our Python-based backend writes what it chose; None for native backends.
+        placement: where the model runs.
+        engine_report: where our Python-based backend writes what it chose.
+        cache: where an engine may keep what it compiled.
 
     Returns:
         The model file that serves.
 
     Raises:
-        ModelError: the model file is missing or does not keep the contract.
+        ModelError: the model file is missing or does not keep the contract, or there is no engine for it.
     """
     name = config.model.name
     model = read_model_file(model_path(config))
-    extra = {"provider": _provider(config), "engine_precision": config.model.precision}
-    if config.model.threads:
-        extra["intra_op_thread_count"] = str(config.model.threads)
-    if engine_report is not None:
-        extra["engine_report"] = str(engine_report)
-        extra["cache_dir"] = str(engine_report.parent / "engine-cache")
-    rendered = rendered_config(read_entry(name), model, extra)
+    served, facts = model.path, None
+    if placement.backend == "tensorrt":
+        served, facts = _engine_of(model.path)
+    rendered = rendered_config(
+        read_entry(name), model, _extra(config, placement, engine_report, cache)
+    )
+    place(rendered, placement, config, facts=facts, cache=cache)
     folder = target / name
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "1").mkdir(parents=True)
     (folder / CONFIG_FILE).write_text(text_format.MessageToString(rendered))
-    served = model.path
-    if name == "rfdetr_trt":
-        shipped = model_repository_dir() / name / "1" / _KINDS[name]
-        served = find_engine(model.path) or shipped
-        if not served.is_file():
-            raise ModelError(
-                f"there is no engine for {model.path}: `tridetr models build-engine` builds it on the "
-                "target GPU"
-            )
     target_file = folder / "1" / _KINDS[name]
-    if engine_report is None or not _write_for_cpu(config, served, target_file):
+    if placement.native or placement.gpu or not _write_for_cpu(config, served, target_file):
         target_file.symlink_to(served)
     return model
 
 
+def _extra(
+    config: Config, placement: Placement, engine_report: Path, cache: Path
+) -> dict[str, str]:
+    extra = {"intra_op_thread_count": str(config.model.threads)} if config.model.threads else {}
+    if not placement.native:  # parameters that only ours reads
+        extra |= {
+            "provider": _provider(config, placement),
+            "engine_precision": config.model.precision,
+            "engine_report": str(engine_report),
+            "cache_dir": str(cache),
+        }
+    return extra
+
+
+def engine_precision(model: ModelFile) -> str:
+    """Return what the engine of a model file computes in, as far as it is known."""
+    _, facts = _engine_of(model.path)
+    if facts is None:
+        return "unknown"
+    return "fp16" if facts.precision == "fp16" else model.metadata.get("precision", "unknown")
+
+
+def _engine_of(model: Path) -> tuple[Path, EngineFacts | None]:
+    served = find_engine(model) or model_repository_dir() / "rfdetr_trt" / "1" / "model.plan"
+    if not served.is_file():
+        raise ModelError(
+            f"there is no engine for {model}: `tridetr models build-engine` builds it on the target GPU"
+        )
+    return served, read_facts(served)
+
+
 def _write_for_cpu(config: Config, source: Path, target: Path) -> bool:
     """Write the graph with the pre-processing that suits a CPU; False where it stays as it is."""
-    if config.model.name != "rfdetr_ort" or config.model.provider in ("cuda", "tensorrt"):
-        return False
     import onnx
 
     from tridetr.models.gathering import gather_pixels
@@ -152,13 +178,15 @@ def _openvino(config: Config) -> bool:
     """Whether OpenVINO will run the graph, as far as can be told without loading it."""
     if config.model.provider == "auto":
         try:
-            return bool(version("onnxruntime-openvino")) and config.device != "cuda"
+            return bool(version("onnxruntime-openvino"))
         except PackageNotFoundError:
             return False
     return config.model.provider == "openvino"
 
 
-def _provider(config: Config) -> str:
-    if config.model.provider == "auto" and config.device != "auto":
-        return f"auto-{config.device}"
-    return config.model.provider
+def _provider(config: Config, placement: Placement) -> str:
+    if config.model.provider != "auto":
+        return config.model.provider
+    if placement.gpu:
+        return "auto-cuda"
+    return "auto-cpu" if config.device == "cpu" or placement.other_gpus else "auto"

@@ -24,6 +24,7 @@ _NO_GPU: Final = (
     "DCGM",
 )
 _KEPT_ERRORS: Final = 20
+_INSTANCE: Final = re.compile(r"TRITONBACKEND_ModelInstanceInitialize: \S+ \((\w+) device (\d+)\)")
 
 
 class ServerLog:
@@ -31,11 +32,13 @@ class ServerLog:
 
     Attributes:
         lines: how many lines there were.
+        device: where the server put the model (`CPU`, `GPU 0`); empty until it said so.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self.lines = 0
+        self.device = ""
         self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
 
     @property
@@ -49,6 +52,8 @@ class ServerLog:
         level, text = parse(line)
         if not text:
             return
+        if instance := _INSTANCE.search(text):
+            self.device = f"GPU {instance[2]}" if instance[1] == "GPU" else instance[1]
         if level >= logging.ERROR:
             self._errors.append(text)
         self._logger.log(level, "%s", text)

@@ -48,7 +48,8 @@ def take_sample(pid: int, log_lines: int) -> Sample:
 class StartProgress:
     """Judges one start by samples and times that it is told; has no clock of its own."""
 
-    def __init__(self, first: Sample, now_s: float) -> None:
+    def __init__(self, first: Sample, now_s: float, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._began_s = self._moved_s = self._looked_s = now_s
         self._last = first
 
@@ -59,8 +60,8 @@ class StartProgress:
             sample: takes a sample; called once a second at most.
             now_s: monotonic time.
         """
-        if now_s - self._began_s >= TIMEOUT_S:
-            return f"is not ready after {TIMEOUT_S:.0f} s"
+        if now_s - self._began_s >= self._timeout_s:
+            return f"is not ready after {self._timeout_s:.0f} s"
         if now_s - self._looked_s < _LOOK_EVERY_S:
             return None
         self._looked_s = now_s

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from pathlib import Path
@@ -13,13 +12,13 @@ import grpc
 from tridetr.config import Config
 from tridetr.errors import TridetrError, TritonError
 from tridetr.telemetry import heartbeat, metrics
-from tridetr.triton import launch, repository
+from tridetr.triton import launch
 from tridetr.triton.beating import beating
-from tridetr.triton.endpoint import Endpoint, remove_endpoint, write_endpoint
+from tridetr.triton.endpoint import remove_endpoint, write_endpoint
 from tridetr.triton.health import Health, Next
 from tridetr.triton.probe import Probe
-from tridetr.triton.process import ServerProcess, remove_regions
-from tridetr.triton.replacement import Replacement
+from tridetr.triton.process import ServerProcess
+from tridetr.triton.setup import Setup
 from tridetr.triton.start import StartProgress
 
 log = logging.getLogger("tridetr.triton")
@@ -66,14 +65,12 @@ class Watcher:
 
         Raises:
             TritonError: the server is not installed.
+            ModelError: the model cannot run here.
         """
         self._config = config
-        self._files = files
         self._stop = stop
-        self._server = launch.find_server()
-        self._secret_file, self._secret = secret
+        self._setup = Setup(config, files, secret)
         self._was_ready = False
-        self._replacement = Replacement(config)
         self._healthy = metrics.SERVER_HEALTHY.labels(config.model.name)
         self._healthy.set(0)
         for reason in _REASONS:  # at 0, so that the first restart is an increase
@@ -108,18 +105,10 @@ class Watcher:
                 self._stop.wait(delay)
 
     def _run_once(self) -> None:
-        config, files = self._config, self._files
+        config = self._config
         remove_endpoint(config.run_dir)  # of a watcher that was killed
-        beating(self._render)
-        files.engine_report.unlink(missing_ok=True)
-        self._clean()
-        process = ServerProcess(
-            launch.command(config, self._server, files, self._secret),
-            launch.environment(self._server, os.environ),
-        )
-        endpoint = Endpoint(
-            files.address, str(self._secret_file), process.pid, str(files.engine_report)
-        )
+        beating(self._setup.lay_out)
+        process, endpoint = self._setup.start()
         probe = Probe(endpoint, config.model.name)
         grace = 0.0
         try:
@@ -134,32 +123,17 @@ class Watcher:
             remove_endpoint(config.run_dir)
             probe.close()
             beating(lambda: process.stop(grace))
-            self._clean()
-
-    def _render(self) -> None:
-        """Lay out what the server loads; a restart finds it as it is."""
-        if self._replacement.is_rendered():
-            return
-        stamp = repository.model_stamp(self._config)
-        repository.render(
-            self._config, self._files.repository, engine_report=self._files.engine_report
-        )
-        launch.prepare_backends(self._server, self._files.backends)
-        self._replacement.rendered(stamp)
-
-    def _clean(self) -> None:
-        for name in remove_regions(launch.region_prefix(self._config.instance)):
-            log.debug("removed the left-over region %s", name)
-        Path(self._files.address.removeprefix("unix:")).unlink(missing_ok=True)
+            self._setup.clean()
 
     def _await_ready(self, process: ServerProcess, probe: Probe) -> None:
         began = time.monotonic()
-        progress = StartProgress(process.sample(), began)
+        progress = StartProgress(process.sample(), began, self._setup.start_timeout_s)
         while not probe.ready():
             self._check_alive(process)
             if why := progress.too_long(process.sample, time.monotonic()):
                 raise _Unhealthy("start_timeout", why)
             self._wait(_TURN_S)
+        self._setup.report(process)
         try:
             info = probe.model()
         except grpc.RpcError as error:
@@ -179,7 +153,7 @@ class Watcher:
         while True:
             self._wait(_LOOK_EVERY_S)
             self._check_alive(process)
-            if self._replacement.is_due():
+            if self._setup.model_is_due():
                 raise _Unhealthy("model_replaced", "has a new model file")
             try:
                 successes, failures = probe.counters()
@@ -201,7 +175,7 @@ class Watcher:
         """
         timeout_s = self._config.triton.infer_timeout_s
         for attempt in range(1, _PATIENCE + 1):
-            computed_s = process.stub_cpu_s()
+            computed_s = process.backend_cpu_s()
             try:
                 self._infer_once(process, probe, timeout_s)
                 return
@@ -213,7 +187,7 @@ class Watcher:
                     raise _Unhealthy(reason, f"does not infer: {error.details()}") from None
             except TridetrError as error:
                 raise _Unhealthy("failing", f"answers wrongly: {error}") from None
-            computes = process.stub_cpu_s() - computed_s >= _COMPUTES_S
+            computes = process.backend_cpu_s() - computed_s >= _COMPUTES_S
             if not computes or attempt == _PATIENCE:
                 raise _Unhealthy("hung", f"did not answer within {attempt * timeout_s:g} s")
             log.warning(

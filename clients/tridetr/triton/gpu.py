@@ -1,0 +1,47 @@
+"""Whether CUDA's driver shows a GPU to this process. Creates no CUDA context: that would cost memory on the GPU."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from importlib.metadata import distributions
+
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """What CUDA's driver says.
+
+    Attributes:
+        count: how many GPUs this process may use.
+        why_none: the reason, where there is none.
+    """
+
+    count: int
+    why_none: str = ""
+
+
+def find_gpus(library: str = "libcuda.so.1") -> Gpus:
+    """Ask CUDA's driver.
+
+    Args:
+        library: the driver's library, which the NVIDIA runtime brings into containers.
+    """
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError:
+        return Gpus(0, f"NVIDIA's driver is not here ({library} is missing)")
+    count = ctypes.c_int(0)
+    code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if code == _NO_DEVICE or (code == 0 and count.value == 0):
+        return Gpus(0, "NVIDIA's driver shows no GPU to this process")
+    if code:
+        return Gpus(0, f"NVIDIA's driver does not start (CUDA error {code})")
+    return Gpus(count.value)
+
+
+def onnxruntime_has_cuda() -> bool:
+    """Whether the ONNX Runtime of this environment is one of those for NVIDIA GPUs."""
+    names = {(dist.metadata["Name"] or "").lower().replace("_", "-") for dist in distributions()}
+    return "onnxruntime-gpu" in names

@@ -1,0 +1,206 @@
+"""Where a model runs, and what its configuration needs for it there. Pure: told of GPUs and cameras, asks nobody."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonclient.grpc import model_config_pb2
+
+from tridetr.config import Config
+from tridetr.errors import ModelError
+from tridetr.models.engine_facts import EngineFacts
+from tridetr.triton.contract import INPUT
+from tridetr.triton.gpu import Gpus
+
+Kind = model_config_pb2.ModelInstanceGroup
+# Cameras of one size that come within it share one run. Half a millisecond is less than a frame's own way.
+BATCH_DELAY_US = 500
+_GRAPH_BATCHES = (1, 2, 3, 4, 6, 8)
+_NATIVE_OPENVINO = "openvino"
+_PROBE_WIDTH, _PROBE_ROWS = 64, 72
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which engine runs the model, and where.
+
+    Attributes:
+        backend: `onnxruntime` or `tensorrt`.
+        native: whether the server's own library of that name runs it, and not our Python-based one.
+        gpu: whether it goes to the first GPU.
+        other_gpus: whether there are GPUs that it must not go to.
+    """
+
+    backend: str
+    native: bool
+    gpu: bool
+    other_gpus: bool = False
+
+
+def decide(
+    config: Config, backend: str, *, native: bool, gpus: Gpus, cuda_wheel: bool
+) -> Placement:
+    """Decide where the model runs.
+
+    Args:
+        config: the node's configuration.
+        backend: the backend that the model's entry names.
+        native: whether the server has it as a library.
+        gpus: what the driver says.
+        cuda_wheel: whether the ONNX Runtime that our Python-based backend imports can use a GPU.
+
+    Raises:
+        ModelError: what is asked for cannot be had here.
+    """
+    provider, engine = config.model.provider, backend == "tensorrt"
+    asked = "model.name: rfdetr_trt" if engine else f"model.provider: {provider}"
+    wanted = engine or provider in ("cuda", "tensorrt")
+    if wanted and config.device == "cpu":
+        raise ModelError(
+            f"{asked} runs on a GPU only, and device: cpu forbids that. Remedy: device: auto"
+        )
+    if config.device == "cuda" and not wanted:
+        asked, wanted = "device: cuda", provider == "auto"
+    if wanted and not gpus.count:
+        raise ModelError(
+            f"{asked} needs an NVIDIA GPU: {gpus.why_none}. Remedy: install the driver, give the container the GPU "
+            "(docker run --gpus all; in the chart gpu.enabled), or use model.name: rfdetr_ort with device: auto"
+        )
+    if native and config.model.precision not in ("auto", "fp32"):
+        raise ModelError(
+            f"model.precision {config.model.precision}: NVIDIA's native backends run a model in the types of its file. "
+            "Remedy: precision: auto, and a model of that precision (`tridetr models quantize`, `build-engine`)"
+        )
+    here = config.device != "cpu" and provider == "auto" and gpus.count and (native or cuda_wheel)
+    gpu = wanted or bool(here)
+    return Placement(backend, native, gpu, other_gpus=bool(gpus.count) and not gpu)
+
+
+def place(
+    rendered: Any,
+    placement: Placement,
+    config: Config,
+    *,
+    facts: EngineFacts | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Write into a configuration what this place needs.
+
+    Args:
+        rendered: Triton's `ModelConfig`, changed in place.
+        placement: where the model runs.
+        config: the node's configuration.
+        facts: what the engine was built for (TensorRT).
+        cache: where ONNX Runtime may keep the engines that it builds.
+    """
+    (group,) = rendered.instance_group
+    if placement.gpu:
+        # One GPU, that of the frames: a request for another one would be copied there.
+        group.kind, group.gpus[:] = Kind.KIND_GPU, [0]
+    elif placement.other_gpus:
+        group.kind = Kind.KIND_CPU
+    if facts is not None and rendered.max_batch_size:
+        rendered.max_batch_size = min(rendered.max_batch_size, facts.largest[0])
+    if placement.native and placement.backend == "onnxruntime":
+        _native_onnxruntime(rendered, placement, config, cache)
+    if not placement.gpu:
+        return
+    if not placement.native:
+        # A frame that lies on the GPU comes to our backend as it is, not by way of the host.
+        rendered.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
+    if placement.native and rendered.max_batch_size > 1:
+        company = not _all_sizes_known(config) or max(frame_sizes(config).values()) > 1
+        rendered.dynamic_batching.max_queue_delay_microseconds = BATCH_DELAY_US if company else 0
+    if placement.backend == "tensorrt" and placement.native and facts is not None:
+        _cuda_graphs(rendered, frame_sizes(config), facts)
+
+
+def provider_name(placement: Placement, config: Config) -> str:
+    """Return what runs the model natively, in the words that ONNX Runtime uses for its own."""
+    if placement.backend == "tensorrt":
+        return "TensorRT"
+    if placement.gpu:
+        chosen = "Tensorrt" if config.model.provider == "tensorrt" else "CUDA"
+        return f"{chosen}ExecutionProvider"
+    chosen = "OpenVINO" if config.model.provider == _NATIVE_OPENVINO else "CPU"
+    return f"{chosen}ExecutionProvider"
+
+
+def frame_sizes(config: Config) -> Mapping[tuple[int, int], int]:
+    """Return how many cameras tell each size (width, height), cropped to even."""
+    return Counter(
+        (camera.width & ~1, camera.height & ~1)
+        for camera in config.cameras.values()
+        if camera.width and camera.height
+    )
+
+
+def _all_sizes_known(config: Config) -> bool:
+    return sum(frame_sizes(config).values()) == len(config.cameras)
+
+
+def _native_onnxruntime(
+    rendered: Any, placement: Placement, config: Config, cache: Path | None
+) -> None:
+    accelerators = rendered.optimization.execution_accelerators
+    if not placement.gpu:
+        if config.model.provider == _NATIVE_OPENVINO:
+            accelerators.cpu_execution_accelerator.add(name=_NATIVE_OPENVINO)
+        return
+    # CUDA itself is no accelerator: it is what an instance on a GPU uses. Its exhaustive search for convolutions, the
+    # backend's default, would run anew for each batch size that is seen for the first time.
+    rendered.parameters["cudnn_conv_algo_search"].string_value = "1"  # heuristic
+    if config.model.provider == "tensorrt":
+        # In the types of the file: `precision_mode` FP16 would be the weakly typed one that ruins RF-DETR.
+        settings = {"precision_mode": "FP32"}
+        if cache is not None:
+            settings |= {"trt_engine_cache_enable": "true", "trt_engine_cache_path": str(cache)}
+        settings |= profile_settings(config, max(rendered.max_batch_size, 1))
+        accelerator = accelerators.gpu_execution_accelerator.add(name="tensorrt")
+        for key, value in settings.items():
+            accelerator.parameters[key] = value
+
+
+def profile_settings(config: Config, max_batch: int) -> dict[str, str]:
+    """Return ONNX Runtime's settings of one optimisation profile over all cameras' sizes; none if one is unknown.
+
+    Without them it builds an engine anew, for minutes, whenever a size lies outside those that it has seen.
+    """
+    if not _all_sizes_known(config):
+        return {}
+    sizes = list(frame_sizes(config))
+    widths, rows = [w for w, _ in sizes], [h * 3 // 2 for _, h in sizes]
+    # As of an engine of `tridetr models build-engine`: with the watcher's own tiny frame.
+    shapes = {
+        "min": (1, min(*rows, _PROBE_ROWS), min(*widths, _PROBE_WIDTH)),
+        "opt": (1, rows[0], widths[0]),
+        "max": (max_batch, max(rows), max(widths)),
+    }
+    return {
+        f"trt_profile_{name}_shapes": f"{INPUT}:{'x'.join(map(str, shape))}"
+        for name, shape in shapes.items()
+    }
+
+
+def _cuda_graphs(rendered: Any, sizes: Mapping[tuple[int, int], int], facts: EngineFacts) -> None:
+    """Ask for CUDA graphs of the shapes that the cameras tell.
+
+    A graph saves the launch of each kernel, and is recorded for one exact shape: so there are graphs only where the
+    configuration names the sizes. Other shapes run without; one that cannot be recorded is a warning of the server.
+    """
+    limit = rendered.max_batch_size
+    for (width, height), cameras in sizes.items():
+        if not facts.takes(width, height):
+            continue
+        for batch in _GRAPH_BATCHES if limit else (0,):
+            if batch > min(limit, cameras):
+                continue
+            spec = rendered.optimization.cuda.graph_spec.add(batch_size=batch)
+            shape = (height * 3 // 2, width)
+            spec.input[INPUT].dim[:] = shape if limit else (1, *shape)
+    if rendered.optimization.cuda.graph_spec:
+        rendered.optimization.cuda.graphs = True

@@ -1,0 +1,161 @@
+"""Finds an installed Triton: NVIDIA's, or the one that the `nvidia-pytriton` wheel carries.
+
+NVIDIA's (the container's `/opt/tritonserver`, or an unpacked release for Jetson) brings native backends. The wheel
+brings `tritonserver` and its Python backend, no others.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from tridetr.errors import TritonError
+
+INSTALL = "pip install --no-deps nvidia-pytriton==0.7.0"
+NVIDIA_HOME = Path("/opt/tritonserver")
+STUB = "triton_python_backend_stub"
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An installed server.
+
+    Attributes:
+        binary: the program.
+        backends: its backend directory.
+        library_path: folders that `LD_LIBRARY_PATH` must begin with; empty = as it is.
+        version: what it calls itself; empty where it does not say.
+        stub: the process of the Python backend for this Python; None where there is no such backend.
+    """
+
+    binary: Path
+    backends: Path
+    library_path: str
+    version: str
+    stub: Path | None
+
+    def knows(self, option: str) -> bool:
+        """Whether this server has a command-line option (its name stands in the binary)."""
+        return option.encode() in self.binary.read_bytes()
+
+    def is_native(self, backend: str) -> bool:
+        """Whether it brings this backend as a library of its own."""
+        return (self.backends / backend / f"libtriton_{backend}.so").is_file()
+
+
+def find_server(server_dir: Path | None = None) -> Server:
+    """Return the installed server: the named one, else NVIDIA's, else the wheel's.
+
+    Args:
+        server_dir: folder of a server (`bin/tritonserver`, `backends/`); None looks in the usual places.
+
+    Raises:
+        TritonError: it, or something it needs, is missing; says how to install it.
+    """
+    home = server_dir or NVIDIA_HOME
+    if server_dir is not None or (home / "bin" / "tritonserver").is_file():
+        return _installed(home)
+    return _of_wheel()
+
+
+def _installed(home: Path) -> Server:
+    binary, backends = home / "bin" / "tritonserver", home / "backends"
+    for needed in (binary, backends):
+        if not needed.exists():
+            raise TritonError(
+                f"{home} holds no Triton server ({needed} is missing). Remedy: correct triton.server_dir "
+                "(in NVIDIA's container it is /opt/tritonserver)"
+            )
+    stub = backends / "python" / STUB
+    libraries = [home / "lib"] if (home / "lib").is_dir() else []
+    if stub.is_file():
+        libraries += [folder for folder in [_libpython_dir()] if folder is not None]
+    version = home / "TRITON_VERSION"
+    said = version.read_text() if version.is_file() else os.environ.get("TRITON_SERVER_VERSION", "")
+    return Server(
+        binary=binary,
+        backends=backends,
+        library_path=os.pathsep.join(map(str, libraries)),
+        version=said.strip(),
+        stub=stub if stub.is_file() else None,
+    )
+
+
+def _of_wheel() -> Server:
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise TritonError(
+            "there is no Triton server here. The wheel that carries one exists for Linux on x86_64 only (this is "
+            f"{sys.platform} on {platform.machine()}). Remedy: run this in NVIDIA's container "
+            "(docker/triton-gpu.Dockerfile), name an unpacked release in triton.server_dir, or a running server in "
+            "triton.url"
+        )
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or not spec.submodule_search_locations:
+        raise TritonError(f"the Triton server is not installed. Remedy: {INSTALL}")
+    package = Path(spec.submodule_search_locations[0])
+    root = package / "tritonserver"
+    stub = root / "python_backend_stubs" / _PYTHON / STUB
+    server = Server(
+        binary=root / "bin" / "tritonserver",
+        backends=root / "backends",
+        library_path=os.pathsep.join((
+            str(_needed_libpython_dir()), str(package.parent / "nvidia_pytriton.libs")
+        )),
+        version="2.51.0",  # of the one wheel that INSTALL names; it carries no file that says so
+        stub=stub,
+    )  # fmt: skip
+    for needed in (server.binary, server.backends / "python", stub):
+        if not needed.exists():
+            raise TritonError(
+                f"the Triton server is incomplete ({needed} is missing; Python {_PYTHON}). "
+                f"Remedy: pip install --force-reinstall --no-deps nvidia-pytriton==0.7.0"
+            )
+    return server
+
+
+def check_stub(server: Server, backend: str) -> Path:
+    """Return the stub that runs our Python-based backend.
+
+    Raises:
+        TritonError: the server has neither this backend nor a Python backend for this Python.
+    """
+    if server.stub is None:
+        raise TritonError(
+            f"{server.binary.parent.parent} has no backend {backend!r}, and no Python backend that could stand in "
+            "for it. Remedy: use an image with it (NVIDIA's `-py3` images have all, `-py3-min` have none)"
+        )
+    linked = re.search(rb"libpython(\d+\.\d+)\.so", server.stub.read_bytes())
+    if linked and linked[1].decode() != _PYTHON:
+        raise TritonError(
+            f"the Python backend of {server.binary.parent.parent} is for Python {linked[1].decode()}, and tridetr runs "
+            f"on {_PYTHON}. Remedy: install tridetr with that Python (in NVIDIA's container: its python3)"
+        )
+    return server.stub
+
+
+def _libpython_dir() -> Path | None:
+    """Return the folder of the shared libpython, which the backend's stub links; None where there is none."""
+    name = f"libpython{_PYTHON}.so.1.0"
+    library_dir = sysconfig.get_config_var("LIBDIR") or "/usr/lib"
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    folders = (
+        library_dir, f"{sys.base_prefix}/lib", f"/usr/lib/{multiarch}", "/usr/lib", "/usr/lib64",
+    )  # fmt: skip
+    return next((folder for folder in map(Path, folders) if (folder / name).exists()), None)
+
+
+def _needed_libpython_dir() -> Path:
+    folder = _libpython_dir()
+    if folder is None:
+        raise TritonError(
+            f"libpython{_PYTHON}.so.1.0 is missing (Triton's Python backend needs it). Remedy: apt-get install "
+            f"libpython{_PYTHON}, or for pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {_PYTHON}"
+        )
+    return folder

@@ -1,0 +1,117 @@
+"""Lays out what the server needs and starts it: which server, where the model runs, what it says about itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.triton import launch, placement, repository
+from tridetr.triton.endpoint import Endpoint
+from tridetr.triton.engine.report import write_report
+from tridetr.triton.gpu import find_gpus, onnxruntime_has_cuda
+from tridetr.triton.process import ServerProcess, remove_regions
+from tridetr.triton.replacement import Replacement
+from tridetr.triton.server import find_server
+from tridetr.triton.start import TIMEOUT_S
+
+log = logging.getLogger("tridetr.triton")
+# ONNX Runtime's TensorRT provider builds its engine when the model is loaded.
+ENGINE_BUILD_S = 1200.0
+
+
+class Setup:
+    """The same server, model and folders for one start after another."""
+
+    def __init__(self, config: Config, files: launch.Layout, secret: tuple[Path, str]) -> None:
+        """Find the server and decide where the model runs; nothing is written yet.
+
+        Args:
+            config: the node's configuration.
+            files: the server's folders.
+            secret: file and text of the key of its restricted APIs.
+
+        Raises:
+            TritonError: the server is not installed.
+            ModelError: the model cannot run here.
+        """
+        self._config = config
+        self._files = files
+        self._secret_file, self._secret = secret
+        self._server = find_server(config.triton.server_dir)
+        backend = repository.read_entry(config.model.name).backend
+        self.placement = placement.decide(
+            config,
+            backend,
+            native=self._server.is_native(backend),
+            gpus=find_gpus(),
+            cuda_wheel=onnxruntime_has_cuda(),
+        )
+        self._backends = self._server.backends
+        self._precision = "unknown"
+        self._replacement = Replacement(config)
+
+    @property
+    def start_timeout_s(self) -> float:
+        """How long a start may take that gets on."""
+        builds = self.placement.gpu and self._config.model.provider == "tensorrt"
+        return ENGINE_BUILD_S if builds else TIMEOUT_S
+
+    def model_is_due(self) -> bool:
+        """Whether another model file is there, whole and keeping the contract."""
+        return self._replacement.is_due()
+
+    def lay_out(self) -> None:
+        """Write repository and backend directory; a restart finds them as they are.
+
+        Raises:
+            TritonError: the server cannot run the model.
+            ModelError: the model file is missing or does not keep the contract.
+        """
+        if self._replacement.is_rendered():
+            return
+        files, config = self._files, self._config
+        stamp = repository.model_stamp(config)
+        model = repository.render(
+            config, files.repository, self.placement,
+            engine_report=files.engine_report, cache=files.engine_cache,
+        )  # fmt: skip
+        self._precision = model.metadata.get("precision", "unknown")
+        if self.placement.backend == "tensorrt":
+            self._precision = repository.engine_precision(model)
+        self._backends = launch.prepare_backends(
+            self._server, self.placement.backend, files.backends
+        )
+        self._replacement.rendered(stamp)
+
+    def start(self) -> tuple[ServerProcess, Endpoint]:
+        """Start the server; the calling thread must outlive it."""
+        files = self._files
+        files.engine_report.unlink(missing_ok=True)
+        self.clean()
+        process = ServerProcess(
+            launch.command(self._config, self._server, files, self._backends, self._secret),
+            launch.environment(self._server, os.environ),
+        )
+        report = str(files.engine_report)
+        return process, Endpoint(files.address, str(self._secret_file), process.pid, report)
+
+    def report(self, process: ServerProcess) -> None:
+        """Say what serves, for a native backend; ours says it by itself."""
+        where = self.placement
+        if not where.native:
+            return
+        write_report(self._files.engine_report, {
+            "engine": where.backend,
+            "engine_version": f"Triton {self._server.version}".strip(),
+            "provider": placement.provider_name(where, self._config),
+            "precision": self._precision,
+            "reason": f"the server's own backend, on {process.device or 'a device it did not name'}",
+        })  # fmt: skip
+
+    def clean(self) -> None:
+        """Remove what a killed server left."""
+        for name in remove_regions(launch.region_prefix(self._config.instance)):
+            log.debug("removed the left-over region %s", name)
+        Path(self._files.address.removeprefix("unix:")).unlink(missing_ok=True)

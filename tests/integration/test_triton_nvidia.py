@@ -1,0 +1,75 @@
+"""`tridetr triton` with a server in the layout of NVIDIA's container, which brings backends of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from support.data import ORACLE, shared
+from support.nvidia_server import VERSION, NvidiaServer
+from support.triton import SharedFrame, running_triton, triton_config
+from tridetr.doctor.parts import check_server
+from tridetr.errors import ModelError
+from tridetr.triton import service
+from tridetr.triton.client import TritonClient
+
+
+@pytest.fixture
+def nvidia(tmp_path: Path) -> NvidiaServer:
+    return NvidiaServer(tmp_path / "opt" / "tritonserver", sys.executable)
+
+
+async def test_it_serves_with_the_servers_own_backend(tmp_path: Path, nvidia: NvidiaServer) -> None:
+    config = triton_config(tmp_path, shared(*ORACLE), server_dir=str(nvidia.home))
+    (finding,) = check_server(config)
+    assert finding.level == "ok"
+    assert f"{VERSION}, its own backend onnxruntime" in finding.text
+    with running_triton(config) as triton:
+        before = await asyncio.to_thread(triton.endpoint)
+        line = nvidia.started["line"]
+        assert f"--backend-directory={nvidia.home / 'backends'}" in line
+        assert "--allow-client-shm=true" in line
+        assert not [word for word in line if word.startswith("--backend-config=python")]
+        environment = nvidia.started["environment"]
+        assert environment["LD_LIBRARY_PATH"].startswith(str(nvidia.home / "lib"))
+        assert not (config.run_dir / "triton" / "backends").exists()
+        text = (config.run_dir / "triton/models/rfdetr_ort/config.pbtxt").read_text()
+        parameters = text_format.Parse(text, model_config_pb2.ModelConfig()).parameters
+        assert "engine_report" not in parameters  # what only our backend reads
+        assert "classes" in parameters
+        async with TritonClient(config) as client:
+            info = await client.model()
+            assert (info.engine, info.provider) == ("onnxruntime", "CPUExecutionProvider")
+            assert info.classes["person"] == 1
+            report = json.loads((config.run_dir / "triton" / "engine.json").read_text())
+            assert report["reason"] == "the server's own backend, on CPU"
+            with SharedFrame(config.instance, 320, 240) as slot:
+                slot.planes[:] = 128
+                await client.register(slot.frame.region)
+                assert (await client.infer(slot.frame)).boxes.shape == (300, 4)
+                os.kill(before.pid or 0, signal.SIGKILL)
+                after = await asyncio.to_thread(triton.endpoint, before.pid)
+                assert after.pid != before.pid
+                await client.register(slot.frame.region)
+                found = await client.infer(slot.frame)
+                assert np.isfinite(found.boxes).all()
+
+
+def test_an_engine_without_a_gpu_is_refused_with_cause_and_remedy(
+    tmp_path: Path, nvidia: NvidiaServer
+) -> None:
+    config = triton_config(tmp_path, shared(*ORACLE), server_dir=str(nvidia.home))
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"name": "rfdetr_trt"})}
+    )
+    with pytest.raises(ModelError, match=r"rfdetr_trt needs an NVIDIA GPU: .*Remedy: .*rfdetr_ort"):
+        service.run(config, asyncio.Event())  # type: ignore[arg-type]  # nothing is started

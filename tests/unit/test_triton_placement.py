@@ -1,0 +1,207 @@
+"""Where the model runs, and what its rendered configuration says, for every kind of machine and server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tritonclient.grpc import model_config_pb2
+
+from tridetr.config import Config
+from tridetr.errors import ModelError
+from tridetr.models.engine_facts import EngineFacts
+from tridetr.triton import placement
+from tridetr.triton.gpu import Gpus, find_gpus
+from tridetr.triton.placement import Placement, decide, place, provider_name
+from tridetr.triton.repository import read_entry
+
+NONE, ONE = Gpus(0, "NVIDIA's driver is not here"), Gpus(1)
+HD, VGA = {"width": 1920, "height": 1080}, {"width": 640, "height": 480}
+KIND = model_config_pb2.ModelInstanceGroup
+FACTS = EngineFacts("GPU", "11.4", "fp16", (1, 72, 64), (1, 1620, 1920), (4, 1620, 1920))
+
+
+def config(*cameras: dict[str, int], device: str = "auto", **model: Any) -> Config:
+    sizes = cameras or (HD,)
+    return Config.model_validate({
+        "cameras": {f"c{i}": {"source": "synthetic", **size} for i, size in enumerate(sizes)},
+        "device": device,
+        "model": model,
+    })  # fmt: skip
+
+
+def decided(settings: Config, gpus: Gpus, *, native: bool, cuda_wheel: bool = False) -> Placement:
+    backend = read_entry(settings.model.name).backend
+    return decide(settings, backend, native=native, gpus=gpus, cuda_wheel=cuda_wheel)
+
+
+@pytest.mark.parametrize(
+    ("device", "model", "gpus", "native", "cuda_wheel", "gpu", "other_gpus", "provider"),
+    [
+        # One setting, `auto`: the GPU where there is one and the engine can use it.
+        ("auto", {}, NONE, False, False, False, False, "CPUExecutionProvider"),
+        ("auto", {}, NONE, True, False, False, False, "CPUExecutionProvider"),
+        ("auto", {}, ONE, True, False, True, False, "CUDAExecutionProvider"),
+        ("auto", {}, ONE, False, True, True, False, "CUDAExecutionProvider"),
+        ("auto", {}, ONE, False, False, False, True, "CPUExecutionProvider"),
+        ("auto", {"name": "rfdetr_trt"}, ONE, True, False, True, False, "TensorRT"),
+        ("auto", {"name": "rfdetr_trt"}, ONE, False, False, True, False, "TensorRT"),
+        # Forced.
+        ("cpu", {}, ONE, True, False, False, True, "CPUExecutionProvider"),
+        ("auto", {"provider": "openvino"}, ONE, True, False, False, True, "OpenVINOExecutionProvider"),
+        ("auto", {"provider": "tensorrt"}, ONE, True, False, True, False, "TensorrtExecutionProvider"),
+        ("cuda", {}, ONE, True, False, True, False, "CUDAExecutionProvider"),
+        ("cuda", {"provider": "cpu"}, ONE, True, False, False, True, "CPUExecutionProvider"),
+    ],
+)  # fmt: skip
+def test_where_the_model_runs(
+    device: str, model: dict[str, str], gpus: Gpus, native: bool, cuda_wheel: bool,
+    gpu: bool, other_gpus: bool, provider: str,
+) -> None:  # fmt: skip
+    settings = config(device=device, **model)
+    found = decided(settings, gpus, native=native, cuda_wheel=cuda_wheel)
+    assert (found.gpu, found.other_gpus) == (gpu, other_gpus)
+    assert provider_name(found, settings) == provider
+
+
+@pytest.mark.parametrize(
+    ("device", "model", "gpus", "said"),
+    [
+        ("auto", {"name": "rfdetr_trt"}, NONE, "rfdetr_trt needs an NVIDIA GPU: .*not here.*rfdetr_ort"),
+        ("cuda", {}, NONE, "device: cuda needs an NVIDIA GPU"),
+        ("auto", {"provider": "cuda"}, NONE, "model.provider: cuda needs"),
+        ("cpu", {"name": "rfdetr_trt"}, ONE, "device: cpu forbids that.*device: auto"),
+        ("cpu", {"provider": "tensorrt"}, ONE, "device: cpu forbids that"),
+        ("auto", {"precision": "bf16"}, ONE, "precision bf16.*types of its file.*precision: auto"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_had_is_refused_with_cause_and_remedy(
+    device: str, model: dict[str, str], gpus: Gpus, said: str
+) -> None:
+    with pytest.raises(ModelError, match=f"{said}"):
+        decided(config(device=device, **model), gpus, native=True)
+
+
+def placed(settings: Config, where: Placement, **more: Any) -> Any:
+    rendered = read_entry(settings.model.name)
+    place(rendered, where, settings, **more)
+    return model_config_pb2.ModelConfig.FromString(rendered.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("where", "kind", "gpus"),
+    [
+        (Placement("onnxruntime", True, gpu=False), KIND.KIND_AUTO, []),
+        (Placement("onnxruntime", True, gpu=False, other_gpus=True), KIND.KIND_CPU, []),
+        (Placement("onnxruntime", True, gpu=True), KIND.KIND_GPU, [0]),
+        (Placement("onnxruntime", False, gpu=True), KIND.KIND_GPU, [0]),
+    ],
+)
+def test_the_instance_is_where_the_frames_are(where: Placement, kind: int, gpus: list[int]) -> None:
+    (group,) = placed(config(), where).instance_group
+    assert (group.kind, list(group.gpus), group.count) == (kind, gpus, 1)
+
+
+def test_ours_takes_gpu_tensors_as_they_are_and_only_on_a_gpu() -> None:
+    key = "FORCE_CPU_ONLY_INPUT_TENSORS"
+    ours = placed(config(), Placement("onnxruntime", False, gpu=True))
+    assert ours.parameters[key].string_value == "no"
+    for where in (Placement("onnxruntime", False, False), Placement("onnxruntime", True, True)):
+        assert key not in placed(config(), where).parameters
+
+
+def test_native_onnxruntime_on_a_gpu_is_cuda_by_itself() -> None:
+    """Servers before the option `cuda` existed refuse an accelerator of that name."""
+    rendered = placed(config(), Placement("onnxruntime", True, gpu=True))
+    assert not rendered.optimization.HasField("execution_accelerators")
+    assert rendered.parameters["cudnn_conv_algo_search"].string_value == "1"
+
+
+def test_native_onnxruntime_with_tensorrt_keeps_types_and_engines(tmp_path: Path) -> None:
+    settings = config(HD, VGA, provider="tensorrt")
+    rendered = placed(settings, Placement("onnxruntime", True, gpu=True), cache=tmp_path)
+    (accelerator,) = rendered.optimization.execution_accelerators.gpu_execution_accelerator
+    assert accelerator.name == "tensorrt"
+    assert dict(accelerator.parameters) == {
+        "precision_mode": "FP32",
+        "trt_engine_cache_enable": "true",
+        "trt_engine_cache_path": str(tmp_path),
+        "trt_profile_min_shapes": "frame:1x72x64",
+        "trt_profile_opt_shapes": "frame:1x1620x1920",
+        "trt_profile_max_shapes": "frame:8x1620x1920",
+    }
+    unknown = config(HD, {}, provider="tensorrt")
+    rendered = placed(unknown, Placement("onnxruntime", True, gpu=True), cache=tmp_path)
+    (accelerator,) = rendered.optimization.execution_accelerators.gpu_execution_accelerator
+    assert not [key for key in accelerator.parameters if "profile" in key]
+
+
+def test_native_onnxruntime_with_openvino() -> None:
+    settings = config(provider="openvino")
+    rendered = placed(settings, Placement("onnxruntime", True, gpu=False))
+    (accelerator,) = rendered.optimization.execution_accelerators.cpu_execution_accelerator
+    assert accelerator.name == "openvino"
+    assert not rendered.HasField("dynamic_batching")
+
+
+@pytest.mark.parametrize(
+    ("cameras", "delay"),
+    [
+        ((HD,), 0),  # nobody to wait for
+        ((HD, VGA), 0),
+        ((HD, HD), placement.BATCH_DELAY_US),
+        ((HD, {}), placement.BATCH_DELAY_US),  # may be of one size
+    ],
+)
+@pytest.mark.parametrize("name", ["rfdetr_ort", "rfdetr_trt"])
+def test_requests_wait_only_where_company_may_come(
+    name: str, cameras: tuple[dict[str, int], ...], delay: int
+) -> None:
+    settings = config(*cameras, name=name)
+    where = Placement(read_entry(name).backend, True, gpu=True)
+    rendered = placed(settings, where, facts=FACTS)
+    assert rendered.HasField("dynamic_batching")
+    assert rendered.dynamic_batching.max_queue_delay_microseconds == delay
+
+
+def specs(rendered: Any) -> list[tuple[int, list[int]]]:
+    cuda = rendered.optimization.cuda
+    assert cuda.graphs == bool(cuda.graph_spec)
+    return [(spec.batch_size, list(spec.input["frame"].dim)) for spec in cuda.graph_spec]
+
+
+@pytest.mark.parametrize(
+    ("cameras", "expected"),
+    [
+        ((HD,), [(1, [1620, 1920])]),
+        ((HD, HD, HD, VGA), [(n, [1620, 1920]) for n in (1, 2, 3)] + [(1, [720, 640])]),
+        ((HD,) * 6, [(n, [1620, 1920]) for n in (1, 2, 3, 4)]),  # the engine takes 4
+        (({},), []),  # a size that nobody knows
+        (({"width": 3840, "height": 2160},), []),  # larger than the engine takes
+    ],
+)
+def test_cuda_graphs_for_the_sizes_that_are_known(
+    cameras: tuple[dict[str, int], ...], expected: list[tuple[int, list[int]]]
+) -> None:
+    where = Placement("tensorrt", True, gpu=True)
+    rendered = placed(config(*cameras, name="rfdetr_trt"), where, facts=FACTS)
+    assert rendered.max_batch_size == 4
+    assert specs(rendered) == expected
+
+
+def test_cuda_graphs_of_a_model_without_batches() -> None:
+    """Triton wants batch size 0 and the whole shape there."""
+    rendered, where = read_entry("rfdetr_trt"), Placement("tensorrt", True, gpu=True)
+    rendered.max_batch_size = 0
+    rendered.ClearField("dynamic_batching")
+    place(rendered, where, config(name="rfdetr_trt"), facts=FACTS)
+    assert specs(rendered) == [(0, [1, 1620, 1920])]
+    assert rendered.max_batch_size == 0
+    assert not rendered.HasField("dynamic_batching")
+
+
+def test_a_missing_driver_is_no_gpu_and_says_why() -> None:
+    assert find_gpus("libtridetr-no-such-driver.so") == Gpus(
+        0, "NVIDIA's driver is not here (libtridetr-no-such-driver.so is missing)"
+    )
