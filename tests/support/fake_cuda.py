@@ -161,7 +161,8 @@ def read_device(
     """
     handle = place.region.handle
     assert handle.startswith(_MARK)
-    data = (folder / handle.removeprefix(_MARK).rstrip(b"\0").decode()).read_bytes()
-    assert len(data) == place.region.size_bytes
-    pixels = data[place.pixels_offset :][: place.pixels_nbytes]
+    with (folder / handle.removeprefix(_MARK).rstrip(b"\0").decode()).open("rb") as memory:
+        assert memory.seek(0, 2) == place.region.size_bytes
+        memory.seek(place.pixels_offset)
+        pixels = memory.read(place.pixels_nbytes)
     return np.frombuffer(pixels, np.uint8).reshape(place.height * 3 // 2, place.width)
