@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tridetr.shm.names import list_instance, list_queues, unlink_instance
+
+# A test run gives the same answer twice: fixed examples, and no judging by the clock. `make fuzz` looks for new ones.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("fuzz", parent=settings.get_profile("same"), derandomize=False)
+settings.load_profile(os.environ.get("TRIDETR_HYPOTHESIS", "same"))
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_the_end_is_told_to_the_broker_and_quick(tmp_path: Path) -> None:
             began_s = time.monotonic()
             summary = node.stop(machine.bound(20))
             machine.record("SIGINT of the whole node", time.monotonic() - began_s)
-            wait_for(lambda: ear.last("/availability") == b"offline", 5)
+            wait_for(lambda: ear.last("/availability") == b"offline")
             assert summary["cameras"]["street"]["events_published"] == 1
             assert not any(summary["restarts"].values())
             assert "Traceback" not in node.log.read_text()

@@ -48,7 +48,7 @@ def running_broker(config: Config, kind: str) -> Iterator[subprocess.Popen[bytes
         yield process
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(40)
 
 
 def listens(config: Config) -> bool:

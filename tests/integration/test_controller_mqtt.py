@@ -239,7 +239,7 @@ def test_a_visit_that_nobody_sees_end_is_not_stuck(tmp_path: Path) -> None:
         running_controller(tmp_path, {"port": broker.port}, sentry=sentry) as (controller, actor),
     ):
         actor.show_and_wait(PERSON, 8)
-        wait_for(lambda: len(ear.events()) == 2, 10)
+        wait_for(lambda: len(ear.events()) == 2)
         assert [event["kind"] for event in ear.events()] == ["person_arrived", "person_lost"]
         lost = ear.events()[1]
         assert lost["frame_number"] is None

@@ -16,6 +16,7 @@ from tritonclient.grpc import service_pb2
 from support.data import FOOTAGE, ORACLE, shared
 from support.rings import frame_stamp
 from support.triton import running_triton, triton_config
+from support.waiting import slack
 from tridetr.detector.service import run
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.frames import FrameWriter
@@ -99,12 +100,12 @@ async def test_no_lossless_frame_is_lost_while_the_server_is_killed(tmp_path: Pa
                     ] * (COUNT - number - 1)
 
             async with TritonClient(config) as client:
-                deadline = time.monotonic() + 10
+                deadline = time.monotonic() + 40
                 while await registered(client) != [f"tridetr-{config.instance}-cam-frames-2"]:
                     assert time.monotonic() < deadline
                     await asyncio.sleep(0.05)
                 stop.set()
-                await asyncio.wait_for(detector, 3)
+                await asyncio.wait_for(detector, slack(3))
                 assert await registered(client) == []  # nothing is left at the server
             unlink_instance(config.instance)
     finally:

@@ -19,7 +19,7 @@ import simplejpeg
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support.gateway import GROUND, Gateway, cameras
-from support.waiting import wait_for
+from support.waiting import slack, wait_for
 from tridetr.gateway.server import Limits
 from tridetr.shm.boards import CameraState, SentryState
 from tridetr.shm.frames import FrameWriter
@@ -96,8 +96,8 @@ def test_dead_controller_and_dead_capture_are_told(tmp_path: Path) -> None:
 
             begun = time.monotonic()
             while last("state")["state"] != "unknown" or last("status")["state"] != "offline":
-                viewer.next(6)
-            assert 2.5 < time.monotonic() - begun < 5.5
+                viewer.next()
+            assert 2.5 < time.monotonic() - begun < slack(5.5)
             assert last("state")["reason"] == "no controller"
             assert "does not report" in last("status")["message"]
 
@@ -128,7 +128,7 @@ def test_each_frame_is_encoded_once_and_only_while_somebody_watches(tmp_path: Pa
         assert encoded("once") - before == len(set().union(*frames))
         for viewer in viewers:
             viewer.socket.close()
-        wait_for(lambda: gateway.ask("/api/cameras").json()["cameras"][0]["viewers"] == 0, 5)
+        wait_for(lambda: gateway.ask("/api/cameras").json()["cameras"][0]["viewers"] == 0)
         before = encoded("once")
         for _ in range(10):
             fakes["once"].frame()
@@ -292,7 +292,7 @@ def test_viewers_that_do_not_read_harm_nobody_and_are_cut_off(tmp_path: Path) ->
         camera = fakes["hall"]
         with gateway.watch("hall") as good:
             sleepers = [raw_viewer(gateway, "hall") for _ in range(11)]
-            wait_for(lambda: viewers_of(gateway) == 12, 5)
+            wait_for(lambda: viewers_of(gateway) == 12)
             memory = []
             received = 0
             begun = time.monotonic()
@@ -300,13 +300,14 @@ def test_viewers_that_do_not_read_harm_nobody_and_are_cut_off(tmp_path: Path) ->
             while viewers_of(gateway) > 1:
                 sequence = camera.frame()
                 good.until("frame", sequence=sequence)
+                good.seen.clear()  # 1.5 MB each: what is measured is the gateway's memory
                 received += 1
                 memory.append(psutil.Process().memory_info().rss)
                 if time.monotonic() > drip:
                     drip += 1
                     with contextlib.suppress(OSError):
                         sleepers[0].recv(1)
-                assert time.monotonic() - begun < 15, "the sleepers still hold their places"
+                assert time.monotonic() - begun < slack(15), "the sleepers still hold their places"
             assert received >= 3
             assert camera.skipped == 0
             # 11 × (one frame in the mailbox, one in the socket) of 1.5 MB would be allowed; growth is not.
@@ -336,7 +337,7 @@ def test_slow_reader_gets_fewer_but_fresh_frames(tmp_path: Path) -> None:
             gaps = [h["sequence"] for h, _ in slow.seen if h["type"] == "frame"]
             assert gaps[-1] - gaps[0] > 2 * len(gaps)  # most frames were left out
             # What waits in socket and mailbox is at most two frames old, and does not pile up.
-            assert ages[-1] < 2000
+            assert ages[-1] < slack(2) * 1000
 
 
 # --- hostile viewers
@@ -408,7 +409,7 @@ def test_noise_on_the_port(tmp_path: Path, noise: bytes) -> None:
             except OSError:
                 pass
         assert gateway.ask("/healthz").status == 200
-        assert gateway.stop() < 2
+        assert gateway.stop() < slack(2)
 
 
 def test_broken_websocket_frames(tmp_path: Path) -> None:
@@ -423,7 +424,7 @@ def test_broken_websocket_frames(tmp_path: Path) -> None:
             client = raw_viewer(gateway, "hall")
             client.sendall(noise)
             client.close()
-        wait_for(lambda: viewers_of(gateway) == 0, 5)
+        wait_for(lambda: viewers_of(gateway) == 0)
 
 
 def test_unknown_cameras_and_full_houses_are_refused(tmp_path: Path) -> None:
@@ -440,7 +441,7 @@ def test_unknown_cameras_and_full_houses_are_refused(tmp_path: Path) -> None:
             gateway.watch("hall")
         assert refused.value.response.status_code == 503
         first.socket.close()
-        wait_for(lambda: viewers_of(gateway) == 1, 5)
+        wait_for(lambda: viewers_of(gateway) == 1)
         with gateway.watch("hall") as third:
             third.until("hello")
         second.socket.close()
@@ -474,7 +475,7 @@ def test_stop_takes_no_time_where_viewers_listen(tmp_path: Path) -> None:
         fakes["hall"].play()
         with gateway.watch("hall") as viewer:
             viewer.until("frame")
-            assert gateway.stop() < 1
+            assert gateway.stop() < slack(1)
 
 
 def test_stop_is_quick_and_says_goodbye(tmp_path: Path) -> None:
@@ -484,9 +485,9 @@ def test_stop_is_quick_and_says_goodbye(tmp_path: Path) -> None:
         with gateway.watch("hall") as viewer:
             viewer.until("frame")
             sleeper = raw_viewer(gateway, "hall")
-            wait_for(lambda: viewers_of(gateway) == 2, 5)
+            wait_for(lambda: viewers_of(gateway) == 2)
             time.sleep(0.5)  # the sleeper's socket is full by now
-            assert gateway.stop() < 2.5
+            assert gateway.stop() < slack(2.5)
             with pytest.raises(ConnectionClosed) as closed:
                 viewer.to_the_end()
             assert closed.value.rcvd is not None
@@ -515,7 +516,7 @@ def test_the_process_serves_all_metrics_and_ends_on_sigterm(tmp_path: Path) -> N
         )
         try:
             address = config.run_dir / "gateway.json"
-            wait_for(address.exists, 30)
+            wait_for(address.exists, 60)
             gateway = Gateway(config, url=json.loads(address.read_text())["url"].rstrip("/"))
             fakes["hall"].play()
             with gateway.watch("hall") as viewer:
@@ -530,7 +531,7 @@ def test_the_process_serves_all_metrics_and_ends_on_sigterm(tmp_path: Path) -> N
                 )
                 assert float(sent.split()[-1]) >= 3
                 process.terminate()
-                assert process.wait(20) == 0
+                assert process.wait(60) == 0
                 assert not address.exists()
         finally:
             process.kill()

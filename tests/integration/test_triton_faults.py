@@ -125,13 +125,13 @@ class Role:
             endpoint = read_endpoint(self.config.run_dir)
             return endpoint.pid if endpoint and endpoint.pid != not_pid else None
 
-        server = psutil.Process(wait_for(there, 30))
+        server = psutil.Process(wait_for(there, 60))
         return [server, *server.children()]
 
     def end(self) -> str:
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.communicate(timeout=10)[1]
+        return self.process.communicate(timeout=40)[1]
 
     def regions(self) -> list[Path]:
         return list(SHM.glob(f"tridetr-{self.config.instance}-*"))
@@ -158,7 +158,7 @@ def test_the_server_does_not_outlive_its_watcher(tmp_path: Path) -> None:
         family = role.serving()
         role.process.kill()
         role.process.wait()
-        wait_for(lambda: gone(family), 5, f"{family}")
+        wait_for(lambda: gone(family), 20, f"{family}")
         role.start()
         role.serving(not_pid=family[0].pid)
         assert len(role.regions()) == 1  # the earlier one was removed
@@ -175,7 +175,7 @@ def test_a_model_of_another_contract_is_refused_with_both_shapes(tmp_path: Path)
     path = tmp_path / "wrong.onnx"
     onnx.save(model, path)
     role = Role(tmp_path, path)
-    assert role.process.wait(30) != 0
+    assert role.process.wait(60) != 0
     said = role.end()
     assert "frame: wanted UINT8 [B, 3H/2, W], found nothing" in said
     assert "boxes: wanted FP32 [B, K, 4], found FP32 [1, 3, 384, 384]" in said

@@ -22,6 +22,7 @@ CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
 WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 
 pytestmark = [
     pytest.mark.skipif(
@@ -125,8 +126,7 @@ def test_picture_box_and_state(tmp_path: Path, tab: Tab) -> None:
         expect(latency).to_contain_text("s", timeout=WAIT_MS)
         assert 0 < float(tab.card("hall").get_attribute("data-latency")) < 5000
         # Stand still: the picture and its box are those of the last frame.
-        camera.alive = False
-        last = camera.number
+        last = camera.stand_still()
         expect(tab.card("hall")).to_have_attribute("data-frame", str(last), timeout=WAIT_MS)
         expect(tab.card("hall").locator(".overlay")).to_have_attribute(
             "data-sequence", tab.card("hall").get_attribute("data-sequence"), timeout=WAIT_MS

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
-from support.waiting import wait_for
+from support.waiting import slack, wait_for
 from tridetr.capture.service import run
 from tridetr.config import Config
 from tridetr.shm.boards import (
@@ -89,18 +89,19 @@ class Rig:
     def running(self) -> bool:
         return self._capture.is_alive()
 
-    def finish(self, within_s: float = 2.0) -> None:
-        """Stop; capture must be gone in time."""
+    def finish(self, within_s: float | None = None) -> None:
+        """Stop; capture must be gone in time (two seconds of a quiet machine)."""
+        within_s = slack(2.0) if within_s is None else within_s
         self.stop.set()
         self._capture.join(within_s)
-        self._reader.join(5)
+        self._reader.join(20)
         assert not self._capture.is_alive(), f"capture did not stop within {within_s} s"
 
     def status(self) -> CameraStatus | None:
         with StatusReader(self.config.instance, self.camera) as reader:
             return reader.read()
 
-    def wait_state(self, state: CameraState, within_s: float = 15) -> CameraStatus:
+    def wait_state(self, state: CameraState, within_s: float = 30) -> CameraStatus:
         def reached() -> CameraStatus | None:
             status = self.status()
             return status if status is not None and status.state is state else None
@@ -109,7 +110,7 @@ class Rig:
         assert found is not None
         return found
 
-    def wait_frames(self, count: int, within_s: float = 15) -> list[Seen]:
+    def wait_frames(self, count: int, within_s: float = 30) -> list[Seen]:
         """Wait until so many frames more have come; returns these."""
         start = len(self.frames)
         wait_for(lambda: len(self.frames) >= start + count, within_s, f"{count} frames more")

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from support.node import Node, running_node
-from support.waiting import wait_for
+from support.waiting import slack, wait_for
 from tridetr.controller.resume import BOARD_LEASE_S
 from tridetr.shm.boards import SentryReader
 from tridetr.shm.detections import DetectionReader
@@ -77,8 +77,8 @@ class Machine:
         self.slowness = max(1.0, start_s / QUIET_START_S)
 
     def bound(self, seconds: float) -> float:
-        """Return the bound for this machine."""
-        return seconds * self.slowness
+        """Return the bound for this machine, as slow as it was at the start or as busy as it is now."""
+        return seconds * max(self.slowness, slack(1.0))
 
     def record(self, fault: str, seconds: float) -> None:
         """Print what was measured, and append it to ``$TRIDETR_FAULT_TIMES``."""

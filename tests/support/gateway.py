@@ -75,6 +75,7 @@ class FakeCamera:
         self.camera_state = CameraState.LIVE
         self.message = ""
         self.alive = True
+        self.turns = 0
 
     def truth(self, number: int) -> tuple[int, int, int, int]:
         """Where the rectangle of a frame is: x1 y1 x2 y2, even numbers."""
@@ -145,9 +146,17 @@ class FakeCamera:
                     if sequence is not None:
                         self.result(sequence)
                 self.say()
+                self.turns += 1
 
         self._ticker = threading.Thread(target=work)
         self._ticker.start()
+
+    def stand_still(self) -> int:
+        """Publish no more; return the number of the last frame."""
+        self.alive = False
+        before = self.turns
+        wait_for(lambda: self.turns > before + 1)  # the turn under way may still publish one
+        return self.number
 
     def close(self) -> None:
         self._stop.set()
@@ -212,7 +221,7 @@ class Gateway:
         assert self._thread is not None
         begun = time.monotonic()
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(30)
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
@@ -227,7 +236,7 @@ class Gateway:
         body: bytes | None = None,
     ) -> Answer:
         """Send exactly this path and these headers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -241,6 +250,9 @@ class Gateway:
 
     def watch(self, camera: str, **options: Any) -> Watcher:
         options.setdefault("subprotocols", [PROTOCOL])
+        options.setdefault("open_timeout", 30)
+        # Otherwise the client stops to read behind sixteen messages that the test has not taken.
+        options.setdefault("max_queue", None)
         return Watcher(
             connect(f"{self.url.replace('http', 'ws')}/ws/{camera}", max_size=None, **options)
         )
@@ -268,13 +280,13 @@ class Watcher:
     def send(self, **command: Any) -> None:
         self.socket.send(json.dumps(command))
 
-    def next(self, timeout: float = 5) -> tuple[dict[str, Any], bytes]:
+    def next(self, timeout: float = 30) -> tuple[dict[str, Any], bytes]:
         data = self.socket.recv(timeout)
         assert isinstance(data, bytes)
         self.seen.append(unpack(data))
         return self.seen[-1]
 
-    def until(self, kind: str, timeout: float = 5, **wanted: Any) -> tuple[dict[str, Any], bytes]:
+    def until(self, kind: str, timeout: float = 30, **wanted: Any) -> tuple[dict[str, Any], bytes]:
         """Read on until a message of this kind with these values comes."""
         deadline = time.monotonic() + timeout
         while True:

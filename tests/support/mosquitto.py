@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,7 +27,13 @@ MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sb
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that was free a moment ago."""
+    """Return a TCP port of loopback that was free a moment ago, and that no outgoing connection is given meanwhile."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    candidates = range(10_000, first)
+    for port in random.SystemRandom().sample(candidates, min(50, len(candidates))):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -97,7 +104,7 @@ class Mosquitto:
             self.process = subprocess.Popen(
                 [str(MOSQUITTO), "-c", str(self._file)], stdout=log, stderr=log
             )
-        wait_for(self._listens, 10, f"mosquitto does not listen: {self.log()}")
+        wait_for(self._listens, 30, f"mosquitto does not listen: {self.log()}")
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
@@ -177,7 +184,7 @@ class Subscriber:
         self.client = client
         client.connect("127.0.0.1", port)
         client.loop_start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(30)
 
     def _on_message(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
         self.heard.append(

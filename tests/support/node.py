@@ -76,7 +76,7 @@ class Node:
         assert code == 0, self.log_tail()
         return self.summary()
 
-    def stop(self, within_s: float = 30) -> dict[str, Any]:
+    def stop(self, within_s: float = 60) -> dict[str, Any]:
         """Stop it as Ctrl-C does; return its summary."""
         assert self.process
         self.process.send_signal(signal.SIGINT)
@@ -116,7 +116,7 @@ class Node:
 
     def get(self, path: str) -> bytes:
         """Fetch from the gateway."""
-        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
             return bytes(answer.read())
 
     def cameras(self) -> dict[str, Any]:
@@ -146,10 +146,10 @@ def running_node(
         if node.process.poll() is None:
             node.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                node.process.wait(40)
+                node.process.wait(60)
         if node.process.poll() is None:
             os.kill(node.process.pid, signal.SIGKILL)
             node.process.wait()
     assert not node.leftovers(), node.log_tail()
     # By their mark, not by descent: an orphan has no parent that would tell.
-    wait_for(lambda: not orphans.find(folder / "run"), 10, f"alive: {orphans.find(folder / 'run')}")
+    wait_for(lambda: not orphans.find(folder / "run"), 30, f"alive: {orphans.find(folder / 'run')}")

@@ -136,7 +136,7 @@ class ControllerProcess:
         self.process.kill()
         self.process.wait()
 
-    def terminate(self, within_s: float = 5) -> int:
+    def terminate(self, within_s: float = 20) -> int:
         """Stop it as the supervisor does; return the exit status."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)

@@ -58,7 +58,7 @@ class TritonThread:
         except BaseException as error:  # shown by `endpoint`
             self.error = error
 
-    def endpoint(self, not_pid: int | None = None, within_s: float = 30) -> Endpoint:
+    def endpoint(self, not_pid: int | None = None, within_s: float = 60) -> Endpoint:
         def there() -> Endpoint | None:
             if not self._thread.is_alive():
                 raise AssertionError(f"the service ended: {self.error!r}")
@@ -92,10 +92,10 @@ def running_triton(config: Config) -> Iterator[TritonThread]:
                 server = psutil.Process(endpoint.pid)
                 pids = [server, *server.children(recursive=True)]
         service.stop.set()
-        service.join(10)
+        service.join(40)
     left = [path.name for path in SHM.glob(f"tridetr-{config.instance}-*")]
     assert not left, left
-    wait_for(lambda: gone(pids), 5, f"alive: {pids}")
+    wait_for(lambda: gone(pids), 20, f"alive: {pids}")
 
 
 def gone(processes: list[psutil.Process]) -> bool:

@@ -15,6 +15,7 @@ import pytest
 
 from support.fake_triton import INFO, FakeTriton, unavailable
 from support.rings import put_frame
+from support.waiting import slack
 from tridetr.config import Config
 from tridetr.detector.service import Detector
 from tridetr.errors import ConfigError, ModelError
@@ -47,7 +48,7 @@ async def running(config: Config, client: Any) -> AsyncIterator[asyncio.Task[Non
         stop.set()
         began = time.monotonic()
         await asyncio.gather(task, return_exceptions=True)
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < slack(2)
 
 
 async def until(condition: Callable[[], Any], within_s: float = 20) -> Any:
