@@ -6,6 +6,8 @@ looked at, twice a second (each frame while frozen, to notice the end at once), 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tridetr.capture.sources.base import Plane
@@ -40,10 +42,14 @@ class FrozenDetector:
         self._frozen = False
 
     def update(self, y: Plane, now_ns: int) -> bool:
+        """Look at a frame whose luma [H, W] uint8 is at hand (see `judge`)."""
+        return self.judge(lambda step: y[::step], now_ns)
+
+    def judge(self, rows: Callable[[int], Plane], now_ns: int) -> bool:
         """Look at a frame.
 
         Args:
-            y: luma [H, W] uint8.
+            rows: gives every n-th row of its luma; called only when it is time to look.
             now_ns: a monotonic time [ns].
 
         Returns:
@@ -52,7 +58,7 @@ class FrozenDetector:
         if self._sample is not None and now_ns < self._next_check_ns and not self._frozen:
             return False
         self._next_check_ns = now_ns + self._check_every_ns
-        sample = y[::ROW_STEP]
+        sample = rows(ROW_STEP)
         if self._sample is None or not np.array_equal(sample, self._sample):
             self._sample = sample.copy()
             self._changed_ns = now_ns

@@ -77,10 +77,7 @@ class Publisher:
         if slot is None:
             return None
         try:
-            if picture.draw is not None:
-                picture.draw(slot.planes)
-            else:
-                copy_picture(picture, slot.y, slot.u, slot.v)
+            _lay(picture, slot)
             jpeg_bytes = self._keep_jpeg(grab, slot)
             laid_out = time.monotonic_ns()
             trace = tracing.sample()
@@ -94,6 +91,8 @@ class Publisher:
                 trace=trace,
             )
             sequence = writer.publish(slot, stamp, jpeg_bytes=jpeg_bytes)
+            if picture.device is not None:  # decoded only now: publishing waits for the GPU
+                laid_out = time.monotonic_ns()
         except BaseException:
             writer.abandon(slot)
             raise
@@ -165,3 +164,16 @@ class Publisher:
             return 0
         slot.jpeg[:size] = grab.jpeg
         return size
+
+
+def _lay(picture: Picture, slot: FrameSlot) -> None:
+    """Bring a picture into a slot, on the GPU if it is decoded there and the ring has memory there."""
+    if picture.draw is not None:
+        picture.draw(slot.planes)
+    elif picture.device is None:
+        copy_picture(picture, slot.y, slot.u, slot.v)
+    elif slot.device is None:
+        picture.device.to_host(slot.planes)
+    else:
+        picture.device.to_device(slot.device)
+        slot.device.mark_written(host=False)

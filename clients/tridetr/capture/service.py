@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 
 from tridetr.capture.frozen import FrozenDetector
+from tridetr.capture.gpu.choice import open_decoders
 from tridetr.capture.limiter import Limiter
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
@@ -17,6 +18,7 @@ from tridetr.capture.sentry import Sentry
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
+    Picture,
     Source,
     SourceEndedError,
     SourceInfo,
@@ -47,7 +49,10 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
         status = stack.enter_context(StatusReporter(config.instance, camera))
         sentry = stack.enter_context(Sentry(config.instance, camera))
         publisher = stack.enter_context(Publisher(config.instance, camera, section))
-        source = make_source(camera, section, stop)
+        gpu = open_decoders(config, camera)
+        if gpu is not None:
+            stack.callback(gpu.close)
+        source = make_source(camera, section, stop, gpu)
         stack.callback(source.close)
         try:
             Capture(config, camera, stop, source, status, sentry, publisher).run()
@@ -180,10 +185,19 @@ class Capture:
         if self._lossless:
             self._status.state(CameraState.LIVE)
             self._wait_decided(sequence)
-        elif picture.planes and self._frozen.update(picture.planes[0], time.monotonic_ns()):
+        elif self._is_frozen(picture):
             self._status.state(CameraState.FROZEN, "the very same picture comes again and again")
         else:
             self._status.state(CameraState.LIVE)
+
+    def _is_frozen(self, picture: Picture) -> bool:
+        now = time.monotonic_ns()
+        if picture.device is not None:
+            return self._frozen.judge(picture.device.luma_rows, now)
+        if not picture.planes:  # a drawn one
+            return False
+        luma = picture.planes[0]
+        return self._frozen.judge(lambda step: luma[::step], now)
 
     def _wait_decided(self, sequence: int) -> None:
         said = False

@@ -4,8 +4,8 @@ The service calls `open` once, then `next` again and again, and `close` when it 
 it opens the same object again after a loss. A frame is decoded only when somebody asks for its
 picture: pacing decides before that. All calls come from one thread.
 
-A source is made as `SomeSource(section: CameraSection, stop: threading.Event)`.
-`sources/jpeg.py` decodes JPEGs for all sources that deliver MJPEG.
+A source is made as `SomeSource(section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None)`.
+`sources/jpeg.py` and `gpu/jpeg.py` decode JPEGs for all sources that deliver MJPEG.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tridetr.cuda.device import DevicePlanes
 from tridetr.errors import SourceError
 from tridetr.shm.frames import ColorMatrix, ColorRange
 
@@ -36,6 +37,32 @@ class Layout(Enum):
     YUYV = "yuyv"  # one plane [H, 2W]: y0 u y1 v ...
 
 
+class DevicePicture(Protocol):
+    """A picture that is decoded on the GPU, where it is wanted and not before."""
+
+    def to_device(self, target: DevicePlanes) -> None:
+        """Queue its laying into a slot's device memory.
+
+        Raises:
+            CorruptFrameError: it is damaged.
+            TridetrError: CUDA fails.
+        """
+        ...
+
+    def to_host(self, planes: Plane) -> None:
+        """Lay it into a slot's host memory (uint8 [3H/2, W]) and wait for that: the slot has no device memory.
+
+        Raises:
+            CorruptFrameError: it is damaged.
+            TridetrError: CUDA fails.
+        """
+        ...
+
+    def luma_rows(self, step: int) -> Plane:
+        """Return every `step`-th row of its luma, after one of the others and before the source's next call."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded picture as views, valid until the source's next call.
@@ -43,7 +70,8 @@ class Picture:
     `planes` hold uint8 arrays shaped as the layout says; rows may be padded (strided arrays).
     `width` and `height` in pixels may be odd: the copy into the slot crops by one pixel then.
     A source that can write anywhere sets `draw` and no planes: it is called with the slot's I420
-    frame (uint8 [3H/2, W], writable), and nothing is copied.
+    frame (uint8 [3H/2, W], writable), and nothing is copied. One that decodes on the GPU sets
+    `device` and no planes.
     """
 
     layout: Layout
@@ -53,6 +81,7 @@ class Picture:
     color_range: ColorRange
     color_matrix: ColorMatrix
     draw: Callable[[Plane], None] | None = None
+    device: DevicePicture | None = None
 
 
 @dataclass(frozen=True, slots=True)

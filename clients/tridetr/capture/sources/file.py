@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import av
 
+from tridetr.capture.gpu.api import GpuDecoders
+from tridetr.capture.gpu.jpeg import GpuJpegDecoder
 from tridetr.capture.sources.av import explain, frame_rate, open_video, packets
 from tridetr.capture.sources.base import (
     CorruptFrameError,
@@ -41,12 +43,15 @@ _MAX_THREADS = 4
 class FileSource:
     """A video file; the frame number is the frame's index in the file, and goes on when it loops."""
 
-    def __init__(self, section: CameraSection, stop: threading.Event) -> None:
+    def __init__(
+        self, section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None = None
+    ) -> None:
         self._section = section
         self._stop = stop
+        self._gpu = gpu
         self._container: InputContainer | None = None
         self._frames: Iterator[av.VideoFrame | av.Packet[VideoStream]] = iter(())
-        self._jpeg: JpegDecoder | None = None
+        self._jpeg: JpegDecoder | GpuJpegDecoder | None = None
         self._next_number = 0
         self._frames_in_pass = 0
         self._step_ns = round(_SECOND_NS / _FALLBACK_FPS)
@@ -114,7 +119,8 @@ class FileSource:
         self._zero_ns = None
         self._frames_in_pass = 0
         if codec.name == "mjpeg":
-            self._jpeg = self._jpeg or JpegDecoder()
+            if self._jpeg is None:
+                self._jpeg = GpuJpegDecoder(self._gpu) if self._gpu else JpegDecoder()
             self._frames = self._packets(self._container, stream)
         else:
             self._jpeg = None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import av
-from av.video.codeccontext import VideoCodecContext
-
+from tridetr.capture.gpu.api import GpuDecoders, GpuUnavailableError
+from tridetr.capture.gpu.jpeg import GpuJpegDecoder
+from tridetr.capture.gpu.video import GpuGaveUpError, GpuVideo
 from tridetr.capture.sources.av import frame_rate, with_credentials, without_credentials
 from tridetr.capture.sources.base import (
     CorruptFrameError,
@@ -18,20 +19,28 @@ from tridetr.capture.sources.base import (
     SourceLostError,
 )
 from tridetr.capture.sources.jpeg import JpegDecoder
-from tridetr.capture.sources.picture import picture_from
 from tridetr.capture.sources.pump import Arrival, PacketPump
+from tridetr.capture.sources.video import CpuVideo, Decoded, VideoDecoder
 from tridetr.config import CameraSection
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+_log = logging.getLogger("tridetr.capture")
 
 
 class NetworkSource:
     """A stream that comes at its own pace; frames are numbered as they come, lost ones counted."""
 
-    def __init__(self, section: CameraSection, stop: threading.Event) -> None:
+    def __init__(
+        self, section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None = None
+    ) -> None:
         self._section = section
         self._stop = stop
+        self._gpu = gpu
         self._pump: PacketPump | None = None
-        self._codec: VideoCodecContext | None = None
-        self._jpeg: JpegDecoder | None = None
+        self._video: VideoDecoder | None = None
+        self._jpeg: JpegDecoder | GpuJpegDecoder | None = None
         self._ready: deque[Grab] = deque()
         self._next_number = 0
         self._next_index = 0
@@ -48,11 +57,11 @@ class NetworkSource:
         codec = stream.codec_context
         self._ready.clear()
         self._next_index = self._stale = 0
-        self._jpeg = JpegDecoder() if codec.name == "mjpeg" else None
-        # Slices, not frames: frame threads would hold each picture back by one frame per thread
-        codec.thread_type = "SLICE"
-        codec.copy_opaque = True  # carries the arrival time through the decoder
-        self._codec = codec
+        self._jpeg = self._video = None
+        if codec.name == "mjpeg":
+            self._jpeg = GpuJpegDecoder(self._gpu) if self._gpu else JpegDecoder()
+        else:
+            self._video = self._decoder_of(stream)
         return SourceInfo(
             kind=kind,
             description=f"{codec.name} {stream.width}x{stream.height} from {shown}",
@@ -86,7 +95,7 @@ class NetworkSource:
     def close(self) -> None:
         """Hang up."""
         self._ready.clear()
-        self._codec = None
+        self._video = None
         if self._pump is not None:
             self._pump.close()
             self._pump = None
@@ -106,41 +115,48 @@ class NetworkSource:
                 )
             )
             return
-        assert self._codec is not None
-        if arrival.restart:
-            self._codec.flush_buffers()
-        arrival.packet.opaque = arrival
+        assert self._video is not None
         started = time.perf_counter_ns()
         try:
-            frames = self._codec.decode(arrival.packet)
-        except av.FFmpegError as error:
+            decoded = self._video.decode(arrival)
+        except CorruptFrameError:
             self._number()
-            raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
+            raise
+        except GpuGaveUpError as error:
+            self._gpu = None
+            _log.warning("%s; the CPU decodes from now on", error)
+            raise SourceLostError(str(error)) from None
         spent = time.perf_counter_ns() - started
         stale = self._stale > 0
         self._stale = max(0, self._stale - 1)
         damaged = None
-        for frame in frames:
+        for item in decoded:
             number = self._number()
-            if frame.is_corrupt:
+            if item.picture is None:
                 damaged = number
             elif not stale:
-                self._ready.append(self._grab(frame, number, arrival, spent))
+                self._ready.append(self._grab(item, number, spent))
         if damaged is not None:
             raise CorruptFrameError(f"frame {damaged} is damaged")
 
-    def _grab(self, frame: av.VideoFrame, number: int, fed: Arrival, spent_ns: int) -> Grab:
-        arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
+    def _grab(self, item: Decoded, number: int, spent_ns: int) -> Grab:
+        assert item.picture is not None
+        arrival = item.arrival
         # Streams with B-frames send a later picture first; times must not go back all the same
         late_ns = max(0, self._last_ns + 1 - arrival.monotonic_ns)
         self._last_ns = arrival.monotonic_ns + late_ns
         return Grab(
-            number,
-            self._last_ns,
-            arrival.unix_ns + late_ns,
-            lambda: picture_from(frame),
-            decode_ns=spent_ns,
+            number, self._last_ns, arrival.unix_ns + late_ns, item.picture, decode_ns=spent_ns
         )
+
+    def _decoder_of(self, stream: VideoStream) -> VideoDecoder:
+        if self._gpu is not None:
+            try:
+                return GpuVideo(self._gpu, stream)
+            except GpuUnavailableError as error:
+                self._gpu = None
+                _log.warning("no decoding on the GPU: %s; the CPU decodes", error)
+        return CpuVideo(stream)
 
     def _number(self) -> int:
         number = self._next_number

@@ -36,7 +36,9 @@ def picture_from(frame: av.VideoFrame) -> Picture:
     Formats other than planar 4:2:0 and 4:2:2, NV12 and YUYV are converted by swscale, which costs
     a copy more: said once in the log.
     """
-    limited = frame.color_range != AvRange.JPEG and not frame.format.name.startswith("yuvj")
+    color_range, matrix = color_of(
+        frame.format.name, frame.color_range, frame.colorspace, frame.height
+    )
     layout = _LAYOUTS.get(frame.format.name)
     if layout is None or any(plane.line_size <= 0 for plane in frame.planes):
         if frame.format.name not in _converted:
@@ -45,31 +47,37 @@ def picture_from(frame: av.VideoFrame) -> Picture:
                 "the source delivers %s, which is converted to I420 (a copy more per frame)",
                 frame.format.name,
             )
-        if frame.format.is_rgb:
-            limited = True
-        av_range = AvRange.MPEG if limited else AvRange.JPEG
-        matrix = _matrix(frame, limited)
+        if frame.format.is_rgb:  # what swscale makes of it
+            color_range, matrix = ColorRange.LIMITED, ColorMatrix.BT601
+        av_range = AvRange.MPEG if color_range is ColorRange.LIMITED else AvRange.JPEG
         frame = frame.reformat(format="yuv420p", src_color_range=av_range, dst_color_range=av_range)
         layout = Layout.I420
-    else:
-        matrix = _matrix(frame, limited)
     return Picture(
         layout=layout,
         planes=_planes(frame, layout),
         width=frame.width,
         height=frame.height,
-        color_range=ColorRange.LIMITED if limited else ColorRange.FULL,
+        color_range=color_range,
         color_matrix=matrix,
     )
 
 
-def _matrix(frame: av.VideoFrame, limited: bool) -> ColorMatrix:
-    if frame.format.is_rgb:
-        return ColorMatrix.BT601  # what swscale makes of it
-    known = _MATRICES.get(int(frame.colorspace))
-    if known is not None:
-        return known
-    return matrix_for(frame.height) if limited else ColorMatrix.BT601
+def color_of(
+    pix_fmt: str, color_range: int, colorspace: int, height: int
+) -> tuple[ColorRange, ColorMatrix]:
+    """Return what the samples of a YUV picture mean; what the stream does not say is assumed.
+
+    Args:
+        pix_fmt: FFmpeg's name of the pixel format.
+        color_range: AVColorRange.
+        colorspace: AVColorSpace.
+        height: pixels.
+    """
+    limited = color_range != AvRange.JPEG and not pix_fmt.startswith("yuvj")
+    matrix = _MATRICES.get(int(colorspace))
+    if matrix is None:
+        matrix = matrix_for(height) if limited else ColorMatrix.BT601
+    return ColorRange.LIMITED if limited else ColorRange.FULL, matrix
 
 
 def _planes(frame: av.VideoFrame, layout: Layout) -> tuple[Plane, ...]:

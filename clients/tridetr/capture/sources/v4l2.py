@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 
 from tridetr.capture.devices import list_cameras
+from tridetr.capture.gpu.api import GpuDecoders
+from tridetr.capture.gpu.jpeg import GpuJpegDecoder
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
@@ -38,7 +40,9 @@ FUTURE_PLAUSIBLE_NS = 100_000_000
 class V4l2Source:
     """A camera behind a V4L2 device file (see `base.Source` for what the methods promise)."""
 
-    def __init__(self, section: CameraSection, stop: threading.Event) -> None:
+    def __init__(
+        self, section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None = None
+    ) -> None:
         self._path = section.source
         self._wish = Wish(
             section.width,
@@ -46,7 +50,7 @@ class V4l2Source:
             section.fps,
             None if section.pixel_format == "auto" else section.pixel_format,
         )
-        self._decoder = JpegDecoder()
+        self._decoder = GpuJpegDecoder(gpu) if gpu else JpegDecoder()
         self._device: Device | None = None
         self._format: FrameFormat | None = None
         self._held: Buffer | None = None

@@ -1,0 +1,81 @@
+"""H.264 and H.265 decoding by PyNvVideoCodec (NVDEC). It has not run on a GPU yet (docs/gpu.md)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from tridetr.capture.gpu.api import Codec, GpuDecodeError, GpuUnavailableError, Surface
+from tridetr.capture.gpu.cuda_gpu import INSTALL, CudaGpu
+
+
+class NvDec:
+    """One stream's decoder in the primary context (see `api.VideoEngine`)."""
+
+    def __init__(self, codec: Codec, gpu: CudaGpu, *, reorders: bool) -> None:
+        """Make it; the stream's size is found by the decoder.
+
+        Raises:
+            GpuUnavailableError: the package is missing, or the GPU does not take this codec.
+        """
+        try:
+            nvc: Any = import_module("PyNvVideoCodec")
+        except ImportError:
+            raise GpuUnavailableError(f"PyNvVideoCodec is not installed ({INSTALL})") from None
+        except RuntimeError as error:  # it looks for the driver's libraries when it is imported
+            first = str(error).strip().partition("\n")[0]
+            raise GpuUnavailableError(f"PyNvVideoCodec cannot be used ({first})") from None
+        self._nvc = nvc
+        names = {"h264": nvc.cudaVideoCodec.H264, "hevc": nvc.cudaVideoCodec.HEVC}
+        # LOW gives each picture with its packet, but must not be used where pictures come in another order
+        latency = nvc.DisplayDecodeLatencyType
+        try:
+            self._decoder = nvc.CreateDecoder(
+                gpuid=gpu.device_id,
+                codec=names[codec],
+                cudacontext=gpu.context,
+                cudastream=0,
+                usedevicememory=True,
+                latency=latency.NATIVE if reorders else latency.LOW,
+            )
+        except Exception as error:  # the package's own classes derive from nothing else
+            raise GpuUnavailableError(f"this GPU does not decode {codec} ({error})") from None
+        flags = nvc.VideoPacketFlag
+        self._whole = 0 if reorders else int(flags.ENDOFPICTURE.value)
+        self._gap = int(flags.DISCONTINUITY.value)
+
+    def decode(self, data: bytes, index: int, *, discontinuity: bool) -> list[Surface]:
+        """Decode one access unit (see `VideoEngine`)."""
+        buffer = np.frombuffer(data, np.uint8)  # keeps the bytes in place during the call
+        packet = self._nvc.PacketData()
+        packet.bsl_data = buffer.ctypes.data
+        packet.bsl = buffer.size
+        packet.pts = index
+        packet.decode_flag = self._whole | (self._gap if discontinuity else 0)
+        try:
+            frames = self._decoder.Decode(packet)
+            if not frames:
+                return []
+            if self._decoder.GetPixelFormat() != self._nvc.Pixel_Format.NV12:
+                raise GpuDecodeError(f"it gives {self._decoder.GetPixelFormat()}, not NV12")
+            width, height = int(self._decoder.GetWidth()), int(self._decoder.GetHeight())
+            return [
+                Surface(
+                    int(frame.getPTS()),
+                    int(frame.GetPtrToPlane(0)),
+                    int(frame.GetPtrToPlane(1)),
+                    width,
+                    height,
+                )
+                for frame in frames
+            ]
+        except GpuDecodeError:
+            raise
+        except Exception as error:  # as above
+            raise GpuDecodeError(str(error)) from None
+
+    def before(self, stream: int) -> None:
+        """Let `stream` wait for the surfaces (see `VideoEngine`)."""
+        self._decoder.WaitOnCUStream(stream)

@@ -1,0 +1,71 @@
+"""Decoding a network stream of whatever codec: packets with their arrival in, pictures with theirs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import av
+
+from tridetr.capture.sources.base import CorruptFrameError, Picture
+from tridetr.capture.sources.picture import picture_from
+from tridetr.capture.sources.pump import Arrival
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture and the packet that it belongs to.
+
+    Attributes:
+        arrival: the packet, for its times.
+        picture: gives the picture; None: it is damaged and must not be shown.
+    """
+
+    arrival: Arrival
+    picture: Callable[[], Picture] | None
+
+
+class VideoDecoder(Protocol):
+    """Decodes one stream."""
+
+    def decode(self, arrival: Arrival) -> list[Decoded]:
+        """Decode a packet.
+
+        Returns:
+            The pictures that are complete now, in the order of display.
+
+        Raises:
+            CorruptFrameError: the packet is damaged; go on.
+        """
+        ...
+
+
+class CpuVideo:
+    """Decodes with FFmpeg."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        codec = stream.codec_context
+        # Slices, not frames: frame threads would hold each picture back by one frame per thread
+        codec.thread_type = "SLICE"
+        codec.copy_opaque = True  # carries the arrival through the decoder
+        self._codec = codec
+
+    def decode(self, arrival: Arrival) -> list[Decoded]:
+        """Decode a packet (see `VideoDecoder`)."""
+        if arrival.restart:
+            self._codec.flush_buffers()
+        arrival.packet.opaque = arrival
+        try:
+            frames = self._codec.decode(arrival.packet)
+        except av.FFmpegError as error:
+            raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
+        return [_decoded(frame, arrival) for frame in frames]
+
+
+def _decoded(frame: av.VideoFrame, fed: Arrival) -> Decoded:
+    arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
+    return Decoded(arrival, None if frame.is_corrupt else lambda: picture_from(frame))
