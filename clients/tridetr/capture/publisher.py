@@ -9,6 +9,7 @@ from types import TracebackType
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.base import Grab, Picture
 from tridetr.config import CameraSection
+from tridetr.cuda.memory import DeviceMemory
 from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter, TraceContext
 from tridetr.telemetry import metrics, tracing
 
@@ -29,10 +30,17 @@ def jpeg_capacity(width: int, height: int) -> int:
 class Publisher:
     """The frame ring of one camera; the first picture decides its size, others change it."""
 
-    def __init__(self, instance: str, camera: str, section: CameraSection) -> None:
+    def __init__(
+        self,
+        instance: str,
+        camera: str,
+        section: CameraSection,
+        memory: DeviceMemory | None = None,
+    ) -> None:
         self._instance = instance
         self._camera = camera
         self._slots = section.slots
+        self._memory = memory
         self._lossless = not section.realtime
         self._writer: FrameWriter | None = None
         self._published = metrics.FRAMES_PUBLISHED.labels(camera)
@@ -149,6 +157,7 @@ class Publisher:
                 height=height,
                 slots=self._slots,
                 jpeg_capacity=capacity,
+                device=self._memory,
             )
         else:
             _log.info("the picture size is now %dx%d", width, height)
