@@ -162,7 +162,8 @@ class Judge:
         )
 
     def judge(self, sighting: Sighting) -> FrameFacts:
-        """Return the facts of the frame, with the boxes that count."""
+        """Return the facts of the frame, with the boxes that count for the model that serves now."""
+        self.refresh()
         stamp, detections = sighting.stamp, sighting.detections
         chosen = detections[self._filter.select(detections, stamp.width, stamp.height)]
         found = sorted((self._box(row) for row in chosen), key=lambda box: -box.score)

@@ -1,0 +1,84 @@
+"""What a controller makes of results that come twice, and of a model that is replaced while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.sentry import FRAME_NS, NOBODY, PERSON, Actor
+from tridetr.config import Config
+from tridetr.controller.camera import CameraSentry
+from tridetr.controller.state_machine import State
+from tridetr.controller.store import Store
+from tridetr.served_model import ServedModel, ServedModelReader, write_served_model
+from tridetr.shm.detections import DETECTION_DTYPE
+
+Make = Callable[..., tuple[CameraSentry, Actor]]
+
+
+def serve(run_dir: Path, classes: dict[str, int]) -> None:
+    write_served_model(run_dir, ServedModel("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", classes))
+
+
+@pytest.fixture
+def make(tmp_path: Path, instance: str) -> Iterator[Make]:
+    closing: list[CameraSentry | Actor | Store] = []
+
+    def build(**sentry: float) -> tuple[CameraSentry, Actor]:
+        config = Config.model_validate(
+            {
+                "instance": instance,
+                "cameras": {"cam": {"source": "synthetic"}},
+                "sentry": sentry,
+                "run_dir": str(tmp_path),
+                "state_dir": str(tmp_path / "state"),
+            }
+        )
+        actor = Actor(instance, "cam")
+        store = Store(config.state_dir, outbox_limit=100)
+        models = ServedModelReader(tmp_path)
+        watcher = CameraSentry(config, "cam", store, models, "node1", lambda _: None)
+        closing.extend((watcher, actor, store))
+        return watcher, actor
+
+    yield build
+    for one in closing:
+        one.close()
+
+
+def test_a_frame_that_a_restarted_detector_infers_again_counts_once(make: Make) -> None:
+    sentry, actor = make(confirm_frames=3, confirm_s=0)
+    actor.show(NOBODY)
+    for _ in range(5):
+        actor.show(PERSON)
+        actor.frame -= 1
+        actor.time_ns -= FRAME_NS
+    sentry.on_wake()
+    assert sentry.record.memory.state is State.VALIDATION
+    assert sentry.record.memory.person_frames == 1
+    for _ in range(3):  # the first is the frame of before once more
+        actor.show(PERSON)
+    sentry.on_wake()
+    assert sentry.record.memory.state is State.TRACKING
+
+
+def test_the_classes_of_a_replaced_model_hold_from_its_first_result_on(
+    make: Make, tmp_path: Path
+) -> None:
+    """For up to a second its bicycles, which had the old model's number of persons, alarmed."""
+    serve(tmp_path, {"person": 1})
+    sentry, actor = make(confirm_frames=1, confirm_s=0)
+    actor.show(NOBODY)
+    sentry.tick()
+    serve(tmp_path, {"person": 0, "bicycle": 1})
+    actor.show(PERSON)  # number 1
+    sentry.on_wake()
+    assert sentry.record.memory.state is State.STANDBY
+    person = np.array(PERSON, DETECTION_DTYPE)
+    person["class_id"] = 0
+    actor.show(person)
+    sentry.on_wake()
+    assert sentry.record.memory.state is State.TRACKING
