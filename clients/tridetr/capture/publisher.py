@@ -10,6 +10,7 @@ from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.base import Grab, Picture
 from tridetr.config import CameraSection
 from tridetr.cuda.memory import DeviceMemory
+from tridetr.errors import CudaError
 from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter, TraceContext
 from tridetr.telemetry import metrics, tracing
 
@@ -78,7 +79,18 @@ class Publisher:
 
         Raises:
             ShmError: no ring of that size can be made.
+            CudaError: the GPU failed, and `device` is `cuda`.
         """
+        try:
+            return self._publish(grab, picture, decode_ns)
+        except CudaError as error:
+            memory, writer = self._memory, self._writer
+            if memory is None or memory.forced or writer is None or not writer.leave_device():
+                raise
+            memory.say_fallback(error)
+            return self._publish(grab, picture, decode_ns)
+
+    def _publish(self, grab: Grab, picture: Picture, decode_ns: int) -> int | None:
         started = time.monotonic_ns()
         writer = self._fitting_writer(picture, with_jpeg=grab.jpeg is not None)
         slot = writer.begin()

@@ -27,6 +27,7 @@ from tridetr.capture.sources.base import (
 from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import StatusReporter
 from tridetr.config import Config
+from tridetr.cuda.opening import device_memory
 from tridetr.errors import SourceError, TridetrError
 from tridetr.shm.boards import CameraState
 from tridetr.telemetry import heartbeat, metrics
@@ -42,13 +43,15 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
 
     Raises:
         ConfigError: the camera's source or credentials make no sense.
+        CudaError: `device` is `cuda`, and no GPU can be used here.
         ShmError: ring, board or queue cannot be made.
     """
     section = config.cameras[camera]
     with ExitStack() as stack:
         status = stack.enter_context(StatusReporter(config.instance, camera))
         sentry = stack.enter_context(Sentry(config.instance, camera))
-        publisher = stack.enter_context(Publisher(config.instance, camera, section))
+        memory = stack.enter_context(device_memory(config, camera))
+        publisher = stack.enter_context(Publisher(config.instance, camera, section, memory))
         gpu = open_decoders(config, camera)
         if gpu is not None:
             stack.callback(gpu.close)
