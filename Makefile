@@ -3,7 +3,8 @@
 # make check           formatting, lints, types
 # make train-demo-model   trains the bundled model anew (about an hour on a CPU, minutes on a GPU)
 # make audit           known vulnerabilities of the dependencies (asks the advisory database)
-# make faults          the long fault tests;  make soak HOURS=0.5
+# make faults          all fault tests, with their times;  make fault-times: into docs/reliability.md
+# make soak HOURS=0.5  memory, descriptors, queues, latency over time, into build/soak
 # make bench           every millisecond, into build/bench/bench.html (MODEL=export.onnx, BENCH_ARGS=--quick)
 # make bench-compare A.json B.json   what changed between two of its reports
 SHELL := /bin/sh
@@ -14,8 +15,9 @@ TRITON_WHEEL := nvidia-pytriton==0.7.0
 TEST_PACKAGES := mosquitto prometheus chromium faketime ffmpeg libb64-0d qemu-system-x86 busybox-static \
 	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 PYTEST_ARGS ?=
+FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: help demo test check format faults audit soak bench bench-compare schemas train-demo-model lock clean
+.PHONY: help demo test check format faults fault-times audit soak bench bench-compare schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -40,7 +42,12 @@ test: $(VENV)/.dev
 
 faults: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
-	$(VENV)/bin/python -m pytest tests/faults $(PYTEST_ARGS)
+	@mkdir -p build && rm -f $(FAULT_TIMES)
+	TRIDETR_FAULT_TIMES=$(FAULT_TIMES) $(VENV)/bin/python -m pytest tests/faults $(PYTEST_ARGS)
+	@$(VENV)/bin/python tools/fault_times.py $(FAULT_TIMES)
+
+fault-times:
+	$(VENV)/bin/python tools/fault_times.py $(FAULT_TIMES) --update docs/reliability.md
 
 audit: $(VENV)/.base
 	uvx pip-audit --requirement constraints.txt --no-deps --disable-pip

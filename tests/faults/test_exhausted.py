@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.faults import record
+
 SCRIPT = Path(__file__).parents[1] / "support" / "namespace.py"
 
 pytestmark = pytest.mark.skipif(
@@ -59,3 +61,4 @@ def test_refused_resources_are_named_and_taken_when_there(
     assert "Traceback" not in done.stdout
     seconds = re.fullmatch(r"recovered: ([\d.]+)", recovered)
     assert seconds
+    record(f"{what} exhausted: taken when there was room", float(seconds[1]))

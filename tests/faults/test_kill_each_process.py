@@ -63,6 +63,7 @@ def test_killed_supervisor_takes_its_processes_along_and_the_next_start_cleans_u
         killed_s = time.monotonic()
         node.start()
         wait_for(lambda: newest_result_ns(node) > killed_s * 1e9, machine.bound(30), "no result")
+        machine.record("kill supervisor: results after the next start", time.monotonic() - killed_s)
         assert not any(alive(p) for p in family)
 
 

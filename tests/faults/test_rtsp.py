@@ -9,6 +9,7 @@ import pytest
 
 from support.capture_rig import capturing
 from support.clips import write_clip
+from support.faults import record
 from support.relay import relay_to
 from support.rtsp import rtsp_server
 from tridetr.shm.boards import CameraState
@@ -29,7 +30,7 @@ def test_another_size_after_a_restart_is_a_new_generation(tmp_path: Path) -> Non
         began_s = time.monotonic()
         rig.wait_state(CameraState.LIVE, 30)
         again = rig.wait_frames(3, 30)
-        print(f"live with the new size after {time.monotonic() - began_s:.1f} s")
+        record("rtsp: live with another size after a restart", time.monotonic() - began_s)
     assert first[0].planes.shape != again[-1].planes.shape
     assert again[-1].planes.shape == (1080, 1280)
     assert again[-1].generation == first[0].generation + 1
@@ -54,9 +55,7 @@ def test_damaged_packets_never_end_the_capture(tmp_path: Path, share: float) -> 
             healed_s = time.monotonic()
             rig.wait_frames(5, 40)
             rig.wait_state(CameraState.LIVE, 20)
-            print(
-                f"damage {share}: frames again {time.monotonic() - healed_s:.1f} s after it ended"
-            )
+            record(f"rtsp: live after {share:.2%} damaged bytes", time.monotonic() - healed_s)
             sizes = {frame.planes.shape for frame in rig.frames}
             assert all(height < 10_000 and width < 10_000 for height, width in sizes)
 
@@ -73,4 +72,4 @@ def test_a_cut_network_is_offline_and_mended_is_live(tmp_path: Path) -> None:
             relay.mend()
             mended_s = time.monotonic()
             rig.wait_state(CameraState.LIVE, 30)
-            print(f"live {time.monotonic() - mended_s:.1f} s after the network came back")
+            record("rtsp: live after a network cut", time.monotonic() - mended_s)

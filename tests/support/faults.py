@@ -70,6 +70,22 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
+def record(fault: str, seconds: float, slowness: float = 1.0) -> None:
+    """Print what was measured, and append it to ``$TRIDETR_FAULT_TIMES``."""
+    line = json.dumps(
+        {
+            "fault": fault,
+            "seconds": round(seconds, 1),
+            "slowness": round(slowness, 1),
+            "load": round(os.getloadavg()[0], 1),
+        }
+    )
+    print(line)
+    if target := os.environ.get("TRIDETR_FAULT_TIMES"):
+        with Path(target).open("a") as file:
+            file.write(line + "\n")
+
+
 class Machine:
     """How much slower than a quiet one this machine is now: bounds are stretched by it, results are printed."""
 
@@ -81,19 +97,8 @@ class Machine:
         return seconds * max(self.slowness, slack(1.0))
 
     def record(self, fault: str, seconds: float) -> None:
-        """Print what was measured, and append it to ``$TRIDETR_FAULT_TIMES``."""
-        line = json.dumps(
-            {
-                "fault": fault,
-                "seconds": round(seconds, 1),
-                "slowness": round(self.slowness, 1),
-                "load": round(os.getloadavg()[0], 1),
-            }
-        )
-        print(line)
-        if target := os.environ.get("TRIDETR_FAULT_TIMES"):
-            with Path(target).open("a") as file:
-                file.write(line + "\n")
+        """Keep what was measured."""
+        record(fault, seconds, self.slowness)
 
 
 @contextlib.contextmanager

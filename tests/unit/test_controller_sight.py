@@ -20,7 +20,9 @@ Make = Callable[..., tuple[CameraSentry, Actor]]
 
 
 def serve(run_dir: Path, classes: dict[str, int]) -> None:
-    write_served_model(run_dir, ServedModel("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", classes))
+    write_served_model(
+        run_dir, ServedModel("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", classes)
+    )
 
 
 @pytest.fixture

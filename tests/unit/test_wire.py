@@ -164,7 +164,13 @@ def test_tables_match_the_generated_accessors() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "schema"),
-    [(FRAME, "frame"), (RESULT, "detection"), (SENTRY, "sentry"), (STATUS, "status"), (DEMAND, "demand")],
+    [
+        (FRAME, "frame"),
+        (RESULT, "detection"),
+        (SENTRY, "sentry"),
+        (STATUS, "status"),
+        (DEMAND, "demand"),
+    ],
 )
 def test_field_order_is_the_schemas(spec: Any, schema: str) -> None:
     text = (generate.SCHEMAS / f"{schema}.fbs").read_text()
