@@ -22,6 +22,7 @@ from tridetr.models.fuse import fuse
 from tridetr.models.half import halve_products
 from tridetr.models.runtime import open_session
 from tridetr.models.store import configured_model, installed_path
+from tridetr.models.tensorrt_module import import_tensorrt
 
 PROFILE = Profile.of([(1920, 1080), (640, 480)], 4)
 
@@ -97,7 +98,18 @@ def test_a_failing_driver_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_old_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="8.6.1"))
     with pytest.raises(ModelError, match="too old"):
-        engine.import_tensorrt()
+        import_tensorrt()
+
+
+def test_tensorrt_without_its_libraries_and_type_stubs_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "tensorrt_bindings", None)
+    with pytest.raises(ModelError, match=r"tensorrt is an empty folder or type stubs; .*GPU image"):
+        import_tensorrt()
+    monkeypatch.setitem(sys.modules, "tensorrt_bindings", SimpleNamespace(__version__="10.9.0"))
+    assert import_tensorrt().__version__ == "10.9.0"
 
 
 def test_a_fixed_batch_is_refused_for_more() -> None:

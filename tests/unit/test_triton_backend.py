@@ -15,6 +15,7 @@ import pytest
 import tridetr.triton
 from tridetr.errors import ModelError
 from tridetr.triton.engine.choice import CPU, OPENVINO, Choice
+from tridetr.triton.engine.dlpack import Frames
 
 MODEL = Path(tridetr.triton.__file__).parent / "backends" / "onnxruntime" / "model.py"
 
@@ -35,6 +36,19 @@ class FakeEngine:
             raise ModelError("odd size")
         count = len(frames)
         return [np.zeros((count, 2, 4), "f4"), np.ones((count, 2), "f4"), np.ones((count, 2), "i4")]
+
+    def run_bound(self, frames: Frames) -> list[np.ndarray]:
+        self.bound = frames
+        return self.run(np.zeros(frames.shape, "u1"))
+
+
+class TritonTensor(np.ndarray):
+    """What Triton hands over, as far as the backend asks."""
+
+    place = "cpu"
+
+    def is_cpu(self) -> bool:
+        return self.place == "cpu"
 
 
 @pytest.fixture
@@ -96,9 +110,18 @@ def test_a_provider_that_was_forced_is_not_replaced(backend: ModuleType) -> None
 
 def test_a_request_that_fails_fails_alone(backend: ModuleType) -> None:
     model = started(backend, provider="cpu")
-    requests = [np.full((1, 6, 4), value, np.uint8) for value in (1, 13, 14, 2)]
+    requests = [np.full((1, 6, 4), value, np.uint8).view(TritonTensor) for value in (1, 13, 14, 2)]
     answers = model.execute(requests)
     assert [a.error.message if a.error else None for a in answers] == [
         None, "RuntimeError: unlucky", "odd size", None,
     ]  # fmt: skip
     assert answers[3].tensors == ["boxes", "scores", "classes"]
+
+
+def test_a_frame_on_the_gpu_is_bound_where_it_lies(backend: ModuleType) -> None:
+    model = started(backend, provider="cpu")
+    tensor = np.full((1, 6, 4), 1, np.uint8).view(TritonTensor)
+    tensor.place = "gpu"
+    (answer,) = model.execute([tensor])
+    assert answer.error is None
+    assert model._engine.bound == Frames(tensor.ctypes.data, (1, 6, 4), None)

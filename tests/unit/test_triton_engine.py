@@ -13,6 +13,7 @@ from tridetr.errors import ModelError
 from tridetr.models.fuse import fuse
 from tridetr.triton.describe import read_report
 from tridetr.triton.engine.choice import CPU, OPENVINO, Choice
+from tridetr.triton.engine.dlpack import Frames, frames_of
 from tridetr.triton.engine.graph import slice_before_cast
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import Engine, count_providers
@@ -127,3 +128,14 @@ def test_the_report_comes_back(tmp_path: Path) -> None:
     assert read_report(str(path)) == {"engine": "onnxruntime", "provider": "P"}
     path.write_text("{")
     assert read_report(str(path)) == {}
+
+
+def test_bound_frames_give_the_same_numbers(fused: onnx.ModelProto, tmp_path: Path) -> None:
+    """On a GPU the binding names device memory; the way is the same on the host."""
+    onnx.save(fused, tmp_path / "m.onnx")
+    engine = Engine(tmp_path / "m.onnx", Choice(CPU, "fp32", ""))
+    frame = frames(1, 320, 240)
+    for copied, bound in zip(engine.run(frame), engine.run_bound(frames_of(frame)), strict=True):
+        np.testing.assert_array_equal(copied, bound)
+    with pytest.raises(ModelError, match="even height and width"):
+        engine.run_bound(Frames(frame.ctypes.data, (1, 359, 320), None))

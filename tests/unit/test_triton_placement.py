@@ -52,7 +52,6 @@ def decided(settings: Config, gpus: Gpus, *, native: bool, cuda_wheel: bool = Fa
         ("auto", {"provider": "openvino"}, ONE, True, False, False, True, "OpenVINOExecutionProvider"),
         ("auto", {"provider": "tensorrt"}, ONE, True, False, True, False, "TensorrtExecutionProvider"),
         ("cuda", {}, ONE, True, False, True, False, "CUDAExecutionProvider"),
-        ("cuda", {"provider": "cpu"}, ONE, True, False, False, True, "CPUExecutionProvider"),
     ],
 )  # fmt: skip
 def test_where_the_model_runs(
@@ -73,6 +72,7 @@ def test_where_the_model_runs(
         ("auto", {"provider": "cuda"}, NONE, "model.provider: cuda needs"),
         ("cpu", {"name": "rfdetr_trt"}, ONE, "device: cpu forbids that.*device: auto"),
         ("cpu", {"provider": "tensorrt"}, ONE, "device: cpu forbids that"),
+        ("cuda", {"provider": "openvino"}, ONE, "openvino runs on the CPU, and device: cuda forbids"),
         ("auto", {"precision": "bf16"}, ONE, "precision bf16.*types of its file.*precision: auto"),
     ],
 )  # fmt: skip

@@ -24,8 +24,8 @@ from tridetr.models.engine_cache import checksum_of, engines_dir, link_engine
 from tridetr.models.engine_facts import EngineFacts, write_facts
 from tridetr.models.half import halve_products
 from tridetr.models.store import replacing
+from tridetr.models.tensorrt_module import import_tensorrt
 
-MIN_TENSORRT = 10
 PROBE_SIZE = (64, 48)
 """Width and height of the frame of `tridetr.triton.probe`."""
 
@@ -176,27 +176,6 @@ def build(
     if output is None:
         link_engine(target, checksum)
     return target
-
-
-def import_tensorrt() -> Any:
-    """Import TensorRT >= 10.
-
-    Raises:
-        ModelError: it is missing or too old.
-    """
-    try:
-        import tensorrt as trt
-    except ImportError as error:
-        raise ModelError(
-            f"TensorRT's Python package is missing ({error}): run this in Triton's NGC container, or "
-            "`pip install tensorrt` in the version that your Triton has"
-        ) from error
-    if int(trt.__version__.split(".")[0]) < MIN_TENSORRT:
-        raise ModelError(
-            f"TensorRT {trt.__version__} is too old: strong typing needs {MIN_TENSORRT} or newer (weakly "
-            "typed FP16 ruins RF-DETR)"
-        )
-    return trt
 
 
 def check_profile(graph: onnx.ModelProto, profile: Profile) -> None:

@@ -63,8 +63,12 @@ def decide(
         raise ModelError(
             f"{asked} runs on a GPU only, and device: cpu forbids that. Remedy: device: auto"
         )
+    if config.device == "cuda" and provider in ("cpu", "openvino"):
+        raise ModelError(
+            f"{asked} runs on the CPU, and device: cuda forbids that. Remedy: device: auto"
+        )
     if config.device == "cuda" and not wanted:
-        asked, wanted = "device: cuda", provider == "auto"
+        asked, wanted = "device: cuda", True
     if wanted and not gpus.count:
         raise ModelError(
             f"{asked} needs an NVIDIA GPU: {gpus.why_none}. Remedy: install the driver, give the container the GPU "

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tridetr.errors import ModelError
 from tridetr.triton.contract import INPUT, OUTPUTS
 from tridetr.triton.engine.choice import CPU, OPENVINO, TENSORRT, Choice
+from tridetr.triton.engine.dlpack import Frames
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 BATCH = "batch"  # the name of the open batch dimension in fused graphs
@@ -69,6 +70,22 @@ class Engine:
             each = [self._session.run(self._outputs, {INPUT: frame[None]}) for frame in frames]
             return [np.concatenate(parts) for parts in zip(*each, strict=True)]
         results: list[npt.NDArray[Any]] = self._session.run(self._outputs, {INPUT: frames})
+        return results
+
+    def run_bound(self, frames: Frames) -> list[npt.NDArray[Any]]:
+        """Return boxes, scores and classes of frames that are used where they lie, such as in a CUDA region.
+
+        Raises:
+            ModelError: these are no such frames.
+        """
+        check_shape(frames.shape)
+        binding = self._session.io_binding()
+        device, number = ("cpu", 0) if frames.gpu is None else ("cuda", frames.gpu)
+        binding.bind_input(INPUT, device, number, np.uint8, frames.shape, frames.pointer)
+        for name in self._outputs:
+            binding.bind_output(name)  # on the host, where the answer leaves from
+        self._session.run_with_iobinding(binding)
+        results: list[npt.NDArray[Any]] = binding.copy_outputs_to_cpu()
         return results
 
     def _open(self, model: Path, threads: int, cache_dir: Path | None, profile: Path) -> Any:
@@ -129,11 +146,22 @@ def check_frames(frames: npt.NDArray[Any]) -> None:
     Raises:
         ModelError: says what was wanted and what was found.
     """
-    if frames.dtype != np.uint8 or frames.ndim != 3 or 0 in frames.shape:
+    if frames.dtype != np.uint8:
         raise ModelError(
             f"wanted frame UINT8 [B, 3H/2, W], found {frames.dtype} {list(frames.shape)}"
         )
-    rows, width = frames.shape[1:]
+    check_shape(frames.shape)
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Refuse what is no shape of a batch of I420 frames.
+
+    Raises:
+        ModelError: says what was wanted and what was found.
+    """
+    if len(shape) != 3 or 0 in shape:
+        raise ModelError(f"wanted frame UINT8 [B, 3H/2, W], found uint8 {list(shape)}")
+    rows, width = shape[1:]
     if rows % 3 or width % 2:
         raise ModelError(
             f"wanted an I420 frame of even height and width, found {rows} rows of {width} bytes"

@@ -19,6 +19,7 @@ import triton_python_backend_utils as pb_utils
 from tridetr.errors import TridetrError
 from tridetr.triton.contract import INPUT, OUTPUTS
 from tridetr.triton.engine.choice import CPU, Choice, choose, cpu_flags
+from tridetr.triton.engine.dlpack import frames_of
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import Engine
 
@@ -84,9 +85,12 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> Any:
         try:
-            # Not as_numpy(): with numpy >= 2 Triton 2.51 shows the first byte everywhere.
-            frames = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, INPUT))
-            results = self._engine.run(frames)
+            tensor = pb_utils.get_input_tensor_by_name(request, INPUT)
+            if tensor.is_cpu():
+                # Not as_numpy(): with numpy >= 2 Triton 2.51 shows the first byte everywhere.
+                results = self._engine.run(np.from_dlpack(tensor))
+            else:
+                results = self._engine.run_bound(frames_of(tensor))
             tensors = [_tensor(*named) for named in zip(OUTPUTS, results, strict=True)]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except TridetrError as error:

@@ -1,0 +1,91 @@
+"""Triton's `tensorrt` backend for servers that have only the Python backend.
+
+Runs inside Triton's Python stub. Only the glue to Triton lives here; the engine is `tridetr.triton.engine`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from tridetr.errors import ModelError, TridetrError
+from tridetr.models.engine_facts import read_facts
+from tridetr.models.tensorrt_module import import_tensorrt
+from tridetr.triton.contract import INPUT, OUTPUTS
+from tridetr.triton.engine.dlpack import frames_of
+from tridetr.triton.engine.report import write_report
+from tridetr.triton.engine.session import check_shape
+from tridetr.triton.engine.tensorrt_engine import TensorRtEngine
+
+_set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
+_set_destructor.argtypes = (ctypes.py_object, ctypes.c_void_p)
+
+
+class TritonPythonModel:
+    """One instance of a model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the engine, and say what serves."""
+        parameters = {
+            key: value["string_value"]
+            for key, value in json.loads(args["model_config"]).get("parameters", {}).items()
+        }
+        if args["model_instance_kind"] != "GPU":
+            raise ModelError(
+                f"{args['model_name']} is a TensorRT engine and needs an NVIDIA GPU, but Triton put it on the CPU. "
+                "Remedy: a GPU with its driver (docker run --gpus all), or model.name: rfdetr_ort"
+            )
+        tensorrt = import_tensorrt()
+        from tridetr.cuda.driver import DriverCuda  # needs the extra `gpu`
+
+        plan = Path(args["model_repository"]) / args["model_version"] / "model.plan"
+        self._cuda = DriverCuda(int(args["model_instance_device_id"]))
+        self._engine = TensorRtEngine(plan, tensorrt, self._cuda)
+        facts = read_facts(plan.resolve())
+        precision = facts.precision if facts else "unknown"
+        pb_utils.Logger.log_info(
+            f"{args['model_name']} runs on TensorRT {tensorrt.__version__}, {self._cuda.name}, {precision}"
+        )
+        if path := parameters.get("engine_report"):
+            write_report(Path(path), {
+                "engine": "tensorrt",
+                "engine_version": tensorrt.__version__,
+                "provider": "TensorRT",
+                "precision": precision if precision != "keep" else parameters.get("precision", "unknown"),
+                "reason": f"an engine for {self._cuda.name}",
+            })  # fmt: skip
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer each request by itself: one that fails does not touch the others."""
+        return [self._answer(request) for request in requests]
+
+    def finalize(self) -> None:
+        """Free what lies on the GPU."""
+        self._engine.close()
+        self._cuda.close()
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            tensor = pb_utils.get_input_tensor_by_name(request, INPUT)
+            frames = frames_of(tensor)
+            check_shape(frames.shape)
+            results = self._engine.run(frames)
+            tensors = [_tensor(*named) for named in zip(OUTPUTS, results, strict=True)]
+            return pb_utils.InferenceResponse(output_tensors=tensors)
+        except TridetrError as error:
+            message = str(error)
+        except Exception as error:  # whatever the engine raises belongs to this request alone
+            message = f"{type(error).__name__}: {error}"
+        return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message))
+
+
+def _tensor(name: str, array: Any) -> Any:
+    """Wrap an array without a copy; why by DLPack, and why without destructor: see `onnxruntime/model.py`."""
+    capsule = array.__dlpack__()
+    _set_destructor(capsule, None)
+    return pb_utils.Tensor.from_dlpack(name, capsule)
