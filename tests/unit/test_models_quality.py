@@ -15,6 +15,7 @@ from PIL import Image
 from support.tiny_export import tiny_export
 from tridetr.errors import ModelError
 from tridetr.models.card import ModelCard, metadata_of
+from tridetr.models.choices import EnginePrecision
 from tridetr.models.coco import COCO_91
 from tridetr.models.evaluate import evaluate
 from tridetr.models.fuse import fuse
@@ -51,6 +52,13 @@ def test_verify_finds_no_difference_in_a_sound_model(pictures: Path, tmp_path: P
         assert difference.input < 1e-3
         assert max(difference.box_px, difference.end_box_px) < 1e-2
         assert max(difference.score, difference.end_score) < 1e-4
+
+
+def test_verify_judges_the_graph_that_tensorrt_gets(pictures: Path, tmp_path: Path) -> None:
+    model = saved(fuse(tiny_export(), classes=COCO_91, source="test"), tmp_path / "m.onnx")
+    difference = Verifier(model, precision=EnginePrecision.FP16).compare(next(pictures.iterdir()))
+    assert difference.input < 1e-3  # the wrapping stays as it is
+    assert 0 < difference.end_score < 5e-3
 
 
 @pytest.mark.parametrize(

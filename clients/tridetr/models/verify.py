@@ -12,7 +12,8 @@ from onnx import helper
 from tridetr.errors import ModelError
 from tridetr.models import reference
 from tridetr.models.card import ModelCard, load_model, metadata_of
-from tridetr.models.choices import Engine
+from tridetr.models.choices import Engine, EnginePrecision
+from tridetr.models.half import halve_products
 from tridetr.models.pictures import load_rgb, rgb_to_i420
 from tridetr.models.raw_export import RawExport
 from tridetr.models.runtime import open_session
@@ -55,6 +56,7 @@ class Verifier:
         *,
         engine: Engine = Engine.CPU,
         against: Path | None = None,
+        precision: EnginePrecision = EnginePrecision.KEEP,
         least_score: float = 0.1,
         threads: int = 0,
     ) -> None:
@@ -64,6 +66,7 @@ class Verifier:
             model: the fused model.
             engine: what runs the fused model; the reference's network runs in ONNX Runtime, float32.
             against: the export that was wrapped; None: the network inside ``model``.
+            precision: FP16 judges the graph that `build-engine` gives to TensorRT instead of the file.
             least_score: detections below are not compared end to end (near a random score, the
                 last digit of the input decides which queries the network itself selects).
             threads: threads of one inference; 0 = all cores.
@@ -85,7 +88,8 @@ class Verifier:
         self._class_ids = column_ids(fused, self._export.columns)
         self._network = open_session(network, threads=threads)
         self._inside = seam_values(fused)
-        self._fused = open_session(with_outputs(fused, self._inside), engine, threads)
+        served = halve_products(fused) if precision is EnginePrecision.FP16 else fused
+        self._fused = open_session(with_outputs(served, self._inside), engine, threads)
 
     def compare(self, picture: Path) -> Difference:
         """Run both ways on one picture."""

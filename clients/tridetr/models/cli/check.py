@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from tridetr.errors import ModelError
-from tridetr.models.choices import Engine, FrameColor
+from tridetr.models.choices import Engine, EnginePrecision, FrameColor
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, packages
 
@@ -28,6 +28,10 @@ def verify(
         Path | None, typer.Option(help="The export that was fused; default: the network inside.")
     ] = None,
     engine: options.EngineChoice = Engine.CPU,
+    precision: Annotated[
+        EnginePrecision,
+        typer.Option(help="fp16: what `build-engine` makes of it for TensorRT; keep: the file."),
+    ] = EnginePrecision.KEEP,
     max_input: Annotated[
         float, typer.Option(help="Bound of the network's normalised input.")
     ] = 0.005,
@@ -53,6 +57,7 @@ def verify(
         resolve_model(model),
         engine=engine,
         against=against,
+        precision=precision,
         least_score=least_score,
         threads=threads,
     )
