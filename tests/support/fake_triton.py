@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from support.fake_cuda import read_device
+from tridetr.shm.device import DevicePlace, DeviceRegion
 from tridetr.shm.lease import RegionKey
 from tridetr.shm.names import SHM_DIR
 from tridetr.triton.client import Prediction
 from tridetr.triton.contract import ModelInfo
-from tridetr.triton.errors import ModelUnavailable, RegionNotRegistered
+from tridetr.triton.errors import DeviceRegionRefused, ModelUnavailable, RegionNotRegistered
 
 INFO = ModelInfo(
     "rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"person": 1, "car": 3}, default_score=0.5
@@ -29,6 +32,7 @@ class FakeTriton:
         frame_errors: raised by inferences, one each.
         hold: answers wait while it is cleared.
         regions: what is registered, by name.
+        gpu: where the (played) GPU's memory lies that it can open; None: it has no GPU.
         asked: (region name, value of the first pixel) of each inference, when it came.
     """
 
@@ -36,7 +40,8 @@ class FakeTriton:
     error: Exception | None = None
     frame_errors: list[Exception] = field(default_factory=list)
     hold: asyncio.Event = field(default_factory=asyncio.Event)
-    regions: dict[str, RegionKey] = field(default_factory=dict)
+    gpu: Path | None = None
+    regions: dict[str, RegionKey | DeviceRegion] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
     unregistered: list[str] = field(default_factory=list)
@@ -57,12 +62,14 @@ class FakeTriton:
         self._fail()
         return self.info
 
-    async def register(self, region: RegionKey) -> None:
+    async def register(self, region: RegionKey | DeviceRegion) -> None:
         self._fail()
+        if isinstance(region, DeviceRegion) and self.gpu is None:
+            raise DeviceRegionRefused("no GPU here")
         self.regions[region.shm_name] = region
         self.registered.append(region.shm_name)
 
-    async def unregister(self, region: RegionKey) -> None:
+    async def unregister(self, region: RegionKey | DeviceRegion) -> None:
         self._fail()
         self.regions.pop(region.shm_name, None)
         self.unregistered.append(region.shm_name)
@@ -91,7 +98,10 @@ class FakeTriton:
         )
 
     def _pixel(self, frame: object) -> int:
-        """Read the frame as the server does: by name and offset."""
+        """Read the frame as the server does: by handle or name, and offset."""
+        if isinstance(frame, DevicePlace):
+            assert self.gpu is not None
+            return int(read_device(self.gpu, frame)[0, 0])
         path = SHM_DIR / frame.region.shm_name  # type: ignore[attr-defined]
         with path.open("rb") as region:
             region.seek(frame.pixels_offset)  # type: ignore[attr-defined]

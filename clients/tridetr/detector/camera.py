@@ -8,12 +8,14 @@ import time
 
 from tridetr.config import DetectSection
 from tridetr.detector.account import CameraMetrics, FrameAccount
+from tridetr.detector.color import RangeCheck
+from tridetr.detector.regions import AnyRegion, Place
 from tridetr.detector.selection import Selection
 from tridetr.detector.server import Server, pause_s
 from tridetr.errors import ShmError, TritonError
+from tridetr.shm.boards import DemandWriter
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
-from tridetr.shm.frames import ColorRange, FrameLease, FrameReader
-from tridetr.shm.lease import RegionKey
+from tridetr.shm.frames import FrameLease, FrameReader
 from tridetr.telemetry import tracing
 from tridetr.triton.contract import ModelInfo
 from tridetr.triton.errors import ModelUnavailable, RegionNotRegistered
@@ -56,16 +58,16 @@ class CameraDetector:
         self._metrics = CameraMetrics(camera)
         self._account = FrameAccount(_last_result(instance, camera))
         self._after = 0  # the newest frame is inferred again: nobody may have read its result
-        self._region: RegionKey | None = None
+        self._region: AnyRegion | None = None
         self._damaged = 0
         self._failures = 0
         self._pause_s = 0.0
         self._said: str | None = None
-        self._color = "frame"
-        self._range_said = False
+        self._range = RangeCheck(camera)
         self._stopping = False
         self._woken = asyncio.Event()
         self._extra = {"camera": camera}
+        self._demand = DemandWriter(instance, camera, "detector")
         self._writer = DetectionWriter(instance, camera)
         try:
             self._frames = FrameReader(instance, camera, "detector")
@@ -84,8 +86,7 @@ class CameraDetector:
         self._selection = Selection(least, self._section.classes, info.classes)
         self._model = (info.name, info.version)
         self._metrics.name_classes(info.classes)
-        self._color = info.color
-        self._range_said = False
+        self._range.use_model(info.color)
 
     def tick(self) -> None:
         """Look for a frame although nothing woke us; call it about once a second."""
@@ -98,6 +99,7 @@ class CameraDetector:
         Raises:
             ConfigError: The camera wants classes that the model does not know.
             ModelError: The model does not keep the contract.
+            CudaError: ``device`` is `cuda`, and the server cannot open GPU memory.
         """
         loop = asyncio.get_running_loop()
         loop.add_reader(self._frames.wakeup.fileno(), self._wake)
@@ -120,6 +122,7 @@ class CameraDetector:
         """Let go of both rings."""
         self._frames.close()
         self._writer.close()
+        self._demand.close()
 
     def _wake(self) -> None:
         self._frames.wakeup.drain()
@@ -158,9 +161,10 @@ class CameraDetector:
         """Infer a leased frame and publish the result; returns when the server has let go of the frame."""
         taken_ns = time.monotonic_ns()
         frame = lease.stamp
-        self._check_range(frame.color_range)
-        before, self._region = self._region, lease.region
-        if before is not None and before.shm_name != lease.region.shm_name:
+        self._range.check(frame.color_range)
+        place = await self._place(lease)
+        before, self._region = self._region, place.region
+        if before is not None and before.shm_name != place.region.shm_name:
             self._server.retire(before)
         trace = tracing.child(frame.trace) if frame.trace else None
         request = tracing.child(trace) if trace else None
@@ -168,7 +172,7 @@ class CameraDetector:
         self.in_flight = True
         try:
             start_ns, answer, end_ns = await self._server.infer(
-                lease, lease.region, request.traceparent if request else None
+                place, request.traceparent if request else None
             )
         finally:
             self.in_flight = False
@@ -208,18 +212,15 @@ class CameraDetector:
                 detections=len(found),
             )
 
-    def _check_range(self, found: ColorRange) -> None:
-        """Say once that frames have another range than the model was made for: nothing fails, it finds less."""
-        made_for = self._color.partition("-")[2]  # "full", "limited", or nothing that is known
-        if made_for and not self._range_said and made_for != found.name.lower():
-            self._range_said = True
-            log.warning(
-                "frames are %s range, the model is made for %s: it finds a little less. Remedy: "
-                "`tridetr models recolor` makes a copy for these frames",
-                found.name.lower(),
-                self._color,
-                extra=self._extra,
-            )
+    async def _place(self, lease: FrameLease) -> Place:
+        """Return where the server reads the frame; ask capture for host pictures while it is not the GPU's memory."""
+        place: Place | None = None
+        try:
+            place = await self._server.place(lease)
+            return place
+        finally:
+            if lease.device is not None and place is not lease.device:
+                self._demand.touch()
 
     def _succeeded(self) -> None:
         if self._said is not None:

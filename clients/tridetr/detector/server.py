@@ -6,14 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Protocol
+from typing import Literal, Protocol
 
+from tridetr.detector.regions import AnyRegion, Place, Regions, runs_on_gpu
 from tridetr.errors import ModelError, TritonError
-from tridetr.shm.lease import RegionKey
-from tridetr.triton.client import Frame, Prediction, Region
+from tridetr.shm.frames import FrameLease
+from tridetr.triton.client import Frame, Prediction
 from tridetr.triton.contract import ModelInfo
 from tridetr.triton.errors import ModelUnavailable
+from tridetr.triton.regions import Region
 
 log = logging.getLogger("tridetr.detector")
 
@@ -21,7 +22,6 @@ log = logging.getLogger("tridetr.detector")
 # a GPU computes several together.
 _AT_ONCE_CPU = 2
 _AT_ONCE_GPU = 8
-_GPU = ("cuda", "tensorrt")
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
@@ -38,8 +38,7 @@ def pause_s(failures: int) -> float:
 
 def requests_at_once(info: ModelInfo) -> int:
     """Return how many requests keep this model busy."""
-    runs_on = f"{info.engine} {info.provider}".lower()
-    return _AT_ONCE_GPU if any(word in runs_on for word in _GPU) else _AT_ONCE_CPU
+    return _AT_ONCE_GPU if runs_on_gpu(info) else _AT_ONCE_CPU
 
 
 class Client(Protocol):
@@ -62,7 +61,11 @@ class Server:
     """
 
     def __init__(
-        self, client: Client, on_model: Callable[[ModelInfo], None], give_up_s: float = 70.0
+        self,
+        client: Client,
+        on_model: Callable[[ModelInfo], None],
+        give_up_s: float = 70.0,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
     ) -> None:
         """Make it; nothing is asked yet.
 
@@ -71,6 +74,7 @@ class Server:
             on_model: Called with what serves each time it was looked up; may raise to refuse it.
             give_up_s: A request that was not answered for so long is given up, so that a server which lost it
                 does not blind a camera for ever.
+            device: `device` of the configuration.
         """
         self._give_up_s = give_up_s
         self.turns = asyncio.Semaphore(_AT_ONCE_CPU)
@@ -80,8 +84,7 @@ class Server:
         self._failures = 0
         self._said: str | None = None
         self._lock = asyncio.Lock()
-        self._regions: dict[str, RegionKey] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._regions = Regions(client, device)
 
     async def available(self) -> None:
         """Wait until the model serves; returns at once while it does.
@@ -105,25 +108,24 @@ class Server:
                     continue
                 self._on_model(info)
                 self.turns = asyncio.Semaphore(requests_at_once(info))
-                self._regions.clear()  # a server that was away knows none any more
+                self._regions.use_model(info)
                 self._up = True
 
-    async def infer(
-        self, frame: Frame, region: RegionKey, traceparent: str | None
-    ) -> tuple[int, Prediction, int]:
-        """Run the model on a frame in place, registering its region first where need be.
+    async def place(self, lease: FrameLease) -> Place:
+        """Return where the server shall read a leased frame; see ``Regions.place``."""
+        return await self._regions.place(lease)
+
+    async def infer(self, frame: Place, traceparent: str | None) -> tuple[int, Prediction, int]:
+        """Run the model on a frame in its place.
 
         Returns:
             CLOCK_MONOTONIC [ns] of the request, the answer, and CLOCK_MONOTONIC [ns] of the answer.
 
         Raises:
-            TritonError: As ``TritonClient.infer`` and ``TritonClient.register``; ModelUnavailable also where no answer
-                came within ``give_up_s``. The server may then still read the frame while it is written over; that
-                is harmless, because nobody takes its answer any more.
+            TritonError: As ``TritonClient.infer``; ModelUnavailable also where no answer came within ``give_up_s``.
+                The server may then still read the frame while it is written over; that is harmless, because nobody
+                takes its answer any more.
         """
-        if self._regions.get(region.shm_name) != region:
-            await self._client.register(region)
-            self._regions[region.shm_name] = region
         trace_id = traceparent[3:35] if traceparent else ""
         start_ns = time.monotonic_ns()
         asked = self._client.infer(frame, request_id=trace_id, traceparent=traceparent)
@@ -142,7 +144,7 @@ class Server:
     def restarted(self) -> None:
         """Note that the server has forgotten our regions: it is another one, perhaps with another model."""
         self._up = False
-        self._regions.clear()
+        self._regions.forget()
 
     def failed(self, error: TritonError) -> None:
         """Note that the server does not serve now; said once for each cause."""
@@ -150,28 +152,15 @@ class Server:
         self._up = False
         self._say(error)
 
-    def retire(self, region: RegionKey) -> None:
+    def retire(self, region: AnyRegion) -> None:
         """Let the server forget a region that no lease uses any more, beside the work."""
-        if self._regions.get(region.shm_name) == region:
-            del self._regions[region.shm_name]
-            task = asyncio.create_task(self._unregister(region))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._regions.retire(region)
 
     async def close(self) -> None:
         """Let the server forget all regions, as far as it answers."""
-        for region in list(self._regions.values()):
-            self.retire(region)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=0.5)
-        for task in self._tasks:
-            task.cancel()
+        await self._regions.close()
 
     def _say(self, error: TritonError) -> None:
         if str(error) != self._said:
             self._said = str(error)
             log.warning("no inference: %s", error)
-
-    async def _unregister(self, region: RegionKey) -> None:
-        with suppress(TritonError):  # it was restarted or is gone: so is the registration
-            await self._client.unregister(region)

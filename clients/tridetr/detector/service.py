@@ -29,6 +29,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         ConfigError: A camera wants classes that the model does not know.
         ModelError: The model does not keep the contract.
         ShmError: Another detector runs, or a limit of the system is reached.
+        CudaError: ``device`` is `cuda`, and the server cannot open GPU memory.
     """
     async with TritonClient(config) as client:
         await Detector(config, client).run(stop)
@@ -50,7 +51,7 @@ class Detector:
         self._config = config
         self._served: ModelInfo | None = None
         give_up_s = _PATIENCE * config.triton.infer_timeout_s
-        self._server = Server(client, self._use_model, give_up_s)
+        self._server = Server(client, self._use_model, give_up_s, config.device)
         self._cameras: list[CameraDetector] = []
         try:
             for camera in config.cameras:

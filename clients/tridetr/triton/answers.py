@@ -11,17 +11,21 @@ import numpy.typing as npt
 
 from tridetr.errors import TritonError
 from tridetr.triton.contract import OUTPUTS
-from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
+from tridetr.triton.errors import (
+    DeviceRegionRefused,
+    InferenceFailed,
+    ModelUnavailable,
+    RegionNotRegistered,
+)
 
 _DTYPES = {"boxes": np.float32, "scores": np.float32, "classes": np.int32}
 # NOT_FOUND and UNAVAILABLE: model not loaded (yet); the others: connection or server broke.
-_GONE = frozenset({
+_BROKEN = frozenset({
     grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.UNIMPLEMENTED,
 })  # fmt: skip
+_GONE = _BROKEN | {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ def translate(method: str, error: grpc.aio.AioRpcError) -> TritonError:
         return TritonError(
             f"{text}. Remedy: set triton.secret_file to the file with the server's key."
         )
+    if method == "CudaSharedMemoryRegister" and code not in _BROKEN:
+        return DeviceRegionRefused(text)
     if "shared memory region" in lower and ("unable to find" in lower or "not found" in lower):
         return RegionNotRegistered(text)
     if code in _GONE or "not healthy" in lower:

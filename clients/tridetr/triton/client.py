@@ -24,6 +24,7 @@ from tridetr.triton.answers import (
 from tridetr.triton.contract import INPUT, ModelInfo, check_contract
 from tridetr.triton.endpoint import Endpoint, endpoint_of
 from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
+from tridetr.triton.regions import Region, registration, unregistration
 
 __all__ = ["Frame", "Prediction", "Region", "TritonClient"]
 
@@ -40,17 +41,8 @@ _UNREGISTER_TRIES = 50
 _UNREGISTER_PAUSE_S = 0.1
 
 
-class Region(Protocol):
-    """A whole shared-memory file (`/dev/shm/<shm_name>`)."""
-
-    @property
-    def shm_name(self) -> str: ...
-    @property
-    def size_bytes(self) -> int: ...
-
-
 class Frame(Protocol):
-    """An I420 frame that lies in a region; a `FrameLease` is one."""
+    """An I420 frame that lies in a region; a `FrameLease` is one, and so is its `device`."""
 
     @property
     def region(self) -> Region: ...
@@ -118,16 +110,15 @@ class TritonClient:
 
         Raises:
             ModelUnavailable: the server does not answer.
+            DeviceRegionRefused: the server cannot open this GPU memory.
             TritonError: the server cannot open the region, or refuses us (secret).
         """
-        request = service_pb2.SystemSharedMemoryRegisterRequest(
-            name=region.shm_name, key=f"/{region.shm_name}", offset=0, byte_size=region.size_bytes
-        )
+        method, request = registration(region)
         try:
-            await self._ask("SystemSharedMemoryRegister", request, 5.0)
+            await self._ask(method, request, 5.0)
         except AlreadyRegisteredError:
             await self.unregister(region)
-            await self._ask("SystemSharedMemoryRegister", request, 5.0)
+            await self._ask(method, request, 5.0)
 
     async def unregister(self, region: Region) -> None:
         """Make the server forget a region; unknown ones are fine.
@@ -136,10 +127,10 @@ class TritonClient:
             ModelUnavailable: the server does not answer.
             TritonError: the region is in use for longer than five seconds.
         """
-        request = service_pb2.SystemSharedMemoryUnregisterRequest(name=region.shm_name)
+        method, request = unregistration(region)
         for attempt in range(_UNREGISTER_TRIES):
             try:
-                await self._ask("SystemSharedMemoryUnregister", request, 5.0)
+                await self._ask(method, request, 5.0)
                 return
             except RegionNotRegistered:
                 return
@@ -181,7 +172,7 @@ class TritonClient:
         metadata: tuple[tuple[str, str], ...] | None = None,
     ) -> Any:
         call = self._call(method)
-        if metadata is None and method.startswith("SystemSharedMemory") and self._endpoint:
+        if metadata is None and "SharedMemory" in method and self._endpoint:
             metadata = self._endpoint.metadata()
         try:
             return await call(request, timeout=timeout_s, metadata=metadata)

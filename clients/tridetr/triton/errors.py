@@ -13,5 +13,9 @@ class RegionNotRegistered(TritonError):  # noqa: N818  (named by what is the cas
     """The server does not know the shared-memory region (it was restarted): register it again."""
 
 
+class DeviceRegionRefused(TritonError):  # noqa: N818  (named by what is the case)
+    """The server cannot open GPU memory of ours: it has no GPU, another one, or another PID namespace."""
+
+
 class InferenceFailed(TritonError):  # noqa: N818  (named by what is the case)
     """The server answered this request with an error; others may succeed."""
