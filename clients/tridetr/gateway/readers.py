@@ -1,13 +1,13 @@
-"""The four rings of one camera, as the gateway reads them."""
+"""The rings of one camera, as the gateway reads them."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
 
-from tridetr.shm.boards import SentryReader, StatusReader
+from tridetr.shm.boards import DemandWriter, SentryReader, StatusReader
 from tridetr.shm.detections import DetectionReader
-from tridetr.shm.frames import FrameReader
+from tridetr.shm.frames import FrameLease, FrameReader
 
 CONSUMER = "gateway"
 
@@ -50,6 +50,8 @@ class CameraReaders:
             stack.callback(self.sentry.close)
             self.status = StatusReader(instance, camera)
             stack.callback(self.status.close)
+            self._demand = DemandWriter(instance, camera, CONSUMER)
+            stack.callback(self._demand.close)
             self._closing = stack.pop_all()
 
     def newest_frame(self) -> NewestFrame | None:
@@ -68,6 +70,16 @@ class CameraReaders:
                 stamp.capture_unix_ns,
                 stamp.lossless,
             )
+
+    def can_show(self, lease: FrameLease) -> bool:
+        """Return whether a frame's pixels are in host memory; where they are born on a GPU, ask for those to come.
+
+        Call it whenever pixels are wanted: capture copies them to the host only as long as it is asked.
+        """
+        if lease.device is None:
+            return True
+        self._demand.touch()
+        return not lease.device_only
 
     def newest_result(self) -> NewestResult | None:
         """Return the newest result's stamp."""
@@ -91,5 +103,5 @@ class CameraReaders:
         self.detections.forget_if_removed()
 
     def close(self) -> None:
-        """Close all four."""
+        """Close all."""
         self._closing.close()

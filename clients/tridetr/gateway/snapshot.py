@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 from tridetr.gateway import facts, jpeg
 from tridetr.gateway.feed import encode_lease
 from tridetr.gateway.hub import Hub
+from tridetr.shm.frames import FrameStamp
 
 # By class id, as in the viewer.
 _COLORS = ("#f2b65a", "#5fe0b7", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8")
+_PATIENCE_S = 2.0  # a camera in standby gives the next frame within a third of a second
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +36,11 @@ async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool)
     The boxes are those of the newest result; where people move, they lie where these were at that frame, which is at
     most one inference older than the picture.
     """
-    lease = hub.readers[camera].frames.lease_newest()
-    if lease is None:
-        return None
     quality = hub.config.gateway.jpeg_quality
-    try:
-        stamp, width, height = lease.stamp, lease.width, lease.height
-        data = None if small else jpeg.for_browser(bytes(lease.jpeg), width, height)
-        if data is None:
-            image = await encode_lease(hub.pool, lease, stamp, quality=quality, small=small)
-            data = image.jpeg
-    finally:
-        lease.release()
+    taken = await _take(hub, camera, small=small)
+    if taken is None:
+        return None
+    data, stamp = taken
     if with_boxes:
         found, frame_width = _newest_boxes(hub, camera)
         if found:
@@ -52,6 +49,28 @@ async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool)
                 hub.pool, draw_boxes, data, found, frame_width, quality
             )
     return Snapshot(data, stamp.frame_number, stamp.capture_unix_ns)
+
+
+async def _take(hub: Hub, camera: str, *, small: bool) -> tuple[bytes, FrameStamp] | None:
+    """Return the newest picture and its stamp; where pixels lie on the GPU only, wait for a frame that has them."""
+    readers, quality = hub.readers[camera], hub.config.gateway.jpeg_quality
+    give_up = time.monotonic() + _PATIENCE_S
+    sequence = 0
+    while True:
+        lease = readers.frames.lease_newest(sequence)
+        if lease is not None:
+            with lease:
+                stamp, sequence = lease.stamp, lease.sequence
+                if not small and (
+                    original := jpeg.for_browser(bytes(lease.jpeg), lease.width, lease.height)
+                ):
+                    return original, stamp
+                if readers.can_show(lease):
+                    image = await encode_lease(hub.pool, lease, stamp, quality=quality, small=small)
+                    return image.jpeg, stamp
+        if sequence == 0 or time.monotonic() > give_up:
+            return None
+        await asyncio.sleep(_POLL_S)
 
 
 def _newest_boxes(hub: Hub, camera: str) -> tuple[list[dict[str, Any]], int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, cast
 
-import av
-
 from tridetr.capture.gpu.annexb import AnnexB
 from tridetr.capture.gpu.api import Codec, GpuDecodeError, GpuUnavailableError, Surface
 from tridetr.capture.gpu.picture import GpuPicture, lay_nv12
@@ -52,7 +50,10 @@ class GpuVideo:
                 f"{context.name} {context.pix_fmt} is not decoded there (H.264 and H.265, 8 bit, 4:2:0 are)"
             )
         self._gpu = decoders.gpu
-        self._annexb = AnnexB(stream)
+        try:
+            self._annexb = AnnexB(context.name, context.extradata or b"")
+        except ValueError as error:
+            raise GpuUnavailableError(str(error)) from None
         self._context = context
         self._engine = decoders.video(cast(Codec, context.name), reorders=context.has_b_frames)
         self._waiting: dict[int, Arrival] = {}
@@ -74,10 +75,10 @@ class GpuVideo:
         while len(self._waiting) > _MOST_WAITING:
             del self._waiting[next(iter(self._waiting))]
         try:
-            data = self._annexb(packet)
+            data = self._annexb(bytes(packet), is_key=packet.is_keyframe)
             surfaces = self._engine.decode(data, arrival.index, discontinuity=arrival.restart)
             decoded = [self._decoded(surface, arrival) for surface in surfaces]
-        except (av.FFmpegError, GpuDecodeError, ValueError) as error:
+        except (GpuDecodeError, ValueError) as error:
             raise self._refuse(error) from None
         self._refused = 0
         return decoded
