@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from tridetr.models.choices import EnginePrecision
 from tridetr.models.coco import COCO_91
 from tridetr.models.engine import EngineKey, Profile, network_flags, parse_size
 from tridetr.models.engine_cache import checksum_of, find_engine, link_engine
+from tridetr.models.engine_facts import read_facts
 from tridetr.models.fuse import fuse
 from tridetr.models.half import halve_products
 from tridetr.models.runtime import open_session
@@ -110,6 +112,70 @@ def test_tensorrt_without_its_libraries_and_type_stubs_are_none(
         import_tensorrt()
     monkeypatch.setitem(sys.modules, "tensorrt_bindings", SimpleNamespace(__version__="10.9.0"))
     assert import_tensorrt().__version__ == "10.9.0"
+
+
+class PlayedTensorRt:
+    """As much of TensorRT as a build uses; remembers the graph that it was given."""
+
+    __version__ = "11.4.0"
+    Logger = MagicMock()
+    NetworkDefinitionCreationFlag = SimpleNamespace()
+    MemoryPoolType = SimpleNamespace(WORKSPACE=0)
+
+    def __init__(self) -> None:
+        self.graphs: list[onnx.ModelProto] = []
+        self.shapes = MagicMock()
+
+    def Builder(self, logger: object) -> MagicMock:
+        builder = MagicMock()
+        builder.build_serialized_network.return_value = b"a plan"
+        builder.create_optimization_profile.return_value = self.shapes
+        return builder
+
+    def OnnxParser(self, network: object, logger: object) -> SimpleNamespace:
+        def parse(data: bytes) -> bool:
+            self.graphs.append(onnx.ModelProto.FromString(data))
+            return True
+
+        return SimpleNamespace(parse=parse)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "halved", "precision"),
+    [
+        (TensorProto.FLOAT, EnginePrecision.FP16, True, "fp16"),
+        (TensorProto.FLOAT, EnginePrecision.KEEP, False, "keep"),
+        # A file that is half already, as the bundled one: nothing to cast, and no reason to fail.
+        (TensorProto.FLOAT16, EnginePrecision.FP16, False, "keep"),
+    ],
+)
+def test_a_build_is_found_with_what_it_was_built_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    kind: int, wanted: EnginePrecision, halved: bool, precision: str,
+) -> None:  # fmt: skip
+    trt, said = PlayedTensorRt(), []
+    monkeypatch.setenv("TRIDETR_ENGINES", str(tmp_path / "engines"))
+    monkeypatch.setattr(engine, "gpu_name", lambda: "Some GPU")
+    monkeypatch.setattr(engine, "import_tensorrt", lambda: trt)
+    model = tmp_path / "m.onnx"
+    onnx.save(fuse(tiny_export(kind=kind), classes=COCO_91, source="test"), model)
+    (tmp_path / "engines").mkdir()
+    for _ in range(2):
+        plan = engine.build(model, profile=PROFILE, precision=wanted, step=said.append)
+        assert find_engine(model) == plan
+    assert len(trt.graphs) == 1
+    assert "built already" in said[-1]
+    in_half = {w.name for w in trt.graphs[0].graph.initializer if w.name.endswith("/fp16")}
+    assert bool(in_half) == halved
+    trt.shapes.set_shape.assert_called_once_with(
+        "frame", PROFILE.least, PROFILE.usual, PROFILE.largest
+    )
+    facts = read_facts(plan)
+    assert facts is not None
+    assert (facts.gpu, facts.tensorrt, facts.precision) == ("Some GPU", "11.4.0", precision)
+    assert facts.takes(1920, 1080)
+    assert facts.takes(64, 48)  # the watcher's own question
+    assert not facts.takes(3840, 2160)
 
 
 def test_a_fixed_batch_is_refused_for_more() -> None:

@@ -22,7 +22,7 @@ from tridetr.models.card import load_model
 from tridetr.models.choices import EnginePrecision
 from tridetr.models.engine_cache import checksum_of, engines_dir, link_engine
 from tridetr.models.engine_facts import EngineFacts, write_facts
-from tridetr.models.half import halve_products
+from tridetr.models.half import engine_precision, halve_products
 from tridetr.models.store import replacing
 from tridetr.models.tensorrt_module import import_tensorrt
 
@@ -142,7 +142,7 @@ def build(
     Args:
         model: a contract model.
         profile: the frames it shall take.
-        precision: FP16 products, or as the file is.
+        precision: FP16 products of a float32 file, or as the file is.
         output: where it goes; None: the cache, under a name that tells what it depends on, with a
             link by which ``rfdetr_trt`` finds it.
         cache: the folder of the cache; None: this machine's.
@@ -156,14 +156,16 @@ def build(
     gpu = gpu_name()
     trt = import_tensorrt()
     checksum = checksum_of(model)
+    graph = load_model(model)
+    precision = engine_precision(graph, precision)
     key = EngineKey(gpu, trt.__version__, checksum, precision, profile)
     cached = (cache or engines_dir()) / key.file_name
     target = output or cached
     if target == cached and cached.is_file() and not force:
         step(f"{cached.name} is built already")
+        write_facts(cached, key.facts)
         link_engine(cached, checksum)
         return cached
-    graph = load_model(model)
     check_profile(graph, profile)
     if precision is EnginePrecision.FP16:
         step("casting the products to float16")

@@ -13,11 +13,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tridetr.errors import ModelError
 from tridetr.models.card import metadata_of, set_metadata
+from tridetr.models.choices import EnginePrecision
 from tridetr.models.graph_builder import precision_of
 from tridetr.models.quantize import PRODUCTS, resolve_shared_weights
 from tridetr.models.wrapping import OUR_PREFIX
 
 _LARGEST = float(np.finfo(np.float16).max)
+
+
+def engine_precision(source: onnx.ModelProto, wanted: EnginePrecision) -> EnginePrecision:
+    """Return what becomes of a model on its way to TensorRT: only a float32 file has products to cast.
+
+    One that is half or quantised already says itself what each product computes in.
+    """
+    return wanted if precision_of(source) == "fp32" else EnginePrecision.KEEP
 
 
 def halve_products(source: onnx.ModelProto) -> onnx.ModelProto:

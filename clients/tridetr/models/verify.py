@@ -13,7 +13,7 @@ from tridetr.errors import ModelError
 from tridetr.models import reference
 from tridetr.models.card import ModelCard, load_model, metadata_of
 from tridetr.models.choices import Engine, EnginePrecision
-from tridetr.models.half import halve_products
+from tridetr.models.half import engine_precision, halve_products
 from tridetr.models.pictures import load_rgb, rgb_to_i420
 from tridetr.models.raw_export import RawExport
 from tridetr.models.runtime import open_session
@@ -88,7 +88,8 @@ class Verifier:
         self._class_ids = column_ids(fused, self._export.columns)
         self._network = open_session(network, threads=threads)
         self._inside = seam_values(fused)
-        served = halve_products(fused) if precision is EnginePrecision.FP16 else fused
+        halved = engine_precision(fused, precision) is EnginePrecision.FP16
+        served = halve_products(fused) if halved else fused
         self._fused = open_session(with_outputs(served, self._inside), engine, threads)
 
     def compare(self, picture: Path) -> Difference:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from tridetr.config import Config
+from tridetr.models.engine_cache import engines_dir
 from tridetr.triton import launch, placement, repository
 from tridetr.triton.endpoint import Endpoint
 from tridetr.triton.engine.report import write_report
@@ -55,8 +56,11 @@ class Setup:
     @property
     def start_timeout_s(self) -> float:
         """How long a start may take that gets on."""
-        builds = self.placement.gpu and self._config.model.provider == "tensorrt"
-        return ENGINE_BUILD_S if builds else TIMEOUT_S
+        return ENGINE_BUILD_S if self._builds_engine else TIMEOUT_S
+
+    @property
+    def _builds_engine(self) -> bool:
+        return self.placement.gpu and self._config.model.provider == "tensorrt"
 
     def model_is_due(self) -> bool:
         """Whether another model file is there, whole and keeping the contract."""
@@ -73,10 +77,13 @@ class Setup:
             return
         files, config = self._files, self._config
         stamp = repository.model_stamp(config)
+        cache = files.engine_cache
+        if self._builds_engine:
+            cache = engines_dir() / "onnxruntime"  # minutes of work, which outlives the run
+            cache.mkdir(parents=True, exist_ok=True)
         model = repository.render(
-            config, files.repository, self.placement,
-            engine_report=files.engine_report, cache=files.engine_cache,
-        )  # fmt: skip
+            config, files.repository, self.placement, engine_report=files.engine_report, cache=cache
+        )
         self._precision = model.metadata.get("precision", "unknown")
         if self.placement.backend == "tensorrt":
             self._precision = repository.engine_precision(model)

@@ -40,7 +40,8 @@ def build_engine(
         Path | None, typer.Option(help="Take model, sizes and batch from this configuration.")
     ] = None,
     precision: Annotated[
-        EnginePrecision, typer.Option(help="fp16: products in FP16; keep: as the file is (INT8).")
+        EnginePrecision,
+        typer.Option(help="fp16: products of a float32 file in FP16; keep: as the file is."),
     ] = EnginePrecision.FP16,
     output: Annotated[
         Path | None, typer.Option(help="Where the engine goes; default: the engine cache.")
