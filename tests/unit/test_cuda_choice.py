@@ -1,0 +1,200 @@
+"""Where frames go: the table, what is seen of a machine, and what is said."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.fake_cuda import FakeCuda
+from tridetr.config import Config
+from tridetr.cuda import opening, surroundings
+from tridetr.cuda.choice import Choice, Surroundings, choose
+from tridetr.errors import CudaError
+from tridetr.triton.endpoint import Endpoint, write_endpoint
+
+GPU = Surroundings(gpus=1)
+NONE = Surroundings(gpus=0, why_no_gpu="NVIDIA's driver is not here")
+JETSON = Surroundings(gpus=1, jetson=True)
+NO_BINDINGS = Surroundings(gpus=1, bindings=False)
+OTHER_PIDS = Surroundings(gpus=1, server_in_pid_namespace=False)
+SAME_PIDS = Surroundings(gpus=1, server_in_pid_namespace=True)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize("provider", ["auto", "cuda", "tensorrt"])
+@pytest.mark.parametrize("found", [GPU, SAME_PIDS, Surroundings(gpus=4)])
+def test_frames_go_to_the_gpu(device: Any, provider: str, found: Surroundings) -> None:
+    assert choose(device, provider, found) == Choice(True)
+
+
+@pytest.mark.parametrize(
+    ("found", "why", "remedy", "is_loss"),
+    [
+        (NONE, "NVIDIA's driver is not here", "install NVIDIA's driver", False),
+        (JETSON, "Jetson", "a PC with a GPU", False),
+        (NO_BINDINGS, "cuda-bindings is not installed", r"pip install 'tridetr\[gpu\]'", True),
+        (OTHER_PIDS, "another PID namespace", "one PID namespace", True),
+        # The first obstacle is said: the others may not even be there once it is gone.
+        (Surroundings(0, "no driver", bindings=False, jetson=True), "Jetson", "a PC", False),
+        (Surroundings(0, "no driver", bindings=False), "no driver", "install", False),
+    ],
+)
+def test_obstacles(found: Surroundings, why: str, remedy: str, is_loss: bool) -> None:
+    choice = choose("auto", "auto", found)
+    assert (choice.cuda, choice.is_loss) == (False, is_loss)
+    assert why in choice.why_not
+    # Without a GPU there is nothing to remedy: most machines have none.
+    assert ("Remedy" in choice.why_not) == is_loss
+    with pytest.raises(
+        CudaError, match=rf"device: cuda is impossible here.*Remedy: {remedy}"
+    ) as raised:
+        choose("cuda", "auto", found)
+    assert why in str(raised.value)
+    assert "or device: auto" in str(raised.value)
+
+
+@pytest.mark.parametrize("found", [GPU, NONE, JETSON, NO_BINDINGS])
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_model_on_the_cpu_takes_no_gpu_memory(provider: str, found: Surroundings) -> None:
+    assert choose("auto", provider, found) == Choice(False)
+    with pytest.raises(CudaError, match=r"contradicts model\.provider"):
+        choose("cuda", provider, found)
+
+
+@pytest.mark.parametrize("found", [GPU, NONE, JETSON, NO_BINDINGS])
+def test_cpu_asks_for_nothing(found: Surroundings) -> None:
+    assert choose("cpu", "auto", found) == Choice(False)
+
+
+# ---------------------------------------------------------------- what is seen
+
+
+def test_a_jetson_is_recognised(tmp_path: Path) -> None:
+    assert not surroundings.is_jetson(tmp_path)
+    tree = tmp_path / "proc/device-tree"
+    tree.mkdir(parents=True)
+    (tree / "compatible").write_bytes(b"raspberrypi,4-model-b\0brcm,bcm2711\0")
+    assert not surroundings.is_jetson(tmp_path)
+    (tree / "compatible").write_bytes(b"nvidia,p3767-0000\0nvidia,tegra234\0")
+    assert surroundings.is_jetson(tmp_path)
+    (tree / "compatible").unlink()
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text("# R36")
+    assert surroundings.is_jetson(tmp_path)
+
+
+def test_pid_namespaces_are_compared(tmp_path: Path) -> None:
+    for process, namespace in (("self", "pid:[1]"), ("7", "pid:[1]"), ("8", "pid:[2]")):
+        folder = tmp_path / "proc" / process / "ns"
+        folder.mkdir(parents=True)
+        (folder / "pid").symlink_to(namespace)
+    assert surroundings.same_pid_namespace(7, tmp_path) is True
+    assert surroundings.same_pid_namespace(8, tmp_path) is False
+    assert surroundings.same_pid_namespace(9, tmp_path) is None
+    assert surroundings.same_pid_namespace(1) in (True, False, None)  # this very machine
+
+
+def test_the_servers_namespace_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path)
+    asked = []
+    monkeypatch.setattr(surroundings, "same_pid_namespace", lambda pid: asked.append(pid) or False)
+    assert surroundings.look_around(config).server_in_pid_namespace is None  # not started yet
+    write_endpoint(tmp_path, Endpoint("127.0.0.1:1", pid=77))
+    assert surroundings.look_around(config).server_in_pid_namespace is False
+    external = make_config(tmp_path, triton={"url": "other:8001"})
+    assert surroundings.look_around(external).server_in_pid_namespace is None
+    assert asked == [77]
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def make_config(folder: Path, **sections: Any) -> Config:
+    fields = {
+        "instance": "t",
+        "cameras": {"cam": {"source": "synthetic"}},
+        "run_dir": folder,
+        "state_dir": folder,
+    }
+    return Config.model_validate(fields | sections)
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "level"),
+    [
+        ("auto", NONE, logging.INFO),
+        ("auto", JETSON, logging.INFO),
+        ("auto", NO_BINDINGS, logging.WARNING),
+        ("cpu", NO_BINDINGS, None),
+    ],
+)
+def test_the_reason_is_said_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    device: str,
+    found: Surroundings,
+    level: int | None,
+) -> None:
+    monkeypatch.setattr(opening, "look_around", lambda _: found)
+    with caplog.at_level(logging.DEBUG, "tridetr.cuda"):
+        with opening.device_memory(make_config(tmp_path, device=device), "cam") as memory:
+            assert memory is None
+    assert [record.levelno for record in caplog.records] == ([level] if level else [])
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_cannot_be_opened(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    device: str,
+) -> None:
+    def fail() -> None:
+        raise CudaError("cuDevicePrimaryCtxRetain: out of memory")
+
+    monkeypatch.setattr(opening, "look_around", lambda _: GPU)
+    monkeypatch.setattr(opening, "DriverCuda", fail)
+    config = make_config(tmp_path, device=device)
+    if device == "cuda":
+        with pytest.raises(CudaError, match="out of memory"), opening.device_memory(config, "cam"):
+            pass
+        return
+    with opening.device_memory(config, "cam") as memory:
+        assert memory is None
+    assert "system shared memory: cuDevicePrimaryCtxRetain: out of memory" in caplog.text
+
+
+@pytest.mark.parametrize(("device", "forced"), [("auto", False), ("cuda", True)])
+def test_a_gpu_is_opened_and_closed(
+    instance: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    forced: bool,
+) -> None:
+    class Gpu(FakeCuda):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    gpu = Gpu(tmp_path)
+    monkeypatch.setattr(opening, "look_around", lambda _: GPU)
+    monkeypatch.setattr(opening, "DriverCuda", lambda: gpu)
+    config = make_config(tmp_path, instance=instance, device=device)
+    with opening.device_memory(config, "cam") as memory:
+        assert memory is not None
+        assert memory.forced == forced
+        assert not gpu.closed
+    assert gpu.closed
+
+
+def test_this_machine_can_be_looked_at(tmp_path: Path) -> None:
+    found = surroundings.look_around(make_config(tmp_path))
+    assert found.gpus > 0 or found.why_no_gpu
