@@ -1,6 +1,7 @@
-# Triton on a node with an NVIDIA GPU, and on arm64 (Jetson), for which no wheel of the server exists.
+# A node with an NVIDIA GPU, and arm64 (Jetson), for which no wheel of Triton's server exists.
 # `docker build -f docker/triton-gpu.Dockerfile -t tridetr-triton-gpu .`; for Jetson: --build-arg TRITON=…-py3-igpu
-# Not usable yet: `tridetr triton` does not know this image's server (docs/triton.md, "GPU").
+# `tridetr triton` starts the base image's own server (/opt/tritonserver) with its native backends. Captures and the
+# detector of a GPU node run from this image too: frames in GPU memory need the same libraries.
 ARG TRITON=nvcr.io/nvidia/tritonserver:25.10-py3
 FROM ${TRITON}
 LABEL org.opencontainers.image.title="tridetr Triton (GPU)" \
@@ -9,10 +10,17 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY clients clients
 COPY model_repository model_repository
-RUN python3 -m venv --system-site-packages /opt/tridetr \
- && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel,gpu]' \
- && rm -rf /src \
- && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tridetr \
+# Without pip inside: the base image need not have ensurepip.
+RUN python3 -m venv --without-pip --system-site-packages /opt/tridetr \
+ && python3 -m pip --python /opt/tridetr/bin/python3 install --no-cache-dir --constraint constraints.txt '.[otel,gpu]' onnx \
+ && rm -rf /src
+# `tridetr models build-engine` needs Python's bindings of the very TensorRT that the image has; its version stands in the
+# library's name. Where there are none (some Jetson releases) all else works, and the command says what is missing.
+RUN library="$(readlink -f "$(ldconfig -p | grep -om1 '/.*libnvinfer\.so\.[0-9]*$')")" \
+ && python3 -m pip --python /opt/tridetr/bin/python3 install --no-cache-dir \
+      "tensorrt-cu${CUDA_VERSION%%.*}-bindings==${library##*.so.}.*" \
+ || echo "no Python bindings of TensorRT for this image: engines cannot be built in it" >&2
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tridetr \
  && install -d -o 10001 -g 10001 /run/tridetr /var/lib/tridetr /var/cache/tridetr
 WORKDIR /
 ENV PATH=/opt/tridetr/bin:$PATH PYTHONUNBUFFERED=1
