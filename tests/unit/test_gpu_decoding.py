@@ -312,7 +312,7 @@ def test_a_gpu_that_is_not_there_is_said_once(
 
 def test_this_machine_says_why_it_cannot(caplog: pytest.LogCaptureFixture) -> None:
     try:
-        cuda_gpu.CudaGpu()
+        cuda_gpu.CudaDecoders()
     except GpuUnavailableError as error:
         reason = str(error)
     else:
