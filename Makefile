@@ -5,8 +5,9 @@
 # make audit           known vulnerabilities of the dependencies (asks the advisory database)
 # make faults          all fault tests, with their times;  make fault-times: into docs/reliability.md
 # make soak HOURS=0.5  memory, descriptors, queues, latency over time, into build/soak
-# make bench           every millisecond, into build/bench/bench.html (MODEL=export.onnx, BENCH_ARGS=--quick)
-# make bench-compare A.json B.json   what changed between two of its reports
+# make bench           every millisecond, into build/bench/bench.html (QUICK=1, MODEL=export.onnx, INT8=quantised.onnx)
+# make bench-compare A.json B.json   what changed between two of its reports;  make bench-docs
+# make profile         flame graphs of detector, capture and gateway, into build/profile
 SHELL := /bin/sh
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
@@ -17,7 +18,7 @@ TEST_PACKAGES := mosquitto prometheus chromium faketime ffmpeg libb64-0d qemu-sy
 PYTEST_ARGS ?=
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: help demo test check format faults fault-times audit soak bench bench-compare schemas train-demo-model lock clean
+.PHONY: help demo test check format faults fault-times audit soak bench bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -60,7 +61,17 @@ soak: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(PIP) --editable '.[server,models,otel,dev,bench]'
 	@tools/apt-install libb64-0d chromium mosquitto
-	$(VENV)/bin/python benchmarks/report.py $(if $(MODEL),--model $(MODEL)) $(BENCH_ARGS)
+	$(VENV)/bin/python benchmarks/report.py $(if $(QUICK),--quick) $(if $(MODEL),--model $(MODEL)) \
+		$(if $(INT8),--int8 $(INT8)) $(BENCH_ARGS)
+
+# The tables of docs/benchmarks.md from the last report
+bench-docs:
+	@$(VENV)/bin/python benchmarks/tables.py build/bench/bench.json --update docs/benchmarks.md
+
+# Where the time of a running node goes, by py-spy, into build/profile
+profile: $(VENV)/.dev
+	@$(PIP) --editable '.[server,models,otel,dev,bench]'
+	$(VENV)/bin/python benchmarks/hotloop.py $(if $(QUICK),--seconds 5)
 
 bench-compare:
 	@$(VENV)/bin/python benchmarks/compare.py $(filter %.json,$(MAKECMDGOALS))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "tridetr", "numpy", "av", "flatbuffers", "grpcio", "onnxruntime-openvino", "onnxruntime", "tritonclient",
-    "nvidia-pytriton", "quart", "hypercorn", "simplejpeg",
+    "nvidia-pytriton", "quart", "hypercorn", "simplejpeg", "iceoryx2", "pyzmq", "playwright", "websockets",
 )  # fmt: skip
 
 
@@ -33,6 +33,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
+        "architecture": platform.machine(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -69,14 +70,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
+def summary(values: Sequence[float], digits: int = 3) -> dict[str, float]:
     """Median, 95th percentile and least of a series."""
     array = np.asarray(values, float)
     p50, p95 = np.percentile(array, (50, 95))
     return {
-        "p50": round(float(p50), 3),
-        "p95": round(float(p95), 3),
-        "min": round(float(array.min()), 3),
+        "p50": round(float(p50), digits),
+        "p95": round(float(p95), digits),
+        "min": round(float(array.min()), digits),
     }
 
 
@@ -148,6 +149,23 @@ def fused_model(given: Path | None, folder: Path) -> tuple[Path, Path]:
     fused = folder / "fused.onnx"
     onnx.save(fuse(model, classes=COCO_91, source=given.name), fused)
     return fused, given
+
+
+def as_served(fused: Path, choice: Choice, folder: Path) -> Path:
+    """Return the fused model with the pre-processing that the node gives to this provider, as a file."""
+    import onnx
+
+    from tridetr.models.gathering import gather_pixels
+    from tridetr.triton.engine.choice import CPU, OPENVINO
+    from tridetr.triton.engine.graph import slice_before_cast
+
+    model = onnx.load(fused)
+    change = {OPENVINO: gather_pixels, CPU: slice_before_cast}.get(choice.provider)
+    if change is None or not change(model):
+        return fused
+    served = folder / f"{fused.stem}.{choice.provider}.onnx"
+    onnx.save(model, served)
+    return served
 
 
 def bare_session(path: Path, choice: Choice, threads: int) -> Callable[[], object]:

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-SKIPPED = ("machine", "samples", "frame", "frames", "runs", "size", "took_s", "failed")
+SKIPPED = ("machine", "samples", "frame", "frames", "runs", "size", "took_s", "failed", "threads")
 
 
 def flatten(result: dict[str, Any], prefix: str = "") -> dict[str, dict[str, float]]:

@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -24,6 +21,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from common import machine, summary
 from tridetr.capture.planes import copy_picture
 from tridetr.capture.sources.base import Layout, Picture
 from tridetr.capture.sources.picture import picture_from
@@ -121,15 +119,6 @@ class Ring:
         self._writer.close()
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    """Median, 95th percentile and minimum."""
-    return {
-        "p50": round(median(values), 4),
-        "p95": round(quantiles(values, n=20)[-1], 4),
-        "min": round(min(values), 4),
-    }
-
-
 def compressed(ring: Ring, path: Path, frames: int) -> dict[str, Any]:
     """One clip, each frame of it the three ways in turn."""
     rows: dict[str, list[float]] = {}
@@ -206,15 +195,18 @@ def main() -> None:
         unlink_instance(instance, ["bench"])
     report = {
         "benchmark": "decode",
-        "size": list(size),
+        "unit": "ms",
+        "machine": machine(),
+        "frame": {"width": options.width, "height": options.height},
         "frames": options.frames,
-        "machine": {"cpus": os.cpu_count(), "arch": platform.machine(), "load": os.getloadavg()[0]},
         "results": results,
     }
-    text = json.dumps(report, indent=2)
+    for name, rows in results.items():
+        for row, figures in rows.items():
+            cells = "".join(f" {value:8.3f}" for value in figures.values())
+            print(f"{name:12} {row:26}{cells}")
     if options.json:
-        options.json.write_text(text + "\n")
-    sys.stdout.write(text + "\n")
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,17 +14,17 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import numpy as np
 
+from common import machine, summary
 from tridetr.shm import locks
 from tridetr.shm.detections import (
     DETECTION_DTYPE,
@@ -38,11 +38,6 @@ from tridetr.shm.names import unlink_instance
 
 COUNTS = (0, 1, 5, 50, 300)
 BLOCK = 20
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    """Median and 95th percentile."""
-    return {"p50": round(median(values), 3), "p95": round(quantiles(values, n=20)[-1], 3)}
 
 
 def take_turns(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
@@ -242,24 +237,13 @@ def main() -> None:
         print(f"{name:45} {row['p50']:9.2f} {row['p95']:9.2f}")
     report = {
         "unit": "us",
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-        },
+        "benchmark": "ipc",
+        "machine": machine(),
         "frame": size,
         "figures": figures,
     }
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def cpu_name() -> str:
-    """Return the processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 All sessions live in this process and take turns. ``ms`` is wall time; ``cpu_ms`` the CPU time of one run by all
 threads, which a busy machine changes least (threads do not spin: CPU time is work). `bare` runs the network on a
-prepared input, `fused` the whole graph on a frame. INT8 files come from `tridetr models quantize`.
+prepared input, `fused` the whole graph on a frame as its file says, `served` the same with the pre-processing that the
+node gives to this provider. INT8 files come from `tridetr models quantize`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from common import bare_session, fused_model, machine, summary
+from common import as_served, bare_session, fused_model, machine, summary
 from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, Choice, cpu_flags
 from tridetr.triton.engine.session import Engine
 
@@ -72,11 +73,12 @@ def main() -> None:
         for choice in choices():
             label = f"{choice.provider.removesuffix('ExecutionProvider')} {choice.precision}"
             cases[f"{label}, bare"] = bare_session(bare, choice, options.threads)
-            files = {"fused": fused, "fused int8": options.int8}
+            files = {"fused": fused, "served": as_served(fused, choice, Path(name))}
+            if options.int8:
+                files["served int8"] = as_served(options.int8, choice, Path(name))
             for kind, file in files.items():
-                if file is not None:
-                    engine = Engine(file, choice, threads=options.threads)
-                    cases[f"{label}, {kind}"] = lambda e=engine: e.run(frame)
+                engine = Engine(file, choice, threads=options.threads)
+                cases[f"{label}, {kind}"] = lambda e=engine: e.run(frame)
         figures = take_turns(cases, options.runs)
     base = next(iter(figures.values()))  # plain ONNX Runtime, fp32, bare
     result = {

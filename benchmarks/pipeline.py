@@ -4,8 +4,9 @@
 
 A real node (``tridetr up --only triton --only detector``) detects in frames that this process publishes as a capture
 would; this process reads the results as the gateway would. Between the frames the same model runs here with the same
-provider, precision and threads: as the bare network on a prepared input, and as the fused graph on the same frame. So
-frames come at about a third of the model's rate, and whatever slows the machine slows all three. Milliseconds.
+provider, precision and threads: as the bare network on a prepared input, and as the graph that the node serves on the
+same frame. So frames come at about a third of the model's rate, and whatever slows the machine slows all three.
+Milliseconds.
 
 tax = (result published - frame taken by the detector) / bare network. MODEL is a fused model or an RF-DETR export.
 """
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from common import bare_session, fused_model, machine, node, roles, summary
+from common import as_served, bare_session, fused_model, machine, node, roles, summary
 from tridetr.shm.detections import DetectionReader, ResultStamp
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
 from tridetr.shm.names import unlink_instance
@@ -182,7 +183,7 @@ def main() -> None:
         camera = Camera(instance, options.width, options.height)
         try:
             with node(config, folder, ("triton", "detector")) as process:
-                engine = Engine(fused, choice, threads=options.threads)
+                engine = Engine(as_served(fused, choice, folder), choice, threads=options.threads)
                 run_bare = bare_session(bare, choice, options.threads)
                 frames = np.array(camera.picture[None])
                 for _ in range(60):
@@ -203,7 +204,8 @@ def main() -> None:
         "benchmark": "pipeline",
         "machine": machine(),
         "model": options.model.name if options.model else "bundled",
-        "engine": f"{choice.provider} {choice.precision}, threads {options.threads or 'all'}",
+        "engine": f"{choice.provider.removesuffix('ExecutionProvider')} {choice.precision}",
+        "threads": options.threads,
         "frame": {"width": options.width, "height": options.height},
         **report(rows),
         "memory_mib": memory,

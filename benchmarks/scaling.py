@@ -231,7 +231,9 @@ def main() -> None:
                 str(number): with_cameras(clip, number, options.seconds, standby_fps)
                 for number in options.cameras
             },
-            "viewers": with_viewers(clip, options.viewers, options.seconds),
+            "viewers": with_viewers(clip, options.viewers, options.seconds)
+            if options.viewers
+            else {},
         }
     print(json.dumps({key: result[key] for key in ("cameras", "viewers")}, indent=2))
     if options.json:
