@@ -46,6 +46,10 @@ class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.late_s = 3.0
         self.asked = 0
         self.answered = 0
+        # What CudaSharedMemoryRegister is refused with (code, text); None: it is not.
+        self.gpu_refusal: tuple[grpc.StatusCode, str] | None = None
+        self.cuda_requests: list[Any] = []
+        self.inferred: list[tuple[str, int, int]] = []  # region, offset, size of each input
         self.port = free_port()
         self._regions: dict[str, str] = {}
         self._moved = threading.Condition()
@@ -109,10 +113,29 @@ class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._regions.pop(request.name, None)
         return service_pb2.SystemSharedMemoryUnregisterResponse()
 
+    def CudaSharedMemoryRegister(self, request: Any, context: Any) -> Any:
+        self.cuda_requests.append(request)
+        if self.gpu_refusal is not None:
+            context.abort(*self.gpu_refusal)
+        if request.name in self._regions:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, "already registered")
+        self._regions[request.name] = ""
+        return service_pb2.CudaSharedMemoryRegisterResponse()
+
+    def CudaSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        self._regions.pop(request.name, None)
+        return service_pb2.CudaSharedMemoryUnregisterResponse()
+
     def ModelInfer(self, request: Any, context: Any) -> Any:
         self.asked += 1
         mood = self.mood
-        region = request.inputs[0].parameters["shared_memory_region"].string_param
+        where = request.inputs[0].parameters
+        region = where["shared_memory_region"].string_param
+        self.inferred.append((
+            region,
+            where["shared_memory_offset"].int64_param,
+            where["shared_memory_byte_size"].int64_param,
+        ))  # fmt: skip
         if region not in self._regions:
             context.abort(
                 grpc.StatusCode.NOT_FOUND, f"Unable to find shared memory region: '{region}'"

@@ -1,0 +1,202 @@
+"""GPU memory and the server: what is asked over gRPC, restarts, refusals (a fake server's, and a real one's)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from support.data import ORACLE, shared
+from support.fake_cuda import FakeCuda
+from support.grpc_triton import GrpcTriton, grpc_triton
+from support.rings import put_frame
+from support.triton import running_triton, triton_config
+from support.waiting import slack
+from tridetr.config import Config
+from tridetr.detector import regions
+from tridetr.detector.service import run
+from tridetr.errors import CudaError
+from tridetr.shm.boards import DemandReader
+from tridetr.shm.detections import DetectionReader
+from tridetr.shm.device import DevicePlace
+from tridetr.shm.frames import FrameReader, FrameWriter
+from tridetr.shm.names import unlink_instance
+from tridetr.triton.client import TritonClient
+from tridetr.triton.errors import DeviceRegionRefused, ModelUnavailable
+
+W, H = 64, 32
+Status = grpc.StatusCode
+
+
+@pytest.fixture
+def gpu(tmp_path: Path) -> FakeCuda:
+    folder = tmp_path / "gpu"
+    folder.mkdir()
+    return FakeCuda(folder)
+
+
+def make_config(instance: str, folder: Path, url: str, **sections: Any) -> Config:
+    fields: dict[str, Any] = {
+        "instance": instance,
+        "cameras": {"cam": {"source": "synthetic"}},
+        "run_dir": folder,
+        "state_dir": folder,
+        "triton": {"url": url, "infer_timeout_s": 2},
+    }
+    return Config.model_validate(fields | sections)
+
+
+def newest_place(instance: str) -> DevicePlace:
+    with FrameReader(instance, "cam", "gateway") as reader, reader.lease_newest() as lease:  # type: ignore[union-attr]
+        assert lease.device is not None
+        return lease.device
+
+
+@contextlib.asynccontextmanager
+async def detecting(config: Config) -> AsyncIterator[asyncio.Task[None]]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(run(config, stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def result_of(reader: DetectionReader, sequence: int) -> None:
+    """Wait for the result of a frame, or of a newer one."""
+    deadline = time.monotonic() + slack(20)
+    while True:
+        lease = reader.lease_newest()
+        if lease is not None:
+            with lease:
+                if lease.stamp.frame_sequence >= sequence:
+                    return
+        assert time.monotonic() < deadline, "no results"
+        await asyncio.sleep(0.02)
+
+
+async def test_what_is_asked(instance: str, tmp_path: Path, gpu: FakeCuda) -> None:
+    with grpc_triton() as server:
+        config = make_config(instance, tmp_path, server.url)
+        with FrameWriter(instance, "cam", width=W, height=H, device=gpu.memory()) as writer:
+            put_frame(writer, 1)
+            place = newest_place(instance)
+            async with TritonClient(config) as client:
+                await client.register(place.region)
+                await client.register(place.region)  # another of that name is replaced
+                await client.infer(place)
+                await client.unregister(place.region)
+    asked = server.cuda_requests
+    assert len(asked) == 3  # the second one was refused once
+    for request in asked:
+        assert request.name == place.region.shm_name
+        assert request.raw_handle == place.region.handle
+        assert len(request.raw_handle) == 64
+        assert (request.device_id, request.byte_size) == (0, place.region.size_bytes)
+    assert server.inferred == [
+        (place.region.shm_name, place.pixels_offset, W * H * 3 // 2),
+    ]
+    assert not server._regions
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (Status.INVALID_ARGUMENT, DeviceRegionRefused),  # cudaIpcOpenMemHandle fails
+        (Status.UNIMPLEMENTED, DeviceRegionRefused),  # a build without GPU support
+        (Status.INTERNAL, DeviceRegionRefused),
+        (Status.NOT_FOUND, DeviceRegionRefused),
+        (Status.UNAVAILABLE, ModelUnavailable),  # says nothing about GPUs
+        (Status.DEADLINE_EXCEEDED, ModelUnavailable),
+    ],
+)
+async def test_refusals(
+    instance: str, tmp_path: Path, gpu: FakeCuda, code: Status, error: type[Exception]
+) -> None:
+    with grpc_triton() as server:
+        server.gpu_refusal = (code, "failed to open CUDA IPC handle: invalid resource handle")
+        config = make_config(instance, tmp_path, server.url)
+        with FrameWriter(instance, "cam", width=W, height=H, device=gpu.memory()) as writer:
+            put_frame(writer, 1)
+            async with TritonClient(config) as client:
+                with pytest.raises(error, match="CUDA IPC handle"):
+                    await client.register(newest_place(instance).region)
+
+
+async def test_a_restarted_server_gets_gpu_memory_again(
+    instance: str, tmp_path: Path, gpu: FakeCuda
+) -> None:
+    with grpc_triton() as server, DetectionReader(instance, "cam", None) as reader:
+        config = make_config(instance, tmp_path, server.url)
+        with FrameWriter(instance, "cam", width=W, height=H, device=gpu.memory()) as writer:
+            async with detecting(config):
+                put_frame(writer, 1)
+                await result_of(reader, 1)
+                server.stop()
+                server.start()  # knows nothing any more
+                put_frame(writer, 2)
+                await result_of(reader, 2)
+                writer.resize(W * 2, H)
+                put_frame(writer, 3)
+                await result_of(reader, 3)
+                await until_only(server, f"tridetr-{instance}-cam-frames-2-cuda-1")
+            assert not server._regions
+    assert {region for region, _, _ in server.inferred} == {
+        f"tridetr-{instance}-cam-frames-1-cuda-1",
+        f"tridetr-{instance}-cam-frames-2-cuda-1",
+    }
+
+
+async def until_only(server: GrpcTriton, region: str) -> None:
+    deadline = time.monotonic() + slack(10)
+    while list(server._regions) != [region]:
+        assert time.monotonic() < deadline, server._regions
+        await asyncio.sleep(0.02)
+
+
+async def test_the_real_server_on_a_cpu_refuses(
+    tmp_path: Path,
+    gpu: FakeCuda,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is a GPU build without a GPU; results come through system shared memory, which is said once."""
+    config = triton_config(tmp_path, shared(*ORACLE))
+    instance = config.instance
+    with running_triton(config) as service:
+        service.endpoint()
+        with (
+            DetectionReader(instance, "cam", None) as reader,
+            FrameReader(instance, "cam", "gateway") as frames,
+            DemandReader(instance, "cam") as demand,
+            FrameWriter(instance, "cam", width=640, height=480, device=gpu.memory()) as writer,
+        ):
+            put_frame(writer, 1)
+            # This one knows that the model runs on the CPU, and does not even ask.
+            async with detecting(config):
+                await result_of(reader, 1)
+            monkeypatch.setattr(regions, "runs_on_cpu", lambda info: False)
+            async with detecting(config):
+                for number in range(2, 5):
+                    put_frame(writer, number)
+                    await result_of(reader, number)
+            assert demand.wanted()
+            async with TritonClient(config) as client:
+                lease = frames.lease_newest()
+                assert lease is not None
+                with pytest.raises(CudaError, match="device: cuda is impossible here"):
+                    await regions.Regions(client, "cuda").place(lease)
+                lease.release()
+        unlink_instance(instance, ["cam"])
+    said = [record.message for record in caplog.records if record.name == "tridetr.detector"]
+    said = [message for message in said if "system shared memory" in message]
+    assert len(said) == 2, said
+    assert "the model runs on the CPU" in said[0]
+    assert "CudaSharedMemoryRegister: failed to register" in said[1]
