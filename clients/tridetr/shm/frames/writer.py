@@ -194,12 +194,12 @@ class FrameWriter(Closing):
     def close(self) -> None:
         """Give the ring up; it stays for readers and for the next writer."""
         self._slots = []
+        self._ring.close()  # before the memory goes: whoever finds the ring without writer does not look for it
         if self._device is not None:
             self._device.close()
             self._device = None
         if self._memory is not None:
             self._memory.close()
-        self._ring.close()
 
     def _allocate(self) -> None:
         """Make the device memory of the present ring file, if there is to be any."""
