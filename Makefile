@@ -7,6 +7,7 @@
 # make soak HOURS=0.5  memory, descriptors, queues, latency over time, into build/soak
 # make bench           every millisecond, into build/bench/bench.html (QUICK=1, MODEL=export.onnx, INT8=quantised.onnx)
 # make bench-compare A.json B.json   what changed between two of its reports;  make bench-docs
+# make bench-gpu       all that is to be measured on a GPU, into build/bench-gpu/gpu.json (MODEL=export.onnx)
 # make profile         flame graphs of detector, capture and gateway, into build/profile
 SHELL := /bin/sh
 VENV ?= .venv
@@ -18,7 +19,7 @@ TEST_PACKAGES := mosquitto prometheus chromium faketime ffmpeg libb64-0d qemu-sy
 PYTEST_ARGS ?=
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: help demo test check format faults fault-times audit soak bench bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: help demo test check format faults fault-times audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -63,6 +64,10 @@ bench: $(VENV)/.dev
 	@tools/apt-install libb64-0d chromium mosquitto
 	$(VENV)/bin/python benchmarks/report.py $(if $(QUICK),--quick) $(if $(MODEL),--model $(MODEL)) \
 		$(if $(INT8),--int8 $(INT8)) $(BENCH_ARGS)
+
+bench-gpu: $(VENV)/.base
+	@$(PIP) --editable '.[server,models,gpu]'
+	@$(VENV)/bin/python benchmarks/gpu/all.py $(MODEL)
 
 # The tables of docs/benchmarks.md from the last report
 bench-docs:

@@ -1,0 +1,218 @@
+"""Is it right at all? The frame ring across processes, the kernel, and both decoders against the CPU's pictures.
+
+    python benchmarks/gpu/check.py [--only ring kernel jpeg video] [--json FILE]
+
+Run it first on a new GPU. Ring and kernel must agree byte for byte, and so must H.264; JPEG decoders may round
+differently (`largest_difference` of 2 is usual, and so is a mean far below 1). What is missing is named. Ends with 1 if
+anything differs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from rig import CAMERA, BenchGpu, device_writer, parser, publish, report
+
+from decode import write_clip
+from tridetr.capture.gpu.api import GpuUnavailableError
+from tridetr.capture.gpu.cuda_gpu import CudaDecoders
+from tridetr.capture.gpu.jpeg import GpuJpegDecoder
+from tridetr.capture.gpu.layout import Copy2d
+from tridetr.capture.gpu.video import GpuVideo
+from tridetr.capture.planes import copy_picture, even_size
+from tridetr.capture.sources.av import open_video, packets
+from tridetr.capture.sources.base import Picture, Plane
+from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.pump import Arrival
+from tridetr.capture.sources.video import CpuVideo
+from tridetr.errors import CudaError
+from tridetr.shm.frames import FrameReader
+from tridetr.shm.names import unlink_instance
+
+SIZE = (1280, 720)
+MOST_JPEG_DIFFERENCE = 4
+READ = "--read"
+
+
+def on_host(picture: Picture) -> Plane:
+    """Return a picture as I420."""
+    width, height = even_size(picture.width, picture.height)
+    planes = np.zeros((height * 3 // 2, width), np.uint8)
+    if picture.device is not None:
+        picture.device.to_host(planes)
+        return planes
+    flat, luma, chroma = planes.reshape(-1), width * height, width * height // 4
+    half = (height // 2, width // 2)
+    y = flat[:luma].reshape(height, width)
+    u, v = flat[luma : luma + chroma].reshape(half), flat[luma + chroma :].reshape(half)
+    copy_picture(picture, y, u, v)
+    return planes
+
+
+def compared(ours: Plane, expected: Plane, allowed: int = 0) -> dict[str, Any]:
+    difference = np.abs(ours.astype(int) - expected)
+    largest = int(difference.max())
+    return {
+        "ok": largest <= allowed,
+        "largest_difference": largest,
+        "mean_difference": round(float(difference.mean()), 5),
+    }
+
+
+def read_region(instance: str) -> None:
+    """In another process: open the newest frame's device memory and write its bytes to standard output."""
+    gpu = BenchGpu.open()
+    with FrameReader(instance, CAMERA, "detector") as reader:
+        lease = reader.lease_newest()
+        assert lease is not None
+        with lease:
+            place = lease.device
+            assert place is not None
+            pointer = gpu.open_handle(place.region.handle)
+            frame = np.empty(place.pixels_nbytes, np.uint8)
+            stream = gpu.make_stream()
+            gpu.download(frame.ctypes.data, pointer + place.pixels_offset, frame.size, stream)
+            gpu.wait(stream)
+            gpu.close_handle(pointer)
+    sys.stdout.buffer.write(frame.tobytes())
+
+
+def check_ring() -> dict[str, Any]:
+    gpu = BenchGpu.open()
+    width, height = SIZE
+    planes = np.random.default_rng(1).integers(0, 256, (height * 3 // 2, width), np.uint8)
+    instance = f"bench{uuid.uuid4().hex[:8]}"
+    try:
+        with device_writer(gpu, instance, SIZE) as writer:
+            for number in range(20):
+                publish(writer, number, np.roll(planes, number))
+            line = [sys.executable, __file__, READ, instance]
+            answer = subprocess.run(line, stdout=subprocess.PIPE, timeout=60, check=False)
+            if answer.returncode:
+                return {"ok": False, "reader": f"ended with {answer.returncode} (see above)"}
+            seen = np.frombuffer(answer.stdout, np.uint8).reshape(planes.shape)
+            return compared(seen, np.roll(planes, 19))
+    finally:
+        unlink_instance(instance, [CAMERA])
+        gpu.close()
+
+
+def check_kernel() -> dict[str, Any]:
+    width, height, pitch = 1278, 720, 1536
+    nv12 = np.random.default_rng(2).integers(0, 256, (height * 3 // 2, pitch), np.uint8)
+    decoders = CudaDecoders()
+    gpu = decoders.gpu
+    source = gpu.scratch("source", nv12.nbytes)
+    target = gpu.scratch("target", width * height * 3 // 2)
+    gpu.upload(source, nv12.ctypes.data, nv12.nbytes, gpu.stream)
+    luma, quarter = width * height, width * height // 4
+    gpu.copy(Copy2d(source, pitch, target, width, width, height), gpu.stream)
+    gpu.split_chroma(
+        source + height * pitch,
+        pitch,
+        target + luma,
+        target + luma + quarter,
+        width // 2,
+        height // 2,
+        gpu.stream,
+    )
+    seen = np.empty((height * 3 // 2, width), np.uint8)
+    gpu.to_host(seen, target, width, gpu.stream)
+    decoders.close()
+    chroma = nv12[height:, :width]
+    parts = (nv12[:height, :width], chroma[:, 0::2], chroma[:, 1::2])
+    expected = np.concatenate([part.reshape(-1) for part in parts]).reshape(seen.shape)
+    return compared(seen, expected)
+
+
+def check_jpeg() -> dict[str, Any]:
+    decoders = CudaDecoders()
+    found: dict[str, Any] = {"ok": True}
+    cases = [("yuvj420p", SIZE), ("yuvj422p", SIZE), ("yuvj420p", (641, 481))]
+    with tempfile.TemporaryDirectory() as folder:
+        for pix_fmt, size in cases:
+            file = Path(folder) / "clip.mkv"
+            write_clip(file, "mjpeg", pix_fmt, {}, size)
+            with av.open(str(file)) as container:
+                data = bytes(next(container.demux(video=0)))
+            picture = GpuJpegDecoder(decoders).decode(data)
+            if picture.device is None:
+                return {"ok": False, "jpeg": "was decoded on the CPU (see above)"}
+            result = compared(
+                on_host(picture), on_host(JpegDecoder().decode(data)), MOST_JPEG_DIFFERENCE
+            )
+            found[f"{pix_fmt} {size[0]}x{size[1]}"] = result
+            found["ok"] = found["ok"] and result["ok"]
+    decoders.close()
+    return found
+
+
+def check_video() -> dict[str, Any]:
+    decoders = CudaDecoders()
+    found: dict[str, Any] = {"ok": True}
+    with tempfile.TemporaryDirectory() as folder:
+        for codec, more in (("libx264", {"bf": "0"}), ("libx264", {"bf": "2"})):
+            file = Path(folder) / "clip.mkv"
+            write_clip(file, codec, "yuv420p", {"preset": "veryfast", **more}, SIZE)
+            seen = pictures(file, lambda stream: GpuVideo(decoders, stream))
+            expected = pictures(file, CpuVideo)
+            worst = max(
+                (compared(seen[index], expected[index]) for index in seen),
+                key=lambda result: result["largest_difference"],
+                default={"ok": False, "why": "no picture came"},
+            )
+            found[f"{codec} {more}"] = {**worst, "pictures": len(seen), "of": len(expected)}
+            found["ok"] = found["ok"] and worst["ok"] and len(seen) > len(expected) // 2
+    decoders.close()
+    return found
+
+
+def pictures(file: Path, decoder_of: Callable[[Any], Any]) -> dict[int, Plane]:
+    """Return all pictures of a file by the number of their packet."""
+    container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    found = {}
+    with container:
+        decoder = decoder_of(stream)
+        for index, packet in enumerate(packets(container, stream)):
+            for decoded in decoder.decode(Arrival(packet, index, 0, 0, False)):
+                found[decoded.arrival.index] = on_host(decoded.picture())
+    return found
+
+
+CHECKS: dict[str, Callable[[], dict[str, Any]]] = {
+    "ring": check_ring,
+    "kernel": check_kernel,
+    "jpeg": check_jpeg,
+    "video": check_video,
+}
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
+    made.add_argument(READ, help="internal: read a frame of this instance")
+    options = made.parse_args()
+    if options.read:
+        read_region(options.read)
+        return
+    BenchGpu.open().close()
+    figures: dict[str, Any] = {}
+    for name in options.only:
+        try:
+            figures[name] = CHECKS[name]()
+        except (CudaError, GpuUnavailableError) as error:
+            figures[name] = {"ok": False, "why": str(error)}
+    report("check", options, figures)
+    sys.exit(not all(figure["ok"] for figure in figures.values()))
+
+
+if __name__ == "__main__":
+    main()

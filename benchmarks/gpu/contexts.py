@@ -1,0 +1,97 @@
+"""What each process on the GPU costs: the memory of its CUDA context, and of a camera's frame ring.
+
+    python benchmarks/gpu/contexts.py [--processes 4] [--json FILE]
+
+Processes are started one after the other; each opens the GPU as capture does, then allocates device memory for six
+slots of 1080p. The used memory of the GPU is read by NVML, which needs no context itself. If a context costs much and
+there are many cameras, one long-lived process that owns all regions would be cheaper.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from importlib import import_module
+from statistics import median
+from typing import Any
+
+from rig import CAMERA, FULL_HD, BenchGpu, device_writer, need_gpu, parser, report
+
+from tridetr.shm.names import unlink_instance
+
+
+def child() -> None:
+    """Go one step with each line of standard input: context, ring, end."""
+    gpu = BenchGpu.open()
+    sys.stdout.write("context\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    instance = f"bench{uuid.uuid4().hex[:8]}"
+    try:
+        with device_writer(gpu, instance, FULL_HD):
+            sys.stdout.write("ring\n")
+            sys.stdout.flush()
+            sys.stdin.readline()
+    finally:
+        unlink_instance(instance, [CAMERA])
+        gpu.close()
+
+
+def used_mib(nvml: Any, handle: Any) -> float:
+    """Return the used memory of the GPU."""
+    return int(nvml.nvmlDeviceGetMemoryInfo(handle).used) / (1 << 20)
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--processes", type=int, default=4)
+    made.add_argument("--child", action="store_true", help="internal: one of the processes")
+    options = made.parse_args()
+    need_gpu()
+    if options.child:
+        child()
+        return
+    nvml = import_module("pynvml")
+    nvml.nvmlInit()
+    handle = nvml.nvmlDeviceGetHandleByIndex(0)
+    contexts, rings = [], []
+    children = []
+    before = used_mib(nvml, handle)
+    first = before
+    try:
+        for _ in range(options.processes):
+            process = subprocess.Popen(
+                [sys.executable, __file__, "--child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            children.append(process)
+            assert process.stdin is not None
+            assert process.stdout is not None
+            for costs in (contexts, rings):
+                if not process.stdout.readline():
+                    raise SystemExit("a process could not open the GPU (see above)")
+                now = used_mib(nvml, handle)
+                costs.append(round(now - before, 1))
+                before = now
+                if costs is contexts:
+                    process.stdin.write("\n")
+                    process.stdin.flush()
+    finally:
+        for process in children:
+            process.communicate("\n" * 2)
+    report(
+        "contexts",
+        options,
+        {
+            "used_before_mib": round(first, 1),
+            "context_mib": {"each": contexts, "median": median(contexts)},
+            "ring_of_6_slots_1080p_mib": {"each": rings, "median": median(rings)},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The first experiment on any GPU: kill -9 the owner of a CUDA region in the middle of an inference.
+
+    python benchmarks/gpu/kill_exporter.py [MODEL.onnx] [--at-once 4] [--json FILE]
+
+A process of its own publishes frames in device memory; several inferences on them are under way at any time when it is
+killed. Then it is seen what became of those, and whether the server still infers from system shared memory, and from
+the device memory of a new process. If `context_survives` is false, captures must not own the regions: one
+long-lived process per node has to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rig import CAMERA, FULL_HD, BenchGpu, device_writer, need_gpu, parser, publish, report, serving
+
+from common import role_of
+from tridetr.config import Config
+from tridetr.errors import TridetrError
+from tridetr.shm.frames import FrameLease, FrameReader
+from tridetr.shm.hold import DeviceHold
+from tridetr.triton.client import TritonClient
+
+RATE = 30
+BEFORE = 40  # inferences before the kill
+AFTER_S = 5.0
+
+
+def export(instance: str) -> None:
+    """Publish frames until killed."""
+    gpu = BenchGpu.open()
+    width, height = FULL_HD
+    planes = np.random.default_rng(0).integers(0, 256, (height * 3 // 2, width), np.uint8)
+    with device_writer(gpu, instance, FULL_HD) as writer:
+        number = 0
+        while True:
+            number += 1
+            publish(writer, number, planes)
+            time.sleep(1 / RATE)
+
+
+@contextlib.contextmanager
+def exporter(config: Config) -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen([sys.executable, __file__, "--export", config.instance])
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+async def newest(reader: FrameReader, child: subprocess.Popen[bytes], after: int) -> FrameLease:
+    """Wait for a frame that a live exporter has published."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and child.poll() is None:
+        lease = reader.lease_newest(after)
+        if lease is not None:
+            return lease
+        await asyncio.sleep(0.01)
+    raise SystemExit("the exporter publishes no frames (see above)")
+
+
+async def outcome(client: TritonClient, frame: Any) -> str:
+    """Infer once and say what came of it."""
+    try:
+        await asyncio.wait_for(client.infer(frame), 20)
+    except TridetrError as error:
+        return f"{type(error).__name__}: {str(error)[:160]}"
+    except asyncio.TimeoutError:
+        return "no answer within 20 s"
+    return "ok"
+
+
+async def several(client: TritonClient, frame: Any, count: int = 10) -> dict[str, int]:
+    return dict(Counter([await outcome(client, frame) for _ in range(count)]))
+
+
+def server_of(config: Config) -> psutil.Process | None:
+    """Return the process of the server."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if role_of(process) == "tritonserver" and str(config.run_dir) in " ".join(
+                process.cmdline()
+            ):
+                return process
+    return None
+
+
+async def experiment(config: Config, at_once: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {"under_way_when_killed": at_once}
+    server = server_of(config)
+    with FrameReader(config.instance, CAMERA, "detector") as reader:
+        async with TritonClient(config) as client:
+            with exporter(config) as child:
+                lease = await newest(reader, child, 0)
+                with lease:
+                    place = lease.device
+                    assert place is not None
+                    # The memory must not be freed by the exporter, only lost with it
+                    with DeviceHold(place.region):
+                        await client.register(place.region)
+                        await client.register(lease.region)
+                        figures["before"] = await several(client, place, BEFORE)
+                        under_way = [
+                            asyncio.create_task(outcome(client, place)) for _ in range(at_once)
+                        ]
+                        await asyncio.sleep(0.002)
+                        child.send_signal(signal.SIGKILL)
+                        child.wait()
+                        figures["under_way"] = dict(Counter(await asyncio.gather(*under_way)))
+                        figures["the_dead_ones_region"] = await several(client, place)
+                        figures["system_memory"] = await several(client, lease)
+                        with contextlib.suppress(TridetrError):
+                            await client.unregister(place.region)
+                    last = lease.sequence
+            await asyncio.sleep(AFTER_S)
+            with exporter(config) as child:
+                lease = await newest(reader, child, last)
+                with lease:
+                    place = lease.device
+                    assert place is not None
+                    with DeviceHold(place.region):
+                        try:
+                            await client.register(place.region)
+                            figures["a_new_ones_region"] = await several(client, place)
+                            await client.unregister(place.region)
+                        except TridetrError as error:
+                            figures["a_new_ones_region"] = {f"not registered: {error}": 1}
+    after = server_of(config)
+    figures["server_restarted"] = server is None or after is None or server.pid != after.pid
+    figures["context_survives"] = (
+        not figures["server_restarted"]
+        and set(figures["system_memory"]) == {"ok"}
+        and set(figures["a_new_ones_region"]) == {"ok"}
+    )
+    return figures
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
+    made.add_argument("--at-once", type=int, default=4, help="inferences under way at the kill")
+    made.add_argument("--export", help="internal: publish frames for this instance")
+    options = made.parse_args()
+    need_gpu()
+    if options.export:
+        export(options.export)
+        return
+    with serving(options.model) as config:
+        figures = asyncio.run(experiment(config, options.at_once))
+    report("kill_exporter", options, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""A CUDA region against system shared memory: the same frame, the same model, the same client, in turn.
+
+    python benchmarks/gpu/regions.py [MODEL.onnx] [--runs 200 --width 1920 --height 1080] [--json FILE]
+
+The embedded Triton serves the model on the GPU (`pip install onnxruntime-gpu` in place of onnxruntime-openvino). One
+frame lies in a ring with device memory; the client names it to the server once by its place in /dev/shm and once by
+its place on the GPU. `publish_ms` is what a frame costs before: the copy into the slot and to the device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rig import CAMERA, FULL_HD, BenchGpu, device_writer, parser, publish, report, serving
+
+from common import summary
+from tridetr.config import Config
+from tridetr.shm.frames import FrameReader
+from tridetr.triton.client import TritonClient
+
+WARM_UP = 10
+
+
+async def measure(
+    config: Config, gpu: BenchGpu, size: tuple[int, int], runs: int
+) -> dict[str, Any]:
+    width, height = size
+    planes = np.random.default_rng(0).integers(0, 256, (height * 3 // 2, width), np.uint8)
+    publishing: list[float] = []
+    times: dict[str, list[float]] = {"system": [], "cuda": []}
+    with (
+        device_writer(gpu, config.instance, size) as writer,
+        FrameReader(config.instance, CAMERA, "detector") as reader,
+    ):
+        for number in range(WARM_UP + 50):
+            began = time.perf_counter()
+            publish(writer, number, planes)
+            if number >= WARM_UP:
+                publishing.append((time.perf_counter() - began) * 1e3)
+        lease = reader.lease_newest()
+        assert lease is not None
+        with lease:
+            place = lease.device
+            assert place is not None
+            async with TritonClient(config) as client:
+                info = await client.model()
+                await client.register(lease.region)
+                await client.register(place.region)
+                for run in range(-WARM_UP, runs):
+                    for name, frame in (("system", lease), ("cuda", place)):
+                        began = time.perf_counter()
+                        await client.infer(frame)
+                        if run >= 0:
+                            times[name].append((time.perf_counter() - began) * 1e3)
+                await client.unregister(place.region)
+                await client.unregister(lease.region)
+    difference = np.median(times["system"]) - np.median(times["cuda"])
+    return {
+        "model": {"name": info.name, "engine": info.engine, "provider": info.provider},
+        "publish_ms": summary(publishing),
+        "infer_ms": {name: summary(values) for name, values in times.items()},
+        "cuda_saves_ms": round(float(difference), 3),
+    }
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
+    made.add_argument("--runs", type=int, default=200)
+    made.add_argument("--width", type=int, default=FULL_HD[0])
+    made.add_argument("--height", type=int, default=FULL_HD[1])
+    options = made.parse_args()
+    gpu = BenchGpu.open()
+    with serving(options.model) as config:
+        size = (options.width, options.height)
+        figures = asyncio.run(measure(config, gpu, size, options.runs))
+    gpu.close()
+    report("regions", options, {"frame": {"width": size[0], "height": size[1]}, **figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What the GPU benchmarks share: opening the GPU or saying why not, timing on it, a node that serves, the report."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import fused_model, machine, node
+from tridetr.config import Config
+from tridetr.cuda.driver import DriverCuda
+from tridetr.cuda.memory import DeviceMemory
+from tridetr.doctor import gpu_facts
+from tridetr.errors import CudaError
+from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
+from tridetr.shm.names import unlink_instance
+from tridetr.triton.client import TritonClient
+from tridetr.triton.errors import ModelUnavailable
+from tridetr.triton.gpu import find_gpus
+
+NO_GPU = 3  # exit status: nothing was measured because nothing can be
+CAMERA = "bench"
+FULL_HD = (1920, 1080)
+
+
+def parser(text: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all share."""
+    made = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--json", type=Path, help="write the figures there too")
+    return made
+
+
+def need_gpu() -> None:
+    """End with NO_GPU and the reason where CUDA shows no GPU to this process; makes no CUDA context."""
+    found = find_gpus()
+    if not found.count:
+        sys.stderr.write(
+            f"no GPU, so nothing is measured: {found.why_none}. `tridetr doctor` says what is missing.\n"
+        )
+        raise SystemExit(NO_GPU)
+
+
+class BenchGpu(DriverCuda):
+    """A GPU with clocks."""
+
+    @classmethod
+    def open(cls) -> BenchGpu:
+        """Open it, or end with the reason."""
+        need_gpu()
+        try:
+            return cls()
+        except CudaError as error:
+            sys.stderr.write(f"the GPU cannot be used, so nothing is measured: {error}\n")
+            raise SystemExit(NO_GPU) from None
+
+    def clock(self) -> int:
+        """Return an event that keeps the time."""
+        return int(self._call("cuEventCreate", 0))
+
+    def wait(self, stream: int) -> None:
+        """Wait for all work of a stream."""
+        self._call("cuStreamSynchronize", stream)
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Return the milliseconds between two events that have completed."""
+        return float(self._call("cuEventElapsedTime", start, end))
+
+    def open_handle(self, handle: bytes) -> int:
+        """Open another process's allocation and return its address here."""
+        wanted = self._cu.CUipcMemHandle()
+        ctypes.memmove(int(wanted.getPtr()), handle, len(handle))
+        lazily = int(self._cu.CUipcMem_flags.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS)
+        return int(self._call("cuIpcOpenMemHandle", wanted, lazily))
+
+    def close_handle(self, pointer: int) -> None:
+        """Close it."""
+        self._call("cuIpcCloseMemHandle", pointer)
+
+    def free_mib(self) -> float:
+        """Return the free memory of the GPU."""
+        free, _ = self._pair("cuMemGetInfo")
+        return free / (1 << 20)
+
+    def _pair(self, name: str) -> tuple[int, int]:
+        status, first, second = getattr(self._cu, name)()
+        self._check(name, status)
+        return int(first), int(second)
+
+
+def pages(nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """Return host memory that begins on a page, as pinning wants it."""
+    array = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
+    array[:] = np.random.default_rng(0).integers(0, 256, nbytes, np.uint8)
+    return array
+
+
+@contextlib.contextmanager
+def serving(model: Path | None) -> Iterator[Config]:
+    """Run `tridetr triton` with the model on the GPU."""
+    with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
+        folder = Path(name)
+        fused, _ = fused_model(model, folder)
+        fields: dict[str, Any] = {
+            "instance": f"bench{os.getpid()}",
+            "device": "cuda",
+            "cameras": {CAMERA: {"source": "synthetic"}},
+            "model": {"file": str(fused), "provider": "cuda"},
+            "triton": {"metrics_port": 0},
+            "run_dir": f"{folder}/run",
+            "state_dir": f"{folder}/state",
+        }
+        config = Config.model_validate(fields)
+        try:
+            with node(fields, folder, ("triton",)):
+                if not asyncio.run(is_ready(config)):
+                    raise SystemExit((folder / "log").read_text()[-3000:])
+                yield config
+        finally:
+            unlink_instance(config.instance, [CAMERA])
+
+
+async def is_ready(config: Config, within_s: float = 300) -> bool:
+    """Wait until the model serves."""
+    async with TritonClient(config) as client:
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ModelUnavailable):
+                await client.model()
+                return True
+            await asyncio.sleep(0.2)
+    return False
+
+
+def device_writer(gpu: DriverCuda, instance: str, size: tuple[int, int]) -> FrameWriter:
+    """Return the writer of a frame ring with device memory; nobody wants host pictures."""
+    memory = DeviceMemory(gpu, lambda: False, forced=True)
+    return FrameWriter(instance, CAMERA, width=size[0], height=size[1], consumers=(), device=memory)
+
+
+def publish(writer: FrameWriter, number: int, planes: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    """Publish one frame; one that finds no free slot is left out."""
+    slot = writer.begin()
+    if slot is not None:
+        slot.planes[:] = planes
+        now = time.monotonic_ns()
+        stamp = FrameStamp(number, now, now, ColorRange.LIMITED, ColorMatrix.BT601)
+        writer.publish(slot, stamp)
+
+
+def report(name: str, options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Print the figures as JSON, and write them where that is wanted."""
+    result = {
+        "benchmark": name,
+        "machine": machine(),
+        "gpu": asdict(gpu_facts.gather()),
+        "figures": figures,
+    }
+    text = json.dumps(result, indent=2)
+    if options.json:
+        options.json.write_text(text + "\n")
+    sys.stdout.write(text + "\n")
