@@ -82,6 +82,8 @@ def mosquitto_config(port: int) -> str:
         "log_type error\n"
         "log_type warning\n"
         "max_queued_messages 10000\n"
+        # Anybody on this machine may publish, and a client takes in whatever the broker lets through.
+        "max_packet_size 1048576\n"
     )
 
 

@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tridetr.config import Config, load_config
 from tridetr.config.secrets import mqtt_password
-from tridetr.controller.mqtt import set_tls
+from tridetr.controller.tls import set_tls
 from tridetr.controller.topics import Topics
 from tridetr.errors import TridetrError
 

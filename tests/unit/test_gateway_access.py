@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,31 @@ from hypothesis import strategies as st
 
 from tridetr.gateway.auth import RENEW_AFTER_S, SESSION_S, TokenAuth, subprotocol_for
 from tridetr.gateway.origins import host_and_port, is_host_trusted, is_origin_allowed
+from tridetr.gateway.session_key import FILE, session_salt
 
 TOKEN = "correct-horse-battery-staple"
 AUTH = TokenAuth(TOKEN)
+
+
+def test_the_token_alone_forges_no_session(tmp_path: Path) -> None:
+    """Tokens could be tried by signing cookies with them, past the limit for wrong tokens."""
+    salt = session_salt(tmp_path / "state")
+    assert (tmp_path / "state" / FILE).stat().st_mode & 0o777 == 0o600
+    ours = TokenAuth(TOKEN, salt)
+    assert ours.session_expires(TokenAuth(TOKEN).new_session(1000), 1000) is None
+    again = TokenAuth(TOKEN, session_salt(tmp_path / "state"))
+    assert again.session_expires(ours.new_session(1000), 1000)
+    other = TokenAuth(TOKEN, session_salt(tmp_path / "another"))
+    assert other.session_expires(ours.new_session(1000), 1000) is None
+
+
+def test_sessions_work_where_the_salt_cannot_be_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    salt = session_salt(tmp_path / "file" / "state")
+    assert len(salt) == 32
+    assert "log in again" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 import socket
-import ssl
 import sys
 import threading
 import uuid
@@ -26,12 +25,15 @@ from tridetr.config import Config
 from tridetr.config.schema import TlsSection
 from tridetr.config.secrets import mqtt_password
 from tridetr.controller.payloads import OFFLINE
+from tridetr.controller.tls import set_tls
 from tridetr.errors import BrokerError
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
 
 _RECONNECT_S = (1, 30)
+_INBOUND = 64  # messages of others that wait for the event loop; more are dropped
+_LONGEST_PAYLOAD = 256  # of the topics that are subscribed to
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class MqttLink:
         client.on_message = self._on_message
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping = threading.Event()
+        self._inbound = threading.Semaphore(_INBOUND)
 
     def start(self) -> None:
         """Begin to connect, for ever."""
@@ -199,8 +202,17 @@ class MqttLink:
         self._tell(self._listener.on_ack, mid)
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        """Hand on what others publish, but no flood of it: it would fill the loop's memory and time."""
+        if len(message.payload) > _LONGEST_PAYLOAD or not self._inbound.acquire(blocking=False):
+            return
         with suppress(UnicodeDecodeError):
-            self._tell(self._listener.on_message, message.topic, bytes(message.payload))
+            self._tell(self._deliver, message.topic, bytes(message.payload))
+            return
+        self._inbound.release()
+
+    def _deliver(self, topic: str, payload: bytes) -> None:
+        self._inbound.release()
+        self._listener.on_message(topic, payload)
 
     def _up(self) -> None:
         self.connected = True
@@ -222,22 +234,6 @@ class MqttLink:
         if text != self._said:
             self._said = text
             logger.warning("%s; trying again, for ever", text)
-
-
-def set_tls(client: paho.Client, tls: TlsSection) -> None:
-    """Make a client speak TLS.
-
-    Raises:
-        BrokerError: the certificates cannot be used.
-    """
-    try:
-        client.tls_set(
-            ca_certs=str(tls.ca_file) if tls.ca_file else None,
-            certfile=str(tls.cert_file) if tls.cert_file else None,
-            keyfile=str(tls.key_file) if tls.key_file else None,
-        )
-    except (OSError, ssl.SSLError, ValueError) as error:
-        raise BrokerError(f"mqtt.tls: the certificates cannot be used: {error}") from None
 
 
 async def until(condition: Callable[[], bool], timeout_s: float) -> None:

@@ -51,6 +51,7 @@ class Controller:
         self._told_at: dict[str, float] = {}
         self._answered_at = float("-inf")
         self._stopping = False
+        self._called_offline = False
         settings = BrokerSettings.of(config, topics.availability, lambda: resolve_broker(config))
         if config.mqtt.host != "embedded" or config.mqtt.tls:
             resolve_broker(config)  # contradictions are errors now, not in a log line later
@@ -100,6 +101,9 @@ class Controller:
             sentry.tick()
         self._store.flush()
         self._show_changes()
+        if self._called_offline:  # answered here, so that nobody can make us talk without end
+            self._called_offline = False
+            self._link.publish(self._topics.availability, ONLINE, retain=True)
         for camera in self._cameras:
             self._tell_status(camera)
         self._pump.pump()
@@ -138,8 +142,7 @@ class Controller:
             return
         if topic == self._topics.availability:
             # The will of an earlier connection of ours, which the broker noticed late, must not stay.
-            if payload == OFFLINE.encode():
-                self._link.publish(topic, ONLINE, retain=True)
+            self._called_offline |= payload == OFFLINE.encode()
             return
         if topic == self._topics.home_assistant_status:
             asked = payload == b"online"

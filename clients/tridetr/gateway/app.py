@@ -14,6 +14,7 @@ from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.pages import add_pages, load_assets, version_of
 from tridetr.gateway.security import Answer, Guard, problem
+from tridetr.gateway.session_key import session_salt
 from tridetr.gateway.stream import add_stream
 
 logger = logging.getLogger("tridetr.gateway")
@@ -38,7 +39,9 @@ def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
     app.config["RESPONSE_TIMEOUT"] = 60
     app.json.sort_keys = False  # type: ignore[attr-defined]
     assets = load_assets()
-    guard = Guard(TokenAuth(gateway_token(hub.config)), hub.config.gateway.allowed_origins)
+    token = gateway_token(hub.config)
+    salt = session_salt(hub.config.state_dir) if token is not None else b""
+    guard = Guard(TokenAuth(token, salt), hub.config.gateway.allowed_origins)
     guard.install(app)
     app.register_error_handler(ShmError, _damaged)
     add_pages(app, guard, assets)

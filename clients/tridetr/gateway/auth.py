@@ -22,12 +22,18 @@ BEARER_SUBPROTOCOL = "tridetr.bearer."
 class TokenAuth:
     """Checks every way to show the token; without a token everybody is let in."""
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, salt: bytes = b"") -> None:
+        """Take the token and what makes session cookies more than a test of it.
+
+        Args:
+            token: what must be shown; None: nothing.
+            salt: secret of this node, so that nobody can try tokens by signing cookies with them.
+        """
         self.required = token is not None
         secret = (token or "").encode()
         self._digest = hashlib.sha256(secret).digest()
-        # Sessions are signed with a key made from the token: they outlive a restart, and end with the token.
-        self._session_key = hmac.digest(secret, b"tridetr session v1", "sha256")
+        # Sessions are signed with a key made from both: they outlive a restart, and end with the token.
+        self._session_key = hmac.digest(secret, b"tridetr session v1" + salt, "sha256")
 
     def is_token(self, candidate: str | bytes) -> bool:
         """Compare in constant time, whatever the length of ``candidate``."""

@@ -114,13 +114,21 @@ def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
 
     Returns:
         The names of what was removed.
+
+    Raises:
+        ShmError: somebody else made one of them.
     """
     removed = []
     wanted = set(cameras)
     for path in list_instance(instance):
         if match := _SEGMENT.fullmatch(path.name):
             wanted.add(match["camera"])
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError:
+            raise ShmError(
+                f"{path} belongs to another user: remove it as that user, or choose another `instance`"
+            ) from None
         removed.append(path.name)
     queues = set(list_queues(instance))
     for camera in wanted:
@@ -131,5 +139,9 @@ def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
             posix_ipc.unlink_message_queue(queue)
         except posix_ipc.ExistentialError:
             continue
+        except posix_ipc.PermissionsError:
+            raise ShmError(
+                f"message queue {queue} belongs to another user: choose another `instance`"
+            ) from None
         removed.append(queue)
     return removed

@@ -113,15 +113,21 @@ def open_readable(name: RingName, generation: int) -> Segment | None:
 
 
 def _open(name: RingName, generation: int, mode: int) -> int | None:
+    foreign = (
+        f"{name.segment(generation)} belongs to another user: run all of tridetr as one user, or "
+        "choose another `instance`"
+    )
     try:
-        return os.open(name.path(generation), mode | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(name.path(generation), mode | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise ShmError(
-            f"{name.segment(generation)} belongs to another user: run all of tridetr as one user, or "
-            "choose another `instance`"
-        ) from error
+        raise ShmError(foreign) from error
+    # Anybody may make a file of our name in /dev/shm, open to all: its owner would see every picture.
+    if os.fstat(descriptor).st_uid not in (os.geteuid(), 0):
+        os.close(descriptor)
+        raise ShmError(foreign)
+    return descriptor
 
 
 def _map(name: RingName, generation: int, descriptor: int, *, write: bool) -> Segment | None:

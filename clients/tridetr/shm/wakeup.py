@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import struct
 from collections.abc import Sequence
@@ -27,6 +28,10 @@ _TEXTS = {
 
 
 def _open(name: str, *, read: bool) -> posix_ipc.MessageQueue:
+    foreign = (
+        f"message queue {name} belongs to another user: run all of tridetr as one user, or choose another "
+        "`instance`"
+    )
     try:
         queue = posix_ipc.MessageQueue(
             name,
@@ -38,12 +43,12 @@ def _open(name: str, *, read: bool) -> posix_ipc.MessageQueue:
             write=not read,
         )
     except posix_ipc.PermissionsError as error:
-        raise ShmError(
-            f"message queue {name} belongs to another user: run all of tridetr as one user, or choose another "
-            "`instance`"
-        ) from error
+        raise ShmError(foreign) from error
     except OSError as error:
         raise ShmError(_limit(name, error)) from error
+    if os.fstat(queue.mqd).st_uid not in (os.geteuid(), 0):  # made by somebody else, open to all
+        queue.close()
+        raise ShmError(foreign)
     queue.block = False
     return queue
 

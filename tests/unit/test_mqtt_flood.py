@@ -1,0 +1,40 @@
+"""Somebody at the broker floods the topics that the controller listens to."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+from tridetr.controller import mqtt
+from tridetr.controller.mqtt import BrokerSettings, MqttLink
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def on_up(self) -> None: ...
+    def on_down(self) -> None: ...
+    def on_ack(self, mid: int) -> None: ...
+
+    def on_message(self, topic: str, payload: bytes) -> None:
+        self.heard.append(payload)
+
+
+async def test_a_flood_is_dropped_and_what_comes_later_is_heard() -> None:
+    """Each message was handed to the event loop, however many waited there, whatever their size."""
+    ear = Ear()
+    settings = BrokerSettings(lambda: ("127.0.0.1", 1), None, None, None, 60, "will")
+    link = MqttLink(settings, ear, ["command"])
+
+    def publish(payload: bytes) -> None:
+        link._on_message(link._client, None, SimpleNamespace(topic="command", payload=payload))  # type: ignore[arg-type]
+
+    publish(bytes(10_000_000))
+    for _ in range(1000):
+        publish(b"refresh")
+    await asyncio.sleep(0)
+    assert len(ear.heard) == mqtt._INBOUND
+    publish(b"later")
+    await asyncio.sleep(0)
+    assert ear.heard[-1] == b"later"
