@@ -66,7 +66,8 @@ bench: $(VENV)/.dev
 		$(if $(INT8),--int8 $(INT8)) $(BENCH_ARGS)
 
 bench-gpu: $(VENV)/.base
-	@$(PIP) --editable '.[server,models,gpu]'
+	@cd benchmarks/gpu && $(abspath $(VENV))/bin/python -c 'import rig; rig.need_gpu()'
+	@$(PIP) --editable '.[models,gpu]'
 	@$(VENV)/bin/python benchmarks/gpu/all.py $(MODEL)
 
 # The tables of docs/benchmarks.md from the last report
