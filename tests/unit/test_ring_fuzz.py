@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from support.fake_cuda import FakeCuda
 from support.rings import frame_stamp, result_stamp, some_detections
+from tridetr.cuda.memory import DeviceMemory
 from tridetr.errors import ShmError
 from tridetr.shm import layout, names
 from tridetr.shm.boards import (
@@ -27,10 +31,13 @@ from tridetr.shm.boards import (
 )
 from tridetr.shm.detections import DetectionReader, DetectionWriter
 from tridetr.shm.frames import FrameReader, FrameWriter
+from tridetr.triton.regions import registration
 
 
-def write_frames(instance: str) -> None:
-    with FrameWriter(instance, "cam", width=16, height=8, jpeg_capacity=32, slots=3) as writer:
+def write_frames(instance: str, memory: DeviceMemory | None = None) -> None:
+    with FrameWriter(
+        instance, "cam", width=16, height=8, jpeg_capacity=32, slots=3, device=memory
+    ) as writer:
         for number in range(5):
             slot = writer.begin()
             assert slot is not None
@@ -47,6 +54,28 @@ def read_frames(instance: str) -> None:
                     assert len(bytes(lease.jpeg)) <= lease.region.size_bytes
                     assert lease.planes.sum() >= 0
                     assert lease.pixels_offset + lease.pixels_nbytes <= lease.region.size_bytes
+
+
+def write_device_frames(instance: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_frames(instance, FakeCuda(Path(folder)).memory())
+
+
+def read_device_frames(instance: str) -> None:
+    with FrameReader(instance, "cam", "detector") as reader:
+        for _ in range(2):
+            lease = reader.lease_newest()
+            if lease is not None:
+                with lease:
+                    assert lease.device_only in (False, True)
+                    place = lease.device
+                    if place is not None:
+                        assert place.pixels_nbytes == lease.pixels_nbytes
+                        assert place.pixels_offset + place.pixels_nbytes <= place.region.size_bytes
+                        assert len(place.region.handle) == 64
+                        method, request = registration(place.region)
+                        assert method == "CudaSharedMemoryRegister"
+                        assert request.SerializeToString()
 
 
 def write_results(instance: str) -> None:
@@ -83,6 +112,7 @@ def read_boards(instance: str) -> None:
 
 KINDS = {
     "frames": (write_frames, read_frames),
+    "device frames": (write_device_frames, read_device_frames),
     "results": (write_results, read_results),
     "boards": (write_boards, read_boards),
 }
@@ -100,7 +130,7 @@ HEADER = st.tuples(
 SLOT = st.tuples(
     # The tables lie at the beginning of their slots.
     st.integers(0, 2).flatmap(
-        lambda slot: st.integers(0, 400).map(lambda at: layout.PAGE * (1 + slot) + at)
+        lambda slot: st.integers(0, 520).map(lambda at: layout.PAGE * (1 + slot) + at)
     ),
     st.one_of(
         st.binary(min_size=1, max_size=4),
