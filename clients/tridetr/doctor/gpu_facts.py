@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tridetr.cuda.surroundings import is_jetson
+
 _MIB = 1 << 20
 SERVER_PROCESS = "tritonserver"
 # Library to look for: soname without its version, and the versions that are tried, newest first.
@@ -96,7 +98,7 @@ def gather(root: Path = Path("/"), nvml: Any = None) -> GpuFacts:
         cuda=cuda,
         gpus=gpus,
         nvml_error=nvml_error,
-        jetson=_is_jetson(root),
+        jetson=is_jetson(root),
         container=any((root / name).exists() for name in (".dockerenv", "run/.containerenv"))
         or "KUBERNETES_SERVICE_HOST" in os.environ,
         runtime=any(
@@ -159,15 +161,6 @@ def _kernel_driver(root: Path) -> str | None:
         return None
     numbers = (word for word in words if word[:1].isdigit() and "." in word)
     return next(numbers, "unknown")
-
-
-def _is_jetson(root: Path) -> bool:
-    if (root / "etc/nv_tegra_release").exists():
-        return True
-    try:
-        return b"nvidia,tegra" in (root / "proc/device-tree/compatible").read_bytes()
-    except OSError:
-        return False
 
 
 def find_libraries(load: Callable[[str], object] = ctypes.CDLL) -> dict[str, str]:
