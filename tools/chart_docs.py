@@ -30,6 +30,7 @@ CONFIG_SECTIONS = {
 }  # fmt: skip
 CHOICES = {
     "state.type": ["pvc", "hostPath", "none"],
+    "gpu.engineCache.type": ["pvc", "hostPath"],
     "devices.mode": ["hostPath", "plugin"],
     "gateway.service.type": ["ClusterIP", "NodePort", "LoadBalancer"],
 }

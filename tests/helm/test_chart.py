@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from tridetr.supervisor.plan import plan_processes
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 KUBERNETES = "1.33"
 MIB = 1 << 20
+# Read by the C library and by NVIDIA's container runtime.
+RUNTIMES = {"HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 
 FULL: dict[str, Any] = {
     "nodes": [
@@ -31,6 +34,7 @@ FULL: dict[str, Any] = {
         }
     ],
     "gpu": {"enabled": True, "engineCache": {"enabled": True}},
+    "config": {"model": {"name": "rfdetr_trt"}},
     "mqtt": {
         "username": "node",
         "passwordSecret": "mqtt-password",
@@ -49,6 +53,8 @@ FLEET: dict[str, Any] = {
         "cameras": {"cam": {"source": "/dev/video0"}},
     },
     "state": {"type": "hostPath"},
+    "gpu": {"enabled": True, "engineCache": {"enabled": True}},
+    "config": {"model": {"name": "rfdetr_trt"}},
     "devices": {"mode": "plugin", "resource": "smarter-devices/video0"},
 }
 CASES: dict[str, dict[str, Any]] = {
@@ -191,7 +197,8 @@ def test_every_environment_variable_is_one_that_the_code_reads(manifests: list[M
     for _, pod in pods(manifests):
         for container in pod["containers"] + pod.get("initContainers", []):
             for variable in container.get("env", []):
-                assert variable["name"] == "HOME" or f'"{variable["name"]}"' in code
+                read = f'"{variable["name"]}"' in code
+                assert read or variable["name"] in RUNTIMES
 
 
 def test_shared_memory_holds_the_rings(manifests: list[Manifest]) -> None:
@@ -230,10 +237,75 @@ def test_gpu_nodes_and_devices() -> None:
     assert pod["securityContext"]["supplementalGroups"] == [44]
     (plain,) = node_pods(render({}))
     assert "runtimeClassName" not in plain
+    assert "shareProcessNamespace" not in plain
+    assert not any("NVIDIA" in v["name"] for c in plain["containers"] for v in c["env"])
     (fleet,) = node_pods(render(FLEET))
     capture = next(c for c in fleet["containers"] if c["name"] == "capture-cam")
     assert capture["resources"]["limits"]["smarter-devices/video0"] == 1
-    assert not any("hostPath" in volume for volume in fleet["volumes"] if volume["name"] != "state")
+    on_host = {v["name"]: v["hostPath"] for v in fleet["volumes"] if "hostPath" in v}
+    assert set(on_host) == {"state", "engines"}  # one claim cannot serve pods on several nodes
+    # A folder that the kubelet makes belongs to root, and nothing here runs as root: it must be there.
+    assert {path["type"] for path in on_host.values()} == {"Directory"}
+
+
+def environment(container: Manifest) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "tritons"),
+    [
+        ({}, 1, None),  # by the device plugin
+        ({"resource": "", "visibleDevices": "GPU-1"}, None, "GPU-1"),  # without one
+    ],
+)
+def test_captures_see_the_gpu_that_triton_has(
+    gpu: dict[str, Any], asked: int | None, tritons: str | None
+) -> None:
+    """A frame in GPU memory is of use only if the server opens it there."""
+    values = {**FULL, "gpu": {**FULL["gpu"], **gpu}}
+    (pod,) = node_pods(render(values))
+    containers = {container["name"]: container for container in pod["containers"]}
+    triton, (builder,) = containers["triton"], pod["initContainers"]
+    for owner in (triton, builder):
+        assert owner["resources"]["limits"].get("nvidia.com/gpu") == asked
+        assert environment(owner).get("NVIDIA_VISIBLE_DEVICES") == tritons
+    capture = containers["capture-front-door"]
+    assert capture["image"] == triton["image"] == builder["image"]
+    assert environment(capture)["NVIDIA_VISIBLE_DEVICES"] == gpu.get("visibleDevices", "all")
+    assert "video" in environment(capture)["NVIDIA_DRIVER_CAPABILITIES"]
+    assert "nvidia.com/gpu" not in capture["resources"]["limits"]
+    for name in ("detector", "controller", "gateway"):
+        assert "NVIDIA_VISIBLE_DEVICES" not in environment(containers[name])
+        assert containers[name]["image"] != triton["image"]
+
+
+def test_engines_are_built_only_for_the_model_that_needs_one(tmp_path: Path) -> None:
+    """By a command that exists, from the node's own configuration, into the folder that Triton looks into."""
+    manifests = render(FULL)
+    (pod,) = node_pods(manifests)
+    (builder,) = pod["initContainers"]
+    triton = next(c for c in pod["containers"] if c["name"] == "triton")
+    folder = environment(builder)["TRIDETR_ENGINES"]
+    assert environment(triton)["TRIDETR_ENGINES"] == folder
+    for container in (builder, triton):
+        assert {"name": "engines", "mountPath": folder} in container["volumeMounts"]
+    onnx = {**FULL, "config": {"model": {"name": "rfdetr_ort"}}}
+    (pod,) = node_pods(render(onnx))
+    assert "initContainers" not in pod
+
+    (text,) = [m["data"]["tridetr.yaml"] for m in manifests if "tridetr.yaml" in m.get("data", {})]
+    (tmp_path / "tridetr.yaml").write_text(text)
+    line = [
+        word.replace("/etc/tridetr/node", str(tmp_path)) for word in ("tridetr", *builder["args"])
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", *line], capture_output=True, text=True,
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    # It went as far as one comes without a GPU.
+    assert done.returncode == 2
+    assert "no NVIDIA GPU here: nvidia-smi is missing" in done.stderr
 
 
 @pytest.mark.parametrize(

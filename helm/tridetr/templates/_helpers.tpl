@@ -27,6 +27,16 @@ tridetr/node: {{ .node.name }}
 {{- if kindIs "bool" .node.gpu -}}{{ .node.gpu }}{{- else -}}{{ .root.Values.gpu.enabled }}{{- end -}}
 {{- end -}}
 
+{{/* The model's entry: of the common configuration, since all nodes share it. */}}
+{{- define "tridetr.model" -}}
+{{- dig "model" "name" "rfdetr_ort" .Values.config -}}
+{{- end -}}
+
+{{/* "true" where engines are kept in a folder of the host: a DaemonSet's pods cannot share one claim. */}}
+{{- define "tridetr.enginesOnHost" -}}
+{{- or (eq .Values.gpu.engineCache.type "hostPath") .Values.daemonSet.enabled -}}
+{{- end -}}
+
 {{/* MiB of one camera's rings: slots times I420 (1.5 bytes a pixel) plus as much for a JPEG, and the small rings. */}}
 {{- define "tridetr.ringMiB" -}}
 {{- $width := .camera.width | default .root.Values.shm.assumedWidth | int -}}

@@ -6,7 +6,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* One container that keeps one process alive: context {root, node, name, process, image, startSeconds}. */}}
+{{/* One container that keeps one process alive: context {root, name, process, image, startSeconds, gpu}. */}}
 {{- define "tridetr.processContainer" -}}
 name: {{ .name }}
 image: {{ include "tridetr.image" (dict "root" .root "image" .image) }}
@@ -16,7 +16,10 @@ securityContext:
   {{- include "tridetr.containerSecurity" . | nindent 2 }}
 env:
   - {name: HOME, value: /tmp}
-  {{- if and (eq .name "triton") .root.Values.gpu.engineCache.enabled }}
+  {{- if .gpu }}
+  {{- include "tridetr.gpuEnvironment" (dict "root" .root "owner" (eq .name "triton")) | nindent 2 }}
+  {{- end }}
+  {{- if and (eq .name "triton") .gpu .root.Values.gpu.engineCache.enabled }}
   - {name: TRIDETR_ENGINES, value: /var/cache/tridetr}
   {{- end }}
 startupProbe:
@@ -29,6 +32,17 @@ livenessProbe:
   periodSeconds: 15
   timeoutSeconds: 5
   failureThreshold: 3
+{{- end -}}
+
+{{/*
+What the NVIDIA runtime asks containers for: context {root, owner}. The owner is given its GPU by the device plugin;
+captures must see the same one, since their frames lie there, and cannot ask the plugin for a second share of it.
+*/}}
+{{- define "tridetr.gpuEnvironment" -}}
+{{- if not (and .owner .root.Values.gpu.resource) }}
+- {name: NVIDIA_VISIBLE_DEVICES, value: {{ .root.Values.gpu.visibleDevices | quote }}}
+{{- end }}
+- {name: NVIDIA_DRIVER_CAPABILITIES, value: "compute,utility,video"}
 {{- end -}}
 
 {{- define "tridetr.commonMounts" -}}
@@ -64,7 +78,7 @@ spec:
   {{- with $values.gpu.runtimeClassName }}
   runtimeClassName: {{ . }}
   {{- end }}
-  # CUDA's inter-process handles need one PID namespace.
+  # Triton opens the captures' GPU memory: CUDA wants one PID namespace for that.
   shareProcessNamespace: true
   {{- end }}
   {{- with $values.priorityClassName }}
@@ -95,7 +109,7 @@ spec:
     supplementalGroups: {{ toJson . }}
     {{- end }}
     seccompProfile: {type: RuntimeDefault}
-  {{- if and $gpu $values.gpu.engineCache.enabled }}
+  {{- if and $gpu $values.gpu.engineCache.enabled (eq (include "tridetr.model" $root) "rfdetr_trt") }}
   initContainers:
     - name: build-engine
       image: {{ include "tridetr.image" (dict "root" $root "image" $values.images.tritonGpu) }}
@@ -106,9 +120,14 @@ spec:
       env:
         - {name: HOME, value: /tmp}
         - {name: TRIDETR_ENGINES, value: /var/cache/tridetr}
+        {{- include "tridetr.gpuEnvironment" (dict "root" $root "owner" true) | nindent 8 }}
       resources:
         requests: {cpu: "1", memory: 1Gi}
-        limits: {memory: 6Gi, {{ $values.gpu.resource }}: 1}
+        limits:
+          memory: 6Gi
+          {{- with $values.gpu.resource }}
+          {{ . }}: 1
+          {{- end }}
       volumeMounts:
         - {name: engines, mountPath: /var/cache/tridetr}
         - {name: config, mountPath: /etc/tridetr/node, readOnly: true}
@@ -116,14 +135,16 @@ spec:
   {{- end }}
   containers:
     {{- $image := ternary $values.images.tritonGpu $values.images.tritonCpu $gpu }}
-    - {{- include "tridetr.processContainer" (dict "root" $root "name" "triton" "process" "triton" "image" $image "startSeconds" 300) | nindent 6 }}
+    {{- /* Frames in GPU memory need the GPU's libraries; on a GPU node the image that has them is there anyway. */}}
+    {{- $capture := ternary $values.images.tritonGpu $values.images.client $gpu }}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" "triton" "process" "triton" "image" $image "startSeconds" 300 "gpu" $gpu) | nindent 6 }}
       readinessProbe:
         exec: {command: [python3, -m, tridetr.probe, triton, --run-dir, /run/tridetr, --ready]}
         periodSeconds: 10
         timeoutSeconds: 5
       resources:
         {{- $limits := deepCopy ($values.resources.triton.limits | default dict) }}
-        {{- if $gpu }}{{- $limits = set $limits $values.gpu.resource 1 }}{{- end }}
+        {{- if and $gpu $values.gpu.resource }}{{- $limits = set $limits $values.gpu.resource 1 }}{{- end }}
         {{- toYaml (dict "requests" $values.resources.triton.requests "limits" $limits) | nindent 8 }}
       volumeMounts:
         {{- include "tridetr.commonMounts" . | nindent 8 }}
@@ -133,7 +154,7 @@ spec:
     {{- range $name, $camera := $node.cameras }}
     {{- $ringMiB := include "tridetr.ringMiB" (dict "root" $root "camera" $camera) | int }}
     {{- $v4l2 := hasPrefix "/dev/" $camera.source }}
-    - {{- include "tridetr.processContainer" (dict "root" $root "name" (printf "capture-%s" ($name | replace "_" "-")) "process" (printf "capture %s" $name) "image" $values.images.client) | nindent 6 }}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" (printf "capture-%s" ($name | replace "_" "-")) "process" (printf "capture %s" $name) "image" $capture "gpu" $gpu) | nindent 6 }}
       resources:
         requests:
           {{- toYaml $values.resources.capture.requests | nindent 10 }}
@@ -197,13 +218,18 @@ spec:
       {{- if eq $values.state.type "pvc" }}
       persistentVolumeClaim: {claimName: {{ include "tridetr.name" . }}-state}
       {{- else if eq $values.state.type "hostPath" }}
-      hostPath: {path: {{ $values.state.hostPath }}/{{ $node.name }}, type: DirectoryOrCreate}
+      # Must be there: what the kubelet makes belongs to root, and no container here does.
+      hostPath: {path: {{ $values.state.hostPath }}/{{ $node.name }}, type: Directory}
       {{- else }}
       emptyDir: {}
       {{- end }}
     {{- if and $gpu $values.gpu.engineCache.enabled }}
     - name: engines
-      hostPath: {path: {{ $values.gpu.engineCache.hostPath }}, type: DirectoryOrCreate}
+      {{- if eq (include "tridetr.enginesOnHost" $root) "true" }}
+      hostPath: {path: {{ $values.gpu.engineCache.hostPath }}, type: Directory}
+      {{- else }}
+      persistentVolumeClaim: {claimName: {{ include "tridetr.name" . }}-engines}
+      {{- end }}
     {{- end }}
     {{- range $name, $camera := $node.cameras }}
     {{- if $camera.credentialsSecret }}
