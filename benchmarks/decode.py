@@ -37,9 +37,14 @@ CLIP_FRAMES = 30
 
 
 def write_clip(
-    path: Path, codec: str, pix_fmt: str, options: dict[str, str], size: tuple[int, int]
+    path: Path,
+    codec: str,
+    pix_fmt: str,
+    options: dict[str, str],
+    size: tuple[int, int],
+    pan: int = 6,
 ) -> None:
-    """A panning picture with edges, ramps and a little noise."""
+    """A picture with edges, ramps and a little noise that moves by ``pan`` pixels a frame."""
     width, height = size
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 200, (height // 40 + 1, width // 40 + 1, 3), dtype=np.uint8)
@@ -50,7 +55,7 @@ def write_clip(
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         for index in range(CLIP_FRAMES):
             noise = rng.integers(0, 6, scene.shape, dtype=np.uint8)
-            rgb = np.roll(scene, index * 6, axis=1) + noise
+            rgb = np.roll(scene, index * pan, axis=1) + noise
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pix_fmt)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -3,9 +3,9 @@
     python benchmarks/hotloop.py [--seconds 15 --rate 250 --out build/profile]
 
 A real node plays one 1080p30 H.264 file in real time, every frame goes to the model, and one viewer watches. py-spy
-looks at each process from outside and counts only threads that run; time in C code (decoding, numpy, sockets) counts
-for the Python function that called it. Writes one flame graph for each process (SVG), and ``profile.md`` and
-``profile.json`` with the functions by their own share of the samples.
+looks at each process from outside; samples of threads that wait are left out; time in C code (decoding, numpy,
+sockets) counts for the Python function that called it. Writes one flame graph for each process (SVG), and
+``profile.md`` and ``profile.json`` with the functions by their own share of the samples.
 Attaching to a process needs root or the same user with ptrace allowed (``kernel.yama.ptrace_scope=0``).
 """
 
@@ -34,6 +34,14 @@ from tridetr.shm.detections import DetectionReader
 ROLES = {"capture": "capture cam0", "detector": "detect", "gateway": "serve", "controller": "control"}  # fmt: skip
 PY_SPY = str(Path(sys.executable).with_name("py-spy"))
 TOP = 12
+# Where threads wait: py-spy cannot tell a wait from work in C everywhere (containers, some kernels).
+WAITS = (
+    "Condition.wait ",
+    "EpollSelector.select ",
+    "_worker (concurrent",
+    "Thread.run ",
+    "Client._loop (paho",
+)
 
 
 def record(
@@ -54,15 +62,17 @@ def record(
 
 
 def own_shares(folded: str) -> list[tuple[str, float]]:
-    """Return functions by their own share of the samples, from py-spy's folded stacks.
+    """Return functions by their own share of the samples that are work, from py-spy's folded stacks.
 
-    >>> own_shares("a (x.py:1);b (y.py:2) 3\\na (x.py:5) 1")
+    >>> own_shares("a (x.py:1);b (y.py:2) 3\\na (x.py:5) 1\\nCondition.wait (threading.py:1) 9")
     [('b (y.py)', 0.75), ('a (x.py)', 0.25)]
     """
     counts: Counter[str] = Counter()
     for line in folded.splitlines():
         stack, _, number = line.rpartition(" ")
-        counts[re.sub(r":\d+\)$", ")", stack.rpartition(";")[2])] += int(number)
+        function = re.sub(r":\d+\)$", ")", stack.rpartition(";")[2])
+        if not function.startswith(WAITS):
+            counts[function] += int(number)
     total = sum(counts.values()) or 1
     return [(name, round(count / total, 4)) for name, count in counts.most_common()]
 

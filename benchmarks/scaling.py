@@ -48,7 +48,7 @@ def repeated(clip: Path, target: Path, times: int) -> None:
 
 
 def configuration(
-    folder: Path, clip: Path, cameras: int, instance: str, standby_fps: float
+    folder: Path, clip: Path, cameras: int, instance: str, standby_fps: float, **sections: Any
 ) -> dict[str, Any]:
     """Return the configuration of a node."""
     with socket.socket() as probe:
@@ -64,6 +64,7 @@ def configuration(
         "triton": {"metrics_port": 0},
         "run_dir": str(folder / "run"),
         "state_dir": str(folder / "state"),
+        **sections,
     }
 
 
@@ -87,12 +88,16 @@ def rates(before: dict[str, float], after: dict[str, float], seconds: float) -> 
 
 @contextlib.contextmanager
 def running(
-    clip: Path, cameras: int, only: tuple[str, ...] = (), standby_fps: float = 3.0
+    clip: Path,
+    cameras: int,
+    only: tuple[str, ...] = (),
+    standby_fps: float = 3.0,
+    **sections: Any,
 ) -> Iterator[tuple[psutil.Process, dict[str, Any], Path]]:
     """Run a node; nothing of it stays."""
     instance = f"bench{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
-        config = configuration(Path(name), clip, cameras, instance, standby_fps)
+        config = configuration(Path(name), clip, cameras, instance, standby_fps, **sections)
         try:
             with node(config, Path(name), only) as process:
                 yield process, config, Path(name) / "log"
@@ -110,10 +115,12 @@ def newest(readers: list[DetectionReader]) -> int:
     return count
 
 
-def with_cameras(clip: Path, cameras: int, seconds: float, standby_fps: float) -> dict[str, Any]:
+def with_cameras(
+    clip: Path, cameras: int, seconds: float, standby_fps: float, **sections: Any
+) -> dict[str, Any]:
     """Measure a whole node."""
     began = time.monotonic()
-    with running(clip, cameras, standby_fps=standby_fps) as (process, config, log):
+    with running(clip, cameras, standby_fps=standby_fps, **sections) as (process, config, log):
         readers = [DetectionReader(config["instance"], name, None) for name in config["cameras"]]
         waiting = list(readers)
         while waiting:
@@ -216,19 +223,33 @@ def main() -> None:
     parser.add_argument(
         "--every-frame", action="store_true", help="all 30 frames a second to the model, as alarmed"
     )
+    parser.add_argument(
+        "--unchanged",
+        type=float,
+        metavar="S",
+        help="a picture that stands still, and detect.unchanged_s (0: each frame is inferred all the same)",
+    )
+    parser.add_argument("--model", type=Path, help="a fused model instead of the bundled one")
     options = parser.parse_args()
+    sections: dict[str, Any] = {}
+    if options.unchanged is not None:
+        sections["detect"] = {"unchanged_s": options.unchanged}
+    if options.model is not None:
+        sections["model"] = {"file": str(options.model)}
     standby_fps = 60.0 if options.every_frame else 3.0
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         short = Path(folder) / "short.mp4"
-        write_clip(short, *H264, (options.width, options.height))
+        write_clip(
+            short, *H264, (options.width, options.height), 6 if options.unchanged is None else 0
+        )
         repeated(short, clip, 60)
         result = {
             "benchmark": "scaling",
             "machine": machine(),
             "frame": {"width": options.width, "height": options.height},
             "cameras": {
-                str(number): with_cameras(clip, number, options.seconds, standby_fps)
+                str(number): with_cameras(clip, number, options.seconds, standby_fps, **sections)
                 for number in options.cameras
             },
             "viewers": with_viewers(clip, options.viewers, options.seconds)

@@ -57,6 +57,7 @@ class CameraMetrics:
         self._inferred = metrics.FRAMES_INFERRED.labels(camera)
         self._superseded = metrics.FRAMES_SKIPPED.labels(camera, "superseded")
         self._given_up = metrics.FRAMES_SKIPPED.labels(camera, "error")
+        self._unchanged = metrics.FRAMES_SKIPPED.labels(camera, "unchanged")
         self._age = metrics.FRAME_AGE_SECONDS.labels(camera)
         self._inference = metrics.INFERENCE_SECONDS.labels(camera)
         self._total = metrics.TOTAL_SECONDS.labels(camera)
@@ -79,6 +80,12 @@ class CameraMetrics:
             self._superseded.inc(superseded)
         if errors:
             self._given_up.inc(errors)
+
+    def repeated(self, stamp: ResultStamp) -> None:
+        """Count a frame whose picture had not changed: it has a result, but was not inferred."""
+        self._unchanged.inc()
+        self._last_result.set(time.time())
+        self._age.observe((stamp.taken_ns - stamp.capture_monotonic_ns) / 1e9)
 
     def published(self, stamp: ResultStamp, detections: NDArray[np.void]) -> None:
         """Count and measure a published result."""

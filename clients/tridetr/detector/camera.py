@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 
 from tridetr.config import DetectSection
 from tridetr.detector.account import CameraMetrics, FrameAccount
@@ -12,6 +13,7 @@ from tridetr.detector.color import RangeCheck
 from tridetr.detector.regions import AnyRegion, Place
 from tridetr.detector.selection import Selection
 from tridetr.detector.server import Server, pause_s
+from tridetr.detector.still import Answer, Stillness
 from tridetr.errors import ShmError, TritonError
 from tridetr.shm.boards import DemandWriter
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
@@ -34,7 +36,13 @@ class CameraDetector:
     """
 
     def __init__(
-        self, instance: str, camera: str, section: DetectSection, server: Server, slow_s: float
+        self,
+        instance: str,
+        camera: str,
+        section: DetectSection,
+        server: Server,
+        slow_s: float,
+        alarming: Sequence[str] = (),
     ) -> None:
         """Open both rings of a camera.
 
@@ -44,6 +52,7 @@ class CameraDetector:
             section: What counts as a detection.
             server: Where frames are inferred.
             slow_s: An answer that takes longer is said and counted, and waited for all the same.
+            alarming: Names of the classes that can raise its alarm.
 
         Raises:
             ShmError: Another detector runs, or a limit of the system is reached.
@@ -54,6 +63,9 @@ class CameraDetector:
         self._server = server
         self._slow_s = slow_s
         self._selection: Selection | None = None
+        self._alarming = alarming
+        self._alarming_ids: frozenset[int] = frozenset()
+        self._still = Stillness(instance, camera, section)
         self._model = ("", "")
         self._metrics = CameraMetrics(camera)
         self._account = FrameAccount(_last_result(instance, camera))
@@ -86,6 +98,10 @@ class CameraDetector:
         self._selection = Selection(least, self._section.classes, info.classes)
         self._model = (info.name, info.version)
         self._metrics.name_classes(info.classes)
+        self._alarming_ids = frozenset(
+            info.classes[name] for name in self._alarming if name in info.classes
+        )
+        self._still.forget()
         self._range.use_model(info.color)
 
     def tick(self) -> None:
@@ -123,6 +139,7 @@ class CameraDetector:
         self._frames.close()
         self._writer.close()
         self._demand.close()
+        self._still.close()
 
     def _wake(self) -> None:
         self._frames.wakeup.drain()
@@ -140,7 +157,11 @@ class CameraDetector:
                     return False
                 with lease:
                     sequence = lease.sequence
-                    await self._infer(lease)
+                    known = self._still.answer_for(lease)
+                    if known is not None:
+                        self._repeat(lease, known)
+                    else:
+                        await self._infer(lease)
         except RegionNotRegistered as error:
             self._server.restarted()
             self._failed("region", sequence, error, quietly=not self._failures)
@@ -199,6 +220,7 @@ class CameraDetector:
         self._after = lease.sequence
         self._metrics.skipped(*self._account.inferred(lease.sequence))
         self._metrics.published(result, found)
+        self._still.inferred(result, found, self._alarming_ids)
         if trace and request and frame.trace:
             tracing.record("infer", request, trace, start_ns, end_ns, model=self._model[0])
             tracing.record_child("post", trace, end_ns, result.published_ns)
@@ -222,6 +244,14 @@ class CameraDetector:
             if lease.device is not None and place is not lease.device:
                 self._demand.touch()
 
+    def _repeat(self, lease: FrameLease, known: Answer) -> None:
+        """Publish the answer to an earlier frame for this one, which shows the same."""
+        result = known.stamp_for(lease, time.monotonic_ns())
+        self._writer.publish(result, known.rows)
+        self._after = lease.sequence
+        self._metrics.skipped(*self._account.inferred(lease.sequence))
+        self._metrics.repeated(result)
+
     def _succeeded(self) -> None:
         if self._said is not None:
             log.info("results come again", extra=self._extra)
@@ -232,6 +262,7 @@ class CameraDetector:
     ) -> None:
         self._metrics.error(reason)
         self._account.failed(sequence)
+        self._still.forget()
         self._failures += 1
         # Where the server tells all cameras to wait, or was only restarted, there is nothing more to wait for.
         self._pause_s = 0.0 if quietly else pause_s(self._failures)

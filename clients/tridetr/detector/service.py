@@ -62,6 +62,7 @@ class Detector:
                         config.detect_for(camera),
                         self._server,
                         config.triton.infer_timeout_s,
+                        config.alarm_for(camera).classes,
                     )
                 )
         except BaseException:

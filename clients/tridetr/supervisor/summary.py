@@ -42,6 +42,9 @@ def summarise(
             "frames_published": counters.count("tridetr_frames_published_total", camera=name),
             "frames_inferred": counters.count("tridetr_frames_inferred_total", camera=name),
             "frames_skipped": counters.count("tridetr_frames_skipped_total", camera=name),
+            "frames_unchanged": counters.count(
+                "tridetr_frames_skipped_total", camera=name, reason="unchanged"
+            ),
             "detections": counters.count("tridetr_detections_total", camera=name),
             "state_changes": counters.count("tridetr_state_changes_total", camera=name),
             "events_published": counters.count("tridetr_events_published_total", camera=name),

@@ -32,6 +32,8 @@ class CameraTimings:
         """Take in one result."""
         if not stamp.lossless:
             self.frame_age_ms.append((stamp.taken_ns - stamp.capture_monotonic_ns) / 1e6)
+        if stamp.repeated:
+            return  # nothing was inferred for it
         self.infer_ms.append((stamp.infer_end_ns - stamp.infer_start_ns) / 1e6)
         self.total_ms.append((stamp.published_ns - stamp.taken_ns) / 1e6)
 

@@ -25,7 +25,7 @@ FRAMES_PUBLISHED = Counter(
 )
 FRAMES_SKIPPED = Counter(
     "tridetr_frames_skipped_total",
-    "Frames that were left out, by reason (pacing, ring_full, superseded, corrupt, stale, lost, error).",
+    "Frames that were left out, by reason (pacing, ring_full, superseded, corrupt, stale, lost, error, unchanged).",
     ["camera", "reason"],
 )
 DECODE_SECONDS = Histogram(

@@ -61,7 +61,8 @@ class ResultStamp:
         capture_unix_ns: The same in Unix time.
         lossless: The frame's writer waits for the decision.
         taken_ns: When the detector took the frame.
-        infer_start_ns: When it asked the server.
+        infer_start_ns: When it asked the server; before ``taken_ns`` where the picture had not changed since, so that
+            the answer to an earlier frame stands for this one too.
         infer_end_ns: When the server had answered.
         published_ns: When the result was published.
         model_name: At most 64 bytes of UTF-8.
@@ -83,3 +84,8 @@ class ResultStamp:
     model_name: str
     model_version: str
     trace: TraceContext | None = None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether this repeats the answer to an earlier frame."""
+        return self.infer_start_ns < self.taken_ns
