@@ -21,7 +21,7 @@ from tridetr.cuda.surroundings import has_bindings
 from tridetr.shm.frames import FrameLease, FrameReader
 from tridetr.shm.hold import DeviceHold
 
-_SOURCE = Path(__file__).parents[1] / "support" / "libcuda.c"
+_SOURCE = Path(__file__).parents[1] / "support" / "strict_cuda.c"
 _PROGRAM = """
 import json, mmap, sys
 import numpy as np

@@ -1,7 +1,8 @@
-// A libcuda.so.1 that plays one GPU with host memory, so that our calls into cuda-bindings run without one:
-// cc -shared -fPIC -o libcuda.so.1 libcuda.c
+// A driver library (libcuda.so.1) that plays one GPU strictly, for our calls through cuda-bindings: it refuses calls
+// without context and wrong flags, copies nothing before an event was asked for twice, knows no function but these, and
+// fails on command (TRIDETR_FAKE_FAILS=cuFunction:code). `host_cuda.c` is the obliging one.
 //
-// Copies happen when their event is asked for the second time. TRIDETR_FAKE_FAILS=cuFunction:code makes one fail.
+// cc -shared -fPIC -o libcuda.so.1 strict_cuda.c
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdint.h>
