@@ -35,6 +35,7 @@ from tridetr.config.schema import GatewaySection
 from tridetr.cuda.memory import DeviceMemory
 from tridetr.shm.boards import CameraState, DemandReader, DemandWriter
 from tridetr.shm.frames import FrameReader
+from tridetr.triton.gpu import find_gpus
 
 
 @dataclass
@@ -283,3 +284,18 @@ def test_a_stream_that_the_gpu_refuses_is_decoded_on_the_cpu(
         assert gpu.rig.skipped("corrupt") == 14  # the fifteenth ended it
     assert len(gpu.decoders[0].videos) == 1
     assert "CUDA_ERROR_OF_THIS_TEST; the CPU decodes from now on" in caplog.text
+
+
+def test_a_wish_for_a_gpu_that_is_not_there_costs_no_frame(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole capture, nothing played: it says why once and decodes on the CPU."""
+    if find_gpus().count:
+        pytest.skip("there is a GPU")
+    file = write_mjpeg(tmp_path / "clip.mkv", MJPEG)
+    with capturing(tmp_path, file, decode="gpu") as rig:
+        for seen in rig.wait_frames(3):
+            assert np.array_equal(seen.planes, expected(seen.stamp.frame_number))
+    said = [r.message for r in caplog.records if "no decoding on the GPU" in r.message]
+    assert len(said) == 1
+    assert "the CPU decodes" in said[0]
