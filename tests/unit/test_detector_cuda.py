@@ -208,6 +208,32 @@ async def test_memory_of_a_dead_writer_is_no_refusal(
         await regions.close()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_registered_memory_of_a_dead_writer_is_not_read(
+    instance: str, gpu: FakeCuda, reader: FrameReader, restarted: bool
+) -> None:
+    """Its last frame is inferred again, after an error: a server may not survive reading what is gone."""
+    client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
+    regions = Regions(client)
+    with cuda_writer(instance, gpu) as writer:
+        put_frame(writer, 1)
+        assert "-cuda-" in (await pixel(regions, client, reader))[0]
+        lease = newest(reader)
+        writer.resize(W * 2, H)  # the memory stays, as long as it is leased
+        put_frame(writer, 2)
+        assert await regions.place(lease) is lease.device
+        lease.release()
+        assert "-cuda-" in (await pixel(regions, client, reader))[0]
+        lease = newest(reader)
+    if restarted:
+        writer = FrameWriter(instance, "cam", width=W * 2, height=H, device=gpu.memory())
+    assert await regions.place(lease) is lease
+    lease.release()
+    if restarted:
+        writer.close()
+    await regions.close()
+
+
 async def test_a_frame_that_only_the_gpu_has_is_never_read_from_the_host(
     instance: str, gpu: FakeCuda, reader: FrameReader
 ) -> None:

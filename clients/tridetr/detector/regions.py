@@ -126,7 +126,8 @@ class Regions:
     async def _can_open(self, region: DeviceRegion) -> bool:
         """Whether the server can read this GPU memory; registers it first where need be."""
         if self._known.get(region.shm_name) == region:
-            return True
+            # A server that reads the memory of a dead process may not survive that.
+            return not self._holds[region.shm_name].is_lost()
         if self._device == "cpu" or self._refused:
             return False
         if self._on_cpu:

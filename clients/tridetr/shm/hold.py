@@ -35,13 +35,20 @@ class DeviceHold(Closing):
 
         If not, a server that cannot open the memory tells nothing about other memory.
         """
+        return not self.is_lost() and not self._word(layout.SUCCESSOR_WORD)
+
+    def is_lost(self) -> bool:
+        """Return whether the writer that allocated the memory is gone, and the memory with it.
+
+        A writer that only went on in another file keeps the memory for as long as this lock is held.
+        """
         status = os.fstat(self._descriptor)
         if status.st_ino != self._region.ring.inode or status.st_size < layout.PAGE:
+            return True
+        if self._word(layout.SUCCESSOR_WORD):
             return False
-        if not locks.is_held(self._descriptor, layout.WRITER_BYTE):
-            return False
-        epoch, successor = self._word(layout.EPOCH_WORD), self._word(layout.SUCCESSOR_WORD)
-        return epoch == self._region.epoch and not successor
+        written = locks.is_held(self._descriptor, layout.WRITER_BYTE)
+        return not written or self._word(layout.EPOCH_WORD) != self._region.epoch
 
     def close(self) -> None:
         """Let the memory go."""
