@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2
 from support.data import ORACLE, shared
 from support.nvidia_server import VERSION, NvidiaServer
 from support.triton import SharedFrame, running_triton, triton_config
-from tridetr.doctor.parts import check_server
+from tridetr.doctor.parts import check_provider, check_server
 from tridetr.errors import ModelError
 from tridetr.triton import service
 from tridetr.triton.client import TritonClient
@@ -33,6 +33,7 @@ async def test_it_serves_with_the_servers_own_backend(tmp_path: Path, nvidia: Nv
     (finding,) = check_server(config)
     assert finding.level == "ok"
     assert f"{VERSION}, its own backend onnxruntime" in finding.text
+    assert not list(check_provider(config))  # ONNX Runtime's Python package is not what serves
     with running_triton(config) as triton:
         before = await asyncio.to_thread(triton.endpoint)
         line = nvidia.started["line"]

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 
 import pytest
 
+from support.waiting import wait_for
 from tridetr.triton.health import PROBE_AFTER_S, Health, Next
+from tridetr.triton.process import ServerProcess
 from tridetr.triton.server_log import ServerLog, parse
 
 
@@ -67,3 +71,27 @@ def test_errors_are_kept_for_the_message_about_a_failed_start() -> None:
     server_log.feed('2026-01-02T04:47:57Z W 1 x.cc:1] "a warning"')
     assert server_log.errors[-1] == "number 29"
     assert len(server_log.errors) == 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "device"), [("CPU device 0", "CPU"), ("GPU device 0", "GPU 0"), (None, "")]
+)
+def test_the_server_says_where_it_put_the_model(kind: str | None, device: str) -> None:
+    said = ServerLog(logging.getLogger("tridetr.test"))
+    name = "TRITONBACKEND_ModelInstanceInitialize: rfdetr_ort_0_0"
+    line = "2026-01-02T04:47:57Z I 1 onnxruntime.cc:3]"
+    said.feed(f'{line} "{name} ({kind})"' if kind else f'{line} "something else"')
+    assert said.device == device
+
+
+def test_the_cpu_time_of_a_native_backend_is_the_servers() -> None:
+    """Without it a native backend that is slow would count as one that hangs."""
+    busy = "import time\nt = time.process_time()\nwhile time.process_time() - t < 0.3: pass\ntime.sleep(60)"
+    process = ServerProcess([sys.executable, "-c", busy], dict(os.environ))
+    try:
+        process.remember_stubs()
+        wait_for(lambda: process.backend_cpu_s() >= 0.3, 20, "no CPU time is seen")
+        assert not process.lost_stub()
+    finally:
+        process.stop(0)
+    assert process.backend_cpu_s() == 0  # gone: nothing to read, and no error

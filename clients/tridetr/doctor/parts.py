@@ -14,6 +14,8 @@ from tridetr.errors import TridetrError
 from tridetr.models.store import configured_model
 from tridetr.paths import model_repository_dir
 
+BACKENDS = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}
+
 
 def check_server(config: Config) -> Iterator[Finding]:
     """The embedded server's binary, or the external server's port."""
@@ -22,22 +24,37 @@ def check_server(config: Config) -> Iterator[Finding]:
         return
     from tridetr.triton.server import check_stub, find_server
 
+    backend = BACKENDS[config.model.name]
     try:
         server = find_server(config.triton.server_dir)
-        backend = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}[config.model.name]
         native = server.is_native(backend)
         if not native:
             check_stub(server, backend)
-        whose = "its own" if native else "tridetr's"
-        version = f" {server.version}" if server.version else ""
-        yield Finding("Triton", "ok", f"{server.binary}{version}, {whose} backend {backend}")
     except TridetrError as error:
-        yield Finding("Triton", "fault", "the embedded server is missing", str(error))
+        yield Finding("Triton", "fault", "there is no server that could serve", str(error))
+        return
+    whose = "its own" if native else "tridetr's"
+    version = f" {server.version}" if server.version else ""
+    yield Finding("Triton", "ok", f"{server.binary}{version}, {whose} backend {backend}")
+
+
+def _is_native(config: Config) -> bool:
+    """Whether the server's own backend runs the model."""
+    from tridetr.triton.server import find_server
+
+    try:
+        return find_server(config.triton.server_dir).is_native(BACKENDS[config.model.name])
+    except TridetrError:
+        return False
 
 
 def check_provider(config: Config) -> Iterator[Finding]:
-    """ONNX Runtime and its providers (two of its packages in one environment break each other)."""
-    if config.triton.url is not None:
+    """ONNX Runtime and its providers (two of its packages in one environment break each other).
+
+    Of no interest where tridetr's Python-based backend does not run.
+    """
+    ours = BACKENDS[config.model.name] == "onnxruntime" and not _is_native(config)
+    if config.triton.url is not None or not ours:
         return
     if importlib.util.find_spec("onnxruntime") is None:
         yield Finding("ONNX Runtime", "fault", "is not installed", "pip install 'tridetr[server]'")
