@@ -23,7 +23,7 @@ from tridetr.cuda.device import DevicePlanes
 from tridetr.errors import SourceError
 from tridetr.shm.frames import ColorMatrix, ColorRange
 
-CaptureClock = Literal["device", "arrival", "media", "synthetic"]
+CaptureClock = Literal["device", "arrival", "playback", "media", "synthetic"]
 SourceKind = Literal["v4l2", "rtsp", "http", "file", "synthetic"]
 Plane = NDArray[np.uint8]
 

@@ -75,7 +75,7 @@ class FileSource:
             description=(
                 f"{stream.codec_context.name} {stream.width}x{stream.height} at {fps:g} fps, {how}"
             ),
-            capture_clock="media",
+            capture_clock="playback" if self._section.realtime else "media",
             width=stream.width,
             height=stream.height,
             fps=fps,

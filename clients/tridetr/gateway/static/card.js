@@ -12,6 +12,7 @@ const CLOCKS = {
   arrival: "since the picture arrived here; what the camera and the network took before is not in it",
   device: "from the camera's own time stamp to this screen",
   synthetic: "from the drawn picture to this screen",
+  playback: "from the moment the recording came to this picture to this screen",
   media: "the times are those of the recording",
 };
 const OLD_MS = 4000; // a live camera sends at least a few pictures a second

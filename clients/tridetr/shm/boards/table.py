@@ -69,7 +69,8 @@ class CameraStatus:
         height: Pixels.
         source_fps: Frames per second that the source promises; 0: not known.
         source_kind: ``v4l2``, ``rtsp``, ``http``, ``file`` or ``synthetic`` (at most 32 bytes).
-        capture_clock: Where capture times come from: ``device``, ``arrival``, ``media`` or ``synthetic``.
+        capture_clock: Where capture times come from: ``device``, ``arrival``, ``playback``, ``media`` or
+            ``synthetic``.
         reconnects: How often the source was opened again.
         message: Why it is not live, at most 200 bytes; empty when all is well.
     """
