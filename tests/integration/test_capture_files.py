@@ -43,7 +43,7 @@ def test_real_footage_in_real_time(tmp_path: Path) -> None:
     assert frames[0].stamp.color_matrix is ColorMatrix.BT601
     assert status is not None
     assert (status.width, status.height, status.source_kind) == (768, 432, "file")
-    assert status.capture_clock == "media"
+    assert status.capture_clock == "playback"
 
 
 @pytest.mark.parametrize(
