@@ -32,6 +32,34 @@ def test_image_is_pinned_unprivileged_and_locked(file: Path) -> None:
             assert f"!{source}" in (ROOT / ".dockerignore").read_text().split()
 
 
+def read_compose(text: str) -> object:
+    """Read it as the Compose specification says (no engine is asked)."""
+    compose_spec = pytest.importorskip("compose_spec", reason="compose-spec is not installed")
+    options = compose_spec.PyOptions()
+    options.apply_merge = True
+    read = options.from_yaml(text)
+    read.validate()
+    return read
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (None, None),
+        ("restart:", "restrat:"),
+        ("- run:/run/tridetr", "- runn:/run/tridetr"),
+    ],
+)
+def test_compose_file_keeps_the_specification(right: str | None, wrong: str | None) -> None:
+    text = (ROOT / "docker" / "compose.yaml").read_text()
+    if right is None or wrong is None:
+        read_compose(text)
+        return
+    assert right in text
+    with pytest.raises(ValueError, match=wrong.strip("- ").split(":")[0]):
+        read_compose(text.replace(right, wrong, 1))
+
+
 def test_compose_runs_each_process_of_its_node_and_shares_memory() -> None:
     compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
     node = load_config(ROOT / "docker" / "compose-node.yaml")
