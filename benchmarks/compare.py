@@ -40,7 +40,8 @@ def figures(report: dict[str, Any]) -> dict[str, float]:
     rows: dict[str, float] = {}
     for name, result in report["benchmarks"].items():
         for path, row in flatten(result).items():
-            rows[f"{name}: {path}"] = row.get("p50", row.get("value", 0.0))
+            short = path.removeprefix("figures › ").removeprefix("results › ")
+            rows[f"{name}: {short}"] = row.get("p50", row.get("value", 0.0))
     return rows
 
 
@@ -60,6 +61,9 @@ def main() -> None:
     parser.add_argument("b", type=Path)
     parser.add_argument("--threshold", type=float, default=0.1, help="mark what changed by more")
     options = parser.parse_args()
+    for path in (options.a, options.b):
+        if not path.is_file():
+            parser.error(f"{path} is not there: `make bench` writes build/bench/bench.json")
     a, b = (json.loads(path.read_text()) for path in (options.a, options.b))
     for line in differences(a, b):
         print(f"differs: {line}")

@@ -230,7 +230,13 @@ def summary_of(report: dict[str, Any]) -> list[Table]:
 
 def all_tables(report: dict[str, Any]) -> list[Table]:
     """Return all tables of a report."""
-    tables = summary_of(report)
+    facts = report["machine"]
+    rows: list[tuple[Cell, ...]] = [
+        (key.replace("_", " "), str(value)) for key, value in facts.items() if key != "versions"
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    tables = [Table("machine", "The machine", ("", ""), [*rows, ("versions", versions)])]
+    tables += summary_of(report)
     for name, result in report["benchmarks"].items():
         tables += tables_of(name, result)
     return tables

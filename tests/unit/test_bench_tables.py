@@ -1,0 +1,108 @@
+"""Reports of the benchmarks: tables of the docs, comparison of two runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import tables
+
+    return tables
+
+
+def series(p50: float) -> dict[str, float]:
+    return {"p50": p50, "p95": 2 * p50, "min": p50 / 2}
+
+
+def report(lock: float = 1.8) -> dict[str, Any]:
+    ratio = {"of_medians": 1.1, "of_minima": 1.05, "median_of_pairs": 1.08}
+    stages = (
+        "capture", "frame_age_when_taken", "taken_to_request", "request_to_answer", "answer_to_published",
+        "published_to_read", "camera_to_reader", "taken_to_published", "bare_model", "fused_model",
+    )  # fmt: skip
+    pipeline = {
+        "model": "nano.onnx",
+        "engine": "OpenVINO bf16",
+        "figures": {name: series(10.0) for name in stages},
+        "ratios": {
+            "tax: taken to published / bare model": ratio,
+            "taken to published / fused model": ratio,
+        },
+    }
+    camera = {
+        "cpu_percent": {"capture": 12.0, "model": 6.0, "detect": 1.0, "up": 0.5},
+        "cpu_percent_per_camera": 19.5,
+        "results_per_second_and_camera": 3.0,
+        "until_first_results_s": 5.0,
+        "memory_mib": {"up": 38, "model": 154},
+    }
+    viewers = {"cpu_percent": {"serve": 59.0}, "frames_per_second_each": 29.0,
+               "gateway_ms_per_frame_and_viewer": 0.4}  # fmt: skip
+    return {
+        "machine": {"cpu": "some", "cores": 2, "versions": {"numpy": "2"}},
+        "benchmarks": {
+            "ipc": {"figures": {"lock and unlock": series(lock)}},
+            "decode": {"failed": "no FFmpeg"},
+            "pipeline, given": pipeline,
+            "scaling": {"cameras": {"1": camera}, "viewers": {"50": viewers}},
+            "scaling, every frame": {"cameras": {"1": camera}, "viewers": {}},
+        },
+    }
+
+
+def test_places_of_a_document_get_their_tables(tables: Any) -> None:
+    def place(name: str, text: str) -> str:
+        return f"<!-- figures: {name} -->\n{text}<!-- /figures -->"
+
+    document = "\n".join(
+        [
+            "before",
+            place("ipc", "| old |\n"),
+            "between",
+            place("decode", "| kept |\n"),
+            place("summary", ""),
+        ]
+    )
+    text, missing = tables.update(document, tables.all_tables(report()))
+    assert missing == ["decode"]
+    assert "| lock and unlock | 1.80 | 3.60 |" in text
+    assert "| old |" not in text
+    assert "| kept |" in text
+    assert "50 at 29 frames a second take 59 % of one core" in text
+    assert "1.10 (1.05) × the bare network" in text
+    assert tables.update(text, tables.all_tables(report())) == (text, missing), "again: no change"
+
+
+def test_all_places_of_the_documentation_have_a_maker(tables: Any) -> None:
+    import re
+
+    text = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
+    asked = set(re.findall(r"<!-- figures: ([^>]+?) -->", text))
+    kinds = {name.split(",")[0].split()[0] for name in asked}
+    assert asked
+    assert kinds <= {*tables._MAKERS, "summary", "machine"}
+    assert text.count("<!-- /figures -->") == len(re.findall("<!-- figures: ", text))
+
+
+def test_comparison_says_what_changed(tmp_path: Path) -> None:
+    for name, lock in (("a", 1.8), ("b", 3.6)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(report(lock)))
+    line = [sys.executable, str(BENCHMARKS / "compare.py"), str(tmp_path / "a.json")]
+    done = subprocess.run([*line, str(tmp_path / "b.json")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (row,) = (r for r in done.stdout.splitlines() if r.startswith("ipc: lock and unlock"))
+    assert row.split()[-4:] == ["1.8", "3.6", "2.000", "*"]
+    gone = subprocess.run([*line, str(tmp_path / "no.json")], capture_output=True, text=True)
+    assert gone.returncode == 2
+    assert "no.json is not there" in gone.stderr
