@@ -99,6 +99,7 @@ train-demo-model:
 	@test -x .venv-train/bin/python || tools/make-venv .venv-train
 	@.venv-train/bin/python -m pip install --quiet --editable '.[train]'
 	.venv-train/bin/python -m tridetr.models.training --out build/bundled-model
+	.venv-train/bin/python -m tridetr.models.training --out build/bundled-model --resolution 320 --steps 16000 --lr 5e-4
 	.venv-train/bin/python -m tridetr.models.training.publish build/bundled-model/model.onnx \
 		model_repository/rfdetr_ort/1/model.onnx
 

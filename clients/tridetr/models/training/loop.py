@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Options:
     lr: float = 6e-4
     seed: int = 1
     resolution: int = 224
+    export_resolution: int = 384
     patch: int = 16
     hidden: int = 128
     layers: int = 4
@@ -205,6 +206,15 @@ def train(rank: int, options: Options) -> None:
     console.print(
         f"{sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M parameters, from step {run.step}: {options}"
     )
+    if run.step < options.steps:
+        _learn(run, options, rank, alone, console)
+    if rank == 0:
+        shape = replace(options.shape(), resolution=options.export_resolution)
+        export(run.average.cpu(), shape, options.out / "model.onnx")
+
+
+def _learn(run: _Run, options: Options, rank: int, alone: bool, console: Console) -> None:
+    device = next(run.model.parameters()).device
     seed = options.seed + 1000 * rank
     pool = ScenePool(seed, options.resolution, first=run.step // CHUNK_STEPS)
     validation = draw_scenes(
@@ -244,5 +254,3 @@ def train(rank: int, options: Options) -> None:
                 log.write(json.dumps(report | {"shape": asdict(options.shape())}) + "\n")
             run.save()
     pool.close()
-    if rank == 0:
-        export(run.average.cpu(), options.shape(), options.out / "model.onnx")

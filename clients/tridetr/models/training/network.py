@@ -177,8 +177,19 @@ class _Outputs(nn.Module):
         return out.pred_boxes, out.logits
 
 
-def export(model: RfDetrForObjectDetection, shape: Shape, path: Path) -> None:
-    """Writes a plain ONNX: `input` [B, 3, R, R] to `dets` [B, Q, 4] and `labels` [B, Q, C], opset 17."""
+def export(trained: RfDetrForObjectDetection, shape: Shape, path: Path) -> None:
+    """Writes a plain ONNX: `input` [B, 3, R, R] to `dets` [B, Q, 4] and `labels` [B, Q, C], opset 17.
+
+    Args:
+        trained: The network.
+        shape: Its shape. The resolution may be larger than the one it was trained at: small things then fill
+            more patches, at the price of a slower inference.
+        path: Where to.
+    """
+    state = trained.state_dict()
+    fit_positions(state, shape)
+    model = build(shape)
+    model.load_state_dict(state)
     model.eval()
     for module in model.modules():
         if hasattr(module, "interpolate_pos_encoding"):
