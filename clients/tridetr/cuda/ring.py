@@ -136,6 +136,7 @@ class CudaFrameRing:
         self.size = -(-self.stride * slots // _BLOCK) * _BLOCK
         self._slots = slots
         self._pinned = 0
+        self._failed = False
         self._view: memoryview | None = view  # pinned pages must stay mapped
         self.pointer = cuda.allocate(self.size)
         self.stream = self._event = 0
@@ -162,6 +163,7 @@ class CudaFrameRing:
         Raises:
             CudaError: The GPU failed or does not answer.
         """
+        self._failed = True  # until this comes to its end: nobody waits for a broken GPU twice
         self.cuda.record(self._event, self.stream)
         started = time.monotonic()
         while not self.cuda.is_complete(self._event):
@@ -172,11 +174,13 @@ class CudaFrameRing:
                     "`nvidia-smi` and at the kernel's log (`dmesg | grep -i xid`)"
                 )
             time.sleep(_POLL_S if waited > _SPIN_S else 0)
+        self._failed = False
 
     def retire(self) -> None:
         """Write no more: the ring goes on in another file. The memory stays, a server may be reading it."""
-        with suppress(CudaError):  # a GPU that failed has nothing under way
-            self.wait()
+        if not self._failed:
+            with suppress(CudaError):
+                self.wait()
         if self._pinned:
             with suppress(CudaError):
                 self.cuda.unpin(self._pinned)
