@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from support.data import ORACLE, shared
 from support.nvidia_server import VERSION, NvidiaServer
 from support.triton import SharedFrame, running_triton, triton_config
 from tridetr.doctor.parts import check_provider, check_server
-from tridetr.errors import ModelError
-from tridetr.triton import service
+from tridetr.errors import ModelError, TritonError
+from tridetr.triton import service, setup
 from tridetr.triton.client import TritonClient
+from tridetr.triton.gpu import Gpus, find_gpus
 
 
 @pytest.fixture
@@ -73,4 +75,16 @@ def test_an_engine_without_a_gpu_is_refused_with_cause_and_remedy(
         update={"model": config.model.model_copy(update={"name": "rfdetr_trt"})}
     )
     with pytest.raises(ModelError, match=r"rfdetr_trt needs an NVIDIA GPU: .*Remedy: .*rfdetr_ort"):
-        service.run(config, asyncio.Event())  # type: ignore[arg-type]  # nothing is started
+        service.run(config, threading.Event())
+
+
+def test_a_gpu_that_the_server_cannot_use_names_the_way_out(
+    tmp_path: Path, nvidia: NvidiaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA's driver shows a GPU, and this server finds none: it refuses the placement, with its own words."""
+    if find_gpus().count:
+        pytest.skip("there is a GPU here")
+    monkeypatch.setattr(setup, "find_gpus", lambda: Gpus(1))
+    config = triton_config(tmp_path, shared(*ORACLE), server_dir=str(nvidia.home))
+    with pytest.raises(TritonError, match=r"does not start: .*[Gg][Pp][Uu].*device: cpu"):
+        service.run(config, threading.Event())

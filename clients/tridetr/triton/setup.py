@@ -62,6 +62,13 @@ class Setup:
     def _builds_engine(self) -> bool:
         return self.placement.gpu and self._config.model.provider == "tensorrt"
 
+    @property
+    def way_out(self) -> str:
+        """What to try when the server does not start here; empty where there is nothing else."""
+        if not self.placement.gpu or self._config.model.name == "rfdetr_trt":
+            return ""
+        return " (the model was placed on the GPU; Remedy, if that is the cause: device: cpu)"
+
     def model_is_due(self) -> bool:
         """Whether another model file is there, whole and keeping the contract."""
         return self._replacement.is_due()

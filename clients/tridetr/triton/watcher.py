@@ -92,7 +92,9 @@ class Watcher:
                 break
             except _Unhealthy as fault:
                 if not self._was_ready:
-                    raise TritonError(f"Triton does not start: {fault}") from None
+                    raise TritonError(
+                        f"Triton does not start: {fault}{self._setup.way_out}"
+                    ) from None
                 if time.monotonic() - began > _STEADY_S:
                     failures = 0
                 metrics.SERVER_RESTARTS.labels(reason=fault.reason).inc()
