@@ -5,6 +5,7 @@
 # make audit           known vulnerabilities of the dependencies (asks the advisory database)
 # make faults          all fault tests, with their times;  make fault-times: into docs/reliability.md
 # make soak HOURS=0.5  memory, descriptors, queues, latency over time, into build/soak
+# make fuzz SECONDS=60   new inputs for every parser (of each TARGETS=...), seconds for each
 # make bench           every millisecond, into build/bench/bench.html (QUICK=1, MODEL=export.onnx, INT8=quantised.onnx)
 # make bench-compare A.json B.json   what changed between two of its reports;  make bench-docs
 # make bench-gpu       all that is to be measured on a GPU, into build/bench-gpu/gpu.json (MODEL=export.onnx)
@@ -17,9 +18,10 @@ TRITON_WHEEL := nvidia-pytriton==0.7.0
 TEST_PACKAGES := mosquitto prometheus chromium faketime ffmpeg libb64-0d qemu-system-x86 busybox-static \
 	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 PYTEST_ARGS ?=
+SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: help demo test check format faults fault-times audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: help demo test check format faults fault-times fuzz audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -47,6 +49,12 @@ faults: $(VENV)/.dev
 	@mkdir -p build && rm -f $(FAULT_TIMES)
 	TRIDETR_FAULT_TIMES=$(FAULT_TIMES) $(VENV)/bin/python -m pytest tests/faults $(PYTEST_ARGS)
 	@$(VENV)/bin/python tools/fault_times.py $(FAULT_TIMES)
+
+# Its own folder: atheris is for a few Pythons and machines only.
+fuzz: $(VENV)/.dev
+	@test -d build/atheris || $(VENV)/bin/python -m pip install --quiet --no-deps --target build/atheris atheris==3.0.0
+	PYTHONPATH=build/atheris:clients $(VENV)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
+	TRIDETR_HYPOTHESIS=fuzz $(VENV)/bin/python -m pytest tests/unit -k "fuzz or hostile or noise or any" $(PYTEST_ARGS)
 
 fault-times:
 	$(VENV)/bin/python tools/fault_times.py $(FAULT_TIMES) --update docs/reliability.md

@@ -49,6 +49,18 @@ def test_nobody_asks_before_the_first_frame_is_missed(instance: str) -> None:
         assert list_instance(instance) == []
 
 
+def test_a_board_out_of_reason_hides_no_other(instance: str) -> None:
+    """One reader whose clock was damaged made capture ignore the others."""
+    with (
+        DemandReader(instance, "cam") as reader,
+        DemandWriter(instance, "cam", "detector") as broken,
+        DemandWriter(instance, "cam", "gateway") as sane,
+    ):
+        broken.touch(START * 50)
+        sane.touch(START)
+        assert reader.wanted(START)
+
+
 def test_an_expiry_out_of_reason_is_no_demand(instance: str) -> None:
     """A board of before a reboot has times that the clock of today reaches only in days."""
     with (

@@ -21,6 +21,8 @@ from tridetr.shm import layout, names
 from tridetr.shm.boards import (
     CameraState,
     CameraStatus,
+    DemandReader,
+    DemandWriter,
     SentryMode,
     SentryReader,
     SentrySnapshot,
@@ -101,6 +103,8 @@ def write_boards(instance: str) -> None:
     with StatusWriter(instance, "cam") as writer, SentryWriter(instance, "cam") as sentry:
         writer.write(CameraStatus(CameraState.LIVE, 1, 2, message="hello"))
         sentry.write(SentrySnapshot(SentryMode.ALARMED, SentryState.TRACKING, 1, "visit", 2))
+    with DemandWriter(instance, "cam", "gateway") as demand:
+        demand.touch()
 
 
 def read_boards(instance: str) -> None:
@@ -108,6 +112,8 @@ def read_boards(instance: str) -> None:
         status, snapshot = reader.read(), sentry.read()
         assert status is None or isinstance(status.message, str)
         assert snapshot is None or isinstance(snapshot.visit_id, str)
+    with DemandReader(instance, "cam") as demand:
+        assert demand.wanted() in (True, False)
 
 
 KINDS = {

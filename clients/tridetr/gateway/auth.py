@@ -70,7 +70,8 @@ class TokenAuth:
         expires, _, signature = cookie.partition(".")
         if not self.required or len(cookie) > 128 or not (expires.isascii() and expires.isdigit()):
             return None
-        if not hmac.compare_digest(signature.encode(), self._sign(expires).encode()):
+        shown = signature.encode(errors="surrogatepass")
+        if not hmac.compare_digest(shown, self._sign(expires).encode()):
             return None
         return int(expires) if int(expires) > now else None
 

@@ -99,9 +99,11 @@ class DemandReader(Closing):
         now = time.monotonic_ns() if now_ns is None else now_ns
         if now >= self._poll_ns:
             self._poll_ns = now + POLL_NS
-            self._expires_ns = max(board.expires_ns() for board in self._boards)
-        # A board from before a reboot, or from a damaged clock, asks for no longer than a fresh one.
-        return now < self._expires_ns <= now + LASTS_NS + POLL_NS
+            # A board from before a reboot, or from a damaged clock, asks for no longer than a fresh one, and does not
+            # hide what another one asks for.
+            found = [board.expires_ns() for board in self._boards]
+            self._expires_ns = max((e for e in found if e <= now + LASTS_NS + POLL_NS), default=0)
+        return now < self._expires_ns
 
     def close(self) -> None:
         """Let go of the boards."""
