@@ -78,9 +78,9 @@ bench-gpu: $(VENV)/.base
 	@$(PIP) --editable '.[models,gpu]'
 	@$(VENV)/bin/python benchmarks/gpu/all.py $(MODEL)
 
-# The tables of docs/benchmarks.md from the last report
+# The tables of docs/benchmarks.md and README.md from the last report
 bench-docs:
-	@$(VENV)/bin/python benchmarks/tables.py build/bench/bench.json --update docs/benchmarks.md
+	@$(VENV)/bin/python benchmarks/tables.py build/bench/bench.json --update docs/benchmarks.md README.md
 
 # Where the time of a running node goes, by py-spy, into build/profile
 profile: $(VENV)/.dev

@@ -1,7 +1,7 @@
 """The tables of a report: for its page, and for docs/benchmarks.md.
 
     python benchmarks/tables.py build/bench/bench.json                            # prints them as Markdown
-    python benchmarks/tables.py build/bench/bench.json --update docs/benchmarks.md
+    python benchmarks/tables.py build/bench/bench.json --update docs/benchmarks.md README.md
 
 ``--update`` replaces what stands between ``<!-- figures: NAME -->`` and ``<!-- /figures -->`` by the table of that
 name, so that all figures there come from one run; tables that the report lacks stay as they are.
@@ -266,7 +266,9 @@ def update(text: str, tables: list[Table]) -> tuple[str, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path)
-    parser.add_argument("--update", type=Path, help="a Markdown file with places for tables")
+    parser.add_argument(
+        "--update", type=Path, nargs="+", help="Markdown files with places for tables"
+    )
     options = parser.parse_args()
     report = json.loads(options.report.read_text())
     tables = all_tables(report)
@@ -274,10 +276,11 @@ def main() -> None:
         for table in tables:
             print(f"{table.name}: {table.title}\n\n{markdown(table)}\n")
         return
-    text, missing = update(options.update.read_text(), tables)
-    options.update.write_text(text)
-    for name in missing:
-        print(f"the report has no table {name!r}: left as it was", file=sys.stderr)
+    for path in options.update:
+        text, missing = update(path.read_text(), tables)
+        path.write_text(text)
+        for name in missing:
+            print(f"{path}: no table {name!r} in the report, left as it was", file=sys.stderr)
 
 
 if __name__ == "__main__":
