@@ -1,0 +1,63 @@
+"""Asks the advisory databases about every locked dependency, and says what the answer is worth.
+
+    python tools/audit.py constraints.txt [--strict]
+
+Leaves with 1 where a vulnerability is known. pip-audit also leaves with 0 where it could ask nobody; that is told
+apart here: nothing was audited then, which fails only with `--strict` (a machine that should reach the databases).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SERVICES = ("pypi", "osv")
+
+
+def ask(service: str, file: Path) -> list[dict[str, Any]]:
+    """Return what pip-audit says of each dependency; nothing where the service cannot be asked."""
+    line = ["uvx", "pip-audit", "--requirement", str(file), "--no-deps", "--disable-pip"]
+    line += ["--format", "json", "--progress-spinner", "off", "--vulnerability-service", service]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+        return list(json.loads(done.stdout)["dependencies"])
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
+        return []
+
+
+def judge(answers: list[dict[str, Any]]) -> tuple[int, list[str]]:
+    """Return how many dependencies were audited, and a line for each known vulnerability."""
+    audited = [one for one in answers if "skip_reason" not in one]
+    found = [
+        f"{one['name']} {one['version']}: {known['id']}, fixed in {', '.join(known['fix_versions']) or 'no version'}"
+        for one in audited
+        for known in one["vulns"]
+    ]
+    return len(audited), found
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--strict", action="store_true", help="fail where nobody could be asked")
+    options = parser.parse_args()
+    locked = sum("==" in line for line in options.file.read_text(encoding="utf-8").splitlines())
+    for service in SERVICES:
+        audited, found = judge(ask(service, options.file))
+        if audited:
+            print("\n".join(found) if found else "no known vulnerability")
+            print(f"{audited} of {locked} dependencies audited ({service})")
+            sys.exit(1 if found else 0)
+    print(
+        f"NOT AUDITED: {' and '.join(SERVICES)} know none of the {locked} dependencies or cannot be reached from here"
+    )
+    sys.exit(1 if options.strict else 0)
+
+
+if __name__ == "__main__":
+    main()
