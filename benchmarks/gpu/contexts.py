@@ -55,7 +55,8 @@ def main() -> None:
     nvml = import_module("pynvml")
     nvml.nvmlInit()
     handle = nvml.nvmlDeviceGetHandleByIndex(0)
-    contexts, rings = [], []
+    contexts: list[float] = []
+    rings: list[float] = []
     children = []
     before = used_mib(nvml, handle)
     first = before

@@ -136,7 +136,7 @@ def serving(model: Path | None) -> Iterator[Config]:
             unlink_instance(config.instance, [CAMERA])
 
 
-async def is_ready(config: Config, within_s: float = 300) -> bool:
+async def is_ready(config: Config, within_s: float = 180) -> bool:
     """Wait until the model serves."""
     async with TritonClient(config) as client:
         deadline = time.monotonic() + within_s
