@@ -32,19 +32,10 @@ import psutil
 import websockets
 import yaml
 
+from common import machine, role_of
 from soak_report import write_report
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.names import CONSUMERS, RingName, list_instance
-
-
-def role_of(process: psutil.Process) -> str | None:
-    """Name a process of the node by its command line."""
-    words = process.cmdline()
-    line = " ".join(words)
-    if "-m" in words and "tridetr" in words:
-        return line.split(" tridetr ")[-1].split(" --config")[0]
-    names = {"mosquitto": "broker", "backend_stub": "stub", "bin/tritonserver": "tritonserver"}
-    return next((role for part, role in names.items() if part in line), None)
 
 
 def queue_depths(instance: str, cameras: list[str]) -> list[int]:
@@ -278,6 +269,7 @@ def main() -> None:
             "viewer_reconnects": soak.reconnects,
             "leftovers": leftovers,
             "cpus": os.cpu_count(),
+            "machine": machine(),
         },
     )
     sys.exit("\n".join(faults) if faults else 0)
