@@ -23,7 +23,16 @@ MODEL = Path(tridetr.triton.__file__).parent / "backends" / "onnxruntime" / "mod
 class FakeEngine:
     """Refuses OpenVINO; fails frames whose first byte is 13."""
 
-    def __init__(self, _: Path, choice: Choice, *, threads: int, cache_dir: Path | None) -> None:
+    def __init__(
+        self,
+        _: Path,
+        choice: Choice,
+        *,
+        threads: int,
+        cache_dir: Path | None,
+        profile: dict[str, str],
+    ) -> None:
+        self.profile = profile
         if choice.provider == OPENVINO:
             raise RuntimeError("no such operator")
         self.nodes = {choice.provider: 1}
@@ -91,7 +100,11 @@ def test_a_provider_that_fails_is_replaced_and_it_is_said(
     backend: ModuleType, tmp_path: Path
 ) -> None:
     report = tmp_path / "engine.json"
-    model = started(backend, engine_report=str(report), precision="int8", intra_op_thread_count="2")
+    shapes = {"trt_profile_min_shapes": "frame:1x72x64"}
+    model = started(
+        backend, engine_report=str(report), precision="int8", intra_op_thread_count="2", **shapes
+    )
+    assert model._engine.profile == shapes
     assert model._engine.nodes == {CPU: 1}
     assert model._engine.threads == 2
     assert "no such operator" in backend.warnings[0]

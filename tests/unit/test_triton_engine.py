@@ -12,11 +12,11 @@ from support.tiny_export import tiny_export
 from tridetr.errors import ModelError
 from tridetr.models.fuse import fuse
 from tridetr.triton.describe import read_report
-from tridetr.triton.engine.choice import CPU, OPENVINO, Choice
+from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, TENSORRT, Choice
 from tridetr.triton.engine.dlpack import Frames, frames_of
 from tridetr.triton.engine.graph import slice_before_cast
 from tridetr.triton.engine.report import write_report
-from tridetr.triton.engine.session import Engine, count_providers
+from tridetr.triton.engine.session import Engine, count_providers, provider_options
 
 PROVIDERS = [
     pytest.param(name, marks=pytest.mark.skipif(
@@ -139,3 +139,15 @@ def test_bound_frames_give_the_same_numbers(fused: onnx.ModelProto, tmp_path: Pa
         np.testing.assert_array_equal(copied, bound)
     with pytest.raises(ModelError, match="even height and width"):
         engine.run_bound(Frames(frame.ctypes.data, (1, 359, 320), None))
+
+
+def test_tensorrt_keeps_engines_and_knows_the_sizes(tmp_path: Path) -> None:
+    shapes = {"trt_profile_max_shapes": "frame:8x1620x1920"}
+    assert provider_options(Choice(TENSORRT, "fp32", ""), 0, tmp_path, shapes) == {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(tmp_path),
+        **shapes,
+    }
+    assert provider_options(Choice(CUDA, "fp32", ""), 0, tmp_path, shapes) == {
+        "cudnn_conv_algo_search": "HEURISTIC"
+    }

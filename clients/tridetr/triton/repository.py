@@ -23,7 +23,7 @@ from tridetr.models.store import configured_model
 from tridetr.paths import model_repository_dir
 from tridetr.triton.engine.graph import slice_before_cast
 from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file
-from tridetr.triton.placement import Placement, place
+from tridetr.triton.placement import Placement, place, profile_settings
 
 Stamp = tuple[int, int, int]
 CONFIG_FILE = "config.pbtxt"
@@ -141,6 +141,8 @@ def _extra(
             "engine_report": str(engine_report),
             "cache_dir": str(cache),
         }
+        if config.model.provider == "tensorrt":
+            extra |= profile_settings(config, MAX_BATCH_SIZE)
     return extra
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tridetr.errors import ModelError
 from tridetr.triton.contract import INPUT, OUTPUTS
-from tridetr.triton.engine.choice import CPU, OPENVINO, TENSORRT, Choice
+from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, TENSORRT, Choice
 from tridetr.triton.engine.dlpack import Frames
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -36,7 +36,13 @@ class Engine:
     """
 
     def __init__(
-        self, model: Path, choice: Choice, *, threads: int = 0, cache_dir: Path | None = None
+        self,
+        model: Path,
+        choice: Choice,
+        *,
+        threads: int = 0,
+        cache_dir: Path | None = None,
+        profile: Mapping[str, str] | None = None,
     ) -> None:
         """Load and warm up.
 
@@ -45,6 +51,7 @@ class Engine:
             choice: provider and precision.
             threads: threads of one inference; 0 = all cores.
             cache_dir: where TensorRT engines are kept for the next start.
+            profile: TensorRT's settings of the optimisation profile (`trt_profile_…`).
 
         Raises:
             ModelError: ONNX Runtime did not use the chosen provider.
@@ -55,8 +62,9 @@ class Engine:
         # A CPU gains nothing from batches, and shapes that are known at compilation make it faster.
         self._one_by_one = choice.provider in (OPENVINO, CPU)
         self._outputs = list(OUTPUTS)
+        self._settings = provider_options(choice, threads, cache_dir, profile)
         with tempfile.TemporaryDirectory(prefix="tridetr-") as folder:
-            self._session = self._open(model, threads, cache_dir, Path(folder) / "placement")
+            self._session = self._open(model, threads, Path(folder) / "placement")
             self.nodes: Mapping[str, int] = self._warm_up()
 
     def run(self, frames: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
@@ -88,7 +96,7 @@ class Engine:
         results: list[npt.NDArray[Any]] = binding.copy_outputs_to_cpu()
         return results
 
-    def _open(self, model: Path, threads: int, cache_dir: Path | None, profile: Path) -> Any:
+    def _open(self, model: Path, threads: int, profile: Path) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -101,10 +109,11 @@ class Engine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._one_by_one:
             options.add_free_dimension_override_by_name(BATCH, 1)
-        settings = provider_options(self.choice, threads, cache_dir)
-        session = onnxruntime.InferenceSession(
-            str(model), options, providers=[(self.choice.provider, settings)]
-        )
+        providers = [(self.choice.provider, self._settings)]
+        if self.choice.provider == TENSORRT:
+            # What TensorRT leaves behind stays on the GPU.
+            providers.append((CUDA, provider_options(Choice(CUDA, "fp32", ""), 0, None)))
+        session = onnxruntime.InferenceSession(str(model), options, providers=providers)
         session.disable_fallback()
         if session.get_providers()[0] != self.choice.provider:
             raise ModelError(
@@ -123,7 +132,9 @@ class Engine:
         return placed
 
 
-def provider_options(choice: Choice, threads: int, cache_dir: Path | None) -> dict[str, str]:
+def provider_options(
+    choice: Choice, threads: int, cache_dir: Path | None, profile: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return ONNX Runtime's options of the chosen provider."""
     if choice.provider == OPENVINO:
         plugin: dict[str, str] = {
@@ -136,7 +147,11 @@ def provider_options(choice: Choice, threads: int, cache_dir: Path | None) -> di
         # No cache_dir: reading a compiled Nano back took longer than compiling it (2.0 s of CPU time against 1.6).
         return {"device_type": "CPU", "load_config": json.dumps({"CPU": plugin})}
     if choice.provider == TENSORRT and cache_dir is not None:
-        return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache_dir)}
+        kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache_dir)}
+        return {**kept, **(profile or {})}
+    if choice.provider == CUDA:
+        # The exhaustive search, the default, would run anew for each batch size that is seen for the first time.
+        return {"cudnn_conv_algo_search": "HEURISTIC"}
     return {}
 
 

@@ -52,6 +52,9 @@ class TritonPythonModel:
             model,
             threads=int(parameters.get("intra_op_thread_count", "0")),
             cache_dir=Path(cache) if cache else None,
+            profile={
+                key: text for key, text in parameters.items() if key.startswith("trt_profile_")
+            },
         )
         try:
             self._engine = load(choice)
