@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +22,14 @@ from support.nvidia_server import VERSION, NvidiaServer
 from support.triton import SharedFrame, running_triton, triton_config
 from tridetr.doctor.parts import check_provider, check_server
 from tridetr.errors import ModelError, TritonError
-from tridetr.triton import service, setup
+from tridetr.paths import model_repository_dir
+from tridetr.triton import repository, service, setup
 from tridetr.triton.client import TritonClient
 from tridetr.triton.gpu import Gpus, find_gpus
+from tridetr.triton.placement import BATCH_DELAY_US, Placement, place
+
+BUNDLED = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+KIND_CPU = model_config_pb2.ModelInstanceGroup.KIND_CPU
 
 
 @pytest.fixture
@@ -76,6 +83,35 @@ def test_an_engine_without_a_gpu_is_refused_with_cause_and_remedy(
     )
     with pytest.raises(ModelError, match=r"rfdetr_trt needs an NVIDIA GPU: .*Remedy: .*rfdetr_ort"):
         service.run(config, threading.Event())
+
+
+async def test_the_server_takes_what_is_rendered_for_a_gpu(
+    tmp_path: Path, nvidia: NvidiaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the place: accelerator with its parameters, batches with their delay go through Triton's own checks."""
+
+    def place_as_on_a_gpu(rendered: Any, where: Placement, *rest: Any, **more: Any) -> None:
+        place(rendered, dataclasses.replace(where, gpu=True), *rest, **more)
+        (group,) = rendered.instance_group
+        group.kind = KIND_CPU
+        del group.gpus[:]
+
+    monkeypatch.setattr(repository, "place", place_as_on_a_gpu)
+    monkeypatch.setattr(setup, "find_gpus", lambda: Gpus(1))
+    monkeypatch.setattr(
+        setup.placement, "decide", lambda *_, **__: Placement("onnxruntime", True, gpu=False)
+    )
+    config = triton_config(tmp_path, BUNDLED, server_dir=str(nvidia.home))
+    model = config.model.model_copy(update={"provider": "tensorrt"})
+    with running_triton(config.model_copy(update={"model": model})) as triton:
+        await asyncio.to_thread(triton.endpoint)
+        text = (config.run_dir / "triton/models/rfdetr_ort/config.pbtxt").read_text()
+        assert 'name: "tensorrt"' in text
+        assert f"max_queue_delay_microseconds: {BATCH_DELAY_US}" in text
+        async with TritonClient(config) as client:
+            with SharedFrame(config.instance, 320, 240) as slot:
+                await client.register(slot.frame.region)
+                await client.infer(slot.frame)
 
 
 def test_a_gpu_that_the_server_cannot_use_names_the_way_out(
