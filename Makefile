@@ -111,6 +111,10 @@ train-demo-model:
 	.venv-train/bin/python -m tridetr.models.training.publish build/bundled-model/model.onnx \
 		model_repository/rfdetr_ort/1/model.onnx
 
+# The Python readers and writers of the wire format, from schemas/*.fbs
+schemas: $(VENV)/.dev
+	$(VENV)/bin/python -m tridetr.wire.generate
+
 lock:
 	uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-annotate --no-header \
 		--extra server --extra models --extra otel --extra dev -o constraints.txt pyproject.toml
