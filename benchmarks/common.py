@@ -40,7 +40,10 @@ def machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 1),
         "scheduling": scheduling(),
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]),
+        # Of files elsewhere only the names: reports are shown to others.
+        "command": " ".join(
+            ["python", *(Path(word).name if word.startswith("/") else word for word in sys.argv)]
+        ),
         "versions": versions(),
     }
 

@@ -20,7 +20,9 @@ SHOWN = {
 
 def _svg(figure: Any) -> str:
     drawn = io.StringIO()
-    figure.savefig(drawn, format="svg")
+    figure.savefig(
+        drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    )
     pyplot.close(figure)
     return drawn.getvalue().partition("<!DOCTYPE")[2].partition(">")[2]
 
