@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,64 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
-import posix_ipc
 import psutil
 import websockets
 import yaml
 
 from common import machine, role_of
 from soak_report import write_report
-from tridetr.shm.detections import DetectionReader
-from tridetr.shm.names import CONSUMERS, RingName, list_instance
-
-
-def queue_depths(instance: str, cameras: list[str]) -> list[int]:
-    """Return the depth of each message queue there is (by name: /dev/mqueue is not mounted everywhere)."""
-    depths = []
-    for camera in cameras:
-        for kind, consumers in CONSUMERS.items():
-            for consumer in consumers:
-                with contextlib.suppress(posix_ipc.Error):
-                    queue = posix_ipc.MessageQueue(RingName(instance, camera, kind).queue(consumer))
-                    depths.append(queue.current_messages)
-                    queue.close()
-    return depths
-
-
-def anonymous_mib(pid: int) -> float:
-    """Return the memory that is a process's own: pages of files count for whoever else maps them, or not."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) / 2**10
-    return 0.0
-
-
-def sizes_of(paths: list[Path]) -> list[int]:
-    """Return the bytes that each file takes; one that vanishes meanwhile is left out."""
-    sizes = []
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            sizes.append(path.stat().st_blocks * 512)
-    return sizes
-
-
-class Latency:
-    """Reads the new results of one camera."""
-
-    def __init__(self, instance: str, camera: str) -> None:
-        self._reader = DetectionReader(instance, camera, None)
-        self._after = 0
-
-    def take(self) -> tuple[list[float], list[float]]:
-        """Return age of the frame when taken and taken to published, both in ms."""
-        ages, totals = [], []
-        while (lease := self._reader.lease_next(self._after)) is not None:
-            with lease:
-                self._after, stamp = lease.sequence, lease.stamp
-                ages.append((stamp.taken_ns - stamp.capture_monotonic_ns) / 1e6)
-                totals.append((stamp.published_ns - stamp.taken_ns) / 1e6)
-        return ages, totals
+from soak_samples import Latency, anonymous_mib, queue_depths, sizes_of
+from tridetr.shm.names import list_instance
 
 
 class Soak:
@@ -221,7 +172,11 @@ class Soak:
             "segment_mib": sum(segments) / 2**20,
             "queues": len(depths),
             "queued": sum(depths),
-            "outbox": self._metric("tridetr_outbox_depth"),
+            **self._metrics(
+                outbox="tridetr_outbox_depth",
+                dropped="tridetr_outbox_dropped_total",
+                server_restarts="tridetr_triton_restarts_total",
+            ),
             "age_ms": sorted(ages)[len(ages) // 2] if ages else None,
             "total_ms": sorted(totals)[len(totals) // 2] if totals else None,
             "results": len(totals),
@@ -230,14 +185,19 @@ class Soak:
             "load": os.getloadavg()[0],
         }
 
-    def _metric(self, name: str) -> float | None:
-        with contextlib.suppress(OSError):
+    def _metrics(self, **names: str) -> dict[str, float | None]:
+        """Return each metric, summed over its labels; None where the gateway does not answer."""
+        try:
             url = f"http://127.0.0.1:{self.port}/metrics"
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                for line in answer.read().decode().splitlines():
-                    if line.startswith(name + " "):
-                        return float(line.split()[-1])
-        return None
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return dict.fromkeys(names)
+        found = {
+            key: [float(line.split()[-1]) for line in lines if re.match(rf"{name}[ {{]", line)]
+            for key, name in names.items()
+        }
+        return {key: sum(values) for key, values in found.items()}
 
 
 def main() -> None:

@@ -14,6 +14,14 @@ GROWTH_MIB = (
     8.0  # per process and run beyond the warm-up: a leak of a frame an hour is seen in a night
 )
 GROWTH_FDS = 4
+LATENCIES = {
+    "age_ms": "Age of a frame when the detector takes it, ms: early → late (peak of the medians)",
+    "total_ms": "Taken to published, ms",
+}
+_PASSED = (
+    f"No process grew by more than {GROWTH_MIB:g} MiB or {GROWTH_FDS} descriptors after the first quarter, segments "
+    "and queues did not grow, the supervisor restarted nothing, no event came twice, nothing was left behind."
+)
 
 
 def trend(samples: Sequence[dict[str, Any]], role: str, key: str) -> tuple[float, float, float]:
@@ -72,17 +80,28 @@ def _table(samples: Sequence[dict[str, Any]], facts: dict[str, Any], faults: lis
         f"{facts['options']['viewers']} viewers and one that reads a byte a second; {facts['cpus']} cores, "
         f"load average {np.median([s['load'] for s in samples]):.1f}.",
         "",
-        "| process | private memory, MiB: early → late (peak) | descriptors: early → late (peak) |",
-        "|---|---|---|",
+        "Early and late are medians of a fifth of the time each, after the first quarter.",
+        "",
+        "| process | private memory, MiB: early → late (peak) | resident, MiB | descriptors |",
+        "|---|---|---|---|",
     ]
     for role in roles_of(samples):
-        memory, fds = (trend(samples, role, key) for key in ("private_mib", "fds"))
+        memory, resident, fds = (
+            trend(samples, role, key) for key in ("private_mib", "rss_mib", "fds")
+        )
         lines.append(
             f"| {role} | {memory[0]:.1f} → {memory[1]:.1f} ({memory[2]:.1f}) "
+            f"| {resident[0]:.0f} → {resident[1]:.0f} ({resident[2]:.0f}) "
             f"| {fds[0]:.0f} → {fds[1]:.0f} ({fds[2]:.0f}) |"
         )
     last = samples[-1]
+    confirmed = sum(camera["events_published"] for camera in facts["node"]["cameras"].values())
     lines += [
+        "",
+        *(f"- {label}: {_course(samples, key)}." for key, label in LATENCIES.items()),
+        f"- Outbox: at most {_peak(samples, 'outbox')} events, {_peak(samples, 'dropped')} dropped. Queues: at most "
+        f"{_peak(samples, 'queued')} messages. The server was restarted {_peak(samples, 'server_restarts')} times "
+        f"by its watcher. The broker confirmed {confirmed} events. Left behind: {facts['leftovers'] or 'nothing'}.",
         "",
         f"Segments {samples[0]['segments']} → {last['segments']} "
         f"({last['segment_mib']:.0f} MiB), queues {samples[0]['queues']} → {last['queues']}, "
@@ -92,8 +111,24 @@ def _table(samples: Sequence[dict[str, Any]], facts: dict[str, Any], faults: lis
         f"restarts {sum(facts['node']['restarts'].values())}.",
         "",
         *(f"- FAULT: {fault}" for fault in faults),
+        *([] if faults else [_PASSED]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _course(samples: Sequence[dict[str, Any]], key: str) -> str:
+    """Return the medians of the first and the last fifth after the warm-up, and the peak."""
+    series = [s[key] for s in samples[int(len(samples) * WARM_UP) :] if s[key] is not None]
+    if not series:
+        return "nothing was measured"
+    part = max(1, len(series) // 5)
+    early, late = np.median(series[:part]), np.median(series[-part:])
+    return f"{early:.1f} → {late:.1f} ({max(series):.1f})"
+
+
+def _peak(samples: Sequence[dict[str, Any]], key: str) -> str:
+    values = [s[key] for s in samples if s[key] is not None]
+    return f"{max(values):.0f}" if values else "?"
 
 
 def _plot(path: Path, samples: Sequence[dict[str, Any]]) -> None:
