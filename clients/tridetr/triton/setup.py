@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 from tridetr.config import Config
+from tridetr.errors import TritonError
 from tridetr.models.engine_cache import engines_dir
 from tridetr.triton import launch, placement, repository
 from tridetr.triton.endpoint import Endpoint
@@ -77,11 +79,22 @@ class Setup:
         """Write repository and backend directory; a restart finds them as they are.
 
         Raises:
-            TritonError: the server cannot run the model.
+            TritonError: the server cannot run the model, or there is no room for what it needs.
             ModelError: the model file is missing or does not keep the contract.
         """
         if self._replacement.is_rendered():
             return
+        try:
+            self._write()
+        except OSError as error:
+            root = self._files.root
+            free_mib = shutil.disk_usage(root).free / 2**20
+            raise TritonError(
+                f"the server's files cannot be written to {root}: {error} ({free_mib:.0f} MiB are free). Remedy: make "
+                "room there (Kubernetes: sizeLimit of the run volume), or set run_dir to a larger disk"
+            ) from None
+
+    def _write(self) -> None:
         files, config = self._files, self._config
         stamp = repository.model_stamp(config)
         cache = files.engine_cache

@@ -209,7 +209,8 @@ spec:
     - name: shm
       emptyDir: {medium: Memory, sizeLimit: {{ include "tridetr.shmMiB" . }}Mi}
     - name: run
-      emptyDir: {medium: Memory, sizeLimit: 64Mi}
+      # Mostly empty; room for the graph that Triton is given on a CPU (a copy of the model) and what is compiled of it.
+      emptyDir: {medium: Memory, sizeLimit: 1Gi}
     - name: tmp
       emptyDir: {sizeLimit: 1Gi}
     - name: config
