@@ -123,7 +123,12 @@ def test_outages_of_the_network_lose_and_double_nothing(tmp_path: Path) -> None:
         wait_for(lambda: len(in_order_of_first_sight(ear.events())) == 2 * visits)
         check_visits(ear.events(), visits)
         wait_for(lambda: ear.last("/availability") == b"online")
-        wait_for(lambda: ear.last("/hall/person") == b"OFF")
+
+        def all_quiet() -> bool:  # pictures go on: without any the camera is lost after five seconds
+            actor.show_and_wait(NOBODY)
+            return ear.last("/hall/person") == b"OFF"
+
+        wait_for(all_quiet)
 
 
 def test_a_restarted_broker_is_told_everything_again(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Relay:
                     continue
                 try:
                     far = socket.create_connection(("127.0.0.1", self._target), 5)
+                    far.settimeout(None)  # those 5 s are not for each silence
                 except OSError:
                     near.close()
                     continue
