@@ -124,7 +124,8 @@ def test_outages_of_the_network_lose_and_double_nothing(tmp_path: Path) -> None:
         check_visits(ear.events(), visits)
         wait_for(lambda: ear.last("/availability") == b"online")
 
-        def all_quiet() -> bool:  # pictures go on: without any the camera is lost after five seconds
+        def all_quiet() -> bool:
+            # Pictures go on: without any the camera is lost after five seconds.
             actor.show_and_wait(NOBODY)
             return ear.last("/hall/person") == b"OFF"
 
