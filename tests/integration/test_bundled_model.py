@@ -38,13 +38,13 @@ def test_it_finds_people_and_cars_in_fresh_scenes(model: Path) -> None:
     # docs/bundled-model.md has the figures of 500 scenes; 60 of them may lie a little beside.
     curves = scene_curves(Detector(model), 60)
     assert curves[PERSON].truths > 60
-    assert curves[PERSON].average_precision() >= 0.68
-    assert curves[CAR].average_precision() >= 0.9
+    assert curves[PERSON].average_precision() >= 0.88
+    assert curves[CAR].average_precision() >= 0.95
 
 
 def test_it_finds_people_in_the_synthetic_cameras_films(model: Path, card: ModelCard) -> None:
-    # A street and a hall, a frame every 2 s.
+    # A street and a hall, a frame every 2 s: 65 people, so one more or less is 0.015.
     score = stream_score(Detector(model), card.default_score, seeds=(0,), step_s=2.0)
     assert score.people > 50
-    assert score.precision >= 0.9
-    assert score.recall >= 0.85
+    assert score.precision >= 0.92
+    assert score.recall >= 0.93
