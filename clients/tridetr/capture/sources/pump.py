@@ -99,6 +99,7 @@ class PacketPump:
         with self._changed:
             while self._stream is None and self._error is None:
                 if stop.is_set() or time.monotonic() > deadline:
+                    self._hang_up.set()
                     raise SourceError(f"cannot open {self._shown}: gave up waiting")
                 heartbeat.beat()  # this wait has an end: it is no hang
                 self._changed.wait(0.1)
@@ -161,12 +162,13 @@ class PacketPump:
             error = cannot_open
         except (av.FFmpegError, OSError) as broken:
             error = SourceError(f"{self._shown}: {explain(broken)}")
-        finally:
-            if container is not None:
-                container.close()
         with self._changed:
             self._error = error
             self._changed.notify_all()
+        if container is not None:
+            # Not before the consumer has let go: it may be reading the stream, which is freed with the container.
+            self._hang_up.wait()
+            container.close()
 
     def _arrived(self, packet: av.Packet[VideoStream], limit: int) -> None:
         now, unix = time.monotonic_ns(), time.time_ns()
