@@ -43,9 +43,10 @@ def test_a_stream_that_ended_may_be_looked_at_until_the_pump_is_closed(
     monkeypatch.setattr(pump, "open_video", watched)
     reading = PacketPump(str(clip), "clip", {}, 2.0)
     stream = reading.start(threading.Event())
+    for _ in range(3):
+        assert reading.get(2.0) is not None
     with pytest.raises(SourceLostError):
-        while True:
-            reading.get(1.0)
+        reading.get(2.0)
     assert stream.average_rate
     assert not closed.wait(0.2)
     reading.close()
