@@ -1,7 +1,7 @@
 # make demo            the whole pipeline on a synthetic camera, set-up included (DURATION=20 stops by itself)
 # make test            installs what the tests need and runs them all
 # make check           formatting, lints, types
-# make train-demo-model   trains the bundled model anew (about an hour on a CPU, minutes on a GPU)
+# make train-demo-model   trains the bundled model anew (some two hours on two cores, minutes on a GPU)
 # make audit           known vulnerabilities of the dependencies, where a database can be asked (AUDIT_ARGS=--strict: must be)
 # make faults          all fault tests, with their times;  make fault-times: into docs/reliability.md
 # make soak HOURS=0.5  memory, descriptors, queues, latency over time, into build/soak
