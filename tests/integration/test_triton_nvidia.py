@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,17 @@ BUNDLED = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
 KIND_CPU = model_config_pb2.ModelInstanceGroup.KIND_CPU
 
 
+def _regions() -> set[Path]:
+    """What the Python backend makes under its native name; a real native backend makes none, so nobody removes it."""
+    return set(Path("/dev/shm").glob("triton_onnxruntime_backend_shm_region_*"))
+
+
 @pytest.fixture
-def nvidia(tmp_path: Path) -> NvidiaServer:
-    return NvidiaServer(tmp_path / "opt" / "tritonserver", sys.executable)
+def nvidia(tmp_path: Path) -> Iterator[NvidiaServer]:
+    before = _regions()
+    yield NvidiaServer(tmp_path / "opt" / "tritonserver", sys.executable)
+    for region in _regions() - before:
+        region.unlink()
 
 
 async def test_it_serves_with_the_servers_own_backend(tmp_path: Path, nvidia: NvidiaServer) -> None:
