@@ -5,8 +5,6 @@ Runs inside Triton's Python stub. Only the glue to Triton lives here; the engine
 
 from __future__ import annotations
 
-import ctypes
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,15 +14,11 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
-from tridetr.errors import TridetrError
-from tridetr.triton.contract import INPUT, OUTPUTS
 from tridetr.triton.engine.choice import CPU, Choice, choose, cpu_flags
 from tridetr.triton.engine.dlpack import frames_of
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import Engine
-
-_set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
-_set_destructor.argtypes = (ctypes.py_object, ctypes.c_void_p)
+from tridetr.triton.engine.stub import answer, parameters_of
 
 
 class TritonPythonModel:
@@ -32,10 +26,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Choose, load, warm up, and say what serves."""
-        parameters = {
-            key: value["string_value"]
-            for key, value in json.loads(args["model_config"]).get("parameters", {}).items()
-        }
+        parameters = parameters_of(args)
         wanted = parameters.get("provider", "auto")
         choice = choose(
             wanted,
@@ -84,32 +75,10 @@ class TritonPythonModel:
 
         Requests are not merged. On a CPU a batch of two takes as long as two runs, and the first would wait.
         """
-        return [self._answer(request) for request in requests]
+        return [answer(pb_utils, request, self._infer) for request in requests]
 
-    def _answer(self, request: Any) -> Any:
-        try:
-            tensor = pb_utils.get_input_tensor_by_name(request, INPUT)
-            if tensor.is_cpu():
-                # Not as_numpy(): with numpy >= 2 Triton 2.51 shows the first byte everywhere.
-                results = self._engine.run(np.from_dlpack(tensor))
-            else:
-                results = self._engine.run_bound(frames_of(tensor))
-            tensors = [_tensor(*named) for named in zip(OUTPUTS, results, strict=True)]
-            return pb_utils.InferenceResponse(output_tensors=tensors)
-        except TridetrError as error:
-            message = str(error)
-        except Exception as error:  # whatever the engine raises belongs to this request alone
-            message = f"{type(error).__name__}: {error}"
-        return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message))
-
-
-def _tensor(name: str, array: Any) -> Any:
-    """Wrap an array without a copy.
-
-    Triton 2.51 sends 0 bytes for a numpy >= 2 array given to `Tensor(...)`, so it goes through DLPack. The capsule's
-    own destructor is taken off: the server renames the capsule in a way that numpy's does not know, which would
-    print a traceback for each tensor; the tensor itself is released by its deleter.
-    """
-    capsule = array.__dlpack__()
-    _set_destructor(capsule, None)
-    return pb_utils.Tensor.from_dlpack(name, capsule)
+    def _infer(self, tensor: Any) -> Sequence[Any]:
+        if tensor.is_cpu():
+            # Not as_numpy(): with numpy >= 2 Triton 2.51 shows the first byte everywhere.
+            return self._engine.run(np.from_dlpack(tensor))
+        return self._engine.run_bound(frames_of(tensor))

@@ -5,25 +5,20 @@ Runs inside Triton's Python stub. Only the glue to Triton lives here; the engine
 
 from __future__ import annotations
 
-import ctypes
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from tridetr.errors import ModelError, TridetrError
+from tridetr.errors import ModelError
 from tridetr.models.engine_facts import read_facts
 from tridetr.models.tensorrt_module import import_tensorrt
-from tridetr.triton.contract import INPUT, OUTPUTS
 from tridetr.triton.engine.dlpack import frames_of
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import check_shape
+from tridetr.triton.engine.stub import answer, parameters_of
 from tridetr.triton.engine.tensorrt_engine import TensorRtEngine
-
-_set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
-_set_destructor.argtypes = (ctypes.py_object, ctypes.c_void_p)
 
 
 class TritonPythonModel:
@@ -31,10 +26,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine, and say what serves."""
-        parameters = {
-            key: value["string_value"]
-            for key, value in json.loads(args["model_config"]).get("parameters", {}).items()
-        }
+        parameters = parameters_of(args)
         if args["model_instance_kind"] != "GPU":
             raise ModelError(
                 f"{args['model_name']} is a TensorRT engine and needs an NVIDIA GPU, but Triton put it on the CPU. "
@@ -62,30 +54,14 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request by itself: one that fails does not touch the others."""
-        return [self._answer(request) for request in requests]
+        return [answer(pb_utils, request, self._infer) for request in requests]
 
     def finalize(self) -> None:
         """Free what lies on the GPU."""
         self._engine.close()
         self._cuda.close()
 
-    def _answer(self, request: Any) -> Any:
-        try:
-            tensor = pb_utils.get_input_tensor_by_name(request, INPUT)
-            frames = frames_of(tensor)
-            check_shape(frames.shape)
-            results = self._engine.run(frames)
-            tensors = [_tensor(*named) for named in zip(OUTPUTS, results, strict=True)]
-            return pb_utils.InferenceResponse(output_tensors=tensors)
-        except TridetrError as error:
-            message = str(error)
-        except Exception as error:  # whatever the engine raises belongs to this request alone
-            message = f"{type(error).__name__}: {error}"
-        return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message))
-
-
-def _tensor(name: str, array: Any) -> Any:
-    """Wrap an array without a copy; why by DLPack, and why without destructor: see `onnxruntime/model.py`."""
-    capsule = array.__dlpack__()
-    _set_destructor(capsule, None)
-    return pb_utils.Tensor.from_dlpack(name, capsule)
+    def _infer(self, tensor: Any) -> Sequence[Any]:
+        frames = frames_of(tensor)
+        check_shape(frames.shape)
+        return self._engine.run(frames)

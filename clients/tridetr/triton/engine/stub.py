@@ -1,0 +1,51 @@
+"""What our Python-based backends share: a request's tensor in, its answer out."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tridetr.errors import TridetrError
+from tridetr.triton.contract import INPUT, OUTPUTS
+
+_set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
+_set_destructor.argtypes = (ctypes.py_object, ctypes.c_void_p)
+
+
+def parameters_of(args: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters of the model's configuration, as `initialize` is given it."""
+    parameters = json.loads(args["model_config"]).get("parameters", {})
+    return {key: value["string_value"] for key, value in parameters.items()}
+
+
+def answer(triton: Any, request: Any, infer: Callable[[Any], Sequence[Any]]) -> Any:
+    """Answer one request; whatever goes wrong belongs to it alone.
+
+    Args:
+        triton: `triton_python_backend_utils`, which exists only in the stub.
+        request: Triton's request.
+        infer: The frames' tensor to the arrays of the contract's outputs.
+    """
+    try:
+        results = infer(triton.get_input_tensor_by_name(request, INPUT))
+        tensors = [_tensor(triton, *named) for named in zip(OUTPUTS, results, strict=True)]
+        return triton.InferenceResponse(output_tensors=tensors)
+    except TridetrError as error:
+        message = str(error)
+    except Exception as error:  # the engine's own kinds
+        message = f"{type(error).__name__}: {error}"
+    return triton.InferenceResponse(output_tensors=[], error=triton.TritonError(message))
+
+
+def _tensor(triton: Any, name: str, array: Any) -> Any:
+    """Wrap an array without a copy.
+
+    Triton 2.51 sends 0 bytes for a numpy >= 2 array given to `Tensor(...)`, so it goes through DLPack. The capsule's
+    own destructor is taken off: the server renames the capsule in a way that numpy's does not know, which would
+    print a traceback for each tensor; the tensor itself is released by its deleter.
+    """
+    capsule = array.__dlpack__()
+    _set_destructor(capsule, None)
+    return triton.Tensor.from_dlpack(name, capsule)
