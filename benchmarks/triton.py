@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import csv
 import json
 import os
@@ -23,18 +22,16 @@ import time
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 
-from common import fused_model, machine, node, summary
+from common import machine, summary
+from serving import CAMERA, serving
 from tridetr.config import Config
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameReader, FrameStamp, FrameWriter
-from tridetr.shm.names import unlink_instance
 from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import read_endpoint
-from tridetr.triton.errors import ModelUnavailable
 
 WHEEL = (
     "tritonclient==2.51.0"  # the last one with a perf_analyzer binary that runs beside this server
@@ -129,9 +126,9 @@ async def our_client(config: Config, options: argparse.Namespace) -> dict[str, f
     """Infer a frame of a ring for a while."""
     with (
         FrameWriter(
-            config.instance, "bench", width=options.width, height=options.height, consumers=()
+            config.instance, CAMERA, width=options.width, height=options.height, consumers=()
         ) as writer,
-        FrameReader(config.instance, "bench", "detector") as reader,
+        FrameReader(config.instance, CAMERA, "detector") as reader,
     ):
         slot = writer.begin()
         assert slot is not None
@@ -153,18 +150,6 @@ async def our_client(config: Config, options: argparse.Namespace) -> dict[str, f
     return {**summary(warm), "frames_per_second": round(1e3 * len(warm) / sum(warm), 2)}
 
 
-async def ready(config: Config) -> bool:
-    """Wait until the model serves."""
-    async with TritonClient(config) as client:
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            with contextlib.suppress(ModelUnavailable):
-                await client.model()
-                return True
-            await asyncio.sleep(0.2)
-    return False
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -178,40 +163,23 @@ def main() -> None:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     binary, environment = perf_analyzer(base / "tridetr" / "perf_analyzer")
     figures: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
-        folder = Path(name)
-        fused, _ = fused_model(options.model, folder)
+    with serving(options.model) as (config, fused):
         batches = not onnx.load(fused).graph.input[0].type.tensor_type.shape.dim[0].dim_value
         shape = f"{options.height * 3 // 2},{options.width}"
-        fields: dict[str, Any] = {
-            "instance": f"bench{os.getpid()}",
-            "cameras": {"bench": {"source": "synthetic"}},
-            "model": {"file": str(fused)},
-            "triton": {"metrics_port": 0},
-            "run_dir": f"{folder}/run",
-            "state_dir": f"{folder}/state",
-        }
-        config = Config.model_validate(fields)
-        try:
-            with node(fields, folder, ("triton",)):
-                if not asyncio.run(ready(config)):
-                    raise SystemExit((folder / "log").read_text()[-3000:])
-                figures["our client, ring"] = asyncio.run(our_client(config, options))
-                for case, words, at_once, batch in CASES:
-                    if batch == 1 or batches:  # exports have a batch of one, unless made otherwise
-                        figures[case] = run_perf_analyzer(
-                            binary,
-                            environment,
-                            config,
-                            words,
-                            at_once,
-                            batch,
-                            shape if batches else f"1,{shape}",
-                            options.seconds,
-                        )
-                figures["our client, ring, again"] = asyncio.run(our_client(config, options))
-        finally:
-            unlink_instance(config.instance, ["bench"])
+        figures["our client, ring"] = asyncio.run(our_client(config, options))
+        for case, words, at_once, batch in CASES:
+            if batch == 1 or batches:  # exports have a batch of one, unless made otherwise
+                figures[case] = run_perf_analyzer(
+                    binary,
+                    environment,
+                    config,
+                    words,
+                    at_once,
+                    batch,
+                    shape if batches else f"1,{shape}",
+                    options.seconds,
+                )
+        figures["our client, ring, again"] = asyncio.run(our_client(config, options))
     result = {
         "benchmark": "triton",
         "machine": machine(),

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import ctypes
 import json
 import mmap
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,20 +18,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import fused_model, machine, node
+from common import machine
+from serving import CAMERA
+from serving import serving as serving_node
 from tridetr.config import Config
 from tridetr.cuda.driver import DriverCuda
 from tridetr.cuda.memory import DeviceMemory
 from tridetr.doctor import gpu_facts
 from tridetr.errors import CudaError
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
-from tridetr.shm.names import unlink_instance
-from tridetr.triton.client import TritonClient
-from tridetr.triton.errors import ModelUnavailable
 from tridetr.triton.gpu import find_gpus
 
 NO_GPU = 3  # exit status: nothing was measured because nothing can be
-CAMERA = "bench"
 FULL_HD = (1920, 1080)
 
 
@@ -114,38 +109,8 @@ def pages(nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
 @contextlib.contextmanager
 def serving(model: Path | None) -> Iterator[Config]:
     """Run `tridetr triton` with the model on the GPU."""
-    with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
-        folder = Path(name)
-        fused, _ = fused_model(model, folder)
-        fields: dict[str, Any] = {
-            "instance": f"bench{os.getpid()}",
-            "device": "cuda",
-            "cameras": {CAMERA: {"source": "synthetic"}},
-            "model": {"file": str(fused), "provider": "cuda"},
-            "triton": {"metrics_port": 0},
-            "run_dir": f"{folder}/run",
-            "state_dir": f"{folder}/state",
-        }
-        config = Config.model_validate(fields)
-        try:
-            with node(fields, folder, ("triton",)):
-                if not asyncio.run(is_ready(config)):
-                    raise SystemExit((folder / "log").read_text()[-3000:])
-                yield config
-        finally:
-            unlink_instance(config.instance, [CAMERA])
-
-
-async def is_ready(config: Config, within_s: float = 180) -> bool:
-    """Wait until the model serves."""
-    async with TritonClient(config) as client:
-        deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            with contextlib.suppress(ModelUnavailable):
-                await client.model()
-                return True
-            await asyncio.sleep(0.2)
-    return False
+    with serving_node(model, device="cuda", provider="cuda") as (config, _):
+        yield config
 
 
 def device_writer(gpu: DriverCuda, instance: str, size: tuple[int, int]) -> FrameWriter:
