@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.fake_cuda import FakeCuda
 from tridetr.shm.names import list_instance, list_queues, unlink_instance
 
 # A test run gives the same answer twice: fixed examples, and no judging by the clock. `make fuzz` looks for new ones.
@@ -27,3 +29,11 @@ def instance() -> Iterator[str]:
     unlink_instance(name, ["cam"])
     assert not list_instance(name)
     assert not list_queues(name)
+
+
+@pytest.fixture
+def gpu(tmp_path: Path) -> FakeCuda:
+    """Return a played GPU whose memory lies in files."""
+    folder = tmp_path / "gpu"
+    folder.mkdir()
+    return FakeCuda(folder)

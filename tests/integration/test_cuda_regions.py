@@ -34,13 +34,6 @@ W, H = 64, 32
 Status = grpc.StatusCode
 
 
-@pytest.fixture
-def gpu(tmp_path: Path) -> FakeCuda:
-    folder = tmp_path / "gpu"
-    folder.mkdir()
-    return FakeCuda(folder)
-
-
 def make_config(instance: str, folder: Path, url: str, **sections: Any) -> Config:
     fields: dict[str, Any] = {
         "instance": instance,

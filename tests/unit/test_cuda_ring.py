@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +16,6 @@ from tridetr.shm.frames import FrameLease, FrameReader, FrameWriter
 from tridetr.shm.hold import DeviceHold
 
 W, H = 64, 32
-
-
-@pytest.fixture
-def gpu(tmp_path: Path) -> FakeCuda:
-    folder = tmp_path / "gpu"
-    folder.mkdir()
-    return FakeCuda(folder)
 
 
 def cuda_writer(

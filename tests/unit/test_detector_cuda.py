@@ -27,13 +27,6 @@ CPU_MODEL = ModelInfo("rfdetr_ort", "1", "onnxruntime", "openvino", "bf16", {"pe
 
 
 @pytest.fixture
-def gpu(tmp_path: Path) -> FakeCuda:
-    folder = tmp_path / "gpu"
-    folder.mkdir()
-    return FakeCuda(folder)
-
-
-@pytest.fixture
 def reader(instance: str) -> Iterator[FrameReader]:
     with FrameReader(instance, "cam", "detector") as opened:
         yield opened

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,13 +17,6 @@ from tridetr.shm.frames import ColorMatrix, ColorRange, FrameReader
 
 W, H = 64, 32
 SECTION = CameraSection(source="synthetic")
-
-
-@pytest.fixture
-def gpu(tmp_path: Path) -> FakeCuda:
-    folder = tmp_path / "gpu"
-    folder.mkdir()
-    return FakeCuda(folder)
 
 
 @pytest.fixture
