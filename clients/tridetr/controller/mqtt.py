@@ -162,6 +162,7 @@ class MqttLink:
             try:
                 self._client.connect_async(host, port, self._settings.keepalive_s)
                 self._client.loop_forever(retry_first_connection=True)
+            # Whatever paho raises, its own bugs included: without this thread no event leaves again.
             except Exception:
                 logger.exception("the MQTT thread failed; it starts again")
                 self._stopping.wait(1.0)

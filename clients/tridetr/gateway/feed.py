@@ -128,6 +128,7 @@ class CameraFeed:
                 # A damaged slot or ring: the next one may be whole.
                 logger.warning("%s", error, extra={"camera": self.camera})
                 await asyncio.sleep(TICK_S)
+            # One camera's failure must not end the task that all its viewers depend on.
             except Exception:
                 logger.exception("the feed of a camera failed", extra={"camera": self.camera})
                 await asyncio.sleep(TICK_S)

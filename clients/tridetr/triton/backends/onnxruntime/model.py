@@ -49,7 +49,7 @@ class TritonPythonModel:
         )
         try:
             self._engine = load(choice)
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             if wanted not in ("auto", "auto-cpu") or choice.provider == CPU:
                 raise
             pb_utils.Logger.log_warn(f"{choice.provider} fails, the plain CPU serves: {error}")
