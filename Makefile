@@ -106,9 +106,9 @@ format: $(VENV)/.dev
 train-demo-model:
 	@test -x .venv-train/bin/python || tools/make-venv .venv-train
 	@.venv-train/bin/python -m pip install --quiet --editable '.[train]'
-	.venv-train/bin/python -m tridetr.models.training --out build/bundled-model
-	.venv-train/bin/python -m tridetr.models.training --out build/bundled-model --resolution 320 --steps 16000 --lr 5e-4
-	.venv-train/bin/python -m tridetr.models.training.publish build/bundled-model/model.onnx \
+	.venv-train/bin/python -m tridetr_demo.training --out build/bundled-model
+	.venv-train/bin/python -m tridetr_demo.training --out build/bundled-model --resolution 320 --steps 16000 --lr 5e-4
+	.venv-train/bin/python -m tridetr_demo.training.publish build/bundled-model/model.onnx \
 		model_repository/rfdetr_ort/1/model.onnx
 
 # The Python readers and writers of the wire format, from schemas/*.fbs

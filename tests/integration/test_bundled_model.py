@@ -8,10 +8,10 @@ import onnx
 import pytest
 
 from tridetr.models.card import ModelCard
-from tridetr.models.training.bar import Detector, scene_curves, stream_score
 from tridetr.paths import model_repository_dir
-from tridetr.scene import CLASS_NAMES
-from tridetr.scene.staging import CAR, PERSON
+from tridetr_demo.scene import CLASS_NAMES
+from tridetr_demo.scene.staging import CAR, PERSON
+from tridetr_demo.training.bar import Detector, scene_curves, stream_score
 
 
 @pytest.fixture(scope="module")

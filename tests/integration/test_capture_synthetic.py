@@ -11,9 +11,9 @@ import pytest
 from support.capture_rig import FakeController, capturing
 from support.waiting import wait_for
 from tridetr.capture.sources.synthetic import TRUTH_DIR
-from tridetr.scene import SyntheticCamera
 from tridetr.shm.boards import CameraState, SentryMode
 from tridetr.shm.frames import ColorMatrix, ColorRange
+from tridetr_demo.scene import SyntheticCamera
 
 KEYS = {"width": 320, "height": 240, "fps": 20, "seed": 3, "scene": "hall"}
 

@@ -18,9 +18,9 @@ from tridetr.models.color import FrameColor
 from tridetr.models.fuse import fuse
 from tridetr.models.gathering import gather_pixels
 from tridetr.models.runtime import open_session
-from tridetr.models.training.halves import store_as_halves
 from tridetr.models.unwrap import seam_values, with_outputs
 from tridetr.models.verify import compare_detections
+from tridetr_demo.training.publish import store_as_halves
 
 SIDE = 32
 OUTPUTS = ["boxes", "scores", "classes"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tridetr.scene import SyntheticCamera
-from tridetr.scene.world import make_timetable
+from tridetr_demo.scene import SyntheticCamera
+from tridetr_demo.scene.world import make_timetable
 
 
 @pytest.fixture(scope="module")

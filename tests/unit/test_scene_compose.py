@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tridetr.scene import CLASS_NAMES, draw_scene
-from tridetr.scene.appearance import random_person
-from tridetr.scene.backdrop import Background
-from tridetr.scene.compose import _paint
-from tridetr.scene.people import draw_person
-from tridetr.scene.staging import Placed, stage_actors
+from tridetr_demo.scene import CLASS_NAMES, draw_scene
+from tridetr_demo.scene.appearance import random_person
+from tridetr_demo.scene.backdrop import Background
+from tridetr_demo.scene.compose import _paint
+from tridetr_demo.scene.people import draw_person
+from tridetr_demo.scene.staging import Placed, stage_actors
 
 SIZE = (320, 180)
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tridetr.scene.canvas import blit_rgba
-from tridetr.scene.i420 import model_view, planes, rgb_to_i420
-from tridetr.scene.sprites import Sprite
+from tridetr_demo.scene.i420 import model_view, planes, rgb_to_i420
+from tridetr_demo.scene.sprites import Sprite, blit_rgba
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 60), (10, 120, 240)])

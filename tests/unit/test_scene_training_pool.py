@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tridetr.models.training.pool import CLASS_IDS, _cut_out, _vary, draw_scenes
+from tridetr_demo.training.pool import CLASS_IDS, _cut_out, _vary, draw_scenes
 
 
 def _marked(cx: float, cy: float, w: float, h: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ import onnx.reference
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tridetr.models.training.halves import store_as_halves
-from tridetr.models.training.score import Matcher, iou_matrix
+from tridetr_demo.training.publish import store_as_halves
+from tridetr_demo.training.score import Matcher, iou_matrix
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 OTHER = [20.0, 20.0, 30.0, 30.0]

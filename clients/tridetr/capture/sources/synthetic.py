@@ -17,8 +17,8 @@ from tridetr.capture.planes import even_size
 from tridetr.capture.sources.base import Grab, Layout, Picture, Plane, SourceInfo
 from tridetr.config import CameraSection
 from tridetr.errors import ConfigError
-from tridetr.scene import SyntheticCamera
 from tridetr.shm.frames import ColorMatrix, ColorRange
+from tridetr_demo.scene import SyntheticCamera
 
 TRUTH_DIR = "TRIDETR_TRUTH_DIR"
 _DEFAULT_SIZE = (1280, 720)

@@ -12,12 +12,12 @@ from multiprocessing.pool import AsyncResult
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.camera import SyntheticCamera
-from tridetr.scene.compose import MIN_VISIBLE, draw_scene
-from tridetr.scene.hall import draw_hall
-from tridetr.scene.i420 import model_view, rgb_to_i420
-from tridetr.scene.staging import CLASS_NAMES
-from tridetr.scene.street import draw_street
+from tridetr_demo.scene.camera import SyntheticCamera
+from tridetr_demo.scene.compose import MIN_VISIBLE, draw_scene
+from tridetr_demo.scene.hall import draw_hall
+from tridetr_demo.scene.i420 import model_view, rgb_to_i420
+from tridetr_demo.scene.staging import CLASS_NAMES
+from tridetr_demo.scene.street import draw_street
 
 CLASS_IDS: tuple[int, ...] = tuple(CLASS_NAMES)
 SIZES: tuple[tuple[int, int], ...] = (

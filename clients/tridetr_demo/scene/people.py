@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.appearance import PersonStyle
-from tridetr.scene.pen import Pen, Point, crop_to_content, light_from_side, shade
+from tridetr_demo.scene.appearance import PersonStyle
+from tridetr_demo.scene.pen import Pen, Point, crop_to_content, light_from_side, shade
 
 
 @dataclass(frozen=True)

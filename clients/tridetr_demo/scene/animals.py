@@ -7,8 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.paint import FURS, PAINTS, finish, pick_colour
-from tridetr.scene.pen import Pen, shade
+from tridetr_demo.scene.pen import FURS, PAINTS, Pen, finish, pick_colour, shade
 
 
 def draw_dog(

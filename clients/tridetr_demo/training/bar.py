@@ -1,4 +1,4 @@
-"""What the bundled model must reach: `python -m tridetr.models.training.bar MODEL.onnx`."""
+"""What the bundled model must reach: `python -m tridetr_demo.training.bar MODEL.onnx`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from tridetr.models.card import ModelCard
 from tridetr.models.runtime import open_session
-from tridetr.models.training.score import Curve, Matcher, iou_matrix
-from tridetr.scene import CLASS_NAMES, SyntheticCamera, draw_scene
-from tridetr.scene.i420 import rgb_to_i420
-from tridetr.scene.staging import PERSON
+from tridetr_demo.scene import CLASS_NAMES, SyntheticCamera, draw_scene
+from tridetr_demo.scene.i420 import rgb_to_i420
+from tridetr_demo.scene.staging import PERSON
+from tridetr_demo.training.score import Curve, Matcher, iou_matrix
 
 UNSEEN_SEED = 20_000_003
 BARELY_VISIBLE = 0.4  # less of somebody need not be found, and may be

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tridetr.scene.backdrop import Background, add_lens, gradient, window
-from tridetr.scene.paint import pick_colour
-from tridetr.scene.pen import Colour, shade
+from tridetr_demo.scene.backdrop import Background, add_lens, gradient, window
+from tridetr_demo.scene.pen import Colour, pick_colour, shade
 
 WALLS: tuple[Colour, ...] = (
     (168, 122, 100), (196, 182, 160), (150, 152, 156), (206, 196, 178), (124, 92, 82), (176, 168, 150), (136, 146, 150),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.paint import PAINTS, pick_colour
-from tridetr.scene.pen import Pen, crop_to_content, shade
+from tridetr_demo.scene.pen import PAINTS, Pen, crop_to_content, pick_colour, shade
 
 
 def draw_furniture(rng: np.random.Generator, kind: str, height: int) -> NDArray[np.uint8]:

@@ -12,6 +12,18 @@ from PIL import Image, ImageDraw
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 SUPERSAMPLING = 2
+PAINTS: tuple[Colour, ...] = (
+    (196, 44, 40), (38, 70, 128), (232, 232, 230), (52, 54, 58), (158, 162, 166), (70, 110, 84), (216, 168, 52),
+    (120, 36, 48), (110, 148, 178), (24, 26, 30),
+)  # fmt: skip
+FURS: tuple[Colour, ...] = (
+    (60, 44, 34),
+    (150, 108, 66),
+    (214, 190, 150),
+    (36, 34, 34),
+    (226, 222, 214),
+    (120, 74, 44),
+)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -118,3 +130,15 @@ def light_from_side(rgba: NDArray[np.uint8], direction: float) -> NDArray[np.uin
     lit: NDArray[np.uint8] = rgba.copy()
     lit[..., :3] = np.minimum(rgba[..., :3] * ramp[None, :, None], 255).astype(np.uint8)
     return lit
+
+
+def pick_colour(rng: np.random.Generator, choices: tuple[Colour, ...]) -> Colour:
+    """One of the choices, a little changed."""
+    base = np.clip(np.array(choices[rng.integers(len(choices))]) + rng.integers(-15, 16, 3), 5, 250)
+    return int(base[0]), int(base[1]), int(base[2])
+
+
+def finish(pen: Pen, light: float, mirrored: bool) -> NDArray[np.uint8]:
+    """The picture cropped tight, lit from one side, RGBA uint8 [h, w, 4]."""
+    sprite = crop_to_content(pen.finish())
+    return light_from_side(sprite[:, ::-1] if mirrored else sprite, light)

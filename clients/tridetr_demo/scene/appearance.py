@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tridetr.scene.pen import Colour
+from tridetr_demo.scene.pen import Colour
 
 SKINS: tuple[Colour, ...] = (
     (247, 215, 188), (236, 192, 150), (217, 164, 118), (188, 131, 88), (148, 96, 62), (108, 68, 45), (76, 49, 36),

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from tridetr.scene.backdrop import Background
-from tridetr.scene.canvas import blit_rgba, cast_shadow
-from tridetr.scene.hall import draw_hall
-from tridetr.scene.staging import Placed, stage_actors
-from tridetr.scene.street import draw_street
+from tridetr_demo.scene.backdrop import Background
+from tridetr_demo.scene.hall import draw_hall
+from tridetr_demo.scene.sprites import blit_rgba, cast_shadow
+from tridetr_demo.scene.staging import Placed, stage_actors
+from tridetr_demo.scene.street import draw_street
 
 MIN_VISIBLE = 0.3
 

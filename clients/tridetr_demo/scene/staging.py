@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.animals import draw_dog
-from tridetr.scene.appearance import random_person
-from tridetr.scene.backdrop import Background
-from tridetr.scene.furniture import draw_furniture
-from tridetr.scene.people import draw_person
-from tridetr.scene.vehicles import draw_bicycle, draw_car
+from tridetr_demo.scene.animals import draw_dog
+from tridetr_demo.scene.appearance import random_person
+from tridetr_demo.scene.backdrop import Background
+from tridetr_demo.scene.furniture import draw_furniture
+from tridetr_demo.scene.people import draw_person
+from tridetr_demo.scene.vehicles import draw_bicycle, draw_car
 
 PERSON, BICYCLE, CAR, DOG = 1, 2, 3, 18
 CLASS_NAMES: dict[int, str] = {PERSON: "person", BICYCLE: "bicycle", CAR: "car", DOG: "dog"}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tridetr.scene.backdrop import Background, add_lens, gradient, window
-from tridetr.scene.paint import pick_colour
-from tridetr.scene.pen import mix, shade
+from tridetr_demo.scene.backdrop import Background, add_lens, gradient, window
+from tridetr_demo.scene.pen import mix, pick_colour, shade
 
 
 def draw_hall(rng: np.random.Generator, size_wh: tuple[int, int]) -> Background:

@@ -7,8 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.paint import PAINTS, finish, pick_colour
-from tridetr.scene.pen import Colour, Pen, mix, shade
+from tridetr_demo.scene.pen import PAINTS, Colour, Pen, finish, mix, pick_colour, shade
 
 GLASS: Colour = (88, 112, 128)
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.animals import draw_dog
-from tridetr.scene.appearance import random_person
-from tridetr.scene.backdrop import Background
-from tridetr.scene.people import draw_person
-from tridetr.scene.sprites import Sprite
-from tridetr.scene.vehicles import draw_car
-from tridetr.scene.world import CAST, STRIDE_LENGTH, Timetable, Visit
+from tridetr_demo.scene.animals import draw_dog
+from tridetr_demo.scene.appearance import random_person
+from tridetr_demo.scene.backdrop import Background
+from tridetr_demo.scene.people import draw_person
+from tridetr_demo.scene.sprites import Sprite
+from tridetr_demo.scene.vehicles import draw_car
+from tridetr_demo.scene.world import CAST, STRIDE_LENGTH, Timetable, Visit
 
 PHASES = 12
 

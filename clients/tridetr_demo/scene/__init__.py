@@ -4,7 +4,7 @@ Pure drawing with numpy and Pillow. `draw_scene` makes single pictures; `Synthet
 into I420 planes.
 
     >>> import numpy as np
-    >>> from tridetr.scene import SyntheticCamera
+    >>> from tridetr_demo.scene import SyntheticCamera
     >>> camera = SyntheticCamera(640, 360, seed=1, scene="hall")
     >>> frame = np.empty((540, 640), np.uint8)
     >>> boxes = camera.draw(4.0, frame)
@@ -12,9 +12,9 @@ into I420 planes.
 
 from __future__ import annotations
 
-from tridetr.scene.camera import SyntheticCamera
-from tridetr.scene.compose import draw_scene
-from tridetr.scene.staging import CLASS_NAMES
-from tridetr.scene.world import TrueBox
+from tridetr_demo.scene.camera import SyntheticCamera
+from tridetr_demo.scene.compose import draw_scene
+from tridetr_demo.scene.staging import CLASS_NAMES
+from tridetr_demo.scene.world import TrueBox
 
 __all__ = ["CLASS_NAMES", "SyntheticCamera", "TrueBox", "draw_scene"]

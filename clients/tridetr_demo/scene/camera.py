@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.scene.backdrop import Background
-from tridetr.scene.canvas import blit_rgba, cast_shadow
-from tridetr.scene.furniture import draw_furniture
-from tridetr.scene.hall import draw_hall
-from tridetr.scene.i420 import planes, require_even, rgb_to_i420
-from tridetr.scene.sprites import Sprite
-from tridetr.scene.staging import CAR, DOG, PERSON
-from tridetr.scene.street import draw_street
-from tridetr.scene.troupe import Perspective, Troupe
-from tridetr.scene.world import Timetable, TrueBox, Visit, make_timetable
+from tridetr_demo.scene.backdrop import Background
+from tridetr_demo.scene.furniture import draw_furniture
+from tridetr_demo.scene.hall import draw_hall
+from tridetr_demo.scene.i420 import planes, require_even, rgb_to_i420
+from tridetr_demo.scene.sprites import Sprite, blit_rgba, cast_shadow
+from tridetr_demo.scene.staging import CAR, DOG, PERSON
+from tridetr_demo.scene.street import draw_street
+from tridetr_demo.scene.troupe import Perspective, Troupe
+from tridetr_demo.scene.world import Timetable, TrueBox, Visit, make_timetable
 
 NOISE = 3
 NOISE_ROWS = 61
@@ -50,9 +49,6 @@ class SyntheticCamera:
     Raises:
         ValueError: for odd sizes or an unknown scene.
     """
-
-    FULL_RANGE = True
-    MATRIX = "bt601"
 
     def __init__(self, width: int, height: int, seed: int = 0, scene: str = "street") -> None:
         require_even(width, height)

@@ -1,4 +1,4 @@
-"""Trains the bundled model: `python -m tridetr.models.training --out DIR`."""
+"""Trains the bundled model: `python -m tridetr_demo.training --out DIR`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import multiprocessing
 
-from tridetr.models.training.loop import Options, train
+from tridetr_demo.training.loop import Options, train
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor, distributed
 from transformers import RfDetrForObjectDetection
 
-from tridetr.models.training.network import (
+from tridetr_demo.training.network import (
     DECODER_WIDTH,
     DenseHead,
     Shape,
@@ -25,8 +25,8 @@ from tridetr.models.training.network import (
     fit_positions,
     normalise,
 )
-from tridetr.models.training.pool import CLASS_IDS, ScenePool, Scenes, draw_scenes
-from tridetr.models.training.score import Matcher
+from tridetr_demo.training.pool import CLASS_IDS, ScenePool, Scenes, draw_scenes
+from tridetr_demo.training.score import Matcher
 
 CHUNK_STEPS = 100
 FIRST_CHUNKS = 8

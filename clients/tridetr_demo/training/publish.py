@@ -1,22 +1,25 @@
-"""From the trained export to the bundled model: `python -m tridetr.models.training.publish EXPORT.onnx OUT.onnx`."""
+"""From the trained export to the bundled model: `python -m tridetr_demo.training.publish EXPORT.onnx OUT.onnx`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from tridetr.models.color import FrameColor
 from tridetr.models.fuse import fuse
-from tridetr.models.training.bar import Detector, scene_curves
-from tridetr.models.training.halves import store_as_halves
-from tridetr.scene import CLASS_NAMES
-from tridetr.scene.staging import PERSON
+from tridetr_demo.scene import CLASS_NAMES
+from tridetr_demo.scene.staging import PERSON
+from tridetr_demo.training.bar import Detector, scene_curves
 
-SOURCE = "bundled demonstration model, trained on drawn scenes (python -m tridetr.models.training)"
+SOURCE = "bundled demonstration model, trained on drawn scenes (python -m tridetr_demo.training)"
 VALIDATION_SEED = 10_000_019
 TOPK = 100
+SMALLEST = 256
+LARGEST_HALF = 65504.0
 
 
 def publish(
@@ -50,6 +53,41 @@ def publish(
     onnx.save(fused(default_score), partial)
     partial.replace(out)
     return default_score
+
+
+def store_as_halves(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store each float32 weight of some size as float16 with a Cast, which engines fold when they load.
+
+    The file halves; the model still computes in float32.
+
+    Args:
+        model: Any model; it is left as it is.
+
+    Returns:
+        A copy with the same inputs, outputs, opset and metadata.
+    """
+    small = onnx.ModelProto()
+    small.CopyFrom(model)
+    casts: list[onnx.NodeProto] = []
+    for weight in small.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(weight)
+        if values.size < SMALLEST or np.abs(values).max() > LARGEST_HALF:
+            continue
+        name, stored = weight.name, weight.name + "/half"
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(
+            helper.make_node("Cast", [stored], [name], name=name + "/cast", to=TensorProto.FLOAT)
+        )
+    nodes = list(small.graph.node)
+    del small.graph.node[:]
+    # The first node of a contract model casts the frame, and stays the first.
+    weights = {cast.output[0] for cast in casts}
+    first = 0 if weights & set(nodes[0].input) else 1
+    small.graph.node.extend([*nodes[:first], *casts, *nodes[first:]])
+    onnx.checker.check_model(small)
+    return small
 
 
 def main() -> None:

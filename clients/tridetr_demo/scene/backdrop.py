@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tridetr.scene.pen import Colour, shade
+from tridetr_demo.scene.pen import Colour, shade
 
 
 @dataclass(frozen=True)
