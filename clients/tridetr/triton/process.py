@@ -15,19 +15,12 @@ from pathlib import Path
 
 import psutil
 
+from tridetr.triton import private_exec
 from tridetr.triton.server_log import ServerLog
 from tridetr.triton.start import Sample, take_sample
 
 log = logging.getLogger("tridetr.triton.server")
 
-# The kernel kills the server when its watcher dies: nobody would restart or stop it. Set in the child before exec,
-# which is safe here where a preexec_fn in a process with threads is not. 1 = PR_SET_PDEATHSIG.
-_EXEC = (
-    "import ctypes, os, sys; "
-    "ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); "
-    "os.getppid() == int(sys.argv[1]) or sys.exit('its watcher died'); "
-    "os.execv(sys.argv[2], sys.argv[2:])"
-)
 _SHM = Path("/dev/shm")  # noqa: S108  (where Linux keeps POSIX shared memory)
 
 
@@ -37,7 +30,7 @@ class ServerProcess:
     def __init__(self, line: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start it; the calling thread must outlive it (the kernel watches threads)."""
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _EXEC, str(os.getpid()), *line],
+            [sys.executable, "-I", private_exec.__file__, str(os.getpid()), *line],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -114,6 +107,16 @@ class ServerProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._log.feed(line)
+
+
+def close_regions(prefix: str) -> list[str]:
+    """Take other users' rights to the Python backend's regions; returns the names of those that gave any."""
+    closed = []
+    for path in _SHM.glob(f"{prefix}*"):
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+            closed.append(path.name)
+    return closed
 
 
 def remove_regions(prefix: str) -> list[str]:

@@ -14,7 +14,7 @@ from tridetr.triton import launch, placement, repository
 from tridetr.triton.endpoint import Endpoint
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.gpu import find_gpus, onnxruntime_has_cuda
-from tridetr.triton.process import ServerProcess, remove_regions
+from tridetr.triton.process import ServerProcess, close_regions, remove_regions
 from tridetr.triton.replacement import Replacement
 from tridetr.triton.server import find_server
 from tridetr.triton.start import TIMEOUT_S
@@ -136,6 +136,15 @@ class Setup:
             "precision": self._precision,
             "reason": f"the server's own backend, on {process.device or 'a device it did not name'}",
         })  # fmt: skip
+
+    def keep_private(self) -> None:
+        """Make sure, before the first picture, that other users cannot read the backend's shared memory."""
+        for name in close_regions(launch.region_prefix(self._config.instance)):
+            log.warning(
+                "other users could open %s until now: this kernel has no seccomp. Remedy: run no other users' "
+                "programs on this machine",
+                name,
+            )
 
     def clean(self) -> None:
         """Remove what a killed server left."""

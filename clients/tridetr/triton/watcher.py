@@ -135,6 +135,7 @@ class Watcher:
             if why := progress.too_long(process.sample, time.monotonic()):
                 raise _Unhealthy("start_timeout", why)
             self._wait(_TURN_S)
+        self._setup.keep_private()
         self._setup.report(process)
         try:
             info = probe.model()

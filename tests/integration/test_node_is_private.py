@@ -1,0 +1,162 @@
+"""Everything that a running node makes, with the real server and a umask of 0, is for its user alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import posix_ipc
+import psutil
+import pytest
+
+from support.faults import STREET, whole_node
+from support.node import Node
+from support.triton import SHM, running_triton, triton_config
+from tridetr.paths import model_repository_dir
+from tridetr.shm.names import CONSUMERS, RingName, list_instance, list_queues
+
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+class Modes:
+    """The widest mode that each of Triton's regions ever had, looked at as often as can be."""
+
+    def __init__(self, instance: str) -> None:
+        self._pattern = f"tridetr-{instance}-triton-*"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.seen: dict[str, int] = {}
+
+    def __enter__(self) -> Modes:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.001):
+            for path in SHM.glob(self._pattern):
+                with contextlib.suppress(FileNotFoundError):
+                    mode = stat.S_IMODE(path.stat().st_mode)
+                    self.seen[path.name] = self.seen.get(path.name, 0) | mode
+
+
+def test_tritons_region_is_never_open_to_others_not_even_before_the_first_inference(
+    tmp_path: Path,
+) -> None:
+    """Whoever opens it while it is empty goes on reading when pictures come."""
+    model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+    config = triton_config(tmp_path, model)
+    with umask(0), Modes(config.instance) as modes, running_triton(config) as triton:
+        before = triton.endpoint()
+        triton.stub().kill()
+        triton.endpoint(before.pid)
+        (region,) = SHM.glob(f"tridetr-{config.instance}-triton-*")
+        if os.geteuid() == 0 and shutil.which("setpriv"):
+            line = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+            read = subprocess.run([*line, "cat", region], capture_output=True, text=True)
+            assert "Permission denied" in read.stderr
+    assert len(modes.seen) == 2, "one region before and one after the restart"
+    assert set(modes.seen.values()) == {0o600}
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node whose real server has answered for a camera."""
+    with umask(0), whole_node(tmp_path_factory.mktemp("node"), STREET) as (node, _):
+        yield node
+
+
+def open_to_others(path: Path) -> bool:
+    """Whether a user who may enter the folder that holds it can use the file, the folder or the socket."""
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        return False
+    return bool(status.st_mode & 0o077) or status.st_uid != os.geteuid()
+
+
+def test_segments(node: Node) -> None:
+    segments = list_instance(node.instance)
+    kinds = [kind for kind in CONSUMERS if any(f"-{kind}-" in path.name for path in segments)]
+    assert len(kinds) >= 4
+    assert any("-triton-" in path.name for path in segments)
+    assert not [path for path in segments if open_to_others(path)]
+
+
+def test_queues(node: Node) -> None:
+    names = {
+        RingName(node.instance, "street", kind).queue(consumer)
+        for kind, consumers in CONSUMERS.items()
+        for consumer in consumers
+    }
+    assert names >= set(list_queues(node.instance)), "queues that this test does not know"
+    modes = {}
+    for name in names:
+        queue = posix_ipc.MessageQueue(name)
+        status = os.fstat(queue.mqd)
+        modes[name] = stat.S_IMODE(status.st_mode)
+        assert status.st_uid == os.geteuid()
+        queue.close()
+    assert len(modes) >= 4
+    assert not {name for name, mode in modes.items() if mode & 0o077}
+
+
+def test_folders_are_closed_with_all_that_they_hold(node: Node) -> None:
+    for key in ("run_dir", "state_dir"):
+        folder = Path(node.config[key])
+        assert not open_to_others(folder), key
+        strangers = [path for path in folder.rglob("*") if path.lstat().st_uid != os.geteuid()]
+        assert not strangers
+
+
+def test_files_and_sockets_that_its_processes_hold(node: Node) -> None:
+    """Found by the processes, not by a list of what they are known to make."""
+    assert node.process
+    began = psutil.Process(node.process.pid).create_time()
+    ours = [node.log, node.folder / "summary.json"]  # where this test has its output written to
+    closed = [Path(node.config[key]) for key in ("run_dir", "state_dir")]
+    held: set[Path] = set()
+    for pid in (node.process.pid, *(child.pid for child in node.children().values())):
+        with contextlib.suppress(PermissionError):  # a broker that changed its user
+            held |= held_by(pid)
+    made = {path for path in held if path.exists() and path.stat().st_ctime >= began - 1}
+    assert any(path.is_relative_to(SHM) for path in made)
+    assert any(path.is_socket() for path in made)
+    loose = {path for path in made if path not in ours and open_to_others(path)}
+    assert not {p for p in loose if not any(p.is_relative_to(folder) for folder in closed)}
+
+
+def held_by(pid: int) -> set[Path]:
+    """Return the files that a process has open or mapped, and the named sockets that it listens on."""
+    sockets = {
+        words[6]: words[7]
+        for words in map(str.split, Path("/proc/net/unix").read_text().splitlines()[1:])
+        if len(words) == 8
+    }
+    held = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            name = str(entry.readlink())
+            if name.startswith("socket:["):
+                name = sockets.get(name.removeprefix("socket:[").removesuffix("]"), "")
+            held.add(name)
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        held.update(line.split(None, 5)[5:])
+    return {Path(name) for name in held if name.startswith("/") and not name.startswith("/dev/pts")}
