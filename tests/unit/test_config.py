@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
+from support.data import shared
 from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO, EXAMPLE
 from tridetr.config.load import parse_config
@@ -67,6 +69,7 @@ def test_the_example_shows_every_key_with_its_default() -> None:
         ("cameras: {Hall: {source: synthetic}}", "lower-case"),
         ("cameras: {triton: {source: synthetic}}", "reserved"),
         ("cameras: {hall: {source: 'rtsp://u:secret@h/x'}}", "credentials_file"),
+        ("cameras: {hall: {source: 'ftp://camera/1'}}", "ftp:// is not known; use rtsp://"),
         ("cameras: {hall: {source: /dev/video0, realtime: false}}", "video files only"),
         ("cameras: {hall: {source: synthetic, width: 640}}", "belong together"),
         ("cameras: {hall: {source: synthetic, alarm: {zone: [[0, 0], [1, 1]]}}}", "3 points"),
@@ -78,6 +81,7 @@ def test_the_example_shows_every_key_with_its_default() -> None:
         ("- a list", "expected keys"),
         ("cameras: [", "not valid YAML"),
         ("cameras: {hall: {source: a}, hall: {source: b}}", "given twice"),
+        ("cameras: {hall: {source: ~nosuchuser/a.mp4}}", "no such user"),
     ],
 )
 def test_faults_are_named(text: str, expected: str) -> None:
@@ -104,8 +108,8 @@ def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     file.write_text("cameras: {a: {source: clip.mp4}, b: {source: /dev/video0}}\nrun_dir: run")
     config = load_config(file)
-    assert config.cameras["a"].source == str(tmp_path / "clip.mp4")
-    assert config.cameras["b"].source == "/dev/video0"
+    assert config.cameras["a"].source.text == str(tmp_path / "clip.mp4")
+    assert config.cameras["b"].source.text == "/dev/video0"
     assert config.run_dir == tmp_path / "run"
 
 
@@ -114,6 +118,73 @@ def test_what_the_supervisor_writes_for_the_processes_reads_back_the_same(tmp_pa
     file = tmp_path / "copy.yaml"
     file.write_text(config.model_dump_json())
     assert load_config(file) == config
+
+
+def test_merge_keys_load_as_yaml_says() -> None:
+    config = parse_config(
+        "cameras:\n"
+        "  front: &base {source: synthetic, fps: 5}\n"
+        "  back: {<<: *base, seed: 2}\n"
+        "  side: &own {<<: *base, fps: 7}\n"
+        "  yard: {<<: *own}\n",
+        origin=Path("node.yaml"),
+    )
+    cameras = config.cameras
+    assert (cameras["back"].fps, cameras["back"].seed) == (5, 2)
+    assert (cameras["side"].fps, cameras["yard"].fps) == (7, 7)
+
+
+def test_the_shared_case_of_merge_keys_loads() -> None:
+    assert load_config(shared("cases", "merge_key.yaml")).cameras["back"].seed == 2
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    for name in ("node.yaml", "camera"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert load_config(tmp_path / "node.yaml").cameras
+    assert camera_credentials(tmp_path / "camera")[0] == "cameras"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_bytes((MINIMAL + "# für den Flur\n").encode(encoding))
+    with pytest.raises(ConfigError, match="save the file as UTF-8"):
+        load_config(file)
+    with pytest.raises(ConfigError, match="save the file as UTF-8"):
+        camera_credentials(file)
+
+
+def test_a_folder_with_a_latin_1_name_is_named(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr"))
+    folder.mkdir()
+    (folder / "node.yaml").write_text(MINIMAL)
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(folder / "node.yaml")
+
+
+def test_a_user_without_a_home_folder_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    assert "state_dir" in refused(MINIMAL)
+    assert "no home folder" in refused(MINIMAL + "state_dir: ~/state")
+
+
+def test_common_and_camera_sections_merge_key_by_key() -> None:
+    text = (
+        "cameras:\n  hall: {source: synthetic, sentry: {clear_s: 9}, alarm: {min_area: 0.1}}\n"
+        "  yard: {source: synthetic}\n"
+        "sentry: {unknown_s: 7}\nalarm: {classes: [car]}\n"
+    )
+    config = parse_config(text, origin=Path("node.yaml"))
+    again = parse_config(config.model_dump_json(), origin=Path("copy.yaml"))
+    for read in (config, again):
+        hall, yard = read.sentry_for("hall"), read.sentry_for("yard")
+        assert (hall.clear_s, hall.unknown_s) == (9, 7)
+        assert (yard.clear_s, yard.unknown_s) == (3, 7)
+        alarm = read.alarm_for("hall")
+        assert (alarm.min_area, alarm.classes) == (0.1, ("car",))
 
 
 def test_schema_is_valid_and_accepts_the_example() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import types
 import typing
 from pathlib import Path
@@ -13,23 +12,26 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tridetr.config.schema import Config
+from tridetr.config.source import absolute_file, shown_url
 from tridetr.errors import ConfigError
+from tridetr.text_file import read_text
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML's safe loader, except that a key given twice is an error and not a silent last-one-wins."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str | int | float | bool) or key is None:
-                if key in seen:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here and not at construction, where merge keys (`<<`) have been replaced by what they merge
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} is given twice", key_node.start_mark
+                        None, None, f"the key {key.value!r} is given twice", key.start_mark
                     )
-                seen.add(key)
-        return super().construct_mapping(node, deep)
+                seen.add((key.tag, key.value))
+        return node
 
 
 def load_config(path: Path) -> Config:
@@ -41,15 +43,9 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigError: it cannot be read, is no YAML, or a value is refused; the message lists every fault.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file; start from `tridetr config example > {path}`"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    return parse_config(text, origin=path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; start from `tridetr config example > {path}`")
+    return parse_config(read_text(path), origin=path)
 
 
 def parse_config(text: str, *, origin: Path) -> Config:
@@ -58,7 +54,7 @@ def parse_config(text: str, *, origin: Path) -> Config:
         # The loader derives from SafeLoader.
         data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506
     except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not valid YAML: {error}") from None
+        raise ConfigError(f"{origin}: not valid YAML: {_yaml_fault(error)}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: not valid YAML: nested too deeply") from None
     if not isinstance(data, dict):
@@ -74,7 +70,20 @@ def parse_config(text: str, *, origin: Path) -> Config:
         ]
         lines = [_explain(dict(fault)) for fault in faults]
         raise ConfigError("\n".join([f"{origin}: {len(lines)} fault(s)", *lines])) from None
-    return _with_absolute_paths(config, origin.resolve().parent)
+    base = origin.resolve().parent
+    try:
+        str(base).encode()
+    except UnicodeEncodeError:
+        shown = str(base).encode(errors="backslashreplace").decode()
+        raise ConfigError(f"{shown}: the name of this folder is not UTF-8; rename it") from None
+    return _with_absolute_paths(config.with_merged_sections(), base)
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """Return what is wrong and where, without the text around it (which may hold a password)."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}{getattr(error, 'problem', None) or type(error).__name__}"
 
 
 def _explain(fault: dict[str, Any]) -> str:
@@ -89,8 +98,9 @@ def _explain(fault: dict[str, Any]) -> str:
         return f"  {dotted}: is missing"
     message = fault["msg"].removeprefix("Value error, ")
     value = fault.get("input")
+    if isinstance(value, str) and "://" in value:
+        value = shown_url(value)  # a refused URL may hold a password
     shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
-    shown = re.sub(r"://[^/@]*@", "://***@", shown)  # a refused URL may hold a password
     return f"  {dotted}: {message}{shown}"
 
 
@@ -119,7 +129,10 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     """Return the configuration with every relative path made absolute."""
 
     def absolute(path: Path) -> Path:
-        path = path.expanduser()
+        try:
+            path = path.expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{path}: there is no such user, or no home folder") from None
         if path.is_absolute():
             return path
         return base / path if (base / path).exists() or not path.exists() else path.resolve()
@@ -136,8 +149,10 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
 
     rebuilt: Config = rebuild(config)
     cameras = {
-        name: camera.model_copy(update={"source": str(absolute(Path(camera.source)))})
-        if camera.is_file
+        name: camera.model_copy(
+            update={"source": absolute_file(camera.source, absolute(Path(camera.source.text)))}
+        )
+        if camera.source.kind == "file"
         else camera
         for name, camera in rebuilt.cameras.items()
     }

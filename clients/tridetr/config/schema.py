@@ -6,10 +6,12 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tridetr.config.source import CameraSource
+from tridetr.errors import ConfigError
 from tridetr.shm.names import CAMERA_NAME, RESERVED_CAMERAS
 
 DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -142,9 +144,9 @@ class AlarmSection(Section):
 class CameraSection(Section):
     """One camera."""
 
-    source: str = Field(
-        min_length=1,
-        description="/dev/videoN, rtsp://…, http(s)://…, a video file, or `synthetic`.",
+    source: CameraSource = Field(
+        description="/dev/videoN, rtsp(s)://…, http(s)://…, a video file, or `synthetic`; {user} and {password} in a "
+        "URL are filled from credentials_file.",
     )
     width: int | None = Field(
         None, ge=16, le=8192, description="Wanted width (V4L2, synthetic); null = the source's."
@@ -168,7 +170,7 @@ class CameraSection(Section):
     )
     rtsp_transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP over TCP or UDP.")
     credentials_file: Path | None = Field(
-        None, description="File with `user:password` for rtsp/http, kept out of the URL."
+        None, description="File with `user:password` of a network camera, kept out of the URL."
     )
     timeout_s: Seconds = Field(
         5.0, description="No frame for that long: the camera is offline and is opened again."
@@ -179,31 +181,27 @@ class CameraSection(Section):
     slots: int = Field(6, ge=4, le=64, description="Slots of the frame ring.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Synthetic cameras: which world is drawn.")
     scene: Literal["street", "hall"] = Field("street", description="Synthetic cameras: the place.")
-    detect: DetectSection | None = Field(None, description="Instead of the common `detect`.")
-    alarm: AlarmSection | None = Field(None, description="Instead of the common `alarm`.")
-    sentry: SentrySection | None = Field(None, description="Instead of the common `sentry`.")
-
-    @field_validator("source")
-    @classmethod
-    def _source_has_no_password(cls, source: str) -> str:
-        if re.match(r"[a-z]+://[^/@]*:[^/@]*@", source):
-            raise ValueError(
-                "the URL holds a password: put `user:password` into a file and name it in "
-                "credentials_file"
-            )
-        return source
-
-    @property
-    def is_file(self) -> bool:
-        """Whether the source is a video file."""
-        return not (
-            "://" in self.source or self.source.startswith("/dev/") or self.source == "synthetic"
-        )
+    detect: DetectSection | None = Field(
+        None, description="Keys that differ from the common `detect`."
+    )
+    alarm: AlarmSection | None = Field(
+        None, description="Keys that differ from the common `alarm`."
+    )
+    sentry: SentrySection | None = Field(
+        None, description="Keys that differ from the common `sentry`."
+    )
 
     @model_validator(mode="after")
-    def _only_files_are_fast(self) -> CameraSection:
-        if not self.realtime and not self.is_file:
+    def _keys_fit_the_source(self) -> CameraSection:
+        if not self.realtime and self.source.kind != "file":
             raise ValueError("realtime: false is for video files only")
+        if self.source.needs_credentials and self.credentials_file is None:
+            raise ValueError(
+                "source has {user} or {password}: put `user:password` into a file and name it in "
+                "credentials_file"
+            )
+        if self.credentials_file is not None and not self.source.is_network:
+            raise ValueError("credentials_file is for rtsp and http sources only")
         if (self.width is None) != (self.height is None):
             raise ValueError("width and height belong together: give both or none")
         return self
@@ -325,15 +323,39 @@ class Config(Section):
 
     def detect_for(self, camera: str) -> DetectSection:
         """Return what counts as a detection of this camera."""
-        return self.cameras[camera].detect or self.detect
+        return _merged(self.detect, self.cameras[camera].detect)
 
     def alarm_for(self, camera: str) -> AlarmSection:
         """Return which detections alarm this camera."""
-        return self.cameras[camera].alarm or self.alarm
+        return _merged(self.alarm, self.cameras[camera].alarm)
 
     def sentry_for(self, camera: str) -> SentrySection:
         """Return the sentry keys of this camera."""
-        return self.cameras[camera].sentry or self.sentry
+        return _merged(self.sentry, self.cameras[camera].sentry)
+
+    def with_merged_sections(self) -> Config:
+        """Return the same with each camera's own sections complete (see `detect_for`)."""
+        cameras = {
+            name: camera.model_copy(
+                update={
+                    "detect": camera.detect and self.detect_for(name),
+                    "alarm": camera.alarm and self.alarm_for(name),
+                    "sentry": camera.sentry and self.sentry_for(name),
+                }
+            )
+            for name, camera in self.cameras.items()
+        }
+        return self.model_copy(update={"cameras": cameras})
+
+
+_AnySection = TypeVar("_AnySection", bound=Section)
+
+
+def _merged(common: _AnySection, own: _AnySection | None) -> _AnySection:
+    """Return a common section with the keys that a camera sets itself."""
+    if own is None:
+        return common
+    return common.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
 
 
 def _default_run_dir(instance: str) -> Path:
@@ -345,4 +367,11 @@ def _default_run_dir(instance: str) -> Path:
 
 def _default_state_dir(instance: str) -> Path:
     base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "tridetr" / instance
+    if base:
+        return Path(base) / "tridetr" / instance
+    try:
+        return Path.home() / ".local" / "state" / "tridetr" / instance
+    except RuntimeError:
+        raise ConfigError(
+            "state_dir: this user has no home folder; set state_dir, or HOME in the environment"
+        ) from None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tridetr.config.schema import Config
 from tridetr.errors import ConfigError
+from tridetr.text_file import read_text
 
 
 def mqtt_password(config: Config) -> str | None:
@@ -26,9 +27,9 @@ def camera_credentials(file: Path) -> tuple[str, str]:
         ConfigError: the file cannot be read or does not hold ``user:password``.
     """
     try:
-        user, separator, password = file.read_text(encoding="utf-8").strip().partition(":")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"credentials_file {file}: {error}") from None
+        user, separator, password = read_text(file).strip().partition(":")
+    except ConfigError as error:
+        raise ConfigError(f"credentials_file: {error}") from None
     if not separator or not user:
         raise ConfigError(f"credentials_file {file}: write `user:password` into it")
     return user, password
@@ -37,9 +38,9 @@ def camera_credentials(file: Path) -> tuple[str, str]:
 def _secret(file: Path | None, variable: str, key: str) -> str | None:
     if file is not None:
         try:
-            secret = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{key}: {file} cannot be read: {error}") from None
+            secret = read_text(file).strip()
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from None
         if not secret:
             raise ConfigError(f"{key}: {file} is empty")
         return secret

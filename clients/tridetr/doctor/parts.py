@@ -106,10 +106,10 @@ def check_broker(config: Config) -> Iterator[Finding]:
 def check_cameras(config: Config) -> Iterator[Finding]:
     """Whether each source can be reached: files exist, devices open, hosts answer."""
     for name, camera in config.cameras.items():
-        subject, source = f"camera {name}", camera.source
-        if source == "synthetic":
+        subject, source = f"camera {name}", camera.source.text
+        if camera.source.kind == "synthetic":
             yield Finding(subject, "ok", "synthetic")
-        elif camera.is_file:
+        elif camera.source.kind == "file":
             found = Path(source).is_file()
             yield Finding(
                 subject,
@@ -117,16 +117,11 @@ def check_cameras(config: Config) -> Iterator[Finding]:
                 source if found else f"{source}: no such file",
                 "" if found else f"correct cameras.{name}.source",
             )
-        elif source.startswith("/dev/"):
+        elif camera.source.kind == "v4l2":
             yield from _check_device(subject, source)
         else:
-            from urllib.parse import urlsplit
-
-            url = urlsplit(source)
-            port = url.port or {"rtsp": 554, "rtsps": 322, "https": 443}.get(url.scheme, 80)
-            yield _reachable(
-                subject, f"{url.hostname}:{port}", "is the camera on, and the address right?"
-            )
+            host, port = camera.source.address
+            yield _reachable(subject, f"{host}:{port}", "is the camera on, and the address right?")
 
 
 def _check_device(subject: str, source: str) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import urllib.request
 from importlib import resources
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -50,8 +51,9 @@ class Entry(BaseModel):
     @field_validator("url")
     @classmethod
     def _url_is_web(cls, url: str) -> str:
-        local = url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]"))
-        if not url.startswith("https://") and not local:
+        parts = urlsplit(url)
+        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if parts.scheme != "https" and not local:
             raise ValueError("models are fetched over https:// only")
         return url
 

@@ -56,7 +56,7 @@ def plan_processes(
     if config.triton.url is None:
         specs.append(role("triton", "triton", stop_stage=3))
     for name, camera in config.cameras.items():
-        ends = camera.is_file and not camera.loop
+        ends = camera.source.kind == "file" and not camera.loop
         specs.append(role(f"capture {name}", "capture", name, stop_stage=0, may_finish=ends))
     specs += [
         role("detector", "detect", stop_stage=1),

@@ -4,6 +4,11 @@
 {{- printf "%s-%s" .root.Release.Name .node.name | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* "true" where a camera's source is a device file (tridetr.config.source has the same rule). */}}
+{{- define "tridetr.isDevice" -}}
+{{- and (hasPrefix "/dev/" .source) (not (hasPrefix "/dev/shm/" .source)) -}}
+{{- end -}}
+
 {{- define "tridetr.labels" -}}
 app.kubernetes.io/name: tridetr
 app.kubernetes.io/instance: {{ .root.Release.Name }}

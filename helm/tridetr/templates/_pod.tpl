@@ -153,7 +153,7 @@ spec:
         {{- end }}
     {{- range $name, $camera := $node.cameras }}
     {{- $ringMiB := include "tridetr.ringMiB" (dict "root" $root "camera" $camera) | int }}
-    {{- $v4l2 := hasPrefix "/dev/" $camera.source }}
+    {{- $v4l2 := eq (include "tridetr.isDevice" $camera) "true" }}
     - {{- include "tridetr.processContainer" (dict "root" $root "name" (printf "capture-%s" ($name | replace "_" "-")) "process" (printf "capture %s" $name) "image" $capture "gpu" $gpu) | nindent 6 }}
       resources:
         requests:
@@ -237,7 +237,7 @@ spec:
     - name: credentials-{{ $name | replace "_" "-" }}
       secret: {secretName: {{ $camera.credentialsSecret }}, defaultMode: 0440}
     {{- end }}
-    {{- if and (hasPrefix "/dev/" $camera.source) (eq $values.devices.mode "hostPath") }}
+    {{- if and (eq (include "tridetr.isDevice" $camera) "true") (eq $values.devices.mode "hostPath") }}
     - name: device-{{ $name | replace "_" "-" }}
       hostPath: {path: {{ $camera.source }}, type: CharDevice}
     {{- end }}

@@ -14,7 +14,7 @@ _log = logging.getLogger("tridetr.capture")
 def wants_gpu(config: Config, camera: str) -> bool:
     """Return whether this camera shall be decoded on the GPU if that works. Pure."""
     section = config.cameras[camera]
-    return section.decode != "cpu" and config.device != "cpu" and section.source != "synthetic"
+    return section.decode != "cpu" and config.device != "cpu" and section.source.kind != "synthetic"
 
 
 def open_decoders(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import av
 import av.error
 
-from tridetr.config.secrets import camera_credentials
 from tridetr.errors import SourceError
 
 if TYPE_CHECKING:
@@ -97,27 +93,3 @@ def frame_rate(stream: VideoStream) -> float:
         if rate is not None and 0 < rate <= 1000:
             return float(rate)
     return 0.0
-
-
-def with_credentials(url: str, credentials_file: Path | None) -> str:
-    """Return the URL with `user:password` from a file.
-
-    Raises:
-        ConfigError: the file cannot be read or has another form.
-    """
-    if credentials_file is None:
-        return url
-    user, password = camera_credentials(credentials_file)
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"{quote(user, safe='')}:{quote(password, safe='')}@{host}"
-    return urlunsplit(parts._replace(netloc=netloc))
-
-
-def without_credentials(url: str) -> str:
-    """Return the URL as it may be shown.
-
-    >>> without_credentials("rtsp://user:secret@camera/1")
-    'rtsp://camera/1'
-    """
-    return re.sub(r"^([a-z]+://)[^/@]*@", r"\1", url)

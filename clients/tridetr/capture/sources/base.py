@@ -19,12 +19,12 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tridetr.config.source import SourceKind
 from tridetr.cuda.device import DevicePlanes
 from tridetr.errors import SourceError
 from tridetr.shm.frames import ColorMatrix, ColorRange
 
 CaptureClock = Literal["device", "arrival", "playback", "media", "synthetic"]
-SourceKind = Literal["v4l2", "rtsp", "http", "file", "synthetic"]
 Plane = NDArray[np.uint8]
 
 

@@ -112,7 +112,7 @@ class FileSource:
             self._container = None
 
     def _open_pass(self) -> VideoStream:
-        path = self._section.source
+        path = self._section.source.text
         # "file:" keeps FFmpeg from reading a colon in the name as a protocol
         self._container, stream = open_video(f"file:{path}", shown=path, options={}, timeout_s=None)
         codec = stream.codec_context

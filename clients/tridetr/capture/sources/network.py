@@ -6,12 +6,12 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tridetr.capture.gpu.api import GpuDecoders, GpuUnavailableError
 from tridetr.capture.gpu.jpeg import GpuJpegDecoder
 from tridetr.capture.gpu.video import GpuGaveUpError, GpuVideo
-from tridetr.capture.sources.av import frame_rate, with_credentials, without_credentials
+from tridetr.capture.sources.av import frame_rate
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
@@ -22,6 +22,7 @@ from tridetr.capture.sources.jpeg import JpegDecoder
 from tridetr.capture.sources.pump import Arrival, PacketPump
 from tridetr.capture.sources.video import CpuVideo, Decoded, VideoDecoder
 from tridetr.config import CameraSection
+from tridetr.config.secrets import camera_credentials
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -49,9 +50,9 @@ class NetworkSource:
 
     def open(self) -> SourceInfo:
         """Connect (see `Source`)."""
-        shown = without_credentials(self._section.source)
-        url = with_credentials(self._section.source, self._section.credentials_file)
-        kind: Literal["rtsp", "http"] = "rtsp" if shown.startswith("rtsp") else "http"
+        source, file = self._section.source, self._section.credentials_file
+        shown, kind = source.shown, source.kind
+        url = source.url(camera_credentials(file) if file else None)
         self._pump = PacketPump(url, shown, self._options(kind), self._section.timeout_s)
         stream = self._pump.start(self._stop)
         codec = stream.codec_context

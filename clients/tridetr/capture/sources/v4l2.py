@@ -43,7 +43,7 @@ class V4l2Source:
     def __init__(
         self, section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None = None
     ) -> None:
-        self._path = section.source
+        self._path = section.source.text
         self._wish = Wish(
             section.width,
             section.height,

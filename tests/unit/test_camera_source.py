@@ -1,0 +1,97 @@
+"""A camera's source: its kind, and that no password in a URL is taken or shown."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tridetr.config import source
+from tridetr.config.load import parse_config
+from tridetr.config.source import CameraSource, shown_url
+from tridetr.errors import ConfigError
+
+
+def test_examples_in_docstrings() -> None:
+    assert doctest.testmod(source).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("synthetic", "synthetic"),
+        ("/dev/video7", "v4l2"),
+        ("/dev/v4l/by-id/usb-cam", "v4l2"),
+        ("/dev/shm/clip.mp4", "file"),
+        ("clip:with:colons.mp4", "file"),
+        ("rtsp://camera/1", "rtsp"),
+        ("RTSPS://camera/1", "rtsp"),
+        ("http://[fe80::1]:8080/video", "http"),
+        ("https://guest@camera/stream?channel=1&stream=0", "http"),
+        ("rtsp://camera/h264:1/tokens", "rtsp"),
+        ("rtsp://{user}:{password}@camera/1", "rtsp"),
+        ("http://camera/flv?user={user}&password={password}", "http"),
+        ("rtsp://camera/user={user}_password={password}_channel=1_stream=0.sdp", "rtsp"),
+    ],
+)
+def test_the_kind_follows_from_the_text(text: str, kind: str) -> None:
+    assert CameraSource.parse(text).kind == kind
+
+
+SECRET = "S3cret"
+LEAKS = [
+    f"rtsp://admin:{SECRET}@camera/1",
+    f"rtsp://admin:{SECRET[:2]}/{SECRET}@camera/1",
+    f"rtsp://admin:12#{SECRET}@camera/1",
+    f"rtsp://admin:12?{SECRET}@camera/1",
+    f"rtsp://admin:a@{SECRET}@camera/1",
+    f"rtsp://admin%3A{SECRET}@camera/1",
+    f"rtsp://admin:{SECRET}/1",
+    f"RTSP://admin:{SECRET}@camera/1",
+    f"http://camera/flv?app=bcs&user=admin&password={SECRET}",
+    f"http://camera/video.cgi?loginuse=admin&loginpas={SECRET}",
+    f"http://camera/?usr=admin&PWD={SECRET}",
+    f"http://camera/?p%61ssword={SECRET}",
+    f"http://camera/?token={SECRET}",
+    f"rtsp://camera/user=admin&password={SECRET}&channel=1.sdp",
+    f"rtsp://camera/user=admin_password={SECRET}_channel=1_stream=0.sdp",
+    f"http://[admin:{SECRET}@camera/1",
+    f"http://camera/1 {SECRET}",
+]
+
+
+@pytest.mark.parametrize("url", LEAKS)
+def test_a_url_with_a_password_is_refused_and_not_repeated(url: str) -> None:
+    for text in (
+        f'cameras: {{hall: {{source: "{url}"}}}}',
+        f'cameras: {{hall: "{url}"}}',
+        f'cameras: {{hall: {{source: synthetic}}}}\ntriton: {{metrics_port: "{url}"}}',
+        f"cameras:\n  hall: {{source: {url}: [}}",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse_config(text, origin=Path("node.yaml"))
+        assert SECRET not in str(caught.value), text
+    assert SECRET not in shown_url(url)
+
+
+@given(st.text("ab:@/?#[]{}% =&", max_size=20), st.sampled_from(["rtsp", "http"]))
+def test_only_scheme_host_and_port_of_any_url_are_shown(rest: str, scheme: str) -> None:
+    url = f"{scheme}://cam:80/{rest}@:SECRET"
+    assert "SECRET" not in shown_url(url)
+    try:
+        taken = CameraSource.parse(f"{scheme}://user@cam:80/{rest}")
+    except ValueError:
+        return
+    assert taken.shown == f"{scheme}://cam:80"
+
+
+def test_placeholders_need_a_file_and_are_filled_quoted(tmp_path: Path) -> None:
+    text = "cameras: {hall: {source: 'http://camera/?u={user}&pass={password}'"
+    with pytest.raises(ConfigError, match="credentials_file"):
+        parse_config(text + "}}", origin=tmp_path / "node.yaml")
+    config = parse_config(text + ", credentials_file: door.txt}}", origin=tmp_path / "node.yaml")
+    url = config.cameras["hall"].source.url(("me", "a&b"))
+    assert url == "http://camera/?u=me&pass=a%26b"
