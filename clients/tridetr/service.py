@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import logging
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from tridetr.config import Config
 from tridetr.paths import private_folder
+from tridetr.shm.instance_lock import InstanceLock
 from tridetr.telemetry import heartbeat, tracing
 from tridetr.telemetry.logs import configure_logging
 from tridetr.telemetry.process_files import use_process_files
@@ -33,6 +35,9 @@ def prepare(config: Config, role: str) -> None:
     tracing.configure(config.otel, role)
     if os.environ.get(SUPERVISED):
         die_with_parent()
+    else:  # a supervisor holds the instance for its processes
+        lock = InstanceLock(config.instance, config.run_dir, [role])
+        atexit.register(lock.close)
 
 
 def die_with_parent() -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tridetr.config.source import CameraSource
 from tridetr.errors import ConfigError
-from tridetr.shm.names import CAMERA_NAME, RESERVED_CAMERAS
+from tridetr.shm.names import camera_name_fault
 
 DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -313,12 +313,8 @@ class Config(Section):
     @classmethod
     def _camera_names(cls, cameras: dict[str, CameraSection]) -> dict[str, CameraSection]:
         for name in cameras:
-            if not CAMERA_NAME.fullmatch(name):
-                raise ValueError(
-                    f"camera name {name!r}: use lower-case letters, digits, '_' and '-' (at most 32)"
-                )
-            if name in RESERVED_CAMERAS:
-                raise ValueError(f"camera name {name!r} is reserved")
+            if fault := camera_name_fault(name):
+                raise ValueError(fault)
         return cameras
 
     def detect_for(self, camera: str) -> DetectSection:

@@ -18,6 +18,7 @@ from tridetr.errors import ShmError, TritonError
 from tridetr.shm.boards import DemandWriter
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
 from tridetr.shm.frames import FrameLease, FrameReader
+from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import tracing
 from tridetr.triton.contract import ModelInfo
 from tridetr.triton.errors import ModelUnavailable, RegionNotRegistered
@@ -118,7 +119,9 @@ class CameraDetector:
             CudaError: ``device`` is `cuda`, and the server cannot open GPU memory.
         """
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._frames.wakeup.fileno(), self._wake)
+        wakeup = self._frames.wakeup
+        assert wakeup is not None  # a named consumer
+        loop.add_reader(wakeup.fileno(), self._wake, wakeup)
         try:
             self._woken.set()
             while not self._stopping:
@@ -127,7 +130,7 @@ class CameraDetector:
                 while not self._stopping and await self._step():
                     pass
         finally:
-            loop.remove_reader(self._frames.wakeup.fileno())
+            loop.remove_reader(wakeup.fileno())
 
     def stop(self) -> None:
         """End :meth:`run` after the frame that is in flight."""
@@ -141,8 +144,8 @@ class CameraDetector:
         self._demand.close()
         self._still.close()
 
-    def _wake(self) -> None:
-        self._frames.wakeup.drain()
+    def _wake(self, wakeup: Wakeup) -> None:
+        wakeup.drain()
         self._woken.set()
 
     async def _step(self) -> bool:

@@ -32,6 +32,9 @@ A writer that takes over a ring of its own geometry adds 1 to ``EPOCH``, sets al
 counting from ``LAST_SEQUENCE``; it rewrites a slot's table (the FlatBuffer around the payload) only under that slot's
 lock. Other geometry makes a file of the next generation, complete before its number goes into ``SUCCESSOR`` of the
 old one. A file is never renamed over, truncated or recreated: Triton would silently go on reading the old pages.
+
+The writer looks once a second whether the file's name still leads to it, and goes on in the next generation where a
+cleaner removed it. It removes an earlier generation as soon as it can take all its slots' locks exclusively.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
 A ring is one flat file under ``/dev/shm`` (``shm_open`` knows no folders, and Triton opens it by that name):
 ``tridetr-<instance>-<camera>-<kind>-<generation>``. A wake-up queue belongs to one (ring, consumer):
 ``/tridetr-<instance>-<camera>-<kind>-<consumer>``. The Python backend of an embedded Triton names its own regions
-``tridetr-<instance>-triton…``; so no camera may be called ``triton``.
+``tridetr-<instance>-triton-…``; so no camera may be called ``triton`` or ``triton-…``. :func:`owner_of` is the one
+place that decides to whom a file belongs.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from pathlib import Path
 import posix_ipc
 
 from tridetr.errors import ShmError
+from tridetr.shm import layout, locks
 
 SHM_DIR = Path("/dev/shm")  # noqa: S108
 QUEUE_DIR = Path("/dev/mqueue")  # not mounted everywhere: only used to find leftovers
@@ -42,11 +45,26 @@ MAX_DETECTIONS = 300
 
 _INSTANCE = re.compile(r"[a-z0-9]{1,16}")
 CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-RESERVED_CAMERAS = frozenset({"triton"})  # the Python backend's own regions carry this name
+_TRITON = "triton"  # the Python backend's own regions carry this in place of a camera's name
 _SEGMENT = re.compile(
     rf"{PREFIX}-(?P<instance>[a-z0-9]{{1,16}})-(?P<camera>[a-z0-9][a-z0-9_-]{{0,31}})"
     rf"-(?P<kind>{'|'.join(CONSUMERS)})-(?P<generation>[1-9][0-9]{{0,9}})"
 )
+_TRITON_REGION = re.compile(rf"{PREFIX}-(?P<instance>[a-z0-9]{{1,16}})-{_TRITON}-")
+
+
+def camera_name_fault(name: str) -> str | None:
+    """Return why a camera cannot have this name; None if it can.
+
+    >>> camera_name_fault("yard-2")
+    >>> camera_name_fault("triton-2")
+    "camera name 'triton-2' is reserved for the server's own memory, as is all that begins with 'triton-'"
+    """
+    if not CAMERA_NAME.fullmatch(name):
+        return f"camera name {name!r}: use lower-case letters, digits, '_' and '-' (at most 32)"
+    if name == _TRITON or name.startswith(f"{_TRITON}-"):
+        return f"camera name {name!r} is reserved for the server's own memory, as is all that begins with '{_TRITON}-'"
+    return None
 
 
 @dataclass(frozen=True)
@@ -60,11 +78,8 @@ class RingName:
     def __post_init__(self) -> None:
         if not _INSTANCE.fullmatch(self.instance):
             raise ShmError(f"instance {self.instance!r}: use 1 to 16 lower-case letters and digits")
-        if not CAMERA_NAME.fullmatch(self.camera) or self.camera in RESERVED_CAMERAS:
-            raise ShmError(
-                f"camera {self.camera!r}: use lower-case letters, digits, '_' and '-' (at most 32), "
-                "and not the reserved name 'triton'"
-            )
+        if fault := camera_name_fault(self.camera):
+            raise ShmError(fault)
         if self.kind not in CONSUMERS:
             raise ShmError(f"ring kind {self.kind!r}: known are {', '.join(CONSUMERS)}")
 
@@ -85,13 +100,49 @@ class RingName:
 
     def generations(self) -> list[int]:
         """Return the generations that exist, lowest first."""
-        found = (_SEGMENT.fullmatch(path.name) for path in SHM_DIR.iterdir())
-        mine = (self.instance, self.camera, self.kind)
+        found = (owner_of(path.name) for path in SHM_DIR.iterdir())
         return sorted(
-            int(match["generation"])
-            for match in found
-            if match and match.group("instance", "camera", "kind") == mine
+            owner.generation
+            for owner in found
+            if isinstance(owner, RingFile) and owner.name == self
         )
+
+
+@dataclass(frozen=True)
+class RingFile:
+    """Owner of a file: a generation of a ring."""
+
+    name: RingName
+    generation: int
+
+
+@dataclass(frozen=True)
+class TritonRegion:
+    """Owner of a file: the Python backend of an instance's embedded Triton."""
+
+    instance: str
+
+
+def owner_of(file_name: str) -> RingFile | TritonRegion | None:
+    """Return to whom a file under ``/dev/shm`` belongs; None: it is not tridetr's, or of no known kind.
+
+    >>> owner_of("tridetr-home-yard-frames-3")
+    RingFile(name=RingName(instance='home', camera='yard', kind='frames'), generation=3)
+    >>> owner_of("tridetr-home-triton-0c6e")
+    TritonRegion(instance='home')
+    """
+    match = _SEGMENT.fullmatch(file_name)
+    if match and camera_name_fault(match["camera"]) is None:
+        name = RingName(match["instance"], match["camera"], match["kind"])
+        return RingFile(name, int(match["generation"]))
+    if match := _TRITON_REGION.match(file_name):
+        return TritonRegion(match["instance"])
+    return None
+
+
+def triton_region_prefix(instance: str) -> str:
+    """Return what the names of the Python backend's regions begin with."""
+    return f"{PREFIX}-{instance}-{_TRITON}-"
 
 
 def list_instance(instance: str) -> list[Path]:
@@ -99,9 +150,48 @@ def list_instance(instance: str) -> list[Path]:
     return sorted(SHM_DIR.glob(f"{PREFIX}-{instance}-*"))
 
 
+def _triton_regions(instance: str) -> list[Path]:
+    return [
+        path for path in list_instance(instance) if isinstance(owner_of(path.name), TritonRegion)
+    ]
+
+
+def close_triton_regions(instance: str) -> list[str]:
+    """Take other users' rights to the Python backend's regions; return the names of those that gave any."""
+    closed = []
+    for path in _triton_regions(instance):
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+            closed.append(path.name)
+    return closed
+
+
+def remove_triton_regions(instance: str) -> list[str]:
+    """Remove the memory that a killed Python backend left; return the names."""
+    removed = []
+    for path in _triton_regions(instance):
+        path.unlink(missing_ok=True)
+        removed.append(path.name)
+    return removed
+
+
 def list_queues(instance: str) -> list[str]:
     """Return the message queues of an instance, as far as ``/dev/mqueue`` is mounted and tells."""
     return sorted(f"/{path.name}" for path in QUEUE_DIR.glob(f"{PREFIX}-{instance}-*"))
+
+
+def writer_of(path: Path) -> int | None:
+    """Return the process id of the writer that holds a ring file (0: not known yet); None where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not locks.is_held(descriptor, layout.WRITER_BYTE):
+            return None
+        return int.from_bytes(os.pread(descriptor, 8, 8 * layout.WRITER_PID_WORD), "little")
+    finally:
+        os.close(descriptor)
 
 
 def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
@@ -116,13 +206,17 @@ def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
         The names of what was removed.
 
     Raises:
-        ShmError: somebody else made one of them.
+        ShmError: another user made one of them, or a process still writes one: it stays.
     """
-    removed = []
+    removed, written = [], []
     wanted = set(cameras)
     for path in list_instance(instance):
-        if match := _SEGMENT.fullmatch(path.name):
-            wanted.add(match["camera"])
+        owner = owner_of(path.name)
+        if isinstance(owner, RingFile):
+            wanted.add(owner.name.camera)
+            if (pid := writer_of(path)) is not None:
+                written.append(f"{path.name} (process {pid})")
+                continue
         try:
             path.unlink(missing_ok=True)
         except PermissionError:
@@ -130,6 +224,11 @@ def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
                 f"{path} belongs to another user: remove it as that user, or choose another `instance`"
             ) from None
         removed.append(path.name)
+    if written:
+        raise ShmError(
+            f"instance {instance!r} is in use: {', '.join(written)} has a writer. Stop that process, or give this "
+            "node another `instance`"
+        )
     queues = set(list_queues(instance))
     for camera in wanted:
         for kind, consumers in CONSUMERS.items():

@@ -19,6 +19,7 @@ from tridetr.shm.layout import (
 from tridetr.shm.lease import Lease, Mapping, RegionKey
 from tridetr.shm.locks import Refused
 from tridetr.shm.names import RingName
+from tridetr.shm.wakeup import Wakeup
 from tridetr.wire.spec import TableSpec
 from tridetr.wire.view import TableView, locate
 
@@ -36,6 +37,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
     The ring need not exist yet.
 
     Attributes:
+        wakeup: Becomes readable when a slot was published; None for a reader that polls.
         damaged: How many slots were refused because they held no valid table.
         damage: Why the last one was.
     """
@@ -46,6 +48,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         spec: TableSpec,
         make_view: Callable[[Mapping, TableView], ViewT],
         make_lease: Callable[[Mapping, int, int, ViewT], LeaseT],
+        wakeup: Wakeup | None = None,
     ) -> None:
         """Make a reader.
 
@@ -54,7 +57,9 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
             spec: The table in its slots.
             make_view: Makes what is kept per slot; raises ShmError if the slot makes no sense.
             make_lease: Makes a lease of (mapping, slot, sequence, view); raises ShmError likewise.
+            wakeup: The reader's queue, which is closed with the reader; None for one that polls.
         """
+        self.wakeup = wakeup
         self._name = name
         self._spec = spec
         self._make_view = make_view
@@ -150,23 +155,33 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         return mapping.region if mapping else None
 
     def forget_if_removed(self) -> bool:
-        """Let go of a ring whose file was removed, so that the next lease looks for a new one.
+        """Let go of a ring whose name leads to another file or to none, so that the next lease looks for a new one.
 
-        Worth a call when nothing has come for a while.
+        The queue is opened again likewise. Call it about once a second, or when nothing has come for a while.
+
+        Returns:
+            Whether the ring was let go of.
+
+        Raises:
+            ShmError: The queue was removed, and a limit of the system forbids a new one.
         """
         mapping = self._mapping
-        if mapping is None or os.fstat(mapping.descriptor).st_nlink:
-            return False
-        self._forget()
-        self._anew = True
-        return True
+        removed = mapping is not None and not mapping.segment.has_name()
+        if removed:
+            self._forget()
+            self._anew = True
+        if self.wakeup is not None:
+            self.wakeup.follow_name()
+        return removed
 
     def close(self) -> None:
-        """End all leases and let go of the ring."""
+        """End all leases and let go of the ring and the queue."""
         mapping = self._mapping
         self._forget()
         if mapping is not None:
             mapping.close()
+        if self.wakeup is not None:
+            self.wakeup.close()
 
     def _current(self) -> Mapping | None:
         mapping = self._mapping

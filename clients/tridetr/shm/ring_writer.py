@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Sequence
 
 from tridetr.errors import ShmError
@@ -13,7 +15,10 @@ from tridetr.shm.names import RingName
 from tridetr.shm.segment import Segment
 from tridetr.shm.wakeup import Wakers
 
+_log = logging.getLogger("tridetr.shm")
+
 _ATTEMPTS = 100  # generations tried when files appear meanwhile
+_LOOK_NS = 1_000_000_000  # how often a writer looks after the names of its ring and queues
 
 
 class RingWriter:
@@ -49,10 +54,13 @@ class RingWriter:
         wanted = names.CONSUMERS[name.kind] if consumers is None else consumers
         self._wakers = Wakers([name.queue(consumer) for consumer in wanted])
         try:
-            self._adopt(_take_over(name, geometry))
+            ring, self._replaced = _take_over(name, geometry)
         except BaseException:
             self._wakers.close()
             raise
+        self._look_ns = time.monotonic_ns() + _LOOK_NS
+        self._adopt(ring)
+        self._free_replaced()
 
     def _adopt(self, ring: Segment) -> None:
         geometry = ring.geometry
@@ -101,26 +109,90 @@ class RingWriter:
         """Give a slot taken with :meth:`begin` back; it holds nothing."""
         locks.apply(self._descriptor, self._unlock[slot])
 
+    def look_after_names(self) -> bool:
+        """Make a ring again that lost its name, and queues likewise; free earlier generations that nobody reads.
+
+        Looks at most once a second, so call it before each :meth:`begin`. No slot may be taken.
+
+        Returns:
+            Whether the ring goes on in another file.
+
+        Raises:
+            ShmError: Another writer has the name now, or a limit of the system is reached.
+        """
+        now_ns = time.monotonic_ns()
+        if now_ns < self._look_ns:
+            return False
+        self._look_ns = now_ns + _LOOK_NS
+        self._wakers.follow_names()
+        self._free_replaced()
+        lost = self.segment
+        if lost.has_name():
+            return False
+        self.renew(lost.geometry)
+        _log.warning(
+            "%s was removed by another program: the ring goes on as %s. Check for RemoveIPC=yes in logind.conf "
+            "(`loginctl enable-linger` prevents it) and for programs that clean %s",
+            lost.name,
+            self.segment.name,
+            names.SHM_DIR,
+        )
+        return True
+
     def renew(self, geometry: Geometry) -> None:
         """Go on with other geometry: in a file of the next generation. No slot may be taken.
 
         Raises:
-            ShmError: ``/dev/shm`` is too small; the writer stays as it was.
+            ShmError: ``/dev/shm`` is too small, or another writer has the name now; the writer stays as it was.
         """
         old = self.segment
-        fresh = _make(self.name, old.generation + 1, geometry, self._sequence)
+        fresh = _make_next(self.name, old, geometry, self._sequence)
         self._adopt(fresh)
         _note_successor(old, fresh.generation)
-        old.close()
-        _remove_old(self.name, fresh.generation)
+        self._replaced.append(old)
+        self._free_replaced()
+
+    def _free_replaced(self) -> None:
+        """Remove the earlier generations that no reader has a lease of.
+
+        A reader that holds one may still have to register its file, by name, with Triton.
+        """
+        for old in self._replaced[:]:
+            every_slot = locks.exclusive(layout.SLOT_BYTE, old.geometry.slots)
+            if apply(old.descriptor, every_slot):
+                old.remove()
+                old.close()
+                self._replaced.remove(old)
 
     def close(self) -> None:
         """Give the ring up; its file stays, for readers and for the next writer."""
-        self.segment.close()
+        self._free_replaced()
+        for ring in (*self._replaced, self.segment):
+            ring.close()
         self._wakers.close()
 
 
-def _take_over(name: RingName, geometry: Geometry) -> Segment:
+def _make_next(name: RingName, old: Segment, geometry: Geometry, sequence: int) -> Segment:
+    """Make the file of the generation that follows ``old`` and all that exist.
+
+    Raises:
+        ShmError: Another writer holds one of them, or ``/dev/shm`` is too small.
+    """
+    for _ in range(_ATTEMPTS):
+        least = old.generation + old.has_name()  # where it has not, another file may have its name
+        found = [generation for generation in name.generations() if generation >= least]
+        for generation in found:
+            if (other := segment.open_writable(name, generation)) is not None:
+                other.close()  # left by a writer that is gone
+        try:
+            return _make(name, max([old.generation, *found]) + 1, geometry, sequence)
+        except FileExistsError:
+            continue
+    raise ShmError(f"other processes keep making generations of {name.segment(0)[:-2]}")
+
+
+def _take_over(name: RingName, geometry: Geometry) -> tuple[Segment, list[Segment]]:
+    """Return the ring to write, and the earlier generations, whose locks are held."""
     for _ in range(_ATTEMPTS):
         found = name.generations()
         # All of them: a writer that is just moving on to the next generation holds only one.
@@ -144,11 +216,12 @@ def _take_over(name: RingName, geometry: Geometry) -> Segment:
                     continue
             for old in held:
                 _note_successor(old, ring.generation)
+            replaced, held = held, []
         finally:
             for old in held:
                 old.close()
-        _remove_old(name, ring.generation)
-        return ring
+        _remove_unusable(name, ring.generation, replaced)
+        return ring, replaced
     raise ShmError(f"other processes keep making generations of {name.segment(0)[:-2]}")
 
 
@@ -194,8 +267,9 @@ def _note_successor(old: Segment, generation: int) -> None:
     old.words[layout.SUCCESSOR_WORD] = generation
 
 
-def _remove_old(name: RingName, generation: int) -> None:
-    """Keep the present and the last generation: a reader may still have to register that one with Triton."""
+def _remove_unusable(name: RingName, generation: int, usable: list[Segment]) -> None:
+    """Remove earlier files that hold no ring: their writers died while making them (the last one's may live)."""
+    known = {ring.generation for ring in usable}
     for old in name.generations():
-        if old < generation - 1:
+        if old < generation - 1 and old not in known:
             name.path(old).unlink(missing_ok=True)

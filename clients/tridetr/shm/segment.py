@@ -38,6 +38,19 @@ class Segment:
         self.words = self.view[: layout.PAGE].cast("Q")
         self.geometry: Geometry
 
+    def has_name(self) -> bool:
+        """Return whether the file's name still leads to it: not so after a cleaner or another node removed it."""
+        try:
+            found = (names.SHM_DIR / self.name).lstat()
+        except FileNotFoundError:
+            return False
+        return found.st_ino == self.inode
+
+    def remove(self) -> None:
+        """Remove the file, if its name still leads to it; the writer's lock must be held."""
+        if self.has_name():
+            (names.SHM_DIR / self.name).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Give all locks free and close. The memory goes when the last view of it goes."""
         if self.descriptor < 0:

@@ -2,6 +2,9 @@
 
 The writer sends without blocking and ignores a full queue: the reader is due to wake anyway and takes the newest slot
 from the ring's header. So a dead or slow reader costs the writer nothing. Whoever starts first makes the queue.
+
+A queue may lose its name while both ends hold it (logind's RemoveIPC, a cleaner): each end looks about once a second
+and opens the queue of that name, making it if need be.
 """
 
 from __future__ import annotations
@@ -69,6 +72,11 @@ def _limit(name: str, error: OSError) -> str:
     return f"cannot make message queue {name}: {error.strerror or error}"
 
 
+def _lost_name(queue: posix_ipc.MessageQueue) -> bool:
+    """Return whether a queue was removed: its name leads to none, or to another one."""
+    return os.fstat(queue.mqd).st_nlink == 0
+
+
 class Wakeup:
     """The reader's end. ``asyncio``: ``loop.add_reader(wakeup.fileno(), callback)``; the callback must drain."""
 
@@ -78,13 +86,15 @@ class Wakeup:
         Raises:
             ShmError: A limit of the system is reached; the message names it.
         """
+        self._name = name
         self._queue = _open(name, read=True)
-        self._poll = select.poll()
-        self._poll.register(self._queue.mqd, select.POLLIN)
+        # An epoll descriptor stays the same when the queue is replaced.
+        self._epoll = select.epoll()
+        self._epoll.register(self._queue.mqd, select.EPOLLIN)
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when the reader was woken."""
-        return int(self._queue.mqd)
+        """Return the descriptor that is readable when the reader was woken; it stays the same."""
+        return self._epoll.fileno()
 
     def drain(self) -> bool:
         """Take the message that may be there; True if it was."""
@@ -96,10 +106,26 @@ class Wakeup:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until woken (True, the message is taken) or until the time is over (False)."""
-        return bool(self._poll.poll(max(0, round(timeout_s * 1000)))) and self.drain()
+        return bool(self._epoll.poll(max(0.0, timeout_s))) and self.drain()
+
+    def follow_name(self) -> bool:
+        """Open the queue again if it was removed; True if it was. Costs one system call while it is there.
+
+        Raises:
+            ShmError: A limit of the system is reached; the removed queue stays open.
+        """
+        if not _lost_name(self._queue):
+            return False
+        fresh = _open(self._name, read=True)
+        self._epoll.unregister(self._queue.mqd)
+        self._epoll.register(fresh.mqd, select.EPOLLIN)
+        self._queue.close()
+        self._queue = fresh
+        return True
 
     def close(self) -> None:
         """Close this end; the queue stays, so that a restarted reader finds it."""
+        self._epoll.close()
         with contextlib.suppress(posix_ipc.ExistentialError):
             self._queue.close()
 
@@ -113,16 +139,19 @@ class Wakers:
         Raises:
             ShmError: A limit of the system is reached; the message names it.
         """
-        self._queues: dict[int, posix_ipc.MessageQueue] = {}
+        self._queues: dict[int, tuple[str, posix_ipc.MessageQueue]] = {}
         self._poll = select.poll()
         try:
             for name in names:
-                queue = _open(name, read=False)
-                self._queues[queue.mqd] = queue
-                self._poll.register(queue.mqd, select.POLLOUT)
+                self._add(name)
         except BaseException:
             self.close()
             raise
+
+    def _add(self, name: str) -> None:
+        queue = _open(name, read=False)
+        self._queues[queue.mqd] = name, queue
+        self._poll.register(queue.mqd, select.POLLOUT)
 
     def wake(self, sequence: int, epoch: int) -> None:
         """Wake the readers, but for those that are due to wake anyway."""
@@ -131,13 +160,26 @@ class Wakers:
         # Asking first costs less than the exception of a full queue.
         for descriptor, _ in self._poll.poll(0):
             try:  # noqa: SIM105 (contextlib.suppress costs a microsecond)
-                self._queues[descriptor].send(MESSAGE.pack(sequence, epoch), 0)
+                self._queues[descriptor][1].send(MESSAGE.pack(sequence, epoch), 0)
             except posix_ipc.BusyError:
                 pass
 
+    def follow_names(self) -> None:
+        """Open those queues again that were removed.
+
+        Raises:
+            ShmError: A limit of the system is reached; the removed queue stays open.
+        """
+        for descriptor, (name, queue) in list(self._queues.items()):
+            if _lost_name(queue):
+                self._add(name)
+                self._poll.unregister(descriptor)
+                del self._queues[descriptor]
+                queue.close()
+
     def close(self) -> None:
         """Close these ends; the queues stay."""
-        for queue in self._queues.values():
+        for _, queue in self._queues.values():
             with contextlib.suppress(posix_ipc.ExistentialError):
                 queue.close()
         self._queues = {}

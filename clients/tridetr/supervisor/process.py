@@ -35,6 +35,7 @@ class ManagedProcess:
         run_dir: Path,
         on_output: Callable[[IO[bytes]], None] | None,
         on_restart: Callable[[str], None],
+        before_start: Callable[[], object] = lambda: None,
     ) -> None:
         """Prepare, without starting.
 
@@ -43,6 +44,7 @@ class ManagedProcess:
             run_dir: folder of the heartbeats.
             on_output: gets the process's stderr to read; None lets it inherit the supervisor's.
             on_restart: told the name at every restart.
+            before_start: called before every start, to write what the process reads.
         """
         self.spec = spec
         self.restarts = 0
@@ -50,6 +52,7 @@ class ManagedProcess:
         self._run_dir = run_dir
         self._on_output = on_output
         self._on_restart = on_restart
+        self._before_start = before_start
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._start_at_s: float | None = 0.0
@@ -101,6 +104,7 @@ class ManagedProcess:
         orphans.kill_children(self._run_dir, self.spec.name)
 
     def _start(self, now_s: float) -> None:
+        self._before_start()
         heartbeat.forget(self._run_dir, self.spec.name)
         # A session of its own: Ctrl-C reaches the supervisor alone, which then stops all in order.
         self._process = subprocess.Popen(
@@ -128,7 +132,7 @@ class ManagedProcess:
             logger.info("%s has finished", self.spec.name)
             return
         delay_s = self._backoff.delay_s(now_s - self._started_s)
-        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        reason = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with {code}"
         logger.warning("%s %s, starting it again in %.1f s", self.spec.name, reason, delay_s)
         self._start_at_s = now_s + delay_s
         self.restarts += 1
@@ -140,3 +144,11 @@ class ManagedProcess:
         if pulse is None or pulse.starting:
             return min(watched_s, now_s - self._started_s) > START_S
         return min(watched_s, pulse.age_s) > HANG_S
+
+
+def _signal_name(number: int) -> str:
+    """Return a signal's name; real-time signals between the first and the last have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

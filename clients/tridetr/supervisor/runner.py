@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import math
@@ -21,7 +20,10 @@ from rich.console import Console
 
 from tridetr.config import Config
 from tridetr.errors import TridetrError
+from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.files import write_text
 from tridetr.paths import private_folder
+from tridetr.shm.instance_lock import InstanceLock
 from tridetr.shm.names import unlink_instance
 from tridetr.supervisor import broker_pulse, orphans
 from tridetr.supervisor.counters import Counters
@@ -38,6 +40,7 @@ logger = logging.getLogger("tridetr.supervisor")
 
 TICK_S = 0.1
 STATUS_S = 1.0
+LOOK_S = 1.0
 STOP_S = 5.0  # for each stage
 DRAIN_S = 10.0  # for the last events of files that ended
 
@@ -67,11 +70,15 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stop.set())
         run_dir = private_folder(self._config.run_dir)
-        with _sole_run(run_dir, "+".join(self._only) or "node"):
-            config_file = self._prepare()
+        with (
+            InstanceLock(self._config.instance, run_dir, self._only) as self._instance_lock,
+            _sole_run(run_dir, "+".join(self._only) or "node"),
+        ):
+            self._prepare()
+            config_file = self._write_config()
             on_output = self._logs.attach if self._terminal else None
             processes = [
-                ManagedProcess(spec, run_dir, on_output, self._count_restart)
+                ManagedProcess(spec, run_dir, on_output, self._count_restart, self._write_config)
                 for spec in plan_processes(self._config, config_file, self._only)
             ]
             for process in processes:
@@ -102,8 +109,8 @@ class Supervisor:
                 elapsed_s,
             )
 
-    def _prepare(self) -> Path:
-        """Remove what an earlier run left behind and write the configuration for the processes."""
+    def _prepare(self) -> None:
+        """Remove what an earlier run left behind."""
         run_dir = self._config.run_dir
         if self._whole_node:
             orphans.end(run_dir)
@@ -113,9 +120,12 @@ class Supervisor:
         use_process_files(
             run_dir / "metrics", "supervisor_" + "_".join(self._only).replace(" ", "_")
         )
+
+    def _write_config(self) -> Path:
+        """Write the configuration for the processes, again before each start: a cleaner may have removed it."""
+        run_dir = private_folder(self._config.run_dir)
         config_file = run_dir / f"config{'-'.join(['', *self._only]).replace(' ', '-')}.yaml"
-        config_file.write_text(self._config.model_dump_json(indent=2), encoding="utf-8")
-        config_file.chmod(0o600)
+        write_text(config_file, self._config.model_dump_json(indent=2))
         return config_file
 
     def _count_restart(self, name: str, times: int = 1) -> None:
@@ -128,6 +138,7 @@ class Supervisor:
 
     def _loop(self, processes: list[ManagedProcess], pulse: SupervisorPulse, end_s: float) -> None:
         next_status_s = time.monotonic() + STATUS_S
+        next_look_s = 0.0
         screen: Screen | None = None
         with contextlib.ExitStack() as stack:
             if self._terminal:
@@ -139,6 +150,9 @@ class Supervisor:
             while not self._stop.is_set():
                 now_s = time.monotonic()
                 pulse.beat()
+                if now_s >= next_look_s:
+                    next_look_s = now_s + LOOK_S
+                    self._instance_lock.keep()
                 if now_s >= end_s:
                     break
                 for process in processes:
@@ -206,29 +220,20 @@ def _viewer_hint(config: Config) -> str:
     return f"viewer: http://{host}:{config.gateway.port}/"
 
 
-@contextlib.contextmanager
-def _sole_run(run_dir: Path, name: str) -> Iterator[None]:
-    """Hold the lock of this instance's run folder.
+def _sole_run(run_dir: Path, name: str) -> FileLock:
+    """Return the lock of this run in its folder: two instances may be given the same one.
 
     Raises:
         TridetrError: another run holds it.
     """
     path = run_dir / f"lock-{name.replace(' ', '-')}"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(descriptor, 32).decode(errors="replace").strip()
-            raise TridetrError(
-                f"another `tridetr up` (pid {pid}) runs this instance: stop it, or give this one "
-                "another `instance:` in its configuration"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        yield
-    finally:
-        os.close(descriptor)
+        return FileLock(path, f"process {os.getpid()}")
+    except FileLockedError as error:
+        raise TridetrError(
+            f"another `tridetr up` ({error.holder}) uses run_dir {run_dir}: stop it, or give this one another "
+            "`run_dir:` in its configuration"
+        ) from None
 
 
 def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequence[str] = ()) -> int:

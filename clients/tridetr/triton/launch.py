@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.errors import TritonError
+from tridetr.shm.names import triton_region_prefix
 from tridetr.triton.endpoint import SECRET_KEY
 from tridetr.triton.server import STUB, Server, check_stub
 
@@ -132,7 +133,7 @@ def command(
         {}
         if backends == server.backends
         else {
-            "shm-region-prefix-name": region_prefix(config.instance),
+            "shm-region-prefix-name": triton_region_prefix(config.instance),
             "shm-default-byte-size": str(_POOL_BYTES),
             "shm-growth-byte-size": str(8 << 20),
             "stub-timeout-seconds": "60",
@@ -164,11 +165,6 @@ def command(
     if server.knows("allow-client-shm"):  # from 2.68 on, and off unless it is given
         line.append("--allow-client-shm=true")
     return line
-
-
-def region_prefix(instance: str) -> str:
-    """Return the prefix of the Python backend's own shared-memory regions."""
-    return f"tridetr-{instance}-triton-"
 
 
 def trace_settings(config: Config) -> list[str]:

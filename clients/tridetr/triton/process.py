@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import psutil
 
@@ -21,7 +20,6 @@ from tridetr.triton.start import Sample, take_sample
 
 log = logging.getLogger("tridetr.triton.server")
 
-_SHM = Path("/dev/shm")  # noqa: S108  (where Linux keeps POSIX shared memory)
 
 
 class ServerProcess:
@@ -107,25 +105,6 @@ class ServerProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._log.feed(line)
-
-
-def close_regions(prefix: str) -> list[str]:
-    """Take other users' rights to the Python backend's regions; returns the names of those that gave any."""
-    closed = []
-    for path in _SHM.glob(f"{prefix}*"):
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
-            closed.append(path.name)
-    return closed
-
-
-def remove_regions(prefix: str) -> list[str]:
-    """Delete the shared memory that a killed Python backend left; returns the names."""
-    removed = []
-    for path in _SHM.glob(f"{prefix}*"):
-        path.unlink(missing_ok=True)
-        removed.append(path.name)
-    return removed
 
 
 def _alive(process: psutil.Process) -> bool:

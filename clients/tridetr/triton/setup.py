@@ -10,11 +10,12 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.errors import TritonError
 from tridetr.models.engine_cache import engines_dir
+from tridetr.shm.names import close_triton_regions, remove_triton_regions
 from tridetr.triton import launch, placement, repository
 from tridetr.triton.endpoint import Endpoint
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.gpu import find_gpus, onnxruntime_has_cuda
-from tridetr.triton.process import ServerProcess, close_regions, remove_regions
+from tridetr.triton.process import ServerProcess
 from tridetr.triton.replacement import Replacement
 from tridetr.triton.server import find_server
 from tridetr.triton.start import TIMEOUT_S
@@ -139,7 +140,7 @@ class Setup:
 
     def keep_private(self) -> None:
         """Make sure, before the first picture, that other users cannot read the backend's shared memory."""
-        for name in close_regions(launch.region_prefix(self._config.instance)):
+        for name in close_triton_regions(self._config.instance):
             log.warning(
                 "other users could open %s until now: this kernel has no seccomp. Remedy: run no other users' "
                 "programs on this machine",
@@ -148,6 +149,6 @@ class Setup:
 
     def clean(self) -> None:
         """Remove what a killed server left."""
-        for name in remove_regions(launch.region_prefix(self._config.instance)):
+        for name in remove_triton_regions(self._config.instance):
             log.debug("removed the left-over region %s", name)
         Path(self._files.address.removeprefix("unix:")).unlink(missing_ok=True)

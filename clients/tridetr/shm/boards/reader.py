@@ -45,9 +45,9 @@ class _Reader(Closing):
         damaged: How many entries made no sense.
     """
 
-    def __init__(self, name: RingName, spec: TableSpec) -> None:
+    def __init__(self, name: RingName, spec: TableSpec, wakeup: Wakeup | None = None) -> None:
         self._spec = spec
-        self._ring = RingReader(name, spec, lambda _, table: table, _EntryLease)
+        self._ring = RingReader(name, spec, lambda _, table: table, _EntryLease, wakeup)
         self._nonsense = 0
 
     @property
@@ -56,7 +56,7 @@ class _Reader(Closing):
         return self._ring.damaged + self._nonsense
 
     def _read(self) -> dict[str, Any] | None:
-        self._ring.forget_if_removed()  # a board is read at its newest entry for ever
+        self._ring.forget_if_removed()  # a board is read at its newest entry again and again
         lease = self._ring.lease_newest()
         if lease is None:
             return None
@@ -64,7 +64,7 @@ class _Reader(Closing):
             return lease.entry(self._spec)
 
     def close(self) -> None:
-        """Let go of the board."""
+        """Let go of the board and the queue."""
         self._ring.close()
 
 
@@ -78,7 +78,7 @@ class SentryReader(_Reader):
     def __init__(self, instance: str, camera: str, consumer: str | None = None) -> None:
         name = RingName(instance, camera, names.SENTRY)
         self.wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
-        super().__init__(name, SENTRY)
+        super().__init__(name, SENTRY, self.wakeup)
 
     def read(self) -> SentrySnapshot | None:
         """Return the newest entry; None if there is none. It may have expired: compare its time."""
@@ -91,12 +91,6 @@ class SentryReader(_Reader):
             self._nonsense += 1
             return None
         return SentrySnapshot(**entry)
-
-    def close(self) -> None:
-        """Let go of board and queue."""
-        super().close()
-        if self.wakeup is not None:
-            self.wakeup.close()
 
 
 class StatusReader(_Reader):

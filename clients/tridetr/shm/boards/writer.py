@@ -32,6 +32,7 @@ class _Writer(Closing):
         self._ring = RingWriter(name, geometry)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
+        self._ring.look_after_names()
         index = self._ring.begin()
         if index is None:
             raise ShmError(f"all slots of {self._ring.segment.name} are leased")

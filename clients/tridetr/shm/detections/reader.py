@@ -67,11 +67,7 @@ class DetectionLease(Lease):
 
 
 class DetectionReader(RingReader[_InView, DetectionLease]):
-    """Leases the results of one camera; a context manager. One reader per thread.
-
-    Attributes:
-        wakeup: Becomes readable when a result was published; None for a reader that polls.
-    """
+    """Leases the results of one camera; a context manager. One reader per thread."""
 
     def __init__(self, instance: str, camera: str, consumer: str | None) -> None:
         """Open the consumer's wake-up queue (None: this reader polls); the ring need not exist yet.
@@ -80,11 +76,5 @@ class DetectionReader(RingReader[_InView, DetectionLease]):
             ShmError: A limit of the system is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.DETECTIONS)
-        self.wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
-        super().__init__(name, RESULT, _InView, DetectionLease)
-
-    def close(self) -> None:
-        """End all leases and let go of ring and queue."""
-        super().close()
-        if self.wakeup is not None:
-            self.wakeup.close()
+        wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
+        super().__init__(name, RESULT, _InView, DetectionLease, wakeup)

@@ -89,6 +89,8 @@ class DetectionWriter(Closing):
             TypeError: The detections have another dtype.
         """
         ring = self._ring
+        if ring.look_after_names():
+            self._slots = [None] * len(self._slots)
         index = ring.begin()
         if index is None:
             raise ShmError(

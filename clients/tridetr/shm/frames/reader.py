@@ -117,23 +117,14 @@ class FrameLease(Lease):
 
 
 class FrameReader(RingReader[_FrameView, FrameLease]):
-    """Leases the newest frame of one camera; a context manager. One reader per thread.
+    """Leases the newest frame of one camera; a context manager. One reader per thread."""
 
-    Attributes:
-        wakeup: Becomes readable when a frame was published.
-    """
-
-    def __init__(self, instance: str, camera: str, consumer: str) -> None:
-        """Open the consumer's wake-up queue; the ring need not exist yet.
+    def __init__(self, instance: str, camera: str, consumer: str | None) -> None:
+        """Open the consumer's wake-up queue (None: this reader polls); the ring need not exist yet.
 
         Raises:
             ShmError: A limit of the system is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.FRAMES)
-        self.wakeup = Wakeup(name.queue(consumer))
-        super().__init__(name, FRAME, _FrameView, FrameLease)
-
-    def close(self) -> None:
-        """End all leases and let go of ring and queue."""
-        super().close()
-        self.wakeup.close()
+        wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
+        super().__init__(name, FRAME, _FrameView, FrameLease, wakeup)

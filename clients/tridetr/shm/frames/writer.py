@@ -100,7 +100,16 @@ class FrameWriter(Closing):
         return self._jpeg_capacity
 
     def begin(self) -> FrameSlot | None:
-        """Take a free slot, never the newest; None: readers hold all of them (skip the frame and count it)."""
+        """Take a free slot, never the newest; None: readers hold all of them (skip the frame and count it).
+
+        Only one slot may be taken at a time. A ring that was removed is made again.
+
+        Raises:
+            ShmError: The ring was removed, and another writer has its name, or ``/dev/shm`` is too small.
+            CudaError: The ring was removed, and there is no device memory for another one.
+        """
+        if self._ring.look_after_names():
+            self._begin_file()
         index = self._ring.begin()
         if index is None:
             return None
@@ -171,9 +180,7 @@ class FrameWriter(Closing):
         except BaseException:
             self._width, self._height, self._jpeg_capacity, self._head = before
             raise
-        self._slots = [None] * self._slot_count
-        self._retire()
-        self._allocate()
+        self._begin_file()
 
     def leave_device(self) -> bool:
         """Go on without device memory, in a ring of the next generation: the GPU has failed. No slot may be taken.
@@ -200,6 +207,12 @@ class FrameWriter(Closing):
             self._device = None
         if self._memory is not None:
             self._memory.close()
+
+    def _begin_file(self) -> None:
+        """Prepare what belongs to one ring file, after the ring went on in another one."""
+        self._slots = [None] * self._slot_count
+        self._retire()
+        self._allocate()
 
     def _allocate(self) -> None:
         """Make the device memory of the present ring file, if there is to be any."""

@@ -1,0 +1,111 @@
+"""Locks on files that the kernel releases when their holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from tridetr.errors import TridetrError
+from tridetr.shm.closing import Closing
+
+_NOTE_BYTES = 500
+
+
+class FileLockedError(TridetrError):
+    """Another process holds the lock.
+
+    Attributes:
+        holder: What it noted about itself; may be empty.
+    """
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{path} is locked by {holder or 'another process'}")
+        self.holder = holder
+
+
+class FileLock(Closing):
+    """An exclusive or shared ``flock`` on a file of its own; a context manager. Does not wait."""
+
+    def __init__(
+        self, path: Path, note: str = "", *, shared: bool = False, temporary: bool = False
+    ) -> None:
+        """Take the lock, making the file if need be.
+
+        Args:
+            path: The file.
+            note: Describes the holder to those that are refused.
+            shared: Let others hold it too, if they also ask for it shared.
+            temporary: Remove the file with its last holder.
+
+        Raises:
+            FileLockedError: Another process holds it.
+            OSError: The file cannot be made, or belongs to another user.
+        """
+        self.path = path
+        self._note = note
+        self._shared = shared
+        self._temporary = temporary
+        self._descriptor = self._take()
+
+    def _take(self) -> int:
+        kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self.path, flags, 0o600)
+            try:
+                if os.fstat(descriptor).st_uid not in (os.geteuid(), 0):
+                    raise PermissionError(f"{self.path} belongs to another user")
+                try:
+                    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    holder = os.pread(descriptor, _NOTE_BYTES, 0).decode(errors="replace").strip()
+                    raise FileLockedError(self.path, holder) from None
+                if not self._leads_to(descriptor):
+                    os.close(descriptor)  # its last holder has just removed it
+                    continue
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, self._note.encode()[:_NOTE_BYTES], 0)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor
+
+    def _leads_to(self, descriptor: int) -> bool:
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(descriptor))
+
+    def keep(self) -> bool:
+        """Take the lock again if its file was removed; costs two system calls while it is there.
+
+        Returns:
+            Whether it was.
+
+        Raises:
+            FileLockedError: Another process has it now; this one holds the removed file.
+            OSError: The file cannot be made.
+        """
+        if self._leads_to(self._descriptor):
+            return False
+        fresh = self._take()
+        os.close(self._descriptor)
+        self._descriptor = fresh
+        return True
+
+    def close(self) -> None:
+        """Release the lock; further calls do nothing."""
+        if self._descriptor < 0:
+            return
+        try:
+            if self._temporary and self._leads_to(self._descriptor):
+                try:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return  # others share it
+                self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,92 @@
+"""One node per instance: locks where the segments are, whatever ``run_dir`` the node has.
+
+A whole node (``tridetr up``) holds the instance exclusively. Processes that run one by one, such as the containers of
+a pod, share it, and each holds its own process's name exclusively.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tridetr.errors import ShmError
+from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.shm import names
+from tridetr.shm.closing import Closing
+
+_log = logging.getLogger("tridetr.shm")
+
+
+class InstanceLock(Closing):
+    """The right to run an instance, or some of its processes; a context manager."""
+
+    def __init__(self, instance: str, run_dir: Path, processes: Sequence[str] = ()) -> None:
+        """Take the locks.
+
+        Args:
+            instance: Name of the instance.
+            run_dir: The node's run folder, which is named to those that are refused.
+            processes: Names of the processes, such as ``capture hall``; empty = the whole node.
+
+        Raises:
+            ShmError: Another node or process of this instance runs.
+        """
+        self._instance = instance
+        self._lost: str | None = None
+        what = ", ".join(processes) or "the whole node"
+        note = f"process {os.getpid()} ({what}; run_dir {run_dir})"
+        with contextlib.ExitStack() as stack:
+            self._locks = [
+                stack.enter_context(self._take(path, note, shared=shared))
+                for path, shared in self._files(processes)
+            ]
+            stack.pop_all()
+
+    def _files(self, processes: Sequence[str]) -> list[tuple[Path, bool]]:
+        stem = f"{names.PREFIX}-{self._instance}"
+        files = [(names.SHM_DIR / f"{stem}.lock", bool(processes))]
+        for process in processes:
+            files.append((names.SHM_DIR / f"{stem}.{process.replace(' ', '.')}.lock", False))
+        return files
+
+    def _take(self, path: Path, note: str, *, shared: bool) -> FileLock:
+        try:
+            return FileLock(path, note, shared=shared, temporary=True)
+        except FileLockedError as error:
+            raise ShmError(self._refusal(error)) from None
+        except OSError as error:
+            raise ShmError(
+                f"the lock {path} of instance {self._instance!r} cannot be taken: {error.strerror or error}. Run all "
+                "of tridetr as one user, or choose another `instance`"
+            ) from None
+
+    def _refusal(self, error: FileLockedError) -> str:
+        return (
+            f"another `tridetr up` runs instance {self._instance!r}: {error.holder or 'an unknown process'}. Stop it, "
+            "or give this one another `instance:` in its configuration"
+        )
+
+    def keep(self) -> None:
+        """Take locks again whose files were removed; call it about once a second."""
+        for lock in self._locks:
+            try:
+                if lock.keep():
+                    _log.warning("%s was removed by another program and is made again", lock.path)
+                self._lost = None
+            except FileLockedError as error:
+                self._say_lost(self._refusal(error))
+            except OSError as error:
+                self._say_lost(f"{lock.path} was removed and cannot be made again: {error}")
+
+    def _say_lost(self, why: str) -> None:
+        if why != self._lost:
+            self._lost = why
+            _log.error("%s", why)
+
+    def close(self) -> None:
+        """Release the locks and remove their files."""
+        for lock in reversed(self._locks):
+            lock.close()

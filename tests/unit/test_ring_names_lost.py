@@ -1,0 +1,198 @@
+"""Rings and queues that lose their names while both ends use them: a cleaner, RemoveIPC, another node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import posix_ipc
+import pytest
+
+from support.fake_cuda import FakeCuda
+from support.rings import put_frame, result_stamp, some_detections
+from tridetr.errors import ShmError
+from tridetr.shm import names, ring_writer
+from tridetr.shm.boards import CameraState, CameraStatus, StatusReader, StatusWriter
+from tridetr.shm.detections import DetectionReader, DetectionWriter
+from tridetr.shm.frames import FrameReader, FrameWriter
+from tridetr.shm.names import RingFile, RingName, TritonRegion, owner_of
+
+W, H = 64, 32
+
+
+def _unlink(path: Path) -> None:
+    path.unlink()
+
+
+def _rename(path: Path) -> None:
+    path.rename(path.with_name(path.name.replace("-cam-", "-gone-")))
+
+
+def _replace(path: Path) -> None:
+    path.unlink()
+    path.write_bytes(bytes(16))
+
+
+LOSSES = pytest.mark.parametrize("lose", [_unlink, _rename, _replace])
+
+
+@pytest.fixture(autouse=True)
+def _look_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_writer, "_LOOK_NS", 0)
+
+
+@LOSSES
+def test_a_frame_ring_is_made_again_and_readers_follow(
+    instance: str, lose: Callable[[Path], None]
+) -> None:
+    name = RingName(instance, "cam", "frames")
+    with (
+        FrameWriter(instance, "cam", width=W, height=H) as writer,
+        FrameReader(instance, "cam", "gateway") as early,
+    ):
+        put_frame(writer, 1)
+        lease = early.lease_newest()
+        assert lease is not None
+        lease.release()
+        lose(name.path(1))
+        assert put_frame(writer, 2) == 2  # sequences go on
+        with FrameReader(instance, "cam", "detector") as late:
+            for reader in (early, late):
+                lease = reader.lease_newest(1)
+                assert lease is not None
+                with lease:
+                    assert (lease.sequence, int(lease.planes[0, 0])) == (2, 2)
+                    assert lease.region.generation == 2
+                    assert name.path(2).stat().st_ino == lease.region.inode
+    for leftover in names.list_instance(instance):
+        leftover.unlink()
+
+
+@LOSSES
+def test_a_ring_with_device_memory_is_made_again(
+    instance: str, lose: Callable[[Path], None], gpu: FakeCuda
+) -> None:
+    name = RingName(instance, "cam", "frames")
+    with (
+        FrameWriter(instance, "cam", width=W, height=H, device=gpu.memory()) as writer,
+        FrameReader(instance, "cam", "gateway") as reader,
+    ):
+        put_frame(writer, 1)
+        lose(name.path(1))
+        put_frame(writer, 2)
+        lease = reader.lease_newest()
+        assert lease is not None
+        with lease:
+            assert lease.device is not None
+            assert lease.device.region.ring.generation == 2
+    assert gpu.is_clean()
+    for leftover in names.list_instance(instance):
+        leftover.unlink()
+
+
+@LOSSES
+def test_results_and_boards_are_made_again(instance: str, lose: Callable[[Path], None]) -> None:
+    status = CameraStatus(CameraState.LIVE, 1, 2)
+    with (
+        DetectionWriter(instance, "cam") as results,
+        StatusWriter(instance, "cam") as board,
+        DetectionReader(instance, "cam", "controller") as reader,
+        StatusReader(instance, "cam") as board_reader,
+    ):
+        results.publish(result_stamp(1), some_detections(1))
+        board.write(status)
+        assert board_reader.read() == status
+        for kind in ("detections", "status"):
+            lose(RingName(instance, "cam", kind).path(1))
+        reader.forget_if_removed()
+        results.publish(result_stamp(2), some_detections(2))
+        board.write(CameraStatus(CameraState.FROZEN, 3, 4))
+        lease = reader.lease_next(1)
+        assert lease is not None
+        with lease:
+            assert len(lease.detections) == 2
+        found = board_reader.read()
+        assert found is not None
+        assert found.state is CameraState.FROZEN
+    for leftover in names.list_instance(instance):
+        leftover.unlink()
+
+
+def test_a_name_that_another_writer_has_now_is_not_fought_over(instance: str) -> None:
+    with StatusWriter(instance, "cam") as first:
+        RingName(instance, "cam", "status").path(1).unlink()
+        with StatusWriter(instance, "cam"), pytest.raises(ShmError, match="already has a writer"):
+            first.write(CameraStatus(CameraState.LIVE, 1, 2))
+
+
+def test_a_removed_queue_is_made_again_by_both_ends(instance: str) -> None:
+    name = RingName(instance, "cam", "frames").queue("gateway")
+    with (
+        FrameWriter(instance, "cam", width=W, height=H) as writer,
+        FrameReader(instance, "cam", "gateway") as reader,
+    ):
+        assert reader.wakeup is not None
+        descriptor = reader.wakeup.fileno()
+        put_frame(writer, 1)
+        assert reader.wakeup.wait(1)
+        posix_ipc.unlink_message_queue(name)
+        reader.forget_if_removed()
+        put_frame(writer, 2)
+        assert reader.wakeup.wait(1)
+        assert reader.wakeup.fileno() == descriptor  # event loops watch it
+        assert not reader.wakeup.wait(0)
+        posix_ipc.unlink_message_queue(name)
+        put_frame(writer, 3)  # the writer looks first
+        reader.forget_if_removed()
+        assert reader.wakeup.wait(1)
+
+
+def test_an_earlier_generation_goes_with_its_last_lease(instance: str) -> None:
+    name = RingName(instance, "cam", "frames")
+    with (
+        FrameWriter(instance, "cam", width=W, height=H) as writer,
+        FrameReader(instance, "cam", "gateway") as reader,
+    ):
+        put_frame(writer, 1)
+        lease = reader.lease_newest()
+        assert lease is not None
+        writer.resize(W * 2, H)
+        put_frame(writer, 2)
+        assert name.generations() == [1, 2]  # its reader may still have to register it with Triton
+        assert (lease.planes == 1).all()
+        lease.release()
+        put_frame(writer, 3)
+        assert name.generations() == [2]
+
+
+def test_every_file_has_one_owner(instance: str) -> None:
+    assert owner_of("tridetr-a-b-frames-1") == RingFile(RingName("a", "b", "frames"), 1)
+    odd = "x-frames-1"  # a camera may be called like the end of a ring
+    assert owner_of(f"tridetr-a-{odd}-status-7") == RingFile(RingName("a", odd, "status"), 7)
+    for region in ("tridetr-a-triton-1f", "tridetr-a-triton-frames-1", "tridetr-a-triton-x-need-1"):
+        assert owner_of(region) == TritonRegion("a")
+    for other in ("tridetr-a.lock", "tridetr-a-b-frames-0", "tridetr-a-b-other-1", "sem.x"):
+        assert owner_of(other) is None
+
+
+@pytest.mark.parametrize("camera", ["triton", "triton-hall", "triton-frames-1"])
+def test_names_of_the_servers_memory_are_reserved(camera: str) -> None:
+    with pytest.raises(ShmError, match="reserved"):
+        RingName("t", camera, "frames")
+    RingName("t", camera.replace("triton", "tritons"), "frames")
+
+
+def test_the_servers_regions_are_removed_and_no_rings(instance: str) -> None:
+    StatusWriter(instance, "cam").close()
+    region = names.SHM_DIR / (names.triton_region_prefix(instance) + "status-1")
+    region.write_bytes(b"x")
+    assert names.remove_triton_regions(instance) == [region.name]
+    assert len(names.list_instance(instance)) == 1
+
+
+def test_a_ring_that_is_written_is_not_removed(instance: str) -> None:
+    with StatusWriter(instance, "cam"):
+        StatusWriter(instance, "yard").close()
+        with pytest.raises(ShmError, match=r"in use: .*-cam-status-1 \(process \d+\)"):
+            names.unlink_instance(instance)
+        assert [path.name.split("-")[2] for path in names.list_instance(instance)] == ["cam"]
