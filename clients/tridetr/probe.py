@@ -32,6 +32,9 @@ def fault(process: str, run_dir: Path, *, ready: bool, max_age_s: float = ALIVE_
     watching = heartbeat.read(run_dir, heartbeat.supervisor_of(process))
     if watching is not None and watching.age_s > max_age_s:
         return f"nobody would restart {process}: its supervisor stands still for {watching.age_s:.0f} s"
+    progress = heartbeat.read(run_dir, heartbeat.progress_of(process))
+    if watching is not None and progress is not None and progress.age_s > max_age_s:
+        return f"a camera's frames have got no further than {process} for {progress.age_s:.0f} s"
     if ready and process == "triton" and not (run_dir / "triton.json").exists():
         return "no inference has succeeded lately"
     return None

@@ -62,6 +62,9 @@ class CameraMetrics:
         self._inference = metrics.INFERENCE_SECONDS.labels(camera)
         self._total = metrics.TOTAL_SECONDS.labels(camera)
         self._last_result = metrics.LAST_RESULT.labels(camera)
+        self._blocked = metrics.DETECTOR_BLOCKED.labels(camera)
+        self._blocked.set(0)
+        self._is_blocked = False
         self._names: dict[int, str] = {}
         for reason in ERROR_REASONS:  # at 0, so that the first error is an increase
             metrics.INFERENCE_ERRORS.labels(camera, reason)
@@ -69,6 +72,12 @@ class CameraMetrics:
     def name_classes(self, classes: Mapping[str, int]) -> None:
         """Set the names that class ids have from now on."""
         self._names = {number: name for name, number in classes.items()}
+
+    def blocked(self, blocked: bool) -> None:
+        """Note whether the camera waits for a server that is away, fails or is late."""
+        if blocked is not self._is_blocked:
+            self._is_blocked = blocked
+            self._blocked.set(blocked)
 
     def error(self, reason: str) -> None:
         """Count a failed inference."""

@@ -150,7 +150,9 @@ class CameraDetector:
 
     async def _step(self) -> bool:
         """Infer the newest frame; False if there is none."""
-        await self._server.available()
+        if not self._server.is_up:
+            self._metrics.blocked(True)
+            await self._server.available()
         sequence = 0
         try:
             async with self._server.turns:
@@ -259,11 +261,13 @@ class CameraDetector:
         if self._said is not None:
             log.info("results come again", extra=self._extra)
         self._said, self._failures, self._pause_s = None, 0, 0.0
+        self._metrics.blocked(False)
 
     def _failed(
         self, reason: str, sequence: int, error: Exception, *, quietly: bool = False
     ) -> None:
         self._metrics.error(reason)
+        self._metrics.blocked(True)
         self._account.failed(sequence)
         self._still.forget()
         self._failures += 1
@@ -275,6 +279,7 @@ class CameraDetector:
 
     def _say_slow(self) -> None:
         self._metrics.error("slow")
+        self._metrics.blocked(True)
         log.warning("no answer for %g s; waiting on", self._slow_s, extra=self._extra)
 
     def _note_damage(self) -> None:

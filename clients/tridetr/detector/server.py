@@ -86,6 +86,11 @@ class Server:
         self._lock = asyncio.Lock()
         self._regions = Regions(client, device)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the model served when it was last asked."""
+        return self._up
+
     async def available(self) -> None:
         """Wait until the model serves; returns at once while it does.
 

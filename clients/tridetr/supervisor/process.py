@@ -85,6 +85,19 @@ class ManagedProcess:
             logger.warning("%s shows no progress, killing it", self.spec.name)
             self._process.kill()
 
+    def up_s(self, now_s: float) -> float:
+        """Return for how long it has been running and watched [s]; 0 while it is down or starting."""
+        pulse = heartbeat.read(self._run_dir, self.spec.name)
+        if self.pid is None or pulse is None or pulse.starting:
+            return 0.0
+        return now_s - max(self._started_s, self._watched_since_s)
+
+    def replace(self, why: str) -> None:
+        """Kill it, so that the next :meth:`tick` starts it again."""
+        if self._process is not None:
+            logger.warning("%s: restarting %s", why, self.spec.name)
+            self._process.kill()
+
     def stop(self) -> None:
         """Ask it to end."""
         self.finished = True

@@ -29,6 +29,7 @@ from tridetr.supervisor import broker_pulse, orphans
 from tridetr.supervisor.counters import Counters
 from tridetr.supervisor.plan import plan_processes
 from tridetr.supervisor.process import ManagedProcess
+from tridetr.supervisor.progress import PipelineWatch
 from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.supervisor.screen import LogPipe, Screen
 from tridetr.supervisor.summary import summarise
@@ -88,12 +89,16 @@ class Supervisor:
                 broker.start()
             pulse = SupervisorPulse(run_dir, self._only)
             started_s = time.monotonic()
+            watch = PipelineWatch(
+                self._config, {process.spec.name: process for process in processes}
+            )
             try:
-                self._loop(processes, pulse, started_s + (duration_s or math.inf))
+                self._loop(processes, pulse, watch, started_s + (duration_s or math.inf))
             finally:
                 elapsed_s = time.monotonic() - started_s
                 pulse.stopping()
                 broker.stop()
+                watch.close()
                 self._stop_all(processes)
                 counters = Counters.read(run_dir / "metrics")
                 for sampler in self._samplers.values():
@@ -136,7 +141,13 @@ class Supervisor:
     def _timings(self) -> dict[str, Any]:
         return {name: sampler.timings for name, sampler in self._samplers.items()}
 
-    def _loop(self, processes: list[ManagedProcess], pulse: SupervisorPulse, end_s: float) -> None:
+    def _loop(
+        self,
+        processes: list[ManagedProcess],
+        pulse: SupervisorPulse,
+        watch: PipelineWatch,
+        end_s: float,
+    ) -> None:
         next_status_s = time.monotonic() + STATUS_S
         next_look_s = 0.0
         screen: Screen | None = None
@@ -153,6 +164,9 @@ class Supervisor:
                 if now_s >= next_look_s:
                     next_look_s = now_s + LOOK_S
                     self._instance_lock.keep()
+                    watch.look(now_s)
+                    for sampler in self._samplers.values():
+                        sampler.look_again()
                 if now_s >= end_s:
                     break
                 for process in processes:

@@ -53,6 +53,10 @@ class TimingsSampler:
                 self._after = lease.sequence
                 self.timings.add(lease.stamp)
 
+    def look_again(self) -> None:
+        """Find the ring again if it was removed; call it about once a second."""
+        self._reader.forget_if_removed()
+
     def close(self) -> None:
         """Unmap the ring."""
         self._reader.close()

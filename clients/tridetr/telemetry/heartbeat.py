@@ -27,6 +27,11 @@ def supervisor_of(process: str) -> str:
     return f"supervisor of {process}" if process else "supervisor"
 
 
+def progress_of(process: str) -> str:
+    """Return the role under which the supervisor beats while no camera's frames get stuck at ``process``."""
+    return f"progress of {process}"
+
+
 def start(run_dir: Path, role: str) -> None:
     """Begin this process's heartbeat."""
     global _mapped, _beats

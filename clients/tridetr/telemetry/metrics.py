@@ -63,6 +63,11 @@ INFERENCE_ERRORS = Counter(
 DETECTIONS = Counter(
     "tridetr_detections_total", "Published detections by class name.", ["camera", "class"]
 )
+DETECTOR_BLOCKED = _gauge(
+    "tridetr_detector_blocked",
+    "1 from a failed or late inference, or while the server is away, until the next result.",
+    "camera",
+)
 LAST_RESULT = _gauge(
     "tridetr_last_result_timestamp_seconds", "Unix time of the last published result.", "camera"
 )
@@ -119,6 +124,12 @@ FRAMES_ENCODED = Counter(
 )
 
 # --- supervisor
+STALLED = _gauge(
+    "tridetr_stalled",
+    "1 while a camera's frames get no further though they should, by what is missing (frames, results, decisions).",
+    "camera",
+    "stage",
+)
 PROCESS_RESTARTS = Counter(
     "tridetr_process_restarts_total", "Restarts by the supervisor.", ["process"]
 )

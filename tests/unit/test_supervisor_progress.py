@@ -1,0 +1,185 @@
+"""Where a camera's frames get no further, and which process is restarted for it."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.rings import put_frame, result_stamp, some_detections
+from support.waiting import wait_for
+from tridetr.config import Config
+from tridetr.config.load import parse_config
+from tridetr.probe import fault
+from tridetr.shm.boards import (
+    CameraState,
+    CameraStatus,
+    SentryMode,
+    SentrySnapshot,
+    SentryState,
+    SentryWriter,
+    StatusWriter,
+)
+from tridetr.shm.detections import DetectionWriter
+from tridetr.shm.frames import FrameWriter
+from tridetr.shm.names import RingName
+from tridetr.supervisor.plan import ProcessSpec
+from tridetr.supervisor.process import ManagedProcess
+from tridetr.supervisor.progress import (
+    PATIENCE_S,
+    REPORTED_PATIENCE_S,
+    Look,
+    PipelineWatch,
+    Progress,
+    Stage,
+)
+from tridetr.supervisor.pulse import SupervisorPulse
+from tridetr.telemetry import metrics
+
+
+def test_a_stage_stands_still_only_while_it_has_something_to_do() -> None:
+    progress = Progress()
+
+    def stalled(now_s: float, *, live: bool, frame: int, result: int, decided: int) -> list[float]:
+        found = progress.stalled_s(Look(live, frame, result, decided), now_s)
+        return [found[stage] for stage in Stage]
+
+    assert stalled(0, live=False, frame=0, result=0, decided=0) == [0, 0, 0]
+    assert stalled(50, live=False, frame=0, result=0, decided=0) == [0, 0, 0]
+    assert stalled(51, live=True, frame=1, result=0, decided=0) == [0, 1, 0]
+    assert stalled(61, live=True, frame=1, result=0, decided=0) == [10, 11, 0]
+    assert stalled(62, live=True, frame=9, result=1, decided=0) == [0, 0, 1]
+    assert stalled(72, live=True, frame=19, result=11, decided=0) == [0, 0, 11]
+    assert stalled(73, live=False, frame=19, result=19, decided=19) == [0, 0, 0]
+    # A ring that was made again counts from 1.
+    assert stalled(74, live=True, frame=2, result=19, decided=19) == [0, 1, 0]
+    assert stalled(75, live=True, frame=4, result=2, decided=19) == [0, 0, 1]
+    assert stalled(76, live=True, frame=6, result=4, decided=2) == [0, 0, 0]
+
+
+class Pipeline:
+    """The rings of one camera, written as its processes would, and those processes doing nothing."""
+
+    def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
+        self.config = config
+        instance = config.instance
+        self.frames = stack.enter_context(FrameWriter(instance, "cam", width=64, height=32))
+        self.results = stack.enter_context(DetectionWriter(instance, "cam"))
+        self.board = stack.enter_context(SentryWriter(instance, "cam"))
+        self.status = stack.enter_context(StatusWriter(instance, "cam"))
+        self.processes = {
+            name: self._idle(name, stack)
+            for name in ("capture cam", "detector", "controller", "triton")
+        }
+        for name, process in self.processes.items():
+            process.tick(0.0)
+            pid_of = f"{name} does not beat"
+            wait_for(lambda process=process: process.up_s(1.0) > 0, 20, pid_of)
+        self.watch = stack.enter_context(PipelineWatch(config, self.processes))
+
+    def _idle(self, name: str, stack: contextlib.ExitStack) -> ManagedProcess:
+        code = (
+            "import time; from pathlib import Path; from tridetr.telemetry import heartbeat\n"
+            f"heartbeat.start(Path({str(self.config.run_dir)!r}), {name!r}); heartbeat.beat()\n"
+            "time.sleep(600)"
+        )
+        spec = ProcessSpec(name, (sys.executable, "-c", code), 0)
+        process = ManagedProcess(spec, self.config.run_dir, None, lambda _: None)
+        stack.callback(process.wait, 0.0)
+        return process
+
+    def run(self, *, upto: Stage | None, until_s: float, from_s: float = 0.0) -> list[str]:
+        """Let frames come as far as before ``upto`` (None: all the way); return what was killed meanwhile."""
+        pids = {name: process.pid for name, process in self.processes.items()}
+        for now_s in range(int(from_s), int(until_s), 2):
+            live = CameraStatus(CameraState.LIVE, 1, time.monotonic_ns())
+            self.status.write(live)
+            sequence = None
+            if upto is not Stage.FRAMES:
+                sequence = put_frame(self.frames, 1)
+            if sequence and upto is not Stage.RESULTS:
+                self.results.publish(result_stamp(sequence - 1), some_detections(1))
+                if upto is None:
+                    self.board.write(
+                        SentrySnapshot(
+                            SentryMode.STANDBY, SentryState.STANDBY, 1, "", 1 << 62, sequence
+                        )
+                    )
+            self.watch.look(float(now_s))
+        # A killed process is noticed within moments; one that lives, never.
+        time.sleep(0.3)
+        return [name for name, process in self.processes.items() if process.pid != pids[name]]
+
+
+@pytest.fixture
+def pipeline(instance: str, tmp_path: Path) -> Iterator[Pipeline]:
+    text = f"""
+instance: {instance}
+cameras: {{cam: {{source: "rtsp://127.0.0.1/"}}}}
+run_dir: {tmp_path / "run"}
+state_dir: {tmp_path / "state"}
+"""
+    config = parse_config(text, origin=tmp_path / "x.yaml")
+    with contextlib.ExitStack() as stack:
+        yield Pipeline(config, stack)
+
+
+def _stalled(stage: Stage) -> float:
+    value = metrics.STALLED.labels("cam", stage.value)._value.get()
+    return float(value)
+
+
+@pytest.mark.parametrize(
+    ("stage", "culprit"),
+    [
+        (Stage.FRAMES, "capture cam"),
+        (Stage.RESULTS, "detector"),
+        (Stage.DECISIONS, "controller"),
+    ],
+)
+def test_the_process_at_fault_is_restarted_and_no_other(
+    pipeline: Pipeline, stage: Stage, culprit: str, tmp_path: Path
+) -> None:
+    assert pipeline.run(upto=None, until_s=4 * PATIENCE_S) == []
+    SupervisorPulse(tmp_path / "run", [culprit])
+    assert fault(culprit, tmp_path / "run", ready=False) is None
+    since_s = 4 * PATIENCE_S
+    assert pipeline.run(upto=stage, from_s=since_s, until_s=since_s + PATIENCE_S - 4) == []
+    assert _stalled(stage) == 0
+    restarted = pipeline.run(upto=stage, from_s=since_s + PATIENCE_S - 4, until_s=since_s + 40)
+    assert restarted == [culprit]
+    assert _stalled(stage) == 1
+    time.sleep(0.02)
+    progress = fault(culprit, tmp_path / "run", ready=False, max_age_s=0.01)
+    assert progress is not None
+    pipeline.run(upto=None, from_s=since_s + 40, until_s=since_s + 60)
+    assert _stalled(stage) == 0
+
+
+def test_a_detector_that_reports_its_server_away_is_left_alone_for_minutes(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" / "metrics"
+    folder.mkdir()
+    code = (
+        "from pathlib import Path; from tridetr.telemetry.process_files import use_process_files\n"
+        f"use_process_files(Path({str(folder)!r}), 'detector')\n"
+        "from tridetr.telemetry import metrics; metrics.DETECTOR_BLOCKED.labels('cam').set(1)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert pipeline.run(upto=Stage.RESULTS, until_s=100) == []
+    assert _stalled(Stage.RESULTS) == 1  # shown all the same
+    restarted = pipeline.run(upto=Stage.RESULTS, from_s=100, until_s=REPORTED_PATIENCE_S + 50)
+    assert restarted == ["triton"]
+
+
+def test_progress_is_judged_through_the_names(pipeline: Pipeline) -> None:
+    """The detector went on in a ring that no other process could find."""
+    pipeline.run(upto=None, until_s=10)
+    RingName(pipeline.config.instance, "cam", "detections").path(1).unlink()
+    assert pipeline.watch._eyes["cam"].look().result == 0
