@@ -3,13 +3,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
 from support.waiting import wait_for
+from tridetr.shm import names
 from tridetr.triton.health import PROBE_AFTER_S, Health, Next
-from tridetr.triton.process import ServerProcess, close_regions
+from tridetr.triton.process import ServerProcess
 from tridetr.triton.server_log import ServerLog, parse
 
 
@@ -99,13 +99,12 @@ def test_the_cpu_time_of_a_native_backend_is_the_servers() -> None:
 
 
 def test_a_region_that_others_can_open_is_closed(instance: str) -> None:
-    prefix = f"tridetr-{instance}-triton-"
-    path = Path("/dev/shm") / f"{prefix}1"
+    path = names.SHM_DIR / (names.triton_region_prefix(instance) + "1")
     path.touch()
     path.chmod(0o644)
     try:
-        assert close_regions(prefix) == [path.name]
+        assert names.close_triton_regions(instance) == [path.name]
         assert path.stat().st_mode & 0o777 == 0o600
-        assert not close_regions(prefix)
+        assert not names.close_triton_regions(instance)
     finally:
         path.unlink()

@@ -207,7 +207,9 @@ class PipelineWatch(Closing):
     def _patience_of(self, camera: str, stage: Stage) -> float:
         config, section = self._config, self._config.cameras[camera]
         if stage is Stage.FRAMES:
-            if section.is_file:  # read at its own pace, which may be that of a time lapse
+            if (
+                section.source.kind == "file"
+            ):  # read at its own pace, which may be that of a time lapse
                 return math.inf
             slowest_fps = min(config.sentry_for(camera).standby_fps, section.fps or math.inf)
             return max(PATIENCE_S, section.timeout_s + 5, 5 / slowest_fps)

@@ -21,7 +21,6 @@ from tridetr.triton.start import Sample, take_sample
 log = logging.getLogger("tridetr.triton.server")
 
 
-
 class ServerProcess:
     """One run of the server."""
 
