@@ -1,0 +1,73 @@
+"""Names that are removed under a running node's feet: rings, queues, all of a user's shared memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import posix_ipc
+import pytest
+
+from support.faults import Machine, whole, whole_node
+from support.node import Node
+from support.waiting import wait_for
+from tridetr.shm.names import CONSUMERS, RingFile, RingName, list_instance, owner_of
+
+RECOVERY_S = 10.0
+KINDS = ("frames", "detections", "sentry", "status")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Machine]]:
+    with whole_node(tmp_path_factory.mktemp("node")) as both:
+        yield both
+
+
+def _remove(node: Node, kinds: tuple[str, ...]) -> None:
+    for path in list_instance(node.instance):
+        owner = owner_of(path.name)
+        if isinstance(owner, RingFile) and owner.name.kind in kinds:
+            path.unlink()
+    for kind in kinds:
+        for consumer in CONSUMERS[kind]:
+            posix_ipc.unlink_message_queue(RingName(node.instance, "street", kind).queue(consumer))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kinds", [*((kind,) for kind in KINDS), KINDS], ids=[*KINDS, "all"])
+def test_what_was_removed_is_made_again(
+    running: tuple[Node, Machine], kinds: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
+    """The camera stayed live and Unknown, and nothing healed it."""
+    node, machine = running
+    before = {name: process.pid for name, process in node.children().items()}
+    _remove(node, kinds)
+    removed_s = time.monotonic()
+    within_s = machine.bound(RECOVERY_S)
+    for kind in kinds:
+        ring = RingName(node.instance, "street", kind)
+        wait_for(ring.generations, within_s, f"no ring of {kind}: {node.log_tail()}")
+    # Read through the names, after the rings were made again.
+    made_s = time.monotonic()
+    wait_for(lambda: whole(node, made_s), within_s, f"not whole: {node.cameras()}")
+    machine.record(f"removed {request.node.callspec.id}", time.monotonic() - removed_s)
+    after = {name: process.pid for name, process in node.children().items()}
+    assert after == before, node.log_tail()
+
+
+@pytest.mark.timeout(300)
+def test_a_second_node_with_other_folders_is_refused(
+    running: tuple[Node, Machine], tmp_path: Path
+) -> None:
+    """Each removed the other's rings: XDG_RUNTIME_DIR is set in a login session and not in a service."""
+    node, _ = running
+    files = {path: path.stat().st_ino for path in list_instance(node.instance)}
+    second = Node(tmp_path, node.config["cameras"], instance=node.instance)
+    second.start()
+    assert second.process
+    assert second.process.wait(60) == 2
+    assert f"run_dir {node.config['run_dir']}" in second.log_tail()
+    assert {path: path.stat().st_ino for path in list_instance(node.instance)} == files
+    now_s = time.monotonic()
+    wait_for(lambda: whole(node, now_s), 60, node.log_tail())
