@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -123,3 +125,70 @@ def test_a_folder_that_somebody_else_made_first_is_refused(tmp_path: Path) -> No
     os.lchown(link, 12345, 12345)
     with pytest.raises(TridetrError, match="belongs to another user"):
         paths.private_folder(link)
+
+
+def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(TridetrError, match=r"run_dir .* written to by everybody .*chmod 700"):
+        paths.private_folder(folder)
+    folder.chmod(0o1777)  # like /tmp
+    with pytest.raises(TridetrError, match=r"state_dir .*set state_dir to a folder of your own"):
+        paths.private_folder(folder, "state_dir")
+    folder.chmod(0o770)
+    paths.private_folder(folder)
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TridetrError, match="cannot be made: Not a directory"):
+        paths.private_folder(tmp_path / "file" / "run")
+    if os.access("/proc/self", os.W_OK):
+        pytest.skip("this user may write to every file system")
+    with pytest.raises(TridetrError, match="cannot be"):
+        paths.private_folder(Path("/proc/self/tridetr"))
+
+
+def test_the_default_run_folder_is_not_aged_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of /tmp that are ten days old are removed; a service has no XDG_RUNTIME_DIR."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+    found = paths.default_run_dir("home")
+    assert found.name in ("tridetr-home", f"tridetr-{os.geteuid()}-home")
+    if os.access("/run", os.W_OK):
+        assert found == Path("/run/tridetr-home")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/dev/shm")
+    assert paths.default_run_dir("home") == Path("/dev/shm/tridetr-home")
+
+
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="no systemd-tmpfiles here")
+def test_a_guarded_folder_is_not_cleaned_by_age(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "metrics").mkdir(parents=True)
+    old, deep = run / "config.yaml", run / "metrics" / "counter.db"
+    rules = tmp_path / "rules.conf"
+    rules.write_text(f"e {tmp_path} - - - 1s\n")
+
+    def clean() -> None:
+        for file in (old, deep):
+            file.touch()
+        time.sleep(1.1)
+        subprocess.run(["systemd-tmpfiles", "--clean", rules], check=True, capture_output=True)
+
+    with paths.FolderGuard(run):
+        clean()
+        assert old.exists()
+        assert deep.exists()
+    clean()
+    assert not old.exists()
+
+
+def test_a_removed_heartbeat_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_LOOK_NS", 0)
+    heartbeat.start(tmp_path, "part")
+    heartbeat.beat()
+    shutil.rmtree(tmp_path / "heartbeats")
+    heartbeat.beat()
+    pulse = heartbeat.read(tmp_path, "part")
+    assert pulse is not None
+    assert not pulse.starting

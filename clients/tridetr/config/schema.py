@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tridetr.config.source import CameraSource
 from tridetr.errors import ConfigError
+from tridetr.paths import default_run_dir
 from tridetr.shm.names import camera_name_fault
 
 DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -301,7 +301,7 @@ class Config(Section):
     otel: OtelSection = Field(default_factory=OtelSection)
     log: LogSection = Field(default_factory=LogSection)
     run_dir: Path = Field(
-        default_factory=lambda data: _default_run_dir(data.get("instance", "default")),
+        default_factory=lambda data: default_run_dir(data.get("instance", "default")),
         description="Files that live as long as the run: secrets, rendered models, metrics.",
     )
     state_dir: Path = Field(
@@ -352,13 +352,6 @@ def _merged(common: _AnySection, own: _AnySection | None) -> _AnySection:
     if own is None:
         return common
     return common.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
-
-
-def _default_run_dir(instance: str) -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base and os.access(base, os.W_OK):
-        return Path(base) / f"tridetr-{instance}"
-    return Path(tempfile.gettempdir()) / f"tridetr-{os.getuid()}-{instance}"
 
 
 def _default_state_dir(instance: str) -> Path:

@@ -22,7 +22,7 @@ from tridetr.config import Config
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import write_text
-from tridetr.paths import private_folder
+from tridetr.paths import FolderGuard, private_folder
 from tridetr.shm.instance_lock import InstanceLock
 from tridetr.shm.names import unlink_instance
 from tridetr.supervisor import broker_pulse, orphans
@@ -71,9 +71,12 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stop.set())
         run_dir = private_folder(self._config.run_dir)
+        if self._whole_node or "controller" in self._only:
+            private_folder(self._config.state_dir, "state_dir")
         with (
             InstanceLock(self._config.instance, run_dir, self._only) as self._instance_lock,
-            _sole_run(run_dir, "+".join(self._only) or "node"),
+            _sole_run(run_dir, "+".join(self._only) or "node") as self._run_lock,
+            FolderGuard(run_dir) as self._guard,
         ):
             self._prepare()
             config_file = self._write_config()
@@ -163,7 +166,7 @@ class Supervisor:
                 pulse.beat()
                 if now_s >= next_look_s:
                     next_look_s = now_s + LOOK_S
-                    self._instance_lock.keep()
+                    self._keep_files()
                     watch.look(now_s)
                     for sampler in self._samplers.values():
                         sampler.look_again()
@@ -180,6 +183,14 @@ class Supervisor:
                     self._drain()
                     break
                 self._stop.wait(TICK_S)
+
+    def _keep_files(self) -> None:
+        """Keep locks and folders, and make again what was removed."""
+        self._instance_lock.keep()
+        with contextlib.suppress(OSError, TridetrError):
+            private_folder(self._config.run_dir)
+            self._run_lock.keep()
+            self._guard.renew()
 
     def _drain(self) -> None:
         """Give the last results time to be decided on and the last events time to be confirmed."""

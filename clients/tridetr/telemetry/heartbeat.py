@@ -6,6 +6,7 @@ progress, not by asking it. Monotonic nanoseconds, so that a stepped clock chang
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -14,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BEAT = struct.Struct("<QQ")  # time of the last beat (CLOCK_MONOTONIC, ns), number of beats
+_LOOK_NS = 1_000_000_000  # how often a process looks whether its file is still there
 _mapped: mmap.mmap | None = None
+_path = Path()
 _beats = 0
+_look_ns = 0
 
 
 def _file(run_dir: Path, role: str) -> Path:
@@ -34,25 +38,39 @@ def progress_of(process: str) -> str:
 
 def start(run_dir: Path, role: str) -> None:
     """Begin this process's heartbeat."""
-    global _mapped, _beats
-    path = _file(run_dir, role)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(descriptor, 0, _BEAT.size)
-        _mapped = mmap.mmap(descriptor, _BEAT.size)
-    finally:
-        os.close(descriptor)
+    global _mapped, _path, _beats
+    _path = _file(run_dir, role)
+    _mapped = _map(_path)
     _beats = 0
     beat()
 
 
+def _map(path: Path) -> mmap.mmap:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, _BEAT.size)
+        return mmap.mmap(descriptor, _BEAT.size)
+    finally:
+        os.close(descriptor)
+
+
 def beat() -> None:
-    """Renew the heartbeat; costs well under a microsecond, so call it in every turn of the main loop."""
-    global _beats
-    if _mapped is not None:
-        _beats += 1
-        _BEAT.pack_into(_mapped, 0, time.monotonic_ns(), _beats)
+    """Renew the heartbeat; costs about a microsecond, so call it in every turn of the main loop.
+
+    A file that was removed is made again.
+    """
+    global _beats, _mapped, _look_ns
+    if _mapped is None:
+        return
+    now_ns = time.monotonic_ns()
+    if now_ns >= _look_ns:
+        _look_ns = now_ns + _LOOK_NS
+        if not _path.exists():
+            with contextlib.suppress(OSError):  # a full disk, perhaps: tried again
+                _mapped = _map(_path)
+    _beats += 1
+    _BEAT.pack_into(_mapped, 0, now_ns, _beats)
 
 
 def beat_for(run_dir: Path, role: str) -> None:
