@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.fake_cuda import FakeCuda
+from support.packets import put_packet, stream_info
 from support.rings import frame_stamp, result_stamp, some_detections
 from tridetr.cuda.memory import DeviceMemory
 from tridetr.errors import ShmError
@@ -33,6 +34,7 @@ from tridetr.shm.boards import (
 )
 from tridetr.shm.detections import DetectionReader, DetectionWriter
 from tridetr.shm.frames import FrameReader, FrameWriter
+from tridetr.shm.packets import PacketReader, PacketWriter
 from tridetr.triton.regions import registration
 
 
@@ -116,11 +118,32 @@ def read_boards(instance: str) -> None:
         assert demand.wanted() in (True, False)
 
 
+def write_packets(instance: str) -> None:
+    with PacketWriter(instance, "cam", seconds=1, max_mib=1) as writer:
+        writer.start_stream(stream_info())
+        for number in range(6):
+            put_packet(writer, number, key=number % 3 == 0, size=200)
+
+
+def read_packets(instance: str) -> None:
+    with PacketReader(instance, "cam") as reader:
+        for _ in range(2):
+            for _ in range(20):
+                packet = reader.read()
+                if packet is None:
+                    break
+                assert len(packet.data) <= 1 << 20
+                assert packet.info.time_base[1] > 0
+                assert packet.lost >= 0
+            reader.seek(80_000_000)
+
+
 KINDS = {
     "frames": (write_frames, read_frames),
     "device frames": (write_device_frames, read_device_frames),
     "results": (write_results, read_results),
     "boards": (write_boards, read_boards),
+    "packets": (write_packets, read_packets),
 }
 WORD = st.one_of(
     st.integers(0, 2**64 - 1),
@@ -143,12 +166,18 @@ SLOT = st.tuples(
         st.sampled_from([b"\xff\xff\xff\xff", b"\0\0\0\x80", b"\xff\xff", b"\0\0", b"\0\0\0\0"]),
     ),
 )
+# Of packets: the index in the data area, and the first StreamInfo behind it.
+DATA = st.tuples(
+    st.integers(0, 136).map(lambda word: layout.PAGE * 4 + 8 * word)
+    | st.integers(0, 200).map(lambda at: layout.PAGE * 5 + at),
+    WORD.map(lambda value: value.to_bytes(8, "little")),
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=150, deadline=None)
 @given(
-    changes=st.lists(st.one_of(HEADER, SLOT), min_size=1, max_size=6),
+    changes=st.lists(st.one_of(HEADER, SLOT, DATA), min_size=1, max_size=6),
     cut=st.none() | st.integers(0, 5000),
 )
 @example(changes=[(8 * layout.SLOTS_WORD, (200).to_bytes(8, "little"))], cut=None)
@@ -184,7 +213,7 @@ def check(
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=100, deadline=None)
-@given(changes=st.lists(st.one_of(HEADER, SLOT), min_size=1, max_size=4))
+@given(changes=st.lists(st.one_of(HEADER, SLOT, DATA), min_size=1, max_size=4))
 def test_corruption_under_a_readers_hands(kind: str, changes: list[tuple[int, bytes]]) -> None:
     """The slots were good when the reader first saw them; what it kept of them must not lead it astray."""
     instance = "t" + uuid.uuid4().hex[:12]
@@ -193,9 +222,11 @@ def test_corruption_under_a_readers_hands(kind: str, changes: list[tuple[int, by
         with (
             FrameReader(instance, "cam", "gateway") as frames,
             DetectionReader(instance, "cam", None) as results,
+            PacketReader(instance, "cam") as packets,
         ):
             frames.lease_newest()
             results.lease_newest()
+            packets.read()
             for path in names.list_instance(instance):
                 with path.open("r+b") as ring:
                     for at, data in changes:
@@ -208,6 +239,9 @@ def test_corruption_under_a_readers_hands(kind: str, changes: list[tuple[int, by
             if (result := results.lease_next()) is not None:
                 assert result.detections.nbytes <= 8192
                 assert result.stamp
+            for _ in range(10):
+                if (packet := packets.read()) is not None:
+                    assert len(packet.data) <= 1 << 20
     finally:
         names.unlink_instance(instance, ["cam"])
 

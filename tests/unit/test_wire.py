@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.packets import payload, put_packet, stream_info
 from support.rings import frame_stamp, result_stamp, some_detections
 from tridetr.shm import boards, layout
 from tridetr.shm.boards.table import DEMAND, SENTRY, STATUS
@@ -19,8 +20,10 @@ from tridetr.shm.device import DEVICE_MEMORY
 from tridetr.shm.frames import ColorRange, FrameWriter, TraceContext
 from tridetr.shm.frames.table import FRAME
 from tridetr.shm.names import RingName
+from tridetr.shm.packets import PacketWriter
+from tridetr.shm.packets.table import PACKET, STREAM
 from tridetr.wire import generate
-from tridetr.wire.generated import detection_generated, frame_generated
+from tridetr.wire.generated import detection_generated, frame_generated, packet_generated
 from tridetr.wire.spec import Text, Vector
 from tridetr.wire.view import WireError, locate
 
@@ -127,6 +130,35 @@ def test_board_slots_convert_with_flatc(instance: str, tmp_path: Path) -> None:
     assert (seen["mode"], seen["state"], seen["visit_id"]) == ("Alarmed", "Tracking", "abc")
 
 
+def test_packet_slot_and_stream_convert_with_flatc(instance: str, tmp_path: Path) -> None:
+    info = stream_info()
+    with PacketWriter(instance, "cam", seconds=1, max_mib=1) as writer:
+        writer.start_stream(info)
+        put_packet(writer, 9, key=True, size=100, corrupt=True)
+        name = RingName(instance, "cam", "packets")
+        seen = as_json("packet.fbs", slot_of(name, 0), tmp_path)
+        data = name.path(1).read_bytes()
+    assert data[seen["offset"] : seen["offset"] + seen["size"]] == payload(9, 100)
+    packed = data[seen["info_offset"] : seen["info_offset"] + seen["info_size"]]
+    assert seen == seen | {
+        "generation": 1,
+        "pts": 32_400,
+        "dts": 25_200,
+        "capture_monotonic_ns": 360_000_001,
+        "capture_unix_ns": 360_000_002,
+        "codec": "H264",
+        "flags": "Key Discontinuity Corrupt",
+    }
+    stream = packet_generated.StreamInfo.GetRootAs(packed)
+    assert stream.CodecString() == info.codec_string.encode()
+    assert stream.CodecName() == b"h264"
+    assert bytes(stream.ExtradataAsNumpy()) == info.extradata
+    assert (stream.Width(), stream.Height(), stream.Rotation()) == (1920, 1080, 90)
+    assert (stream.TimeBaseNum(), stream.TimeBaseDen(), stream.Fps()) == (1, 90_000, 29.97)
+    assert (stream.Codec(), stream.ColorRange(), stream.ColorMatrix()) == (1, 1, 1)
+    assert stream.Reorder() == 2
+
+
 def test_tables_match_the_generated_accessors() -> None:
     """Each field that is mutated in place is the one that the generated reader reads."""
     built = bytearray(FRAME.build({"device": 1, "pixels": 12, "jpeg": 64}))
@@ -163,25 +195,27 @@ def test_tables_match_the_generated_accessors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "schema"),
+    ("spec", "schema", "table"),
     [
-        (FRAME, "frame"),
-        (RESULT, "detection"),
-        (SENTRY, "sentry"),
-        (STATUS, "status"),
-        (DEMAND, "demand"),
+        (FRAME, "frame", "Frame"),
+        (RESULT, "detection", "DetectionResult"),
+        (SENTRY, "sentry", "Sentry"),
+        (STATUS, "status", "CameraStatus"),
+        (DEMAND, "demand", "HostDemand"),
+        (STREAM, "packet", "StreamInfo"),
+        (PACKET, "packet", "EncodedPacket"),
     ],
 )
-def test_field_order_is_the_schemas(spec: Any, schema: str) -> None:
+def test_field_order_is_the_schemas(spec: Any, schema: str, table: str) -> None:
     text = (generate.SCHEMAS / f"{schema}.fbs").read_text()
-    table = text[text.index("\ntable ") :].split("}")[0]
+    table = text[text.index(f"\ntable {table} ") :].split("}")[0]
     names = [
         line.split(":")[0].strip() for line in table.splitlines() if ":" in line.split("//")[0]
     ]
     assert [field.name for field in spec.fields] == names
 
 
-@pytest.mark.parametrize("spec", [FRAME, RESULT, SENTRY, STATUS, DEMAND])
+@pytest.mark.parametrize("spec", [FRAME, RESULT, SENTRY, STATUS, DEMAND, PACKET, STREAM])
 def test_every_truncation_is_refused(spec: Any) -> None:
     """No prefix of a valid slot makes a reader look behind its end."""
     counts = {field.name: 2 for field in spec.fields if isinstance(field, Vector)}

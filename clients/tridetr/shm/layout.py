@@ -2,8 +2,9 @@
 
 ::
 
-    byte 0      header: one page of 64-bit little-endian words, see the constants below
-    byte 4096   slot 0, slot 1, … each a whole number of pages, each a finished FlatBuffer
+    header      whole pages of 64-bit little-endian words, see the constants below
+    slots       slot 0, slot 1, … each a finished FlatBuffer
+    data        packet rings only (``packets/index.py``): what the slots point to
 
 Locks are open-file-description locks (``locks.py``) on single bytes; they are what orders memory here, no plain load
 or store is relied upon, except that an aligned 64-bit word is never seen half-written.
@@ -45,9 +46,10 @@ from pathlib import Path
 from tridetr.errors import ShmError
 
 PAGE = 4096
+LINE = 64  # bytes of a cache line
 MAGIC = int.from_bytes(b"TRIDETR\x01", "little")
 LAYOUT_VERSION = 2
-MAX_SLOTS = 256
+MAX_SLOTS = 4096
 MAX_FILE_SIZE = 1 << 36
 
 # Bytes that are locked.
@@ -71,7 +73,8 @@ SUCCESSOR_WORD = 14  # next generation; 0: none
 LAST_SEQUENCE_WORD = 15  # highest sequence ever given, over all epochs and generations
 NEWEST_SLOT_WORD = 16  # slot + 1; 0: none
 WRITER_PID_WORD = 17  # for people
-SEQUENCES = 128  # first of MAX_SLOTS words; 0: the slot holds nothing
+DATA_SIZE_WORD = 18  # bytes behind the slots; their space is taken as it is needed
+SEQUENCES = 128  # first of one word per slot; 0: the slot holds nothing
 
 Shape = tuple[int, int, int, int]
 
@@ -94,30 +97,42 @@ class Geometry:
     Attributes:
         kind: Number of the ring's kind (``names.KIND_NUMBERS``).
         slots: Number of slots.
-        slot_size: Bytes of one slot, whole pages.
+        slot_size: Bytes of one slot: whole pages, or whole cache lines where there is a data area.
         shape: What the payload depends on.
+        data_size: Bytes of the data area, whole pages; 0: there is none.
     """
 
     kind: int
     slots: int
     slot_size: int
     shape: Shape
+    data_size: int = 0
+
+    @property
+    def header_size(self) -> int:
+        """Bytes before the first slot."""
+        return round_to_page(8 * (SEQUENCES + self.slots))
+
+    @property
+    def data_offset(self) -> int:
+        """Where the data area begins in the file."""
+        return round_to_page(self.header_size + self.slots * self.slot_size)
 
     @property
     def file_size(self) -> int:
         """Bytes of the whole file."""
-        return PAGE + self.slots * self.slot_size
+        return self.data_offset + self.data_size
 
     def slot_offset(self, slot: int) -> int:
         """Return where a slot begins in the file."""
-        return PAGE + slot * self.slot_size
+        return self.header_size + slot * self.slot_size
 
 
 def read_geometry(words: memoryview, *, kind: int, generation: int, file_size: int) -> Geometry:
     """Read and check a header that somebody else wrote.
 
     Args:
-        words: The header's 512 words.
+        words: The file's words, at least one page of them.
         kind: The kind it must have.
         generation: The generation it must have (from the file's name).
         file_size: Size of the file.
@@ -131,11 +146,14 @@ def read_geometry(words: memoryview, *, kind: int, generation: int, file_size: i
         raise ShmError(f"its layout version is {words[VERSION_WORD]}, this is {LAYOUT_VERSION}")
     if (words[KIND_WORD], words[GENERATION_WORD]) != (kind, generation):
         raise ShmError("its header names another kind or generation than its file name")
-    slots, slot_size = words[SLOTS_WORD], words[SLOT_SIZE_WORD]
-    if not 1 <= slots <= MAX_SLOTS or slot_size % PAGE or not 0 < slot_size <= MAX_FILE_SIZE:
+    slots, slot_size, data_size = words[SLOTS_WORD], words[SLOT_SIZE_WORD], words[DATA_SIZE_WORD]
+    unit = LINE if data_size else PAGE
+    if not 1 <= slots <= MAX_SLOTS or slot_size % unit or not 0 < slot_size <= MAX_FILE_SIZE:
         raise ShmError(f"{slots} slots of {slot_size} bytes make no sense")
+    if data_size % PAGE or data_size > MAX_FILE_SIZE:
+        raise ShmError(f"a data area of {data_size} bytes makes no sense")
     shape = tuple(words[SHAPE_WORD : SHAPE_WORD + 4])
-    geometry = Geometry(kind, slots, slot_size, (shape[0], shape[1], shape[2], shape[3]))
+    geometry = Geometry(kind, slots, slot_size, (shape[0], shape[1], shape[2], shape[3]), data_size)
     if geometry.file_size != words[FILE_SIZE_WORD] or geometry.file_size > file_size:
         raise ShmError(f"its header wants {geometry.file_size} bytes, the file has {file_size}")
     return geometry

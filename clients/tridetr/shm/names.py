@@ -25,6 +25,7 @@ QUEUE_DIR = Path("/dev/mqueue")  # not mounted everywhere: only used to find lef
 PREFIX = "tridetr"
 
 FRAMES, DETECTIONS, SENTRY, STATUS = "frames", "detections", "sentry", "status"
+PACKETS = "packets"
 # Who reads the host pixels of frames that are born on a GPU: one board for each reader.
 DEMANDS = {"gateway": "watch", "detector": "need"}
 # Who is woken by a ring; the readers of a ring without consumers poll it.
@@ -34,6 +35,7 @@ CONSUMERS: dict[str, tuple[str, ...]] = {
     SENTRY: ("capture", "gateway"),
     STATUS: (),
     **dict.fromkeys(DEMANDS.values(), ()),
+    PACKETS: ("gateway",),
 }
 KIND_NUMBERS = {kind: number for number, kind in enumerate(CONSUMERS, start=1)}
 

@@ -90,8 +90,15 @@ class RingWriter:
             slot += 1
         return None
 
+    def take(self, slot: int) -> bool:
+        """Take this very slot; False if a reader holds it."""
+        if not apply(self._descriptor, self._lock[slot]):
+            return False
+        self._words[SEQUENCES + slot] = 0
+        return True
+
     def publish(self, slot: int) -> int:
-        """Make a slot taken with :meth:`begin` the newest one and wake the consumers.
+        """Make a slot taken with :meth:`begin` or :meth:`take` the newest one and wake the consumers.
 
         Returns:
             Its sequence.
@@ -106,7 +113,7 @@ class RingWriter:
         return sequence
 
     def abandon(self, slot: int) -> None:
-        """Give a slot taken with :meth:`begin` back; it holds nothing."""
+        """Give a slot taken with :meth:`begin` or :meth:`take` back; it holds nothing."""
         locks.apply(self._descriptor, self._unlock[slot])
 
     def look_after_names(self) -> bool:
@@ -248,6 +255,7 @@ def _make(name: RingName, generation: int, geometry: Geometry, sequence: int) ->
     words[layout.SLOTS_WORD] = geometry.slots
     words[layout.SLOT_SIZE_WORD] = geometry.slot_size
     words[layout.FILE_SIZE_WORD] = geometry.file_size
+    words[layout.DATA_SIZE_WORD] = geometry.data_size
     for number, value in enumerate(geometry.shape):
         words[layout.SHAPE_WORD + number] = value
     words[layout.EPOCH_WORD] = 1

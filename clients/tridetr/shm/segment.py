@@ -23,7 +23,7 @@ class Segment:
         inode: Tells a file from a later one of the same name.
         descriptor: The open file.
         view: The whole file as bytes; read-only for readers.
-        words: The header as 64-bit words.
+        words: The file as 64-bit words, from the header on.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Segment:
         self.inode = os.fstat(descriptor).st_ino
         access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
         self.view = memoryview(mmap.mmap(descriptor, size, access=access))
-        self.words = self.view[: layout.PAGE].cast("Q")
+        self.words = self.view[: size // 8 * 8].cast("Q")
         self.geometry: Geometry
 
     def has_name(self) -> bool:
@@ -62,7 +62,7 @@ class Segment:
 
 
 def create(name: RingName, generation: int, geometry: Geometry) -> Segment:
-    """Make a new ring file, all its space taken, with the writer's lock held; its magic is not written yet.
+    """Make a new ring file with the space for its slots and the writer's lock; its magic is not written yet.
 
     Raises:
         FileExistsError: Somebody else made it first.
@@ -75,16 +75,29 @@ def create(name: RingName, generation: int, geometry: Geometry) -> Segment:
         if not locks.apply(descriptor, locks.exclusive(layout.WRITER_BYTE)):
             raise ShmError(f"another writer of {path.name} started at the same moment")
         try:
-            os.posix_fallocate(descriptor, 0, geometry.file_size)
-        except OSError as error:
+            allocate(descriptor, path.name, 0, geometry.data_offset)
+        except ShmError:
             path.unlink(missing_ok=True)  # nobody maps a file without magic
-            raise ShmError(_no_space(path.name, geometry.file_size, error)) from error
+            raise
+        os.ftruncate(descriptor, geometry.file_size)  # the data area's space is taken by and by
         segment = Segment(name, generation, descriptor, geometry.file_size, write=True)
     except BaseException:
         os.close(descriptor)
         raise
     segment.geometry = geometry
     return segment
+
+
+def allocate(descriptor: int, name: str, offset: int, size: int) -> None:
+    """Take the space for a part of a ring file, so that touching it is never a bus error.
+
+    Raises:
+        ShmError: ``/dev/shm`` is too small.
+    """
+    try:
+        os.posix_fallocate(descriptor, offset, size)
+    except OSError as error:
+        raise ShmError(_no_space(name, size, error)) from error
 
 
 def open_writable(name: RingName, generation: int) -> Segment | None:

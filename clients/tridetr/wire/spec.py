@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import flatbuffers
 
-_SIZES = {"Q": 8, "d": 8, "I": 4, "H": 2, "B": 1, "?": 1}
+_SIZES = {"Q": 8, "q": 8, "d": 8, "I": 4, "H": 2, "B": 1, "?": 1}
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ def _zero_vector(builder: flatbuffers.Builder, vector: Vector, count: int) -> in
 
 _SLOT = {
     "Q": flatbuffers.Builder.PrependUint64Slot,
+    "q": flatbuffers.Builder.PrependInt64Slot,
     "d": flatbuffers.Builder.PrependFloat64Slot,
     "I": flatbuffers.Builder.PrependUint32Slot,
     "H": flatbuffers.Builder.PrependUint16Slot,

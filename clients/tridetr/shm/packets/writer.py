@@ -1,0 +1,320 @@
+"""Writing packets."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tridetr.errors import ShmError
+from tridetr.shm import layout, names, segment
+from tridetr.shm.closing import Closing
+from tridetr.shm.layout import LAST_SEQUENCE_WORD, LINE, Geometry
+from tridetr.shm.names import RingName
+from tridetr.shm.packets.table import (
+    NO_TIME,
+    OLDEST,
+    PACKET,
+    DataArea,
+    PacketFlags,
+    PacketStamp,
+    StreamInfo,
+    index_size,
+)
+from tridetr.shm.ring_writer import RingWriter
+from tridetr.wire.view import TableView, locate
+
+_log = logging.getLogger("tridetr.shm")
+
+_STEP = 1 << 20  # bytes by which the ring grows
+_RETRY_NS = 60_000_000_000  # until memory is asked for again
+_PER_SECOND = 64  # slots for each second that the ring is to hold
+
+
+@dataclass(slots=True)
+class _Stored:
+    """A packet in the ring: its bytes are from ``start`` to ``end``."""
+
+    slot: int
+    sequence: int
+    group: int
+    monotonic_ns: int
+    start: int
+    end: int
+
+
+class PacketWriter(Closing):
+    """Publishes the packets of one camera; a context manager. Not for several threads at once.
+
+    The ring forgets whole groups of pictures, the oldest first. It takes memory as the stream needs it, up to a limit.
+
+    Example::
+
+        with PacketWriter("default", "hall", seconds=10, max_mib=24) as writer:
+            writer.start_stream(info)
+            writer.put(data, PacketStamp(monotonic_ns, unix_ns, is_key=True))
+
+    Attributes:
+        dropped: How many packets did not fit into the ring; none is published after one until the next key frame.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        camera: str,
+        *,
+        seconds: float,
+        max_mib: float,
+        consumers: Sequence[str] | None = None,
+    ) -> None:
+        """Take over or make the ring; it holds nothing.
+
+        Args:
+            instance: Instance of tridetr.
+            camera: Name of the camera.
+            seconds: How much of the stream it should hold.
+            max_mib: The most memory that it may take for that.
+            consumers: Whom to wake; None = all.
+
+        Raises:
+            ShmError: Another writer, or a limit of the system.
+        """
+        template = PACKET.build({})
+        self._template = template
+        slots = min(layout.MAX_SLOTS, max(_PER_SECOND, round(seconds * _PER_SECOND)))
+        geometry = Geometry(
+            names.KIND_NUMBERS[names.PACKETS],
+            slots,
+            -(-len(template) // LINE) * LINE,
+            (0, 0, 0, 0),
+            index_size(slots) + layout.round_to_page(round(max_mib * (1 << 20))),
+        )
+        self._span_ns = round(seconds * 1e9)
+        self._info = b""
+        self._codec = 0
+        self.dropped = 0
+        self._ring = RingWriter(RingName(instance, camera, names.PACKETS), geometry, consumers)
+        try:
+            self._start_over()
+        except BaseException:
+            self._ring.close()
+            raise
+
+    def _start_over(self) -> None:
+        """Begin with an empty ring."""
+        ring = self._ring.segment
+        self._words = ring.words
+        self._data = DataArea(ring.words, ring.geometry)
+        self._live: deque[_Stored] = deque()  # in the order of their sequences
+        self._pinned: list[_Stored] = []  # forgotten, but a reader holds them
+        self._free: deque[int] = deque()
+        self._tables: list[TableView | None] = [None] * ring.geometry.slots
+        self._group = 0
+        self._dropping = False
+        self._missing = True
+        self._generation = 0
+        self._at = self._limit = self._data.start
+        self._retry_ns = 0  # when memory may be asked for again; 0: it never failed
+        segment.allocate(
+            ring.descriptor, ring.name, ring.geometry.data_offset, index_size(ring.geometry.slots)
+        )
+        self._data.words[OLDEST] = self._words[LAST_SEQUENCE_WORD] + 1
+        for slot in range(ring.geometry.slots):
+            stored = _Stored(slot, 0, 0, 0, 0, 0)
+            if not self._release(stored):  # a reader still uses what the last writer left there
+                stored.start, stored.end = self._extent(slot)
+                self._pinned.append(stored)
+
+    def _extent(self, slot: int) -> tuple[int, int]:
+        """Return where the bytes of a packet are that another writer stored; (0, 0) if there are none."""
+        geometry, view = self._ring.segment.geometry, self._ring.segment.view
+        try:
+            table = locate(PACKET, view, geometry.slot_offset(slot), geometry.slot_size)
+        except ShmError:
+            return 0, 0
+        *_, offset, info_offset, size, _, _, _ = table.read(view)
+        return info_offset or offset, offset + size
+
+    def start_stream(self, info: StreamInfo) -> None:
+        """Say what the following packets are; call it before the first one, and when the parameters change.
+
+        Raises:
+            ShmError: The parameter sets are too long.
+        """
+        self._info, self._codec = info.pack(), int(info.codec)
+        self._generation = 0  # counts from the next packet
+
+    def put(self, data: bytes | memoryview, stamp: PacketStamp) -> int | None:
+        """Publish a packet and wake the consumers.
+
+        Args:
+            data: Its bytes.
+            stamp: What is known of it.
+
+        Returns:
+            Its sequence; None if it did not fit, or depends on one that did not.
+        """
+        if self._dropping and not stamp.is_key:
+            return None
+        size = len(data)
+        sequence = int(self._words[LAST_SEQUENCE_WORD]) + 1
+        first = not self._generation
+        if stamp.is_key:
+            self._group = sequence
+        elif first:
+            self._group = 0
+        info = self._info if first or stamp.is_key else b""
+        info_space = -(-len(info) // LINE) * LINE
+        slot, start = self._place(info_space + size, stamp.capture_monotonic_ns)
+        if slot is None:
+            self.dropped += 1
+            self._dropping = self._missing = True
+            return None
+        end = -(-(start + info_space + size) // LINE) * LINE
+        if first:
+            self._generation = sequence
+        self._dropping = False
+        view = self._ring.segment.view
+        if info:
+            view[start : start + len(info)] = info
+        bytes_at = start + info_space
+        view[bytes_at : bytes_at + size] = data
+        table = self._tables[slot] or self._first_use(slot)
+        table.record.pack_into(
+            view,
+            table.record_at,
+            self._generation,
+            NO_TIME if stamp.pts is None else stamp.pts,
+            NO_TIME if stamp.dts is None else stamp.dts,
+            NO_TIME if stamp.duration is None else stamp.duration,
+            stamp.capture_monotonic_ns,
+            stamp.capture_unix_ns,
+            bytes_at,
+            start if info else 0,
+            size,
+            len(info),
+            self._codec,
+            (PacketFlags.KEY * stamp.is_key)
+            | (PacketFlags.DISCONTINUITY * (stamp.discontinuity or self._missing))
+            | (PacketFlags.CORRUPT * stamp.corrupt),
+        )
+        self._missing = False
+        self._data.groups[slot] = self._group
+        self._data.times[slot] = stamp.capture_monotonic_ns
+        self._live.append(
+            _Stored(slot, sequence, self._group, stamp.capture_monotonic_ns, start, end)
+        )
+        self._at = end
+        return self._ring.publish(slot)
+
+    def close(self) -> None:
+        """Give the ring up; it stays for readers and for the next writer."""
+        self._ring.close()
+
+    def _first_use(self, slot: int) -> TableView:
+        """Lay the table into a slot, under its lock."""
+        geometry, view = self._ring.segment.geometry, self._ring.segment.view
+        at = geometry.slot_offset(slot)
+        view[at : at + len(self._template)] = self._template
+        table = self._tables[slot] = locate(PACKET, view, at, geometry.slot_size)
+        return table
+
+    def _place(self, size: int, now_ns: int) -> tuple[int | None, int]:
+        """Find room for a packet and take a slot for it; forget old groups for that.
+
+        Returns:
+            The slot (None: the packet does not fit) and where the bytes begin.
+        """
+        start = self._find_room(size, now_ns)
+        if start is None:
+            return None, 0
+        for _ in range(len(self._tables)):
+            while not self._free and self._live:
+                self._forget_group()
+            if not self._free:
+                break
+            slot = self._free.popleft()
+            if self._ring.take(slot):
+                return slot, start
+            self._free.append(slot)
+        return None, 0
+
+    def _find_room(self, size: int, now_ns: int) -> int | None:
+        if size > self._data.end - self._data.start:
+            return None
+        self._unpin()
+        live = self._live
+        ahead = start = self._at  # what is there and behind it is the oldest
+        for _ in range(2 + 2 * len(self._pinned)):
+            if start + size > self._limit and not self._grow(start + size, now_ns):
+                if size > self._limit - self._data.start:
+                    return None
+                while live and live[0].start >= ahead:
+                    self._forget_group()
+                ahead = start = self._data.start
+            while live and ahead <= live[0].start < start + size:
+                self._forget_group()
+            obstacle = max(
+                (
+                    held.end
+                    for held in self._pinned
+                    if start < held.end and held.start < start + size
+                ),
+                default=None,
+            )
+            if obstacle is None:
+                return start
+            start = obstacle
+        return None
+
+    def _grow(self, wanted: int, now_ns: int) -> bool:
+        """Take more memory if the ring holds less than it should; False where it must go around."""
+        held_ns = now_ns - self._live[0].monotonic_ns if self._live else 0
+        if now_ns < self._retry_ns or wanted > self._data.end or held_ns >= self._span_ns:
+            return False
+        limit = min(self._data.end, max(wanted, self._limit + _STEP))
+        try:
+            os.posix_fallocate(self._ring.segment.descriptor, self._limit, limit - self._limit)
+        except OSError as error:
+            if not self._retry_ns:
+                self._warn_full(error, held_ns)
+            self._retry_ns = now_ns + _RETRY_NS
+            return False
+        self._limit = limit
+        return True
+
+    def _warn_full(self, error: OSError, held_ns: int) -> None:
+        _log.warning(
+            "%s stays at %d MiB, which is %.1f s of this stream: %s. Enlarge %s, or reduce packets.max_mib",
+            self._ring.segment.name,
+            (self._limit - self._data.start) >> 20,
+            held_ns / 1e9,
+            error.strerror,
+            names.SHM_DIR,
+        )
+
+    def _forget_group(self) -> None:
+        """Forget the oldest group; of the present one, which is larger than the ring, only the oldest packet."""
+        live, group = self._live, self._live[0].group
+        is_present = group == self._group
+        gone = [live.popleft()]
+        while live and not is_present and live[0].group == group:
+            gone.append(live.popleft())
+        if is_present:
+            self._group = 0  # decoding cannot start in what is left of it
+        self._data.words[OLDEST] = gone[-1].sequence + 1
+        self._pinned += [stored for stored in gone if not self._release(stored)]
+
+    def _release(self, stored: _Stored) -> bool:
+        """Make a forgotten packet's slot free; False if a reader holds it."""
+        if not self._ring.take(stored.slot):
+            return False
+        self._ring.abandon(stored.slot)
+        self._free.append(stored.slot)
+        return True
+
+    def _unpin(self) -> None:
+        if self._pinned:
+            self._pinned = [stored for stored in self._pinned if not self._release(stored)]
