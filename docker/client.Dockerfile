@@ -1,13 +1,17 @@
 # Capture, detector, controller and gateway: `docker build -f docker/client.Dockerfile -t tridetr .`
-FROM docker.io/library/python:3.12-slim-bookworm AS build
+ARG BASE=docker.io/library/python:3.12-slim-bookworm
+FROM ${BASE} AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY clients clients
 COPY model_repository model_repository
+COPY docker/slim docker/slim
 RUN python -m venv /opt/tridetr \
- && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel]'
+ && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel]' \
+ && docker/slim /opt/tridetr
 
-FROM docker.io/library/python:3.12-slim-bookworm
+FROM ${BASE}
 LABEL org.opencontainers.image.title="tridetr" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/tridetr /opt/tridetr

@@ -1,16 +1,20 @@
 # Triton on a PC without a GPU: the server of the nvidia-pytriton wheel (x86_64 only) with ONNX Runtime and OpenVINO.
 # `docker build -f docker/triton-cpu.Dockerfile -t tridetr-triton-cpu .`
 # It holds everything else too, so that `docker run --shm-size 512m tridetr-triton-cpu up --demo` is the whole demo.
-FROM docker.io/library/python:3.12-slim-bookworm AS build
+ARG BASE=docker.io/library/python:3.12-slim-bookworm
+FROM ${BASE} AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY clients clients
 COPY model_repository model_repository
+COPY docker/slim docker/slim
 RUN python -m venv /opt/tridetr \
  && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[server,otel]' \
- && /opt/tridetr/bin/pip install --no-cache-dir --no-deps nvidia-pytriton==0.7.0
+ && /opt/tridetr/bin/pip install --no-cache-dir --no-deps nvidia-pytriton==0.7.0 \
+ && docker/slim /opt/tridetr
 
-FROM docker.io/library/python:3.12-slim-bookworm
+FROM ${BASE}
 LABEL org.opencontainers.image.title="tridetr Triton (CPU)" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/tridetr /opt/tridetr

@@ -18,7 +18,7 @@ DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
 def test_image_is_pinned_unprivileged_and_locked(file: Path) -> None:
     text = file.read_text()
-    bases = re.findall(r"^(?:FROM|ARG TRITON=)\s*(\S+)", text, re.MULTILINE)
+    bases = re.findall(r"^(?:FROM|ARG (?:TRITON|BASE)=)\s*(\S+)", text, re.MULTILINE)
     pinned = [base for base in bases if not base.startswith("${")]
     assert pinned
     for base in pinned:
