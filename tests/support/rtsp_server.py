@@ -13,7 +13,7 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 
 def main() -> None:
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("port", nargs="?", type=int, default=0)
     parser.add_argument("--user")
     parser.add_argument("--password")
+    parser.add_argument("--udp-only", action="store_true")
     parser.add_argument("--launch", help="another pipeline, its payloader named pay0")
     options = parser.parse_args()
     Gst.init(None)
@@ -34,6 +35,8 @@ def main() -> None:
         or f'( filesrc location="{options.file}" ! qtdemux ! h264parse config-interval=-1 '
         "! rtph264pay name=pay0 pt=96 )"
     )
+    if options.udp_only:
+        factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
     if options.user:
         auth = GstRtspServer.RTSPAuth()
         token = GstRtspServer.RTSPToken()

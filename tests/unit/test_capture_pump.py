@@ -9,7 +9,8 @@ import pytest
 
 from support.clips import write_clip
 from support.waiting import wait_for
-from tridetr.capture.sources import pump
+from tridetr.capture.sources import av
+from tridetr.capture.sources.av import FfmpegFeed
 from tridetr.capture.sources.base import SourceLostError
 from tridetr.capture.sources.pump import PacketPump
 
@@ -34,19 +35,20 @@ def test_a_stream_that_ended_may_be_looked_at_until_the_pump_is_closed(
     """The container was freed as soon as the connection broke; whoever still read its facts died of SIGSEGV."""
     clip = write_clip(tmp_path / "clip.mp4", 3)
     closed = threading.Event()
-    real = pump.open_video
+    real = av.open_video
 
     def watched(*args: object, **kwargs: object) -> tuple[_Watched, object]:
         container, stream = real(*args, **kwargs)
         return _Watched(container, closed), stream
 
-    monkeypatch.setattr(pump, "open_video", watched)
-    reading = PacketPump(str(clip), "clip", {}, 2.0)
-    stream = reading.start(threading.Event())
+    monkeypatch.setattr(av, "open_video", watched)
+    reading = PacketPump(lambda: FfmpegFeed(str(clip), "clip", {}, 2.0), "clip", 2.0)
+    stream = reading.start(threading.Event()).stream
     for _ in range(3):
         assert reading.get(2.0) is not None
     with pytest.raises(SourceLostError):
         reading.get(2.0)
+    assert stream is not None
     assert stream.average_rate
     assert not closed.wait(0.2)
     reading.close()

@@ -18,6 +18,8 @@ from tridetr.capture.sentry import Sentry
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
+    LoginRefusedError,
+    NoPictureYetError,
     Picture,
     Source,
     SourceEndedError,
@@ -104,6 +106,8 @@ class Capture:
         """Open the source again and again, until stop or the end of a file."""
         # The dice only spread the calls of many cameras
         backoff = Backoff(random.Random())  # noqa: S311
+        # A minute at least: many cameras lock an account after five failures
+        logins = Backoff(random.Random(), first_s=120.0, longest_s=1800.0)  # noqa: S311
         while not self._stop.is_set():
             self._live_since_s = None
             try:
@@ -121,7 +125,8 @@ class Capture:
                 if self._live_since_s is not None:
                     live_s = time.monotonic() - self._live_since_s
                 self._source.close()
-                self._wait_offline(str(error), backoff.failed(live_s))
+                retry = logins if isinstance(error, LoginRefusedError) else backoff
+                self._wait_offline(str(error), retry.failed(live_s))
 
     def _wait_offline(self, message: str, delay_s: float) -> None:
         kept_back = self._offline_lines.allow(time.monotonic())
@@ -151,6 +156,9 @@ class Capture:
                     continue
             except CorruptFrameError as error:
                 self._corrupt(error)
+            except NoPictureYetError as why:
+                self._last_good_s = time.monotonic()
+                self._status.state(CameraState.OFFLINE, str(why))
             # Files are read, not waited for: a slow one (a time lapse) is no lost one
             if info.kind != "file" and time.monotonic() - self._last_good_s > self._timeout_s:
                 raise SourceLostError(f"no good frame for {self._timeout_s:g} s")

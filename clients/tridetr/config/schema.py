@@ -172,6 +172,12 @@ class CameraSection(Section):
     credentials_file: Path | None = Field(
         None, description="File with `user:password` of a network camera, kept out of the URL."
     )
+    tls_verify: bool = Field(
+        True, description="Whether the certificate of an https or rtsps camera must be trusted."
+    )
+    tls_ca_file: Path | None = Field(
+        None, description="The camera's certificate or its CA (PEM); null = the system's CAs."
+    )
     timeout_s: Seconds = Field(
         5.0, description="No frame for that long: the camera is offline and is opened again."
     )

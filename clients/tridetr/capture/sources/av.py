@@ -1,12 +1,17 @@
-"""What the PyAV sources share: opening a container, and errors that say what to do."""
+"""What the PyAV sources share: opening a container, and errors with a remedy."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
 
 import av
 import av.error
+import av.logging
 
+from tridetr.capture.sources.base import LoginRefusedError, StreamFacts
+from tridetr.capture.sources.tls import TLS_REMEDY
 from tridetr.errors import SourceError
 
 if TYPE_CHECKING:
@@ -17,22 +22,22 @@ if TYPE_CHECKING:
 
 _NO_VIDEO_FORMATS = {"tty"}  # FFmpeg reads text files as animated terminal art
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
-    (av.error.FileNotFoundError, "check the path (relative paths start where tridetr runs)"),
+    (av.error.FileNotFoundError, "check the path (relative paths count from the configuration)"),
     (av.error.IsADirectoryError, "name a video file, not a folder"),
     (av.error.PermissionError, "let the user that runs tridetr read it"),
-    (av.error.InvalidDataError, "it is no video that FFmpeg knows, or it is damaged"),
+    (av.error.InvalidDataError, "not a video that FFmpeg knows, or damaged"),
     (av.error.ConnectionRefusedError, "is the camera on, and are host and port right?"),
-    (
-        av.error.HTTPUnauthorizedError,
-        "put `user:password` into a file and name it in credentials_file",
-    ),
-    (
-        av.error.HTTPForbiddenError,
-        "put `user:password` into a file and name it in credentials_file",
-    ),
+    (av.error.HTTPUnauthorizedError, "login refused: correct credentials_file"),
+    (av.error.HTTPForbiddenError, "login refused: correct credentials_file"),
     (av.error.HTTPNotFoundError, "check the path of the URL in the camera's manual"),
-    (av.error.ExitError, "it does not answer: are the camera and the network up?"),
-    (av.error.TimeoutError, "it does not answer: are the camera and the network up?"),
+    (av.error.ExitError, "no answer; are the camera and the network up?"),
+    (av.error.TimeoutError, "no answer; are the camera and the network up?"),
+)
+# What FFmpeg logs where its error alone does not say why
+_LOGGED: tuple[tuple[str, str], ...] = (
+    ("certificate", f"its certificate is not trusted; {TLS_REMEDY}"),
+    ("461 (", "the camera does not send RTSP over TCP; set rtsp_transport: udp"),
+    ("PLAY failed: 45", "no video in it, perhaps audio only; check the path of the URL"),
 )
 
 
@@ -45,20 +50,54 @@ def open_video(
         url: what FFmpeg opens; may hold a password.
         shown: the same without the password, for messages.
         options: FFmpeg's options for the container.
-        timeout_s: for opening and for each read [s]; None = wait for ever (local files).
+        timeout_s: for opening and for each read [s]; None = no limit (local files).
 
     Raises:
+        LoginRefusedError: the camera does not accept user and password.
         SourceError: it cannot be opened or has no video.
     """
-    try:
-        container = av.open(url, options=options, timeout=timeout_s)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"cannot open {shown}: {explain(error)}") from None
+    with av.logging.Capture() as logged:
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            container = av.open(url, options=options, timeout=timeout_s)
+        except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError) as error:
+            code = 401 if isinstance(error, av.error.HTTPUnauthorizedError) else 403
+            raise LoginRefusedError(shown, code, bool(urlsplit(url).password)) from None
+        except (av.FFmpegError, OSError, ValueError) as error:
+            lines = " ".join(message for _, _, message in logged)
+            why = next((remedy for word, remedy in _LOGGED if word in lines), explain(error))
+            raise SourceError(f"cannot open {shown}: {why}") from None
+        finally:
+            av.logging.set_level(None)
     if container.format.name in _NO_VIDEO_FORMATS or not container.streams.video:
         found = container.format.long_name
         container.close()
         raise SourceError(f"cannot open {shown}: there is no video in it ({found})")
-    return container, container.streams.video[0]
+    best = cast("VideoStream | None", container.streams.best("video"))
+    return container, best if best is not None else container.streams.video[0]
+
+
+class FfmpegFeed:
+    """A stream that FFmpeg reads."""
+
+    def __init__(self, url: str, shown: str, options: dict[str, str], timeout_s: float) -> None:
+        """Connect (see `open_video`)."""
+        self._container, stream = open_video(url, shown=shown, options=options, timeout_s=timeout_s)
+        self._stream = stream
+        self.stream: VideoStream | None = stream
+        codec = stream.codec_context.name
+        self.facts = StreamFacts(codec, stream.width, stream.height, frame_rate(stream))
+        # What has an end is a file; a camera's stream has none
+        finite = self._container.duration is not None
+        self.bursts = finite or self._container.format.name in ("hls", "dash")
+
+    def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
+        """Yield the packets until the stream ends (see `packets`)."""
+        return packets(self._container, self._stream)
+
+    def close(self) -> None:
+        """Free the container, and the stream with it."""
+        self._container.close()
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:

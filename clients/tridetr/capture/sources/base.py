@@ -107,6 +107,23 @@ class Grab:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What a network stream says about itself.
+
+    Attributes:
+        codec: FFmpeg's name of the codec.
+        width: pixels; 0 while unknown.
+        height: pixels; 0 while unknown.
+        fps: frames per second; 0.0 where the stream does not say.
+    """
+
+    codec: str
+    width: int
+    height: int
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
 class SourceInfo:
     """What an opened source says about itself.
 
@@ -135,6 +152,25 @@ class SourceLostError(SourceError):
     """The source stopped delivering (unplugged, closed, timed out): close it and open it again."""
 
 
+class LoginRefusedError(SourceError):
+    """The camera refused the login: asking again soon would lock the account."""
+
+    def __init__(self, shown: str, code: int, with_password: bool) -> None:
+        """Make the message.
+
+        Args:
+            shown: the camera's address without a password.
+            code: 401 or 403.
+            with_password: whether a password was sent.
+        """
+        remedy = "correct" if with_password else "put `user:password` into a file, named in"
+        super().__init__(f"{shown}: login refused ({code}); {remedy} credentials_file")
+
+
+class NoPictureYetError(SourceError):
+    """The connection delivers, but no picture can be shown yet: go on; the message says why."""
+
+
 class SourceEndedError(SourceError):
     """A file came to its end and shall not start again."""
 
@@ -160,6 +196,7 @@ class Source(Protocol):
 
         Raises:
             SourceLostError: close it and open it again.
+            NoPictureYetError: it delivers, but nothing that can be shown; go on.
             SourceEndedError: a file has ended.
             CorruptFrameError: a frame was lost to damaged data; go on.
         """

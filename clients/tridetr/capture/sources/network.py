@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -11,23 +12,30 @@ from typing import TYPE_CHECKING
 from tridetr.capture.gpu.api import GpuDecoders, GpuUnavailableError
 from tridetr.capture.gpu.jpeg import GpuJpegDecoder
 from tridetr.capture.gpu.video import GpuGaveUpError, GpuVideo
-from tridetr.capture.sources.av import frame_rate
+from tridetr.capture.sources.av import FfmpegFeed
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
+    LoginRefusedError,
+    NoPictureYetError,
     SourceInfo,
     SourceLostError,
 )
+from tridetr.capture.sources.http_camera import JpegFeed, http_address, open_http
 from tridetr.capture.sources.jpeg import JpegDecoder
-from tridetr.capture.sources.pump import Arrival, PacketPump
+from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
+from tridetr.capture.sources.tls import ffmpeg_options, python_context, speaks_tls
 from tridetr.capture.sources.video import CpuVideo, Decoded, VideoDecoder
 from tridetr.config import CameraSection
 from tridetr.config.secrets import camera_credentials
+from tridetr.errors import SourceError
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _log = logging.getLogger("tridetr.capture")
+
+_UNSHOWN_S = 2.0  # without a picture for so long: say why
 
 
 class NetworkSource:
@@ -37,6 +45,9 @@ class NetworkSource:
         self, section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None = None
     ) -> None:
         self._section = section
+        # FFmpeg reads the proxies of the environment at every level, TLS included
+        host = section.source.address[0]
+        os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), host)))
         self._stop = stop
         self._gpu = gpu
         self._pump: PacketPump | None = None
@@ -46,30 +57,31 @@ class NetworkSource:
         self._next_number = 0
         self._next_index = 0
         self._last_ns = 0
+        self._picture_s = 0.0  # when the newest picture was handed out
         self._stale = 0  # packets that are decoded but not shown
 
     def open(self) -> SourceInfo:
         """Connect (see `Source`)."""
-        source, file = self._section.source, self._section.credentials_file
-        shown, kind = source.shown, source.kind
-        url = source.url(camera_credentials(file) if file else None)
-        self._pump = PacketPump(url, shown, self._options(kind), self._section.timeout_s)
-        stream = self._pump.start(self._stop)
-        codec = stream.codec_context
+        source = self._section.source
+        self._pump = PacketPump(self._connect, source.shown, self._section.timeout_s)
+        feed = self._pump.start(self._stop)
+        facts = feed.facts
         self._ready.clear()
         self._next_index = self._stale = 0
         self._jpeg = self._video = None
-        if codec.name == "mjpeg":
+        if facts.codec == "mjpeg":
             self._jpeg = GpuJpegDecoder(self._gpu) if self._gpu else JpegDecoder()
         else:
-            self._video = self._decoder_of(stream)
+            assert feed.stream is not None
+            self._video = self._decoder_of(feed.stream)
+        self._picture_s = time.monotonic()
         return SourceInfo(
-            kind=kind,
-            description=f"{codec.name} {stream.width}x{stream.height} from {shown}",
+            kind=source.kind,
+            description=f"{facts.codec} {facts.width}x{facts.height} from {source}",
             capture_clock="arrival",
-            width=stream.width,
-            height=stream.height,
-            fps=frame_rate(stream),
+            width=facts.width,
+            height=facts.height,
+            fps=facts.fps,
             delivers_jpeg=self._jpeg is not None,
         )
 
@@ -83,7 +95,9 @@ class NetworkSource:
             if arrival is not None:
                 self._take(arrival)
             elif time.monotonic() >= deadline:
+                self._say_why_nothing_is_shown()
                 return None
+        self._picture_s = time.monotonic()
         return self._ready.popleft()
 
     def drop_stale(self) -> int:
@@ -100,6 +114,46 @@ class NetworkSource:
         if self._pump is not None:
             self._pump.close()
             self._pump = None
+
+    def _connect(self) -> Feed:
+        section = self._section
+        source, file = section.source, section.credentials_file
+        url = source.url(camera_credentials(file) if file else None)
+        try:
+            options = self._options() | ffmpeg_options(section)
+            if source.kind == "http":
+                tls = python_context(section)
+                address = http_address(url, source.shown, tls, section.timeout_s)
+                found = open_http(address, section.fps)
+                if isinstance(found, JpegFeed):
+                    return found
+                url = found
+            return FfmpegFeed(url, source.shown, options, section.timeout_s)
+        except LoginRefusedError:
+            raise
+        except SourceError:
+            if not source.is_encrypted and speaks_tls(*source.address):
+                scheme = {"rtsp": "rtsps", "http": "https"}[source.kind]
+                raise SourceError(
+                    f"cannot open {source}: this port speaks TLS; write {scheme}:// in the source"
+                ) from None
+            raise
+
+    def _waits_for_key_frame(self) -> bool:
+        """Whether the connection delivers, but nothing has been shown for a while."""
+        return (
+            self._video is not None
+            and self._pump is not None
+            and time.monotonic() - self._picture_s > _UNSHOWN_S
+            and self._pump.delivers()
+        )
+
+    def _say_why_nothing_is_shown(self) -> None:
+        if self._waits_for_key_frame():
+            raise NoPictureYetError(
+                f"{self._section.source}: connected, waiting for a key frame; set a shorter interval "
+                "between key frames (GOP, I-frame interval) in the camera"
+            )
 
     def _take(self, arrival: Arrival) -> None:
         self._next_number += arrival.index - self._next_index  # those that were thrown away
@@ -122,6 +176,8 @@ class NetworkSource:
             decoded = self._video.decode(arrival)
         except CorruptFrameError:
             self._number()
+            if self._waits_for_key_frame():
+                return
             raise
         except GpuGaveUpError as error:
             self._gpu = None
@@ -164,10 +220,12 @@ class NetworkSource:
         self._next_number += 1
         return number
 
-    def _options(self, kind: str) -> dict[str, str]:
+    def _options(self) -> dict[str, str]:
         # Enough to find the picture size, no more: each second of probing is a second offline
         options = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
-        if kind == "rtsp":
+        if self._section.source.kind == "rtsp":
             options |= {"rtsp_transport": self._section.rtsp_transport, "max_delay": "100000"}
             options |= {"allowed_media_types": "video"}
+        else:
+            options |= {"http_proxy": ""}
         return options

@@ -9,26 +9,49 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import av
 
-from tridetr.capture.sources.av import explain, open_video, packets
-from tridetr.capture.sources.base import SourceLostError
+from tridetr.capture.sources.av import explain
+from tridetr.capture.sources.base import SourceLostError, StreamFacts
 from tridetr.errors import SourceError
 from tridetr.telemetry import heartbeat
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.video.stream import VideoStream
 
 INTRA_CODECS = {"mjpeg", "rawvideo", "png", "jpeg2000"}
 _INTRA_LIMIT = 2  # the newest, and one while it is being taken
 _INTER_LIMIT = 150  # 5 s at 30 fps: then decoding has lost, and starts again at a key frame
 _KEY_FRAME_PATIENCE_S = 10.0
+_LONGEST_WITHOUT_PICTURE_S = 300.0  # then a new connection may help
 _LATEST_S = 1.0
 _LONGEST_WAIT_S = 10.0
+
+
+class Feed(Protocol):
+    """A connection that yields packets; made and read in the pump's thread.
+
+    Attributes:
+        stream: FFmpeg's stream, for decoders; None: the packets are JPEGs.
+        facts: what the stream says about itself.
+        bursts: whether packets come in bursts, to be spread by their own times.
+    """
+
+    stream: VideoStream | None
+    facts: StreamFacts
+    bursts: bool
+
+    def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
+        """Yield packets until the stream ends or `hang_up` is set; raises OSError or SourceError."""
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +72,8 @@ class Arrival:
 class Metronome:
     """Spreads packets that come in bursts (HLS segments, files on a web server) by their own times."""
 
-    def __init__(self, stream: VideoStream) -> None:
-        self._time_base = stream.time_base
+    def __init__(self, stream: VideoStream | None) -> None:
+        self._time_base = stream.time_base if stream is not None else None
         self._zero_s: float | None = None
 
     def wait_s(self, packet: av.Packet[VideoStream], now_s: float) -> float:
@@ -68,45 +91,48 @@ class Metronome:
         return max(0.0, wait_s)
 
 
-def _comes_in_bursts(container: InputContainer) -> bool:
-    # What has an end is a file; a camera's stream has none
-    return container.duration is not None or container.format.name in ("hls", "dash")
-
-
 class PacketPump:
     """One connection; made anew for each attempt."""
 
-    def __init__(self, url: str, shown: str, options: dict[str, str], timeout_s: float) -> None:
-        self._url = url
+    def __init__(self, connect: Callable[[], Feed], shown: str, timeout_s: float) -> None:
+        """Prepare the thread.
+
+        Args:
+            connect: opens the connection; called once, in the thread.
+            shown: the camera's address for messages.
+            timeout_s: how long a read may take [s].
+        """
+        self._connect = connect
         self._shown = shown
-        self._options = options
         self._timeout_s = timeout_s
         self._changed = threading.Condition()
         self._queue: deque[Arrival] = deque()
-        self._stream: VideoStream | None = None
+        self._feed: Feed | None = None
         self._error: SourceError | None = None
         self._hang_up = threading.Event()
         self._index = 0
         self._need_key_frame = True
+        self._needed_since_s = 0.0
         self._restart = False
+        self._last_packet_s = 0.0
         # A daemon: at exit nobody waits for a server that does not answer
         self._thread = threading.Thread(target=self._run, name="packet-pump", daemon=True)
 
-    def start(self, stop: threading.Event) -> VideoStream:
-        """Connect; returns the video stream, or raises SourceError (also when stop is set)."""
+    def start(self, stop: threading.Event) -> Feed:
+        """Connect; returns the connection, or raises SourceError (also when stop is set)."""
         self._thread.start()
         deadline = time.monotonic() + 2 * self._timeout_s + 1
         with self._changed:
-            while self._stream is None and self._error is None:
+            while self._feed is None and self._error is None:
                 if stop.is_set() or time.monotonic() > deadline:
                     self._hang_up.set()
                     raise SourceError(f"cannot open {self._shown}: gave up waiting")
                 heartbeat.beat()  # this wait has an end: it is no hang
                 self._changed.wait(0.1)
-            if self._stream is None:
+            if self._feed is None:
                 assert self._error is not None
                 raise self._error
-            return self._stream
+            return self._feed
 
     def get(self, timeout_s: float) -> Arrival | None:
         """Return the next packet, None after the timeout.
@@ -123,6 +149,13 @@ class PacketPump:
                 raise SourceLostError(str(self._error))
             return None
 
+    def delivers(self) -> bool:
+        """Return whether packets come, be they of use or not."""
+        with self._changed:
+            now = time.monotonic()
+            lately = now - self._last_packet_s < self._timeout_s
+            return lately and now - self._needed_since_s < _LONGEST_WITHOUT_PICTURE_S
+
     def waiting(self) -> int:
         """Return how many packets wait."""
         with self._changed:
@@ -136,26 +169,21 @@ class PacketPump:
         self._thread.join(0.2)
 
     def _run(self) -> None:
-        container = None
+        feed = None
         error: SourceError
         try:
-            container, stream = open_video(
-                self._url, shown=self._shown, options=self._options, timeout_s=self._timeout_s
-            )
+            feed = self._connect()
             with self._changed:
-                self._stream = stream
+                self._feed = feed
+                self._needed_since_s = time.monotonic()
                 self._changed.notify_all()
-            opened = time.monotonic()
-            limit = _INTRA_LIMIT if stream.codec_context.name in INTRA_CODECS else _INTER_LIMIT
-            metronome = Metronome(stream) if _comes_in_bursts(container) else None
-            for packet in packets(container, stream):
+            limit = _INTRA_LIMIT if feed.facts.codec in INTRA_CODECS else _INTER_LIMIT
+            metronome = Metronome(feed.stream) if feed.bursts else None
+            for packet in feed.packets(self._hang_up):
                 if metronome is not None:
                     self._hang_up.wait(metronome.wait_s(packet, time.monotonic()))
                 if self._hang_up.is_set():
                     break
-                if time.monotonic() - opened > _KEY_FRAME_PATIENCE_S:
-                    self._need_key_frame = False  # some streams refresh without key frames
-                    opened = float("inf")
                 self._arrived(packet, limit)
             error = SourceError(f"{self._shown}: the stream has ended")
         except SourceError as cannot_open:
@@ -165,21 +193,25 @@ class PacketPump:
         with self._changed:
             self._error = error
             self._changed.notify_all()
-        if container is not None:
-            # Not before the consumer has let go: it may be reading the stream, which is freed with the container.
+        if feed is not None:
+            # Not before the consumer has let go: it may be reading the stream, which is freed with the feed.
             self._hang_up.wait()
-            container.close()
+            feed.close()
 
     def _arrived(self, packet: av.Packet[VideoStream], limit: int) -> None:
         now, unix = time.monotonic_ns(), time.time_ns()
         with self._changed:
+            self._last_packet_s = time.monotonic()
             if len(self._queue) >= limit:
                 if limit == _INTRA_LIMIT:
                     self._queue.popleft()
                 else:
                     self._queue.clear()
                     self._need_key_frame = self._restart = True
-            if self._need_key_frame and not packet.is_keyframe:
+                    self._needed_since_s = self._last_packet_s
+            # Some streams refresh without key frames
+            patient = self._last_packet_s - self._needed_since_s < _KEY_FRAME_PATIENCE_S
+            if self._need_key_frame and patient and not packet.is_keyframe:
                 self._index += 1 if self._restart else 0
                 return
             self._need_key_frame = False

@@ -1,0 +1,276 @@
+"""HTTP cameras of bad manners, logins that are refused, certificates, proxies, playlists."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.capture_rig import capturing
+from support.clips import jpegs, write_clip
+from support.http_camera import Request, http_camera
+from support.mosquitto import make_certificates
+from support.rtsp import rtsp_server
+from support.waiting import wait_for
+from tridetr.shm.boards import CameraState
+
+PICTURES = jpegs(10)
+MULTIPART = "multipart/x-mixed-replace; boundary=frame"
+Part = Callable[[bytes], bytes]
+
+
+def streaming(content_type: str | None, part: Part) -> Callable[[Request], None]:
+    """Return an answer that sends pictures for ever, at 25 a second."""
+
+    def answer(request: Request) -> None:
+        request.head(content_type)
+        while True:
+            for picture in PICTURES:
+                request.send(part(picture))
+                time.sleep(0.04)
+
+    return answer
+
+
+def one_picture(request: Request) -> None:
+    request.head("image/jpeg", Content_Length=str(len(PICTURES[0])))
+    request.send(PICTURES[0])
+
+
+HEADER = b"Content-Type: image/jpeg\r\n"
+MANNERS: dict[str, tuple[str | None, Part]] = {
+    "boundary after each picture": (MULTIPART, lambda p: HEADER + b"\r\n" + p + b"\r\n--frame\r\n"),
+    "parts without headers": (MULTIPART, lambda p: b"--frame\r\n\r\n" + p + b"\r\n"),
+    "too short a length": (
+        MULTIPART,
+        lambda p: b"--frame\r\n" + HEADER + b"Content-Length: 99\r\n\r\n" + p + b"\r\n",
+    ),
+    "too long a length": (
+        MULTIPART,
+        lambda p: b"--frame\r\n" + HEADER + b"Content-Length: 999999\r\n\r\n" + p + b"\r\n",
+    ),
+    "no line end before a boundary": (MULTIPART, lambda p: b"--frame\r\n" + HEADER + b"\r\n" + p),
+    "no boundary named": (
+        "multipart/x-mixed-replace",
+        lambda p: b"--other\r\n" + HEADER + b"\r\n" + p + b"\r\n",
+    ),
+    "no content type": (None, lambda p: b"--frame\r\n" + HEADER + b"\r\n" + p + b"\r\n"),
+    "plain text": ("text/plain", lambda p: b"\r\n--frame\r\n" + HEADER + b"\r\n" + p),
+    "pictures only": ("application/octet-stream", lambda p: p),
+    "motion JPEG": ("video/x-motion-jpeg", lambda p: p),
+}
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_bad_manners_are_understood(tmp_path: Path, manner: str) -> None:
+    with http_camera(streaming(*MANNERS[manner])) as camera:
+        with capturing(tmp_path, camera.url()) as rig:
+            seen = {frame.jpeg for frame in rig.wait_frames(15)}
+            assert (rig.skipped("corrupt"), len(camera.requests)) == (0, 1)
+            status = rig.wait_state(CameraState.LIVE)
+    assert seen <= set(PICTURES)
+    assert (status.width, status.height) == (320, 240)
+
+
+def test_an_address_of_one_picture_is_polled_at_the_wanted_rate(tmp_path: Path) -> None:
+    with http_camera(one_picture) as camera:
+        with capturing(tmp_path, camera.url(), fps=20) as rig:
+            rig.wait_frames(10)
+            assert rig.wait_state(CameraState.LIVE).reconnects == 0
+    assert len(camera.requests) >= 10
+
+
+def test_a_web_page_is_named(tmp_path: Path) -> None:
+    def page(request: Request) -> None:
+        request.head("text/html")
+        request.send(b"<html>log in</html>")
+
+    with http_camera(page) as camera, capturing(tmp_path, camera.url("/S3cret")) as rig:
+        message = rig.wait_state(CameraState.OFFLINE).message
+    assert "web page" in message
+    assert "S3cret" not in message
+
+
+class TestLogin:
+    def refusing(self, challenge: str) -> Callable[[Request], None]:
+        return lambda request: request.head(
+            status=401, WWW_Authenticate=challenge, Content_Length="0"
+        )
+
+    @pytest.mark.parametrize("challenge", ['Basic realm="c"', 'Digest realm="c", nonce="1"'])
+    def test_a_wrong_password_is_sent_once(self, tmp_path: Path, challenge: str) -> None:
+        (tmp_path / "secret").write_text("admin:wrong")
+        with http_camera(self.refusing(challenge)) as camera:
+            with capturing(
+                tmp_path, camera.url(), credentials_file=str(tmp_path / "secret")
+            ) as rig:
+                message = rig.wait_state(CameraState.OFFLINE).message
+                attempts = len(camera.requests)
+                time.sleep(3)  # five attempts took four seconds
+                assert len(camera.requests) == attempts == 2
+        assert "login refused" in message
+        assert "wrong" not in message
+
+    def test_rtsp_cameras_likewise(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "secret").write_text("admin:wr0ng")
+        clip = write_clip(tmp_path / "clip.mp4", 30)
+        with rtsp_server(clip, "--user", "admin", "--password", "right") as server:
+            with capturing(tmp_path, server.url, credentials_file=str(tmp_path / "secret")) as rig:
+                status = rig.wait_state(CameraState.OFFLINE)
+                time.sleep(3)
+                assert rig.wait_state(CameraState.OFFLINE).reconnects == status.reconnects == 0
+        assert "login refused" in status.message
+        assert "wr0ng" not in caplog.text
+
+    def test_another_host_gets_no_password(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("admin:word")
+        with http_camera(self.refusing('Basic realm="other"')) as other:
+
+            def redirect(request: Request) -> None:
+                request.head(status=302, Location=other.url().replace("127.0.0.1", "localhost"))
+
+            with (
+                http_camera(redirect) as camera,
+                capturing(tmp_path, camera.url(), credentials_file=str(tmp_path / "secret")) as rig,
+            ):
+                rig.wait_state(CameraState.OFFLINE)
+        assert [login for _, login in other.requests] == [""]
+
+    def test_placeholders_are_filled(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("admin:w&rd")
+        with http_camera(streaming(*MANNERS["pictures only"])) as camera:
+            with capturing(
+                tmp_path,
+                camera.url("/flv?user={user}&password={password}"),
+                credentials_file=str(tmp_path / "secret"),
+            ) as rig:
+                rig.wait_frames(3)
+        assert camera.requests[0] == ("/flv?user=admin&password=w%26rd", "")
+
+
+class TestTls:
+    @pytest.mark.parametrize("scheme", ["https", "rtsps"])
+    def test_unknown_certificates_are_refused(self, tmp_path: Path, scheme: str) -> None:
+        made = make_certificates(tmp_path / "tls")
+        (tmp_path / "secret").write_text("admin:word")
+        with http_camera(one_picture, (made.certificate, made.key)) as camera:
+            with capturing(
+                tmp_path, camera.url(scheme=scheme), credentials_file=str(tmp_path / "secret")
+            ) as rig:
+                message = rig.wait_state(CameraState.OFFLINE).message
+            assert not camera.requests
+        assert "certificate" in message
+        assert "tls_ca_file" in message
+
+    @pytest.mark.parametrize("trust", ["tls_ca_file", "tls_verify"])
+    def test_trusted_ones_are_taken(self, tmp_path: Path, trust: str) -> None:
+        made = make_certificates(tmp_path / "tls")
+        keys = {"tls_ca_file": str(made.ca)} if trust == "tls_ca_file" else {"tls_verify": False}
+        with http_camera(one_picture, (made.certificate, made.key)) as camera:
+            with capturing(tmp_path, camera.url(scheme="https"), **keys) as rig:
+                rig.wait_frames(3)
+
+    @pytest.mark.parametrize("scheme", ["http", "rtsp"])
+    def test_a_tls_port_without_tls_is_named(self, tmp_path: Path, scheme: str) -> None:
+        made = make_certificates(tmp_path / "tls")
+        with http_camera(one_picture, (made.certificate, made.key)) as camera:
+            with capturing(tmp_path, camera.url(scheme=scheme), timeout_s=2) as rig:
+                message = rig.wait_state(CameraState.OFFLINE).message
+        assert f"write {scheme}s://" in message
+
+
+def test_proxies_of_the_environment_are_not_for_cameras(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("no_proxy", "elsewhere.test")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/")
+    clip = write_clip(tmp_path / "clip.ts", 100)
+
+    def answer(request: Request) -> None:
+        request.head("video/mp2t")
+        request.send(clip.read_bytes())
+
+    for serve in (one_picture, answer):
+        with http_camera(serve) as camera, capturing(tmp_path, camera.url()) as rig:
+            rig.wait_frames(3)
+
+
+def test_only_the_best_variant_of_a_playlist_is_fetched(tmp_path: Path) -> None:
+    segment = write_clip(tmp_path / "clip.ts", 60).read_bytes()
+
+    def answer(request: Request) -> None:
+        if request.path.endswith(".ts"):
+            request.head("video/mp2t", Content_Length=str(len(segment)))
+            request.send(segment)
+            return
+        request.head("application/vnd.apple.mpegurl")
+        if request.path == "/master.m3u8":
+            for name, size in (("low", "640x360"), ("high", "1280x720"), ("mid", "800x600")):
+                variant = f"BANDWIDTH=1,RESOLUTION={size}\n{name}.m3u8\n"
+                request.send(b"#EXTM3U\n" * (name == "low"))
+                request.send(f"#EXT-X-STREAM-INF:{variant}".encode())
+            return
+        name = request.path.strip("/").partition(".")[0]
+        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,", f"{name}.ts", "#EXT-X-ENDLIST"]
+        request.send("\n".join([*lines, ""]).encode())
+
+    with http_camera(answer) as camera, capturing(tmp_path, camera.url("/master.m3u8")) as rig:
+        rig.wait_frames(5)
+    asked = {path for path, _ in camera.requests}
+    assert "/high.ts" in asked
+    assert not any("low" in path or "mid" in path for path in asked)
+
+
+def test_a_long_group_of_pictures_is_waited_for_on_one_connection(tmp_path: Path) -> None:
+    clip = write_clip(
+        tmp_path / "clip.ts", 400, options={"g": "400", "bf": "0", "sc_threshold": "0"}
+    )
+    data = clip.read_bytes()
+    key_frame_may_come: list[bool] = []
+
+    def pieces() -> Iterator[bytes]:
+        middle = len(data) // 188 // 4 * 188
+        while not key_frame_may_come:
+            for at in range(middle, len(data), 1316):
+                yield data[at : at + 1316]
+                if key_frame_may_come:
+                    break
+        while True:
+            for at in range(0, len(data), 1316):
+                yield data[at : at + 1316]
+
+    def joined_in_the_middle(request: Request) -> None:
+        request.head("video/mp2t")
+        for piece in pieces():
+            request.send(piece)
+            time.sleep(0.02)
+
+    with http_camera(joined_in_the_middle) as camera:
+        with capturing(tmp_path, camera.url(), timeout_s=2) as rig:
+            status = wait_for(
+                lambda: (s := rig.status()) and "waiting for a key frame" in s.message and s, 30
+            )
+            time.sleep(3)  # longer than timeout_s
+            assert rig.wait_state(CameraState.OFFLINE).reconnects == 0
+            key_frame_may_come.append(True)
+            rig.wait_frames(5)
+            assert rig.wait_state(CameraState.LIVE).reconnects == 0
+    assert status
+    assert len(camera.requests) <= 2
+
+
+class TestRtspRemedies:
+    def test_a_camera_that_sends_udp_only(self, tmp_path: Path) -> None:
+        with rtsp_server(write_clip(tmp_path / "clip.mp4", 60), "--udp-only") as server:
+            with capturing(tmp_path, server.url) as rig:
+                assert "rtsp_transport: udp" in rig.wait_state(CameraState.OFFLINE).message
+
+    def test_audio_only(self, tmp_path: Path) -> None:
+        audio = "( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 )"
+        with rtsp_server("none", "--launch", audio) as server:
+            with capturing(tmp_path, server.url) as rig:
+                assert "no video" in rig.wait_state(CameraState.OFFLINE).message
