@@ -25,6 +25,7 @@ from tridetr.errors import ConfigError, ShmError, SourceError
 from tridetr.gateway import message
 from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.jpeg import for_browser, read_info
+from tridetr.gateway.login_sessions import LoginSessions
 from tridetr.gateway.origins import is_host_trusted, is_origin_allowed
 from tridetr.shm import layout
 from tridetr.shm.boards.table import DEMAND, SENTRY, STATUS
@@ -38,7 +39,8 @@ from tridetr.wire.view import locate
 
 TABLES = (FRAME, RESULT, SENTRY, STATUS, DEMAND)
 DECODER = JpegDecoder()
-AUTH = TokenAuth("correct-horse-battery-staple", b"salt")
+AUTH = TokenAuth("correct-horse-battery-staple")
+SESSIONS = LoginSessions("correct-horse-battery-staple", Path("/dev/null"))
 
 
 def table(data: bytes) -> None:
@@ -102,7 +104,7 @@ def access(data: bytes) -> None:
     first, _, second = text.partition("\n")
     assert not AUTH.is_bearer(text)
     assert not AUTH.is_subprotocol([first, second])
-    assert AUTH.session_expires(text, 0) is None
+    assert SESSIONS.check(text, 0) is None
     is_host_trusted(first, [second])
     is_origin_allowed(first, second, [])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import socket
 import sqlite3
 import time
 from pathlib import Path
@@ -193,7 +195,7 @@ def test_token_guards_everything_but_probes_and_login(tmp_path: Path) -> None:
                 right = gateway.ask(path, headers={"Authorization": f"Bearer {TOKEN}"})
                 assert right.status in (200, 503), path
             assert gateway.ask("/api/none").status == 401  # not even what exists is told
-            assert gateway.ask("/").headers["location"] == "/login"
+            assert gateway.ask("/").headers["location"] == "login"
             assert gateway.ask("/healthz").status == 200
             assert gateway.ask("/readyz").status in (200, 503)
             for path in ("/login", "/static/viewer.css"):
@@ -221,7 +223,7 @@ def test_login_gives_a_session_that_outlives_a_restart(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, _):
         with Gateway(config) as gateway:
             answer = log_in(gateway, TOKEN)
-            assert (answer.status, answer.headers["location"]) == (303, "/")
+            assert (answer.status, answer.headers["location"]) == (303, ".")
             cookie = answer.headers["set-cookie"]
             assert "HttpOnly" in cookie
             assert "SameSite=Strict" in cookie
@@ -247,7 +249,7 @@ def test_login_gives_a_session_that_outlives_a_restart(tmp_path: Path) -> None:
                 viewer.until("hello")
 
 
-def test_guessing_is_slowed_down_but_sessions_go_on(tmp_path: Path) -> None:
+def test_guessing_is_limited_and_never_locks_the_right_token_out(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, _):
         with Gateway(config) as gateway:
@@ -255,12 +257,117 @@ def test_guessing_is_slowed_down_but_sessions_go_on(tmp_path: Path) -> None:
             statuses = [log_in(gateway, f"guess {n}").status for n in range(15)]
             assert statuses[:10] == [401] * 10
             assert statuses[12:] == [429] * 3
-            assert log_in(gateway, TOKEN).status == 429
-            right = {"Authorization": f"Bearer {TOKEN}"}
-            assert gateway.ask("/api/cameras", headers=right).status == 429
-            assert gateway.ask("/api/cameras", headers=session).status == 200
+            wrong = {"Authorization": "Bearer wrong"}
+            assert gateway.ask("/api/cameras", headers=wrong).status == 429
             page = log_in(gateway, "guess", Accept="text/html")
             assert b"Too many wrong tokens" in page.body
+            # From the same address, as behind a proxy that everyone comes through:
+            assert log_in(gateway, TOKEN).status == 303
+            right = {"Authorization": f"Bearer {TOKEN}"}
+            assert gateway.ask("/api/cameras", headers=right).status == 200
+            assert gateway.ask("/api/cameras", headers=session).status == 200
+            with gateway.watch("hall", additional_headers=right) as viewer:
+                viewer.until("hello")
+            assert gateway.ask("/healthz").status == 200
+
+
+def test_guesses_from_many_addresses_share_a_limit(tmp_path: Path) -> None:
+    """Each address of an IPv6 /64, and each of a botnet, has ten guesses of its own."""
+    (tmp_path / "token").write_text(TOKEN)
+    section = {"token_file": tmp_path / "token", "trusted_proxies": ["127.0.0.1"]}
+    with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
+
+        def guess(address: str) -> int:
+            return log_in(gateway, "wrong", **{"X-Forwarded-For": address}).status
+
+        one_site = [guess(f"2001:db8:0:1::{n:x}") for n in range(15)]
+        assert one_site.count(401) == 10
+        assert one_site[12:] == [429] * 3
+        many = [guess(f"192.0.2.{n}") for n in range(1, 200)]
+        assert 90 <= many.count(401) < 110
+        assert many[-1] == 429
+        assert log_in(gateway, TOKEN, **{"X-Forwarded-For": "192.0.2.199"}).status == 303
+
+
+def test_many_requests_are_limited_but_probes_always_answered(tmp_path: Path) -> None:
+    with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
+        flood = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as client:
+            client.sendall(flood)
+            answers = b""
+            while b" 429 " not in answers:
+                answers = answers[-20:] + client.recv(65536)
+        assert [gateway.ask(path).status for path in ("/healthz", "/readyz")] == [200, 503]
+
+
+def test_logout_ends_the_session(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, _):
+        with Gateway(config) as gateway:
+            stolen = {"Cookie": log_in(gateway, TOKEN).headers["set-cookie"].split(";")[0]}
+            assert gateway.ask("/api/cameras", headers=stolen).status == 200
+            out = gateway.ask("/logout", "POST", stolen)
+            assert (out.status, out.headers["location"]) == (303, "login")
+            assert gateway.ask("/api/cameras", headers=stolen).status == 401
+        with Gateway(config) as gateway:
+            assert gateway.ask("/api/cameras", headers=stolen).status == 401
+
+
+def test_snapshots_take_basic_auth(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
+        with Gateway(config) as gateway:
+            fakes["hall"].frame()
+            pair = base64.b64encode(f"viewer:{TOKEN}".encode()).decode()
+            basic = {"Authorization": f"Basic {pair}"}
+            assert gateway.ask("/snapshot/hall.jpg", headers=basic).status == 200
+            refused = gateway.ask("/snapshot/hall.jpg")
+            assert 'Basic realm="tridetr"' in refused.headers["www-authenticate"]
+            # Browsers send it unasked once they have it, so nothing else takes it.
+            assert gateway.ask("/api/cameras", headers=basic).status == 401
+
+
+def test_refusals_say_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    section = {"max_viewers": 1}
+    with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
+        changed = {"Host": "127.0.0.1:8080", "Origin": "https://cams.example.org"}
+        with pytest.raises(InvalidStatus):
+            gateway.watch("hall", origin="https://cams.example.org")
+        wait_for(lambda: "proxy_set_header Host" in caplog.text)
+        assert "cams.example.org" in caplog.text
+        why = gateway.ask("/ws/hall", "POST", changed)
+        assert (why.status, "Host header" in why.json()["error"]) == (403, True)
+        assert gateway.ask("/ws/hall", "POST").status == 204
+        plain = gateway.ask("/ws/hall")
+        assert (plain.status, plain.headers["upgrade"]) == (426, "websocket")
+        with gateway.watch("hall") as viewer:
+            viewer.until("hello")
+            full = gateway.ask("/ws/hall", "POST")
+            assert (full.status, "max_viewers" in full.json()["error"]) == (503, True)
+
+
+def test_people_get_pages_and_programs_json(tmp_path: Path) -> None:
+    with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
+        browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+        page = gateway.ask("/snapshot/<b>.jpg", headers=browser)
+        assert page.status == 404
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert b'href="../static/viewer.css"' in page.body
+        assert b"no such camera" in page.body.lower()
+        assert gateway.ask("/nothing").json()["error"]
+        assert gateway.ask("/nothing", headers={"Accept": "*/*"}).json()["error"]
+
+
+def test_a_proxy_that_changes_the_host_is_trusted_with_it(tmp_path: Path) -> None:
+    section = {"trusted_proxies": ["127.0.0.0/8"], "allowed_origins": ["https://x.example.org"]}
+    with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
+        forwarded = {"X-Forwarded-Host": "cams.lan", "X-Forwarded-Proto": "https"}
+        origin = "https://cams.lan"
+        with gateway.watch("hall", origin=origin, additional_headers=forwarded) as viewer:
+            viewer.until("hello")
+        evil = {"X-Forwarded-Host": "evil.example"}
+        assert gateway.ask("/api/cameras", headers=evil).status == 421
 
 
 def test_foreign_host_names_are_refused_without_a_token(tmp_path: Path) -> None:

@@ -466,6 +466,27 @@ def test_more_connections_than_allowed_are_dropped(tmp_path: Path) -> None:
                 client.close()
 
 
+def test_probes_and_viewers_keep_their_slots(tmp_path: Path) -> None:
+    """More sockets than slots, each with half a request, opened again as soon as one is closed."""
+    few = Limits(connections=30)
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config, few) as gateway:
+        half = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "
+        attackers: list[socket.socket] = []
+        with gateway.watch("hall") as viewer:
+            for _ in range(10):
+                while len(attackers) < 60:
+                    attackers.append(socket.create_connection(("127.0.0.1", gateway.port)))
+                    with contextlib.suppress(OSError):
+                        attackers[-1].sendall(half)
+                assert gateway.ask("/healthz").body == b"ok\n"
+                for client in attackers[:20]:
+                    client.close()
+                del attackers[:20]
+            viewer.until("frame", sequence=fakes["hall"].frame())
+            for client in attackers:
+                client.close()
+
+
 # --- the end
 
 

@@ -2,76 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
+from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab
 from support.gateway import FakeCamera, Gateway, cameras
 from tridetr.shm.boards import CameraState, SentryState
 
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-WAIT_MS = 30_000
-expect.set_options(timeout=WAIT_MS)
-
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)"
-    ),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
     pytest.mark.timeout(240),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Tab:
-    """An open viewer; whatever it complains about is kept."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-
-    def card(self, camera: str) -> Any:
-        return self.page.locator(f'.card[data-camera="{camera}"]')
-
-    def has_picture(self, camera: str) -> None:
-        """Wait until pictures come."""
-        expect(self.card(camera)).to_have_attribute("data-trouble", "", timeout=WAIT_MS)
-
-
-@pytest.fixture
-def tab(browser: Browser) -> Iterator[Tab]:
-    context = browser.new_context(viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(WAIT_MS)
-    page = context.new_page()
-    tab = Tab(page)
-    page.on("pageerror", lambda error: tab.complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda message: (
-            tab.complaints.append(message.text)
-            if message.type == "error" and "WebSocket" not in message.text
-            else None
-        ),
-    )
-    yield tab
-    context.close()
 
 
 # Where the overlay's box and the picture's figure are, as fractions. The box's sides are the columns with much of its
@@ -319,7 +262,7 @@ def test_modules(tmp_path: Path, tab: Tab) -> None:
 
 
 def test_login(tmp_path: Path, tab: Tab) -> None:
-    (tmp_path / "token").write_text("open sesame")
+    (tmp_path / "token").write_text("open sesame, please")
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
         with Gateway(config) as gateway:
             fakes["hall"].play(fps=5)
@@ -329,7 +272,7 @@ def test_login(tmp_path: Path, tab: Tab) -> None:
             field.fill("open barley")
             tab.page.keyboard.press("Enter")
             expect(tab.page.get_by_role("alert")).to_contain_text("not the token")
-            field.fill("open sesame")
+            field.fill("open sesame, please")
             tab.page.keyboard.press("Enter")
             tab.has_picture("hall")
             assert "sesame" not in tab.page.url

@@ -3,39 +3,61 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from quart import Request
+from werkzeug.datastructures import Headers
 
-from tridetr.gateway.auth import RENEW_AFTER_S, SESSION_S, TokenAuth, subprotocol_for
+from tridetr.config import Config
+from tridetr.config.schema import GatewaySection
+from tridetr.config.secrets import gateway_token
+from tridetr.errors import ConfigError
+from tridetr.gateway.auth import TokenAuth, subprotocol_for
+from tridetr.gateway.clients import Proxies, parse_address, site_of
+from tridetr.gateway.login_sessions import (
+    ENDED_FILE,
+    KEY_FILE,
+    RENEW_AFTER_S,
+    SESSION_S,
+    LoginSessions,
+)
 from tridetr.gateway.origins import host_and_port, is_host_trusted, is_origin_allowed
-from tridetr.gateway.session_key import FILE, session_salt
+from tridetr.gateway.security import headers_for
 
 TOKEN = "correct-horse-battery-staple"
 AUTH = TokenAuth(TOKEN)
 
 
-def test_the_token_alone_forges_no_session(tmp_path: Path) -> None:
+@pytest.fixture
+def sessions(tmp_path: Path) -> LoginSessions:
+    return LoginSessions(TOKEN, tmp_path / "state")
+
+
+def test_the_token_alone_forges_no_session(tmp_path: Path, sessions: LoginSessions) -> None:
     """Tokens could be tried by signing cookies with them, past the limit for wrong tokens."""
-    salt = session_salt(tmp_path / "state")
-    assert (tmp_path / "state" / FILE).stat().st_mode & 0o777 == 0o600
-    ours = TokenAuth(TOKEN, salt)
-    assert ours.session_expires(TokenAuth(TOKEN).new_session(1000), 1000) is None
-    again = TokenAuth(TOKEN, session_salt(tmp_path / "state"))
-    assert again.session_expires(ours.new_session(1000), 1000)
-    other = TokenAuth(TOKEN, session_salt(tmp_path / "another"))
-    assert other.session_expires(ours.new_session(1000), 1000) is None
+    assert (tmp_path / "state" / KEY_FILE).stat().st_mode & 0o777 == 0o600
+    cookie = sessions.issue(1000)
+    assert sessions.check(LoginSessions(TOKEN, tmp_path / "another").issue(1000), 1000) is None
+    again = LoginSessions(TOKEN, tmp_path / "state")
+    assert again.check(cookie, 1000)
+    assert LoginSessions(TOKEN, tmp_path / "third").check(cookie, 1000) is None
 
 
-def test_sessions_work_where_the_salt_cannot_be_kept(
+def test_sessions_work_where_nothing_can_be_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    salt = session_salt(tmp_path / "file" / "state")
-    assert len(salt) == 32
+    sessions = LoginSessions(TOKEN, tmp_path / "file" / "state")
     assert "log in again" in caplog.text
+    session = sessions.check(sessions.issue(1000), 1000)
+    assert session
+    sessions.end(session, 1000)
+    assert "valid again after a restart" in caplog.text
+    assert sessions.check(sessions.issue(1000, session), 1000) is None
 
 
 @pytest.mark.parametrize(
@@ -64,36 +86,83 @@ def test_subprotocol() -> None:
         assert not AUTH.is_subprotocol(wrong)
 
 
+def test_basic() -> None:
+    def basic(pair: str) -> str:
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+
+    assert AUTH.is_basic(basic(f"anyone:{TOKEN}"))
+    assert AUTH.is_basic(basic(f":{TOKEN}"))
+    for wrong in (basic(TOKEN), basic(f"{TOKEN}:"), basic("a:b"), f"Bearer {TOKEN}", "Basic *", ""):
+        assert not AUTH.is_basic(wrong)
+
+
 def test_without_a_token_nothing_is_required_and_nothing_is_right() -> None:
     auth = TokenAuth(None)
     assert not auth.required
     assert not auth.is_token("")
     assert not auth.is_bearer("Bearer ")
-    assert auth.session_expires(auth.new_session(0), 0) is None
+    assert not auth.is_basic("Basic Og==")
 
 
-def test_session_holds_until_it_ends_and_over_a_restart() -> None:
-    cookie = AUTH.new_session(1000)
-    assert TokenAuth(TOKEN).session_expires(cookie, 1000) == 1000 + SESSION_S
-    assert AUTH.session_expires(cookie, 1000 + SESSION_S) is None
-    assert not AUTH.is_session_due(1000 + SESSION_S, 1000 + RENEW_AFTER_S)
-    assert AUTH.is_session_due(1000 + SESSION_S, 1001 + RENEW_AFTER_S)
+def test_session_holds_until_it_ends_and_over_a_restart(
+    tmp_path: Path, sessions: LoginSessions
+) -> None:
+    cookie = sessions.issue(1000)
+    again = LoginSessions(TOKEN, tmp_path / "state").check(cookie, 1000)
+    assert again
+    assert again.expires == 1000 + SESSION_S
+    assert sessions.check(cookie, 1000 + SESSION_S) is None
+    assert not again.is_due(1000 + RENEW_AFTER_S)
+    assert again.is_due(1001 + RENEW_AFTER_S)
 
 
-def test_session_ends_with_the_token_and_cannot_be_lengthened() -> None:
-    cookie = AUTH.new_session(1000)
-    assert TokenAuth("another").session_expires(cookie, 1000) is None
-    expires, signature = cookie.split(".")
-    assert AUTH.session_expires(f"{int(expires) + 1}.{signature}", 1000) is None
-    assert AUTH.session_expires(f"{expires}.{signature[:-1]}", 1000) is None
-    assert AUTH.session_expires(f"{expires}.", 1000) is None
+def test_session_ends_with_the_token_and_cannot_be_lengthened(
+    tmp_path: Path, sessions: LoginSessions
+) -> None:
+    cookie = sessions.issue(1000)
+    assert LoginSessions("another", tmp_path / "state").check(cookie, 1000) is None
+    payload, signature = cookie.rsplit(".", 1)
+    name, expires = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    longer = base64.urlsafe_b64encode(json.dumps([name, expires + 1]).encode()).decode().rstrip("=")
+    assert sessions.check(f"{longer}.{signature}", 1000) is None
+    assert sessions.check(f"{payload}.{signature[:-1]}", 1000) is None
+    assert sessions.check(f"{payload}.", 1000) is None
     assert TOKEN not in cookie
+
+
+def test_logout_ends_every_copy_of_the_session_also_after_a_restart(
+    tmp_path: Path, sessions: LoginSessions
+) -> None:
+    cookie, other = sessions.issue(1000), sessions.issue(1000)
+    session = sessions.check(cookie, 1000)
+    assert session
+    renewed = sessions.issue(100_000, session)
+    sessions.end(session, 100_000)
+    for each in (sessions, LoginSessions(TOKEN, tmp_path / "state")):
+        assert each.check(cookie, 100_000) is None
+        assert each.check(renewed, 100_000) is None
+        assert each.check(other, 100_000)
+    assert (tmp_path / "state" / ENDED_FILE).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": "b"}', b"\xff"])
+def test_damaged_list_of_logouts_is_said(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ENDED_FILE).write_bytes(content)
+    sessions = LoginSessions(TOKEN, tmp_path)
+    assert "Change the token" in caplog.text
+    assert sessions.check(sessions.issue(1000), 1000)
+
+
+NOISY = LoginSessions(TOKEN, Path("/dev/null"))
 
 
 @given(st.text(max_size=200))
 def test_noise_is_no_session_and_no_token(noise: str) -> None:
-    assert AUTH.session_expires(noise, 0) is None
+    assert NOISY.check(noise, 0) is None
     assert not AUTH.is_token(noise)
+    assert not AUTH.is_basic(f"Basic {noise}")
     assert not AUTH.is_subprotocol([noise, "tridetr.bearer." + noise])
 
 
@@ -155,3 +224,83 @@ def test_hosts_and_origins_from_noise_raise_nothing(origin: str, host: str) -> N
     is_host_trusted(host, [])
     assert not is_origin_allowed(origin, "localhost:1", [])
     is_origin_allowed("http://" + origin, host, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "site"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7:4711", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2::9]:443", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ('"[2001:db8::1]"', "2001:db8::/64"),
+        ("unknown", "local"),
+        ("", "local"),
+        ("1.2.3", "local"),
+    ],
+)
+def test_sites(text: str, site: str) -> None:
+    """A /64 is what one customer gets: its 2^64 addresses count as one."""
+    assert site_of(parse_address(text)) == site
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["192.0.2.7"], "192.0.2.7"),
+        ("10.0.0.1", ["1.1.1.1, 192.0.2.7"], "192.0.2.7"),  # the first was made up by the client
+        ("10.0.0.1", ["1.1.1.1, 192.0.2.7", "10.0.0.2"], "192.0.2.7"),
+        ("10.0.0.1", ["10.0.0.3"], "10.0.0.3"),
+        ("10.0.0.1", ["nonsense"], "10.0.0.1"),
+        ("10.0.0.1", ["192.0.2.7, unknown"], "10.0.0.1"),
+        ("192.0.2.9", ["1.1.1.1"], "192.0.2.9"),  # not a proxy of ours
+        ("::1", ["2001:db8::1"], "2001:db8::1"),
+    ],
+)
+def test_address_behind_proxies(peer: str, forwarded: list[str], client: str) -> None:
+    section = GatewaySection(trusted_proxies=["10.0.0.0/24", "::1"])
+    request = asked(peer, *(("X-Forwarded-For", text) for text in forwarded))
+    assert str(Proxies(section.trusted_proxies).address(request)) == client
+
+
+def test_host_behind_proxies() -> None:
+    proxies = Proxies(GatewaySection(trusted_proxies=["10.0.0.0/24"]).trusted_proxies)
+    headers = (("Host", "127.0.0.1:8080"), ("X-Forwarded-Host", "cams.example.org"))
+    assert proxies.host(asked("10.0.0.1", *headers)) == "cams.example.org"
+    assert proxies.host(asked("192.0.2.9", *headers)) == "127.0.0.1:8080"
+    assert proxies.host(asked("10.0.0.1", headers[0])) == "127.0.0.1:8080"
+
+
+def asked(peer: str, *headers: tuple[str, str]) -> Request:
+    fields = Headers([("Remote-Addr", peer), *headers])  # as Quart's ASGI side fills it in
+    return Request("GET", "http", "/", b"", fields, "", "1.1", {}, send_push_promise=_push)
+
+
+async def _push(path: str, headers: Headers) -> None: ...
+
+
+def test_short_and_empty_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(cameras={"hall": {"source": "synthetic"}})
+    monkeypatch.setenv("TRIDETR_GATEWAY_TOKEN", "")
+    assert gateway_token(config) is None
+    monkeypatch.setenv("TRIDETR_GATEWAY_TOKEN", "fifteen letters")
+    with pytest.raises(ConfigError, match="15 characters") as short:
+        gateway_token(config)
+    assert "openssl" in str(short.value)
+    assert "fifteen" not in str(short.value)
+    monkeypatch.setenv("TRIDETR_GATEWAY_TOKEN", TOKEN)
+    assert gateway_token(config) == TOKEN
+
+
+def test_frame_ancestors() -> None:
+    names = GatewaySection(frame_ancestors=["self", "http://ha.local:8123"]).frame_ancestors
+    headers = headers_for(names)
+    assert "frame-ancestors 'self' http://ha.local:8123;" in headers["Content-Security-Policy"]
+    assert "X-Frame-Options" not in headers
+    assert headers_for(())["X-Frame-Options"] == "DENY"
+    for wrong in ("*", "ha.local", "http://a; script-src *", "http://a/b", "'self'", ""):
+        with pytest.raises(ValueError, match="frame_ancestors"):
+            GatewaySection(frame_ancestors=[wrong])

@@ -7,7 +7,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    field_validator,
+    model_validator,
+)
 
 from tridetr.config.source import CameraSource
 from tridetr.errors import ConfigError
@@ -19,6 +26,7 @@ DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Score = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+FrameAncestor = Annotated[str, Field(pattern=r"^(self|https?://[^\s/;,'\"]+)$")]
 Point = Annotated[tuple[float, float], Field(description="x, y as fractions of the frame")]
 
 
@@ -263,6 +271,14 @@ class GatewaySection(Section):
     )
     allowed_origins: tuple[str, ...] = Field(
         (), description="Further origins that may open the WebSocket (its own is always allowed)."
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Addresses or networks of reverse proxies whose X-Forwarded-For and -Host headers are believed.",
+    )
+    frame_ancestors: tuple[FrameAncestor, ...] = Field(
+        (),
+        description="Origins whose pages may show the viewer in a frame; `self` = its own origin.",
     )
     max_viewers: int = Field(64, ge=1, le=10_000, description="WebSockets at the same time.")
     jpeg_quality: int = Field(80, ge=10, le=95, description="Quality where frames are encoded.")

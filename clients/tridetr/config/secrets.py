@@ -9,6 +9,9 @@ from tridetr.config.schema import Config
 from tridetr.errors import ConfigError
 from tridetr.text_file import read_text
 
+GATEWAY_TOKEN_VARIABLE = "TRIDETR_GATEWAY_TOKEN"  # noqa: S105
+MIN_GATEWAY_TOKEN = 16  # characters
+
 
 def mqtt_password(config: Config) -> str | None:
     """Return the broker password from ``mqtt.password_file`` or ``TRIDETR_MQTT_PASSWORD``."""
@@ -16,8 +19,24 @@ def mqtt_password(config: Config) -> str | None:
 
 
 def gateway_token(config: Config) -> str | None:
-    """Return the viewer's token from ``gateway.token_file`` or ``TRIDETR_GATEWAY_TOKEN``."""
-    return _secret(config.gateway.token_file, "TRIDETR_GATEWAY_TOKEN", "gateway.token_file")
+    """Return the viewer's token from ``gateway.token_file`` or ``TRIDETR_GATEWAY_TOKEN``.
+
+    Raises:
+        ConfigError: the file cannot be read, or the token can be guessed.
+    """
+    key = "gateway.token_file"
+    token = _secret(config.gateway.token_file, GATEWAY_TOKEN_VARIABLE, key)
+    if token is not None and len(token) < MIN_GATEWAY_TOKEN:
+        where = (
+            f"{key}: {config.gateway.token_file}"
+            if config.gateway.token_file
+            else GATEWAY_TOKEN_VARIABLE
+        )
+        raise ConfigError(
+            f"{where}: the token has {len(token)} characters, but at least {MIN_GATEWAY_TOKEN} are needed "
+            "so that it cannot be guessed. Make one with `openssl rand -hex 32`."
+        )
+    return token
 
 
 def camera_credentials(file: Path) -> tuple[str, str]:

@@ -12,9 +12,9 @@ from tridetr.errors import ShmError
 from tridetr.gateway.api import add_api
 from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.hub import Hub
+from tridetr.gateway.login_sessions import LoginSessions
 from tridetr.gateway.pages import add_pages, load_assets, version_of
 from tridetr.gateway.security import Answer, Guard, problem
-from tridetr.gateway.session_key import session_salt
 from tridetr.gateway.stream import add_stream
 
 logger = logging.getLogger("tridetr.gateway")
@@ -40,8 +40,8 @@ def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     assets = load_assets()
     token = gateway_token(hub.config)
-    salt = session_salt(hub.config.state_dir) if token is not None else b""
-    guard = Guard(TokenAuth(token, salt), hub.config.gateway.allowed_origins)
+    sessions = LoginSessions(token, hub.config.state_dir) if token is not None else None
+    guard = Guard(TokenAuth(token), sessions, hub.config.gateway)
     guard.install(app)
     app.register_error_handler(ShmError, _damaged)
     add_pages(app, guard, assets)

@@ -20,6 +20,11 @@ class Http1(H11Protocol):  # type: ignore[misc]
 
     cut_off: Callable[[], None]  # ends the connection
 
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the application has accepted a WebSocket on this connection."""
+        return isinstance(self.stream, WSStream) and self.stream.handshake.accepted
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """Ignore invitations to HTTP/2, as HTTP/1.1 permits."""
 

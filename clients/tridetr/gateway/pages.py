@@ -1,14 +1,16 @@
-"""The viewer's page, its scripts and the login: a fixed set of files, read once."""
+"""The viewer's page, its scripts, the login and the error page: a fixed set of files, read once."""
 
 from __future__ import annotations
 
 import hashlib
+import html
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib import resources
+from string import Template
 
 from quart import Blueprint, Quart, Response, abort, redirect, request
 
-from tridetr.gateway.auth import COOKIE
 from tridetr.gateway.security import Answer, Guard
 
 _TYPES = {
@@ -18,6 +20,8 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
+_WRONG = "This is not the token. Try again."
+_SLOW = "Too many wrong tokens. Wait a minute, then try again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,19 @@ def _respond(asset: Asset) -> Response:
     return response
 
 
+def _fill(asset: Asset, status: int = 200, **texts: str) -> Response:
+    escaped = {name: html.escape(text) for name, text in texts.items()}
+    body = Template(asset.body.decode()).substitute(escaped)
+    return Response(body, status=status, content_type=asset.content_type)
+
+
+def _wants_html() -> bool:
+    accepted = request.accept_mimetypes
+    return accepted["text/html"] > accepted["application/json"]
+
+
 def add_pages(app: Quart, guard: Guard, assets: dict[str, Asset]) -> None:
-    """Add the routes of the page."""
+    """Add the routes of the page. All addresses are relative, so that a proxy may put a path prefix before them."""
     pages = Blueprint("pages", __name__)
 
     @pages.get("/")
@@ -72,29 +87,50 @@ def add_pages(app: Quart, guard: Guard, assets: dict[str, Asset]) -> None:
 
     @pages.get("/login")
     async def login_page() -> Answer:
-        return _respond(assets["login.html"]) if guard.auth.required else redirect("/", 303)
+        return _fill(assets["login.html"], note="") if guard.auth.required else redirect(".", 303)
 
     @pages.post("/login")
     async def login() -> Answer:
         if not guard.auth.required:
-            return redirect("/", 303)
+            return redirect(".", 303)
         form = await request.form
-        refused = guard.login(form.get("token", "").strip())
+        refused = guard.log_in(form.get("token", "").strip())
         if refused is not None:
-            if "text/html" in request.headers.get("Accept", ""):
-                name = "login-slow.html" if refused.status_code == 429 else "login-wrong.html"
-                page = Response(assets[name].body, content_type=_TYPES[".html"])
-                page.status_code = refused.status_code
-                return page
-            return refused
-        response = redirect("/", 303)
+            if not _wants_html():
+                return refused
+            note = _SLOW if refused.status_code == 429 else _WRONG
+            return _fill(assets["login.html"], refused.status_code, note=note)
+        response = redirect(".", 303)
         guard.set_session(response)
         return response
 
     @pages.post("/logout")
     async def logout() -> Answer:
-        response = redirect("/login", 303)
-        response.delete_cookie(COOKIE, httponly=True, samesite="Strict")
+        response = redirect("login", 303)
+        guard.log_out(response)
         return response
+
+    @app.after_request
+    async def explain(response: Answer) -> Answer:
+        """Give people a page instead of JSON when something is refused."""
+        if (
+            response.status_code < 400
+            or response.mimetype != "application/json"
+            or not _wants_html()
+        ):
+            return response
+        error = (await response.get_json())["error"]
+        status = response.status_code
+        page = _fill(
+            assets["error.html"],
+            status,
+            title=HTTPStatus(status).phrase,
+            text=error[:1].upper() + error[1:],
+            root="../" * (request.path.count("/") - 1) or "./",
+        )
+        for name, value in response.headers.items():
+            if name.lower() not in ("content-type", "content-length"):
+                page.headers[name] = value
+        return page
 
     app.register_blueprint(pages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeAlias
@@ -11,14 +12,21 @@ from quart.wrappers import Request, Websocket
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from tridetr.gateway.auth import COOKIE, SESSION_S, TokenAuth
-from tridetr.gateway.limits import PeerBuckets
+from tridetr.config import GatewaySection
+from tridetr.gateway.auth import TokenAuth
+from tridetr.gateway.clients import Proxies, site_of
+from tridetr.gateway.limits import Bucket, PeerBuckets
+from tridetr.gateway.login_sessions import COOKIE, SESSION_S, LoginSession, LoginSessions
+from tridetr.gateway.message import PROTOCOL
 from tridetr.gateway.origins import is_host_trusted, is_origin_allowed
+from tridetr.telemetry import metrics
 
+logger = logging.getLogger("tridetr.gateway")
 Answer: TypeAlias = Response | WerkzeugResponse
 # Open without a token: probes, the login page, and the viewer's own code (which is public anyway).
 OPEN_PATHS = ("/healthz", "/readyz", "/login")
 OPEN_PREFIX = "/static/"
+SNAPSHOTS = "/snapshot/"
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -46,7 +54,9 @@ HEADERS = {
 }
 
 _REQUESTS = (50.0, 400.0)  # a second, at once: a page with 64 cameras loads in one go
-_FAILURES = (0.2, 10.0)  # wrong tokens
+_FAILURES = (0.2, 10.0)  # wrong tokens of one site
+_ALL_FAILURES = (2.0, 100.0)  # wrong tokens of all sites together
+_WARN_S = 60.0
 
 
 def problem(status: int, text: str, **headers: str) -> Response:
@@ -59,19 +69,33 @@ def problem(status: int, text: str, **headers: str) -> Response:
 
 
 class Guard:
-    """Decides who is let in."""
+    """Decides who is let in.
+
+    Args:
+        auth: the token.
+        sessions: logins with it; None where there is no token.
+        section: the gateway's configuration.
+        clock: seconds, monotonic.
+    """
 
     def __init__(
         self,
         auth: TokenAuth,
-        allowed_origins: tuple[str, ...],
+        sessions: LoginSessions | None,
+        section: GatewaySection,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.auth = auth
-        self.allowed_origins = allowed_origins
+        self._sessions = sessions
+        self._allowed_origins = section.allowed_origins
+        self._proxies = Proxies(section.trusted_proxies)
+        self._headers = headers_for(section.frame_ancestors)
+        self._is_framed = bool(section.frame_ancestors)
         self._clock = clock
         self._requests = PeerBuckets(*_REQUESTS)
         self._failures = PeerBuckets(*_FAILURES)
+        self._all_failures = Bucket(*_ALL_FAILURES)
+        self._warned_at: dict[str, float] = {}
 
     def install(self, app: Quart) -> None:
         """Put the guard in front of every route of ``app``."""
@@ -83,125 +107,182 @@ class Guard:
 
     async def check_request(self) -> Answer | None:
         """Refuse a request, or let it pass (None)."""
-        refused = self._check_common(request)
-        if refused is not None:
-            return refused
-        if request.method not in ("GET", "HEAD", "OPTIONS"):
+        refused = self._check_host(request)
+        if refused is None and request.method not in ("GET", "HEAD", "OPTIONS"):
             refused = self._check_origin(request)
-            if refused is not None:
-                return refused
-        path = request.path
-        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
-            return None
-        if path == "/" and not self.auth.is_bearer(request.headers.get("Authorization", "")):
-            return (
-                None
-                if self._has_session(request) or not self.auth.required
-                else redirect("/login", 303)
-            )
-        return self._check_token(request, ())
+        # Always answered, whatever else comes from the same address: they cost next to nothing.
+        if (
+            refused is not None
+            or request.path in OPEN_PATHS
+            or request.path.startswith(OPEN_PREFIX)
+        ):
+            return refused
+        if (
+            request.path == "/"
+            and self.auth.required
+            and not request.headers.get("Authorization")
+            and self._session(request) is None
+        ):
+            return redirect("login", 303)
+        return self._check_token(request, ()) or self._check_rate(request)
 
     async def check_websocket(self) -> Answer | None:
         """Refuse a WebSocket before it is accepted, or let it pass (None)."""
         return (
-            self._check_common(websocket)
+            self._check_host(websocket)
             or self._check_origin(websocket)
             or self._check_token(websocket, websocket.requested_subprotocols)
+            or self._check_rate(websocket)
         )
 
-    def login(self, token: str) -> Answer | None:
+    def log_in(self, token: str) -> Answer | None:
         """Return a refusal, or None when ``token`` is right."""
-        failures, now = self._failures.of(_peer(request)), self._clock()
-        if failures.is_empty(now):
-            return self._too_many(failures.wait_s())
         if self.auth.is_token(token):
             return None
-        failures.take(now)
-        return problem(401, "this is not the token")
+        return self._charge_failure(request) or problem(401, "this is not the token")
 
-    def set_session(self, response: Answer) -> None:
-        """Give the browser a fresh session cookie."""
+    def set_session(self, response: Answer, renewed: LoginSession | None = None) -> None:
+        """Give the browser a cookie of a new session, or of the renewed one."""
+        if self._sessions is None:
+            return
+        # The header may come from anyone: it decides nothing but the cookie's flags.
+        is_https = request.is_secure or request.headers.get("X-Forwarded-Proto", "") == "https"
         response.set_cookie(
             COOKIE,
-            self.auth.new_session(time.time()),
+            self._sessions.issue(time.time(), renewed),
             max_age=SESSION_S,
-            secure=_is_https(request),
+            path=None,  # the folder of the login page: nodes behind one proxy keep their sessions apart
+            secure=is_https,
             httponly=True,
-            samesite="Strict",
+            # In a frame of another site only this kind is sent; requests that change something, and WebSockets,
+            # are bound to their origin in any case.
+            samesite="None" if is_https and self._is_framed else "Strict",
         )
+
+    def log_out(self, response: Answer) -> None:
+        """End the session of this request, in the browser and here."""
+        session = self._session(request)
+        if session is not None and self._sessions is not None:
+            self._sessions.end(session, time.time())
+        response.delete_cookie(COOKIE, path=None, httponly=True, samesite="Strict")
 
     async def finish(self, response: Answer) -> Answer:
         """Add the headers that every answer carries, and renew the session with the page."""
-        for name, value in HEADERS.items():
+        for name, value in self._headers.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-store")
-        if self.auth.required and request.path == "/":
-            now = time.time()
-            expires = self.auth.session_expires(request.cookies.get(COOKIE, ""), now)
-            if expires is not None and self.auth.is_session_due(expires, now):
-                self.set_session(response)
+        if request.path == "/":
+            session = self._session(request)
+            if session is not None and session.is_due(time.time()):
+                self.set_session(response, session)
         return response
 
     async def finish_websocket(self, response: Answer | None) -> Answer | None:
-        """Add the headers to refusals."""
+        """Add the headers to refusals, and log them: browsers hide the reason from the page and its user."""
         if response is not None:
-            for name, value in HEADERS.items():
+            for name, value in self._headers.items():
                 response.headers.setdefault(name, value)
+            reason = (await response.get_data()).decode(errors="replace")[:300].strip()  # type: ignore[misc]
+            site = site_of(self._proxies.address(websocket))
+            self._warn(
+                f"websocket {response.status_code}",
+                "refused a WebSocket of %s with status %d: %s",
+                site,
+                response.status_code,
+                reason,
+            )
         return response
 
-    def _check_common(self, asked: Request | Websocket) -> Answer | None:
-        bucket = self._requests.of(_peer(asked))
-        if not bucket.take(self._clock()):
-            return self._too_many(bucket.wait_s())
-        host = asked.headers.get("Host", "")
+    def _check_host(self, asked: Request | Websocket) -> Answer | None:
+        host = self._proxies.host(asked)
         # With a token a foreign page has nothing to gain: the cookie belongs to another host name.
-        if not self.auth.required and not is_host_trusted(host, self.allowed_origins):
-            return problem(
-                421,
-                "this host name is not known to be this machine's: add its origin to gateway.allowed_origins, or "
-                "set gateway.token_file",
-            )
-        return None
+        if self.auth.required or is_host_trusted(host, self._allowed_origins):
+            return None
+        return problem(
+            421,
+            f"the host name {host[:100]!r} is not known to be this machine's. "
+            "Add its origin to gateway.allowed_origins, or set gateway.token_file.",
+        )
 
     def _check_origin(self, asked: Request | Websocket) -> Answer | None:
         origin = asked.headers.get("Origin")
         if origin is None:  # not a browser
             return None
-        if is_origin_allowed(origin.lower(), asked.headers.get("Host", ""), self.allowed_origins):
+        host = self._proxies.host(asked)
+        if is_origin_allowed(origin.lower(), host, self._allowed_origins):
             return None
-        return problem(403, "this origin is not in gateway.allowed_origins")
+        return problem(
+            403,
+            f"a page of {origin[:100]!r} asked for host {host[:100]!r}. A reverse proxy must pass the Host header "
+            "on (nginx: `proxy_set_header Host $http_host;`); otherwise add the origin to gateway.allowed_origins.",
+        )
 
-    def _has_session(self, asked: Request | Websocket) -> bool:
-        cookie = asked.cookies.get(COOKIE, "")
-        return self.auth.session_expires(cookie, time.time()) is not None
+    def _session(self, asked: Request | Websocket) -> LoginSession | None:
+        if self._sessions is None:
+            return None
+        return self._sessions.check(asked.cookies.get(COOKIE, ""), time.time())
 
     def _check_token(
         self, asked: Request | Websocket, subprotocols: list[str] | tuple[()]
     ) -> Answer | None:
-        if not self.auth.required or self._has_session(asked):
+        if not self.auth.required or self._session(asked) is not None:
             return None
         header = asked.headers.get("Authorization", "")
-        shown = bool(header) or any(name != "tridetr.v1" for name in subprotocols)
-        failures, now = self._failures.of(_peer(asked)), self._clock()
-        if shown:
-            if failures.is_empty(now):
-                return self._too_many(failures.wait_s())
-            if self.auth.is_bearer(header) or self.auth.is_subprotocol(subprotocols):
-                return None
-            failures.take(now)
-        return problem(401, "a token is needed", WWW_Authenticate='Bearer realm="tridetr"')
+        takes_basic = asked.path.startswith(SNAPSHOTS)
+        # First compared, then counted: wrong tokens of the same address never lock the right one out.
+        if (
+            self.auth.is_bearer(header)
+            or self.auth.is_subprotocol(subprotocols)
+            or (takes_basic and self.auth.is_basic(header))
+        ):
+            return None
+        if header or any(name != PROTOCOL for name in subprotocols):
+            refused = self._charge_failure(asked)
+            if refused is not None:
+                return refused
+        schemes = 'Bearer realm="tridetr"' + (', Basic realm="tridetr"' if takes_basic else "")
+        return problem(401, "a token is needed", WWW_Authenticate=schemes)
 
-    def _too_many(self, wait_s: float) -> Answer:
-        return problem(429, "too many requests", Retry_After=str(max(1, round(wait_s))))
+    def _charge_failure(self, asked: Request | Websocket) -> Answer | None:
+        """Count a wrong token; return a refusal where there were too many."""
+        metrics.WRONG_TOKENS.inc()
+        address, now = self._proxies.address(asked), self._clock()
+        self._warn("token", "wrong gateway token from %s", address)
+        own = self._failures.of(site_of(address))
+        for bucket in (own, self._all_failures):
+            if bucket.is_empty(now):
+                return _too_many(bucket.wait_s())
+        own.take(now)
+        self._all_failures.take(now)
+        return None
+
+    def _check_rate(self, asked: Request | Websocket) -> Answer | None:
+        bucket = self._requests.of(site_of(self._proxies.address(asked)))
+        return None if bucket.take(self._clock()) else _too_many(bucket.wait_s())
+
+    def _warn(self, kind: str, text: str, *values: object) -> None:
+        """Log a warning, at most once a minute for each kind."""
+        now = self._clock()
+        if now - self._warned_at.get(kind, -_WARN_S) >= _WARN_S:
+            self._warned_at[kind] = now
+            logger.warning(text, *values)
 
 
-def _peer(asked: Request | Websocket) -> str:
-    return asked.remote_addr or "local"
+def headers_for(frame_ancestors: tuple[str, ...]) -> dict[str, str]:
+    """Return the headers that bind browsers; ``frame_ancestors``: whose pages may show the viewer in a frame."""
+    headers = dict(HEADERS)
+    if frame_ancestors:
+        names = " ".join("'self'" if name == "self" else name for name in frame_ancestors)
+        policy = headers["Content-Security-Policy"]
+        headers["Content-Security-Policy"] = policy.replace(
+            "frame-ancestors 'none'", f"frame-ancestors {names}"
+        )
+        del headers["X-Frame-Options"]  # it knows no list
+    return headers
 
 
-def _is_https(asked: Request) -> bool:
-    # A header that anybody can set: it decides about nothing but the cookie's Secure flag.
-    return asked.is_secure or asked.headers.get("X-Forwarded-Proto", "") == "https"
+def _too_many(wait_s: float) -> Answer:
+    return problem(429, "too many requests", Retry_After=str(max(1, round(wait_s))))
 
 
 async def _http_problem(error: HTTPException) -> Answer:

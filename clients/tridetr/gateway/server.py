@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from hypercorn.typing import ConnectionState
 from quart import Quart
 
 from tridetr.errors import GatewayError
+from tridetr.gateway.clients import parse_address, site_of
 from tridetr.gateway.http1 import Context, Http1
 from tridetr.gateway.message import MAX_COMMAND_BYTES
 
@@ -58,6 +60,15 @@ class Connection(TCPServer):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         super().__init__(app, loop, config, Context(), {}, reader, writer)
         self._limits = limits
+        self.is_aborted = False
+        peer = _address(writer.get_extra_info("peername"))
+        self.site = site_of(parse_address(peer[0])) if peer else "local"
+
+    @property
+    def is_viewer(self) -> bool:
+        """Whether it is a WebSocket that was let in."""
+        protocol = getattr(self, "protocol", None)
+        return isinstance(protocol, Http1) and protocol.is_websocket
 
     async def run(self) -> None:
         """Serve the connection until it ends."""
@@ -127,6 +138,7 @@ class Connection(TCPServer):  # type: ignore[misc]
 
     def abort(self) -> None:
         """Cut the connection off."""
+        self.is_aborted = True
         self.writer.transport.abort()
 
     async def _close(self) -> None:
@@ -166,6 +178,24 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _make_room(connections: list[Connection], limit: int) -> bool:
+    """Cut off the oldest connection where all slots are taken; return whether there is room for another.
+
+    Viewers that were let in stay: they are limited by ``gateway.max_viewers``. All else is short, so the oldest of
+    the site with most connections is the one that most likely only takes up a slot; probes always get one.
+    """
+    live = [connection for connection in connections if not connection.is_aborted]
+    if len(live) < limit:
+        return True
+    others = [connection for connection in live if not connection.is_viewer]
+    if not others:
+        return False
+    counts = Counter(connection.site for connection in others)
+    most = max(counts.values())
+    next(connection for connection in others if counts[connection.site] == most).abort()
+    return True
+
+
 def _hypercorn_config(limits: Limits) -> HypercornConfig:
     config = HypercornConfig()
     config.errorlog = logging.getLogger("tridetr.gateway.http")
@@ -184,7 +214,7 @@ async def serve(app: Quart, listener: socket.socket, stop: asyncio.Event, limits
     open_now: dict[asyncio.Task[Any], Connection] = {}
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(open_now) >= limits.connections:
+        if not _make_room(list(open_now.values()), limits.connections):
             writer.transport.abort()
             return
         task = cast("asyncio.Task[Any]", asyncio.current_task())

@@ -9,13 +9,15 @@ import os
 from pathlib import Path
 
 from tridetr.config import Config
+from tridetr.config.secrets import GATEWAY_TOKEN_VARIABLE, gateway_token
 from tridetr.gateway.app import create_app
+from tridetr.gateway.clients import parse_address
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.server import Limits, listen, serve
 
 logger = logging.getLogger("tridetr.gateway")
 ADDRESS_FILE = "gateway.json"
-_OTHER_CONNECTIONS = 256  # beside the WebSockets: pages, snapshots, probes
+_OTHER_CONNECTIONS = 256  # in addition to the WebSockets: pages, snapshots, probes
 
 
 def viewer_url(host: str, port: int) -> str:
@@ -33,6 +35,22 @@ def _write_address(path: Path, host: str, port: int) -> None:
     waiting = path.with_suffix(".tmp")
     waiting.write_text(text, encoding="utf-8")
     waiting.replace(path)
+
+
+def _warn_of_open_doors(config: Config) -> None:
+    """Log what lets more people watch than the configuration's author may have meant."""
+    if gateway_token(config) is not None:
+        return
+    if GATEWAY_TOKEN_VARIABLE in os.environ:
+        logger.warning("%s is empty: the viewer asks for no token", GATEWAY_TOKEN_VARIABLE)
+    host = config.gateway.host
+    address = parse_address(host)
+    if host != "localhost" and (address is None or not address.is_loopback):
+        logger.warning(
+            "the viewer listens on %s without a token: everyone who reaches it sees the cameras. "
+            "Set gateway.token_file, or keep the network private.",
+            host or "all addresses",
+        )
 
 
 async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = None) -> None:
@@ -63,6 +81,7 @@ async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = No
         _write_address(address_file, section.host, port)
         hub.start()
         logger.info("viewer at %s", viewer_url(section.host, port))
+        _warn_of_open_doors(config)
         await app.startup()
         await serve(
             app,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 
-from quart import Blueprint, Quart, websocket
+from quart import Blueprint, Quart, Response, websocket
 
 from tridetr.gateway import message
 from tridetr.gateway.hub import Hub
@@ -22,12 +22,35 @@ def add_stream(
     """Add the route; all streams end when ``stop`` is set."""
     stream = Blueprint("stream", __name__)
 
-    @stream.websocket("/ws/<camera>")
-    async def watch(camera: str) -> Answer | None:
+    def refuse(camera: str) -> Answer | None:
         if camera not in hub.config.cameras:
             return problem(404, "no such camera")
-        if hub.viewer_count >= hub.config.gateway.max_viewers:
-            return problem(503, "gateway.max_viewers are watching already", Retry_After="10")
+        limit = hub.config.gateway.max_viewers
+        if hub.viewer_count >= limit:
+            return problem(
+                503, f"{limit} streams are open already (gateway.max_viewers)", Retry_After="10"
+            )
+        return None
+
+    @stream.post("/ws/<camera>")
+    async def explain(camera: str) -> Answer:
+        """Answer as the WebSocket would be: browsers show a page the reason of this refusal, not of that one."""
+        return refuse(camera) or Response("", status=204)
+
+    @stream.get("/ws/<camera>")
+    async def not_upgraded(camera: str) -> Answer:
+        return problem(
+            426,
+            "this is the address of a WebSocket, and the request has no Upgrade header. A reverse proxy must pass "
+            "Upgrade and Connection on, with HTTP/1.1.",
+            Upgrade="websocket",
+        )
+
+    @stream.websocket("/ws/<camera>")
+    async def watch(camera: str) -> Answer | None:
+        refused = refuse(camera)
+        if refused is not None:
+            return refused
         size = websocket.args.get("size", "full")
         if size not in ("small", "full"):
             return problem(400, "size must be small or full")

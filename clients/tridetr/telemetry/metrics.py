@@ -123,6 +123,8 @@ FRAMES_ENCODED = Counter(
     "tridetr_frames_encoded_total", "Frames encoded to JPEG by the gateway.", ["camera"]
 )
 
+WRONG_TOKENS = Counter("tridetr_gateway_wrong_tokens_total", "Requests with a wrong token.")
+
 # --- supervisor
 STALLED = _gauge(
     "tridetr_stalled",

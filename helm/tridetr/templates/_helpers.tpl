@@ -103,6 +103,8 @@ tridetr/node: {{ .node.name }}
 {{- end -}}
 {{- $gateway := dict "host" "0.0.0.0" "port" 8080 "max_viewers" (int $values.gateway.maxViewers) "allowed_origins" $origins -}}
 {{- if $values.gateway.tokenSecret -}}{{- $gateway = set $gateway "token_file" "/etc/tridetr/gateway/token" -}}{{- end -}}
+{{- with $values.gateway.trustedProxies -}}{{- $gateway = set $gateway "trusted_proxies" . -}}{{- end -}}
+{{- with $values.gateway.frameAncestors -}}{{- $gateway = set $gateway "frame_ancestors" . -}}{{- end -}}
 {{- $endpoint := include "tridetr.otelEndpoint" . -}}
 {{- $otel := dict "endpoint" ($endpoint | default nil) "sample_ratio" $values.tracing.sampleRatio -}}
 {{- $config := deepCopy $values.config -}}

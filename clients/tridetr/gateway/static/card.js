@@ -29,6 +29,7 @@ export class Card {
   #status = null;
   #stateHeader = null;
   #lostAt = now();
+  #refusal = "";
   #drawnAt = null;
   #frames = new Meter();
   #latencies = new Meter();
@@ -45,7 +46,7 @@ export class Card {
     setText(this.#one(".name"), camera);
     this.#one(".open").setAttribute("aria-label", `Show ${camera} large`);
     this.#one(".picture").setAttribute("aria-label", `Live picture of ${camera}`);
-    this.#parts.snapshot.href = `/snapshot/${encodeURIComponent(camera)}.jpg?boxes=1`;
+    this.#parts.snapshot.href = `snapshot/${encodeURIComponent(camera)}.jpg?boxes=1`;
     this.#parts.fullscreen.addEventListener("click", () => this.toggleFullScreen());
     this.#boxes = new Boxes(this.#one(".overlay"));
     this.#picture = new Picture(
@@ -81,6 +82,7 @@ export class Card {
 
   onOpen() {
     this.#lostAt = null;
+    this.#refusal = "";
     this.#cover();
   }
 
@@ -88,6 +90,11 @@ export class Card {
     this.#lostAt ??= now();
     this.#cover();
     this.#page.onLost(attempt);
+  }
+
+  onRefused(reason) {
+    this.#refusal = reason;
+    this.#cover();
   }
 
   onMessage(header, image) {
@@ -198,7 +205,8 @@ export class Card {
     const since = this.#status?.since_unix_ms ? ` since ${clockTime(this.#status.since_unix_ms)}` : "";
     const message = this.#status?.message ?? "";
     if (this.#lostAt !== null && (this.#drawnAt === null || now() - this.#lostAt > 1500)) {
-      return ["connection", "Connecting…", this.#drawnAt ? `last picture at ${clockTime(this.#drawnAt)}` : ""];
+      const last = this.#drawnAt ? `last picture at ${clockTime(this.#drawnAt)}` : "";
+      return ["connection", this.#refusal ? "No connection" : "Connecting…", this.#refusal || last];
     }
     if (this.#status === null) return ["waiting", "Waiting…", ""];
     if (this.#status.state === "offline") return ["offline", `Camera offline${since}`, message];

@@ -39,7 +39,7 @@ export class EventList {
     if (this.#isAsking || document.hidden) return;
     this.#isAsking = true;
     try {
-      const response = await fetch(`/api/events?limit=${SHOWN}&after=${this.#newest}`);
+      const response = await fetch(`api/events?limit=${SHOWN}&after=${this.#newest}`);
       if (response.ok) this.#add((await response.json()).events);
     } catch {
       // The gateway is away: the streams say so, and the next round asks again.

@@ -1,4 +1,4 @@
-// One WebSocket per camera: for ever connected again, with jitter so that many viewers do not come back at once.
+// One WebSocket per camera, connected again indefinitely, with jitter so that many viewers do not come back together.
 
 import { ClockOffset, now } from "./clock.js";
 import { unpack } from "./protocol.js";
@@ -8,6 +8,9 @@ const PING_MS = 4000;
 const QUICK_PINGS = 4;
 const SILENCE_MS = 12_000; // three pings without an answer
 const LONGEST_WAIT_MS = 5000;
+const EXPLAIN_EVERY = 3; // attempts in vain
+const NOT_UPGRADED =
+  "The gateway answers, but the WebSocket does not get through. A reverse proxy must pass the Upgrade header on.";
 
 /** Milliseconds before the n-th attempt (from 0): 100 to 200 at first, doubling, at most LONGEST_WAIT_MS. */
 export function reconnectDelay(attempt, random = Math.random()) {
@@ -29,10 +32,10 @@ export class Stream {
   #view = { size: "small", paused: false };
   #closed = false;
 
-  /** `listener` has onMessage(header, image), onOpen() and onLost(attempt). */
+  /** `listener` has onMessage(header, image), onOpen(), onLost(attempt) and onRefused(reason). */
   constructor(camera, listener) {
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    this.#address = `${scheme}//${location.host}/ws/${encodeURIComponent(camera)}`;
+    this.#address = new URL(`ws/${encodeURIComponent(camera)}`, document.baseURI);
+    this.#address.hash = "";
     this.#listener = listener;
     this.#connect();
   }
@@ -65,7 +68,10 @@ export class Stream {
   }
 
   #connect() {
-    const socket = new WebSocket(`${this.#address}?size=${this.#view.size}`, PROTOCOL);
+    const address = new URL(this.#address);
+    address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+    address.search = `size=${this.#view.size}`;
+    const socket = new WebSocket(address, PROTOCOL);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#heard = now();
@@ -129,6 +135,18 @@ export class Stream {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(command));
   }
 
+  /** Browsers do not show why a WebSocket was refused; the same address answers a POST with the same refusal. */
+  async #explain() {
+    let reason = "";
+    try {
+      const response = await fetch(this.#address, { method: "POST" });
+      reason = response.ok ? NOT_UPGRADED : (await response.json()).error;
+    } catch {
+      // The gateway is away.
+    }
+    if (!this.isOpen && !this.#closed) this.#listener.onRefused(reason);
+  }
+
   #drop() {
     const socket = this.#socket;
     this.#socket = null;
@@ -144,6 +162,7 @@ export class Stream {
     this.#drop();
     if (this.#closed) return;
     this.#listener.onLost(this.#attempt);
+    if (this.#attempt % EXPLAIN_EVERY === EXPLAIN_EVERY - 1) this.#explain();
     this.#timer = setTimeout(() => this.#connect(), reconnectDelay(this.#attempt));
     this.#attempt += 1;
   }

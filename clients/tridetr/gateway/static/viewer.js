@@ -44,11 +44,11 @@ async function refreshCameras() {
 async function fetchCameras() {
   let response;
   try {
-    response = await fetch("/api/cameras");
+    response = await fetch("api/cameras");
   } catch {
     return false;
   }
-  if (response.status === 401) location.assign("/login");
+  if (response.status === 401) location.assign(`login${location.hash}`);
   if (!response.ok) return false;
   const names = (await response.json()).cameras.map((camera) => camera.name);
   for (const [name, card] of cards) {

@@ -1,0 +1,75 @@
+"""The viewer in a real Chromium behind a real nginx: path prefixes, changed hosts, missing headers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab
+from support.gateway import Gateway, cameras
+from support.nginx import NGINX, nginx, recipe
+
+TOKEN = "correct-horse-battery-staple"
+INGRESS = "/api/hassio_ingress/kq3J-x_1/"  # as Home Assistant's supervisor makes them
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
+    pytest.mark.skipif(
+        NGINX is None, reason="nginx is not installed (apt-get install nginx-light)"
+    ),
+    pytest.mark.timeout(240),
+]
+
+
+@pytest.mark.parametrize("prefix", ["/", "/cams/", INGRESS])
+def test_login_pictures_and_logout_below_a_path(tmp_path: Path, tab: Tab, prefix: str) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    section = {"token_file": tmp_path / "token", "trusted_proxies": ["127.0.0.1"]}
+    with (
+        cameras(tmp_path, "hall", "yard", gateway=section) as (config, fakes),
+        Gateway(config) as gateway,
+        nginx(tmp_path / "nginx", recipe(gateway.port, prefix)) as proxy,
+    ):
+        for camera in fakes.values():
+            camera.play(fps=5)
+        asked: list[str] = []
+        tab.page.on("request", lambda request: asked.append(request.url))
+        tab.page.goto(f"{proxy}{prefix}#hall")
+        tab.page.wait_for_url("**/login#hall")
+        tab.page.get_by_label("Token of this gateway").fill(TOKEN)
+        tab.page.keyboard.press("Enter")
+        tab.has_picture("hall")
+        # The link that was asked for is still there.
+        assert tab.page.url == f"{proxy}{prefix}#hall"
+        expect(tab.card("yard")).to_be_hidden()
+        snapshot = tab.card("hall").locator('[data-part="snapshot"]').get_attribute("href")
+        assert tab.page.request.get(f"{proxy}{prefix}{snapshot}").ok
+        (cookie,) = tab.page.context.cookies()
+        assert cookie["path"] == (prefix.rstrip("/") or "/")
+        tab.page.get_by_role("button", name="Log out").click()
+        tab.page.wait_for_url("**/login")
+        assert tab.page.context.cookies() == []
+        assert all(url.startswith(f"{proxy}{prefix}") for url in asked), asked
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [("proxy_set_header Host", "must pass the Host header"), ("Upgrade", "must pass the Upgrade")],
+)
+def test_a_proxy_with_missing_headers_is_explained(
+    tmp_path: Path,
+    tab: Tab,
+    missing: str,
+    reason: str,
+) -> None:
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+        lines = recipe(gateway.port, "/").splitlines()
+        broken = "\n".join(line for line in lines if missing not in line)
+        with nginx(tmp_path / "nginx", broken) as proxy:
+            fakes["hall"].play(fps=5)
+            tab.page.goto(proxy)
+            text = tab.card("hall").locator(".cover-text")
+            expect(text).to_contain_text(reason, timeout=WAIT_MS)
