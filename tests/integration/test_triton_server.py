@@ -19,10 +19,12 @@ from support.data import FOOTAGE, FOOTAGE_TRUTH, ORACLE, shared
 from support.node import free_port
 from support.triton import Frame, Region, SharedFrame, TritonThread, running_triton, triton_config
 from tridetr.errors import TritonError
+from tridetr.paths import model_repository_dir
 from tridetr.triton import service
 from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import SECRET_HEADER
 from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
+from tridetr.triton.probe import Probe
 
 PERSON = 1
 
@@ -193,3 +195,17 @@ async def test_without_a_server_the_client_says_so(tmp_path: Path) -> None:
 def test_two_servers_do_not_share_a_run_dir(triton: TritonThread) -> None:
     with pytest.raises(TritonError, match="another"):
         service.run(triton.config, triton.stop)
+
+
+@pytest.mark.parametrize("name", ["with space", "umläut", "a$(touch x);b&'c\"d"])
+def test_any_name_of_the_run_folder_will_do(tmp_path: Path, name: str) -> None:
+    """The server starts its Python backend with a line for bash in which it quotes nothing."""
+    folder = tmp_path / name
+    folder.mkdir()
+    model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+    with running_triton(triton_config(folder, model)) as triton:
+        endpoint = triton.endpoint()
+        info = Probe(endpoint, triton.config.model.name).model()
+        assert info.engine == "onnxruntime"
+        assert info.provider.endswith("ExecutionProvider")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

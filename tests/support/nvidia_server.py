@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-import tridetr.triton
 from tridetr.errors import TridetrError
+from tridetr.triton.launch import backend_module
 from tridetr.triton.server import STUB, find_server
 
 VERSION = "2.68.0"
@@ -51,8 +51,7 @@ class NvidiaServer:
         (native.parent / "libtriton_python.so").rename(native)
         (home / "TRITON_VERSION").write_text(f"{VERSION}\n")
         (home / "lib").symlink_to(wheel.library_path.split(os.pathsep)[-1])
-        backends = Path(tridetr.triton.__file__).parent / "backends"
-        shutil.copy2(backends / "onnxruntime" / "model.py", native.parent / "model.py")
+        (native.parent / "model.py").write_text(backend_module("onnxruntime"))
         binary = home / "bin" / "tritonserver"
         binary.parent.mkdir()
         binary.write_text(_SCRIPT.format(

@@ -70,8 +70,20 @@ def test_errors_are_kept_for_the_message_about_a_failed_start() -> None:
     for number in range(30):
         server_log.feed(f"error: number {number}")
     server_log.feed('2026-01-02T04:47:57Z W 1 x.cc:1] "a warning"')
-    assert server_log.errors[-1] == "number 29"
-    assert len(server_log.errors) == 20
+    assert server_log.last_words[-1] == "number 29"
+    assert len(server_log.last_words) == 20
+
+
+def test_lines_of_what_the_server_starts_explain_a_failed_start() -> None:
+    server_log = ServerLog(logging.getLogger("tridetr.test"))
+    assert server_log.last_words == ["it logged nothing"]
+    server_log.feed('2026-01-02T04:47:57Z I 1 x.cc:1] "loading: m:1"')
+    server_log.feed("+-----+")
+    assert server_log.last_words == ["loading: m:1"]
+    for _ in range(3):
+        server_log.feed("bash: line 1: /tmp/a: No such file or directory")
+    server_log.feed('2026-01-02T04:47:58Z I 1 x.cc:1] "Waiting"')
+    assert server_log.last_words == ["bash: line 1: /tmp/a: No such file or directory"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +100,7 @@ def test_the_server_says_where_it_put_the_model(kind: str | None, device: str) -
 def test_the_cpu_time_of_a_native_backend_is_the_servers() -> None:
     """Without it a native backend that is slow would count as one that hangs."""
     busy = "import time\nt = time.process_time()\nwhile time.process_time() - t < 0.3: pass\ntime.sleep(60)"
-    process = ServerProcess([sys.executable, "-c", busy], dict(os.environ))
+    process = ServerProcess([sys.executable, "-c", busy], dict(os.environ), Path.cwd())
     try:
         process.remember_stubs()
         wait_for(lambda: process.backend_cpu_s() >= 0.3, 20, "no CPU time is seen")

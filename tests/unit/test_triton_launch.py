@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,8 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     stub.write_text("the stub")
     spec = SimpleNamespace(submodule_search_locations=[str(root.parent)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    monkeypatch.setattr(server, "_libpython_dir", lambda: Path("/opt/python/lib"))
+    for module in (server, launch):
+        monkeypatch.setattr(module, "libpython_dir", lambda: Path("/opt/python/lib"))
     monkeypatch.setattr(server, "NVIDIA_HOME", tmp_path / "no-such-server")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     return root
@@ -63,7 +65,7 @@ def nvidia(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def command(tmp_path: Path, backend: str = "onnxruntime", **sections: object) -> list[str]:
     found, files = server.find_server(), launch.layout(tmp_path)
-    backends = launch.prepare_backends(found, backend, files.backends)
+    backends = launch.prepare_backends(found, backend, files)
     return launch.command(config(tmp_path, **sections), found, files, backends, "s3cret")
 
 
@@ -130,14 +132,14 @@ def test_a_native_backend_is_used_as_it_is(nvidia: Path, tmp_path: Path, backend
     assert f"--backend-directory={nvidia / 'backends'}" in line
     assert not [word for word in line if word.startswith("--backend-config=python")]
     assert "--allow-client-shm=true" in line
-    assert not (tmp_path / "triton" / "backends").exists()
+    assert not launch.layout(tmp_path).backends.exists()
 
 
 def test_ours_stands_in_for_a_native_backend_that_is_missing(nvidia: Path, tmp_path: Path) -> None:
     (nvidia / "backends" / "onnxruntime" / "libtriton_onnxruntime.so").unlink()
     line = command(tmp_path)
-    ours = tmp_path / "triton" / "backends"
-    assert f"--backend-directory={ours}" in line
+    assert "--backend-directory=server/tritonserver/backends" in line
+    ours = launch.layout(tmp_path).backends
     assert [word for word in line if word.startswith("--backend-config=python,stub-timeout")]
     assert (ours / "onnxruntime" / "model.py").is_file()
     assert (ours / "python" / server.STUB).is_file()
@@ -161,10 +163,9 @@ def test_no_stand_in_without_a_python_backend_of_this_python(
 
 
 def test_the_command_is_closed_to_others(wheel: Path, tmp_path: Path) -> None:
-    files = launch.layout(tmp_path)
     line = command(tmp_path)
     assert "--allow-http=false" in line
-    assert f"--grpc-address=unix:{files.socket}" in line
+    assert "--grpc-address=unix:grpc" in line  # in its working directory
     assert "--metrics-address=127.0.0.1" in line
     (restricted,) = [word for word in line if word.startswith("--grpc-restricted-protocol=")]
     assert restricted.endswith("=shared-memory,model-repository,trace,logging:tridetr=s3cret")
@@ -182,20 +183,58 @@ def test_options_that_only_some_servers_know(wheel: Path, tmp_path: Path) -> Non
 
 
 def test_the_backends_are_copies_with_the_stub_beside(wheel: Path, tmp_path: Path) -> None:
-    target = tmp_path / "backends"
+    files = launch.layout(tmp_path)
+    target = files.backends
     for _ in range(2):  # again over the earlier ones
-        assert launch.prepare_backends(server.find_server(), "onnxruntime", target) == target
+        assert launch.prepare_backends(server.find_server(), "onnxruntime", files) == target
     assert (target / "python" / server.STUB).read_text() == "the stub"
-    assert (target / "onnxruntime" / "model.py").is_file()
+    text = (target / "onnxruntime" / "model.py").read_text()
+    assert text.isascii()
+    assert str(Path(launch.__file__).parents[2]) in text
     assert not [path for path in target.rglob("*") if path.is_symlink()]
 
 
-def test_the_environment_finds_libraries_python_and_tridetr(wheel: Path) -> None:
+def test_a_stub_that_was_built_with_its_own_libpython_is_given_the_systems(
+    wheel: Path, tmp_path: Path
+) -> None:
+    stub = wheel / "python_backend_stubs" / PYTHON / server.STUB
+    stub.write_bytes(b"...\0libpython3-419a3a08.13.so.1.0\0...")
+    files = launch.layout(tmp_path)
+    for _ in range(2):
+        launch.prepare_backends(server.find_server(), "onnxruntime", files)
+    (link,) = files.libraries.iterdir()
+    assert link.name == "libpython3-419a3a08.13.so.1.0"
+    assert link.readlink() == Path("/opt/python/lib") / server.LIBPYTHON
+    stub.write_bytes(b"...\0libpython3.11.so.1.0\0...")
+    launch.prepare_backends(server.find_server(), "onnxruntime", files)
+    assert not files.libraries.exists()
+
+
+def test_copied_programs_look_for_libraries_in_the_private_folder_only(tmp_path: Path) -> None:
+    """They are linked to look four folders up: a `run_dir` in /tmp made that a folder of everybody's."""
+    try:
+        found = server.find_server()
+    except TritonError as error:
+        pytest.skip(str(error))
+    files = launch.layout(tmp_path)
+    backends = launch.prepare_backends(found, "onnxruntime", files)
+    programs = [path for path in backends.rglob("*") if path.name.startswith(("lib", server.STUB))]
+    assert len(programs) == 2
+    for program in programs:
+        searched = re.findall(rb"\$ORIGIN(/[^\0:]+)", program.read_bytes())
+        assert searched, program
+        for folder in searched:
+            path = os.path.normpath(f"{program.parent}{folder.decode()}")
+            assert Path(path) == files.libraries
+
+
+def test_the_environment_finds_libraries_and_python(wheel: Path, tmp_path: Path) -> None:
     base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/x", "HOME": "/root"}
-    made = launch.environment(server.find_server(), base)
+    files = launch.layout(tmp_path)
+    made = launch.environment(server.find_server(), files, base)
     assert made["LD_LIBRARY_PATH"].endswith("nvidia_pytriton.libs:/x")
-    assert made["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
-    assert (Path(made["PYTHONPATH"].split(":")[0]) / "tridetr").is_dir()
+    assert made["PATH"] == f"{sys.base_prefix}/bin:/usr/bin"
+    assert made["TMPDIR"] == str(files.temporary)
     assert made["HOME"] == "/root"
 
 

@@ -7,8 +7,10 @@ model repository is the same everywhere.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +19,28 @@ from tridetr.config import Config
 from tridetr.errors import TritonError
 from tridetr.shm.names import triton_region_prefix
 from tridetr.triton.endpoint import SECRET_KEY
-from tridetr.triton.server import STUB, Server, check_stub
+from tridetr.triton.server import LIBPYTHON, STUB, Server, check_stub, libpython_dir
 
 SOCKET_PATH_LIMIT = 107  # sizeof(sockaddr_un.sun_path) - 1
+_OURS = Path(__file__).resolve().parent / "backends"
 # The backend's pool in /dev/shm, taken at start; it holds the frame in work, and 4K I420 is 12.4 MB.
 _POOL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where one embedded server keeps its files, all below `run_dir/triton`."""
+    """Where one embedded server keeps its files, all below `run_dir/triton`.
+
+    The server runs in `root` and is given relative paths (`relative`): it starts the Python backend by a line for bash,
+    in which it quotes nothing, and that Python cannot use paths with letters beyond ASCII.
+    """
 
     root: Path
     socket: Path
+
+    def relative(self, path: Path) -> Path:
+        """Return a path as the server, running in `root`, is given it."""
+        return path.relative_to(self.root) if path.is_relative_to(self.root) else path
 
     @property
     def repository(self) -> Path:
@@ -38,8 +49,21 @@ class Layout:
 
     @property
     def backends(self) -> Path:
-        """The private backend directory, where ours serve."""
-        return self.root / "backends"
+        """The private backend directory, where ours serve.
+
+        As deep as in the wheel, whose libraries are linked to look for others in the folder `libraries`.
+        """
+        return self.root / "server" / "tritonserver" / "backends"
+
+    @property
+    def libraries(self) -> Path:
+        """Where the copied backend looks for libraries first; so it must not be outside the private folder."""
+        return self.root / "nvidia_pytriton.libs"
+
+    @property
+    def temporary(self) -> Path:
+        """The server's folder for temporary files."""
+        return self.root / "tmp"
 
     @property
     def engine_report(self) -> Path:
@@ -53,8 +77,8 @@ class Layout:
 
     @property
     def address(self) -> str:
-        """The gRPC target of clients (Triton appends a port to the socket's name)."""
-        return f"unix:{self.socket}:1"
+        """The gRPC target of clients, a URI (Triton appends a port to the socket's name)."""
+        return "unix:" + urllib.parse.quote(f"{self.socket}:1")
 
 
 def layout(run_dir: Path) -> Layout:
@@ -74,7 +98,7 @@ def layout(run_dir: Path) -> Layout:
     return made
 
 
-def prepare_backends(server: Server, backend: str, target: Path) -> Path:
+def prepare_backends(server: Server, backend: str, files: Layout) -> Path:
     """Return the backend directory to serve from: the server's own where it has the backend, else a private one.
 
     The private one holds the server's Python backend with its stub, and ours. Copies, not links: the server refuses a
@@ -86,27 +110,61 @@ def prepare_backends(server: Server, backend: str, target: Path) -> Path:
     if server.is_native(backend):
         return server.backends
     stub = check_stub(server, backend)
-    shutil.rmtree(target, ignore_errors=True)
+    target = files.backends
+    for folder in (target, files.libraries):
+        shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(
         server.backends / "python", target / "python", ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copy2(stub, target / "python" / STUB)
-    ours = Path(__file__).resolve().parent / "backends"
-    for model in sorted(ours.glob("*/model.py")):
-        (target / model.parent.name).mkdir()
-        shutil.copy2(model, target / model.parent.name / "model.py")
+    _use_own_libpython(stub, files.libraries)
+    for model in sorted(_OURS.glob("*/model.py")):
+        name = model.parent.name
+        (target / name).mkdir()
+        (target / name / "model.py").write_text(backend_module(name))
     return target
 
 
-def environment(server: Server, base: Mapping[str, str]) -> dict[str, str]:
+def backend_module(name: str) -> str:
+    """Return the `model.py` that leads the stub to our backend of this name."""
+    return (
+        f"import sys\n\nsys.path[:0] = {_import_path()}\n"
+        f"from {__package__}.backends.{name}.model import TritonPythonModel  # noqa: E402, F401\n"
+    )
+
+
+def _import_path() -> str:
+    """Return, as a literal, where the stub finds tridetr and the packages that it imports.
+
+    The stub's Python heeds neither PYTHONPATH nor, in a folder with letters beyond ASCII, the `.pth` files of a virtual
+    environment; names of folders it knows as ASCII, with escaped bytes for the rest.
+    """
+    packages = [path for path in sys.path if path.endswith("-packages")]
+    folders = [str(_OURS.parents[2]), *packages]
+    return ascii([os.fsencode(folder).decode("ascii", "surrogateescape") for folder in folders])
+
+
+def _use_own_libpython(stub: Path, libraries: Path) -> None:
+    """Give the stub this Python's library where it was built with one of its own.
+
+    The wheel's stub for Python 3.13 brings a library that has other built-in modules than most systems' Python, so that
+    it finds no module for, say, `_datetime`.
+    """
+    bundled = re.search(rb"libpython3-[0-9a-f]+[0-9.]*\.so\.1\.0", stub.read_bytes())
+    folder = libpython_dir()
+    if bundled and folder is not None:
+        libraries.mkdir(parents=True)
+        (libraries / bundled[0].decode()).symlink_to(folder / LIBPYTHON)
+
+
+def environment(server: Server, files: Layout, base: Mapping[str, str]) -> dict[str, str]:
     """Return the server's environment: its libraries, and this Python for the backend's stub."""
-    package_parent = str(Path(__file__).resolve().parents[2])
     variables = dict(base)
     if server.library_path:
         variables["LD_LIBRARY_PATH"] = _prepend(server.library_path, base.get("LD_LIBRARY_PATH"))
-    # The stub takes the first python3 on the PATH, and finds tridetr by PYTHONPATH where it is not installed.
-    variables["PATH"] = _prepend(str(Path(sys.executable).parent), base.get("PATH"))
-    variables["PYTHONPATH"] = _prepend(package_parent, base.get("PYTHONPATH"))
+    # The stub takes the first python3 on the PATH; not that of a virtual environment (see `_import_path`).
+    variables["PATH"] = _prepend(str(Path(sys.base_prefix) / "bin"), base.get("PATH"))
+    variables["TMPDIR"] = str(files.temporary)
     return variables
 
 
@@ -141,8 +199,8 @@ def command(
     )
     line = [
         str(server.binary),
-        f"--model-repository={files.repository}",
-        f"--backend-directory={backends}",
+        f"--model-repository={files.relative(files.repository)}",
+        f"--backend-directory={files.relative(backends)}",
         "--model-control-mode=explicit",
         f"--load-model={config.model.name}",
         "--strict-readiness=true",
@@ -150,7 +208,7 @@ def command(
         "--exit-timeout-secs=5",
         "--log-format=ISO8601",
         "--allow-http=false",
-        f"--grpc-address=unix:{files.socket}",
+        f"--grpc-address=unix:{files.relative(files.socket)}",
         "--grpc-port=1",
         f"--grpc-restricted-protocol={restricted}",
         f"--allow-metrics={'true' if metrics_port else 'false'}",

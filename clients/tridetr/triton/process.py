@@ -24,11 +24,12 @@ log = logging.getLogger("tridetr.triton.server")
 class ServerProcess:
     """One run of the server."""
 
-    def __init__(self, line: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it; the calling thread must outlive it (the kernel watches threads)."""
+    def __init__(self, line: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        """Start it in a folder; the calling thread must outlive it (the kernel watches threads)."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", private_exec.__file__, str(os.getpid()), *line],
             env=dict(environment),
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -52,9 +53,9 @@ class ServerProcess:
         return self._process.poll()
 
     @property
-    def errors(self) -> list[str]:
-        """Error lines it logged last."""
-        return self._log.errors
+    def last_words(self) -> str:
+        """The lines it logged last that explain a failure."""
+        return "; ".join(self._log.last_words)
 
     @property
     def device(self) -> str:

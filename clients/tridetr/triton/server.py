@@ -21,6 +21,7 @@ INSTALL = "pip install --no-deps nvidia-pytriton==0.7.0"
 NVIDIA_HOME = Path("/opt/tritonserver")
 STUB = "triton_python_backend_stub"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+LIBPYTHON = f"libpython{_PYTHON}.so.1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def _installed(home: Path) -> Server:
     stub = backends / "python" / STUB
     libraries = [home / "lib"] if (home / "lib").is_dir() else []
     if stub.is_file():
-        libraries += [folder for folder in [_libpython_dir()] if folder is not None]
+        libraries += [folder for folder in [libpython_dir()] if folder is not None]
     version = home / "TRITON_VERSION"
     said = version.read_text() if version.is_file() else os.environ.get("TRITON_SERVER_VERSION", "")
     return Server(
@@ -140,22 +141,21 @@ def check_stub(server: Server, backend: str) -> Path:
     return server.stub
 
 
-def _libpython_dir() -> Path | None:
+def libpython_dir() -> Path | None:
     """Return the folder of the shared libpython, which the backend's stub links; None where there is none."""
-    name = f"libpython{_PYTHON}.so.1.0"
     library_dir = sysconfig.get_config_var("LIBDIR") or "/usr/lib"
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
     folders = (
         library_dir, f"{sys.base_prefix}/lib", f"/usr/lib/{multiarch}", "/usr/lib", "/usr/lib64",
     )  # fmt: skip
-    return next((folder for folder in map(Path, folders) if (folder / name).exists()), None)
+    return next((folder for folder in map(Path, folders) if (folder / LIBPYTHON).exists()), None)
 
 
 def _needed_libpython_dir() -> Path:
-    folder = _libpython_dir()
+    folder = libpython_dir()
     if folder is None:
         raise TritonError(
-            f"libpython{_PYTHON}.so.1.0 is missing (Triton's Python backend needs it). Remedy: apt-get install "
+            f"{LIBPYTHON} is missing (Triton's Python backend needs it). Remedy: apt-get install "
             f"libpython{_PYTHON}, or for pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {_PYTHON}"
         )
     return folder

@@ -13,6 +13,7 @@ _LINE: Final = re.compile(
         )\ (?P<file>[^:\]]+):\d+\]\ +(?P<text>.*)$""",
     re.VERBOSE,
 )
+_OWN: Final = re.compile(r"\S+Z [EWIVF] \d+ |[EWIVF]\d{4} ")
 _LEVELS: Final = {
     "F": logging.CRITICAL, "E": logging.ERROR, "W": logging.WARNING, "I": logging.INFO, "V": logging.DEBUG,
 }  # fmt: skip
@@ -23,12 +24,13 @@ _NO_GPU: Final = (
     "CUDA memory pool disabled",
     "DCGM",
 )
-_KEPT_ERRORS: Final = 20
+_KEPT_LINES: Final = 20
+_LONGEST: Final = 400  # characters of a line in an error message
 _INSTANCE: Final = re.compile(r"TRITONBACKEND_ModelInstanceInitialize: \S+ \((\w+) device (\d+)\)")
 
 
 class ServerLog:
-    """Turns lines into log records; remembers the last errors for the message about a failed start.
+    """Turns lines into log records; remembers the last important ones for the message about a failed start.
 
     Attributes:
         lines: how many lines there were.
@@ -39,12 +41,18 @@ class ServerLog:
         self._logger = logger
         self.lines = 0
         self.device = ""
-        self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+        self._important: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._last = ""
 
     @property
-    def errors(self) -> list[str]:
-        """The last error texts, oldest first."""
-        return list(self._errors)
+    def last_words(self) -> list[str]:
+        """What explains a failure, oldest first, each once: errors, and lines that are not the server's own.
+
+        Those come from what it starts: a shell, the dynamic linker, Python, the C++ runtime. Where there are none, its
+        last line.
+        """
+        lines = dict.fromkeys(line[:_LONGEST] for line in self._important)
+        return list(lines) or [self._last or "it logged nothing"]
 
     def feed(self, line: str) -> None:
         """Pass on one line."""
@@ -54,9 +62,15 @@ class ServerLog:
             return
         if instance := _INSTANCE.search(text):
             self.device = f"GPU {instance[2]}" if instance[1] == "GPU" else instance[1]
-        if level >= logging.ERROR:
-            self._errors.append(text)
+        self._last = text
+        if level >= logging.ERROR or _is_foreign(line):
+            self._important.append(text)
         self._logger.log(level, "%s", text)
+
+
+def _is_foreign(line: str) -> bool:
+    """Whether something else than the server wrote it; frames of a traceback do not count."""
+    return not (line[:1].isspace() or _OWN.match(line) or len(line.strip()) < 4)
 
 
 def parse(line: str) -> tuple[int, str]:

@@ -103,14 +103,16 @@ class Setup:
             cache = engines_dir() / "onnxruntime"  # minutes of work, which outlives the run
             cache.mkdir(parents=True, exist_ok=True)
         model = repository.render(
-            config, files.repository, self.placement, engine_report=files.engine_report, cache=cache
+            config,
+            files.repository,
+            self.placement,
+            engine_report=files.relative(files.engine_report),
+            cache=files.relative(cache),
         )
         self._precision = model.metadata.get("precision", "unknown")
         if self.placement.backend == "tensorrt":
             self._precision = repository.engine_precision(model)
-        self._backends = launch.prepare_backends(
-            self._server, self.placement.backend, files.backends
-        )
+        self._backends = launch.prepare_backends(self._server, self.placement.backend, files)
         self._replacement.rendered(stamp)
 
     def start(self) -> tuple[ServerProcess, Endpoint]:
@@ -118,9 +120,11 @@ class Setup:
         files = self._files
         files.engine_report.unlink(missing_ok=True)
         self.clean()
+        files.temporary.mkdir(mode=0o700)
         process = ServerProcess(
             launch.command(self._config, self._server, files, self._backends, self._secret),
-            launch.environment(self._server, os.environ),
+            launch.environment(self._server, files, os.environ),
+            files.root,
         )
         report = str(files.engine_report)
         return process, Endpoint(files.address, str(self._secret_file), process.pid, report)
@@ -151,4 +155,5 @@ class Setup:
         """Remove what a killed server left."""
         for name in remove_triton_regions(self._config.instance):
             log.debug("removed the left-over region %s", name)
-        Path(self._files.address.removeprefix("unix:")).unlink(missing_ok=True)
+        Path(f"{self._files.socket}:1").unlink(missing_ok=True)
+        shutil.rmtree(self._files.temporary, ignore_errors=True)

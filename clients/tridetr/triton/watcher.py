@@ -133,7 +133,7 @@ class Watcher:
         while not probe.ready():
             self._check_alive(process)
             if why := progress.too_long(process.sample, time.monotonic()):
-                raise _Unhealthy("start_timeout", why)
+                raise _Unhealthy("start_timeout", f"{why}: {process.last_words}")
             self._wait(_TURN_S)
         self._setup.keep_private()
         self._setup.report(process)
@@ -210,8 +210,7 @@ class Watcher:
     def _check_alive(self, process: ServerProcess) -> None:
         code = process.exit_code
         if code is not None:
-            why = "; ".join(dict.fromkeys(process.errors)) or "it logged no error"
-            raise _Unhealthy("died", f"ended with code {code}: {why}")
+            raise _Unhealthy("died", f"ended with code {code}: {process.last_words}")
         if process.lost_stub():
             raise _Unhealthy("stub_died", "lost the process of its Python backend")
 

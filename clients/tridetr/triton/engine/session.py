@@ -8,6 +8,7 @@ is fixed, and compiling for each frame size gained nothing (measured).
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -64,7 +65,9 @@ class Engine:
         self._outputs = list(OUTPUTS)
         self._settings = provider_options(choice, threads, cache_dir, profile)
         with tempfile.TemporaryDirectory(prefix="tridetr-") as folder:
-            self._session = self._open(model, threads, Path(folder) / "placement")
+            # Relative: inside Triton's stub, Python cannot encode all absolute paths.
+            placement = Path(os.path.relpath(folder)) / "placement"
+            self._session = self._open(model, threads, placement)
             self.nodes: Mapping[str, int] = self._warm_up()
 
     def run(self, frames: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
