@@ -1,6 +1,19 @@
-"""``python -m tridetr``: the same as the console script."""
+"""``python -m tridetr`` and the console script."""
 
-from tridetr.cli.main import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it without a traceback, also while it is still being imported."""
+    try:
+        from tridetr.cli.main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

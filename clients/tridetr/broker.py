@@ -14,13 +14,14 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import sys
 from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.errors import BrokerError, TridetrError
+from tridetr.files import write_text
 from tridetr.paths import private_folder
+from tridetr.ports import free_port
 from tridetr.service import SUPERVISED, die_with_parent
 
 EMBEDDED = "embedded"
@@ -97,7 +98,7 @@ def choose_port(run_dir: Path, wanted: int) -> int:
     """
     if wanted:
         try:
-            return _free_port(wanted)
+            return free_port(LOOPBACK, wanted)
         except OSError as error:
             raise BrokerError(
                 f"port {wanted} of {LOOPBACK} cannot be used ({error.strerror}): if a broker runs there, name it in "
@@ -105,22 +106,13 @@ def choose_port(run_dir: Path, wanted: int) -> int:
             ) from None
     try:
         last = int(json.loads((run_dir / _FILE).read_text(encoding="utf-8"))["port"])
-        return _free_port(last)
+        return free_port(LOOPBACK, last)
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return _free_port(0)
-
-
-def _free_port(port: int) -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((LOOPBACK, port))
-        return int(probe.getsockname()[1])
+        return free_port(LOOPBACK)
 
 
 def _write_address(run_dir: Path, port: int) -> None:
-    temporary = run_dir / f".{_FILE}.new"
-    temporary.write_text(json.dumps({"host": LOOPBACK, "port": port}), encoding="utf-8")
-    temporary.replace(run_dir / _FILE)
+    write_text(run_dir / _FILE, json.dumps({"host": LOOPBACK, "port": port}))
 
 
 def _become_mosquitto(binary: str, run_dir: Path, port: int) -> None:

@@ -42,6 +42,14 @@ def prepare(config: Config, role: str) -> None:
         atexit.register(lock.close)
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that ask for an orderly end: also the terminal's, unless `nohup` has it ignored."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
+
+
 def die_with_parent() -> None:
     """Let the kernel send SIGTERM to this process when the supervisor dies, even by SIGKILL."""
     with contextlib.suppress(OSError, AttributeError):
@@ -51,15 +59,15 @@ def die_with_parent() -> None:
 
 
 def run_blocking(work: Callable[[threading.Event], None]) -> None:
-    """Run a blocking role; SIGTERM and SIGINT set the event that it watches."""
+    """Run a blocking role; the signals that ask for its end set the event that it watches."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: stop.set())
     work(stop)
 
 
 def run_async(role: AsyncRole, config: Config) -> None:
-    """Run an asyncio role; SIGTERM and SIGINT set the event that it watches."""
+    """Run an asyncio role; the signals that ask for its end set the event that it watches."""
 
     async def beat() -> None:
         while True:
@@ -69,7 +77,7 @@ def run_async(role: AsyncRole, config: Config) -> None:
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             loop.add_signal_handler(number, stop.set)
         beating = asyncio.create_task(beat())
         try:

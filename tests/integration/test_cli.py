@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from support.node import running_node
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.config.examples import EXAMPLE
+from tridetr.shm.names import list_instance
 
 
 def tridetr(*words: str) -> subprocess.CompletedProcess[str]:
@@ -131,3 +135,71 @@ def test_duration_ends_it(tmp_path: Path) -> None:
     answer = tridetr("up", "-c", str(file), "--duration", "1", "--only", "broker", "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["duration_s"] >= 1
+
+
+@pytest.mark.parametrize("process", ["gateway", "broker"])
+def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path, process: str) -> None:
+    """It ran on without a viewer, and left with 0."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = {
+            "instance": "t" + uuid.uuid4().hex[:10],
+            "cameras": {"street": {"source": "synthetic"}},
+            "mqtt": {"host": "embedded", "port": port if process == "broker" else 0},
+            "gateway": {"port": port if process == "gateway" else 0},
+            "run_dir": str(tmp_path / "run"),
+            "state_dir": str(tmp_path / "state"),
+        }
+        file = tmp_path / "node.yaml"
+        file.write_text(yaml.safe_dump(config))
+        answer = tridetr("up", "-c", str(file), "--duration", "30", "--only", process)
+    assert answer.returncode == 2
+    assert f"port {port}" in answer.stderr
+    assert "Address already in use" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_closed_terminal_and_ctrl_c_leave_nothing_behind(tmp_path: Path, number: int) -> None:
+    """A hangup ended the supervisor at once; its segments stayed."""
+    cameras = {"street": {"source": "synthetic", "width": 320, "height": 180, "fps": 5}}
+    with running_node(tmp_path, cameras) as node:
+        wait_for(lambda: list_instance(node.instance), 60)
+        assert node.process
+        node.process.send_signal(number)
+        assert node.process.wait(60) in (0, 1)  # 1: nothing was inferred yet
+        assert not node.leftovers()
+        assert "Traceback" not in node.log_tail()
+
+
+def test_ctrl_c_while_it_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, threading, os\n"
+        "class Late:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tridetr.cli.main': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Late())\n"
+        "from tridetr.__main__ import main; main()"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 130
+    assert not answer.stderr
+
+
+def test_folders_that_cannot_be_used_are_clear_errors(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    file = tmp_path / "node.yaml"
+    for key, folder, why in (
+        ("run_dir", tmp_path / "node.yaml" / "run", "Not a directory"),
+        ("run_dir", tmp_path / "open", "by everybody"),
+        ("state_dir", tmp_path / "open", "by everybody"),
+    ):
+        folders = {"run_dir": str(tmp_path / "run"), "state_dir": str(tmp_path / "state")}
+        config = {"cameras": {"street": {"source": "synthetic"}}, **folders, key: str(folder)}
+        file.write_text(yaml.safe_dump(config))
+        answer = tridetr("up", "-c", str(file), "--duration", "1", "--only", "controller")
+        assert answer.returncode == 2
+        assert why in answer.stderr
+        assert key in answer.stderr
+        assert "Traceback" not in answer.stderr

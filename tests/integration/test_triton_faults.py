@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import onnx
 import psutil
@@ -71,9 +73,20 @@ def stop_server(triton: TritonThread) -> None:
     os.kill(triton.endpoint().pid or 0, signal.SIGSTOP)
 
 
+def remove_socket(triton: TritonThread) -> None:
+    Path(unquote(triton.endpoint().address.removeprefix("unix:"))).unlink()
+
+
+def remove_folder(triton: TritonThread) -> None:
+    shutil.rmtree(triton.config.run_dir / "triton")
+
+
 @pytest.mark.parametrize(
     ("fault", "reason", "within_s"),
     [
+        # Those that are connected go on; a detector that is restarted would find nothing.
+        (remove_socket, "file_lost", RECOVERY_S),
+        (remove_folder, "file_lost", RECOVERY_S),
         (kill_server, "died", RECOVERY_S),
         (kill_stub, "stub_died", RECOVERY_S),
         # A hang is seen after PROBE_AFTER_S + infer_timeout_s (2 s here).

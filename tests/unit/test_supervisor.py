@@ -187,3 +187,15 @@ def test_heartbeat_ages_and_is_forgotten(tmp_path: Path) -> None:
     assert not heartbeat.read(tmp_path, "capture hall").starting  # type: ignore[union-attr]
     heartbeat.forget(tmp_path, "capture hall")
     assert heartbeat.read(tmp_path, "capture hall") is None
+
+
+def test_a_real_time_signal_is_named_by_its_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the first and the last one have a name in Python: the supervisor ended with a ValueError."""
+    number = signal.SIGRTMIN + 3
+    part = managed(tmp_path, f"import os; os.kill(os.getpid(), {number})")
+    until(lambda: part.restarts >= 1, part)
+    assert f"was killed by signal {number}" in caplog.text
+    part.stop()
+    part.wait(time.monotonic() + 5)

@@ -66,7 +66,9 @@ def nvidia(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def command(tmp_path: Path, backend: str = "onnxruntime", **sections: object) -> list[str]:
     found, files = server.find_server(), launch.layout(tmp_path)
     backends = launch.prepare_backends(found, backend, files)
-    return launch.command(config(tmp_path, **sections), found, files, backends, "s3cret")
+    made = config(tmp_path, **sections)
+    port = made.triton.metrics_port
+    return launch.command(made, found, files, backends, "s3cret", port)
 
 
 def test_the_wheel_is_found(wheel: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,3 +31,47 @@ def test_no_room_for_the_servers_files_is_said_with_the_remedy(
     (tmp_path / "triton").mkdir()
     with pytest.raises(TritonError, match=r"No space left.*MiB are free.*sizeLimit"):
         made.lay_out()
+
+
+def test_a_metrics_port_that_is_taken_does_not_keep_the_server_down(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The default port of a second instance's server took its whole node down."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        found = setup._free_metrics_port(taken)
+    assert found not in (0, taken)
+    assert f"{taken} cannot be used (Address already in use" in caplog.text
+    assert str(found) in caplog.text
+    assert setup._free_metrics_port(found) == found
+    assert setup._free_metrics_port(0) == 0
+
+
+def test_folders_that_the_python_backend_leaves_in_tmp_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start left one: its name is fixed, whatever TMPDIR is."""
+    server = SimpleNamespace(is_native=lambda _: False, backends=None)
+    monkeypatch.setattr(setup, "find_server", lambda _: server)
+    monkeypatch.setattr(setup, "_ENVIRONMENTS", tmp_path)
+    config = Config.model_validate(
+        {"cameras": {"a": {"source": "synthetic"}}, "run_dir": str(tmp_path)}
+    )
+    files = launch.layout(tmp_path)
+    made = setup.Setup(config, files, (files.secret, "s"))
+    (tmp_path / "python_env_before").mkdir()
+    made.clean()
+    assert (tmp_path / "python_env_before").is_dir()  # not of our server
+    made._started_unix_s = (tmp_path / "python_env_before").stat().st_ctime + 0.001
+    time.sleep(0.01)
+    (tmp_path / "python_env_ours").mkdir()
+    (tmp_path / "python_env_used").mkdir()
+    (tmp_path / "python_env_used" / "bin").touch()
+    files.temporary.mkdir(parents=True)
+    (files.temporary / "left").touch()
+    made.clean()
+    left = sorted(path.name for path in tmp_path.glob("python_env_*"))
+    assert left == ["python_env_before", "python_env_used"]
+    assert not files.temporary.exists()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +10,7 @@ import typer
 from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO
+from tridetr.ports import bind_fault, free_port
 
 
 def register(app: typer.Typer) -> None:
@@ -46,28 +44,22 @@ def up(
 
     Leaves no segment, queue or process behind. Exits with 1 when no frame made it from a camera to a result.
     """
+    from tridetr.supervisor.runner import DEMO_STATE
     from tridetr.supervisor.runner import up as run_up
 
     if not demo:
         config = load_config(config_file)
         sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
-    # A demo begins with nothing in memory, so that it tells no end of the last one's visit.
-    with tempfile.TemporaryDirectory(prefix="tridetr-demo-") as state_dir:
-        config = _free_demo_port(load_config(DEMO))
-        config = config.model_copy(update={"state_dir": Path(state_dir)})
-        sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
+    config = _free_demo_port(load_config(DEMO))
+    # A demo begins with nothing in memory, so that it publishes no end of the last one's visit.
+    config = config.model_copy(update={"state_dir": config.run_dir / DEMO_STATE})
+    sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
 
 
 def _free_demo_port(config: Config) -> Config:
-    """Let the demo run beside whatever holds its usual port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((config.gateway.host, config.gateway.port))
-        except OSError:
-            with socket.socket() as free:
-                free.bind((config.gateway.host, 0))
-                port = int(free.getsockname()[1])
-            gateway = config.gateway.model_copy(update={"port": port})
-            return config.model_copy(update={"gateway": gateway})
-    return config
+    """Let the demo run alongside whatever holds its usual port."""
+    host = config.gateway.host
+    if bind_fault(host, config.gateway.port) is None:
+        return config
+    gateway = config.gateway.model_copy(update={"port": free_port(host)})
+    return config.model_copy(update={"gateway": gateway})

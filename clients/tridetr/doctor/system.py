@@ -6,7 +6,6 @@ import ctypes
 import os
 import resource
 import shutil
-import socket
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.doctor.finding import Finding
+from tridetr.ports import bind_fault
 from tridetr.shm.names import CONSUMERS, SHM_DIR
 
 _MIB = 1 << 20
@@ -121,16 +121,13 @@ def check_ports(config: Config) -> Iterator[Finding]:
     if config.triton.url is None and config.triton.metrics_port:
         wanted.append(("Triton metrics port", "127.0.0.1", config.triton.metrics_port))
     for subject, host, port in wanted:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                yield Finding(
-                    subject,
-                    "warning",
-                    f"{host}:{port}: {error.strerror}",
-                    "stop what listens there (or is it this node, running?), or choose another port",
-                )
-            else:
-                yield Finding(subject, "ok", f"{host}:{port} is free")
+        why = bind_fault(host, port)
+        if why is not None:
+            yield Finding(
+                subject,
+                "warning",
+                f"{host}:{port}: {why}",
+                "stop what listens there (or is it this node, running?), or choose another port",
+            )
+        else:
+            yield Finding(subject, "ok", f"{host}:{port} is free")

@@ -7,6 +7,7 @@ import urllib.request
 
 from tridetr.config import Config
 from tridetr.telemetry.process_files import render_all
+from tridetr.triton.endpoint import read_endpoint
 
 _TIMEOUT_S = 1.0  # Triton is on this machine; without it the page shows the rest
 
@@ -18,9 +19,10 @@ def render_node(config: Config) -> bytes:
     is scraped by itself.
     """
     page = render_all(config.run_dir / "metrics")
-    if config.triton.url is None and config.triton.metrics_port:
+    endpoint = read_endpoint(config.run_dir) if config.triton.url is None else None
+    if endpoint is not None and endpoint.metrics_port:
         with contextlib.suppress(OSError):
-            page += _fetch(f"http://127.0.0.1:{config.triton.metrics_port}/metrics")
+            page += _fetch(f"http://127.0.0.1:{endpoint.metrics_port}/metrics")
     return page
 
 

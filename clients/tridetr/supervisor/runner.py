@@ -18,11 +18,14 @@ from typing import Any
 
 from rich.console import Console
 
+from tridetr.broker import EMBEDDED, choose_port
 from tridetr.config import Config
-from tridetr.errors import TridetrError
+from tridetr.errors import GatewayError, TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import write_text
 from tridetr.paths import FolderGuard, private_folder
+from tridetr.ports import bind_fault
+from tridetr.service import stop_signals
 from tridetr.shm.instance_lock import InstanceLock
 from tridetr.shm.names import unlink_instance
 from tridetr.supervisor import broker_pulse, orphans
@@ -44,6 +47,10 @@ STATUS_S = 1.0
 LOOK_S = 1.0
 STOP_S = 5.0  # for each stage
 DRAIN_S = 10.0  # for the last events of files that ended
+DEMO_STATE = (
+    "demo-state"  # in the run folder: the state folder of a node that is to remember nothing
+)
+_RUN_FOLDERS = ("metrics", "heartbeats", DEMO_STATE)
 
 
 class Supervisor:
@@ -68,7 +75,7 @@ class Supervisor:
 
     def run(self, duration_s: float | None) -> dict[str, Any]:
         """Run until SIGINT, SIGTERM, the duration's end or the end of all files; return the summary."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             signal.signal(number, lambda *_: self._stop.set())
         run_dir = private_folder(self._config.run_dir)
         if self._whole_node or "controller" in self._only:
@@ -79,6 +86,7 @@ class Supervisor:
             FolderGuard(run_dir) as self._guard,
         ):
             self._prepare()
+            self._check_ports()
             config_file = self._write_config()
             on_output = self._logs.attach if self._terminal else None
             processes = [
@@ -117,13 +125,30 @@ class Supervisor:
                 elapsed_s,
             )
 
+    def _check_ports(self) -> None:
+        """Refuse to start with a port that another program has; one that is taken later only costs a restart.
+
+        Raises:
+            TridetrError: the viewer's or the embedded broker's port is taken or not allowed.
+        """
+        config, only = self._config, self._only
+        if not only or "gateway" in only:
+            host, port = config.gateway.host, config.gateway.port
+            if why := bind_fault(host, port):
+                raise GatewayError(
+                    f"the viewer cannot bind to {host} port {port}: {why}. Set gateway.host and gateway.port to an "
+                    "address and a free port of this machine (0 takes any)"
+                )
+        if config.mqtt.host == EMBEDDED and (not only or broker_pulse.NAME in only):
+            choose_port(config.run_dir, config.mqtt.port)
+
     def _prepare(self) -> None:
         """Remove what an earlier run left behind."""
         run_dir = self._config.run_dir
         if self._whole_node:
             orphans.end(run_dir)
             unlink_instance(self._config.instance, self._config.cameras)
-            for folder in ("metrics", "heartbeats"):
+            for folder in _RUN_FOLDERS:
                 shutil.rmtree(run_dir / folder, ignore_errors=True)
         use_process_files(
             run_dir / "metrics", "supervisor_" + "_".join(self._only).replace(" ", "_")
@@ -219,7 +244,7 @@ class Supervisor:
 
     def _clean(self) -> None:
         unlink_instance(self._config.instance, self._config.cameras)
-        for name in ("metrics", "heartbeats"):
+        for name in _RUN_FOLDERS:
             shutil.rmtree(self._config.run_dir / name, ignore_errors=True)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tridetr.config import Config
+from tridetr.files import write_text
 
 FILE_NAME = "triton.json"
 SECRET_KEY = "tridetr"  # noqa: S105  (the header's name, not its value)
@@ -16,12 +16,21 @@ SECRET_HEADER = f"triton-grpc-protocol-{SECRET_KEY}"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A gRPC target with what is needed to use its restricted APIs."""
+    """A gRPC target with what is needed to use its restricted APIs.
+
+    Attributes:
+        address: the target.
+        secret_file: file with the key of the restricted APIs.
+        pid: the embedded server's process.
+        engine_report: file in which the engine describes itself.
+        metrics_port: port of the embedded server's metrics on loopback; 0 = none.
+    """
 
     address: str
     secret_file: str | None = None
     pid: int | None = None
     engine_report: str | None = None
+    metrics_port: int = 0
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the gRPC headers for the restricted APIs (read anew: the secret may change)."""
@@ -53,10 +62,7 @@ def read_endpoint(run_dir: Path) -> Endpoint | None:
 
 def write_endpoint(run_dir: Path, endpoint: Endpoint) -> None:
     """Publish the endpoint in one step, readable by the owner only."""
-    temporary = run_dir / f".{FILE_NAME}.{os.getpid()}"
-    temporary.write_text(json.dumps(asdict(endpoint)))
-    temporary.chmod(0o600)
-    temporary.replace(run_dir / FILE_NAME)
+    write_text(run_dir / FILE_NAME, json.dumps(asdict(endpoint)))
 
 
 def remove_endpoint(run_dir: Path) -> None:

@@ -76,9 +76,19 @@ class Layout:
         return self.root / "engine-cache"
 
     @property
+    def secret(self) -> Path:
+        """The key of the restricted APIs, where none is configured."""
+        return self.root / "secret"
+
+    @property
     def address(self) -> str:
-        """The gRPC target of clients, a URI (Triton appends a port to the socket's name)."""
-        return "unix:" + urllib.parse.quote(f"{self.socket}:1")
+        """The gRPC target of clients, a URI."""
+        return "unix:" + urllib.parse.quote(str(self.socket_file))
+
+    @property
+    def socket_file(self) -> Path:
+        """The socket as the server makes it: it appends a port to the name."""
+        return self.socket.with_name(f"{self.socket.name}:1")
 
 
 def layout(run_dir: Path) -> Layout:
@@ -173,7 +183,12 @@ def _prepend(first: str, rest: str | None) -> str:
 
 
 def command(
-    config: Config, server: Server, files: Layout, backends: Path, secret: str
+    config: Config,
+    server: Server,
+    files: Layout,
+    backends: Path,
+    secret: str,
+    metrics_port: int,
 ) -> list[str]:
     """Return the server's command line.
 
@@ -183,9 +198,9 @@ def command(
         files: its folders.
         backends: the backend directory (`prepare_backends`).
         secret: key of the restricted APIs (shared memory, model repository, trace, logging).
+        metrics_port: port of its metrics on loopback; 0 = none.
     """
     restricted = f"shared-memory,model-repository,trace,logging:{SECRET_KEY}={secret}"
-    metrics_port = config.triton.metrics_port
     # A server that does not load its Python backend would only warn of options for it.
     python_options = (
         {}

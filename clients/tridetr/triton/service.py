@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.errors import TritonError
+from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.triton import launch
 from tridetr.triton.watcher import Watcher
 
@@ -31,12 +29,19 @@ def run(config: Config, stop: threading.Event) -> None:
     files = launch.layout(config.run_dir)
     files.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     files.root.chmod(0o700)  # holds the socket: who may enter may infer
-    with _only_one(files.root / "lock"):
+    try:
+        lock = FileLock(files.root / "lock", f"process {os.getpid()}")
+    except FileLockedError as error:
+        raise TritonError(
+            f"another `tridetr triton` ({error.holder}) runs with run_dir {config.run_dir}. Remedy: stop it, or set "
+            "another instance or run_dir"
+        ) from None
+    with lock:
         Watcher(config, files, _secret(config, files), stop).run()
 
 
 def _secret(config: Config, files: launch.Layout) -> tuple[Path, str]:
-    """Return the key of the restricted APIs and its file; makes one for this run where none is configured."""
+    """Return the key of the restricted APIs and its file, which the server's setup writes where none is configured."""
     configured = config.triton.secret_file
     if configured is not None:
         try:
@@ -48,23 +53,4 @@ def _secret(config: Config, files: launch.Layout) -> tuple[Path, str]:
                 f"triton.secret_file: {configured} must hold one word of printable ASCII"
             )
         return configured, text
-    path = files.root / "secret"
-    path.unlink(missing_ok=True)
-    text = secrets.token_urlsafe(32)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    return path, text
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Hold a lock that the kernel frees when this process dies."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TritonError(
-                f"another `tridetr triton` runs with this run_dir ({path.parent.parent}). "
-                "Remedy: stop it, or set another instance or run_dir"
-            ) from None
-        yield
+    return files.secret, secrets.token_urlsafe(32)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import shutil
+import time
 from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.errors import TritonError
+from tridetr.files import write_text
 from tridetr.models.engine_cache import engines_dir
+from tridetr.ports import bind_fault, free_port
 from tridetr.shm.names import close_triton_regions, remove_triton_regions
 from tridetr.triton import launch, placement, repository
 from tridetr.triton.endpoint import Endpoint
@@ -23,6 +28,7 @@ from tridetr.triton.start import TIMEOUT_S
 log = logging.getLogger("tridetr.triton")
 # ONNX Runtime's TensorRT provider builds its engine when the model is loaded.
 ENGINE_BUILD_S = 1200.0
+_ENVIRONMENTS = Path("/tmp")  # noqa: S108  (fixed in the server's Python backend)
 
 
 class Setup:
@@ -53,6 +59,7 @@ class Setup:
             cuda_wheel=onnxruntime_has_cuda(),
         )
         self._backends = self._server.backends
+        self._started_unix_s = math.inf
         self._precision = "unknown"
         self._replacement = Replacement(config)
 
@@ -83,7 +90,7 @@ class Setup:
             TritonError: the server cannot run the model, or there is no room for what it needs.
             ModelError: the model file is missing or does not keep the contract.
         """
-        if self._replacement.is_rendered():
+        if self._replacement.is_rendered() and self._is_laid_out():
             return
         try:
             self._write()
@@ -95,8 +102,13 @@ class Setup:
                 "room there (Kubernetes: sizeLimit of the run volume), or set run_dir to a larger disk"
             ) from None
 
+    def _is_laid_out(self) -> bool:
+        """Whether the folders that were written are still there."""
+        return self._files.repository.is_dir() and self._backends.is_dir()
+
     def _write(self) -> None:
         files, config = self._files, self._config
+        files.root.mkdir(mode=0o700, exist_ok=True)
         stamp = repository.model_stamp(config)
         cache = files.engine_cache
         if self._builds_engine:
@@ -121,16 +133,28 @@ class Setup:
         files.engine_report.unlink(missing_ok=True)
         self.clean()
         files.temporary.mkdir(mode=0o700)
+        if self._secret_file == files.secret:
+            write_text(files.secret, self._secret)
+        self._started_unix_s = time.time()
+        port = _free_metrics_port(self._config.triton.metrics_port)
         process = ServerProcess(
-            launch.command(self._config, self._server, files, self._backends, self._secret),
+            launch.command(self._config, self._server, files, self._backends, self._secret, port),
             launch.environment(self._server, files, os.environ),
             files.root,
         )
         report = str(files.engine_report)
-        return process, Endpoint(files.address, str(self._secret_file), process.pid, report)
+        return process, Endpoint(files.address, str(self._secret_file), process.pid, report, port)
+
+    def lost_file(self) -> Path | None:
+        """Return a file that the server is reached by and that is not there any more; None if all are there."""
+        own = [self._files.socket_file]
+        if self._secret_file == self._files.secret:
+            own.append(self._secret_file)
+        return next((path for path in own if not path.exists()), None)
 
     def report(self, process: ServerProcess) -> None:
         """Say what serves, for a native backend; ours says it by itself."""
+        self._remove_environments()
         where = self.placement
         if not where.native:
             return
@@ -155,5 +179,32 @@ class Setup:
         """Remove what a killed server left."""
         for name in remove_triton_regions(self._config.instance):
             log.debug("removed the left-over region %s", name)
-        Path(f"{self._files.socket}:1").unlink(missing_ok=True)
+        self._files.socket_file.unlink(missing_ok=True)
         shutil.rmtree(self._files.temporary, ignore_errors=True)
+        self._remove_environments()
+
+    def _remove_environments(self) -> None:
+        """Remove the folder that the Python backend makes at each start, outside TMPDIR, and uses for nothing here."""
+        for path in _ENVIRONMENTS.glob("python_env_*"):
+            with contextlib.suppress(OSError):  # not empty: not ours
+                found = path.lstat()
+                if found.st_uid == os.geteuid() and found.st_ctime >= self._started_unix_s:
+                    path.rmdir()
+
+
+def _free_metrics_port(wanted: int) -> int:
+    """Return a port for the server's metrics: the wanted one, or a free one where another program has that."""
+    if not wanted:
+        return 0
+    why = bind_fault("127.0.0.1", wanted)
+    if why is None:
+        return wanted
+    found = free_port()
+    log.warning(
+        "triton.metrics_port: %d cannot be used (%s; another instance?), so Triton's own metrics are on port %d; the "
+        "viewer's /metrics shows them too",
+        wanted,
+        why,
+        found,
+    )
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -14,7 +15,13 @@ from tridetr.errors import TridetrError, TritonError
 from tridetr.telemetry import heartbeat, metrics
 from tridetr.triton import launch
 from tridetr.triton.beating import beating
-from tridetr.triton.endpoint import remove_endpoint, write_endpoint
+from tridetr.triton.endpoint import (
+    FILE_NAME,
+    Endpoint,
+    read_endpoint,
+    remove_endpoint,
+    write_endpoint,
+)
 from tridetr.triton.health import Health, Next
 from tridetr.triton.probe import Probe
 from tridetr.triton.process import ServerProcess
@@ -32,7 +39,7 @@ _COMPUTES_S = 0.1  # CPU time in one timeout; a hung backend uses none
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 30.0  # healthy for so long, a run clears the backoff
 _REASONS = ("start_timeout", "start_failed", "model_replaced", "stub_unhealthy",
-            "failing", "hung", "died", "stub_died")  # fmt: skip
+            "failing", "hung", "died", "stub_died", "file_lost")  # fmt: skip
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -116,7 +123,7 @@ class Watcher:
         try:
             self._await_ready(process, probe)
             write_endpoint(config.run_dir, endpoint)
-            self._watch(process, probe)
+            self._watch(process, probe, endpoint)
         except _Stopped:
             grace = STOP_GRACE_S
             raise
@@ -151,11 +158,12 @@ class Watcher:
             extra={"pid": process.pid, "start_s": round(time.monotonic() - began, 1)},
         )  # fmt: skip
 
-    def _watch(self, process: ServerProcess, probe: Probe) -> None:
+    def _watch(self, process: ServerProcess, probe: Probe, endpoint: Endpoint) -> None:
         health = Health(time.monotonic())
         while True:
             self._wait(_LOOK_EVERY_S)
             self._check_alive(process)
+            self._check_files(endpoint)
             if self._setup.model_is_due():
                 raise _Unhealthy("model_replaced", "has a new model file")
             try:
@@ -166,6 +174,16 @@ class Watcher:
             if step is Next.PROBE:
                 self._infer(process, probe)
                 health.probed(time.monotonic())
+
+    def _check_files(self, endpoint: Endpoint) -> None:
+        """Make sure that clients find the server: their connections, and the probe's, outlive the files."""
+        lost = self._setup.lost_file()
+        if lost is not None:
+            raise _Unhealthy("file_lost", f"cannot be reached any more: {lost} was removed")
+        if read_endpoint(self._config.run_dir) is None:
+            log.warning("%s was removed by another program and is made again", FILE_NAME)
+            with contextlib.suppress(OSError):  # a full disk, perhaps: tried again
+                write_endpoint(self._config.run_dir, endpoint)
 
     def _infer(self, process: ServerProcess, probe: Probe) -> None:
         """Run one inference of our own.
