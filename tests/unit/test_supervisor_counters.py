@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,30 @@ def test_a_file_that_is_being_made_does_not_end_the_supervisor(
     """A file that was still empty ended `tridetr up`, and the node with it."""
     (tmp_path / "counter_detector.db").write_bytes(content)
     assert Counters.read(tmp_path).total("tridetr_frames_published_total") == 0
+
+
+def test_removed_metric_files_are_made_again_with_their_values(tmp_path: Path) -> None:
+    """A cleaner took them: the page was empty until each process was restarted, and nothing alerted."""
+    code = f"""
+import shutil, sys
+import subprocess
+import sys
+from pathlib import Path
+from tridetr.telemetry import process_files
+folder = Path({str(tmp_path / "metrics")!r})
+process_files._LOOK_NS = 0
+process_files.use_process_files(folder, "capture_hall")
+from tridetr.telemetry import metrics
+metrics.FRAMES_PUBLISHED.labels("hall").inc(5)
+metrics.CAMERA_STATE.labels("hall").set(1)
+for _ in range(2):
+    shutil.rmtree(folder)
+    process_files.keep_process_files()
+    metrics.FRAMES_PUBLISHED.labels("hall").inc()
+    process_files.keep_process_files()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    counters = Counters.read(tmp_path / "metrics")
+    assert counters.count("tridetr_frames_published_total", camera="hall") == 7
+    assert counters.total("tridetr_camera_state", camera="hall") == 1
+    assert len(list((tmp_path / "metrics").glob("counter_*"))) == 1

@@ -14,6 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tridetr.telemetry.process_files import keep_process_files
+
 _BEAT = struct.Struct("<QQ")  # time of the last beat (CLOCK_MONOTONIC, ns), number of beats
 _LOOK_NS = 1_000_000_000  # how often a process looks whether its file is still there
 _mapped: mmap.mmap | None = None
@@ -58,7 +60,7 @@ def _map(path: Path) -> mmap.mmap:
 def beat() -> None:
     """Renew the heartbeat; costs about a microsecond, so call it in every turn of the main loop.
 
-    A file that was removed is made again.
+    A file that was removed is made again, as are the process's metric files.
     """
     global _beats, _mapped, _look_ns
     if _mapped is None:
@@ -69,6 +71,7 @@ def beat() -> None:
         if not _path.exists():
             with contextlib.suppress(OSError):  # a full disk, perhaps: tried again
                 _mapped = _map(_path)
+        keep_process_files()
     _beats += 1
     _BEAT.pack_into(_mapped, 0, now_ns, _beats)
 

@@ -6,8 +6,16 @@ role instead of pid: counters go on across restarts, and containers with equal p
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from pathlib import Path
+
+_LOOK_NS = 10_000_000_000  # how often a process looks whether its files are still there
+_folder: Path | None = None
+_identifier = ""
+_generation = 0
+_look_ns = 0
 
 
 def use_process_files(folder: Path, role: str) -> None:
@@ -16,11 +24,41 @@ def use_process_files(folder: Path, role: str) -> None:
     Must be called before ``tridetr.telemetry.metrics`` is imported: metrics without labels take their storage
     when they are made.
     """
+    global _folder, _identifier
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _folder, _identifier = folder.resolve(), role
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     from prometheus_client import values
 
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: role)  # type: ignore[no-untyped-call]
+    # With another identifier, the library goes on in files of that name and takes their values over.
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _identifier)  # type: ignore[no-untyped-call]
+
+
+def keep_process_files() -> None:
+    """Go on in new files, with the same values, where this process's files were removed. Looks every ten seconds."""
+    global _identifier, _generation, _look_ns
+    now_ns = time.monotonic_ns()
+    if _folder is None or now_ns < _look_ns:
+        return
+    _look_ns = now_ns + _LOOK_NS
+    end = f"{_identifier}.db"
+    lost: list[tuple[Path, str]] = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            target = str(entry.readlink()).removesuffix(" (deleted)")
+            if target.startswith(f"{_folder}/") and target.endswith(end):
+                name = target.removeprefix(f"{_folder}/")
+                if not (_folder / name).exists():
+                    lost.append((entry, name.removesuffix(end)))
+    if not lost:
+        return
+    following = f"{_identifier.partition('.')[0]}.{_generation + 1}"
+    with contextlib.suppress(OSError):  # a full disk, perhaps: tried again
+        _folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for entry, kind in lost:
+            (_folder / f"{kind}{following}.db").write_bytes(entry.read_bytes())
+        _generation += 1
+        _identifier = following
 
 
 def render_all(folder: Path) -> bytes:
