@@ -9,6 +9,7 @@ import posix_ipc
 import pytest
 
 from support.fake_cuda import FakeCuda
+from support.packets import stream_info
 from support.rings import put_frame, result_stamp, some_detections
 from tridetr.errors import ShmError
 from tridetr.shm import names, ring_writer
@@ -16,6 +17,7 @@ from tridetr.shm.boards import CameraState, CameraStatus, StatusReader, StatusWr
 from tridetr.shm.detections import DetectionReader, DetectionWriter
 from tridetr.shm.frames import FrameReader, FrameWriter
 from tridetr.shm.names import RingFile, RingName, TritonRegion, owner_of
+from tridetr.shm.packets import PacketReader, PacketStamp, PacketWriter
 
 W, H = 64, 32
 
@@ -114,6 +116,31 @@ def test_results_and_boards_are_made_again(instance: str, lose: Callable[[Path],
         found = board_reader.read()
         assert found is not None
         assert found.state is CameraState.FROZEN
+    for leftover in names.list_instance(instance):
+        leftover.unlink()
+
+
+@LOSSES
+def test_a_packet_ring_is_made_again(instance: str, lose: Callable[[Path], None]) -> None:
+    with (
+        PacketWriter(instance, "cam", seconds=10, max_mib=2) as writer,
+        PacketReader(instance, "cam", "gateway") as reader,
+    ):
+        writer.start_stream(stream_info())
+        writer.put(b"key", PacketStamp(1, 1, is_key=True))
+        first = reader.read()
+        assert first is not None
+        lose(RingName(instance, "cam", "packets").path(1))
+        writer.put(b"next", PacketStamp(2, 2))
+        writer.put(b"key 2", PacketStamp(3, 3, is_key=True))
+        second = reader.read()
+        assert second is not None
+        assert (second.data, second.lost) == (b"next", 0)  # this reader missed nothing
+        assert second.info == first.info
+        with PacketReader(instance, "cam") as late:
+            third = late.read()
+            assert third is not None
+            assert third.data == b"key 2"
     for leftover in names.list_instance(instance):
         leftover.unlink()
 

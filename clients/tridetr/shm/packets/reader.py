@@ -104,8 +104,8 @@ class PacketReader(RingReader[TableView, _PacketLease]):
             ShmError: A limit of the system is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.PACKETS)
-        self.wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
-        super().__init__(name, PACKET, lambda _, table: table, _PacketLease)
+        wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
+        super().__init__(name, PACKET, lambda _, table: table, _PacketLease, wakeup)
         self._live = live
         self._next = 0  # sequence; 0: any key frame
         self._slot = 0  # where it probably is
@@ -158,12 +158,6 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         before = [sequence for sequence, slot in keys if times[slot] <= monotonic_ns]
         self._next = before[-1] if before else keys[0][0]
         return True
-
-    def close(self) -> None:
-        """Let go of ring and queue."""
-        super().close()
-        if self.wakeup is not None:
-            self.wakeup.close()
 
     def _look_at_ring(self) -> Mapping | None:
         mapping = self._current()

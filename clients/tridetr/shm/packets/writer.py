@@ -155,7 +155,12 @@ class PacketWriter(Closing):
 
         Returns:
             Its sequence; None if it did not fit, or depends on one that did not.
+
+        Raises:
+            ShmError: The ring was removed, and another writer has its name, or ``/dev/shm`` is too small.
         """
+        if self._ring.look_after_names():
+            self._start_over()
         if self._dropping and not stamp.is_key:
             return None
         size = len(data)
