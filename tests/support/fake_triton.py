@@ -31,6 +31,7 @@ class FakeTriton:
         error: raised by every call, if set.
         frame_errors: raised by inferences, one each.
         hold: answers wait while it is cleared.
+        second_score: score of the second box, a car.
         regions: what is registered, by name.
         gpu: where the (played) GPU's memory lies that it can open; None: it has no GPU.
         asked: (region name, value of the first pixel) of each inference, when it came.
@@ -40,6 +41,7 @@ class FakeTriton:
     error: Exception | None = None
     frame_errors: list[Exception] = field(default_factory=list)
     hold: asyncio.Event = field(default_factory=asyncio.Event)
+    second_score: float = 0.2
     gpu: Path | None = None
     regions: dict[str, RegionKey | DeviceRegion] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
@@ -94,7 +96,9 @@ class FakeTriton:
         finally:
             self.in_flight[name] -= 1
         return Prediction(
-            np.float32([[value, 0, 500, 9], [1, 1, 2, 2]]), np.float32([0.9, 0.2]), np.int32([1, 3])
+            np.float32([[value, 0, 500, 9], [1, 1, 2, 2]]),
+            np.float32([0.9, self.second_score]),
+            np.int32([1, 3]),
         )
 
     def _pixel(self, frame: object) -> int:

@@ -105,19 +105,12 @@ class DetectSection(Section):
     classes: tuple[str, ...] = Field(
         (), description="Class names that are published; empty = all that the model knows."
     )
-    unchanged_s: float = Field(
-        0.0,
+    motion_gate_s: float = Field(
+        5.0,
         ge=0,
         le=60,
-        description="While all is calm: spare the model as long as the picture stays as it was when last inferred, "
-        "and at most for this time; 0 = infer every frame.",
-    )
-    unchanged_below: float = Field(
-        2.0,
-        ge=0.5,
-        le=50,
-        description="The picture has changed when any patch of it (a 60th of the width) has by this much brightness "
-        "(of 255).",
+        description="In standby, the longest time that a picture without motion goes without inference; "
+        "0 = infer every frame.",
     )
 
 

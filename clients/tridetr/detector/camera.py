@@ -7,19 +7,22 @@ import logging
 import time
 from collections.abc import Sequence
 
+import numpy as np
+
 from tridetr.config import DetectSection
 from tridetr.detector.account import CameraMetrics, FrameAccount
 from tridetr.detector.color import RangeCheck
+from tridetr.detector.gate import Answer, MotionGate
 from tridetr.detector.regions import AnyRegion, Place
 from tridetr.detector.selection import Selection
 from tridetr.detector.server import Server, pause_s
-from tridetr.detector.still import Answer, Stillness
 from tridetr.errors import ShmError, TritonError
 from tridetr.shm.boards import DemandWriter
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
 from tridetr.shm.frames import FrameLease, FrameReader
 from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import tracing
+from tridetr.triton.client import Prediction
 from tridetr.triton.contract import ModelInfo
 from tridetr.triton.errors import ModelUnavailable, RegionNotRegistered
 
@@ -66,7 +69,7 @@ class CameraDetector:
         self._selection: Selection | None = None
         self._alarming = alarming
         self._alarming_ids: frozenset[int] = frozenset()
-        self._still = Stillness(instance, camera, section)
+        self._gate = MotionGate(instance, camera, section)
         self._model = ("", "")
         self._metrics = CameraMetrics(camera)
         self._account = FrameAccount(_last_result(instance, camera))
@@ -102,7 +105,7 @@ class CameraDetector:
         self._alarming_ids = frozenset(
             info.classes[name] for name in self._alarming if name in info.classes
         )
-        self._still.forget()
+        self._gate.forget()
         self._range.use_model(info.color)
 
     def tick(self) -> None:
@@ -142,7 +145,7 @@ class CameraDetector:
         self._frames.close()
         self._writer.close()
         self._demand.close()
-        self._still.close()
+        self._gate.close()
 
     def _wake(self, wakeup: Wakeup) -> None:
         wakeup.drain()
@@ -162,7 +165,7 @@ class CameraDetector:
                     return False
                 with lease:
                     sequence = lease.sequence
-                    known = self._still.answer_for(lease)
+                    known = self._gate.answer_for(lease)
                     if known is not None:
                         self._repeat(lease, known)
                     else:
@@ -225,7 +228,7 @@ class CameraDetector:
         self._after = lease.sequence
         self._metrics.skipped(*self._account.inferred(lease.sequence))
         self._metrics.published(result, found)
-        self._still.inferred(result, found, self._alarming_ids)
+        self._gate.inferred(result, found, self._alarming_ids, self._likeness(answer))
         if trace and request and frame.trace:
             tracing.record("infer", request, trace, start_ns, end_ns, model=self._model[0])
             tracing.record_child("post", trace, end_ns, result.published_ns)
@@ -249,6 +252,13 @@ class CameraDetector:
             if lease.device is not None and place is not lease.device:
                 self._demand.touch()
 
+    def _likeness(self, answer: Prediction) -> float:
+        """Return the best score of the alarming classes as a share of the least score that counts."""
+        assert self._selection is not None
+        alarming = np.isin(answer.classes, list(self._alarming_ids))
+        best = float(answer.scores[alarming].max(initial=0.0))
+        return best / max(self._selection.min_score, 1e-6)
+
     def _repeat(self, lease: FrameLease, known: Answer) -> None:
         """Publish the answer to an earlier frame for this one, which shows the same."""
         result = known.stamp_for(lease, time.monotonic_ns())
@@ -269,7 +279,7 @@ class CameraDetector:
         self._metrics.error(reason)
         self._metrics.blocked(True)
         self._account.failed(sequence)
-        self._still.forget()
+        self._gate.forget()
         self._failures += 1
         # Where the server tells all cameras to wait, or was only restarted, there is nothing more to wait for.
         self._pause_s = 0.0 if quietly else pause_s(self._failures)

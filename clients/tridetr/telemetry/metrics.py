@@ -60,6 +60,16 @@ TOTAL_SECONDS = Histogram(
 INFERENCE_ERRORS = Counter(
     "tridetr_inference_errors_total", "Inferences that failed, by reason.", ["camera", "reason"]
 )
+MOTION_GATE_LOOKS = Counter(
+    "tridetr_motion_gate_looks_total",
+    "Inferences in standby by reason (motion, interval, learning, uncertain).",
+    ["camera", "reason"],
+)
+MOTION_GATE_MISSED = Counter(
+    "tridetr_motion_gate_missed_total",
+    "Inferences of an unchanged picture (reason interval) that found what alarms: false skips before.",
+    ["camera"],
+)
 DETECTIONS = Counter(
     "tridetr_detections_total", "Published detections by class name.", ["camera", "class"]
 )

@@ -1,0 +1,192 @@
+"""Detect change in a fixed camera's picture: noise is learnt per patch, lighting is removed, slow change adds up. Pure.
+
+The picture is reduced to the mean brightness of about 60 x 34 patches, at two scales: single patches (a small figure
+far away) and averages of 3 x 3 of them (a large one that hardly differs from its background). Two tests run on both:
+
+- *sudden*: the picture against its running average;
+- *drift*: the running average against what it was when the model last looked, so that slow movers add up.
+
+A test fires when a patch deviates by more than `_SIGMAS` times its own noise, within fixed bounds: less than the floor
+is never a change, more than the ceiling always is, whatever has been learnt.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Patches = NDArray[np.float32]
+
+_COLUMNS = 60
+_ROWS_PER_PATCH = 4  # sampled; every pixel of such a row counts
+_PAIRS = np.uint64(0x00FF00FF00FF00FF)
+
+_SIGMAS = 6.5
+_FLOOR = np.array([2.5, 1.0], np.float32)[:, None, None]  # single patches, 3 x 3 averages
+_CEILING = np.array([12.0, 5.0], np.float32)[:, None, None]
+_BRIGHTEST = 12.0  # a larger offset of the whole picture is a lamp, and a change
+_LARGEST_NOISE = _CEILING / _SIGMAS
+_AVERAGE_WEIGHT = 0.3  # of the newest picture; about a second in standby
+_NOISE_WEIGHT = 0.02
+# Noise of the difference of two running averages, relative to that of a picture against its running average.
+_DRIFT_NOISE = 0.6
+_LEARNING = 10  # pictures before noise counts as known
+_TYPICAL = 0.6745  # median of |z| of Gaussian noise
+_TINY = np.float32(1e-3)
+
+
+class PatchGrid:
+    """Mean brightness of patches of pictures of one size; buffers are reused.
+
+    Example:
+        >>> PatchGrid(1920, 1080)(np.full((1080, 1920), 7, np.uint8)).shape
+        (34, 60)
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        """Lay the grid.
+
+        Args:
+            width: Pixels, even.
+            height: Pixels.
+        """
+        side = max(8, 2 * round(width / _COLUMNS / 2))
+        step = max(1, side // _ROWS_PER_PATCH)
+        self._used = width // 8 * 8
+        self._rows = slice(step // 2, None, step)
+        rows = len(range(step // 2, height, step))
+        self._low = np.empty((rows, self._used // 8), np.uint64)
+        self._high = np.empty_like(self._low)
+        self._each = side // step  # rows of one patch
+        tops = np.arange(0, rows, self._each)
+        self._lefts = np.arange(0, self._used // 2, side // 2)
+        heights = np.diff(tops, append=rows)
+        widths = 2 * np.diff(self._lefts, append=self._used // 2)
+        self._scale = (1 / np.outer(heights, widths)).astype(np.float32)
+        self._sums = np.empty((len(tops), self._used // 8), np.uint64)
+        self.shape = self._scale.shape
+
+    def __call__(self, luma: NDArray[np.uint8]) -> Patches:
+        """Return the means, float32 [R, C], of luma uint8 [H, W]."""
+        eight = luma[self._rows, : self._used].view(np.uint64)  # pixels at a time, in 16-bit lanes
+        np.right_shift(eight, np.uint64(8), out=self._high)
+        np.bitwise_and(self._high, _PAIRS, out=self._high)
+        np.bitwise_and(eight, _PAIRS, out=self._low)
+        np.add(self._low, self._high, out=self._low)
+        self._sums[:] = self._low[:: self._each]
+        for row in range(1, self._each):
+            rows = self._low[row :: self._each]
+            self._sums[: len(rows)] += rows
+        pairs = self._sums.view(np.uint16)
+        return np.add.reduceat(pairs, self._lefts, axis=1, dtype=np.uint32) * self._scale
+
+
+class MotionDetector:
+    """Compares the pictures of a fixed camera with each other.
+
+    Attributes:
+        learning: Whether too few pictures were seen to know the noise.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        """Begin without knowledge.
+
+        Args:
+            shape: Rows and columns of the patches.
+        """
+        both = (2, *shape)
+        self._now, self._average, self._reference, self._deviation, self._limit, self._scratch = (
+            np.zeros(both, np.float32) for _ in range(6)
+        )
+        self._variance = np.full(both, _LARGEST_NOISE**2, np.float32)
+        self._weights = 1 / _sum3x3(np.ones(shape, np.float32), np.empty(shape, np.float32))
+        self._seen = 0
+        self._has_average = self._has_reference = False
+
+    @property
+    def learning(self) -> bool:
+        return self._seen < _LEARNING
+
+    def changed(self, patches: Patches) -> bool:
+        """Take the next picture.
+
+        Args:
+            patches: float32 [R, C], its mean brightness.
+
+        Returns:
+            Whether it differs from those before, or from the one that :meth:`looked` was called for.
+        """
+        now, average, limit = self._now, self._average, self._limit
+        now[0] = patches
+        np.multiply(_sum3x3(patches, self._scratch[0]), self._weights, out=now[1])
+        if not self._has_average:
+            average[:] = now
+            self._has_average = True
+            return True
+        deviation = self._deviate(now, average)
+        np.sqrt(self._variance, out=limit)
+        # A key frame or a darker exposure makes the whole picture noisier; somebody in it does not.
+        np.divide(deviation[0], limit[0], out=self._scratch[0])
+        limit *= _SIGMAS * max(1.0, _median(self._scratch[0]) / _TYPICAL)
+        np.maximum(limit, _FLOOR, out=limit)
+        np.minimum(limit, _CEILING, out=limit)
+        sudden = bool((deviation > limit).any())
+        self._learn(deviation)
+        np.subtract(now, average, out=now)
+        now *= _AVERAGE_WEIGHT
+        average += now
+        if sudden or not self._has_reference:
+            return True
+        limit *= _DRIFT_NOISE
+        np.maximum(limit, _FLOOR * _DRIFT_NOISE, out=limit)
+        return bool((self._deviate(average, self._reference) > limit).any())
+
+    def looked(self) -> None:
+        """Note that the model looks at the newest picture: drift is measured from here."""
+        self._reference[:] = self._average
+        self._has_reference = True
+
+    def interrupted(self) -> None:
+        """Note that pictures were not passed for a while: only the learnt noise still holds."""
+        self._has_average = self._has_reference = False
+
+    def _deviate(self, picture: Patches, before: Patches) -> Patches:
+        """Return |picture - before| without what lighting explains: an offset and a gain."""
+        deviation, level = self._deviation, self._scratch
+        np.subtract(picture, before, out=deviation)
+        deviation -= max(-_BRIGHTEST, min(_BRIGHTEST, _median(deviation[0])))
+        np.subtract(before, before[0].mean(), out=level)
+        single = level[0]
+        bounded = np.minimum(deviation[0], _CEILING[0])
+        np.maximum(bounded, -_CEILING[0], out=bounded)
+        level *= np.vdot(bounded, single) / (np.vdot(single, single) + _TINY)
+        deviation -= level
+        np.abs(deviation, out=deviation)
+        return deviation
+
+    def _learn(self, deviation: Patches) -> None:
+        """Update each patch's noise; what is more than the largest noise counts as the largest."""
+        self._seen += 1
+        np.minimum(deviation, _LARGEST_NOISE, out=deviation)
+        np.square(deviation, out=deviation)
+        deviation -= self._variance
+        deviation *= max(_NOISE_WEIGHT, 1 / self._seen)
+        self._variance += deviation
+        np.maximum(self._variance, _TINY, out=self._variance)
+
+
+def _median(patches: Patches) -> float:
+    """Return about the median: that of every third patch."""
+    some = patches.ravel()[::3]
+    return float(np.partition(some, some.size // 2)[some.size // 2])
+
+
+def _sum3x3(patches: Patches, columns: Patches) -> Patches:
+    """Return the sums of each patch and its neighbours; ``columns`` is overwritten."""
+    columns[:] = patches
+    columns[:, 1:] += patches[:, :-1]
+    columns[:, :-1] += patches[:, 1:]
+    sums: Patches = columns.copy()
+    sums[1:] += columns[:-1]
+    sums[:-1] += columns[1:]
+    return sums
