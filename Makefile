@@ -1,5 +1,6 @@
 # make demo            the whole pipeline on a synthetic camera, set-up included (DURATION=20 stops by itself)
 # make test            installs what the tests need and runs them all
+# make test-fresh      both commands from a clean clone on bare Debian 12 and 13, in containers (CHECKS=trixie-user: only that)
 # make check           formatting, lints, types
 # make train-demo-model   trains the bundled model anew (some two hours on two cores, minutes on a GPU)
 # make audit           known vulnerabilities of the dependencies, where a database can be asked (AUDIT_ARGS=--strict: must be)
@@ -16,12 +17,13 @@ PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 # The server binary for PCs; its own pins conflict with numpy 2, hence --no-deps.
 TRITON_WHEEL := nvidia-pytriton==0.7.0
 TEST_PACKAGES := mosquitto prometheus chromium nginx-light faketime ffmpeg libb64-0d qemu-system-x86 busybox-static \
-	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+	gcc g++ libatomic1
 PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: help demo test check format faults fault-times fuzz audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: help demo test test-fresh check format faults fault-times fuzz audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -43,6 +45,9 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
 	$(VENV)/bin/python -m pytest -m "not soak and not long_faults" $(PYTEST_ARGS)
+
+test-fresh:
+	@tools/test-fresh $(CHECKS)
 
 faults: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)

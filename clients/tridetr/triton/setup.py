@@ -132,7 +132,7 @@ class Setup:
         files = self._files
         files.engine_report.unlink(missing_ok=True)
         self.clean()
-        files.temporary.mkdir(mode=0o700)
+        files.temporary.mkdir(mode=0o700, parents=True)
         if self._secret_file == files.secret:
             write_text(files.secret, self._secret)
         self._started_unix_s = time.time()
