@@ -12,10 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from support.tiny_export import tiny_export
-from tridetr.errors import ModelError
+from tridetr.errors import ModelError, TridetrError
 from tridetr.models.card import set_metadata
 from tridetr.models.cli import app
+from tridetr.models.cli.make import read_classes
 from tridetr.models.export import ExportFacts, export
+from tridetr.triton.model_file import read_model_file
 
 FACTS = ExportFacts({"hedgehog": 0, "fox": 1}, 3, "a test")
 
@@ -135,6 +137,36 @@ def test_fuse_takes_names_from_a_file_or_the_export(exported: Path, tmp_path: Pa
     assert "exists" in refused("fuse", bare, tmp_path / "out.onnx", "--classes", "coco")
     run("recolor", tmp_path / "out.onnx", tmp_path / "full.onnx", "--color", "bt601-full")
     assert "bt601-full" in run("info", tmp_path / "full.onnx")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"person\nperson\n", "line 2 repeats the class 'person' of line 1"),
+        ("Fu\xdfg\xe4nger\ncar\n".encode("latin-1"), "line 1: not UTF-8 but another encoding"),
+        (b"\n\n", "no class names"),
+        (None, "cannot be read"),
+    ],
+)
+def test_class_names_that_cannot_be_used_are_refused(
+    tmp_path: Path, data: bytes | None, said: str
+) -> None:
+    names = tmp_path / "names.txt"
+    if data is not None:
+        names.write_bytes(data)
+    with pytest.raises(TridetrError, match=said):
+        read_classes(str(names))
+
+
+def test_class_names_with_a_byte_order_mark(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_bytes(b"\xef\xbb\xbfperson\r\ncar\r\n")
+    assert read_classes(str(names)) == {"person": 0, "car": 1}
+
+
+def test_an_export_that_serves_as_it_is_is_refused_with_the_remedy(exported: Path) -> None:
+    with pytest.raises(ModelError, match=r"models install \S+export.onnx --name export"):
+        read_model_file(exported)
 
 
 def test_verify_exits_with_one_above_its_bounds(exported: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -21,7 +22,7 @@ from tridetr.models.coco import COCO_91
 from tridetr.models.download import Checksum, download
 from tridetr.models.fuse import fuse
 from tridetr.models.pull import pull
-from tridetr.models.store import installed, installed_path, resolve_model
+from tridetr.models.store import installed, installed_path, missing_model, resolve_model
 
 BODY = bytes(range(256)) * 4000
 
@@ -34,6 +35,8 @@ class Server:
     body: bytes = BODY
     etag: str = '"one"'
     stop_after: int | None = None
+    redirect: str | None = None
+    announced: bool = True
     ranges: list[str | None] = field(default_factory=list)
 
 
@@ -46,6 +49,11 @@ def server() -> Iterator[Server]:
             asked = self.headers.get("Range")
             state.ranges.append(asked)
             start = 0
+            if state.redirect:
+                self.send_response(302)
+                self.send_header("Location", state.redirect)
+                self.end_headers()
+                return
             if asked and self.headers.get("If-Range") == state.etag:
                 start = int(asked.removeprefix("bytes=").rstrip("-"))
                 self.send_response(206)
@@ -55,7 +63,8 @@ def server() -> Iterator[Server]:
             else:
                 self.send_response(200)
             rest = state.body[start:]
-            self.send_header("Content-Length", str(len(rest)))
+            if state.announced:
+                self.send_header("Content-Length", str(len(rest)))
             self.send_header("ETag", state.etag)
             self.end_headers()
             self.wfile.write(rest if state.stop_after is None else rest[: state.stop_after])
@@ -141,6 +150,45 @@ def test_what_is_no_checksum_is_refused(text: str) -> None:
         Checksum.parse(text)
 
 
+@pytest.mark.parametrize("announced", [True, False])
+def test_more_than_the_limit_is_not_stored(server: Server, tmp_path: Path, announced: bool) -> None:
+    server.announced = announced
+    with pytest.raises(ModelError, match="may have: not"):
+        download(server.url, tmp_path / "model.bin", sha256(BODY), limit=len(BODY) - 1)
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".bin", ".part")]
+    assert download(server.url, tmp_path / "model.bin", sha256(BODY), limit=len(BODY))
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_not_begun(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = SimpleNamespace(free=1000)
+    monkeypatch.setattr(downloading.shutil, "disk_usage", lambda path: full)
+    with pytest.raises(ModelError, match="room for 1000 more"):
+        download(server.url, tmp_path / "model.bin", sha256(BODY))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org/m", "http://127.0.0.1.evil.com/m", "ftp://localhost/m"]
+)
+def test_plain_http_is_refused_also_when_redirected_to(
+    server: Server, tmp_path: Path, url: str
+) -> None:
+    for source in (url, server.url):
+        server.redirect = url
+        with pytest.raises(ModelError, match="https:// only"):
+            download(source, tmp_path / "model.bin", sha256(BODY))
+        if source.startswith("http"):
+            with pytest.raises(ModelError, match="https:// only"):
+                load_catalogue(source)
+
+
+def test_a_catalogue_without_end_is_refused(server: Server) -> None:
+    server.body = b" " * (2 << 20)
+    with pytest.raises(ModelError, match="larger than"):
+        load_catalogue(server.url)
+
+
 def contract_bytes() -> bytes:
     return fuse(tiny_export(), classes=COCO_91, source="test").SerializeToString()
 
@@ -210,6 +258,13 @@ def test_names_that_are_not_there_name_those_that_are(tmp_path: Path) -> None:
     assert resolve_model(path) == path
     with pytest.raises(ModelError, match="no model name"):
         installed_path("../escape")
+    installed_path("yard-1.2").parent.mkdir(parents=True)
+    installed_path("yard-1.2").touch()
+    with pytest.raises(ModelError, match=r"did you mean 'yard-1\.2'"):
+        resolve_model("yard1.2")
+    with pytest.raises(ModelError, match="did you mean 'rfdetr-nano'"):
+        load_catalogue().find("rfdetr_nano")
+    assert "did you mean 'yard-1.2'" in missing_model(tmp_path / "yard-1.3")
 
 
 def test_the_builtin_catalogue_is_sound() -> None:

@@ -235,5 +235,8 @@ def test_a_configured_model_is_a_file_or_an_installed_name(
     named.touch()
     assert configured_model(tmp_path / "yard") == named
     assert configured_model(tmp_path / "yard.onnx") == tmp_path / "yard.onnx"
+    dotted = installed_path("yard-1.2")
+    dotted.touch()
+    assert configured_model(tmp_path / "yard-1.2") == dotted
     (tmp_path / "yard").touch()
     assert configured_model(tmp_path / "yard") == tmp_path / "yard", "a file goes first"

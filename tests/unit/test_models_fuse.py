@@ -241,6 +241,7 @@ def with_dims(name: str, dims: list[int]) -> onnx.ModelProto:
         (with_dims("input", [3, 32, 32]), "rank 3 instead of 4"),
         (with_dims("input", [1, 1, 32, 32]), "1 channels instead of 3"),
         (with_dims("input", [1, 3, 32, 64]), "32x64"),
+        (tiny_export(batch=4), "fixed to batches of 4, and frames come one by one. Remedy"),
         (with_dims("dets", [1, 16, 5]), "5 numbers instead of 4"),
         (with_dims("dets", [1, 15, 4]), "15 boxes but 16"),
         (fuse(EXPORT, classes=COCO_91, source="test"), "fused already"),

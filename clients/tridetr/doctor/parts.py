@@ -11,7 +11,7 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.doctor.finding import Finding
 from tridetr.errors import TridetrError
-from tridetr.models.store import configured_model
+from tridetr.models.store import configured_model, missing_model
 from tridetr.paths import model_repository_dir
 
 BACKENDS = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}
@@ -86,7 +86,8 @@ def check_model(config: Config) -> Iterator[Finding]:
     if file.is_file():
         yield Finding("model", "ok", f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
     else:
-        yield Finding("model", "fault", f"{file}: no such file", "correct model.file")
+        why, remedy = missing_model(file).split(" Remedy: ")
+        yield Finding("model", "fault", why, remedy)
 
 
 def check_broker(config: Config) -> Iterator[Finding]:

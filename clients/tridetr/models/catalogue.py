@@ -7,18 +7,18 @@ given with ``--catalogue FILE-or-URL``; an entry without a checksum is refused.
 
 from __future__ import annotations
 
+import http.client
 import json
-import urllib.error
-import urllib.request
 from importlib import resources
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tridetr.errors import ModelError
-from tridetr.models.download import CONNECT_TIMEOUT_S, Checksum, require_host
+from tridetr.models.download import Checksum, check_address, open_address
+from tridetr.models.store import did_you_mean
+from tridetr.text_file import read_text
 
 _MAX_BYTES = 1 << 20
 
@@ -34,7 +34,9 @@ class Entry(BaseModel):
     kind: Literal["contract", "export", "checkpoint"] = Field(
         description="Ready to run; an RF-DETR ONNX to be fused; a checkpoint to be exported and fused."
     )
-    size: int | None = Field(None, gt=0, description="Bytes, to be shown before it is fetched.")
+    size: int | None = Field(
+        None, gt=0, description="Bytes at most; more is not fetched. null = 4 GiB."
+    )
     variant: Literal["nano", "small", "medium", "large"] | None = None
     file: str | None = Field(None, description="File name to keep it under; null = the URL's.")
     license: str = ""
@@ -51,10 +53,10 @@ class Entry(BaseModel):
     @field_validator("url")
     @classmethod
     def _url_is_web(cls, url: str) -> str:
-        parts = urlsplit(url)
-        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-        if parts.scheme != "https" and not local:
-            raise ValueError("models are fetched over https:// only")
+        try:
+            check_address(url)
+        except ModelError as error:
+            raise ValueError(str(error)) from error
         return url
 
 
@@ -75,8 +77,10 @@ class Catalogue(BaseModel):
         for entry in self.models:
             if entry.name == name:
                 return entry
-        names = ", ".join(entry.name for entry in self.models)
-        raise ModelError(f"no model {name!r} in the catalogue; it has {names}")
+        names = [entry.name for entry in self.models]
+        raise ModelError(
+            f"no model {name!r} in the catalogue; {did_you_mean(name, names)}it has {', '.join(names)}"
+        )
 
 
 def load_catalogue(source: str | None = None) -> Catalogue:
@@ -90,10 +94,7 @@ def load_catalogue(source: str | None = None) -> Catalogue:
     elif source.startswith(("http://", "https://")):
         text = _fetch(source)
     else:
-        try:
-            text = Path(source).read_text()
-        except OSError as error:
-            raise ModelError(f"the catalogue {source} cannot be read: {error}") from error
+        text = read_text(Path(source))
     try:
         return Catalogue.model_validate(json.loads(text))
     except (json.JSONDecodeError, ValidationError) as error:
@@ -101,10 +102,11 @@ def load_catalogue(source: str | None = None) -> Catalogue:
 
 
 def _fetch(url: str) -> str:
-    if not urllib.request.getproxies():
-        require_host(url)
     try:
-        with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S) as response:  # noqa: S310
-            return bytes(response.read(_MAX_BYTES)).decode()
-    except (urllib.error.URLError, OSError) as error:
+        with open_address(url) as response:
+            data = bytes(response.read(_MAX_BYTES + 1))
+        if len(data) > _MAX_BYTES:
+            raise ModelError(f"the catalogue {url} is larger than {_MAX_BYTES} bytes")
+        return data.decode("utf-8-sig")
+    except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
         raise ModelError(f"the catalogue {url} cannot be fetched: {error}. Offline?") from error

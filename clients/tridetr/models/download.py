@@ -1,28 +1,32 @@
-"""Fetching a file so that it is whole and right, or not there: resumable, checked, atomic."""
+"""Fetching a file so that it is whole and right, or not there: resumable, bounded, checked, atomic.
+
+`pooch` cannot resume and `huggingface_hub` only fetches from its own hub, so this is urllib with a range request.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import http.client
 import json
-import os
+import shutil
 import socket
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tridetr import __version__
 from tridetr.errors import ModelError
+from tridetr.file_lock import FileLock, FileLockedError
 
 CONNECT_TIMEOUT_S = 10.0
 RESOLVE_TIMEOUT_S = 3.0
+MAX_BYTES = 4 << 30  # of a file whose size the catalogue does not give
 _CHUNK = 1 << 18
 _ALGORITHMS = {"sha256": 64, "md5": 32}
 
@@ -62,8 +66,52 @@ class Checksum:
         return f"{self.algorithm}:{self.hexdigest}"
 
 
+def check_address(url: str) -> None:
+    """Refuse addresses from which nothing is fetched: all but https://, and http:// on this machine.
+
+    Raises:
+        ModelError: It is such an address.
+    """
+    parts = urllib.parse.urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if parts.scheme != "https" and not local:
+        raise ModelError(
+            f"{url}: models and catalogues are fetched over https:// only, since anybody on the way could replace "
+            "what plain HTTP brings. Remedy: an https:// address, or fetch the file yourself"
+        )
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        check_address(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def open_address(url: str, headers: Mapping[str, str] | None = None) -> Any:
+    """Open an address for reading; redirects lead to allowed addresses only.
+
+    Raises:
+        ModelError: The address is refused, or the machine is offline.
+        OSError: The server cannot be reached, or answers with an error (`urllib.error`).
+    """
+    check_address(url)
+    if not urllib.request.getproxies():  # a proxy resolves names itself
+        require_host(url)
+    request = urllib.request.Request(url)  # noqa: S310
+    for name, value in {"User-Agent": f"tridetr/{__version__}", **(headers or {})}.items():
+        request.add_header(name, value)
+    return urllib.request.build_opener(_Redirects).open(request, timeout=CONNECT_TIMEOUT_S)
+
+
 def download(
-    url: str, target: Path, checksum: Checksum, progress: Progress = lambda done, total: None
+    url: str,
+    target: Path,
+    checksum: Checksum,
+    progress: Progress = lambda done, total: None,
+    *,
+    limit: int = MAX_BYTES,
 ) -> Path:
     """Fetch ``url`` to ``target``; a file that is there and right is not fetched again.
 
@@ -71,18 +119,27 @@ def download(
     provided the server still has the same file. Only a file with the right checksum becomes
     ``target``.
 
+    Args:
+        url: https://, or http:// on this machine.
+        target: The file to write.
+        checksum: What the file must have.
+        progress: Called while bytes arrive.
+        limit: Largest size in bytes; more is not stored.
+
     Raises:
-        ModelError: the server cannot be reached (at once when offline), refuses, breaks off, or
-            sends something else than was announced.
+        ModelError: The server cannot be reached (immediately when offline), refuses, breaks off,
+            or sends something else or more than was announced; or the disk is full.
     """
     if target.is_file() and checksum.of(target) == checksum.hexdigest:
         return target
-    if not urllib.request.getproxies():  # a proxy resolves names itself
-        require_host(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    with _locked(part):
-        _transfer(url, part, progress)
+    try:
+        lock = FileLock(part.with_name(part.name + ".lock"))
+    except FileLockedError:
+        raise ModelError(f"another process is fetching {target.name}") from None
+    with lock:
+        _transfer(url, part, progress, limit)
         actual = checksum.of(part)
         if actual != checksum.hexdigest:
             _discard(part)
@@ -95,33 +152,49 @@ def download(
     return target
 
 
-def _transfer(url: str, part: Path, progress: Progress) -> None:
+def _transfer(url: str, part: Path, progress: Progress, limit: int) -> None:
     have = part.stat().st_size if part.exists() else 0
     validator = _read_validator(part, url)
-    request = urllib.request.Request(url, headers={"User-Agent": f"tridetr/{__version__}"})  # noqa: S310
-    if have and validator:
-        # Without a validator the rest could be that of another file.
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", validator)
+    # Without a validator the rest could be that of another file.
+    resume = {"Range": f"bytes={have}-", "If-Range": validator} if have and validator else {}
     try:
-        with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S) as response:  # noqa: S310
+        with open_address(url, resume) as response:
             resumed = response.status == 206
             have = have if resumed else 0
-            length = response.headers.get("Content-Length")
-            total = have + int(length) if length else None
+            length = response.headers.get("Content-Length", "")
+            total = have + int(length) if length.isdigit() else None
+            _check_room(url, part, have, total, limit)
             _write_validator(part, url, response.headers.get("ETag"))
             with part.open("ab" if resumed else "wb") as file:
-                have = _copy(response, file, have, total, progress)
+                have = _copy(response, file, have, total, progress, limit)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing left to send: the checksum decides
             return
         raise ModelError(f"{url}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            _discard(part)
         raise ModelError(_unreachable(url, error, part)) from error
+    if have > limit:
+        _discard(part)
+        raise ModelError(f"{url} is larger than the {limit} bytes that it may have: not installed")
     if total is not None and have < total:
         raise ModelError(
             f"{url} broke off after {have} of {total} bytes: nothing was installed; the same command "
             "goes on where it stopped"
+        )
+
+
+def _check_room(url: str, part: Path, have: int, total: int | None, limit: int) -> None:
+    if total is not None and total > limit:
+        raise ModelError(
+            f"{url} has {total} bytes, more than the {limit} that it may have: not fetched"
+        )
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - have > free:
+        raise ModelError(
+            f"{url} has {total} bytes, and {part.parent} has room for {free} more. Remedy: make room, or set "
+            "XDG_CACHE_HOME to a larger disk"
         )
 
 
@@ -154,10 +227,10 @@ def require_host(url: str) -> None:
 
 
 def _copy(
-    response: BinaryIO, file: BinaryIO, have: int, total: int | None, progress: Progress
+    response: BinaryIO, file: BinaryIO, have: int, total: int | None, progress: Progress, limit: int
 ) -> int:
     progress(have, total)
-    while chunk := response.read(_CHUNK):
+    while have <= limit and (chunk := response.read(_CHUNK)):
         file.write(chunk)
         have += len(chunk)
         progress(have, total)
@@ -193,16 +266,3 @@ def _write_validator(part: Path, url: str, etag: str | None) -> None:
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
     _validator_file(part).unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(part: Path) -> Iterator[None]:
-    lock = os.open(part.with_name(part.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ModelError(f"another process is fetching {part.with_suffix('').name}") from None
-        yield
-    finally:
-        os.close(lock)

@@ -61,8 +61,9 @@ def export(options: argparse.Namespace, step: Any) -> dict[str, Any]:
     kind = getattr(rfdetr, f"RFDETR{options.variant.capitalize()}") if options.variant else None
     if options.weights not in ("random", "pretrained"):
         step(f"loading {options.weights}")
-        # Reads variant, resolution and class names from the checkpoint.
-        model = detr.RFDETR.from_checkpoint(options.weights, **settings)
+        # Reads variant, resolution and class names from the checkpoint. That is a pickle, which could hold code; only
+        # tensors and plain values are taken from it (PyTorch's `weights_only`).
+        model = detr.RFDETR.from_checkpoint(options.weights, trust_checkpoint=False, **settings)
         if kind is not None and not isinstance(model, kind):
             raise ValueError(f"{options.weights} holds a {type(model).__name__}: see --variant")
     elif kind is None:

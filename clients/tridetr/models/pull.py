@@ -14,7 +14,7 @@ from tridetr.errors import ModelError
 from tridetr.models.card import load_model
 from tridetr.models.catalogue import Entry
 from tridetr.models.color import FrameColor
-from tridetr.models.download import Checksum, Progress, download
+from tridetr.models.download import MAX_BYTES, Checksum, Progress, download
 from tridetr.models.export import ExportFacts, export
 from tridetr.models.fuse import fuse
 from tridetr.models.raw_export import RawExport
@@ -56,6 +56,7 @@ def pull(
         cache_dir() / "downloads" / checksum.hexdigest[:16] / file_name,
         checksum,
         progress,
+        limit=entry.size or MAX_BYTES,
     )
     return install(
         fetched,

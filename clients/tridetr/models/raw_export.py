@@ -97,6 +97,12 @@ def _image_shape(dims: list[Dim], found: str) -> tuple[int | None, int]:
     if len(dims) != 4:
         raise ModelError(f"the input has rank {len(dims)} instead of 4: {EXPECTED}; {found}")
     batch, channels, height, width = dims
+    if isinstance(batch, int) and batch != 1:
+        raise ModelError(
+            f"the export is fixed to batches of {batch}, and frames come one by one. Remedy: export it again with "
+            "a dynamic batch (`tridetr models export` does; in rfdetr: model.export(dynamic_batch=True)); "
+            f"{EXPECTED}; {found}"
+        )
     if channels != 3:
         raise ModelError(f"the input has {channels} channels instead of 3: {EXPECTED}; {found}")
     if not isinstance(height, int) or height != width:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,25 +58,45 @@ def resolve_model(name_or_path: str | Path) -> Path:
         return path
     path = installed_path(text)
     if not path.is_file():
-        names = ", ".join(model.name for model in installed()) or "none yet"
+        names = [model.name for model in installed()]
         raise ModelError(
-            f"no model named {text!r} is installed in {models_dir()} (there: {names}); "
-            f"`tridetr models pull {text}` fetches one, a file is given by its path"
+            f"no model named {text!r} is installed in {models_dir()} (there: {', '.join(names) or 'none yet'}); "
+            f"{did_you_mean(text, names)}`tridetr models pull {text}` fetches one, a file is given by its path"
         )
     return path
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is most like ``name``; empty where none is."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {nearest[0]!r}? " if nearest else ""
 
 
 def configured_model(path: Path) -> Path:
     """Find the model that ``model.file`` of a configuration means.
 
-    The configuration has made relative paths absolute; what is no file and has no suffix is the name
-    of an installed model.
+    The configuration has made relative paths absolute; what is not a file and does not end in
+    ``.onnx`` may be the name of an installed model.
     """
     path = path.expanduser()
-    if path.is_file() or path.suffix or not _NAME.fullmatch(path.name):
+    if path.is_file() or path.suffix == SUFFIX or not _NAME.fullmatch(path.name):
         return path.resolve()
     named = installed_path(path.name)
     return named if named.is_file() else path.resolve()
+
+
+def missing_model(path: Path) -> str:
+    """Return why there is no model where the configuration looks for one, and the remedy."""
+    if path.suffix == SUFFIX or not _NAME.fullmatch(path.name):
+        return (
+            f"the model file {path} is not there. Remedy: correct model.file, an ONNX of `tridetr models fuse` or "
+            "the name of an installed model"
+        )
+    names = [model.name for model in installed()]
+    return (
+        f"the model {path.name!r} is neither the file {path} nor installed (installed: {', '.join(names) or 'none'}). "
+        f"Remedy: {did_you_mean(path.name, names)}`tridetr models pull` lists what can be fetched"
+    )
 
 
 @dataclass(frozen=True, slots=True)

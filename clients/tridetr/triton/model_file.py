@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tridetr.errors import ModelError
+from tridetr.models.store import missing_model
 from tridetr.triton.contract import Tensor, check_contract
 
 PREFIX = "tridetr."
@@ -47,10 +48,7 @@ def read_model_file(path: Path) -> ModelFile:
             "the onnx package is missing: pip install 'tridetr[server]' on the machine that runs Triton"
         ) from None
     if not path.is_file():
-        raise ModelError(
-            f"the model file {path} is not there. Remedy: name an ONNX of the contract in model.file, "
-            "or fetch one with `tridetr models pull`"
-        )
+        raise ModelError(missing_model(path))
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError and its like, by version
@@ -62,9 +60,17 @@ def read_model_file(path: Path) -> ModelFile:
         shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
         return Tensor(value.name, _TRITON_TYPES.get(name, name), shape)
 
+    from tridetr.models.raw_export import INPUT_NAMES  # imports onnx
+
     weights = {initializer.name for initializer in model.graph.initializer}
     inputs = [tensor(value) for value in model.graph.input if value.name not in weights]
     outputs = tuple(tensor(value) for value in model.graph.output)
+    if {value.name for value in inputs} & set(INPUT_NAMES):
+        raise ModelError(
+            f"{path} is an RF-DETR as an exporter wrote it, without pre- and post-processing. Remedy: `tridetr models "
+            f"install {path} --name {path.stem}`, then `model: {{file: {path.stem}}}` (`tridetr models fuse` where it "
+            "lacks its class names)"
+        )
     check_contract(path.name, inputs, outputs)
     metadata = {
         entry.key.removeprefix(PREFIX): entry.value

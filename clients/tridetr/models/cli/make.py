@@ -11,6 +11,7 @@ from tridetr.errors import ModelError
 from tridetr.models.choices import FrameColor, Target, Variant
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, export_python, packages, step
+from tridetr.text_file import read_text
 
 DEFAULT_COLOR = FrameColor.BT601_LIMITED
 
@@ -200,17 +201,23 @@ def read_classes(text: str) -> dict[str, int]:
     """Read class names: a file of one a line, or ``coco``.
 
     Raises:
-        ModelError: no such file, or no name in it.
+        ConfigError: the file cannot be read, or is not UTF-8.
+        ModelError: it has no name, or one twice.
     """
     from tridetr.models.coco import COCO_91
 
     if text == "coco":
         return COCO_91
-    try:
-        lines = Path(text).read_text().splitlines()
-    except OSError as error:
-        raise ModelError(f"the class names {text} cannot be read: {error}") from error
-    classes = {line.strip(): index for index, line in enumerate(lines) if line.strip()}
+    classes: dict[str, int] = {}
+    for index, line in enumerate(read_text(Path(text)).splitlines()):
+        name = line.strip()
+        if name in classes:
+            raise ModelError(
+                f"{text}: line {index + 1} repeats the class {name!r} of line {classes[name] + 1}. Each class needs a "
+                "name of its own; an empty line is an id without a class"
+            )
+        if name:
+            classes[name] = index
     if not classes:
         raise ModelError(f"{text} holds no class names (one a line)")
     return classes
