@@ -111,7 +111,8 @@ def choose_port(run_dir: Path, wanted: int) -> int:
         return free_port(LOOPBACK)
 
 
-def _write_address(run_dir: Path, port: int) -> None:
+def write_address(run_dir: Path, port: int) -> None:
+    """Note where the embedded broker listens."""
     write_text(run_dir / _FILE, json.dumps({"host": LOOPBACK, "port": port}))
 
 
@@ -119,7 +120,7 @@ def _become_mosquitto(binary: str, run_dir: Path, port: int) -> None:
     # In memory, because mosquitto's own user may not read run_dir.
     file = os.memfd_create("mosquitto.conf", 0)
     os.write(file, mosquitto_config(port).encode())
-    _write_address(run_dir, port)
+    write_address(run_dir, port)
     _drop_root()
     if os.environ.get(SUPERVISED):
         die_with_parent()
@@ -161,7 +162,7 @@ async def _run_amqtt(run_dir: Path, port: int) -> None:
         }
     )
     await broker.start()
-    _write_address(run_dir, port)
+    write_address(run_dir, port)
     await stop.wait()
     await broker.shutdown()
 

@@ -6,10 +6,12 @@ the class names from it, because results carry class ids only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tridetr.files import write_text
 from tridetr.models.coco import COCO_91
 
 _FILE = "served_model.json"
@@ -38,9 +40,14 @@ class ServedModel:
 
 def write_served_model(run_dir: Path, model: ServedModel) -> None:
     """Write the file; readers see the old or the new one, never a part."""
-    temporary = run_dir / f".{_FILE}.new"
-    temporary.write_text(json.dumps(asdict(model)), encoding="utf-8")
-    temporary.replace(run_dir / _FILE)
+    write_text(run_dir / _FILE, json.dumps(asdict(model)))
+
+
+def keep_served_model(run_dir: Path, model: ServedModel) -> None:
+    """Write the file again if it was removed."""
+    if not (run_dir / _FILE).exists():
+        with contextlib.suppress(OSError):  # tried again
+            write_served_model(run_dir, model)
 
 
 class ServedModelReader:
@@ -61,10 +68,8 @@ class ServedModelReader:
                 classes = {str(name): int(number) for name, number in data.pop("classes").items()}
                 self._model = ServedModel(classes=classes, **{k: str(v) for k, v in data.items()})
                 self._seen = identity
-        except FileNotFoundError:
-            self._seen = self._model = None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return self._model  # unreadable: what was known stays
+            return self._model  # unreadable or removed: what was known stays
         return self._model
 
     def classes(self) -> dict[str, int]:

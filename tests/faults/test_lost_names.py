@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,3 +72,35 @@ def test_a_second_node_with_other_folders_is_refused(
     assert {path: path.stat().st_ino for path in list_instance(node.instance)} == files
     now_s = time.monotonic()
     wait_for(lambda: whole(node, now_s), 60, node.log_tail())
+
+
+@pytest.mark.timeout(300)
+def test_what_was_removed_from_the_run_folder_is_made_again(
+    running: tuple[Node, Machine],
+) -> None:
+    """Heartbeats, metrics, the server's socket and key, addresses: a cleaner took what was ten days old."""
+    node, machine = running
+    run_dir = Path(node.config["run_dir"])
+    for path in run_dir.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    removed_s = time.monotonic()
+    within_s = machine.bound(3 * RECOVERY_S)
+    wanted = [run_dir / name for name in ("triton.json", "broker.json", "served_model.json")]
+    wait_for(lambda: all(path.exists() for path in wanted), within_s, node.log_tail())
+    made_s = time.monotonic()
+    wait_for(lambda: whole(node, made_s), within_s, f"not whole: {node.cameras()}")
+    machine.record("removed run folder", time.monotonic() - removed_s)
+    wait_for(
+        lambda: b'tridetr_frames_published_total{camera="street"}' in node.get("/metrics"),
+        within_s,
+        "no metrics",
+    )
+    # Nobody hangs on to what is gone: a process that starts now finds all it needs.
+    node.children()["detect"].kill()
+    killed_s = time.monotonic()
+    wait_for(lambda: whole(node, killed_s), within_s, node.log_tail())
+    restarted = {name for name in node.children() if f"{name} shows no progress" in node.log_tail()}
+    assert not restarted, node.log_tail()

@@ -10,7 +10,7 @@ from tridetr.config import Config
 from tridetr.detector.camera import CameraDetector
 from tridetr.detector.server import Client, Server
 from tridetr.models.coco import COCO_91
-from tridetr.served_model import ServedModel, write_served_model
+from tridetr.served_model import ServedModel, keep_served_model, write_served_model
 from tridetr.telemetry import metrics
 from tridetr.triton.client import TritonClient
 from tridetr.triton.contract import ModelInfo
@@ -50,6 +50,7 @@ class Detector:
         """
         self._config = config
         self._served: ModelInfo | None = None
+        self._named: ServedModel | None = None
         give_up_s = _PATIENCE * config.triton.infer_timeout_s
         self._server = Server(client, self._use_model, give_up_s, config.device)
         self._cameras: list[CameraDetector] = []
@@ -101,6 +102,8 @@ class Detector:
             await asyncio.sleep(1)
             for camera in self._cameras:
                 camera.tick()
+            if self._named is not None:
+                keep_served_model(self._config.run_dir, self._named)
 
     def _use_model(self, info: ModelInfo) -> None:
         if not info.classes:
@@ -122,10 +125,10 @@ class Detector:
         if before is not None:
             _model_metric(before, 0)
         _model_metric(info, 1)
-        served = ServedModel(
+        self._named = ServedModel(
             info.name, info.version, info.engine, info.provider, info.precision, dict(info.classes)
         )
-        write_served_model(self._config.run_dir, served)
+        write_served_model(self._config.run_dir, self._named)
 
     def _close(self) -> None:
         for camera in self._cameras:

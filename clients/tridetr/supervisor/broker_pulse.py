@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 
-from tridetr.broker import resolve_broker
+from tridetr.broker import resolve_broker, write_address
 from tridetr.config import Config
 from tridetr.errors import BrokerError
 from tridetr.telemetry import heartbeat
@@ -56,8 +56,18 @@ class BrokerPulse:
         self._stop.set()
 
     def _run(self) -> None:
+        run_dir = self._config.run_dir
+        known: tuple[str, int] | None = None
         while not self._stop.wait(EVERY_S):
             with contextlib.suppress(BrokerError, OSError):
-                host, port = resolve_broker(self._config)
-                if answers(host, port):
-                    heartbeat.beat_for(self._config.run_dir, NAME)
+                try:
+                    found = resolve_broker(self._config)
+                except BrokerError:
+                    # Removed by another program: the broker itself writes it only when it starts.
+                    if known is None or not answers(*known):
+                        continue
+                    write_address(run_dir, known[1])
+                    found = known
+                if answers(*found):
+                    known = found
+                    heartbeat.beat_for(run_dir, NAME)

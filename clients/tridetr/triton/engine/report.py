@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from tridetr.files import write_text
 
 
 def write_report(path: Path, fields: Mapping[str, str]) -> None:
     """Write the report in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(dict(fields)))
-    temporary.replace(path)
+    write_text(path, json.dumps(dict(fields)))

@@ -1,0 +1,59 @@
+"""Small files by which the processes of a node find each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tridetr import files
+from tridetr.served_model import (
+    ServedModel,
+    ServedModelReader,
+    keep_served_model,
+    write_served_model,
+)
+
+MODEL = ServedModel("m", "1", "onnxruntime", "cpu", "fp32", {"person": 7})
+
+
+def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    files.write_text(path, "ä")
+    files.write_bytes(path, b"second", mode=0o644, durable=True)
+    assert path.read_bytes() == b"second"
+    assert path.stat().st_mode & 0o777 == 0o644
+    files.write_text(path, "third")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    files.write_text(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_bytes(path, b"new", durable=True)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_model_whose_file_was_removed_stays_known_and_is_written_again(tmp_path: Path) -> None:
+    """Its classes were taken for COCO's: persons had another number, and nobody alarmed."""
+    write_served_model(tmp_path, MODEL)
+    reader = ServedModelReader(tmp_path)
+    assert reader.classes() == {"person": 7}
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    assert reader.classes() == {"person": 7}
+    keep_served_model(tmp_path, MODEL)
+    assert ServedModelReader(tmp_path).classes() == {"person": 7}
+    before = file.stat().st_ino
+    keep_served_model(tmp_path, MODEL)
+    assert file.stat().st_ino == before
