@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 import time
@@ -11,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tridetr.backoff import Backoff
 from tridetr.config.load import parse_config
 from tridetr.errors import ConfigError
 from tridetr.supervisor import process as process_module
-from tridetr.supervisor.backoff import FIRST_S, LONGEST_S, STEADY_S, RestartBackoff
 from tridetr.supervisor.plan import ProcessSpec, plan_processes
 from tridetr.supervisor.process import ManagedProcess
 from tridetr.supervisor.summary import percentiles_ms
@@ -37,11 +38,14 @@ def managed(
 
 
 def test_backoff_doubles_to_its_bound_and_forgives() -> None:
-    backoff = RestartBackoff()
-    delays = [backoff.delay_s(0) for _ in range(20)]
-    assert delays[:3] == [FIRST_S, 2 * FIRST_S, 4 * FIRST_S]
-    assert max(delays) == delays[-1] == LONGEST_S
-    assert backoff.delay_s(STEADY_S) == FIRST_S
+    backoff = Backoff(first_s=0.1, longest_s=5.0, steady_s=20.0)
+    delays = [backoff.failed(0) for _ in range(2000)]
+    assert delays[:3] == [0.1, 0.2, 0.4]
+    assert max(delays) == delays[-1] == 5.0
+    assert backoff.failed(20.0) == 0.1
+    shortened = Backoff(first_s=1.0, longest_s=4.0, dice=random.Random(0))
+    for full_s in (1.0, 2.0, 4.0, 4.0):
+        assert 0.5 * full_s <= shortened.failed() <= full_s
 
 
 def test_plan_follows_the_configuration() -> None:

@@ -8,12 +8,12 @@ import threading
 import time
 from contextlib import ExitStack
 
+from tridetr.backoff import Backoff
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.gpu.choice import open_decoders
 from tridetr.capture.limiter import Limiter
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
-from tridetr.capture.reconnect import Backoff
 from tridetr.capture.sentry import Sentry
 from tridetr.capture.sources.base import (
     CorruptFrameError,
@@ -104,10 +104,10 @@ class Capture:
 
     def run(self) -> None:
         """Open the source again and again, until stop or the end of a file."""
-        # The dice only spread the calls of many cameras
-        backoff = Backoff(random.Random())  # noqa: S311
+        dice = random.Random()  # noqa: S311  (it only spreads the calls of many cameras)
+        backoff = Backoff(first_s=0.25, longest_s=10.0, steady_s=5.0, dice=dice)
         # A minute at least: many cameras lock an account after five failures
-        logins = Backoff(random.Random(), first_s=120.0, longest_s=1800.0)  # noqa: S311
+        logins = Backoff(first_s=120.0, longest_s=1800.0, steady_s=5.0, dice=dice)
         while not self._stop.is_set():
             self._live_since_s = None
             try:

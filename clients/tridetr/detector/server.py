@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from tridetr.backoff import wait_s
 from tridetr.detector.regions import AnyRegion, Place, Regions, runs_on_gpu
 from tridetr.errors import ModelError, TritonError
 from tridetr.shm.frames import FrameLease
@@ -33,7 +34,7 @@ def pause_s(failures: int) -> float:
     >>> [pause_s(n) for n in (1, 2, 3, 99)]
     [0.05, 0.1, 0.2, 1.0]
     """
-    return min(_FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20), _LONGEST_PAUSE_S)
+    return wait_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
 
 
 def requests_at_once(info: ModelInfo) -> int:

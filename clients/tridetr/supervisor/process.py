@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from tridetr.backoff import Backoff
 from tridetr.service import SUPERVISED
 from tridetr.supervisor import orphans
-from tridetr.supervisor.backoff import RestartBackoff
 from tridetr.supervisor.plan import ProcessSpec
 from tridetr.supervisor.pulse import NOTIFY
 from tridetr.telemetry import heartbeat
@@ -58,7 +58,8 @@ class ManagedProcess:
         self._start_at_s: float | None = 0.0
         self._ticked_s = 0.0
         self._watched_since_s = 0.0
-        self._backoff = RestartBackoff()
+        # A single crash costs a tenth of a second, a crash loop never spins.
+        self._backoff = Backoff(first_s=0.1, longest_s=5.0, steady_s=20.0)
 
     @property
     def pid(self) -> int | None:
@@ -144,7 +145,7 @@ class ManagedProcess:
             self.finished = True
             logger.info("%s has finished", self.spec.name)
             return
-        delay_s = self._backoff.delay_s(now_s - self._started_s)
+        delay_s = self._backoff.failed(now_s - self._started_s)
         reason = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with {code}"
         logger.warning("%s %s, starting it again in %.1f s", self.spec.name, reason, delay_s)
         self._start_at_s = now_s + delay_s

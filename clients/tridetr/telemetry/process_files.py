@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-_LOOK_NS = 10_000_000_000  # how often a process looks whether its files are still there
+_LOOK_NS = 2_000_000_000  # how often a process looks whether its files are still there
 _folder: Path | None = None
 _identifier = ""
 _generation = 0
@@ -35,7 +35,7 @@ def use_process_files(folder: Path, role: str) -> None:
 
 
 def keep_process_files() -> None:
-    """Go on in new files, with the same values, where this process's files were removed. Looks every ten seconds."""
+    """Go on in new files, with the same values, where this process's files were removed. Looks every two seconds."""
     global _identifier, _generation, _look_ns
     now_ns = time.monotonic_ns()
     if _folder is None or now_ns < _look_ns:

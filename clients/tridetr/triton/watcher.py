@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 
+from tridetr.backoff import Backoff
 from tridetr.config import Config
 from tridetr.errors import TridetrError, TritonError
 from tridetr.telemetry import heartbeat, metrics
@@ -36,8 +37,6 @@ _LOOK_EVERY_S = 0.5
 _TURN_S = 0.1
 _PATIENCE = 6  # timeouts of a server that computes
 _COMPUTES_S = 0.1  # CPU time in one timeout; a hung backend uses none
-_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
-_STEADY_S = 30.0  # healthy for so long, a run clears the backoff
 _REASONS = ("start_timeout", "start_failed", "model_replaced", "stub_unhealthy",
             "failing", "hung", "died", "stub_died", "file_lost")  # fmt: skip
 
@@ -90,7 +89,7 @@ class Watcher:
             TritonError: the very first start fails.
             ModelError: the model file is missing or does not keep the contract.
         """
-        failures = 0
+        backoff = Backoff(first_s=0.1, longest_s=10.0, steady_s=30.0)
         while not self._stop.is_set():
             began = time.monotonic()
             try:
@@ -102,11 +101,8 @@ class Watcher:
                     raise TritonError(
                         f"Triton does not start: {fault}{self._setup.way_out}"
                     ) from None
-                if time.monotonic() - began > _STEADY_S:
-                    failures = 0
                 metrics.SERVER_RESTARTS.labels(reason=fault.reason).inc()
-                delay = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
-                failures += 1
+                delay = backoff.failed(time.monotonic() - began)
                 log.warning(
                     "Triton %s; restarting in %.1f s", fault, delay, extra={"reason": fault.reason}
                 )
