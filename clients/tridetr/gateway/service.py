@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.config.secrets import GATEWAY_TOKEN_VARIABLE, gateway_token
+from tridetr.files import write_text
 from tridetr.gateway.app import create_app
 from tridetr.gateway.clients import parse_address
 from tridetr.gateway.hub import Hub
@@ -32,9 +33,7 @@ def _write_address(path: Path, host: str, port: int) -> None:
     text = json.dumps(
         {"url": viewer_url(host, port), "host": host, "port": port, "pid": os.getpid()}
     )
-    waiting = path.with_suffix(".tmp")
-    waiting.write_text(text, encoding="utf-8")
-    waiting.replace(path)
+    write_text(path, text)
 
 
 def _warn_of_open_doors(config: Config) -> None:
