@@ -121,6 +121,25 @@ def test_old_heartbeats_after_a_pause_of_the_supervisor_itself_kill_nothing(
     part.wait(time.monotonic() + 5)
 
 
+def test_a_removed_heartbeat_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All processes that had run for a minute were killed when a cleaner took the files."""
+    part = managed(tmp_path, "import time; time.sleep(600)", beats=True)
+    now_s = time.monotonic()
+    part.tick(now_s)
+    heartbeat.beat_for(tmp_path, "part")
+    later_s = now_s + 2 * process_module.START_S
+    monkeypatch.setattr(part, "_ticked_s", later_s)
+    part.tick(later_s)
+    heartbeat.forget(tmp_path, "part")
+    for second in range(round(process_module.HANG_S)):
+        part.tick(later_s + second)
+    assert part.pid
+    part.tick(later_s + process_module.HANG_S + 1)
+    until(lambda: part.restarts == 1, part)
+    part.stop()
+    part.wait(time.monotonic() + 5)
+
+
 def test_stopping_kills_what_the_process_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = (

@@ -55,6 +55,7 @@ class ManagedProcess:
         self._before_start = before_start
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
+        self._beat_s: float | None = None  # when it was last seen to have beaten
         self._start_at_s: float | None = 0.0
         self._ticked_s = 0.0
         self._watched_since_s = 0.0
@@ -135,6 +136,7 @@ class ManagedProcess:
             },
         )
         self._started_s = now_s
+        self._beat_s = None
         if self._on_output is not None and self._process.stdout is not None:
             self._on_output(self._process.stdout)
 
@@ -155,9 +157,12 @@ class ManagedProcess:
     def _hangs(self, now_s: float) -> bool:
         watched_s = now_s - self._watched_since_s
         pulse = heartbeat.read(self._run_dir, self.spec.name)
-        if pulse is None or pulse.starting:
+        if pulse is not None and not pulse.starting:
+            self._beat_s = now_s - pulse.age_s
+        elif self._beat_s is None:
             return min(watched_s, now_s - self._started_s) > START_S
-        return min(watched_s, pulse.age_s) > HANG_S
+        # Without a file (it was removed) its owner makes it again.
+        return min(watched_s, now_s - self._beat_s) > HANG_S
 
 
 def _signal_name(number: int) -> str:
