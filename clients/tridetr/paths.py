@@ -12,6 +12,7 @@ from pathlib import Path
 from tridetr.errors import ModelError, TridetrError
 from tridetr.shm.closing import Closing
 
+_PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -68,7 +69,7 @@ def private_folder(path: Path, key: str = "run_dir") -> Path:
             f"remove it, or {remedy}"
         )
     # A volume of a container is open to all that run in it, which are ours.
-    is_volume = path.is_mount() and not found.st_mode & stat.S_ISVTX
+    is_volume = path.is_mount() and path not in _PUBLIC
     if found.st_mode & stat.S_IWOTH and not is_volume:
         raise TridetrError(
             f"{key} {path} can be written to by everybody on this machine (mode {found.st_mode & 0o7777:o}): "

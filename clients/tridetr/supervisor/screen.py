@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tridetr.supervisor.counters import Counters
+from tridetr.supervisor.progress import Stage
 from tridetr.supervisor.summary import percentiles_ms
 from tridetr.supervisor.timings import CameraTimings
 
@@ -115,7 +116,8 @@ class Screen:
             sampled = timings[name]
             table.add_row(
                 name,
-                _state(CAMERA_STATES, counters.total("tridetr_camera_state", camera=name)),
+                _stalled(counters, name)
+                or _state(CAMERA_STATES, counters.total("tridetr_camera_state", camera=name)),
                 _state(SENTRY_STATES, counters.total("tridetr_sentry_state", camera=name)),
                 f"{(published - old_published) / elapsed_s:.1f}",
                 f"{(inferred - old_inferred) / elapsed_s:.1f}",
@@ -127,6 +129,14 @@ class Screen:
                 str(counters.count("tridetr_events_published_total", camera=name)),
             )
         self._live.update(table, refresh=True)
+
+
+def _stalled(counters: Counters, camera: str) -> Text | None:
+    """Return what is missing of a camera although it should come; None if nothing is."""
+    for stage in Stage:
+        if counters.total("tridetr_stalled", camera=camera, stage=stage.value):
+            return Text(f"no {stage.value}", style="bold red")
+    return None
 
 
 def _state(names: Sequence[str], value: float) -> Text:
