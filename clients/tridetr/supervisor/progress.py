@@ -23,6 +23,7 @@ from tridetr.shm.frames import FrameReader
 from tridetr.supervisor.counters import Counters
 from tridetr.supervisor.process import ManagedProcess
 from tridetr.telemetry import heartbeat
+from tridetr.triton.endpoint import FILE_NAME as ENDPOINT_FILE
 
 logger = logging.getLogger("tridetr.supervisor")
 
@@ -31,6 +32,10 @@ PATIENCE_S = 15.0
 REPORTED_PATIENCE_S = 300.0
 LONGEST_PATIENCE_S = 3600.0
 STATUS_OLD_NS = 5_000_000_000
+TRITON = "triton"
+ENDPOINT = (
+    "triton.json"  # in the run folder, while the embedded server serves (`tridetr.triton.endpoint`)
+)
 
 
 class Stage(str, Enum):
@@ -154,12 +159,15 @@ class PipelineWatch(Closing):
         }
         self._stalled: set[tuple[str, Stage]] = set()
         self._patience_s: dict[str, float] = {}
+        self._endpoint = 0
+        self._serves_since_s = math.inf
         for gauge in self._gauges.values():
             gauge.set(0)
 
     def look(self, now_s: float) -> None:
         """Look once; call it about once a second (monotonic seconds)."""
         at_fault: set[str] = set()
+        self._look_at_server(now_s)
         for camera, eyes in self._eyes.items():
             try:
                 look = eyes.look()
@@ -173,6 +181,15 @@ class PipelineWatch(Closing):
                 self._patience_s.pop(name, None)
                 with contextlib.suppress(OSError):
                     heartbeat.beat_for(self._config.run_dir, heartbeat.progress_of(name))
+
+    def _look_at_server(self, now_s: float) -> None:
+        """Note since when the embedded server has claimed to serve; until then its own watcher is in charge."""
+        try:
+            endpoint = (self._config.run_dir / ENDPOINT_FILE).stat().st_ino
+        except OSError:
+            endpoint = 0
+        if endpoint != self._endpoint or not endpoint:
+            self._endpoint, self._serves_since_s = endpoint, now_s
 
     def _judge(
         self, camera: str, stage: Stage, stalled_s: float, now_s: float, at_fault: set[str]
@@ -193,7 +210,8 @@ class PipelineWatch(Closing):
             )
         if reported:
             patience_s = REPORTED_PATIENCE_S
-            if stalled_s < patience_s:
+            waited_s = stalled_s if name != TRITON else min(stalled_s, now_s - self._serves_since_s)
+            if waited_s < patience_s:
                 return
         at_fault.add(name)
         process = self._processes.get(name)
@@ -226,7 +244,7 @@ class PipelineWatch(Closing):
         counters = Counters.read(self._config.run_dir / "metrics")
         if not counters.total("tridetr_detector_blocked", camera=camera):
             return "detector", False
-        return ("detector" if self._config.triton.url else "triton"), True
+        return ("detector" if self._config.triton.url else TRITON), True
 
     def close(self) -> None:
         """Let go of all rings and boards."""
