@@ -227,7 +227,7 @@ def starting(triton: TritonThread, known: set[int]) -> psutil.Process | None:
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
             line = child.cmdline()
-            ours = any(str(triton.config.run_dir) in word for word in line)
+            ours = Path(child.cwd()) == triton.config.run_dir / "triton"
             if ours and line[0].endswith("bin/tritonserver") and child.pid not in known:
                 return child
     return None
