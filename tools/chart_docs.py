@@ -26,7 +26,8 @@ FREE = re.compile(
 )
 CONFIG_SECTIONS = {
     "model": "ModelSection", "triton": "TritonSection", "detect": "DetectSection",
-    "alarm": "AlarmSection", "sentry": "SentrySection", "log": "LogSection",
+    "alarm": "AlarmSection", "sentry": "SentrySection", "packets": "PacketsSection",
+    "log": "LogSection",
 }  # fmt: skip
 CHOICES = {
     "state.type": ["pvc", "hostPath", "none"],

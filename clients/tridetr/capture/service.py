@@ -57,7 +57,12 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
         gpu = open_decoders(config, camera)
         if gpu is not None:
             stack.callback(gpu.close)
-        source = make_source(camera, section, stop, gpu)
+        packets = None
+        if section.source.kind != "synthetic":
+            from tridetr.capture.packets import PacketSink  # and FFmpeg with it
+
+            packets = stack.enter_context(PacketSink(config.instance, camera, config.packets))
+        source = make_source(camera, section, stop, gpu, packets)
         stack.callback(source.close)
         try:
             Capture(config, camera, stop, source, status, sentry, publisher).run()

@@ -9,6 +9,7 @@ from tridetr.config.schema import (
     GatewaySection,
     ModelSection,
     MqttSection,
+    PacketsSection,
     SentrySection,
 )
 
@@ -20,6 +21,7 @@ __all__ = [
     "GatewaySection",
     "ModelSection",
     "MqttSection",
+    "PacketsSection",
     "SentrySection",
     "load_config",
 ]

@@ -114,6 +114,15 @@ class DetectSection(Section):
     )
 
 
+class PacketsSection(Section):
+    """How much of each camera's own video is kept in memory, for viewers and recordings."""
+
+    seconds: float = Field(10.0, ge=1, le=60, description="Seconds of the stream to keep.")
+    max_mib: float = Field(
+        24.0, ge=1, le=1024, description="Most memory per camera for that, in /dev/shm."
+    )
+
+
 class AlarmSection(Section):
     """Which detections raise the alarm of a camera."""
 
@@ -311,6 +320,7 @@ class Config(Section):
     alarm: AlarmSection = Field(default_factory=AlarmSection)
     sentry: SentrySection = Field(default_factory=SentrySection)
     cameras: dict[str, CameraSection] = Field(min_length=1, max_length=64)
+    packets: PacketsSection = Field(default_factory=PacketsSection)
     mqtt: MqttSection = Field(default_factory=MqttSection)
     gateway: GatewaySection = Field(default_factory=GatewaySection)
     otel: OtelSection = Field(default_factory=OtelSection)

@@ -52,6 +52,8 @@ def shm_bytes_needed(config: Config) -> int:
         height = camera.height or _UNKNOWN_SIZE[1]
         # I420 is 1.5 bytes a pixel; a JPEG of the pass-through may take as much again.
         total += camera.slots * width * height * 3
+        if camera.source.kind != "synthetic":
+            total += round(config.packets.max_mib * _MIB)
     return total
 
 

@@ -42,12 +42,16 @@ tridetr/node: {{ .node.name }}
 {{- or (eq .Values.gpu.engineCache.type "hostPath") .Values.daemonSet.enabled -}}
 {{- end -}}
 
-{{/* MiB of one camera's rings: slots times I420 (1.5 bytes a pixel) plus as much for a JPEG, and the small rings. */}}
+{{/* MiB of one camera's rings: slots times I420 (1.5 bytes a pixel) plus as much for a JPEG, the camera's own video, and the small rings. */}}
 {{- define "tridetr.ringMiB" -}}
 {{- $width := .camera.width | default .root.Values.shm.assumedWidth | int -}}
 {{- $height := .camera.height | default .root.Values.shm.assumedHeight | int -}}
 {{- $slots := .camera.slots | default 6 | int -}}
-{{- add (div (mul $slots $width $height 3) 1048576) 2 -}}
+{{- $packets := 0 -}}
+{{- if ne (toString .camera.source) "synthetic" -}}
+{{- $packets = (.root.Values.config.packets | default dict).max_mib | default 24 | int -}}
+{{- end -}}
+{{- add (div (mul $slots $width $height 3) 1048576) $packets 2 -}}
 {{- end -}}
 
 {{- define "tridetr.shmMiB" -}}

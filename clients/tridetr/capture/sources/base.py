@@ -4,7 +4,8 @@ The service calls `open` once, then `next` again and again, and `close` when it 
 it opens the same object again after a loss. A frame is decoded only when somebody asks for its
 picture: pacing decides before that. All calls come from one thread.
 
-A source is made as `SomeSource(section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None)`.
+A source is made as `SomeSource(section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None, packets:
+PacketSink | None)`, and gives each packet to the sink before it decodes it.
 `sources/jpeg.py` and `gpu/jpeg.py` decode JPEGs for all sources that deliver MJPEG.
 """
 

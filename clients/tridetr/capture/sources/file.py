@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+    from tridetr.capture.packets import PacketSink
+
 _log = logging.getLogger("tridetr.capture")
 
 _SECOND_NS = 1_000_000_000
@@ -44,14 +46,20 @@ class FileSource:
     """A video file; the frame number is the frame's index in the file, and goes on when it loops."""
 
     def __init__(
-        self, section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None = None
+        self,
+        section: CameraSection,
+        stop: threading.Event,
+        gpu: GpuDecoders | None = None,
+        packets: PacketSink | None = None,
     ) -> None:
+        self._sink = packets
         self._section = section
         self._stop = stop
         self._gpu = gpu
         self._container: InputContainer | None = None
         self._frames: Iterator[av.VideoFrame | av.Packet[VideoStream]] = iter(())
         self._jpeg: JpegDecoder | GpuJpegDecoder | None = None
+        self._rotation = 0
         self._next_number = 0
         self._frames_in_pass = 0
         self._step_ns = round(_SECOND_NS / _FALLBACK_FPS)
@@ -63,6 +71,8 @@ class FileSource:
 
     def open(self) -> SourceInfo:
         """Open the file (see `Source`)."""
+        if self._sink is not None:
+            self._rotation = _rotation(self._section.source.text)
         stream = self._open_pass()
         fps = frame_rate(stream)
         self._step_ns = round(_SECOND_NS / (fps or _FALLBACK_FPS))
@@ -118,6 +128,8 @@ class FileSource:
         codec = stream.codec_context
         self._zero_ns = None
         self._frames_in_pass = 0
+        if self._sink is not None:
+            self._sink.open(stream, rotation=self._rotation)
         if codec.name == "mjpeg":
             if self._jpeg is None:
                 self._jpeg = GpuJpegDecoder(self._gpu) if self._gpu else JpegDecoder()
@@ -133,7 +145,11 @@ class FileSource:
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[av.VideoFrame | av.Packet[VideoStream]]:
         try:
-            yield from packets(container, stream)
+            for packet in packets(container, stream):
+                if self._sink is not None:
+                    media_ns = self._packet_time(packet)
+                    self._sink.put(packet, self._base_ns + media_ns, self._unix_base_ns + media_ns)
+                yield packet
         except av.FFmpegError as error:
             _log.warning("%s: damaged, it ends here: %s", self._section.source, explain(error))
 
@@ -198,6 +214,17 @@ class FileSource:
         self.close()
         self._open_pass()
 
+    def _packet_time(self, packet: av.Packet[VideoStream]) -> int:
+        """Return the media time [ns] that a packet's picture will have, before it is decoded."""
+        next_ns = max(0, self._last_ns + self._step_ns)
+        at = packet.pts if packet.pts is not None else packet.dts
+        if at is None or packet.time_base is None:
+            return next_ns
+        at_ns = at * packet.time_base.numerator * _SECOND_NS // packet.time_base.denominator
+        if self._zero_ns is None:
+            self._zero_ns = at_ns - (next_ns if self._last_ns >= 0 else 0)
+        return max(0, at_ns - self._zero_ns)
+
     def _media_time(self, item: av.VideoFrame | av.Packet[VideoStream]) -> int:
         """Return the media time [ns]; it always grows, and damaged times make no long pause."""
         next_ns = self._last_ns + self._step_ns if self._last_ns >= 0 else 0
@@ -213,3 +240,13 @@ class FileSource:
                 self._zero_ns = pts_ns - next_ns
         self._last_ns = next_ns
         return next_ns
+
+
+def _rotation(path: str) -> int:
+    """Return by how many degrees clockwise a file's pictures must be turned to be upright."""
+    try:
+        with av.open(f"file:{path}") as container:
+            frame = next(container.decode(container.streams.video[0]), None)
+            return -frame.rotation % 360 if frame is not None else 0
+    except (av.FFmpegError, IndexError):
+        return 0

@@ -33,6 +33,8 @@ from tridetr.errors import SourceError
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
+    from tridetr.capture.packets import PacketSink
+
 _log = logging.getLogger("tridetr.capture")
 
 _UNSHOWN_S = 2.0  # without a picture for so long: say why
@@ -42,8 +44,13 @@ class NetworkSource:
     """A stream that comes at its own pace; frames are numbered as they come, lost ones counted."""
 
     def __init__(
-        self, section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None = None
+        self,
+        section: CameraSection,
+        stop: threading.Event,
+        gpu: GpuDecoders | None = None,
+        packets: PacketSink | None = None,
     ) -> None:
+        self._packets = packets
         self._section = section
         # FFmpeg reads the proxies of the environment at every level, TLS included
         host = section.source.address[0]
@@ -63,7 +70,7 @@ class NetworkSource:
     def open(self) -> SourceInfo:
         """Connect (see `Source`)."""
         source = self._section.source
-        self._pump = PacketPump(self._connect, source.shown, self._section.timeout_s)
+        self._pump = PacketPump(self._connect, source.shown, self._section.timeout_s, self._packets)
         feed = self._pump.start(self._stop)
         facts = feed.facts
         self._ready.clear()

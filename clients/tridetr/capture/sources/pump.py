@@ -23,6 +23,8 @@ from tridetr.telemetry import heartbeat
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
+    from tridetr.capture.packets import PacketSink
+
 INTRA_CODECS = {"mjpeg", "rawvideo", "png", "jpeg2000"}
 _INTRA_LIMIT = 2  # the newest, and one while it is being taken
 _INTER_LIMIT = 150  # 5 s at 30 fps: then decoding has lost, and starts again at a key frame
@@ -94,14 +96,22 @@ class Metronome:
 class PacketPump:
     """One connection; made anew for each attempt."""
 
-    def __init__(self, connect: Callable[[], Feed], shown: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Feed],
+        shown: str,
+        timeout_s: float,
+        sink: PacketSink | None = None,
+    ) -> None:
         """Prepare the thread.
 
         Args:
             connect: opens the connection; called once, in the thread.
             shown: the camera's address for messages.
             timeout_s: how long a read may take [s].
+            sink: gets every packet as it arrives.
         """
+        self._sink = sink
         self._connect = connect
         self._shown = shown
         self._timeout_s = timeout_s
@@ -163,8 +173,8 @@ class PacketPump:
 
     def close(self) -> None:
         """Stop reading; the thread ends by itself, at the latest when its read times out."""
-        self._hang_up.set()
-        with self._changed:
+        with self._changed:  # afterwards the sink belongs to the next connection
+            self._hang_up.set()
             self._queue.clear()
         self._thread.join(0.2)
 
@@ -174,6 +184,8 @@ class PacketPump:
         try:
             feed = self._connect()
             with self._changed:
+                if self._sink is not None and not self._hang_up.is_set():
+                    self._begin(self._sink, feed)
                 self._feed = feed
                 self._needed_since_s = time.monotonic()
                 self._changed.notify_all()
@@ -198,9 +210,18 @@ class PacketPump:
             self._hang_up.wait()
             feed.close()
 
+    @staticmethod
+    def _begin(sink: PacketSink, feed: Feed) -> None:
+        if feed.stream is not None:
+            sink.open(feed.stream)
+        else:
+            sink.open_jpegs(feed.facts.width, feed.facts.height, feed.facts.fps)
+
     def _arrived(self, packet: av.Packet[VideoStream], limit: int) -> None:
         now, unix = time.monotonic_ns(), time.time_ns()
         with self._changed:
+            if self._sink is not None and not self._hang_up.is_set():
+                self._sink.put(packet, now, unix)
             self._last_packet_s = time.monotonic()
             if len(self._queue) >= limit:
                 if limit == _INTRA_LIMIT:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from tridetr.capture.gpu.api import GpuDecoders
 from tridetr.capture.sources.base import Source
 from tridetr.config import CameraSection
+
+if TYPE_CHECKING:
+    from tridetr.capture.packets import PacketSink
 
 
 def make_source(
@@ -14,6 +18,7 @@ def make_source(
     section: CameraSection,
     stop: threading.Event,
     gpu: GpuDecoders | None = None,
+    packets: PacketSink | None = None,
 ) -> Source:
     """Return the source of a camera, not opened yet.
 
@@ -27,11 +32,11 @@ def make_source(
     if kind == "v4l2":
         from tridetr.capture.sources.v4l2 import V4l2Source
 
-        return V4l2Source(section, stop, gpu)
+        return V4l2Source(section, stop, gpu, packets)
     if section.source.is_network:
         from tridetr.capture.sources.network import NetworkSource
 
-        return NetworkSource(section, stop, gpu)
+        return NetworkSource(section, stop, gpu, packets)
     from tridetr.capture.sources.file import FileSource
 
-    return FileSource(section, stop, gpu)
+    return FileSource(section, stop, gpu, packets)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from tridetr.capture.devices import list_cameras
 from tridetr.capture.gpu.api import GpuDecoders
 from tridetr.capture.gpu.jpeg import GpuJpegDecoder
+from tridetr.capture.packets import PacketSink
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
@@ -41,8 +42,13 @@ class V4l2Source:
     """A camera behind a V4L2 device file (see `base.Source` for what the methods promise)."""
 
     def __init__(
-        self, section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None = None
+        self,
+        section: CameraSection,
+        stop: threading.Event,
+        gpu: GpuDecoders | None = None,
+        packets: PacketSink | None = None,
     ) -> None:
+        self._packets = packets
         self._path = section.source.text
         self._wish = Wish(
             section.width,
@@ -77,6 +83,8 @@ class V4l2Source:
         self._buffers = stream.buffers
         self._numbers_start = self._last_number + 1
         form = self._format
+        if form.compressed and self._packets is not None:
+            self._packets.open_jpegs(form.width, form.height, fps)
         rate = f" at {fps:g} fps" if fps else ""
         chosen = f"{form.fourcc} {form.width}x{form.height}{rate}"
         description = f"{chosen}, {capability.card} ({capability.driver})"
@@ -163,6 +171,10 @@ class V4l2Source:
         if form.compressed:
             data = buffer.data.data
             self._views = (complete_jpeg(data), data)
+            if self._packets is not None:
+                self._packets.put_jpeg(
+                    self._views[0], captured_ns, unix_from_monotonic(captured_ns)
+                )
         return Grab(
             number=self._last_number,
             monotonic_ns=captured_ns,

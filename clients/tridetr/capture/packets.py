@@ -1,0 +1,215 @@
+"""Publishes a camera's packets as they come from the demuxer, before anything decodes them."""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import av
+from av.bitstream import BitStreamFilterContext
+
+from tridetr.capture.codec_string import codec_string, is_annexb, units
+from tridetr.capture.sources.av import frame_rate
+from tridetr.capture.sources.picture import color_of
+from tridetr.config import PacketsSection
+from tridetr.errors import ShmError
+from tridetr.shm.closing import Closing
+from tridetr.shm.packets import PacketStamp, PacketWriter, StreamInfo, VideoCodec
+from tridetr.shm.values import ColorMatrix, ColorRange
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+_log = logging.getLogger("tridetr.capture")
+
+_CODECS = {"h264": VideoCodec.H264, "hevc": VideoCodec.HEVC, "mjpeg": VideoCodec.MJPEG}
+_NO_KEY_FLAG = {"mjpeg", "rawvideo"}  # each packet is a picture of its own
+_HEAD = 4096  # bytes of a key frame in which its parameter sets are
+
+
+class PacketSink(Closing):
+    """The packet ring of one camera, made when its first stream is opened; a context manager.
+
+    A sink that cannot write logs why and goes on with the next stream: pictures and detections do not depend on it. All
+    calls come from the thread that demuxes.
+    """
+
+    def __init__(self, instance: str, camera: str, section: PacketsSection) -> None:
+        self._instance = instance
+        self._camera = camera
+        self._section = section
+        self._writer: PacketWriter | None = None
+        self._info: StreamInfo | None = None
+        self._in_band: BitStreamFilterContext | None = None
+        self._discontinuity = True
+
+    def open(self, stream: VideoStream, *, rotation: int = 0) -> None:
+        """Begin with a stream.
+
+        Args:
+            stream: FFmpeg's stream; its packets follow.
+            rotation: degrees clockwise by which its pictures must be turned.
+        """
+        info = replace(describe(stream), rotation=rotation)
+        self._in_band = None
+        if info.codec in (VideoCodec.H264, VideoCodec.HEVC) and is_annexb(info.extradata):
+            self._in_band = BitStreamFilterContext("extract_extradata", stream)
+        self._begin(info)
+
+    def open_jpegs(self, width: int, height: int, fps: float) -> None:
+        """Begin with a stream of JPEGs that FFmpeg does not read."""
+        self._in_band = None
+        self._begin(
+            StreamInfo(
+                codec=VideoCodec.MJPEG,
+                codec_name="mjpeg",
+                codec_string="",
+                extradata=b"",
+                width=width,
+                height=height,
+                rotation=0,
+                color_range=ColorRange.FULL,
+                color_matrix=ColorMatrix.BT601,
+                time_base=(1, 1_000_000_000),
+                fps=fps,
+            )
+        )
+
+    def put(self, packet: av.Packet[VideoStream], monotonic_ns: int, unix_ns: int) -> None:
+        """Publish a packet with its capture time."""
+        info = self._info
+        if self._writer is None or info is None:
+            return
+        is_key = packet.is_keyframe or info.codec_name in _NO_KEY_FLAG
+        if is_key and self._in_band is not None:
+            self._follow_parameters(packet, info)
+        self._put(
+            memoryview(packet),
+            PacketStamp(
+                monotonic_ns,
+                unix_ns,
+                packet.pts,
+                packet.dts,
+                packet.duration,
+                is_key,
+                self._discontinuity,
+                packet.is_corrupt,
+            ),
+        )
+
+    def put_jpeg(self, jpeg: memoryview, monotonic_ns: int, unix_ns: int) -> None:
+        """Publish a JPEG with its capture time."""
+        if self._writer is not None:
+            self._put(
+                jpeg,
+                PacketStamp(
+                    monotonic_ns,
+                    unix_ns,
+                    monotonic_ns,
+                    monotonic_ns,
+                    None,
+                    True,
+                    self._discontinuity,
+                ),
+            )
+
+    def close(self) -> None:
+        """Give the ring up; it stays for its readers."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _begin(self, info: StreamInfo) -> None:
+        self._discontinuity = True
+        try:
+            if self._writer is None:
+                self._writer = PacketWriter(
+                    self._instance,
+                    self._camera,
+                    seconds=self._section.seconds,
+                    max_mib=self._section.max_mib,
+                )
+                self._info = None
+            self._start(info)
+        except ShmError as error:
+            self._give_up(error)
+
+    def _start(self, info: StreamInfo) -> None:
+        assert self._writer is not None
+        if info != self._info:
+            self._writer.start_stream(info)
+            self._info = info
+
+    def _put(self, data: memoryview, stamp: PacketStamp) -> None:
+        assert self._writer is not None
+        try:
+            self._writer.put(data, stamp)
+            self._discontinuity = False
+        except ShmError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: ShmError) -> None:
+        _log.warning("the camera's own video is not published: %s", error)
+        self.close()
+
+    def _follow_parameters(self, packet: av.Packet[VideoStream], info: StreamInfo) -> None:
+        """Note parameter sets that come with a key frame and differ from those before."""
+        assert self._in_band is not None
+        head = bytes(memoryview(packet)[:_HEAD])
+        sets = b""
+        try:
+            for filtered in self._in_band.filter(av.Packet(head)):
+                if filtered.has_sidedata("new_extradata"):
+                    sets = bytes(filtered.get_sidedata("new_extradata"))
+        except av.FFmpegError:
+            self._in_band.flush()
+            return
+        if not sets or set(units(sets)) == set(units(info.extradata)):
+            return
+        fresh = replace(
+            _probed(info.codec_name, bytes(memoryview(packet)), sets) or info,
+            extradata=sets,
+            codec_string=codec_string(info.codec_name, sets),
+            rotation=info.rotation,
+            time_base=info.time_base,
+            fps=info.fps,
+        )
+        try:
+            self._start(fresh)
+        except ShmError as error:
+            self._give_up(error)
+
+
+def describe(stream: VideoStream) -> StreamInfo:
+    """Return what a decoder must know of a stream (without its rotation)."""
+    context = stream.codec_context
+    extradata = context.extradata or b""
+    color_range, matrix = color_of(
+        context.pix_fmt or "", context.color_range, context.colorspace, stream.height
+    )
+    base = stream.time_base
+    return StreamInfo(
+        codec=_CODECS.get(context.name, VideoCodec.OTHER),
+        codec_name=context.name,
+        codec_string=codec_string(context.name, extradata),
+        extradata=extradata,
+        width=stream.width,
+        height=stream.height,
+        rotation=0,
+        color_range=color_range,
+        color_matrix=matrix,
+        time_base=(base.numerator, base.denominator) if base else (1, 90_000),
+        fps=frame_rate(stream),
+        reorder=context.reorder_depth,
+    )
+
+
+def _probed(codec: str, key_frame: bytes, sets: bytes) -> StreamInfo | None:
+    """Return what FFmpeg finds in a key frame with other parameters; None: nothing."""
+    try:
+        with av.open(io.BytesIO(sets + key_frame), format=codec) as container:
+            return describe(container.streams.video[0])
+    except (av.FFmpegError, IndexError):
+        return None

@@ -1,0 +1,97 @@
+"""The packet ring of real sources: what the camera sent, with the capture times of its frames."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pytest
+from av.bitstream import BitStreamFilterContext
+
+from support.capture_rig import Rig, capturing
+from support.clips import jpegs, write_clip
+from support.data import FOOTAGE, shared
+from support.mjpeg_server import MjpegServer
+from support.rtsp import rtsp_server
+from support.waiting import wait_for
+from tridetr.capture.codec_string import units
+from tridetr.shm.packets import Packet, PacketReader, VideoCodec
+
+
+def wait_packets(rig: Rig, count: int) -> list[Packet]:
+    """Return the first packets of a camera that is starting."""
+    found: list[Packet] = []
+    with PacketReader(rig.config.instance, rig.camera) as reader:
+
+        def read() -> bool:
+            while (packet := reader.read()) is not None:
+                found.append(packet)
+            return len(found) >= count
+
+        wait_for(read, 30, f"{count} packets")
+        assert reader.damaged == 0
+    return found
+
+
+def slices(data: bytes) -> list[str]:
+    """Return the checksums of an H.264 packet's pictures: parameter sets may come with them or not."""
+    return [hashlib.sha256(unit).hexdigest() for unit in units(data) if unit[0] & 31 in (1, 5)]
+
+
+def annexb_of(path: Path) -> Iterator[bytes]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        to_annexb = BitStreamFilterContext("h264_mp4toannexb", stream)
+        for packet in container.demux(stream):
+            if packet.size:
+                yield from (bytes(out) for out in to_annexb.filter(packet))
+
+
+@pytest.mark.parametrize("name", [("cases", "bframes.mkv"), FOOTAGE])
+def test_a_files_packets_have_the_times_of_its_frames(
+    tmp_path: Path, name: tuple[str, ...]
+) -> None:
+    with capturing(tmp_path, shared(*name)) as rig:
+        frames = rig.wait_frames(20)
+        packets = wait_packets(rig, 20)
+    assert not any(packet.lost for packet in packets)
+    times = {packet.capture_unix_ns for packet in packets}
+    captured = {frame.stamp.capture_unix_ns for frame in frames[:15]}
+    assert captured <= times
+
+
+def test_rtsp_packets_are_the_cameras(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 90, options={"bf": "0", "g": "30"}, fps=30)
+    with rtsp_server(clip) as server, capturing(tmp_path, server.url) as rig:
+        frames = rig.wait_frames(60)
+        packets = wait_packets(rig, 60)
+    sent = [slices(data) for data in annexb_of(clip)]
+    came = [slices(packet.data) for packet in packets]
+    start = sent.index(came[0])
+    assert came == sent[start : start + len(came)]
+    assert packets[0].is_key
+    assert [packet.discontinuity for packet in packets] == [True] + [False] * (len(packets) - 1)
+    assert packets[0].info.codec_string.startswith("avc1.64")
+    assert (packets[0].info.width, packets[0].info.height) == (320, 240)
+    # What the detector sees has a packet of the same moment.
+    times = {packet.capture_unix_ns for packet in packets}
+    assert {frame.stamp.capture_unix_ns for frame in frames[:50]} <= times
+
+
+def test_http_jpegs_are_the_cameras(tmp_path: Path) -> None:
+    sent = jpegs(5)
+    server = MjpegServer(sent)
+    server.start()
+    try:
+        with capturing(tmp_path, server.url) as rig:
+            packets = wait_packets(rig, 12)
+    finally:
+        server.stop()
+    first = sent.index(packets[0].data)
+    assert [packet.data for packet in packets] == [
+        sent[(first + number) % 5] for number in range(len(packets))
+    ]
+    assert all(packet.is_key for packet in packets)
+    assert packets[0].codec is VideoCodec.MJPEG

@@ -1,0 +1,175 @@
+"""From demuxed packets to the ring: codec strings, parameters that change in the middle, the packets themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from support.clips import picture, write_clip
+from support.data import shared
+from tridetr.capture.codec_string import codec_string, is_annexb
+from tridetr.capture.packets import PacketSink
+from tridetr.config import PacketsSection
+from tridetr.shm.packets import Packet, PacketReader, VideoCodec
+
+
+def through_ring(instance: str, path: Path, form: str | None = None) -> list[Packet]:
+    """Return what a reader sees of a file's packets."""
+    with (
+        PacketSink(instance, "cam", PacketsSection()) as sink,
+        # As with a camera, FFmpeg does not see the end before it starts
+        av.open(str(path), format=form, options={"probesize": "2048"} if form else {}) as container,
+        PacketReader(instance, "cam") as reader,
+    ):
+        stream = container.streams.video[0]
+        sink.open(stream)
+        found = []
+        for number, packet in enumerate(container.demux(stream)):
+            if packet.size:
+                sink.put(packet, number + 1, number + 2)
+            while (seen := reader.read()) is not None:
+                found.append(seen)
+        return found
+
+
+def demuxed(path: Path, form: str | None = None) -> Iterator[tuple[bytes, int | None, bool]]:
+    with av.open(str(path), format=form) as container:
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size:
+                yield bytes(packet), packet.pts, packet.is_keyframe
+
+
+def encoded(codec: str, size: tuple[int, int], count: int = 4) -> bytes:
+    """Return an elementary stream."""
+    context = av.CodecContext.create(codec, "w")
+    context.width, context.height = size
+    context.pix_fmt, context.time_base = "yuv420p", Fraction(1, 25)
+    context.options = {"preset": "ultrafast", "tune": "zerolatency"}
+    data = b""
+    for number in range(count):
+        frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+        frame = frame.reformat(format="yuv420p")
+        frame.pts = number
+        data += b"".join(bytes(packet) for packet in context.encode(frame))
+    return data + b"".join(bytes(packet) for packet in context.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "string"),
+    [
+        ("libx264", "mp4", "avc1.64000d"),
+        ("libx264", "mkv", "avc1.64000d"),
+        ("libx264", "ts", "avc1.64000d"),
+        ("libx265", "mp4", "hvc1.1.6.L60.90"),
+        ("libx265", "ts", "hvc1.1.6.L60.90"),
+        ("mjpeg", "mkv", ""),
+        ("mpeg4", "mp4", ""),
+    ],
+)
+def test_packets_come_as_they_were_demuxed(
+    instance: str, tmp_path: Path, codec: str, suffix: str, string: str
+) -> None:
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    clip = write_clip(tmp_path / f"clip.{suffix}", 20, codec=codec, pix_fmt=pix_fmt)
+    found = through_ring(instance, clip)
+    assert [(packet.data, packet.pts, packet.is_key) for packet in found] == list(demuxed(clip))
+    (info,) = {packet.info for packet in found}
+    assert (info.width, info.height) == (320, 240)
+    assert info.codec_string == string
+    assert info.fps == pytest.approx(30)
+
+
+def test_b_frames_are_announced(instance: str) -> None:
+    found = through_ring(instance, shared("cases", "bframes.mkv"))
+    assert {packet.info.reorder for packet in found} == {2}
+    assert not found[0].info.is_annexb
+    times = [packet.pts or 0 for packet in found]
+    assert times != sorted(times)
+
+
+@pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libx265", "hevc")])
+def test_parameters_that_change_in_the_middle(
+    instance: str, tmp_path: Path, encoder: str, codec: str
+) -> None:
+    """A camera whose resolution somebody changes goes on in the same connection."""
+    clip = tmp_path / "clip.bin"
+    clip.write_bytes(
+        encoded(encoder, (320, 240)) + encoded(encoder, (640, 480)) + encoded(encoder, (640, 480))
+    )
+    found = through_ring(instance, clip, codec)
+    assert b"".join(packet.data for packet in found) == clip.read_bytes()
+    sizes = [(packet.info.width, packet.info.height) for packet in found]
+    assert sizes == [(320, 240)] * 4 + [(640, 480)] * 8
+    generations = [packet.generation for packet in found]
+    assert len(set(generations)) == 2
+    assert generations[4] == found[4].sequence
+    first, second = found[0].info, found[-1].info
+    assert first.codec_string != second.codec_string
+    assert second.codec_string == codec_string(codec, second.extradata)
+    assert second.is_annexb
+
+
+def test_a_second_connection_with_the_same_stream(instance: str, tmp_path: Path) -> None:
+    """It goes on with the same parameters, and says that packets are missing."""
+    clip = write_clip(tmp_path / "clip.mp4", 4)
+    with (
+        PacketSink(instance, "cam", PacketsSection()) as sink,
+        PacketReader(instance, "cam") as reader,
+    ):
+        for _ in range(2):
+            with av.open(str(clip)) as container:
+                stream = container.streams.video[0]
+                sink.open(stream)
+                for packet in container.demux(stream):
+                    if packet.size:
+                        sink.put(packet, 1, 2)
+        found = []
+        while (seen := reader.read()) is not None:
+            found.append(seen)
+    assert len({packet.generation for packet in found}) == 1
+    assert [packet.discontinuity for packet in found] == [True, False, False, False] * 2
+
+
+def test_jpegs_of_a_camera(instance: str) -> None:
+    with (
+        PacketSink(instance, "cam", PacketsSection()) as sink,
+        PacketReader(instance, "cam") as reader,
+    ):
+        sink.open_jpegs(640, 480, 30.0)
+        sink.put_jpeg(memoryview(b"\xff\xd8one"), 5, 6)
+        packet = reader.read()
+    assert packet is not None
+    assert packet.is_key
+    assert packet.data == b"\xff\xd8one"
+    assert (packet.codec, packet.info.width) == (VideoCodec.MJPEG, 640)
+    assert packet.pts == 5
+
+
+def test_without_a_ring_capture_goes_on(
+    instance: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 4)
+    with (
+        PacketSink(instance, "cam", PacketsSection()) as other,
+        PacketSink(instance, "cam", PacketsSection()) as sink,
+        av.open(str(clip)) as container,
+    ):
+        stream = container.streams.video[0]
+        other.open(stream)
+        sink.open(stream)
+        for packet in container.demux(stream):
+            if packet.size:
+                sink.put(packet, 1, 2)
+    assert "already has a writer" in caplog.text
+
+
+@pytest.mark.parametrize("extradata", ["", "00000001", "0000000167", "0142", "00000001674200"])
+def test_what_is_not_known_has_no_string(extradata: str) -> None:
+    data = bytes.fromhex(extradata)
+    assert codec_string("h264", data) in ("", "avc1.4200")
+    assert codec_string("hevc", data) == ""
+    assert is_annexb(data) == (extradata != "0142")
