@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from types import TracebackType
 
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.base import Grab, Picture
 from tridetr.config import CameraSection
 from tridetr.cuda.memory import DeviceMemory
 from tridetr.errors import CudaError
+from tridetr.shm.closing import Closing
 from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter, TraceContext
 from tridetr.telemetry import metrics, tracing
 
@@ -28,7 +28,7 @@ def jpeg_capacity(width: int, height: int) -> int:
     return -(-(width * height * 3 // 4 + _PAGE) // _PAGE) * _PAGE
 
 
-class Publisher:
+class Publisher(Closing):
     """The frame ring of one camera; the first picture decides its size, others change it."""
 
     def __init__(
@@ -49,15 +49,8 @@ class Publisher:
         self._decode_seconds = metrics.DECODE_SECONDS.labels(camera)
         self._jpeg_too_big = metrics.JPEG_TOO_BIG.labels(camera)
 
-    def __enter__(self) -> Publisher:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give the ring up; it stays for readers."""
         if self._writer is not None:
             self._writer.close()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from types import TracebackType
 
 from tridetr.capture.pacing import Pace
 from tridetr.shm.boards import SentryMode, SentryReader, SentrySnapshot
+from tridetr.shm.closing import Closing
 
 _log = logging.getLogger("tridetr.capture")
 
@@ -22,7 +22,7 @@ def pace_of(snapshot: SentrySnapshot | None, now_ns: int) -> Pace:
     return Pace.ALARMED if snapshot.mode is SentryMode.ALARMED else Pace.STANDBY
 
 
-class Sentry:
+class Sentry(Closing):
     """Reads the sentry board, and says when nobody decides for a while."""
 
     def __init__(self, instance: str, camera: str) -> None:
@@ -35,15 +35,8 @@ class Sentry:
         self._alone_since_s = time.monotonic()
         self._said_alone = False
 
-    def __enter__(self) -> Sentry:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the board."""
         self._reader.close()
 
     def pace(self) -> Pace:

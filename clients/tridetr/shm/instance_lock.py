@@ -60,7 +60,7 @@ class InstanceLock(Closing):
         except OSError as error:
             raise ShmError(
                 f"the lock {path} of instance {self._instance!r} cannot be taken: {error.strerror or error}. Run all "
-                "of tridetr as one user, or choose another `instance`"
+                "of tridetr as one user, choose another `instance`, or remove the file if no node of it runs"
             ) from None
 
     def _refusal(self, error: FileLockedError) -> str:
