@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import random
 import threading
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.limiter import Limiter
 from tridetr.capture.publisher import jpeg_capacity
-from tridetr.capture.reconnect import Backoff
 from tridetr.capture.sources.av import explain
 from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import shorten
@@ -29,7 +27,7 @@ SECOND = 1_000_000_000
 
 @pytest.mark.parametrize(
     "module",
-    ["frozen", "limiter", "pacing", "planes", "publisher", "reconnect", "status"],
+    ["frozen", "limiter", "pacing", "planes", "publisher", "status"],
 )
 def test_examples_in_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"tridetr.capture.{module}"))
@@ -77,26 +75,6 @@ class TestFrozen:
         detector.update(buffer, 0)
         buffer[:] = 5
         assert not detector.update(buffer, 2 * SECOND)
-
-
-class TestBackoff:
-    def test_grows_to_the_longest_and_stays_there_for_ever(self) -> None:
-        backoff = Backoff(random.Random(0), first_s=0.25, longest_s=10.0)
-        waits = [backoff.failed(0.0) for _ in range(100)]
-        for attempt, wait in enumerate(waits):
-            full = min(10.0, 0.25 * 2**attempt)
-            assert full / 2 <= wait <= full
-
-    def test_a_stable_time_resets_it_a_short_one_does_not(self) -> None:
-        backoff = Backoff(random.Random(0), first_s=0.25, longest_s=10.0, stable_s=5.0)
-        for _ in range(10):
-            backoff.failed(0.0)
-        assert backoff.failed(1.0) >= 5.0  # a source that flaps
-        assert backoff.failed(60.0) <= 0.25
-
-    def test_two_cameras_do_not_call_together(self) -> None:
-        first, second = Backoff(random.Random(1)), Backoff(random.Random(2))
-        assert [first.failed(0) for _ in range(5)] != [second.failed(0) for _ in range(5)]
 
 
 def test_limiter_counts_what_it_keeps_back() -> None:

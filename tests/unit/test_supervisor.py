@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sys
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tridetr.backoff import Backoff
 from tridetr.config.load import parse_config
 from tridetr.errors import ConfigError
 from tridetr.supervisor import process as process_module
@@ -35,17 +33,6 @@ def managed(
 ) -> ManagedProcess:
     spec = ProcessSpec("part", (sys.executable, "-c", code), 0, beats=beats, may_finish=may_finish)
     return ManagedProcess(spec, tmp_path, None, lambda _: None)
-
-
-def test_backoff_doubles_to_its_bound_and_forgives() -> None:
-    backoff = Backoff(first_s=0.1, longest_s=5.0, steady_s=20.0)
-    delays = [backoff.failed(0) for _ in range(2000)]
-    assert delays[:3] == [0.1, 0.2, 0.4]
-    assert max(delays) == delays[-1] == 5.0
-    assert backoff.failed(20.0) == 0.1
-    shortened = Backoff(first_s=1.0, longest_s=4.0, dice=random.Random(0))
-    for full_s in (1.0, 2.0, 4.0, 4.0):
-        assert 0.5 * full_s <= shortened.failed() <= full_s
 
 
 def test_plan_follows_the_configuration() -> None:
