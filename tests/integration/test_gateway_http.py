@@ -19,11 +19,15 @@ from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 
 from support.gateway import Answer, Gateway, cameras
-from support.waiting import wait_for
+from support.waiting import slack, wait_for
+from tridetr.config import AlarmSection
 from tridetr.errors import GatewayError
 from tridetr.gateway.auth import subprotocol_for
 from tridetr.gateway.message import PROTOCOL
 from tridetr.gateway.openapi import description
+from tridetr.served_model import ServedModel, write_served_model
+from tridetr.shm.boards import CameraState, SentryState
+from tridetr.telemetry import metrics
 
 TOKEN = "a-long-token-for-tests"
 
@@ -137,6 +141,74 @@ def test_readiness_is_about_progress(tmp_path: Path) -> None:
         assert isinstance(stale, Answer)
         assert stale.json()["cameras"]["hall"]["frame_age_s"] > 1
         assert gateway.ask("/healthz").status == 200  # the gateway itself is well
+
+
+def test_every_part_that_stops_watching_is_named(tmp_path: Path) -> None:
+    """In probes, for programs, in the stream and in the metrics."""
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+        camera = fakes["hall"]
+        camera.play()
+
+        def until(part: str, **more: object) -> dict[str, object]:
+            wanted = {"part": part, **more}
+
+            def found() -> dict[str, object] | None:
+                hall = gateway.ask("/readyz").json()["cameras"]["hall"]
+                return hall if wanted.items() <= hall.items() else None
+
+            hall = wait_for(found, what=str(wanted))
+            assert hall is not None
+            assert hall["ready"] is (part == "")
+            shown = gateway.ask("/api/cameras").json()["cameras"][0]["watching"]
+            assert (shown["part"], shown["watching"]) == (part, part == "")
+            viewer.until("watching", part=part, watching=part == "")
+            return hall
+
+        with gateway.watch("hall") as viewer:
+            until("")
+            assert metrics.WATCHED.labels("hall")._value.get() == 1
+            before = time.time() * 1000
+            camera.gives_results = False  # the detector is dead, the picture is live
+            detector = until("detector", reason="the detector gives no results")
+            assert metrics.WATCHED.labels("hall")._value.get() == 0
+            # Since the last frame that was looked at, not since it was noticed.
+            assert before - 1000 < detector["since_unix_ms"] < before + 900 * slack(1)
+            camera.gives_results = True
+            until("")
+            camera.decides = False
+            until("controller", reason="the controller decides nothing")
+            camera.decides = True
+            until("")
+            camera.state = SentryState.UNKNOWN
+            until("controller", reason="the state is unknown")
+            camera.state = SentryState.STANDBY
+            camera.camera_state, camera.message = CameraState.OFFLINE, "rtsp://secret.example"
+            offline = until("camera", reason="the camera is offline")
+            assert "secret" not in json.dumps(offline)  # the probe is open to everyone
+
+
+@pytest.mark.parametrize(
+    ("classes", "part", "warnings"), [(["cat"], "model", 1), (["cat", "person"], "", 1)]
+)
+def test_alarm_classes_that_the_model_does_not_have(
+    tmp_path: Path, classes: list[str], part: str, warnings: int
+) -> None:
+    with cameras(tmp_path, "hall") as (config, fakes):
+        config = config.model_copy(update={"alarm": AlarmSection(classes=classes)})
+        config.run_dir.mkdir()
+        model = ServedModel("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
+        write_served_model(config.run_dir, model)
+        with Gateway(config) as gateway:
+            fakes["hall"].play()
+
+            def shown() -> dict[str, object] | None:
+                found = gateway.ask("/api/cameras").json()["cameras"][0]["watching"]
+                return found if found["part"] == part else None
+
+            found = wait_for(shown)
+            assert found is not None
+            assert len(found["warnings"]) == warnings  # type: ignore[arg-type]
+            assert "'cat'" in str(found["warnings"])
 
 
 def test_cameras_and_events(tmp_path: Path) -> None:

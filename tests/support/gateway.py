@@ -75,7 +75,9 @@ class FakeCamera:
         self.camera_state = CameraState.LIVE
         self.message = ""
         self.alive = True
+        self.gives_results = self.decides = True
         self.turns = 0
+        self.decided = 0
 
     def truth(self, number: int) -> tuple[int, int, int, int]:
         """Where the rectangle of a frame is: x1 y1 x2 y2, even numbers."""
@@ -118,6 +120,8 @@ class FakeCamera:
             now - 50_000_000, now - 45_000_000, now - 5_000_000, now, "rfdetr_ort", "1",
         )  # fmt: skip
         self.results.publish(stamp, found)
+        if self.decides:
+            self.decided = sequence
 
     def say(self, state: SentryState | None = None) -> None:
         """Write both boards."""
@@ -126,7 +130,13 @@ class FakeCamera:
         now = time.monotonic_ns()
         self.sentry.write(
             SentrySnapshot(
-                SentryMode.STANDBY, self.state, time.time_ns(), "", now + 3_000_000_000, 0, 0
+                SentryMode.STANDBY,
+                self.state,
+                time.time_ns(),
+                "",
+                now + 3_000_000_000,
+                self.decided,
+                0,
             )
         )
         self.status.write(
@@ -143,7 +153,7 @@ class FakeCamera:
             while not self._stop.wait(1 / fps):
                 if self.alive:
                     sequence = self.frame()
-                    if sequence is not None:
+                    if sequence is not None and self.gives_results:
                         self.result(sequence)
                 self.say()
                 self.turns += 1

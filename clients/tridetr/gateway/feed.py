@@ -33,6 +33,7 @@ class CameraFeed:
         readers: CameraReaders,
         labels: Labels,
         pool: Executor,
+        judge: Callable[[], tuple[dict[str, Any], dict[str, Any]]],
         *,
         max_fps: float,
         quality: int,
@@ -43,6 +44,7 @@ class CameraFeed:
         self._readers = readers
         self._labels = labels
         self._pool = pool
+        self._judge = judge  # gives the headers of `watching` and `node` messages
         self._interval = 1 / max_fps
         self._quality = quality
         self._tasks: list[asyncio.Task[None]] = []
@@ -138,6 +140,9 @@ class CameraFeed:
         now = time.monotonic_ns()
         self._tell("status", facts.status(self._readers.status.read(), now))
         self._tell("state", facts.state(self._readers.sentry.read(), now))
+        watching, node = self._judge()
+        self._tell("watching", watching)
+        self._tell("node", node)
         lease = self._readers.detections.lease_newest(self._result)
         if lease is not None:
             with lease:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,10 @@ from tridetr.errors import ShmError
 from tridetr.gateway import facts
 from tridetr.gateway.feed import TICK_S, CameraFeed
 from tridetr.gateway.labels import Labels
+from tridetr.gateway.node_metrics import Broker
 from tridetr.gateway.readers import CameraReaders
 from tridetr.gateway.session import Viewer
+from tridetr.gateway.watch import CameraWatch
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.gateway")
@@ -30,17 +33,19 @@ class Hub:
         self.pool = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="encode")
         self.readers: dict[str, CameraReaders] = {}
         self.feeds: dict[str, CameraFeed] = {}
-        # Sequence of each camera's newest frame, and when it was first seen here (monotonic).
-        self._seen: dict[str, tuple[int, int]] = {}
+        self.watches: dict[str, CameraWatch] = {}
+        self.broker = Broker(config.run_dir)
         self._ticker: asyncio.Task[None] | None = None
         try:
             for name in config.cameras:
                 self.readers[name] = readers = CameraReaders(config.instance, name)
+                self.watches[name] = watch = CameraWatch(config, name, readers, self.labels)
                 self.feeds[name] = CameraFeed(
                     name,
                     readers,
                     self.labels,
                     self.pool,
+                    lambda watch=watch: (watch.look(), self.broker.facts),  # type: ignore[misc]
                     max_fps=config.gateway.max_fps,
                     quality=config.gateway.jpeg_quality,
                 )
@@ -84,21 +89,15 @@ class Hub:
             state = facts.state(None, now)
         status.pop("type")
         state.pop("type")
-        frame_age = None
-        if frame is not None:
-            # Media time tells nothing about now: there the age counts from when the frame was first seen here.
-            frame_age = facts.age_s(
-                self._first_seen(camera, frame.sequence, now)
-                if frame.lossless
-                else frame.capture_monotonic_ns,
-                now,
-            )
+        watching = self.watches[camera].look()
+        watching.pop("type")
         return {
             "name": camera,
             "status": status,
             "state": state,
             "frame_number": frame.frame_number if frame else None,
-            "frame_age_s": frame_age,
+            "watching": watching,
+            "frame_age_s": self.watches[camera].frame_age_s(frame, now),
             "width": frame.width if frame else None,
             "height": frame.height if frame else None,
             "result_age_s": facts.age_s(result.published_ns, now) if result else None,
@@ -109,8 +108,9 @@ class Hub:
         }
 
     def readiness(self, camera: str) -> dict[str, Any]:
-        """Return how old the camera's newest frame and result are, and whether that is fresh enough."""
+        """Return whether frames, results and decisions of a camera follow each other, and if not, why."""
         known = self.camera_facts(camera)
+        watching = known["watching"]
         frame_limit = self.config.cameras[camera].timeout_s
         result_limit = self.config.sentry_for(camera).unknown_s
         frame_age, result_age = known["frame_age_s"], known["result_age_s"]
@@ -120,29 +120,21 @@ class Hub:
             "result_age_s": result_age,
             "result_limit_s": result_limit,
             "camera": known["status"]["state"],
-            "ready": frame_age is not None
-            and frame_age <= frame_limit
-            and result_age is not None
-            and result_age <= result_limit,
+            "ready": watching["watching"],
+            "part": watching["part"],
+            "reason": watching["reason"],
+            "since_unix_ms": watching["since_unix_ms"],
         }
-
-    def _first_seen(self, camera: str, sequence: int, now: int) -> int:
-        seen = self._seen.get(camera)
-        if seen is None or seen[0] != sequence:
-            self._seen[camera] = seen = (sequence, now)
-        return seen[1]
 
     async def _tick(self) -> None:
         while True:
             self.labels.refresh()
             for camera, readers in self.readers.items():
-                try:
+                with contextlib.suppress(ShmError):  # reported whenever the camera is asked for
                     readers.forget_removed()
-                    frame = readers.newest_frame()
-                except ShmError:
-                    continue  # told whenever somebody asks for the camera
-                if frame is not None:
-                    self._first_seen(camera, frame.sequence, time.monotonic_ns())
+                self.watches[camera].look()
+            if self.viewer_count:
+                await self.broker.refresh()
             await asyncio.sleep(TICK_S)
 
     def _close_readers(self) -> None:

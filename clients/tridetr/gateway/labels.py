@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from tridetr.served_model import ServedModelReader
@@ -23,6 +24,11 @@ class Labels:
         provider = model.provider.removesuffix("ExecutionProvider") if model else ""
         parts = (model.engine, provider, model.precision) if model else ()
         self.engine = " ".join(part for part in parts if part)
+
+    def unknown(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return those ``names`` that the serving model does not have; none while no model has reported."""
+        known = self._models.read() is not None
+        return tuple(name for name in names if known and name not in self._names.values())
 
     def of(self, class_id: int) -> str:
         """Return the name of a class, or `class N` where the model has none for it."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import struct
+import time
 import urllib.request
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from tridetr.config import Config
 from tridetr.telemetry.process_files import render_all
 from tridetr.triton.endpoint import read_endpoint
 
+_BROKER_S = 3.0
 _TIMEOUT_S = 1.0  # Triton is on this machine; without it the page shows the rest
 
 
@@ -30,3 +38,40 @@ def _fetch(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310
         page = bytes(answer.read())
     return page if page.endswith(b"\n") else page + b"\n"
+
+
+class Broker:
+    """Whether events reach the broker, as the controller's metrics say.
+
+    Attributes:
+        facts: header of a `node` message.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._folder = run_dir / "metrics"
+        self._read_at = float("-inf")
+        self.facts: dict[str, Any] = {"type": "node", "broker": "unknown", "events_waiting": 0}
+
+    async def refresh(self) -> None:
+        """Read the controller's gauges again, at most every few seconds."""
+        if time.monotonic() - self._read_at < _BROKER_S:
+            return
+        self._read_at = time.monotonic()
+        found = await asyncio.to_thread(self._read)
+        connected = found.get("tridetr_mqtt_connected")
+        broker = "unknown" if connected is None else "connected" if connected else "away"
+        waiting = round(found.get("tridetr_outbox_depth", 0))
+        self.facts = {"type": "node", "broker": broker, "events_waiting": waiting}
+
+    def _read(self) -> dict[str, float]:
+        files = sorted(map(str, self._folder.glob("gauge_mostrecent_controller*.db")))
+        try:
+            families = list(MultiProcessCollector.merge(files)) if files else []  # type: ignore[no-untyped-call]
+        except (OSError, ValueError, KeyError, struct.error):
+            return {}  # a file that is being made at this moment
+        return {
+            sample.name: sample.value
+            for family in families
+            for sample in family.samples
+            if not sample.labels
+        }

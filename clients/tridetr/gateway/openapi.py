@@ -59,13 +59,31 @@ def _flag(name: str, text: str) -> dict[str, Any]:
     }
 
 
+_WATCHING = {
+    "part": {
+        "type": "string",
+        "enum": ["", "camera", "capture", "detector", "controller", "model"],
+        "description": "What does not work; empty: all does.",
+    },
+    "reason": {"type": "string"},
+    "since_unix_ms": {"type": ["number", "null"]},
+}
 _CAMERA_SCHEMA = {
     "type": "object",
-    "required": ["name", "status", "state", "frame_age_s", "result_age_s", "viewers"],
+    "required": ["name", "status", "state", "watching", "frame_age_s", "result_age_s", "viewers"],
     "properties": {
         "name": {"type": "string"},
         "status": {"type": "object", "required": ["state", "message"]},
         "state": {"type": "object", "required": ["state", "mode", "last_event"]},
+        "watching": {
+            "type": "object",
+            "required": ["watching", "warnings", *_WATCHING],
+            "properties": {
+                "watching": {"type": "boolean"},
+                "warnings": {"type": "array", "items": {"type": "string"}},
+                **_WATCHING,
+            },
+        },
         "frame_number": {"type": ["integer", "null"]},
         "frame_age_s": _AGE,
         "result_age_s": _AGE,
@@ -97,9 +115,10 @@ _READY_SCHEMA = {
             "type": "object",
             "additionalProperties": {
                 "type": "object",
-                "required": ["ready", "frame_age_s", "result_age_s"],
+                "required": ["ready", "frame_age_s", "result_age_s", *_WATCHING],
                 "properties": {
                     "ready": {"type": "boolean"},
+                    **_WATCHING,
                     "frame_age_s": _AGE,
                     "result_age_s": _AGE,
                 },
@@ -175,15 +194,17 @@ def description() -> dict[str, Any]:
             "Is the gateway alive?", {"200": _typed("It is.", "text/plain")}, is_open=True
         ),
         "/readyz": _get(
-            "Do frames and results come?",
+            "Are the cameras watched?",
             {
                 "200": _json(
-                    "At least one camera (with all=1: every camera) is fresh.", _READY_SCHEMA
+                    "At least one camera (with all=1: every camera) is watched: its frames, results and "
+                    "decisions are fresh.",
+                    _READY_SCHEMA,
                 ),
                 "400": _json("A parameter is out of bounds.", error),
-                "503": _json("Nothing fresh comes.", _READY_SCHEMA),
+                "503": _json("Not watched; each camera has its reason.", _READY_SCHEMA),
             },
-            [_flag("all", "1: every camera must be fresh.")],
+            [_flag("all", "1: every camera must be watched.")],
             is_open=True,
         ),
         "/metrics": _get(

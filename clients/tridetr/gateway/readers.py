@@ -30,7 +30,10 @@ class NewestResult:
     """The stamp of a camera's newest result."""
 
     sequence: int
+    frame_sequence: int
     frame_number: int
+    capture_monotonic_ns: int
+    lossless: bool
     published_ns: int
     infer_ms: float
     model: str
@@ -90,7 +93,10 @@ class CameraReaders:
             stamp = lease.stamp
             return NewestResult(
                 lease.sequence,
+                stamp.frame_sequence,
                 stamp.frame_number,
+                stamp.capture_monotonic_ns,
+                stamp.lossless,
                 stamp.published_ns,
                 (stamp.infer_end_ns - stamp.infer_start_ns) / 1e6,
                 f"{stamp.model_name}/{stamp.model_version}",

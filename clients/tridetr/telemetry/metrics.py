@@ -124,6 +124,9 @@ RESULTS_MISSED = Counter(
 MQTT_CONNECTED = _gauge("tridetr_mqtt_connected", "1 while connected to the broker.")
 
 # --- gateway
+WATCHED = _gauge(
+    "tridetr_watched", "1 while frames, results and decisions follow each other, else 0.", "camera"
+)
 VIEWERS = _gauge("tridetr_viewers", "Open WebSockets.", "camera")
 VIEWER_FRAMES = Counter("tridetr_viewer_frames_total", "Frames sent to viewers.", ["camera"])
 VIEWER_FRAMES_DROPPED = Counter(

@@ -1,0 +1,72 @@
+"""Whether a camera is watched: the first part of its chain that does not work is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tridetr.gateway.watching import Chain, Decided, find_fault
+from tridetr.shm.boards import CameraState, CameraStatus, SentryMode, SentrySnapshot, SentryState
+
+NOW = 1_000_000_000_000
+STATUS = CameraStatus(CameraState.LIVE, 0, NOW - 500_000_000)
+SENTRY = SentrySnapshot(SentryMode.STANDBY, SentryState.STANDBY, 0, "", NOW + 1, 5)
+WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("change", "part", "words"),
+    [
+        ({}, None, ""),
+        ({"status": None}, "capture", "not started"),
+        (
+            {"status": replace(STATUS, heartbeat_monotonic_ns=NOW - 4_000_000_000)},
+            "capture",
+            "not report",
+        ),
+        *(
+            ({"status": replace(STATUS, state=state)}, "camera", "")
+            for state in CameraState
+            if state is not CameraState.LIVE
+        ),
+        ({"frame_age_s": None}, "capture", "no new frame"),
+        ({"frame_age_s": 11.0}, "capture", "no new frame"),
+        ({"result_age_s": None}, "detector", "no results"),
+        ({"result_age_s": 5.1}, "detector", "no results"),
+        ({"sentry": None}, "controller", "not running"),
+        ({"sentry": replace(SENTRY, expires_monotonic_ns=NOW)}, "controller", "not running"),
+        ({"decided_age_s": None}, "controller", "decides nothing"),
+        ({"decided_age_s": 5.1}, "controller", "decides nothing"),
+        ({"sentry": replace(SENTRY, state=SentryState.UNKNOWN)}, "controller", "unknown"),
+        ({"unknown_classes": ("cat",), "has_alarm_classes": False}, "model", "'cat'"),
+        ({"unknown_classes": ("cat",)}, None, ""),  # the others alarm; this is a warning
+        # The cause goes before what follows from it.
+        ({"frame_age_s": 20.0, "result_age_s": 20.0, "decided_age_s": 20.0}, "capture", "frame"),
+        ({"result_age_s": 20.0, "decided_age_s": 20.0}, "detector", "results"),
+    ],
+)
+def test_the_first_broken_part_is_named(
+    change: dict[str, object], part: str | None, words: str
+) -> None:
+    fault = find_fault(replace(WHOLE, **change), 10.0, 5.0, NOW)  # type: ignore[arg-type]
+    assert (fault.part if fault else None) == part
+    assert words in (fault.reason if fault else "")
+
+
+def test_a_recording_that_ended_reports_no_more() -> None:
+    ended = replace(STATUS, state=CameraState.ENDED, heartbeat_monotonic_ns=0)
+    fault = find_fault(replace(WHOLE, status=ended), 10.0, 5.0, NOW)
+    assert fault
+    assert fault.reason == "the recording has ended"
+
+
+def test_capture_time_of_the_newest_decided_frame() -> None:
+    decided = Decided()
+    assert decided.capture_ns(5) is None
+    for sequence in (3, 6, 9):
+        decided.add(sequence, sequence * 100)
+    assert decided.capture_ns(2) is None  # all that is remembered is newer
+    assert [decided.capture_ns(n) for n in (3, 5, 6, 99)] == [300, 300, 600, 900]
+    decided.add(1, 5000)  # the ring was made again
+    assert decided.capture_ns(99) == 5000
