@@ -6,7 +6,7 @@ import os
 import sqlite3
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from support.mosquitto import listening, running_mosquitto
 from support.sentry import NOBODY, PERSON, running_controller
 from support.waiting import wait_for
-from tridetr.controller.database import Database
+from tridetr.controller.database import CorruptDatabaseError, Database
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT, read_history
 from tridetr.controller.store import NewRow, Store, StoreError
 from tridetr.telemetry import metrics
@@ -26,13 +26,13 @@ def event(number: int, details: str = "{}") -> NewRow:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 512 KiB."""
+    """A disk of 1 MiB: what is written is there twice for a moment, in the log and in the file."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
@@ -57,7 +57,7 @@ def test_what_was_committed_is_there_after_the_process_died(tmp_path: Path) -> N
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", '{"a": 1}', [event(1), NewRow(2, "camera_back", "{}")])
     store.commit("door", '{"b": 2}', [event(3)])
-    store.confirm(1)
+    store.confirm("visit1:arrived")
     os.close(store._lock)  # dead: nothing is closed
     again = Store(tmp_path, outbox_limit=100)
     assert {name: saved.record for name, saved in again.cameras.items()} == {
@@ -78,8 +78,8 @@ def test_what_was_committed_is_there_after_the_process_died(tmp_path: Path) -> N
 def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", "{}", [event(1), event(2)])
-    store.confirm(1)
-    store.confirm(2)
+    store.confirm("visit1:arrived")
+    store.confirm("visit2:arrived")
     store.close()
     store = Store(tmp_path, outbox_limit=100)
     assert store.commit("hall", "{}", [event(3)])[0].seq == 3
@@ -107,11 +107,12 @@ def test_the_outbox_drops_the_oldest_and_counts(tmp_path: Path) -> None:
     store = Store(tmp_path, outbox_limit=100)
     for number in range(130):
         store.commit("hall", "{}", [event(number)])
-    assert list(store.outbox) == list(range(31, 131))
+    kept = [f"visit{number}:arrived" for number in range(30, 130)]
+    assert list(store.outbox) == kept
     assert metrics.OUTBOX_DROPPED._value.get() - before == 30
     store.close()
     again = Store(tmp_path, outbox_limit=100)
-    assert list(again.outbox) == list(range(31, 131))
+    assert list(again.outbox) == kept
     again.close()
 
 
@@ -139,8 +140,8 @@ def test_a_full_disk_loses_nothing_while_the_process_lives(
     assert len(store.outbox) == 200, "all go out, on disk or not"
     assert sum("cannot be written" in record.message for record in caplog.records) == 1
     assert "free some space" in caplog.text
-    store.confirm(1)
-    store.confirm(150)
+    store.confirm("visit0:arrived")
+    store.confirm("visit149:arrived")
     assert not store.flush()
     ballast.unlink()
     assert store.flush()
@@ -159,7 +160,7 @@ def test_a_disk_that_is_full_from_the_start(tiny_disk: Path) -> None:
     store = Store(tiny_disk / "state", outbox_limit=1000)
     store.commit("hall", '"now"', [event(1)])
     assert store.fault
-    assert list(store.outbox) == [1]
+    assert list(store.outbox) == ["visit1:arrived"]
     ballast.unlink()
     assert store.flush()
     store.close()
@@ -202,12 +203,15 @@ def test_a_broken_database_is_put_aside(tmp_path: Path, content: bytes) -> None:
     store.close()
 
 
-def test_a_database_of_a_later_version_is_put_aside_and_not_overwritten(tmp_path: Path) -> None:
+def test_a_database_of_a_later_version_is_refused_and_not_touched(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / DATABASE)
     connection.execute("PRAGMA user_version=99")
     connection.close()
-    Store(tmp_path, outbox_limit=100).close()
-    assert any(".corrupt-" in path.name for path in tmp_path.iterdir())
+    before = (tmp_path / DATABASE).read_bytes()
+    with pytest.raises(StoreError, match=r"later version of tridetr \(layout 99"):
+        Store(tmp_path, outbox_limit=100)
+    assert (tmp_path / DATABASE).read_bytes() == before
+    assert not any(".corrupt-" in path.name for path in tmp_path.iterdir())
 
 
 def test_a_database_that_breaks_while_running_is_rebuilt_from_memory(
@@ -215,12 +219,12 @@ def test_a_database_that_breaks_while_running_is_rebuilt_from_memory(
 ) -> None:
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", '"old"', [event(1), event(2)])
-    store.confirm(1)
+    store.confirm("visit1:arrived")
     write = Database.write
 
     def broken(self: Database, *arguments: object) -> None:
         monkeypatch.setattr(Database, "write", write)
-        raise sqlite3.DatabaseError("database disk image is malformed")
+        raise CorruptDatabaseError("database disk image is malformed")
 
     monkeypatch.setattr(Database, "write", broken)
     store.commit("hall", '"new"', [event(3)])
@@ -229,6 +233,212 @@ def test_a_database_that_breaks_while_running_is_rebuilt_from_memory(
     again = Store(tmp_path, outbox_limit=100)
     assert again.cameras["hall"].record == '"new"'
     assert [row.event_id for row in again.outbox.values()] == ["visit2:arrived", "visit3:arrived"]
+    again.close()
+
+
+LAYOUT_1 = """
+CREATE TABLE camera (
+  name TEXT PRIMARY KEY, record TEXT NOT NULL, updated_unix_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE outbox (
+  seq INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, unix_ns INTEGER NOT NULL,
+  camera TEXT NOT NULL, kind TEXT NOT NULL, details TEXT NOT NULL);
+CREATE TABLE history (
+  seq INTEGER PRIMARY KEY, unix_ns INTEGER NOT NULL,
+  camera TEXT NOT NULL, kind TEXT NOT NULL, details TEXT NOT NULL);
+PRAGMA user_version=1;
+INSERT INTO camera VALUES ('hall', '"old"', 5);
+INSERT INTO history VALUES (6, 1, 'hall', 'person_arrived', '{}'), (7, 2, 'hall', 'person_left', '{}');
+INSERT INTO outbox VALUES (7, 'v1:left', 2, 'hall', 'person_left', '{}');
+"""
+
+
+def test_a_database_of_the_first_version_is_migrated(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.executescript(LAYOUT_1)
+    connection.close()
+    store = Store(tmp_path, outbox_limit=100)
+    assert (list(store.outbox), store.cameras["hall"].record) == (["v1:left"], '"old"')
+    store.remember({"a/b": ""})
+    assert store.commit("hall", '"new"', [event(1)])[0].seq == 8
+    store.close()
+    again = Store(tmp_path, outbox_limit=100)
+    assert list(again.outbox) == ["v1:left", "visit1:arrived"]
+    assert again.retained == {"a/b": ""}
+    assert [row.seq for row in read_history(tmp_path)] == [8, 7, 6]
+    assert not any(".corrupt-" in path.name for path in tmp_path.iterdir())
+    again.close()
+
+
+def locked(folder: Path) -> sqlite3.Connection:
+    """Hold the database as a backup program may."""
+    holder = sqlite3.connect(folder / DATABASE, isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    return holder
+
+
+def test_a_database_that_is_locked_at_the_start_is_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it held was never sent, and what was decided meanwhile took its numbers."""
+    monkeypatch.setattr("tridetr.controller.store.START_WAIT_S", 0.1)
+    store = Store(tmp_path, outbox_limit=100)
+    store.commit("hall", '"old"', [event(1), NewRow(1, "camera_back", "{}"), event(2)])
+    store.commit("gone", '"gone"', [])
+    store.close()
+    holder = locked(tmp_path)
+    store = Store(tmp_path, outbox_limit=100)
+    assert "locked" in store.fault
+    store.commit("hall", '"new"', [event(3), event(4)])
+    store.confirm("visit3:arrived")
+    assert not store.flush()
+    assert store.found_late == {}
+    holder.close()
+    assert store.flush()
+    assert store.fault == ""
+    assert list(store.outbox) == ["visit1:arrived", "visit2:arrived", "visit4:arrived"]
+    assert store.cameras["hall"].record == '"new"'
+    assert {name: saved.record for name, saved in store.found_late.items()} == {
+        "hall": '"old"', "gone": '"gone"',
+    }  # fmt: skip
+    store.close()
+    again = Store(tmp_path, outbox_limit=100)
+    assert [(row.seq, row.event_id) for row in again.outbox.values()] == [
+        (1, "visit1:arrived"), (3, "visit2:arrived"), (5, "visit4:arrived"),
+    ]  # fmt: skip
+    assert [row.seq for row in read_history(tmp_path)] == [5, 4, 3, 2, 1]
+    assert again.found_late == {}
+    again.close()
+
+
+def flip(text: bytes) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        at = -1
+        while (at := content.find(text, at + 1)) >= 0:
+            content[at + 3] ^= 0x80
+            break
+        path.write_bytes(content)
+
+    return damage
+
+
+def run_sql(statement: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        connection = sqlite3.connect(path)
+        connection.executescript(statement)
+        connection.close()
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "saved"),
+    [
+        (flip(b"person_arrived"), 3),
+        (flip(b"visit2:arrived"), 3),
+        (run_sql("UPDATE outbox SET details = x'fffe' WHERE seq = 2"), 3),
+        (run_sql("UPDATE outbox SET kind = 7, camera = x'00ff' WHERE seq = 2"), 3),
+        (run_sql("UPDATE history SET seq = 9223372036854775807 WHERE seq = 3"), 3),
+        (run_sql("UPDATE outbox SET seq = -3 WHERE seq = 3"), 3),
+        (run_sql("UPDATE camera SET updated_unix_ns = 'yesterday'"), 3),
+        (run_sql("ALTER TABLE outbox DROP COLUMN details"), 3),
+        (run_sql("DROP TABLE camera; CREATE TABLE camera (foo)"), 3),
+        (run_sql("DROP TABLE history"), 3),
+        (run_sql("DROP TABLE outbox"), 0),
+        (run_sql("PRAGMA user_version = 0"), 3),
+        (run_sql("PRAGMA user_version = 123456789"), 3),
+        (lambda path: os.truncate(path, 0), 0),
+        (lambda path: os.truncate(path, 50), 0),
+        (lambda path: os.truncate(path, 4096 * 2 + 100), 0),
+    ],
+)
+def test_a_damaged_database_gives_back_what_can_be_read(
+    tmp_path: Path, damage: Callable[[Path], None], saved: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each stopped the controller for good, or lost all."""
+    store = Store(tmp_path, outbox_limit=100)
+    store.commit("hall", "{}", [event(n, f'{{"event_id": "visit{n}:arrived"}}') for n in (1, 2, 3)])
+    store.close()
+    damage(tmp_path / DATABASE)
+    store = Store(tmp_path, outbox_limit=100)
+    assert len(store.outbox) == saved
+    assert store.fault == ""
+    assert "broken" in caplog.text or "is empty" in caplog.text
+    store.commit("hall", "{}", [event(4)])
+    assert store.flush()
+    expected = [*(f"visit{n}:arrived" for n in (1, 2, 3) if saved), "visit4:arrived"]
+    assert [row.event_id for row in store.outbox.values()] == expected
+    store.close()
+    caplog.clear()
+    again = Store(tmp_path, outbox_limit=100)
+    assert list(again.outbox) == expected
+    assert caplog.text == ""
+    again.close()
+
+
+def test_a_folder_or_device_in_the_place_of_the_database_is_put_aside(tmp_path: Path) -> None:
+    for number, make in enumerate(
+        (Path.mkdir, lambda path: path.symlink_to("/dev/full"), os.mkfifo)
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        make(folder / DATABASE)
+        store = Store(folder, outbox_limit=100)
+        store.commit("hall", "{}", [event(1)])
+        assert store.fault == ""
+        store.close()
+        assert any(".corrupt-" in path.name for path in folder.iterdir())
+
+
+def test_a_replacement_that_was_interrupted_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE
+    store = Store(tmp_path, outbox_limit=100)
+    store.commit("hall", "{}", [event(1)])
+    store.close()
+    path.rename(path.with_name(f"{DATABASE}.new"))
+    path.write_bytes(b"broken" * 1000)
+    path.with_name(f"{DATABASE}.begun").write_bytes(b"half of an earlier one")
+    again = Store(tmp_path, outbox_limit=100)
+    assert list(again.outbox) == ["visit1:arrived"]
+    again.close()
+
+
+def test_a_database_that_is_removed_while_in_use_is_written_again(tmp_path: Path) -> None:
+    store = Store(tmp_path, outbox_limit=100)
+    store.commit("hall", '"hall"', [event(1), event(2)])
+    store.confirm("visit1:arrived")
+    for file in tmp_path.glob(f"{DATABASE}*"):
+        file.unlink()
+    assert store.flush()
+    store.close()
+    again = Store(tmp_path, outbox_limit=100)
+    assert list(again.outbox) == ["visit2:arrived"]
+    assert again.cameras["hall"].record == '"hall"'
+    again.close()
+
+
+def test_a_commit_that_failed_only_in_name_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, outbox_limit=100)
+    store.commit("hall", "{}", [event(1)])
+    write = Database.write
+
+    def uncertain(self: Database, *arguments: object) -> None:
+        write(self, *arguments)  # type: ignore[arg-type]
+        monkeypatch.setattr(Database, "write", write)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(Database, "write", uncertain)
+    store.commit("hall", "{}", [event(2), NewRow(3, "camera_back", "{}")])
+    store.commit("hall", "{}", [event(3)])
+    store.flush()
+    assert store.flush()
+    assert store.fault == ""
+    store.close()
+    again = Store(tmp_path, outbox_limit=100)
+    assert list(again.outbox) == [f"visit{n}:arrived" for n in (1, 2, 3)]
     again.close()
 
 

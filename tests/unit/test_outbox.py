@@ -14,7 +14,7 @@ from tridetr.controller.store import NewRow, Store
 
 
 class Link:
-    """Remembers what was sent; like paho, it repeats what was not acknowledged when it comes up again."""
+    """Remembers what was sent; each connection begins empty."""
 
     def __init__(self) -> None:
         self.connected = False
@@ -34,7 +34,7 @@ class Link:
 
     def up(self, pump: OutboxPump) -> None:
         self.connected = True
-        self.sent += self.waiting.values()
+        self.waiting.clear()
         pump.on_up()
 
     def acknowledge(self, pump: OutboxPump) -> None:
@@ -100,34 +100,40 @@ def test_only_so_many_are_under_way(bench):
     assert bench.link.sent == names(1, WINDOW + 1)
 
 
-def test_new_events_wait_until_the_repeated_ones_are_acknowledged(bench):
+def test_a_new_connection_gets_all_that_waits_once_and_in_order(bench):
     bench.link.up(bench.pump)
     bench.add(2)
     bench.link.connected = False
     bench.add(1)
     bench.link.up(bench.pump)
-    assert bench.link.sent == ["e1", "e2", "e1", "e2"]
-    bench.link.acknowledge(bench.pump)
-    assert bench.link.sent[-1] == "e2"
-    bench.link.acknowledge(bench.pump)
-    assert bench.link.sent[-1] == "e3"
+    assert bench.link.sent == ["e1", "e2", "e1", "e2", "e3"]
+    for _ in range(3):
+        bench.link.acknowledge(bench.pump)
+    assert bench.pump.idle
 
 
-def test_a_silent_broker_gets_a_new_connection_and_everything_again(bench):
+def test_a_silent_broker_gets_new_connections_with_growing_pauses(bench):
+    """Each was given every event, and paho repeated those of all the connections before it."""
     bench.link.up(bench.pump)
     bench.add(2)
-    bench.now += ACK_TIMEOUT_S
-    bench.pump.watch()
-    assert bench.link.bounces == 0
-    bench.now += 1
-    bench.pump.watch()
-    assert bench.link.bounces == 1
-    bench.link.waiting.clear()  # and paho has forgotten them
-    bench.link.up(bench.pump)
-    assert bench.link.sent == ["e1", "e2"] * 2
+    bounced = []
+    for _ in range(3 * 60 * 60):
+        bench.now += 1
+        bench.pump.watch()
+        if bench.link.bounces > len(bounced):
+            bounced.append(bench.now)
+            bench.link.up(bench.pump)
+    pauses = [b - a for a, b in zip([0.0, *bounced], bounced, strict=False)]
+    assert pauses[:4] == [ACK_TIMEOUT_S * 2**n + 1 for n in range(4)]
+    assert max(pauses) < 700
+    assert bench.link.sent == ["e1", "e2"] * (len(bounced) + 1)
     bench.link.acknowledge(bench.pump)
     bench.link.acknowledge(bench.pump)
     assert bench.pump.idle
+    bench.add(1)
+    bench.now += ACK_TIMEOUT_S + 1
+    bench.pump.watch()
+    assert bench.link.bounces == len(bounced) + 1, "an acknowledgement ends the patience"
 
 
 def test_an_idle_connection_is_left_alone(bench):
@@ -145,7 +151,7 @@ def test_an_idle_connection_is_left_alone(bench):
 @given(st.lists(st.sampled_from(["add", "up", "down", "ack"]), max_size=60))
 def test_any_course_of_events_delivers_all_in_order(tmp_path_factory, course):
     bench = Bench(tmp_path_factory.mktemp("outbox"))
-    for action in [*course, "up"]:
+    for action in [*course, "down", "up"]:
         if action == "add":
             bench.add()
         elif action == "up" and not bench.link.connected:

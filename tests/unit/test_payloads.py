@@ -153,11 +153,39 @@ def test_discovery_of_two_cameras_and_a_removed_one():
         Record(
             Memory(State.VALIDATION, person_frames=2, person_since_ns=5), state_since_unix_ns=NOON
         ),
-        Record(Memory(State.TRACKING, visit_open=True, nobody_since_ns=7), "v", NOON, NOON, 9, 8),
+        Record(
+            Memory(State.TRACKING, visit_open=True, nobody_since_ns=7),
+            "v",
+            NOON,
+            NOON,
+            9,
+            8,
+            NOON,
+            ("car", "person"),
+        ),
     ],
 )
 def test_records_survive(record):
     assert Record.from_json(record.to_json()) == record
+
+
+def test_a_record_of_an_earlier_version_is_read():
+    """It knew neither classes nor up to when the camera was seen."""
+    data = json.loads(Record(Memory(State.TRACKING, visit_open=True), "v").to_json())
+    del data["seen_unix_ns"], data["visit_classes"]
+    assert Record.from_json(json.dumps(data)).visit_classes == ("person",)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"state_since_unix_ns": -1}, {"frame_sequence": 2**70}, {"visit_id": "x" * 50, "visit_open": True},
+     {"person_frames": float("inf")}, {"visit_classes": 5}],
+)  # fmt: skip
+def test_a_record_with_impossible_values_is_refused(change):
+    """The board and the database could not hold them, and the controller could never start."""
+    data = json.loads(Record().to_json()) | change
+    with pytest.raises(ValueError, match=r"."):
+        Record.from_json(json.dumps(data))
 
 
 @pytest.mark.parametrize(

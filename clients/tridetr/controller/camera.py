@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tridetr.config import Config
+from tridetr.controller.decider import Change, Decider
 from tridetr.controller.payloads import CameraFacts, FrameFacts
-from tridetr.controller.resume import BOARD_LEASE_S, read_board, resume
+from tridetr.controller.resume import read_board, resume
 from tridetr.controller.rows import event_rows, sight_notes
 from tridetr.controller.sight import CameraWatch, Judge, ResultSource, Sighting
-from tridetr.controller.state_machine import Result, Silence, State
+from tridetr.controller.state_machine import Result, State
 from tridetr.controller.store import NewRow, Store
-from tridetr.controller.visits import Record, VisitEvent, decide
 from tridetr.errors import ShmError
 from tridetr.served_model import ServedModelReader
 from tridetr.shm.boards import (
@@ -25,11 +25,13 @@ from tridetr.shm.boards import (
     SentryState,
     SentryWriter,
 )
+from tridetr.shm.detections import ResultStamp
 from tridetr.telemetry import metrics, tracing
 
 logger = logging.getLogger("tridetr.controller")
 
 BOARD_RENEWAL_S = 1.0
+BOARD_LEASE_S = 5.0  # without a sign of life for that long, capture goes to full rate
 CHECKPOINT_S = 10.0  # how exactly the time of a power cut in mid-visit is known
 _STATES = {state: SentryState[state.name] for state in State}
 
@@ -53,9 +55,7 @@ class CameraSentry:
         self.camera = camera
         self._device = device
         self._store = store
-        self._keys = config.sentry_for(camera)
-        # The source waits for each decision: its time stands still while the detector is busy.
-        self._patience_s = 0.0 if config.cameras[camera].realtime else self._keys.hold_s
+        keys = config.sentry_for(camera)
         self._on_change = on_change
         self._judge = Judge(config, camera, models)
         self._watch = CameraWatch(config.instance, camera)
@@ -63,16 +63,15 @@ class CameraSentry:
         board = read_board(config.instance, camera)  # before the writer clears it
         self._decided = board.decided_frame_sequence if board else 0
         self._resume_frame = self._decided
-        self.record, away_s = resume(store, camera, board)
+        self.record, seen_ns = resume(store, camera, board)
+        # Where the source waits for each decision, its time stands still while the detector is busy.
+        patience_s = 0.0 if config.cameras[camera].realtime else keys.hold_s
+        self._decider = Decider(keys, self.record, seen_ns, lambda: str(uuid.uuid4()), patience_s)
         self._results = ResultSource(config.instance, camera)
         self._board = SentryWriter(config.instance, camera)
         self._board_at = self._saved_at = -math.inf
-        self._last_result_at = time.monotonic() - away_s
-        self._quiet_since = time.monotonic()
+        self._heard_at = time.monotonic()
         metrics.SENTRY_STATE.labels(camera).set(_STATES[self.record.memory.state])
-        self._watch.poll()
-        self._be_silent()  # the time away counts as silence, before any new result does
-        self._write_board()
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable with a new result."""
@@ -99,8 +98,8 @@ class CameraSentry:
         if now - self._board_at >= BOARD_RENEWAL_S:
             self._judge.refresh()
             self._write_board()
-        if now - max(self._quiet_since, self._last_result_at) > 1.0:
-            self._quiet_since = now
+        if now - self._heard_at > 1.0:
+            self._heard_at = now
             self._results.look_again()
         if self.record.memory.visit_open and now - self._saved_at >= CHECKPOINT_S:
             self._save([])
@@ -112,7 +111,7 @@ class CameraSentry:
         frame_age_s = None
         if captured is not None:
             frame_age_s = round(max(0, time.monotonic_ns() - captured) / 1e9, 3)
-        seen_s = time.monotonic() - self._last_result_at
+        seen_s = self._decider.silent_s(time.monotonic_ns())
         return CameraFacts(
             state=self.record.memory.state.value,
             alarmed=self.record.memory.alarmed,
@@ -138,60 +137,57 @@ class CameraSentry:
     def _handle(self, sighting: Sighting, was_there_before: bool) -> None:
         """Decide on a result, unless that was done before this process started."""
         stamp = sighting.stamp
+        self._heard_at = time.monotonic()
         known = (stamp.frame_sequence, stamp.capture_monotonic_ns) == (
             self.record.frame_sequence,
             self.record.frame_time_ns,
         )
         if known or (was_there_before and stamp.frame_sequence <= self._resume_frame):
-            self._decided = max(self._decided, stamp.frame_sequence)
+            if stamp.frame_sequence <= self._decided:
+                return
+            self._be_silent()
         else:
             self._last_capture_ns = None if stamp.lossless else stamp.capture_monotonic_ns
-            self._decide_on(self._judge.judge(sighting), stamp.capture_monotonic_ns)
-            self._decided = stamp.frame_sequence
+            self._decide_on(self._judge.judge(sighting), stamp)
+        self._decided = stamp.frame_sequence
         self._write_board()
 
-    def _decide_on(self, frame: FrameFacts, capture_ns: int) -> None:
-        if self._watch.frozen:
-            return
-        self._be_silent()  # this process itself may have stood still: what it missed was not seen
-        self._last_result_at = time.monotonic()
-        seen = Result(bool(frame.boxes), capture_ns)
-        after, event = decide(
-            self.record,
-            seen,
-            self._keys,
-            at_unix_ns=frame.capture_unix_ns,
-            new_visit_id=lambda: str(uuid.uuid4()),
+    def _decide_on(self, frame: FrameFacts, stamp: ResultStamp) -> None:
+        now_ns, capture_ns = time.monotonic_ns(), stamp.capture_monotonic_ns
+        changes = self._decider.look(
+            Result(bool(frame.boxes), capture_ns),
+            [box.name for box in frame.boxes],
+            self._watch,
+            seen_ns=now_ns if stamp.lossless else capture_ns,
+            now_ns=now_ns,
+            capture_unix_ns=frame.capture_unix_ns,
         )
-        if after is not self.record:
-            named = replace(after, frame_sequence=frame.sequence, frame_time_ns=capture_ns)
-            self._take(named, event, frame)
+        for change in changes[:-1]:
+            self._take(change, None)
+        if changes:
+            self._take(changes[-1], frame, capture_ns)
+        self._be_silent()
 
     def _be_silent(self) -> None:
-        """Tell the machine how long nothing was seen; more than one step may follow from it."""
-        silent_s = time.monotonic() - self._last_result_at
-        if self._watch.capture_alive:
-            silent_s = max(0.0, silent_s - self._patience_s)
-        silence = Silence(silent_s, self._watch.is_down(silent_s))
-        while True:
-            after, event = decide(
-                self.record, silence, self._keys, at_unix_ns=time.time_ns(), new_visit_id=str
-            )
-            if after is self.record:
-                return
-            self._take(after, event, None)
+        """Decide on how long nothing was seen."""
+        for change in self._decider.wait(self._watch, time.monotonic_ns(), time.time_ns()):
+            self._take(change, None)
 
-    def _take(self, after: Record, event: VisitEvent | None, frame: FrameFacts | None) -> None:
+    def _take(self, change: Change, frame: FrameFacts | None, stamp_ns: int = 0) -> None:
         """Save, then show: nothing is told that could be forgotten."""
-        before, self.record = self.record, after
+        before, after = change.before, change.after
+        if frame is not None:
+            after = replace(after, frame_sequence=frame.sequence, frame_time_ns=stamp_ns)
+            self._decider.record = after
+        self.record = after
         now_ns = time.time_ns()
         rows = [
-            *event_rows(event, self._device, self.camera, frame, now_ns),
+            *event_rows(change.event, self._device, self.camera, frame, now_ns),
             *sight_notes(before, after, self._watch.describe(), now_ns),
         ]
         self._save(rows)
         state = after.memory.state
-        if state is before.memory.state and not rows:
+        if (state, after.visit_classes) == (before.memory.state, before.visit_classes) and not rows:
             return
         if state is not before.memory.state:
             metrics.SENTRY_STATE.labels(self.camera).set(_STATES[state])
@@ -203,6 +199,10 @@ class CameraSentry:
 
     def _save(self, rows: list[NewRow]) -> None:
         self._saved_at = time.monotonic()
+        seen_ns = self._decider.seen_ns
+        if seen_ns is not None:
+            seen_unix_ns = max(0, time.time_ns() - (time.monotonic_ns() - seen_ns))
+            self.record = self._decider.record = replace(self.record, seen_unix_ns=seen_unix_ns)
         self._store.commit(self.camera, self.record.to_json(), rows)
 
     def _write_board(self) -> None:
@@ -214,6 +214,7 @@ class CameraSentry:
             visit_id=record.visit_id,
             expires_monotonic_ns=time.monotonic_ns() + round(BOARD_LEASE_S * 1e9),
             decided_frame_sequence=self._decided,
+            seen_monotonic_ns=max(0, self._decider.seen_ns or 0),
             last_event_rowid=self._store.last_seq,
         )
         try:

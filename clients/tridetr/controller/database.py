@@ -1,28 +1,42 @@
-"""The SQLite file under the store: opening, the schema, and one transaction. Knows nothing of retries."""
+"""The SQLite file under the store: opening, layout, reading, and one transaction. Knows nothing of retries."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import time
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tridetr.controller.history import HISTORY_LIMIT
 
-VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS camera (
+# What turns a database of the version before into this one; an empty file has version 0.
+_LAYOUTS = {
+    1: """
+CREATE TABLE camera (
   name TEXT PRIMARY KEY, record TEXT NOT NULL, updated_unix_ns INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outbox (
+CREATE TABLE outbox (
   seq INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, unix_ns INTEGER NOT NULL,
   camera TEXT NOT NULL, kind TEXT NOT NULL, details TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS history (
+CREATE TABLE history (
   seq INTEGER PRIMARY KEY, unix_ns INTEGER NOT NULL,
   camera TEXT NOT NULL, kind TEXT NOT NULL, details TEXT NOT NULL);
-"""
+""",
+    2: """
+CREATE TABLE retained (topic TEXT PRIMARY KEY, entities TEXT NOT NULL) WITHOUT ROWID;
+""",
+}
+VERSION = max(_LAYOUTS)
+_LARGEST_VERSION = 1000  # a greater one is a damaged header, not a later tridetr
+LARGEST_SEQ = 2**53  # exact in JavaScript too
+START_WAIT_S = 5.0  # a backup that is being made when the controller starts
+WAIT_S = 0.05  # later: deciding must go on
+
+# sqlite3.h: PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
+_PASSING = {3, 5, 6, 7, 8, 9, 10, 13, 14, 15}
+_PASSING_WORDS = ("locked", "full", "disk I/O", "unable to open", "readonly", "out of memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,131 +68,268 @@ class Saved:
     updated_unix_ns: int
 
 
+@dataclass(slots=True)
+class Contents:
+    """All that a database holds.
+
+    Attributes:
+        cameras: saved records by camera.
+        outbox: events that wait for the broker, oldest first.
+        history: past events and notes, oldest first; filled by ``rescue`` only.
+        retained: topics that hold a retained message of this node, with the entities that it declares (JSON).
+        last_seq: the greatest number ever given.
+    """
+
+    cameras: dict[str, Saved] = field(default_factory=dict)
+    outbox: list[Row] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
+    retained: dict[str, str] = field(default_factory=dict)
+    last_seq: int = 0
+
+
 class CorruptDatabaseError(Exception):
-    """The file is no usable database of ours."""
+    """The file is not a usable database of tridetr, and trying again does not help."""
+
+
+class NewerDatabaseError(Exception):
+    """The file was written by a later version of tridetr."""
 
 
 class Database:
-    """One open database; every error of SQLite reaches the caller.
+    """One open database.
 
     Raises:
-        sqlite3.Error: it cannot be opened now (a full disk, no permission).
+        sqlite3.Error, OSError: it cannot be opened now (locked, a full disk, no permission).
         CorruptDatabaseError: it can never be opened.
+        NewerDatabaseError: it has a layout that this version does not know.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait_s: float = WAIT_S) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._connection = sqlite3.connect(path, timeout=2.0, isolation_level=None)
+        self._path = path
+        self._identity = _open_once(path)
+        self._connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None)
         try:
-            self._prepare()
-        except BaseException as error:
+            with _classified():
+                self._prepare()
+        except BaseException:
             self._connection.close()
-            if is_corrupt(error):
-                raise CorruptDatabaseError(str(error)) from None
             raise
 
     def _prepare(self) -> None:
         connection = self._connection
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, VERSION):
-            raise CorruptDatabaseError(f"layout version {version}, expected {VERSION}")
-        if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise CorruptDatabaseError("quick_check failed")
+        if VERSION < version <= _LARGEST_VERSION:
+            raise NewerDatabaseError(
+                f"{self._path} was written by a later version of tridetr (layout {version}, this version knows "
+                f"{VERSION}): install that version again, or move the file away to begin without its events"
+            )
+        if not 0 <= version <= VERSION:
+            raise CorruptDatabaseError(f"layout version {version}")
+        if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise CorruptDatabaseError("tables without a layout version")
+        if (found := connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+            raise CorruptDatabaseError(str(found).replace("\n", " "))
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA wal_autocheckpoint=200")
-        connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA user_version={VERSION}")
+        for following in range(version + 1, VERSION + 1):
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {_LAYOUTS[following]} PRAGMA user_version={following}; COMMIT;"
+            )
+        connection.execute(f"PRAGMA busy_timeout={round(WAIT_S * 1000)}")
 
-    def cameras(self) -> dict[str, Saved]:
-        """Return what was saved of each camera."""
-        rows = self._connection.execute("SELECT name, record, updated_unix_ns FROM camera")
-        return {name: Saved(record, updated) for name, record, updated in rows}
+    def load(self) -> Contents:
+        """Return everything but the history.
 
-    def outbox(self) -> list[Row]:
-        """Return the events that wait for the broker, oldest first."""
-        rows = self._connection.execute(
-            "SELECT seq, unix_ns, camera, kind, details, event_id FROM outbox ORDER BY seq"
-        )
-        return [Row(*row) for row in rows]
+        Raises:
+            CorruptDatabaseError: some of it cannot be read.
+        """
+        with _classified():
+            execute = self._connection.execute
+            cameras = execute("SELECT name, record, updated_unix_ns FROM camera").fetchall()
+            outbox = execute(
+                "SELECT seq, unix_ns, camera, kind, details, event_id FROM outbox ORDER BY seq"
+            ).fetchall()
+            retained = execute("SELECT topic, entities FROM retained").fetchall()
+            history = execute("SELECT seq, unix_ns, camera, kind, details FROM history")
+            for row in history:  # for the viewer, which reads it without us
+                checked(Row(*row))
+            last_seq = execute(
+                "SELECT max(coalesce((SELECT max(seq) FROM history), 0), "
+                "coalesce((SELECT max(seq) FROM outbox), 0))"
+            ).fetchone()[0]
+            found = Contents(
+                {check_text(name): Saved(check_text(text), at) for name, text, at in cameras},
+                [checked(Row(*row)) for row in outbox],
+                [],
+                {check_text(topic): check_text(entities) for topic, entities in retained},
+                last_seq,
+            )
+            if not 0 <= last_seq <= LARGEST_SEQ:
+                raise ValueError(f"number {last_seq}")
+            for saved in found.cameras.values():
+                check_number(saved.updated_unix_ns)
+        return found
 
-    def last_seq(self) -> int:
-        """Return the greatest number ever given."""
-        query = "SELECT max(coalesce((SELECT max(seq) FROM history), 0), coalesce((SELECT max(seq) FROM outbox), 0))"
-        return int(self._connection.execute(query).fetchone()[0])
+    @property
+    def is_current(self) -> bool:
+        """Whether the path still names the file that is open (it was not removed or replaced)."""
+        try:
+            return _identity(self._path.stat()) == self._identity
+        except OSError:
+            return False
 
     def write(
         self,
         cameras: Mapping[str, Saved],
         rows: Iterable[Row],
-        leaving: Collection[int],
+        leaving: Collection[str],
         forgotten: Collection[str] = (),
+        retained: Mapping[str, str | None] | None = None,
     ) -> None:
         """Write all of it in one transaction, or nothing.
 
         Args:
             cameras: records to save.
-            rows: new rows; those with an event id also go into the outbox.
-            leaving: numbers that leave the outbox.
+            rows: new rows, by number; those with an event id also go into the outbox.
+            leaving: ids of events that leave the outbox.
             forgotten: cameras to remove.
+            retained: topics to remember with their entities; None = the topic is to be removed.
         """
         rows = list(rows)
         connection = self._connection
         # An event must survive a power cut too; the rest only the death of the process.
         durable = any(row.event_id for row in rows)
-        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            connection.executemany(
-                "INSERT OR REPLACE INTO camera VALUES (?, ?, ?)",
-                [(name, saved.record, saved.updated_unix_ns) for name, saved in cameras.items()],
-            )
-            connection.executemany("DELETE FROM camera WHERE name = ?", [(n,) for n in forgotten])
-            connection.executemany(
-                "INSERT OR IGNORE INTO outbox (event_id, seq, unix_ns, camera, kind, details) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (row.event_id, row.seq, row.unix_ns, row.camera, row.kind, row.details)
-                    for row in rows
-                    if row.event_id
-                ],
-            )
-            connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in leaving])
-            connection.executemany(
-                "INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?)",
-                [(row.seq, row.unix_ns, row.camera, row.kind, row.details) for row in rows],
-            )
-            if rows:
-                connection.execute(
-                    "DELETE FROM history WHERE seq <= ?", (rows[-1].seq - HISTORY_LIMIT,)
-                )
-            connection.execute("COMMIT")
-        except BaseException:
-            # A full disk has rolled back already.
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
+        with _classified():
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._save_cameras(cameras, forgotten)
+                self._move_rows(rows, leaving)
+                self._remember(retained or {})
+                connection.execute("COMMIT")
+            except BaseException:
+                # A full disk has rolled back already.
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            if (
+                durable
+            ):  # into the file itself: a log that is damaged or removed later holds no event
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _save_cameras(self, cameras: Mapping[str, Saved], forgotten: Collection[str]) -> None:
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO camera VALUES (?, ?, ?)",
+            [(name, saved.record, saved.updated_unix_ns) for name, saved in cameras.items()],
+        )
+        self._connection.executemany(
+            "DELETE FROM camera WHERE name = ?", [(name,) for name in forgotten]
+        )
+
+    def _move_rows(self, rows: list[Row], leaving: Collection[str]) -> None:
+        connection = self._connection
+        connection.executemany(
+            "INSERT INTO outbox (event_id, seq, unix_ns, camera, kind, details) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (row.event_id, row.seq, row.unix_ns, row.camera, row.kind, row.details)
+                for row in rows
+                if row.event_id
+            ],
+        )
+        connection.executemany(
+            "DELETE FROM outbox WHERE event_id = ?", [(name,) for name in leaving]
+        )
+        connection.executemany(
+            "INSERT INTO history VALUES (?, ?, ?, ?, ?)",
+            [(row.seq, row.unix_ns, row.camera, row.kind, row.details) for row in rows],
+        )
+        if rows:
+            oldest = rows[-1].seq - HISTORY_LIMIT
+            connection.execute("DELETE FROM history WHERE seq <= ?", (oldest,))
+
+    def _remember(self, retained: Mapping[str, str | None]) -> None:
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO retained VALUES (?, ?)",
+            [(topic, text) for topic, text in retained.items() if text is not None],
+        )
+        self._connection.executemany(
+            "DELETE FROM retained WHERE topic = ?",
+            [(topic,) for topic, text in retained.items() if text is None],
+        )
 
     def close(self) -> None:
         """Close the file (and fold the write-ahead log into it)."""
         self._connection.close()
 
 
-def is_corrupt(error: BaseException) -> bool:
-    """Return whether an error of SQLite means that the file itself is broken."""
-    return (
-        isinstance(error, sqlite3.DatabaseError)
-        and not isinstance(error, sqlite3.OperationalError)
-        and any(word in str(error) for word in ("malformed", "not a database"))
-    )
+def is_passing(error: BaseException) -> bool:
+    """Return whether the same attempt may succeed later: locked, full, no permission, an I/O error."""
+    if isinstance(error, OSError):
+        return True
+    if not isinstance(error, sqlite3.Error):
+        return False
+    code = getattr(error, "sqlite_errorcode", None)  # from Python 3.11 on
+    if code is not None:
+        return code & 0xFF in _PASSING
+    return any(word in str(error) for word in _PASSING_WORDS)
 
 
-def move_aside(path: Path) -> Path:
-    """Rename a broken database (with its log) so that a new one can be made; return the new name."""
-    aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
-    path.replace(aside)
-    for suffix in ("-wal", "-shm"):
-        side = path.with_name(path.name + suffix)
-        if side.exists():
-            side.replace(aside.with_name(aside.name + suffix))
-    return aside
+def checked(row: Row) -> Row:
+    """Return an event's row if every column has its type.
+
+    Raises:
+        ValueError: one has not.
+    """
+    for text in (row.camera, row.kind, row.details, row.event_id):
+        check_text(text)
+    check_number(row.unix_ns)
+    if check_number(row.seq) > LARGEST_SEQ:
+        raise ValueError(f"number {row.seq}")
+    return row
+
+
+def check_text(value: object) -> str:
+    """Return the value of a text column."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is not text")
+    return value
+
+
+def check_number(value: object) -> int:
+    """Return the value of a column that counts or names a time."""
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r:.40} is not a number")
+    return value
+
+
+@contextmanager
+def _classified() -> Iterator[None]:
+    """Turn every error that trying again does not heal into ``CorruptDatabaseError``, but for a number given twice."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+        if is_passing(error):
+            raise
+        raise CorruptDatabaseError(str(error)) from None
+
+
+def _open_once(path: Path) -> tuple[int, int]:
+    """Make the file, private, if it is not there; return its identity."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    except IsADirectoryError:
+        raise CorruptDatabaseError("a folder, not a file") from None
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise CorruptDatabaseError("not a regular file")
+    return _identity(status)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

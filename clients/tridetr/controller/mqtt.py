@@ -1,7 +1,8 @@
 """The connection to the broker: paho in a thread of its own, its news handed to the event loop.
 
 Only what must hold for any broker is here: last will, endless reconnect with jittered backoff, TLS, password. What is
-published, and when, is decided elsewhere, in the loop's thread.
+published, and when, is decided elsewhere, in the loop's thread. Each connection has a client of its own, because paho
+repeats what an earlier connection left unacknowledged, and the outbox does that already.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import logging
 import random
 import socket
-import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
 
-_RECONNECT_S = (1, 30)
+_RECONNECT_S = (1.0, 30.0)
 _INBOUND = 64  # messages of others that wait for the event loop; more are dropped
 _LONGEST_PAYLOAD = 256  # of the topics that are subscribed to
 
@@ -72,7 +72,6 @@ class Listener(Protocol):
     """Who is told what happens; all calls come in the event loop's thread."""
 
     def on_up(self) -> None: ...
-    def on_down(self) -> None: ...
     def on_ack(self, mid: int) -> None: ...
     def on_message(self, topic: str, payload: bytes) -> None: ...
 
@@ -89,34 +88,18 @@ class MqttLink:
         self._subscriptions = subscriptions
         self._loop = asyncio.get_running_loop()
         self._said = ""
-        self._address = ("", 0)
+        self._delay_s = _RECONNECT_S[0]
         # Fresh for each process: two nodes can never throw each other out.
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"tridetr-{uuid.uuid4().hex[:12]}",
-            clean_session=True,
-        )
-        client = self._client
-        client.suppress_exceptions = False
-        client.will_set(settings.will_topic, OFFLINE, qos=1, retain=True)
-        if settings.username is not None:
-            client.username_pw_set(settings.username, settings.password)
-        if settings.tls is not None:
-            set_tls(client, settings.tls)
-        low, high = _RECONNECT_S
-        # paho doubles from the first to the second; the jitter keeps many nodes from coming back at once.
-        client.reconnect_delay_set(low, round(high * random.uniform(0.7, 1.3)))  # noqa: S311
-        client.on_connect = self._on_connect
-        client.on_connect_fail = self._on_connect_fail
-        client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
-        client.on_message = self._on_message
+        self._client_id = f"tridetr-{uuid.uuid4().hex[:12]}"
+        self._newest = self._client = (
+            self._make_client()
+        )  # the thread's, and the one that is connected
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping = threading.Event()
         self._inbound = threading.Semaphore(_INBOUND)
 
     def start(self) -> None:
-        """Begin to connect, for ever."""
+        """Begin to connect, indefinitely."""
         self._thread.start()
 
     def publish(self, topic: str, payload: str, *, retain: bool) -> None:
@@ -124,16 +107,18 @@ class MqttLink:
         if self.connected:
             self._client.publish(topic, payload, qos=0, retain=retain)
 
-    def publish_acknowledged(self, topic: str, payload: str) -> int | None:
+    def publish_acknowledged(self, topic: str, payload: str, *, retain: bool = False) -> int | None:
         """Publish with QoS 1; returns the message id that ``on_ack`` will name, or None if it was not taken.
 
-        paho keeps a taken message and sends it again after a reconnect until it is acknowledged.
+        A message is sent over this connection only; without an acknowledgement the caller repeats it over the next.
         """
-        info = self._client.publish(topic, payload, qos=1, retain=False)
+        if not self.connected:
+            return None
+        info = self._client.publish(topic, payload, qos=1, retain=retain)
         return None if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE else info.mid
 
     def bounce(self) -> None:
-        """Break the connection, so that it is made anew: the broker takes messages but answers none."""
+        """Break the connection so that another one is made: the broker takes messages but answers none."""
         connection = self._client.socket()
         if isinstance(connection, socket.socket):
             with suppress(OSError):
@@ -146,26 +131,55 @@ class MqttLink:
             waiting = [self._client.publish(t, p, qos=1, retain=True) for t, p in farewell]
             with suppress(RuntimeError, ValueError):  # the connection ended meanwhile
                 await until(lambda: all(info.is_published() for info in waiting), timeout_s / 2)
-        self._client.disconnect()
+        self._newest.disconnect()
         await until(lambda: not self._thread.is_alive(), timeout_s / 2)
 
+    def _make_client(self) -> paho.Client:
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            clean_session=True,
+            reconnect_on_failure=False,
+        )
+        client.suppress_exceptions = False
+        settings = self._settings
+        client.will_set(settings.will_topic, OFFLINE, qos=1, retain=True)
+        if settings.username is not None:
+            client.username_pw_set(settings.username, settings.password)
+        if settings.tls is not None:
+            set_tls(client, settings.tls)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        return client
+
     def _run(self) -> None:
-        """The thread: find the broker, then let paho keep the connection."""
+        """The thread: one connection after the other, with growing pauses while none succeeds."""
         while not self._stopping.is_set():
             try:
-                host, port = self._settings.locate()
+                self._connect_once()
             except BrokerError as error:
                 self._say(str(error))
                 self._stopping.wait(0.5)
                 continue
-            self._address = (host, port)
-            try:
-                self._client.connect_async(host, port, self._settings.keepalive_s)
-                self._client.loop_forever(retry_first_connection=True)
             # Whatever paho raises, its own bugs included: without this thread no event leaves again.
             except Exception:
                 logger.exception("the MQTT thread failed; it starts again")
-                self._stopping.wait(1.0)
+            # The jitter keeps many nodes from coming back at the same moment.
+            self._stopping.wait(self._delay_s * random.uniform(0.7, 1.0))  # noqa: S311
+            self._delay_s = min(2 * self._delay_s, _RECONNECT_S[1])
+
+    def _connect_once(self) -> None:
+        """Connect and stay until the connection ends."""
+        host, port = self._settings.locate()
+        client = self._newest = self._make_client()
+        try:
+            client.connect(host, port, self._settings.keepalive_s)
+        except OSError as error:
+            self._say(f"the broker at {host}:{port} cannot be reached: {error}")
+            return
+        client.loop_forever()
 
     def _on_connect(
         self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
@@ -177,30 +191,22 @@ class MqttLink:
             self._say(f"the broker refuses the connection: {reason}")
             return
         self._said = ""
+        self._delay_s = _RECONNECT_S[0]
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
-        self._tell(self._up)
-
-    def _on_connect_fail(self, client: paho.Client, _data: Any) -> None:
-        host, port = self._address
-        self._say(f"the broker at {host}:{port} cannot be reached: {sys.exc_info()[1]}")
-        with suppress(BrokerError):
-            address = self._settings.locate()
-            if address != self._address and not self._stopping.is_set():
-                self._address = address
-                client.connect_async(*address, self._settings.keepalive_s)
+        self._tell(self._up, client)
 
     def _on_disconnect(
-        self, _client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
+        self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
         if not self._stopping.is_set() and not self._said:
             self._say(f"the connection to the broker ended: {reason}")
-        self._tell(self._down)
+        self._tell(self._down, client)
 
     def _on_publish(
-        self, _client: paho.Client, _data: Any, mid: int, _reason: Any, _properties: Any
+        self, client: paho.Client, _data: Any, mid: int, _reason: Any, _properties: Any
     ) -> None:
-        self._tell(self._listener.on_ack, mid)
+        self._tell(self._acknowledged, client, mid)
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         """Hand on what others publish, but no flood of it: it would fill the loop's memory and time."""
@@ -215,16 +221,22 @@ class MqttLink:
         self._inbound.release()
         self._listener.on_message(topic, payload)
 
-    def _up(self) -> None:
+    def _up(self, client: paho.Client) -> None:
+        self._client = client
         self.connected = True
         metrics.MQTT_CONNECTED.set(1)
         logger.info("connected to the broker")
         self._listener.on_up()
 
-    def _down(self) -> None:
+    def _down(self, client: paho.Client) -> None:
+        if client is not self._client:
+            return  # it was never up
         self.connected = False
         metrics.MQTT_CONNECTED.set(0)
-        self._listener.on_down()
+
+    def _acknowledged(self, client: paho.Client, mid: int) -> None:
+        if client is self._client:  # numbers begin again with each connection
+            self._listener.on_ack(mid)
 
     def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop has ended
@@ -234,7 +246,7 @@ class MqttLink:
         """Log each new reason once, not each attempt."""
         if text != self._said:
             self._said = text
-            logger.warning("%s; trying again, for ever", text)
+            logger.warning("%s; trying again", text)
 
 
 async def until(condition: Callable[[], bool], timeout_s: float) -> None:

@@ -15,6 +15,7 @@ logger = logging.getLogger("tridetr.controller")
 
 WINDOW = 16  # below paho's own limit of 20, so that paho never queues
 ACK_TIMEOUT_S = 20.0
+_LONGEST_ACK_TIMEOUT_S = 640.0
 
 
 class Link(Protocol):
@@ -29,8 +30,9 @@ class Link(Protocol):
 class OutboxPump:
     """Moves events from the store to the broker.
 
-    An event leaves the store when its PUBACK has come, never before. After a reconnect paho repeats what was under
-    way; new events wait until that is acknowledged, so that the order holds at the consumer.
+    An event leaves the store when its PUBACK has come, never before. Each connection gets each event once, oldest
+    first; what it did not acknowledge is sent again over the next one. Nothing else repeats anything: the link begins
+    each connection with an empty client.
     """
 
     def __init__(
@@ -44,59 +46,55 @@ class OutboxPump:
         self._link = link
         self._compose = compose
         self._monotonic = monotonic
-        self._under_way: dict[int, int] = {}  # message id -> number of the event
-        self._sent = 0  # number of the newest event that was sent
-        self._repeating = False
+        self._under_way: dict[int, str] = {}  # message id -> id of the event
         self._progress_at = monotonic()
+        self._patience_s = ACK_TIMEOUT_S
 
     def on_up(self) -> None:
-        """The connection stands (again)."""
-        self._repeating = bool(self._under_way)
-        self._progress_at = self._monotonic()
+        """Send everything that waits over the new connection."""
+        self._under_way.clear()
         self.pump()
 
     def on_ack(self, mid: int) -> None:
-        """The broker has a message."""
-        seq = self._under_way.pop(mid, None)
-        if seq is None:
+        """Take an event out of the outbox: the broker has it."""
+        event_id = self._under_way.pop(mid, None)
+        if event_id is None:
             return  # of a retained message
         self._progress_at = self._monotonic()
-        row = self._store.confirm(seq)
+        self._patience_s = ACK_TIMEOUT_S
+        row = self._store.confirm(event_id)
         if row is not None:
             metrics.EVENTS_PUBLISHED.labels(row.camera, row.kind).inc()
-        if not self._under_way:
-            self._repeating = False
         self.pump()
 
     def pump(self) -> None:
         """Send what may be sent now."""
-        if not self._link.connected or self._repeating:
+        if not self._link.connected:
             return
         if not self._under_way:
             self._progress_at = self._monotonic()
-        for seq, row in self._store.outbox.items():
+        sent = set(self._under_way.values())
+        for row in self._store.outbox.values():
             if len(self._under_way) >= WINDOW:
                 return
-            if seq <= self._sent:
+            if row.event_id in sent:
                 continue
             mid = self._link.publish_acknowledged(*self._compose(row))
             if mid is None:
                 return
-            self._under_way[mid] = seq
-            self._sent = seq
+            self._under_way[mid] = row.event_id
 
     def watch(self) -> None:
-        """Call now and then: a broker that answers nothing gets a new connection."""
+        """Give a broker that acknowledges nothing a new connection, each time after twice as long."""
         if (
             self._link.connected
             and self._under_way
-            and self._monotonic() - self._progress_at > ACK_TIMEOUT_S
+            and self._monotonic() - self._progress_at > self._patience_s
         ):
-            logger.warning("the broker acknowledges nothing: connecting anew")
-            # All is sent again from the oldest on, whatever paho still repeats: consumers know events by their id.
-            self._under_way.clear()
-            self._sent = 0
-            self._repeating = False
+            logger.warning(
+                "the broker has acknowledged nothing for %d s: connecting again", self._patience_s
+            )
+            self._patience_s = min(2 * self._patience_s, _LONGEST_ACK_TIMEOUT_S)
             self._progress_at = self._monotonic()
             self._link.bounce()
 

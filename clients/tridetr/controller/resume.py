@@ -1,11 +1,11 @@
-"""What a starting controller takes over: the saved record, and for how long nobody has looked."""
+"""What a starting controller takes over: the saved record, and up to when the camera was seen."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 
+from tridetr.controller.database import Saved
 from tridetr.controller.rows import event_rows
 from tridetr.controller.state_machine import Transition
 from tridetr.controller.store import Store
@@ -14,8 +14,6 @@ from tridetr.errors import ShmError
 from tridetr.shm.boards import SentryReader, SentrySnapshot
 
 logger = logging.getLogger("tridetr.controller")
-
-BOARD_LEASE_S = 5.0  # without a sign of life for that long, capture goes to full rate
 
 
 def read_board(instance: str, camera: str) -> SentrySnapshot | None:
@@ -27,31 +25,43 @@ def read_board(instance: str, camera: str) -> SentrySnapshot | None:
             return None
 
 
-def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Record, float]:
-    """Return the saved record and for how many seconds nobody has looked."""
+def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Record, int | None]:
+    """Return the saved record, and the monotonic time up to which the camera was seen (None = not known)."""
     saved = store.cameras.get(camera)
     if saved is None:
-        return Record(), math.inf
+        return Record(), None
     try:
         record = Record.from_json(saved.record)
     except ValueError as error:
         logger.error("the saved state cannot be used: %s", error, extra={"camera": camera})
-        return Record(), math.inf
-    if board is not None:
-        written_ns = board.expires_monotonic_ns - round(BOARD_LEASE_S * 1e9)
-        away_s = (time.monotonic_ns() - written_ns) / 1e9
-        if away_s >= 0:
-            return record, away_s
+        return Record(), None
+    now_ns = time.monotonic_ns()
+    if board is not None and 0 < board.seen_monotonic_ns <= now_ns:
+        return record, board.seen_monotonic_ns
     # Another run or another boot: only the wall clock knows, and one that went backwards knows nothing.
-    away_s = (time.time_ns() - saved.updated_unix_ns) / 1e9
-    return record, away_s if away_s >= 0 else math.inf
+    away_ns = time.time_ns() - (record.seen_unix_ns or saved.updated_unix_ns)
+    return record, now_ns - away_ns if away_ns >= 0 else None
 
 
-def end_of_removed(store: Store, camera: str, device: str) -> None:
-    """End the open visit of a camera that is no longer configured: nobody will see its end."""
-    record, _ = resume(store, camera, None)
-    if record.memory.visit_open:
+def end_unwatched(
+    store: Store, camera: str, device: str, saved: Saved, now: Record | None = None
+) -> None:
+    """End the open visit of a saved record that no sentry has taken over: it will not be seen to end.
+
+    Args:
+        store: takes the event.
+        camera: name; one that is no longer configured, or whose record was read late.
+        device: name of the node.
+        saved: the record.
+        now: what the camera's sentry knows meanwhile, if it has one.
+    """
+    try:
+        record = Record.from_json(saved.record)
+    except ValueError:
+        return
+    if record.memory.visit_open and (now is None or now.visit_id != record.visit_id):
         now_ns = time.time_ns()
         since = record.visit_since_unix_ns
-        event = VisitEvent(Transition.LOST, record.visit_id, since, now_ns)
-        store.commit(camera, Record().to_json(), event_rows(event, device, camera, None, now_ns))
+        event = VisitEvent(Transition.LOST, record.visit_id, since, now_ns, record.visit_classes[0])
+        rows = event_rows(event, device, camera, None, now_ns)
+        store.commit(camera, (now or Record()).to_json(), rows)

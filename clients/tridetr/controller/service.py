@@ -16,7 +16,7 @@ from tridetr.controller.discovery import discovery_payload
 from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
 from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command
-from tridetr.controller.resume import end_of_removed
+from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.controller.topics import Topics
@@ -59,7 +59,7 @@ class Controller:
         stack.callback(store.close)
         self._removed = sorted(set(store.cameras) - set(config.cameras))
         for camera in self._removed:
-            end_of_removed(store, camera, topics.device)
+            end_unwatched(store, camera, topics.device, store.cameras[camera])
         models = ServedModelReader(config.run_dir)
         self._cameras: dict[str, CameraSentry] = {}
         for camera in config.cameras:
@@ -100,6 +100,8 @@ class Controller:
         for sentry in self._cameras.values():
             sentry.tick()
         self._store.flush()
+        if self._store.found_late:
+            self._take_over_late()
         self._show_changes()
         if self._called_offline:  # answered here, so that nobody can make us talk without end
             self._called_offline = False
@@ -108,6 +110,14 @@ class Controller:
             self._tell_status(camera)
         self._pump.pump()
         self._pump.watch()
+
+    def _take_over_late(self) -> None:
+        """End the visits of a database that could not be read at the start: they were not watched since."""
+        found, self._store.found_late = self._store.found_late, {}
+        for camera, saved in found.items():
+            now = self._cameras[camera].record if camera in self._cameras else None
+            end_unwatched(self._store, camera, self._topics.device, saved, now)
+        self._removed = sorted(set(self._store.cameras) - set(self._cameras))
 
     def _on_change(self, sentry: CameraSentry) -> None:
         self._dirty.add(sentry.camera)
@@ -128,9 +138,6 @@ class Controller:
         """The broker may have forgotten everything: say it all again."""
         self._tell_all()
         self._pump.on_up()
-
-    def on_down(self) -> None:
-        """Nothing to do: events wait in the outbox, the rest is said again at the next connection."""
 
     def on_ack(self, mid: int) -> None:
         """Forward to the pump."""

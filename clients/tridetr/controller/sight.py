@@ -106,17 +106,13 @@ class CameraWatch:
         age_ns = time.monotonic_ns() - self.status.heartbeat_monotonic_ns
         return age_ns < CAPTURE_DEAD_S * 1e9
 
-    @property
-    def frozen(self) -> bool:
-        """Whether the camera sends the same picture for ever: its results say nothing about the room."""
-        return self.status is not None and self.status.state is CameraState.FROZEN
-
     def is_down(self, silent_s: float) -> bool:
         """Return whether the camera itself is the reason for ``silent_s`` seconds without a result."""
-        if self.status is None:
+        if self.status is None or self.status.state in (CameraState.STARTING, CameraState.LIVE):
             return False
-        gone = self.status.state in (CameraState.OFFLINE, CameraState.ENDED)
-        return self.frozen or (gone and silent_s >= LATE_RESULTS_S)
+        if self.status.state in (CameraState.OFFLINE, CameraState.ENDED):
+            return silent_s >= LATE_RESULTS_S
+        return True  # frozen or blind: its results say nothing about the place
 
     def describe(self) -> tuple[str, str, str]:
         """Return state, kind of source and message, for people."""

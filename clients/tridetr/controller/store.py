@@ -14,19 +14,23 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tridetr.controller.database import (
+    START_WAIT_S,
+    WAIT_S,
+    Contents,
     CorruptDatabaseError,
     Database,
+    NewerDatabaseError,
     Row,
     Saved,
-    is_corrupt,
-    move_aside,
 )
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT
+from tridetr.controller.rescue import finish_replacement, replace_database, rescue
 from tridetr.errors import TridetrError
 from tridetr.telemetry import metrics
 
@@ -50,38 +54,48 @@ class NewRow:
 class Store:
     """The controller's memory on disk.
 
+    A database that cannot be opened yet (locked by a backup, a full disk) is read as soon as it can be: its events come
+    before those decided meanwhile, whose numbers follow.
+
     Attributes:
-        outbox: events that the broker has not confirmed, oldest first, by number.
+        outbox: events that the broker has not confirmed, oldest first, by event id.
         cameras: the latest saved record of each camera.
+        retained: topics that hold a retained message of this node, with the entities that it declares.
+        found_late: records of a database that could be read only after the start; the controller empties it.
         fault: why the disk is behind; empty when all is written.
         last_seq: the greatest number given.
 
     Raises:
-        StoreError: another controller uses the folder.
+        StoreError: another controller uses the folder, or the database is of a later version.
     """
 
     def __init__(self, state_dir: Path, *, outbox_limit: int) -> None:
         self._path = state_dir / DATABASE
         self._limit = outbox_limit
         self._database: Database | None = None
+        self._started = self._loaded = False
         self._dirty: dict[str, Saved] = {}
         self._forgotten: set[str] = set()
         self._rows: list[Row] = []
-        self._leaving: set[int] = set()
-        self.outbox: OrderedDict[int, Row] = OrderedDict()
+        self._leaving: set[str] = set()
+        self._topics: dict[str, str | None] = {}
+        self.outbox: OrderedDict[str, Row] = OrderedDict()
         self.cameras: dict[str, Saved] = {}
+        self.retained: dict[str, str] = {}
+        self.found_late: dict[str, Saved] = {}
         self.fault = ""
         self.last_seq = 0
         for reason in ("corrupt", "full", "other"):  # at 0, so that the first one is an increase
             metrics.STORE_ERRORS.labels(reason)
         self._lock = _lock_folder(state_dir)
-        if self._open():
-            assert self._database is not None
-            self.cameras = self._database.cameras()
-            self.outbox = OrderedDict((row.seq, row) for row in self._database.outbox())
-            self.last_seq = self._database.last_seq()
+        try:
+            self._open(START_WAIT_S)
+        except NewerDatabaseError as error:
+            os.close(self._lock)
+            raise StoreError(str(error)) from None
+        self._started = True
         self._drop_oldest()
-        metrics.OUTBOX_DEPTH.set(len(self.outbox))
+        self.flush()
 
     def commit(self, camera: str, record: str, rows: list[NewRow]) -> list[Row]:
         """Save a camera's record and its new rows together; returns the numbered rows.
@@ -97,16 +111,16 @@ class Store:
         self.cameras[camera] = self._dirty[camera] = Saved(record, time.time_ns())
         self._forgotten.discard(camera)
         self._rows += numbered
-        self.outbox.update((row.seq, row) for row in numbered if row.event_id)
+        self.outbox.update((row.event_id, row) for row in numbered if row.event_id)
         self._drop_oldest()
         self.flush()
         return numbered
 
-    def confirm(self, seq: int) -> Row | None:
+    def confirm(self, event_id: str) -> Row | None:
         """Take an event out of the outbox because the broker has it; None if it was gone already."""
-        row = self.outbox.pop(seq, None)
+        row = self.outbox.pop(event_id, None)
         if row is not None:
-            self._leaving.add(seq)
+            self._leaving.add(event_id)
             self.flush()
         metrics.OUTBOX_DEPTH.set(len(self.outbox))
         return row
@@ -118,73 +132,177 @@ class Store:
         self._forgotten.add(camera)
         self.flush()
 
-    def flush(self) -> bool:
-        """Try to write what is gathered; returns whether the disk is up to date."""
-        if not (self._dirty or self._rows or self._leaving or self._forgotten):
-            return not self.fault
+    def remember(self, topics: Mapping[str, str]) -> None:
+        """Note topics that are about to hold a retained message, with the entities that it declares."""
+        news = {topic: text for topic, text in topics.items() if self.retained.get(topic) != text}
+        self.retained.update(news)
+        self._topics.update(news)
+        self.flush()
+
+    def cleared(self, topic: str) -> None:
+        """Note that a topic holds no retained message any more."""
+        if self.retained.pop(topic, None) is not None:
+            self._topics[topic] = None
+            self.flush()
+
+    def flush(self, *, again: bool = True) -> bool:
+        """Try to write what is gathered; returns whether the disk is up to date.
+
+        Args:
+            again: try a second time where the file holds what memory does not know of.
+        """
         try:
-            if self._database is None and not self._open():
+            if self._database is not None and not self._database.is_current:
+                logger.error(
+                    "%s was removed or replaced while in use: it is written again", self._path
+                )
+                self._let_go()
+                self._dirty = dict(self.cameras)
+                self._topics.update(self.retained)
+            if self._database is None and not self._open(WAIT_S):
                 return False
+            if not (self._dirty or self._rows or self._leaving or self._forgotten or self._topics):
+                return self._recovered()
             assert self._database is not None
-            self._database.write(self._dirty, self._rows, self._leaving, self._forgotten)
-        except (sqlite3.Error, OSError) as error:
+            self._database.write(
+                self._dirty, self._rows, self._leaving, self._forgotten, self._topics
+            )
+        except CorruptDatabaseError as error:
+            self._set_aside(error)
+            return False
+        except sqlite3.IntegrityError as error:
+            # The file holds what memory does not know of, such as a commit that failed only in name: read it again.
+            self._let_go()
+            if again:
+                return self.flush(again=False)
             self._fail(error)
-            if is_corrupt(error):
-                self._start_afresh(str(error))
+            return False
+        except (sqlite3.Error, OSError, NewerDatabaseError) as error:
+            self._fail(error)
             return False
         self._dirty, self._rows = {}, []
         self._leaving.clear()
         self._forgotten.clear()
+        self._topics.clear()
+        return self._recovered()
+
+    def close(self) -> None:
+        """Write what is left and close."""
+        self.flush()
+        self._let_go()
+        os.close(self._lock)
+
+    def _recovered(self) -> bool:
         if self.fault:
             logger.warning("the state is on disk again", extra={"path": str(self._path)})
             self.fault = ""
         return True
 
-    def close(self) -> None:
-        """Write what is left and close."""
-        self.flush()
+    def _let_go(self) -> None:
         if self._database is not None:
             with suppress(sqlite3.Error):
                 self._database.close()
             self._database = None
-        os.close(self._lock)
 
-    def _open(self) -> bool:
+    def _open(self, wait_s: float) -> bool:
+        """Open the database and take over what it holds; returns whether that was possible."""
         try:
-            self._database = Database(self._path)
+            if aside := finish_replacement(self._path):
+                logger.error("a broken state database was kept as %s", aside)
+            self._warn_of_empty()
+            database = Database(self._path, wait_s)
+            try:
+                found = database.load()
+            except BaseException:
+                database.close()
+                raise
         except CorruptDatabaseError as error:
-            self._start_afresh(str(error))
+            self._set_aside(error)
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
+        else:
+            self._database = database
+            self._take_over(found, held={row.event_id for row in found.outbox})
         return self._database is not None
 
-    def _start_afresh(self, reason: str) -> None:
-        """Put a broken database aside and write all that memory holds into a new one."""
-        if self._database is not None:
-            with suppress(sqlite3.Error):
-                self._database.close()
-            self._database = None
+    def _warn_of_empty(self) -> None:
+        with suppress(FileNotFoundError):
+            if self._path.is_file() and self._path.stat().st_size == 0:
+                metrics.STORE_ERRORS.labels("corrupt").inc()
+                logger.error("%s is empty: what it held is lost, a new one is begun", self._path)
+
+    def _set_aside(self, error: Exception) -> None:
+        """Put a broken database aside and write all that memory and the broken file hold into a new one."""
+        self._let_go()
         metrics.STORE_ERRORS.labels("corrupt").inc()
         try:
-            aside = move_aside(self._path)
-            logger.error(
-                "the state database is broken (%s): kept as %s, a new one is begun; events that only it held "
-                "are lost",
-                reason,
-                aside,
+            found = rescue(self._path)
+            self._take_over(found, held=set())  # the new file holds nothing yet
+            self._dirty = dict(self.cameras)
+            self._topics.update(self.retained)
+            contents = Contents(
+                self.cameras, list(self.outbox.values()), found.history, self.retained
             )
+            aside = replace_database(self._path, contents)
             self._database = Database(self._path)
-        except (sqlite3.Error, OSError, CorruptDatabaseError) as error:
-            self._fail(error)
-        self._dirty = dict(self.cameras)
-        waiting = {row.seq: row for row in [*self.outbox.values(), *self._rows]}
-        self._rows = [waiting[seq] for seq in sorted(waiting)]
+        except (sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError) as failure:
+            self._fail(failure)
+            return
+        # Of events that the broker has already, only the history lacks a line.
+        rows = [row for row in self._rows if row.event_id not in self.outbox]
+        self._rows = [replace(row, event_id="") for row in rows]
+        self._leaving.clear()
+        self._forgotten.clear()
+        self._dirty.clear()
+        self._topics.clear()
+        logger.error(
+            "the state database is broken (%s): kept as %s, a new one holds what could be read: %d cameras, %d events "
+            "that wait for the broker; others that only it held are lost",
+            error,
+            aside,
+            len(found.cameras),
+            len(found.outbox),
+        )
+
+    def _take_over(self, found: Contents, held: set[str]) -> None:
+        """Put what a file holds before what was decided meanwhile.
+
+        Args:
+            found: what was read of it.
+            held: ids of the events that the file at the path holds, which must not be written again.
+        """
+        older = [
+            row
+            for row in found.outbox
+            if row.event_id not in self._leaving and row.event_id not in self.outbox
+        ]
+        rows = {row.seq: row for row in [*self.outbox.values(), *self._rows]}
+        mine = [rows[seq] for seq in sorted(rows) if rows[seq].event_id not in held]
+        self.last_seq = max(self.last_seq, found.last_seq)
+        if mine and mine[0].seq <= found.last_seq:
+            mine = [replace(row, seq=self.last_seq + n) for n, row in enumerate(mine, start=1)]
+            self.last_seq += len(mine)
+        self._rows = mine
+        renumbered = {row.event_id: row for row in mine}
+        waiting = [renumbered.get(row.event_id, row) for row in self.outbox.values()]
+        self.outbox = OrderedDict((row.event_id, row) for row in [*older, *waiting])
+        for camera, saved in found.cameras.items():
+            if camera not in self._forgotten:
+                self.cameras.setdefault(camera, saved)
+                if self._started and not self._loaded:
+                    self.found_late.setdefault(camera, saved)
+        self._loaded = True
+        forgotten = {topic for topic, text in self._topics.items() if text is None}
+        for topic, text in found.retained.items():
+            if topic not in forgotten:
+                self.retained.setdefault(topic, text)
+        metrics.OUTBOX_DEPTH.set(len(self.outbox))
 
     def _fail(self, error: Exception) -> None:
         full = "full" in str(error) or getattr(error, "errno", None) == 28
         metrics.STORE_ERRORS.labels("full" if full else "other").inc()
         # What is only for the history may not grow for ever; events are bounded by the outbox.
-        notes = [row for row in self._rows if not row.event_id or row.seq not in self.outbox]
+        notes = [row for row in self._rows if row.event_id not in self.outbox]
         surplus = {row.seq for row in notes[: max(0, len(notes) - HISTORY_LIMIT)]}
         self._rows = [row for row in self._rows if row.seq not in surplus]
         reason = f"{self._path}: {error}"
@@ -201,8 +319,8 @@ class Store:
     def _drop_oldest(self) -> None:
         dropped = 0
         while len(self.outbox) > self._limit:
-            seq, _ = self.outbox.popitem(last=False)
-            self._leaving.add(seq)
+            event_id, _ = self.outbox.popitem(last=False)
+            self._leaving.add(event_id)
             dropped += 1
         if dropped:
             metrics.OUTBOX_DROPPED.inc(dropped)

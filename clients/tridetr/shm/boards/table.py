@@ -46,6 +46,7 @@ class SentrySnapshot:
         expires_monotonic_ns: CLOCK_MONOTONIC; afterwards nobody decides, and the camera runs at full rate.
         decided_frame_sequence: Newest frame of the frame ring that was decided on.
         last_event_rowid: Newest row of the event outbox.
+        seen_monotonic_ns: CLOCK_MONOTONIC up to which the view was seen; 0: never.
     """
 
     mode: SentryMode
@@ -55,6 +56,7 @@ class SentrySnapshot:
     expires_monotonic_ns: int
     decided_frame_sequence: int = 0
     last_event_rowid: int = 0
+    seen_monotonic_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ SENTRY = TableSpec(
         Scalar("state_since_unix_ns", "Q"),
         Scalar("expires_monotonic_ns", "Q"),
         Scalar("decided_frame_sequence", "Q"),
+        Scalar("seen_monotonic_ns", "Q"),
         Scalar("last_event_rowid", "Q"),
         Scalar("mode", "B"),
         Scalar("state", "B"),

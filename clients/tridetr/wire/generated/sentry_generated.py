@@ -64,35 +64,42 @@ class Sentry(object):
         return 0
 
     # Sentry
-    def LastEventRowid(self):
+    def SeenMonotonicNs(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
         if o != 0:
             return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
         return 0
 
     # Sentry
-    def Mode(self):
+    def LastEventRowid(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
         if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
         return 0
 
     # Sentry
-    def State(self):
+    def Mode(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
         if o != 0:
             return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
         return 0
 
     # Sentry
-    def VisitId(self) -> Optional[str]:
+    def State(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(16))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
+    # Sentry
+    def VisitId(self) -> Optional[str]:
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(18))
         if o != 0:
             return self._tab.String(o + self._tab.Pos)
         return None
 
 def SentryStart(builder: flatbuffers.Builder):
-    builder.StartObject(7)
+    builder.StartObject(8)
 
 def SentryAddStateSinceUnixNs(builder: flatbuffers.Builder, stateSinceUnixNs: int):
     builder.PrependUint64Slot(0, stateSinceUnixNs, 0)
@@ -103,17 +110,20 @@ def SentryAddExpiresMonotonicNs(builder: flatbuffers.Builder, expiresMonotonicNs
 def SentryAddDecidedFrameSequence(builder: flatbuffers.Builder, decidedFrameSequence: int):
     builder.PrependUint64Slot(2, decidedFrameSequence, 0)
 
+def SentryAddSeenMonotonicNs(builder: flatbuffers.Builder, seenMonotonicNs: int):
+    builder.PrependUint64Slot(3, seenMonotonicNs, 0)
+
 def SentryAddLastEventRowid(builder: flatbuffers.Builder, lastEventRowid: int):
-    builder.PrependUint64Slot(3, lastEventRowid, 0)
+    builder.PrependUint64Slot(4, lastEventRowid, 0)
 
 def SentryAddMode(builder: flatbuffers.Builder, mode: int):
-    builder.PrependUint8Slot(4, mode, 0)
+    builder.PrependUint8Slot(5, mode, 0)
 
 def SentryAddState(builder: flatbuffers.Builder, state: int):
-    builder.PrependUint8Slot(5, state, 0)
+    builder.PrependUint8Slot(6, state, 0)
 
 def SentryAddVisitId(builder: flatbuffers.Builder, visitId: int):
-    builder.PrependUOffsetTRelativeSlot(6, flatbuffers.number_types.UOffsetTFlags.py_type(visitId), 0)
+    builder.PrependUOffsetTRelativeSlot(7, flatbuffers.number_types.UOffsetTFlags.py_type(visitId), 0)
 
 def SentryEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()

@@ -1,0 +1,186 @@
+"""A broken database: what can still be read of it, and a new one in its place, whenever the process is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tridetr.controller.database import (
+    LARGEST_SEQ,
+    Contents,
+    Database,
+    Row,
+    Saved,
+    check_number,
+    check_text,
+    checked,
+)
+
+
+def rescue(path: Path) -> Contents:
+    """Return what can be read of a broken database; nothing of it is changed.
+
+    An event of the outbox with a damaged column is taken from the history, which holds the same texts. So are events
+    between the readable ends of a damaged outbox.
+    """
+    found = Contents()
+    if not path.is_file():  # opening a FIFO would wait
+        return found
+    for address in (f"{path.as_uri()}?mode=ro", f"{path.as_uri()}?mode=ro&immutable=1"):
+        with suppress(sqlite3.Error):
+            with closing(sqlite3.connect(address, uri=True, timeout=1.0)) as connection:
+                connection.text_factory = bytes
+                connection.execute("SELECT * FROM sqlite_master").fetchall()
+                _read(connection, found)
+            break
+    return found
+
+
+def _read(connection: sqlite3.Connection, found: Contents) -> None:
+    for name, record, updated in _scan(connection, "name, record, updated_unix_ns", "camera"):
+        with suppress(ValueError):
+            found.cameras[_text(name)] = Saved(_text(record), check_number(updated))
+    for topic, entities in _scan(connection, "topic, entities", "retained"):
+        with suppress(ValueError):
+            found.retained[_text(topic)] = _text(entities)
+    history: dict[int, Row] = {}
+    for seq, *others in _scan(connection, "seq, unix_ns, camera, kind, details", "history"):
+        with suppress(ValueError, TypeError):
+            row = _row(seq, *others, b"")
+            history[row.seq] = row
+    outbox: dict[int, Row] = {}
+    misnumbered: list[Row] = []
+    damaged: list[int] = []
+    columns = "seq, unix_ns, camera, kind, details, event_id"
+    for seq, *others in _scan(connection, columns, "outbox", damaged):
+        try:
+            event = _event(0, *others)
+        except (ValueError, TypeError):
+            damaged.append(seq)
+            continue
+        if isinstance(seq, int) and 0 < seq <= LARGEST_SEQ:
+            outbox[seq] = replace(event, seq=seq)
+        else:
+            misnumbered.append(event)
+    if not outbox and not damaged:  # a column may be missing
+        damaged += [row[0] for row in _scan(connection, "seq", "outbox")]
+    for seq in damaged:
+        noted = history.get(seq)
+        if seq not in outbox and noted and (event_id := _event_id(noted, connection)):
+            outbox[seq] = replace(noted, event_id=event_id)
+    last_seq = max([0, *outbox, *history])
+    for event in misnumbered:
+        last_seq += 1
+        outbox[last_seq] = replace(event, seq=last_seq)
+    events = {outbox[seq].event_id: outbox[seq] for seq in sorted(outbox, reverse=True)}
+    found.outbox = sorted(events.values(), key=lambda row: row.seq)
+    found.history = [history[seq] for seq in sorted(history)]
+    found.last_seq = last_seq
+
+
+def _row(*columns: Any) -> Row:
+    seq, unix_ns, camera, kind, details, event_id = columns
+    row = checked(Row(seq, unix_ns, _text(camera), _text(kind), _text(details), _text(event_id)))
+    if not isinstance(json.loads(row.details), dict):
+        raise ValueError("the details of an event are an object")
+    return row
+
+
+def _event(*columns: Any) -> Row:
+    row = _row(*columns)
+    if not row.event_id:
+        raise ValueError("an event without an id")
+    return row
+
+
+def _event_id(noted: Row, connection: sqlite3.Connection) -> str:
+    """Return the id of the event that the history noted under the number of an unreadable row of the outbox."""
+    event_id = json.loads(noted.details).get("event_id")
+    if not isinstance(event_id, str):
+        with suppress(sqlite3.Error, ValueError, TypeError):
+            query = "SELECT event_id FROM outbox WHERE seq = ?"
+            event_id = _text(connection.execute(query, (noted.seq,)).fetchone()[0])
+    return event_id if isinstance(event_id, str) else ""
+
+
+def _scan(
+    connection: sqlite3.Connection, columns: str, table: str, between: list[int] | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a table from its beginning, and where that breaks off, from its end too.
+
+    Args:
+        connection: to the broken database.
+        columns: to read.
+        table: to read from; first column = its key.
+        between: is given the numbers that lie between the two readable ends.
+    """
+    key = columns.split(",", 1)[0]
+    ends: list[int] = []
+    for order in ("ASC", "DESC"):
+        last: Any = None
+        try:
+            query = f"SELECT {columns} FROM {table} ORDER BY {key} {order}"  # noqa: S608
+            for row in connection.execute(query):
+                last = row[0]
+                yield row
+            return
+        except (sqlite3.Error, OverflowError):
+            if isinstance(last, int):
+                ends.append(last)
+    if between is not None and len(ends) == 2 and 0 < ends[1] - ends[0] <= LARGEST_SEQ:
+        between += range(ends[0] + 1, min(ends[1], ends[0] + 100_000))
+
+
+def _text(value: object) -> str:
+    return check_text(value.decode() if isinstance(value, bytes) else value)
+
+
+def replace_database(path: Path, contents: Contents) -> Path | None:
+    """Put a broken database aside and a new one with ``contents`` in its place; return the old one's new name.
+
+    Killed at any point, the next ``finish_replacement`` ends what was begun, or nothing has happened.
+    """
+    begun, ready = _names(path)
+    for side in ("", "-wal", "-shm"):
+        begun.with_name(begun.name + side).unlink(missing_ok=True)
+    database = Database(begun)
+    try:
+        rows = {row.seq: row for row in [*contents.history, *contents.outbox]}
+        database.write(
+            contents.cameras, [rows[seq] for seq in sorted(rows)], (), (), contents.retained
+        )
+    finally:
+        database.close()
+    begun.replace(ready)
+    return finish_replacement(path)
+
+
+def finish_replacement(path: Path) -> Path | None:
+    """Let a new database that is complete take the place of the broken one, if there is one."""
+    ready = _names(path)[1]
+    if not ready.exists():
+        return None
+    aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
+    # The log first: it must never meet the new file.
+    for side in ("-wal", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + side).replace(aside.with_name(aside.name + side))
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    ready.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return aside
+
+
+def _names(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f"{path.name}.begun"), path.with_name(f"{path.name}.new")
