@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from support.mosquitto import free_port
+from support.proc import listening
 from support.sentry import NOBODY, PERSON, running_controller
 from support.waiting import wait_for
 from tridetr.broker import broker_command, find_mosquitto, resolve_broker
@@ -66,10 +66,7 @@ def test_on_loopback_only_and_on_the_same_port_again(tmp_path: Path, kind: str) 
     with running_broker(settings, kind) as process:
         wait_for(lambda: listens(settings))
         address = resolve_broker(settings)
-        open_ports = [
-            c.laddr for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"
-        ]
-        assert open_ports == [address]
+        assert listening(process.pid) == [address]
         assert address[0] == "127.0.0.1"
     with running_broker(settings, kind):
         wait_for(lambda: listens(settings))

@@ -17,6 +17,7 @@ import pytest
 
 from support.faults import STREET, whole_node
 from support.node import Node
+from support.proc import descriptors
 from support.triton import SHM, running_triton, triton_config
 from tridetr.paths import model_repository_dir
 from tridetr.shm.names import CONSUMERS, RingName, list_instance, list_queues
@@ -134,8 +135,7 @@ def test_files_and_sockets_that_its_processes_hold(node: Node) -> None:
     closed = [Path(node.config[key]) for key in ("run_dir", "state_dir")]
     held: set[Path] = set()
     for pid in (node.process.pid, *(child.pid for child in node.children().values())):
-        with contextlib.suppress(PermissionError):  # a broker that changed its user
-            held |= held_by(pid)
+        held |= held_by(pid)
     made = {path for path in held if path.exists() and path.stat().st_ctime >= began - 1}
     assert any(path.is_relative_to(SHM) for path in made)
     assert any(path.is_socket() for path in made)
@@ -151,12 +151,10 @@ def held_by(pid: int) -> set[Path]:
         if len(words) == 8
     }
     held = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            name = str(entry.readlink())
-            if name.startswith("socket:["):
-                name = sockets.get(name.removeprefix("socket:[").removesuffix("]"), "")
-            held.add(name)
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        held.update(line.split(None, 5)[5:])
+    for name in descriptors(pid):
+        inode = name.removeprefix("socket:[").removesuffix("]")
+        held.add(name if inode == name else sockets.get(inode, ""))
+    with contextlib.suppress(PermissionError):  # a broker that changed its user maps libraries only
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            held.update(line.split(None, 5)[5:])
     return {Path(name) for name in held if name.startswith("/") and not name.startswith("/dev/pts")}

@@ -19,6 +19,7 @@ import yaml
 from support.faults import STREET, whole_node
 from support.grpc_triton import grpc_triton
 from support.node import Node
+from support.proc import listening
 from tridetr.shm.names import CONSUMERS, RingName, list_instance
 
 TOKEN, PASSWORD, CAMERA = "viewer-token-4711", "broker-password-4712", "camera-password-4713"
@@ -66,12 +67,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
 
 
 def test_nothing_listens_beyond_loopback(found: Found) -> None:
-    addresses = {
-        connection.laddr.ip
-        for process in found.processes
-        for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    addresses = {host for process in found.processes for host, _ in listening(process.pid)}
     assert addresses == {"127.0.0.1"}
 
 

@@ -1,0 +1,57 @@
+"""What processes hold, from /proc: also those of another user, for a root without CAP_SYS_PTRACE (in containers)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+from pathlib import Path
+
+import psutil
+
+_LISTENS = "0A"
+
+
+def descriptors(pid: int) -> list[str]:
+    """Return what a process has open, as /proc names it: paths, `socket:[inode]`, …"""
+    folder = Path(f"/proc/{pid}/fd")
+    found = []
+    try:
+        for entry in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(str(entry.readlink()))
+        return found
+    except PermissionError:  # the embedded mosquitto has changed its user: look as that one
+        status = psutil.Process(pid)
+        listed = subprocess.run(
+            ["find", folder, "-type", "l", "-printf", "%l\\n"],
+            user=status.uids().effective,
+            group=status.gids().effective,
+            extra_groups=[],
+            cwd="/",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert listed.stdout, f"cannot look into process {pid}"
+        return listed.stdout.splitlines()
+
+
+def listening(pid: int) -> list[tuple[str, int]]:
+    """Return the addresses and TCP ports that a process listens on."""
+    held = {name for name in descriptors(pid) if name.startswith("socket:")}
+    found = []
+    for file, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        with contextlib.suppress(FileNotFoundError):  # no IPv6 here
+            for line in Path(f"/proc/{pid}/net/{file}").read_text().splitlines()[1:]:
+                words = line.split()
+                if words[3] == _LISTENS and f"socket:[{words[9]}]" in held:
+                    found.append(_address(words[1], family))
+    return found
+
+
+def _address(text: str, family: int) -> tuple[str, int]:
+    digits, port = text.split(":")
+    numbers = bytes.fromhex(digits)  # words of 32 bits in the machine's order
+    words = [numbers[i : i + 4][::-1] for i in range(0, len(numbers), 4)]
+    return socket.inet_ntop(family, b"".join(words)), int(port, 16)
