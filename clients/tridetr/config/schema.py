@@ -33,7 +33,8 @@ Point = Annotated[tuple[float, float], Field(description="x, y as fractions of t
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values are frozen and checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # Deferred: built once, as parts of Config, in each of the node's processes.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
 
 class ModelSection(Section):

@@ -26,6 +26,8 @@ _AT_ONCE_GPU = 8
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
+# Between two questions whether it is there: they cost little, and a server that has just started is used soon.
+_LONGEST_ASK_S = 0.25
 
 
 def pause_s(failures: int) -> float:
@@ -103,7 +105,7 @@ class Server:
         async with self._lock:
             while not self._up:
                 if self._failures:
-                    await asyncio.sleep(pause_s(self._failures))
+                    await asyncio.sleep(min(pause_s(self._failures), _LONGEST_ASK_S))
                 try:
                     info = await self._client.model()
                 except ModelError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distribution
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
@@ -43,5 +43,8 @@ def find_gpus(library: str = "libcuda.so.1") -> Gpus:
 
 def onnxruntime_has_cuda() -> bool:
     """Whether the ONNX Runtime of this environment is one of those for NVIDIA GPUs."""
-    names = {(dist.metadata["Name"] or "").lower().replace("_", "-") for dist in distributions()}
-    return "onnxruntime-gpu" in names
+    try:
+        distribution("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return True
