@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 
@@ -16,6 +15,8 @@ def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
     """Replace a file by one with these bytes: readers see the old file or the new one, never a part.
 
+    For one writer at a time. What a writer left that was killed meanwhile is removed by the next one.
+
     Args:
         path: The file; its folder must exist.
         data: The bytes.
@@ -25,8 +26,9 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = F
     Raises:
         OSError: The file cannot be written; the old one stays.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -19,6 +19,7 @@ MODEL = ServedModel("m", "1", "onnxruntime", "cpu", "fp32", {"person": 7})
 
 def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
     path = tmp_path / "a"
+    (tmp_path / ".a.new").write_text("left by a writer that was killed")
     files.write_text(path, "ä")
     files.write_bytes(path, b"second", mode=0o644, durable=True)
     assert path.read_bytes() == b"second"

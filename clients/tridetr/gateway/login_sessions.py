@@ -7,12 +7,13 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from itsdangerous import BadData, URLSafeSerializer
+
+from tridetr.files import write_bytes
 
 logger = logging.getLogger("tridetr.gateway")
 
@@ -122,8 +123,4 @@ def _read_ended(path: Path) -> dict[str, int]:
 
 def _write_private(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    waiting = path.with_suffix(".new")
-    waiting.unlink(missing_ok=True)
-    with os.fdopen(os.open(waiting, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-    waiting.replace(path)
+    write_bytes(path, content)
