@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from support.clips import decoded, jpegs, write_clip, write_mjpeg
 from support.data import FOOTAGE, shared
 from support.waiting import slack, wait_for
 from tridetr.capture import publisher
+from tridetr.capture.sources import blocking
 from tridetr.capture.sources.jpeg import JpegDecoder
 from tridetr.errors import ShmError
 from tridetr.shm.boards import CameraState, SentryMode
@@ -353,3 +356,42 @@ def test_full_ring_is_a_counted_skip(tmp_path: Path) -> None:
 
             wait_for(all_taken, 30, "skips while all slots are leased")
         rig.wait_frames(5)  # the reader has let go
+
+
+class TestFifo:
+    """Stands for all files whose reads may block: a stalled network share does the same."""
+
+    def test_without_a_writer_is_offline_alive_and_starts_with_the_writer(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        beats: list[float] = []
+        monkeypatch.setattr(blocking.heartbeat, "beat", lambda: beats.append(time.monotonic()))
+        fifo, clip = tmp_path / "fifo.ts", write_clip(tmp_path / "clip.ts", 60)
+        os.mkfifo(fifo)
+        with capturing(tmp_path, fifo, timeout_s=1) as rig:
+            assert "FIFO without a writer" in rig.wait_state(CameraState.OFFLINE).message
+            wait_for(lambda: (status := rig.status()) and status.reconnects >= 2, 30)
+            assert max(np.diff(beats)) < 2.0, "no heartbeat: the supervisor would kill it"
+            threads = [t for t in threading.enumerate() if t.name == "blocking-calls"]
+            assert len(threads) == 1
+            data = clip.read_bytes()
+            with fifo.open("wb") as writer:
+                writer.write(data[: len(data) // 2])
+                writer.flush()
+                rig.wait_frames(5)
+                # A writer that pauses: offline, but not opened again
+                stalled = rig.wait_state(CameraState.OFFLINE)
+                assert "no answer" in stalled.message
+                writer.write(data[len(data) // 2 :])
+                writer.flush()
+                rig.wait_frames(5)
+                assert rig.wait_state(CameraState.LIVE).reconnects == stalled.reconnects
+
+    def test_does_not_hold_up_the_stop(self, tmp_path: Path) -> None:
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        with capturing(tmp_path, fifo, timeout_s=60) as rig:
+            wait_for(lambda: (status := rig.status()) and status.state is CameraState.STARTING)
+            rig.finish(within_s=slack(2.0))
+        writer = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)  # lets the thread go
+        os.close(writer)

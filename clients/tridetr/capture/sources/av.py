@@ -25,7 +25,7 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (av.error.FileNotFoundError, "check the path (relative paths count from the configuration)"),
     (av.error.IsADirectoryError, "name a video file, not a folder"),
     (av.error.PermissionError, "let the user that runs tridetr read it"),
-    (av.error.InvalidDataError, "not a video that FFmpeg knows, or damaged"),
+    (av.error.InvalidDataError, "no video that FFmpeg knows, or damaged"),
     (av.error.ConnectionRefusedError, "is the camera on, and are host and port right?"),
     (av.error.HTTPUnauthorizedError, "login refused: correct credentials_file"),
     (av.error.HTTPForbiddenError, "login refused: correct credentials_file"),

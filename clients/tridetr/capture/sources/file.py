@@ -17,16 +17,20 @@ from tridetr.capture.sources.av import explain, frame_rate, open_video, packets
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
+    NoPictureYetError,
     SourceEndedError,
     SourceInfo,
     SourceLostError,
 )
+from tridetr.capture.sources.blocking import BlockingCalls, StalledError
 from tridetr.capture.sources.jpeg import JpegDecoder
 from tridetr.capture.sources.picture import picture_from
 from tridetr.config import CameraSection
+from tridetr.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from av.container import InputContainer
     from av.video.stream import VideoStream
@@ -40,6 +44,7 @@ _FALLBACK_FPS = 25.0
 _TOO_LATE_NS = 2 * _SECOND_NS  # after a suspend or a stall the media clock starts anew
 _LONGEST_PAUSE_NS = 10 * _SECOND_NS  # a longer one is a damaged time
 _MAX_THREADS = 4
+_STALLED = "a FIFO without a writer, or a network share whose server does not answer"
 
 
 class FileSource:
@@ -56,10 +61,12 @@ class FileSource:
         self._section = section
         self._stop = stop
         self._gpu = gpu
+        self._calls = BlockingCalls(stop)
+        self._opening: Future[tuple[InputContainer, VideoStream, int]] | None = None
+        self._reading: Future[av.VideoFrame | av.Packet[VideoStream] | None] | None = None
         self._container: InputContainer | None = None
         self._frames: Iterator[av.VideoFrame | av.Packet[VideoStream]] = iter(())
         self._jpeg: JpegDecoder | GpuJpegDecoder | None = None
-        self._rotation = 0
         self._next_number = 0
         self._frames_in_pass = 0
         self._step_ns = round(_SECOND_NS / _FALLBACK_FPS)
@@ -71,8 +78,6 @@ class FileSource:
 
     def open(self) -> SourceInfo:
         """Open the file (see `Source`)."""
-        if self._sink is not None:
-            self._rotation = _rotation(self._section.source.text)
         stream = self._open_pass()
         fps = frame_rate(stream)
         self._step_ns = round(_SECOND_NS / (fps or _FALLBACK_FPS))
@@ -117,19 +122,32 @@ class FileSource:
         """Close the file."""
         self._frames = iter(())
         self._pending = None
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        container, self._container = self._container, None
+        # A read that has not returned still needs the container, which is freed with the read's generator
+        reading, self._reading = self._reading, None
+        if container is not None and (reading is None or reading.done()):
+            container.close()
 
     def _open_pass(self) -> VideoStream:
         path = self._section.source.text
-        # "file:" keeps FFmpeg from reading a colon in the name as a protocol
-        self._container, stream = open_video(f"file:{path}", shown=path, options={}, timeout_s=None)
+        if self._opening is None:
+            self._opening = self._calls.begin(
+                lambda: _open(path, with_rotation=self._sink is not None)
+            )
+        try:
+            opened = self._calls.wait(self._opening, self._section.timeout_s)
+        except StalledError as stalled:
+            raise SourceError(f"cannot open {path}: {stalled}; {_STALLED}") from None
+        except SourceError:
+            self._opening = None
+            raise
+        self._opening = None
+        self._container, stream, rotation = opened
         codec = stream.codec_context
         self._zero_ns = None
         self._frames_in_pass = 0
         if self._sink is not None:
-            self._sink.open(stream, rotation=self._rotation)
+            self._sink.open(stream, rotation=rotation)
         if codec.name == "mjpeg":
             if self._jpeg is None:
                 self._jpeg = GpuJpegDecoder(self._gpu) if self._gpu else JpegDecoder()
@@ -174,10 +192,10 @@ class FileSource:
 
     def _read(self) -> Grab:
         started = time.perf_counter_ns()
-        item = next(self._frames, None)
+        item = self._next_item()
         if item is None:
             self._next_pass()
-            item = next(self._frames, None)
+            item = self._next_item()
             if item is None:
                 raise SourceLostError(f"{self._section.source}: no frame in it can be decoded")
         number = self._next_number
@@ -205,6 +223,17 @@ class FileSource:
             lambda: picture_from(frame),
             decode_ns=time.perf_counter_ns() - started,
         )
+
+    def _next_item(self) -> av.VideoFrame | av.Packet[VideoStream] | None:
+        frames = self._frames
+        if self._reading is None:
+            self._reading = self._calls.begin(lambda: next(frames, None))
+        try:
+            item = self._calls.wait(self._reading, self._section.timeout_s)
+        except StalledError as stalled:
+            raise NoPictureYetError(f"{self._section.source}: {stalled}; {_STALLED}") from None
+        self._reading = None
+        return item
 
     def _next_pass(self) -> None:
         if self._frames_in_pass == 0:
@@ -240,6 +269,14 @@ class FileSource:
                 self._zero_ns = pts_ns - next_ns
         self._last_ns = next_ns
         return next_ns
+
+
+def _open(path: str, *, with_rotation: bool) -> tuple[InputContainer, VideoStream, int]:
+    """Open a file; returns its container, its video and its rotation (0 unless asked for)."""
+    # Only of a file that can be read twice
+    rotation = _rotation(path) if with_rotation and os.path.isfile(path) else 0  # noqa: PTH113
+    # "file:" keeps FFmpeg from reading a colon in the name as a protocol
+    return *open_video(f"file:{path}", shown=path, options={}, timeout_s=None), rotation
 
 
 def _rotation(path: str) -> int:
