@@ -1,6 +1,7 @@
 # make demo            the whole pipeline on a synthetic camera, set-up included (DURATION=20 stops by itself)
 # make test            installs what the tests need and runs them all
 # make test-fresh      both commands from a clean clone on bare Debian 12 and 13, in containers (CHECKS=trixie-user: only that)
+# make test-containers   builds the images and runs compose file and chart with podman or Docker (15 min)
 # make check           formatting, lints, types
 # make train-demo-model   trains the bundled model anew (some two hours on two cores, minutes on a GPU)
 # make audit           known vulnerabilities of the dependencies, where a database can be asked (AUDIT_ARGS=--strict: must be)
@@ -23,7 +24,7 @@ PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: help demo test test-fresh check format faults fault-times fuzz audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: help demo test test-fresh test-containers check format faults fault-times fuzz audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -44,7 +45,13 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
-	$(VENV)/bin/python -m pytest -m "not soak and not long_faults" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -m "not soak and not long_faults and not containers" $(PYTEST_ARGS)
+
+# Podman with what it needs to work where there is no engine, and Docker Compose.
+test-containers: $(VENV)/.dev
+	@docker info >/dev/null 2>&1 || tools/apt-install podman runc netavark aardvark-dns catatonit iptables debootstrap
+	@tools/get-compose build/docker-compose
+	$(VENV)/bin/python -m pytest -s tests/containers $(PYTEST_ARGS)
 
 test-fresh:
 	@tools/test-fresh $(CHECKS)

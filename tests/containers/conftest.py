@@ -1,0 +1,33 @@
+"""Images, built once for all tests of this folder by whichever engine is there."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from support.containers import ROOT, Engine
+
+CLIENT, TRITON = "tridetr:0.1.0", "tridetr-triton-cpu:0.1.0"
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """Return a container engine that works."""
+    folder = tmp_path_factory.mktemp("engine")
+    for program in ("docker", "podman"):
+        found = Engine(program, folder)
+        if found.works():
+            return found
+    pytest.skip("neither Docker nor podman can run containers here")
+
+
+@pytest.fixture(scope="session")
+def images(engine: Engine) -> Engine:
+    """Build both images of a node without a GPU; print their sizes."""
+    engine.need_base_images()
+    for dockerfile, tag in (("client", CLIENT), ("triton-cpu", TRITON)):
+        started = time.monotonic()
+        engine.build(ROOT / "docker" / f"{dockerfile}.Dockerfile", tag)
+        print(f"\n{tag}: built in {time.monotonic() - started:.0f} s, {engine.size_mb(tag):.0f} MB")
+    return engine
