@@ -17,8 +17,8 @@ TARGET = Path(__file__).resolve().parents[1] / "helm" / "tridetr" / "files" / "d
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 CAMERA = 'instance=~"$instance", camera=~"$camera"'
 NODE = 'instance=~"$instance"'
-STATES = ("starting", "live", "offline", "frozen", "ended")
-CAMERA_COLORS = ("blue", "green", "red", "orange", "text")
+STATES = ("starting", "live", "offline", "frozen", "ended", "blind")
+CAMERA_COLORS = ("blue", "green", "red", "orange", "text", "red")
 SENTRY = ("unknown", "standby", "validation", "tracking")
 SENTRY_COLORS = ("red", "green", "yellow", "orange")
 

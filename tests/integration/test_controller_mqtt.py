@@ -221,7 +221,8 @@ def test_camera_down_in_mid_visit_holds_the_visit(tmp_path: Path) -> None:
         assert [event["kind"] for event in ear.events()] == ["person_arrived", "person_left"]
 
 
-def test_a_frozen_camera_proves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", [CameraState.FROZEN, CameraState.BLIND])
+def test_a_frozen_or_blind_camera_proves_nothing(tmp_path: Path, state: CameraState) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -229,7 +230,7 @@ def test_a_frozen_camera_proves_nothing(tmp_path: Path) -> None:
     ):
         actor.show_and_wait(NOBODY, 2)
         wait_for(lambda: ear.last("/hall/state") == b"standby")
-        actor.be(CameraState.FROZEN)
+        actor.be(state)
         wait_for(lambda: ear.last("/hall/state") == b"unknown")
         actor.show_and_wait(NOBODY, 5)  # the same picture again
         assert actor.state() is SentryState.UNKNOWN

@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 
 from tridetr.backoff import Backoff
+from tridetr.capture.blind import BlindDetector
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.gpu.choice import open_decoders
 from tridetr.capture.limiter import Limiter
@@ -31,11 +32,17 @@ from tridetr.capture.status import StatusReporter
 from tridetr.config import Config
 from tridetr.cuda.opening import device_memory
 from tridetr.errors import SourceError, TridetrError
-from tridetr.shm.boards import CameraState
+from tridetr.shm.boards import BlindReason, CameraState
 from tridetr.telemetry import heartbeat, metrics
 
 _log = logging.getLogger("tridetr.capture")
 
+_BLIND_MESSAGES = {
+    BlindReason.COVERED: "the camera is covered, or in complete darkness",
+    BlindReason.DAZZLED: "the camera is dazzled: the picture is white",
+    BlindReason.BLURRED: "the picture is blurred: is the lens out of focus, wet or dirty?",
+    BlindReason.TURNED: "the camera shows another view than usual: was it turned?",
+}
 _TURN_S = 0.2  # longest wait for a frame before stop and timeout are looked at
 _FPS_WINDOW_NS = 1_000_000_000
 
@@ -94,6 +101,7 @@ class Capture:
         self._lossless = not section.realtime
         self._pacer = Pacer(config.sentry_for(camera).standby_fps, section.fps)
         self._frozen = FrozenDetector(section.frozen_s)
+        self._blind = BlindDetector() if section.blind_check else None
         self._pace = Pace.NO_CONTROLLER
         self._next_number = 0
         self._live_since_s: float | None = None
@@ -147,6 +155,8 @@ class Capture:
     def _stream(self, info: SourceInfo) -> None:
         """Publish frames until the source is lost or ends."""
         self._frozen.reset()
+        if self._blind is not None:
+            self._blind.reset()
         self._last_good_s = time.monotonic()
         self._fps_from_ns = 0
         while not self._stop.is_set():
@@ -201,19 +211,22 @@ class Capture:
         if self._lossless:
             self._status.state(CameraState.LIVE)
             self._wait_decided(sequence)
-        elif self._is_frozen(picture):
+        else:
+            self._judge_view(picture)
+
+    def _judge_view(self, picture: Picture) -> None:
+        now = time.monotonic_ns()
+        if picture.draw is not None:
+            self._status.state(CameraState.LIVE)
+            return
+        rows = picture.device.luma_rows if picture.device is not None else picture.luma_rows
+        blind = self._blind.judge(rows, picture.height, now) if self._blind is not None else None
+        if self._frozen.judge(rows, now):
             self._status.state(CameraState.FROZEN, "the very same picture comes again and again")
+        elif blind is not None:
+            self._status.state(CameraState.BLIND, _BLIND_MESSAGES[blind], blind)
         else:
             self._status.state(CameraState.LIVE)
-
-    def _is_frozen(self, picture: Picture) -> bool:
-        now = time.monotonic_ns()
-        if picture.device is not None:
-            return self._frozen.judge(picture.device.luma_rows, now)
-        if not picture.planes:  # a drawn one
-            return False
-        luma = picture.planes[0]
-        return self._frozen.judge(lambda step: luma[::step], now)
 
     def _wait_decided(self, sequence: int) -> None:
         said = False

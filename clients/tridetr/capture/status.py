@@ -9,7 +9,7 @@ from types import TracebackType
 
 from tridetr.capture.sources.base import SourceInfo
 from tridetr.errors import ShmError
-from tridetr.shm.boards import CameraState, CameraStatus, StatusWriter
+from tridetr.shm.boards import BlindReason, CameraState, CameraStatus, StatusWriter
 from tridetr.telemetry import metrics
 
 _log = logging.getLogger("tridetr.capture")
@@ -33,6 +33,7 @@ class StatusReporter:
         self._fps = 0.0
         self._reconnects = 0
         self._message = ""
+        self._blind = BlindReason.NONE
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="status", daemon=True)
 
@@ -58,16 +59,19 @@ class StatusReporter:
             self._fps = info.fps
             self._size = (info.width, info.height)
 
-    def state(self, state: CameraState, message: str = "") -> None:
-        """Set the state; `message` says why it is not live."""
+    def state(
+        self, state: CameraState, message: str = "", blind: BlindReason = BlindReason.NONE
+    ) -> None:
+        """Set the state; `message` and `blind` say why it is not live."""
         with self._lock:
             if state is self._state and message == self._message:
                 return
             if state is not self._state:
                 self._since_unix_ns = time.time_ns()
-                _log.info("camera is %s", state.name.lower())
+                _log.info("camera is %s%s", state.name.lower(), message and f": {message}")
             self._state = state
             self._message = message
+            self._blind = blind
         self._write()
 
     def reconnecting(self) -> None:
@@ -91,6 +95,10 @@ class StatusReporter:
         with self._lock:
             info = self._info
             metrics.CAMERA_STATE.labels(self._camera).set(self._state.value)
+            for reason in BlindReason:
+                if reason is not BlindReason.NONE:
+                    gauge = metrics.CAMERA_BLIND.labels(self._camera, reason.name.lower())
+                    gauge.set(reason is self._blind)
             status = CameraStatus(
                 state=self._state,
                 since_unix_ns=self._since_unix_ns,
@@ -102,6 +110,7 @@ class StatusReporter:
                 capture_clock=info.capture_clock if info else "",
                 reconnects=self._reconnects,
                 message=shorten(self._message),
+                blind_reason=self._blind,
             )
             try:
                 self._writer.write(status)

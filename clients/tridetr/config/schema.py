@@ -195,6 +195,10 @@ class CameraSection(Section):
     frozen_s: Seconds = Field(
         30.0, description="The very same picture for that long: the camera is frozen."
     )
+    blind_check: bool = Field(
+        True,
+        description="Detect a covered, dazzled, blurred or turned camera; false for cameras that move (PTZ).",
+    )
     slots: int = Field(6, ge=4, le=64, description="Slots of the frame ring.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Synthetic cameras: which world is drawn.")
     scene: Literal["street", "hall"] = Field("street", description="Synthetic cameras: the place.")

@@ -20,7 +20,7 @@ from tridetr.supervisor.progress import Stage
 from tridetr.supervisor.summary import percentiles_ms
 from tridetr.supervisor.timings import CameraTimings
 
-CAMERA_STATES = ("starting", "live", "offline", "frozen", "ended")
+CAMERA_STATES = ("starting", "live", "offline", "frozen", "ended", "blind")
 SENTRY_STATES = ("unknown", "standby", "validation", "tracking")
 _STYLES = {
     "live": "green", "standby": "green", "validation": "yellow", "tracking": "bold red",

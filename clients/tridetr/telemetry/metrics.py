@@ -33,7 +33,13 @@ DECODE_SECONDS = Histogram(
 )
 RECONNECTS = Counter("tridetr_reconnects_total", "Times a source was opened again.", ["camera"])
 CAMERA_STATE = _gauge(
-    "tridetr_camera_state", "0 starting, 1 live, 2 offline, 3 frozen, 4 ended.", "camera"
+    "tridetr_camera_state", "0 starting, 1 live, 2 offline, 3 frozen, 4 ended, 5 blind.", "camera"
+)
+CAMERA_BLIND = _gauge(
+    "tridetr_camera_blind",
+    "1 while the camera cannot see, by reason (covered, dazzled, blurred, turned).",
+    "camera",
+    "reason",
 )
 LAST_FRAME = _gauge(
     "tridetr_last_frame_timestamp_seconds", "Unix time of the last published frame.", "camera"

@@ -84,6 +84,12 @@ class Picture:
     draw: Callable[[Plane], None] | None = None
     device: DevicePicture | None = None
 
+    def luma_rows(self, step: int) -> Plane:
+        """Return every `step`-th row of its luma, of a picture that has planes."""
+        luma = self.planes[0][::step]
+        # Y, U, Y, V in turn: every second byte
+        return luma[:, ::2] if self.layout is Layout.YUYV else luma
+
 
 @dataclass(frozen=True, slots=True)
 class Grab:

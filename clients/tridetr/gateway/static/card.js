@@ -211,6 +211,7 @@ export class Card {
     if (this.#status === null) return ["waiting", "Waiting…", ""];
     if (this.#status.state === "offline") return ["offline", `Camera offline${since}`, message];
     if (this.#status.state === "frozen") return ["frozen", `Picture frozen${since}`, message];
+    if (this.#status.state === "blind") return ["blind", `Camera cannot see${since}`, message];
     if (this.#status.state === "ended") return ["ended", "The recording has ended", message];
     if (this.#drawnAt === null) return ["waiting", "Waiting for the first picture…", message];
     const age = now() - this.#drawnAt;

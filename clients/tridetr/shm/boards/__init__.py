@@ -3,6 +3,7 @@
 from tridetr.shm.boards.demand import DemandReader, DemandWriter
 from tridetr.shm.boards.reader import SentryReader, StatusReader
 from tridetr.shm.boards.table import (
+    BlindReason,
     CameraState,
     CameraStatus,
     SentryMode,
@@ -12,6 +13,7 @@ from tridetr.shm.boards.table import (
 from tridetr.shm.boards.writer import SentryWriter, StatusWriter
 
 __all__ = [
+    "BlindReason",
     "CameraState",
     "CameraStatus",
     "DemandReader",

@@ -8,6 +8,7 @@ from tridetr.shm import names
 from tridetr.shm.boards.table import (
     SENTRY,
     STATUS,
+    BlindReason,
     CameraState,
     CameraStatus,
     SentryMode,
@@ -106,6 +107,7 @@ class StatusReader(_Reader):
             return None
         try:
             entry["state"] = CameraState(entry["state"])
+            entry["blind_reason"] = BlindReason(entry["blind_reason"])
         except ValueError:
             self._nonsense += 1
             return None

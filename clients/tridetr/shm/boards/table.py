@@ -32,6 +32,17 @@ class CameraState(IntEnum):
     OFFLINE = 2
     FROZEN = 3
     ENDED = 4
+    BLIND = 5
+
+
+class BlindReason(IntEnum):
+    """Why a camera that delivers pictures cannot see."""
+
+    NONE = 0
+    COVERED = 1
+    DAZZLED = 2
+    BLURRED = 3
+    TURNED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,7 @@ class CameraStatus:
             ``synthetic``.
         reconnects: How often the source was opened again.
         message: Why it is not live, at most 200 bytes; empty when all is well.
+        blind_reason: Why a blind camera cannot see.
     """
 
     state: CameraState
@@ -87,6 +99,7 @@ class CameraStatus:
     capture_clock: str = ""
     reconnects: int = 0
     message: str = ""
+    blind_reason: BlindReason = BlindReason.NONE
 
 
 SENTRY = TableSpec(
@@ -115,6 +128,7 @@ STATUS = TableSpec(
         Text("source_kind", 32),
         Text("capture_clock", 16),
         Text("message", 200),
+        Scalar("blind_reason", "B"),
     ),
 )
 DEMAND = TableSpec(b"TDHD", (Scalar("expires_monotonic_ns", "Q"),))

@@ -14,6 +14,15 @@ class CameraState(object):
     Offline = 2
     Frozen = 3
     Ended = 4
+    Blind = 5
+
+
+class BlindReason(object):
+    None_ = 0
+    Covered = 1
+    Dazzled = 2
+    Blurred = 3
+    Turned = 4
 
 
 class CameraStatus(object):
@@ -108,8 +117,15 @@ class CameraStatus(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
+    # CameraStatus
+    def BlindReason(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(24))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
 def CameraStatusStart(builder: flatbuffers.Builder):
-    builder.StartObject(10)
+    builder.StartObject(11)
 
 def CameraStatusAddSinceUnixNs(builder: flatbuffers.Builder, sinceUnixNs: int):
     builder.PrependUint64Slot(0, sinceUnixNs, 0)
@@ -140,6 +156,9 @@ def CameraStatusAddCaptureClock(builder: flatbuffers.Builder, captureClock: int)
 
 def CameraStatusAddMessage(builder: flatbuffers.Builder, message: int):
     builder.PrependUOffsetTRelativeSlot(9, flatbuffers.number_types.UOffsetTFlags.py_type(message), 0)
+
+def CameraStatusAddBlindReason(builder: flatbuffers.Builder, blindReason: int):
+    builder.PrependUint8Slot(10, blindReason, 0)
 
 def CameraStatusEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()

@@ -1,0 +1,280 @@
+"""Detects a camera that delivers pictures but cannot see: covered, dazzled, blurred or turned. Pure.
+
+Twice a second, 64 rows of the luma plane are reduced to a map of 16 x 64 cell means, which survive noise, and to
+differences between neighbouring samples, for sharpness. Sensor noise is measured from look to look, and the mean of
+four seconds takes most of it out. A slow reference of the camera's own view and sharpness follows the light from
+day to night; it learns only while the camera sees. Subtle changes are not reported: a false alarm costs more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tridetr.capture.sources.base import Plane
+from tridetr.shm.boards import BlindReason
+
+Map = NDArray[np.float32]
+
+LOOK_NS = 500_000_000
+_SECOND_NS = 1_000_000_000
+_ROWS, _COLUMNS = 64, 256  # samples; a cell has 4 x 4 of them, a tile 8 x 32
+_CELLS, _TILES = (16, 64), (8, 8)
+_MARGIN = 0.1  # of the height, above and below: cameras write date and name there
+_WINDOW = 8  # looks in the window
+_MATURE = 60  # looks before the reference counts
+_SLOW = 1200  # looks in the reference: ten minutes
+_CUT_LEVELS = 6.0  # the whole picture changes by this much at once: it is another one
+
+_EDGE_LEVELS, _EDGE_SIGMAS = 1.5, 5.0  # curvature of neighbouring cells that counts as an edge
+_FLAT_SHARE = 0.005  # of the cells with an edge: with fewer there is nothing to see
+_SAME_VIEW = 0.15  # correlation with the reference: a trace of the usual view is left
+_OTHER_VIEW = 0.25  # below: another view, in light that shows as many edges as usual
+_SURELY_OTHER_VIEW = 0.1  # below: another view, in any light
+_OTHER_SHARE = 0.05  # of the cells must have an edge before two views are compared
+_USUAL_SHARE = 0.35  # of the usual number of edges
+_MOVED_CELLS = 2  # a view that fits better when moved by this much: the camera was turned a little
+_MOVED_FIT, _MOVED_GAIN = 0.4, 1.5
+_WHITE_LEVEL, _WHITE_SHARE = 230.0, 0.85
+_SMOOTH_LEVELS = 6.0  # spread of the cells of a picture that is not just dim
+_SOFT, _SOFT_CHANGE = (
+    0.42,
+    0.5,
+)  # sharpness of a defocused picture (0.25: none at all), and against the usual
+_FEWEST_TILES = 6  # with edges, for a judgement on sharpness
+
+_SEES_AGAIN_NS = 2 * _SECOND_NS
+_NEW_VIEW_NS = 1800 * _SECOND_NS
+
+
+# How long the evidence must last
+_PROOF_NS = {
+    BlindReason.COVERED: 5 * _SECOND_NS,
+    BlindReason.DAZZLED: 5 * _SECOND_NS,
+    BlindReason.BLURRED: 15 * _SECOND_NS,
+    BlindReason.TURNED: 15 * _SECOND_NS,
+}
+
+
+class BlindDetector:
+    """Judges the view of one camera from its own frames.
+
+    >>> detector = BlindDetector()
+    >>> noise = np.random.default_rng(0)
+    >>> lens_cap = [noise.integers(20, 40, (480, 640), np.uint8) for _ in range(20)]
+    >>> [detector.judge(lambda step: y[::step], 480, n * LOOK_NS) for n, y in enumerate(lens_cap)][-1]
+    <BlindReason.COVERED: 1>
+    """
+
+    def __init__(self) -> None:
+        """Start without any knowledge of the camera."""
+        self._size = (0, 0)
+        self._forget()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new stream of the same camera; what is known of its view stays."""
+        self._restart()
+        self._next_look_ns = 0
+        self._suspect: BlindReason | None = None
+        self._suspect_since_ns = 0
+        self._found: BlindReason | None = None
+        self._found_ns = 0
+
+    def judge(self, rows: Callable[[int], Plane], height: int, now_ns: int) -> BlindReason | None:
+        """Look at a frame.
+
+        Args:
+            rows: Returns every n-th row of its luma; called only when it is time to look.
+            height: Rows of the luma plane.
+            now_ns: A monotonic time [ns].
+
+        Returns:
+            Why the camera cannot see; None while it can.
+        """
+        if now_ns < self._next_look_ns:
+            return self._found
+        self._next_look_ns = now_ns + LOOK_NS
+        step = max(1, int(height * (1 - 2 * _MARGIN)) // _ROWS)
+        first = int(height * _MARGIN) // step
+        sample = rows(step)[first : first + _ROWS]
+        if sample.shape[0] < _ROWS or sample.shape[1] < _COLUMNS:
+            return None  # too small to judge
+        if self._size != (height, sample.shape[1]):
+            self._size = (height, sample.shape[1])
+            self._forget()
+            self._restart()
+        self._measure(sample)
+        self._decide(self._evidence(), now_ns)
+        return self._found
+
+    def _forget(self) -> None:
+        self._learnt = 0
+        self._view: Map = np.zeros(_CELLS, np.float32)  # usual cell means
+        self._view_edges: Map = np.zeros((_CELLS[0] - 1, _CELLS[1] - 1), np.float32)
+        self._view_share = 0.0
+        self._sharpness = 0.0
+
+    def _restart(self) -> None:
+        self._looks = 0  # in the window
+        self._turn = 0  # of the window that is written next
+        self._window_cells: Map = np.zeros((_WINDOW, *_CELLS), np.float32)
+        self._window_energy: Map = np.zeros((_WINDOW, 2, *_TILES), np.float32)
+        self._last = self._mean = self._window_cells[0]
+        self._noise = 1.0  # of a cell in one look [levels]
+        self._share = 0.0
+
+    def _measure(self, sample: Plane) -> None:
+        """Take over one look: cell means and noise, and the energy of fine and coarse edges in each tile."""
+        pixels = sample[:, :: sample.shape[1] // _COLUMNS][:, :_COLUMNS].astype(np.float32)
+        fine = pixels[:, 1:] - pixels[:, :-1]
+        cells: Map = _CELL_ROWS @ pixels @ _CELL_COLUMNS
+        if self._looks and _typical(cells - self._mean) < _CUT_LEVELS + 4 * self._noise:
+            change = _typical(cells - self._last) / 0.954  # of normal noise, in two looks
+            self._noise += 0.25 * (change - self._noise)
+        else:  # a new stream, or the whole picture has become another one
+            self._looks, self._last = 0, cells
+        # Noise has no part in what two looks have in common
+        across = (cells[:, 1:] - cells[:, :-1]) * (self._last[:, 1:] - self._last[:, :-1])
+        if self._looks == 0:
+            self._turn = 0
+        self._window_cells[self._turn] = cells
+        self._window_energy[self._turn, 0] = _TILE_ROWS @ (fine * fine) @ _TILE_COLUMNS
+        self._window_energy[self._turn, 1] = _COARSE_ROWS @ across @ _COARSE_COLUMNS
+        self._turn = (self._turn + 1) % _WINDOW
+        self._looks = min(self._looks + 1, _WINDOW)
+        self._mean = self._window_cells[: self._looks].mean(axis=0)
+        self._last = cells
+
+    def _evidence(self) -> BlindReason | None:
+        """Return what the present looks speak for, and learn from them where they show the usual view."""
+        mean = self._mean
+        noise = max(0.2, self._noise) / math.sqrt(self._looks)
+        curved = np.abs(mean[:, :-2] + mean[:, 2:] - 2 * mean[:, 1:-1])
+        least = max(_EDGE_LEVELS, _EDGE_SIGMAS * 2.45 * noise)
+        self._share = np.count_nonzero(curved > least) / curved.size
+        if np.count_nonzero(mean >= _WHITE_LEVEL) >= _WHITE_SHARE * mean.size:
+            return BlindReason.DAZZLED
+        edges = _edges(mean)
+        known = self._learnt >= _MATURE
+        alike = _cosine(edges, self._view_edges) if known else 0.0
+        if self._share < _FLAT_SHARE:
+            trace = max(alike, _alike(mean, self._view)) if known else 0.0
+            if trace < _SAME_VIEW:
+                return BlindReason.COVERED
+            if mean.std() > _SMOOTH_LEVELS:  # bright enough to show edges
+                return BlindReason.BLURRED
+        sharpness = self._measure_sharpness()
+        soft = min(_SOFT, _SOFT_CHANGE * self._sharpness) if known else _SOFT
+        if sharpness is not None and sharpness < soft:
+            return BlindReason.BLURRED
+        if known and self._is_other_view(alike, edges):
+            return BlindReason.TURNED
+        if self._looks == _WINDOW and self._found is None:
+            self._learn(sharpness, edges)
+        return None
+
+    def _measure_sharpness(self) -> float | None:
+        """Return fine against coarse edges where the picture has most of them; None with too few to judge."""
+        fine, coarse = self._window_energy[: self._looks].mean(axis=0)
+        clear = coarse > max(1.0, 16 * self._noise * self._noise)
+        if np.count_nonzero(clear) < _FEWEST_TILES:
+            return None
+        # Noise adds to the fine edges. Movement looks like noise, but not in the quietest tiles
+        quiet = float(np.partition(fine.ravel(), 6)[6])
+        noise = min(quiet, 32 * self._noise * self._noise)
+        ratios = np.sort(np.maximum(fine[clear] - noise, 0) / coarse[clear])
+        return math.sqrt(float(ratios[int(0.8 * len(ratios))]))
+
+    def _is_other_view(self, alike: float, edges: Map) -> bool:
+        if self._share < _OTHER_SHARE:
+            return False
+        if alike < _SURELY_OTHER_VIEW:
+            return True
+        if self._share < _USUAL_SHARE * self._view_share:
+            return False
+        return alike < _OTHER_VIEW or _is_moved(edges, self._view_edges, alike)
+
+    def _learn(self, sharpness: float | None, edges: Map) -> None:
+        self._learnt += 1
+        gain = 1 / min(self._learnt, _SLOW)
+        self._view = self._view + gain * (self._mean - self._view)
+        self._view_share += gain * (self._share - self._view_share)
+        self._view_edges = self._view_edges + gain * (edges - self._view_edges)
+        if sharpness is not None:
+            self._sharpness += gain * (sharpness - self._sharpness)
+
+    def _decide(self, evidence: BlindReason | None, now_ns: int) -> None:
+        """Believe evidence that has lasted, and the lack of it after a shorter time."""
+        if evidence is not self._suspect:
+            self._suspect, self._suspect_since_ns = evidence, now_ns
+        lasted_ns = now_ns - self._suspect_since_ns
+        proof_ns = _SEES_AGAIN_NS if evidence is None else _PROOF_NS[evidence]
+        if evidence is not self._found and lasted_ns >= proof_ns:
+            self._found, self._found_ns = evidence, now_ns
+        if self._found is BlindReason.TURNED and now_ns - self._found_ns >= _NEW_VIEW_NS:
+            self._forget()  # it was turned for good
+            self._found = None
+
+
+def _averaging(samples: int, groups: int) -> Map:
+    """Return the matrix [groups, samples] that takes the mean of each group of neighbours."""
+    each = samples // groups
+    matrix: Map = np.repeat(np.eye(groups, dtype=np.float32), each, axis=1) / np.float32(each)
+    return matrix
+
+
+_CELL_ROWS, _CELL_COLUMNS = _averaging(_ROWS, 16), _averaging(_COLUMNS, 64).T.copy()
+_TILE_ROWS, _TILE_COLUMNS = _averaging(_ROWS, 8), _averaging(_COLUMNS, 8).T[:-1].copy()
+_COARSE_ROWS, _COARSE_COLUMNS = _averaging(16, 8), _averaging(64, 8).T[:-1].copy()
+
+_ROW_MEAN = np.full(_CELLS[1] - 1, 1 / (_CELLS[1] - 1), np.float32)
+_COLUMN_MEAN = np.full(_CELLS[0] - 1, 1 / (_CELLS[0] - 1), np.float32)
+
+
+def _typical(change: Map) -> float:
+    """Return the median size of a change; what moves in a part of the picture does not count."""
+    sizes = np.abs(change[::2, ::2]).ravel()
+    return float(np.partition(sizes, sizes.size // 2)[sizes.size // 2])
+
+
+def _edges(cells: Map) -> Map:
+    """Return the strength of edges [15, 63], whatever their sign: IR light swaps dark and bright."""
+    across = np.abs(cells[:-1, 1:] - cells[:-1, :-1])
+    down = np.abs(cells[1:, :-1] - cells[:-1, :-1])
+    strength: Map = across + down
+    most = np.float32(3 * _typical(strength))
+    np.sqrt(np.minimum(strength, most), out=strength)  # a few lamps must not outweigh a dark view
+    # Without what whole rows and columns have in common: any view has its edges near the ground
+    strength -= (strength @ _ROW_MEAN)[:, None]
+    strength -= _COLUMN_MEAN @ strength
+    return strength
+
+
+def _alike(cells: Map, other: Map) -> float:
+    """Return the correlation of signed gradients, which finds the faintest trace of a view."""
+    one = np.concatenate((np.diff(cells).ravel(), np.diff(cells, axis=0).ravel()))
+    two = np.concatenate((np.diff(other).ravel(), np.diff(other, axis=0).ravel()))
+    return _cosine(one, two)
+
+
+def _cosine(one: Map, two: Map) -> float:
+    norm = math.sqrt(float(np.vdot(one, one)) * float(np.vdot(two, two)))
+    return float(np.vdot(one, two)) / norm if norm else 0.0
+
+
+def _is_moved(edges: Map, usual: Map, alike: float) -> bool:
+    """Return whether the edges fit the usual ones far better when they are moved."""
+    if alike * _MOVED_GAIN > 1:
+        return False
+    spectrum = np.fft.rfft2(edges) * np.conj(np.fft.rfft2(usual))
+    fits = np.fft.irfft2(spectrum, s=edges.shape)
+    down, across = np.unravel_index(int(fits.argmax()), fits.shape)
+    rows, columns = edges.shape
+    moved = max(min(down, rows - down), min(across, columns - across))
+    norm = math.sqrt(float(np.vdot(edges, edges)) * float(np.vdot(usual, usual)))
+    best = float(fits.max()) / norm if norm else 0.0
+    return bool(moved >= _MOVED_CELLS and best > max(_MOVED_FIT, _MOVED_GAIN * alike))

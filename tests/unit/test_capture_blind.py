@@ -1,0 +1,332 @@
+"""Covered, dazzled, blurred and turned cameras are found; weather, light, people and night are not called blind."""
+
+from __future__ import annotations
+
+import doctest
+import itertools
+from collections.abc import Callable, Iterator
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+import tridetr.capture.blind
+from support.data import FOOTAGE, shared
+from tridetr.capture.blind import LOOK_NS, BlindDetector
+from tridetr.shm.boards import BlindReason
+from tridetr_demo.scene import SyntheticCamera
+
+Picture = NDArray[np.float32]
+Film = Callable[[float], Picture]
+SIZE = (180, 320)
+_RNG = np.random.default_rng(5)
+_NOISE = _RNG.normal(0, 1, (SIZE[0] + 61, SIZE[1] + 97)).astype(np.float32)
+X, Y = np.meshgrid(np.linspace(0, 1, SIZE[1]), np.linspace(0, 1, SIZE[0]))
+
+
+def drawn(seed: int, scene: str) -> Film:
+    camera = SyntheticCamera(SIZE[1], SIZE[0], seed=seed, scene=scene)
+    frame = np.empty((SIZE[0] * 3 // 2, SIZE[1]), np.uint8)
+
+    def film(time_s: float) -> Picture:
+        camera.draw(time_s, frame)
+        return frame[: SIZE[0]].astype(np.float32)
+
+    return film
+
+
+PLACES: dict[str, Film] = {
+    f"{scene}{seed}": drawn(seed, scene)
+    for scene, seed in (("street", 1), ("street", 2), ("hall", 1), ("hall", 2), ("hall", 3))
+}
+
+
+class Watch:
+    """Feeds a detector with a film, two looks a second, and notes what it finds."""
+
+    def __init__(self) -> None:
+        self.detector = BlindDetector()
+        self.looks = 0
+        self._rng = np.random.default_rng(1)
+
+    def see(self, film: Film, seconds: float, noise: float = 2.0) -> list[BlindReason | None]:
+        found = []
+        for _ in range(round(seconds * 2)):
+            down, right = self._rng.integers(0, 61), self._rng.integers(0, 97)
+            grain = noise * _NOISE[down : down + SIZE[0], right : right + SIZE[1]]
+            picture = np.clip(film(self.looks / 2) + grain, 0, 255).astype(np.uint8)
+            found.append(self._look(picture))
+        return found
+
+    def _look(self, picture: NDArray[np.uint8]) -> BlindReason | None:
+        self.looks += 1
+        return self.detector.judge(
+            lambda step: picture[::step], picture.shape[0], self.looks * LOOK_NS
+        )
+
+
+def blurred(picture: Picture, radius: float) -> Picture:
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius))).astype(np.float32)
+
+
+def lamp(across: float, down: float, width: float) -> Picture:
+    distance = ((X - across) * 16) ** 2 + ((Y - down) * 9) ** 2
+    return (255 * np.exp(-distance / width**2)).astype(np.float32)
+
+
+def person(time_s: float) -> NDArray[np.bool_]:
+    """Where somebody is who walks past close to the lens, over three quarters of the view."""
+    return (np.abs(X - ((time_s % 20) / 10 - 0.5)) < 0.38) & (Y > 0.1)
+
+
+BLINDED: dict[str, tuple[Callable[[Film], Film], float, set[BlindReason], float]] = {
+    # what happens, sensor noise, what may be said, within [s]
+    "black with noise": (lambda _: lambda _: np.full(SIZE, 8.0), 5, {BlindReason.COVERED}, 10),
+    "grey with noise": (lambda _: lambda _: np.full(SIZE, 95.0), 12, {BlindReason.COVERED}, 10),
+    "a cloth with light at one side": (
+        lambda _: lambda _: (60 + 80 * np.exp(-2 * ((X - 1) ** 2 + Y**2))).astype(np.float32),
+        6,
+        {BlindReason.COVERED},
+        10,
+    ),
+    "white": (lambda _: lambda _: np.full(SIZE, 252.0), 4, {BlindReason.DAZZLED}, 10),
+    "washed out": (
+        lambda film: lambda time_s: film(time_s) * 0.1 + 245,
+        4,
+        {BlindReason.DAZZLED},
+        10,
+    ),
+    "out of focus": (
+        lambda film: lambda time_s: blurred(film(time_s), 5),
+        2,
+        {BlindReason.BLURRED},
+        28,
+    ),
+    "sprayed": (
+        lambda film: lambda time_s: blurred(film(time_s), 14) * 0.5 + 60,
+        2,
+        {BlindReason.BLURRED, BlindReason.COVERED},
+        28,
+    ),
+    "turned round": (
+        lambda film: lambda time_s: np.roll(PLACES["hall3"](time_s), 37, axis=1),
+        2,
+        {BlindReason.TURNED},
+        28,
+    ),
+    "turned aside": (
+        lambda film: lambda time_s: np.roll(film(time_s), 70, axis=1),
+        2,
+        {BlindReason.TURNED},
+        28,
+    ),
+    "turned down": (
+        lambda film: lambda time_s: np.roll(film(time_s), -50, axis=0),
+        2,
+        {BlindReason.TURNED},
+        28,
+    ),
+}
+
+SEEN: dict[str, tuple[Callable[[Film], Film], float]] = {
+    "lights off, a faint rest": (lambda film: lambda time_s: film(time_s) * 0.05 + 8, 3),
+    "night with noise": (lambda film: lambda time_s: film(time_s) * 0.2 + 5, 12),
+    "night, smoothed by the camera": (
+        lambda film: lambda time_s: blurred(film(time_s), 0.8) * 0.25,
+        5,
+    ),
+    "infrared light": (
+        lambda film: (
+            lambda time_s: np.clip(
+                255 * (film(time_s) / 255) ** 0.5 * (1.1 - (X - 0.5) ** 2 - (Y - 0.5) ** 2), 0, 255
+            )
+        ),
+        6,
+    ),
+    "infrared swaps dark and bright": (lambda film: lambda time_s: 230 - 0.8 * film(time_s), 5),
+    "lamps at night": (
+        lambda film: lambda time_s: film(time_s) * 0.15 + lamp(0.2, 0.3, 0.7) + lamp(0.7, 0.4, 0.5),
+        4,
+    ),
+    "headlights": (
+        lambda film: (
+            lambda time_s: (
+                film(time_s) * 0.25
+                + lamp((time_s % 10) / 10, 0.6, 2)
+                + lamp((time_s % 10) / 10 + 0.1, 0.6, 2)
+            )
+        ),
+        5,
+    ),
+    "rain": (
+        lambda film: lambda time_s: film(time_s) * 0.6 + 60 + 50 * (_RNG.random(SIZE) < 0.02),
+        5,
+    ),
+    "fog": (lambda film: lambda time_s: film(time_s) * 0.25 + 130, 3),
+    "the sun from one side": (
+        lambda film: lambda time_s: film(time_s) * np.clip(0.2 + 1.3 * X, 0, 1.3),
+        2,
+    ),
+    "shadows of trees": (
+        lambda film: lambda time_s: film(time_s) * np.where((X + Y / 2) % 0.3 < 0.12, 0.5, 1),
+        2,
+    ),
+    "a person close to the lens": (
+        lambda film: (
+            lambda time_s: np.where(person(time_s), 60 + 20 * np.sin(30 * Y), film(time_s))
+        ),
+        2,
+    ),
+    "exposure that hunts": (
+        lambda film: lambda time_s: film(time_s) * (0.6 + 0.5 * (time_s // 3 % 2)),
+        2,
+    ),
+    "wind": (lambda film: lambda time_s: np.roll(film(time_s), int(time_s * 7) % 5 - 2, axis=1), 2),
+}
+
+
+def test_examples_in_docstrings() -> None:
+    assert doctest.testmod(tridetr.capture.blind).failed == 0
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("what", BLINDED)
+def test_is_found_in_time_and_ends_by_itself(what: str, place: str) -> None:
+    change, noise, reasons, within_s = BLINDED[what]
+    film, watch = PLACES[place], Watch()
+    assert set(watch.see(film, 40)) == {None}
+    found = watch.see(change(film), within_s, noise)
+    assert found[-1] in reasons
+    assert set(found) <= {None, *reasons}
+    assert watch.see(film, 6)[-1] is None
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("what", SEEN)
+def test_is_not_called_blind(what: str, place: str) -> None:
+    change, noise = SEEN[what]
+    film, watch = PLACES[place], Watch()
+    watch.see(film, 40)
+    assert set(watch.see(change(film), 60, noise)) == {None}
+    assert set(watch.see(film, 30)) == {None}  # and back
+
+
+@pytest.mark.parametrize("place", ["street1", "hall1"])
+def test_a_day_and_a_night(place: str) -> None:
+    """Dusk, infrared light on, night, infrared light off, dawn: never blind."""
+    film, watch = PLACES[place], Watch()
+    watch.see(film, 60)
+    for step in range(60):  # dusk
+        light = 1 - 0.9 * step / 60
+        assert set(watch.see(lambda t, a=light: film(t) * a + 4, 5, 2 + step / 8)) == {None}
+    infrared, noise = SEEN["infrared light"]
+    assert set(watch.see(infrared(film), 300, noise)) == {None}
+    assert set(watch.see(SEEN["night with noise"][0](film), 120, 9)) == {None}
+    for step in range(60):  # dawn
+        light = 0.1 + 0.9 * step / 60
+        assert set(watch.see(lambda t, a=light: film(t) * a + 4, 5, 9 - step / 8)) == {None}
+
+
+def test_a_camera_that_starts_covered_is_found() -> None:
+    watch = Watch()
+    assert watch.see(lambda _: np.full(SIZE, 12.0), 10, 6)[-1] is BlindReason.COVERED
+
+
+def test_a_date_in_the_picture_does_not_hide_a_cover() -> None:
+    def covered(time_s: float) -> Picture:
+        picture = np.full(SIZE, 30, np.float32)
+        picture[4:14, 8:150] = 255 * ((X[4:14, 8:150] * 80 + time_s).astype(int) % 2)
+        return picture
+
+    watch = Watch()
+    watch.see(PLACES["hall1"], 40)
+    assert watch.see(covered, 10, 5)[-1] is BlindReason.COVERED
+
+
+def test_a_new_view_becomes_the_usual_one() -> None:
+    watch = Watch()
+    watch.see(PLACES["hall1"], 40)
+    found = watch.see(PLACES["street2"], 1900)
+    assert BlindReason.TURNED in found
+    assert found[-1] is None
+    assert watch.see(PLACES["hall1"], 30)[-1] is BlindReason.TURNED
+
+
+def test_a_reopened_source_knows_its_view() -> None:
+    watch = Watch()
+    watch.see(PLACES["hall1"], 40)
+    watch.detector.reset()
+    assert watch.see(PLACES["street2"], 30)[-1] is BlindReason.TURNED
+
+
+def test_small_and_changing_sizes_are_not_judged() -> None:
+    detector = BlindDetector()
+    for look, shape in enumerate(itertools.islice(itertools.cycle([(48, 64), (16, 16)]), 40)):
+        flat = np.zeros(shape, np.uint8)
+        assert detector.judge(lambda step, y=flat: y[::step], shape[0], look * LOOK_NS) is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    place=st.sampled_from(sorted(PLACES)),
+    light=st.floats(0.12, 1.3),
+    offset=st.floats(0, 40),
+    noise=st.floats(1, 7),
+    shift=st.integers(-3, 3),
+)
+def test_no_light_of_the_same_view_is_blind(
+    place: str, light: float, offset: float, noise: float, shift: int
+) -> None:
+    film, watch = PLACES[place], Watch()
+    watch.see(film, 35)
+    changed = watch.see(lambda t: np.roll(film(t), shift, axis=1) * light + offset, 30, noise)
+    assert set(changed) == {None}
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    place=st.sampled_from(sorted(PLACES)),
+    level=st.floats(0, 200),
+    noise=st.floats(0.5, 14),
+    tilt=st.floats(0, 40),
+)
+def test_any_cover_is_found_within_ten_seconds(
+    place: str, level: float, noise: float, tilt: float
+) -> None:
+    watch = Watch()
+    watch.see(PLACES[place], 35)
+    cover = (level + tilt * X).astype(np.float32)
+    assert watch.see(lambda _: cover, 10, noise)[-1] is BlindReason.COVERED
+
+
+def footage(step: int) -> Iterator[NDArray[np.uint8]]:
+    with av.open(str(shared(*FOOTAGE))) as container:
+        for frame in itertools.islice(container.decode(video=0), 0, None, step):
+            yield frame.to_ndarray(format="gray")
+
+
+@pytest.mark.parametrize(("light", "noise"), [(1.0, 0.0), (0.3, 3.0), (0.1, 5.0)])
+def test_real_footage_of_people_is_never_blind(light: float, noise: float) -> None:
+    """People come in, stand and leave for two minutes; then a hand covers the lens."""
+    detector, now_ns = BlindDetector(), 0
+    rng = np.random.default_rng(0)
+
+    def look(picture: NDArray[np.float32]) -> BlindReason | None:
+        grain = rng.normal(0, noise, picture.shape).astype(np.float32) if noise else 0
+        noisy = np.clip(picture * light + grain, 0, 255).astype(np.uint8)
+        return detector.judge(lambda step: noisy[::step], noisy.shape[0], now_ns)
+
+    for picture in footage(5):
+        now_ns += LOOK_NS
+        assert look(picture.astype(np.float32)) is None
+        shape = picture.shape
+    for _ in range(20):
+        now_ns += LOOK_NS
+        hand = 40 + rng.normal(0, 4, shape)
+        found = look(hand.astype(np.float32))
+    assert found is BlindReason.COVERED
