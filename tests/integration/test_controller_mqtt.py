@@ -6,12 +6,14 @@ import json
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from support.mosquitto import Mosquitto, listening, make_certificates, running_mosquitto
+from support.mosquitto import Mosquitto, free_port, listening, make_certificates, running_mosquitto
 from support.sentry import NOBODY, PERSON, running_controller
 from support.waiting import wait_for
 from tridetr.controller.history import read_history
+from tridetr.served_model import ServedModel, write_served_model
 from tridetr.shm.boards import CameraState, SentryMode, SentryState
 
 
@@ -115,22 +117,122 @@ def test_home_assistant_discovery(tmp_path: Path) -> None:
         running_controller(tmp_path, {"port": broker.port}) as (_, actor),
     ):
         topic = "homeassistant/device/tridetr_node1/config"
-        config = json.loads(wait_for(lambda: ear.last(topic)))
-        assert config["device"]["identifiers"] == ["tridetr_node1"]
-        assert config["origin"]["name"] == "tridetr"
-        components = config["components"]
-        assert {c["platform"] for c in components.values()} == {"binary_sensor", "sensor", "event"}
-        assert len({c["unique_id"] for c in components.values()}) == len(components)
+        node = json.loads(wait_for(lambda: ear.last(topic)))
+        hall_topic = "homeassistant/device/tridetr_node1/hall/config"
+        hall = json.loads(wait_for(lambda: ear.last(hall_topic)))
+        assert node["device"]["identifiers"] == ["tridetr_node1"]
+        assert hall["device"]["via_device"] == "tridetr_node1"
+        components = [*node["components"].values(), *hall["components"].values()]
+        assert {c["platform"] for c in components} == {"binary_sensor", "sensor", "event"}
+        assert len({c["unique_id"] for c in components}) == len(components)
         # Every topic that Home Assistant is sent to exists.
         actor.show_and_wait(NOBODY, 2)
-        for component in components.values():
+        for component in components:
             if component["platform"] != "event":
                 wait_for(lambda c=component: ear.last(c["state_topic"]))
-        assert config["availability"][0]["topic"] == "tridetr/node1/availability"
+        assert hall["availability"][0]["topic"] == "tridetr/node1/availability"
         # It has started again and asks for everything.
         before = len(ear.payloads(topic))
         ear.client.publish("homeassistant/status", "online")
         wait_for(lambda: len(ear.payloads(topic)) > before)
+
+
+def test_what_is_no_longer_configured_is_cleared_once_the_broker_confirms(tmp_path: Path) -> None:
+    """It was published without an acknowledgement and forgotten: a cut connection left it for good."""
+    two = {name: {"source": "synthetic"} for name in ("hall", "attic")}
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        running_controller(tmp_path, {"port": broker.port}, cameras=two) as (controller, _),
+    ):
+        with listening(broker) as ear:
+            wait_for(lambda: ear.last("/attic/problem"))
+            wait_for(lambda: ear.last("homeassistant/device/tridetr_node1/attic/config"))
+        controller.terminate()
+        controller.config |= {"cameras": {"hall": two["hall"]}, "alarm": {"classes": ["car"]}}
+        controller.config["mqtt"] |= {"port": free_port()}  # no broker there: nothing is confirmed
+        controller.start()
+        wait_for(lambda: "cannot be reached" in controller.log())
+        controller.kill()
+        controller.config["mqtt"] |= {"port": broker.port}
+        controller.start()
+        wait_for(
+            lambda: "connected to the broker" in controller.log().rsplit("cannot be reached", 1)[-1]
+        )
+        gone = {"tridetr/node1/hall/person", "homeassistant/device/tridetr_node1/attic/config"} | {
+            f"tridetr/node1/attic/{name}" for name in ("state", "person", "status", "problem")
+        }
+
+        def retained() -> dict[str, bytes] | None:
+            with listening(broker) as late:
+                wait_for(lambda: late.last("/availability"))
+                wait_for(lambda: late.last("/hall/car"))
+                found = {one.topic: one.payload for one in late.heard}
+            return None if gone & found.keys() else found
+
+        found = wait_for(retained)
+        assert found["tridetr/node1/hall/car"] == b"unknown"
+        hall = json.loads(found["homeassistant/device/tridetr_node1/hall/config"])
+        assert "unique_id" in hall["components"]["car"]
+        assert hall["components"].get("person", {}).keys() <= {"platform"}
+
+
+def test_a_car_is_published_as_a_car(tmp_path: Path) -> None:
+    car = np.array(PERSON)
+    car["class_id"] = 3  # COCO's
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(
+            tmp_path, {"port": broker.port}, alarm={"classes": ["person", "car"]}
+        ) as (_, actor),
+    ):
+        wait_for(lambda: ear.last("/availability") == b"online")
+        actor.show_and_wait(car, 8)
+        wait_for(lambda: ear.last("/hall/car") == b"ON")
+        assert ear.last("/hall/person") == b"OFF"
+        assert (actor.board().visit_class, wait_for(ear.events)[0]["kind"]) == (
+            "car",
+            "car_arrived",
+        )
+        actor.show_and_wait(PERSON)
+        wait_for(lambda: ear.last("/hall/person") == b"ON")
+        actor.show_and_wait(NOBODY, 40)
+        wait_for(lambda: len(ear.events()) == 2)
+        assert (ear.events()[1]["kind"], ear.events()[1]["class"]) == ("car_left", "car")
+
+
+def test_problems_are_published_and_a_stopped_node_says_so(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (controller, actor),
+    ):
+
+        def problem(camera: str = "/hall") -> dict[str, object]:
+            return json.loads(ear.last(f"node1{camera}/problem") or b"{}")
+
+        actor.show_and_wait(NOBODY, 2)
+        wait_for(lambda: problem().get("problem") is False)
+        assert problem("") == {
+            "schema": 1, "problem": False, "detector": "", "outbox": "", "disk": "",
+        }  # fmt: skip
+        for state in (CameraState.OFFLINE, CameraState.FROZEN):
+            actor.be(state)
+            wait_for(lambda s=state: problem().get("camera") == s.name.lower())
+        actor.be(CameraState.LIVE)
+        wait_for(lambda: problem().get("camera") == "")
+        served = ServedModel("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"bicycle": 1})
+        write_served_model(Path(controller.config["run_dir"]), served)
+        wait_for(lambda: "'person'" in str(problem().get("classes")) or problem().get("classes"))
+        assert "person" in str(problem()["classes"])
+        controller.terminate()
+        status = json.loads(ear.last("/hall/status") or b"{}")
+        assert (status["state"], status["camera"], status["alarmed"]) == (
+            "unknown",
+            "unknown",
+            False,
+        )
+        assert status["message"] == "the node was stopped"
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\x00" * 40, b"x" * 100_000, b'{"command": 1}'])

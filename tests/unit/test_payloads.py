@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tridetr.config import Config
-from tridetr.controller.discovery import discovery_payload
+from tridetr.config import Config, SentrySection
+from tridetr.config.schema import GatewaySection
+from tridetr.controller import problems
+from tridetr.controller.discovery import (
+    camera_message,
+    entities_of,
+    first_entities,
+    node_message,
+    viewer_address,
+    with_removed,
+)
 from tridetr.controller.payloads import (
     MAX_BOXES,
     Box,
@@ -20,13 +29,14 @@ from tridetr.controller.payloads import (
     event,
     iso,
     parse_command,
-    person,
+    presence,
     published,
     status,
 )
-from tridetr.controller.state_machine import Memory, State, Transition
-from tridetr.controller.topics import Topics, default_device
-from tridetr.controller.visits import Record, VisitEvent
+from tridetr.controller.problems import CameraProblem
+from tridetr.controller.state_machine import Memory, Result, Silence, State, Transition
+from tridetr.controller.topics import Topics, default_device, topic_level
+from tridetr.controller.visits import Record, VisitEvent, decide
 
 SECOND = 1_000_000_000
 NOON = 1_700_000_000 * SECOND
@@ -58,11 +68,46 @@ def test_event_without_a_frame_and_with_too_many_boxes():
 
 
 @pytest.mark.parametrize(
-    ("state", "expected"),
-    [("UNKNOWN", "unknown"), ("STANDBY", "OFF"), ("VALIDATION", "OFF"), ("TRACKING", "ON")],
+    ("state", "seen", "expected"),
+    [
+        ("UNKNOWN", True, "unknown"),
+        ("STANDBY", False, "OFF"),
+        ("VALIDATION", True, "OFF"),
+        ("TRACKING", True, "ON"),
+        ("TRACKING", False, "OFF"),
+    ],
 )
-def test_person(state, expected):
-    assert person(State[state]) == expected
+def test_presence(state, seen, expected):
+    assert presence(State[state], seen) == expected
+
+
+def test_an_event_names_the_class_that_alarmed():
+    """A car was published as a person."""
+    keys = SentrySection(confirm_frames=1, confirm_s=0)
+    seen, classes = Result(True, 1), ["traffic light", "car"]
+    record, event_ = decide(
+        Record(), seen, keys, at_unix_ns=NOON, new_visit_id=lambda: "v", classes=classes
+    )
+    assert (event_.kind, event_.class_name) == ("traffic_light_arrived", "traffic light")
+    assert record.visit_classes == ("traffic light", "car")
+    record, nothing = decide(
+        record, seen, keys, at_unix_ns=NOON, new_visit_id=str, classes=["person", "car"]
+    )
+    assert (record.visit_classes, nothing) == (("traffic light", "car", "person"), None)
+    record = Record.from_json(record.to_json())
+    record, _ = decide(record, Silence(1e9), keys, at_unix_ns=NOON, new_visit_id=str)
+    record, event_ = decide(record, Silence(1e9), keys, at_unix_ns=NOON, new_visit_id=str)
+    assert event_.kind == "traffic_light_lost"
+    assert record.visit_classes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("person", "person"), ("traffic light", "traffic_light"), ("a/b+#", "a_b__"),
+     ("人", "_u4eba"), ("state", "state_seen"), ("camera", "camera_seen")],
+)  # fmt: skip
+def test_a_class_is_one_topic_level_that_means_nothing_else(name, level):
+    assert topic_level(name) == level
 
 
 def test_status_is_json_with_nulls_where_nothing_is_known():
@@ -121,29 +166,80 @@ def test_topics_follow_the_configuration():
     )
     assert topics.events("hall") == "house/cams/pi/hall/events"
     assert topics.availability == "house/cams/pi/availability"
-    assert topics.discovery is None
+    assert topics.discovery_prefix is None
+    assert topics.presence("hall", "traffic light") == "house/cams/pi/hall/traffic_light"
+    assert topics.problem() == "house/cams/pi/problem"
     assert topics.object_id == "house_cams_pi"
 
 
-def test_discovery_of_two_cameras_and_a_removed_one():
-    payload = json.loads(discovery_payload(TOPICS, ["hall", "back_door"], removed=["attic"]))
-    components = payload["components"]
-    assert set(components) == {
-        f"{camera}_{entity}"
-        for camera in ("hall", "back_door", "attic")
-        for entity in ("person", "camera", "state", "visits")
-    }
+def test_discovery_of_a_camera():
+    message = camera_message(TOPICS, "back_door", ["person", "car"], "http://pi:8080/")
+    components = message["components"]
+    assert set(components) == {"person", "car", "camera", "state", "visits", "problem"}
+    assert message["device"]["name"] == message["device"]["suggested_area"] == "Back door"
+    assert message["device"]["via_device"] == "tridetr_node1"
+    assert message["device"]["configuration_url"] == "http://pi:8080/"
+    # Those of earlier versions: whoever has renamed an entity keeps it.
+    assert components["person"]["unique_id"] == "tridetr_node1_back_door_person"
+    assert components["car"]["state_topic"] == "tridetr/node1/back_door/car"
+    assert components["state"]["options"] == ["unknown", "standby", "validation", "tracking"]
+    assert components["visits"]["event_types"] == [
+        "person_arrived", "person_left", "person_lost", "car_arrived", "car_left", "car_lost",
+    ]  # fmt: skip
+    assert components["problem"]["device_class"] == "problem"
+    ids = {component["unique_id"] for component in components.values()}
+    assert len(ids) == len(components)
+
+
+def test_discovery_of_a_node_takes_out_what_the_first_version_declared():
+    message = node_message(TOPICS, None)
+    assert "configuration_url" not in message["device"]
+    assert message["device"]["identifiers"] == ["tridetr_node1"]
+    text = json.loads(with_removed(message, first_entities(["hall"])))
     # Home Assistant removes a component of which only the platform is left.
-    assert components["attic_state"] == {"platform": "sensor"}
-    assert components["back_door_person"]["name"] == "back door person"
-    assert components["hall_state"]["options"] == ["unknown", "standby", "validation", "tracking"]
-    assert components["hall_visits"]["event_types"] == [
-        "person_arrived",
-        "person_left",
-        "person_lost",
-    ]
-    identities = [c["unique_id"] for c in components.values() if "unique_id" in c]
-    assert len(set(identities)) == 8
+    assert text["components"]["hall_person"] == {"platform": "binary_sensor"}
+    assert text["components"]["problem_disk"]["device_class"] == "problem"
+    assert json.loads(with_removed(message, entities_of(message))) == message
+    assert json.loads(with_removed(message, "")) == message
+
+
+@pytest.mark.parametrize(
+    ("gateway", "address"),
+    [
+        ({}, None),
+        ({"host": "::1"}, None),
+        ({"host": "10.0.0.7", "port": 80}, "http://10.0.0.7:80/"),
+        ({"host": "10.0.0.7", "port": 0}, None),
+        ({"host": "fd00::7"}, "http://[fd00::7]:8080/"),
+        ({"host": "pi.lan"}, "http://pi.lan:8080/"),
+    ],
+)
+def test_the_viewer_is_named_where_others_can_reach_it(gateway, address):
+    assert viewer_address(GatewaySection.model_validate(gateway)) == address
+
+
+def test_the_node_is_blind_when_no_live_camera_gets_results():
+    def camera(offline: bool, dead: bool) -> dict[CameraProblem, str]:
+        kinds = CameraProblem.CAMERA, CameraProblem.DETECTOR, CameraProblem.CLASSES
+        return dict(zip(kinds, ["offline" * offline, "no results" * dead, ""], strict=True))
+
+    def blind(*cameras: dict[CameraProblem, str]) -> bool:
+        found = problems.of_node(cameras, outbox="", disk="")
+        return bool(found[problems.NodeProblem.DETECTOR])
+
+    assert blind(camera(False, True), camera(True, False))
+    assert not blind(camera(False, True), camera(False, False))
+    assert not blind(camera(True, False))
+    text = json.loads(problems.payload(camera(False, True)))
+    assert (text["problem"], text["detector"], text["camera"]) == (True, "no results", "")
+
+
+@pytest.mark.parametrize("prefix", ["", "home/", "/home", "a b", "home/#", "+"])
+def test_a_discovery_prefix_is_a_topic(prefix):
+    with pytest.raises(ValueError, match="discovery_prefix"):
+        Config.model_validate(
+            {"cameras": {"hall": {"source": "synthetic"}}, "mqtt": {"discovery_prefix": prefix}}
+        )
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,9 @@ class MqttSection(Section):
     )
     device: str | None = Field(None, description="Second part of all topics; null = host name.")
     discovery_prefix: str | None = Field(
-        "homeassistant", description="Home Assistant discovery; null turns it off."
+        "homeassistant",
+        pattern=r"^[^#+/\s]([^#+\s]{0,98}[^#+/\s])?$",
+        description="Home Assistant discovery; null turns it off.",
     )
     keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive.")
     outbox_limit: int = Field(

@@ -1,1 +1,1 @@
-"""Decides from the detections when a camera is alarmed, and tells it over MQTT, exactly once."""
+"""Decides when a camera is alarmed and publishes it over MQTT: at least once, in order, with idempotent event ids."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from tridetr.config import Config
 from tridetr.controller.decider import Change, Decider
 from tridetr.controller.payloads import CameraFacts, FrameFacts
+from tridetr.controller.problems import CameraProblem
 from tridetr.controller.resume import read_board, resume
 from tridetr.controller.rows import event_rows, sight_notes
 from tridetr.controller.sight import CameraWatch, Judge, ResultSource, Sighting
@@ -30,6 +31,7 @@ from tridetr.telemetry import metrics, tracing
 
 logger = logging.getLogger("tridetr.controller")
 
+START_S = 30.0  # what is not there yet is no problem before
 BOARD_RENEWAL_S = 1.0
 BOARD_LEASE_S = 5.0  # without a sign of life for that long, capture goes to full rate
 CHECKPOINT_S = 10.0  # how exactly the time of a power cut in mid-visit is known
@@ -70,7 +72,7 @@ class CameraSentry:
         self._results = ResultSource(config.instance, camera)
         self._board = SentryWriter(config.instance, camera)
         self._board_at = self._saved_at = -math.inf
-        self._heard_at = time.monotonic()
+        self._heard_at = self._started_at = time.monotonic()
         metrics.SENTRY_STATE.labels(camera).set(_STATES[self.record.memory.state])
 
     def fileno(self) -> int:
@@ -125,6 +127,21 @@ class CameraSentry:
             events_waiting=len(self._store.outbox),
             store=self._store.fault or "ok",
         )
+
+    def problems(self) -> dict[CameraProblem, str]:
+        """Return why this camera is not watched; an empty message where all is well."""
+        state, _, message = self._watch.describe()
+        starting = time.monotonic() - self._started_at < START_S
+        camera = ""
+        if state not in ("live", "starting") and not (starting and state == "unknown"):
+            camera = f"{state}: {message}" if message else state
+        blind = not camera and self.record.memory.state is State.UNKNOWN and not starting
+        unknown = ", ".join(self._judge.unknown)
+        return {
+            CameraProblem.CAMERA: camera,
+            CameraProblem.DETECTOR: "no results of its pictures" if blind else "",
+            CameraProblem.CLASSES: f"the model does not know: {unknown}" if unknown else "",
+        }
 
     def close(self) -> None:
         """Save the time of an open visit and let go of everything; the board expires by itself."""
@@ -212,6 +229,7 @@ class CameraSentry:
             state=_STATES[record.memory.state],
             state_since_unix_ns=record.state_since_unix_ns,
             visit_id=record.visit_id,
+            visit_class=record.visit_classes[0][:32] if record.visit_classes else "",
             expires_monotonic_ns=time.monotonic_ns() + round(BOARD_LEASE_S * 1e9),
             decided_frame_sequence=self._decided,
             seen_monotonic_ns=max(0, self._decider.seen_ns or 0),

@@ -1,53 +1,200 @@
-"""Home Assistant's device discovery: one message describes the node and the entities of all its cameras."""
+"""Home Assistant's device discovery: one device for the node, and one for each camera behind it."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from collections.abc import Collection, Iterable
+import socket
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tridetr import __version__
+from tridetr.config.schema import GatewaySection
 from tridetr.controller.payloads import OFFLINE, ONLINE
+from tridetr.controller.problems import NodeProblem
 from tridetr.controller.state_machine import State, Transition
-from tridetr.controller.topics import Topics
+from tridetr.controller.topics import Topics, topic_level
+from tridetr.controller.visits import kind
 
-_PLATFORMS = {
+# What versions up to 0.1 declared of each camera, all in the message of the node.
+_FIRST_ENTITIES = {
     "person": "binary_sensor",
     "camera": "binary_sensor",
     "state": "sensor",
     "visits": "event",
 }
+_Components = dict[str, dict[str, Any]]
+_NODE_NAMES = {
+    NodeProblem.DETECTOR: ("Detector", "mdi:eye-off"),
+    NodeProblem.OUTBOX: ("Event delivery", "mdi:email-alert"),
+    NodeProblem.DISK: ("Disk", "mdi:harddisk"),
+}
 
 
-def discovery_payload(
-    topics: Topics, cameras: Iterable[str], *, removed: Collection[str] = ()
-) -> str:
-    """Return the retained discovery message.
+def node_message(topics: Topics, viewer: str | None) -> dict[str, Any]:
+    """Return the discovery message of the node: problem sensors.
 
     Args:
         topics: of the node.
-        cameras: that the node has.
-        removed: cameras that it had; their entities are taken out.
+        viewer: address of the web viewer, if others can reach it.
     """
-    components: dict[str, Any] = {}
-    for camera in cameras:
-        for name, component in _components(topics, camera).items():
-            components[f"{camera}_{name}"] = {
-                "platform": _PLATFORMS[name],
-                "unique_id": f"{topics.object_id}_{camera}_{name}",
-                **component,
-            }
-    for camera in removed:
-        for name, platform in _PLATFORMS.items():
-            components[f"{camera}_{name}"] = {"platform": platform}
-    payload = {
-        "device": {
-            "identifiers": [topics.object_id],
-            "name": f"tridetr {topics.device}",
-            "manufacturer": "tridetr",
-            "model": "camera sentry",
-            "sw_version": __version__,
-        },
+    components: _Components = {}
+    for problem, (name, icon) in _NODE_NAMES.items():
+        components[f"problem_{problem.value}"] = {
+            "name": name,
+            "icon": icon,
+            **_problem(topics.problem(), problem.value),
+        }
+    device = {"identifiers": [topics.object_id], "name": f"tridetr {topics.device}"}
+    return _message(topics, device, topics.object_id, components, viewer)
+
+
+def camera_message(
+    topics: Topics, camera: str, classes: Iterable[str], viewer: str | None
+) -> dict[str, Any]:
+    """Return the discovery message of a camera.
+
+    Args:
+        topics: of the node.
+        camera: name.
+        classes: names that alarm.
+        viewer: address of the web viewer, if others can reach it.
+    """
+    classes = list(classes)
+    label = camera.replace("_", " ").replace("-", " ").strip().capitalize() or camera
+    components: _Components = {
+        topic_level(name): {
+            "platform": "binary_sensor",
+            "name": name.capitalize(),
+            "device_class": "occupancy",
+            "state_topic": topics.presence(camera, name),
+            # Home Assistant's own word for "not known" is None.
+            "value_template": "{{ value if value in ('ON', 'OFF') else 'None' }}",
+        }
+        for name in classes
+    }
+    components["camera"] = {
+        "platform": "binary_sensor",
+        "name": "Camera",
+        "device_class": "connectivity",
+        "entity_category": "diagnostic",
+        "state_topic": topics.status(camera),
+        "value_template": "{{ 'ON' if value_json.camera == 'live' else 'OFF' }}",
+        "json_attributes_topic": topics.status(camera),
+        # Only what rarely changes: each change is a row in Home Assistant's database.
+        "json_attributes_template": (
+            "{{ {'camera': value_json.camera, 'source': value_json.source, "
+            "'message': value_json.message} | to_json }}"
+        ),
+    }
+    components["state"] = {
+        "platform": "sensor",
+        "name": "Sentry",
+        "icon": "mdi:shield-eye",
+        "device_class": "enum",
+        "options": [state.value for state in State],
+        "state_topic": topics.state(camera),
+    }
+    components["visits"] = {
+        "platform": "event",
+        "name": "Visits",
+        "icon": "mdi:walk",
+        "event_types": [kind(name, transition) for name in classes for transition in Transition],
+        "state_topic": topics.events(camera),
+        "value_template": (
+            "{{ {'event_type': value_json.kind, 'event_id': value_json.event_id, "
+            "'visit_id': value_json.visit_id, 'class': value_json.class, 'score': value_json.score, "
+            "'captured_at': value_json.captured_at, 'duration_s': value_json.duration_s} "
+            "| to_json }}"
+        ),
+    }
+    components["problem"] = {"name": "Problem", **_problem(topics.problem(camera), "problem")}
+    device = {
+        "identifiers": [f"{topics.object_id}_{camera}"],
+        "name": label,
+        "suggested_area": label,
+        "via_device": topics.object_id,
+    }
+    return _message(topics, device, f"{topics.object_id}_{camera}", components, viewer)
+
+
+def entities_of(message: Mapping[str, Any]) -> str:
+    """Return the entities of a message as JSON, platform by name: what a later message must take out."""
+    platforms = {name: part["platform"] for name, part in message["components"].items()}
+    return json.dumps(platforms, sort_keys=True)
+
+
+def merged_entities(declared: str, message: Mapping[str, Any]) -> str:
+    """Return the entities of a message together with those declared before, until it is confirmed."""
+    before = json.loads(declared) if declared else {}
+    return json.dumps({**before, **json.loads(entities_of(message))}, sort_keys=True)
+
+
+def with_removed(message: dict[str, Any], declared: str) -> str:
+    """Return the message to publish: entities that were declared before and are gone are taken out.
+
+    Args:
+        message: as it is now.
+        declared: ``entities_of`` the message that the topic holds; empty = none.
+    """
+    components = dict(message["components"])
+    for name, platform in (json.loads(declared) if declared else {}).items():
+        components.setdefault(name, {"platform": platform})
+    return json.dumps({**message, "components": components}, separators=(",", ":"))
+
+
+def first_entities(cameras: Iterable[str]) -> str:
+    """Return the entities that a node of the first version declared for its cameras, as ``entities_of`` does."""
+    return json.dumps(
+        {
+            f"{camera}_{name}": platform
+            for camera in cameras
+            for name, platform in _FIRST_ENTITIES.items()
+        }
+    )
+
+
+def viewer_address(gateway: GatewaySection) -> str | None:
+    """Return the viewer's address for other machines; None where it listens on loopback only."""
+    if gateway.port == 0 or gateway.host == "localhost":
+        return None
+    try:
+        address = ipaddress.ip_address(gateway.host)
+    except ValueError:
+        return f"http://{gateway.host}:{gateway.port}/"
+    if address.is_loopback:
+        return None
+    host = socket.gethostname() if address.is_unspecified else gateway.host
+    return f"http://[{host}]:{gateway.port}/" if ":" in host else f"http://{host}:{gateway.port}/"
+
+
+def _problem(topic: str, key: str) -> dict[str, Any]:
+    return {
+        "platform": "binary_sensor",
+        "device_class": "problem",
+        "entity_category": "diagnostic",
+        "state_topic": topic,
+        "value_template": f"{{{{ 'ON' if value_json.{key} else 'OFF' }}}}",
+        "json_attributes_topic": topic,
+    }
+
+
+def _message(
+    topics: Topics,
+    device: dict[str, Any],
+    unique_prefix: str,
+    components: _Components,
+    viewer: str | None,
+) -> dict[str, Any]:
+    device |= {
+        "manufacturer": "tridetr",
+        "model": "camera" if "via_device" in device else "node",
+        "sw_version": __version__,
+    }
+    if viewer:
+        device["configuration_url"] = viewer
+    return {
+        "device": device,
         "origin": {"name": "tridetr", "sw_version": __version__},
         "availability": [
             {
@@ -57,44 +204,8 @@ def discovery_payload(
             }
         ],
         "qos": 1,
-        "components": components,
-    }
-    return json.dumps(payload, separators=(",", ":"))
-
-
-def _components(topics: Topics, camera: str) -> dict[str, dict[str, Any]]:
-    label = camera.replace("_", " ").replace("-", " ")
-    return {
-        "person": {
-            "name": f"{label} person",
-            "device_class": "occupancy",
-            "state_topic": topics.person(camera),
-            # Home Assistant's own word for "not known" is None.
-            "value_template": "{{ value if value in ('ON', 'OFF') else 'None' }}",
-        },
-        "camera": {
-            "name": f"{label} camera",
-            "device_class": "connectivity",
-            "entity_category": "diagnostic",
-            "state_topic": topics.status(camera),
-            "value_template": "{{ 'ON' if value_json.camera == 'live' else 'OFF' }}",
-            "json_attributes_topic": topics.status(camera),
-        },
-        "state": {
-            "name": f"{label} sentry",
-            "device_class": "enum",
-            "options": [state.value for state in State],
-            "state_topic": topics.state(camera),
-        },
-        "visits": {
-            "name": f"{label} visits",
-            "event_types": [f"person_{transition.value}" for transition in Transition],
-            "state_topic": topics.events(camera),
-            "value_template": (
-                "{{ {'event_type': value_json.kind, 'event_id': value_json.event_id, "
-                "'visit_id': value_json.visit_id, 'score': value_json.score, "
-                "'captured_at': value_json.captured_at, 'duration_s': value_json.duration_s} "
-                "| to_json }}"
-            ),
+        "components": {
+            name: {**component, "unique_id": f"{unique_prefix}_{name}"}
+            for name, component in components.items()
         },
     }

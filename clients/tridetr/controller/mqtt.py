@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
+from tridetr.backoff import wait_s
 from tridetr.config import Config
 from tridetr.config.schema import TlsSection
 from tridetr.config.secrets import mqtt_password
@@ -88,7 +89,7 @@ class MqttLink:
         self._subscriptions = subscriptions
         self._loop = asyncio.get_running_loop()
         self._said = ""
-        self._delay_s = _RECONNECT_S[0]
+        self._failures = 0
         # Fresh for each process: two nodes can never throw each other out.
         self._client_id = f"tridetr-{uuid.uuid4().hex[:12]}"
         self._newest = self._client = (
@@ -167,8 +168,8 @@ class MqttLink:
             except Exception:
                 logger.exception("the MQTT thread failed; it starts again")
             # The jitter keeps many nodes from coming back at the same moment.
-            self._stopping.wait(self._delay_s * random.uniform(0.7, 1.0))  # noqa: S311
-            self._delay_s = min(2 * self._delay_s, _RECONNECT_S[1])
+            self._failures += 1
+            self._stopping.wait(wait_s(self._failures, *_RECONNECT_S) * random.uniform(0.7, 1.0))  # noqa: S311
 
     def _connect_once(self) -> None:
         """Connect and stay until the connection ends."""
@@ -191,7 +192,7 @@ class MqttLink:
             self._say(f"the broker refuses the connection: {reason}")
             return
         self._said = ""
-        self._delay_s = _RECONNECT_S[0]
+        self._failures = 0
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
         self._tell(self._up, client)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,13 +16,6 @@ SCHEMA = 1
 ONLINE, OFFLINE = "online", "offline"
 MAX_BOXES = 50
 MAX_COMMAND_BYTES = 256
-
-_PERSON = {
-    State.UNKNOWN: "unknown",
-    State.STANDBY: "OFF",
-    State.VALIDATION: "OFF",
-    State.TRACKING: "ON",
-}
 
 
 class Command(enum.Enum):
@@ -80,9 +73,16 @@ class CameraFacts:
     store: str
 
 
-def person(state: State) -> str:
-    """Return the payload of ``/person``: ON, OFF, or unknown where nothing can be seen."""
-    return _PERSON[state]
+def presence(state: State, seen: bool) -> str:
+    """Return the payload of ``/person`` and the like: ON, OFF, or unknown where nothing can be seen.
+
+    Args:
+        state: of the sentry.
+        seen: whether something of that class was seen in the open visit.
+    """
+    if state is State.UNKNOWN:
+        return "unknown"
+    return "ON" if state is State.TRACKING and seen else "OFF"
 
 
 def event(
@@ -106,6 +106,7 @@ def event(
         "schema": SCHEMA,
         "event_id": visit_event.event_id,
         "kind": visit_event.kind,
+        "class": visit_event.class_name,
         "visit_id": visit_event.visit_id,
         "device": device,
         "camera": camera,
@@ -144,6 +145,20 @@ def status(facts: CameraFacts, unix_ns: int) -> str:
     payload["visit_id"] = facts.visit_id or None
     return json.dumps(
         {"schema": SCHEMA, **payload, "published_at": iso(unix_ns)}, separators=(",", ":")
+    )
+
+
+def stopped(facts: CameraFacts) -> CameraFacts:
+    """Return what holds of a camera once its node has been stopped."""
+    return replace(
+        facts,
+        state=State.UNKNOWN.value,
+        alarmed=False,
+        visit_id="",
+        camera="unknown",
+        message="the node was stopped",
+        last_frame_age_s=None,
+        last_result_age_s=None,
     )
 
 

@@ -6,26 +6,36 @@ import asyncio
 import logging
 import time
 from contextlib import ExitStack
+from typing import Any
 
 from tridetr.broker import resolve_broker
 from tridetr.config import Config
-from tridetr.controller import payloads
+from tridetr.controller import payloads, problems
 from tridetr.controller.camera import CameraSentry
 from tridetr.controller.database import Row
-from tridetr.controller.discovery import discovery_payload
+from tridetr.controller.discovery import (
+    camera_message,
+    entities_of,
+    first_entities,
+    merged_entities,
+    node_message,
+    viewer_address,
+    with_removed,
+)
 from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
 from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command
 from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
-from tridetr.controller.topics import Topics
+from tridetr.controller.topics import Topics, topic_level
 from tridetr.served_model import ServedModelReader
 
 logger = logging.getLogger("tridetr.controller")
 
 TICK_S = 0.25
 STATUS_S = 10.0
+OUTBOX_WAIT_S = 60.0  # an event that waits for longer is a problem
 DRAIN_S = 1.0
 REFRESH_S = 5.0  # commands are answered at most that often
 
@@ -49,6 +59,7 @@ class Controller:
         self._dirty: set[str] = set()
         self._told: dict[str, tuple[object, ...]] = {}
         self._told_at: dict[str, float] = {}
+        self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
         self._answered_at = float("-inf")
         self._stopping = False
         self._called_offline = False
@@ -57,9 +68,10 @@ class Controller:
             resolve_broker(config)  # contradictions are errors now, not in a log line later
         self._store = store = Store(config.state_dir, outbox_limit=config.mqtt.outbox_limit)
         stack.callback(store.close)
-        self._removed = sorted(set(store.cameras) - set(config.cameras))
-        for camera in self._removed:
-            end_unwatched(store, camera, topics.device, store.cameras[camera])
+        self._classes = {camera: config.alarm_for(camera).classes for camera in config.cameras}
+        self._discovery = self._discovery_messages(config) if topics.discovery_prefix else {}
+        self._retire_cameras()
+        self._unconfirmed: dict[int, str] = {}  # message id -> topic of a retained message
         models = ServedModelReader(config.run_dir)
         self._cameras: dict[str, CameraSentry] = {}
         for camera in config.cameras:
@@ -108,6 +120,7 @@ class Controller:
             self._link.publish(self._topics.availability, ONLINE, retain=True)
         for camera in self._cameras:
             self._tell_status(camera)
+        self._tell_problems()
         self._pump.pump()
         self._pump.watch()
 
@@ -117,7 +130,8 @@ class Controller:
         for camera, saved in found.items():
             now = self._cameras[camera].record if camera in self._cameras else None
             end_unwatched(self._store, camera, self._topics.device, saved, now)
-        self._removed = sorted(set(self._store.cameras) - set(self._cameras))
+        self._retire_cameras()
+        self._tell_all()
 
     def _on_change(self, sentry: CameraSentry) -> None:
         self._dirty.add(sentry.camera)
@@ -135,13 +149,20 @@ class Controller:
     # --- the broker's news
 
     def on_up(self) -> None:
-        """The broker may have forgotten everything: say it all again."""
+        """Publish everything: the broker may have forgotten it."""
+        self._unconfirmed.clear()
         self._tell_all()
         self._pump.on_up()
 
     def on_ack(self, mid: int) -> None:
-        """Forward to the pump."""
-        self._pump.on_ack(mid)
+        """Note what the broker has."""
+        topic = self._unconfirmed.pop(mid, None)
+        if topic is None:
+            self._pump.on_ack(mid)
+        elif topic in self._discovery:
+            self._store.remember({topic: entities_of(self._discovery[topic])})
+        else:
+            self._store.cleared(topic)
 
     def on_message(self, topic: str, payload: bytes) -> None:
         """Take what others publish: Home Assistant's start, a command, or our own last will."""
@@ -163,26 +184,77 @@ class Controller:
     # --- what is published
 
     def _tell_all(self) -> None:
-        topics, publish = self._topics, self._link.publish
-        for camera in self._removed:
-            for topic in (topics.state(camera), topics.person(camera), topics.status(camera)):
-                publish(topic, "", retain=True)
-        if topics.discovery:
-            payload = discovery_payload(topics, self._cameras, removed=self._removed)
-            publish(topics.discovery, payload, retain=True)
+        topics, store = self._topics, self._store
+        current = {topics.availability: "", topics.problem(): ""}
+        for camera in self._cameras:
+            current |= dict.fromkeys(self._topics_of(camera), "")
+        for topic in [topic for topic in store.retained if topic not in current | self._discovery]:
+            self._confirm(self._link.publish_acknowledged(topic, "", retain=True), topic)
+        store.remember(current)
+        for topic, message in self._discovery.items():
+            declared = store.retained.get(topic, "")
+            store.remember({topic: merged_entities(declared, message)})
+            text = with_removed(message, declared)
+            self._confirm(self._link.publish_acknowledged(topic, text, retain=True), topic)
         for camera in self._cameras:
             self._tell_state(camera)
             self._tell_status(camera, always=True)
+        self._tell_problems(always=True)
         # Last, so that whoever waits for it finds no old state.
-        publish(topics.availability, ONLINE, retain=True)
-        if self._link.connected:
-            for camera in self._removed:
-                self._store.forget(camera)
+        self._link.publish(topics.availability, ONLINE, retain=True)
+
+    def _confirm(self, mid: int | None, topic: str) -> None:
+        """Wait for the acknowledgement of a retained message; without one it is sent again at the next connection."""
+        if mid is not None:
+            self._unconfirmed[mid] = topic
+
+    def _topics_of(self, camera: str) -> list[str]:
+        """Return the topics of a camera that hold retained messages, but for discovery."""
+        topics = self._topics
+        classes = [topics.presence(camera, name) for name in self._classes[camera]]
+        return [topics.state(camera), *classes, topics.status(camera), topics.problem(camera)]
+
+    def _discovery_messages(self, config: Config) -> dict[str, dict[str, Any]]:
+        topics, viewer = self._topics, viewer_address(config.gateway)
+        messages = {topics.discovery(): node_message(topics, viewer)}
+        for camera, classes in self._classes.items():
+            messages[topics.discovery(camera)] = camera_message(topics, camera, classes, viewer)
+        return messages
+
+    def _retire_cameras(self) -> None:
+        """End the visits of cameras that are no longer configured, and note which topics are to be cleared."""
+        topics, store = self._topics, self._store
+        if topics.discovery_prefix and topics.discovery() not in store.retained and store.cameras:
+            store.remember({topics.discovery(): first_entities(store.cameras)})
+        for camera in sorted(set(store.cameras) - set(self._classes)):
+            end_unwatched(store, camera, topics.device, store.cameras[camera])
+            stale = (topics.state(camera), topics.presence(camera, "person"), topics.status(camera))
+            store.remember(dict.fromkeys(stale, ""))
+            store.forget(camera)
+
+    def _tell_problems(self, *, always: bool = False) -> None:
+        """Publish what keeps the node from watching or reporting, whenever that changes."""
+        cameras = {name: sentry.problems() for name, sentry in self._cameras.items()}
+        waiting = next(iter(self._store.outbox.values()), None)
+        outbox = ""
+        if waiting is not None and time.time_ns() - waiting.unix_ns > OUTBOX_WAIT_S * 1e9:
+            outbox = f"events wait for the broker since {payloads.iso(waiting.unix_ns)}"
+        node = problems.of_node(cameras.values(), outbox=outbox, disk=self._store.fault)
+        found: dict[str, problems.Problems] = {"": node, **cameras}
+        for name, kinds in found.items():
+            if always or self._problems.get(name) != kinds:
+                self._problems[name] = kinds
+                problems.export(kinds, name)
+                self._link.publish(self._topics.problem(name), problems.payload(kinds), retain=True)
 
     def _tell_state(self, camera: str) -> None:
-        state = self._cameras[camera].record.memory.state
+        record = self._cameras[camera].record
+        state = record.memory.state
+        seen = {topic_level(name) for name in record.visit_classes}
         self._link.publish(self._topics.state(camera), state.value, retain=True)
-        self._link.publish(self._topics.person(camera), payloads.person(state), retain=True)
+        for name in self._classes[camera]:
+            text = payloads.presence(state, topic_level(name) in seen)
+            self._link.publish(self._topics.presence(camera, name), text, retain=True)
 
     def _tell_status(self, camera: str, *, always: bool = False) -> None:
         """Publish ``/status`` when something in it changed that is not an age, else calmly."""
@@ -205,8 +277,13 @@ class Controller:
         self._show_changes()
         self._stopping = True
         await until(lambda: self._pump.idle or not self._link.connected, DRAIN_S)
-        farewell = [(self._topics.availability, OFFLINE)]
-        for camera in self._cameras:
-            farewell.append((self._topics.state(camera), State.UNKNOWN.value))
-            farewell.append((self._topics.person(camera), payloads.person(State.UNKNOWN)))
+        topics = self._topics
+        farewell = [(topics.availability, OFFLINE)]
+        for camera, sentry in self._cameras.items():
+            farewell.append((topics.state(camera), State.UNKNOWN.value))
+            for name in self._classes[camera]:
+                text = payloads.presence(State.UNKNOWN, seen=False)
+                farewell.append((topics.presence(camera, name), text))
+            text = payloads.status(payloads.stopped(sentry.facts()), time.time_ns())
+            farewell.append((topics.status(camera), text))
         await self._link.stop(farewell)

@@ -1,4 +1,4 @@
-"""What one camera shows: its results, each exactly once, and what its capture process says about it."""
+"""What one camera shows: its results, each read once, and what its capture process says about it."""
 
 from __future__ import annotations
 
@@ -127,7 +127,11 @@ class CameraWatch:
 
 
 class Judge:
-    """Applies the alarm keys of a camera; follows the model that serves."""
+    """Applies the alarm keys of a camera; follows the model that serves.
+
+    Attributes:
+        unknown: classes that should alarm and that the model does not know.
+    """
 
     def __init__(self, config: Config, camera: str, models: ServedModelReader) -> None:
         self._camera = camera
@@ -140,6 +144,7 @@ class Judge:
         self._classes: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._filter = AlarmFilter(frozenset())
+        self.unknown: list[str] = []
         self.refresh()
 
     def refresh(self) -> None:
@@ -149,7 +154,11 @@ class Judge:
             return
         self._classes = classes
         self._names = {number: name for name, number in classes.items()}
-        self._warn_of_unknown(self._keys.classes)
+        unknown = [name for name in self._keys.classes if name not in classes]
+        self.unknown = (
+            unknown if self._models.read() else []
+        )  # before, nothing is known of the model
+        self._warn_of_unknown(unknown)
         self._filter = AlarmFilter(
             class_ids_of(self._keys.classes, classes),
             self._min_score,
@@ -179,8 +188,7 @@ class Judge:
         name = self._names.get(number, str(number))
         return Box(name, round(score, 4), (round(x1, 1), round(y1, 1), round(x2, 1), round(y2, 1)))
 
-    def _warn_of_unknown(self, names: Collection[str]) -> None:
-        unknown = [name for name in names if name not in self._classes]
+    def _warn_of_unknown(self, unknown: Collection[str]) -> None:
         if unknown:
             logger.warning(
                 "alarm.classes: the model knows no %s, so they never alarm; it knows %s",

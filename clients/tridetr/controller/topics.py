@@ -7,6 +7,9 @@ import socket
 from dataclasses import dataclass
 
 from tridetr.config import Config
+from tridetr.controller.visits import slug
+
+_RESERVED = {"state", "status", "events", "problem", "camera", "visits"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,13 @@ class Topics:
     def state(self, camera: str) -> str:
         return f"{self.root}/{camera}/state"
 
-    def person(self, camera: str) -> str:
-        return f"{self.root}/{camera}/person"
+    def presence(self, camera: str, class_name: str) -> str:
+        """Topic that says whether something of a class is there: ``…/person``."""
+        return f"{self.root}/{camera}/{topic_level(class_name)}"
+
+    def problem(self, camera: str | None = None) -> str:
+        """Topic of a camera's problems, or of the node's."""
+        return f"{self.root}/{camera}/problem" if camera else f"{self.root}/problem"
 
     def status(self, camera: str) -> str:
         return f"{self.root}/{camera}/status"
@@ -53,10 +61,10 @@ class Topics:
     def events(self, camera: str) -> str:
         return f"{self.root}/{camera}/events"
 
-    @property
-    def discovery(self) -> str | None:
-        """Topic of the device discovery message."""
-        return self.discovery_prefix and f"{self.discovery_prefix}/device/{self.object_id}/config"
+    def discovery(self, camera: str | None = None) -> str:
+        """Topic of the discovery message of a camera, or of the node."""
+        device = f"{self.object_id}/{camera}" if camera else self.object_id
+        return f"{self.discovery_prefix}/device/{device}/config"
 
     @property
     def home_assistant_status(self) -> str | None:
@@ -67,6 +75,12 @@ class Topics:
     def object_id(self) -> str:
         """Id of the device, unique among the nodes of a broker."""
         return re.sub(r"[^A-Za-z0-9_-]", "_", f"{self.prefix}_{self.device}")
+
+
+def topic_level(class_name: str) -> str:
+    """Return the level of topics, and the key of the entity, of a class; never one that means something else."""
+    level = slug(class_name)
+    return f"{level}_seen" if level in _RESERVED else level
 
 
 def default_device(host: str, instance: str) -> str:

@@ -91,6 +91,7 @@ def state(snapshot: SentrySnapshot | None, now_ns: int) -> dict[str, Any]:
             "reason": "no controller",
             "since_unix_ms": None,
             "visit_id": "",
+            "visit_class": "",
             "last_event": snapshot.last_event_rowid if snapshot else 0,
         }
     return {
@@ -100,6 +101,7 @@ def state(snapshot: SentrySnapshot | None, now_ns: int) -> dict[str, Any]:
         "reason": "",
         "since_unix_ms": unix_ms(snapshot.state_since_unix_ns),
         "visit_id": snapshot.visit_id,
+        "visit_class": snapshot.visit_class,
         "last_event": snapshot.last_event_rowid,
     }
 

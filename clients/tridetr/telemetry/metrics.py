@@ -127,6 +127,13 @@ RESULTS_MISSED = Counter(
     "Results overwritten before the controller read them.",
     ["camera"],
 )
+PROBLEM = _gauge(
+    "tridetr_problem",
+    "1 while something keeps the node (camera empty) or a camera from watching or reporting: detector, outbox, disk, "
+    "camera, classes.",
+    "camera",
+    "problem",
+)
 MQTT_CONNECTED = _gauge("tridetr_mqtt_connected", "1 while connected to the broker.")
 
 # --- gateway

@@ -178,6 +178,7 @@ export class Card {
   #tellState(header) {
     this.#stateHeader = header;
     this.state = header.state;
+    this.visitClass = header.visit_class || "person";
     this.lastEvent = header.last_event;
     this.node.dataset.state = header.state;
     setText(this.#parts.state, STATES[header.state] ?? "Unknown");

@@ -1,16 +1,21 @@
 // The list of what happened, from /api/events; asked for again when a camera tells of a newer event.
 
-import { clockTime, duration, element } from "./dom.js";
+import { classText, clockTime, duration, element } from "./dom.js";
 
 const SHOWN = 60;
 const POLL_MS = 20_000;
 const TEXTS = {
-  person_arrived: "Person",
-  person_left: "All clear",
-  person_lost: "Lost from sight",
   camera_lost: "Out of sight",
   camera_back: "In sight again",
 };
+const ENDS = { left: "All clear", lost: "Lost from sight" };
+
+/** What an event is called: an arrival by the class that alarmed (`person_arrived`: "Person"). */
+function textOf(event) {
+  if (event.kind in TEXTS) return TEXTS[event.kind];
+  const [, name, change] = /^(.*)_([a-z]+)$/.exec(event.kind) ?? [null, event.kind, ""];
+  return change === "arrived" ? classText(event.details.class ?? name) : (ENDS[change] ?? event.kind);
+}
 
 export class EventList {
   #list;
@@ -59,16 +64,16 @@ export class EventList {
 
   #row(event) {
     const details = [];
-    if (event.kind === "person_left" && event.details.duration_s > 0) {
+    if (event.kind.endsWith("_left") && event.details.duration_s > 0) {
       details.push(`after ${duration(event.details.duration_s * 1000)}`);
     }
-    if (event.kind === "person_arrived" && event.details.score) {
+    if (event.kind.endsWith("_arrived") && event.details.score) {
       details.push(`${Math.round(event.details.score * 100)} %`);
     }
     const button = element(
       "button",
       { type: "button", className: "event" },
-      element("span", { className: "event-kind", text: TEXTS[event.kind] ?? event.kind }),
+      element("span", { className: "event-kind", text: textOf(event) }),
       element("span", { className: "event-camera", text: event.camera }),
       element("span", { className: "event-more", text: details.join(" ") }),
       element("time", { text: clockTime(event.unix_ms), datetime: new Date(event.unix_ms).toISOString() }),

@@ -1,7 +1,7 @@
 // The page: a grid of cameras, one of them large if wanted, and the events beside.
 
 import { Card } from "./card.js";
-import { setText } from "./dom.js";
+import { classText, setText } from "./dom.js";
 import { EventList } from "./events.js";
 
 const byId = (id) => document.getElementById(id);
@@ -143,12 +143,18 @@ function summarise() {
   let text = `${all.length} ${all.length === 1 ? "camera" : "cameras"}`;
   if (all.length === 0) text = "Connecting…";
   else if (lost === all.length) text = "Connecting to the gateway…";
-  else if (alarmed.length) text = `Person: ${alarmed.join(", ")}`;
+  else if (alarmed.length) text = `${visitors(all)}: ${alarmed.join(", ")}`;
   else if (all.every((card) => card.state === "standby")) text += ", all quiet";
   setText(byId("summary"), text);
   byId("summary").dataset.kind = all.length === 0 || lost === all.length ? "lost" : alarmed.length ? "alarm" : "";
   const title = alarmed.length ? `● ${alarmed.join(", ")} – tridetr` : "tridetr";
   if (document.title !== title) document.title = title;
+}
+
+/** What alarms at the moment: the classes that opened the visits. */
+function visitors(all) {
+  const classes = all.filter((card) => card.state === "tracking").map((card) => classText(card.visitClass));
+  return [...new Set(classes)].join(", ");
 }
 
 const spoken = new Map();
@@ -157,7 +163,7 @@ function announce(card) {
   const before = spoken.get(card.camera);
   spoken.set(card.camera, card.state);
   if (before === undefined || before === card.state) return;
-  if (card.state === "tracking") setText(byId("announce"), `Person at ${card.camera}`);
+  if (card.state === "tracking") setText(byId("announce"), `${classText(card.visitClass)} at ${card.camera}`);
   else if (before === "tracking" && card.state === "standby") setText(byId("announce"), `All clear at ${card.camera}`);
   else if (card.state === "unknown") setText(byId("announce"), `${card.camera}: state unknown`);
 }

@@ -58,6 +58,7 @@ class SentrySnapshot:
         decided_frame_sequence: Newest frame of the frame ring that was decided on.
         last_event_rowid: Newest row of the event outbox.
         seen_monotonic_ns: CLOCK_MONOTONIC up to which the view was seen; 0: never.
+        visit_class: Name of the class that opened the visit, at most 32 bytes; empty: no visit.
     """
 
     mode: SentryMode
@@ -68,6 +69,7 @@ class SentrySnapshot:
     decided_frame_sequence: int = 0
     last_event_rowid: int = 0
     seen_monotonic_ns: int = 0
+    visit_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ SENTRY = TableSpec(
         Scalar("mode", "B"),
         Scalar("state", "B"),
         Text("visit_id", 36),
+        Text("visit_class", 32),
     ),
 )
 STATUS = TableSpec(

@@ -98,8 +98,15 @@ class Sentry(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
+    # Sentry
+    def VisitClass(self) -> Optional[str]:
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(20))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
 def SentryStart(builder: flatbuffers.Builder):
-    builder.StartObject(8)
+    builder.StartObject(9)
 
 def SentryAddStateSinceUnixNs(builder: flatbuffers.Builder, stateSinceUnixNs: int):
     builder.PrependUint64Slot(0, stateSinceUnixNs, 0)
@@ -124,6 +131,9 @@ def SentryAddState(builder: flatbuffers.Builder, state: int):
 
 def SentryAddVisitId(builder: flatbuffers.Builder, visitId: int):
     builder.PrependUOffsetTRelativeSlot(7, flatbuffers.number_types.UOffsetTFlags.py_type(visitId), 0)
+
+def SentryAddVisitClass(builder: flatbuffers.Builder, visitClass: int):
+    builder.PrependUOffsetTRelativeSlot(8, flatbuffers.number_types.UOffsetTFlags.py_type(visitClass), 0)
 
 def SentryEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()
