@@ -138,6 +138,7 @@ def test_a_wrong_checksum_is_not_installed_and_nothing_is_kept(
 
 def test_a_host_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloading, "RESOLVE_TIMEOUT_S", 0.2)
+    monkeypatch.setenv("no_proxy", "camera.example")  # excepts a host, and names no proxy
     with pytest.raises(ModelError, match="offline or has no DNS"):
         download("https://models.invalid/m.bin", tmp_path / "m", sha256(b""))
     with pytest.raises(ModelError, match="cannot be reached"):

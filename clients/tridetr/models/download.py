@@ -97,7 +97,8 @@ def open_address(url: str, headers: Mapping[str, str] | None = None) -> Any:
         OSError: The server cannot be reached, or answers with an error (`urllib.error`).
     """
     check_address(url)
-    if not urllib.request.getproxies():  # a proxy resolves names itself
+    # A proxy resolves names itself; `no_proxy` alone names none.
+    if not urllib.request.getproxies().keys() - {"no"}:
         require_host(url)
     request = urllib.request.Request(url)  # noqa: S310
     for name, value in {"User-Agent": f"tridetr/{__version__}", **(headers or {})}.items():
