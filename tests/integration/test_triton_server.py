@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from support.node import free_port
 from support.triton import Frame, Region, SharedFrame, TritonThread, running_triton, triton_config
 from tridetr.errors import TritonError
 from tridetr.paths import model_repository_dir
-from tridetr.triton import service
+from tridetr.triton import launch, service
 from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import SECRET_HEADER
 from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
@@ -209,3 +210,18 @@ def test_any_name_of_the_run_folder_will_do(tmp_path: Path, name: str) -> None:
         assert info.engine == "onnxruntime"
         assert info.provider.endswith("ExecutionProvider")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_checkout_in_a_folder_with_letters_beyond_ascii(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Python of the stub knows such names as bytes only, and the server's logger refuses them."""
+    package = tmp_path / "Projekte ü" / "tridetr"
+    shutil.copytree(
+        Path(launch.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.setattr(launch, "_OURS", package / "triton" / "backends")
+    model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+    with running_triton(triton_config(tmp_path, model)) as triton:
+        triton.endpoint()
+        assert list(package.rglob("__pycache__/session.*.pyc")), "the copy was not imported"

@@ -14,6 +14,15 @@ _set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
 _set_destructor.argtypes = (ctypes.py_object, ctypes.c_void_p)
 
 
+# Triton's logger notes the file that calls it, and ends the process where that has letters beyond ASCII in its path.
+_call = eval(compile("lambda write, text: write(text)", "model.py", "eval"))  # noqa: S307
+
+
+def log(write: Callable[[str], None], text: str) -> None:
+    """Log a line by one of the functions of `pb_utils.Logger`."""
+    _call(write, text.encode("ascii", "backslashreplace").decode())
+
+
 def parameters_of(args: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters of the model's configuration, as `initialize` is given it."""
     parameters = json.loads(args["model_config"]).get("parameters", {})

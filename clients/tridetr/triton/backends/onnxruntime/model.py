@@ -18,7 +18,7 @@ from tridetr.triton.engine.choice import CPU, Choice, choose, cpu_flags
 from tridetr.triton.engine.dlpack import frames_of
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import Engine
-from tridetr.triton.engine.stub import answer, parameters_of
+from tridetr.triton.engine.stub import answer, log, parameters_of
 
 
 class TritonPythonModel:
@@ -52,13 +52,14 @@ class TritonPythonModel:
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             if wanted not in ("auto", "auto-cpu") or choice.provider == CPU:
                 raise
-            pb_utils.Logger.log_warn(f"{choice.provider} fails, the plain CPU serves: {error}")
+            log(pb_utils.Logger.log_warn, f"{choice.provider} fails, the plain CPU serves: {error}")
             choice = Choice(CPU, "fp32", f"{choice.provider} fails with this model")
             self._engine = load(choice)
         nodes = ", ".join(f"{name}: {count}" for name, count in self._engine.nodes.items())
-        pb_utils.Logger.log_info(
+        log(
+            pb_utils.Logger.log_info,
             f"{args['model_name']} runs on ONNX Runtime {onnxruntime.__version__}, "
-            f"{choice.provider}, {choice.precision} ({choice.reason}); nodes by provider: {nodes}"
+            f"{choice.provider}, {choice.precision} ({choice.reason}); nodes by provider: {nodes}",
         )
         stored = parameters.get("precision", "")
         if path := parameters.get("engine_report"):

@@ -17,7 +17,7 @@ from tridetr.models.tensorrt_module import import_tensorrt
 from tridetr.triton.engine.dlpack import frames_of
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import check_shape
-from tridetr.triton.engine.stub import answer, parameters_of
+from tridetr.triton.engine.stub import answer, log, parameters_of
 from tridetr.triton.engine.tensorrt_engine import TensorRtEngine
 
 
@@ -40,8 +40,9 @@ class TritonPythonModel:
         self._engine = TensorRtEngine(plan, tensorrt, self._cuda)
         facts = read_facts(plan.resolve())
         precision = facts.precision if facts else "unknown"
-        pb_utils.Logger.log_info(
-            f"{args['model_name']} runs on TensorRT {tensorrt.__version__}, {self._cuda.name}, {precision}"
+        log(
+            pb_utils.Logger.log_info,
+            f"{args['model_name']} runs on TensorRT {tensorrt.__version__}, {self._cuda.name}, {precision}",
         )
         if path := parameters.get("engine_report"):
             write_report(Path(path), {
