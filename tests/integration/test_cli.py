@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -78,6 +79,34 @@ def test_errors_are_one_message_and_no_traceback(tmp_path: Path) -> None:
     answer = tridetr("capture", "halle", "-c", str(file))
     assert answer.returncode == 2
     assert "no camera 'halle'" in answer.stderr
+
+
+def test_doctor_shows_any_address(tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text(
+        "cameras:\n"
+        "  a: {source: 'rtsp://[::1]:9/x'}\n  b: {source: '/dev/[/bold]'}\n"
+        "  c: {source: '[/red]none.mp4'}\nmqtt: {host: '[::1]', port: 9}"
+    )
+    answer = tridetr("doctor", "-c", str(file))
+    assert answer.returncode == 1
+    assert "[/bold]" in answer.stdout
+    assert "Traceback" not in answer.stderr
+
+
+def test_config_check_finds_contradictions(tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text("cameras: {hall: {source: synthetic}}\nalarm: {classes: [persn]}")
+    answer = tridetr("config", "check", "-c", str(file))
+    assert answer.returncode == 1
+    assert "did you mean 'person'?" in answer.stdout
+
+
+def test_a_path_of_another_encoding_is_no_traceback(tmp_path: Path) -> None:
+    answer = tridetr("config", "check", "-c", os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr"))
+    assert answer.returncode == 2
+    assert "no such file" in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_doctor_names_the_remedy(tmp_path: Path) -> None:

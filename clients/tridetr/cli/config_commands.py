@@ -17,8 +17,20 @@ app = typer.Typer(help="Check, show and explain the configuration.", no_args_is_
 
 @app.command()
 def check(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Say whether the file is right; every fault is named with its key."""
+    """Check keys, files and class names; every fault is named with its key. Exits with 1 if there is one.
+
+    `tridetr doctor` also opens the cameras and logs in to the broker.
+    """
+    from tridetr.doctor.configuration import check_configuration
+    from tridetr.doctor.parts import check_model
+
     config = load_config(config_file)
+    findings = [*check_configuration(config), *check_model(config)]
+    for finding in findings:
+        if finding.level != "ok":
+            typer.echo(f"{finding.level}: {finding.subject}: {finding.text}; {finding.remedy}")
+    if any(finding.level == "fault" for finding in findings):
+        raise typer.Exit(1)
     cameras = ", ".join(config.cameras)
     typer.echo(f"{config_file}: right, {len(config.cameras)} camera(s): {cameras}")
 

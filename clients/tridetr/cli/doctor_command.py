@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import load_config
@@ -25,8 +26,9 @@ def doctor(
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """Look at all that a node needs and say the remedy for what is missing.
+    """Check the node's requirements and show how to fix what is missing.
 
+    Logs in to the broker, opens each camera for a few seconds, and compares class names with the model's.
     Without a configuration file it looks at what the demo needs. Exits with 1 if there is a fault.
     """
     from tridetr.doctor.examine import examine
@@ -41,7 +43,9 @@ def doctor(
         for title in ("what", "", "found", "remedy"):
             table.add_column(title, overflow="fold")
         for finding in findings:
-            level = f"[{styles[finding.level]}]{finding.level}[/]"
-            table.add_row(finding.subject, level, finding.text, finding.remedy)
+            # Text, not markup: an address such as [::1] is not a style
+            cells = [Text(cell) for cell in (finding.subject, finding.text, finding.remedy)]
+            cells.insert(1, Text(finding.level, styles[finding.level]))
+            table.add_row(*cells)
         Console().print(table)
     sys.exit(any(finding.level == "fault" for finding in findings))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from tridetr.config import Config
 from tridetr.doctor import gpu, parts, system
+from tridetr.doctor.broker import check_broker
+from tridetr.doctor.configuration import check_configuration
 from tridetr.doctor.finding import Finding
+from tridetr.doctor.streams import check_cameras
 
 
 def examine(config: Config) -> list[Finding]:
     """Run every check for this configuration."""
     checks = (
+        check_configuration(config),
         system.check_python(),
         system.check_cpu(),
         system.check_shm(config),
@@ -19,7 +23,7 @@ def examine(config: Config) -> list[Finding]:
         parts.check_provider(config),
         parts.check_model(config),
         gpu.check_gpu(config),
-        parts.check_broker(config),
-        parts.check_cameras(config),
+        check_broker(config),
+        check_cameras(config),
     )
     return [finding for check in checks for finding in check]

@@ -1,19 +1,20 @@
-"""Checks of the parts: server binary, model, broker, cameras."""
+"""Checks of the parts: server binary and model."""
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
-import shutil
+import json
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.doctor.finding import Finding
 from tridetr.errors import TridetrError
-from tridetr.models.store import configured_model, missing_model
+from tridetr.models.store import configured_model
 from tridetr.paths import model_repository_dir
 
+_SHOWN_CLASSES = 10
 BACKENDS = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}
 
 
@@ -78,67 +79,36 @@ def check_provider(config: Config) -> Iterator[Finding]:
 
 
 def check_model(config: Config) -> Iterator[Finding]:
-    """The model file."""
+    """The model file, and whether it knows the classes that the configuration names."""
+    if config.triton.url is not None:
+        yield Finding("model", "ok", f"{config.model.name} of the server at {config.triton.url}")
+        return
+    from tridetr.triton.model_file import read_model_file
+
     file = config.model.file
     if file is None:
         file = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
     file = configured_model(file)
-    if file.is_file():
-        yield Finding("model", "ok", f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
-    else:
-        why, remedy = missing_model(file).split(" Remedy: ")
-        yield Finding("model", "fault", why, remedy)
-
-
-def check_broker(config: Config) -> Iterator[Finding]:
-    """The MQTT broker."""
-    if config.mqtt.host != "embedded":
-        address = f"{config.mqtt.host}:{config.mqtt.port}"
-        yield _reachable("MQTT broker", address, "start it, or correct mqtt.host and mqtt.port")
+    try:
+        classes = json.loads(read_model_file(file).metadata["classes"])
+    except (TridetrError, ValueError) as error:
+        why, _, remedy = str(error).partition(" Remedy: ")
+        yield Finding("model", "fault", why, remedy or "correct model.file")
         return
-    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"):
-        yield Finding("MQTT broker", "ok", "embedded mosquitto")
-    elif importlib.util.find_spec("amqtt"):
-        yield Finding("MQTT broker", "ok", "embedded amqtt (no mosquitto here)")
-    else:
-        yield Finding("MQTT broker", "fault", "none to embed", "sudo apt-get install mosquitto")
-
-
-def check_cameras(config: Config) -> Iterator[Finding]:
-    """Whether each source can be reached: files exist, devices open, hosts answer."""
-    for name, camera in config.cameras.items():
-        subject, source = f"camera {name}", camera.source.text
-        if camera.source.kind == "synthetic":
-            yield Finding(subject, "ok", "synthetic")
-        elif camera.source.kind == "file":
-            found = Path(source).is_file()
-            yield Finding(
-                subject,
-                "ok" if found else "fault",
-                source if found else f"{source}: no such file",
-                "" if found else f"correct cameras.{name}.source",
-            )
-        elif camera.source.kind == "v4l2":
-            yield from _check_device(subject, source)
-        else:
-            host, port = camera.source.address
-            yield _reachable(subject, f"{host}:{port}", "is the camera on, and the address right?")
-
-
-def _check_device(subject: str, source: str) -> Iterator[Finding]:
-    from tridetr.capture.devices import list_cameras
-
-    devices = {device.path: device for device in list_cameras()}
-    device = devices.get(str(Path(source).resolve()))
-    if device is None:
-        there = "; ".join(map(str, devices.values())) or "no camera at all"
-        yield Finding(
-            subject, "fault", f"{source} is not there", f"plug it in, or choose from: {there}"
-        )
-    elif device.problem:
-        yield Finding(subject, "fault", f"{source} cannot be used", device.problem)
-    else:
-        yield Finding(subject, "ok", f"{device}: {device.default_choice}")
+    size = f"{file.stat().st_size / 1e6:.1f} MB, {len(classes)} classes"
+    yield Finding("model", "ok", f"{file} ({size})")
+    for name in config.cameras:
+        wanted = {
+            "detect.classes": config.detect_for(name).classes,
+            "alarm.classes": config.alarm_for(name).classes,
+        }
+        for key, names in wanted.items():
+            for unknown in [wish for wish in names if wish not in classes]:
+                nearest = difflib.get_close_matches(unknown, classes, n=1)
+                shown = ", ".join(list(classes)[:_SHOWN_CLASSES])
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"it knows {shown} …"
+                text = f"{unknown!r} is no class of the model, so it never comes"
+                yield Finding(f"camera {name} {key}", "fault", text, hint)
 
 
 def _reachable(subject: str, address: str, remedy: str) -> Finding:

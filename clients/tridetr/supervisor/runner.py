@@ -20,6 +20,7 @@ from rich.console import Console
 
 from tridetr.broker import EMBEDDED, choose_port
 from tridetr.config import Config
+from tridetr.doctor.configuration import real_cameras_of_the_toy_model
 from tridetr.errors import GatewayError, TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import write_text
@@ -290,6 +291,12 @@ def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequenc
     """Run the node; return the exit code: 0, or 1 when no frame made it the whole way."""
     terminal = sys.stderr.isatty() and not as_json
     configure_logging(config.log.level, config.log.format, "up")
+    if real := real_cameras_of_the_toy_model(config):
+        logger.warning(
+            "the bundled demonstration model does not recognise people in %s: `tridetr models pull` "
+            "fetches one that does; name it in model.file",
+            ", ".join(real),
+        )
     summary = Supervisor(config, only=only, terminal=terminal).run(duration_s)
     if as_json:
         json.dump(summary, sys.stdout, indent=2)

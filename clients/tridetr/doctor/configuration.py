@@ -1,0 +1,141 @@
+"""Checks of the configuration itself: keys that contradict each other, files that are not there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.config.secrets import camera_credentials, gateway_token, mqtt_password
+from tridetr.doctor.finding import Finding
+from tridetr.errors import ConfigError
+
+_MQTTS_PORT = 8883
+_NVIDIA = ("cuda", "tensorrt")
+
+
+def check_configuration(config: Config) -> Iterator[Finding]:
+    """What the schema cannot see: each key is right by itself, together they are not."""
+    found = [*_check_mqtt(config), *_check_model_keys(config), *_check_ports(config)]
+    found += [*_check_cameras(config), *_check_secrets(config), *_check_toy_model(config)]
+    yield from found
+    if not any(finding.level == "fault" for finding in found):
+        yield Finding("configuration", "ok", "no contradictions")
+
+
+def _fault(subject: str, text: str, remedy: str) -> Finding:
+    return Finding(subject, "fault", text, remedy)
+
+
+def _check_mqtt(config: Config) -> Iterator[Finding]:
+    mqtt = config.mqtt
+    embedded = mqtt.host == "embedded"
+    if embedded and mqtt.tls is not None:
+        yield _fault("mqtt.tls", "the embedded broker has no TLS", "remove mqtt.tls")
+    if not embedded and mqtt.port == 0:
+        yield _fault("mqtt.port", "0 (a free port) is for `mqtt.host: embedded` only", "set it")
+    if embedded and (mqtt.username or mqtt.password_file):
+        yield Finding("mqtt.username", "warning", "the embedded broker takes everyone", "remove it")
+    if not embedded and mqtt.port == _MQTTS_PORT and mqtt.tls is None:
+        yield Finding(
+            "mqtt.tls", "warning", f"{_MQTTS_PORT} is the port of MQTT over TLS", "set mqtt.tls: {}"
+        )
+    if mqtt.password_file is not None and mqtt.username is None:
+        yield _fault("mqtt.username", "there is a password but no user", "set mqtt.username")
+    if mqtt.tls is not None and mqtt.tls.key_file and not mqtt.tls.cert_file:
+        yield _fault("mqtt.tls.cert_file", "there is a key but no certificate", "set it")
+
+
+def _check_model_keys(config: Config) -> Iterator[Finding]:
+    if config.device == "cpu":
+        if config.model.provider in _NVIDIA:
+            remedy = "set device: auto, or another provider"
+            yield _fault("model.provider", f"{config.model.provider} with device: cpu", remedy)
+        if config.model.name == "rfdetr_trt":
+            remedy = "set device: auto, or model.name: rfdetr_ort"
+            yield _fault("model.name", "TensorRT with device: cpu", remedy)
+
+
+def _check_ports(config: Config) -> Iterator[Finding]:
+    ports = [("gateway.port", config.gateway.port)]
+    if config.triton.url is None:
+        ports.append(("triton.metrics_port", config.triton.metrics_port))
+    if config.mqtt.host == "embedded":
+        ports.append(("mqtt.port", config.mqtt.port))
+    for port, times in Counter(port for _, port in ports).items():
+        if port and times > 1:
+            keys = " and ".join(key for key, other in ports if other == port)
+            yield _fault(keys, f"both are {port}", "choose different ports")
+
+
+def _check_cameras(config: Config) -> Iterator[Finding]:
+    devices = Counter(c.source.text for c in config.cameras.values() if c.source.kind == "v4l2")
+    for device, times in devices.items():
+        if times > 1:
+            yield _fault(
+                "cameras", f"{device} is named {times} times", "a device serves one camera"
+            )
+    for name, camera in config.cameras.items():
+        subject = f"cameras.{name}"
+        published = config.detect_for(name).classes
+        alarming = config.alarm_for(name).classes
+        unseen = [c for c in alarming if published and c not in published]
+        if unseen:
+            yield _fault(
+                f"{subject}.alarm.classes",
+                f"{', '.join(unseen)}: not in detect.classes, so never alarms",
+                "add it to detect.classes",
+            )
+        sentry = config.sentry_for(name)
+        slowest = min(sentry.standby_fps, camera.fps or sentry.standby_fps)
+        if camera.source.kind != "file" and 1 / slowest >= sentry.unknown_s:
+            yield _fault(
+                f"{subject}.sentry.unknown_s",
+                f"a frame each {1 / slowest:g} s, but Unknown after {sentry.unknown_s:g} s without one",
+                "raise unknown_s or standby_fps",
+            )
+        if camera.decode == "gpu" and config.device == "cpu":
+            yield Finding(f"{subject}.decode", "warning", "gpu with device: cpu", "set decode: cpu")
+
+
+def _check_secrets(config: Config) -> Iterator[Finding]:
+    reads: list[tuple[str, Callable[[], object]]] = [
+        ("mqtt.password_file", lambda: mqtt_password(config)),
+        ("gateway.token_file", lambda: gateway_token(config)),
+    ]
+    files: list[tuple[str, Path | None]] = [("triton.secret_file", config.triton.secret_file)]
+    if config.mqtt.tls is not None:
+        tls = config.mqtt.tls
+        files += [(f"mqtt.tls.{key}", getattr(tls, key)) for key in type(tls).model_fields]
+    for name, camera in config.cameras.items():
+        if (file := camera.credentials_file) is not None:
+            key = f"cameras.{name}.credentials_file"
+            reads.append((key, lambda file=file: camera_credentials(file)))  # type: ignore[misc]
+        files.append((f"cameras.{name}.tls_ca_file", camera.tls_ca_file))
+    for key, read in reads:
+        try:
+            read()
+        except ConfigError as error:
+            yield _fault(key, str(error), "write the file, or correct the key")
+    for key, path in files:
+        if path is not None and not path.is_file():
+            yield _fault(key, f"{path}: no such file", "write the file, or correct the key")
+
+
+def _check_toy_model(config: Config) -> Iterator[Finding]:
+    real = real_cameras_of_the_toy_model(config)
+    if real:
+        yield Finding(
+            "model",
+            "warning",
+            f"the bundled demonstration model does not recognise people in {', '.join(real)}",
+            "`tridetr models pull`, then name it in model.file (docs/models.md)",
+        )
+
+
+def real_cameras_of_the_toy_model(config: Config) -> list[str]:
+    """Return the cameras that show the real world to the bundled model, which knows the drawn one only."""
+    if config.model.file is not None or config.triton.url is not None:
+        return []
+    return [name for name, cam in config.cameras.items() if cam.source.kind != "synthetic"]

@@ -1,0 +1,93 @@
+"""Check of the cameras: each is opened for a few seconds, as its capture process would."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from tridetr.capture.sources.base import (
+    CorruptFrameError,
+    Grab,
+    NoPictureYetError,
+    Source,
+    SourceEndedError,
+    SourceInfo,
+)
+from tridetr.capture.sources.select import make_source
+from tridetr.config import CameraSection, Config
+from tridetr.doctor.finding import Finding
+from tridetr.errors import SourceError, TridetrError
+
+_LOOK_S = 3.0  # at frames, to measure their rate
+_LONGEST_S = 25.0
+_AT_ONCE = 8
+
+
+def check_cameras(config: Config) -> Iterator[Finding]:
+    """Codec, size and measured rate of each camera, or why there is no picture."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(lambda item: _look(*item), config.cameras.items())
+
+
+def _look(name: str, camera: CameraSection) -> Finding:
+    subject = f"camera {name}"
+    if camera.source.kind == "synthetic":
+        return Finding(subject, "ok", "synthetic")
+    stop = threading.Event()
+    timer = threading.Timer(_LONGEST_S, stop.set)
+    timer.daemon = True
+    timer.start()
+    source = make_source(name, camera, stop)
+    try:
+        info = source.open()
+        width, height, fps = _watch(source, info, max(camera.timeout_s, _LOOK_S))
+    except (SourceError, TridetrError, ValueError) as error:
+        return _fault(subject, str(error), name)
+    finally:
+        source.close()
+        timer.cancel()
+        stop.set()
+    rate = f", {fps:.1f} fps measured" if fps else ""
+    # A source of unknown size at opening (0x0) has shown it by now
+    described = info.description.replace("0x0", f"{width}x{height}")
+    return Finding(subject, "ok", f"{described}, picture {width}x{height}{rate}")
+
+
+def _watch(source: Source, info: SourceInfo, timeout_s: float) -> tuple[int, int, float]:
+    """Return size and rate of what comes; raises SourceError where nothing good does."""
+    started = time.monotonic()
+    first: Grab | None = None
+    size = (0, 0)
+    newest_ns, frames, why = 0, 0, "no picture"
+    while time.monotonic() - started < (_LOOK_S if first else timeout_s + _LOOK_S):
+        try:
+            grab = source.next(0.2)
+            if grab is None:
+                continue
+            if first is None:
+                picture = grab.decode()
+                size, first = (picture.width, picture.height), grab
+                started = time.monotonic()
+            newest_ns, frames = grab.monotonic_ns, grab.number - first.number
+            if not info.live:
+                break
+        except NoPictureYetError as waits:
+            why = str(waits)
+        except CorruptFrameError as damaged:
+            why = str(damaged)
+        except SourceEndedError:
+            break
+    if first is None:
+        raise SourceError(f"{why} within {timeout_s:g} s")
+    spent_s = (newest_ns - first.monotonic_ns) / 1e9
+    return *size, frames / spent_s if spent_s > 0 else 0.0
+
+
+def _fault(subject: str, message: str, name: str) -> Finding:
+    """Split a source's message into what was found and the remedy, where it has one."""
+    text, separator, remedy = message.partition("; ")
+    return Finding(
+        subject, "fault", text, remedy if separator else f"correct cameras.{name}.source"
+    )

@@ -1,0 +1,64 @@
+"""Configurations that cannot work, and classes that the model does not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tridetr.config import load_config
+from tridetr.config.examples import DEMO, EXAMPLE
+from tridetr.config.load import parse_config
+from tridetr.doctor.configuration import check_configuration
+from tridetr.doctor.parts import check_model
+
+CAMERA = "cameras: {hall: {source: synthetic}}\n"
+
+
+def problems(text: str, folder: Path) -> dict[str, tuple[str, str]]:
+    config = parse_config(text, origin=folder / "node.yaml")
+    found = [*check_configuration(config), *check_model(config)]
+    assert all(finding.remedy for finding in found if finding.level != "ok")
+    return {f.subject: (f.level, f.text) for f in found if f.level != "ok"}
+
+
+@pytest.mark.parametrize("file", [DEMO, EXAMPLE])
+def test_packaged_configurations_have_no_fault(file: Path) -> None:
+    assert {finding.level for finding in check_configuration(load_config(file))} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "level"),
+    [
+        (CAMERA + "mqtt: {host: embedded, tls: {}}", "mqtt.tls", "fault"),
+        (CAMERA + "mqtt: {host: b, port: 0}", "mqtt.port", "fault"),
+        (CAMERA + "mqtt: {host: b, port: 8883}", "mqtt.tls", "warning"),
+        (CAMERA + "mqtt: {host: b, password_file: p}", "mqtt.username", "fault"),
+        (CAMERA + "mqtt: {host: b, username: u, password_file: none}", "mqtt.password_file", "fault"),
+        (CAMERA + "mqtt: {host: b, tls: {ca_file: none}}", "mqtt.tls.ca_file", "fault"),
+        (CAMERA + "gateway: {token_file: none}", "gateway.token_file", "fault"),
+        (CAMERA + "gateway: {port: 8002}", "gateway.port and triton.metrics_port", "fault"),
+        (CAMERA + "device: cpu\nmodel: {provider: cuda}", "model.provider", "fault"),
+        (CAMERA + "model: {file: none.onnx}", "model", "fault"),
+        (CAMERA + "alarm: {classes: [persn]}", "camera hall alarm.classes", "fault"),
+        (CAMERA + "detect: {classes: [car]}", "cameras.hall.alarm.classes", "fault"),
+        (CAMERA + "sentry: {standby_fps: 0.1}", "cameras.hall.sentry.unknown_s", "fault"),
+        ("cameras: {a: {source: /dev/video0}, b: {source: /dev/video0}}", "cameras", "fault"),
+        ("cameras: {a: {source: 'rtsp://h/1', credentials_file: none}}", "cameras.a.credentials_file", "fault"),
+        ("cameras: {a: {source: 'rtsps://h/1', tls_ca_file: none}}", "cameras.a.tls_ca_file", "fault"),
+        ("cameras: {a: {source: clip.mp4}}", "model", "warning"),
+    ],
+)  # fmt: skip
+def test_impossible_configurations_are_named(
+    tmp_path: Path, text: str, subject: str, level: str
+) -> None:
+    (tmp_path / "p").write_text("word")
+    found = problems(text, tmp_path)
+    assert found[subject][0] == level
+
+
+def test_a_class_is_suggested(tmp_path: Path) -> None:
+    config = parse_config(CAMERA + "alarm: {classes: [persn]}", origin=tmp_path / "node.yaml")
+    assert [f.remedy for f in check_model(config) if f.level == "fault"] == [
+        "did you mean 'person'?"
+    ]
