@@ -216,7 +216,7 @@ def test_problems_are_published_and_a_stopped_node_says_so(tmp_path: Path) -> No
         assert problem("") == {
             "schema": 1, "problem": False, "detector": "", "outbox": "", "disk": "",
         }  # fmt: skip
-        for state in (CameraState.OFFLINE, CameraState.FROZEN):
+        for state in (CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND):
             actor.be(state)
             wait_for(lambda s=state: problem().get("camera") == s.name.lower())
         actor.be(CameraState.LIVE)

@@ -14,7 +14,12 @@ import pytest
 from support.mosquitto import listening, running_mosquitto
 from support.sentry import NOBODY, PERSON, running_controller
 from support.waiting import wait_for
-from tridetr.controller.database import CorruptDatabaseError, Database
+from tridetr.controller.database import (
+    CorruptDatabaseError,
+    Database,
+    NewerDatabaseError,
+    refuse_newer,
+)
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT, read_history
 from tridetr.controller.store import NewRow, Store, StoreError
 from tridetr.telemetry import metrics
@@ -210,6 +215,8 @@ def test_a_database_of_a_later_version_is_refused_and_not_touched(tmp_path: Path
     before = (tmp_path / DATABASE).read_bytes()
     with pytest.raises(StoreError, match=r"later version of tridetr \(layout 99"):
         Store(tmp_path, outbox_limit=100)
+    with pytest.raises(NewerDatabaseError, match="later version"):  # before anything is started
+        refuse_newer(tmp_path / DATABASE)
     assert (tmp_path / DATABASE).read_bytes() == before
     assert not any(".corrupt-" in path.name for path in tmp_path.iterdir())
 
@@ -375,6 +382,14 @@ def test_a_damaged_database_gives_back_what_can_be_read(
     assert list(again.outbox) == expected
     assert caplog.text == ""
     again.close()
+
+
+def test_what_is_broken_is_not_of_a_later_version(tmp_path: Path) -> None:
+    refuse_newer(tmp_path / DATABASE)
+    (tmp_path / DATABASE).write_bytes(b"junk" * 500)
+    refuse_newer(tmp_path / DATABASE)
+    Store(tmp_path, outbox_limit=100).close()
+    refuse_newer(tmp_path / DATABASE)
 
 
 def test_a_folder_or_device_in_the_place_of_the_database_is_put_aside(tmp_path: Path) -> None:

@@ -45,12 +45,26 @@ class Actor:
         self._board = SentryReader(instance, camera)
         self.be(CameraState.LIVE)
 
-    def show(self, detections: np.ndarray = NOBODY, *, seconds: float = FRAME_NS / 1e9) -> int:
-        """Publish the next frame's result; returns the frame's sequence."""
+    def show(
+        self,
+        detections: np.ndarray = NOBODY,
+        *,
+        seconds: float = FRAME_NS / 1e9,
+        age_s: float | None = None,
+    ) -> int:
+        """Publish the next frame's result; returns the frame's sequence.
+
+        Args:
+            detections: of the frame.
+            seconds: since the frame before, in the time of a recording.
+            age_s: of a live camera's frame: how long ago it was captured; None = a recording's.
+        """
         self.be(self._state)  # capture's heartbeat
         self.frame += 1
         self.time_ns += round(seconds * 1e9)
         now = time.monotonic_ns()
+        if age_s is not None:
+            self.time_ns = now - round(age_s * 1e9)
         stamp = ResultStamp(
             frame_number=self.frame + 1000,
             frame_sequence=self.frame,
@@ -58,7 +72,7 @@ class Actor:
             height=432,
             capture_monotonic_ns=self.time_ns,
             capture_unix_ns=time.time_ns(),
-            lossless=True,
+            lossless=age_s is None,
             taken_ns=now,
             infer_start_ns=now,
             infer_end_ns=now,

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from support.sentry import FRAME_NS, NOBODY, PERSON, Actor
+from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.controller.camera import CameraSentry
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.served_model import ServedModel, ServedModelReader, write_served_model
+from tridetr.shm.boards import CameraState
 from tridetr.shm.detections import DETECTION_DTYPE
 
 Make = Callable[..., tuple[CameraSentry, Actor]]
@@ -84,3 +86,46 @@ def test_the_classes_of_a_replaced_model_hold_from_its_first_result_on(
     actor.show(person)
     sentry.on_wake()
     assert sentry.record.memory.state is State.TRACKING
+
+
+@pytest.mark.parametrize("state", [CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND])
+def test_the_last_picture_of_a_camera_that_is_gone_gives_no_all_clear(
+    make: Make, state: CameraState
+) -> None:
+    """A detector that was started again took it for news."""
+    sentry, actor = make()
+    actor.show(NOBODY, age_s=0.1)
+    sentry.tick()
+    assert sentry.record.memory.state is State.STANDBY
+    actor.be(state)
+    actor.show(NOBODY, age_s=3.0)
+    sentry.tick()
+    sentry.tick()
+    if state is CameraState.OFFLINE:  # what was on its way a second ago still counts
+        wait_for(lambda: sentry.tick() or sentry.record.memory.state is State.UNKNOWN)
+    assert sentry.record.memory.state is State.UNKNOWN
+    actor.show(NOBODY, age_s=12.0)
+    sentry.on_wake()
+    assert sentry.record.memory.state is State.UNKNOWN
+    actor.be(CameraState.LIVE)
+    sentry.tick()
+    actor.show(NOBODY, age_s=12.0)
+    sentry.on_wake()
+    assert sentry.record.memory.state is State.UNKNOWN
+    actor.show(NOBODY, age_s=0.1)
+    sentry.on_wake()
+    assert sentry.record.memory.state is State.STANDBY
+
+
+def test_a_controller_that_was_away_takes_what_waited_by_its_age(make: Make) -> None:
+    """It called the camera unknown first, and then calm by pictures that were as old as its absence."""
+    sentry, actor = make(unknown_s=1.0)
+    actor.show(NOBODY, age_s=5.0)
+    sentry.on_wake()
+    assert sentry.record.memory.state is State.UNKNOWN
+    actor.show(NOBODY, age_s=0.1)
+    sentry.on_wake()
+    assert sentry.record.memory.state is State.STANDBY
+    facts = sentry.facts()
+    assert facts.last_result_age_s is not None
+    assert 0.1 <= facts.last_result_age_s < 1.0

@@ -6,11 +6,12 @@ import os
 import sqlite3
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tridetr.controller.history import HISTORY_LIMIT
+from tridetr.errors import TridetrError
 
 # What turns a database of the version before into this one; an empty file has version 0.
 _LAYOUTS = {
@@ -91,7 +92,7 @@ class CorruptDatabaseError(Exception):
     """The file is not a usable database of tridetr, and trying again does not help."""
 
 
-class NewerDatabaseError(Exception):
+class NewerDatabaseError(TridetrError):
     """The file was written by a later version of tridetr."""
 
 
@@ -119,11 +120,7 @@ class Database:
     def _prepare(self) -> None:
         connection = self._connection
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if VERSION < version <= _LARGEST_VERSION:
-            raise NewerDatabaseError(
-                f"{self._path} was written by a later version of tridetr (layout {version}, this version knows "
-                f"{VERSION}): install that version again, or move the file away to begin without its events"
-            )
+        _refuse_newer(self._path, version)
         if not 0 <= version <= VERSION:
             raise CorruptDatabaseError(f"layout version {version}")
         if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -261,6 +258,26 @@ class Database:
     def close(self) -> None:
         """Close the file (and fold the write-ahead log into it)."""
         self._connection.close()
+
+
+def refuse_newer(path: Path) -> None:
+    """Refuse a database of a later version before anything is started.
+
+    Raises:
+        NewerDatabaseError: it is one. Whatever else is wrong with it, the controller deals with.
+    """
+    with suppress(sqlite3.Error):
+        if path.is_file():
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as found:
+                _refuse_newer(path, found.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _refuse_newer(path: Path, version: int) -> None:
+    if VERSION < version <= _LARGEST_VERSION:
+        raise NewerDatabaseError(
+            f"{path} was written by a later version of tridetr (layout {version}, this version knows {VERSION}): "
+            "install that version again, or move the file away to begin without its events"
+        )
 
 
 def is_passing(error: BaseException) -> bool:

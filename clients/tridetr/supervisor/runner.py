@@ -20,6 +20,8 @@ from rich.console import Console
 
 from tridetr.broker import EMBEDDED, choose_port
 from tridetr.config import Config
+from tridetr.controller.database import refuse_newer
+from tridetr.controller.history import DATABASE
 from tridetr.doctor.configuration import real_cameras_of_the_toy_model
 from tridetr.errors import GatewayError, TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
@@ -81,6 +83,7 @@ class Supervisor:
         run_dir = private_folder(self._config.run_dir)
         if self._whole_node or "controller" in self._only:
             private_folder(self._config.state_dir, "state_dir")
+            refuse_newer(self._config.state_dir.absolute() / DATABASE)
         with (
             InstanceLock(self._config.instance, run_dir, self._only) as self._instance_lock,
             _sole_run(run_dir, "+".join(self._only) or "node") as self._run_lock,

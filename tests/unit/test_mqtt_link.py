@@ -1,0 +1,91 @@
+"""The connection to a broker that takes everything and acknowledges nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
+
+CONNECT, PUBLISH, SUBSCRIBE = 1, 3, 8
+
+
+class SilentBroker:
+    """Answers what opens a connection, and never a message.
+
+    Attributes:
+        got: (number of the connection, payload) of each message with QoS 1, and whether it was marked as a repeat.
+    """
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.got: list[tuple[int, bytes, bool]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        try:
+            while True:
+                first = (await reader.readexactly(1))[0]
+                length = shift = 0
+                while True:
+                    byte = (await reader.readexactly(1))[0]
+                    length |= (byte & 127) << shift
+                    shift += 7
+                    if not byte & 128:
+                        break
+                body = await reader.readexactly(length)
+                kind = first >> 4
+                if kind == CONNECT:
+                    writer.write(b"\x20\x02\x00\x00")
+                elif kind == SUBSCRIBE:
+                    writer.write(b"\x90\x03" + body[:2] + b"\x01")
+                elif kind == PUBLISH and first & 6:
+                    topic = int.from_bytes(body[:2], "big")
+                    self.got.append((number, body[topic + 4 :], bool(first & 8)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.ups = 0
+
+    def on_up(self) -> None:
+        self.ups += 1
+
+    def on_ack(self, mid: int) -> None:
+        raise AssertionError("nothing was acknowledged")
+
+    def on_message(self, topic: str, payload: bytes) -> None: ...
+
+
+async def reach(condition: Callable[[], bool]) -> None:
+    await until(condition, 20)
+    assert condition()
+
+
+@pytest.mark.timeout(60)
+async def test_a_new_connection_repeats_nothing_by_itself() -> None:
+    """paho repeated what each earlier connection had left, and the outbox did so too: up to 13 copies of an event."""
+    broker, ear = SilentBroker(), Ear()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    link = MqttLink(BrokerSettings(lambda: address, None, None, None, 60, "will"), ear, ["command"])
+    link.start()
+    for connection in (1, 2, 3):
+        await reach(lambda n=connection: ear.ups == n)
+        for event in (b"a", b"b"):
+            assert link.publish_acknowledged("events", event.decode()) is not None
+        await reach(lambda n=connection: len(broker.got) == 2 * n)
+        link.bounce()
+        await reach(lambda: not link.connected)
+        assert link.publish_acknowledged("events", "c") is None
+    await reach(lambda: ear.ups == 4)
+    await link.stop([])
+    server.close()
+    copies = Counter((number, payload) for number, payload, _ in broker.got)
+    assert copies == {(number, payload): 1 for number in (1, 2, 3) for payload in (b"a", b"b")}
