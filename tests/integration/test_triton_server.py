@@ -168,7 +168,10 @@ async def test_an_external_server_is_used_and_none_is_started(
     url = {"url": endpoint.address, "secret_file": endpoint.secret_file}
     config = triton_config(tmp_path, shared(*ORACLE), **url)
     async with TritonClient(config) as client:
-        assert (await client.model()).name == "rfdetr_ort"
+        info = await client.model()
+        assert info.name == "person_oracle"
+        assert info.checksum.startswith(info.version)
+        assert len(info.version) == 12
         with SharedFrame(config.instance, 64, 48) as slot:
             await client.register(slot.frame.region)
             assert (await client.infer(slot.frame)).scores.shape == (300,)

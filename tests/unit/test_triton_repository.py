@@ -91,6 +91,8 @@ def test_rendering(
     info = model_info(rendered, "1", None)
     assert info.classes == {"person": 1}
     assert info.engine == "onnxruntime"
+    assert info.name == "m", "its own name, not the entry's"
+    assert info.version == info.checksum[:12]
     render(settings, tmp_path)  # again, over the earlier one
 
 
@@ -152,3 +154,9 @@ def test_an_engine_is_served_with_what_it_was_built_for(
     facts_file(engine).write_text("{}")
     with pytest.raises(ModelError, match=r"some_gpu\.plan\.json.*build-engine --force"):
         render(settings, tmp_path, ON_GPU)
+
+
+def test_a_model_has_a_name_of_its_own_that_fits_into_results(tmp_path: Path) -> None:
+    path = contract_model(tmp_path / ("ü" * 60 + ".onnx"), 1)
+    assert repository.own_name(config(tmp_path, path)) == "ü" * 32
+    assert repository.own_name(config(tmp_path, None)) == "bundled"

@@ -12,21 +12,23 @@ from typing import Any
 
 from tridetr.triton.contract import ModelInfo, class_table
 
+_SHOWN_DIGITS = 12  # of a checksum
+
 
 def model_info(config: Any, version: str, engine_report: str | None) -> ModelInfo:
-    """Return the description of a model.
+    """Return the description of a model, by its own name and checksum where the configuration has them.
 
     Args:
         config: Triton's `ModelConfig` message.
-        version: the version that serves.
+        version: the version that Triton serves.
         engine_report: file that the backend wrote, if it is ours.
     """
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     report = read_report(engine_report)
     classes = parameters.get("classes", "")
     return ModelInfo(
-        name=config.name,
-        version=version,
+        name=parameters.get("model_name") or config.name,
+        version=parameters.get("checksum", "")[:_SHOWN_DIGITS] or version,
         engine=report.get("engine") or config.backend or config.platform,
         provider=report.get("provider") or parameters.get("provider") or "unknown",
         precision=report.get("precision") or parameters.get("precision") or "unknown",

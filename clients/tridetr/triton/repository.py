@@ -21,6 +21,7 @@ from tridetr.models.engine_cache import find_engine
 from tridetr.models.engine_facts import EngineFacts, read_facts
 from tridetr.models.store import configured_model
 from tridetr.paths import model_repository_dir
+from tridetr.shm.detections.table import NAME_BYTES
 from tridetr.triton.engine.graph import slice_before_cast
 from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file
 from tridetr.triton.placement import Placement, place, profile_settings
@@ -49,6 +50,13 @@ def model_path(config: Config) -> Path:
     if config.model.file is not None:
         return configured_model(config.model.file)
     return model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+
+
+def own_name(config: Config) -> str:
+    """Return what people call the model: the name it is installed under, its file's, or `bundled`."""
+    if config.model.file is None:
+        return "bundled"
+    return model_path(config).stem.encode()[:NAME_BYTES].decode(errors="ignore")
 
 
 def model_stamp(config: Config) -> Stamp | None:
@@ -133,7 +141,9 @@ def render(
 def _extra(
     config: Config, placement: Placement, engine_report: Path, cache: Path
 ) -> dict[str, str]:
-    extra = {"intra_op_thread_count": str(config.model.threads)} if config.model.threads else {}
+    extra = {"model_name": own_name(config)}
+    if config.model.threads:
+        extra["intra_op_thread_count"] = str(config.model.threads)
     if not placement.native:  # parameters that only ours reads
         extra |= {
             "provider": _provider(config, placement),

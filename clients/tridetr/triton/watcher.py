@@ -149,8 +149,8 @@ class Watcher:
         self._was_ready = True
         self._healthy.set(1)
         log.info(
-            "Triton serves %s: %s, %s, %s",
-            info.name, info.engine, info.provider, info.precision,
+            "Triton serves %s %s: %s, %s, %s",
+            info.name, info.version, info.engine, info.provider, info.precision,
             extra={"pid": process.pid, "start_s": round(time.monotonic() - began, 1)},
         )  # fmt: skip
 

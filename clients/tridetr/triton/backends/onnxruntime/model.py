@@ -58,7 +58,7 @@ class TritonPythonModel:
         nodes = ", ".join(f"{name}: {count}" for name, count in self._engine.nodes.items())
         log(
             pb_utils.Logger.log_info,
-            f"{args['model_name']} runs on ONNX Runtime {onnxruntime.__version__}, "
+            f"{parameters.get('model_name', args['model_name'])} runs on ONNX Runtime {onnxruntime.__version__}, "
             f"{choice.provider}, {choice.precision} ({choice.reason}); nodes by provider: {nodes}",
         )
         stored = parameters.get("precision", "")

@@ -42,7 +42,8 @@ class TritonPythonModel:
         precision = facts.precision if facts else "unknown"
         log(
             pb_utils.Logger.log_info,
-            f"{args['model_name']} runs on TensorRT {tensorrt.__version__}, {self._cuda.name}, {precision}",
+            f"{parameters.get('model_name', args['model_name'])} runs on TensorRT {tensorrt.__version__}, "
+            f"{self._cuda.name}, {precision}",
         )
         if path := parameters.get("engine_report"):
             write_report(Path(path), {
