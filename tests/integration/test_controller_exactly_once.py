@@ -8,7 +8,6 @@ would: an open transaction rolls back, locks are freed.
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +96,7 @@ def let_go(process: Process) -> None:
     """Free what a dead process holds, saving nothing."""
     assert process.store._database
     process.store._database.close()
-    os.close(process.store._lock)
+    process.store._lock.close()
     process.sentry._results.close()
     process.sentry._watch.close()
     process.sentry._board.close()

@@ -63,7 +63,7 @@ def test_what_was_committed_is_there_after_the_process_died(tmp_path: Path) -> N
     store.commit("hall", '{"a": 1}', [event(1), NewRow(2, "camera_back", "{}")])
     store.commit("door", '{"b": 2}', [event(3)])
     store.confirm("visit1:arrived")
-    os.close(store._lock)  # dead: nothing is closed
+    store._lock.close()  # dead: nothing is closed
     again = Store(tmp_path, outbox_limit=100)
     assert {name: saved.record for name, saved in again.cameras.items()} == {
         "hall": '{"a": 1}',
@@ -151,7 +151,7 @@ def test_a_full_disk_loses_nothing_while_the_process_lives(
     ballast.unlink()
     assert store.flush()
     assert store.fault == ""
-    os.close(store._lock)  # dead
+    store._lock.close()  # dead
     again = Store(tiny_disk / "state", outbox_limit=1000)
     assert again.cameras["hall"].record == '"199"'
     expected = [f"visit{number}:arrived" for number in range(200) if number not in (0, 149)]
@@ -236,7 +236,7 @@ def test_a_database_that_breaks_while_running_is_rebuilt_from_memory(
     monkeypatch.setattr(Database, "write", broken)
     store.commit("hall", '"new"', [event(3)])
     assert store.flush()
-    os.close(store._lock)
+    store._lock.close()
     again = Store(tmp_path, outbox_limit=100)
     assert again.cameras["hall"].record == '"new"'
     assert [row.event_id for row in again.outbox.values()] == ["visit2:arrived", "visit3:arrived"]

@@ -8,7 +8,6 @@ alarm; and it is said in the log, in ``/status`` and in a counter.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -32,6 +31,8 @@ from tridetr.controller.database import (
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT
 from tridetr.controller.rescue import finish_replacement, replace_database, rescue
 from tridetr.errors import TridetrError
+from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.paths import private_folder
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
@@ -91,7 +92,7 @@ class Store:
         try:
             self._open(START_WAIT_S)
         except NewerDatabaseError as error:
-            os.close(self._lock)
+            self._lock.close()
             raise StoreError(str(error)) from None
         self._started = True
         self._drop_oldest()
@@ -190,7 +191,7 @@ class Store:
         """Write what is left and close."""
         self.flush()
         self._let_go()
-        os.close(self._lock)
+        self._lock.close()
 
     def _recovered(self) -> bool:
         if self.fault:
@@ -332,20 +333,15 @@ class Store:
         metrics.OUTBOX_DEPTH.set(len(self.outbox))
 
 
-def _lock_folder(state_dir: Path) -> int:
+def _lock_folder(state_dir: Path) -> FileLock:
     """Take the folder for this process; the kernel frees it when the process dies."""
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(
-            state_dir / "controller.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        private_folder(state_dir, "state_dir")
+        return FileLock(state_dir / "controller.lock", f"process {os.getpid()}")
+    except FileLockedError as error:
+        raise StoreError(
+            f"another controller already uses {state_dir} ({error.holder}): stop it, or give this one another "
+            "`instance`"
+        ) from None
     except OSError as error:
         raise StoreError(f"state_dir {state_dir} cannot be used: {error}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise StoreError(
-            f"another controller already uses {state_dir}: stop it, or give this one another `instance`"
-        ) from None
-    return descriptor
