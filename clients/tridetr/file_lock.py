@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -64,8 +65,9 @@ class FileLock(Closing):
                 if not self._leads_to(descriptor):
                     os.close(descriptor)  # its last holder has just removed it
                     continue
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, self._note.encode()[:_NOTE_BYTES], 0)
+                with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, self._note.encode()[:_NOTE_BYTES], 0)
             except BaseException:
                 os.close(descriptor)
                 raise
