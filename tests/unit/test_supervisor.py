@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -61,6 +62,20 @@ mqtt: {host: embedded, port: 0}
 def test_percentiles_of_nothing_are_none() -> None:
     assert percentiles_ms([]) == {"p50": None, "p95": None}
     assert percentiles_ms([1.0, 2.0, 3.0])["p50"] == 2.0
+
+
+def test_a_full_disk_does_not_end_the_supervisor(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spec = ProcessSpec("part", (sys.executable, "-c", "raise SystemExit(3)"), 0, beats=False)
+    part = ManagedProcess(spec, tmp_path, None, lambda _: None, full)
+    until(lambda: part.restarts >= 1, part)
+    assert "part: [Errno 28] No space left on device" in caplog.text
+    part.stop()
+    part.wait(time.monotonic() + 5)
 
 
 def test_what_dies_is_started_again(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from tridetr.backoff import Backoff
+from tridetr.errors import TridetrError
 from tridetr.service import SUPERVISED
 from tridetr.supervisor import orphans
 from tridetr.supervisor.plan import ProcessSpec
@@ -119,7 +120,13 @@ class ManagedProcess:
         orphans.kill_children(self._run_dir, self.spec.name)
 
     def _start(self, now_s: float) -> None:
-        self._before_start()
+        try:
+            self._before_start()
+        except (
+            OSError,
+            TridetrError,
+        ) as error:  # a full disk; what was written before may still be there
+            logger.warning("%s: %s", self.spec.name, error)
         heartbeat.forget(self._run_dir, self.spec.name)
         # A session of its own: Ctrl-C reaches the supervisor alone, which then stops all in order.
         self._process = subprocess.Popen(

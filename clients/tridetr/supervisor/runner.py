@@ -162,7 +162,15 @@ class Supervisor:
         """Write the configuration for the processes, again before each start: a cleaner may have removed it."""
         run_dir = private_folder(self._config.run_dir)
         config_file = run_dir / f"config{'-'.join(['', *self._only]).replace(' ', '-')}.yaml"
-        write_text(config_file, self._config.model_dump_json(indent=2))
+        text = self._config.model_dump_json(indent=2)
+        try:
+            if not config_file.exists() or config_file.read_text(encoding="utf-8") != text:
+                write_text(config_file, text)
+        except OSError as error:
+            raise TridetrError(
+                f"{config_file} cannot be written: {error.strerror or error}; make room there, or set run_dir to "
+                "another folder"
+            ) from None
         return config_file
 
     def _count_restart(self, name: str, times: int = 1) -> None:
