@@ -138,6 +138,14 @@ class TestLogin:
                 rig.wait_state(CameraState.OFFLINE)
         assert [login for _, login in other.requests] == [""]
 
+    def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
+        file = tmp_path / "secret"
+        with http_camera(one_picture) as camera:
+            with capturing(tmp_path, camera.url(), credentials_file=str(file)) as rig:
+                assert "credentials_file" in rig.wait_state(CameraState.OFFLINE).message
+                file.write_text("admin:word")
+                rig.wait_frames(3)
+
     def test_placeholders_are_filled(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("admin:w&rd")
         with http_camera(streaming(*MANNERS["pictures only"])) as camera:
@@ -171,6 +179,38 @@ class TestTls:
         with http_camera(one_picture, (made.certificate, made.key)) as camera:
             with capturing(tmp_path, camera.url(scheme="https"), **keys) as rig:
                 rig.wait_frames(3)
+
+    def test_parts_of_a_playlist_on_another_host_likewise(self, tmp_path: Path) -> None:
+        known, unknown = make_certificates(tmp_path / "a"), make_certificates(tmp_path / "b")
+        (tmp_path / "secret").write_text("admin:word")
+        segment = write_clip(tmp_path / "clip.ts", 60).read_bytes()
+
+        def part(request: Request) -> None:
+            request.head("video/mp2t", Content_Length=str(len(segment)))
+            request.send(segment)
+
+        with http_camera(part, (unknown.certificate, unknown.key)) as other:
+            where = [other.url("/s.ts", "https")]
+
+            def playlist(request: Request) -> None:
+                if request.path.endswith(".ts"):
+                    part(request)
+                    return
+                request.head("application/vnd.apple.mpegurl")
+                lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,", *where]
+                request.send("\n".join([*lines, "#EXT-X-ENDLIST", ""]).encode())
+
+            with http_camera(playlist, (known.certificate, known.key)) as camera:
+                with capturing(
+                    tmp_path,
+                    camera.url("/list.m3u8", "https"),
+                    tls_ca_file=str(known.ca),
+                    credentials_file=str(tmp_path / "secret"),
+                ) as rig:
+                    assert "certificate" in rig.wait_state(CameraState.OFFLINE).message
+                    assert not other.requests
+                    where[:] = ["/s.ts"]
+                    rig.wait_frames(3)
 
     @pytest.mark.parametrize("scheme", ["http", "rtsp"])
     def test_a_tls_port_without_tls_is_named(self, tmp_path: Path, scheme: str) -> None:

@@ -15,7 +15,7 @@ from tridetr.capture.sources.tls import TLS_REMEDY
 from tridetr.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from av.container import InputContainer
     from av.video.stream import VideoStream
@@ -42,7 +42,12 @@ _LOGGED: tuple[tuple[str, str], ...] = (
 
 
 def open_video(
-    url: str, *, shown: str, options: dict[str, str], timeout_s: float | None
+    url: str,
+    *,
+    shown: str,
+    options: dict[str, str],
+    timeout_s: float | None,
+    parts: Callable[[str, int, dict[str, str]], object] | None = None,
 ) -> tuple[InputContainer, VideoStream]:
     """Open a file or stream and find its video.
 
@@ -51,6 +56,7 @@ def open_video(
         shown: the same without the password, for messages.
         options: FFmpeg's options for the container.
         timeout_s: for opening and for each read [s]; None = no limit (local files).
+        parts: opens the parts of a playlist; None = FFmpeg does.
 
     Raises:
         LoginRefusedError: the camera does not accept user and password.
@@ -59,7 +65,7 @@ def open_video(
     with av.logging.Capture() as logged:
         av.logging.set_level(av.logging.ERROR)
         try:
-            container = av.open(url, options=options, timeout=timeout_s)
+            container = av.open(url, options=options, timeout=timeout_s, io_open=parts)
         except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError) as error:
             code = 401 if isinstance(error, av.error.HTTPUnauthorizedError) else 403
             raise LoginRefusedError(shown, code, bool(urlsplit(url).password)) from None
@@ -80,9 +86,18 @@ def open_video(
 class FfmpegFeed:
     """A stream that FFmpeg reads."""
 
-    def __init__(self, url: str, shown: str, options: dict[str, str], timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        shown: str,
+        options: dict[str, str],
+        timeout_s: float,
+        parts: Callable[[str, int, dict[str, str]], object] | None = None,
+    ) -> None:
         """Connect (see `open_video`)."""
-        self._container, stream = open_video(url, shown=shown, options=options, timeout_s=timeout_s)
+        self._container, stream = open_video(
+            url, shown=shown, options=options, timeout_s=timeout_s, parts=parts
+        )
         self._stream = stream
         self.stream: VideoStream | None = stream
         codec = stream.codec_context.name

@@ -5,6 +5,7 @@ Other streams (MPEG-TS, HLS, FLV, files) are FFmpeg's; `open_http` finds out whi
 
 from __future__ import annotations
 
+import errno
 import http.client
 import re
 import ssl
@@ -12,8 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
@@ -151,8 +152,34 @@ class JpegFeed:
                 return
 
 
-def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | str:
-    """Ask an HTTP camera and return its JPEGs, or the URL that FFmpeg is to open.
+@dataclass(frozen=True, slots=True)
+class FfmpegTask:
+    """What FFmpeg is to open.
+
+    Attributes:
+        url: with user and password.
+        parts: opens the parts of a playlist, for which FFmpeg forgets TLS options; None: no playlist.
+    """
+
+    url: str
+    parts: Callable[[str, int, dict[str, str]], HttpPart] | None = None
+
+
+class HttpPart:
+    """A part of a playlist, as a file for FFmpeg."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+
+    def read(self, size: int) -> bytes:
+        return self._response.read(size)
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
+    """Ask an HTTP camera and return its JPEGs, or what FFmpeg is to open.
 
     Raises:
         LoginRefusedError: it does not accept user and password.
@@ -180,9 +207,9 @@ def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | str:
         variant = best_variant(playlist)
         response.close()
         url = urljoin(response.geturl(), variant) if variant else address.url
-        return _with_login(address, url)
+        return FfmpegTask(_with_login(address, url), lambda url, *_: _open_part(address, url))
     response.close()
-    return _with_login(address, address.url)
+    return FfmpegTask(_with_login(address, address.url))
 
 
 def best_variant(playlist: bytes) -> str | None:
@@ -253,6 +280,17 @@ def cause(error: Exception) -> str:
     if isinstance(reason, OSError) and reason.strerror:
         return reason.strerror
     return f"the answer is not HTTP ({type(reason).__name__})"
+
+
+def _open_part(address: HttpAddress, url: str) -> HttpPart:
+    ours, theirs = urlsplit(address.url), urlsplit(url)
+    host = theirs.netloc.rpartition("@")[2]
+    same = (ours.scheme, ours.netloc) == (theirs.scheme, host)
+    bare = urlunsplit(theirs._replace(netloc=host))
+    try:
+        return HttpPart(get(replace(address, url=bare, login=address.login if same else None)))
+    except SourceError as error:
+        raise OSError(errno.EIO, str(error)) from None
 
 
 def _with_login(address: HttpAddress, url: str) -> str:

@@ -134,7 +134,9 @@ class NetworkSource:
                 found = open_http(address, section.fps)
                 if isinstance(found, JpegFeed):
                     return found
-                url = found
+                if found.parts is not None:
+                    options["http_persistent"] = "0"  # it bypasses `parts`
+                return FfmpegFeed(found.url, source.shown, options, section.timeout_s, found.parts)
             return FfmpegFeed(url, source.shown, options, section.timeout_s)
         except LoginRefusedError:
             raise

@@ -17,7 +17,7 @@ import av
 
 from tridetr.capture.sources.av import explain
 from tridetr.capture.sources.base import SourceLostError, StreamFacts
-from tridetr.errors import SourceError
+from tridetr.errors import SourceError, TridetrError
 from tridetr.telemetry import heartbeat
 
 if TYPE_CHECKING:
@@ -200,6 +200,8 @@ class PacketPump:
             error = SourceError(f"{self._shown}: the stream has ended")
         except SourceError as cannot_open:
             error = cannot_open
+        except TridetrError as fault:  # such as a credentials file that cannot be read
+            error = SourceError(f"cannot open {self._shown}: {fault}")
         except (av.FFmpegError, OSError) as broken:
             error = SourceError(f"{self._shown}: {explain(broken)}")
         with self._changed:
