@@ -15,6 +15,10 @@ class ShmError(TridetrError):
     """A shared-memory segment or message queue cannot be made, opened or trusted."""
 
 
+class NoSpaceError(ShmError):
+    """Shared memory has no room for what is to be stored; it may have later."""
+
+
 class CudaError(TridetrError):
     """The GPU, its driver or its memory cannot be used."""
 

@@ -24,9 +24,10 @@ from tridetr.controller.visits import Record
 from tridetr.errors import ConfigError, ShmError, SourceError
 from tridetr.gateway import message
 from tridetr.gateway.auth import TokenAuth
-from tridetr.gateway.jpeg import for_browser, read_info
+from tridetr.gateway.jpeg import for_browser
 from tridetr.gateway.login_sessions import LoginSessions
 from tridetr.gateway.origins import is_host_trusted, is_origin_allowed
+from tridetr.jpeg import read_info
 from tridetr.shm import layout
 from tridetr.shm.boards.table import DEMAND, SENTRY, STATUS
 from tridetr.shm.detections.table import RESULT

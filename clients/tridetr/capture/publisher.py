@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.base import Grab, Picture
 from tridetr.config import CameraSection
 from tridetr.cuda.memory import DeviceMemory
-from tridetr.errors import CudaError
+from tridetr.errors import CudaError, ShmError
 from tridetr.shm.closing import Closing
 from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter, TraceContext
 from tridetr.telemetry import metrics, tracing
@@ -59,6 +60,12 @@ class Publisher(Closing):
         """Width and height of the frames in the ring; (0, 0) while there is none."""
         return (self._writer.width, self._writer.height) if self._writer else (0, 0)
 
+    def give_memory_back(self) -> None:
+        """Free the frames of a camera that does not deliver; its next picture takes memory again."""
+        if self._writer is not None:
+            with suppress(ShmError):  # with less than a page left it keeps what it has
+                self._writer.resize(2, 2, jpeg_capacity=0)
+
     def publish(self, grab: Grab, picture: Picture, decode_ns: int) -> int | None:
         """Copy a picture into a slot and publish it.
 
@@ -71,6 +78,7 @@ class Publisher(Closing):
             Its sequence; None when readers hold all slots.
 
         Raises:
+            NoSpaceError: there is no room for a frame of that size.
             ShmError: no ring of that size can be made.
             CudaError: the GPU failed, and `device` is `cuda`.
         """

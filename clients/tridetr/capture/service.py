@@ -31,7 +31,8 @@ from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import StatusReporter
 from tridetr.config import Config
 from tridetr.cuda.opening import device_memory
-from tridetr.errors import SourceError, TridetrError
+from tridetr.errors import NoSpaceError, SourceError, TridetrError
+from tridetr.jpeg import read_info
 from tridetr.shm.boards import BlindReason, CameraState
 from tridetr.telemetry import heartbeat, metrics
 
@@ -43,6 +44,7 @@ _BLIND_MESSAGES = {
     BlindReason.BLURRED: "the picture is blurred: is the lens out of focus, wet or dirty?",
     BlindReason.TURNED: "the camera shows another view than usual: was it turned?",
 }
+_KEEP_MEMORY_S = 300.0  # of a camera that delivers nothing
 _TURN_S = 0.2  # longest wait for a frame before stop and timeout are looked at
 _FPS_WINDOW_NS = 1_000_000_000
 
@@ -106,6 +108,8 @@ class Capture:
         self._next_number = 0
         self._live_since_s: float | None = None
         self._last_good_s = 0.0
+        self._published_s = time.monotonic()
+        self._max_pixels = section.max_pixels
         self._fps_from_ns = 0
         self._fps_frames = 0
         self._corrupt_lines = Limiter(10.0)
@@ -149,6 +153,8 @@ class Capture:
         until = time.monotonic() + delay_s
         while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
             heartbeat.beat()
+            if time.monotonic() - self._published_s > _KEEP_MEMORY_S:
+                self._publisher.give_memory_back()
             self._stop.wait(min(1.0, left))
         self._status.reconnecting()
 
@@ -157,6 +163,7 @@ class Capture:
         self._frozen.reset()
         if self._blind is not None:
             self._blind.reset()
+        self._bound(info.width, info.height)
         self._last_good_s = time.monotonic()
         self._fps_from_ns = 0
         while not self._stop.is_set():
@@ -194,14 +201,22 @@ class Capture:
         # Asked again: the mode may have changed while the frame was waited for
         if self._pacer.wants(grab.monotonic_ns, self._sentry.pace()):
             self._publish(grab)
+            self._published_s = time.monotonic()
         else:
             self._count("pacing", 1)
 
     def _publish(self, grab: Grab) -> None:
         started = time.perf_counter_ns()
+        if grab.jpeg is not None and (header := read_info(grab.jpeg)) is not None:
+            self._bound(header.width, header.height)
         picture = grab.decode()
+        self._bound(picture.width, picture.height)
         decode_ns = grab.decode_ns + time.perf_counter_ns() - started
-        sequence = self._publisher.publish(grab, picture, decode_ns)
+        try:
+            sequence = self._publisher.publish(grab, picture, decode_ns)
+        except NoSpaceError as error:
+            self._publisher.give_memory_back()
+            raise SourceLostError(str(error)) from None
         while sequence is None and self._lossless and not self._stop.wait(0.01):
             heartbeat.beat()
             sequence = self._publisher.publish(grab, picture, decode_ns)
@@ -213,6 +228,13 @@ class Capture:
             self._wait_decided(sequence)
         else:
             self._judge_view(picture)
+
+    def _bound(self, width: int, height: int) -> None:
+        if width * height > self._max_pixels:
+            raise SourceLostError(
+                f"pictures of {width}x{height} have more than max_pixels ({self._max_pixels:,}). Choose a smaller "
+                "picture in the camera, or raise max_pixels of this camera"
+            )
 
     def _judge_view(self, picture: Picture) -> None:
         now = time.monotonic_ns()

@@ -195,6 +195,12 @@ class CameraSection(Section):
     frozen_s: Seconds = Field(
         30.0, description="The very same picture for that long: the camera is frozen."
     )
+    max_pixels: int = Field(
+        8_847_360,
+        ge=256,
+        le=16_384 * 16_384,
+        description="Most pixels of a picture (4096x2160): a larger one is refused. Bounds the camera's memory.",
+    )
     blind_check: bool = Field(
         True,
         description="Detect a covered, dazzled, blurred or turned camera; false for cameras that move (PTZ).",

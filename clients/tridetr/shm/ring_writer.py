@@ -168,6 +168,7 @@ class RingWriter:
             every_slot = locks.exclusive(layout.SLOT_BYTE, old.geometry.slots)
             if apply(old.descriptor, every_slot):
                 old.remove()
+                old.give_memory_back()  # a server that has the file registered still maps it
                 old.close()
                 self._replaced.remove(old)
 

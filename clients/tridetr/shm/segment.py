@@ -7,10 +7,12 @@ import errno
 import mmap
 import os
 
-from tridetr.errors import ShmError
+from tridetr.errors import NoSpaceError, ShmError
 from tridetr.shm import layout, locks, names
 from tridetr.shm.layout import Geometry
 from tridetr.shm.names import RingName
+
+_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT)
 
 
 class Segment:
@@ -34,7 +36,8 @@ class Segment:
         self.descriptor = descriptor
         self.inode = os.fstat(descriptor).st_ino
         access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
-        self.view = memoryview(mmap.mmap(descriptor, size, access=access))
+        self._map = mmap.mmap(descriptor, size, access=access)
+        self.view = memoryview(self._map)
         self.words = self.view[: size // 8 * 8].cast("Q")
         self.geometry: Geometry
 
@@ -50,6 +53,11 @@ class Segment:
         """Remove the file, if its name still leads to it; the writer's lock must be held."""
         if self.has_name():
             (names.SHM_DIR / self.name).unlink(missing_ok=True)
+
+    def give_memory_back(self) -> None:
+        """Free the memory of all slots, which must be locked: processes that still map them see zeros."""
+        start = self.geometry.slot_offset(0)
+        self._map.madvise(mmap.MADV_REMOVE, start, len(self.view) - start)
 
     def close(self) -> None:
         """Give all locks free and close. The memory goes when the last view of it goes."""
@@ -97,7 +105,8 @@ def allocate(descriptor: int, name: str, offset: int, size: int) -> None:
     try:
         os.posix_fallocate(descriptor, offset, size)
     except OSError as error:
-        raise ShmError(_no_space(name, size, error)) from error
+        kind = NoSpaceError if error.errno in _FULL else ShmError
+        raise kind(_no_space(name, size, error)) from error
 
 
 def open_writable(name: RingName, generation: int) -> Segment | None:
@@ -184,7 +193,7 @@ def _writer_pid(descriptor: int) -> str:
 
 
 def _no_space(name: str, needed: int, error: OSError) -> str:
-    if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT):
+    if error.errno not in _FULL:
         return f"cannot take {needed:,} bytes for {name}: {error.strerror}"
     stats = os.statvfs(names.SHM_DIR)
     free = stats.f_bavail * stats.f_frsize
