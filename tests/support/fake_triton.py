@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from support.fake_cuda import read_device
+from tridetr.contract import ModelInfo
 from tridetr.shm.device import DevicePlace, DeviceRegion
 from tridetr.shm.lease import RegionKey
 from tridetr.shm.names import SHM_DIR
 from tridetr.triton.client import Prediction
-from tridetr.triton.contract import ModelInfo
 from tridetr.triton.errors import DeviceRegionRefused, ModelUnavailable, RegionNotRegistered
 
 INFO = ModelInfo(

@@ -17,13 +17,13 @@ from support.fake_triton import INFO, FakeTriton, unavailable
 from support.rings import put_frame
 from support.waiting import slack
 from tridetr.config import Config
+from tridetr.contract import ModelInfo
 from tridetr.detector.service import Detector
 from tridetr.errors import ConfigError, ModelError
 from tridetr.served_model import ServedModelReader
 from tridetr.shm.detections import DetectionReader, ResultStamp
 from tridetr.shm.frames import FrameWriter, TraceContext
 from tridetr.telemetry import metrics
-from tridetr.triton.contract import ModelInfo
 from tridetr.triton.errors import InferenceFailed, RegionNotRegistered
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tridetr.config import DetectSection
+from tridetr.contract import ModelInfo
 from tridetr.detector.account import CameraMetrics, FrameAccount
 from tridetr.detector.color import RangeCheck
 from tridetr.detector.gate import Answer, MotionGate
@@ -23,7 +24,6 @@ from tridetr.shm.frames import FrameLease, FrameReader
 from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import tracing
 from tridetr.triton.client import Prediction
-from tridetr.triton.contract import ModelInfo
 from tridetr.triton.errors import ModelUnavailable, RegionNotRegistered
 
 log = logging.getLogger("tridetr.detector")

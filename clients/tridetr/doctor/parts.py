@@ -12,7 +12,6 @@ from tridetr.config import Config
 from tridetr.doctor.finding import Finding
 from tridetr.errors import TridetrError
 from tridetr.models.store import configured_model
-from tridetr.paths import model_repository_dir
 
 _SHOWN_CLASSES = 10
 BACKENDS = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}
@@ -85,10 +84,7 @@ def check_model(config: Config) -> Iterator[Finding]:
         return
     from tridetr.triton.model_file import read_model_file
 
-    file = config.model.file
-    if file is None:
-        file = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
-    file = configured_model(file)
+    file = configured_model(config.model.file)
     try:
         classes = json.loads(read_model_file(file).metadata["classes"])
     except (TridetrError, ValueError) as error:

@@ -24,13 +24,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from tridetr.contract import INPUT
 from tridetr.errors import ModelError
 from tridetr.models.card import ModelCard, metadata_of
 from tridetr.models.color import IMAGENET_MEAN, IMAGENET_STD, FrameColor, YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder
 from tridetr.models.unwrap import seam_values
 from tridetr.models.wrapping import OUR_PREFIX
-from tridetr.triton.contract import INPUT
 
 
 def gather_pixels(model: onnx.ModelProto) -> bool:

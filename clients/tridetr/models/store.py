@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tridetr.errors import ModelError
+from tridetr.paths import model_repository_dir
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SUFFIX = ".onnx"
@@ -72,13 +73,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {nearest[0]!r}? " if nearest else ""
 
 
-def configured_model(path: Path) -> Path:
-    """Find the model that ``model.file`` of a configuration means.
+def configured_model(file: Path | None) -> Path:
+    """Return the ONNX file that ``model.file`` of a configuration means; None is the bundled model.
 
     The configuration has made relative paths absolute; what is not a file and does not end in
     ``.onnx`` may be the name of an installed model.
     """
-    path = path.expanduser()
+    if file is None:
+        return model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+    path = file.expanduser()
     if path.is_file() or path.suffix == SUFFIX or not _NAME.fullmatch(path.name):
         return path.resolve()
     named = installed_path(path.name)

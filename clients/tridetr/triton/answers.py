@@ -9,8 +9,8 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from tridetr.contract import OUTPUTS
 from tridetr.errors import TritonError
-from tridetr.triton.contract import OUTPUTS
 from tridetr.triton.errors import (
     DeviceRegionRefused,
     InferenceFailed,

@@ -14,6 +14,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from tridetr.config import Config
+from tridetr.contract import INPUT, ModelInfo, check_contract
 from tridetr.triton import describe
 from tridetr.triton.answers import (
     AlreadyRegisteredError,
@@ -21,7 +22,6 @@ from tridetr.triton.answers import (
     parse_prediction,
     translate,
 )
-from tridetr.triton.contract import INPUT, ModelInfo, check_contract
 from tridetr.triton.endpoint import Endpoint, endpoint_of
 from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 from tridetr.triton.regions import Region, registration, unregistration

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tridetr.triton.contract import ModelInfo, class_table
+from tridetr.contract import ModelInfo, class_table
 
 _SHOWN_DIGITS = 12  # of a checksum
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tridetr.contract import Tensor, check_contract
 from tridetr.errors import ModelError
 from tridetr.models.store import missing_model
-from tridetr.triton.contract import Tensor, check_contract
 
 PREFIX = "tridetr."
 _TRITON_TYPES = {"UINT8": "UINT8", "FLOAT": "FP32", "INT32": "INT32", "FLOAT16": "FP16"}

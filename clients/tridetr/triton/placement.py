@@ -11,9 +11,9 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
+from tridetr.contract import INPUT
 from tridetr.errors import ModelError
 from tridetr.models.engine_facts import EngineFacts
-from tridetr.triton.contract import INPUT
 from tridetr.triton.gpu import Gpus
 
 Kind = model_config_pb2.ModelInstanceGroup

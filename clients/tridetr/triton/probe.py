@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from tridetr.contract import INPUT, ModelInfo, check_contract
 from tridetr.triton.answers import Prediction, parse_prediction
-from tridetr.triton.contract import INPUT, ModelInfo, check_contract
 from tridetr.triton.describe import model_info
 from tridetr.triton.endpoint import Endpoint
 

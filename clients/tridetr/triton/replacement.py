@@ -6,8 +6,9 @@ import logging
 
 from tridetr.config import Config
 from tridetr.errors import TridetrError
+from tridetr.models.store import configured_model
 from tridetr.triton.model_file import read_model_file
-from tridetr.triton.repository import Stamp, model_path, model_stamp
+from tridetr.triton.repository import Stamp, model_stamp
 
 log = logging.getLogger("tridetr.triton")
 
@@ -39,7 +40,7 @@ class Replacement:
             self._seen = stamp  # it may still be being written: look again
             return False
         try:
-            read_model_file(model_path(self._config))
+            read_model_file(configured_model(self._config.model.file))
         except TridetrError as error:
             self._refused = stamp
             log.error("the new model is not taken, the old one goes on: %s", error)

@@ -45,24 +45,17 @@ def read_entry(name: str) -> Any:
         raise ModelError(f"{path}: {error}") from error
 
 
-def model_path(config: Config) -> Path:
-    """Return the ONNX file that is to serve: the configured or the bundled one."""
-    if config.model.file is not None:
-        return configured_model(config.model.file)
-    return model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
-
-
 def own_name(config: Config) -> str:
     """Return what people call the model: the name it is installed under, its file's, or `bundled`."""
     if config.model.file is None:
         return "bundled"
-    return model_path(config).stem.encode()[:NAME_BYTES].decode(errors="ignore")
+    return configured_model(config.model.file).stem.encode()[:NAME_BYTES].decode(errors="ignore")
 
 
 def model_stamp(config: Config) -> Stamp | None:
     """Return what changes when the model file is replaced; None while there is none."""
     try:
-        status = model_path(config).stat()
+        status = configured_model(config.model.file).stat()
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
@@ -120,7 +113,7 @@ def render(
         ModelError: the model file is missing or does not keep the contract, or there is no engine for it.
     """
     name = config.model.name
-    model = read_model_file(model_path(config))
+    model = read_model_file(configured_model(config.model.file))
     served, facts = model.path, None
     if placement.backend == "tensorrt":
         served, facts = _engine_of(model.path)

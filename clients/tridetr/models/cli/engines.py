@@ -59,16 +59,15 @@ def build_engine(
     """
     with packages():
         from tridetr.models.engine import Profile, build, parse_size
-        from tridetr.models.store import resolve_model
+        from tridetr.models.store import configured_model, resolve_model
 
     sizes = [parse_size(text) for text in size]
     path = resolve_model(model) if model else None
     if config is not None:
         from tridetr.config import load_config
-        from tridetr.triton.repository import model_path
 
         loaded = load_config(config)
-        path = path or model_path(loaded)
+        path = path or configured_model(loaded.model.file)
         sizes = sizes or camera_sizes(loaded)
         max_batch = max_batch or min(len(loaded.cameras), 8)
     if path is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tridetr.triton.contract import INPUT
+from tridetr.contract import INPUT
 
 _TAKES_BYTES = ("Shape", "Slice")
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tridetr.contract import INPUT, OUTPUTS
 from tridetr.errors import ModelError
-from tridetr.triton.contract import INPUT, OUTPUTS
 from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, TENSORRT, Choice
 from tridetr.triton.engine.dlpack import Frames
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tridetr.contract import INPUT, OUTPUTS
 from tridetr.errors import TridetrError
-from tridetr.triton.contract import INPUT, OUTPUTS
 
 _set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
 _set_destructor.argtypes = (ctypes.py_object, ctypes.c_void_p)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tridetr.contract import INPUT, OUTPUTS
 from tridetr.cuda.api import Cuda
 from tridetr.errors import ModelError
-from tridetr.triton.contract import INPUT, OUTPUTS
 from tridetr.triton.engine.dlpack import Frames
 
 if TYPE_CHECKING:

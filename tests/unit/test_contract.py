@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
+from tridetr.contract import Tensor, check_contract, class_table
 from tridetr.errors import ModelError
 from tridetr.triton.answers import parse_prediction
-from tridetr.triton.contract import Tensor, check_contract, class_table
 from tridetr.triton.errors import InferenceFailed
 
 FRAME = Tensor("frame", "UINT8", (-1, -1, -1))
