@@ -1,7 +1,8 @@
 """``python -m tridetr.probe PROCESS``: the exec probe of a container, by progress and not by asking.
 
-Imports nothing heavy: a probe runs every few seconds for ever. A process is alive while its main loop renews its
-heartbeat; Triton is ready while its watcher publishes an endpoint, which it takes back as soon as inference fails.
+Imports nothing heavy: a probe runs every few seconds. A process is alive while its main loop renews its heartbeat and
+no camera's frames get stuck at it, which its supervisor judges through the names of the rings. Triton is ready while
+its watcher publishes an endpoint, which it takes back as soon as inference fails.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def fault(process: str, run_dir: Path, *, ready: bool, max_age_s: float = ALIVE_
         return f"{process} has not started"
     if pulse.age_s > max_age_s:
         return f"{process} shows no progress for {pulse.age_s:.0f} s"
-    watching = heartbeat.read(run_dir, heartbeat.supervisor_of(process))
+    watching = heartbeat.read(run_dir, heartbeat.supervisor_of(process)) or heartbeat.read(
+        run_dir, heartbeat.supervisor_of("")
+    )
     if watching is not None and watching.age_s > max_age_s:
         return f"nobody would restart {process}: its supervisor stands still for {watching.age_s:.0f} s"
     progress = heartbeat.read(run_dir, heartbeat.progress_of(process))
