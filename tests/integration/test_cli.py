@@ -14,17 +14,22 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.clips import write_clip
 from support.faults import whole_node
 from support.node import running_node
 from support.waiting import wait_for
 from tridetr.config import Config
-from tridetr.config.examples import EXAMPLE
+from tridetr.config.examples import EXAMPLE, REFERENCE
 from tridetr.shm.names import list_instance
 
 
-def tridetr(*words: str) -> subprocess.CompletedProcess[str]:
+def tridetr(*words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tridetr", *words], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "tridetr", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        input=typed,
     )
 
 
@@ -38,6 +43,7 @@ def test_help_lists_every_command() -> None:
         "serve",
         "triton",
         "doctor",
+        "init",
         "config",
         "models",
     ):
@@ -55,9 +61,8 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_config_commands(tmp_path: Path) -> None:
-    assert yaml.safe_load(tridetr("config", "example").stdout) == yaml.safe_load(
-        EXAMPLE.read_text()
-    )
+    for command, packaged in (("example", EXAMPLE), ("reference", REFERENCE)):
+        assert tridetr("config", command).stdout == packaged.read_text()
     assert json.loads(tridetr("config", "schema").stdout) == Config.model_json_schema()
     file = tmp_path / "node.yaml"
     file.write_text("cameras: {hall: {source: synthetic}}")
@@ -92,6 +97,46 @@ def test_doctor_shows_any_address(tmp_path: Path) -> None:
     assert answer.returncode == 1
     assert "[/bold]" in answer.stdout
     assert "Traceback" not in answer.stderr
+
+
+class TestInit:
+    def test_writes_the_shortest_configuration_with_the_password_in_a_file(
+        self, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "node.yaml"
+        words = ["init", "-c", str(file), "--model", "bundled", "--broker", "embedded"]
+        source = "rtsp://admin:s%20cret@127.0.0.1:9/1"
+        answer = tridetr(*words, "--name", "door", "--camera", source)
+        assert answer.returncode == 0, answer.stderr
+        assert "refused" in answer.stdout
+        assert yaml.safe_load(file.read_text()) == {
+            "cameras": {
+                "door": {"source": "rtsp://127.0.0.1:9/1", "credentials_file": "door.credentials"}
+            },
+            "mqtt": {"host": "embedded"},
+        }
+        secret = tmp_path / "door.credentials"
+        assert secret.read_text() == "admin:s cret\n"
+        assert secret.stat().st_mode & 0o777 == 0o600
+        assert "cret" not in answer.stdout.replace("door.credentials", "")
+        again = tridetr(*words, "--camera", "synthetic")
+        assert again.returncode == 2
+        assert "--force" in again.stderr
+
+    def test_asks_and_tries_the_camera(self, tmp_path: Path) -> None:
+        write_clip(tmp_path / "clip.mp4", 30)
+        file = tmp_path / "node.yaml"
+        answer = tridetr("init", "-c", str(file), typed="clip.mp4\nbundled\nembedded\n")
+        assert answer.returncode == 0, answer.stderr
+        assert "h264 320x240" in answer.stdout
+        assert tridetr("config", "check", "-c", str(file)).returncode == 0
+
+    def test_a_url_that_is_refused_is_not_repeated(self, tmp_path: Path) -> None:
+        words = ["--model", "bundled", "--broker", "embedded", "-c", str(tmp_path / "node.yaml")]
+        answer = tridetr("init", "--camera", "http://h/?password=S3cret", *words)
+        assert answer.returncode == 2
+        assert "credentials_file" in answer.stderr
+        assert "S3cret" not in answer.stdout + answer.stderr
 
 
 def test_config_check_finds_contradictions(tmp_path: Path) -> None:

@@ -95,3 +95,9 @@ def test_placeholders_need_a_file_and_are_filled_quoted(tmp_path: Path) -> None:
     config = parse_config(text + ", credentials_file: door.txt}}", origin=tmp_path / "node.yaml")
     url = config.cameras["hall"].source.url(("me", "a&b"))
     assert url == "http://camera/?u=me&pass=a%26b"
+
+
+@pytest.mark.parametrize("value", ["''", "7", "[a]", "null", '"\\uDCFC"', "ftp://h/1"])
+def test_a_bad_source_is_one_fault(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"1 fault\(s\)\n  cameras.hall.source: [^\n]*$"):
+        parse_config(f"cameras: {{hall: {{source: {value}}}}}", origin=Path("node.yaml"))

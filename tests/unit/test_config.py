@@ -12,7 +12,7 @@ import yaml
 
 from support.data import shared
 from tridetr.config import Config, load_config
-from tridetr.config.examples import DEMO, EXAMPLE
+from tridetr.config.examples import DEMO, EXAMPLE, REFERENCE
 from tridetr.config.load import parse_config
 from tridetr.config.secrets import camera_credentials, mqtt_password
 from tridetr.errors import ConfigError
@@ -26,14 +26,14 @@ def refused(text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("file", [DEMO, EXAMPLE])
+@pytest.mark.parametrize("file", [DEMO, EXAMPLE, REFERENCE])
 def test_packaged_configurations_are_right(file: Path) -> None:
     assert load_config(file).cameras
 
 
-def test_the_example_shows_every_key_with_its_default() -> None:
-    """A key added to the schema must be explained in the example."""
-    data = yaml.safe_load(EXAMPLE.read_text())
+def test_the_reference_shows_every_key_with_its_default() -> None:
+    """A key added to the schema must be explained in the reference."""
+    data = yaml.safe_load(REFERENCE.read_text())
     not_shown = {"run_dir", "state_dir"}
     assert set(data) == set(Config.model_fields) - not_shown
     for section, field in Config.model_fields.items():
@@ -54,7 +54,7 @@ def test_the_example_shows_every_key_with_its_default() -> None:
         "log",
     ):
         assert data[section] == defaults[section]
-    camera_keys = set(type(load_config(EXAMPLE).cameras["hall"]).model_fields)
+    camera_keys = set(type(load_config(REFERENCE).cameras["hall"]).model_fields)
     assert set(data["cameras"]["hall"]) == camera_keys
 
 
@@ -114,7 +114,7 @@ def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
 
 
 def test_what_the_supervisor_writes_for_the_processes_reads_back_the_same(tmp_path: Path) -> None:
-    config = load_config(EXAMPLE)
+    config = load_config(REFERENCE)
     file = tmp_path / "copy.yaml"
     file.write_text(config.model_dump_json())
     assert load_config(file) == config
@@ -187,10 +187,10 @@ def test_common_and_camera_sections_merge_key_by_key() -> None:
         assert (alarm.min_area, alarm.classes) == (0.1, ("car",))
 
 
-def test_schema_is_valid_and_accepts_the_example() -> None:
+def test_schema_is_valid_and_accepts_the_reference() -> None:
     schema = Config.model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(json.loads(json.dumps(yaml.safe_load(EXAMPLE.read_text()))), schema)
+    jsonschema.validate(json.loads(json.dumps(yaml.safe_load(REFERENCE.read_text()))), schema)
 
 
 def test_secrets_come_from_files_or_the_environment(

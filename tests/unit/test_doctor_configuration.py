@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tridetr.config import load_config
-from tridetr.config.examples import DEMO, EXAMPLE
+from tridetr.config.examples import DEMO, EXAMPLE, REFERENCE
 from tridetr.config.load import parse_config
 from tridetr.doctor.configuration import check_configuration
 from tridetr.doctor.parts import check_model
@@ -22,7 +22,7 @@ def problems(text: str, folder: Path) -> dict[str, tuple[str, str]]:
     return {f.subject: (f.level, f.text) for f in found if f.level != "ok"}
 
 
-@pytest.mark.parametrize("file", [DEMO, EXAMPLE])
+@pytest.mark.parametrize("file", [DEMO, EXAMPLE, REFERENCE])
 def test_packaged_configurations_have_no_fault(file: Path) -> None:
     assert {finding.level for finding in check_configuration(load_config(file))} == {"ok"}
 

@@ -1,4 +1,4 @@
-"""``tridetr config check|show|schema|example``."""
+"""``tridetr config check|show|schema|example|reference``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import Config, load_config
-from tridetr.config.examples import EXAMPLE
+from tridetr.config.examples import EXAMPLE, REFERENCE
 
 app = typer.Typer(help="Check, show and explain the configuration.", no_args_is_help=True)
 
@@ -53,5 +53,11 @@ def schema() -> None:
 
 @app.command()
 def example() -> None:
-    """Print a fully commented configuration to start from."""
+    """Print the shortest configuration, to start from."""
     typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
+def reference() -> None:
+    """Print a configuration with every key, its default and what it does."""
+    typer.echo(REFERENCE.read_text(encoding="utf-8"), nl=False)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tridetr import __version__
-from tridetr.cli import config_commands, doctor_command, roles, up_command
+from tridetr.cli import config_commands, doctor_command, init_command, roles, up_command
 from tridetr.errors import TridetrError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+init_command.register(app)
 up_command.register(app)
 roles.register(app)
 doctor_command.register(app)

@@ -44,7 +44,9 @@ def load_config(path: Path) -> Config:
         ConfigError: it cannot be read, is no YAML, or a value is refused; the message lists every fault.
     """
     if not path.exists():
-        raise ConfigError(f"{path}: no such file; start from `tridetr config example > {path}`")
+        raise ConfigError(
+            f"{path}: no such file; `tridetr init -c {path}` or `tridetr config example > {path}` makes one"
+        )
     return parse_config(read_text(path), origin=path)
 
 

@@ -122,16 +122,22 @@ class CameraSource:
     def __get_pydantic_core_schema__(
         cls, source_type: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        from_text = core_schema.no_info_after_validator_function(
-            cls.parse, core_schema.str_schema(min_length=1)
-        )
-        return core_schema.json_or_python_schema(
-            json_schema=from_text,
-            python_schema=core_schema.union_schema(
-                [core_schema.is_instance_schema(cls), from_text], mode="left_to_right"
-            ),
+        return core_schema.no_info_plain_validator_function(
+            cls._validate,
             serialization=core_schema.plain_serializer_function_ser_schema(lambda it: it.text),
         )
+
+    @classmethod
+    def _validate(cls, value: object) -> CameraSource:
+        if isinstance(value, CameraSource):
+            return value
+        if not isinstance(value, str) or not value:
+            raise ValueError("write the source as text, such as /dev/video0 or rtsp://…")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("the source is not valid Unicode text") from None
+        return cls.parse(value)
 
     @classmethod
     def __get_pydantic_json_schema__(

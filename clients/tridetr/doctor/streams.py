@@ -28,10 +28,11 @@ _AT_ONCE = 8
 def check_cameras(config: Config) -> Iterator[Finding]:
     """Codec, size and measured rate of each camera, or why there is no picture."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(lambda item: _look(*item), config.cameras.items())
+        yield from pool.map(lambda item: check_camera(*item), config.cameras.items())
 
 
-def _look(name: str, camera: CameraSection) -> Finding:
+def check_camera(name: str, camera: CameraSection) -> Finding:
+    """Open one camera and return what it delivers, or why there is no picture."""
     subject = f"camera {name}"
     if camera.source.kind == "synthetic":
         return Finding(subject, "ok", "synthetic")

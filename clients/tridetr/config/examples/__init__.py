@@ -4,4 +4,5 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).resolve().parent
 DEMO = _FOLDER / "demo.yaml"
-EXAMPLE = _FOLDER / "tridetr.yaml"
+EXAMPLE = _FOLDER / "example.yaml"
+REFERENCE = _FOLDER / "reference.yaml"
