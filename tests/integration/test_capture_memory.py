@@ -118,14 +118,6 @@ def test_a_camera_that_stays_away_gives_its_memory_back(
         before = used(small_shm)
         camera.stop()
         rig.wait_state(CameraState.OFFLINE)
-        import time
-
-        time.sleep(8)
-        print(
-            before,
-            used(small_shm),
-            subprocess.run(["ls", "-las", str(small_shm)], capture_output=True, text=True).stdout,
-        )
         wait_for(
             lambda: used(small_shm) < before - 1_000_000, 20, "the memory of the frames is free"
         )

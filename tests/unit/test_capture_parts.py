@@ -27,7 +27,7 @@ SECOND = 1_000_000_000
 
 @pytest.mark.parametrize(
     "module",
-    ["frozen", "limiter", "pacing", "planes", "publisher", "status"],
+    ["frozen", "limiter", "pacing", "planes", "publisher", "sources.picture", "status"],
 )
 def test_examples_in_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"tridetr.capture.{module}"))

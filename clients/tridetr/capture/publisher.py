@@ -93,13 +93,15 @@ class Publisher(Closing):
 
     def _publish(self, grab: Grab, picture: Picture, decode_ns: int) -> int | None:
         started = time.monotonic_ns()
-        writer = self._fitting_writer(picture, with_jpeg=grab.jpeg is not None)
+        writer = self._fitting_writer(
+            picture, with_jpeg=grab.jpeg is not None and not picture.turned
+        )
         slot = writer.begin()
         if slot is None:
             return None
         try:
             _lay(picture, slot)
-            jpeg_bytes = self._keep_jpeg(grab, slot)
+            jpeg_bytes = 0 if picture.turned else self._keep_jpeg(grab, slot)
             laid_out = time.monotonic_ns()
             trace = tracing.sample()
             stamp = FrameStamp(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from tridetr.capture.gpu.api import Gpu, GpuDecodeError, GpuUnavailableError, JpegEngine, JpegShape
 from tridetr.capture.gpu.layout import Subsampling, plan_jpeg, scratch_bytes
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tridetr.capture")
 
+_ORIENTATION = 0x0112  # EXIF tag
 _PATIENCE = 15  # so many refused in a row, and the CPU goes on
 
 
@@ -40,6 +43,7 @@ class GpuJpegDecoder:
         self._gpu: Gpu = decoders.gpu
         self._engine: JpegEngine | None = None
         self._refused = 0
+        self._first = True
         try:
             self._engine = decoders.jpeg()
         except GpuUnavailableError as error:
@@ -55,6 +59,11 @@ class GpuJpegDecoder:
             return self._cpu.decode(jpeg)
         # A copy of some 100 kB: the decoder shall not read a buffer that the driver has back.
         whole = complete_jpeg(memoryview(bytes(memoryview(jpeg))))
+        if self._first:
+            self._first = False
+            if _is_turned(whole):
+                self._give_up("the camera's JPEGs are turned by their EXIF blocks")
+                return self._cpu.decode(jpeg)
         data = np.frombuffer(whole, np.uint8)
         try:
             shape = self._engine.shape(data)
@@ -98,3 +107,11 @@ class GpuJpegDecoder:
     def _give_up(self, reason: str) -> None:
         self._engine = None
         _log.warning("no JPEG decoding on the GPU: %s; the CPU decodes", reason)
+
+
+def _is_turned(jpeg: memoryview) -> bool:
+    try:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            return bool(image.getexif().get(_ORIENTATION, 1) != 1)
+    except OSError:
+        return False  # the decoder says what is wrong with it

@@ -49,6 +49,8 @@ class GpuVideo:
             raise GpuUnavailableError(
                 f"{context.name} {context.pix_fmt} is not decoded there (H.264 and H.265, 8 bit, 4:2:0 are)"
             )
+        if context.sample_aspect_ratio not in (None, 0, 1):
+            raise GpuUnavailableError("its pixels are not square")
         self._gpu = decoders.gpu
         try:
             self._annexb = AnnexB(context.name, context.extradata or b"")

@@ -70,6 +70,7 @@ class Picture:
 
     `planes` hold uint8 arrays shaped as the layout says; rows may be padded (strided arrays).
     `width` and `height` in pixels may be odd: the copy into the slot crops by one pixel then.
+    `turned`: the planes are views that stand upright, while the camera's own JPEG does not.
     A source that can write anywhere sets `draw` and no planes: it is called with the slot's I420
     frame (uint8 [3H/2, W], writable), and nothing is copied. One that decodes on the GPU sets
     `device` and no planes.
@@ -81,6 +82,7 @@ class Picture:
     height: int
     color_range: ColorRange
     color_matrix: ColorMatrix
+    turned: bool = False
     draw: Callable[[Plane], None] | None = None
     device: DevicePicture | None = None
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections import deque
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
@@ -67,6 +68,7 @@ class FileSource:
         self._container: InputContainer | None = None
         self._frames: Iterator[av.VideoFrame | av.Packet[VideoStream]] = iter(())
         self._jpeg: JpegDecoder | GpuJpegDecoder | None = None
+        self._pixel_aspect: Fraction | None = None
         self._next_number = 0
         self._frames_in_pass = 0
         self._step_ns = round(_SECOND_NS / _FALLBACK_FPS)
@@ -144,6 +146,7 @@ class FileSource:
         self._opening = None
         self._container, stream, rotation = opened
         codec = stream.codec_context
+        self._pixel_aspect = stream.sample_aspect_ratio
         self._zero_ns = None
         self._frames_in_pass = 0
         if self._sink is not None:
@@ -220,7 +223,7 @@ class FileSource:
             number,
             self._base_ns + media_ns,
             self._unix_base_ns + media_ns,
-            lambda: picture_from(frame),
+            lambda: picture_from(frame, self._pixel_aspect),
             decode_ns=time.perf_counter_ns() - started,
         )
 

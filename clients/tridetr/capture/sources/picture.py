@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from fractions import Fraction
 from typing import cast
 
 import av
@@ -30,18 +32,29 @@ _MATRICES |= {9: ColorMatrix.BT2020, 10: ColorMatrix.BT2020}
 _converted: set[str] = set()
 
 
-def picture_from(frame: av.VideoFrame) -> Picture:
-    """Return a picture whose planes are views of the frame (which they keep alive).
+def picture_from(frame: av.VideoFrame, pixel_aspect: Fraction | None = None) -> Picture:
+    """Return an upright picture of square pixels, whose planes are views of the frame (which they keep alive).
 
-    Formats other than planar 4:2:0 and 4:2:2, NV12 and YUYV are converted by swscale, which costs
-    a copy more: said once in the log.
+    A rotation that the stream or the JPEG's EXIF block asks for is in the views, so it costs no copy. Pixels that are
+    not square, and formats other than planar 4:2:0 and 4:2:2, NV12 and YUYV, are converted by swscale, which costs one
+    copy more; an unusual format is said once in the log.
+
+    Args:
+        frame: the decoded frame.
+        pixel_aspect: width of a pixel over its height, as the stream says.
     """
+    size = _square_size(frame.width, frame.height, pixel_aspect)
     color_range, matrix = color_of(
         frame.format.name, frame.color_range, frame.colorspace, frame.height
     )
     layout = _LAYOUTS.get(frame.format.name)
-    if layout is None or any(plane.line_size <= 0 for plane in frame.planes):
-        if frame.format.name not in _converted:
+    rotation = frame.rotation
+    if (
+        layout is None
+        or size != (frame.width, frame.height)
+        or any(plane.line_size <= 0 for plane in frame.planes)
+    ):
+        if layout is None and frame.format.name not in _converted:
             _converted.add(frame.format.name)
             _log.warning(
                 "the source delivers %s, which is converted to I420 (a copy more per frame)",
@@ -50,15 +63,57 @@ def picture_from(frame: av.VideoFrame) -> Picture:
         if frame.format.is_rgb:  # what swscale makes of it
             color_range, matrix = ColorRange.LIMITED, ColorMatrix.BT601
         av_range = AvRange.MPEG if color_range is ColorRange.LIMITED else AvRange.JPEG
-        frame = frame.reformat(format="yuv420p", src_color_range=av_range, dst_color_range=av_range)
+        frame = frame.reformat(
+            *size, format="yuv420p", src_color_range=av_range, dst_color_range=av_range
+        )
         layout = Layout.I420
-    return Picture(
+    picture = Picture(
         layout=layout,
         planes=_planes(frame, layout),
         width=frame.width,
         height=frame.height,
         color_range=color_range,
         color_matrix=matrix,
+    )
+    quarters = round(rotation / 90) % 4
+    return _turn(picture, quarters) if quarters else picture
+
+
+def _square_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
+    """Return the size that shows the picture with square pixels; the shorter side grows.
+
+    >>> _square_size(704, 576, Fraction(12, 11))
+    (768, 576)
+    >>> _square_size(320, 240, None)
+    (320, 240)
+    """
+    if not pixel_aspect or not 0.25 <= pixel_aspect <= 4 or abs(pixel_aspect - 1) < 0.01:
+        return width, height
+    if pixel_aspect > 1:
+        return round(width * pixel_aspect / 2) * 2, height
+    return width, round(height / pixel_aspect / 2) * 2
+
+
+def _turn(picture: Picture, quarters: int) -> Picture:
+    """Return the picture turned by quarters, anticlockwise; its planes are views still."""
+    width, height = picture.width & ~1, picture.height & ~1
+    first = picture.planes[0]
+    if picture.layout is Layout.YUYV:
+        y, u, v = first[:, : 2 * width : 2], first[::2, 1::4], first[::2, 3::4]
+    elif picture.layout is Layout.NV12:
+        y, u, v = first, picture.planes[1][:, ::2], picture.planes[1][:, 1::2]
+    else:
+        y, u, v = picture.planes
+        if picture.layout is Layout.I422:
+            u, v = u[::2], v[::2]
+    chroma = (slice(height // 2), slice(width // 2))
+    planes = tuple(
+        np.rot90(plane, quarters) for plane in (y[:height, :width], u[chroma], v[chroma])
+    )
+    if quarters % 2:
+        width, height = height, width
+    return replace(
+        picture, layout=Layout.I420, planes=planes, width=width, height=height, turned=True
     )
 
 

@@ -63,9 +63,11 @@ class CpuVideo:
             frames = self._codec.decode(arrival.packet)
         except av.FFmpegError as error:
             raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
-        return [_decoded(frame, arrival) for frame in frames]
+        return [self._decoded(frame, arrival) for frame in frames]
 
-
-def _decoded(frame: av.VideoFrame, fed: Arrival) -> Decoded:
-    arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
-    return Decoded(arrival, None if frame.is_corrupt else lambda: picture_from(frame))
+    def _decoded(self, frame: av.VideoFrame, fed: Arrival) -> Decoded:
+        arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
+        if frame.is_corrupt:
+            return Decoded(arrival, None)
+        aspect = self._codec.sample_aspect_ratio
+        return Decoded(arrival, lambda: picture_from(frame, aspect))
