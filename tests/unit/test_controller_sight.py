@@ -31,12 +31,13 @@ def serve(run_dir: Path, classes: dict[str, int]) -> None:
 def make(tmp_path: Path, instance: str) -> Iterator[Make]:
     closing: list[CameraSentry | Actor | Store] = []
 
-    def build(**sentry: float) -> tuple[CameraSentry, Actor]:
+    def build(alarm: str = "person", **sentry: float) -> tuple[CameraSentry, Actor]:
         config = Config.model_validate(
             {
                 "instance": instance,
                 "cameras": {"cam": {"source": "synthetic"}},
                 "sentry": sentry,
+                "alarm": {"classes": [alarm]},
                 "run_dir": str(tmp_path),
                 "state_dir": str(tmp_path / "state"),
             }
@@ -86,6 +87,16 @@ def test_the_classes_of_a_replaced_model_hold_from_its_first_result_on(
     actor.show(person)
     sentry.on_wake()
     assert sentry.record.memory.state is State.TRACKING
+
+
+def test_any_class_name_fits_on_the_board(make: Make, tmp_path: Path) -> None:
+    name = "sehr großer Lastkraftwagen " * 3 + "ß" * 20
+    serve(tmp_path, {name: 1})
+    sentry, actor = make(alarm=name, confirm_frames=1, confirm_s=0)
+    actor.show(PERSON)  # number 1
+    sentry.tick()
+    assert sentry.record.visit_classes == (name,)
+    assert name.startswith(actor.board().visit_class)
 
 
 @pytest.mark.parametrize("state", [CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND])

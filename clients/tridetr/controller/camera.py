@@ -229,7 +229,7 @@ class CameraSentry:
             state=_STATES[record.memory.state],
             state_since_unix_ns=record.state_since_unix_ns,
             visit_id=record.visit_id,
-            visit_class=record.visit_classes[0][:32] if record.visit_classes else "",
+            visit_class=_fitting(record.visit_classes[0]) if record.visit_classes else "",
             expires_monotonic_ns=time.monotonic_ns() + round(BOARD_LEASE_S * 1e9),
             decided_frame_sequence=self._decided,
             seen_monotonic_ns=max(0, self._decider.seen_ns or 0),
@@ -241,3 +241,8 @@ class CameraSentry:
         except ShmError as error:  # all slots leased; the next tick tries again
             self._board_at = -math.inf
             logger.debug("%s", error, extra={"camera": self.camera})
+
+
+def _fitting(class_name: str) -> str:
+    """Return as much of a class name as the board has room for, never a part of a character."""
+    return class_name.encode()[:32].decode(errors="ignore")

@@ -15,7 +15,7 @@ logger = logging.getLogger("tridetr.controller")
 
 WINDOW = 16  # below paho's own limit of 20, so that paho never queues
 ACK_TIMEOUT_S = 20.0
-_LONGEST_ACK_TIMEOUT_S = 640.0
+_LONGEST_ACK_TIMEOUT_S = 60.0
 
 
 class Link(Protocol):
@@ -32,7 +32,8 @@ class OutboxPump:
 
     An event leaves the store when its PUBACK has come, never before. Each connection gets each event once, oldest
     first; what it did not acknowledge is sent again over the next one. Nothing else repeats anything: the link begins
-    each connection with an empty client.
+    each connection with an empty client. A broker that acknowledged nothing on the last connection gets only the
+    oldest event until it acknowledges something.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class OutboxPump:
         self._under_way: dict[int, str] = {}  # message id -> id of the event
         self._progress_at = monotonic()
         self._patience_s = ACK_TIMEOUT_S
+        self._window = WINDOW
 
     def on_up(self) -> None:
         """Send everything that waits over the new connection."""
@@ -56,13 +58,11 @@ class OutboxPump:
         self.pump()
 
     def on_ack(self, mid: int) -> None:
-        """Take an event out of the outbox: the broker has it."""
-        event_id = self._under_way.pop(mid, None)
-        if event_id is None:
-            return  # of a retained message
+        """Take an event out of the outbox: the broker has it. Retained messages prove that it acknowledges."""
         self._progress_at = self._monotonic()
-        self._patience_s = ACK_TIMEOUT_S
-        row = self._store.confirm(event_id)
+        self._patience_s, self._window = ACK_TIMEOUT_S, WINDOW
+        event_id = self._under_way.pop(mid, None)
+        row = self._store.confirm(event_id) if event_id is not None else None
         if row is not None:
             metrics.EVENTS_PUBLISHED.labels(row.camera, row.kind).inc()
         self.pump()
@@ -75,7 +75,7 @@ class OutboxPump:
             self._progress_at = self._monotonic()
         sent = set(self._under_way.values())
         for row in self._store.outbox.values():
-            if len(self._under_way) >= WINDOW:
+            if len(self._under_way) >= self._window:
                 return
             if row.event_id in sent:
                 continue
@@ -85,7 +85,7 @@ class OutboxPump:
             self._under_way[mid] = row.event_id
 
     def watch(self) -> None:
-        """Give a broker that acknowledges nothing a new connection, each time after twice as long."""
+        """Give a broker that acknowledges nothing a new connection, after growing pauses."""
         if (
             self._link.connected
             and self._under_way
@@ -95,6 +95,7 @@ class OutboxPump:
                 "the broker has acknowledged nothing for %d s: connecting again", self._patience_s
             )
             self._patience_s = min(2 * self._patience_s, _LONGEST_ACK_TIMEOUT_S)
+            self._window = 1
             self._progress_at = self._monotonic()
             self._link.bounce()
 
