@@ -308,7 +308,13 @@ class Store:
         self._rows = [row for row in self._rows if row.seq not in surplus]
         reason = f"{self._path}: {error}"
         if reason != self.fault:
-            remedy = "free some space" if full else "check the folder and its permissions"
+            remedy = "check the folder and its permissions"
+            if full:
+                remedy = "free some space"
+            elif "locked" in str(error):
+                remedy = (
+                    "another program holds the file (a backup?); it is tried again until that ends"
+                )
             logger.error(
                 "the state cannot be written (%s): deciding goes on in memory and events are still sent, but a "
                 "restart may now repeat or lose one; %s",
