@@ -32,12 +32,12 @@ help:
 $(VENV)/.base: pyproject.toml constraints.txt tools/make-venv
 	@test -x $(VENV)/bin/python || tools/make-venv $(VENV)
 	@echo "installing tridetr into $(VENV)"
-	@$(PIP) --editable '.[server]'
+	@$(PIP) --editable '.[server,v4l2]'
 	@if [ "$$(uname -m)" = x86_64 ]; then $(VENV)/bin/python -m pip install --quiet --no-deps $(TRITON_WHEEL); fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	@$(PIP) --editable '.[server,models,otel,dev]'
+	@$(PIP) --editable '.[server,v4l2,models,otel,dev]'
 	@touch $@
 
 demo: $(VENV)/.base
@@ -129,7 +129,7 @@ schemas: $(VENV)/.dev
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-annotate --no-header \
-		--extra server --extra models --extra otel --extra dev --extra bench -o constraints.txt pyproject.toml
+		--extra server --extra v4l2 --extra models --extra otel --extra dev --extra bench -o constraints.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -8,7 +8,7 @@ COPY clients clients
 COPY model_repository model_repository
 COPY docker/slim docker/slim
 RUN python -m venv /opt/tridetr \
- && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel]' \
+ && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel,v4l2]' \
  && docker/slim /opt/tridetr
 
 FROM ${BASE}

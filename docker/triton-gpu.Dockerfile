@@ -12,7 +12,7 @@ COPY clients clients
 COPY model_repository model_repository
 # Without pip inside: the base image need not have ensurepip.
 RUN python3 -m venv --without-pip --system-site-packages /opt/tridetr \
- && python3 -m pip --python /opt/tridetr/bin/python3 install --no-cache-dir --constraint constraints.txt '.[otel,gpu]' onnx \
+ && python3 -m pip --python /opt/tridetr/bin/python3 install --no-cache-dir --constraint constraints.txt '.[otel,gpu,v4l2]' onnx \
  && rm -rf /src
 # `tridetr models build-engine` needs Python's bindings of the very TensorRT that the image has; its version stands in the
 # library's name. Where there are none (some Jetson releases) all else works, and the command says what is missing.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +85,19 @@ def test_offers_are_told_for_people() -> None:
         "MJPG (mjpeg): 640x480@60, 1280x720@60, 1920x1080@30, 3840x2160@15",
         "H264 (not supported): 1920x1080@60",
     ]
+
+
+def test_without_the_extra_the_error_names_it() -> None:
+    code = (
+        "import sys; sys.modules['linuxpy'] = None\n"
+        "from tridetr.errors import ConfigError\n"
+        "try:\n"
+        "    import tridetr.capture.sources.v4l2\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "pip install 'tridetr[v4l2]'" in answer.stdout
+    assert "GPL-3.0-or-later" in answer.stdout

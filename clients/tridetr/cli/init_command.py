@@ -63,9 +63,13 @@ def init(
 
 
 def _ask_camera() -> str:
-    from tridetr.capture.devices import list_cameras
+    try:
+        from tridetr.capture.devices import list_cameras
 
-    devices = list_cameras()
+        devices = list_cameras()
+    except ConfigError as error:  # without the extra for them
+        typer.echo(f"USB cameras are not listed: {error}")
+        devices = []
     for number, device in enumerate(devices, 1):
         typer.echo(f"{number}: {device}")
     if not devices:

@@ -11,9 +11,16 @@ import fcntl
 from collections.abc import Iterator
 from typing import Any
 
-import linuxpy.video.raw
-
 from tridetr.capture.v4l2.modes import FOURCCS, Mode
+from tridetr.errors import ConfigError
+
+try:
+    import linuxpy.video.raw
+except ImportError:
+    raise ConfigError(
+        "cameras behind /dev/video* need linuxpy (GPL-3.0-or-later), which is not installed: "
+        "pip install 'tridetr[v4l2]'"
+    ) from None
 
 raw: Any = linuxpy.video.raw  # structures whose fields are made at run time
 IOC: Any = raw.IOC
