@@ -11,6 +11,7 @@ import pytest
 from support.fake_cuda import FakeCuda
 from support.packets import stream_info
 from support.rings import put_frame, result_stamp, some_detections
+from support.waiting import wait_for
 from tridetr.errors import ShmError
 from tridetr.shm import names, ring_writer
 from tridetr.shm.boards import CameraState, CameraStatus, StatusReader, StatusWriter
@@ -143,6 +144,20 @@ def test_a_packet_ring_is_made_again(instance: str, lose: Callable[[Path], None]
             assert third.data == b"key 2"
     for leftover in names.list_instance(instance):
         leftover.unlink()
+
+
+def test_packets_are_read_on_after_a_restart_without_a_ring(instance: str) -> None:
+    """The writer that would have named the next ring is gone, and its ring with it."""
+    with PacketReader(instance, "cam") as reader:
+        for number in (1, 2):
+            with PacketWriter(instance, "cam", seconds=10, max_mib=2) as writer:
+                writer.start_stream(stream_info())
+                writer.put(b"key", PacketStamp(number, number, is_key=True))
+                packet = wait_for(reader.read, 5)
+                assert packet is not None
+                assert packet.capture_monotonic_ns == number
+            RingName(instance, "cam", "packets").path(1).unlink()
+        assert reader.read() is None
 
 
 def test_a_name_that_another_writer_has_now_is_not_fought_over(instance: str) -> None:

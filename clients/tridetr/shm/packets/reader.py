@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from tridetr.errors import ShmError
@@ -23,6 +24,7 @@ from tridetr.shm.wakeup import Wakeup
 from tridetr.wire.view import TableView
 
 _RETRIES = 4  # the writer overtook us
+_LOOK_NS = 1_000_000_000  # how often an idle reader looks after the names of ring and queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
         super().__init__(name, PACKET, lambda _, table: table, _PacketLease, wakeup)
         self._live = live
+        self._look_ns = 0
         self._next = 0  # sequence; 0: any key frame
         self._slot = 0  # where it probably is
         self._at_key_frame = True  # the next packet must be a key frame
@@ -118,10 +121,12 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         """Return the next packet; None if there is none yet (or no key frame yet to start from)."""
         mapping = self._look_at_ring()
         if mapping is None or self._area is None:
+            self._look_after_names()
             return None
         for _ in range(_RETRIES):
             found = self._find_next(mapping, self._area)
             if found is None:
+                self._look_after_names()
                 return None
             wanted, slot = found
             try:
@@ -140,6 +145,13 @@ class PacketReader(RingReader[TableView, _PacketLease]):
             self._slot = (slot + 1) % mapping.slots
             return packet
         return None
+
+    def _look_after_names(self) -> None:
+        """Look from time to time whether nothing comes because ring or queue were removed."""
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._look_ns:
+            self._look_ns = now_ns + _LOOK_NS
+            self.forget_if_removed()
 
     def seek(self, monotonic_ns: int) -> bool:
         """Go to the newest key frame that was captured at or before a time, or else to the oldest one.
