@@ -83,8 +83,9 @@ def test_files_segments_and_queues_are_for_this_user_alone(found: Found) -> None
     assert not loose
     seen = 0
     for kind, consumers in CONSUMERS.items():
-        for consumer in consumers:
-            queue = posix_ipc.MessageQueue(RingName(node.instance, "street", kind).queue(consumer))
+        ring = RingName(node.instance, "street", kind)
+        for consumer in consumers if ring.generations() else ():  # a drawn camera has no packets
+            queue = posix_ipc.MessageQueue(ring.queue(consumer))
             seen += 1
             assert not stat.S_IMODE(os.fstat(queue.mqd).st_mode) & 0o007
             queue.close()
