@@ -34,6 +34,7 @@ from tridetr.capture.sources.jpeg import JpegDecoder
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
 from tridetr.errors import CudaError
+from tridetr.i420 import planes as split
 from tridetr.shm.frames import FrameReader
 from tridetr.shm.names import unlink_instance
 
@@ -49,11 +50,7 @@ def on_host(picture: Picture) -> Plane:
     if picture.device is not None:
         picture.device.to_host(planes)
         return planes
-    flat, luma, chroma = planes.reshape(-1), width * height, width * height // 4
-    half = (height // 2, width // 2)
-    y = flat[:luma].reshape(height, width)
-    u, v = flat[luma : luma + chroma].reshape(half), flat[luma + chroma :].reshape(half)
-    copy_picture(picture, y, u, v)
+    copy_picture(picture, *split(planes))
     return planes
 
 

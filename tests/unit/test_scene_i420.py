@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tridetr_demo.scene.i420 import model_view, planes, rgb_to_i420
+from tridetr.i420 import planes
+from tridetr_demo.scene.i420 import model_view, rgb_to_i420
 from tridetr_demo.scene.sprites import Sprite, blit_rgba
 
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import simplejpeg
 from av.video.reformatter import Interpolation
 
+from tridetr.i420 import planes as split
+
 SMALL_WIDTH = 640  # pictures of the grid view are not wider
 
 # libswscale goes from one matrix to another through RGB. These flags keep greys grey (plain BILINEAR tints them) and
@@ -79,22 +81,11 @@ def encode(picture: Picture, color: Color, *, quality: int, small: bool) -> Enco
     width, height = picture.width, picture.height
     target = small_size(width, height) if small else (width, height)
     if color.is_jpeg and target == (width, height):
-        planes = _split(picture.planes, width, height)
+        planes = list(split(picture.planes))
     else:
         planes = _convert(picture.planes, width, height, color, target)
     jpeg = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
     return EncodedImage(jpeg, *target)
-
-
-def _split(i420: npt.NDArray[np.uint8], width: int, height: int) -> list[npt.NDArray[np.uint8]]:
-    flat = i420.reshape(-1)
-    luma, chroma = width * height, width * height // 4
-    half = (height // 2, width // 2)
-    return [
-        flat[:luma].reshape(height, width),
-        flat[luma : luma + chroma].reshape(half),
-        flat[luma + chroma : luma + 2 * chroma].reshape(half),
-    ]
 
 
 def _convert(
@@ -126,7 +117,7 @@ def _wrap(i420: npt.NDArray[np.uint8], width: int, height: int) -> av.VideoFrame
         return av.VideoFrame.from_numpy_buffer(i420, "yuv420p")
     # PyAV takes the height from the rows of the array and rounds it down to a multiple of four: copy instead.
     frame = av.VideoFrame(width, height, "yuv420p")
-    for plane, source in zip(frame.planes, _split(i420, width, height), strict=True):
+    for plane, source in zip(frame.planes, split(i420), strict=True):
         rows = np.zeros((plane.height, plane.line_size), np.uint8)
         rows[:, : plane.width] = source
         plane.update(rows.tobytes())

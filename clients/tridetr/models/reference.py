@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tridetr.i420 import planes
+
 Array = NDArray[np.float64]
 
 # R = Y' + a Cr, G = Y' - b Cb - c Cr, B = Y' + d Cb with Y' in 0..255 and Cb, Cr centred.
@@ -55,15 +57,8 @@ def resize(plane: NDArray[np.number], side: int) -> Array:
 
 def preprocess_i420(frame: NDArray[np.uint8], side: int, matrix: str, full_range: bool) -> Array:
     """Return the network's input [3, side, side] for an I420 frame uint8 [3H/2, W]."""
-    rows, width = frame.shape
-    height = rows * 2 // 3
-    flat = frame.reshape(-1)
-    luma_end = height * width
-    chroma_size = luma_end // 4
-    half = (height // 2, width // 2)
-    y = resize(flat[:luma_end].reshape(height, width), side)
-    cb = resize(flat[luma_end : luma_end + chroma_size].reshape(half), side) - 128.0
-    cr = resize(flat[luma_end + chroma_size :].reshape(half), side) - 128.0
+    luma, u, v = planes(frame)
+    y, cb, cr = resize(luma, side), resize(u, side) - 128.0, resize(v, side) - 128.0
     if not full_range:
         y = (y - 16.0) * (255.0 / 219.0)
         cb, cr = cb * (255.0 / 224.0), cr * (255.0 / 224.0)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tridetr.i420 import planes, require_even
 from tridetr_demo.scene.backdrop import Background
 from tridetr_demo.scene.furniture import draw_furniture
 from tridetr_demo.scene.hall import draw_hall
-from tridetr_demo.scene.i420 import planes, require_even, rgb_to_i420
+from tridetr_demo.scene.i420 import rgb_to_i420
 from tridetr_demo.scene.sprites import Sprite, blit_rgba, cast_shadow
 from tridetr_demo.scene.staging import CAR, DOG, PERSON
 from tridetr_demo.scene.street import draw_street

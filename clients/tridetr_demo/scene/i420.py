@@ -7,6 +7,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from tridetr.i420 import planes, require_even
+
 # Rows give Y, Cb, Cr of full-range BT.601; the chroma rows get 128 added.
 RGB_TO_YUV = np.array(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
@@ -14,28 +16,6 @@ RGB_TO_YUV = np.array(
 YUV_TO_RGB = np.array(
     [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]], np.float32
 )
-
-
-def require_even(width: int, height: int) -> None:
-    """Raises ValueError unless both sides are even and positive: I420 halves them."""
-    if width < 2 or height < 2 or width % 2 or height % 2:
-        raise ValueError(
-            f"I420 needs an even width and height, got {width}x{height}: use an even size"
-        )
-
-
-def planes(
-    frame: NDArray[np.uint8],
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Views of the Y [H, W], U and V [H/2, W/2] planes of a contiguous I420 frame [3H/2, W]."""
-    height, width = frame.shape[0] * 2 // 3, frame.shape[1]
-    require_even(width, height)
-    if frame.shape[0] * 2 != height * 3 or not frame.flags.c_contiguous:
-        raise ValueError(f"expected a contiguous I420 frame [3H/2, W], got shape {frame.shape}")
-    quarter = (height // 2) * (width // 2)
-    flat = frame.reshape(-1)[height * width :]
-    chroma = (height // 2, width // 2)
-    return frame[:height], flat[:quarter].reshape(chroma), flat[quarter:].reshape(chroma)
 
 
 def rgb_to_i420(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tridetr.cuda.ring import SlotPlanes
+from tridetr.i420 import planes
 from tridetr.shm.frames.table import frame_bytes
 from tridetr.wire.view import TableView
 
@@ -32,10 +33,7 @@ class FrameSlot:
         self.device: SlotPlanes | None = None
         size = frame_bytes(width, height)
         pixels = np.frombuffer(view, np.uint8, size, table.spans["pixels"].start)
-        luma, chroma = width * height, width * height // 4
         self.planes = pixels.reshape(height * 3 // 2, width)
-        self.y = pixels[:luma].reshape(height, width)
-        self.u = pixels[luma : luma + chroma].reshape(height // 2, width // 2)
-        self.v = pixels[luma + chroma :].reshape(height // 2, width // 2)
+        self.y, self.u, self.v = planes(self.planes)
         start = table.spans["jpeg"].start
         self.jpeg = view[start : start + jpeg]
