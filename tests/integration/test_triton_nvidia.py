@@ -26,7 +26,7 @@ from tridetr.errors import ModelError, TritonError
 from tridetr.paths import model_repository_dir
 from tridetr.triton import repository, service, setup
 from tridetr.triton.client import TritonClient
-from tridetr.triton.gpu import Gpus, find_gpus
+from tridetr.triton.gpu import Gpus, Machine, find_gpus
 from tridetr.triton.placement import BATCH_DELAY_US, Placement, place
 
 BUNDLED = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
@@ -106,9 +106,11 @@ async def test_the_server_takes_what_is_rendered_for_a_gpu(
         del group.gpus[:]
 
     monkeypatch.setattr(repository, "place", place_as_on_a_gpu)
-    monkeypatch.setattr(setup, "find_gpus", lambda: Gpus(1))
+    monkeypatch.setattr(setup, "find_machine", lambda: Machine(Gpus(1)))
     monkeypatch.setattr(
-        setup.placement, "decide", lambda *_, **__: Placement("onnxruntime", True, gpu=False)
+        setup.placement,
+        "decide",
+        lambda *_, **__: Placement("onnxruntime", True, gpu=False, graph="kept"),
     )
     config = triton_config(tmp_path, BUNDLED, server_dir=str(nvidia.home))
     model = config.model.model_copy(update={"provider": "tensorrt"})
@@ -129,7 +131,7 @@ def test_a_gpu_that_the_server_cannot_use_names_the_way_out(
     """CUDA's driver shows a GPU, and this server finds none: it refuses the placement, with its own words."""
     if find_gpus().count:
         pytest.skip("there is a GPU here")
-    monkeypatch.setattr(setup, "find_gpus", lambda: Gpus(1))
+    monkeypatch.setattr(setup, "find_machine", lambda: Machine(Gpus(1)))
     config = triton_config(tmp_path, shared(*ORACLE), server_dir=str(nvidia.home))
     with pytest.raises(TritonError, match=r"does not start: .*[Gg][Pp][Uu].*device: cpu"):
         service.run(config, threading.Event())

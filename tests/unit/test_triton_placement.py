@@ -12,7 +12,7 @@ from tridetr.config import Config
 from tridetr.errors import ModelError
 from tridetr.models.engine_facts import EngineFacts
 from tridetr.triton import placement
-from tridetr.triton.gpu import Gpus, find_gpus
+from tridetr.triton.gpu import Gpus, Machine, find_gpus
 from tridetr.triton.placement import Placement, decide, place, provider_name
 from tridetr.triton.repository import read_entry
 
@@ -33,7 +33,7 @@ def config(*cameras: dict[str, int], device: str = "auto", **model: Any) -> Conf
 
 def decided(settings: Config, gpus: Gpus, *, native: bool, cuda_wheel: bool = False) -> Placement:
     backend = read_entry(settings.model.name).backend
-    return decide(settings, backend, native=native, gpus=gpus, cuda_wheel=cuda_wheel)
+    return decide(settings, backend, Machine(gpus, cuda_wheel), native=native)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,27 @@ def test_where_the_model_runs(
     found = decided(settings, gpus, native=native, cuda_wheel=cuda_wheel)
     assert (found.gpu, found.other_gpus) == (gpu, other_gpus)
     assert provider_name(found, settings) == provider
+
+
+@pytest.mark.parametrize(
+    ("device", "provider", "machine", "native", "told", "graph"),
+    [
+        ("auto", "auto", Machine(NONE, openvino_wheel=True), False, "auto", "gathered"),
+        ("auto", "auto", Machine(NONE), False, "auto", "sliced"),
+        ("auto", "openvino", Machine(NONE), False, "openvino", "gathered"),
+        ("auto", "cpu", Machine(NONE, openvino_wheel=True), False, "cpu", "sliced"),
+        ("cpu", "auto", Machine(ONE, openvino_wheel=True), False, "auto-cpu", "gathered"),
+        ("auto", "auto", Machine(ONE, openvino_wheel=True), False, "auto-cpu", "gathered"),
+        ("auto", "auto", Machine(ONE, cuda_wheel=True), False, "auto-cuda", "kept"),
+        ("auto", "cuda", Machine(ONE, cuda_wheel=True), False, "cuda", "kept"),
+        ("auto", "auto", Machine(NONE, openvino_wheel=True), True, "auto", "kept"),
+    ],
+)  # fmt: skip
+def test_what_the_backend_is_told_and_which_graph_it_gets(
+    device: str, provider: str, machine: Machine, native: bool, told: str, graph: str
+) -> None:
+    found = decide(config(device=device, provider=provider), "onnxruntime", machine, native=native)
+    assert (found.provider, found.graph) == (told, graph)
 
 
 @pytest.mark.parametrize(

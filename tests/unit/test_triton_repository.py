@@ -19,7 +19,7 @@ from tridetr.triton.model_file import ModelFile, read_model_file
 from tridetr.triton.placement import Placement
 
 ON_CPU = Placement("onnxruntime", native=False, gpu=False)
-ON_GPU = Placement("tensorrt", native=True, gpu=True)
+ON_GPU = Placement("tensorrt", native=True, gpu=True, graph="kept")
 
 
 def contract_model(path: Path, batch: int | str, metadata: dict[str, str] | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""Whether CUDA's driver shows a GPU to this process. Creates no CUDA context: that would cost memory on the GPU."""
+"""What this machine has to run a model. Creates no CUDA context: that would cost memory on the GPU."""
 
 from __future__ import annotations
 
@@ -41,10 +41,31 @@ def find_gpus(library: str = "libcuda.so.1") -> Gpus:
     return Gpus(count.value)
 
 
-def onnxruntime_has_cuda() -> bool:
-    """Whether the ONNX Runtime of this environment is one of those for NVIDIA GPUs."""
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What decides where a model can run.
+
+    Attributes:
+        gpus: what CUDA's driver says.
+        cuda_wheel: whether the ONNX Runtime that our Python-based backend imports can use a GPU.
+        openvino_wheel: whether it has OpenVINO.
+    """
+
+    gpus: Gpus
+    cuda_wheel: bool = False
+    openvino_wheel: bool = False
+
+
+def find_machine() -> Machine:
+    """Look at this machine."""
+    return Machine(
+        find_gpus(), _is_installed("onnxruntime-gpu"), _is_installed("onnxruntime-openvino")
+    )
+
+
+def _is_installed(package: str) -> bool:
     try:
-        distribution("onnxruntime-gpu")
+        distribution(package)
     except PackageNotFoundError:
         return False
     return True

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tritonclient.grpc import model_config_pb2
 
@@ -14,7 +14,7 @@ from tridetr.config import Config
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
 from tridetr.models.engine_facts import EngineFacts
-from tridetr.triton.gpu import Gpus
+from tridetr.triton.gpu import Machine
 
 Kind = model_config_pb2.ModelInstanceGroup
 # Cameras of one size that come within it share one run. Half a millisecond is less than a frame's own way.
@@ -33,25 +33,26 @@ class Placement:
         native: whether the server's own library of that name runs it, and not our Python-based one.
         gpu: whether it goes to the first GPU.
         other_gpus: whether there are GPUs that it must not go to.
+        provider: what our Python-based backend is to take (`tridetr.triton.engine.choice`).
+        graph: which form of the graph suits: as it is, the planes sliced as bytes, or single pixels gathered.
     """
 
     backend: str
     native: bool
     gpu: bool
     other_gpus: bool = False
+    provider: str = "auto"
+    graph: Literal["kept", "sliced", "gathered"] = "sliced"
 
 
-def decide(
-    config: Config, backend: str, *, native: bool, gpus: Gpus, cuda_wheel: bool
-) -> Placement:
-    """Decide where the model runs.
+def decide(config: Config, backend: str, machine: Machine, *, native: bool) -> Placement:
+    """Decide where the model runs, on what, and in which form.
 
     Args:
         config: the node's configuration.
         backend: the backend that the model's entry names.
-        native: whether the server has it as a library.
-        gpus: what the driver says.
-        cuda_wheel: whether the ONNX Runtime that our Python-based backend imports can use a GPU.
+        machine: what this machine has.
+        native: whether the server has the backend as a library.
 
     Raises:
         ModelError: what is asked for cannot be had here.
@@ -69,6 +70,7 @@ def decide(
         )
     if config.device == "cuda" and not wanted:
         asked, wanted = "device: cuda", True
+    gpus = machine.gpus
     if wanted and not gpus.count:
         raise ModelError(
             f"{asked} needs an NVIDIA GPU: {gpus.why_none}. Remedy: install the driver, give the container the GPU "
@@ -79,9 +81,34 @@ def decide(
             f"model.precision {config.model.precision}: NVIDIA's native backends run a model in the types of its file. "
             "Remedy: precision: auto, and a model of that precision (`tridetr models quantize`, `build-engine`)"
         )
-    here = config.device != "cpu" and provider == "auto" and gpus.count and (native or cuda_wheel)
-    gpu = wanted or bool(here)
-    return Placement(backend, native, gpu, other_gpus=bool(gpus.count) and not gpu)
+    usable = gpus.count and (native or machine.cuda_wheel)
+    gpu = wanted or bool(config.device != "cpu" and provider == "auto" and usable)
+    other_gpus = bool(gpus.count) and not gpu
+    return Placement(
+        backend,
+        native,
+        gpu,
+        other_gpus,
+        provider=_told_provider(config, gpu, other_gpus),
+        graph=_graph(provider, machine, on_cpu=not (native or gpu)),
+    )
+
+
+def _told_provider(config: Config, gpu: bool, other_gpus: bool) -> str:
+    if config.model.provider != "auto":
+        return config.model.provider
+    if gpu:
+        return "auto-cuda"
+    return "auto-cpu" if config.device == "cpu" or other_gpus else "auto"
+
+
+def _graph(
+    provider: str, machine: Machine, *, on_cpu: bool
+) -> Literal["kept", "sliced", "gathered"]:
+    if not on_cpu:
+        return "kept"
+    openvino = provider == "openvino" or (provider == "auto" and machine.openvino_wheel)
+    return "gathered" if openvino else "sliced"
 
 
 def place(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,7 @@ def render(
     (folder / "1").mkdir(parents=True)
     (folder / CONFIG_FILE).write_text(text_format.MessageToString(rendered))
     target_file = folder / "1" / _KINDS[name]
-    if placement.native or placement.gpu or not _write_for_cpu(config, served, target_file):
+    if placement.graph == "kept" or not _write_graph(placement.graph, served, target_file):
         target_file.symlink_to(served)
     return model
 
@@ -139,7 +138,7 @@ def _extra(
         extra["intra_op_thread_count"] = str(config.model.threads)
     if not placement.native:  # parameters that only ours reads
         extra |= {
-            "provider": _provider(config, placement),
+            "provider": placement.provider,
             "engine_precision": config.model.precision,
             "engine_report": str(engine_report),
             "cache_dir": str(cache),
@@ -166,32 +165,14 @@ def _engine_of(model: Path) -> tuple[Path, EngineFacts | None]:
     return served, read_facts(served)
 
 
-def _write_for_cpu(config: Config, source: Path, target: Path) -> bool:
-    """Write the graph with the pre-processing that suits a CPU; False where it stays as it is."""
+def _write_graph(form: str, source: Path, target: Path) -> bool:
+    """Write the graph with the pre-processing of this form; False where it stays as it is."""
     import onnx
 
     from tridetr.models.gathering import gather_pixels
 
     graph = onnx.load(source)
-    if not (_openvino(config) and gather_pixels(graph)) and not slice_before_cast(graph):
+    if not (form == "gathered" and gather_pixels(graph)) and not slice_before_cast(graph):
         return False
     onnx.save(graph, target)
     return True
-
-
-def _openvino(config: Config) -> bool:
-    """Whether OpenVINO will run the graph, as far as can be told without loading it."""
-    if config.model.provider == "auto":
-        try:
-            return bool(version("onnxruntime-openvino"))
-        except PackageNotFoundError:
-            return False
-    return config.model.provider == "openvino"
-
-
-def _provider(config: Config, placement: Placement) -> str:
-    if config.model.provider != "auto":
-        return config.model.provider
-    if placement.gpu:
-        return "auto-cuda"
-    return "auto-cpu" if config.device == "cpu" or placement.other_gpus else "auto"

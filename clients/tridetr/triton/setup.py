@@ -19,7 +19,7 @@ from tridetr.shm.names import close_triton_regions, remove_triton_regions
 from tridetr.triton import launch, placement, repository
 from tridetr.triton.endpoint import Endpoint
 from tridetr.triton.engine.report import write_report
-from tridetr.triton.gpu import find_gpus, onnxruntime_has_cuda
+from tridetr.triton.gpu import find_machine
 from tridetr.triton.process import ServerProcess
 from tridetr.triton.replacement import Replacement
 from tridetr.triton.server import find_server
@@ -52,11 +52,7 @@ class Setup:
         self._server = find_server(config.triton.server_dir)
         backend = repository.read_entry(config.model.name).backend
         self.placement = placement.decide(
-            config,
-            backend,
-            native=self._server.is_native(backend),
-            gpus=find_gpus(),
-            cuda_wheel=onnxruntime_has_cuda(),
+            config, backend, find_machine(), native=self._server.is_native(backend)
         )
         self._backends = self._server.backends
         self._started_unix_s = math.inf
