@@ -44,7 +44,7 @@ def test_a_covered_camera_is_blind_until_it_sees_again(tmp_path: Path) -> None:
     server = MjpegServer(seen, fps=10)
     server.start()
     try:
-        with capturing(tmp_path, server.url) as rig:
+        with capturing(tmp_path, server.url, blind_check=True) as rig:
             rig.wait_state(CameraState.LIVE)
             server.jpegs[:] = covered
             status = rig.wait_state(CameraState.BLIND)

@@ -136,7 +136,8 @@ def capturing(
     config = Config.model_validate(
         {
             "instance": "t" + uuid.uuid4().hex[:10],
-            "cameras": {camera: {"source": str(source), **keys}},
+            # The pictures of `clips` are smooth: a covered camera
+            "cameras": {camera: {"source": str(source), "blind_check": False, **keys}},
             "run_dir": tmp_path / "run",
             "state_dir": tmp_path / "state",
         }
