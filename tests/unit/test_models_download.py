@@ -266,6 +266,7 @@ def test_names_that_are_not_there_name_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="did you mean 'rfdetr-nano'"):
         load_catalogue().find("rfdetr_nano")
     assert "did you mean 'yard-1.2'" in missing_model(tmp_path / "yard-1.3")
+    assert "did you mean 'rfdetr-nano'" in missing_model(tmp_path / "rfdetr-nan")
 
 
 def test_the_builtin_catalogue_is_sound() -> None:

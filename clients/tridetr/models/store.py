@@ -95,10 +95,13 @@ def missing_model(path: Path) -> str:
             f"the model file {path} is not there. Remedy: correct model.file, an ONNX of `tridetr models fuse` or "
             "the name of an installed model"
         )
+    from tridetr.models.catalogue import load_catalogue  # which imports this module
+
     names = [model.name for model in installed()]
+    fetched = [entry.name for entry in load_catalogue().models]
     return (
         f"the model {path.name!r} is neither the file {path} nor installed (installed: {', '.join(names) or 'none'}). "
-        f"Remedy: {did_you_mean(path.name, names)}`tridetr models pull` lists what can be fetched"
+        f"Remedy: {did_you_mean(path.name, [*names, *fetched])}`tridetr models pull` lists what can be fetched"
     )
 
 
