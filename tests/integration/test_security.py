@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import stat
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import paho.mqtt.subscribe as subscribe
 import posix_ipc
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from support.faults import STREET, whole_node
 from support.grpc_triton import grpc_triton
 from support.node import Node
 from support.proc import listening
+from support.waiting import wait_for
 from tridetr.shm.names import CONSUMERS, RingName, list_instance
 
 TOKEN, PASSWORD, CAMERA = "viewer-token-4711", "broker-password-4712", "camera-password-4713"
@@ -36,14 +39,14 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
     folder: Path = tmp_path_factory.mktemp("node")
     for name, text in (("token", TOKEN), ("password", PASSWORD), ("camera", f"user:{CAMERA}")):
         (folder / name).write_text(text)
-    cameras = {
-        **STREET,
-        "door": {
-            "source": "rtsp://127.0.0.1:9/none",
-            "credentials_file": str(folder / "camera"),
-            "timeout_s": 1,
-        },
+    sources = {
+        "door": "rtsp://127.0.0.1:9/none",
+        "query": "http://127.0.0.1:9/flv?user={user}&password={password}",
+        "path": "rtsp://127.0.0.1:9/user={user}_password={password}_1.sdp",
+        "info": "http://{user}:{password}@127.0.0.1:9/video",
     }
+    keys = {"credentials_file": str(folder / "camera"), "timeout_s": 1}
+    cameras = {**STREET, **{name: {"source": url, **keys} for name, url in sources.items()}}
     # A loose umask must not loosen what we make.
     before = os.umask(0)
     try:
@@ -103,6 +106,26 @@ def test_secrets_are_not_in_the_process_list_the_log_or_the_run_folder(found: Fo
     for secret in (TOKEN, PASSWORD, CAMERA):
         for form in (secret, base64.b64encode(f"user:{secret}".encode()).decode()):
             assert not [name for name, text in texts.items() if form in text]
+
+
+def test_what_cameras_are_called_outside_is_scheme_host_and_port(found: Found) -> None:
+    node = found.node
+
+    def messages() -> dict[str, str]:
+        rows = {name: row["status"] for name, row in node.cameras().items()}
+        return {name: row["message"] for name, row in rows.items() if "://" in row["message"]}
+
+    wait_for(lambda: {"door", "query", "path", "info"} <= set(messages()), 60)
+    texts = {"api": json.dumps(messages()), "log": node.log.read_text(errors="replace")}
+    broker = json.loads((Path(node.config["run_dir"]) / "broker.json").read_text())
+    retained = subscribe.simple(
+        "#", hostname=broker["host"], port=broker["port"], msg_count=20, keepalive=10
+    )
+    texts["mqtt"] = "\n".join(f"{m.topic} {m.payload.decode()}" for m in retained)
+    assert "rtsp://127.0.0.1:9" in texts["mqtt"]
+    for name, text in texts.items():
+        for secret in (CAMERA, "user=", "password=", "/none", "/flv"):
+            assert secret not in text, name
 
 
 def test_config_show_shows_no_secret(found: Found, tmp_path: Path) -> None:

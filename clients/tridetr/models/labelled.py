@@ -12,6 +12,7 @@ from PIL import Image
 from tridetr.errors import ModelError
 from tridetr.models.coco import COCO_91
 from tridetr.models.pictures import find_pictures
+from tridetr.text_file import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def _load_yolo(folder: Path) -> list[LabelledPicture]:
     pictures = []
     for path in find_pictures(images):
         text = folder / "labels" / path.relative_to(images).with_suffix(".txt")
-        lines = text.read_text().splitlines() if text.is_file() else []
+        lines = read_text(text).splitlines() if text.is_file() else []
         with Image.open(path) as image:
             size = image.size
         labels = [_yolo_label(line, names, size, text) for line in lines if line.strip()]
@@ -78,7 +79,7 @@ def _load_yolo(folder: Path) -> list[LabelledPicture]:
 def _yolo_names(folder: Path) -> list[str]:
     for file in ("data.yaml", "dataset.yaml"):
         if (folder / file).is_file():
-            names = (yaml.safe_load((folder / file).read_text()) or {}).get("names")
+            names = (yaml.safe_load(read_text(folder / file)) or {}).get("names")
             if isinstance(names, dict):
                 names = [names[key] for key in sorted(names)]
             if not isinstance(names, list):
@@ -107,7 +108,7 @@ def _instances(candidates: list[Path]) -> Path:
 
 def _load_coco(folder: Path, file: Path) -> list[LabelledPicture]:
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(read_text(file))
         names = {category["id"]: str(category["name"]) for category in data["categories"]}
         labels: dict[int, list[Label]] = {image["id"]: [] for image in data["images"]}
         for item in data["annotations"]:

@@ -8,8 +8,9 @@ import threading
 from pathlib import Path
 
 from tridetr.config import Config
-from tridetr.errors import TritonError
+from tridetr.errors import ConfigError, TritonError
 from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.text_file import read_text
 from tridetr.triton import launch
 from tridetr.triton.watcher import Watcher
 
@@ -45,9 +46,9 @@ def _secret(config: Config, files: launch.Layout) -> tuple[Path, str]:
     configured = config.triton.secret_file
     if configured is not None:
         try:
-            text = configured.read_text().strip()
-        except OSError as error:
-            raise TritonError(f"triton.secret_file: {configured} cannot be read: {error}") from None
+            text = read_text(configured).strip()
+        except ConfigError as error:
+            raise TritonError(f"triton.secret_file: {error}") from None
         if not text or not text.isascii() or any(c.isspace() or c == "," for c in text):
             raise TritonError(
                 f"triton.secret_file: {configured} must hold one word of printable ASCII"
