@@ -457,6 +457,15 @@ def test_a_commit_that_failed_only_in_name_is_not_repeated(
     again.close()
 
 
+def test_a_damaged_row_does_not_hide_the_rest_of_the_history(tmp_path: Path) -> None:
+    store = Store(tmp_path, outbox_limit=100)
+    store.commit("hall", "{}", [NewRow(n, "camera_back", "{}") for n in (1, 2, 3, 4)])
+    store.close()
+    run_sql("UPDATE history SET details = x'ff' WHERE seq = 2")(tmp_path / DATABASE)
+    run_sql("UPDATE history SET kind = CAST(x'63ff' AS TEXT) WHERE seq = 3")(tmp_path / DATABASE)
+    assert [row.seq for row in read_history(tmp_path)] == [4, 3, 1]
+
+
 def test_nothing_there_is_an_empty_history(tmp_path: Path) -> None:
     assert read_history(tmp_path) == []
     (tmp_path / DATABASE).write_bytes(b"junk" * 500)

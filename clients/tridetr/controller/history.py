@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,18 @@ def read_history(
         with closing(
             sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.2)
         ) as connection:
+            connection.text_factory = _text
             rows = connection.execute(f"{query} ORDER BY seq DESC LIMIT ?", parameters).fetchall()
-        return [
-            HistoryRow(seq, unix_ns, name, kind, json.loads(details))
-            for seq, unix_ns, name, kind, details in rows
-        ]
     except (sqlite3.Error, ValueError):
         return []
+    found = []
+    for seq, unix_ns, name, kind, details in rows:
+        with suppress(
+            ValueError, TypeError
+        ):  # a damaged row; the controller's next start deals with it
+            found.append(HistoryRow(seq, unix_ns, name, kind, json.loads(details)))
+    return found
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
