@@ -112,6 +112,16 @@ def test_a_new_connection_gets_all_that_waits_once_and_in_order(bench):
     assert bench.pump.idle
 
 
+def test_messages_that_need_no_acknowledgement_prove_nothing(bench):
+    bench.link.up(bench.pump)
+    bench.add(1)
+    for _ in range(30):
+        bench.now += 1
+        bench.pump.on_ack(999)
+        bench.pump.watch()
+    assert bench.link.bounces == 1
+
+
 def test_a_silent_broker_gets_new_connections_with_growing_pauses(bench):
     """Each was given every event, and paho repeated those of all the connections before it."""
     bench.link.up(bench.pump)
@@ -143,7 +153,9 @@ def test_a_retained_message_that_is_acknowledged_ends_the_caution(bench):
     bench.pump.watch()
     bench.link.up(bench.pump)
     assert bench.link.sent == ["e1", "e2", "e3", "e1"]
-    bench.pump.on_ack(999)
+    bench.pump.on_ack(999)  # of a message with QoS 0: it was sent, no more
+    assert bench.link.sent[4:] == []
+    bench.pump.on_answer()
     assert bench.link.sent[4:] == ["e2", "e3"]
 
 

@@ -58,13 +58,19 @@ class OutboxPump:
         self.pump()
 
     def on_ack(self, mid: int) -> None:
-        """Take an event out of the outbox: the broker has it. Retained messages prove that it acknowledges."""
-        self._progress_at = self._monotonic()
-        self._patience_s, self._window = ACK_TIMEOUT_S, WINDOW
+        """Take an event out of the outbox: the broker has it."""
         event_id = self._under_way.pop(mid, None)
-        row = self._store.confirm(event_id) if event_id is not None else None
+        if event_id is None:
+            return  # of another message, perhaps one that no broker acknowledges
+        row = self._store.confirm(event_id)
         if row is not None:
             metrics.EVENTS_PUBLISHED.labels(row.camera, row.kind).inc()
+        self.on_answer()
+
+    def on_answer(self) -> None:
+        """Trust the broker again: it has acknowledged something."""
+        self._progress_at = self._monotonic()
+        self._patience_s, self._window = ACK_TIMEOUT_S, WINDOW
         self.pump()
 
     def pump(self) -> None:

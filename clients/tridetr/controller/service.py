@@ -156,10 +156,11 @@ class Controller:
 
     def on_ack(self, mid: int) -> None:
         """Note what the broker has."""
-        self._pump.on_ack(mid)
         topic = self._unconfirmed.pop(mid, None)
         if topic is None:
+            self._pump.on_ack(mid)
             return
+        self._pump.on_answer()
         if topic in self._discovery:
             self._store.remember({topic: entities_of(self._discovery[topic])})
         else:
