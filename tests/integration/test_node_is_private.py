@@ -74,7 +74,7 @@ def test_tritons_region_is_never_open_to_others_not_even_before_the_first_infere
             line = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
             read = subprocess.run([*line, "cat", region], capture_output=True, text=True)
             assert "Permission denied" in read.stderr
-    assert len(modes.seen) == 2, "one region before and one after the restart"
+    assert len(modes.seen) >= 2, "one region before and one after the restart"
     assert set(modes.seen.values()) == {0o600}
 
 
