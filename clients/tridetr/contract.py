@@ -56,7 +56,21 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What serves the cameras, as far as the server tells."""
+    """What serves the cameras, as far as the server reports it.
+
+    Attributes:
+        name: the model's own name, or that of the server's entry.
+        version: the first digits of its checksum, or Triton's version.
+        engine: backend, such as `onnxruntime`.
+        provider: what runs inside it, such as `OpenVINOExecutionProvider`.
+        precision: arithmetic inside the engine.
+        classes: class name to id, as results have it.
+        resolution: side of the network's square input in pixels.
+        source: where the model came from, for people.
+        checksum: SHA-256 (hex) of the export.
+        default_score: least score that counts as a detection unless the user sets another.
+        color: which meaning of the I420 bytes the graph expects.
+    """
 
     name: str
     version: str

@@ -8,42 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from tridetr.contract import ModelInfo
 from tridetr.files import write_text
 from tridetr.models.coco import COCO_91
 
 _FILE = "served_model.json"
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """What serves now.
-
-    Attributes:
-        name: entry of the model repository.
-        version: as Triton reports it.
-        engine: backend, such as ``onnxruntime``.
-        provider: what runs inside it, such as ``openvino``.
-        precision: arithmetic inside the engine.
-        classes: class name to id, as it stands in results.
-    """
-
-    name: str
-    version: str
-    engine: str
-    provider: str
-    precision: str
-    classes: dict[str, int]
-
-
-def write_served_model(run_dir: Path, model: ServedModel) -> None:
+def write_served_model(run_dir: Path, model: ModelInfo) -> None:
     """Write the file; readers see the old or the new one, never a part."""
     write_text(run_dir / _FILE, json.dumps(asdict(model)))
 
 
-def keep_served_model(run_dir: Path, model: ServedModel) -> None:
+def keep_served_model(run_dir: Path, model: ModelInfo) -> None:
     """Write the file again if it was removed."""
     if not (run_dir / _FILE).exists():
         with contextlib.suppress(OSError):  # tried again
@@ -56,17 +36,17 @@ class ServedModelReader:
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / _FILE
         self._seen: tuple[int, int] | None = None
-        self._model: ServedModel | None = None
+        self._model: ModelInfo | None = None
 
-    def read(self) -> ServedModel | None:
+    def read(self) -> ModelInfo | None:
         """Return the model that serves; None until the detector has said so."""
         try:
             status = self._path.stat()
             identity = (status.st_ino, status.st_mtime_ns)
             if identity != self._seen:
-                data = json.loads(self._path.read_text(encoding="utf-8"))
-                classes = {str(name): int(number) for name, number in data.pop("classes").items()}
-                self._model = ServedModel(classes=classes, **{k: str(v) for k, v in data.items()})
+                fields = json.loads(self._path.read_text(encoding="utf-8"))
+                classes = {str(name): int(number) for name, number in fields["classes"].items()}
+                self._model = ModelInfo(**{**fields, "classes": classes})
                 self._seen = identity
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return self._model  # unreadable or removed: what was known stays
@@ -75,4 +55,4 @@ class ServedModelReader:
     def classes(self) -> dict[str, int]:
         """Return class name to id: the served model's, or COCO's while none is known."""
         model = self.read()
-        return model.classes if model else dict(COCO_91)
+        return dict(model.classes) if model else dict(COCO_91)

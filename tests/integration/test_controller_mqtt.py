@@ -12,8 +12,9 @@ import pytest
 from support.mosquitto import Mosquitto, free_port, listening, make_certificates, running_mosquitto
 from support.sentry import NOBODY, PERSON, running_controller
 from support.waiting import wait_for
+from tridetr.contract import ModelInfo
 from tridetr.controller.history import read_history
-from tridetr.served_model import ServedModel, write_served_model
+from tridetr.served_model import write_served_model
 from tridetr.shm.boards import CameraState, SentryMode, SentryState
 
 
@@ -221,7 +222,7 @@ def test_problems_are_published_and_a_stopped_node_says_so(tmp_path: Path) -> No
             wait_for(lambda s=state: problem().get("camera") == s.name.lower())
         actor.be(CameraState.LIVE)
         wait_for(lambda: problem().get("camera") == "")
-        served = ServedModel("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"bicycle": 1})
+        served = ModelInfo("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"bicycle": 1})
         write_served_model(Path(controller.config["run_dir"]), served)
         wait_for(lambda: "'person'" in str(problem().get("classes")) or problem().get("classes"))
         assert "person" in str(problem()["classes"])

@@ -21,11 +21,12 @@ from websockets.exceptions import InvalidStatus
 from support.gateway import Answer, Gateway, cameras
 from support.waiting import slack, wait_for
 from tridetr.config import AlarmSection
+from tridetr.contract import ModelInfo
 from tridetr.errors import GatewayError
 from tridetr.gateway.auth import subprotocol_for
 from tridetr.gateway.message import PROTOCOL
 from tridetr.gateway.openapi import description
-from tridetr.served_model import ServedModel, write_served_model
+from tridetr.served_model import write_served_model
 from tridetr.shm.boards import CameraState, SentryState
 from tridetr.telemetry import metrics
 
@@ -196,7 +197,7 @@ def test_alarm_classes_that_the_model_does_not_have(
     with cameras(tmp_path, "hall") as (config, fakes):
         config = config.model_copy(update={"alarm": AlarmSection(classes=classes)})
         config.run_dir.mkdir()
-        model = ServedModel("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
+        model = ModelInfo("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
         write_served_model(config.run_dir, model)
         with Gateway(config) as gateway:
             fakes["hall"].play()

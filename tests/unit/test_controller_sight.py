@@ -11,10 +11,11 @@ import pytest
 from support.sentry import FRAME_NS, NOBODY, PERSON, Actor
 from support.waiting import wait_for
 from tridetr.config import Config
+from tridetr.contract import ModelInfo
 from tridetr.controller.camera import CameraSentry
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
-from tridetr.served_model import ServedModel, ServedModelReader, write_served_model
+from tridetr.served_model import ServedModelReader, write_served_model
 from tridetr.shm.boards import CameraState
 from tridetr.shm.detections import DETECTION_DTYPE
 
@@ -22,9 +23,7 @@ Make = Callable[..., tuple[CameraSentry, Actor]]
 
 
 def serve(run_dir: Path, classes: dict[str, int]) -> None:
-    write_served_model(
-        run_dir, ServedModel("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", classes)
-    )
+    write_served_model(run_dir, ModelInfo("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", classes))
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tridetr import files
+from tridetr.contract import ModelInfo
 from tridetr.served_model import (
-    ServedModel,
     ServedModelReader,
     keep_served_model,
     write_served_model,
 )
 
-MODEL = ServedModel("m", "1", "onnxruntime", "cpu", "fp32", {"person": 7})
+MODEL = ModelInfo("m", "1", "onnxruntime", "cpu", "fp32", {"person": 7})
 
 
 def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:

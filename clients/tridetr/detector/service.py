@@ -11,7 +11,7 @@ from tridetr.contract import ModelInfo
 from tridetr.detector.camera import CameraDetector
 from tridetr.detector.server import Client, Server
 from tridetr.models.coco import COCO_91
-from tridetr.served_model import ServedModel, keep_served_model, write_served_model
+from tridetr.served_model import keep_served_model, write_served_model
 from tridetr.telemetry import metrics
 from tridetr.triton.client import TritonClient
 
@@ -50,7 +50,6 @@ class Detector:
         """
         self._config = config
         self._served: ModelInfo | None = None
-        self._named: ServedModel | None = None
         give_up_s = _PATIENCE * config.triton.infer_timeout_s
         self._server = Server(client, self._use_model, give_up_s, config.device)
         self._cameras: list[CameraDetector] = []
@@ -102,8 +101,8 @@ class Detector:
             await asyncio.sleep(1)
             for camera in self._cameras:
                 camera.tick()
-            if self._named is not None:
-                keep_served_model(self._config.run_dir, self._named)
+            if self._served is not None:
+                keep_served_model(self._config.run_dir, self._served)
 
     def _use_model(self, info: ModelInfo) -> None:
         if not info.classes:
@@ -125,10 +124,7 @@ class Detector:
         if before is not None:
             _model_metric(before, 0)
         _model_metric(info, 1)
-        self._named = ServedModel(
-            info.name, info.version, info.engine, info.provider, info.precision, dict(info.classes)
-        )
-        write_served_model(self._config.run_dir, self._named)
+        write_served_model(self._config.run_dir, info)
 
     def _close(self) -> None:
         for camera in self._cameras:
