@@ -2,6 +2,7 @@
 # make test            installs what the tests need and runs them all
 # make test-fresh      both commands from a clean clone on bare Debian 12 and 13, in containers (CHECKS=trixie-user: only that)
 # make test-containers   builds the images and runs compose file and chart with podman or Docker (15 min)
+# make test-k3s       installs, tests, upgrades and removes the chart on the cluster that kubectl reaches
 # make check           formatting, lints, types
 # make train-demo-model   trains the bundled model anew (some two hours on two cores, minutes on a GPU)
 # make audit           known vulnerabilities of the dependencies, where a database can be asked (AUDIT_ARGS=--strict: must be)
@@ -24,7 +25,7 @@ PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: help demo test test-fresh test-containers check format faults fault-times fuzz audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: help demo test test-fresh test-containers test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -55,6 +56,9 @@ test-containers: $(VENV)/.dev
 
 test-fresh:
 	@tools/test-fresh $(CHECKS)
+
+test-k3s:
+	@tools/test-k3s
 
 faults: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)

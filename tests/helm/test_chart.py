@@ -18,7 +18,9 @@ from tridetr.doctor.system import shm_bytes_needed
 from tridetr.supervisor.plan import plan_processes
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
-KUBERNETES = "1.33"
+KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34")
+# Volumes that Pod Security "restricted" admits, of those that a chart could use.
+RESTRICTED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 MIB = 1 << 20
 # Read by the C library and by NVIDIA's container runtime.
 RUNTIMES = {"HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
@@ -99,11 +101,12 @@ def test_lint() -> None:
     )
 
 
-def test_manifests_are_valid(manifests: list[Manifest]) -> None:
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_manifests_are_valid(manifests: list[Manifest], version: str) -> None:
     known = {"PodMonitor", "PrometheusRule"}  # kinds of an operator, not of Kubernetes
     for manifest in manifests:
         if manifest["kind"] not in known:
-            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+            kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_names_are_unique(manifests: list[Manifest]) -> None:
@@ -126,6 +129,16 @@ def test_no_pod_has_more_rights_than_it_needs(manifests: list[Manifest]) -> None
             assert rights["capabilities"] == {"drop": ["ALL"]}
             assert not rights.get("privileged")
             assert not container["image"].endswith((":", ":latest"))
+
+
+@pytest.mark.parametrize("case", ["defaults", "cpu-demo", "rtsp-gpu"])
+def test_pods_without_devices_fit_a_restricted_namespace(case: str) -> None:
+    for name, pod in pods(render(CASES[case])):
+        for volume in pod["volumes"]:
+            assert set(volume) - {"name"} <= RESTRICTED_VOLUMES, f"{name}: {volume}"
+        assert pod["securityContext"]["runAsUser"] != 0
+        for container in pod["containers"] + pod.get("initContainers", []):
+            assert not any("hostPort" in port for port in container.get("ports", []))
 
 
 def test_every_container_has_resources_and_every_server_probes(manifests: list[Manifest]) -> None:
