@@ -60,6 +60,11 @@ LEAKS = [
     f"rtsp://camera/user=admin_password={SECRET}_channel=1_stream=0.sdp",
     f"http://[admin:{SECRET}@camera/1",
     f"http://camera/1 {SECRET}",
+    f"rtsp:admin:{SECRET}@camera/1",
+    f"rtsp:/admin:{SECRET}@camera/1",
+    f"admin:{SECRET}@camera/1",
+    f"camera/video?password={SECRET}",
+    f"//admin:{SECRET}@camera/1",
 ]
 
 
@@ -70,6 +75,8 @@ def test_a_url_with_a_password_is_refused_and_not_repeated(url: str) -> None:
         f'cameras: {{hall: "{url}"}}',
         f'cameras: {{hall: {{source: synthetic}}}}\ntriton: {{metrics_port: "{url}"}}',
         f"cameras:\n  hall: {{source: {url}: [}}",
+        f'cameras: {{"{url}"}}',
+        f'cameras: {{hall: {{source: synthetic, "{url}": 1}}}}',
     ):
         with pytest.raises(ConfigError) as caught:
             parse_config(text, origin=Path("node.yaml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from pathlib import Path
@@ -12,9 +13,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tridetr.config.schema import Config
-from tridetr.config.source import absolute_file, shown_url
+from tridetr.config.source import absolute_file, shown_value, without_logins
 from tridetr.errors import ConfigError
 from tridetr.text_file import read_text
+
+_PLAIN_KEY = re.compile(r"[\w. -]{1,64}")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -70,7 +73,7 @@ def parse_config(text: str, *, origin: Path) -> Config:
         faults = [
             fault for fault in error.errors() if fault["type"] != "default_factory_not_called"
         ]
-        lines = [_explain(dict(fault)) for fault in faults]
+        lines = [without_logins(_explain(dict(fault))) for fault in faults]
         raise ConfigError("\n".join([f"{origin}: {len(lines)} fault(s)", *lines])) from None
     base = origin.resolve().parent
     try:
@@ -90,7 +93,9 @@ def _yaml_fault(error: yaml.YAMLError) -> str:
 
 def _explain(fault: dict[str, Any]) -> str:
     location = [part for part in fault["loc"] if part != "[key]"]
-    dotted = ".".join(map(str, location)) or "(top level)"
+    # A URL as a key is a slip of the hand, and may hold a password
+    parts = [str(part) if _PLAIN_KEY.fullmatch(str(part)) else "…" for part in location]
+    dotted = ".".join(parts) or "(top level)"
     if fault["type"] == "extra_forbidden":
         known = known_keys(location[:-1])
         nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
@@ -100,8 +105,8 @@ def _explain(fault: dict[str, Any]) -> str:
         return f"  {dotted}: is missing"
     message = fault["msg"].removeprefix("Value error, ")
     value = fault.get("input")
-    if isinstance(value, str) and "://" in value:
-        value = shown_url(value)  # a refused URL may hold a password
+    if isinstance(value, str):
+        value = shown_value(value)
     shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
     return f"  {dotted}: {message}{shown}"
 

@@ -23,6 +23,10 @@ _SECRET = re.compile(
     r"(?:pass|pas(?==)|pwd|psw|secret|token|credential|api_?key|(?<![a-z])pw|(?<![a-z])auth)[a-z_-]*=([^&;/?#]*)",
     re.IGNORECASE,
 )
+# URLs that lost their scheme or its slashes, which must not be shown as the names of files
+_LOST_SCHEME = re.compile(
+    r"^(?:rtsps?|https?|rtmp|udp|tcp):|:[^/]*@|" + _SECRET.pattern, re.IGNORECASE
+)
 _NO_SECRETS = {"", "0", "1", "true", "false", "yes", "no"}
 _USER, _PASSWORD = "{user}", "{password}"
 _REMEDY = (
@@ -60,6 +64,12 @@ class CameraSource:
         if text.startswith("/dev/") and not text.startswith("/dev/shm/"):  # noqa: S108
             return cls(text, "v4l2")
         if "://" not in text:
+            is_path = text[0] in "/.~" and not text.startswith("//")
+            if not is_path and _LOST_SCHEME.search(text):
+                raise ValueError(
+                    f"a URL begins with rtsp://, rtsps://, http:// or https:// (a file of such a name: "
+                    f"write ./ before it); if it holds a password, {_REMEDY}"
+                )
             return cls(text, "file")
         scheme = text.partition("://")[0].lower()
         if scheme not in _SCHEMES:
@@ -167,6 +177,22 @@ def shown_url(url: str) -> str:
     if host is None or "@" in rest:
         return f"{scheme}://…"
     return f"{scheme}://{host[1]}{host[2] or ''}"
+
+
+def shown_value(text: str) -> str:
+    """Return what may be shown of a refused value, which may be a URL that lost its scheme."""
+    if "://" in text:
+        return shown_url(text)
+    return "…" if "@" in text or _SECRET.search(text) else text
+
+
+def without_logins(message: str) -> str:
+    """Return a message with the URLs in it that may hold a password as they may be shown."""
+
+    def shown(found: re.Match[str]) -> str:
+        return shown_url(found[0]) if "@" in found[0] or _SECRET.search(found[0]) else found[0]
+
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+", shown, message)
 
 
 def _check_url(url: str) -> None:
