@@ -40,10 +40,9 @@ _MOVED_CELLS = 2  # a view that fits better when moved by this much: the camera 
 _MOVED_FIT, _MOVED_GAIN = 0.4, 1.5
 _WHITE_LEVEL, _WHITE_SHARE = 230.0, 0.85
 _SMOOTH_LEVELS = 6.0  # spread of the cells of a picture that is not just dim
-_SOFT, _SOFT_CHANGE = (
-    0.42,
-    0.5,
-)  # sharpness of a defocused picture (0.25: none at all), and against the usual
+# Sharpness of a defocused picture (0.25: no edge at all), and against the usual one
+_SOFT, _SOFT_CHANGE = 0.5, 0.5
+_SHARP_GAIN = 0.2  # of one look: sharpness is noisy
 _FEWEST_TILES = 6  # with edges, for a judgement on sharpness
 
 _SEES_AGAIN_NS = 2 * _SECOND_NS
@@ -126,6 +125,7 @@ class BlindDetector:
         self._last = self._mean = self._window_cells[0]
         self._noise = 1.0  # of a cell in one look [levels]
         self._share = 0.0
+        self._sharp_now = 0.0
 
     def _measure(self, sample: Plane) -> None:
         """Take over one look: cell means and noise, and the energy of fine and coarse edges in each tile."""
@@ -136,7 +136,7 @@ class BlindDetector:
             change = _typical(cells - self._last) / 0.954  # of normal noise, in two looks
             self._noise += 0.25 * (change - self._noise)
         else:  # a new stream, or the whole picture has become another one
-            self._looks, self._last = 0, cells
+            self._looks, self._last, self._sharp_now = 0, cells, 0.0
         # Noise has no part in what two looks have in common
         across = (cells[:, 1:] - cells[:, :-1]) * (self._last[:, 1:] - self._last[:, :-1])
         if self._looks == 0:
@@ -168,6 +168,9 @@ class BlindDetector:
             if mean.std() > _SMOOTH_LEVELS:  # bright enough to show edges
                 return BlindReason.BLURRED
         sharpness = self._measure_sharpness()
+        if sharpness is not None:
+            before = self._sharp_now or sharpness
+            sharpness = self._sharp_now = before + _SHARP_GAIN * (sharpness - before)
         soft = min(_SOFT, _SOFT_CHANGE * self._sharpness) if known else _SOFT
         if sharpness is not None and sharpness < soft:
             return BlindReason.BLURRED
@@ -209,11 +212,14 @@ class BlindDetector:
 
     def _decide(self, evidence: BlindReason | None, now_ns: int) -> None:
         """Believe evidence that has lasted, and the lack of it after a shorter time."""
-        if evidence is not self._suspect:
-            self._suspect, self._suspect_since_ns = evidence, now_ns
+        if (evidence is None) is not (self._suspect is None):
+            self._suspect_since_ns = now_ns
+        self._suspect = evidence
         lasted_ns = now_ns - self._suspect_since_ns
-        proof_ns = _SEES_AGAIN_NS if evidence is None else _PROOF_NS[evidence]
-        if evidence is not self._found and lasted_ns >= proof_ns:
+        if evidence is None:
+            if lasted_ns >= _SEES_AGAIN_NS:
+                self._found = None
+        elif self._found is None and lasted_ns >= _PROOF_NS[evidence]:
             self._found, self._found_ns = evidence, now_ns
         if self._found is BlindReason.TURNED and now_ns - self._found_ns >= _NEW_VIEW_NS:
             self._forget()  # it was turned for good
