@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab
+from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab, open_tab
 from support.gateway import FakeCamera, Gateway, cameras
+from tridetr.config import AlarmSection
+from tridetr.served_model import ServedModel, write_served_model
 from tridetr.shm.boards import CameraState, SentryState
 
 pytestmark = [
@@ -161,6 +164,96 @@ def test_troubles_are_said_and_text_is_never_markup(tmp_path: Path, tab: Tab) ->
         assert tab.complaints == []
 
 
+def test_header_and_cover_name_what_stopped_watching(tmp_path: Path, tab: Tab) -> None:
+    names = ("hall", "garage", "statue", "yard")
+    with cameras(tmp_path, *names) as (config, fakes):
+        model = ServedModel("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
+        config.run_dir.mkdir()
+        write_served_model(config.run_dir, model)
+        gateway = Gateway(config).start()
+        for camera in fakes.values():
+            camera.play(fps=5)
+        summary = tab.page.locator("#summary")
+        tab.page.goto(gateway.url)
+        expect(summary).to_have_text("4 cameras, all quiet", timeout=WAIT_MS)
+        # The detector is dead for one camera, whose picture stays live; another one is offline.
+        fakes["statue"].gives_results = False
+        fakes["garage"].camera_state = CameraState.OFFLINE
+        expect(summary).to_have_text("2 of 4 blind: garage, statue", timeout=WAIT_MS)
+        statue = tab.card("statue")
+        expect(statue.locator(".cover-title")).to_contain_text("Not watching since")
+        expect(statue.locator(".cover-text")).to_have_text("the detector gives no results")
+        expect(statue.locator(".badge")).to_have_text("Unknown")  # no all-clear
+        expect(tab.page.locator("#announce")).to_contain_text("is not watched")
+        fakes["yard"].state = SentryState.TRACKING
+        expect(summary).to_have_text("Person: yard · 2 of 4 blind: garage, statue")
+        # Alarmed first.
+        places = [tab.card(name).bounding_box() for name in names]
+        assert min(places, key=lambda box: (box["y"], box["x"])) == places[3]
+        fakes["garage"].camera_state = CameraState.LIVE
+        fakes["yard"].state = SentryState.STANDBY
+        for camera in fakes.values():
+            camera.gives_results = False
+        expect(summary).to_have_text(
+            f"4 of 4 blind: {', '.join(names)} · detection is down", timeout=WAIT_MS
+        )
+        for camera in fakes.values():
+            camera.gives_results = True
+        expect(summary).to_have_text("4 cameras, all quiet", timeout=WAIT_MS)
+        # Nothing on the page is announced but what must be.
+        assert tab.page.locator('[role="status"]').count() == 0
+        gateway.stop()
+        expect(tab.page.locator("body")).to_have_class("gone", timeout=WAIT_MS)
+        assert tab.complaints == []
+
+
+def test_missing_alarm_class_and_demonstration_model_are_said(tmp_path: Path, tab: Tab) -> None:
+    with cameras(tmp_path, "hall", "yard") as (config, fakes):
+        config = config.model_copy(update={"alarm": AlarmSection(classes=["cat", "person"])})
+        config.run_dir.mkdir()
+        model = ServedModel("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
+        write_served_model(config.run_dir, model)
+        fakes["yard"].source_kind = "rtsp"
+        with Gateway(config) as gateway:
+            for camera in fakes.values():
+                camera.play(fps=5)
+            tab.page.goto(gateway.url)
+            notices = tab.page.locator("#notices")
+            expect(notices).to_contain_text("hall, yard: the model does not know the alarm class")
+            expect(notices).to_contain_text("yard: the bundled demonstration model")
+            write_served_model(config.run_dir, replace(model, classes={"dog": 1}))
+            expect(tab.card("hall").locator(".cover-text")).to_contain_text("'cat', 'person'")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "columns", "scrolls"),
+    [(1440, 900, 3, False), (1024, 768, 2, True), (390, 844, 1, True), (1920, 1080, 4, False)],
+)
+def test_grid_fits_the_window(
+    tmp_path: Path, browser: Browser, width: int, height: int, columns: int, scrolls: bool
+) -> None:
+    names = [*(f"c{n}" for n in range(7)), "a-name-of-32-letters-isnt-short_"]
+    with cameras(tmp_path, *names, width=320, height=180) as (config, fakes):
+        with Gateway(config) as gateway:
+            for camera in fakes.values():
+                camera.play(fps=2)
+            size = {"width": width, "height": height}
+            for scheme in ("dark", "light"):
+                with open_tab(browser, viewport=size, color_scheme=scheme) as tab:
+                    tab.page.goto(gateway.url)
+                    tab.has_picture("c0")
+                    boxes = [tab.card(name).bounding_box() for name in names]
+                    assert len({round(box["x"]) for box in boxes}) == columns
+                    lowest = max(box["y"] + box["height"] for box in boxes)
+                    assert (lowest > height) is scrolls
+                    name = tab.card(names[-1]).locator(".name")
+                    assert name.evaluate("node => node.scrollWidth <= node.clientWidth")
+                    ground = tab.page.evaluate(
+                        "getComputedStyle(document.documentElement).backgroundColor"
+                    )
+                    assert (ground == "rgb(244, 246, 248)") is (scheme == "light")
+
+
 def test_keyboard_and_large_view(tmp_path: Path, tab: Tab) -> None:
     options = {"width": 1280, "height": 720}
     with (
@@ -182,6 +275,18 @@ def test_keyboard_and_large_view(tmp_path: Path, tab: Tab) -> None:
         assert tab.page.url.endswith("#hall")
         tab.page.keyboard.press("ArrowRight")
         expect(tab.card("yard")).to_be_visible()
+        expect(tab.card("yard").locator(".open")).to_be_focused()
+        shortcuts = tab.page.get_by_role("button", name="Shortcuts")
+        shortcuts.click()
+        expect(shortcuts).to_have_attribute("aria-pressed", "false")
+        tab.page.keyboard.press("b")
+        tab.page.keyboard.press("ArrowRight")
+        expect(tab.page.locator("#boxes")).to_have_attribute("aria-pressed", "true")
+        expect(tab.card("yard")).to_be_visible()
+        tab.page.reload()  # the choice is kept
+        expect(shortcuts).to_have_attribute("aria-pressed", "false")
+        shortcuts.click()
+        tab.has_picture("yard")
         tab.page.keyboard.press("Escape")
         expect(tab.card("hall")).to_be_visible()
         expect(tab.card("yard")).to_be_visible()
@@ -207,6 +312,17 @@ def test_phone(tmp_path: Path, browser: Browser) -> None:
             tab.has_picture("hall")
             overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
             assert tab.page.evaluate(overflow) <= 0
+        fakes["yard"].gives_results = False
+        tab.page.goto(gateway.url)
+        tab.page.get_by_role("button", name="Status").tap()
+        expect(tab.page.locator("#status")).to_contain_text("Not watching since")
+        expect(tab.card("hall")).to_be_hidden()
+        tab.page.get_by_role("button", name="Events").tap()
+        expect(tab.page.get_by_text("Nothing has happened yet.")).to_be_visible()
+        tab.page.get_by_role("button", name="Live").tap()
+        expect(tab.card("hall")).to_be_visible()
+        manifest = tab.page.locator('link[rel="manifest"]').get_attribute("href")
+        assert tab.page.request.get(f"{gateway.url}/{manifest}").json()["start_url"] == "../"
         context.close()
 
 
@@ -216,8 +332,9 @@ def test_modules(tmp_path: Path, tab: Tab) -> None:
         tab.page.goto(gateway.url)
         found = tab.page.evaluate(
             """async () => {
-          const [boxes, clock, meters, protocol, stream, dom] = await Promise.all(
-            ["boxes", "clock", "meters", "protocol", "stream", "dom"].map((name) => import(`/static/${name}.js`)));
+          const [boxes, clock, meters, protocol, stream, dom, layout, summary] = await Promise.all(
+            ["boxes", "clock", "meters", "protocol", "stream", "dom", "layout", "summary"]
+              .map((name) => import(`/static/${name}.js`)));
           const offset = new clock.ClockOffset();
           offset.add(1000, 6100, 1200);  // 5000 ahead, but the way back was slow: 200 ms
           offset.add(2000, 7010, 2020);  // 20 ms
@@ -238,6 +355,15 @@ def test_modules(tmp_path: Path, tab: Tab) -> None:
             header: protocol.unpack(packed.buffer).header, image: [...protocol.unpack(packed.buffer).image],
             broken: nonsense.map(broken),
             delays: [0, 1, 5, 50].map((n) => [stream.reconnectDelay(n, 0), stream.reconnectDelay(n, 1)]),
+            columns: [[1, 1100, 800], [2, 1100, 800], [8, 1100, 800], [8, 366, 700], [64, 1100, 800]].map(
+              (of) => layout.columnsFor(...of, 46)),
+            headers: [
+              [{ camera: "a", isOpen: true, state: "standby", watching: { watching: true }, visitClass: "person" }],
+              [{ camera: "a", isOpen: true, state: "standby", watching: null, visitClass: "person" }],
+              [{ camera: "a", isOpen: true, state: "tracking", watching: { watching: true }, visitClass: "car" }],
+              [{ camera: "a", isOpen: true, state: "unknown", watching: { watching: false }, visitClass: "" }],
+              [],
+            ].map((cards) => summary.summarise(cards, { broker: cards.length ? "away" : "connected" }).text),
             words: [dom.milliseconds(87.4), dom.milliseconds(1234), dom.duration(59_000), dom.duration(3_700_000)],
           };
         }"""
@@ -256,6 +382,14 @@ def test_modules(tmp_path: Path, tab: Tab) -> None:
             "image": [255, 216],
             "broken": [True] * 4,
             "delays": [[100, 200], [200, 400], [2500, 5000], [2500, 5000]],
+            "columns": [1, 2, 3, 1, 3],
+            "headers": [
+                "1 camera, all quiet · broker away",
+                "1 camera · broker away",
+                "Car: a · broker away",
+                "Blind: a · broker away",
+                "Connecting…",
+            ],
             "words": ["87 ms", "1.2 s", "59 s", "1 h 1 min"],
         }
         assert tab.complaints == []

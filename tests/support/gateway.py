@@ -74,6 +74,7 @@ class FakeCamera:
         self.state = SentryState.STANDBY
         self.camera_state = CameraState.LIVE
         self.message = ""
+        self.source_kind = "synthetic"
         self.alive = True
         self.gives_results = self.decides = True
         self.turns = 0
@@ -142,7 +143,7 @@ class FakeCamera:
         self.status.write(
             CameraStatus(
                 self.camera_state, time.time_ns(), now, self.width, self.height, 15.0,
-                "synthetic", "synthetic", 0, self.message,
+                self.source_kind, "synthetic", 0, self.message,
             )
         )  # fmt: skip
 

@@ -77,7 +77,6 @@ def _hello(hub: Hub, camera: str) -> dict[str, object]:
         "camera": camera,
         "server_unix_ms": time.time_ns() / 1e6,
         "max_fps": hub.config.gateway.max_fps,
-        "alarm_classes": hub.config.alarm_for(camera).classes,
     }
 
 

@@ -22,6 +22,7 @@ export class Card {
   node;
   state = "unknown";
   lastEvent = 0;
+  watching = null; // the newest such message
   #parts = {};
   #picture;
   #boxes;
@@ -36,7 +37,7 @@ export class Card {
   #isDrawing = false;
   #page;
 
-  /** `page` has onState(card), onHello(header, card) and onLost(attempt). */
+  /** `page` has onState(card), onHello(header, card), onNode(header) and onLost(attempt). */
   constructor(camera, template, page) {
     this.camera = camera;
     this.#page = page;
@@ -61,6 +62,18 @@ export class Card {
 
   get stream() {
     return this.#stream;
+  }
+
+  get isOpen() {
+    return this.#stream.isOpen;
+  }
+
+  get stateText() {
+    return this.#parts.state.textContent;
+  }
+
+  get troubleText() {
+    return [this.#one(".cover-title").textContent, this.#one(".cover-text").textContent].filter(Boolean).join(": ");
   }
 
   set showsBoxes(value) {
@@ -105,6 +118,8 @@ export class Card {
       this.#tellResult(header);
     } else if (header.type === "state") this.#tellState(header);
     else if (header.type === "status") this.#tellStatus(header);
+    else if (header.type === "watching") this.#tellWatching(header);
+    else if (header.type === "node") this.#page.onNode(header);
     else if (header.type === "hello") this.#page.onHello(header, this);
   }
 
@@ -180,9 +195,23 @@ export class Card {
     this.state = header.state;
     this.visitClass = header.visit_class || "person";
     this.lastEvent = header.last_event;
-    this.node.dataset.state = header.state;
-    setText(this.#parts.state, STATES[header.state] ?? "Unknown");
-    this.#parts.state.title = header.reason;
+    this.#showState();
+    this.#page.onState(this);
+  }
+
+  /** An all-clear holds only while the camera is watched. */
+  #showState() {
+    const isStale = this.state === "standby" && this.watching?.watching === false;
+    const state = isStale || !STATES[this.state] ? "unknown" : this.state;
+    this.node.dataset.state = state;
+    setText(this.#parts.state, STATES[state]);
+    this.#parts.state.title = this.#stateHeader?.reason ?? "";
+  }
+
+  #tellWatching(header) {
+    this.watching = header;
+    this.#showState();
+    this.#cover();
     this.#page.onState(this);
   }
 
@@ -214,9 +243,15 @@ export class Card {
     if (this.#status.state === "frozen") return ["frozen", `Picture frozen${since}`, message];
     if (this.#status.state === "blind") return ["blind", `Camera cannot see${since}`, message];
     if (this.#status.state === "ended") return ["ended", "The recording has ended", message];
-    if (this.#drawnAt === null) return ["waiting", "Waiting for the first picture…", message];
-    const age = now() - this.#drawnAt;
-    if (age > OLD_MS && !this.node.hasAttribute("data-paused")) return ["old", "No new picture", `for ${duration(age)}`];
+    const isPaused = this.node.hasAttribute("data-paused"); // no pictures were asked for
+    if (this.#drawnAt === null && !isPaused) return ["waiting", "Waiting for the first picture…", message];
+    const age = now() - (this.#drawnAt ?? now());
+    if (age > OLD_MS && !isPaused) return ["old", "No new picture", `for ${duration(age)}`];
+    const watching = this.watching;
+    if (watching?.watching === false) {
+      const known = watching.since_unix_ms ? ` since ${clockTime(watching.since_unix_ms)}` : "";
+      return ["unwatched", `Not watching${known}`, watching.reason];
+    }
     return ["", "", ""];
   }
 }

@@ -1,8 +1,12 @@
-// The page: a grid of cameras, one of them large if wanted, and the events beside.
+// The page: a grid of cameras, one of them large if wanted, and the events next to it.
 
 import { Card } from "./card.js";
-import { classText, setText } from "./dom.js";
+import { classText, element, setText } from "./dom.js";
 import { EventList } from "./events.js";
+import { fit } from "./layout.js";
+import { Shortcuts } from "./shortcuts.js";
+import { StatusList } from "./status.js";
+import { isBlind, notices, summarise as summary } from "./summary.js";
 
 const byId = (id) => document.getElementById(id);
 const grid = byId("cameras");
@@ -10,6 +14,8 @@ const cards = new Map();
 let pageVersion = null;
 let areBoxesShown = true;
 let refreshing = null;
+let node = null; // the newest such message
+const statuses = new StatusList(byId("status"));
 
 const events = new EventList(byId("events"), byId("no-events"), (camera) => choose(camera));
 
@@ -17,6 +23,10 @@ const page = {
   onState(card) {
     events.hear(card.lastEvent);
     announce(card);
+    summarise();
+  },
+  onNode(header) {
+    node = header;
     summarise();
   },
   onHello(header) {
@@ -94,6 +104,7 @@ function choose(name) {
 
 function show() {
   const name = chosen();
+  const had = document.activeElement?.closest(".card"); // its button keeps the focus, or the next card's gets it
   document.body.classList.toggle("single", name !== null);
   byId("back").hidden = name === null || cards.size === 1;
   for (const [camera, card] of cards) {
@@ -104,8 +115,14 @@ function show() {
       isChosen ? `${camera}: back to all cameras` : `Show ${camera} large`,
     );
   }
-  adjustViews();
+  if (had && name && !had.classList.contains("chosen")) cards.get(name).node.querySelector(".open").focus();
+  arrange();
   summarise();
+}
+
+function arrange() {
+  fit(grid);
+  adjustViews();
 }
 
 function step(by) {
@@ -138,34 +155,36 @@ function adjustViews() {
 
 function summarise() {
   const all = [...cards.values()];
-  const lost = all.filter((card) => !card.stream.isOpen).length;
-  const alarmed = all.filter((card) => card.state === "tracking").map((card) => card.camera);
-  let text = `${all.length} ${all.length === 1 ? "camera" : "cameras"}`;
-  if (all.length === 0) text = "Connecting…";
-  else if (lost === all.length) text = "Connecting to the gateway…";
-  else if (alarmed.length) text = `${visitors(all)}: ${alarmed.join(", ")}`;
-  else if (all.every((card) => card.state === "standby")) text += ", all quiet";
+  const { text, kind } = summary(all, node);
   setText(byId("summary"), text);
-  byId("summary").dataset.kind = all.length === 0 || lost === all.length ? "lost" : alarmed.length ? "alarm" : "";
-  const title = alarmed.length ? `● ${alarmed.join(", ")} – tridetr` : "tridetr";
+  byId("summary").dataset.kind = kind;
+  document.body.classList.toggle("gone", kind === "lost" && all.length > 0);
+  const lines = notices(all, node);
+  if (lines.join("\n") !== byId("notices").dataset.lines) {
+    byId("notices").dataset.lines = lines.join("\n");
+    byId("notices").replaceChildren(...lines.map((line) => element("li", { text: line })));
+    arrange();
+  }
+  const alarmed = all.filter((card) => card.isOpen && card.state === "tracking").map((card) => card.camera);
+  const blind = all.filter(isBlind).length;
+  const title = alarmed.length ? `● ${alarmed.join(", ")} – tridetr` : blind ? `⚠ ${blind} blind – tridetr` : "tridetr";
   if (document.title !== title) document.title = title;
-}
-
-/** What alarms at the moment: the classes that opened the visits. */
-function visitors(all) {
-  const classes = all.filter((card) => card.state === "tracking").map((card) => classText(card.visitClass));
-  return [...new Set(classes)].join(", ");
+  statuses.show(all);
 }
 
 const spoken = new Map();
 
+/** Tells screen readers what people must know, once each; everything else on the page is silent. */
 function announce(card) {
+  const isWatched = card.watching?.watching !== false;
+  const now = isWatched ? card.state : "blind";
   const before = spoken.get(card.camera);
-  spoken.set(card.camera, card.state);
-  if (before === undefined || before === card.state) return;
-  if (card.state === "tracking") setText(byId("announce"), `${classText(card.visitClass)} at ${card.camera}`);
-  else if (before === "tracking" && card.state === "standby") setText(byId("announce"), `All clear at ${card.camera}`);
-  else if (card.state === "unknown") setText(byId("announce"), `${card.camera}: state unknown`);
+  spoken.set(card.camera, now);
+  if (before === undefined || before === now) return;
+  if (now === "blind") setText(byId("announce"), `${card.camera} is not watched: ${card.watching.reason}`);
+  else if (now === "tracking") setText(byId("announce"), `${classText(card.visitClass)} at ${card.camera}`);
+  else if (now === "standby" && before === "tracking") setText(byId("announce"), `All clear at ${card.camera}`);
+  else if (before === "blind") setText(byId("announce"), `${card.camera} is watched again`);
 }
 
 function toggleBoxes() {
@@ -180,7 +199,7 @@ byId("back").addEventListener("click", () => choose(null));
 byId("boxes").addEventListener("click", toggleBoxes);
 window.addEventListener("hashchange", show);
 window.addEventListener("popstate", show);
-window.addEventListener("resize", adjustViews);
+window.addEventListener("resize", arrange);
 window.addEventListener("online", () => cards.forEach((card) => card.stream.hurry()));
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) {
@@ -189,17 +208,25 @@ document.addEventListener("visibilitychange", () => {
   }
   adjustViews();
 });
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || document.fullscreenElement) return;
-  const keys = {
+for (const tab of document.querySelectorAll(".tabs button")) {
+  tab.addEventListener("click", () => {
+    document.body.dataset.tab = tab.dataset.tab;
+    for (const other of document.querySelectorAll(".tabs button")) {
+      other.setAttribute("aria-pressed", String(other === tab));
+    }
+    arrange();
+  });
+}
+new Shortcuts(
+  {
     Escape: () => cards.size > 1 && chosen() && choose(null),
     ArrowRight: () => chosen() && step(1),
     ArrowLeft: () => chosen() && step(-1),
     b: toggleBoxes,
     f: () => chosen() && cards.get(chosen()).toggleFullScreen(),
-  };
-  keys[event.key]?.();
-});
+  },
+  byId("shortcuts"),
+);
 
 setInterval(() => {
   cards.forEach((card) => card.tick());
