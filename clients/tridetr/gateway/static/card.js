@@ -21,6 +21,7 @@ export class Card {
   camera;
   node;
   state = "unknown";
+  visitClass = "person";
   lastEvent = 0;
   watching = null; // the newest such message
   #parts = {};
