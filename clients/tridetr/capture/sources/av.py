@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
@@ -62,8 +64,7 @@ def open_video(
         LoginRefusedError: the camera does not accept user and password.
         SourceError: it cannot be opened or has no video.
     """
-    with av.logging.Capture() as logged:
-        av.logging.set_level(av.logging.ERROR)
+    with _errors_logged() as logged:
         try:
             container = av.open(url, options=options, timeout=timeout_s, io_open=parts)
         except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError) as error:
@@ -73,14 +74,34 @@ def open_video(
             lines = " ".join(message for _, _, message in logged)
             why = next((remedy for word, remedy in _LOGGED if word in lines), explain(error))
             raise SourceError(f"cannot open {shown}: {why}") from None
-        finally:
-            av.logging.set_level(None)
     if container.format.name in _NO_VIDEO_FORMATS or not container.streams.video:
         found = container.format.long_name
         container.close()
         raise SourceError(f"cannot open {shown}: there is no video in it ({found})")
     best = cast("VideoStream | None", container.streams.best("video"))
     return container, best if best is not None else container.streams.video[0]
+
+
+_logging_lock = threading.Lock()
+_logging_users = 0
+logging.getLogger("libav").setLevel(logging.CRITICAL)  # what is captured is enough
+
+
+@contextlib.contextmanager
+def _errors_logged() -> Iterator[list[tuple[int, str, str]]]:
+    """Have FFmpeg log its errors, and yield those of this thread; several threads may do so."""
+    global _logging_users
+    with _logging_lock:
+        _logging_users += 1
+        av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as logged:
+            yield logged
+    finally:
+        with _logging_lock:
+            _logging_users -= 1
+            if _logging_users == 0:
+                av.logging.set_level(None)
 
 
 class FfmpegFeed:
