@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, expect
 from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab, open_tab
 from support.gateway import FakeCamera, Gateway, cameras
 from tridetr.config import AlarmSection
-from tridetr.served_model import ServedModel, write_served_model
+from tridetr.contract import ModelInfo
+from tridetr.served_model import write_served_model
 from tridetr.shm.boards import CameraState, SentryState
 
 pytestmark = [
@@ -167,7 +168,7 @@ def test_troubles_are_said_and_text_is_never_markup(tmp_path: Path, tab: Tab) ->
 def test_header_and_cover_name_what_stopped_watching(tmp_path: Path, tab: Tab) -> None:
     names = ("hall", "garage", "statue", "yard")
     with cameras(tmp_path, *names) as (config, fakes):
-        model = ServedModel("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
+        model = ModelInfo("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
         config.run_dir.mkdir()
         write_served_model(config.run_dir, model)
         gateway = Gateway(config).start()
@@ -211,7 +212,7 @@ def test_missing_alarm_class_and_demonstration_model_are_said(tmp_path: Path, ta
     with cameras(tmp_path, "hall", "yard") as (config, fakes):
         config = config.model_copy(update={"alarm": AlarmSection(classes=["cat", "person"])})
         config.run_dir.mkdir()
-        model = ServedModel("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
+        model = ModelInfo("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
         write_served_model(config.run_dir, model)
         fakes["yard"].source_kind = "rtsp"
         with Gateway(config) as gateway:
