@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from tridetr.errors import ModelError
 
+VERSION: Final = "1"  # of the contract, as `tridetr models fuse` writes it into a model's metadata
 INPUT: Final = "frame"
 OUTPUTS: Final = ("boxes", "scores", "classes")
 # A dimension is -1 where the model takes any size; None stands for "any, but one and the same K".
@@ -83,6 +84,19 @@ class ModelInfo:
     checksum: str = ""
     default_score: float = 0.5
     color: str = "frame"
+
+
+def check_version(version: str) -> None:
+    """Refuse a model of another version of the contract.
+
+    Raises:
+        ModelError: names both versions.
+    """
+    if version != VERSION:
+        raise ModelError(
+            f"the model keeps contract version {version}, this tridetr knows {VERSION}: fuse the export again with "
+            "this version"
+        )
 
 
 def check_contract(model: str, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import onnx
 
+from tridetr.contract import VERSION, check_version
 from tridetr.errors import ModelError
 from tridetr.models.color import FrameColor
 
-CONTRACT_VERSION = "1"
 _PREFIX = "tridetr."
 
 
@@ -41,7 +41,7 @@ class ModelCard:
     def to_metadata(self) -> dict[str, str]:
         """Return the ONNX metadata, string to string."""
         return {
-            "tridetr.contract": CONTRACT_VERSION,
+            "tridetr.contract": VERSION,
             "tridetr.classes": json.dumps(dict(self.classes)),
             "tridetr.resolution": str(self.resolution),
             "tridetr.source": self.source,
@@ -61,11 +61,7 @@ class ModelCard:
         version = metadata.get(_PREFIX + "contract")
         if version is None:
             return None
-        if version != CONTRACT_VERSION:
-            raise ModelError(
-                f"the model keeps contract version {version}, this tridetr knows "
-                f"{CONTRACT_VERSION}: fuse the export again with this version"
-            )
+        check_version(version)
         try:
             classes = json.loads(metadata["tridetr.classes"])
             return cls(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tridetr.contract import Tensor, check_contract
+from tridetr.contract import VERSION, Tensor, check_contract, check_version
 from tridetr.errors import ModelError
 from tridetr.models.store import missing_model
 
@@ -77,6 +77,7 @@ def read_model_file(path: Path) -> ModelFile:
         for entry in model.metadata_props
         if entry.key.startswith(PREFIX)
     }
+    check_version(metadata.get("contract", VERSION))  # a model of other make has none
     return ModelFile(path, inputs[0], outputs, _completed(metadata, path))
 
 
