@@ -10,6 +10,8 @@
 # make soak HOURS=0.5  memory, descriptors, queues, latency over time, into build/soak
 # make fuzz SECONDS=60   new inputs for every parser (of each TARGETS=...), seconds for each
 # make bench           every millisecond, into build/bench/bench.html (QUICK=1, MODEL=export.onnx, INT8=quantised.onnx)
+# make bench-peers MODEL=export.onnx   beside a plain script and other projects, into build/bench/peers.json (FOOTAGE=,
+#                      PEERS=python with supervision and inference, ORIGINAL=detr-mmap/target/release)
 # make bench-compare A.json B.json   what changed between two of its reports;  make bench-docs
 # make bench-gpu       all that is to be measured on a GPU, into build/bench-gpu/gpu.json (MODEL=export.onnx)
 # make profile         flame graphs of detector, capture and gateway, into build/profile
@@ -25,7 +27,7 @@ PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: help demo test test-fresh test-containers test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: help demo test test-fresh test-containers test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -94,9 +96,16 @@ bench-gpu: $(VENV)/.base
 	@$(PIP) --editable '.[models,gpu]'
 	@$(VENV)/bin/python benchmarks/gpu/all.py $(MODEL)
 
+bench-peers: $(VENV)/.dev
+	@tools/apt-install libb64-0d mosquitto
+	@mkdir -p build/bench
+	$(VENV)/bin/python benchmarks/peers.py $(MODEL) --json build/bench/peers.json $(if $(FOOTAGE),--footage $(FOOTAGE)) \
+		$(if $(PEERS),--python $(PEERS)) $(if $(ORIGINAL),--original $(ORIGINAL)) $(BENCH_ARGS)
+
 # The tables of docs/benchmarks.md and README.md from the last report
 bench-docs:
-	@$(VENV)/bin/python benchmarks/tables.py build/bench/bench.json --update docs/benchmarks.md README.md
+	@for report in build/bench/bench.json build/bench/peers.json; do test ! -f $$report || \
+		$(VENV)/bin/python benchmarks/tables.py $$report --update docs/benchmarks.md README.md; done
 
 # Where the time of a running node goes, by py-spy, into build/profile
 profile: $(VENV)/.dev

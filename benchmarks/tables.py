@@ -181,9 +181,80 @@ def _browser(name: str, result: Result) -> list[Table]:
     return [Table(name, f"To the canvas of Chromium {result['browser']}", head, rows)]
 
 
+_PLAIN = "plain script"
+_BUSY_RATE = 5  # results a second that are enough to follow people
+_LOAD = 0.8  # of the cores that cameras may take
+_SMALL = (512 / 384) ** 2  # pixels of RF-DETR Small to those of Nano
+
+
+def _peers(name: str, result: Result) -> list[Table]:
+    rows: list[tuple[Cell, ...]] = []
+    fps = result["frame"]["fps"]
+    for cameras, kinds in result["cameras"].items():
+        plain = kinds[_PLAIN]
+        for kind, row in kinds.items():
+            if "failed" in row:
+                rows.append((cameras, kind, "failed", None, None, None, None, None))
+                continue
+
+            def ratio(key: str, of: Result = row, to: Result = plain) -> float:
+                return float(of[key]) / float(to[key])
+
+            rate = row["results_per_second_and_camera"]
+            each = row["cpu_percent_per_camera"] / rate
+            plain_each = plain["cpu_percent_per_camera"] / plain["results_per_second_and_camera"]
+            calm = kind == "node, calm"
+            latency = row.get("latency_ms")
+            rows.append((
+                cameras, kind, ratio("cpu_percent_per_camera"), rate,
+                None if calm else each / plain_each,
+                latency and latency["p50"] / plain["latency_ms"]["p50"],
+                ratio("memory_mib"),
+                None if calm else f"{100 * max(0.0, 1 - rate / fps):.0f} %",
+            ))  # fmt: skip
+    head = ("cameras", "", "CPU", "inferences a second and camera", "CPU of one inference, with decoding", "latency",
+            "memory", "frames not inferred")  # fmt: skip
+    title = f"Beside a plain script ({result['model']}, {result['engine']})"
+    return [Table(name, title, head, rows), *_cost(name, result)]
+
+
+def _cost(name: str, result: Result) -> list[Table]:
+    """Return what cameras cost, and how many of them machines of this kind carry."""
+    runs = result["cameras"]
+    calm, alarmed = runs["1"]["node, calm"], runs["1"]["node, alarmed"]
+    plain = runs["1"][_PLAIN]
+    if "failed" in calm or "failed" in alarmed or "failed" in plain:
+        return []
+    share = calm["cpu_percent_per_camera"]
+    inference = alarmed["cpu_percent_per_camera"] / alarmed["results_per_second_and_camera"]
+    looks = calm["results_per_second_and_camera"]
+    cost: list[tuple[Cell, ...]] = [
+        (
+            f"CPU per calm camera (1080p H.264, {result['model']}, {result['engine']})",
+            f"{number(share)} % of one core, {share / plain['cpu_percent_per_camera']:.2f} × a plain script",
+        ),
+        ("CPU of one inference", f"{number(inference / 100)} core-seconds"),
+    ]  # fmt: skip
+    rows: list[tuple[Cell, ...]] = []
+    for cores in (2, 4, 8):
+        row: list[Cell] = [str(cores)]
+        for size in (1.0, _SMALL):
+            model = inference * size
+            still = share + looks * inference * (size - 1)
+            for camera in (still, still + _BUSY_RATE * model):
+                row.append(str(int(_LOAD * 100 * cores / camera)))
+        rows.append(tuple(row))
+    head = ("cores", "Nano, calm", "Nano, all alarmed", "Small, calm", "Small, all alarmed")
+    return [
+        Table(f"{name} cost", "What a camera costs", ("", ""), cost),
+        Table(f"{name} machines", "Cameras per machine", head, rows),
+    ]
+
+
 _MAKERS: dict[str, Callable[[str, Result], list[Table]]] = {
     "ipc": _ipc, "ipc_others": _ipc_others, "decode": _decode, "model": _model, "triton": _triton,
     "pipeline": _pipeline, "scaling": _scaling, "browser": _browser,
+    "peers": _peers,
 }  # fmt: skip
 
 
@@ -210,13 +281,6 @@ def summary_of(report: dict[str, Any]) -> list[Table]:
                 f"{tax['of_medians']:.2f} ({tax['of_minima']:.2f}) × the bare network from taken to published; "
                 f"{outside:.1f} ms outside the request",
             ))  # fmt: skip
-    cameras = found.get("scaling", {}).get("cameras") or {}
-    if cameras:
-        shares = sorted(row["cpu_percent_per_camera"] for row in cameras.values())
-        rows.append((
-            "CPU per calm camera (H.264, bundled model)",
-            f"{number(shares[0])} to {number(shares[-1])} % of one core",
-        ))  # fmt: skip
     viewers = found.get("scaling", {}).get("viewers") or {}
     if viewers:
         most, row = list(viewers.items())[-1]
@@ -265,13 +329,13 @@ def update(text: str, tables: list[Table]) -> tuple[str, list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("report", type=Path)
+    parser.add_argument("report", type=Path, help="of all benchmarks, or of one")
     parser.add_argument(
         "--update", type=Path, nargs="+", help="Markdown files with places for tables"
     )
     options = parser.parse_args()
     report = json.loads(options.report.read_text())
-    tables = all_tables(report)
+    tables = tables_of(name, report) if (name := report.get("benchmark")) else all_tables(report)
     if options.update is None:
         for table in tables:
             print(f"{table.name}: {table.title}\n\n{markdown(table)}\n")

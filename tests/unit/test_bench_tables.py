@@ -61,6 +61,28 @@ def report(lock: float = 1.8) -> dict[str, Any]:
     }
 
 
+def peers() -> dict[str, Any]:
+    def row(cpu: float, rate: float) -> dict[str, Any]:
+        return {"cpu_percent_per_camera": cpu, "results_per_second_and_camera": rate, "memory_mib": 500,
+                "latency_ms": series(200.0)}  # fmt: skip
+
+    kinds = {"plain script": row(160, 8), "node, calm": row(20, 0.2), "node, alarmed": row(170, 8),
+             "inference": {"failed": "no results"}}  # fmt: skip
+    return {"benchmark": "peers", "model": "nano.onnx", "engine": "OpenVINO bf16",
+            "frame": {"fps": 30}, "cameras": {"1": kinds}}  # fmt: skip
+
+
+def test_peers_are_ratios_to_the_plain_script(tables: Any) -> None:
+    beside, cost, machines = tables.tables_of("peers", peers())
+    rows = {row[1]: row[2:] for row in beside.rows}
+    assert rows["plain script"][:3] == (1.0, 8, 1.0)
+    assert rows["node, calm"][0] == 0.125
+    assert rows["node, alarmed"][2] == pytest.approx(170 / 160)
+    assert rows["inference"][0] == "failed"
+    assert "0.12 × a plain script" in cost.rows[0][1]
+    assert [row[1] for row in machines.rows] == ["8", "16", "32"]
+
+
 def test_places_of_a_document_get_their_tables(tables: Any) -> None:
     def place(name: str, text: str) -> str:
         return f"<!-- figures: {name} -->\n{text}<!-- /figures -->"

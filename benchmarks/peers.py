@@ -1,0 +1,412 @@
+"""A node beside what users would run instead, on the same clip and the same model (`make bench-peers`).
+
+    python benchmarks/peers.py MODEL.onnx [--cameras 1 4 8 --seconds 15 --rounds 2] [--footage FILE] [--python PYTHON]
+                               [--original FOLDER] [--json FILE]
+
+MODEL is an RF-DETR export, such as a full-size Nano. The clip is an empty room in 1080p H.264 with sensor noise of 3 of
+255: the first seconds of ``--footage``, or a drawn hall. It plays in real time, over and over, from a file for each
+camera. All publish to one broker, which is not counted. Taken in turns:
+
+- `node, calm`: ``tridetr up`` with its default settings; `node, alarmed`: every frame to the model;
+- `plain script`: peers/plain.py, one process per camera, the same graph and session as the node's;
+- `supervision`: peers/supervision_loop.py; `inference`: peers/inference_pipeline.py. They run with ``--python``, of an
+  environment that has ``supervision inference paho-mqtt>=2`` and this one's ``onnxruntime-openvino``;
+- `original`: detr-mmap, built with peers/feed.rs among capture's examples, in FOLDER (``target/release``). It knows one
+  camera, and MJPEG only.
+
+CPU in per cent of one core and memory in MiB (proportional share) are of all processes. Latency is from when a frame
+was due to when its result was published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import onnxruntime
+import psutil
+
+from common import as_served, fused_model, machine, role_of, summary
+from scaling import running
+from tridetr.shm.detections import DetectionReader
+from tridetr.triton.engine.choice import choose, cpu_flags
+from tridetr.triton.engine.session import provider_options
+from tridetr_demo.scene import SyntheticCamera
+
+HERE = Path(__file__).parent / "peers"
+WIDTH, HEIGHT, FPS = 1920, 1080, 30
+CLIP_S = 8
+SIGMA = 3.0
+FIRST_RESULTS_S = 180.0
+Times = list[tuple[float, float]]  # when a frame was due, when it was decided on
+
+
+def empty_room(footage: Path | None) -> Iterator[np.ndarray]:
+    """Yield pictures of a room in which nobody is, I420 uint8 [3H/2, W], there and back."""
+    frames = []
+    if footage is None:
+        planes = np.empty((HEIGHT * 3 // 2, WIDTH), np.uint8)
+        SyntheticCamera(WIDTH, HEIGHT, seed=1, scene="hall").draw(0.0, planes)
+        frames.append(planes)
+    else:
+        with av.open(str(footage)) as container:
+            for frame in islice(container.decode(video=0), 50):
+                scaled = frame.reformat(WIDTH, HEIGHT, "yuv420p")
+                frames.append(scaled.to_ndarray())
+    frames += frames[-2:0:-1]
+    while True:
+        yield from frames
+
+
+def write_clips(folder: Path, footage: Path | None) -> tuple[Path, Path]:
+    """Write the clip as H.264, and as JPEGs that each follow their length in four bytes."""
+    rng = np.random.default_rng(1)
+    # Noise for a few frames is enough: it is laid down somewhere else each time.
+    noise = (rng.standard_normal((HEIGHT + 64, WIDTH + 64), np.float32) * SIGMA).astype(np.int16)
+    clip, jpegs = folder / "clip.mp4", folder / "clip.jpegs"
+    options = {"preset": "veryfast", "crf": "23", "g": str(2 * FPS)}
+    jpeg = av.CodecContext.create("mjpeg", "w")
+    jpeg.width, jpeg.height, jpeg.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+    jpeg.framerate = FPS
+    with av.open(str(clip), "w") as container, jpegs.open("wb") as pictures:
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        # The footage has ten frames a second: each one three times, with other noise.
+        rooms = (planes for planes in empty_room(footage) for _ in range(3))
+        for planes in islice(rooms, CLIP_S * FPS):
+            top, left = rng.integers(0, 64, 2)
+            made = planes.copy()
+            made[:HEIGHT] = np.clip(
+                planes[:HEIGHT] + noise[top : top + HEIGHT, left : left + WIDTH], 0, 255
+            )
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(made, format="yuv420p")))
+            for packet in jpeg.encode(av.VideoFrame.from_ndarray(made, format="yuvj420p")):
+                pictures.write(packet.size.to_bytes(4, "little") + bytes(packet))
+        container.mux(stream.encode())
+    return clip, jpegs
+
+
+class Usage:
+    """CPU and memory of some processes and their children, but for brokers."""
+
+    def __init__(self, roots: list[psutil.Process]) -> None:
+        self._roots = roots
+        self._before, self._began = self._cpu(), time.monotonic()
+
+    def _all(self) -> Iterator[psutil.Process]:
+        for root in self._roots:
+            for process in [root, *root.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    if role_of(process) != "broker":
+                        yield process
+
+    def _cpu(self) -> dict[int, float]:
+        return {process.pid: sum(process.cpu_times()[:2]) for process in self._all()}
+
+    def figures(self) -> dict[str, float]:
+        """Return per cent of one core since the start, and MiB now."""
+        took = time.monotonic() - self._began
+        used = sum(now - self._before.get(pid, 0.0) for pid, now in self._cpu().items())
+        memory = sum(process.memory_full_info().pss for process in self._all())
+        return {
+            "cpu_percent": round(100 * used / took, 1),
+            "memory_mib": round(memory / 2**20),
+            "seconds": round(took, 1),
+        }
+
+
+def figures_of(usage: Usage, times: Times, cameras: int) -> dict[str, Any]:
+    """Sum up a run."""
+    found: dict[str, Any] = usage.figures()
+    found["cpu_percent_per_camera"] = round(found["cpu_percent"] / cameras, 1)
+    found["results_per_second_and_camera"] = round(len(times) / found["seconds"] / cameras, 2)
+    if times:
+        found["latency_ms"] = summary([(done - due) * 1e3 for due, done in times], 1)
+    return found
+
+
+def middle(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the medians of the runs that did not fail, or the failure."""
+    good = [row for row in rows if "failed" not in row]
+    if not good:
+        return rows[0]
+    found: dict[str, Any] = {}
+    for key, value in good[0].items():
+        if isinstance(value, dict):
+            found[key] = middle([row[key] for row in good if key in row])
+        else:
+            found[key] = round(float(np.median([row[key] for row in good])), 3)
+    return found
+
+
+def measured(
+    roots: list[psutil.Process], cameras: int, seconds: float, take: Callable[[], Times]
+) -> dict[str, Any]:
+    """Measure processes that run already, from their first results on."""
+    deadline = time.monotonic() + FIRST_RESULTS_S
+    seen = 0
+    while seen < 2 * cameras:  # not each camera's, but about
+        seen += len(take())
+        if time.monotonic() > deadline or not all(root.is_running() for root in roots):
+            raise RuntimeError("no results")
+        time.sleep(0.2)
+    time.sleep(5)  # until the gate has learnt, and files are in the cache
+    take()
+    usage, times = Usage(roots), []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.1)
+        times += take()
+    return figures_of(usage, times, cameras)
+
+
+class Peer:
+    """Processes that print two times for each decision."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._read: list[int] = []
+
+    def start(self, *command: str, **environment: str) -> None:
+        """Start one of them."""
+        name = self._folder / f"peer{len(self._children)}"
+        with name.with_suffix(".out").open("wb") as out, name.with_suffix(".log").open("wb") as log:
+            child = subprocess.Popen(
+                command, stdout=out, stderr=log, env={**os.environ, **environment}, cwd=HERE
+            )
+        self._children.append(child)
+        self._read.append(0)
+
+    @property
+    def roots(self) -> list[psutil.Process]:
+        return [psutil.Process(child.pid) for child in self._children]
+
+    def take(self) -> Times:
+        """Return the times since the last call."""
+        found = []
+        for number in range(len(self._children)):
+            with (self._folder / f"peer{number}.out").open("rb") as out:
+                out.seek(self._read[number])
+                whole = out.read().rpartition(b"\n")[0]
+            self._read[number] += len(whole) + bool(whole)
+            for line in whole.splitlines():
+                due, done = line.split()
+                found.append((float(due), float(done)))
+        return found
+
+    def stop(self) -> str:
+        """End all of them; return what the first one logged last."""
+        for child in self._children:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        return (self._folder / "peer0.log").read_text(errors="replace")[-1500:]
+
+
+class Node:
+    """The results of a node that runs."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._readers = {
+            name: DetectionReader(config["instance"], name, None) for name in config["cameras"]
+        }
+        self._after = dict.fromkeys(self._readers, 0)
+
+    def take(self) -> Times:
+        """Return the times of inferences since the last call; call it often, the ring is short."""
+        found = []
+        for name, reader in self._readers.items():
+            while (lease := reader.lease_next(self._after[name])) is not None:
+                with lease:
+                    self._after[name] = lease.sequence
+                    stamp = lease.stamp
+                    if not stamp.repeated:
+                        found.append((stamp.capture_monotonic_ns / 1e9, stamp.published_ns / 1e9))
+        return found
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+
+class Bench:
+    """All that the runs share."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self._options = options
+        self._folder = folder
+        fused, bare = fused_model(options.model, folder)
+        choice = choose(
+            "auto", "auto", available=onnxruntime.get_available_providers(), flags=cpu_flags(),
+            gpu=False, ours=True,
+        )  # fmt: skip
+        self.engine = f"{choice.provider.removesuffix('ExecutionProvider')} {choice.precision}"
+        self._fused, self._bare = fused, bare
+        self._settings = folder / "settings.json"
+        self._settings.write_text(
+            json.dumps(
+                {
+                    "fused": str(as_served(fused, choice, folder)),
+                    "bare": str(bare),
+                    "provider": choice.provider,
+                    "options": provider_options(choice, 0, None),
+                }
+            )
+        )
+        self._clip, self._jpegs = write_clips(folder, options.footage)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+
+    @contextlib.contextmanager
+    def broker(self) -> Iterator[None]:
+        """Run mosquitto."""
+        config = self._folder / "mosquitto.conf"
+        config.write_text(f"listener {self._port} 127.0.0.1\nallow_anonymous true\n")
+        child = subprocess.Popen(["mosquitto", "-c", str(config)], stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            child.terminate()
+            child.wait()
+
+    def node(self, cameras: int, alarmed: bool) -> dict[str, Any]:
+        """Measure a node."""
+        sections: dict[str, Any] = {
+            "model": {"file": str(self._fused)},
+            "mqtt": {"host": "127.0.0.1", "port": self._port, "discovery_prefix": None},
+        }
+        if alarmed:
+            sections["detect"] = {"motion_gate_s": 0}
+        fps = 2.0 * FPS if alarmed else 3.0
+        with running(self._clip, cameras, standby_fps=fps, **sections) as (process, config, _):
+            node = Node(config)
+            try:
+                return measured([process], cameras, self._options.seconds, node.take)
+            finally:
+                node.close()
+
+    def peer(self, script: str, cameras: int) -> dict[str, Any]:
+        """Measure a script."""
+        python = sys.executable if script == "plain.py" else self._options.python
+        words = (
+            str(python),
+            script,
+            str(self._clip),
+            str(FPS),
+            str(self._settings),
+            str(self._port),
+        )
+        names = [f"cam{number}" for number in range(cameras)]
+        peer = Peer(self._folder)
+        if script == "inference_pipeline.py":
+            peer.start(*words, *names)
+        else:
+            for name in names:
+                peer.start(*words, name)
+        return self._measured(peer, cameras, peer.take)
+
+    def original(self) -> dict[str, Any]:
+        """Measure detr-mmap with one camera; how many frames it decided on is in its detection buffer."""
+        built = self._options.original
+        buffer, count = Path("/dev/shm/bridge_detection_buffer"), 0
+
+        def take() -> Times:
+            nonlocal count
+            if not buffer.exists():
+                return []
+            with buffer.open("rb") as file:
+                before, count = count, int.from_bytes(file.read(8), "little")
+            return [(0.0, 0.0)] * (count - before)
+
+        peer = Peer(self._folder)
+        side = onnxruntime.InferenceSession(str(self._bare)).get_inputs()[0].shape[2]
+        environment = {
+            "MODEL_PATH": str(self._bare), "INPUT_WIDTH": str(side), "INPUT_HEIGHT": str(side),
+            "MQTT_BROKER_HOST": "127.0.0.1", "MQTT_BROKER_PORT": str(self._port), "RUST_LOG": "warn",
+        }  # fmt: skip
+        peer.start(
+            str(built / "examples" / "feed"), str(self._jpegs), str(WIDTH), str(HEIGHT), str(FPS)
+        )
+        peer.start(str(built / "inference"), **environment)
+        peer.start(str(built / "controller"), **environment)
+        try:
+            found = self._measured(peer, 1, take)
+        finally:
+            for left in Path("/dev/shm").glob("bridge_*"):
+                left.unlink()
+        found.pop("latency_ms", None)
+        return found
+
+    def _measured(self, peer: Peer, cameras: int, take: Callable[[], Times]) -> dict[str, Any]:
+        try:
+            return measured(peer.roots, cameras, self._options.seconds, take)
+        except RuntimeError as error:
+            return {"failed": f"{error}: {peer.stop()}"}
+        finally:
+            peer.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--cameras", type=int, nargs="*", default=[1, 4, 8])
+    parser.add_argument("--seconds", type=float, default=15, help="for each run")
+    parser.add_argument("--rounds", type=int, default=2, help="of all in turn; medians are kept")
+    parser.add_argument("--footage", type=Path, help="a video that begins with an empty room")
+    parser.add_argument("--python", type=Path, help="of an environment with the other projects")
+    parser.add_argument("--original", type=Path, help="detr-mmap's target/release")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    options = parser.parse_args()
+    figures: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
+        bench = Bench(options, Path(name))
+        with bench.broker():
+            for cameras in options.cameras:
+                runs: dict[str, Callable[[], dict[str, Any]]] = {
+                    "plain script": lambda n=cameras: bench.peer("plain.py", n),
+                    "node, calm": lambda n=cameras: bench.node(n, alarmed=False),
+                    "node, alarmed": lambda n=cameras: bench.node(n, alarmed=True),
+                }
+                if options.python:
+                    runs["supervision"] = lambda n=cameras: bench.peer("supervision_loop.py", n)
+                    runs["inference"] = lambda n=cameras: bench.peer("inference_pipeline.py", n)
+                if options.original and cameras == 1:
+                    runs["original (MJPEG)"] = bench.original
+                found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in runs}
+                for _ in range(options.rounds):
+                    for kind, run in runs.items():
+                        found[kind].append(run())
+                        print(cameras, kind, json.dumps(found[kind][-1]), flush=True)
+                figures[str(cameras)] = {kind: middle(rows) for kind, rows in found.items()}
+        result = {
+            "benchmark": "peers",
+            "machine": machine(),
+            "model": options.model.name,
+            "engine": bench.engine,
+            "frame": {"width": WIDTH, "height": HEIGHT, "fps": FPS},
+            "cameras": figures,
+        }
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
