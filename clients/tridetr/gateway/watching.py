@@ -13,6 +13,7 @@ _CAMERA_REASONS = {
     CameraState.STARTING: "the camera is starting",
     CameraState.OFFLINE: "the camera is offline",
     CameraState.FROZEN: "the camera sends the same picture again and again",
+    CameraState.BLIND: "the camera cannot see",
     CameraState.ENDED: "the recording has ended",
 }
 
