@@ -16,7 +16,7 @@ from support.data import FOOTAGE, shared
 from support.mjpeg_server import MjpegServer
 from support.rtsp import rtsp_server
 from support.waiting import wait_for
-from tridetr.capture.codec_string import units
+from tridetr.codec_string import units
 from tridetr.shm.packets import Packet, PacketReader, VideoCodec
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from support.clips import picture, write_clip
 from support.data import shared
-from tridetr.capture.codec_string import codec_string, is_annexb
 from tridetr.capture.packets import PacketSink
+from tridetr.codec_string import codec_string, is_annexb
 from tridetr.config import PacketsSection
 from tridetr.shm.packets import Packet, PacketReader, VideoCodec
 

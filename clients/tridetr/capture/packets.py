@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import av
 from av.bitstream import BitStreamFilterContext
 
-from tridetr.capture.codec_string import codec_string, is_annexb, units
 from tridetr.capture.sources.av import frame_rate
 from tridetr.capture.sources.picture import color_of
+from tridetr.codec_string import codec_string, is_annexb, units
 from tridetr.config import PacketsSection
 from tridetr.errors import ShmError
 from tridetr.shm.closing import Closing

@@ -16,12 +16,14 @@ from tridetr.gateway.encode import Color, EncodedImage, encode, small_size
 from tridetr.gateway.labels import Labels
 from tridetr.gateway.readers import CameraReaders
 from tridetr.gateway.session import Size, Viewer, start_counters
+from tridetr.gateway.video import video_facts
 from tridetr.shm.frames import ColorRange, FrameLease, FrameStamp, TraceContext
 from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import metrics, tracing
 
 logger = logging.getLogger("tridetr.gateway")
 TICK_S = 1.0
+_KEY_FRAME_S = 10.0  # a camera's longest usual time between two key frames
 
 
 class CameraFeed:
@@ -37,6 +39,7 @@ class CameraFeed:
         *,
         max_fps: float,
         quality: int,
+        withheld: str = "",
     ) -> None:
         self.camera = camera
         self.viewers: set[Viewer] = set()
@@ -47,10 +50,14 @@ class CameraFeed:
         self._judge = judge  # gives the headers of `watching` and `node` messages
         self._interval = 1 / max_fps
         self._quality = quality
+        self._withheld = withheld  # why the camera's own video is not sent; empty: it is
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._frame_wake = asyncio.Event()
         self._fact_wake = asyncio.Event()
+        self._video: dict[str, Any] | None = None  # the camera's own, as seen last
+        self._video_seen = float("-inf")
+        self._stream_ns = 0  # when the stream was last looked at
         self._sequence = 0  # of the newest frame that was posted
         self._result = 0
         self._last: dict[str, bytes] = {}  # newest message of each kind but frames
@@ -79,6 +86,21 @@ class CameraFeed:
         """Serve viewers that have not got the newest frame in their size yet, though it is not new."""
         self._frame_wake.set()
 
+    def stream_facts(self) -> dict[str, Any]:
+        """Return the header of a `stream` message: the camera's own video, if viewers can have it."""
+        now = time.monotonic()
+        video = None if self._withheld else video_facts(self._readers.packets.newest_info())
+        if video is not None:
+            self._video, self._video_seen = video, now
+        elif now - self._video_seen < _KEY_FRAME_S:
+            video = self._video  # a restarted capture waits for a key frame
+        return {"type": "stream", "video": video, "reason": self._withheld}
+
+    def forget_removed(self) -> None:
+        """Let go of packet rings whose files were removed."""
+        for viewer in self.viewers:
+            viewer.forget_removed()
+
     async def close(self) -> None:
         """End the reading and wait until no thread uses a slot any more."""
         if self._tasks:
@@ -88,7 +110,9 @@ class CameraFeed:
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
         for wakeup, event in self._wakeups():
-            loop.add_reader(wakeup.fileno(), _waker(wakeup, event))
+            loop.add_reader(wakeup.fileno(), _waker(wakeup, event.set))
+        if (packets := self._readers.packets.wakeup) is not None:
+            loop.add_reader(packets.fileno(), _waker(packets, self._packets_came))
         self._frame_wake.set()
         self._fact_wake.set()
         self._tasks = [
@@ -106,7 +130,7 @@ class CameraFeed:
         self._last.clear()
         self._told.clear()
         self._encoded.clear()
-        self._sequence = self._result = 0
+        self._sequence = self._result = self._stream_ns = 0
 
     def _wakeups(self) -> list[tuple[Wakeup, asyncio.Event]]:
         readers = self._readers
@@ -121,6 +145,12 @@ class CameraFeed:
         loop = asyncio.get_running_loop()
         for wakeup, _ in self._wakeups():
             loop.remove_reader(wakeup.fileno())
+        if (packets := self._readers.packets.wakeup) is not None:
+            loop.remove_reader(packets.fileno())
+
+    def _packets_came(self) -> None:
+        for viewer in self.viewers:
+            viewer.packets_came()
 
     async def _forever(self, work: Callable[[], Any]) -> None:
         while True:
@@ -140,6 +170,9 @@ class CameraFeed:
         now = time.monotonic_ns()
         self._tell("status", facts.status(self._readers.status.read(), now))
         self._tell("state", facts.state(self._readers.sentry.read(), now))
+        if now - self._stream_ns >= TICK_S * 1e9:
+            self._stream_ns = now
+            self._tell("stream", self.stream_facts())
         watching, node = self._judge()
         self._tell("watching", watching)
         self._tell("node", node)
@@ -176,13 +209,13 @@ class CameraFeed:
         await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - started)))
 
     def _wanted(self) -> set[Size]:
-        return {viewer.size for viewer in self.viewers if not viewer.paused}
+        return {viewer.size for viewer in self.viewers if viewer.wants_pictures}
 
     def _post(self) -> None:
         for viewer in self.viewers:
             packed = self._encoded.get(viewer.size)
             key = (self._sequence, viewer.size)
-            if packed is not None and not viewer.paused and viewer.shown != key:
+            if packed is not None and viewer.wants_pictures and viewer.shown != key:
                 viewer.shown = key
                 viewer.post("frame", packed, self._trace)
 
@@ -252,9 +285,9 @@ async def _wait(event: asyncio.Event) -> None:
     event.clear()
 
 
-def _waker(wakeup: Wakeup, event: asyncio.Event) -> Callable[[], None]:
+def _waker(wakeup: Wakeup, react: Callable[[], None]) -> Callable[[], None]:
     def wake() -> None:
         wakeup.drain()
-        event.set()
+        react()
 
     return wake

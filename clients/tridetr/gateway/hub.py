@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from tridetr.config import Config
@@ -17,6 +19,7 @@ from tridetr.gateway.labels import Labels
 from tridetr.gateway.node_metrics import Broker
 from tridetr.gateway.readers import CameraReaders
 from tridetr.gateway.session import Viewer
+from tridetr.gateway.video import VideoTrack, why_withheld
 from tridetr.gateway.watch import CameraWatch
 from tridetr.telemetry import metrics
 
@@ -48,6 +51,7 @@ class Hub:
                     lambda watch=watch: (watch.look(), self.broker.facts),  # type: ignore[misc]
                     max_fps=config.gateway.max_fps,
                     quality=config.gateway.jpeg_quality,
+                    withheld=why_withheld(config, name),
                 )
         except BaseException:
             self._close_readers()
@@ -73,7 +77,15 @@ class Hub:
 
     def new_viewer(self, camera: str) -> Viewer:
         """Return a viewer of this camera; it takes part from ``feeds[camera].join`` on."""
-        return Viewer(camera, self.config.gateway.max_fps, self.feeds[camera].refresh)
+        return Viewer(
+            camera, self.config.gateway.max_fps, self.feeds[camera].refresh, self._track_of(camera)
+        )
+
+    def _track_of(self, camera: str) -> Callable[[], VideoTrack] | None:
+        """Return what opens the camera's own video; None where it is withheld."""
+        if why_withheld(self.config, camera):
+            return None
+        return partial(VideoTrack, self.config.instance, camera)
 
     def camera_facts(self, camera: str) -> dict[str, Any]:
         """Return what is known of a camera now; ages in seconds, None where nothing was ever seen."""
@@ -132,6 +144,7 @@ class Hub:
             for camera, readers in self.readers.items():
                 with contextlib.suppress(ShmError):  # reported whenever the camera is asked for
                     readers.forget_removed()
+                    self.feeds[camera].forget_removed()
                 self.watches[camera].look()
             if self.viewer_count:
                 await self.broker.refresh()

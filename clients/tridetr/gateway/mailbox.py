@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # The order in which waiting messages leave: facts first, boxes before the picture that they lie on.
-KINDS = ("hello", "pong", "node", "status", "state", "watching", "detections", "frame")
+KINDS = ("hello", "pong", "node", "status", "stream", "state", "watching", "detections", "frame")
 
 
 class Mailbox:

@@ -60,15 +60,18 @@ class View(_Command):
     type: Literal["view"]
     size: Literal["small", "full"] = "full"
     paused: bool = False
+    # The camera's own video (`video` messages) instead of pictures (`frame` messages).
+    video: bool = False
     # Frames that may be under way without an acknowledgement; 0: as fast as the socket takes them.
     window: Annotated[int, Field(ge=0, le=8)] = 0
 
 
 class Ack(_Command):
-    """The viewer has shown (or given up) so many frames since it connected."""
+    """The viewer has shown (or given up) so many frames since it connected, and decoded so many packets."""
 
     type: Literal["ack"]
-    frames: Annotated[int, Field(ge=0, le=2**53)]
+    frames: Annotated[int, Field(ge=0, le=2**53)] = 0
+    packets: Annotated[int, Field(ge=0, le=2**53)] = 0
 
 
 class Ping(_Command):

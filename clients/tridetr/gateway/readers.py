@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tridetr.shm.boards import DemandWriter, SentryReader, StatusReader
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.frames import FrameLease, FrameReader
+from tridetr.shm.packets import PacketReader
 
 CONSUMER = "gateway"
 
@@ -49,6 +50,8 @@ class CameraReaders:
             stack.callback(self.frames.close)
             self.detections = DetectionReader(instance, camera, CONSUMER)
             stack.callback(self.detections.close)
+            self.packets = PacketReader(instance, camera, CONSUMER)
+            stack.callback(self.packets.close)
             self.sentry = SentryReader(instance, camera, CONSUMER)
             stack.callback(self.sentry.close)
             self.status = StatusReader(instance, camera)
@@ -107,6 +110,7 @@ class CameraReaders:
         """Let go of rings whose files were removed, so that new ones are found. Costs a system call each."""
         self.frames.forget_if_removed()
         self.detections.forget_if_removed()
+        self.packets.forget_if_removed()
 
     def close(self) -> None:
         """Close all."""

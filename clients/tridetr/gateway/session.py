@@ -10,8 +10,11 @@ from typing import Literal
 from tridetr.gateway import message
 from tridetr.gateway.limits import Bucket
 from tridetr.gateway.mailbox import Mailbox
+from tridetr.gateway.video import VideoTrack
 from tridetr.shm.values import TraceContext
 from tridetr.telemetry import metrics, tracing
+
+_PACKETS_PER_FRAME = 24  # of `window`: decoders hold packets back, and answer for several at once
 
 Size = Literal["small", "full"]
 Send = Callable[[bytes], Awaitable[None]]
@@ -28,7 +31,12 @@ class CommandError(Exception):
 
 def start_counters(camera: str) -> None:
     """Make a camera's metrics before anybody watches; the viewers of a gateway that died are gone."""
-    for counter in (metrics.VIEWER_FRAMES, metrics.VIEWER_FRAMES_DROPPED, metrics.FRAMES_ENCODED):
+    for counter in (
+        metrics.VIEWER_FRAMES,
+        metrics.VIEWER_FRAMES_DROPPED,
+        metrics.VIEWER_PACKETS,
+        metrics.FRAMES_ENCODED,
+    ):
         counter.labels(camera)
     metrics.VIEWERS.labels(camera).set(0)
 
@@ -44,9 +52,19 @@ class Viewer:
         frames_dropped: frames that were replaced before they could be sent.
     """
 
-    def __init__(self, camera: str, max_fps: float, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        camera: str,
+        max_fps: float,
+        on_change: Callable[[], None],
+        open_track: Callable[[], VideoTrack] | None = None,
+    ) -> None:
         self.size: Size = "full"
         self.paused = False
+        self._open_track = open_track
+        self._track: VideoTrack | None = None
+        self._packets_sent = 0
+        self._packets_acknowledged = 0
         self.shown: tuple[int, Size] | None = None
         self.frames_sent = 0
         self.frames_dropped = 0
@@ -58,9 +76,32 @@ class Viewer:
         self._wake = asyncio.Event()
         self._on_change = on_change
         self._sent = metrics.VIEWER_FRAMES.labels(camera)
+        self._video_sent = metrics.VIEWER_PACKETS.labels(camera)
         self._dropped = metrics.VIEWER_FRAMES_DROPPED.labels(camera)
         # One acknowledgement a frame, and some pings.
         self._commands = Bucket(rate=max_fps + 10, burst=2 * max_fps + 40)
+
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether it is shown pictures that are encoded here."""
+        return not self.paused and self._track is None
+
+    def packets_came(self) -> None:
+        """Look for packets that can be sent."""
+        if self._track is not None:
+            self._wake.set()
+
+    def forget_removed(self) -> None:
+        """Let go of a packet ring whose file was removed."""
+        if self._track is not None:
+            self._track.forget_removed()
+            self._wake.set()
+
+    def close(self) -> None:
+        """Let go of the packet ring."""
+        if self._track is not None:
+            self._track.close()
+            self._track = None
 
     def post(self, kind: str, packed: bytes, trace: TraceContext | None = None) -> None:
         """Lay a message into the mailbox."""
@@ -75,7 +116,7 @@ class Viewer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while (item := self._mailbox.take(frames=self._may_send_frame())) is not None:
+            while (item := self._take()) is not None:
                 kind, packed = item
                 if kind == "frame":
                     self.frames_sent += 1
@@ -100,20 +141,43 @@ class Viewer:
             self.post("pong", message.pack(pong))
         elif isinstance(command, message.Ack):
             self._acknowledged = max(self._acknowledged, min(command.frames, self.frames_sent))
+            packets = min(command.packets, self._packets_sent)
+            self._packets_acknowledged = max(self._packets_acknowledged, packets)
             self._wake.set()
         else:
             self._follow(command)
 
     def _follow(self, view: message.View) -> None:
-        changed = (view.size, view.paused) != (self.size, self.paused)
+        wants_track = view.video and not view.paused and self._open_track is not None
+        turned = wants_track != (self._track is not None)
+        changed = turned or (view.size, view.paused) != (self.size, self.paused)
         self.size, self.paused, self._window = view.size, view.paused, view.window
-        if view.paused:
+        if turned:
+            self.close()
+            if wants_track and self._open_track is not None:
+                self._track = self._open_track()
+        if view.paused or wants_track:
             self._mailbox.discard("frame")
         elif changed:
             self.shown = None
         self._wake.set()
         if changed:
             self._on_change()
+
+    def _take(self) -> tuple[str, bytes] | None:
+        """Return the next message to send, facts before pictures and packets."""
+        item = self._mailbox.take(frames=self._may_send_frame())
+        if item is not None or self._track is None:
+            return item
+        under_way = self._packets_sent - self._packets_acknowledged
+        if self._window and under_way >= self._window * _PACKETS_PER_FRAME:
+            return None
+        packed = self._track.next()
+        if packed is None:
+            return None
+        self._packets_sent += 1
+        self._video_sent.inc()
+        return "video", packed
 
     def _may_send_frame(self) -> bool:
         return not self._window or self.frames_sent - self._acknowledged < self._window

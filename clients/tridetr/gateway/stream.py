@@ -65,6 +65,7 @@ def add_stream(
             await _serve(viewer, stop)
         finally:
             feed.leave(viewer)
+            viewer.close()
         return None
 
     app.register_blueprint(stream)
@@ -77,6 +78,7 @@ def _hello(hub: Hub, camera: str) -> dict[str, object]:
         "camera": camera,
         "server_unix_ms": time.time_ns() / 1e6,
         "max_fps": hub.config.gateway.max_fps,
+        "video": hub.feeds[camera].stream_facts()["video"],
     }
 
 

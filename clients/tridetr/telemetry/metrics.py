@@ -145,6 +145,9 @@ VIEWER_FRAMES = Counter("tridetr_viewer_frames_total", "Frames sent to viewers."
 VIEWER_FRAMES_DROPPED = Counter(
     "tridetr_viewer_frames_dropped_total", "Frames a slow viewer did not get.", ["camera"]
 )
+VIEWER_PACKETS = Counter(
+    "tridetr_viewer_packets_total", "Packets of the camera's own video sent to viewers.", ["camera"]
+)
 FRAMES_ENCODED = Counter(
     "tridetr_frames_encoded_total", "Frames encoded to JPEG by the gateway.", ["camera"]
 )

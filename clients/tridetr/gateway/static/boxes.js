@@ -1,5 +1,6 @@
 // Detections over the picture. They carry the number of the frame they were found in, and fade when they grow stale.
 
+const LONGEST_WAY_MS = 1500; // between two results, for boxes on the way from one to the other
 const KEPT = 32; // results, some of which are newer or older than the picture
 // By class id; person (1) is the second.
 const COLORS = ["#f2b65a", "#5fe0b7", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8"];
@@ -14,6 +15,61 @@ export function bestMatch(results, sequence) {
   return best;
 }
 
+function overlap(a, b) {
+  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (width <= 0 || height <= 0) return 0;
+  const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
+  return (width * height) / (area(a) + area(b) - width * height);
+}
+
+/** Pairs the boxes of two results: by track, or else the best overlapping ones of a class. */
+function pairs(before, after) {
+  const free = new Set(after.boxes);
+  return before.boxes.map((box) => {
+    let best = null;
+    let most = 0.1;
+    for (const other of free) {
+      if (box.class !== other.class) continue;
+      const shared = box.track && box.track === other.track ? 2 : overlap(box.xyxy, other.xyxy);
+      if (shared > most) [best, most] = [other, shared];
+    }
+    free.delete(best);
+    return [box, best];
+  });
+}
+
+/**
+ * The boxes of the moment `captureMs`: those of the picture's own result, or between two results those on the way from
+ * one to the other. Returns a result with `distance`, how far (ms) the nearest result is; null: there is none.
+ */
+export function boxesAt(results, captureMs) {
+  let before = null;
+  let after = null;
+  for (const result of results) {
+    if (result.capture_unix_ms <= captureMs + 0.5) before = result;
+    else after ??= result;
+  }
+  if (!before && !after) return null;
+  const distance = (result) => (result ? Math.abs(result.capture_unix_ms - captureMs) : Infinity);
+  const nearest = distance(before) <= distance(after) ? before : after;
+  const isOwn = distance(nearest) < 0.5;
+  if (isOwn || !before || !after || after.capture_unix_ms - before.capture_unix_ms > LONGEST_WAY_MS) {
+    return { ...nearest, distance: distance(nearest) };
+  }
+  const part = (captureMs - before.capture_unix_ms) / (after.capture_unix_ms - before.capture_unix_ms);
+  const boxes = [];
+  for (const [from, to] of pairs(before, after)) {
+    if (to) boxes.push({ ...from, xyxy: from.xyxy.map((value, index) => value + (to.xyxy[index] - value) * part) });
+    else if (nearest === before) boxes.push(from);
+  }
+  if (nearest === after) {
+    const paired = new Set(pairs(before, after).map(([, to]) => to));
+    boxes.push(...after.boxes.filter((box) => !paired.has(box)));
+  }
+  return { ...nearest, boxes, distance: 0 };
+}
+
 /** 1 up to `full`, then falling to 0 at `gone`. */
 export function fade(value, full, gone) {
   return Math.min(1, Math.max(0, (gone - value) / (gone - full)));
@@ -26,6 +82,7 @@ export function opacity(distanceMs, ageMs) {
 
 export class Boxes {
   isShown = true;
+  drawn = null; // what was drawn last: {width, height, boxes}
   #canvas;
   #context;
   #results = []; // oldest first
@@ -54,10 +111,12 @@ export class Boxes {
   draw(frame, time) {
     const { width, height, ratio } = this.#fit();
     this.#context.clearRect(0, 0, width, height);
-    const result = frame && this.isShown ? bestMatch(this.#results, frame.sequence) : null;
+    const result = frame && this.isShown ? this.#of(frame) : null;
+    this.drawn = result ? { width: result.width, height: result.height, boxes: result.boxes } : null;
     this.#canvas.dataset.sequence = result ? result.sequence : "";
     if (!result || result.boxes.length === 0) return false;
-    const alpha = opacity(Math.abs(result.capture_unix_ms - frame.capture_unix_ms), time - result.arrived);
+    const distance = result.distance ?? Math.abs(result.capture_unix_ms - frame.capture_unix_ms);
+    const alpha = opacity(distance, time - result.arrived);
     if (alpha <= 0) return false;
     this.#context.globalAlpha = alpha;
     const scale = Math.min(width / result.width, height / result.height);
@@ -67,6 +126,12 @@ export class Boxes {
     for (const box of [...result.boxes].reverse()) this.#drawBox(box, scale, left, top, ratio);
     this.#context.globalAlpha = 1;
     return true;
+  }
+
+  /** Pictures that were encoded here have the sequence of their frame, packets of the camera the capture time only. */
+  #of(frame) {
+    if (frame.sequence !== undefined) return bestMatch(this.#results, frame.sequence);
+    return boxesAt(this.#results, frame.capture_unix_ms);
   }
 
   #drawBox(box, scale, left, top, ratio) {

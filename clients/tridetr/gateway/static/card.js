@@ -6,6 +6,8 @@ import { clockTime, duration, milliseconds, setText } from "./dom.js";
 import { Meter } from "./meters.js";
 import { Picture } from "./picture.js";
 import { Stream } from "./stream.js";
+import { nextPreference, preference, Transport } from "./transport.js";
+import { codecName, Video } from "./video.js";
 
 const STATES = { standby: "Standby", validation: "Validation", tracking: "Tracking", unknown: "Unknown" };
 const CLOCKS = {
@@ -15,6 +17,10 @@ const CLOCKS = {
   playback: "from the moment the recording came to this picture to this screen",
   media: "the times are those of the recording",
 };
+const CHOICES = { auto: "Automatic", jpeg: "JPEG", video: "Video" };
+const NO_KEY_FRAME_MS = 1500; // then it is said what is waited for
+const GIVE_UP_MS = 5000; // without a picture of the video: JPEGs again
+const LATE_MS = 900; // boxes that come later are not waited for
 const OLD_MS = 4000; // a live camera sends at least a few pictures a second
 
 export class Card {
@@ -26,6 +32,12 @@ export class Card {
   watching = null; // the newest such message
   #parts = {};
   #picture;
+  #video;
+  #transport;
+  #turnedAt = 0; // when the kind of picture changed
+  #frame = null; // header of the picture that is shown
+  #lateness = new Meter(); // of results behind their pictures
+  #gaps = new Meter(); // between results
   #boxes;
   #stream;
   #status = null;
@@ -56,7 +68,19 @@ export class Card {
       (header) => this.#drawn(header),
       () => this.#stream.acknowledge(),
     );
+    this.#video = new Video(this.#one(".picture"), {
+      onDrawn: (header) => this.#drawn(header),
+      onFailed: (reason) => this.#transport.failed(reason, now()),
+      onPackets: (count) => this.#stream.acknowledgePackets(count),
+      size: () => (this.#status?.width ? [this.#status.width, this.#status.height] : null),
+    });
+    this.#transport = new Transport(() => this.#turn());
+    this.#parts.transport.addEventListener("click", () => {
+      nextPreference();
+      this.#page.onPreference();
+    });
     this.#stream = new Stream(camera, this);
+    this.choosePictures();
     new ResizeObserver(() => this.#drawBoxes()).observe(this.node);
     this.#cover();
   }
@@ -87,14 +111,23 @@ export class Card {
     else this.#one(".stage").requestFullscreen?.().catch(() => {});
   }
 
+  /** The user wants other pictures. */
+  choosePictures() {
+    setText(this.#parts.transport, `Pictures: ${CHOICES[preference()]}`);
+    this.#transport.decide();
+  }
+
   close() {
     this.#stream.close();
+    this.#video.restart();
     this.node.remove();
   }
 
   // --- what the stream tells
 
   onOpen() {
+    this.#video.restart();
+    this.#turnedAt = now();
     this.#lostAt = null;
     this.#refusal = "";
     this.#cover();
@@ -112,8 +145,11 @@ export class Card {
   }
 
   onMessage(header, image) {
-    if (header.type === "frame") this.#picture.show(header, image);
+    if (header.type === "video") this.#video.push(header, image);
+    else if (header.type === "frame") this.#picture.show(header, image);
+    else if (header.type === "stream") this.#transport.offered(header.video, header.reason);
     else if (header.type === "detections") {
+      this.#waitForBoxes(header);
       this.#boxes.add(header, now());
       this.#drawBoxes();
       this.#tellResult(header);
@@ -127,6 +163,9 @@ export class Card {
   /** Once a second: figures that change by themselves. */
   tick() {
     const time = now();
+    this.#transport.tick(time);
+    const isWaiting = this.#waitsForKeyFrame(time);
+    if (isWaiting && time - Math.max(this.#turnedAt, this.#drawnAt ?? 0) > GIVE_UP_MS) this.#transport.failed("no key frame has come", time);
     const rate = this.#frames.rate(time);
     setText(this.#parts.fps, rate ? `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} fps` : "–");
     const latency = this.#status?.capture_clock === "media" ? null : this.#latencies.median(time);
@@ -154,8 +193,40 @@ export class Card {
     return this.node.querySelector(selector);
   }
 
+  /** Pictures of another kind are wanted from here on. */
+  #turn() {
+    this.#turnedAt = now();
+    this.#video.restart();
+    this.#stream.video = this.#transport.isVideo;
+    this.node.dataset.transport = this.#transport.isVideo ? "video" : "jpeg";
+    this.#parts.picture.title = this.#transport.isVideo ? "" : `JPEG: ${this.#transport.reason}`;
+  }
+
+  /** Whether the camera delivers, but its video cannot be shown: decoding starts at a key frame only. */
+  #waitsForKeyFrame(time) {
+    const isLive = this.#stream?.isOpen && this.#status?.state === "live" && !this.node.hasAttribute("data-paused");
+    const { frame, needsKey } = this.#video;
+    if (!this.#transport.isVideo || !isLive || time - this.#turnedAt < NO_KEY_FRAME_MS) return false;
+    if (frame === null) return true;
+    const isBehind = this.#boxes.newest?.capture_unix_ms > frame.capture_unix_ms + NO_KEY_FRAME_MS;
+    return time - this.#drawnAt > NO_KEY_FRAME_MS && (needsKey || isBehind);
+  }
+
+  /** While there are boxes, video waits for theirs, so that they are where the person is; without any it does not. */
+  #waitForBoxes(result) {
+    const time = now();
+    const newest = this.#boxes.newest;
+    if (newest) this.#gaps.add(time, result.capture_unix_ms - newest.capture_unix_ms);
+    const came = this.#video.arrival(result.capture_unix_ms);
+    if (came !== null) this.#lateness.add(time, time - came);
+    const isNeeded = this.#boxes.isShown && (result.boxes.length > 0 || newest?.boxes.length > 0);
+    const wanted = (this.#lateness.most(time) ?? 0) + Math.max(0, this.#gaps.median(time) ?? 0);
+    this.#video.wantedDelay = isNeeded ? Math.min(LATE_MS, wanted) : 0;
+  }
+
   #drawn(header) {
     const time = now();
+    this.#frame = header;
     this.#drawnAt = time;
     this.#frames.add(time);
     const offset = this.#stream.clock.offset;
@@ -164,12 +235,15 @@ export class Card {
       requestAnimationFrame(() => this.#latencies.add(now(), now() + offset - header.capture_unix_ms));
     }
     this.node.style.setProperty("--aspect", `${header.image_width} / ${header.image_height}`);
-    this.node.dataset.sequence = header.sequence;
-    this.node.dataset.frame = header.frame_number;
-    const how = header.original ? "camera's own JPEG" : "JPEG";
+    this.node.dataset.sequence = header.sequence ?? "";
+    this.node.dataset.frame = header.frame_number ?? "";
+    this.node.dataset.packet = header.packet ?? "";
+    const jpeg = header.original ? "camera's own JPEG" : "JPEG";
+    const how = header.codec ? `camera's own ${codecName(header.codec)}` : jpeg;
     setText(this.#parts.picture, `${header.width} × ${header.height}, ${how}`);
     this.#cover();
-    this.#drawBoxes();
+    if (header.codec) this.#boxes.draw(header, time); // with the picture, not one animation frame later
+    else this.#drawBoxes();
   }
 
   #drawBoxes() {
@@ -177,7 +251,7 @@ export class Card {
     this.#isDrawing = true;
     requestAnimationFrame(() => {
       this.#isDrawing = false;
-      const isFading = this.#boxes.draw(this.#picture.frame, now());
+      const isFading = this.#boxes.draw(this.#frame, now());
       if (isFading && this.#frames.rate(now()) === 0) setTimeout(() => this.#drawBoxes(), 200);
     });
   }
@@ -244,6 +318,7 @@ export class Card {
     if (this.#status.state === "frozen") return ["frozen", `Picture frozen${since}`, message];
     if (this.#status.state === "blind") return ["blind", `Camera cannot see${since}`, message];
     if (this.#status.state === "ended") return ["ended", "The recording has ended", message];
+    if (this.#waitsForKeyFrame(now())) return ["waiting", "Waiting for a key frame…", "the video can start at one only"];
     const isPaused = this.node.hasAttribute("data-paused"); // no pictures were asked for
     if (this.#drawnAt === null && !isPaused) return ["waiting", "Waiting for the first picture…", message];
     const age = now() - (this.#drawnAt ?? now());

@@ -30,6 +30,12 @@ export class Meter {
     return values[Math.floor(values.length / 2)];
   }
 
+  /** The greatest value of the span, or null. */
+  most(time) {
+    this.#forget(time);
+    return this.#items.length ? Math.max(...this.#items.map((item) => item.value)) : null;
+  }
+
   #forget(time) {
     while (this.#items.length && this.#items[0].time < time - SPAN_MS) this.#items.shift();
   }

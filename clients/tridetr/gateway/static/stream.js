@@ -29,7 +29,8 @@ export class Stream {
   #pings = 0;
   #heard = 0;
   #frames = 0;
-  #view = { size: "small", paused: false };
+  #packets = 0;
+  #view = { size: "small", paused: false, video: false };
   #closed = false;
 
   /** `listener` has onMessage(header, image), onOpen(), onLost(attempt) and onRefused(reason). */
@@ -43,14 +44,27 @@ export class Stream {
   /** Says what to send: size "small" or "full", paused: no pictures. */
   view(size, paused) {
     if (size === this.#view.size && paused === this.#view.paused) return;
-    this.#view = { size, paused };
+    this.#view = { ...this.#view, size, paused };
+    this.#sendView();
+  }
+
+  /** Whether to send the camera's own video instead of pictures. */
+  set video(video) {
+    if (video === this.#view.video) return;
+    this.#view = { ...this.#view, video };
     this.#sendView();
   }
 
   /** The frame was shown or left out: the gateway may send another. */
   acknowledge() {
     this.#frames += 1;
-    this.#send({ type: "ack", frames: this.#frames });
+    this.#sendAck();
+  }
+
+  /** So many packets of the camera's own video were decoded since the socket opened. */
+  acknowledgePackets(packets) {
+    this.#packets = packets;
+    this.#sendAck();
   }
 
   /** Tries at once instead of waiting (the network is back, the page is visible again). */
@@ -77,7 +91,7 @@ export class Stream {
     this.#heard = now();
     socket.onopen = () => {
       this.isOpen = true;
-      this.#frames = 0;
+      this.#frames = this.#packets = 0;
       this.#pings = 0;
       this.clock.reset();
       this.#sendView();
@@ -125,6 +139,10 @@ export class Stream {
     this.#pings += 1;
     this.#pinged = now();
     this.#send({ type: "ping", t: now() });
+  }
+
+  #sendAck() {
+    this.#send({ type: "ack", frames: this.#frames, packets: this.#packets });
   }
 
   #sendView() {

@@ -37,6 +37,9 @@ const page = {
     events.refresh();
     summarise();
   },
+  onPreference() {
+    for (const card of cards.values()) card.choosePictures();
+  },
   onLost(attempt) {
     summarise();
     // A refused WebSocket does not tell why; the interface does.

@@ -45,7 +45,7 @@ class Packet:
         capture_monotonic_ns: CLOCK_MONOTONIC.
         capture_unix_ns: Unix time.
         data: Its bytes, as the camera sent them.
-        lost: How many packets this reader missed before it, because it was too slow.
+        lost: How many packets this reader missed before it, because it was too slow or skipped them.
     """
 
     sequence: int
@@ -112,6 +112,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         self._look_ns = 0
         self._next = 0  # sequence; 0: any key frame
         self._slot = 0  # where it probably is
+        self._skipped = 0  # packets, since the last one that was read
         self._at_key_frame = True  # the next packet must be a key frame
         self._mapped: Mapping | None = None
         self._area: DataArea | None = None
@@ -141,7 +142,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
                 self._note_damage(error)
                 self._next, self._at_key_frame = max(self._next, wanted + 1), True
                 continue
-            self._next, self._at_key_frame = wanted + 1, False
+            self._next, self._at_key_frame, self._skipped = wanted + 1, False, 0
             self._slot = (slot + 1) % mapping.slots
             return packet
         return None
@@ -170,6 +171,48 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         before = [sequence for sequence, slot in keys if times[slot] <= monotonic_ns]
         self._next = before[-1] if before else keys[0][0]
         return True
+
+    @property
+    def lag(self) -> int:
+        """How many packets wait for this reader."""
+        mapping = self._look_at_ring()
+        if mapping is None or not self._next:
+            return 0
+        return max(0, int(mapping.words[LAST_SEQUENCE_WORD]) + 1 - self._next)
+
+    def skip(self) -> bool:
+        """Go to the newest key frame if there is a newer one than the packet that comes next; True if there is."""
+        mapping = self._look_at_ring()
+        if mapping is None or self._area is None:
+            return False
+        keys = self._keys(mapping, self._area, self._next + 1)
+        if not keys:
+            return False
+        self._skipped += keys[-1][0] - self._next if self._next else 0
+        self._next, self._at_key_frame = keys[-1][0], True
+        return True
+
+    def newest_info(self) -> StreamInfo | None:
+        """Return what a decoder must know of the newest stream, without reading on; None if there is none."""
+        mapping = self._look_at_ring()
+        if mapping is None or self._area is None:
+            return None
+        keys = self._keys(mapping, self._area, 0)
+        if not keys:
+            return None
+        sequence, slot = keys[-1]
+        try:
+            lease = self._lease(mapping, slot, sequence - 1)
+            if lease is None:
+                return None
+            with lease:
+                values = lease.values()
+                if not values[9]:
+                    return None
+                return StreamInfo.unpack(lease.copy(self._area, values[7], values[9]))
+        except ShmError as error:
+            self._note_damage(error)
+            return None
 
     def _look_at_ring(self) -> Mapping | None:
         mapping = self._current()
@@ -226,7 +269,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
             self._info = generation, info
         if self._info is None or self._info[0] != generation:
             raise ShmError(f"nothing is known of stream {generation}")
-        lost = lease.sequence - self._next if self._next else 0
+        lost = self._skipped + (lease.sequence - self._next if self._next else 0)
         return Packet(
             lease.sequence,
             generation,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _START_CODE = re.compile(rb"\x00\x00\x00?\x01")
+_HEAD = 4096  # bytes of a key frame in which its parameter sets are
 _H264_SPS = 7
 _HEVC_SPS = 33
 
@@ -46,6 +47,16 @@ def units(data: bytes) -> list[bytes]:
     ['6742', '68ce']
     """
     return [unit.rstrip(b"\0") for unit in _START_CODE.split(data) if unit]
+
+
+def has_parameter_sets(codec: str, packet: bytes) -> bool:
+    """Return whether a packet with start codes brings its sequence parameter set along."""
+    kind, mask, shift = (_H264_SPS, 0x1F, 0) if codec == "h264" else (_HEVC_SPS, 0x3F, 1)
+    for unit in units(packet[:_HEAD]):
+        found = unit[0] >> shift & mask if unit else 0
+        if found == kind:
+            return True
+    return False
 
 
 def _first(found: list[bytes], kind: int, mask: int, shift: int) -> bytes:

@@ -1,0 +1,242 @@
+"""The camera's own video in a real Chromium: decoded by WebCodecs, with the boxes on the picture they belong to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab
+from support.gateway import Gateway, cameras
+from support.video_camera import VideoCamera
+from tridetr.config import Config
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
+    pytest.mark.timeout(240),
+]
+
+# For each picture that was shown, from here on: the box that was drawn on it, the figure that is in it (by its colour),
+# both as fractions of the picture.
+RECORD = """() => {
+  const card = document.querySelector('.card[data-camera="hall"]');
+  const canvas = card.querySelector('.picture');
+  const overlay = card.querySelector('.overlay');
+  window.seen = [];
+  let last = '';
+  const find = (canvas, matches) => {
+    const { width, height } = canvas;
+    const data = canvas.getContext('2d').getImageData(0, 0, width, height).data;
+    let [left, top, right, bottom] = [1, 1, 0, 0];
+    for (let y = 0; y < height; y += 2) for (let x = 0; x < width; x += 2) {
+      if (!matches(...data.subarray(4 * (y * width + x), 4 * (y * width + x) + 4))) continue;
+      left = Math.min(left, x / width); right = Math.max(right, (x + 1) / width);
+      top = Math.min(top, y / height); bottom = Math.max(bottom, (y + 1) / height);
+    }
+    return right ? [left, top, right, bottom] : null;
+  };
+  const near = (...rgb) => (...rgba) => rgba[3] > 60 && rgb.every((v, i) => Math.abs(v - rgba[i]) < 36);
+  const look = () => {
+    requestAnimationFrame(look);
+    if (card.dataset.packet === last) return;
+    last = card.dataset.packet;
+    window.seen.push({ packet: Number(last), box: find(overlay, near(0x5f, 0xe0, 0xb7)),
+                       figure: find(canvas, near(255, 176, 133)) });
+  };
+  requestAnimationFrame(look);
+}"""
+
+
+@contextmanager
+def playing(
+    camera: VideoCamera, *, fps: float = 10, late_s: float = 0.0, every: int = 1
+) -> Iterator[None]:
+    """Play in a thread; results of every n-th frame come so late."""
+    stop = threading.Event()
+    pending: list[tuple[float, int]] = []
+
+    def work() -> None:
+        number = 0
+        while not stop.wait(1 / fps):
+            sequence = camera.frame()
+            number += 1
+            if number % every == 0:
+                pending.append((time.monotonic() + late_s, sequence))
+            while pending and pending[0][0] <= time.monotonic():
+                camera.camera.result(pending.pop(0)[1])
+            camera.camera.say()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def viewer(tmp_path: Path, **options: Any) -> Iterator[tuple[VideoCamera, Config]]:
+    with cameras(tmp_path, "hall") as (config, fakes):
+        camera = VideoCamera(config.instance, fakes["hall"], **options)
+        try:
+            yield camera, config
+        finally:
+            camera.close()
+
+
+def has_video(tab: Tab) -> None:
+    expect(tab.card("hall").locator('[data-part="picture"]')).to_contain_text(
+        "camera's own H.264", timeout=WAIT_MS
+    )
+    tab.has_picture("hall")
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+
+    def area(box: list[float]) -> float:
+        return (box[2] - box[0]) * (box[3] - box[1])
+
+    return width * height / (area(a) + area(b) - width * height)
+
+
+def test_video_is_chosen_by_itself_and_can_be_refused(tmp_path: Path, tab: Tab) -> None:
+    with viewer(tmp_path) as (camera, config), Gateway(config) as gateway, playing(camera):
+        tab.page.goto(gateway.url + "/#hall")
+        card = tab.card("hall")
+        expect(card).to_have_attribute("data-transport", "video", timeout=WAIT_MS)
+        tab.has_picture("hall")
+        expect(card.locator('[data-part="picture"]')).to_contain_text("camera's own H.264")
+        expect(card.locator('[data-part="fps"]')).to_contain_text("fps")
+        button = card.locator('[data-part="transport"]')
+        expect(button).to_have_text("Pictures: Automatic")
+        button.click()
+        expect(button).to_have_text("Pictures: JPEG")
+        expect(card).to_have_attribute("data-transport", "jpeg", timeout=WAIT_MS)
+        expect(card.locator('[data-part="picture"]')).to_contain_text("JPEG", timeout=WAIT_MS)
+        # It is remembered, and the address goes before.
+        tab.page.reload()
+        expect(tab.card("hall").locator('[data-part="picture"]')).to_contain_text("JPEG")
+        tab.page.goto(gateway.url + "/?pictures=auto#hall")
+        expect(tab.card("hall")).to_have_attribute("data-transport", "video", timeout=WAIT_MS)
+        tab.has_picture("hall")
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize(("late_s", "every"), [(0.2, 1), (0.2, 3)])
+def test_boxes_are_where_the_person_is_though_they_come_late(
+    tmp_path: Path, tab: Tab, late_s: float, every: int
+) -> None:
+    """With inference at 200 ms, and with every third picture analysed only."""
+    with (
+        viewer(tmp_path) as (camera, config),
+        Gateway(config) as gateway,
+        playing(camera, late_s=late_s, every=every),
+    ):
+        tab.page.goto(gateway.url + "/#hall")
+        expect(tab.card("hall")).to_have_attribute("data-transport", "video", timeout=WAIT_MS)
+        tab.has_picture("hall")
+        time.sleep(4)  # until the pictures wait as long as their boxes need
+        tab.page.evaluate(RECORD)
+        tab.page.wait_for_function("() => window.seen.length >= 30", timeout=WAIT_MS)
+        seen = tab.page.evaluate("() => window.seen")
+    # The drawn line is around the box: measured against itself where the boxes come at once.
+    overlaps = sorted(overlap(one["box"], one["figure"]) for one in seen if one["box"])
+    assert len(overlaps) >= len(seen) * 0.9
+    assert overlaps[len(overlaps) // 10] >= 0.9, overlaps
+
+
+def test_another_resolution_while_somebody_watches(tmp_path: Path, tab: Tab) -> None:
+    with viewer(tmp_path) as (camera, config), Gateway(config) as gateway:
+        with playing(camera):
+            tab.page.goto(gateway.url + "/#hall")
+            tab.has_picture("hall")
+            picture = tab.card("hall").locator('[data-part="picture"]')
+            expect(picture).to_contain_text("640 × 480, camera's own H.264", timeout=WAIT_MS)
+        camera.start(320, 240)
+        with playing(camera):
+            expect(picture).to_contain_text("320 × 240, camera's own H.264", timeout=WAIT_MS)
+        assert tab.complaints == []
+
+
+def test_the_page_survives_a_restart_of_the_gateway(tmp_path: Path, tab: Tab) -> None:
+    with viewer(tmp_path) as (camera, config), playing(camera):
+        with Gateway(config) as gateway:
+            port = gateway.port
+            tab.page.goto(gateway.url + "/#hall")
+            has_video(tab)
+            before = int(tab.card("hall").get_attribute("data-packet"))
+        expect(tab.card("hall")).to_have_attribute("data-trouble", "connection", timeout=WAIT_MS)
+        again = config.model_copy(
+            update={"gateway": config.gateway.model_copy(update={"port": port})}
+        )
+        with Gateway(again):
+            tab.has_picture("hall")
+            tab.page.wait_for_function(
+                "(n) => Number(document.querySelector('.card').dataset.packet) > n",
+                arg=before + 5,
+                timeout=WAIT_MS,
+            )
+
+
+def test_b_frames_come_in_order(tmp_path: Path, tab: Tab) -> None:
+    with (
+        viewer(tmp_path, b_frames=2) as (camera, config),
+        Gateway(config) as gateway,
+        playing(camera),
+    ):
+        tab.page.goto(gateway.url + "/#hall")
+        expect(tab.card("hall")).to_have_attribute("data-transport", "video", timeout=WAIT_MS)
+        tab.has_picture("hall")
+        tab.page.evaluate(RECORD)
+        tab.page.wait_for_function("() => window.seen.length >= 20", timeout=WAIT_MS)
+        lefts = [one["figure"][0] for one in tab.page.evaluate("() => window.seen")]
+    assert (
+        lefts == sorted(lefts) or max(lefts) - min(lefts) > 0.5
+    )  # the figure starts again on the left
+
+
+def test_what_the_browser_cannot_decode_is_shown_as_jpeg(tmp_path: Path, tab: Tab) -> None:
+    with (
+        viewer(tmp_path, encoder="libx265") as (camera, config),
+        Gateway(config) as gateway,
+        playing(camera),
+    ):
+        tab.page.goto(gateway.url + "/#hall")
+        supported = tab.page.evaluate(
+            "(codec) => VideoDecoder.isConfigSupported({ codec }).then((it) => it.supported, () => false)",
+            camera.info.codec_string,
+        )
+        if supported:
+            pytest.skip("this Chromium decodes H.265")
+        tab.has_picture("hall")
+        picture = tab.card("hall").locator('[data-part="picture"]')
+        expect(picture).to_contain_text("JPEG")
+        assert "H.265" in (picture.get_attribute("title") or "")
+
+
+def test_a_camera_without_key_frames_says_so(tmp_path: Path, tab: Tab) -> None:
+    with viewer(tmp_path, group=1000) as (camera, config), Gateway(config) as gateway:
+        camera.frame()
+        with playing(camera):
+            tab.page.goto(gateway.url + "/#hall")
+            has_video(tab)  # from the key frame in the ring
+        camera.reopen(config.instance)  # capture was restarted: no key frame to start from
+        with playing(camera):
+            cover = tab.card("hall").locator(".cover-title")
+            expect(cover).to_have_text("Waiting for a key frame…", timeout=WAIT_MS)
+            # After a while there are pictures all the same.
+            picture = tab.card("hall").locator('[data-part="picture"]')
+            expect(picture).to_contain_text("JPEG", timeout=WAIT_MS)
+            tab.has_picture("hall")
+            assert "no key frame" in (picture.get_attribute("title") or "")
