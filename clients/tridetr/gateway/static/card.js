@@ -197,6 +197,7 @@ export class Card {
   #turn() {
     this.#turnedAt = now();
     this.#video.restart();
+    this.#picture.isOff = false;
     this.#stream.video = this.#transport.isVideo;
     this.node.dataset.transport = this.#transport.isVideo ? "video" : "jpeg";
     this.#parts.picture.title = this.#transport.isVideo ? "" : `JPEG: ${this.#transport.reason}`;
@@ -242,8 +243,10 @@ export class Card {
     const how = header.codec ? `camera's own ${codecName(header.codec)}` : jpeg;
     setText(this.#parts.picture, `${header.width} × ${header.height}, ${how}`);
     this.#cover();
-    if (header.codec) this.#boxes.draw(header, time); // with the picture, not one animation frame later
-    else this.#drawBoxes();
+    if (header.codec) {
+      this.#picture.isOff = true;
+      this.#boxes.draw(header, time); // with the picture, not one animation frame later
+    } else this.#drawBoxes();
   }
 
   #drawBoxes() {

@@ -2,6 +2,7 @@
 
 export class Picture {
   frame = null; // header of the frame that is shown
+  isOff = false; // something else is shown on the canvas
   #canvas;
   #context;
   #waiting = null;
@@ -41,6 +42,7 @@ export class Picture {
   }
 
   #draw(header, bitmap) {
+    if (this.isOff) return;
     if (this.#canvas.width !== bitmap.width || this.#canvas.height !== bitmap.height) {
       this.#canvas.width = bitmap.width;
       this.#canvas.height = bitmap.height;
