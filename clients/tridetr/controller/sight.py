@@ -168,10 +168,12 @@ class Judge:
 
     def judge(self, sighting: Sighting) -> FrameFacts:
         """Return the facts of the frame, with the boxes that count for the model that serves now."""
-        self.refresh()
         stamp, detections = sighting.stamp, sighting.detections
-        chosen = detections[self._filter.select(detections, stamp.width, stamp.height)]
-        found = sorted((self._box(row) for row in chosen), key=lambda box: -box.score)
+        found: list[Box] = []
+        if len(detections):  # an empty picture is by far the most frequent one
+            self.refresh()
+            chosen = detections[self._filter.select(detections, stamp.width, stamp.height)]
+            found = sorted((self._box(row) for row in chosen), key=lambda box: -box.score)
         return FrameFacts(
             stamp.frame_number,
             stamp.frame_sequence,

@@ -13,7 +13,7 @@ from tridetr.shm.layout import Geometry
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_writer import RingWriter
 from tridetr.wire.spec import TableSpec, Text
-from tridetr.wire.view import locate
+from tridetr.wire.view import TableView, locate
 
 
 class _Writer(Closing):
@@ -29,6 +29,7 @@ class _Writer(Closing):
             layout.round_to_page(len(self._template)),
             (0, 0, 0, 0),
         )
+        self._tables: dict[int, TableView] = {}
         self._ring = RingWriter(name, geometry)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
@@ -39,7 +40,9 @@ class _Writer(Closing):
         geometry, view = self._ring.segment.geometry, self._ring.segment.view
         start = geometry.slot_offset(index)
         view[start : start + len(self._template)] = self._template
-        table = locate(self._spec, view, start, geometry.slot_size)
+        table = self._tables.get(index)
+        if table is None:  # the template puts the fields at the same places each time
+            table = self._tables[index] = locate(self._spec, view, start, geometry.slot_size)
         values = [entry[field.name] for field in self._spec.record]
         table.record.pack_into(view, table.record_at, *values)
         for name, capacity in self._texts.items():
