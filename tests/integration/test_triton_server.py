@@ -228,3 +228,5 @@ def test_a_checkout_in_a_folder_with_letters_beyond_ascii(
     with running_triton(triton_config(tmp_path, model)) as triton:
         triton.endpoint()
         assert list(package.rglob("__pycache__/session.*.pyc")), "the copy was not imported"
+        (link,) = (triton.config.run_dir / "triton" / "packages").iterdir()
+        assert link.resolve() == package.parent

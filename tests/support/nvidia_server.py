@@ -51,7 +51,7 @@ class NvidiaServer:
         (native.parent / "libtriton_python.so").rename(native)
         (home / "TRITON_VERSION").write_text(f"{VERSION}\n")
         (home / "lib").symlink_to(wheel.library_path.split(os.pathsep)[-1])
-        (native.parent / "model.py").write_text(backend_module("onnxruntime"))
+        (native.parent / "model.py").write_text(backend_module("onnxruntime", home / "packages"))
         binary = home / "bin" / "tritonserver"
         binary.parent.mkdir()
         binary.write_text(_SCRIPT.format(

@@ -258,3 +258,16 @@ def test_the_endpoint_file_comes_back_and_is_private(tmp_path: Path) -> None:
     assert read_endpoint(tmp_path) is None
     remove_endpoint(tmp_path)
     remove_endpoint(tmp_path)
+
+
+def test_folders_of_packages_that_the_stub_cannot_use_get_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "Projekte ü" / "tridetr" / "triton" / "backends"
+    monkeypatch.setattr(launch, "_OURS", ours)
+    for _ in range(2):
+        assert f"'{tmp_path}/packages/0'" in launch.backend_module("x", tmp_path / "packages")
+    assert (tmp_path / "packages" / "0").readlink() == tmp_path / "Projekte ü"
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0))
+    with pytest.raises(TritonError, match="Remedy: set run_dir"):
+        launch.backend_module("x", tmp_path / "ü" / "packages")

@@ -61,6 +61,11 @@ class Layout:
         return self.root / "nvidia_pytriton.libs"
 
     @property
+    def packages(self) -> Path:
+        """Links to folders of Python packages whose names the backend's stub cannot use."""
+        return self.root / "packages"
+
+    @property
     def temporary(self) -> Path:
         """The server's folder for temporary files."""
         return self.root / "tmp"
@@ -131,26 +136,48 @@ def prepare_backends(server: Server, backend: str, files: Layout) -> Path:
     for model in sorted(_OURS.glob("*/model.py")):
         name = model.parent.name
         (target / name).mkdir()
-        (target / name / "model.py").write_text(backend_module(name))
+        (target / name / "model.py").write_text(backend_module(name, files.packages))
     return target
 
 
-def backend_module(name: str) -> str:
-    """Return the `model.py` that leads the stub to our backend of this name."""
+def backend_module(name: str, links: Path) -> str:
+    """Return the `model.py` that leads the stub to our backend of this name; it prints why an import fails.
+
+    Args:
+        name: the backend.
+        links: folder for links to the folders of packages (`_import_path`).
+
+    Raises:
+        TritonError: the stub could load nothing from these folders.
+    """
     return (
-        f"import sys\n\nsys.path[:0] = {_import_path()}\n"
-        f"from {__package__}.backends.{name}.model import TritonPythonModel  # noqa: E402, F401\n"
+        f"import sys\nimport traceback\n\nsys.path[:0] = {_import_path(links)}\n"
+        f"try:\n    from {__package__}.backends.{name}.model import TritonPythonModel  # noqa: F401\n"
+        "except BaseException:\n    print(ascii(traceback.format_exc()), flush=True)\n    raise\n"
     )
 
 
-def _import_path() -> str:
+def _import_path(links: Path) -> str:
     """Return, as a literal, where the stub finds tridetr and the packages that it imports.
 
     The stub's Python heeds neither PYTHONPATH nor, in a folder with letters beyond ASCII, the `.pth` files of a virtual
-    environment; names of folders it knows as ASCII, with escaped bytes for the rest.
+    environment. It knows names as ASCII, with escaped bytes for the rest, and from 3.13 on loads no extension module
+    by such a name: so those folders get links.
     """
-    packages = [path for path in sys.path if path.endswith("-packages")]
-    folders = [str(_OURS.parents[2]), *packages]
+    folders = [str(_OURS.parents[2]), *(path for path in sys.path if path.endswith("-packages"))]
+    for number, folder in enumerate(folders):
+        if not folder.isascii():
+            links.mkdir(parents=True, exist_ok=True)
+            link = links / str(number)
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder)
+            folders[number] = str(link)
+            if sys.version_info >= (3, 13) and not folders[number].isascii():
+                raise TritonError(
+                    f"neither {folder} nor run_dir {links.parent.parent} has a name of ASCII letters only, and "
+                    "Python 3.13 in Triton's backend loads nothing from such folders. Remedy: set run_dir to one "
+                    "of ASCII letters"
+                )
     return ascii([os.fsencode(folder).decode("ascii", "surrogateescape") for folder in folders])
 
 
