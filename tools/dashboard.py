@@ -85,7 +85,15 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("With a result", (("{{camera}}", rate("tridetr_frames_inferred_total")),), "fps"),
         Panel(
             "Left out", (("{{camera}} {{reason}}", rate("tridetr_frames_skipped_total")),), "fps",
-            text="pacing: by design while calm; superseded: a newer frame came first.",
+            text="pacing: by design while calm; unchanged: the motion gate; superseded: a newer frame came first.",
+        ),
+        Panel(
+            "Motion gate: inferences in standby",
+            (
+                ("{{camera}} {{reason}}", rate("tridetr_motion_gate_looks_total")),
+                ("{{camera}} missed", rate("tridetr_motion_gate_missed_total")),
+            ),
+            "ops", text="motion: something moved; interval: nothing did; missed: nothing did, and somebody was there.",
         ),
         Panel("Decoding", quantiles("tridetr_decode_seconds"), "s"),
         Panel("Age when taken", quantiles("tridetr_frame_age_seconds"), "s"),
