@@ -12,7 +12,7 @@ import pytest
 from tridetr.errors import ShmError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.shm.instance_lock import InstanceLock
-from tridetr.shm.names import SHM_DIR
+from tridetr.shm.names import SHM_DIR, unlink_instance
 
 
 def _files(instance: str) -> list[str]:
@@ -59,6 +59,18 @@ def test_a_killed_holder_leaves_no_lock(instance: str, tmp_path: Path) -> None:
         process.kill()
         process.wait()
     InstanceLock(instance, tmp_path).close()
+    assert not _files(instance)
+
+
+def test_locks_of_killed_processes_are_removed_with_the_instance(
+    instance: str, tmp_path: Path
+) -> None:
+    for name in (f"tridetr-{instance}.detector.lock", f"tridetr-{instance}.lock"):
+        (SHM_DIR / name).touch()  # as a killed process leaves them
+    with InstanceLock(instance, tmp_path, ["controller"]):
+        assert unlink_instance(instance) == [f"tridetr-{instance}.detector.lock"]
+        with pytest.raises(ShmError, match="controller"):
+            InstanceLock(instance, tmp_path, ["controller"])
     assert not _files(instance)
 
 

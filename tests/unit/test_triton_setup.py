@@ -75,3 +75,6 @@ def test_folders_that_the_python_backend_leaves_in_tmp_are_removed(
     left = sorted(path.name for path in tmp_path.glob("python_env_*"))
     assert left == ["python_env_before", "python_env_used"]
     assert not files.temporary.exists()
+    monkeypatch.setattr(setup, "_LEFT_OVER_S", 0)
+    made.clean()  # as if an hour had passed: those of killed runs go
+    assert [path.name for path in tmp_path.glob("python_env_*")] == ["python_env_used"]

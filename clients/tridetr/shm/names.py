@@ -9,6 +9,7 @@ place that decides to whom a file belongs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from pathlib import Path
 import posix_ipc
 
 from tridetr.errors import ShmError
+from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.shm import layout, locks
 
 SHM_DIR = Path("/dev/shm")  # noqa: S108
@@ -182,6 +184,11 @@ def list_queues(instance: str) -> list[str]:
     return sorted(f"/{path.name}" for path in QUEUE_DIR.glob(f"{PREFIX}-{instance}-*"))
 
 
+def list_locks(instance: str) -> list[Path]:
+    """Return the lock files of an instance and of its processes."""
+    return sorted(SHM_DIR.glob(f"{PREFIX}-{instance}.*lock"))
+
+
 def writer_of(path: Path) -> int | None:
     """Return the process id of the writer that holds a ring file (0: not known yet); None where there is none."""
     try:
@@ -197,7 +204,7 @@ def writer_of(path: Path) -> int | None:
 
 
 def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
-    """Remove all segments and queues of an instance; call it when all its processes have ended.
+    """Remove all segments, queues and unheld locks of an instance; call it when all its processes have ended.
 
     Args:
         instance: Name of the instance.
@@ -245,4 +252,8 @@ def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
                 f"message queue {queue} belongs to another user: choose another `instance`"
             ) from None
         removed.append(queue)
+    for path in list_locks(instance):  # of killed processes
+        with contextlib.suppress(FileLockedError, OSError):
+            FileLock(path, temporary=True).close()
+            removed.append(path.name)
     return removed

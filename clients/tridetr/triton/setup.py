@@ -29,6 +29,7 @@ log = logging.getLogger("tridetr.triton")
 # ONNX Runtime's TensorRT provider builds its engine when the model is loaded.
 ENGINE_BUILD_S = 1200.0
 _ENVIRONMENTS = Path("/tmp")  # noqa: S108  (fixed in the server's Python backend)
+_LEFT_OVER_S = 3600
 
 
 class Setup:
@@ -180,11 +181,17 @@ class Setup:
         self._remove_environments()
 
     def _remove_environments(self) -> None:
-        """Remove the folder that the Python backend makes at each start, outside TMPDIR, and uses for nothing here."""
+        """Remove the folder that the Python backend makes at each start, outside TMPDIR, and uses for nothing here.
+
+        Those of killed runs go too: a folder that is still empty after an hour is not used by any server.
+        """
+        old_unix_s = time.time() - _LEFT_OVER_S
         for path in _ENVIRONMENTS.glob("python_env_*"):
             with contextlib.suppress(OSError):  # not empty: not ours
                 found = path.lstat()
-                if found.st_uid == os.geteuid() and found.st_ctime >= self._started_unix_s:
+                made = found.st_ctime
+                is_ours = made >= self._started_unix_s or made < old_unix_s
+                if found.st_uid == os.geteuid() and is_ours:
                     path.rmdir()
 
 
