@@ -32,6 +32,7 @@ def running_watched_node(folder: Path) -> Iterator[Watched]:
             CAMERAS,
             otel={"endpoint": collector.endpoint, "sample_ratio": 1.0},
             triton={"metrics_port": free_port()},
+            detect={"motion_gate_s": 0},  # an inference in each trace
         ) as node:
             wait_for(
                 lambda: any(span.name == "decide" for span in list(collector.spans)),
