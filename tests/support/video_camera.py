@@ -8,9 +8,10 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 
 from support.gateway import FIGURE, GROUND, FakeCamera
-from tridetr.codec_string import codec_string
+from tridetr.codec_string import codec_string, units
 from tridetr.shm.packets import PacketStamp, PacketWriter, StreamInfo, VideoCodec
 from tridetr.shm.values import ColorMatrix, ColorRange
 
@@ -50,23 +51,14 @@ class VideoCamera:
         """Begin a stream, as a camera does whose resolution was changed."""
         name, codec = _CODECS[self._encoder]
         self.size = width, height
-        context = av.CodecContext.create(self._encoder, "w")
-        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-        context.time_base, context.framerate = Fraction(1, 90_000), Fraction(15, 1)
-        context.options = {
-            "preset": "ultrafast",
-            "x264-params": f"keyint={self._group}:scenecut=0:bframes={self._b_frames}:repeat-headers=1",
-            **({} if self._b_frames else {"tune": "zerolatency"}),
-        }
-        context.gop_size, context.max_b_frames = self._group, self._b_frames
-        context.open()
-        self._context = context
+        extradata = _parameter_sets(self._make_context(width, height))
+        self._context = self._make_context(width, height)
         self._pts = 0
         self.info = StreamInfo(
             codec=codec,
             codec_name=name,
-            codec_string=codec_string(name, context.extradata or b"") or "avc1.42c01f",
-            extradata=context.extradata or b"",
+            codec_string=codec_string(name, extradata),
+            extradata=extradata,
             width=width,
             height=height,
             rotation=0,
@@ -77,6 +69,20 @@ class VideoCamera:
             reorder=2 if self._b_frames else 0,
         )
         self.writer.start_stream(self.info)
+
+    def _make_context(self, width: int, height: int) -> VideoCodecContext:
+        context = av.CodecContext.create(self._encoder, "w")
+        assert isinstance(context, VideoCodecContext)
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.time_base, context.framerate = Fraction(1, 90_000), Fraction(15, 1)
+        context.options = {
+            "preset": "ultrafast",
+            "x264-params": f"keyint={self._group}:scenecut=0:bframes={self._b_frames}:repeat-headers=1",
+            **({} if self._b_frames else {"tune": "zerolatency"}),
+        }
+        context.gop_size, context.max_b_frames = self._group, self._b_frames
+        context.open()
+        return context
 
     def frame(self) -> int:
         """Publish the next picture, as frame and as packets; returns the frame's sequence."""
@@ -131,3 +137,16 @@ class VideoCamera:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def _parameter_sets(context: VideoCodecContext) -> bytes:
+    """Return the parameter sets that an encoder writes before its key frames."""
+    picture = av.VideoFrame(context.width, context.height, "yuv420p")
+    picture.pts, picture.time_base = 0, Fraction(1, 90_000)
+    found = units(bytes(next(iter([*context.encode(picture), *context.encode(None)]))))
+    is_h264 = context.name == "libx264"
+    wanted = (7, 8) if is_h264 else (32, 33, 34)
+    kinds = [unit[0] & 31 if is_h264 else unit[0] >> 1 & 63 for unit in found]
+    return b"".join(
+        b"\0\0\0\1" + unit for unit, kind in zip(found, kinds, strict=True) if kind in wanted
+    )

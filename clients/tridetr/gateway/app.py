@@ -14,6 +14,7 @@ from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.login_sessions import LoginSessions
 from tridetr.gateway.pages import add_pages, load_assets, version_of
+from tridetr.gateway.play import add_play
 from tridetr.gateway.security import Answer, Guard, problem
 from tridetr.gateway.stream import add_stream
 
@@ -27,7 +28,7 @@ async def _damaged(error: ShmError) -> Answer:
 
 
 def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
-    """Return the application; its WebSockets end when ``stop`` is set.
+    """Return the application; its streams end when ``stop`` is set.
 
     Raises:
         ConfigError: the token file cannot be read.
@@ -46,5 +47,6 @@ def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
     app.register_error_handler(ShmError, _damaged)
     add_pages(app, guard, assets)
     add_api(app, hub)
+    add_play(app, hub, stop)
     add_stream(app, hub, stop, page_version=version_of(assets), needs_login=guard.auth.required)
     return app

@@ -2,8 +2,8 @@
 
 Browsers cannot set headers on a WebSocket, and a token in an address ends up in logs. So people log in once with the
 token and carry a signed session cookie; programs send ``Authorization: Bearer`` or, from a browser of another origin,
-offer the subprotocol ``tridetr.bearer.<base64url(token)>`` next to ``tridetr.v1``. Snapshots also take ``Basic``, with
-the token as the password, because that is all that many dashboards know.
+offer the subprotocol ``tridetr.bearer.<base64url(token)>`` next to ``tridetr.v1``. Snapshots and streams also take
+``Basic``, with the token as the password, because that is all that many dashboards and players know.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 import h11
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.events import Message
 
@@ -24,6 +25,11 @@ class Http1(H11Protocol):  # type: ignore[misc]
     def is_websocket(self) -> bool:
         """Whether the application has accepted a WebSocket on this connection."""
         return isinstance(self.stream, WSStream) and self.stream.handshake.accepted
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether a response is being sent: its client has nothing to say."""
+        return isinstance(self.stream, HTTPStream) and self.stream.state is ASGIHTTPState.RESPONSE
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Ignore invitations to HTTP/2, as HTTP/1.1 permits."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -38,6 +38,7 @@ class Hub:
         self.feeds: dict[str, CameraFeed] = {}
         self.watches: dict[str, CameraWatch] = {}
         self.broker = Broker(config.run_dir)
+        self._players = 0
         self._ticker: asyncio.Task[None] | None = None
         try:
             for name in config.cameras:
@@ -59,8 +60,17 @@ class Hub:
 
     @property
     def viewer_count(self) -> int:
-        """Open WebSockets over all cameras."""
-        return sum(len(feed.viewers) for feed in self.feeds.values())
+        """Open WebSockets and streams over all cameras."""
+        return sum(len(feed.viewers) for feed in self.feeds.values()) + self._players
+
+    @contextlib.contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Count a player of the camera's own video."""
+        self._players += 1
+        try:
+            yield
+        finally:
+            self._players -= 1
 
     def start(self) -> None:
         """Begin to look at the rings once a second."""

@@ -26,7 +26,7 @@ Answer: TypeAlias = Response | WerkzeugResponse
 # Open without a token: probes, the login page, and the viewer's own code (which is public anyway).
 OPEN_PATHS = ("/healthz", "/readyz", "/login")
 OPEN_PREFIX = "/static/"
-SNAPSHOTS = "/snapshot/"
+TAKE_BASIC = ("/snapshot/", "/stream/")  # for clients that know nothing else
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -228,7 +228,7 @@ class Guard:
         if not self.auth.required or self._session(asked) is not None:
             return None
         header = asked.headers.get("Authorization", "")
-        takes_basic = asked.path.startswith(SNAPSHOTS)
+        takes_basic = asked.path.startswith(TAKE_BASIC)
         # First compared, then counted: wrong tokens of the same address never lock the right one out.
         if (
             self.auth.is_bearer(header)
@@ -240,7 +240,8 @@ class Guard:
             refused = self._charge_failure(asked)
             if refused is not None:
                 return refused
-        schemes = 'Bearer realm="tridetr"' + (', Basic realm="tridetr"' if takes_basic else "")
+        # Basic first: FFmpeg looks at the first scheme only.
+        schemes = ('Basic realm="tridetr", ' if takes_basic else "") + 'Bearer realm="tridetr"'
         return problem(401, "a token is needed", WWW_Authenticate=schemes)
 
     def _charge_failure(self, asked: Request | Websocket) -> Answer | None:

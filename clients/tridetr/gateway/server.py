@@ -66,9 +66,9 @@ class Connection(TCPServer):  # type: ignore[misc]
 
     @property
     def is_viewer(self) -> bool:
-        """Whether it is a WebSocket that was let in."""
+        """Whether it is a WebSocket or a stream that was let in."""
         protocol = getattr(self, "protocol", None)
-        return isinstance(protocol, Http1) and protocol.is_websocket
+        return isinstance(protocol, Http1) and (protocol.is_websocket or protocol.is_streaming)
 
     async def run(self) -> None:
         """Serve the connection until it ends."""
@@ -98,6 +98,22 @@ class Connection(TCPServer):  # type: ignore[misc]
             pass
         finally:
             await self._close()
+
+    async def _read_data(self) -> None:
+        """Take what the peer sends, until it ends or is silent for too long; players of streams send nothing."""
+        while not self.reader.at_eof():
+            try:
+                data = await asyncio.wait_for(
+                    self.reader.read(_MAX_RECEIVE), self._limits.silence_s
+                )
+            except (TimeoutError, asyncio.TimeoutError):
+                if cast(Http1, self.protocol).is_streaming:
+                    continue
+                break
+            except OSError:
+                break
+            await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
 
     async def protocol_send(self, event: Event) -> None:
         """Send bytes, and cut the connection off when the peer takes none."""
@@ -203,7 +219,6 @@ def _hypercorn_config(limits: Limits) -> HypercornConfig:
     config.include_server_header = False
     config.websocket_max_message_size = 4 * MAX_COMMAND_BYTES
     config.websocket_ping_interval = limits.ping_s
-    config.read_timeout = cast(int, limits.silence_s)
     return config
 
 

@@ -16,26 +16,28 @@ from tridetr.gateway.session import CommandError, Viewer
 GOING_AWAY = 1001
 
 
+def refuse(hub: Hub, camera: str) -> Answer | None:
+    """Return why nobody may watch a camera now; None: there is room for one more."""
+    if camera not in hub.config.cameras:
+        return problem(404, "no such camera")
+    limit = hub.config.gateway.max_viewers
+    if hub.viewer_count >= limit:
+        return problem(
+            503, f"{limit} streams are open already (gateway.max_viewers)", Retry_After="10"
+        )
+    return None
+
+
 def add_stream(
     app: Quart, hub: Hub, stop: asyncio.Event, *, page_version: str, needs_login: bool
 ) -> None:
     """Add the route; all streams end when ``stop`` is set."""
     stream = Blueprint("stream", __name__)
 
-    def refuse(camera: str) -> Answer | None:
-        if camera not in hub.config.cameras:
-            return problem(404, "no such camera")
-        limit = hub.config.gateway.max_viewers
-        if hub.viewer_count >= limit:
-            return problem(
-                503, f"{limit} streams are open already (gateway.max_viewers)", Retry_After="10"
-            )
-        return None
-
     @stream.post("/ws/<camera>")
     async def explain(camera: str) -> Answer:
         """Answer as the WebSocket would be: browsers show a page the reason of this refusal, not of that one."""
-        return refuse(camera) or Response("", status=204)
+        return refuse(hub, camera) or Response("", status=204)
 
     @stream.get("/ws/<camera>")
     async def not_upgraded(camera: str) -> Answer:
@@ -48,7 +50,7 @@ def add_stream(
 
     @stream.websocket("/ws/<camera>")
     async def watch(camera: str) -> Answer | None:
-        refused = refuse(camera)
+        refused = refuse(hub, camera)
         if refused is not None:
             return refused
         size = websocket.args.get("size", "full")

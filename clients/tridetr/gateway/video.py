@@ -14,7 +14,7 @@ from tridetr.shm.packets import Packet, PacketReader, StreamInfo, VideoCodec
 
 _LAG_S = 1.0  # a viewer that is further behind goes on at the next key frame
 _DEFAULT_FPS = 25.0
-_IN_BROWSERS = (VideoCodec.H264, VideoCodec.HEVC)
+IN_BROWSERS = (VideoCodec.H264, VideoCodec.HEVC)
 
 
 def why_withheld(config: Config, camera: str) -> str:
@@ -29,7 +29,7 @@ def why_withheld(config: Config, camera: str) -> str:
 
 def video_facts(info: StreamInfo | None) -> dict[str, Any] | None:
     """Return what a browser's decoder must know of a stream; None where browsers have no decoder for it."""
-    if info is None or info.codec not in _IN_BROWSERS or not info.codec_string:
+    if info is None or info.codec not in IN_BROWSERS or not info.codec_string:
         return None
     return {
         "codec": info.codec_string,
@@ -70,7 +70,7 @@ class VideoTrack(Closing):
             if packet is None:
                 return None
             self._fps = packet.info.fps
-            if packet.info.codec in _IN_BROWSERS:
+            if packet.info.codec in IN_BROWSERS:
                 return self._message(packet)
 
     def forget_removed(self) -> None:

@@ -1,0 +1,157 @@
+"""Streams for players and programs that speak HTTP only: the camera's own video as MP4, pictures as MJPEG."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import weakref
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from quart import Blueprint, Quart, Response, request
+
+from tridetr.gateway import message
+from tridetr.gateway.hub import Hub
+from tridetr.gateway.security import Answer, problem
+from tridetr.gateway.stream import refuse
+from tridetr.gateway.video import IN_BROWSERS, why_withheld
+from tridetr.shm.packets import Packet, PacketReader
+
+if TYPE_CHECKING:
+    from tridetr.gateway.mp4 import Mp4Muxer
+
+_POLL_S = 0.02
+_FIRST_S = 10.0  # for a key frame to start from
+_LAG_S = 2.0  # a player that is further behind goes on at the next key frame
+_DEFAULT_FPS = 25.0
+_BOUNDARY = "tridetr"
+
+
+def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
+    """Add the routes; all streams end when ``stop`` is set."""
+    play = Blueprint("play", __name__)
+
+    @play.get("/stream/<camera>.mp4")
+    async def mp4(camera: str) -> Answer:
+        refused = refuse(hub, camera)
+        if refused is not None:
+            return refused
+        withheld = why_withheld(hub.config, camera)
+        if withheld:
+            return problem(403, f"the video of this camera is not given out: {withheld}")
+        reader = PacketReader(hub.config.instance, camera, live=True)
+        with contextlib.ExitStack() as stack:
+            stack.callback(reader.close)
+            first = await _first_packet(reader, stop)
+            if first is None:
+                return problem(
+                    503,
+                    "no key frame of this camera has come yet, or it sends no video that could be played "
+                    f"(/stream/{camera}.mjpeg always can)",
+                    Retry_After="5",
+                )
+            if first.info.codec not in IN_BROWSERS:
+                return problem(
+                    404,
+                    f"this camera sends {first.info.codec_name}, not H.264 or H.265: use /stream/{camera}.mjpeg",
+                )
+            from tridetr.gateway.mp4 import Mp4Muxer  # and FFmpeg with it
+
+            muxer = Mp4Muxer(first.info)
+            stack.callback(muxer.close)
+            stack.enter_context(hub.streaming())
+            closing = stack.pop_all()
+        pieces = _pieces(reader, muxer, first, stop, closing)
+        weakref.finalize(pieces, closing.close)  # a client that leaves before the first piece
+        return _endless(pieces, "video/mp4")
+
+    @play.get("/stream/<camera>.mjpeg")
+    async def mjpeg(camera: str) -> Answer:
+        refused = refuse(hub, camera)
+        if refused is not None:
+            return refused
+        size = request.args.get("size", "full")
+        if size not in ("small", "full"):
+            return problem(400, "size must be small or full")
+        kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+        return _endless(_pictures(hub, camera, stop, small=size == "small"), kind)
+
+    app.register_blueprint(play)
+
+
+def _endless(pieces: AsyncIterator[bytes], content_type: str) -> Response:
+    response = Response(pieces, content_type=content_type)
+    response.timeout = None
+    return response
+
+
+async def _first_packet(reader: PacketReader, stop: asyncio.Event) -> Packet | None:
+    deadline = time.monotonic() + _FIRST_S
+    while time.monotonic() < deadline and not stop.is_set():
+        packet = reader.read()
+        if packet is not None:
+            return packet
+        await asyncio.sleep(_POLL_S)
+    return None
+
+
+async def _pieces(
+    reader: PacketReader,
+    muxer: Mp4Muxer,
+    first: Packet,
+    stop: asyncio.Event,
+    closing: contextlib.ExitStack,
+) -> AsyncIterator[bytes]:
+    """Yield the MP4 until the camera changes its parameters: an MP4 cannot, so the player connects again."""
+    with closing:
+        packet: Packet | None = first
+        looked = time.monotonic()
+        while not stop.is_set():
+            if packet is None:
+                await asyncio.sleep(_POLL_S)
+                if time.monotonic() - looked > 1:
+                    looked = time.monotonic()
+                    reader.forget_if_removed()
+            elif packet.generation != first.generation and packet.info != first.info:
+                return
+            else:
+                yield muxer.add(packet)
+            if reader.lag > _LAG_S * (first.info.fps or _DEFAULT_FPS):
+                reader.skip()
+            packet = reader.read()
+
+
+async def _pictures(
+    hub: Hub, camera: str, stop: asyncio.Event, *, small: bool
+) -> AsyncIterator[bytes]:
+    """Yield JPEGs; a client takes part in what the feed encodes, as viewers do."""
+    ready: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+
+    async def send(packed: bytes) -> None:
+        header, jpeg = message.unpack(packed)
+        if header["type"] == "frame":
+            await ready.put(jpeg)
+
+    viewer, feed = hub.new_viewer(camera), hub.feeds[camera]
+    viewer.size = "small" if small else "full"
+    feed.join(viewer)
+    sending = asyncio.create_task(viewer.pump(send))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        while not stop.is_set():
+            taking = asyncio.create_task(ready.get())
+            await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not taking.done():
+                taking.cancel()
+                return
+            jpeg = taking.result()
+            head = (
+                f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            )
+            yield head.encode() + jpeg + b"\r\n"
+    finally:
+        sending.cancel()
+        stopping.cancel()
+        feed.leave(viewer)
+        viewer.close()

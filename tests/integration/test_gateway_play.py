@@ -1,0 +1,212 @@
+"""Players: the camera's own video as MP4, byte for byte, and MJPEG for old clients."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.client
+import io
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pytest
+
+from support.gateway import Gateway, cameras
+from support.video_camera import VideoCamera
+from support.waiting import wait_for
+from tridetr.codec_string import units
+from tridetr.gateway.server import Limits
+
+
+def checksums(packets: list[bytes]) -> list[list[str]]:
+    return [[hashlib.sha256(unit).hexdigest() for unit in units(data)] for data in packets]
+
+
+def annexb(packet: bytes) -> bytes:
+    """Return an MP4's packet with start codes in place of its lengths."""
+    data, at = b"", 0
+    while at < len(packet):
+        size = int.from_bytes(packet[at : at + 4], "big")
+        data += b"\0\0\0\1" + packet[at + 4 : at + 4 + size]
+        at += 4 + size
+    return data
+
+
+@contextlib.contextmanager
+def playing(camera: VideoCamera, fps: float = 20) -> Iterator[None]:
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(1 / fps):
+            camera.frame()
+            camera.camera.say()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def take(gateway: Gateway, path: str, size: int, headers: dict[str, str] | None = None) -> bytes:
+    """Return the first bytes of an endless response."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    try:
+        connection.request("GET", path, headers=headers or {})
+        response = connection.getresponse()
+        assert response.status == 200, response.read(1000)
+        data = b""
+        while len(data) < size:
+            data += response.read1(65_536)
+        return data
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def video(tmp_path: Path, encoder: str = "libx264", **options: object) -> Iterator[VideoCamera]:
+    with cameras(tmp_path, "hall") as (config, fakes):
+        camera = VideoCamera(config.instance, fakes["hall"], encoder=encoder, **options)  # type: ignore[arg-type]
+        camera.config = config  # type: ignore[attr-defined]
+        try:
+            yield camera
+        finally:
+            camera.close()
+
+
+@pytest.mark.parametrize(("encoder", "b_frames"), [("libx264", 0), ("libx264", 2), ("libx265", 0)])
+def test_pyav_reads_every_packet_as_the_camera_sent_it(
+    tmp_path: Path, encoder: str, b_frames: int
+) -> None:
+    with video(tmp_path, encoder, b_frames=b_frames) as camera, Gateway(camera.config) as gateway:  # type: ignore[attr-defined]
+        for _ in range(15):
+            camera.frame()
+        with playing(camera):
+            data = take(gateway, "/stream/hall.mp4", 30_000)
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (640, 480)
+        found = [packet for packet in container.demux(stream) if packet.size]
+    whole = [bytes(packet) for packet in found][:-1]  # the last one is cut off by us
+    assert len(whole) > 20
+    came = checksums([annexb(packet) for packet in whole])
+    sent = checksums([packet.data for packet in camera.sent])
+    start = sent.index(came[0])
+    assert came == sent[start : start + len(came)]
+    times = [packet.dts or 0 for packet in found]
+    assert times == sorted(set(times))
+    with av.open(io.BytesIO(data)) as container:
+        shown = [frame.pts or 0 for frame in container.decode(video=0)]
+    assert len(shown) > 15
+    assert shown == sorted(shown)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_ffmpeg_plays_it_with_the_token_as_password(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("open-sesame-and-more")
+    secret.chmod(0o600)
+    with cameras(tmp_path, "hall", gateway={"token_file": str(secret)}) as (config, fakes):
+        camera = VideoCamera(config.instance, fakes["hall"])
+        try:
+            with Gateway(config) as gateway:
+                camera.frame()
+                with playing(camera):
+                    refused = gateway.ask("/stream/hall.mp4")
+                    assert refused.status == 401
+                    assert "Basic" in refused.headers["www-authenticate"]
+                    url = (
+                        f"http://any:open-sesame-and-more@127.0.0.1:{gateway.port}/stream/hall.mp4"
+                    )
+                    ffmpeg = subprocess.run(
+                        ["ffmpeg", "-v", "error", "-i", url, "-frames:v", "20", "-f", "framemd5", "-"],
+                        capture_output=True, text=True, timeout=60, check=False,
+                    )  # fmt: skip
+        finally:
+            camera.close()
+    assert ffmpeg.stderr == ""
+    frames = [line for line in ffmpeg.stdout.splitlines() if not line.startswith("#")]
+    assert len(frames) == 20
+    assert len({line.split(",")[-1] for line in frames}) == 20
+
+
+def test_a_player_may_be_silent_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with video(tmp_path) as camera:
+        limits = Limits(connections=20, silence_s=0.5, stall_s=2)
+        with Gateway(camera.config, limits) as gateway, playing(camera):  # type: ignore[attr-defined]
+            connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+            connection.request("GET", "/stream/hall.mp4")
+            response = connection.getresponse()
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                assert response.read1(65_536)
+            before = open_rings()
+            connection.close()
+            wait_for(lambda: open_rings() < before, 20, "the reader to be closed")
+
+
+def open_rings() -> int:
+    """Return how many packet rings this process has mapped."""
+    return sum("-packets-" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_another_resolution_ends_the_stream(tmp_path: Path) -> None:
+    with video(tmp_path) as camera, Gateway(camera.config) as gateway:  # type: ignore[attr-defined]
+        camera.frame()
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+        connection.request("GET", "/stream/hall.mp4")
+        response = connection.getresponse()
+        response.read1(1)
+        camera.start(320, 240)
+        camera.frame()
+        response.read()  # to its end
+        data = take(gateway, "/stream/hall.mp4", 500)
+        connection.close()
+    with av.open(io.BytesIO(data)) as container:
+        assert container.streams.video[0].width == 320
+
+
+def test_mjpeg_for_old_clients(tmp_path: Path) -> None:
+    with video(tmp_path) as camera, Gateway(camera.config) as gateway:  # type: ignore[attr-defined]
+        camera.frame()
+        with playing(camera):
+            data = take(gateway, "/stream/hall.mjpeg?size=small", 60_000)
+    with av.open(io.BytesIO(data), format="mpjpeg") as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) > 3
+    assert (frames[0].width, frames[0].height) == (640, 480)
+
+
+def test_what_cannot_be_played(tmp_path: Path) -> None:
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+        assert gateway.ask("/stream/nowhere.mp4").status == 404
+        assert gateway.ask("/stream/nowhere.mjpeg").status == 404
+        assert gateway.ask("/stream/hall.mjpeg?size=huge").status == 400
+        answer = gateway.ask("/stream/hall.mp4")
+        assert answer.status == 503
+        assert "no key frame" in answer.json()["error"]
+        del fakes
+
+
+def test_basic_is_base64_of_any_user_and_the_token(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("open-sesame-and-more")
+    secret.chmod(0o600)
+    with cameras(tmp_path, "hall", gateway={"token_file": str(secret)}) as (config, fakes):
+        fakes["hall"].frame()
+        word = base64.b64encode(b"me:open-sesame-and-more").decode()
+        with Gateway(config) as gateway:
+            data = take(gateway, "/stream/hall.mjpeg", 100, {"Authorization": f"Basic {word}"})
+            assert data.startswith(b"--tridetr")
+            assert (
+                gateway.ask("/api/cameras", headers={"Authorization": f"Basic {word}"}).status
+                == 401
+            )
