@@ -26,7 +26,8 @@ Answer: TypeAlias = Response | WerkzeugResponse
 # Open without a token: probes, the login page, and the viewer's own code (which is public anyway).
 OPEN_PATHS = ("/healthz", "/readyz", "/login")
 OPEN_PREFIX = "/static/"
-TAKE_BASIC = ("/snapshot/", "/stream/")  # for clients that know nothing else
+STREAMS = "/stream/"
+TAKE_BASIC = ("/snapshot/", STREAMS)  # for clients that know nothing else
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -240,9 +241,10 @@ class Guard:
             refused = self._charge_failure(asked)
             if refused is not None:
                 return refused
-        # Basic first: FFmpeg looks at the first scheme only.
-        schemes = ('Basic realm="tridetr", ' if takes_basic else "") + 'Bearer realm="tridetr"'
-        return problem(401, "a token is needed", WWW_Authenticate=schemes)
+        schemes = ['Bearer realm="tridetr"', *(['Basic realm="tridetr"'] if takes_basic else [])]
+        if asked.path.startswith(STREAMS):
+            schemes.reverse()  # FFmpeg looks at the first scheme only
+        return problem(401, "a token is needed", WWW_Authenticate=", ".join(schemes))
 
     def _charge_failure(self, asked: Request | Websocket) -> Answer | None:
         """Count a wrong token; return a refusal where there were too many."""
