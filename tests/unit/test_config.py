@@ -74,6 +74,10 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
         ("cameras: {hall: {source: synthetic, width: 640}}", "belong together"),
         ("cameras: {hall: {source: synthetic, alarm: {zone: [[0, 0], [1, 1]]}}}", "3 points"),
         ("cameras: {hall: {source: synthetic, alarm: {zone: [[0, 0], [1, 1], [0, 9]]}}}", "0..1"),
+        (
+            "cameras: {hall: {source: synthetic, alarm: {zone: [[0, 0], [1, 1], [0.5, 0.5]]}}}",
+            "one line",
+        ),
         (MINIMAL + "gateway: {port: 70000}", "65535"),
         (MINIMAL + "instance: Not-Good", "instance"),
         (MINIMAL + "mqtt: {device: a/b}", "letters"),

@@ -64,6 +64,30 @@ def test_contradictions_are_refused(outputs: list[tuple[str, list[int], bytes]])
         parse_prediction(answer(outputs))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["boxes", "scores"])
+def test_answers_that_are_not_numbers_are_failures_and_not_an_empty_view(
+    where: str, bad: float
+) -> None:
+    """A model that overflows in half precision looked like one that sees nobody: the camera stayed in standby."""
+    arrays = {
+        "boxes": np.ones((1, 2, 4), np.float32),
+        "scores": np.array([[0.9, 0]], np.float32),
+        "classes": np.ones((1, 2), np.int32),
+    }
+
+    def parsed() -> None:
+        parse_prediction(
+            answer([(name, list(value.shape), value.tobytes()) for name, value in arrays.items()])
+        )
+
+    arrays["boxes"][0, 1] = bad
+    parsed()  # the box of a padding row may be anything
+    arrays[where][0, 0] = bad
+    with pytest.raises(InferenceFailed, match="not numbers"):
+        parsed()
+
+
 @given(st.lists(OUTPUT, max_size=5))
 def test_noise_raises_nothing_else(outputs: list[tuple[str, list[int], bytes]]) -> None:
     try:

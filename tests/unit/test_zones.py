@@ -65,6 +65,9 @@ def test_the_middle_of_the_corners_of_a_convex_polygon_is_inside(x, y, corners):
         ({"zone": SQUARE}, (40, 0, 60, 100, 0.9, 1), True),
         # Cut off by the lower edge of the picture.
         ({"zone": LOWER_HALF}, (40, 50, 60, 200, 0.9, 1), True),
+        # A box beyond the edge of the picture: the model may guess where the feet are.
+        ({"zone": LOWER_HALF}, (40, 50, 60, 203, 0.9, 1), True),
+        ({"zone": LOWER_HALF}, (-30, 50, 20, 203, 0.9, 1), True),
         ({}, (float("nan"), 10, 50, 100, 0.9, 1), False),
         ({"zone": SQUARE}, (40, 0, float("nan"), 100, 0.9, 1), False),
         ({}, (10, 10, 50, 100, float("nan"), 1), False),

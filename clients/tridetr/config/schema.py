@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -124,6 +125,11 @@ class PacketsSection(Section):
     )
 
 
+def _area(a: Point, b: Point, c: Point) -> float:
+    """Return the area of a triangle."""
+    return abs((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])) / 2
+
+
 class AlarmSection(Section):
     """Which detections raise the alarm of a camera."""
 
@@ -149,6 +155,10 @@ class AlarmSection(Section):
                 raise ValueError(
                     f"zone point ({x}, {y}) is not within 0..1 (fractions of the frame)"
                 )
+        if zone and max(_area(zone[0], b, c) for b, c in itertools.combinations(zone, 2)) < 1e-4:
+            raise ValueError(
+                "the zone's points lie on one line or nearly in one place, so nobody could ever stand in it"
+            )
         return zone
 
 

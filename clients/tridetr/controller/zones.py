@@ -47,7 +47,9 @@ class AlarmFilter:
         wanted &= (area >= self.min_area * width * height) & (x2 >= x1) & (y2 >= y1)
         if self.zone:
             for index in np.flatnonzero(wanted):
-                foot = ((x1[index] + x2[index]) / 2 / width, y2[index] / height)
+                # A box may reach beyond the picture; what stands at its edge is in it.
+                across, down = (x1[index] + x2[index]) / 2 / width, y2[index] / height
+                foot = (min(max(across, 0.0), 1.0), min(max(down, 0.0), 1.0))
                 wanted[index] = contains(self.zone, foot)
         return wanted
 

@@ -41,7 +41,7 @@ def parse_prediction(response: Any) -> Prediction:
     """Turn a response of batch 1 into arrays (views of the message's bytes).
 
     Raises:
-        InferenceFailed: an output is missing or its bytes do not match its shape.
+        InferenceFailed: an output is missing, its bytes do not match its shape, or it is not numbers.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for spec, raw in zip(response.outputs, response.raw_output_contents, strict=False):
@@ -63,7 +63,14 @@ def parse_prediction(response: Any) -> Prediction:
         raise InferenceFailed(
             f"the server's answer has shapes that contradict each other: {shapes}"
         )
-    return Prediction(arrays["boxes"], arrays["scores"], arrays["classes"])
+    found = Prediction(arrays["boxes"], arrays["scores"], arrays["classes"])
+    # Without this, a model that overflows would look like one that sees nobody.
+    if not np.isfinite(found.scores).all() or not np.isfinite(found.boxes[found.scores > 0]).all():
+        raise InferenceFailed(
+            "the model's answer holds values that are not numbers (NaN or infinite), so what is in the picture is "
+            "unknown. Remedy: use another precision (triton.precision: fp32), or another model"
+        )
+    return found
 
 
 class AlreadyRegisteredError(TritonError):
