@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import urllib.error
-import urllib.request
-import uuid
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
+from support.compose import Project
 from support.containers import ROOT, Engine, compose_command
 from support.mosquitto import free_port
 from support.waiting import wait_for
@@ -24,72 +20,16 @@ COMPOSE = ROOT / "docker" / "compose.yaml"
 SERVICES = ("triton", "capture-street", "detector", "controller", "gateway")
 
 
-class Project:
-    """The services of the compose file under a name and a port of their own."""
-
-    def __init__(self, environment: dict[str, str], folder: Path, program: list[str]) -> None:
-        self.name = "t" + uuid.uuid4().hex[:8]
-        self.port = free_port()
-        self._environment = environment
-        override = folder / "override.yaml"
-        override.write_text(
-            f'services: {{gateway: {{ports: !override ["127.0.0.1:{self.port}:8080"]}}}}\n'
-        )
-        self._command = [*program, "-p", self.name, "-f", str(COMPOSE), "-f", str(override)]
-
-    def run(self, *arguments: str) -> str:
-        """Run a command of Docker Compose."""
-        done = subprocess.run(
-            [*self._command, *arguments],
-            capture_output=True,
-            text=True,
-            env=self._environment,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-        return done.stdout
-
-    def get(self, path: str) -> Any:
-        """Return what the viewer's API answers, also with an error status."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            return json.load(error)
-
-    def ready(self) -> bool:
-        """Return whether all cameras are watched."""
-        with suppress(OSError, ValueError):
-            return bool(self.get("/readyz")["ready"])
-        return False
-
-    def container(self, service: str) -> str:
-        """Return the container's id."""
-        return self.run("ps", "-q", "-a", service).strip()
-
-    def topics(self) -> dict[str, str]:
-        """Return the broker's retained topics."""
-        listen = ("mosquitto_sub", "-t", "tridetr/#", "-v", "--retained-only", "-W", "3")
-        text = subprocess.run(
-            [*self._command, "exec", "-T", "broker", *listen],
-            capture_output=True,
-            text=True,
-            env=self._environment,
-            timeout=60,
-            check=False,
-        ).stdout
-        return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
-
-
 @pytest.fixture(scope="module")
 def project(images: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     program = compose_command()
     if not program:
         pytest.skip("Docker Compose is not installed")
-    folder = tmp_path_factory.mktemp("compose")
+    port = free_port()
+    override = tmp_path_factory.mktemp("compose") / "override.yaml"
+    override.write_text(f'services: {{gateway: {{ports: !override ["127.0.0.1:{port}:8080"]}}}}\n')
     with images.docker_host() as environment:
-        run = Project(environment, folder, list(program))
+        run = Project(environment, program, [COMPOSE, override], port)
         try:
             run.run("up", "--detach", "--no-build")
             wait_for(run.ready, 120, "the node watches its camera")

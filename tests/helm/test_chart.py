@@ -14,7 +14,7 @@ import yaml
 from support.chart import CHART, EXAMPLES, Manifest, helm, of_kind, pods, render
 from tridetr.config import Config
 from tridetr.config.load import parse_config
-from tridetr.doctor.system import shm_bytes_needed
+from tridetr.config.memory import GENERATIONS, node_mib, ring_mib
 from tridetr.supervisor.plan import plan_processes
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -214,21 +214,18 @@ def test_every_environment_variable_is_one_that_the_code_reads(manifests: list[M
                 assert read or variable["name"] in RUNTIMES
 
 
-def test_shared_memory_holds_the_rings(manifests: list[Manifest]) -> None:
+def test_shared_memory_holds_two_generations_of_the_rings(manifests: list[Manifest]) -> None:
     """The chart's arithmetic and the doctor's must agree, or the pod ends in a full /dev/shm."""
     for config, pod in zip(configurations(manifests), node_pods(manifests), strict=True):
         shm = next(volume for volume in pod["volumes"] if volume["name"] == "shm")["emptyDir"]
         assert shm["medium"] == "Memory"
-        assert mib(shm["sizeLimit"]) * MIB >= shm_bytes_needed(config)
+        assert mib(shm["sizeLimit"]) == node_mib(config)
         for container in pod["containers"]:
             assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
             kind, _, camera = container["args"][-1].partition(" ")
             if kind == "capture":
-                alone = config.model_copy(update={"cameras": {camera: config.cameras[camera]}})
-                rings = shm_bytes_needed(alone) - shm_bytes_needed(
-                    config.model_copy(update={"cameras": {}})
-                )
-                assert mib(container["resources"]["limits"]["memory"]) * MIB > rings + 128 * MIB
+                rings = GENERATIONS * ring_mib(config, config.cameras[camera])
+                assert mib(container["resources"]["limits"]["memory"]) >= rings + 128
 
 
 def test_the_viewer_answers_for_the_host_of_its_ingress() -> None:

@@ -1,4 +1,4 @@
-"""``tridetr config check|show|schema|example|reference``."""
+"""``tridetr config check|show|memory|schema|example|reference``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import yaml
 from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import Config, load_config
 from tridetr.config.examples import EXAMPLE, REFERENCE
+from tridetr.config.memory import node_mib
 
 app = typer.Typer(help="Check, show and explain the configuration.", no_args_is_help=True)
 
@@ -43,6 +44,12 @@ def show(
     """Print the configuration with every default filled in (secrets stay in their files)."""
     data = load_config(config_file).model_dump(mode="json")
     typer.echo(json.dumps(data, indent=2) if as_json else yaml.safe_dump(data, sort_keys=False))
+
+
+@app.command()
+def memory(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Print the size of /dev/shm that this configuration needs, as containers want it: `--shm-size 318m`."""
+    typer.echo(f"{node_mib(load_config(config_file))}m")
 
 
 @app.command()

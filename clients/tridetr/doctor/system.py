@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tridetr.config import Config
+from tridetr.config.memory import MIB, node_mib
 from tridetr.doctor.finding import Finding
 from tridetr.ports import bind_fault
 from tridetr.shm.names import CONSUMERS, SHM_DIR
 
-_MIB = 1 << 20
-_UNKNOWN_SIZE = (1920, 1080)  # of a camera that names none
-_TRITON_POOLS_BYTES = 64 * _MIB  # the Python backend's own regions
 _QUEUE_FOLDER = Path("/proc/sys/fs/mqueue")
 
 
@@ -44,29 +42,16 @@ def check_python() -> Iterator[Finding]:
     )
 
 
-def shm_bytes_needed(config: Config) -> int:
-    """Return the bytes of /dev/shm that the rings of all cameras and Triton's pools take."""
-    total = _TRITON_POOLS_BYTES
-    for camera in config.cameras.values():
-        width = camera.width or _UNKNOWN_SIZE[0]
-        height = camera.height or _UNKNOWN_SIZE[1]
-        # I420 is 1.5 bytes a pixel; a JPEG of the pass-through may take as much again.
-        total += camera.slots * width * height * 3
-        if camera.source.kind != "synthetic":
-            total += round(config.packets.max_mib * _MIB)
-    return total
-
-
 def check_shm(config: Config, folder: Path = SHM_DIR) -> Iterator[Finding]:
     """Space for the rings."""
     subject = str(folder)
     if not os.access(folder, os.W_OK):
         yield Finding(subject, "fault", "is not writable", "mount a tmpfs at /dev/shm")
         return
-    free, needed = shutil.disk_usage(folder).free, shm_bytes_needed(config)
-    text = f"{free // _MIB} MiB free, about {needed // _MIB} MiB needed"
+    free, needed = shutil.disk_usage(folder).free // MIB, node_mib(config)
+    text = f"{free} MiB free, {needed} MiB needed"
     if free < needed:
-        remedy = f"sudo mount -o remount,size={2 * needed // _MIB}M /dev/shm, or fewer slots"
+        remedy = f"sudo mount -o remount,size={2 * needed}M /dev/shm, or fewer slots"
         yield Finding(subject, "fault", text, f"{remedy} (container: --shm-size or an emptyDir)")
     else:
         yield Finding(subject, "ok", text)

@@ -42,7 +42,7 @@ tridetr/node: {{ .node.name }}
 {{- or (eq .Values.gpu.engineCache.type "hostPath") .Values.daemonSet.enabled -}}
 {{- end -}}
 
-{{/* MiB of one camera's rings: slots times I420 (1.5 bytes a pixel) plus as much for a JPEG, the camera's own video, and the small rings. */}}
+{{/* MiB of one generation of a camera's rings, and of the node's /dev/shm: the arithmetic of clients/tridetr/config/memory.py. */}}
 {{- define "tridetr.ringMiB" -}}
 {{- $width := .camera.width | default .root.Values.shm.assumedWidth | int -}}
 {{- $height := .camera.height | default .root.Values.shm.assumedHeight | int -}}
@@ -57,7 +57,7 @@ tridetr/node: {{ .node.name }}
 {{- define "tridetr.shmMiB" -}}
 {{- $total := int .root.Values.shm.slackMiB -}}
 {{- range .node.cameras -}}
-{{- $total = add $total (include "tridetr.ringMiB" (dict "root" $.root "camera" .) | int) -}}
+{{- $total = add $total (mul 2 (include "tridetr.ringMiB" (dict "root" $.root "camera" .) | int)) -}}
 {{- end -}}
 {{- $total -}}
 {{- end -}}

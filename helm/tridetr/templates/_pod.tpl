@@ -159,8 +159,8 @@ spec:
         requests:
           {{- toYaml $values.resources.capture.requests | nindent 10 }}
         limits:
-          # The ring's pages are charged to capture, which touches them first.
-          memory: {{ add $ringMiB (int $values.resources.capture.workingSetMiB) (ternary (int $values.gpu.captureMiB) 0 $gpu) }}Mi
+          # The rings' pages are charged to capture, which touches them first: two generations where the size changes.
+          memory: {{ add (mul 2 $ringMiB) (int $values.resources.capture.workingSetMiB) (ternary (int $values.gpu.captureMiB) 0 $gpu) }}Mi
           {{- if and $v4l2 (eq $values.devices.mode "plugin") }}
           {{ $values.devices.resource }}: 1
           {{- end }}

@@ -1,0 +1,33 @@
+"""How much of ``/dev/shm`` a node takes: for the doctor, for containers, and, in the same arithmetic, for the chart."""
+
+from __future__ import annotations
+
+from tridetr.config.schema import CameraSection, Config
+
+MIB = 1 << 20
+ASSUMED_SIZE = (1920, 1080)  # of a camera whose size is not configured
+SMALL_RINGS_MIB = 2  # results, states, and the pages of headers
+SLACK_MIB = 192  # the Python backend's own regions, and room
+GENERATIONS = 2  # a camera whose picture changes its size has both rings for a moment
+
+
+def ring_mib(config: Config, camera: CameraSection) -> int:
+    """Return the MiB of one generation of a camera's rings.
+
+    A slot holds an I420 frame (1.5 bytes a pixel) and as much again for the camera's own JPEG.
+
+    Example:
+        >>> from tridetr.config import parse_config
+        >>> config = parse_config("cameras: {hall: {source: rtsp://192.0.2.1/s}}")
+        >>> ring_mib(config, config.cameras["hall"])
+        61
+    """
+    width, height = camera.width or ASSUMED_SIZE[0], camera.height or ASSUMED_SIZE[1]
+    packets = 0 if camera.source.kind == "synthetic" else int(config.packets.max_mib)
+    return camera.slots * width * height * 3 // MIB + packets + SMALL_RINGS_MIB
+
+
+def node_mib(config: Config) -> int:
+    """Return the MiB of ``/dev/shm`` that a node needs: all rings in two generations, and Triton's regions."""
+    rings = sum(ring_mib(config, camera) for camera in config.cameras.values())
+    return GENERATIONS * rings + SLACK_MIB
