@@ -10,7 +10,15 @@ from rich.console import Console
 from rich.text import Text
 
 from tridetr import __version__
-from tridetr.cli import config_commands, doctor_command, init_command, roles, up_command
+from tridetr.cli import (
+    analyse_command,
+    config_commands,
+    doctor_command,
+    init_command,
+    node_commands,
+    roles,
+    up_command,
+)
 from tridetr.errors import TridetrError
 
 app = typer.Typer(
@@ -23,6 +31,8 @@ app = typer.Typer(
 )
 init_command.register(app)
 up_command.register(app)
+node_commands.register(app)
+analyse_command.register(app)
 roles.register(app)
 doctor_command.register(app)
 app.add_typer(config_commands.app, name="config")

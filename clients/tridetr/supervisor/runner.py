@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from tridetr.supervisor.plan import plan_processes
 from tridetr.supervisor.process import ManagedProcess
 from tridetr.supervisor.progress import PipelineWatch
 from tridetr.supervisor.pulse import SupervisorPulse
-from tridetr.supervisor.screen import LogPipe, Screen
+from tridetr.supervisor.screen import Display, LogPipe, Screen
 from tridetr.supervisor.summary import summarise
 from tridetr.supervisor.timings import TimingsSampler
 from tridetr.telemetry.logs import TextFormatter, configure_logging
@@ -59,22 +59,33 @@ _RUN_FOLDERS = ("metrics", "heartbeats", DEMO_STATE)
 class Supervisor:
     """Keeps the processes of one node alive until it is told to stop."""
 
-    def __init__(self, config: Config, *, only: Sequence[str] = (), terminal: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        only: Sequence[str] = (),
+        make_display: Callable[[LogPipe], Display] | None = None,
+    ) -> None:
         """Prepare a run.
 
         Args:
             config: the checked configuration.
             only: names of the processes to run (one container of a pod); empty = the whole node, whose segments
                 and queues are then removed at the end.
-            terminal: show the live table.
+            make_display: returns what shows the run, given the processes' log lines; None = they go to stderr.
         """
         self._config = config
         self._whole_node = not only
         self._only = only
-        self._terminal = terminal
+        self._make_display = make_display
         self._logs = LogPipe()
         self._stop = threading.Event()
         self._samplers = {name: TimingsSampler(config.instance, name) for name in config.cameras}
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether a signal ended the run."""
+        return self._stop.is_set()
 
     def run(self, duration_s: float | None) -> dict[str, Any]:
         """Run until SIGINT, SIGTERM, the duration's end or the end of all files; return the summary."""
@@ -92,7 +103,7 @@ class Supervisor:
             self._prepare()
             self._check_ports()
             config_file = self._write_config()
-            on_output = self._logs.attach if self._terminal else None
+            on_output = self._logs.attach if self._make_display else None
             processes = [
                 ManagedProcess(spec, run_dir, on_output, self._count_restart, self._write_config)
                 for spec in plan_processes(self._config, config_file, self._only)
@@ -190,14 +201,11 @@ class Supervisor:
     ) -> None:
         next_status_s = time.monotonic() + STATUS_S
         next_look_s = 0.0
-        screen: Screen | None = None
+        display: Display | None = None
         with contextlib.ExitStack() as stack:
-            if self._terminal:
+            if self._make_display is not None:
                 stack.enter_context(_records_to(self._logs))
-                hint = f"{_viewer_hint(self._config)}   Ctrl-C stops"
-                screen = stack.enter_context(
-                    Screen(Console(stderr=True), list(self._config.cameras), self._logs, hint)
-                )
+                display = stack.enter_context(self._make_display(self._logs))
             while not self._stop.is_set():
                 now_s = time.monotonic()
                 pulse.beat()
@@ -213,9 +221,9 @@ class Supervisor:
                     process.tick(now_s)
                 for sampler in self._samplers.values():
                     sampler.poll()
-                if screen is not None and now_s >= next_status_s:
+                if display is not None and now_s >= next_status_s:
                     next_status_s = now_s + STATUS_S
-                    screen.update(Counters.read(self._config.run_dir / "metrics"), self._timings())
+                    display.update(Counters.read(self._config.run_dir / "metrics"), self._timings())
                 if _all_sources_ended(processes):
                     self._drain()
                     break
@@ -308,7 +316,13 @@ def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequenc
             "fetches one that does; name it in model.file",
             ", ".join(real),
         )
-    summary = Supervisor(config, only=only, terminal=terminal).run(duration_s)
+
+    def make_screen(logs: LogPipe) -> Screen:
+        hint = f"{_viewer_hint(config)}   Ctrl-C stops"
+        return Screen(Console(stderr=True), list(config.cameras), logs, hint)
+
+    make_display = make_screen if terminal else None
+    summary = Supervisor(config, only=only, make_display=make_display).run(duration_s)
     if as_json:
         json.dump(summary, sys.stdout, indent=2)
         sys.stdout.write("\n")

@@ -8,7 +8,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import IO
+from types import TracebackType
+from typing import IO, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -66,6 +67,23 @@ class _LineHandler(logging.Handler):
         self._lines.append(self.format(record))
 
 
+class Display(Protocol):
+    """What shows a run while it lasts: log lines, and something about each camera."""
+
+    def __enter__(self) -> Display: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    def update(self, counters: Counters, timings: dict[str, CameraTimings]) -> None:
+        """Show the newest numbers; called about once a second."""
+
+
 class Screen:
     """Shows the processes' log lines, and below them one row for each camera."""
 
@@ -91,7 +109,7 @@ class Screen:
             self._console.print(Text(line), soft_wrap=True, highlight=False)
 
     def update(self, counters: Counters, timings: dict[str, CameraTimings]) -> None:
-        """Draw the table anew."""
+        """Draw the table again."""
         self.flush_logs()
         now = time.monotonic()
         then, before = self._last

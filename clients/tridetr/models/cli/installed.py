@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ def pull(
     python: options.Python = None,
     with_: options.With = [],  # noqa: B006
     force: options.Force = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fetch a model: resumable, checked, installed whole or not at all.
 
@@ -45,6 +47,9 @@ def pull(
         from tridetr.models.pull import pull as run
 
     listed = load_catalogue(catalogue)
+    if name is None and as_json:
+        console.print_json(data=[entry.model_dump(mode="json") for entry in listed.models])
+        return
     if name is None:
         table = Table("name", "kind", "what", "licence", "checksum")
         for entry in listed.models:
@@ -93,12 +98,19 @@ def install(
     console.print(f"{path} is installed. Use it with `model: {{file: {path.stem}}}`.")
 
 
-def list_models() -> None:
+def list_models(as_json: options.AsJson = False) -> None:
     """List the installed models and the engines built from them."""
     with packages():
         from tridetr.models.store import installed, models_dir
 
     models = installed()
+    if as_json:
+        found = {
+            "models": [{"name": model.name, **_facts(model.path)} for model in models],
+            "engines": [{"file": str(plan), "bytes": plan.stat().st_size} for plan in _plans()],
+        }
+        console.print_json(data=found)
+        return
     if not models:
         console.print(f"none yet in {models_dir()}: see `tridetr models pull`")
     else:
@@ -126,32 +138,53 @@ def _row(path: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _list_engines() -> None:
+def _facts(path: Path) -> dict[str, object]:
+    """Return what is known of a model's file, for JSON; ``card`` is null where the file has none."""
+    from tridetr.models.card import read_card
+
+    facts: dict[str, object] = {"file": str(path), "bytes": path.stat().st_size}
+    try:
+        card = read_card(path)
+    except ModelError as error:
+        return facts | {"error": str(error)}
+    return facts | {"card": card and {**asdict(card), "color": card.color.value}}
+
+
+def _plans() -> list[Path]:
     from tridetr.models.engine_cache import engines_dir
 
     files = sorted(engines_dir().glob("*.plan")) if engines_dir().is_dir() else []
-    plans = [path for path in files if not path.is_symlink()]
-    if plans:
+    return [path for path in files if not path.is_symlink()]
+
+
+def _list_engines() -> None:
+    if plans := _plans():
         table = Table("TensorRT engine", "size")
         for plan in plans:
             table.add_row(plan.name, f"{plan.stat().st_size / 1e6:.1f} MB")
         console.print(table)
 
 
-def info(model: options.Model) -> None:
-    """Show what a model says about itself."""
+def info(model: options.Model, as_json: options.AsJson = False) -> None:
+    """Show the tensors and the metadata of a model."""
     with packages():
         from tridetr.models.card import load_model, metadata_of
         from tridetr.models.store import resolve_model
 
     path = resolve_model(model)
     loaded = load_model(path)
+    tensors = {
+        tensor.name: [dim.dim_param or dim.dim_value for dim in tensor.type.tensor_type.shape.dim]
+        for tensor in (*loaded.graph.input, *loaded.graph.output)
+    }
+    metadata = metadata_of(loaded)
+    if as_json:
+        console.print_json(data={"file": str(path), "tensors": tensors, "metadata": metadata})
+        return
     table = Table(title=str(path), show_header=False)
-    for tensor in (*loaded.graph.input, *loaded.graph.output):
-        kind = tensor.type.tensor_type
-        dims = [dim.dim_param or str(dim.dim_value) for dim in kind.shape.dim]
-        table.add_row(tensor.name, f"[{', '.join(dims)}]".replace("[", "\\["))
-    for key, value in metadata_of(loaded).items():
+    for name, dims in tensors.items():
+        table.add_row(name, f"\\[{', '.join(map(str, dims))}]")
+    for key, value in metadata.items():
         table.add_row(key, value)
     console.print(table)
 

@@ -29,3 +29,4 @@ With = Annotated[
         "--with", help="Further pip requirement of that environment, such as torch==2.13.0."
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]

@@ -1,0 +1,218 @@
+"""The visits of a recording: a node of its own reads the file without loss; its history becomes media time."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+
+from tridetr.capture.sources.av import explain, open_video, packets
+from tridetr.config import CameraSection, Config
+from tridetr.controller.history import HISTORY_LIMIT, HistoryRow, read_history
+from tridetr.controller.state_machine import Transition
+from tridetr.errors import ConfigError, SourceError
+from tridetr.supervisor.runner import Supervisor
+from tridetr.supervisor.screen import Display, LogPipe
+
+CAMERA = "recording"
+Ending = Literal["left", "lost"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A video file.
+
+    Attributes:
+        path: of the file, absolute.
+        times_s: media time of each frame, in the order in which they are shown; the first is 0.
+    """
+
+    path: Path
+    times_s: tuple[float, ...]
+
+    @property
+    def duration_s(self) -> float:
+        """Media time of the last frame."""
+        return self.times_s[-1]
+
+    def time_s(self, frame_number: int) -> float:
+        """Return the media time of a frame; of one behind the last frame, the last frame's."""
+        return self.times_s[min(frame_number, len(self.times_s) - 1)]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One visit in media time.
+
+    Attributes:
+        visit_id: as in the events of a live camera.
+        class_name: the class that opened the visit.
+        begin_s: media time of the frame that confirmed it.
+        end_s: media time of its end; None if it was still open at the end of the recording.
+        ended: ``left`` (the view was seen to be empty), ``lost`` (nothing could be seen), None (open).
+        score: of the best detection in the frame that confirmed it.
+        frame_number: of that frame.
+    """
+
+    visit_id: str
+    class_name: str
+    begin_s: float
+    end_s: float | None
+    ended: Ending | None
+    score: float | None
+    frame_number: int
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found in a recording.
+
+    Attributes:
+        recording: the file.
+        visits: in the order in which they began.
+        summary: of the run, as ``tridetr up --json`` prints it.
+        complete: whether the whole file was read; False after Ctrl-C.
+    """
+
+    recording: Recording
+    visits: tuple[Visit, ...]
+    summary: dict[str, Any]
+    complete: bool
+
+
+def open_recording(path: Path) -> Recording:
+    """Read the times of all frames of a file; nothing is decoded.
+
+    Raises:
+        SourceError: it cannot be read, or has no video.
+    """
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise SourceError(f"cannot open {path}: no such file. Check the path")
+    container, stream = open_video(f"file:{path}", shown=str(path), options={}, timeout_s=None)
+    step_s = float(1 / (stream.average_rate or 25))
+    times: list[float] = []
+    with container:
+        try:
+            for packet in packets(container, stream):
+                at = packet.pts if packet.pts is not None else packet.dts
+                base = packet.time_base
+                times.append(
+                    len(times) * step_s if at is None or base is None else float(at * base)
+                )
+        except av.FFmpegError as error:
+            if not times:
+                raise SourceError(f"cannot read {path}: {explain(error)}") from None
+    if not times:
+        raise SourceError(f"cannot read {path}: there is no frame in it")
+    times.sort()
+    return Recording(path, tuple(time_s - times[0] for time_s in times))
+
+
+def recording_config(
+    recording: Recording, settings: Config | None, camera: str | None, folder: Path
+) -> Config:
+    """Return the configuration of a node that reads only this file.
+
+    Args:
+        recording: the file.
+        settings: whose model, classes, zones and times count; None = the defaults.
+        camera: the camera of ``settings`` whose own sections count too; None = only the common ones.
+        folder: for run and state files.
+
+    Raises:
+        ConfigError: there is no such camera.
+    """
+    section: dict[str, Any] = {
+        "source": f"{recording.path}", "realtime": False, "loop": False,
+    }  # fmt: skip
+    common: dict[str, Any] = {}
+    if settings is not None:
+        if camera is not None and camera not in settings.cameras:
+            known = ", ".join(settings.cameras)
+            raise ConfigError(f"no camera {camera!r} in the configuration: it has {known}")
+        common = settings.model_dump(
+            include={"device", "model", "triton", "detect", "alarm", "sentry"}
+        )
+        if camera is not None:
+            own = settings.cameras[camera]
+            section |= {"blind_check": own.blind_check, "max_pixels": own.max_pixels}
+            common |= {
+                "detect": settings.detect_for(camera).model_dump(),
+                "alarm": settings.alarm_for(camera).model_dump(),
+                "sentry": settings.sentry_for(camera).model_dump(),
+            }
+    return Config.model_validate(
+        common
+        | {
+            "instance": "a" + uuid.uuid4().hex[:12],
+            "cameras": {CAMERA: CameraSection.model_validate(section)},
+            "mqtt": {"host": "embedded", "port": 0, "discovery_prefix": None},
+            "gateway": {"port": 0},
+            "triton": common.get("triton", {}) | {"metrics_port": 0},
+            "log": {"level": "warning"},
+            "run_dir": folder / "run",
+            "state_dir": folder / "state",
+        }
+    )
+
+
+def analyse(
+    recording: Recording,
+    settings: Config | None,
+    camera: str | None,
+    make_display: Callable[[LogPipe, Callable[[], int]], Display],
+) -> Analysis:
+    """Run a recording through the whole node.
+
+    Args:
+        recording: the file.
+        settings: see `recording_config`.
+        camera: see `recording_config`.
+        make_display: returns what shows the progress; its second argument returns the number of visits so far.
+    """
+    with tempfile.TemporaryDirectory(prefix="tridetr-") as name:
+        config = recording_config(recording, settings, camera, Path(name))
+        rows: list[HistoryRow] = []
+
+        def visits_so_far() -> int:
+            # The history forgets its oldest rows, so it is read while it grows.
+            after = rows[-1].seq if rows else 0
+            rows.extend(reversed(read_history(config.state_dir, limit=HISTORY_LIMIT, after=after)))
+            return sum(_transition(row) is Transition.ARRIVED for row in rows)
+
+        supervisor = Supervisor(config, make_display=lambda logs: make_display(logs, visits_so_far))
+        summary = supervisor.run(None)
+        visits_so_far()
+    return Analysis(
+        recording, tuple(visits_of(rows, recording)), summary, complete=not supervisor.was_stopped
+    )
+
+
+def visits_of(rows: Iterable[HistoryRow], recording: Recording) -> list[Visit]:
+    """Pair the events of a history, oldest first, to visits in media time."""
+    visits: dict[str, Visit] = {}
+    for row in rows:
+        transition, details = _transition(row), row.details
+        if transition is Transition.ARRIVED:
+            number = int(details["frame_number"])
+            visits[details["visit_id"]] = Visit(
+                details["visit_id"], details["class"], recording.time_s(number), None, None,
+                details["score"], number,
+            )  # fmt: skip
+        elif transition is not None and (begun := visits.get(details["visit_id"])):
+            end_s = min(begun.begin_s + details["duration_s"], recording.duration_s)
+            ended: Ending = "left" if transition is Transition.LEFT else "lost"
+            visits[begun.visit_id] = replace(begun, end_s=end_s, ended=ended)
+    return list(visits.values())
+
+
+def _transition(row: HistoryRow) -> Transition | None:
+    """Return what an event says of its visit; None for rows of another kind."""
+    _, _, word = str(row.details.get("event_id", "")).rpartition(":")
+    return next((known for known in Transition if known.value == word), None)

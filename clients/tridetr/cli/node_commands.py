@@ -1,0 +1,158 @@
+"""``tridetr status`` and ``tridetr events``: what a running node sees and what happened."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.config import Config, load_config
+from tridetr.config.examples import DEMO
+from tridetr.config.secrets import gateway_token
+from tridetr.errors import ConfigError, GatewayError
+
+_TIMEOUT_S = 10.0
+_Demo = Annotated[bool, typer.Option("--demo", help="Of the running demo; needs no file.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(status)
+    app.command()(events)
+
+
+def status(
+    config_file: ConfigFile = DEFAULT_CONFIG, demo: _Demo = False, as_json: _AsJson = False
+) -> None:
+    """Show the cameras of the running node. Exits with 1 if one is not watched, and shows why."""
+    config = load_config(DEMO if demo else config_file)
+    cameras = _ask(config)
+    if as_json:
+        typer.echo(json.dumps({"cameras": cameras}, indent=2))
+    else:
+        Console().print(_status_table(cameras))
+    sys.exit(not all(camera["watching"]["watching"] for camera in cameras))
+
+
+def events(
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    demo: _Demo = False,
+    camera: Annotated[str | None, typer.Option(help="Only of this camera.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 20,
+    as_json: _AsJson = False,
+) -> None:
+    """Show the newest events, newest first, also of a node that does not run."""
+    from tridetr.controller.history import read_history
+    from tridetr.supervisor.runner import DEMO_STATE
+
+    config = load_config(DEMO if demo else config_file)
+    if camera is not None and camera not in config.cameras:
+        raise ConfigError(
+            f"no camera {camera!r} in the configuration: it has {', '.join(config.cameras)}"
+        )
+    folder = config.run_dir / DEMO_STATE if demo else config.state_dir
+    rows = read_history(folder, limit=limit, camera=camera)
+    if as_json:
+        found = [
+            {
+                "seq": row.seq, "unix_ms": row.unix_ns / 1e6, "camera": row.camera,
+                "kind": row.kind, "details": row.details,
+            }
+            for row in rows
+        ]  # fmt: skip
+        typer.echo(json.dumps({"events": found}, indent=2))
+        return
+    if not rows:
+        typer.echo(f"no events yet in {folder}")
+        return
+    table = Table()
+    for title in ("time", "camera", "what", "score", "duration", "details"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        score, duration_s = row.details.get("score"), row.details.get("duration_s")
+        table.add_row(
+            f"{datetime.fromtimestamp(row.unix_ns / 1e9).astimezone():%Y-%m-%d %H:%M:%S}",
+            row.camera,
+            Text(row.kind),
+            "" if score is None else f"{score:.2f}",
+            f"{duration_s:.1f} s" if duration_s else "",
+            Text(str(row.details.get("message", ""))),
+        )
+    Console().print(table)
+
+
+def _ask(config: Config) -> list[dict[str, Any]]:
+    """Return what the gateway of the running node reports of each camera."""
+    from tridetr.gateway.service import ADDRESS_FILE
+
+    file = config.run_dir / ADDRESS_FILE
+    remedy = "Start it with `tridetr up`, or name its configuration with -c"
+    try:
+        url = json.loads(file.read_text(encoding="utf-8"))["url"]
+    except FileNotFoundError:
+        raise GatewayError(
+            f"no node of instance {config.instance!r} is running ({file} does not exist). {remedy}"
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise GatewayError(f"cannot read {file}: {error}") from None
+    request = urllib.request.Request(f"{url}api/cameras")  # noqa: S310
+    if token := gateway_token(config):
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        # The node's own address, never a proxy's
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=_TIMEOUT_S) as answer:
+            cameras: list[dict[str, Any]] = json.load(answer)["cameras"]
+            return cameras
+    except urllib.error.HTTPError as error:
+        raise GatewayError(f"{url} refused the request: {error.code} {error.reason}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise GatewayError(f"the gateway at {url} does not answer: {reason}. {remedy}") from None
+
+
+def _status_table(cameras: list[dict[str, Any]]) -> Table:
+    table = Table()
+    for title in (
+        "camera",
+        "watched",
+        "source",
+        "state",
+        "picture",
+        "frame age",
+        "result age",
+        "model",
+    ):
+        table.add_column(title, overflow="fold")
+    for camera in cameras:
+        watching = camera["watching"]
+        reason = watching["reason"] or watching["part"]
+        watched = (
+            Text("yes", "green") if watching["watching"] else Text(f"no: {reason}", "bold red")
+        )
+        size = f"{camera['width']} x {camera['height']}" if camera["width"] else "–"
+        table.add_row(
+            Text(camera["name"]),
+            watched,
+            camera["status"]["state"],
+            camera["state"]["state"],
+            size,
+            _age(camera["frame_age_s"]),
+            _age(camera["result_age_s"]),
+            Text(camera["model"] or "–"),
+        )
+    return table
+
+
+def _age(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.1f} s"

@@ -1,0 +1,81 @@
+"""What a user asks a node from the command line: ``status``, ``events``, ``analyse``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from support.node import running_node
+from support.waiting import wait_for
+from tridetr_demo.scene.camera import SyntheticCamera
+
+
+def tridetr(*words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tridetr", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+
+
+def write_scene(path: Path, seconds: float, *, fps: int = 10) -> None:
+    """Record a drawn street in which somebody walks by."""
+    film = SyntheticCamera(640, 360, seed=7, scene="street")
+    planes = np.empty((540, 640), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuvj420p"
+        for number in range(round(seconds * fps)):
+            film.draw(number / fps, planes)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuvj420p")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.timeout(300)
+def test_analyse_prints_the_visits_in_media_time(tmp_path: Path) -> None:
+    clip = tmp_path / "street.mp4"
+    write_scene(clip, 40)
+    answer = tridetr("analyse", str(clip), "--json", timeout_s=280)
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["complete"]
+    assert found["frames"] == 400
+    assert found["model"]["name"]
+    visits = found["visits"]
+    assert visits
+    for visit in visits:
+        assert 0 < visit["begin_s"] <= 40
+        assert visit["begin_s"] == pytest.approx(visit["frame_number"] / 10)
+        assert visit["ended"] in ("left", None)
+        assert visit["end_s"] is None or visit["begin_s"] < visit["end_s"] <= 40
+    assert "drawn people only" in answer.stderr
+
+
+def test_status_and_events_of_a_running_node(tmp_path: Path) -> None:
+    cameras = {"street": {"source": "synthetic", "width": 640, "height": 360, "fps": 10, "seed": 7}}
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123")
+    gateway = {"host": "127.0.0.1", "port": 0, "token_file": str(token)}
+    with running_node(tmp_path, cameras, gateway=gateway) as node:
+        words = ["-c", str(node.file)]
+        wait_for(lambda: tridetr("status", *words).returncode == 0, 90)
+        (camera,) = json.loads(tridetr("status", *words, "--json").stdout)["cameras"]
+        assert camera["name"] == "street"
+        assert camera["watching"]["watching"]
+        assert "street" in tridetr("status", *words).stdout
+
+        def seen() -> list[dict[str, object]]:
+            answer = tridetr("events", *words, "--json")
+            return list(json.loads(answer.stdout)["events"])
+
+        wait_for(lambda: [row for row in seen() if row["kind"] == "person_arrived"], 90)
+        assert "person_arrived" in tridetr("events", *words).stdout
+        assert tridetr("events", *words, "--camera", "hall").returncode == 2
+    answer = tridetr("status", *words)
+    assert answer.returncode == 2
+    assert "is running" in answer.stderr
+    assert "tridetr up" in answer.stderr
+    assert "person_arrived" in tridetr("events", *words).stdout, "also of a node that does not run"
