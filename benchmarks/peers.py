@@ -56,7 +56,7 @@ Times = list[tuple[float, float]]  # when a frame was due, when it was decided o
 
 
 def empty_room(footage: Path | None) -> Iterator[np.ndarray]:
-    """Yield pictures of a room in which nobody is, I420 uint8 [3H/2, W], there and back."""
+    """Yield pictures of an empty room, I420 uint8 [3H/2, W], there and back."""
     frames = []
     if footage is None:
         planes = np.empty((HEIGHT * 3 // 2, WIDTH), np.uint8)

@@ -93,7 +93,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ("{{camera}} {{reason}}", rate("tridetr_motion_gate_looks_total")),
                 ("{{camera}} missed", rate("tridetr_motion_gate_missed_total")),
             ),
-            "ops", text="motion: something moved; interval: nothing did; missed: nothing did, and somebody was there.",
+            "ops", text="motion: something moved; interval: nothing did; missed: nothing did, and a person was there.",
         ),
         Panel("Decoding", quantiles("tridetr_decode_seconds"), "s"),
         Panel("Age when taken", quantiles("tridetr_frame_age_seconds"), "s"),

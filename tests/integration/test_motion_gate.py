@@ -81,7 +81,7 @@ def footage_with_noise(kind: str, folder: Path) -> Iterator[Planes]:
     dark = (infrared(planes, rng) for planes in film)
     if kind == "infrared":
         return made(dark, crf="26", g="25")
-    # Everybody moves at a quarter of the speed, with fresh noise in each frame.
+    # People move at a quarter of the speed, with fresh noise in each frame.
     slow = (infrared(planes, rng) for planes in islice(film, 160) for _ in range(4))
     return made(slow, crf="26", g="25")
 

@@ -138,7 +138,7 @@ async def test_an_uncertain_answer_is_looked_at_again_for_a_while(rig: Rig) -> N
     assert rig.results.stamps[-1].repeated
 
 
-async def test_somebody_on_an_unchanged_picture_is_a_counted_miss(
+async def test_a_person_on_an_unchanged_picture_is_a_counted_miss(
     instance: str, tmp_path: Path
 ) -> None:
     rig = Rig(instance, tmp_path, motion_gate_s=0.3)
@@ -186,7 +186,7 @@ async def test_the_model_looks_unless_all_is_calm(rig: Rig, reason: str) -> None
         ({}, ["car", "person"], False),
         ({}, ["car"], True),
     ],
-    ids=["off", "too old", "somebody is there", "lossless"],
+    ids=["off", "too old", "a person is there", "lossless"],
 )
 async def test_the_model_looks_at_every_frame(
     instance: str, tmp_path: Path, detect: dict[str, float], alarm: list[str], lossless: bool

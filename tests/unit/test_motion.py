@@ -133,7 +133,7 @@ def test_a_dark_figure_that_hardly_moves_adds_up() -> None:
 
 
 def test_what_is_learnt_never_hides_a_clear_figure() -> None:
-    """A tree that moves all the time, for long: somebody in front of it is motion as before."""
+    """A tree that moves all the time, for long: a person in front of it is motion as before."""
     picture = room()
     rng = np.random.default_rng(3)
 

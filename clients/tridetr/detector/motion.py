@@ -125,7 +125,7 @@ class MotionDetector:
             return True
         deviation = self._deviate(now, average)
         np.sqrt(self._variance, out=limit)
-        # A key frame or a darker exposure makes the whole picture noisier; somebody in it does not.
+        # A key frame or a darker exposure makes the whole picture noisier; a person in it does not.
         np.divide(deviation[0], limit[0], out=self._scratch[0])
         limit *= _SIGMAS * max(1.0, _median(self._scratch[0]) / _TYPICAL)
         np.maximum(limit, _FLOOR, out=limit)
