@@ -68,7 +68,7 @@ def parse_prediction(response: Any) -> Prediction:
     if not np.isfinite(found.scores).all() or not np.isfinite(found.boxes[found.scores > 0]).all():
         raise InferenceFailed(
             "the model's answer holds values that are not numbers (NaN or infinite), so what is in the picture is "
-            "unknown. Remedy: use another precision (triton.precision: fp32), or another model"
+            "unknown. Remedy: use another precision (model.precision: fp32), or another model"
         )
     return found
 
