@@ -81,6 +81,20 @@ def test_a_picture_beyond_max_pixels_is_refused_with_the_reason(
         assert {frame.planes.shape[1] for frame in rig.frames} == {320}
 
 
+@pytest.mark.parametrize("size", [(17000, 16), (16, 17000), (1, 64)])
+def test_a_picture_with_an_impossible_side_is_refused_with_the_reason(
+    tmp_path: Path, camera: MjpegServer, size: tuple[int, int]
+) -> None:
+    """Few pixels, but a ring has no such frames: capture ended, again and again."""
+    with capturing(tmp_path, camera.url) as rig:
+        rig.wait_state(CameraState.LIVE)
+        camera.jpegs[:] = jpegs(*size)
+        status = rig.wait_state(CameraState.OFFLINE)
+        assert f"{size[0]}x{size[1]}" in status.message
+        camera.jpegs[:] = jpegs(320, 240)
+        rig.wait_state(CameraState.LIVE)
+
+
 def test_a_size_without_room_is_a_state_that_ends_by_itself(
     tmp_path: Path, camera: MjpegServer, small_shm: Path
 ) -> None:

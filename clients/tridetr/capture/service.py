@@ -34,6 +34,7 @@ from tridetr.cuda.opening import device_memory
 from tridetr.errors import NoSpaceError, SourceError, TridetrError
 from tridetr.jpeg import read_info
 from tridetr.shm.boards import BlindReason, CameraState
+from tridetr.shm.frames.table import MAX_SIDE
 from tridetr.telemetry import heartbeat, metrics
 
 _log = logging.getLogger("tridetr.capture")
@@ -234,6 +235,11 @@ class Capture:
             raise SourceLostError(
                 f"pictures of {width}x{height} have more than max_pixels ({self._max_pixels:,}). Choose a smaller "
                 "picture in the camera, or raise max_pixels of this camera"
+            )
+        if not all(2 <= side <= MAX_SIDE for side in (width, height)):
+            raise SourceLostError(
+                f"pictures of {width}x{height} cannot be used: sides must have 2 to {MAX_SIDE} pixels. Choose another "
+                "picture size in the camera"
             )
 
     def _judge_view(self, picture: Picture) -> None:
