@@ -23,7 +23,7 @@ KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34")
 RESTRICTED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 MIB = 1 << 20
 # Read by the C library and by NVIDIA's container runtime.
-RUNTIMES = {"HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
+RUNTIMES = {"OTLP_AUTHORIZATION", "HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 
 FULL: dict[str, Any] = {
     "nodes": [
@@ -59,8 +59,19 @@ FLEET: dict[str, Any] = {
     "config": {"model": {"name": "rfdetr_trt"}},
     "devices": {"mode": "plugin", "resource": "smarter-devices/video0"},
 }
+COLLECTOR: dict[str, Any] = {
+    "tracing": {
+        "collector": {
+            "enabled": True,
+            "endpoint": "https://otlp.example.org",
+            "headersSecret": "otlp",
+        },
+        "jaeger": {"enabled": True},
+    }
+}
 CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
+    "collector": COLLECTOR,
     "full": FULL,
     "fleet": FLEET,
     **{path.stem: yaml.safe_load(path.read_text()) for path in EXAMPLES},
@@ -226,6 +237,30 @@ def test_shared_memory_holds_two_generations_of_the_rings(manifests: list[Manife
             if kind == "capture":
                 rings = GENERATIONS * ring_mib(config, config.cameras[camera])
                 assert mib(container["resources"]["limits"]["memory"]) >= rings + 128
+
+
+def test_the_collector_takes_traces_and_scrapes_every_node() -> None:
+    manifests = render(COLLECTOR)
+    (config,) = configurations(manifests)
+    assert config.otel.endpoint == "http://demo-collector:4318"
+    services = {service["metadata"]["name"]: service for service in of_kind(manifests, "Service")}
+    assert services["demo-collector"]["spec"]["ports"][0]["port"] == 4318
+    (found,) = (m for m in of_kind(manifests, "ConfigMap") if "collector.yaml" in m["data"])
+    collector = yaml.safe_load(found["data"]["collector.yaml"])
+    pipelines = collector["service"]["pipelines"]
+    for pipeline in pipelines.values():
+        assert set(pipeline["receivers"]) <= set(collector["receivers"])
+        assert set(pipeline["processors"]) <= set(collector["processors"])
+        assert set(pipeline["exporters"]) <= set(collector["exporters"])
+    assert pipelines["traces"]["exporters"] == ["otlphttp", "otlphttp/jaeger"]
+    (job,) = collector["receivers"]["prometheus"]["config"]["scrape_configs"]
+    host, _, port = job["static_configs"][0]["targets"][0].partition(":")
+    assert int(port) == services[host]["spec"]["ports"][0]["port"]
+
+
+def test_a_collector_with_nowhere_to_send_is_refused() -> None:
+    with pytest.raises(Exception, match=r"tracing.collector needs an endpoint"):
+        render({"tracing": {"collector": {"enabled": True}}})
 
 
 def test_the_viewer_answers_for_the_host_of_its_ingress() -> None:

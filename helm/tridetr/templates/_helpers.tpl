@@ -71,6 +71,7 @@ tridetr/node: {{ .node.name }}
 
 {{- define "tridetr.otelEndpoint" -}}
 {{- if .root.Values.tracing.endpoint -}}{{ .root.Values.tracing.endpoint }}
+{{- else if .root.Values.tracing.collector.enabled -}}http://{{ .root.Release.Name }}-collector:4318
 {{- else if .root.Values.tracing.jaeger.enabled -}}http://{{ .root.Release.Name }}-jaeger:4318
 {{- end -}}
 {{- end -}}
