@@ -156,19 +156,10 @@ def fused_model(given: Path | None, folder: Path) -> tuple[Path, Path]:
 
 def as_served(fused: Path, choice: Choice, folder: Path) -> Path:
     """Return the fused model with the pre-processing that the node gives to this provider, as a file."""
-    import onnx
+    from tridetr.models.gathering import written_for_openvino
+    from tridetr.triton.engine.choice import OPENVINO
 
-    from tridetr.models.gathering import gather_pixels
-    from tridetr.triton.engine.choice import CPU, OPENVINO
-    from tridetr.triton.engine.graph import slice_before_cast
-
-    model = onnx.load(fused)
-    change = {OPENVINO: gather_pixels, CPU: slice_before_cast}.get(choice.provider)
-    if change is None or not change(model):
-        return fused
-    served = folder / f"{fused.stem}.{choice.provider}.onnx"
-    onnx.save(model, served)
-    return served
+    return written_for_openvino(fused, folder) if choice.provider == OPENVINO else fused
 
 
 def bare_session(path: Path, choice: Choice, threads: int) -> Callable[[], object]:

@@ -110,7 +110,7 @@ async def test_the_server_takes_what_is_rendered_for_a_gpu(
     monkeypatch.setattr(
         setup.placement,
         "decide",
-        lambda *_, **__: Placement("onnxruntime", True, gpu=False, graph="kept"),
+        lambda *_, **__: Placement("onnxruntime", True, gpu=False),
     )
     config = triton_config(tmp_path, BUNDLED, server_dir=str(nvidia.home))
     model = config.model.model_copy(update={"provider": "tensorrt"})

@@ -41,7 +41,7 @@ def test_the_backend_in_the_real_server_says_what_it_needs(
     engine.parent.mkdir()
     engine.write_bytes(b"an engine")
     link_engine(engine, checksum_of(shared(*ORACLE)))
-    place = Placement("tensorrt", native=False, gpu=False, graph="kept")
+    place = Placement("tensorrt", native=False, gpu=False)
     monkeypatch.setattr(setup.placement, "decide", lambda *_, **__: place)
     with pytest.raises(TritonError) as raised:
         service.run(trt_config(tmp_path), threading.Event())

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from support.tiny_export import tiny_export
 from tridetr.errors import ModelError, TridetrError
-from tridetr.models.card import set_metadata
+from tridetr.models.card import read_card, set_metadata
+from tridetr.models.choices import Form
 from tridetr.models.cli import app
 from tridetr.models.cli.make import read_classes
 from tridetr.models.export import ExportFacts, export
@@ -122,6 +123,23 @@ def test_offline_is_told_from_other_failures(exported: Path, tmp_path: Path) -> 
     python = fake_python(tmp_path, exported, error, status=1)
     with pytest.raises(ModelError, match=r"cannot be fetched.*--weights FILE"):
         export(tmp_path / "o.onnx", python=python, weights="pretrained", variant="nano")
+
+
+def test_fuse_writes_for_openvino_from_an_export_and_from_a_fused_model(
+    exported: Path, tmp_path: Path
+) -> None:
+    portable, first, second = (
+        tmp_path / f"{name}.onnx" for name in ("portable", "first", "second")
+    )
+    run("fuse", exported, portable)
+    run("fuse", exported, first, "--target", "openvino")
+    run("fuse", portable, second, "--target", "openvino")
+    assert [read_card(path).form for path in (portable, first, second)] == [
+        Form.PORTABLE, Form.OPENVINO, Form.OPENVINO,
+    ]  # fmt: skip
+    assert "it is not a portable model" in refused(
+        "fuse", first, tmp_path / "third.onnx", "--target", "openvino"
+    )
 
 
 def test_fuse_takes_names_from_a_file_or_the_export(exported: Path, tmp_path: Path) -> None:

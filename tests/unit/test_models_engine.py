@@ -21,6 +21,7 @@ from tridetr.models.engine import EngineKey, Profile, network_flags, parse_size
 from tridetr.models.engine_cache import checksum_of, find_engine, link_engine
 from tridetr.models.engine_facts import read_facts
 from tridetr.models.fuse import fuse
+from tridetr.models.gathering import gather_pixels
 from tridetr.models.half import halve_products
 from tridetr.models.runtime import open_session
 from tridetr.models.store import configured_model, installed_path
@@ -183,7 +184,11 @@ def test_a_fixed_batch_is_refused_for_more() -> None:
     with pytest.raises(ModelError, match="fixed to batches of 1"):
         engine.check_profile(fixed, PROFILE)
     engine.check_profile(fixed, Profile.of([(640, 480)], 1))
-    engine.check_profile(fuse(tiny_export(), classes=COCO_91, source="test"), PROFILE)
+    model = fuse(tiny_export(), classes=COCO_91, source="test")
+    engine.check_profile(model, PROFILE)
+    assert gather_pixels(model)
+    with pytest.raises(ModelError, match=r"written for openvino.*--target portable"):
+        engine.check_profile(model, PROFILE)
 
 
 def test_products_run_in_half_and_the_rest_in_float() -> None:

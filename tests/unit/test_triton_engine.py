@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 
 from support.tiny_export import tiny_export
 from tridetr.errors import ModelError
@@ -14,7 +13,6 @@ from tridetr.models.fuse import fuse
 from tridetr.triton.describe import read_report
 from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, TENSORRT, Choice
 from tridetr.triton.engine.dlpack import Frames, frames_of
-from tridetr.triton.engine.graph import slice_before_cast
 from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import Engine, count_providers, provider_options
 
@@ -40,36 +38,6 @@ def frames(count: int, width: int = 64, height: int = 48) -> np.ndarray:
 def outputs_of(model: onnx.ModelProto, frame: np.ndarray) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[CPU])
     return session.run(["boxes", "scores", "classes"], {"frame": frame})
-
-
-@pytest.mark.parametrize(("width", "height"), [(64, 48), (62, 46), (1280, 720)])
-def test_slicing_bytes_changes_no_number(fused: onnx.ModelProto, width: int, height: int) -> None:
-    changed = onnx.ModelProto()
-    changed.CopyFrom(fused)
-    assert slice_before_cast(changed)
-    onnx.checker.check_model(changed)
-    frame = frames(2, width, height)
-    for before, after in zip(outputs_of(fused, frame), outputs_of(changed, frame), strict=True):
-        np.testing.assert_array_equal(before, after)
-
-
-def test_other_graphs_stay_as_they_are() -> None:
-    frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, "rows", "width"])
-    out = helper.make_tensor_value_info("boxes", TensorProto.FLOAT, None)
-    for nodes in (
-        [
-            helper.make_node("Identity", ["frame"], ["x"]),
-            helper.make_node("Cast", ["x"], ["boxes"], to=1),
-        ],
-        [
-            helper.make_node("Cast", ["frame"], ["x"], to=1),
-            helper.make_node("Relu", ["x"], ["boxes"]),
-        ],
-    ):
-        model = helper.make_model(helper.make_graph(nodes, "g", [frame], [out]))
-        before = model.SerializeToString()
-        assert not slice_before_cast(model)
-        assert model.SerializeToString() == before
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

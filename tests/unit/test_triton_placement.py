@@ -67,15 +67,15 @@ def test_where_the_model_runs(
 @pytest.mark.parametrize(
     ("device", "provider", "machine", "native", "told", "graph"),
     [
-        ("auto", "auto", Machine(NONE, openvino_wheel=True), False, "auto", "gathered"),
-        ("auto", "auto", Machine(NONE), False, "auto", "sliced"),
-        ("auto", "openvino", Machine(NONE), False, "openvino", "gathered"),
-        ("auto", "cpu", Machine(NONE, openvino_wheel=True), False, "cpu", "sliced"),
-        ("cpu", "auto", Machine(ONE, openvino_wheel=True), False, "auto-cpu", "gathered"),
-        ("auto", "auto", Machine(ONE, openvino_wheel=True), False, "auto-cpu", "gathered"),
-        ("auto", "auto", Machine(ONE, cuda_wheel=True), False, "auto-cuda", "kept"),
-        ("auto", "cuda", Machine(ONE, cuda_wheel=True), False, "cuda", "kept"),
-        ("auto", "auto", Machine(NONE, openvino_wheel=True), True, "auto", "kept"),
+        ("auto", "auto", Machine(NONE, openvino_wheel=True), False, "auto", "openvino"),
+        ("auto", "auto", Machine(NONE), False, "auto", "portable"),
+        ("auto", "openvino", Machine(NONE), False, "openvino", "openvino"),
+        ("auto", "cpu", Machine(NONE, openvino_wheel=True), False, "cpu", "portable"),
+        ("cpu", "auto", Machine(ONE, openvino_wheel=True), False, "auto-cpu", "openvino"),
+        ("auto", "auto", Machine(ONE, openvino_wheel=True), False, "auto-cpu", "openvino"),
+        ("auto", "auto", Machine(ONE, cuda_wheel=True), False, "auto-cuda", "portable"),
+        ("auto", "cuda", Machine(ONE, cuda_wheel=True), False, "cuda", "portable"),
+        ("auto", "auto", Machine(NONE, openvino_wheel=True), True, "auto", "portable"),
     ],
 )  # fmt: skip
 def test_what_the_backend_is_told_and_which_graph_it_gets(

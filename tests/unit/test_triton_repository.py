@@ -8,10 +8,14 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2
 
+from support.tiny_export import tiny_export
 from tridetr.config import Config
 from tridetr.errors import ModelError
+from tridetr.models.card import read_card
+from tridetr.models.choices import Form
 from tridetr.models.engine_cache import checksum_of, link_engine
 from tridetr.models.engine_facts import EngineFacts, facts_file, write_facts
+from tridetr.models.fuse import fuse
 from tridetr.paths import model_repository_dir
 from tridetr.triton import repository
 from tridetr.triton.describe import model_info
@@ -19,7 +23,7 @@ from tridetr.triton.model_file import ModelFile, read_model_file
 from tridetr.triton.placement import Placement
 
 ON_CPU = Placement("onnxruntime", native=False, gpu=False)
-ON_GPU = Placement("tensorrt", native=True, gpu=True, graph="kept")
+ON_GPU = Placement("tensorrt", native=True, gpu=True)
 
 
 def contract_model(path: Path, batch: int | str, metadata: dict[str, str] | None = None) -> Path:
@@ -166,3 +170,33 @@ def test_a_model_of_another_contract_version_is_refused(tmp_path: Path) -> None:
     path = contract_model(tmp_path / "m.onnx", 1, {"tridetr.contract": "2"})
     with pytest.raises(ModelError, match=r"version 2, this tridetr knows 1: fuse .* again"):
         read_model_file(path)
+
+
+def test_openvino_serves_what_fuse_writes_for_it_and_keeps_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = tmp_path / "m.onnx"
+    onnx.save(fuse(tiny_export(), classes={"person": 1}, source="test"), model)
+    where = Placement("onnxruntime", native=False, gpu=False, graph=Form.OPENVINO)
+    served = []
+    for _ in range(2):
+        render(config(tmp_path, model), tmp_path, where)
+        served.append(repository.model_in(tmp_path / "models", "rfdetr_ort").resolve())
+    assert served[0] == served[1]
+    assert served[0].parent == tmp_path / "cache" / "tridetr" / "graphs"
+    assert read_card(served[0]).form is Form.OPENVINO
+    assert read_card(model).form is Form.PORTABLE
+    # A cache that cannot be written to costs no more than the next start's time.
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    render(config(tmp_path, model), tmp_path, where)
+    there = repository.model_in(tmp_path / "models", "rfdetr_ort").resolve()
+    assert there.parent == tmp_path
+    assert there.read_bytes() == served[0].read_bytes()
+
+
+def test_a_model_of_other_make_serves_openvino_as_it_is(tmp_path: Path) -> None:
+    model = contract_model(tmp_path / "m.onnx", "batch")
+    where = Placement("onnxruntime", native=False, gpu=False, graph=Form.OPENVINO)
+    render(config(tmp_path, model), tmp_path, where)
+    assert repository.model_in(tmp_path / "models", "rfdetr_ort").resolve() == model

@@ -11,7 +11,7 @@ import onnx
 
 from tridetr.contract import VERSION, check_version
 from tridetr.errors import ModelError
-from tridetr.models.color import FrameColor
+from tridetr.models.choices import Form, FrameColor
 
 _PREFIX = "tridetr."
 
@@ -28,6 +28,7 @@ class ModelCard:
         color: which meaning of the I420 bytes is baked into the graph.
         default_score: least score that counts as a detection unless the user says otherwise.
         precision: ``fp32``, ``fp16`` or ``int8``.
+        form: which engines the graph is written for.
     """
 
     classes: Mapping[str, int]
@@ -37,6 +38,7 @@ class ModelCard:
     color: FrameColor
     default_score: float
     precision: str
+    form: Form = Form.PORTABLE
 
     def to_metadata(self) -> dict[str, str]:
         """Return the ONNX metadata, string to string."""
@@ -49,6 +51,7 @@ class ModelCard:
             "tridetr.color": self.color.value,
             "tridetr.default_score": repr(float(self.default_score)),
             "tridetr.precision": self.precision,
+            "tridetr.form": self.form.value,
         }
 
     @classmethod
@@ -72,6 +75,7 @@ class ModelCard:
                 color=FrameColor(metadata["tridetr.color"]),
                 default_score=float(metadata["tridetr.default_score"]),
                 precision=metadata["tridetr.precision"],
+                form=Form(metadata.get("tridetr.form", Form.PORTABLE.value)),
             )
         except (KeyError, ValueError, AttributeError) as error:
             raise ModelError(

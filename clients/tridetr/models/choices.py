@@ -21,6 +21,13 @@ class Target(str, Enum):
     TENSORRT = "tensorrt"
 
 
+class Form(str, Enum):
+    """Which engines a fused graph is written for: any, or OpenVINO on a CPU."""
+
+    PORTABLE = "portable"
+    OPENVINO = "openvino"
+
+
 class EnginePrecision(str, Enum):
     """What a TensorRT engine computes in: FP16 products, or the types that the ONNX file has."""
 

@@ -18,8 +18,8 @@ from typing import Any
 import onnx
 
 from tridetr.errors import ModelError
-from tridetr.models.card import load_model
-from tridetr.models.choices import EnginePrecision
+from tridetr.models.card import ModelCard, load_model, metadata_of
+from tridetr.models.choices import EnginePrecision, Form
 from tridetr.models.engine_cache import checksum_of, engines_dir, link_engine
 from tridetr.models.engine_facts import EngineFacts, write_facts
 from tridetr.models.half import engine_precision, halve_products
@@ -186,6 +186,12 @@ def check_profile(graph: onnx.ModelProto, profile: Profile) -> None:
     Raises:
         ModelError: no contract model, or a fixed batch.
     """
+    card = ModelCard.from_metadata(metadata_of(graph))
+    if card is not None and card.form is not Form.PORTABLE:
+        raise ModelError(
+            f"the model was written for {card.form.value}, which TensorRT does not take. Remedy: fuse the export "
+            "with --target portable"
+        )
     frame = graph.graph.input[0]
     if frame.name != "frame":
         raise ModelError("this is no contract model (its input is no `frame`): fuse it first")

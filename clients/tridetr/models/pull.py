@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from tridetr.contract import INPUT
 from tridetr.errors import ModelError
 from tridetr.models.card import load_model
 from tridetr.models.catalogue import Entry
@@ -152,5 +153,13 @@ def _kind_of(source: Path) -> str:
         raise ModelError(f"{source}: no such file")
     if source.suffix in (".pth", ".pt", ".ckpt"):
         return "checkpoint"
-    inputs = [value.name for value in load_model(source).graph.input]
-    return "contract" if "frame" in inputs else "export"
+    return "contract" if is_contract_model(source) else "export"
+
+
+def is_contract_model(source: Path) -> bool:
+    """Whether a model takes frames, as fused ones do.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return INPUT in [value.name for value in load_model(source).graph.input]

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
+from tridetr.models.choices import Form
 from tridetr.models.engine_facts import EngineFacts
 from tridetr.triton.gpu import Machine
 
@@ -34,7 +35,7 @@ class Placement:
         gpu: whether it goes to the first GPU.
         other_gpus: whether there are GPUs that it must not go to.
         provider: what our Python-based backend is to take (`tridetr.triton.engine.choice`).
-        graph: which form of the graph suits: as it is, the planes sliced as bytes, or single pixels gathered.
+        graph: which form of the graph suits; portable is the file as it is.
     """
 
     backend: str
@@ -42,7 +43,7 @@ class Placement:
     gpu: bool
     other_gpus: bool = False
     provider: str = "auto"
-    graph: Literal["kept", "sliced", "gathered"] = "sliced"
+    graph: Form = Form.PORTABLE
 
 
 def decide(config: Config, backend: str, machine: Machine, *, native: bool) -> Placement:
@@ -102,13 +103,9 @@ def _told_provider(config: Config, gpu: bool, other_gpus: bool) -> str:
     return "auto-cpu" if config.device == "cpu" or other_gpus else "auto"
 
 
-def _graph(
-    provider: str, machine: Machine, *, on_cpu: bool
-) -> Literal["kept", "sliced", "gathered"]:
-    if not on_cpu:
-        return "kept"
+def _graph(provider: str, machine: Machine, *, on_cpu: bool) -> Form:
     openvino = provider == "openvino" or (provider == "auto" and machine.openvino_wheel)
-    return "gathered" if openvino else "sliced"
+    return Form.OPENVINO if on_cpu and openvino else Form.PORTABLE
 
 
 def place(

@@ -6,6 +6,7 @@ metadata. Neither ONNX metadata nor TensorRT engines reach Triton's clients, the
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +17,16 @@ from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
 from tridetr.errors import ModelError
+from tridetr.models.choices import Form
 from tridetr.models.engine_cache import find_engine
 from tridetr.models.engine_facts import EngineFacts, read_facts
-from tridetr.models.store import configured_model
+from tridetr.models.store import cache_dir, configured_model
 from tridetr.paths import model_repository_dir
 from tridetr.shm.detections.table import NAME_BYTES
-from tridetr.triton.engine.graph import slice_before_cast
 from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file
 from tridetr.triton.placement import Placement, place, profile_settings
 
+log = logging.getLogger("tridetr.triton")
 Stamp = tuple[int, int, int]
 CONFIG_FILE = "config.pbtxt"
 MAX_BATCH_SIZE = 8
@@ -93,6 +95,11 @@ def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> A
     return rendered
 
 
+def model_in(repository: Path, name: str) -> Path:
+    """Return the file that the server loads of an entry."""
+    return repository / name / "1" / _KINDS[name]
+
+
 def render(
     config: Config, target: Path, placement: Placement, *, engine_report: Path, cache: Path
 ) -> ModelFile:
@@ -116,6 +123,8 @@ def render(
     served, facts = model.path, None
     if placement.backend == "tensorrt":
         served, facts = _engine_of(model.path)
+    elif placement.graph is Form.OPENVINO:
+        served = _for_openvino(model.path, target.parent)
     rendered = rendered_config(
         read_entry(name), model, _extra(config, placement, engine_report, cache)
     )
@@ -124,9 +133,7 @@ def render(
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "1").mkdir(parents=True)
     (folder / CONFIG_FILE).write_text(text_format.MessageToString(rendered))
-    target_file = folder / "1" / _KINDS[name]
-    if placement.graph == "kept" or not _write_graph(placement.graph, served, target_file):
-        target_file.symlink_to(served)
+    model_in(target, name).symlink_to(served)
     return model
 
 
@@ -148,6 +155,17 @@ def _extra(
     return extra
 
 
+def _for_openvino(model: Path, run_folder: Path) -> Path:
+    """Return the model as `tridetr models fuse --target openvino` writes it: kept beyond the run where possible."""
+    from tridetr.models.gathering import written_for_openvino  # imports onnx
+
+    try:
+        return written_for_openvino(model, cache_dir() / "graphs")
+    except (OSError, RuntimeError) as error:  # read-only or full; no home folder
+        log.debug("the cache cannot be used for %s: %s", model, error)
+        return written_for_openvino(model, run_folder)
+
+
 def engine_precision(model: ModelFile) -> str:
     """Return what the engine of a model file computes in, as far as it is known."""
     _, facts = _engine_of(model.path)
@@ -163,16 +181,3 @@ def _engine_of(model: Path) -> tuple[Path, EngineFacts | None]:
             f"there is no engine for {model}: `tridetr models build-engine` builds it on the target GPU"
         )
     return served, read_facts(served)
-
-
-def _write_graph(form: str, source: Path, target: Path) -> bool:
-    """Write the graph with the pre-processing of this form; False where it stays as it is."""
-    import onnx
-
-    from tridetr.models.gathering import gather_pixels
-
-    graph = onnx.load(source)
-    if not (form == "gathered" and gather_pixels(graph)) and not slice_before_cast(graph):
-        return False
-    onnx.save(graph, target)
-    return True

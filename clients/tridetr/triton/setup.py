@@ -100,8 +100,9 @@ class Setup:
             ) from None
 
     def _is_laid_out(self) -> bool:
-        """Whether the folders that were written are still there."""
-        return self._files.repository.is_dir() and self._backends.is_dir()
+        """Whether what was written, and the model it points to, are still there."""
+        served = repository.model_in(self._files.repository, self._config.model.name)
+        return served.is_file() and self._backends.is_dir()
 
     def _write(self) -> None:
         files, config = self._files, self._config

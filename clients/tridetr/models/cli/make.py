@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tridetr.errors import ModelError
-from tridetr.models.choices import FrameColor, Target, Variant
+from tridetr.models.choices import Form, FrameColor, Target, Variant
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, export_python, packages, step
 from tridetr.text_file import read_text
@@ -112,6 +112,13 @@ def fuse(
         float, typer.Option(min=0, max=1, help="Least score that counts as a detection.")
     ] = 0.5,
     topk: Annotated[int, typer.Option(min=1, max=3840, help="Detections per frame.")] = 300,
+    target: Annotated[
+        Form,
+        typer.Option(
+            help="What runs the model: any engine, or OpenVINO on a CPU (which a fused model can be rewritten for; "
+            "the node does so by itself and keeps the result)."
+        ),
+    ] = Form.PORTABLE,
     source_note: Annotated[
         str | None, typer.Option("--source", help="Where it came from, kept in the file.")
     ] = None,
@@ -121,19 +128,28 @@ def fuse(
     with packages():
         import onnx
 
-        from tridetr.models.pull import fuse_file
+        from tridetr.models.card import load_model
+        from tridetr.models.gathering import gather_pixels
+        from tridetr.models.pull import fuse_file, is_contract_model
         from tridetr.models.store import replacing
 
     if output.exists() and not force:
         raise ModelError(f"{output} exists: --force replaces it")
-    model = fuse_file(
-        source,
-        classes=read_classes(classes) if classes else None,
-        color=color,
-        default_score=default_score,
-        topk=topk,
-        origin=source_note,
-    )
+    if target is not Form.PORTABLE and is_contract_model(source):
+        model = load_model(source)
+    else:
+        model = fuse_file(
+            source,
+            classes=read_classes(classes) if classes else None,
+            color=color,
+            default_score=default_score,
+            topk=topk,
+            origin=source_note,
+        )
+    if target is Form.OPENVINO and not gather_pixels(model):
+        raise ModelError(
+            f"{source} cannot be rewritten for {target.value}: it is not a portable model of `tridetr models fuse`"
+        )
     with replacing(output) as path:
         onnx.save(model, path)
     console.print(
