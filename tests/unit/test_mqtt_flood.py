@@ -16,7 +16,7 @@ class Ear:
     def on_up(self) -> None: ...
     def on_ack(self, mid: int) -> None: ...
 
-    def on_message(self, topic: str, payload: bytes) -> None:
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         self.heard.append(payload)
 
 
@@ -27,7 +27,9 @@ async def test_a_flood_is_dropped_and_what_comes_later_is_heard() -> None:
     link = MqttLink(settings, ear, ["command"])
 
     def publish(payload: bytes) -> None:
-        link._on_message(link._client, None, SimpleNamespace(topic="command", payload=payload))  # type: ignore[arg-type]
+        link._on_message(
+            link._client, None, SimpleNamespace(topic="command", payload=payload, retain=False)
+        )  # type: ignore[arg-type]
 
     publish(bytes(10_000_000))
     for _ in range(1000):

@@ -60,7 +60,7 @@ class Ear:
     def on_ack(self, mid: int) -> None:
         raise AssertionError("nothing was acknowledged")
 
-    def on_message(self, topic: str, payload: bytes) -> None: ...
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None: ...
 
 
 async def reach(condition: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ from tridetr.config.schema import (
     GatewaySection,
     ModelSection,
     MqttSection,
+    NotifySection,
     PacketsSection,
     SentrySection,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "GatewaySection",
     "ModelSection",
     "MqttSection",
+    "NotifySection",
     "PacketsSection",
     "SentrySection",
     "load_config",

@@ -120,6 +120,8 @@ def known_keys(location: list[str | int]) -> list[str]:
             section = _plain_type(field.annotation) if field else None
         elif typing.get_origin(section) is dict:
             section = _plain_type(typing.get_args(section)[1])
+        elif typing.get_origin(section) is tuple:
+            section = _plain_type(typing.get_args(section)[0])
     if isinstance(section, type) and issubclass(section, BaseModel):
         return list(section.model_fields)
     return []
@@ -152,6 +154,8 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
             return section.model_copy(update=values)
         if isinstance(section, dict):
             return {name: rebuild(value) for name, value in section.items()}
+        if isinstance(section, tuple):
+            return tuple(rebuild(value) for value in section)
         return section
 
     rebuilt: Config = rebuild(config)

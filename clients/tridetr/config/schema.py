@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from tridetr.config.schedule import WeeklyTime
 from tridetr.config.source import CameraSource
 from tridetr.errors import ConfigError
 from tridetr.paths import default_run_dir
@@ -162,6 +163,53 @@ class AlarmSection(Section):
         return zone
 
 
+class ArmedSection(Section):
+    """When notifications are wanted; it decides who is notified, never what is decided."""
+
+    schedule: tuple[WeeklyTime, ...] = Field(
+        (),
+        description="Weekly times in which it is armed, local time, such as `mon-fri 22:00-06:00`; a switch set by "
+        "hand holds until the next begin or end. Empty = armed until it is switched off.",
+    )
+
+
+class NotifySection(Section):
+    """One target of notifications."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$",
+        description="Name in logs, metrics and `tridetr notify test`.",
+    )
+    kind: Literal["webhook", "ntfy", "apprise"] = Field(
+        description="A signed JSON POST, a topic of ntfy, or any service that Apprise knows (extra `apprise`)."
+    )
+    url_file: Path = Field(
+        description="File with the URL, which often is a secret: one line, read for each delivery."
+    )
+    secret_file: Path | None = Field(
+        None,
+        description="webhook: file with the key of the signature (Base64, `whsec_` before it or not).",
+    )
+    events: tuple[Literal["arrived", "left", "lost"], ...] = Field(
+        ("arrived",), min_length=1, description="Which events of a visit."
+    )
+    cameras: tuple[str, ...] = Field((), description="Only these cameras; empty = all.")
+    classes: tuple[str, ...] = Field((), description="Only visits of these classes; empty = all.")
+    picture: bool = Field(True, description="Attach a picture of the visit.")
+    when: Literal["armed", "always"] = Field(
+        "armed", description="armed: only while the node and the camera are armed."
+    )
+    schedule: tuple[WeeklyTime, ...] = Field(
+        (), description="Only at these weekly times (see armed.schedule); empty = at any time."
+    )
+
+    @model_validator(mode="after")
+    def _secret_is_for_webhooks(self) -> NotifySection:
+        if self.secret_file is not None and self.kind != "webhook":
+            raise ValueError("secret_file is for kind: webhook only")
+        return self
+
+
 class CameraSection(Section):
     """One camera."""
 
@@ -226,6 +274,9 @@ class CameraSection(Section):
     )
     sentry: SentrySection | None = Field(
         None, description="Keys that differ from the common `sentry`."
+    )
+    armed: ArmedSection = Field(
+        default_factory=ArmedSection, description="The camera's own switch, next to the node's."
     )
 
     @model_validator(mode="after")
@@ -345,6 +396,8 @@ class Config(Section):
     cameras: dict[str, CameraSection] = Field(min_length=1, max_length=64)
     packets: PacketsSection = Field(default_factory=PacketsSection)
     mqtt: MqttSection = Field(default_factory=MqttSection)
+    armed: ArmedSection = Field(default_factory=ArmedSection)
+    notify: tuple[NotifySection, ...] = Field((), max_length=16)
     gateway: GatewaySection = Field(default_factory=GatewaySection)
     otel: OtelSection = Field(default_factory=OtelSection)
     log: LogSection = Field(default_factory=LogSection)
@@ -364,6 +417,18 @@ class Config(Section):
             if fault := camera_name_fault(name):
                 raise ValueError(fault)
         return cameras
+
+    @model_validator(mode="after")
+    def _targets_fit(self) -> Config:
+        names = [target.name for target in self.notify]
+        if double := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"notify: two targets are named {double[0]!r}")
+        for target in self.notify:
+            if unknown := [name for name in target.cameras if name not in self.cameras]:
+                raise ValueError(
+                    f"notify: {target.name}: unknown camera {unknown[0]!r}: {', '.join(self.cameras)}"
+                )
+        return self
 
     def detect_for(self, camera: str) -> DetectSection:
         """Return what counts as a detection of this camera."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 from pathlib import Path
 
 from tridetr.config.schema import Config
@@ -11,6 +13,8 @@ from tridetr.text_file import read_text
 
 GATEWAY_TOKEN_VARIABLE = "TRIDETR_GATEWAY_TOKEN"  # noqa: S105
 MIN_GATEWAY_TOKEN = 16  # characters
+MIN_SIGNING_KEY = 24  # bytes, as Standard Webhooks asks for
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
 
 
 def mqtt_password(config: Config) -> str | None:
@@ -52,6 +56,39 @@ def camera_credentials(file: Path) -> tuple[str, str]:
     if not separator or not user:
         raise ConfigError(f"credentials_file {file}: write `user:password` into it")
     return user, password
+
+
+def notify_url(file: Path) -> str:
+    """Return the URL of a target's ``url_file``.
+
+    Raises:
+        ConfigError: the file cannot be read or holds something else; the message does not repeat it.
+    """
+    url = _secret(file, "", "url_file") or ""
+    if not _URL.fullmatch(url):
+        raise ConfigError(
+            f"url_file: {file} does not hold one URL: write it as one line, other letters than ASCII percent-encoded"
+        )
+    return url
+
+
+def signing_key(file: Path) -> bytes:
+    """Return the key of a webhook's ``secret_file``.
+
+    Raises:
+        ConfigError: the file cannot be read, is not Base64, or the key can be guessed.
+    """
+    text = (_secret(file, "", "secret_file") or "").removeprefix("whsec_")
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) < MIN_SIGNING_KEY:
+        raise ConfigError(
+            f"secret_file: {file} must hold at least {MIN_SIGNING_KEY} bytes as Base64. Make them with "
+            "`openssl rand -base64 32`."
+        )
+    return key
 
 
 def _secret(file: Path | None, variable: str, key: str) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from tridetr.controller.history import HISTORY_LIMIT
 from tridetr.errors import TridetrError
@@ -27,6 +28,12 @@ CREATE TABLE history (
 """,
     2: """
 CREATE TABLE retained (topic TEXT PRIMARY KEY, entities TEXT NOT NULL) WITHOUT ROWID;
+""",
+    3: """
+CREATE TABLE notice (
+  target TEXT NOT NULL, event_id TEXT NOT NULL, seq INTEGER NOT NULL, unix_ns INTEGER NOT NULL,
+  camera TEXT NOT NULL, kind TEXT NOT NULL, details TEXT NOT NULL, PRIMARY KEY (target, event_id)) WITHOUT ROWID;
+CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """,
 }
 VERSION = max(_LAYOUTS)
@@ -51,6 +58,7 @@ class Row:
         kind: what happened.
         details: JSON text.
         event_id: of an event for MQTT; empty = for the history only.
+        targets: names of the notification targets that are to get it.
     """
 
     seq: int
@@ -59,6 +67,10 @@ class Row:
     kind: str
     details: str
     event_id: str = ""
+    targets: tuple[str, ...] = ()
+
+
+Notice: TypeAlias = tuple[str, str]  # target, event id
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,8 @@ class Contents:
         history: past events and notes, oldest first; filled by ``rescue`` only.
         retained: topics that hold a retained message of this node, with the entities that it declares (JSON).
         last_seq: the greatest number ever given.
+        notices: events that a target of notifications has not got yet, oldest first.
+        settings: what was set by hand, by name.
     """
 
     cameras: dict[str, Saved] = field(default_factory=dict)
@@ -86,6 +100,8 @@ class Contents:
     history: list[Row] = field(default_factory=list)
     retained: dict[str, str] = field(default_factory=dict)
     last_seq: int = 0
+    notices: dict[Notice, Row] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 class CorruptDatabaseError(Exception):
@@ -148,6 +164,10 @@ class Database:
                 "SELECT seq, unix_ns, camera, kind, details, event_id FROM outbox ORDER BY seq"
             ).fetchall()
             retained = execute("SELECT topic, entities FROM retained").fetchall()
+            notices = execute(
+                "SELECT target, seq, unix_ns, camera, kind, details, event_id FROM notice ORDER BY seq"
+            ).fetchall()
+            settings = execute("SELECT name, value FROM setting").fetchall()
             history = execute("SELECT seq, unix_ns, camera, kind, details FROM history")
             for row in history:  # for the viewer, which reads it without us
                 checked(Row(*row))
@@ -161,6 +181,8 @@ class Database:
                 [],
                 {check_text(topic): check_text(entities) for topic, entities in retained},
                 last_seq,
+                {(check_text(name), row[-1]): checked(Row(*row)) for name, *row in notices},
+                {check_text(name): check_text(value) for name, value in settings},
             )
             if not 0 <= last_seq <= LARGEST_SEQ:
                 raise ValueError(f"number {last_seq}")
@@ -183,6 +205,8 @@ class Database:
         leaving: Collection[str],
         forgotten: Collection[str] = (),
         retained: Mapping[str, str | None] | None = None,
+        notices: Mapping[Notice, Row | None] | None = None,
+        settings: Mapping[str, str | None] | None = None,
     ) -> None:
         """Write all of it in one transaction, or nothing.
 
@@ -192,18 +216,22 @@ class Database:
             leaving: ids of events that leave the outbox.
             forgotten: cameras to remove.
             retained: topics to remember with their entities; None = the topic is to be removed.
+            notices: events that wait for a target of notifications; None = it has got it.
+            settings: what was set by hand, by name; None = it is to be removed.
         """
         rows = list(rows)
         connection = self._connection
         # An event must survive a power cut too; the rest only the death of the process.
-        durable = any(row.event_id for row in rows)
+        durable = bool(settings) or any(row.event_id for row in rows)
         with _classified():
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 self._save_cameras(cameras, forgotten)
                 self._move_rows(rows, leaving)
-                self._remember(retained or {})
+                self._replace("retained", retained or {})
+                self._replace("setting", settings or {})
+                self._move_notices(notices or {})
                 connection.execute("COMMIT")
             except BaseException:
                 # A full disk has rolled back already.
@@ -245,14 +273,30 @@ class Database:
             oldest = rows[-1].seq - HISTORY_LIMIT
             connection.execute("DELETE FROM history WHERE seq <= ?", (oldest,))
 
-    def _remember(self, retained: Mapping[str, str | None]) -> None:
+    def _move_notices(self, notices: Mapping[Notice, Row | None]) -> None:
         self._connection.executemany(
-            "INSERT OR REPLACE INTO retained VALUES (?, ?)",
-            [(topic, text) for topic, text in retained.items() if text is not None],
+            "INSERT OR REPLACE INTO notice VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (*notice, row.seq, row.unix_ns, row.camera, row.kind, row.details)
+                for notice, row in notices.items()
+                if row is not None
+            ],
         )
         self._connection.executemany(
-            "DELETE FROM retained WHERE topic = ?",
-            [(topic,) for topic, text in retained.items() if text is None],
+            "DELETE FROM notice WHERE target = ? AND event_id = ?",
+            [notice for notice, row in notices.items() if row is None],
+        )
+
+    def _replace(self, table: str, texts: Mapping[str, str | None]) -> None:
+        """Change a table of two columns: a key and its text; None = the key is to be removed."""
+        key = {"retained": "topic", "setting": "name"}[table]
+        self._connection.executemany(
+            f"INSERT OR REPLACE INTO {table} VALUES (?, ?)",  # noqa: S608
+            [(name, text) for name, text in texts.items() if text is not None],
+        )
+        self._connection.executemany(
+            f"DELETE FROM {table} WHERE {key} = ?",  # noqa: S608
+            [(name,) for name, text in texts.items() if text is None],
         )
 
     def close(self) -> None:

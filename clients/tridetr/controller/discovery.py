@@ -28,11 +28,12 @@ _NODE_NAMES = {
     NodeProblem.DETECTOR: ("Detector", "mdi:eye-off"),
     NodeProblem.OUTBOX: ("Event delivery", "mdi:email-alert"),
     NodeProblem.DISK: ("Disk", "mdi:harddisk"),
+    NodeProblem.NOTIFY: ("Notifications", "mdi:bell-alert"),
 }
 
 
 def node_message(topics: Topics, viewer: str | None) -> dict[str, Any]:
-    """Return the discovery message of the node: problem sensors.
+    """Return the discovery message of the node: problem sensors and the switch.
 
     Args:
         topics: of the node.
@@ -45,6 +46,7 @@ def node_message(topics: Topics, viewer: str | None) -> dict[str, Any]:
             "icon": icon,
             **_problem(topics.problem(), problem.value),
         }
+    components["armed"] = _switch(topics, None)
     device = {"identifiers": [topics.object_id], "name": f"tridetr {topics.device}"}
     return _message(topics, device, topics.object_id, components, viewer)
 
@@ -109,6 +111,7 @@ def camera_message(
         ),
     }
     components["problem"] = {"name": "Problem", **_problem(topics.problem(camera), "problem")}
+    components["armed"] = _switch(topics, camera)
     device = {
         "identifiers": [f"{topics.object_id}_{camera}"],
         "name": label,
@@ -176,6 +179,16 @@ def _problem(topic: str, key: str) -> dict[str, Any]:
         "state_topic": topic,
         "value_template": f"{{{{ 'ON' if value_json.{key} else 'OFF' }}}}",
         "json_attributes_topic": topic,
+    }
+
+
+def _switch(topics: Topics, camera: str | None) -> dict[str, Any]:
+    return {
+        "platform": "switch",
+        "name": "Armed",
+        "icon": "mdi:shield-home",
+        "state_topic": topics.armed(camera),
+        "command_topic": topics.arm(camera),
     }
 
 

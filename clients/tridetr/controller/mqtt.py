@@ -74,7 +74,7 @@ class Listener(Protocol):
 
     def on_up(self) -> None: ...
     def on_ack(self, mid: int) -> None: ...
-    def on_message(self, topic: str, payload: bytes) -> None: ...
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None: ...
 
 
 class MqttLink:
@@ -214,13 +214,13 @@ class MqttLink:
         if len(message.payload) > _LONGEST_PAYLOAD or not self._inbound.acquire(blocking=False):
             return
         with suppress(UnicodeDecodeError):
-            self._tell(self._deliver, message.topic, bytes(message.payload))
+            self._tell(self._deliver, message.topic, bytes(message.payload), bool(message.retain))
             return
         self._inbound.release()
 
-    def _deliver(self, topic: str, payload: bytes) -> None:
+    def _deliver(self, topic: str, payload: bytes, retained: bool) -> None:
         self._inbound.release()
-        self._listener.on_message(topic, payload)
+        self._listener.on_message(topic, payload, retained)
 
     def _up(self, client: paho.Client) -> None:
         self._client = client

@@ -172,6 +172,16 @@ def parse_command(payload: bytes) -> Command | None:
         return None
 
 
+def on_off(on: bool) -> str:
+    """Return the payload of a switch."""
+    return "ON" if on else "OFF"
+
+
+def parse_on_off(payload: bytes) -> bool | None:
+    """Return what a switch is to be, or None where the payload is neither (it may be anything)."""
+    return {b"on": True, b"off": False}.get(payload.strip().lower())
+
+
 def iso(unix_ns: int) -> str | None:
     """Return RFC 3339 in UTC with milliseconds; None for 0 or a time that no calendar has."""
     if unix_ns <= 0:

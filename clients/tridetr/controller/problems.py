@@ -18,6 +18,7 @@ class NodeProblem(enum.Enum):
     DETECTOR = "detector"  # no camera that is live gets results
     OUTBOX = "outbox"  # events wait for the broker
     DISK = "disk"  # the state cannot be written
+    NOTIFY = "notify"  # notifications do not reach their target
 
 
 class CameraProblem(enum.Enum):
@@ -56,7 +57,7 @@ def export(problems: Problems, camera: str = "") -> None:
 
 
 def of_node(
-    cameras: Iterable[Mapping[CameraProblem, str]], *, outbox: str, disk: str
+    cameras: Iterable[Mapping[CameraProblem, str]], *, outbox: str, disk: str, notify: str = ""
 ) -> dict[NodeProblem, str]:
     """Return the node's problems.
 
@@ -64,8 +65,14 @@ def of_node(
         cameras: the problems of each camera.
         outbox: why events wait; empty = they do not.
         disk: why the state cannot be written; empty = it can be.
+        notify: which targets get no notifications, and why; empty = all do.
     """
     watched = [found for found in cameras if not found[CameraProblem.CAMERA]]
     blind = bool(watched) and all(found[CameraProblem.DETECTOR] for found in watched)
     detector = "no camera that is live gets results" if blind else ""
-    return {NodeProblem.DETECTOR: detector, NodeProblem.OUTBOX: outbox, NodeProblem.DISK: disk}
+    return {
+        NodeProblem.DETECTOR: detector,
+        NodeProblem.OUTBOX: outbox,
+        NodeProblem.DISK: disk,
+        NodeProblem.NOTIFY: notify,
+    }

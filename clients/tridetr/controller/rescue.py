@@ -50,6 +50,9 @@ def _read(connection: sqlite3.Connection, found: Contents) -> None:
     for topic, entities in _scan(connection, "topic, entities", "retained"):
         with suppress(ValueError):
             found.retained[_text(topic)] = _text(entities)
+    for name, value in _scan(connection, "name, value", "setting"):
+        with suppress(ValueError):
+            found.settings[_text(name)] = _text(value)
     history: dict[int, Row] = {}
     for seq, *others in _scan(connection, "seq, unix_ns, camera, kind, details", "history"):
         with suppress(ValueError, TypeError):
@@ -83,6 +86,17 @@ def _read(connection: sqlite3.Connection, found: Contents) -> None:
     found.outbox = sorted(events.values(), key=lambda row: row.seq)
     found.history = [history[seq] for seq in sorted(history)]
     found.last_seq = last_seq
+    _read_notices(connection, found)
+
+
+def _read_notices(connection: sqlite3.Connection, found: Contents) -> None:
+    notices: dict[tuple[str, str], Row] = {}
+    columns = "target, seq, unix_ns, camera, kind, details, event_id"
+    for target, *others in _scan(connection, columns, "notice"):
+        with suppress(ValueError, TypeError):
+            row = _event(*others)
+            notices[_text(target), row.event_id] = row
+    found.notices = dict(sorted(notices.items(), key=lambda item: item[1].seq))
 
 
 def _row(*columns: Any) -> Row:
@@ -154,7 +168,13 @@ def replace_database(path: Path, contents: Contents) -> Path | None:
     try:
         rows = {row.seq: row for row in [*contents.history, *contents.outbox]}
         database.write(
-            contents.cameras, [rows[seq] for seq in sorted(rows)], (), (), contents.retained
+            contents.cameras,
+            [rows[seq] for seq in sorted(rows)],
+            (),
+            (),
+            contents.retained,
+            contents.notices,
+            contents.settings,
         )
     finally:
         database.close()

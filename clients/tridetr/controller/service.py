@@ -9,8 +9,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from tridetr.broker import resolve_broker
-from tridetr.config import Config
+from tridetr.config import Config, NotifySection
+from tridetr.control_socket import ControlSocket
 from tridetr.controller import payloads, problems
+from tridetr.controller.arming import NODE, Arming, Audience
 from tridetr.controller.camera import CameraSentry
 from tridetr.controller.database import Row
 from tridetr.controller.discovery import (
@@ -23,13 +25,16 @@ from tridetr.controller.discovery import (
     with_removed,
 )
 from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
+from tridetr.controller.notifier import Notifier
 from tridetr.controller.outbox import OutboxPump
-from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command
+from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command, parse_on_off
 from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.controller.topics import Topics, topic_level
+from tridetr.notify.message import Message, message_of
 from tridetr.served_model import ServedModelReader
+from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
 
@@ -38,6 +43,7 @@ STATUS_S = 10.0
 OUTBOX_WAIT_S = 60.0  # an event that waits for longer is a problem
 DRAIN_S = 1.0
 REFRESH_S = 5.0  # commands are answered at most that often
+ARMED_S = 1.0  # how exactly schedules are kept
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
@@ -68,6 +74,14 @@ class Controller:
             resolve_broker(config)  # contradictions are errors now, not in a log line later
         self._store = store = Store(config.state_dir, outbox_limit=config.mqtt.outbox_limit)
         stack.callback(store.close)
+        self._viewer = viewer_address(config.gateway)
+        self._arming = Arming(config, store.settings, store.keep_setting)
+        store.audience = Audience(config, self._arming).targets_of
+        self._notifier = Notifier(config.notify, store, self._compose_notification)
+        self._requests = ControlSocket(config.run_dir, self._answer)
+        self._armed: dict[str, bool] = {}  # as published
+        self._arm: dict[str, bool] = {}  # asked for over MQTT since the last tick
+        self._armed_at = float("-inf")
         self._classes = {camera: config.alarm_for(camera).classes for camera in config.cameras}
         self._discovery = self._discovery_messages(config) if topics.discovery_prefix else {}
         self._retire_cameras()
@@ -78,7 +92,8 @@ class Controller:
             sentry = CameraSentry(config, camera, store, models, topics.device, self._on_change)
             stack.callback(sentry.close)
             self._cameras[camera] = sentry
-        subscriptions = [topics.availability, topics.command]
+        self._switches = {topics.arm(name): name for name in [NODE, *self._cameras]}
+        subscriptions = [topics.availability, topics.command, *self._switches]
         if topics.home_assistant_status:
             subscriptions.append(topics.home_assistant_status)
         self._link = MqttLink(settings, self, subscriptions)
@@ -92,6 +107,7 @@ class Controller:
             loop.add_reader(sentry.fileno(), self._wake, sentry)
         try:
             while not stop.is_set():
+                await self._requests.keep()
                 self._tick()
                 try:
                     await asyncio.wait_for(stop.wait(), TICK_S)
@@ -99,6 +115,7 @@ class Controller:
                     continue
             await self._say_goodbye()
         finally:
+            await self._requests.close()
             for sentry in self._cameras.values():
                 loop.remove_reader(sentry.fileno())
 
@@ -120,9 +137,11 @@ class Controller:
             self._link.publish(self._topics.availability, ONLINE, retain=True)
         for camera in self._cameras:
             self._tell_status(camera)
+        self._switch()
         self._tell_problems()
         self._pump.pump()
         self._pump.watch()
+        self._notifier.pump()
 
     def _take_over_late(self) -> None:
         """End the visits of a database that could not be read at the start: they were not watched since."""
@@ -145,6 +164,7 @@ class Controller:
             self._tell_status(camera)
         self._dirty.clear()
         self._pump.pump()
+        self._notifier.pump()
 
     # --- the broker's news
 
@@ -166,9 +186,15 @@ class Controller:
         else:
             self._store.cleared(topic)
 
-    def on_message(self, topic: str, payload: bytes) -> None:
-        """Take what others publish: Home Assistant's start, a command, or our own last will."""
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """Take what others publish: Home Assistant's start, a command, a switch, or our own last will."""
         if self._stopping:
+            return
+        if topic in self._switches:
+            on = parse_on_off(payload)
+            # A retained one would set the switch again at each connection, whatever was set since.
+            if on is not None and not retained:
+                self._arm[self._switches[topic]] = on
             return
         if topic == self._topics.availability:
             # The will of an earlier connection of ours, which the broker noticed late, must not stay.
@@ -187,7 +213,7 @@ class Controller:
 
     def _tell_all(self) -> None:
         topics, store = self._topics, self._store
-        current = {topics.availability: "", topics.problem(): ""}
+        current = dict.fromkeys((topics.availability, topics.problem(), topics.armed()), "")
         for camera in self._cameras:
             current |= dict.fromkeys(self._topics_of(camera), "")
         for topic in [topic for topic in store.retained if topic not in current | self._discovery]:
@@ -202,6 +228,7 @@ class Controller:
             self._tell_state(camera)
             self._tell_status(camera, always=True)
         self._tell_problems(always=True)
+        self._tell_armed(always=True)
         # Last, so that whoever waits for it finds no old state.
         self._link.publish(topics.availability, ONLINE, retain=True)
 
@@ -214,10 +241,11 @@ class Controller:
         """Return the topics of a camera that hold retained messages, but for discovery."""
         topics = self._topics
         classes = [topics.presence(camera, name) for name in self._classes[camera]]
-        return [topics.state(camera), *classes, topics.status(camera), topics.problem(camera)]
+        own = [topics.state(camera), topics.status(camera), topics.problem(camera)]
+        return [*own, topics.armed(camera), *classes]
 
     def _discovery_messages(self, config: Config) -> dict[str, dict[str, Any]]:
-        topics, viewer = self._topics, viewer_address(config.gateway)
+        topics, viewer = self._topics, self._viewer
         messages = {topics.discovery(): node_message(topics, viewer)}
         for camera, classes in self._classes.items():
             messages[topics.discovery(camera)] = camera_message(topics, camera, classes, viewer)
@@ -241,13 +269,54 @@ class Controller:
         outbox = ""
         if waiting is not None and time.time_ns() - waiting.unix_ns > OUTBOX_WAIT_S * 1e9:
             outbox = f"events wait for the broker since {payloads.iso(waiting.unix_ns)}"
-        node = problems.of_node(cameras.values(), outbox=outbox, disk=self._store.fault)
+        node = problems.of_node(
+            cameras.values(),
+            outbox=outbox,
+            disk=self._store.fault,
+            notify=self._notifier.problem(OUTBOX_WAIT_S),
+        )
         found: dict[str, problems.Problems] = {"": node, **cameras}
         for name, kinds in found.items():
             if always or self._problems.get(name) != kinds:
                 self._problems[name] = kinds
                 problems.export(kinds, name)
                 self._link.publish(self._topics.problem(name), problems.payload(kinds), retain=True)
+
+    # --- switches and notifications
+
+    def _switch(self) -> None:
+        """Set what was asked for over MQTT, and follow the schedules."""
+        wanted, self._arm = self._arm, {}
+        for switch, on in wanted.items():
+            self._set_armed(switch, on)
+        if wanted or time.monotonic() - self._armed_at >= ARMED_S:
+            self._tell_armed()
+
+    def _set_armed(self, switch: str, on: bool) -> None:
+        now = time.time()
+        if self._arming.is_on(switch, now) != on:
+            self._arming.set(switch, on, now)
+            name = f"camera {switch}" if switch else "the node"
+            logger.info("%s is %s", name, "armed" if on else "disarmed")
+
+    def _tell_armed(self, *, always: bool = False) -> None:
+        self._armed_at = time.monotonic()
+        for switch, on in self._arming.state(time.time()).items():
+            if always or self._armed.get(switch) != on:
+                self._armed[switch] = on
+                metrics.ARMED.labels(switch).set(on)
+                self._link.publish(self._topics.armed(switch), payloads.on_off(on), retain=True)
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer another process of the node: set a switch where one is named, and return all."""
+        switch, on = request.get("switch"), request.get("on")
+        if isinstance(switch, str) and switch in self._arming and isinstance(on, bool):
+            self._set_armed(switch, on)
+            self._tell_armed()
+        return {"armed": self._arming.state(time.time())}
+
+    def _compose_notification(self, _target: NotifySection, row: Row) -> Message:
+        return message_of(row.details, self._viewer)
 
     def _tell_state(self, camera: str) -> None:
         record = self._cameras[camera].record

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from tridetr.controller.database import (
     Saved,
 )
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT
+from tridetr.controller.notices import Notices
 from tridetr.controller.rescue import finish_replacement, replace_database, rescue
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
@@ -65,6 +66,9 @@ class Store:
         found_late: records of a database that could be read only after the start; the controller empties it.
         fault: why the disk is behind; empty when all is written.
         last_seq: the greatest number given.
+        audience: returns the notification targets that are to get a new event.
+        notices: events that a target of notifications has not got yet.
+        settings: what was set by hand, by name.
 
     Raises:
         StoreError: another controller uses the folder, or the database is of a later version.
@@ -86,6 +90,10 @@ class Store:
         self.found_late: dict[str, Saved] = {}
         self.fault = ""
         self.last_seq = 0
+        self.audience: Callable[[Row], tuple[str, ...]] = lambda _row: ()
+        self.notices = Notices()
+        self.settings: dict[str, str] = {}
+        self._new_settings: dict[str, str | None] = {}
         for reason in ("corrupt", "full", "other"):  # at 0, so that the first one is an increase
             metrics.STORE_ERRORS.labels(reason)
         self._lock = _lock_folder(state_dir)
@@ -106,9 +114,11 @@ class Store:
         numbered = []
         for row in rows:
             self.last_seq += 1
-            numbered.append(
-                Row(self.last_seq, row.unix_ns, camera, row.kind, row.details, row.event_id)
-            )
+            new = Row(self.last_seq, row.unix_ns, camera, row.kind, row.details, row.event_id)
+            if new.event_id:
+                new = replace(new, targets=self.audience(new))
+            self.notices.add(new)
+            numbered.append(new)
         self.cameras[camera] = self._dirty[camera] = Saved(record, time.time_ns())
         self._forgotten.discard(camera)
         self._rows += numbered
@@ -125,6 +135,20 @@ class Store:
             self.flush()
         metrics.OUTBOX_DEPTH.set(len(self.outbox))
         return row
+
+    def notified(self, target: str, event_id: str) -> None:
+        """Take an event out of the queue of a target: it has got it, or never will."""
+        self.notices.remove(target, event_id)
+        self.flush()
+
+    def keep_setting(self, name: str, value: str | None) -> None:
+        """Keep what was set by hand; None forgets it."""
+        if value is None:
+            self.settings.pop(name, None)
+        else:
+            self.settings[name] = value
+        self._new_settings[name] = value
+        self.flush()
 
     def forget(self, camera: str) -> None:
         """Remove the record of a camera that is no longer configured."""
@@ -160,14 +184,23 @@ class Store:
                 self._let_go()
                 self._dirty = dict(self.cameras)
                 self._topics.update(self.retained)
+                self._new_settings.update(self.settings)
+                self.notices.write_all()
             if self._database is None and not self._open(WAIT_S):
                 return False
-            if not (self._dirty or self._rows or self._leaving or self._forgotten or self._topics):
+            changes = (
+                self._dirty,
+                self._rows,
+                self._leaving,
+                self._forgotten,
+                self._topics,
+                self.notices.changes,
+                self._new_settings,
+            )
+            if not any(changes):
                 return self._recovered()
             assert self._database is not None
-            self._database.write(
-                self._dirty, self._rows, self._leaving, self._forgotten, self._topics
-            )
+            self._database.write(*changes)
         except CorruptDatabaseError as error:
             self._set_aside(error)
             return False
@@ -181,10 +214,8 @@ class Store:
         except (sqlite3.Error, OSError, NewerDatabaseError) as error:
             self._fail(error)
             return False
-        self._dirty, self._rows = {}, []
-        self._leaving.clear()
-        self._forgotten.clear()
-        self._topics.clear()
+        self._rows = []
+        self._written()
         return self._recovered()
 
     def close(self) -> None:
@@ -192,6 +223,14 @@ class Store:
         self.flush()
         self._let_go()
         self._lock.close()
+
+    def _written(self) -> None:
+        self._dirty = {}
+        self._leaving.clear()
+        self._forgotten.clear()
+        self._topics.clear()
+        self._new_settings.clear()
+        self.notices.changes.clear()
 
     def _recovered(self) -> bool:
         if self.fault:
@@ -241,8 +280,15 @@ class Store:
             self._take_over(found, held=set())  # the new file holds nothing yet
             self._dirty = dict(self.cameras)
             self._topics.update(self.retained)
+            self._new_settings.update(self.settings)
+            self.notices.write_all()
             contents = Contents(
-                self.cameras, list(self.outbox.values()), found.history, self.retained
+                self.cameras,
+                list(self.outbox.values()),
+                found.history,
+                self.retained,
+                notices=self.notices.all(),
+                settings=self.settings,
             )
             aside = replace_database(self._path, contents)
             self._database = Database(self._path)
@@ -252,10 +298,7 @@ class Store:
         # Of events that the broker has already, only the history lacks a line.
         rows = [row for row in self._rows if row.event_id not in self.outbox]
         self._rows = [replace(row, event_id="") for row in rows]
-        self._leaving.clear()
-        self._forgotten.clear()
-        self._dirty.clear()
-        self._topics.clear()
+        self._written()
         logger.error(
             "the state database is broken (%s): kept as %s, a new one holds what could be read: %d cameras, %d events "
             "that wait for the broker; others that only it held are lost",
@@ -287,6 +330,10 @@ class Store:
         renumbered = {row.event_id: row for row in mine}
         waiting = [renumbered.get(row.event_id, row) for row in self.outbox.values()]
         self.outbox = OrderedDict((row.event_id, row) for row in [*older, *waiting])
+        self.notices.take_over(found.notices, renumbered)
+        for name, value in found.settings.items():
+            if name not in self._new_settings:
+                self.settings.setdefault(name, value)
         for camera, saved in found.cameras.items():
             if camera not in self._forgotten:
                 self.cameras.setdefault(camera, saved)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tridetr.config import Config
 from tridetr.controller.visits import slug
 
-_RESERVED = {"state", "status", "events", "problem", "camera", "visits"}
+_RESERVED = {"state", "status", "events", "problem", "camera", "visits", "armed", "set", "picture"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,19 @@ class Topics:
     def problem(self, camera: str | None = None) -> str:
         """Topic of a camera's problems, or of the node's."""
         return f"{self.root}/{camera}/problem" if camera else f"{self.root}/problem"
+
+    def armed(self, camera: str | None = None) -> str:
+        """Topic of a camera's switch, or of the node's."""
+        return f"{self.root}/{camera}/armed" if camera else f"{self.root}/armed"
+
+    def arm(self, camera: str | None = None) -> str:
+        """Topic that sets a switch."""
+        return f"{self.armed(camera)}/set"
+
+    @property
+    def node(self) -> str:
+        """Topic that describes the whole node."""
+        return f"{self.root}/node"
 
     def status(self, camera: str) -> str:
         return f"{self.root}/{camera}/status"

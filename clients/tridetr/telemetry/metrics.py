@@ -122,6 +122,15 @@ STORE_ERRORS = Counter(
     "Writes of the sentry state or outbox that the disk refused (full, corrupt, other).",
     ["reason"],
 )
+NOTIFICATIONS = Counter(
+    "tridetr_notifications_total",
+    "Notifications by target and outcome (delivered; failed: an attempt, it is repeated; dropped).",
+    ["target", "outcome"],
+)
+NOTIFICATIONS_WAITING = _gauge(
+    "tridetr_notifications_waiting", "Events that a target has not taken yet.", "target"
+)
+ARMED = _gauge("tridetr_armed", "1 while armed: the node (camera empty), or a camera.", "camera")
 RESULTS_MISSED = Counter(
     "tridetr_results_missed_total",
     "Results overwritten before the controller read them.",
@@ -130,7 +139,7 @@ RESULTS_MISSED = Counter(
 PROBLEM = _gauge(
     "tridetr_problem",
     "1 while something keeps the node (camera empty) or a camera from watching or reporting: detector, outbox, disk, "
-    "camera, classes.",
+    "notify, camera, classes.",
     "camera",
     "problem",
 )

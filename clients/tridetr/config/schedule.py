@@ -1,0 +1,113 @@
+"""Weekly times, such as ``mon-fri 22:00-06:00``: parsed once, asked for the state at a moment. Local time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_SHAPE = re.compile(r"(?:([a-z,-]+) +)?(\d\d?):(\d\d)-(\d\d?):(\d\d)")
+_DAY_MINUTES = 24 * 60
+_HINT = "write it like `22:00-06:00`, `mon-fri 22:00-06:00` or `sat,sun 00:00-24:00`"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One time of the week.
+
+    Attributes:
+        days: weekdays on which it begins, Monday = 0.
+        start: minute of the day.
+        end: minute after ``start``'s midnight; more than a day's where it ends after midnight.
+    """
+
+    days: frozenset[int]
+    start: int
+    end: int
+
+
+def parse_window(text: str) -> Window:
+    """Return the window that a text describes.
+
+    Raises:
+        ValueError: it describes none.
+
+    Example:
+        >>> parse_window("sat,sun 22:00-06:00")
+        Window(days=frozenset({5, 6}), start=1320, end=1800)
+    """
+    match = _SHAPE.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError(f"not a weekly time; {_HINT}")
+    days, *numbers = match.groups()
+    hours, minutes, end_hours, end_minutes = map(int, numbers)
+    start, end = hours * 60 + minutes, end_hours * 60 + end_minutes
+    if max(minutes, end_minutes) > 59 or start >= _DAY_MINUTES or end > _DAY_MINUTES:
+        raise ValueError(f"not a time of day; {_HINT}")
+    if start == end:
+        raise ValueError(f"it begins and ends at the same time; {_HINT}")
+    return Window(_days(days), start, end if end > start else end + _DAY_MINUTES)
+
+
+def _days(text: str | None) -> frozenset[int]:
+    if text is None:
+        return frozenset(range(7))
+    found: set[int] = set()
+    for part in text.split(","):
+        first, separator, last = part.partition("-")
+        if first not in DAYS or (separator and last not in DAYS):
+            raise ValueError(f"unknown day in {text!r}: use {', '.join(DAYS)}")
+        begin = DAYS.index(first)
+        length = (DAYS.index(last) - begin) % 7 if separator else 0
+        found |= {(begin + day) % 7 for day in range(length + 1)}
+    return frozenset(found)
+
+
+def _checked(text: str) -> str:
+    parse_window(text)
+    return text
+
+
+WeeklyTime = Annotated[str, AfterValidator(_checked)]
+
+
+class Schedule:
+    """Several windows together; without any it never changes and always holds."""
+
+    def __init__(self, windows: Iterable[str]) -> None:
+        self._windows = [parse_window(text) for text in windows]
+
+    def __bool__(self) -> bool:
+        return bool(self._windows)
+
+    def holds(self, unix_s: float) -> bool:
+        """Return whether the moment is in a window."""
+        if not self._windows:
+            return True
+        return any(start <= unix_s < end for start, end in self._spans(unix_s))
+
+    def changed_at(self, unix_s: float) -> float | None:
+        """Return when ``holds`` last changed; None where it never does."""
+        edges = {edge for span in self._spans(unix_s) for edge in span if edge <= unix_s}
+        for edge in sorted(edges, reverse=True):
+            if self.holds(edge) != self.holds(edge - 1):
+                return edge
+        return None
+
+    def _spans(self, unix_s: float) -> list[tuple[float, float]]:
+        """Return begin and end of the windows around a moment, as the local clock has them."""
+        today = datetime.fromtimestamp(unix_s).replace(hour=0, minute=0, second=0, microsecond=0)
+        spans = []
+        for ago in range(-1, 9):
+            day = today - timedelta(days=ago)
+            for window in self._windows:
+                if day.weekday() in window.days:
+                    start = day + timedelta(minutes=window.start)
+                    end = day + timedelta(minutes=window.end)
+                    spans.append((start.timestamp(), end.timestamp()))
+        return spans

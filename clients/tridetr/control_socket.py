@@ -1,0 +1,102 @@
+"""Requests to a running controller from other processes of its node: one line of JSON each way over a Unix socket.
+
+The socket is in the run folder, which only the node's user can enter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tridetr.errors import TridetrError
+
+logger = logging.getLogger("tridetr.controller")
+
+_NAME = "controller.sock"
+_TIMEOUT_S = 3.0
+_LONGEST = 64 * 1024
+Answerer: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class ControllerAwayError(TridetrError):
+    """The controller does not run, or does not answer."""
+
+
+class ControlSocket:
+    """The controller's side.
+
+    Args:
+        run_dir: the node's run folder.
+        answer: answers a request; called in the event loop's thread.
+    """
+
+    def __init__(self, run_dir: Path, answer: Answerer) -> None:
+        self._folder = run_dir
+        self._answer = answer
+        self._server: asyncio.Server | None = None
+
+    async def keep(self) -> None:
+        """Listen; make the socket again if it was removed."""
+        path = self._folder / _NAME
+        if self._server is not None and path.exists():
+            return
+        await self.close()
+        try:
+            path.unlink(missing_ok=True)  # of a controller that was killed
+            with _short(self._folder) as short:
+                self._server = await asyncio.start_unix_server(self._serve, short, limit=_LONGEST)
+        except OSError as error:
+            logger.warning("%s cannot be made (%s): the viewer cannot arm or disarm", path, error)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError, asyncio.TimeoutError):
+            request = json.loads(await asyncio.wait_for(reader.readline(), _TIMEOUT_S))
+            answer = self._answer(request)
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await asyncio.wait_for(writer.drain(), _TIMEOUT_S)
+        writer.close()
+
+
+async def ask_controller(run_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Send a request to the controller of a node and return its answer.
+
+    Raises:
+        ControllerAwayError: it does not run, or does not answer.
+    """
+
+    async def exchange() -> dict[str, Any]:
+        with _short(run_dir) as short:
+            reader, writer = await asyncio.open_unix_connection(short, limit=_LONGEST)
+        try:
+            writer.write(json.dumps(request).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(await reader.readline())
+            return answer
+        finally:
+            writer.close()
+
+    try:
+        return await asyncio.wait_for(exchange(), _TIMEOUT_S)
+    except (OSError, ValueError, asyncio.TimeoutError):
+        raise ControllerAwayError("the controller does not run or does not answer") from None
+
+
+@contextlib.contextmanager
+def _short(folder: Path) -> Iterator[str]:
+    """Yield a path of the socket that fits into the 107 bytes that the kernel takes, however deep the folder is."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{_NAME}"
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""Events that wait for the targets of notifications: a queue for each target, and what of them is not on disk yet."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from tridetr.controller.database import Notice, Row
+from tridetr.telemetry import metrics
+
+logger = logging.getLogger("tridetr.controller")
+
+LIMIT = 1000  # events that wait for one target; beyond that the oldest is dropped
+
+
+class Notices:
+    """The queues.
+
+    Attributes:
+        waiting: of each target, oldest first, by event id.
+        changes: what the file does not have yet; None = to be removed.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, OrderedDict[str, Row]] = {}
+        self.changes: dict[Notice, Row | None] = {}
+
+    def add(self, row: Row) -> None:
+        """Let an event wait for each of its targets."""
+        for target in row.targets:
+            queue = self.waiting.setdefault(target, OrderedDict())
+            queue[row.event_id] = self.changes[target, row.event_id] = row
+            while len(queue) > LIMIT:
+                self.remove(target, next(iter(queue)))
+                metrics.NOTIFICATIONS.labels(target, "dropped").inc()
+                logger.error(
+                    "notifications to %s: %d events wait, the oldest is dropped", target, LIMIT
+                )
+
+    def remove(self, target: str, event_id: str) -> None:
+        """Take an event out of the queue of a target."""
+        if event_id in self.waiting.get(target, ()):
+            del self.waiting[target][event_id]
+            self.changes[target, event_id] = None
+
+    def keep_only(self, targets: Iterable[str]) -> None:
+        """Drop the queues of targets that are no longer configured."""
+        for target in set(self.waiting) - set(targets):
+            self.changes.update(dict.fromkeys((target, name) for name in self.waiting.pop(target)))
+
+    def take_over(self, found: Mapping[Notice, Row], renumbered: Mapping[str, Row]) -> None:
+        """Put what a file holds before what was added meanwhile, whose numbers may be new.
+
+        Args:
+            found: of the file, oldest first.
+            renumbered: events with their new numbers, by id.
+        """
+        for (target, event_id), change in self.changes.items():
+            if change is not None and event_id in renumbered:
+                self.changes[target, event_id] = renumbered[event_id]
+        mine = self.waiting
+        self.waiting = {}
+        for notice, row in [*found.items(), *_flat(mine).items()]:
+            if (current := self.changes.get(notice, row)) is not None:
+                self.waiting.setdefault(notice[0], OrderedDict())[notice[1]] = current
+
+    def all(self) -> dict[Notice, Row]:
+        """Return all that wait."""
+        return _flat(self.waiting)
+
+    def write_all(self) -> None:
+        """Note that the file has nothing of it."""
+        self.changes.update(self.all())
+
+
+def _flat(waiting: Mapping[str, Mapping[str, Row]]) -> dict[Notice, Row]:
+    return {(target, name): row for target, queue in waiting.items() for name, row in queue.items()}

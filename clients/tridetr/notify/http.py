@@ -1,0 +1,100 @@
+"""One HTTP POST that ends in bounded time, follows no redirect and whose errors do not repeat the URL."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+STALL_S = 10.0  # of a single read or write
+DEADLINE_S = 30.0  # of the whole exchange, also where the server sends a byte now and then
+_LONGEST_REASON = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered.
+
+    Attributes:
+        origin: scheme and host that answered, without path and user.
+        status: HTTP status.
+        reason: its words.
+        retry_after_s: how long the server asks to wait; 0 = it does not.
+    """
+
+    origin: str
+    status: int
+    reason: str
+    retry_after_s: float
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    """POST a body; user and password of the URL become Basic authorization.
+
+    Raises:
+        OSError: there was no answer in time.
+        ValueError: not an address that can be asked.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("the URL must begin with http:// or https:// and name a host")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("the port of the URL is not a number up to 65535") from None
+    origin = f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port else "")
+    if parts.username is not None or parts.password is not None:
+        pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        encoded = base64.b64encode(pair.encode()).decode()
+        headers = {**headers, "Authorization": f"Basic {encoded}"}
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        connection = http.client.HTTPSConnection(
+            parts.hostname, port, timeout=STALL_S, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(parts.hostname, port, timeout=STALL_S)
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        with contextlib.suppress(OSError, AttributeError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(DEADLINE_S, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        connection.request("POST", path, body, dict(headers))
+        answer = connection.getresponse()
+        reason = answer.reason.encode("ascii", "replace").decode()[:_LONGEST_REASON]
+        return Answer(origin, answer.status, reason, _seconds(answer.getheader("Retry-After")))
+    except TimeoutError:
+        raise TimeoutError(f"{origin} does not answer within {STALL_S:g} s") from None
+    except (OSError, http.client.HTTPException) as error:
+        if late.is_set():
+            raise TimeoutError(f"{origin} has not answered after {DEADLINE_S:g} s") from None
+        raise OSError(f"{origin}: {_explained(error)}") from None
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def _explained(error: Exception) -> str:
+    """Return what failed; the text of some errors of http.client repeats what was sent or received."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return f"not an HTTP answer ({type(error).__name__})"
+
+
+def _seconds(retry_after: str | None) -> float:
+    text = (retry_after or "").strip()
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0.0

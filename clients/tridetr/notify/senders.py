@@ -1,0 +1,158 @@
+"""Delivery of one message to one target: an attempt, which succeeds or raises. Nothing here logs or repeats a URL."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from email.header import Header
+
+from tridetr import __version__
+from tridetr.config import NotifySection
+from tridetr.config.secrets import notify_url, signing_key
+from tridetr.errors import ConfigError, TridetrError
+from tridetr.notify.http import post
+from tridetr.notify.message import Message
+
+_APPRISE_LOGGERS = ("apprise", "urllib3")  # they log URLs, with the secrets in them
+
+
+class DeliveryError(TridetrError):
+    """A message was not delivered.
+
+    Attributes:
+        refused: the target takes other messages, but not this one.
+        wait_s: how long the target asks to be left alone.
+    """
+
+    def __init__(self, text: str, *, refused: bool = False, wait_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.refused = refused
+        self.wait_s = wait_s
+
+
+def deliver(target: NotifySection, message: Message) -> None:
+    """Send a message to a target.
+
+    Raises:
+        DeliveryError: it was not taken, or nobody knows whether it was.
+    """
+    try:
+        url = notify_url(target.url_file)
+        _SENDERS[target.kind](target, url, message)
+    except ConfigError as error:
+        raise DeliveryError(str(error)) from None
+
+
+def _webhook(target: NotifySection, url: str, message: Message) -> None:
+    """POST JSON, signed as Standard Webhooks describes (webhook-id, -timestamp, -signature)."""
+    content: dict[str, object] = {
+        "event": message.event,
+        "title": message.title,
+        "text": message.text,
+        "link": message.link,
+        "picture": None,
+    }
+    if message.picture is not None:
+        encoded = base64.b64encode(message.picture).decode()
+        content["picture"] = {"content_type": "image/jpeg", "base64": encoded}
+    body = json.dumps(content).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "Idempotency-Key": f'"{message.event_id}"',
+        "webhook-id": message.event_id,
+        "webhook-timestamp": str(int(time.time())),
+    }
+    if target.secret_file is not None:
+        headers["webhook-signature"] = signature(
+            signing_key(target.secret_file), message.event_id, headers["webhook-timestamp"], body
+        )
+    _post(url, body, headers)
+
+
+def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
+    """Return the signature of a webhook: HMAC-SHA256 over id, time and body.
+
+    Example:
+        >>> signature(b"key", "id", "1", b"{}")
+        'v1,hiBlD/bxQmxgqhymtSPXL/EOnJ9fATd5a7hjRfEhbOI='
+    """
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+
+
+def _ntfy(_target: NotifySection, url: str, message: Message) -> None:
+    """Publish to a topic of ntfy, with the picture as attachment where the server takes attachments."""
+    headers = {
+        "Title": _header(message.title),
+        # A repeat replaces the first one on the phone.
+        "Sequence-ID": message.event_id.replace(":", "-"),
+        "Priority": "high" if message.event_id.endswith(":arrived") else "default",
+    }
+    if message.link:
+        headers["Click"] = message.link
+    if message.picture is not None:
+        attached = {"Message": _header(message.text), "Filename": "visit.jpg"}
+        try:
+            return _post(url, message.picture, headers | attached)
+        except DeliveryError as error:
+            if not error.refused:
+                raise
+    _post(url, message.text.encode(), headers)
+
+
+def _apprise(_target: NotifySection, url: str, message: Message) -> None:
+    """Hand the message to Apprise, which knows a hundred services."""
+    for name in _APPRISE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        import apprise
+        from apprise.attachment.memory import AttachMemory
+    except ImportError:
+        raise DeliveryError(
+            "kind: apprise needs the extra: pip install 'tridetr[apprise]'"
+        ) from None
+    service = apprise.Apprise()
+    if not service.add(url):
+        raise DeliveryError(
+            "Apprise does not know this kind of URL: https://appriseit.com/services"
+        )
+    text = f"{message.text}\n{message.link}" if message.link else message.text
+    attachment = None
+    if message.picture is not None:
+        attachment = AttachMemory(message.picture, name="visit.jpg", mimetype="image/jpeg")
+    if not service.notify(body=text, title=message.title, attach=attachment):
+        raise DeliveryError("Apprise could not deliver it: try the URL with `apprise -vv`")
+
+
+_SENDERS: Mapping[str, Callable[[NotifySection, str, Message], None]] = {
+    "webhook": _webhook,
+    "ntfy": _ntfy,
+    "apprise": _apprise,
+}
+
+
+def _header(text: str) -> str:
+    return text if text.isascii() else Header(text, "utf-8", maxlinelen=10_000).encode()
+
+
+def _post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
+    try:
+        answer = post(url, body, {"User-Agent": f"tridetr/{__version__}", **headers})
+    except (OSError, ValueError) as error:
+        raise DeliveryError(str(error) or type(error).__name__) from None
+    if answer.status < 300:
+        return
+    if answer.status < 400:
+        raise DeliveryError(
+            f"{answer.origin} answers {answer.status}, a redirect, which is not followed: write the final URL into "
+            "url_file"
+        )
+    raise DeliveryError(
+        f"{answer.origin} answers {answer.status} {answer.reason}",
+        refused=answer.status in (400, 413, 415, 422),
+        wait_s=answer.retry_after_s,
+    )
