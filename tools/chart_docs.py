@@ -27,7 +27,7 @@ FREE = re.compile(
 CONFIG_SECTIONS = {
     "model": "ModelSection", "triton": "TritonSection", "detect": "DetectSection",
     "alarm": "AlarmSection", "sentry": "SentrySection", "packets": "PacketsSection",
-    "log": "LogSection",
+    "armed": "ArmedSection", "log": "LogSection",
 }  # fmt: skip
 CHOICES = {
     "state.type": ["pvc", "hostPath", "none"],
@@ -55,6 +55,8 @@ def schema_of(value: Any, path: str) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": {"$ref": "#/$defs/Camera"}}
     if path.startswith("config.") and name in CONFIG_SECTIONS:
         return {"$ref": f"#/$defs/{CONFIG_SECTIONS[name]}"}
+    if path == "config.notify":
+        return {"type": "array", "items": {"$ref": "#/$defs/NotifySection"}}
     if path == "node.gpu":
         return {"type": ["boolean", "null"]}
     if isinstance(value, dict | list) and (FREE.fullmatch(path) or FREE.fullmatch(name)):
@@ -76,7 +78,8 @@ def build_schema(values: dict[str, Any]) -> dict[str, Any]:
     schema["properties"]["global"] = {"type": "object"}  # Helm's own
     config = Config.model_json_schema(ref_template="#/$defs/{model}")
     definitions = {
-        name: config["$defs"][name] for name in (*CONFIG_SECTIONS.values(), "CameraSection")
+        name: config["$defs"][name]
+        for name in (*CONFIG_SECTIONS.values(), "NotifySection", "CameraSection")
     }
     camera = json.loads(json.dumps(definitions.pop("CameraSection")))
     camera["properties"].pop("credentials_file")

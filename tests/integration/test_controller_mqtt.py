@@ -215,7 +215,7 @@ def test_problems_are_published_and_a_stopped_node_says_so(tmp_path: Path) -> No
         actor.show_and_wait(NOBODY, 2)
         wait_for(lambda: problem().get("problem") is False)
         assert problem("") == {
-            "schema": 1, "problem": False, "detector": "", "outbox": "", "disk": "",
+            "schema": 1, "problem": False, "detector": "", "outbox": "", "disk": "", "notify": "",
         }  # fmt: skip
         for state in (CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND):
             actor.be(state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from tridetr.controller.history import DATABASE
 from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.store import NewRow, Store
 
-ACTIONS = ("visit", "visit", "visit", "ack", "ack", "up", "down", "kill", "stop", "lock", "unlock",
+ACTIONS = ("visit", "visit", "visit", "ack", "ack", "tell", "up", "down", "kill", "stop", "lock", "unlock",
            "full", "room", "failing", "failed in name", "tick", "remove")  # fmt: skip
 
 
@@ -49,6 +48,7 @@ class Node:
         self.is_full = False
         self.fault: str | None = None  # of the next write
         self.made: list[str] = []
+        self.told: list[str] = []  # what the target of notifications got
         self.safe: set[str] = set()  # on disk once, or in a process that lives
         self.at_risk: set[str] = set()
         self.blind: set[str] = set()  # decided by a process that had not read the database
@@ -57,6 +57,7 @@ class Node:
     def start(self) -> None:
         self.store = Store(self.folder, outbox_limit=1000)
         self.pump = OutboxPump(self.store, self.broker, lambda row: ("t", row.event_id))
+        self.store.audience = lambda _row: ("phone",)
         self.broker.waiting.clear()
 
     def write(self, write: Callable[..., None], database: Database, *arguments: object) -> None:
@@ -88,6 +89,11 @@ class Node:
         details = '"' + "x" * 3000 + '"'
         self.store.commit("hall", "{}", [NewRow(1, "person_arrived", details, event_id)])
 
+    def do_tell(self) -> None:
+        for event_id in list(self.store.notices.waiting.get("phone", ()))[:1]:
+            self.told.append(event_id)
+            self.store.notified("phone", event_id)
+
     def do_tick(self) -> None:
         self.store.flush()
 
@@ -108,7 +114,7 @@ class Node:
         """What a dead process held is let go of as the kernel would."""
         if self.store._database:
             self.store._database.close()
-        os.close(self.store._lock)
+        self.store._lock.close()
         self.at_risk.clear()
         self.start()
 
@@ -150,6 +156,7 @@ class Node:
                 file.unlink()
             if not self.store.flush():  # it is in memory only now
                 self.at_risk |= set(self.store.outbox)
+                self.at_risk |= set(self.store.notices.waiting.get("phone", ()))
                 self.safe -= self.at_risk
 
 
@@ -178,17 +185,28 @@ def test_any_faults_deliver_every_event_once_known_under_one_number_in_order(
             node.do(action)
         while node.broker.waiting:
             node.do("ack")
+        while node.store.notices.waiting.get("phone"):
+            node.do("tell")
+        check_order(node, node.told)
         first = list(dict.fromkeys(node.broker.taken))
-        missing = (node.safe | node.at_risk) - set(first)
-        assert not missing
+        expected = node.safe | node.at_risk
+        assert not expected - set(first)
+        assert not expected - set(node.told)
         assert node.store.flush()
         assert not node.store.outbox
         assert not node.store.fault
-        ordered = [event_id for event_id in first if event_id not in node.blind]
-        assert ordered == sorted(ordered, key=node.made.index)
+        check_order(node, node.broker.taken)
         node.store.close()
     with sqlite3.connect(node.folder / DATABASE) as database:
         assert database.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+        assert database.execute("SELECT count(*) FROM notice").fetchone() == (0,)
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
     assert not any(".corrupt-" in path.name for path in node.folder.iterdir())
+
+
+def check_order(node: Node, got: list[str]) -> None:
+    """Whoever drops repeats by their id has the events in order."""
+    first = list(dict.fromkeys(got))
+    ordered = [event_id for event_id in first if event_id not in node.blind]
+    assert ordered == sorted(ordered, key=node.made.index)

@@ -16,6 +16,7 @@ from tridetr.cli import (
     doctor_command,
     init_command,
     node_commands,
+    notify_command,
     roles,
     up_command,
 )
@@ -36,6 +37,7 @@ analyse_command.register(app)
 roles.register(app)
 doctor_command.register(app)
 app.add_typer(config_commands.app, name="config")
+app.add_typer(notify_command.app, name="notify")
 
 
 def _version(value: bool) -> None:

@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tridetr.config import Config
-from tridetr.config.secrets import camera_credentials, gateway_token, mqtt_password
+from tridetr.config.secrets import (
+    camera_credentials,
+    gateway_token,
+    mqtt_password,
+    notify_url,
+    signing_key,
+)
 from tridetr.doctor.finding import Finding
 from tridetr.errors import ConfigError
 
@@ -113,6 +119,11 @@ def _check_secrets(config: Config) -> Iterator[Finding]:
             key = f"cameras.{name}.credentials_file"
             reads.append((key, lambda file=file: camera_credentials(file)))  # type: ignore[misc]
         files.append((f"cameras.{name}.tls_ca_file", camera.tls_ca_file))
+    for target in config.notify:
+        key = f"notify.{target.name}"
+        reads.append((f"{key}.url_file", lambda file=target.url_file: notify_url(file)))  # type: ignore[misc]
+        if (file := target.secret_file) is not None:
+            reads.append((f"{key}.secret_file", lambda file=file: signing_key(file)))  # type: ignore[misc]
     for key, read in reads:
         try:
             read()

@@ -7,6 +7,7 @@ import asyncio
 from prometheus_client import CONTENT_TYPE_LATEST
 from quart import Blueprint, Quart, Response, jsonify, request
 
+from tridetr.control_socket import ControllerAwayError, ask_controller
 from tridetr.controller.history import read_history
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.node_metrics import render_node
@@ -76,6 +77,29 @@ def add_api(app: Quart, hub: Hub) -> None:
                 ]
             }
         )
+
+    async def ask(**request: object) -> Answer:
+        try:
+            armed = (await ask_controller(hub.config.run_dir, request))["armed"]
+        except ControllerAwayError as error:
+            return problem(503, str(error), Retry_After="5")
+        node = armed.pop("")
+        return jsonify({"armed": node, "cameras": armed})
+
+    @api.get("/api/armed")
+    async def armed() -> Answer:
+        return await ask()
+
+    @api.put("/api/armed")
+    @api.put("/api/armed/<camera>")
+    async def arm(camera: str = "") -> Answer:
+        if camera and camera not in cameras:
+            return problem(404, "no such camera")
+        wanted = await request.get_json(force=True, silent=True)
+        on = wanted.get("armed") if isinstance(wanted, dict) else None
+        if not isinstance(on, bool):
+            return problem(400, 'the body must be {"armed": true} or {"armed": false}')
+        return await ask(switch=camera, on=on)
 
     @api.get("/snapshot/<camera>.jpg")
     async def snapshot(camera: str) -> Answer:

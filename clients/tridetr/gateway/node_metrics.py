@@ -7,6 +7,7 @@ import contextlib
 import struct
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from tridetr.telemetry.process_files import render_all
 from tridetr.triton.endpoint import read_endpoint
 
 _BROKER_S = 3.0
+_CONNECTED, _WAITING, _ARMED = (
+    "tridetr_mqtt_connected",
+    "tridetr_outbox_depth",
+    "tridetr_armed",
+)
+_GAUGES = {_CONNECTED, _WAITING, _ARMED}
 _TIMEOUT_S = 1.0  # Triton is on this machine; without it the page shows the rest
 
 
@@ -41,7 +48,7 @@ def _fetch(url: str) -> bytes:
 
 
 class Broker:
-    """Whether events reach the broker, as the controller's metrics say.
+    """Whether events reach the broker and who is armed, as the controller's metrics say.
 
     Attributes:
         facts: header of a `node` message.
@@ -50,28 +57,35 @@ class Broker:
     def __init__(self, run_dir: Path) -> None:
         self._folder = run_dir / "metrics"
         self._read_at = float("-inf")
-        self.facts: dict[str, Any] = {"type": "node", "broker": "unknown", "events_waiting": 0}
+        self.facts: dict[str, Any] = _facts({})
 
     async def refresh(self) -> None:
         """Read the controller's gauges again, at most every few seconds."""
         if time.monotonic() - self._read_at < _BROKER_S:
             return
         self._read_at = time.monotonic()
-        found = await asyncio.to_thread(self._read)
-        connected = found.get("tridetr_mqtt_connected")
-        broker = "unknown" if connected is None else "connected" if connected else "away"
-        waiting = round(found.get("tridetr_outbox_depth", 0))
-        self.facts = {"type": "node", "broker": broker, "events_waiting": waiting}
+        self.facts = _facts(await asyncio.to_thread(self._read))
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> dict[tuple[str, str], float]:
         files = sorted(map(str, self._folder.glob("gauge_mostrecent_controller*.db")))
         try:
             families = list(MultiProcessCollector.merge(files)) if files else []  # type: ignore[no-untyped-call]
         except (OSError, ValueError, KeyError, struct.error):
             return {}  # a file that is being made at this moment
         return {
-            sample.name: sample.value
+            (sample.name, sample.labels.get("camera", "")): sample.value
             for family in families
             for sample in family.samples
-            if not sample.labels
+            if sample.name in _GAUGES
         }
+
+
+def _facts(found: Mapping[tuple[str, str], float]) -> dict[str, Any]:
+    """Return the header of a `node` message; ``found``: gauges by name and camera."""
+    connected = found.get((_CONNECTED, ""))
+    return {
+        "type": "node",
+        "broker": "unknown" if connected is None else "connected" if connected else "away",
+        "events_waiting": round(found.get((_WAITING, ""), 0)),
+        "armed": {camera: bool(on) for (name, camera), on in found.items() if name == _ARMED},
+    }

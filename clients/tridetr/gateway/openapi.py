@@ -153,6 +153,40 @@ def _get(
     return {"get": operation}
 
 
+_ARMED_SCHEMA = {
+    "type": "object",
+    "required": ["armed", "cameras"],
+    "properties": {
+        "armed": {"type": "boolean", "description": "The node's own switch."},
+        "cameras": {"type": "object", "additionalProperties": {"type": "boolean"}},
+    },
+}
+
+
+def _arm(summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    error = _ref("schemas/Error")
+    body = {
+        "type": "object",
+        "required": ["armed"],
+        "properties": {"armed": {"type": "boolean"}},
+    }
+    operation = {
+        "summary": summary,
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": _json("All switches.", _ARMED_SCHEMA),
+            "400": _json("The body is not as described.", error),
+            "403": _json("The request comes from a page of another origin.", error),
+            "404": _json("No such camera.", error),
+            "413": _json("The body is too long.", error),
+            "503": _json("The controller does not run.", error),
+            **_REFUSED,
+        },
+    }
+    return {"put": operation}
+
+
 def description() -> dict[str, Any]:
     """Return the OpenAPI document."""
     error = _ref("schemas/Error")
@@ -174,6 +208,17 @@ def description() -> dict[str, Any]:
                 {"name": "camera", "in": "query", "schema": {"type": "string"}},
             ],
         ),
+        "/api/armed": {
+            **_get(
+                "Whether notifications are wanted",
+                {
+                    "200": _json("All switches.", _ARMED_SCHEMA),
+                    "503": _json("The controller does not run.", error),
+                },
+            ),
+            **_arm("Arm or disarm the node", []),
+        },
+        "/api/armed/{camera}": _arm("Arm or disarm a camera", [_CAMERA]),
         "/snapshot/{camera}.jpg": _get(
             "The newest picture",
             {

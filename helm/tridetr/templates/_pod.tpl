@@ -16,6 +16,9 @@ securityContext:
   {{- include "tridetr.containerSecurity" . | nindent 2 }}
 env:
   - {name: HOME, value: /tmp}
+  {{- if and (eq .name "controller") .root.Values.notify.timeZone }}
+  - {name: TZ, value: {{ .root.Values.notify.timeZone | quote }}}
+  {{- end }}
   {{- if .gpu }}
   {{- include "tridetr.gpuEnvironment" (dict "root" .root "owner" (eq .name "triton")) | nindent 2 }}
   {{- end }}
@@ -190,6 +193,9 @@ spec:
         {{- if and $values.mqtt.tls.enabled $values.mqtt.tls.secret }}
         - {name: mqtt-tls, mountPath: /etc/tridetr/mqtt-tls, readOnly: true}
         {{- end }}
+        {{- if $values.notify.secret }}
+        - {name: notify, mountPath: /etc/tridetr/notify, readOnly: true}
+        {{- end }}
     - {{- include "tridetr.processContainer" (dict "root" $root "name" "gateway" "process" "gateway" "image" $values.images.client) | nindent 6 }}
       ports:
         - {name: http, containerPort: 8080}
@@ -249,6 +255,10 @@ spec:
     {{- if and $values.mqtt.tls.enabled $values.mqtt.tls.secret }}
     - name: mqtt-tls
       secret: {secretName: {{ $values.mqtt.tls.secret }}, defaultMode: 0440}
+    {{- end }}
+    {{- if $values.notify.secret }}
+    - name: notify
+      secret: {secretName: {{ $values.notify.secret }}, defaultMode: 0440}
     {{- end }}
     {{- if $values.gateway.tokenSecret }}
     - name: gateway-token

@@ -1,5 +1,6 @@
 // The page: a grid of cameras, one of them large if wanted, and the events next to it.
 
+import { Armed } from "./armed.js";
 import { Card } from "./card.js";
 import { classText, element, setText } from "./dom.js";
 import { EventList } from "./events.js";
@@ -15,6 +16,8 @@ let pageVersion = null;
 let areBoxesShown = true;
 let refreshing = null;
 let node = null; // the newest such message
+const armed = new Armed();
+armed.add("", byId("armed"));
 const statuses = new StatusList(byId("status"));
 
 const events = new EventList(byId("events"), byId("no-events"), (camera) => choose(camera));
@@ -27,6 +30,7 @@ const page = {
   },
   onNode(header) {
     node = header;
+    armed.show(header.armed);
     summarise();
   },
   onHello(header) {
@@ -75,6 +79,7 @@ async function fetchCameras() {
       const card = new Card(name, byId("card"), page);
       card.node.querySelector(".open").addEventListener("click", () => choose(chosen() === name ? null : name));
       card.showsBoxes = areBoxesShown;
+      armed.add(name, card.node.querySelector('[data-part="armed"]'));
       cards.set(name, card);
       grid.append(card.node);
       inSight.observe(card.node);

@@ -1,0 +1,45 @@
+"""``tridetr notify test``."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated
+
+import typer
+
+from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.config import load_config
+from tridetr.errors import ConfigError
+
+app = typer.Typer(help="Notifications about visits.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Notifications about visits."""
+
+
+@app.command("test")
+def send_test(
+    name: Annotated[str, typer.Argument(help="Name of the target in `notify`.")],
+    config_file: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Send a test message to one target, once. Exits with 1 if it was not taken."""
+    from tridetr.controller.discovery import viewer_address
+    from tridetr.controller.topics import default_device
+    from tridetr.notify.message import example_message
+    from tridetr.notify.senders import DeliveryError, deliver
+
+    config = load_config(config_file)
+    target = next((target for target in config.notify if target.name == name), None)
+    if target is None:
+        known = ", ".join(target.name for target in config.notify) or "there is none"
+        raise ConfigError(f"no target {name!r} in notify: {known}")
+    device = config.mqtt.device or default_device(socket.gethostname(), config.instance)
+    camera = next(iter(target.cameras or config.cameras))
+    try:
+        deliver(target, example_message(device, camera, viewer_address(config.gateway), None))
+    except DeliveryError as error:
+        typer.echo(f"{name}: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{name}: delivered")

@@ -1,0 +1,102 @@
+"""An HTTP server that plays the target of notifications: it takes, fails, stalls, redirects or trickles."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Request:
+    """One POST."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class WebhookServer:
+    """The server.
+
+    Attributes:
+        mode: what it does with the next request: `ok`, `stall`, `trickle`, or a status such as `500`.
+        asked: all requests, in the order in which they came.
+        taken: those that were answered with 200.
+    """
+
+    def __init__(self) -> None:
+        self.mode = "ok"
+        self.location = ""
+        self.asked: list[Request] = []
+        self.taken: list[Request] = []
+        self._closing = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                outer._handle(self)
+
+            def do_GET(self) -> None:
+                outer._handle(self)
+
+            def log_message(self, *_arguments: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook/s3cret-path?token=s3cret-query"
+
+    def ids(self) -> list[str]:
+        """Return the ids of the events that were taken, without repeats."""
+        return list(dict.fromkeys(request.headers["webhook-id"] for request in self.taken))
+
+    def _handle(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        request = Request(handler.path, headers, body)
+        mode = self.mode
+        self.asked.append(request)
+        if mode == "stall":
+            self._closing.wait()
+            return
+        if mode == "trickle":
+            with contextlib.suppress(OSError):
+                while not self._closing.wait(0.05):
+                    handler.wfile.write(b"H")
+            return
+        if mode == "ok":
+            self.taken.append(request)
+        with contextlib.suppress(OSError):
+            handler.send_response(200 if mode == "ok" else int(mode))
+            if self.location:
+                handler.send_header("Location", self.location)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextlib.contextmanager
+def running_webhooks() -> Iterator[WebhookServer]:
+    """Run a server for the length of a test."""
+    server = WebhookServer()
+    try:
+        yield server
+    finally:
+        server.close()
