@@ -142,7 +142,7 @@ schemas: $(VENV)/.dev
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-annotate --no-header \
-		--extra server --extra v4l2 --extra models --extra otel --extra dev --extra bench -o constraints.txt pyproject.toml
+		--extra server --extra v4l2 --extra models --extra otel --extra apprise --extra dev --extra bench -o constraints.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

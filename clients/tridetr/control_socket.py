@@ -63,9 +63,9 @@ class ControlSocket:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, asyncio.TimeoutError):
             request = json.loads(await asyncio.wait_for(reader.readline(), _TIMEOUT_S))
-            answer = self._answer(request)
-            writer.write(json.dumps(answer).encode() + b"\n")
-            await asyncio.wait_for(writer.drain(), _TIMEOUT_S)
+            if isinstance(request, dict):
+                writer.write(json.dumps(self._answer(request)).encode() + b"\n")
+                await asyncio.wait_for(writer.drain(), _TIMEOUT_S)
         writer.close()
 
 

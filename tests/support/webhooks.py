@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -35,6 +35,7 @@ class WebhookServer:
     def __init__(self) -> None:
         self.mode = "ok"
         self.location = ""
+        self.refuse: Callable[[Request], bool] = lambda _request: False  # with 413
         self.asked: list[Request] = []
         self.taken: list[Request] = []
         self._closing = threading.Event()
@@ -67,7 +68,7 @@ class WebhookServer:
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in handler.headers.items()}
         request = Request(handler.path, headers, body)
-        mode = self.mode
+        mode = "413" if self.refuse(request) else self.mode
         self.asked.append(request)
         if mode == "stall":
             self._closing.wait()

@@ -1,0 +1,81 @@
+"""The switches in the viewer and its interface: a real controller behind a real gateway."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from support.browser import CHROMIUM, NO_CHROMIUM, Tab
+from support.gateway import Gateway
+from support.mosquitto import Subscriber, listening, running_mosquitto
+from support.sentry import ControllerProcess, running_controller
+from support.waiting import wait_for
+from tridetr.config import Config
+
+
+def ask(gateway: Gateway, path: str, method: str = "GET", body: object = None) -> Any:
+    request = urllib.request.Request(
+        gateway.url + path, method=method, data=None if body is None else json.dumps(body).encode()
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[tuple[ControllerProcess, Gateway, Subscriber]]:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}, gateway={"port": 0}) as (node, _),
+    ):
+        wait_for(lambda: ear.last("node1/armed") == b"ON")
+        with Gateway(Config.model_validate(node.config)) as gateway:
+            yield node, gateway, ear
+
+
+def test_the_interface_for_programs(
+    node: tuple[ControllerProcess, Gateway, Subscriber],
+) -> None:
+    controller, gateway, ear = node
+    assert ask(gateway, "/api/armed") == {"armed": True, "cameras": {"hall": True}}
+    answer = ask(gateway, "/api/armed/hall", "PUT", {"armed": False})
+    assert answer == {"armed": True, "cameras": {"hall": False}}
+    wait_for(lambda: ear.last("hall/armed") == b"OFF")
+    assert ask(gateway, "/api/armed", "PUT", {"armed": False})["armed"] is False
+    wait_for(lambda: ear.last("node1/armed") == b"OFF")
+    assert ask(gateway, "/api/armed/nowhere", "PUT", {"armed": True}) == 404
+    for junk in (None, [], {}, {"armed": 1}, {"armed": "true"}):
+        assert ask(gateway, "/api/armed", "PUT", junk) == 400
+    controller.kill()
+    assert ask(gateway, "/api/armed") == 503
+    controller.start()
+    wait_for(lambda: ask(gateway, "/api/armed") == {"armed": False, "cameras": {"hall": False}})
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+def test_the_switches_of_the_viewer(
+    node: tuple[ControllerProcess, Gateway, Subscriber], tab: Tab
+) -> None:
+    _, gateway, ear = node
+    tab.page.goto(gateway.url)
+    switch = tab.page.locator("#armed")
+    expect(switch).to_have_text("Armed")
+    switch.click()
+    expect(switch).to_have_text("Disarmed")
+    expect(switch).to_have_attribute("aria-pressed", "false")
+    wait_for(lambda: ear.last("node1/armed") == b"OFF")
+    camera = tab.card("hall").locator('[data-part="armed"]')
+    expect(camera).to_have_attribute("aria-pressed", "true")
+    ear.client.publish("tridetr/node1/hall/armed/set", "off")
+    expect(camera).to_have_attribute("aria-pressed", "false")
+    assert not tab.complaints

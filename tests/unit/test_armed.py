@@ -1,0 +1,160 @@
+"""Switches and schedules: who is notified, and when."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+
+import pytest
+
+from tridetr.config import Config
+from tridetr.config.schedule import Schedule, parse_window
+from tridetr.controller.arming import NODE, Arming, Audience
+from tridetr.controller.database import Row
+
+
+def at(text: str) -> float:
+    """Return a moment of the week of 23 November 2026, a Monday."""
+    day, clock = text.split()
+    number = ("mon", "tue", "wed", "thu", "fri", "sat", "sun").index(day)
+    return datetime.fromisoformat(f"2026-11-{23 + number} {clock}").timestamp()
+
+
+@pytest.mark.parametrize(
+    ("windows", "inside", "outside"),
+    [
+        (["22:00-06:00"], ["mon 22:00", "tue 05:59", "mon 00:30"], ["mon 06:00", "mon 21:59"]),
+        (["mon-fri 08:00-17:30"], ["mon 08:00", "fri 17:29"], ["sat 12:00", "fri 17:30"]),
+        (["sat,sun 00:00-24:00"], ["sat 00:00", "sun 23:59"], ["fri 23:59", "mon 00:00"]),
+        (["fri-mon 20:00-02:00"], ["tue 01:59", "sun 21:00", "fri 20:00"], ["tue 20:00"]),
+        (["08:00-12:00", "12:00-14:00"], ["mon 12:00"], ["mon 14:00"]),
+    ],
+)
+def test_weekly_times(windows: list[str], inside: list[str], outside: list[str]) -> None:
+    schedule = Schedule(windows)
+    assert [moment for moment in inside if not schedule.holds(at(moment))] == []
+    assert [moment for moment in outside if schedule.holds(at(moment))] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "22-6", "25:00-06:00", "22:61-06:00", "moon 22:00-06:00", "22:00-22:00", "mon- 1:00-2:00"],
+)
+def test_what_is_not_a_weekly_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"22:00-06:00|mon, tue|same time"):
+        parse_window(text)
+
+
+def test_windows_that_touch_do_not_change_in_between() -> None:
+    schedule = Schedule(["08:00-12:00", "12:00-14:00"])
+    assert schedule.changed_at(at("mon 13:00")) == at("mon 08:00")
+    assert schedule.changed_at(at("mon 15:00")) == at("mon 14:00")
+    assert Schedule([]).changed_at(at("mon 15:00")) is None
+    assert Schedule(["mon-sun 00:00-24:00"]).changed_at(at("wed 15:00")) is None
+
+
+@pytest.fixture
+def time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("time_zone")
+def test_local_time_over_the_change_of_the_clock() -> None:
+    """On 25 October 2026 the clock goes back from 03:00 to 02:00."""
+    schedule = Schedule(["22:00-06:00"])
+    saturday = datetime.fromisoformat("2026-10-24T22:00:00+02:00").timestamp()
+    sunday = datetime.fromisoformat("2026-10-25T06:00:00+01:00").timestamp()
+    assert sunday - saturday == 9 * 3600
+    assert [schedule.holds(t) for t in (saturday - 1, saturday, sunday - 1, sunday)] == [
+        False, True, True, False,
+    ]  # fmt: skip
+
+
+class Bench:
+    def __init__(self, **sections: object) -> None:
+        self.settings: dict[str, str] = {}
+        self.config = Config.model_validate(
+            {
+                "cameras": {"hall": {"source": "synthetic"}, "yard": {"source": "synthetic"}},
+                **sections,
+            }
+        )
+        self.arming = self.restart()
+
+    def restart(self) -> Arming:
+        return Arming(self.config, self.settings, self._save)
+
+    def _save(self, name: str, value: str | None) -> None:
+        if value is None:
+            del self.settings[name]
+        else:
+            self.settings[name] = value
+
+
+def test_armed_until_it_is_switched_off_and_over_a_restart() -> None:
+    bench = Bench()
+    assert bench.arming.state(at("mon 10:00")) == {NODE: True, "hall": True, "yard": True}
+    bench.arming.set("hall", False, at("mon 10:00"))
+    again = bench.restart()
+    assert not again.is_armed("hall", at("sun 10:00"))
+    assert again.is_armed("yard", at("sun 10:00"))
+    again.set(NODE, False, at("mon 11:00"))
+    assert not again.is_armed("yard", at("mon 11:00"))
+
+
+def test_a_switch_set_by_hand_holds_until_its_schedule_changes() -> None:
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    arming = bench.arming
+    assert not arming.is_on(NODE, at("mon 12:00"))
+    arming.set(NODE, True, at("mon 12:00"))
+    assert arming.is_on(NODE, at("mon 21:00"))
+    assert arming.is_on(NODE, at("tue 03:00"))
+    assert not arming.is_on(NODE, at("tue 06:00"))
+    arming.set(NODE, False, at("tue 23:00"))
+    assert not arming.is_on(NODE, at("wed 05:00"))
+    # Away meanwhile, it comes back as the schedule wants it.
+    assert bench.restart().is_on(NODE, at("wed 22:00"))
+
+
+def test_settings_of_removed_cameras_and_damaged_ones_do_nothing() -> None:
+    bench = Bench()
+    bench.settings |= {"armed/gone": "{}", "armed/hall": "junk", "armed/yard": "[]"}
+    arming = bench.restart()
+    assert "armed/gone" not in bench.settings
+    assert arming.state(0) == {NODE: True, "hall": True, "yard": True}
+
+
+def row(camera: str, action: str, class_name: str = "person", moment: str = "mon 10:00") -> Row:
+    details = json.dumps({"class": class_name})
+    return Row(1, round(at(moment) * 1e9), camera, f"{class_name}_{action}", details, f"v:{action}")
+
+
+def test_audience() -> None:
+    def target(name: str, **keys: object) -> dict[str, object]:
+        return {"name": name, "kind": "webhook", "url_file": "x", **keys}
+
+    bench = Bench(
+        notify=[
+            target("plain"),
+            target("ends", events=["left", "lost"]),
+            target("yard", cameras=["yard"]),
+            target("cars", classes=["car"]),
+            target("always", when="always"),
+            target("night", schedule=["22:00-06:00"], when="always"),
+        ]
+    )
+    audience = Audience(bench.config, bench.arming)
+    assert audience.targets_of(row("hall", "arrived")) == ("plain", "always")
+    assert audience.targets_of(row("yard", "arrived", "car")) == ("plain", "yard", "cars", "always")
+    assert audience.targets_of(row("hall", "lost")) == ("ends",)
+    assert "night" in audience.targets_of(row("hall", "arrived", moment="mon 23:00"))
+    bench.arming.set("hall", False, at("mon 09:00"))
+    assert audience.targets_of(row("hall", "arrived")) == ("always",)
+    assert audience.targets_of(row("yard", "arrived")) == ("plain", "yard", "always")
+    # Of a camera that is no longer configured: the node's switch decides.
+    assert audience.targets_of(row("gone", "lost")) == ("ends",)

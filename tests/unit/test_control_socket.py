@@ -1,0 +1,40 @@
+"""The socket over which the gateway reaches the controller."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tridetr.control_socket import ControllerAwayError, ControlSocket, ask_controller
+
+
+async def test_a_socket_in_a_deep_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*["deep-folder"] * 20)
+    folder.mkdir(parents=True)
+    socket = ControlSocket(folder, lambda request: request)
+    await socket.keep()
+    (folder / "controller.sock").unlink()
+    await socket.keep()
+    assert (folder / "controller.sock").is_socket()
+    assert await ask_controller(folder, {"ping": 1}) == {"ping": 1}
+    await socket.close()
+    with pytest.raises(ControllerAwayError):
+        await ask_controller(folder, {})
+
+
+async def test_whatever_is_sent_gets_no_answer_and_hurts_nobody(tmp_path: Path) -> None:
+    def answer(request: dict[str, object]) -> dict[str, object]:
+        return {"got": request.get("a")}
+
+    socket = ControlSocket(tmp_path, answer)
+    await socket.keep()
+    for junk in (b"\n", b"[]\n", b"{", b"x" * 200_000 + b"\n", b"\xff\n"):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "controller.sock"))
+        writer.write(junk)
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+    assert await ask_controller(tmp_path, {"a": 1}) == {"got": 1}
+    await socket.close()

@@ -1,0 +1,123 @@
+"""One delivery to one target, to a real server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.webhooks import WebhookServer, running_webhooks
+from tridetr.config import NotifySection
+from tridetr.notify import http
+from tridetr.notify.message import Message, message_of
+from tridetr.notify.senders import DeliveryError, deliver
+
+PICTURE = b"\xff\xd8\xff picture"
+EVENT = """{"event_id": "5b0e:arrived", "class": "person", "camera": "hall", "device": "küche", "score": 0.9134,
+"captured_at": "2026-11-22T05:11:20.214Z", "duration_s": 0.0}"""
+
+
+@pytest.fixture
+def server() -> Iterator[WebhookServer]:
+    with running_webhooks() as server:
+        yield server
+
+
+def target(folder: Path, url: str, kind: str = "webhook") -> NotifySection:
+    file = folder / "url"
+    file.write_text(url)
+    return NotifySection.model_validate({"name": "t", "kind": kind, "url_file": file})
+
+
+def message(picture: bytes | None = PICTURE) -> Message:
+    return message_of(EVENT, "http://garage:8080/", picture)
+
+
+def test_webhook_with_a_picture(tmp_path: Path, server: WebhookServer) -> None:
+    deliver(target(tmp_path, server.url), message())
+    assert server.taken[0].json()["picture"] == {
+        "content_type": "image/jpeg",
+        "base64": "/9j/IHBpY3R1cmU=",
+    }
+    assert "webhook-signature" not in server.taken[0].headers
+
+
+def test_ntfy(tmp_path: Path, server: WebhookServer) -> None:
+    url = f"http://:tk_x@127.0.0.1:{server.port}/topic"
+    deliver(target(tmp_path, url, "ntfy"), message(None))
+    plain = server.taken[0]
+    assert (plain.path, plain.headers["title"]) == ("/topic", "Person at hall")
+    assert plain.headers["authorization"] == "Basic OnRrX3g="
+    assert plain.headers["click"] == "http://garage:8080/"
+    assert plain.headers["sequence-id"] == "5b0e-arrived"
+    assert plain.body.decode().endswith("score 91%, küche")
+    deliver(target(tmp_path, url, "ntfy"), message())
+    assert server.taken[1].body == PICTURE
+    assert server.taken[1].headers["message"].startswith("=?utf-8?")
+
+
+def test_an_ntfy_that_takes_no_attachments_gets_the_text(
+    tmp_path: Path, server: WebhookServer
+) -> None:
+    server.refuse = lambda request: request.body == PICTURE
+    deliver(target(tmp_path, server.url, "ntfy"), message())
+    assert [request.body == PICTURE for request in server.asked] == [True, False]
+    assert len(server.taken) == 1
+
+
+def test_apprise(tmp_path: Path, server: WebhookServer, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("apprise")
+    caplog.set_level(logging.DEBUG)
+    url = f"json://user:s3cret@127.0.0.1:{server.port}/s3cret"
+    deliver(target(tmp_path, url, "apprise"), message())
+    content = server.taken[0].json()
+    assert (content["title"], len(content["attachments"])) == ("Person at hall", 1)
+    server.mode = "500"
+    with pytest.raises(DeliveryError, match="could not deliver"):
+        deliver(target(tmp_path, url, "apprise"), message())
+    with pytest.raises(DeliveryError, match="does not know this kind of URL"):
+        deliver(target(tmp_path, "nonsense://s3cret", "apprise"), message())
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "is empty"),
+        ("one two", "does not hold one URL"),
+        ("http://a/\nhttp://b/", "does not hold one URL"),
+        ("http://münchen.example/", "does not hold one URL"),
+        ("ftp://127.0.0.1/s3cret", "must begin with http"),
+        ("http://127.0.0.1:99999/s3cret", "port of the URL"),
+        ("http://127.0.0.1:1/s3cret", "Connection refused"),
+        ("https://127.0.0.1:{port}/s3cret", "SSL"),
+        ("http://no-such-host.invalid/s3cret", "no-such-host.invalid"),
+    ],
+)
+def test_errors_name_the_reason_and_not_the_url(
+    tmp_path: Path, server: WebhookServer, content: str, reason: str
+) -> None:
+    with pytest.raises(DeliveryError, match=reason) as caught:
+        deliver(target(tmp_path, content.replace("{port}", str(server.port))), message())
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(
+    tmp_path: Path, server: WebhookServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "DEADLINE_S", 0.5)
+    server.mode = "trickle"
+    with pytest.raises(DeliveryError, match="has not answered after"):
+        deliver(target(tmp_path, server.url), message())
+
+
+@pytest.mark.parametrize(("status", "refused"), [("400", True), ("404", False), ("503", False)])
+def test_refusals_of_the_message_are_told_from_those_of_the_target(
+    tmp_path: Path, server: WebhookServer, status: str, refused: bool
+) -> None:
+    server.mode = status
+    with pytest.raises(DeliveryError, match=f"answers {status}") as caught:
+        deliver(target(tmp_path, server.url), message())
+    assert caught.value.refused is refused
