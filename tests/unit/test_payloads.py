@@ -175,7 +175,8 @@ def test_topics_follow_the_configuration():
 def test_discovery_of_a_camera():
     message = camera_message(TOPICS, "back_door", ["person", "car"], "http://pi:8080/")
     components = message["components"]
-    assert set(components) == {"person", "car", "camera", "state", "visits", "problem"}
+    assert set(components) == {"person", "car", "camera", "state", "visits", "problem", "armed"}
+    assert components["armed"]["command_topic"] == "tridetr/node1/back_door/armed/set"
     assert message["device"]["name"] == message["device"]["suggested_area"] == "Back door"
     assert message["device"]["via_device"] == "tridetr_node1"
     assert message["device"]["configuration_url"] == "http://pi:8080/"
