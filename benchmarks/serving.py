@@ -13,9 +13,9 @@ from typing import Any
 
 from common import fused_model, node
 from tridetr.config import Config
+from tridetr.errors import ModelUnavailable
 from tridetr.shm.names import unlink_instance
 from tridetr.triton.client import TritonClient
-from tridetr.triton.errors import ModelUnavailable
 
 CAMERA = "bench"
 START_S = 180

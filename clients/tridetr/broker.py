@@ -1,4 +1,4 @@
-"""The embedded broker of ``mqtt.host: embedded``: mosquitto where it is installed, else amqtt.
+"""The embedded broker of ``mqtt.host: embedded``: mosquitto where it is installed, else amqtt; TLS to any other.
 
 ``python -m tridetr.broker`` takes a port, writes it to ``run_dir/broker.json`` for the others, and becomes the broker
 (mosquitto replaces this process). It listens on loopback only, without a password: whoever is logged in on this
@@ -14,8 +14,10 @@ import os
 import pwd
 import shutil
 import signal
+import ssl
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tridetr.config import Config
 from tridetr.errors import BrokerError, TridetrError
@@ -23,6 +25,11 @@ from tridetr.files import write_text
 from tridetr.paths import private_folder
 from tridetr.ports import free_port
 from tridetr.service import SUPERVISED, die_with_parent
+
+if TYPE_CHECKING:
+    import paho.mqtt.client as paho
+
+    from tridetr.config.schema import TlsSection
 
 EMBEDDED = "embedded"
 LOOPBACK = "127.0.0.1"
@@ -190,3 +197,19 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def set_tls(client: paho.Client, tls: TlsSection) -> None:
+    """Make a client speak TLS.
+
+    Raises:
+        BrokerError: the certificates cannot be used.
+    """
+    try:
+        client.tls_set(
+            ca_certs=str(tls.ca_file) if tls.ca_file else None,
+            certfile=str(tls.cert_file) if tls.cert_file else None,
+            keyfile=str(tls.key_file) if tls.key_file else None,
+        )
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise BrokerError(f"mqtt.tls: the certificates cannot be used: {error}") from None

@@ -41,3 +41,19 @@ class BrokerError(TridetrError):
 
 class GatewayError(TridetrError):
     """The viewer cannot listen where it shall."""
+
+
+class ModelUnavailable(TritonError):  # noqa: N818  (named by what is the case)
+    """The server or the model does not answer now; trying again later may help."""
+
+
+class RegionNotRegistered(TritonError):  # noqa: N818  (named by what is the case)
+    """The server does not know the shared-memory region (it was restarted): register it again."""
+
+
+class DeviceRegionRefused(TritonError):  # noqa: N818  (named by what is the case)
+    """The server cannot open GPU memory of ours: it has no GPU, another one, or another PID namespace."""
+
+
+class InferenceFailed(TritonError):  # noqa: N818  (named by what is the case)
+    """The server answered this request with an error; others may succeed."""

@@ -1,10 +1,12 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and text that people wrote: UTF-8, or a clear error."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from pathlib import Path
+
+from tridetr.errors import ConfigError
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
@@ -41,3 +43,24 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = F
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text without its byte-order mark.
+
+    Raises:
+        ConfigError: it cannot be read, or it is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path} cannot be read: {cause}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding"
+        raise ConfigError(
+            f"{path}, line {line}: not UTF-8 but {found}; save the file as UTF-8"
+        ) from None

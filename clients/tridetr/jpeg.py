@@ -1,4 +1,4 @@
-"""Headers of camera JPEGs, and the Huffman tables that MJPEG leaves out (pure)."""
+"""JPEGs of cameras: their headers, and what MJPEG leaves out and other programs need (pure)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 _SOI, _EOI, _SOS, _DHT = 0xD8, 0xD9, 0xDA, 0xC4
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_END_MARKER = b"\xff\xd9"
+_MOST_PADDING = 4096  # drivers round transfers up, by less than this
 
 
 def _table(kind: int, counts: str, values: str) -> bytes:
@@ -87,3 +89,42 @@ def complete(data: bytes | memoryview, info: JpegInfo) -> bytes | memoryview:
     if info.has_huffman_tables:
         return data
     return b"".join((data[: info.scan], _STANDARD_DHT, data[info.scan :]))
+
+
+def complete_jpeg(data: memoryview) -> memoryview:
+    """Return the frame without padding and with Huffman tables.
+
+    MJPEG allows a frame to leave out the standard tables, which many cameras do; as a file of its
+    own or in a browser it needs them. Only such a frame is copied.
+
+    Args:
+        data: The frame as it came, uint8.
+
+    Returns:
+        The JPEG. What does not look like one comes back unchanged (the decoder will say why).
+    """
+    data = _unpadded(data)
+    info = read_info(data)
+    return data if info is None else memoryview(complete(data, info))
+
+
+def _unpadded(data: memoryview) -> memoryview:
+    if data[-2:] == _END_MARKER:
+        return data
+    first = max(0, len(data) - _MOST_PADDING)
+    end = bytes(data[first:]).rfind(_END_MARKER)
+    return data[: first + end + 2] if end >= 0 else data
+
+
+def for_browser(data: bytes, width: int, height: int) -> bytes | None:
+    """Return the camera's JPEG such that any browser shows it, or None when it cannot be trusted.
+
+    Args:
+        data: the JPEG as the camera sent it.
+        width: of the frame, in pixels; the JPEG may be one pixel larger (odd sizes are cropped).
+        height: likewise.
+    """
+    info = read_info(data)
+    if info is None or not (0 <= info.width - width <= 1 and 0 <= info.height - height <= 1):
+        return None
+    return bytes(complete(data, info))

@@ -12,9 +12,9 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tridetr.broker import set_tls
 from tridetr.config import Config, load_config
 from tridetr.config.secrets import mqtt_password
-from tridetr.controller.tls import set_tls
 from tridetr.controller.topics import Topics
 from tridetr.errors import TridetrError
 

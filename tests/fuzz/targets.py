@@ -17,23 +17,20 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from tridetr.capture.sources.jpeg import JpegDecoder
-from tridetr.capture.v4l2.mjpeg import complete_jpeg
 from tridetr.config.load import parse_config
 from tridetr.controller import payloads
 from tridetr.controller.visits import Record
-from tridetr.errors import ConfigError, ShmError, SourceError
+from tridetr.errors import ConfigError, InferenceFailed, ShmError, SourceError
 from tridetr.gateway import message
 from tridetr.gateway.auth import TokenAuth
-from tridetr.gateway.jpeg import for_browser
 from tridetr.gateway.login_sessions import LoginSessions
 from tridetr.gateway.origins import is_host_trusted, is_origin_allowed
-from tridetr.jpeg import read_info
+from tridetr.jpeg import complete_jpeg, for_browser, read_info
 from tridetr.shm import layout
 from tridetr.shm.boards.table import DEMAND, SENTRY, STATUS
 from tridetr.shm.detections.table import RESULT
 from tridetr.shm.frames.table import FRAME
 from tridetr.triton.answers import parse_prediction
-from tridetr.triton.errors import InferenceFailed
 from tridetr.triton.server_log import parse as parse_log_line
 from tridetr.wire.spec import Text, Vector
 from tridetr.wire.view import locate

@@ -21,14 +21,13 @@ from support.waiting import slack
 from tridetr.config import Config
 from tridetr.detector import regions
 from tridetr.detector.service import run
-from tridetr.errors import CudaError
+from tridetr.errors import CudaError, DeviceRegionRefused, ModelUnavailable
 from tridetr.shm.boards import DemandReader
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.device import DevicePlace
 from tridetr.shm.frames import FrameReader, FrameWriter
 from tridetr.shm.names import unlink_instance
 from tridetr.triton.client import TritonClient
-from tridetr.triton.errors import DeviceRegionRefused, ModelUnavailable
 
 W, H = 64, 32
 Status = grpc.StatusCode

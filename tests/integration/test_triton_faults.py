@@ -23,11 +23,11 @@ from onnx import TensorProto, helper
 from support.data import ORACLE, shared
 from support.triton import SHM, SharedFrame, TritonThread, gone, running_triton, triton_config
 from support.waiting import wait_for
+from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 from tridetr.telemetry import metrics
 from tridetr.triton import start
 from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import read_endpoint
-from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 
 RECOVERY_S = 10.0
 QUIET_START_S = 4.0  # how long a start takes on two cores that do nothing else

@@ -19,12 +19,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from support.data import FOOTAGE, FOOTAGE_TRUTH, ORACLE, shared
 from support.node import free_port
 from support.triton import Frame, Region, SharedFrame, TritonThread, running_triton, triton_config
-from tridetr.errors import TritonError
+from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered, TritonError
 from tridetr.paths import model_repository_dir
 from tridetr.triton import launch, service
 from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import SECRET_HEADER
-from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 from tridetr.triton.probe import Probe
 
 PERSON = 1

@@ -10,11 +10,11 @@ import numpy as np
 
 from support.fake_cuda import read_device
 from tridetr.contract import ModelInfo
+from tridetr.errors import DeviceRegionRefused, ModelUnavailable, RegionNotRegistered
 from tridetr.shm.device import DevicePlace, DeviceRegion
 from tridetr.shm.lease import RegionKey
 from tridetr.shm.names import SHM_DIR
 from tridetr.triton.client import Prediction
-from tridetr.triton.errors import DeviceRegionRefused, ModelUnavailable, RegionNotRegistered
 
 INFO = ModelInfo(
     "rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"person": 1, "car": 3}, default_score=0.5

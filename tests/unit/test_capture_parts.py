@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tridetr.capture.frozen import FrozenDetector
-from tridetr.capture.limiter import Limiter
 from tridetr.capture.publisher import jpeg_capacity
 from tridetr.capture.sources.av import explain
 from tridetr.capture.sources.select import make_source
@@ -21,16 +20,25 @@ from tridetr.config import CameraSection
 from tridetr.config.secrets import camera_credentials
 from tridetr.config.source import CameraSource, shown_url
 from tridetr.errors import ConfigError
+from tridetr.telemetry.logs import Limiter
 
 SECOND = 1_000_000_000
 
 
 @pytest.mark.parametrize(
     "module",
-    ["frozen", "limiter", "pacing", "planes", "publisher", "sources.picture", "status"],
+    [
+        "capture.frozen",
+        "capture.pacing",
+        "capture.planes",
+        "capture.publisher",
+        "capture.sources.picture",
+        "capture.status",
+        "telemetry.logs",
+    ],
 )
 def test_examples_in_docstrings(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"tridetr.capture.{module}"))
+    result = doctest.testmod(importlib.import_module(f"tridetr.{module}"))
     assert result.attempted > 0
     assert result.failed == 0
 

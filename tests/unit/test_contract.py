@@ -5,9 +5,8 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from tridetr.contract import Tensor, check_contract, class_table
-from tridetr.errors import ModelError
+from tridetr.errors import InferenceFailed, ModelError
 from tridetr.triton.answers import parse_prediction
-from tridetr.triton.errors import InferenceFailed
 
 FRAME = Tensor("frame", "UINT8", (-1, -1, -1))
 BOXES = Tensor("boxes", "FP32", (-1, 300, 4))

@@ -19,12 +19,11 @@ from support.waiting import slack
 from tridetr.config import Config
 from tridetr.contract import ModelInfo
 from tridetr.detector.service import Detector
-from tridetr.errors import ConfigError, ModelError
+from tridetr.errors import ConfigError, InferenceFailed, ModelError, RegionNotRegistered
 from tridetr.served_model import ServedModelReader
 from tridetr.shm.detections import DetectionReader, ResultStamp
 from tridetr.shm.frames import FrameWriter, TraceContext
 from tridetr.telemetry import metrics
-from tridetr.triton.errors import InferenceFailed, RegionNotRegistered
 
 
 def make_config(instance: str, folder: Path, **sections: Any) -> Config:

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tridetr.gateway.limits import Bucket, PeerBuckets
-from tridetr.gateway.mailbox import KINDS, Mailbox
 from tridetr.gateway.message import (
     MAX_COMMAND_BYTES,
     Ack,
@@ -22,6 +21,7 @@ from tridetr.gateway.message import (
     parse_command,
     unpack,
 )
+from tridetr.gateway.session import KINDS, Mailbox
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

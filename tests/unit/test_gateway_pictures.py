@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tridetr.gateway.encode import SMALL_WIDTH, Color, encode, small_size
-from tridetr.gateway.jpeg import for_browser
 from tridetr.gateway.snapshot import draw_boxes
-from tridetr.jpeg import read_info
+from tridetr.jpeg import for_browser, read_info
 
 WEIGHTS = {"BT601": (0.299, 0.114), "BT709": (0.2126, 0.0722), "BT2020": (0.2627, 0.0593)}
 COLORS = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tridetr.capture.v4l2.mjpeg import complete_jpeg
+from tridetr.jpeg import complete_jpeg
 
 
 def jpeg(*, optimize: bool = False) -> bytes:

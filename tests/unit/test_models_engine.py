@@ -18,8 +18,7 @@ from tridetr.models import engine
 from tridetr.models.choices import EnginePrecision
 from tridetr.models.coco import COCO_91
 from tridetr.models.engine import EngineKey, Profile, network_flags, parse_size
-from tridetr.models.engine_cache import checksum_of, find_engine, link_engine
-from tridetr.models.engine_facts import read_facts
+from tridetr.models.engine_files import checksum_of, find_engine, link_engine, read_facts
 from tridetr.models.fuse import fuse
 from tridetr.models.gathering import gather_pixels
 from tridetr.models.half import halve_products

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from tridetr.detector.selection import Selection
+from tridetr.errors import InferenceFailed
 from tridetr.triton.answers import parse_prediction
-from tridetr.triton.errors import InferenceFailed
 
 OUTPUT = st.tuples(
     st.sampled_from(["boxes", "scores", "classes", "other"]),

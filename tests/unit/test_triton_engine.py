@@ -10,10 +10,9 @@ import pytest
 from support.tiny_export import tiny_export
 from tridetr.errors import ModelError
 from tridetr.models.fuse import fuse
-from tridetr.triton.describe import read_report
+from tridetr.triton.describe import read_report, write_report
 from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, TENSORRT, Choice
 from tridetr.triton.engine.dlpack import Frames, frames_of
-from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import Engine, count_providers, provider_options
 
 PROVIDERS = [

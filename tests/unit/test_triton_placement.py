@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
 from tridetr.errors import ModelError
-from tridetr.models.engine_facts import EngineFacts
+from tridetr.models.engine_files import EngineFacts
 from tridetr.triton import placement
 from tridetr.triton.gpu import Gpus, Machine, find_gpus
 from tridetr.triton.placement import Placement, decide, place, provider_name

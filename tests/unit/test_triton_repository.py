@@ -13,8 +13,13 @@ from tridetr.config import Config
 from tridetr.errors import ModelError
 from tridetr.models.card import read_card
 from tridetr.models.choices import Form
-from tridetr.models.engine_cache import checksum_of, link_engine
-from tridetr.models.engine_facts import EngineFacts, facts_file, write_facts
+from tridetr.models.engine_files import (
+    EngineFacts,
+    checksum_of,
+    facts_file,
+    link_engine,
+    write_facts,
+)
 from tridetr.models.fuse import fuse
 from tridetr.paths import model_repository_dir
 from tridetr.triton import repository

@@ -18,7 +18,7 @@ import tridetr.triton
 from support.fake_cuda import FakeCuda, fill
 from support.fake_tensorrt import DETECTIONS, Engine, fake_tensorrt
 from tridetr.errors import CudaError, ModelError
-from tridetr.models.engine_facts import EngineFacts, write_facts
+from tridetr.models.engine_files import EngineFacts, write_facts
 from tridetr.triton.engine import dlpack
 from tridetr.triton.engine.dlpack import Frames, frames_of
 from tridetr.triton.engine.tensorrt_engine import TensorRtEngine

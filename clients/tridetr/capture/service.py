@@ -12,7 +12,6 @@ from tridetr.backoff import Backoff
 from tridetr.capture.blind import BlindDetector
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.gpu.choice import open_decoders
-from tridetr.capture.limiter import Limiter
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
 from tridetr.capture.sentry import Sentry
@@ -36,6 +35,7 @@ from tridetr.jpeg import read_info
 from tridetr.shm.boards import BlindReason, CameraState
 from tridetr.shm.frames.table import MAX_SIDE
 from tridetr.telemetry import heartbeat, metrics
+from tridetr.telemetry.logs import Limiter
 
 _log = logging.getLogger("tridetr.capture")
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from tridetr.config.schema import Config
 from tridetr.config.source import absolute_file, shown_value, without_logins
 from tridetr.errors import ConfigError
-from tridetr.text_file import read_text
+from tridetr.files import read_text
 
 _PLAIN_KEY = re.compile(r"[\w. -]{1,64}")
 

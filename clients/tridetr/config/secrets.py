@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tridetr.config.schema import Config
 from tridetr.errors import ConfigError
-from tridetr.text_file import read_text
+from tridetr.files import read_text
 
 GATEWAY_TOKEN_VARIABLE = "TRIDETR_GATEWAY_TOKEN"  # noqa: S105
 MIN_GATEWAY_TOKEN = 16  # characters

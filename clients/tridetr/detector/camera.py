@@ -17,14 +17,13 @@ from tridetr.detector.gate import Answer, MotionGate
 from tridetr.detector.regions import AnyRegion, Place
 from tridetr.detector.selection import Selection
 from tridetr.detector.server import Server, pause_s
-from tridetr.errors import ShmError, TritonError
+from tridetr.errors import ModelUnavailable, RegionNotRegistered, ShmError, TritonError
 from tridetr.shm.boards import DemandWriter
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
 from tridetr.shm.frames import FrameLease, FrameReader
 from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import tracing
 from tridetr.triton.client import Prediction
-from tridetr.triton.errors import ModelUnavailable, RegionNotRegistered
 
 log = logging.getLogger("tridetr.detector")
 

@@ -8,12 +8,11 @@ from contextlib import ExitStack, suppress
 from typing import Literal, Protocol
 
 from tridetr.contract import ModelInfo
-from tridetr.errors import CudaError, ShmError, TritonError
+from tridetr.errors import CudaError, DeviceRegionRefused, ShmError, TritonError
 from tridetr.shm.device import DevicePlace, DeviceRegion
 from tridetr.shm.frames import FrameLease
 from tridetr.shm.hold import DeviceHold
 from tridetr.shm.lease import RegionKey
-from tridetr.triton.errors import DeviceRegionRefused
 from tridetr.triton.regions import Region
 
 log = logging.getLogger("tridetr.detector")

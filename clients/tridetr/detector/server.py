@@ -11,10 +11,9 @@ from typing import Literal, Protocol
 from tridetr.backoff import wait_s
 from tridetr.contract import ModelInfo
 from tridetr.detector.regions import AnyRegion, Place, Regions, runs_on_gpu
-from tridetr.errors import ModelError, TritonError
+from tridetr.errors import ModelError, ModelUnavailable, TritonError
 from tridetr.shm.frames import FrameLease
 from tridetr.triton.client import Frame, Prediction
-from tridetr.triton.errors import ModelUnavailable
 from tridetr.triton.regions import Region
 
 log = logging.getLogger("tridetr.detector")

@@ -35,7 +35,7 @@ def _log_in(config: Config) -> Finding:
     import paho.mqtt.client as paho
     from paho.mqtt.enums import CallbackAPIVersion
 
-    from tridetr.controller.tls import set_tls
+    from tridetr.broker import set_tls
 
     mqtt = config.mqtt
     where = f"{mqtt.host}:{mqtt.port}"

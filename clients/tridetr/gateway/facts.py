@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tridetr.gateway.encode import EncodedImage
-from tridetr.gateway.labels import Labels
+from tridetr.served_model import Labels
 from tridetr.shm.boards import CameraStatus, SentrySnapshot
 from tridetr.shm.detections import DetectionLease
 from tridetr.shm.frames import FrameStamp

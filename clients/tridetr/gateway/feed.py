@@ -10,13 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
+from tridetr import jpeg
 from tridetr.errors import ShmError
-from tridetr.gateway import facts, jpeg, message
+from tridetr.gateway import facts, message
 from tridetr.gateway.encode import Color, EncodedImage, encode, small_size
-from tridetr.gateway.labels import Labels
 from tridetr.gateway.readers import CameraReaders
 from tridetr.gateway.session import Size, Viewer, start_counters
 from tridetr.gateway.video import video_facts
+from tridetr.served_model import Labels
 from tridetr.shm.frames import ColorRange, FrameLease, FrameStamp, TraceContext
 from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import metrics, tracing

@@ -15,12 +15,12 @@ from tridetr.config import Config
 from tridetr.errors import ShmError
 from tridetr.gateway import facts
 from tridetr.gateway.feed import TICK_S, CameraFeed
-from tridetr.gateway.labels import Labels
 from tridetr.gateway.node_metrics import Broker
 from tridetr.gateway.readers import CameraReaders
 from tridetr.gateway.session import Viewer
 from tridetr.gateway.video import VideoTrack, why_withheld
 from tridetr.gateway.watch import CameraWatch
+from tridetr.served_model import Labels
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.gateway")

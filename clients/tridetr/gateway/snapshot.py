@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tridetr.gateway import facts, jpeg
+from tridetr import jpeg
+from tridetr.gateway import facts
 from tridetr.gateway.feed import encode_lease
 from tridetr.gateway.hub import Hub
 from tridetr.shm.frames import FrameStamp

@@ -8,9 +8,9 @@ from typing import Any
 from tridetr.config import Config
 from tridetr.errors import ShmError
 from tridetr.gateway import facts
-from tridetr.gateway.labels import Labels
 from tridetr.gateway.readers import CameraReaders, NewestFrame, NewestResult
 from tridetr.gateway.watching import Chain, Decided, Fault, find_fault
+from tridetr.served_model import Labels
 from tridetr.telemetry import metrics
 
 _LOOK_S = 0.25  # an answer is good for that long

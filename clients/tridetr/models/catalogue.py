@@ -16,9 +16,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tridetr.errors import ModelError
+from tridetr.files import read_text
 from tridetr.models.download import Checksum, check_address, open_address
 from tridetr.models.store import did_you_mean
-from tridetr.text_file import read_text
 
 _MAX_BYTES = 1 << 20
 

@@ -20,8 +20,13 @@ import onnx
 from tridetr.errors import ModelError
 from tridetr.models.card import ModelCard, load_model, metadata_of
 from tridetr.models.choices import EnginePrecision, Form
-from tridetr.models.engine_cache import checksum_of, engines_dir, link_engine
-from tridetr.models.engine_facts import EngineFacts, write_facts
+from tridetr.models.engine_files import (
+    EngineFacts,
+    checksum_of,
+    engines_dir,
+    link_engine,
+    write_facts,
+)
 from tridetr.models.half import engine_precision, halve_products
 from tridetr.models.store import replacing
 from tridetr.models.tensorrt_module import import_tensorrt

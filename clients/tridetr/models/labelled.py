@@ -10,9 +10,9 @@ import yaml
 from PIL import Image
 
 from tridetr.errors import ModelError
+from tridetr.files import read_text
 from tridetr.models.coco import COCO_91
 from tridetr.models.pictures import find_pictures
-from tridetr.text_file import read_text
 
 
 @dataclass(frozen=True, slots=True)

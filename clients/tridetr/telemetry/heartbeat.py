@@ -11,6 +11,8 @@ import mmap
 import os
 import struct
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,3 +117,12 @@ def read(run_dir: Path, role: str) -> Pulse | None:
 def forget(run_dir: Path, role: str) -> None:
     """Remove the heartbeat of a role whose process is gone."""
     _file(run_dir, role).unlink(missing_ok=True)
+
+
+def beating(work: Callable[[], None]) -> None:
+    """Do something that may take seconds, while the heartbeat goes on; raises what it raises."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        while not wait([future], timeout=0.5).done:
+            beat()
+        future.result()

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tridetr.contract import OUTPUTS
-from tridetr.errors import TritonError
-from tridetr.triton.errors import (
+from tridetr.errors import (
     DeviceRegionRefused,
     InferenceFailed,
     ModelUnavailable,
     RegionNotRegistered,
+    TritonError,
 )
 
 _DTYPES = {"boxes": np.float32, "scores": np.float32, "classes": np.int32}

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2
 
 from tridetr.config import Config
 from tridetr.contract import INPUT, ModelInfo, check_contract
+from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 from tridetr.triton import describe
 from tridetr.triton.answers import (
     AlreadyRegisteredError,
@@ -23,7 +24,6 @@ from tridetr.triton.answers import (
     translate,
 )
 from tridetr.triton.endpoint import Endpoint, endpoint_of
-from tridetr.triton.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 from tridetr.triton.regions import Region, registration, unregistration
 
 __all__ = ["Frame", "Prediction", "Region", "TritonClient"]

@@ -7,10 +7,12 @@ server writes a small report file, and the configuration's `parameters` say what
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tridetr.contract import ModelInfo, class_table
+from tridetr.files import write_text
 
 _SHOWN_DIGITS = 12  # of a checksum
 
@@ -50,3 +52,8 @@ def read_report(path: str | None) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {str(key): str(value) for key, value in report.items()}
+
+
+def write_report(path: Path, fields: Mapping[str, str]) -> None:
+    """Write the report in one step."""
+    write_text(path, json.dumps(dict(fields)))

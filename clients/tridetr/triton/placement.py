@@ -14,7 +14,7 @@ from tridetr.config import Config
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
 from tridetr.models.choices import Form
-from tridetr.models.engine_facts import EngineFacts
+from tridetr.models.engine_files import EngineFacts
 from tridetr.triton.gpu import Machine
 
 Kind = model_config_pb2.ModelInstanceGroup

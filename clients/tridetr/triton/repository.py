@@ -16,10 +16,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
-from tridetr.errors import ModelError
+from tridetr.errors import ModelError, TridetrError
 from tridetr.models.choices import Form
-from tridetr.models.engine_cache import find_engine
-from tridetr.models.engine_facts import EngineFacts, read_facts
+from tridetr.models.engine_files import EngineFacts, find_engine, read_facts
 from tridetr.models.store import cache_dir, configured_model
 from tridetr.paths import model_repository_dir
 from tridetr.shm.detections.table import NAME_BYTES
@@ -181,3 +180,38 @@ def _engine_of(model: Path) -> tuple[Path, EngineFacts | None]:
             f"there is no engine for {model}: `tridetr models build-engine` builds it on the target GPU"
         )
     return served, read_facts(served)
+
+
+class Replacement:
+    """Compares the model file with the one that was rendered."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._rendered: Stamp | None = None
+        self._seen: Stamp | None = None
+        self._refused: Stamp | None = None
+
+    def is_rendered(self) -> bool:
+        """Whether the rendered repository holds the file as it is now."""
+        return self._rendered is not None and self._rendered == model_stamp(self._config)
+
+    def rendered(self, stamp: Stamp | None) -> None:
+        """Note which file was rendered."""
+        self._rendered = stamp
+
+    def is_due(self) -> bool:
+        """Whether another file is there, whole and keeping the contract; logs once why one is not taken."""
+        stamp = model_stamp(self._config)
+        if stamp in (None, self._rendered, self._refused):
+            self._seen = None
+            return False
+        if stamp != self._seen:
+            self._seen = stamp  # it may still be being written: look again
+            return False
+        try:
+            read_model_file(configured_model(self._config.model.file))
+        except TridetrError as error:
+            self._refused = stamp
+            log.error("the new model is not taken, the old one goes on: %s", error)
+            return False
+        return True

@@ -10,7 +10,7 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.errors import ConfigError, TritonError
 from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.text_file import read_text
+from tridetr.files import read_text
 from tridetr.triton import launch
 from tridetr.triton.watcher import Watcher
 

@@ -14,8 +14,8 @@ from tridetr.backoff import Backoff
 from tridetr.config import Config
 from tridetr.errors import TridetrError, TritonError
 from tridetr.telemetry import heartbeat, metrics
+from tridetr.telemetry.heartbeat import beating
 from tridetr.triton import launch
-from tridetr.triton.beating import beating
 from tridetr.triton.endpoint import (
     FILE_NAME,
     Endpoint,

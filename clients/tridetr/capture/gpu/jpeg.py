@@ -16,7 +16,7 @@ from tridetr.capture.gpu.picture import GpuPicture
 from tridetr.capture.planes import even_size
 from tridetr.capture.sources.base import CorruptFrameError, Layout, Picture, Plane
 from tridetr.capture.sources.jpeg import JpegDecoder
-from tridetr.capture.v4l2.mjpeg import complete_jpeg
+from tridetr.jpeg import complete_jpeg
 from tridetr.shm.frames import ColorMatrix, ColorRange
 
 if TYPE_CHECKING:

@@ -151,7 +151,7 @@ def _facts(path: Path) -> dict[str, object]:
 
 
 def _plans() -> list[Path]:
-    from tridetr.models.engine_cache import engines_dir
+    from tridetr.models.engine_files import engines_dir
 
     files = sorted(engines_dir().glob("*.plan")) if engines_dir().is_dir() else []
     return [path for path in files if not path.is_symlink()]

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from tridetr.errors import ModelError
+from tridetr.files import read_text
 from tridetr.models.choices import Form, FrameColor, Target, Variant
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, export_python, packages, step
-from tridetr.text_file import read_text
 
 DEFAULT_COLOR = FrameColor.BT601_LIMITED
 

@@ -14,9 +14,9 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+from tridetr.triton.describe import write_report
 from tridetr.triton.engine.choice import CPU, Choice, choose, cpu_flags
 from tridetr.triton.engine.dlpack import frames_of
-from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import Engine
 from tridetr.triton.engine.stub import answer, log, parameters_of
 

@@ -12,10 +12,10 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from tridetr.errors import ModelError
-from tridetr.models.engine_facts import read_facts
+from tridetr.models.engine_files import read_facts
 from tridetr.models.tensorrt_module import import_tensorrt
+from tridetr.triton.describe import write_report
 from tridetr.triton.engine.dlpack import frames_of
-from tridetr.triton.engine.report import write_report
 from tridetr.triton.engine.session import check_shape
 from tridetr.triton.engine.stub import answer, log, parameters_of
 from tridetr.triton.engine.tensorrt_engine import TensorRtEngine
