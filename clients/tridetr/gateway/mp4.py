@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from fractions import Fraction
 
 import av
 
+from tridetr.errors import GatewayError
 from tridetr.shm.closing import Closing
 from tridetr.shm.packets import Packet, StreamInfo, VideoCodec
 
+# What the bytes and times of a hostile camera lead to
+_ERRORS = (av.FFmpegError, ArithmeticError, ValueError)
 _CLOCK = 90_000  # units of a second
 _LONGEST_STEP = 10 * _CLOCK
 _DEFAULT_FPS = 25.0
@@ -28,6 +32,26 @@ _TEMPLATES = {
         "20810596e92930b9a02000000300200000030321000000014401c073c089000000012801ac760ddd20bc",
     ),
 }
+
+
+def _check_parameters(codec: str, extradata: bytes) -> None:
+    """Let a decoder read the parameter sets first: it has limits where FFmpeg's MP4 muxer counts to four billion.
+
+    Raises:
+        StreamDamagedError: the decoder refuses them.
+    """
+    decoder = av.CodecContext.create(codec, "r")
+    decoder.extradata = extradata
+    decoder.options = {"err_detect": "explode"}
+    decoder.thread_count = 1
+    try:
+        decoder.open()
+    except _ERRORS as error:
+        raise StreamDamagedError(f"the parameter sets of the video are damaged: {error}") from None
+
+
+class StreamDamagedError(GatewayError):
+    """A camera's video cannot be put into an MP4."""
 
 
 class _Pieces:
@@ -54,8 +78,12 @@ class Mp4Muxer(Closing):
 
         Args:
             info: the stream; its codec is H.264 or H.265, and its parameter sets are known.
+
+        Raises:
+            StreamDamagedError: the parameter sets are damaged.
         """
         form, picture = _TEMPLATES[info.codec]
+        _check_parameters(form, info.extradata)
         self._info = info
         self._output = _Pieces()
         self._container = av.open(self._output, "w", format="mp4", options=_OPTIONS)
@@ -71,19 +99,27 @@ class Mp4Muxer(Closing):
         self._last: tuple[int, int] = (0, 0)  # dts, capture time [ns]
 
     def add(self, packet: Packet) -> bytes:
-        """Return the bytes that a packet adds to the MP4."""
-        dts, pts = self._times(packet)
-        out = av.Packet(packet.data)
-        out.stream = self._stream
-        out.time_base = Fraction(1, _CLOCK)
-        out.dts, out.pts, out.is_keyframe = dts, pts, packet.is_key
-        out.duration = self._scale(packet.duration) if packet.duration else self._step
-        self._container.mux_one(out)
+        """Return the bytes that a packet adds to the MP4.
+
+        Raises:
+            StreamDamagedError: FFmpeg cannot store it.
+        """
+        try:
+            dts, pts = self._times(packet)
+            out = av.Packet(packet.data)
+            out.stream = self._stream
+            out.time_base = Fraction(1, _CLOCK)
+            out.dts, out.pts, out.is_keyframe = dts, pts, packet.is_key
+            out.duration = self._scale(packet.duration) if packet.duration else self._step
+            self._container.mux_one(out)
+        except _ERRORS as error:
+            raise StreamDamagedError(f"a packet cannot be stored in an MP4: {error}") from None
         return self._output.take()
 
     def close(self) -> None:
         """Free the muxer."""
-        self._container.close()
+        with contextlib.suppress(*_ERRORS):  # of the header or the end, which nobody waits for
+            self._container.close()
 
     def _times(self, packet: Packet) -> tuple[int, int]:
         """Return times that always grow, whatever the camera's own do."""

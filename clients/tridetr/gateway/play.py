@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import weakref
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from quart import Blueprint, Quart, Response, request
 
+from tridetr.errors import TridetrError
 from tridetr.gateway import message
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.security import Answer, problem
@@ -20,6 +22,8 @@ from tridetr.shm.packets import Packet, PacketReader
 
 if TYPE_CHECKING:
     from tridetr.gateway.mp4 import Mp4Muxer
+
+_log = logging.getLogger("tridetr.gateway")
 
 _POLL_S = 0.02
 _FIRST_S = 10.0  # for a key frame to start from
@@ -56,9 +60,12 @@ def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
                     404,
                     f"this camera sends {first.info.codec_name}, not H.264 or H.265: use /stream/{camera}.mjpeg",
                 )
-            from tridetr.gateway.mp4 import Mp4Muxer  # and FFmpeg with it
+            from tridetr.gateway.mp4 import Mp4Muxer, StreamDamagedError  # and FFmpeg with them
 
-            muxer = Mp4Muxer(first.info)
+            try:
+                muxer = Mp4Muxer(first.info)
+            except StreamDamagedError as error:
+                return problem(503, f"{error}. Use /stream/{camera}.mjpeg", Retry_After="30")
             stack.callback(muxer.close)
             stack.enter_context(hub.streaming())
             closing = stack.pop_all()
@@ -116,7 +123,12 @@ async def _pieces(
             elif packet.generation != first.generation and packet.info != first.info:
                 return
             else:
-                yield muxer.add(packet)
+                try:
+                    piece = muxer.add(packet)
+                except TridetrError as error:
+                    _log.warning("a stream ends: %s", error)
+                    return
+                yield piece
             if reader.lag > _LAG_S * (first.info.fps or _DEFAULT_FPS):
                 reader.skip()
             packet = reader.read()
