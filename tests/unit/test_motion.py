@@ -132,6 +132,25 @@ def test_a_dark_figure_that_hardly_moves_adds_up() -> None:
     assert sum(found[90:]) >= 2
 
 
+def test_a_clock_in_the_picture_is_no_motion() -> None:
+    """Digits that change once a second, for two minutes; a figure elsewhere is noticed as before."""
+    picture = room()
+    rng = np.random.default_rng(6)
+    digits = rng.uniform(0, 255, (200, 2, 2))
+
+    def film(number: int) -> NDArray[np.float32]:
+        made = picture.copy()
+        made[16:40, 560:592] = np.kron(digits[number // 3], np.ones((12, 16)))
+        if number >= 360:
+            return with_figure(made, 100, 40.0)
+        return made
+
+    found = changes(film, 362)
+    assert sum(found[10:60]) > 30
+    assert sum(found[260:360]) <= 15
+    assert any(found[360:])
+
+
 def test_what_is_learnt_never_hides_a_clear_figure() -> None:
     """A tree that moves all the time, for long: a person in front of it is motion as before."""
     picture = room()

@@ -7,7 +7,8 @@ far away) and averages of 3 x 3 of them (a large one that hardly differs from it
 - *drift*: the running average against what it was when the model last looked, so that slow movers add up.
 
 A test fires when a patch deviates by more than `_SIGMAS` times its own noise, within fixed bounds: less than the floor
-is never a change, more than the ceiling always is, whatever has been learnt.
+is never a change, more than the ceiling always is, whatever has been learnt. Restless patches are left out, if they are
+few: those of a clock that the camera writes into its picture, or of a flag.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _NOISE_WEIGHT = 0.02
 # Noise of the difference of two running averages, relative to that of a picture against its running average.
 _DRIFT_NOISE = 0.6
 _LEARNING = 10  # pictures before noise counts as known
+_RESTLESS = 0.15  # share of recent pictures in which a patch has changed
+_RESTLESS_WEIGHT = 0.005  # of the newest picture; about a minute in standby
+_MOST_RESTLESS = 0.03  # of all patches; where more are, none is left out
 _TYPICAL = 0.6745  # median of |z| of Gaussian noise
 _TINY = np.float32(1e-3)
 
@@ -99,6 +103,9 @@ class MotionDetector:
             np.zeros(both, np.float32) for _ in range(6)
         )
         self._variance = np.full(both, _LARGEST_NOISE**2, np.float32)
+        self._restless = np.zeros(both, np.float32)
+        self._changed = np.zeros(both, np.bool_)
+        self._most_restless = int(_MOST_RESTLESS * self._changed.size)
         self._weights = 1 / _sum3x3(np.ones(shape, np.float32), np.empty(shape, np.float32))
         self._seen = 0
         self._has_average = self._has_reference = False
@@ -116,7 +123,7 @@ class MotionDetector:
         Returns:
             Whether it differs from those before, or from the one that :meth:`looked` was called for.
         """
-        now, average, limit = self._now, self._average, self._limit
+        now, average, limit, changed = self._now, self._average, self._limit, self._changed
         now[0] = patches
         np.multiply(_sum3x3(patches, self._scratch[0]), self._weights, out=now[1])
         if not self._has_average:
@@ -130,16 +137,16 @@ class MotionDetector:
         limit *= _SIGMAS * max(1.0, _median(self._scratch[0]) / _TYPICAL)
         np.maximum(limit, _FLOOR, out=limit)
         np.minimum(limit, _CEILING, out=limit)
-        sudden = bool((deviation > limit).any())
+        np.greater(deviation, limit, out=changed)
         self._learn(deviation)
         np.subtract(now, average, out=now)
         now *= _AVERAGE_WEIGHT
         average += now
-        if sudden or not self._has_reference:
+        if not self._has_reference:
             return True
         limit *= _DRIFT_NOISE
-        np.maximum(limit, _FLOOR * _DRIFT_NOISE, out=limit)
-        return bool((self._deviate(average, self._reference) > limit).any())
+        changed |= self._deviate(average, self._reference) > limit
+        return self._any_but_restless()
 
     def looked(self) -> None:
         """Note that the model looks at the newest picture: drift is measured from here."""
@@ -149,6 +156,21 @@ class MotionDetector:
     def interrupted(self) -> None:
         """Note that pictures were not passed for a while: only the learnt noise still holds."""
         self._has_average = self._has_reference = False
+
+    def _any_but_restless(self) -> bool:
+        """Return whether a patch has changed that does not change all the time."""
+        changed, restless = self._changed, self._restless
+        restless *= 1 - _RESTLESS_WEIGHT
+        np.add(restless, _RESTLESS_WEIGHT, out=restless, where=changed)
+        if not changed.any():
+            return False
+        known = restless > _RESTLESS
+        # An average over a restless patch is restless, too.
+        around = _sum3x3(known[0].astype(np.float32), self._scratch[0])
+        known[1] |= around > 0
+        if np.count_nonzero(known) <= self._most_restless:
+            changed &= ~known
+        return bool(changed.any())
 
     def _deviate(self, picture: Patches, before: Patches) -> Patches:
         """Return |picture - before| without what lighting explains: an offset and a gain."""
