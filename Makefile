@@ -8,6 +8,7 @@
 # make audit           known vulnerabilities of the dependencies, where a database can be asked (AUDIT_ARGS=--strict: must be)
 # make faults          all fault tests, with their times;  make fault-times: into docs/reliability.md
 # make soak HOURS=0.5  memory, descriptors, queues, latency over time, into build/soak
+# make docs            the documentation as a site, into build/site;  make diagrams: its pictures (needs Graphviz)
 # make fuzz SECONDS=60   new inputs for every parser (of each TARGETS=...), seconds for each
 # make bench           every millisecond, into build/bench/bench.html (QUICK=1, MODEL=export.onnx, INT8=quantised.onnx)
 # make bench-peers MODEL=export.onnx   beside a plain script and other projects, into build/bench/peers.json (FOOTAGE=,
@@ -27,7 +28,7 @@ PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: help demo test test-fresh test-containers test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: docs diagrams help demo test test-fresh test-containers test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -124,6 +125,17 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+$(VENV)/.docs: $(VENV)/.base
+	@$(PIP) --editable '.[server,v4l2,docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m mkdocs build --strict --clean
+
+diagrams: $(VENV)/.base
+	@tools/apt-install graphviz
+	$(VENV)/bin/python tools/diagrams.py
+
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
@@ -142,7 +154,7 @@ schemas: $(VENV)/.dev
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-annotate --no-header \
-		--extra server --extra v4l2 --extra models --extra otel --extra apprise --extra dev --extra bench -o constraints.txt pyproject.toml
+		--extra server --extra v4l2 --extra models --extra otel --extra apprise --extra dev --extra docs --extra bench -o constraints.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

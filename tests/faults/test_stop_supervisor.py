@@ -1,6 +1,6 @@
 """SIGSTOP of the supervisor: the node goes on, and nothing is restarted until it goes on too, or is replaced.
 
-Who notices is whoever started it: systemd's watchdog (docs/runbook.md), or the liveness probe of its container.
+Who notices is whoever started it: systemd's watchdog (docs/how-to/systemd.md), or the liveness probe of its container.
 """
 
 from __future__ import annotations

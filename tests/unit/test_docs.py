@@ -1,0 +1,58 @@
+"""The documentation keeps up with the code that it describes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tridetr.config import Config
+from tridetr.controller.topics import Topics
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools"
+
+
+def tool(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], cwd=TOOLS, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+def test_diagrams_show_what_the_code_does() -> None:
+    answer = tool("diagrams.py", "--check")
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("config", [f"| `{name}` |" for name in Config.model_fields]),
+        ("cli", ["`tridetr up`", "`tridetr analyse`", "`tridetr models pull`", "`--duration`"]),
+        ("api", ["`GET /api/cameras`", "`GET /readyz`", "`after`"]),
+        ("metrics", ["| `tridetr_frames_published_total` | counter | `camera` |"]),
+    ],
+)
+def test_reference_pages_are_made_from_the_code(kind: str, wanted: list[str]) -> None:
+    answer = tool("reference_docs.py", kind)
+    assert answer.returncode == 0, answer.stderr
+    assert not [text for text in wanted if text not in answer.stdout]
+
+
+def test_the_table_of_topics_has_every_topic() -> None:
+    topics = Topics("<prefix>", "<device>", "<discovery_prefix>")
+    ours = {
+        topics.availability,
+        topics.command,
+        topics.state("<camera>"),
+        topics.presence("<camera>", "person").replace("person", "<class>"),
+        topics.problem("<camera>"),
+        topics.problem(),
+        topics.status("<camera>"),
+        topics.events("<camera>"),
+    }
+    text = (ROOT / "docs" / "mqtt.md").read_text()
+    assert ours <= set(re.findall(r"^\| `([^`]+)` \|", text, flags=re.MULTILINE))
