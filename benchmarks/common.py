@@ -136,7 +136,7 @@ def fused_model(given: Path | None, folder: Path) -> tuple[Path, Path]:
     """
     import onnx
 
-    from tridetr.models.coco import COCO_91
+    from tridetr.contract import COCO_91
     from tridetr.models.fuse import fuse
     from tridetr.models.unwrap import network_of
     from tridetr.paths import model_repository_dir

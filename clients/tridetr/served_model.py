@@ -12,9 +12,8 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
-from tridetr.contract import ModelInfo
+from tridetr.contract import COCO_91, ModelInfo
 from tridetr.files import write_text
-from tridetr.models.coco import COCO_91
 
 _FILE = "served_model.json"
 

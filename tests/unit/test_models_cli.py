@@ -17,10 +17,11 @@ from tridetr.models.card import read_card, set_metadata
 from tridetr.models.choices import Form
 from tridetr.models.cli import app
 from tridetr.models.cli.make import read_classes
-from tridetr.models.export import ExportFacts, export
+from tridetr.models.export import export
+from tridetr.models.raw_export import export_metadata
 from tridetr.triton.model_file import read_model_file
 
-FACTS = ExportFacts({"hedgehog": 0, "fox": 1}, 3, "a test")
+CLASSES = {"hedgehog": 0, "fox": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     model = tiny_export(columns=3)
-    set_metadata(model, FACTS.to_metadata())
+    set_metadata(model, export_metadata(CLASSES, "a test"))
     path = tmp_path / "export.onnx"
     onnx.save(model, path)
     return path
@@ -63,8 +64,7 @@ def fake_python(tmp_path: Path, model: Path, *messages: dict, status: int = 0) -
 
 DONE = {
     "done": {
-        "classes": dict(FACTS.classes),
-        "columns": 3,
+        "classes": CLASSES,
         "resolution": 32,
         "model": "RFDETRNano",
         "rfdetr": "9.9",

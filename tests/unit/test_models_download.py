@@ -15,10 +15,10 @@ import onnx
 import pytest
 
 from support.tiny_export import tiny_export
+from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
 from tridetr.models import download as downloading
 from tridetr.models.catalogue import Catalogue, Entry, load_catalogue
-from tridetr.models.coco import COCO_91
 from tridetr.models.download import Checksum, download
 from tridetr.models.fuse import fuse
 from tridetr.models.pull import pull
@@ -239,10 +239,10 @@ def test_pull_does_not_install_a_mismatch(server: Server) -> None:
 
 def test_pull_fuses_an_export_that_knows_its_classes(server: Server) -> None:
     from tridetr.models.card import read_card, set_metadata
-    from tridetr.models.export import ExportFacts
+    from tridetr.models.raw_export import export_metadata
 
     model = tiny_export(columns=3)
-    set_metadata(model, ExportFacts({"cat": 0, "dog": 1}, 3, "a test").to_metadata())
+    set_metadata(model, export_metadata({"cat": 0, "dog": 1}, "a test"))
     server.body = model.SerializeToString()
     card = read_card(pull(entry(server, kind="export"), python=no_python))
     assert card is not None

@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto
 
 from support.tiny_export import tiny_export
+from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
 from tridetr.models import engine
 from tridetr.models.choices import EnginePrecision
-from tridetr.models.coco import COCO_91
 from tridetr.models.engine import EngineKey, Profile, network_flags, parse_size
 from tridetr.models.engine_files import checksum_of, find_engine, link_engine, read_facts
 from tridetr.models.fuse import fuse

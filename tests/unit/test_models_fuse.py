@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from support.tiny_export import QUERIES, tiny_export
+from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
 from tridetr.models import reference
 from tridetr.models.card import ModelCard, metadata_of
 from tridetr.models.choices import Engine
-from tridetr.models.coco import COCO_91
 from tridetr.models.color import FrameColor
 from tridetr.models.fuse import fuse, recolor
+from tridetr.models.raw_export import DROPPED
 from tridetr.models.runtime import open_session
 from tridetr.models.verify import compare_detections
-from tridetr.models.wrapping import DROPPED
 
 SIDE = 32
 EXPORT = tiny_export(side=SIDE)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from support.tiny_export import tiny_export
+from tridetr.contract import COCO_91
 from tridetr.models import reference
 from tridetr.models.choices import Engine
-from tridetr.models.coco import COCO_91
 from tridetr.models.color import FrameColor
 from tridetr.models.fuse import fuse
 from tridetr.models.gathering import gather_pixels

@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from support.tiny_export import tiny_export
+from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
 from tridetr.models.card import ModelCard, metadata_of
 from tridetr.models.choices import EnginePrecision
-from tridetr.models.coco import COCO_91
 from tridetr.models.evaluate import evaluate
 from tridetr.models.fuse import fuse
 from tridetr.models.labelled import Label, LabelledPicture, load_labelled

@@ -7,10 +7,9 @@ import logging
 from dataclasses import replace
 
 from tridetr.config import Config
-from tridetr.contract import ModelInfo
+from tridetr.contract import COCO_91, ModelInfo
 from tridetr.detector.camera import CameraDetector
 from tridetr.detector.server import Client, Server
-from tridetr.models.coco import COCO_91
 from tridetr.served_model import keep_served_model, write_served_model
 from tridetr.telemetry import metrics
 from tridetr.triton.client import TritonClient

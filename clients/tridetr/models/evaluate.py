@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
 from tridetr.models.card import read_card
 from tridetr.models.choices import Engine
-from tridetr.models.coco import COCO_91
 from tridetr.models.color import FrameColor
 from tridetr.models.labelled import LabelledPicture
 from tridetr.models.pictures import load_rgb, rgb_to_i420

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,10 @@ import onnx
 
 from tridetr.errors import ModelError
 from tridetr.models import export_worker
-from tridetr.models.card import load_model, metadata_of, set_metadata
-from tridetr.models.wrapping import DROPPED
+from tridetr.models.card import load_model, set_metadata
+from tridetr.models.raw_export import RawExport, export_metadata
 
-_FACTS = "tridetr.export"
 PRETRAINED, RANDOM = "pretrained", "random"
-
-
-@dataclass(frozen=True, slots=True)
-class ExportFacts:
-    """What ONNX does not carry about an export.
-
-    Attributes:
-        classes: class name -> id.
-        columns: logit columns; those that no class has (a background) are never reported.
-        source: what was exported, for people.
-    """
-
-    classes: Mapping[str, int]
-    columns: int
-    source: str
-
-    def class_ids(self) -> list[int]:
-        """Return the id of each logit column."""
-        ids = set(self.classes.values())
-        return [column if column in ids else DROPPED for column in range(self.columns)]
-
-    def to_metadata(self) -> dict[str, str]:
-        """Return the ONNX metadata that the export carries to ``fuse``."""
-        facts = {"classes": dict(self.classes), "columns": self.columns, "source": self.source}
-        return {_FACTS: json.dumps(facts)}
-
-    @classmethod
-    def of(cls, model: onnx.ModelProto) -> ExportFacts | None:
-        """Read the facts back; None for an export of other make."""
-        text = metadata_of(model).get(_FACTS)
-        return None if text is None else cls(**json.loads(text))
 
 
 def export(
@@ -60,7 +27,7 @@ def export(
     variant: str | None = None,
     resolution: int | None = None,
     step: Callable[[str], None] = lambda text: None,
-) -> ExportFacts:
+) -> RawExport:
     """Export an RF-DETR.
 
     Args:
@@ -92,15 +59,12 @@ def export(
         result = _run(command, step, weights)
         model = load_model(written)
         name = Path(weights).name if weights not in (PRETRAINED, RANDOM) else f"{weights} weights"
-        facts = ExportFacts(
-            classes=result["classes"],
-            columns=result["columns"],
-            source=f"{result['model']} ({name}), rfdetr {result['rfdetr']}",
-        )
-        set_metadata(model, facts.to_metadata())
+        source = f"{result['model']} ({name}), rfdetr {result['rfdetr']}"
+        set_metadata(model, export_metadata(result["classes"], source))
+        exported = RawExport.of(model)
         onnx.save(model, written)
         written.replace(output)
-    return facts
+    return exported
 
 
 def _run(command: list[str], step: Callable[[str], None], weights: str) -> dict[str, Any]:

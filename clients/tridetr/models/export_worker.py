@@ -85,10 +85,8 @@ def export(options: argparse.Namespace, step: Any) -> dict[str, Any]:
             verbose=False,
         )
     Path(written).replace(options.output)
-    classes, columns = class_table(model)
     return {
-        "classes": classes,
-        "columns": columns,
+        "classes": class_table(model),
         "resolution": int(model.model.resolution),
         "model": type(model).__name__,
         "rfdetr": getattr(rfdetr, "__version__", None) or _version("rfdetr"),
@@ -96,8 +94,8 @@ def export(options: argparse.Namespace, step: Any) -> dict[str, Any]:
     }
 
 
-def class_table(model: Any) -> tuple[dict[str, int], int]:
-    """Return class name -> id, and how many logit columns the network has.
+def class_table(model: Any) -> dict[str, int]:
+    """Return class name -> id.
 
     COCO-pretrained models use COCO's category ids, fine-tuned ones number their classes from 0 (as
     ``predict()`` does).
@@ -107,8 +105,8 @@ def class_table(model: Any) -> tuple[dict[str, int], int]:
     names = list(model.class_names)
     columns = int(model.model.model.class_embed.weight.shape[0])
     if names == list(COCO_CLASS_NAMES) and columns > len(names) + 1:
-        return dict(zip(names, list(COCO_CLASSES), strict=False)), columns
-    return {name: index for index, name in enumerate(names[:columns])}, columns
+        return dict(zip(names, list(COCO_CLASSES), strict=False))
+    return {name: index for index, name in enumerate(names[:columns])}
 
 
 def import_torchvision() -> None:

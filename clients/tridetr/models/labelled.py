@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
 from tridetr.files import read_text
-from tridetr.models.coco import COCO_91
 from tridetr.models.pictures import find_pictures
 
 

@@ -16,7 +16,7 @@ from tridetr.models.card import load_model
 from tridetr.models.catalogue import Entry
 from tridetr.models.color import FrameColor
 from tridetr.models.download import MAX_BYTES, Checksum, Progress, download
-from tridetr.models.export import ExportFacts, export
+from tridetr.models.export import export
 from tridetr.models.fuse import fuse
 from tridetr.models.raw_export import RawExport
 from tridetr.models.runtime import open_session, require_contract
@@ -124,25 +124,21 @@ def fuse_file(
         ModelError: no RF-DETR export, or one that does not tell its classes.
     """
     model = load_model(source)
-    facts = ExportFacts.of(model)
-    if classes is None and facts is None:
+    raw = RawExport.of(model)
+    if classes is None:
+        classes = raw.classes
+    if classes is None:
         raise ModelError(
             f"{source} does not tell its class names (it was not made by `tridetr models export`): "
             "give them with --classes names.txt, or --classes coco for COCO's own numbering"
         )
-    columns = facts.columns if facts else RawExport.of(model).columns
-    named = ExportFacts(
-        classes=classes if classes is not None else facts.classes if facts else {},
-        columns=columns,
-        source=origin or (facts.source if facts else source.name),
-    )
     return fuse(
         model,
-        classes=named.classes,
-        class_ids=named.class_ids(),
+        classes=classes,
+        class_ids=raw.column_ids(classes),
         topk=topk,
         default_score=default_score,
-        source=named.source,
+        source=origin or raw.source or source.name,
         color=color,
         checksum=hashlib.sha256(source.read_bytes()).hexdigest(),
     )

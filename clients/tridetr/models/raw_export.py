@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto
 
 from tridetr.errors import ModelError
+from tridetr.models.card import metadata_of
 
 INPUT_NAMES = ("input", "pixel_values")
 BOX_NAMES = ("dets", "pred_boxes", "boxes")
 LOGIT_NAMES = ("labels", "logits", "pred_logits")
 _FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 MIN_OPSET = 13
+DROPPED = -1
+"""Class id of a logit column that is never reported (a background class, say)."""
+_METADATA = "tridetr.export"
 
 EXPECTED = (
     "expected an RF-DETR detection export: input 'input' or 'pixel_values' float [B, 3, R, R], "
@@ -37,6 +43,9 @@ class RawExport:
         resolution: R.
         queries: Q; None where the exporter left it symbolic (it is fixed all the same).
         columns: C.
+        classes: class name -> id, where `tridetr models export` made the file; the rest of the columns (a
+            background) is never reported.
+        source: what was exported, for people; empty where another program exported.
     """
 
     input_name: str
@@ -47,6 +56,13 @@ class RawExport:
     resolution: int
     queries: int | None
     columns: int
+    classes: Mapping[str, int] | None = None
+    source: str = ""
+
+    def column_ids(self, classes: Mapping[str, int]) -> list[int]:
+        """Return the id of each logit column; ``DROPPED`` where none of the classes has it."""
+        ids = set(classes.values())
+        return [column if column in ids else DROPPED for column in range(self.columns)]
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> RawExport:
@@ -81,6 +97,7 @@ class RawExport:
                 raise ModelError(f"'{value.name}' is not float32 or float16: {EXPECTED}; {found}")
         batch, resolution = _image_shape(_dims(image), found)
         queries, columns = _output_shapes(_dims(outputs[boxes]), _dims(outputs[logits]), found)
+        facts = json.loads(metadata_of(model).get(_METADATA, "{}"))
         return cls(
             input_name=input_name,
             input_type=image.type.tensor_type.elem_type,
@@ -90,7 +107,14 @@ class RawExport:
             resolution=resolution,
             queries=queries,
             columns=columns,
+            classes=facts.get("classes"),
+            source=facts.get("source", ""),
         )
+
+
+def export_metadata(classes: Mapping[str, int], source: str) -> dict[str, str]:
+    """Return the ONNX metadata by which an export carries its classes and origin to ``fuse``."""
+    return {_METADATA: json.dumps({"classes": dict(classes), "source": source})}
 
 
 def _image_shape(dims: list[Dim], found: str) -> tuple[int | None, int]:

@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper
 from tridetr.errors import ModelError
 from tridetr.models.card import metadata_of
 from tridetr.models.graph_builder import rename_values
-from tridetr.models.wrapping import CORE_PREFIX, DROPPED, OUR_PREFIX
+from tridetr.models.raw_export import DROPPED
+from tridetr.models.wrapping import CORE_PREFIX, OUR_PREFIX
 
 
 def seam_values(fused: onnx.ModelProto) -> tuple[str, str, str]:

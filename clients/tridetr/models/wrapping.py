@@ -7,16 +7,13 @@ from onnx import TensorProto
 
 from tridetr.models.color import IMAGENET_MEAN, IMAGENET_STD, FrameColor, YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder
-from tridetr.models.raw_export import RawExport
+from tridetr.models.raw_export import DROPPED, RawExport
 
 OUR_PREFIX = "tridetr/"
 """Start of the names of all nodes, values and constants that the wrapping adds."""
 
 CORE_PREFIX = "rfdetr/"
 """Put before names of the export that the contract takes."""
-
-DROPPED = -1
-"""Class id of a logit column that is never reported (a background class, say)."""
 
 # Far below any logit: its sigmoid is exactly 0, in float16 too.
 _NO_LOGIT = -1e4

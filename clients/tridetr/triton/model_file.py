@@ -84,7 +84,7 @@ def read_model_file(path: Path) -> ModelFile:
 def _completed(metadata: dict[str, str], path: Path) -> dict[str, str]:
     """Fill in what a foreign model of the contract (without our metadata) leaves open."""
     if "classes" not in metadata:
-        from tridetr.models.coco import COCO_91
+        from tridetr.contract import COCO_91
 
         metadata["classes"] = json.dumps(COCO_91)
     metadata.setdefault("source", path.name)

@@ -77,7 +77,7 @@ def export(
     interpreter = export_python(python, with_)
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "export.onnx"
-        facts = exporting.export(
+        made = exporting.export(
             exported,
             python=interpreter,
             weights=weights,
@@ -91,8 +91,9 @@ def export(
             else:
                 step("fusing pre- and post-processing into the graph")
                 onnx.save(fuse_file(exported, color=color, default_score=default_score), path)
-    names = ", ".join(list(facts.classes)[:8]) + (" …" if len(facts.classes) > 8 else "")
-    console.print(f"{target}: {facts.source}; {len(facts.classes)} classes: {names}")
+    classes = list(made.classes or {})
+    names = ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "")
+    console.print(f"{target}: {made.source}; {len(classes)} classes: {names}")
     if output is None:
         console.print(f"Use it with `model: {{file: {target.stem}}}` in the configuration.")
 
@@ -220,7 +221,7 @@ def read_classes(text: str) -> dict[str, int]:
         ConfigError: the file cannot be read, or is not UTF-8.
         ModelError: it has no name, or one twice.
     """
-    from tridetr.models.coco import COCO_91
+    from tridetr.contract import COCO_91
 
     if text == "coco":
         return COCO_91
