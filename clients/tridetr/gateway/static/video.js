@@ -147,7 +147,8 @@ export class Video {
     this.#waiting.push({ picture, header, at: now() });
     while (this.#waiting.length > MOST_WAITING) this.#waiting.shift().picture.close();
     this.#acknowledge();
-    this.#schedule();
+    this.#show();
+    if (this.#waiting.length) this.#schedule();
   }
 
   #acknowledge() {

@@ -24,10 +24,13 @@ from tridetr.shm.packets.table import (
     index_size,
 )
 from tridetr.shm.ring_writer import RingWriter
-from tridetr.wire.view import TableView, locate
+from tridetr.wire.view import locate
 
 _log = logging.getLogger("tridetr.shm")
 
+_KEY, _DISCONTINUITY, _CORRUPT = (
+    int(flag) for flag in (PacketFlags.KEY, PacketFlags.DISCONTINUITY, PacketFlags.CORRUPT)
+)
 _STEP = 1 << 20  # bytes by which the ring grows
 _RETRY_NS = 60_000_000_000  # until memory is asked for again
 _PER_SECOND = 64  # slots for each second that the ring is to hold
@@ -82,7 +85,9 @@ class PacketWriter(Closing):
             ShmError: Another writer, or a limit of the system.
         """
         template = PACKET.build({})
+        table = locate(PACKET, memoryview(template), 0, len(template))
         self._template = template
+        self._record, self._record_at = table.record, table.record_at  # the same in each slot
         slots = min(layout.MAX_SLOTS, max(_PER_SECOND, round(seconds * _PER_SECOND)))
         geometry = Geometry(
             names.KIND_NUMBERS[names.PACKETS],
@@ -105,12 +110,13 @@ class PacketWriter(Closing):
     def _start_over(self) -> None:
         """Begin with an empty ring."""
         ring = self._ring.segment
-        self._words = ring.words
+        self._words, self._view = ring.words, ring.view
+        self._slots = ring.geometry.slots
+        self._first_slot, self._slot_size = ring.geometry.slot_offset(0), ring.geometry.slot_size
         self._data = DataArea(ring.words, ring.geometry)
         self._live: deque[_Stored] = deque()  # in the order of their sequences
         self._pinned: list[_Stored] = []  # forgotten, but a reader holds them
         self._free: deque[int] = deque()
-        self._tables: list[TableView | None] = [None] * ring.geometry.slots
         self._group = 0
         self._dropping = False
         self._missing = True
@@ -181,15 +187,16 @@ class PacketWriter(Closing):
         if first:
             self._generation = sequence
         self._dropping = False
-        view = self._ring.segment.view
+        view = self._view
         if info:
             view[start : start + len(info)] = info
         bytes_at = start + info_space
         view[bytes_at : bytes_at + size] = data
-        table = self._tables[slot] or self._first_use(slot)
-        table.record.pack_into(
+        at = self._first_slot + slot * self._slot_size
+        view[at : at + len(self._template)] = self._template
+        self._record.pack_into(
             view,
-            table.record_at,
+            at + self._record_at,
             self._generation,
             NO_TIME if stamp.pts is None else stamp.pts,
             NO_TIME if stamp.dts is None else stamp.dts,
@@ -201,9 +208,9 @@ class PacketWriter(Closing):
             size,
             len(info),
             self._codec,
-            (PacketFlags.KEY * stamp.is_key)
-            | (PacketFlags.DISCONTINUITY * (stamp.discontinuity or self._missing))
-            | (PacketFlags.CORRUPT * stamp.corrupt),
+            _KEY * stamp.is_key
+            + _DISCONTINUITY * (stamp.discontinuity or self._missing)
+            + _CORRUPT * stamp.corrupt,
         )
         self._missing = False
         self._data.groups[slot] = self._group
@@ -218,32 +225,33 @@ class PacketWriter(Closing):
         """Give the ring up; it stays for readers and for the next writer."""
         self._ring.close()
 
-    def _first_use(self, slot: int) -> TableView:
-        """Lay the table into a slot, under its lock."""
-        geometry, view = self._ring.segment.geometry, self._ring.segment.view
-        at = geometry.slot_offset(slot)
-        view[at : at + len(self._template)] = self._template
-        table = self._tables[slot] = locate(PACKET, view, at, geometry.slot_size)
-        return table
-
     def _place(self, size: int, now_ns: int) -> tuple[int | None, int]:
         """Find room for a packet and take a slot for it; forget old groups for that.
 
         Returns:
             The slot (None: the packet does not fit) and where the bytes begin.
         """
-        start = self._find_room(size, now_ns)
-        if start is None:
-            return None, 0
-        for _ in range(len(self._tables)):
-            while not self._free and self._live:
-                self._forget_group()
-            if not self._free:
-                break
-            slot = self._free.popleft()
+        live, free, start = self._live, self._free, self._at
+        end = start + size
+        # Nearly always there is room, and a free slot.
+        is_free = not (live and start <= live[0].start < end)
+        if is_free and end <= self._limit and free and not self._pinned:
+            slot = free[0]
             if self._ring.take(slot):
+                free.popleft()
                 return slot, start
-            self._free.append(slot)
+        room = self._find_room(size, now_ns)
+        if room is None:
+            return None, 0
+        for _ in range(self._slots):
+            while not free and live:
+                self._forget_group()
+            if not free:
+                break
+            slot = free.popleft()
+            if self._ring.take(slot):
+                return slot, room
+            free.append(slot)
         return None, 0
 
     def _find_room(self, size: int, now_ns: int) -> int | None:

@@ -1,0 +1,263 @@
+"""What the camera's own video costs: writing its packets, and passing them on to viewers, against JPEG.
+
+    python benchmarks/packets.py [--seconds 8] [--viewers 1 50] [--json FILE]
+
+A 1080p30 H.264 stream (about 4 Mbit/s) is demuxed from memory. First each packet is put into the ring and then decoded,
+one after the other: microseconds for both. Then this process plays the stream in real time into both rings of a camera
+(packets, and decoded frames), a real gateway serves them, and viewers in a process of their own take all that comes,
+first as video and then as JPEG: percent of a core that the gateway takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import socket
+import struct
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from websockets.asyncio.client import connect
+
+from common import machine, node, roles, summary
+from tridetr.capture.packets import PacketSink
+from tridetr.config import PacketsSection
+from tridetr.shm.boards import CameraState, CameraStatus, StatusWriter
+from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
+from tridetr.shm.names import unlink_instance
+
+WIDTH, HEIGHT, FPS = 1920, 1080, 30
+COUNT = 90
+
+
+def make_clip() -> bytes:
+    """Return a clip whose packets are as large as a camera's."""
+    dice = np.random.default_rng(1)
+    still = dice.integers(40, 200, (HEIGHT // 8, WIDTH // 8), np.uint8).repeat(8, 0).repeat(8, 1)
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.bit_rate = 4_000_000
+        stream.options = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "keyint=30"}
+        planes = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+        for number in range(COUNT):
+            planes[:HEIGHT] = still
+            planes[300:800, number * 12 : number * 12 + 300] = dice.integers(0, 255, (500, 300))
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def put_and_decode(clip: bytes, instance: str) -> dict[str, Any]:
+    """Return microseconds for putting and for decoding a packet, and what packets are like."""
+    putting: list[float] = []
+    decoding: list[float] = []
+    sizes: list[int] = []
+    with PacketSink(instance, "cam", PacketsSection()) as sink:
+        for _ in range(6):
+            with av.open(io.BytesIO(clip)) as container:
+                stream = container.streams.video[0]
+                stream.codec_context.thread_type = "SLICE"
+                sink.open(stream)
+                for packet in container.demux(stream):
+                    if not packet.size:
+                        continue
+                    started = time.perf_counter()
+                    sink.put(packet, time.monotonic_ns(), time.time_ns())
+                    put = time.perf_counter()
+                    stream.codec_context.decode(packet)
+                    decoding.append((time.perf_counter() - put) * 1e6)
+                    putting.append((put - started) * 1e6)
+                    sizes.append(packet.size)
+    return {
+        "put, us": summary(putting, 1),
+        "decode, us": summary(decoding, 0),
+        "mbit_s": round(sum(sizes) / len(sizes) * FPS * 8 / 1e6, 2),
+    }
+
+
+class Camera(threading.Thread):
+    """Plays the clip into both rings, in real time."""
+
+    def __init__(self, instance: str, clip: bytes) -> None:
+        super().__init__(daemon=True)
+        self._instance, self._clip = instance, clip
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        with av.open(io.BytesIO(self._clip)) as container:
+            pictures = [
+                frame.to_ndarray()
+                for frame, _ in zip(container.decode(video=0), range(8), strict=False)
+            ]
+        with (
+            PacketSink(self._instance, "cam", PacketsSection()) as sink,
+            FrameWriter(self._instance, "cam", width=WIDTH, height=HEIGHT) as writer,
+            StatusWriter(self._instance, "cam") as board,
+        ):
+            number = 0
+            due = time.monotonic()
+            while not self.stop.is_set():
+                with av.open(io.BytesIO(self._clip)) as container:
+                    stream = container.streams.video[0]
+                    sink.open(stream)
+                    for packet in container.demux(stream):
+                        if not packet.size or self.stop.is_set():
+                            continue
+                        due += 1 / FPS
+                        self.stop.wait(max(0.0, due - time.monotonic()))
+                        now, unix = time.monotonic_ns(), time.time_ns()
+                        sink.put(packet, now, unix)
+                        number += 1
+                        slot = writer.begin()
+                        if slot is not None:
+                            slot.planes[:] = pictures[number % len(pictures)]
+                            stamp = FrameStamp(
+                                number, now, unix, ColorRange.LIMITED, ColorMatrix.BT709
+                            )
+                            writer.publish(slot, stamp)
+                        board.write(
+                            CameraStatus(
+                                CameraState.LIVE, unix, now, WIDTH, HEIGHT, FPS, "rtsp", "arrival"
+                            )
+                        )
+
+
+async def watch(port: int, *, video: bool, counts: list[int], index: int) -> None:
+    """Take all that comes, as the page does."""
+    address = f"ws://127.0.0.1:{port}/ws/cam"
+    async with connect(
+        address, subprotocols=["tridetr.v1"], max_size=None, compression=None
+    ) as socket_:
+        await socket_.send(json.dumps({"type": "view", "video": video, "window": 2}))
+        packets = frames = 0
+        async for message in socket_:
+            (length,) = struct.unpack_from("<I", message)
+            head = message[4 : 4 + min(length, 24)]
+            if head.startswith(b'{"type":"video"'):
+                packets += 1
+                if packets % 6 == 0:
+                    await socket_.send(json.dumps({"type": "ack", "frames": 0, "packets": packets}))
+            elif head.startswith(b'{"type":"frame"'):
+                frames += 1
+                await socket_.send(json.dumps({"type": "ack", "frames": frames, "packets": 0}))
+            counts[index] = packets if video else frames
+
+
+def view(port: int, viewers: int, video: bool, seconds: float, out: Any) -> None:
+    """Watch with many viewers; report messages per second and viewer. Runs in a process of its own."""
+
+    async def work() -> float:
+        counts = [0] * viewers
+        tasks = [
+            asyncio.create_task(watch(port, video=video, counts=counts, index=index))
+            for index in range(viewers)
+        ]
+        await asyncio.sleep(3)
+        out.put("ready")
+        before = sum(counts)
+        await asyncio.sleep(seconds)
+        rate = (sum(counts) - before) / seconds / viewers
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return rate
+
+    out.put(asyncio.run(work()))
+
+
+def measure(
+    process: Any, port: int, viewers: int, *, video: bool, seconds: float
+) -> dict[str, float]:
+    """Return what the gateway takes for so many viewers."""
+    context = multiprocessing.get_context("spawn")
+    out = context.Queue()
+    child = context.Process(target=view, args=(port, viewers, video, seconds, out))
+    child.start()
+    out.get(timeout=60)
+    before, started = sum(process.cpu_times()[:2]), time.monotonic()
+    time.sleep(seconds - 0.5)
+    used = sum(process.cpu_times()[:2]) - before
+    share = used / (time.monotonic() - started) * 100
+    rate = out.get(timeout=60)
+    child.join()
+    return {"gateway, % of a core": round(share, 1), "per second and viewer": round(rate, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--viewers", type=int, nargs="+", default=[1, 50])
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    options = parser.parse_args()
+    instance = f"pk{os.getpid()}"
+    clip = make_clip()
+    try:
+        writing = put_and_decode(clip, instance)
+    finally:
+        unlink_instance(instance, ["cam"])
+    print(writing, flush=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    figures: dict[str, Any] = {}
+    camera = Camera(instance, clip)
+    with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
+        folder = Path(name)
+        config: dict[str, Any] = {
+            "instance": instance,
+            "cameras": {"cam": {"source": "rtsp://127.0.0.1/none"}},
+            "gateway": {"host": "127.0.0.1", "port": port, "max_viewers": 100},
+            "run_dir": str(folder / "run"),
+            "state_dir": str(folder / "state"),
+        }
+        camera.start()
+        try:
+            with node(config, folder, ("gateway",)) as supervisor:
+                deadline = time.monotonic() + 60
+                while time.monotonic() < deadline:
+                    with (
+                        contextlib.suppress(OSError),
+                        socket.create_connection(("127.0.0.1", port), 1),
+                    ):
+                        break
+                    time.sleep(0.1)
+                gateway = roles(supervisor)["serve"]
+                for viewers in options.viewers:
+                    for video in (True, False):
+                        key = f"{viewers} viewer{'s' if viewers > 1 else ''}, {'video' if video else 'JPEG'}"
+                        figures[key] = measure(
+                            gateway, port, viewers, video=video, seconds=options.seconds
+                        )
+                        print(key, figures[key], flush=True)
+        finally:
+            camera.stop.set()
+            camera.join()
+            with contextlib.suppress(Exception):
+                unlink_instance(instance, ["cam"])
+    if options.json:
+        result = {
+            "benchmark": "packets",
+            "machine": machine(),
+            "writing": writing,
+            "viewers": figures,
+        }
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
