@@ -221,7 +221,7 @@ export class Card {
     const came = this.#video.arrival(result.capture_unix_ms);
     if (came !== null) this.#lateness.add(time, time - came);
     const isNeeded = this.#boxes.isShown && (result.boxes.length > 0 || newest?.boxes.length > 0);
-    const wanted = (this.#lateness.most(time) ?? 0) + Math.max(0, this.#gaps.median(time) ?? 0);
+    const wanted = (this.#lateness.most(time) ?? 0) + Math.max(0, this.#gaps.most(time) ?? 0);
     this.#video.wantedDelay = isNeeded ? Math.min(LATE_MS, wanted) : 0;
   }
 
