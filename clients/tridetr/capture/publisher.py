@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import suppress
 
+from tridetr.capture.mask import Mask
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.base import Grab, Picture
 from tridetr.config import CameraSection
@@ -42,6 +43,7 @@ class Publisher(Closing):
         self._instance = instance
         self._camera = camera
         self._slots = section.slots
+        self._mask = Mask(section.mask) if section.mask else None
         self._memory = memory
         self._lossless = not section.realtime
         self._writer: FrameWriter | None = None
@@ -93,15 +95,16 @@ class Publisher(Closing):
 
     def _publish(self, grab: Grab, picture: Picture, decode_ns: int) -> int | None:
         started = time.monotonic_ns()
-        writer = self._fitting_writer(
-            picture, with_jpeg=grab.jpeg is not None and not picture.turned
-        )
+        with_jpeg = grab.jpeg is not None and not picture.turned and self._mask is None
+        writer = self._fitting_writer(picture, with_jpeg=with_jpeg)
         slot = writer.begin()
         if slot is None:
             return None
         try:
             _lay(picture, slot)
-            jpeg_bytes = 0 if picture.turned else self._keep_jpeg(grab, slot)
+            if self._mask is not None:
+                self._mask.apply(slot.y, slot.u, slot.v)
+            jpeg_bytes = self._keep_jpeg(grab, slot) if with_jpeg else 0
             laid_out = time.monotonic_ns()
             trace = tracing.sample()
             stamp = FrameStamp(

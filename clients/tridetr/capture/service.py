@@ -12,6 +12,7 @@ from tridetr.backoff import Backoff
 from tridetr.capture.blind import BlindDetector
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.gpu.choice import open_decoders
+from tridetr.capture.mask import remove_unmasked
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
 from tridetr.capture.sentry import Sentry
@@ -64,11 +65,14 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
         sentry = stack.enter_context(Sentry(config.instance, camera))
         memory = stack.enter_context(device_memory(config, camera))
         publisher = stack.enter_context(Publisher(config.instance, camera, section, memory))
-        gpu = open_decoders(config, camera)
+        # A mask is applied to host pixels, and what the camera sent is not passed on
+        gpu = None if section.mask else open_decoders(config, camera)
         if gpu is not None:
             stack.callback(gpu.close)
         packets = None
-        if section.source.kind != "synthetic":
+        if section.mask:
+            remove_unmasked(config.instance, camera)
+        elif section.source.kind != "synthetic":
             from tridetr.capture.packets import PacketSink  # and FFmpeg with it
 
             packets = stack.enter_context(PacketSink(config.instance, camera, config.packets))

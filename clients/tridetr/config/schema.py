@@ -131,6 +131,26 @@ def _area(a: Point, b: Point, c: Point) -> float:
     return abs((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])) / 2
 
 
+class EvidenceSection(Section):
+    """What is kept on disk of each visit. Without this section nothing is."""
+
+    pictures: bool = Field(True, description="Keep the best picture of each visit.")
+    clips: bool = Field(True, description="Keep a video of each visit.")
+    before_s: float = Field(
+        5.0, ge=0, le=55, description="Seconds of video before the first detection."
+    )
+    after_s: float = Field(
+        10.0, ge=0, le=300, description="Seconds of video after the last detection."
+    )
+    keep_days: float = Field(7.0, gt=0, le=3650, description="Days after which a visit is removed.")
+    max_mib: float = Field(
+        2048.0, ge=16, le=16_777_216, description="Most disk space; the oldest visits make room."
+    )
+    path: Path | None = Field(
+        None, description="Folder of pictures and clips; null = `evidence` in state_dir."
+    )
+
+
 class AlarmSection(Section):
     """Which detections raise the alarm of a camera."""
 
@@ -151,11 +171,7 @@ class AlarmSection(Section):
     def _zone_is_polygon(cls, zone: tuple[Point, ...]) -> tuple[Point, ...]:
         if zone and len(zone) < 3:
             raise ValueError("a zone needs at least 3 points, or none for the whole frame")
-        for x, y in zone:
-            if not (0 <= x <= 1 and 0 <= y <= 1):
-                raise ValueError(
-                    f"zone point ({x}, {y}) is not within 0..1 (fractions of the frame)"
-                )
+        _require_fractions("zone", zone)
         if zone and max(_area(zone[0], b, c) for b, c in itertools.combinations(zone, 2)) < 1e-4:
             raise ValueError(
                 "the zone's points lie on one line or nearly in one place, so nobody could ever stand in it"
@@ -208,6 +224,12 @@ class NotifySection(Section):
         if self.secret_file is not None and self.kind != "webhook":
             raise ValueError("secret_file is for kind: webhook only")
         return self
+
+
+def _require_fractions(what: str, polygon: tuple[Point, ...]) -> None:
+    for x, y in polygon:
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise ValueError(f"{what} point ({x}, {y}) is not within 0..1 (fractions of the frame)")
 
 
 class CameraSection(Section):
@@ -263,6 +285,11 @@ class CameraSection(Section):
         True,
         description="Detect a covered, dazzled, blurred or turned camera; false for cameras that move (PTZ).",
     )
+    mask: tuple[tuple[Point, ...], ...] = Field(
+        (),
+        description="Polygons (at least 3 points each) that are made grey before anything leaves capture; the "
+        "camera's own video and JPEGs are then not passed on.",
+    )
     slots: int = Field(6, ge=4, le=64, description="Slots of the frame ring.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Synthetic cameras: which world is drawn.")
     scene: Literal["street", "hall"] = Field("street", description="Synthetic cameras: the place.")
@@ -278,6 +305,17 @@ class CameraSection(Section):
     armed: ArmedSection = Field(
         default_factory=ArmedSection, description="The camera's own switch, next to the node's."
     )
+
+    @field_validator("mask")
+    @classmethod
+    def _mask_is_polygons(
+        cls, mask: tuple[tuple[Point, ...], ...]
+    ) -> tuple[tuple[Point, ...], ...]:
+        for polygon in mask:
+            if len(polygon) < 3:
+                raise ValueError(f"a polygon of a mask needs at least 3 points, not {len(polygon)}")
+            _require_fractions("mask", polygon)
+        return mask
 
     @model_validator(mode="after")
     def _keys_fit_the_source(self) -> CameraSection:
@@ -395,6 +433,10 @@ class Config(Section):
     sentry: SentrySection = Field(default_factory=SentrySection)
     cameras: dict[str, CameraSection] = Field(min_length=1, max_length=64)
     packets: PacketsSection = Field(default_factory=PacketsSection)
+    evidence: EvidenceSection | None = Field(
+        None,
+        description="Pictures and clips of visits on disk (`{}` with the defaults); null = nothing is written.",
+    )
     mqtt: MqttSection = Field(default_factory=MqttSection)
     armed: ArmedSection = Field(default_factory=ArmedSection)
     notify: tuple[NotifySection, ...] = Field((), max_length=16)
@@ -429,6 +471,27 @@ class Config(Section):
                     f"notify: {target.name}: unknown camera {unknown[0]!r}: {', '.join(self.cameras)}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _packets_hold_the_pre_roll(self) -> Config:
+        if self.evidence is None or not self.evidence.clips:
+            return self
+        confirm_s = max(self.sentry_for(name).confirm_s for name in self.cameras)
+        least = self.evidence.before_s + confirm_s + 1
+        if self.packets.seconds < least:
+            raise ValueError(
+                f"packets.seconds ({self.packets.seconds:g}) is too short for clips that begin evidence.before_s "
+                f"({self.evidence.before_s:g}) before a visit: set it to {least:g} or more"
+            )
+        return self
+
+    @property
+    def evidence_dir(self) -> Path | None:
+        """Where pictures and clips of visits are; None = none are kept."""
+        section = self.evidence
+        if section is None or not (section.pictures or section.clips):
+            return None
+        return section.path or self.state_dir / "evidence"
 
     def detect_for(self, camera: str) -> DetectSection:
         """Return what counts as a detection of this camera."""

@@ -22,6 +22,8 @@ def why_withheld(config: Config, camera: str) -> str:
 
     Every way out (`video` messages, /stream) asks here. What is hidden in the pictures would be seen in the packets.
     """
+    if config.cameras[camera].mask:
+        return "parts of its picture are masked"
     if not config.cameras[camera].realtime:
         return "the recording is not played in real time"
     return ""

@@ -1,0 +1,74 @@
+"""Privacy masks cover what they promise, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from tridetr.capture.mask import Mask
+from tridetr.config import Config
+from tridetr.i420 import planes
+
+
+def masked(width: int, height: int, *polygons: list[tuple[float, float]]) -> np.ndarray:
+    frame = np.full((height * 3 // 2, width), 7, np.uint8)
+    Mask(polygons).apply(*planes(frame))
+    return frame
+
+
+def test_a_rectangle_is_grey_and_the_rest_stays() -> None:
+    frame = masked(64, 48, [(0.25, 0.25), (0.5, 0.25), (0.5, 0.5), (0.25, 0.5)])
+    y, u, v = planes(frame)
+    assert (y[12:24, 16:32] == 128).all()
+    assert (u[6:12, 8:16] == 128).all()
+    assert (v[6:12, 8:16] == 128).all()
+    untouched = np.ones_like(y, bool)
+    untouched[10:28, 14:36] = False
+    assert (y[untouched] == 7).all()
+    assert (u[:5] == 7).all()
+    assert (v[:, 18:] == 7).all()
+
+
+@pytest.mark.parametrize("size", [(2, 2), (640, 360), (1920, 1080), (34, 1000)])
+def test_a_mask_of_everything_covers_everything(size: tuple[int, int]) -> None:
+    frame = masked(*size, [(0, 0), (1, 0), (1, 1), (0, 1)])
+    assert (frame == 128).all()
+
+
+def test_slanted_edges_are_covered_whole() -> None:
+    """Every pixel that the polygon touches is grey, also where an edge cuts it."""
+    polygon = [(0.1, 0.2), (0.83, 0.05), (0.6, 0.9)]
+    y, _, _ = planes(masked(200, 100, polygon))
+    a, b, c = (np.array([x * 200, yy * 100]) for x, yy in polygon)
+    dice = np.random.default_rng(0)
+    weights = dice.dirichlet((1, 1, 1), 20_000)
+    inside = (weights @ np.stack([a, b, c])).astype(int)
+    assert (y[inside[:, 1], inside[:, 0]] == 128).all()
+    assert (y == 7).sum() > y.size / 2
+
+
+def test_polygons_at_the_border_and_several_of_them() -> None:
+    frame = masked(64, 48, [(1, 0), (1, 1), (1, 0.5)], [(0, 0), (0.1, 0), (0, 0.1)])
+    y, _, _ = planes(frame)
+    assert (y[:, 62:] == 128).all()
+    assert y[0, 0] == 128
+    assert y[24, 24] == 7
+
+
+def test_another_size_is_drawn_again() -> None:
+    mask = Mask([[(0, 0), (1, 0), (1, 0.5), (0, 0.5)]])
+    for width, height in ((64, 48), (128, 96)):
+        frame = np.zeros((height * 3 // 2, width), np.uint8)
+        mask.apply(*planes(frame))
+        assert (frame[: height // 2] == 128).all()
+        assert (frame[height // 2 + 2 : height] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [([[(0, 0), (1, 1)]], "at least 3 points"), ([[(0, 0), (1, 1), (2, 0)]], "not within 0..1")],
+)
+def test_wrong_polygons_are_refused(mask: list[list[tuple[float, float]]], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Config.model_validate({"cameras": {"a": {"source": "synthetic", "mask": mask}}})
