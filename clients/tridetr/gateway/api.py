@@ -12,31 +12,12 @@ from tridetr.controller.history import read_history
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.node_metrics import render_node
 from tridetr.gateway.openapi import description
+from tridetr.gateway.parameters import flag, integer
 from tridetr.gateway.security import Answer, problem
 from tridetr.gateway.snapshot import take_snapshot
 
 _SNAPSHOTS = 2  # that are made at the same time
 _WAITING = 16  # that may wait for one of those
-
-
-class _BadParameterError(ValueError):
-    pass
-
-
-def _integer(name: str, low: int, high: int, default: int) -> int:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
-        raise _BadParameterError(f"{name} must be a whole number from {low} to {high}")
-    return int(text)
-
-
-def _flag(name: str) -> bool:
-    text = request.args.get(name, "0")
-    if text not in ("0", "1"):
-        raise _BadParameterError(f"{name} must be 0 or 1")
-    return text == "1"
 
 
 def add_api(app: Quart, hub: Hub) -> None:
@@ -46,17 +27,13 @@ def add_api(app: Quart, hub: Hub) -> None:
     busy = asyncio.Semaphore(_SNAPSHOTS)
     waiting = 0
 
-    @api.errorhandler(_BadParameterError)
-    async def bad_parameter(error: _BadParameterError) -> Answer:
-        return problem(400, str(error))
-
     @api.get("/api/cameras")
     async def list_cameras() -> Answer:
         return jsonify({"cameras": [hub.camera_facts(name) for name in cameras]})
 
     @api.get("/api/events")
     async def list_events() -> Answer:
-        limit, after = _integer("limit", 1, 500, 100), _integer("after", 0, 2**62, 0)
+        limit, after = integer("limit", 1, 500, 100), integer("after", 0, 2**62, 0)
         camera = request.args.get("camera")
         if camera is not None and camera not in cameras:
             return problem(404, "no such camera")
@@ -104,7 +81,7 @@ def add_api(app: Quart, hub: Hub) -> None:
     @api.get("/snapshot/<camera>.jpg")
     async def snapshot(camera: str) -> Answer:
         nonlocal waiting
-        with_boxes, small = _flag("boxes"), _flag("small")
+        with_boxes, small = flag("boxes"), flag("small")
         if camera not in cameras:
             return problem(404, "no such camera")
         if waiting >= _WAITING:
@@ -129,7 +106,7 @@ def add_api(app: Quart, hub: Hub) -> None:
 
     @api.get("/readyz")
     async def ready() -> Answer:
-        need_all = _flag("all")
+        need_all = flag("all")
         each = {name: hub.readiness(name) for name in cameras}
         fresh = [item["ready"] for item in each.values()]
         is_ready = all(fresh) if need_all else any(fresh)

@@ -14,9 +14,11 @@ from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.login_sessions import LoginSessions
 from tridetr.gateway.pages import add_pages, load_assets, version_of
+from tridetr.gateway.parameters import BadParameterError
 from tridetr.gateway.play import add_play
 from tridetr.gateway.security import Answer, Guard, problem
 from tridetr.gateway.stream import add_stream
+from tridetr.gateway.visits import add_visits
 
 logger = logging.getLogger("tridetr.gateway")
 _MAX_BODY = 4096  # only the login form has one
@@ -25,6 +27,10 @@ _MAX_BODY = 4096  # only the login form has one
 async def _damaged(error: ShmError) -> Answer:
     logger.warning("%s", error)
     return problem(503, "the camera's shared memory is damaged", Retry_After="1")
+
+
+async def _bad_parameter(error: BadParameterError) -> Answer:
+    return problem(400, str(error))
 
 
 def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
@@ -45,8 +51,10 @@ def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
     guard = Guard(TokenAuth(token), sessions, hub.config.gateway)
     guard.install(app)
     app.register_error_handler(ShmError, _damaged)
+    app.register_error_handler(BadParameterError, _bad_parameter)
     add_pages(app, guard, assets)
     add_api(app, hub)
+    add_visits(app, hub)
     add_play(app, hub, stop)
     add_stream(app, hub, stop, page_version=version_of(assets), needs_login=guard.auth.required)
     return app

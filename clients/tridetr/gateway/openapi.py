@@ -126,6 +126,117 @@ _READY_SCHEMA = {
         },
     },
 }
+_VISIT_SCHEMA = {
+    "type": "object",
+    "required": [
+        "seq",
+        "visit_id",
+        "camera",
+        "class",
+        "started_unix_ms",
+        "ended_unix_ms",
+        "open",
+        "score",
+        "picture",
+        "clip",
+    ],
+    "properties": {
+        "seq": {"type": "integer"},
+        "visit_id": {"type": "string", "description": "As in the events."},
+        "camera": {"type": "string"},
+        "class": {"type": "string", "description": "Of what opened the visit."},
+        "started_unix_ms": {"type": "number", "description": "Capture of the first detection."},
+        "ended_unix_ms": {"type": "number", "description": "Capture of the last one so far."},
+        "open": {"type": "boolean"},
+        "score": {"type": ["number", "null"], "description": "Of the picture's best box."},
+        "picture": {
+            "type": ["object", "null"],
+            "required": ["unix_ms", "width", "height", "crop", "boxes"],
+            "properties": {
+                "unix_ms": {"type": "number"},
+                "width": {"type": "integer"},
+                "height": {"type": "integer"},
+                "crop": {"type": "array", "description": "x, y, width, height."},
+                "boxes": {"type": "array", "items": {"type": "object"}},
+            },
+        },
+        "clip": {
+            "type": ["object", "null"],
+            "required": ["started_unix_ms", "ended_unix_ms", "encoded"],
+            "properties": {
+                "started_unix_ms": {"type": "number"},
+                "ended_unix_ms": {"type": "number"},
+                "encoded": {
+                    "type": "boolean",
+                    "description": "false: the camera's own video.",
+                },
+            },
+        },
+    },
+}
+_ONE_VISIT_SCHEMA = {
+    **_VISIT_SCHEMA,
+    "required": [*_VISIT_SCHEMA["required"], "newer", "older"],
+    "properties": {
+        **_VISIT_SCHEMA["properties"],  # type: ignore[dict-item]
+        "newer": {"type": ["string", "null"]},
+        "older": {"type": ["string", "null"]},
+    },
+}
+_VISITS_SCHEMA = {
+    "type": "object",
+    "required": ["enabled", "classes", "visits", "next"],
+    "properties": {
+        "enabled": {"type": "boolean", "description": "Whether `evidence` is configured."},
+        "classes": {"type": "array", "items": {"type": "string"}},
+        "visits": {"type": "array", "items": _VISIT_SCHEMA},
+        "next": {
+            "type": ["integer", "null"],
+            "description": "`before` of the next page; null: this is the last one.",
+        },
+    },
+}
+_LINE_SCHEMA = {
+    "type": "object",
+    "required": ["enabled", "cameras"],
+    "properties": {
+        "enabled": {"type": "boolean"},
+        "cameras": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["kind", "from_unix_ms", "to_unix_ms", "visit_id"],
+                    "properties": {
+                        "kind": {"enum": ["visit", "blind", "unrecorded"]},
+                        "from_unix_ms": {"type": "number"},
+                        "to_unix_ms": {"type": "number"},
+                        "visit_id": {"type": ["string", "null"]},
+                    },
+                },
+            },
+        },
+    },
+}
+_VISIT_ID = {
+    "name": "visit_id",
+    "in": "path",
+    "required": True,
+    "description": "Id of the visit, as in events.",
+    "schema": {"type": "string"},
+}
+_LATEST_MS = 2**43
+
+
+def _time(name: str, text: str, *, required: bool = False) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "required": required,
+        "description": text,
+        "schema": {"type": "integer", "minimum": 0, "maximum": _LATEST_MS},
+    }
 
 
 def _list_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -219,6 +330,69 @@ def description() -> dict[str, Any]:
             **_arm("Arm or disarm the node", []),
         },
         "/api/armed/{camera}": _arm("Arm or disarm a camera", [_CAMERA]),
+        "/api/visits": _get(
+            "Visits of which a picture or clip is kept, newest first",
+            {
+                "200": _json("Visits.", _VISITS_SCHEMA),
+                "400": _json("A parameter is out of bounds.", error),
+                "503": _json("The list cannot be read now.", error),
+            },
+            [
+                _integer("limit", 1, 500, "At most so many.", 50),
+                {
+                    "name": "before",
+                    "in": "query",
+                    "description": "Only visits with a lower `seq`: `next` of the page before.",
+                    "schema": {"type": "integer", "minimum": 0, "maximum": 2**53},
+                },
+                {"name": "camera", "in": "query", "schema": {"type": "string"}},
+                {"name": "class", "in": "query", "schema": {"type": "string"}},
+                _time("from_unix_ms", "Only visits that ended then or later."),
+                _time("to_unix_ms", "Only visits that started before."),
+            ],
+        ),
+        "/api/visits/{visit_id}": _get(
+            "One visit",
+            {
+                "200": _json("The visit, and its neighbours.", _ONE_VISIT_SCHEMA),
+                "404": _json("Nothing is kept of such a visit.", error),
+                "503": _json("The list cannot be read now.", error),
+            },
+            [_VISIT_ID],
+        ),
+        "/api/visits/{visit_id}/picture.jpg": _get(
+            "The best picture of a visit, without boxes",
+            {
+                "200": _typed("A JPEG.", "image/jpeg"),
+                "206": _typed("A part of it (Range).", "image/jpeg"),
+                "400": _json("A parameter is out of bounds.", error),
+                "404": _json("There is none.", error),
+                "503": _json("The list cannot be read now.", error),
+            },
+            [_VISIT_ID, _flag("crop", "1: only what is around the best box.")],
+        ),
+        "/api/visits/{visit_id}/clip.mp4": _get(
+            "The video of a visit",
+            {
+                "200": _typed("An MP4.", "video/mp4"),
+                "206": _typed("A part of it (Range).", "video/mp4"),
+                "404": _json("There is none.", error),
+                "503": _json("The list cannot be read now.", error),
+            },
+            [_VISIT_ID],
+        ),
+        "/api/timeline": _get(
+            "What happened in a time, by camera; what no span covers was quiet",
+            {
+                "200": _json("Time lines.", _LINE_SCHEMA),
+                "400": _json("A parameter is out of bounds.", error),
+                "503": _json("The list cannot be read now.", error),
+            },
+            [
+                _time("from_unix_ms", "Its begin.", required=True),
+                _time("to_unix_ms", "Its end, 8 days later at most.", required=True),
+            ],
+        ),
         "/snapshot/{camera}.jpg": _get(
             "The newest picture",
             {

@@ -1,0 +1,49 @@
+"""Query parameters, checked."""
+
+from __future__ import annotations
+
+from quart import request
+
+
+class BadParameterError(ValueError):
+    """A parameter is out of bounds; answered with 400."""
+
+
+def optional_integer(name: str, low: int, high: int) -> int | None:
+    """Return a whole number; None where there is none.
+
+    Raises:
+        BadParameterError: It is something else, or out of bounds.
+    """
+    text = request.args.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
+        raise BadParameterError(f"{name} must be a whole number from {low} to {high}")
+    return int(text)
+
+
+def integer(name: str, low: int, high: int, default: int | None = None) -> int:
+    """Return a whole number; one without a default must be given.
+
+    Raises:
+        BadParameterError: It is something else, or out of bounds.
+    """
+    found = optional_integer(name, low, high)
+    if found is None:
+        found = default
+    if found is None:
+        raise BadParameterError(f"{name} must be given: a whole number from {low} to {high}")
+    return found
+
+
+def flag(name: str) -> bool:
+    """Return whether a parameter is 1.
+
+    Raises:
+        BadParameterError: It is neither 0 nor 1.
+    """
+    text = request.args.get(name, "0")
+    if text not in ("0", "1"):
+        raise BadParameterError(f"{name} must be 0 or 1")
+    return text == "1"

@@ -1,0 +1,188 @@
+"""Routes for what the recorder has kept: visits, their pictures and clips, and the time line of a day."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from quart import Blueprint, Quart, jsonify, request, send_file
+from quart.typing import ResponseReturnValue
+
+from tridetr.gateway.hub import Hub
+from tridetr.gateway.parameters import flag, integer, optional_integer
+from tridetr.gateway.security import Answer, problem
+from tridetr.recorder.visit_list import (
+    VISIT_ID,
+    VisitRow,
+    Wanted,
+    classes_of,
+    file_of,
+    find_visit,
+    find_visits,
+    time_line,
+)
+
+_LATEST_MS = 2**43  # a time that no calendar has is refused
+_LONGEST_LINE_MS = 8 * 86_400_000
+
+
+def add_visits(app: Quart, hub: Hub) -> None:
+    """Add the routes."""
+    visits = Blueprint("visits", __name__)
+    cameras = hub.config.cameras
+    path = hub.config.evidence_dir
+
+    @visits.errorhandler(sqlite3.Error)
+    async def unreadable(error: sqlite3.Error) -> Answer:
+        return problem(503, f"the list of visits cannot be read now: {error}", Retry_After="5")
+
+    @visits.get("/api/visits")
+    async def list_visits() -> Answer:
+        limit = integer("limit", 1, 500, 50)
+        wanted = Wanted(
+            optional_integer("before", 0, 2**53),
+            request.args.get("camera"),
+            request.args.get("class"),
+            _ns(optional_integer("from_unix_ms", 0, _LATEST_MS)),
+            _ns(optional_integer("to_unix_ms", 0, _LATEST_MS)),
+        )
+        if path is None:
+            return jsonify({"enabled": False, "classes": [], "visits": [], "next": None})
+        rows = await asyncio.to_thread(find_visits, path, wanted, limit + 1)
+        return jsonify(
+            {
+                "enabled": True,
+                "classes": await asyncio.to_thread(classes_of, path),
+                "visits": [describe(row) for row in rows[:limit]],
+                "next": rows[limit - 1].seq if len(rows) > limit else None,
+            }
+        )
+
+    @visits.get("/api/visits/<visit_id>")
+    async def one_visit(visit_id: str) -> Answer:
+        found = await _find(path, visit_id)
+        if found is None:
+            return _unknown()
+        row, newer, older = found
+        return jsonify({**describe(row), "newer": newer, "older": older})
+
+    @visits.get("/api/visits/<visit_id>/picture.jpg")
+    async def picture(visit_id: str) -> ResponseReturnValue:
+        cropped = flag("crop")
+        found = await _find(path, visit_id)
+        if path is None or found is None:
+            return _unknown()
+        name = found[0].crop if cropped else found[0].picture
+        return await _file(path, name, "image/jpeg", "picture")
+
+    @visits.get("/api/visits/<visit_id>/clip.mp4")
+    async def clip(visit_id: str) -> ResponseReturnValue:
+        found = await _find(path, visit_id)
+        if path is None or found is None:
+            return _unknown()
+        return await _file(path, found[0].clip, "video/mp4", "clip")
+
+    @visits.get("/api/timeline")
+    async def line() -> Answer:
+        first = integer("from_unix_ms", 0, _LATEST_MS)
+        last = integer("to_unix_ms", 0, _LATEST_MS)
+        if not 0 < last - first <= _LONGEST_LINE_MS:
+            return problem(400, "to_unix_ms must be later than from_unix_ms, by 8 days at most")
+        spans = []
+        if path is not None:
+            spans = await asyncio.to_thread(
+                time_line, path, list(cameras), first * 1_000_000, last * 1_000_000
+            )
+        return jsonify(
+            {
+                "enabled": path is not None,
+                "cameras": {
+                    name: [
+                        {
+                            "kind": span.kind,
+                            "from_unix_ms": span.started_unix_ns / 1e6,
+                            "to_unix_ms": span.ended_unix_ns / 1e6,
+                            "visit_id": span.visit_id or None,
+                        }
+                        for span in spans
+                        if span.camera == name
+                    ]
+                    for name in cameras
+                },
+            }
+        )
+
+    app.register_blueprint(visits)
+
+
+def describe(row: VisitRow) -> dict[str, Any]:
+    """Return a visit for JSON."""
+    picture, clip = row.picture_facts, row.clip_facts
+    return {
+        "seq": row.seq,
+        "visit_id": row.visit_id,
+        "camera": row.camera,
+        "class": row.class_name,
+        "started_unix_ms": row.started_unix_ns / 1e6,
+        "ended_unix_ms": row.ended_unix_ns / 1e6,
+        "open": row.is_open,
+        "score": row.score or None,
+        "picture": {
+            "unix_ms": picture["unix_ns"] / 1e6,
+            "width": picture["width"],
+            "height": picture["height"],
+            "crop": picture["crop"],
+            "boxes": picture["boxes"],
+        }
+        if row.picture
+        else None,
+        "clip": {
+            "started_unix_ms": clip["started_unix_ns"] / 1e6,
+            "ended_unix_ms": clip["ended_unix_ns"] / 1e6,
+            "encoded": clip["encoded"],
+        }
+        if row.clip
+        else None,
+    }
+
+
+async def _find(path: Path | None, visit_id: str) -> tuple[VisitRow, str | None, str | None] | None:
+    if path is None or not VISIT_ID.fullmatch(visit_id):
+        return None
+    return await asyncio.to_thread(find_visit, path, visit_id)
+
+
+async def _file(path: Path, name: str | None, kind: str, what: str) -> Answer:
+    """Send a file, or the part of it that is asked for."""
+    if name is None:
+        return problem(404, f"this visit has no {what}")
+    file = file_of(path, name)
+    try:
+        size = file.stat().st_size
+        response = await send_file(file, mimetype=kind)
+    except OSError:
+        return problem(404, f"this {what} was removed")
+    response.timeout = None
+    response.headers["Accept-Ranges"] = "bytes"
+    response.headers["Cache-Control"] = "private, no-cache"  # a better picture may replace it
+    asked = request.range
+    if asked is None or request.if_range.etag not in (None, response.get_etag()[0]):
+        return await response.make_conditional(request)
+    part = asked.range_for_length(size)
+    if part is None:
+        return problem(416, "no such part of the file", Content_Range=f"bytes */{size}")
+    # Quart's own reading of ranges does not know those that count from the end
+    await response.response.make_conditional(*part)  # type: ignore[attr-defined]
+    response.content_range = asked.make_content_range(size)
+    response.content_length, response.status_code = part[1] - part[0], 206
+    return response
+
+
+def _unknown() -> Answer:
+    return problem(404, "nothing is kept of such a visit")
+
+
+def _ns(milliseconds: int | None) -> int | None:
+    return None if milliseconds is None else milliseconds * 1_000_000
