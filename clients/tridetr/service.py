@@ -30,7 +30,7 @@ def prepare(config: Config, role: str) -> None:
     """Set up logging, metrics and traces of this process; must come before the role's modules are imported."""
     configure_logging(config.log.level, config.log.format, role)
     private_folder(config.run_dir)
-    if role == "controller":
+    if role in ("controller", "recorder"):
         private_folder(config.state_dir, "state_dir")
     heartbeat.start(config.run_dir, role)
     use_process_files(config.run_dir / "metrics", role.replace(" ", "_"))

@@ -378,3 +378,20 @@ def test_schema_and_readme_are_up_to_date() -> None:
         [sys.executable, str(script), "--check"], capture_output=True, text=True
     )
     assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("evidence", "runs"),
+    [
+        ({}, True),
+        ({"clips": False}, True),
+        ({"clips": False, "pictures": False}, False),
+        (None, False),
+    ],
+)
+def test_the_recorder_runs_where_evidence_is_kept(
+    evidence: dict[str, Any] | None, runs: bool
+) -> None:
+    (pod,) = node_pods(render({**FULL, "config": {**FULL["config"], "evidence": evidence}}))
+    names = {container["name"] for container in pod["containers"]}
+    assert ("recorder" in names) is runs

@@ -55,6 +55,9 @@ mqtt: {host: embedded, port: 0}
     assert "triton" not in [spec.name for spec in plan_processes(external, Path("x.yaml"))]
     only = plan_processes(config, Path("x.yaml"), only=["capture b"])
     assert [spec.name for spec in only] == ["capture b"]
+    for text_of, recorded in ((text + "evidence: {}", True), (text + "evidence: null", False)):
+        names = [s.name for s in plan_processes(parse_config(text_of, origin=Path("x")), Path("x"))]
+        assert ("recorder" in names) is recorded
     with pytest.raises(ConfigError, match="capture c"):
         plan_processes(config, Path("x.yaml"), only=["capture c"])
 

@@ -14,7 +14,7 @@ from tridetr.errors import ConfigError
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (capture, detect, control, serve, triton):
+    for command in (capture, detect, control, record, serve, triton):
         app.command()(command)
 
 
@@ -48,6 +48,15 @@ def control(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     from tridetr.controller.service import run
 
     service.run_async(run, config)
+
+
+def record(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Keep pictures and clips of visits on disk, as `evidence` asks for."""
+    config = load_config(config_file)
+    service.prepare(config, "recorder")
+    from tridetr.recorder.service import run
+
+    service.run_blocking(lambda stop: run(config, stop))
 
 
 def serve(config_file: ConfigFile = DEFAULT_CONFIG) -> None:

@@ -29,7 +29,7 @@ PREFIX = "tridetr"
 FRAMES, DETECTIONS, SENTRY, STATUS = "frames", "detections", "sentry", "status"
 PACKETS = "packets"
 # Who reads the host pixels of frames that are born on a GPU: one board for each reader.
-DEMANDS = {"gateway": "watch", "detector": "need"}
+DEMANDS = {"gateway": "watch", "detector": "need", "recorder": "keep"}
 # Who is woken by a ring; the readers of a ring without consumers poll it.
 CONSUMERS: dict[str, tuple[str, ...]] = {
     FRAMES: ("detector", "gateway"),

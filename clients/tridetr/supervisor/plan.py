@@ -63,6 +63,8 @@ def plan_processes(
         role("controller", "control", stop_stage=2),
         role("gateway", "serve", stop_stage=0),
     ]
+    if config.evidence_dir is not None:
+        specs.append(role("recorder", "record", stop_stage=3))
     known = {spec.name: spec for spec in specs}
     unknown = [name for name in only if name not in known]
     if unknown:

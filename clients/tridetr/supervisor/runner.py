@@ -92,7 +92,7 @@ class Supervisor:
         for number in stop_signals():
             signal.signal(number, lambda *_: self._stop.set())
         run_dir = private_folder(self._config.run_dir)
-        if self._whole_node or "controller" in self._only:
+        if self._whole_node or {"controller", "recorder"} & set(self._only):
             private_folder(self._config.state_dir, "state_dir")
             refuse_newer(self._config.state_dir.absolute() / DATABASE)
         with (

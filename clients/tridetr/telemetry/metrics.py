@@ -163,6 +163,24 @@ FRAMES_ENCODED = Counter(
 
 WRONG_TOKENS = Counter("tridetr_gateway_wrong_tokens_total", "Requests with a wrong token.")
 
+# --- recorder
+EVIDENCE_SAVED = Counter(
+    "tridetr_evidence_saved_total",
+    "Pictures and clips of visits that were kept.",
+    ["camera", "kind"],
+)
+EVIDENCE_ERRORS = Counter(
+    "tridetr_evidence_errors_total",
+    "Pictures and clips that could not be kept, by reason (disk, missed, video).",
+    ["camera", "reason"],
+)
+EVIDENCE_REMOVED = Counter(
+    "tridetr_evidence_removed_total",
+    "Visits removed to keep the limits, by reason (age, size).",
+    ["reason"],
+)
+EVIDENCE_BYTES = _gauge("tridetr_evidence_bytes", "Disk space of pictures and clips.")
+
 # --- supervisor
 STALLED = _gauge(
     "tridetr_stalled",

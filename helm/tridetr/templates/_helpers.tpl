@@ -77,6 +77,12 @@ tridetr/node: {{ .node.name }}
 {{- end -}}
 
 {{/* The configuration file of a node: exactly the keys that the clients know. */}}
+{{- define "tridetr.evidence" -}}
+{{- $evidence := .Values.config.evidence -}}
+{{- /* An empty section has the defaults; without a section nothing is kept. */ -}}
+{{- if kindIs "map" $evidence -}}{{ or (dig "pictures" true $evidence) (dig "clips" true $evidence) }}{{- end -}}
+{{- end -}}
+
 {{- define "tridetr.config" -}}
 {{- $values := .root.Values -}}
 {{- $cameras := dict -}}

@@ -211,6 +211,14 @@ spec:
         {{- if $values.gateway.tokenSecret }}
         - {name: gateway-token, mountPath: /etc/tridetr/gateway, readOnly: true}
         {{- end }}
+    {{- if eq (include "tridetr.evidence" $root) "true" }}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" "recorder" "process" "recorder" "image" $values.images.client) | nindent 6 }}
+      resources:
+        {{- toYaml $values.resources.recorder | nindent 8 }}
+      volumeMounts:
+        {{- include "tridetr.commonMounts" . | nindent 8 }}
+        - {name: state, mountPath: /var/lib/tridetr}
+    {{- end }}
   volumes:
     - name: shm
       emptyDir: {medium: Memory, sizeLimit: {{ include "tridetr.shmMiB" . }}Mi}

@@ -1,0 +1,432 @@
+"""Pictures and clips on disk, and the SQLite rows that name them.
+
+A file is written under a name that ends in ``.part``, synced and renamed before a row names it; a row goes before its
+files. So whenever the recorder dies, each row has its files; what no row names is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tridetr.errors import TridetrError
+from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.paths import private_folder
+from tridetr.shm.closing import Closing
+from tridetr.telemetry import metrics
+
+logger = logging.getLogger("tridetr.recorder")
+
+DATABASE = "evidence.db"
+FILES = "files"
+_PART = ".part"
+_VERSION = 1
+_LAYOUT = """
+CREATE TABLE visit (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, visit_id TEXT NOT NULL UNIQUE, camera TEXT NOT NULL, class TEXT NOT NULL,
+  started_unix_ns INTEGER NOT NULL, ended_unix_ns INTEGER NOT NULL, is_open INTEGER NOT NULL,
+  score REAL NOT NULL DEFAULT 0, picture TEXT, crop TEXT, picture_facts TEXT NOT NULL DEFAULT '{}',
+  clip TEXT, clip_facts TEXT NOT NULL DEFAULT '{}', bytes INTEGER NOT NULL);
+CREATE INDEX visit_started ON visit (started_unix_ns);
+CREATE TABLE blind (
+  seq INTEGER PRIMARY KEY, camera TEXT NOT NULL, started_unix_ns INTEGER NOT NULL, ended_unix_ns INTEGER NOT NULL);
+CREATE TABLE watch (seq INTEGER PRIMARY KEY, started_unix_ns INTEGER NOT NULL, ended_unix_ns INTEGER NOT NULL);
+"""
+_DAY_NS = 86_400 * 10**9
+_RESERVE_MIB, _RESERVE_SHARE = (
+    256,
+    0.05,
+)  # of the disk, whichever is less: left to the controller's events
+
+
+class DiskLowError(OSError):
+    """The disk is nearly full; the rest belongs to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisitFacts:
+    """What a row says of a visit besides its files; times are those of the captures."""
+
+    visit_id: str
+    camera: str
+    class_name: str
+    started_unix_ns: int
+    ended_unix_ns: int
+
+
+class Archive(Closing):
+    """The folder of pictures and clips; for one process, any of its threads.
+
+    Attributes:
+        files: Folder of the files.
+    """
+
+    def __init__(self, path: Path, *, keep_days: float, max_mib: float) -> None:
+        """Open the folder; remove what a recorder that was killed left.
+
+        Raises:
+            TridetrError: It cannot be used.
+        """
+        self._keep_ns = round(keep_days * _DAY_NS)
+        self._max_bytes = round(max_mib * 2**20)
+        self._lock = threading.Lock()
+        self.files = path / FILES
+        try:
+            private_folder(path, "evidence.path")
+            self._folder_lock = FileLock(path / "recorder.lock", f"process {os.getpid()}")
+            self.files.mkdir(mode=0o700, exist_ok=True)
+            self._connection = _open(path / DATABASE)
+        except FileLockedError as error:
+            raise TridetrError(
+                f"another recorder ({error.holder}) already uses {path}: stop it, or set evidence.path to "
+                "another folder"
+            ) from None
+        except (OSError, sqlite3.Error) as error:
+            raise TridetrError(
+                f"evidence.path {path} cannot be used: {error}; make room there, or set it to another folder"
+            ) from None
+        for reason in ("age", "size"):
+            metrics.EVIDENCE_REMOVED.labels(reason)
+        self._sweep()
+        self._watch = self._begin_watch()
+
+    # --- writing
+
+    @property
+    def largest_clip(self) -> int:
+        """Most bytes of one clip."""
+        return self._max_bytes // 4
+
+    def part(self, name: str) -> Path:
+        """Return where a file is written before it is complete.
+
+        Raises:
+            DiskLowError: There is not enough room.
+        """
+        self.require_room()
+        return self.files / (name + _PART)
+
+    def require_room(self) -> None:
+        """Check that others still have room on the disk.
+
+        Raises:
+            DiskLowError: They have not.
+        """
+        found = os.statvfs(self.files)
+        free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        if free < min(_RESERVE_MIB * 2**20, whole * _RESERVE_SHARE):
+            raise DiskLowError(28, f"only {free // 2**20} MiB are free", str(self.files))
+
+    def save_picture(
+        self, visit: VisitFacts, jpegs: tuple[bytes, bytes], score: float, facts: dict[str, Any]
+    ) -> None:
+        """Keep a visit's picture and crop, instead of those that it has.
+
+        Raises:
+            OSError, sqlite3.Error: They cannot be written; what there is stays.
+        """
+        stem = f"{visit.visit_id}-{time.time_ns():x}"
+        names = f"{stem}.jpg", f"{stem}.crop.jpg"
+        try:
+            for name, data in zip(names, jpegs, strict=True):
+                part = self.part(name)
+                part.write_bytes(data)
+                self._complete(part, name)
+            self._name(
+                visit, {"picture": names[0], "crop": names[1]}, score=score, picture_facts=facts
+            )
+        except BaseException:
+            self._remove(*names)
+            raise
+
+    def save_clip(self, visit: VisitFacts, part: Path, facts: dict[str, Any]) -> None:
+        """Keep a visit's finished clip; its file is renamed.
+
+        Raises:
+            OSError, sqlite3.Error: It cannot be kept; it is removed.
+        """
+        name = part.name.removesuffix(_PART)
+        try:
+            self._complete(part, name)
+            self._name(visit, {"clip": name}, clip_facts=facts)
+        except BaseException:
+            self._remove(name)
+            raise
+
+    def follow(self, visit: VisitFacts, *, is_open: bool) -> None:
+        """Note how long a visit lasted so far; does nothing where nothing is kept of it.
+
+        Raises:
+            sqlite3.Error: It cannot be written.
+        """
+        with self._lock:
+            self._connection.execute(
+                "UPDATE visit SET ended_unix_ns = ?, is_open = ? WHERE visit_id = ?",
+                (visit.ended_unix_ns, is_open, visit.visit_id),
+            )
+
+    def open_visits(self) -> dict[str, tuple[VisitFacts, float, bool]]:
+        """Return by id the visits that had not ended, the value of their pictures, and whether they have a clip."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT visit_id, camera, class, started_unix_ns, ended_unix_ns, picture_facts, clip FROM visit "
+                "WHERE is_open"
+            ).fetchall()
+        return {
+            row[0]: (
+                VisitFacts(*row[:5]),
+                float(json.loads(row[5]).get("value", 0)),
+                row[6] is not None,
+            )
+            for row in rows
+        }
+
+    def begin_blind(self, camera: str, unix_ns: int) -> int:
+        """Note that a camera is not watched any more; returns the row.
+
+        Raises:
+            sqlite3.Error: It cannot be written.
+        """
+        with self._lock:
+            row = self._connection.execute(
+                "INSERT INTO blind (camera, started_unix_ns, ended_unix_ns) VALUES (?, ?, ?)",
+                (camera, unix_ns, unix_ns),
+            ).lastrowid
+        assert row is not None
+        return row
+
+    def keep_blind(self, row: int, unix_ns: int) -> None:
+        """Note that a camera was not watched up to now.
+
+        Raises:
+            sqlite3.Error: It cannot be written.
+        """
+        with self._lock:
+            self._connection.execute(
+                "UPDATE blind SET ended_unix_ns = ? WHERE seq = ?", (unix_ns, row)
+            )
+
+    def keep_watch(self) -> None:
+        """Note that the recorder runs.
+
+        Raises:
+            sqlite3.Error: It cannot be written.
+        """
+        with self._lock:
+            self._connection.execute(
+                "UPDATE watch SET ended_unix_ns = ? WHERE seq = ?", (time.time_ns(), self._watch)
+            )
+
+    # --- removing
+
+    def retain(self) -> None:
+        """Remove what is too old or too much, the oldest visit first; open visits stay.
+
+        Raises:
+            sqlite3.Error: It cannot be written.
+        """
+        with self._lock:
+            least = time.time_ns() - self._keep_ns
+            old = self._connection.execute(
+                "SELECT visit_id FROM visit WHERE NOT is_open AND ended_unix_ns < ?", (least,)
+            ).fetchall()
+            self._forget([row[0] for row in old], "age")
+            for table in ("blind", "watch"):
+                self._connection.execute(
+                    f"DELETE FROM {table} WHERE ended_unix_ns < ?",  # noqa: S608
+                    (least,),
+                )
+            parts = sum(file.stat().st_size for file in self.files.glob(f"*{_PART}"))
+            size = (
+                parts
+                + (
+                    self._connection.execute(
+                        "SELECT coalesce(sum(bytes), 0) FROM visit"
+                    ).fetchone()[0]
+                )
+            )
+            too_much = []
+            for visit_id, held in self._connection.execute(
+                "SELECT visit_id, bytes FROM visit WHERE NOT is_open ORDER BY started_unix_ns, seq"
+            ):
+                if size <= self._max_bytes:
+                    break
+                too_much.append(visit_id)
+                size -= held
+            self._forget(too_much, "size")
+            metrics.EVIDENCE_BYTES.set(size)
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._connection.close()
+        self._folder_lock.close()
+
+    def _forget(self, visits: list[str], reason: str) -> None:
+        for visit_id in visits:
+            names = self._names(visit_id)
+            self._connection.execute("DELETE FROM visit WHERE visit_id = ?", (visit_id,))
+            self._remove(*names)
+            metrics.EVIDENCE_REMOVED.labels(reason).inc()
+
+    def _names(self, visit_id: str) -> list[str]:
+        row = self._connection.execute(
+            "SELECT picture, crop, clip FROM visit WHERE visit_id = ?", (visit_id,)
+        ).fetchone()
+        return [name for name in row or () if name]
+
+    def _name(self, visit: VisitFacts, names: dict[str, str], **columns: Any) -> None:
+        """Let the visit's row name new files, and remove those that it named before."""
+        values = {
+            **names,
+            **{k: json.dumps(v) if isinstance(v, dict) else v for k, v in columns.items()},
+        }
+        with self._lock, _transaction(self._connection) as connection:
+            before = connection.execute(
+                f"SELECT {', '.join(names)} FROM visit WHERE visit_id = ?",  # noqa: S608
+                (visit.visit_id,),
+            ).fetchone()
+            connection.execute(
+                "INSERT OR IGNORE INTO visit (visit_id, camera, class, started_unix_ns, ended_unix_ns, is_open, bytes)"
+                " VALUES (?, ?, ?, ?, ?, 1, 0)",
+                (
+                    visit.visit_id,
+                    visit.camera,
+                    visit.class_name,
+                    visit.started_unix_ns,
+                    visit.ended_unix_ns,
+                ),
+            )
+            settings = ", ".join(f"{column} = ?" for column in values)
+            connection.execute(
+                f"UPDATE visit SET {settings}, ended_unix_ns = max(ended_unix_ns, ?) WHERE visit_id = ?",  # noqa: S608
+                (*values.values(), visit.ended_unix_ns, visit.visit_id),
+            )
+            held = sum(self._size(name) for name in self._names(visit.visit_id))
+            connection.execute(
+                "UPDATE visit SET bytes = ? WHERE visit_id = ?", (held, visit.visit_id)
+            )
+        self._remove(*(name for name in before or () if name))
+
+    def _size(self, name: str) -> int:
+        return (self.files / name).stat().st_size
+
+    def _complete(self, part: Path, name: str) -> None:
+        """Bring a file to the disk, then under its name."""
+        descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, 0o600)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        part.rename(self.files / name)
+        folder = os.open(self.files, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            with suppress(OSError):
+                (self.files / name).unlink(missing_ok=True)
+                (self.files / (name + _PART)).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove files that no row names, and let rows name no file that is gone."""
+        with self._lock, _transaction(self._connection) as connection:
+            present = {file.name for file in self.files.iterdir()}
+            named: set[str] = set()
+            for seq, *names in connection.execute(
+                "SELECT seq, picture, crop, clip FROM visit"
+            ).fetchall():
+                picture, crop, clip = (name if name in present else None for name in names)
+                if not (picture or clip):
+                    connection.execute("DELETE FROM visit WHERE seq = ?", (seq,))
+                    continue
+                kept = (picture, crop if picture else None, clip)
+                connection.execute(
+                    "UPDATE visit SET picture = ?, crop = ?, clip = ? WHERE seq = ?", (*kept, seq)
+                )
+                named.update(name for name in kept if name)
+        for name in present - named:
+            with suppress(OSError):
+                (self.files / name).unlink()
+
+    def _begin_watch(self) -> int:
+        now = time.time_ns()
+        with self._lock:
+            row = self._connection.execute(
+                "INSERT INTO watch (started_unix_ns, ended_unix_ns) VALUES (?, ?)", (now, now)
+            ).lastrowid
+        assert row is not None
+        return row
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open the database; one that cannot be read is moved aside.
+
+    Raises:
+        OSError, sqlite3.Error: It cannot be opened now.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        return _prepared(path)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        aside = path.parent / f"broken-{time.time_ns()}"
+        aside.mkdir(mode=0o700)
+        for found in (*path.parent.glob(f"{DATABASE}*"), path.parent / FILES):
+            found.rename(aside / found.name)
+        (path.parent / FILES).mkdir(mode=0o700)
+        logger.error(
+            "%s cannot be read (%s): it is now in %s with its pictures and clips, which no limit counts; look at "
+            "them and remove the folder",
+            path,
+            error,
+            aside,
+        )
+        return _prepared(path)
+
+
+def _prepared(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            raise TridetrError(
+                f"{path} was written by a later version of tridetr: install that version again, or set "
+                "evidence.path to another folder"
+            )
+        if version == 0:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {_LAYOUT} PRAGMA user_version={_VERSION}; COMMIT;"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # a full disk has rolled back already
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,330 @@
+"""Watches one camera: follows its visits, finds the best frame of each, keeps what is needed for its clip.
+
+Reads the rings by polling, and holds no slot longer than a copy takes. Decides nothing: the controller's board says
+when a visit begins and ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import simplejpeg
+
+from tridetr.config import Config
+from tridetr.controller.payloads import FrameFacts
+from tridetr.controller.sight import Judge, Sighting
+from tridetr.errors import ShmError
+from tridetr.gateway.encode import Color
+from tridetr.i420 import planes
+from tridetr.recorder.archive import Archive, VisitFacts
+from tridetr.recorder.clips import STILLS_FPS, PacketClip, Span, Still, StillsClip
+from tridetr.recorder.picture import BestFrame, Planes, value_of
+from tridetr.remux import can_remux
+from tridetr.served_model import ServedModelReader
+from tridetr.shm.boards import DemandWriter, SentryReader, SentrySnapshot, SentryState
+from tridetr.shm.closing import Closing
+from tridetr.shm.detections import DetectionReader
+from tridetr.shm.frames import ColorRange, FrameLease, FrameReader
+from tridetr.shm.packets import PacketReader
+from tridetr.telemetry import metrics
+
+logger = logging.getLogger("tridetr.recorder")
+
+_VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # it becomes part of file names
+_LOOK_S = 1.0
+_GAP_NS = 5_000_000_000  # between two results: what is seen after it is something else
+_STILL_QUALITY = 90
+_STILL_NS = round(0.9e9 / STILLS_FPS)
+
+
+@dataclass(slots=True)
+class Run:
+    """Results in a row with something that alarms; a visit may come of it."""
+
+    first_ns: int
+    first_unix_ns: int
+    last_ns: int
+    last_unix_ns: int
+    best: BestFrame | None = None
+
+
+@dataclass(slots=True)
+class Visit:
+    """A visit while it is recorded; written by the thread that watches, read by those that write files.
+
+    Attributes:
+        run: When something was seen first and last, and the best frame.
+        clip: Its video; None where there is to be none.
+        ended_s: When the controller ended it (monotonic); None = it is open.
+        picture_value: Value of the picture that is kept.
+    """
+
+    camera: str
+    visit_id: str
+    class_name: str
+    run: Run
+    span: Span
+    clip: PacketClip | StillsClip | None = None
+    ended_s: float | None = None
+    picture_value: float = 0.0
+    picture_done: bool = False
+    clip_done: bool = False
+
+    @property
+    def facts(self) -> VisitFacts:
+        return VisitFacts(
+            self.visit_id,
+            self.camera,
+            self.class_name,
+            self.run.first_unix_ns,
+            self.run.last_unix_ns,
+        )
+
+
+@dataclass(slots=True)
+class Kept:
+    """What an earlier recorder has kept of a visit that is still open."""
+
+    facts: VisitFacts
+    picture_value: float
+    has_clip: bool
+
+
+@dataclass(slots=True)
+class _Stills:
+    """The pre-roll of a camera without packets."""
+
+    found: deque[Still] = field(default_factory=deque)
+    size: int = 0
+    after: int = 0
+
+    def put(self, still: Still, keep_ns: int, most: int) -> None:
+        self.found.append(still)
+        self.size += len(still.jpeg)
+        while self.found and (
+            self.found[0].capture_ns < still.capture_ns - keep_ns or self.size > most
+        ):
+            self.size -= len(self.found.popleft().jpeg)
+
+
+class CameraWatcher(Closing):
+    """Follows one camera. For one thread.
+
+    Attributes:
+        visits: Those that are recorded; whoever has filed one removes it.
+        kept: Visits that an earlier recorder left open, by id.
+        over: Those of them that are over.
+        blind_since_unix_ns: Since when nobody decides on this camera; None = it is watched.
+    """
+
+    def __init__(
+        self, config: Config, camera: str, models: ServedModelReader, archive: Archive
+    ) -> None:
+        assert config.evidence is not None
+        self.camera = camera
+        self.visits: list[Visit] = []
+        self.blind_since_unix_ns: int | None = None
+        self.kept: dict[str, Kept] = {}
+        self.over: list[VisitFacts] = []
+        self._archive = archive
+        self._instance = config.instance
+        self._keys = config.evidence
+        self._hold_ns = round(config.sentry_for(camera).hold_s * 1e9)
+        self._most_stills = round(config.packets.max_mib * 2**20)
+        self._judge = Judge(config, camera, models)
+        self._is_masked = bool(config.cameras[camera].mask)
+        self._run: Run | None = None
+        self._open: Visit | None = None
+        self._after = 0
+        self._look_s = 0.0
+        self._has_packets = False
+        self._stills = _Stills()
+        with ExitStack() as stack:
+            self._results = stack.enter_context(DetectionReader(config.instance, camera, None))
+            self._frames = stack.enter_context(FrameReader(config.instance, camera, None))
+            self._packets = stack.enter_context(PacketReader(config.instance, camera))
+            self._board = stack.enter_context(SentryReader(config.instance, camera))
+            self._demand = stack.enter_context(DemandWriter(config.instance, camera, "recorder"))
+            self._closing = stack.pop_all()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is there that may be the best frame in a moment."""
+        return self._run is not None or self._open is not None
+
+    def poll(self) -> None:
+        """Look at all that is new."""
+        now_s = time.monotonic()
+        if now_s >= self._look_s:
+            self._look_s = now_s + _LOOK_S
+            self._look_around()
+        try:
+            self._read_results()
+            self._follow(self._board.read())
+            if self._keys.clips and not self._has_packets:
+                self._take_still()
+        except ShmError as error:
+            logger.debug("%s", error, extra={"camera": self.camera})
+
+    def close(self) -> None:
+        """Let go of the rings."""
+        self._closing.close()
+
+    def _look_around(self) -> None:
+        try:
+            for ring in (self._results, self._frames, self._packets):
+                ring.forget_if_removed()
+            info = None if self._is_masked else self._packets.newest_info()
+        except ShmError:
+            return
+        self._has_packets = info is not None and can_remux(info)
+        if self._has_packets:
+            self._stills = _Stills(after=self._stills.after)
+
+    def _read_results(self) -> None:
+        while (lease := self._results.lease_next(self._after)) is not None:
+            with lease:
+                self._after = lease.sequence
+                try:
+                    sighting = Sighting(lease.stamp, lease.detections.copy())
+                except ShmError:
+                    continue
+            self._take(self._judge.judge(sighting), sighting.stamp.capture_monotonic_ns)
+
+    def _take(self, facts: FrameFacts, capture_ns: int) -> None:
+        """Follow one result."""
+        if not facts.boxes:
+            if self._open is None:
+                self._run = None
+            return
+        run = self._run
+        if self._open is None and run is not None and not 0 <= capture_ns - run.last_ns < _GAP_NS:
+            run = None
+        if run is None:
+            at = capture_ns, facts.capture_unix_ns
+            run = self._run = Run(*at, *at)
+        run.last_ns, run.last_unix_ns = capture_ns, facts.capture_unix_ns
+        if self._open is not None:
+            self._open.span.end_ns = capture_ns + round(self._keys.after_s * 1e9)
+        best = run.best.value if run.best is not None else 0.0
+        if self._open is not None:
+            best = max(best, self._open.picture_value)
+        if self._keys.pictures and value_of(facts)[0] > best:
+            pixels = self._pixels_of(facts)
+            if pixels is not None:
+                run.best = BestFrame.of(facts, pixels)
+
+    def _pixels_of(self, facts: FrameFacts) -> Planes | None:
+        """Copy the pixels of a result's frame; None: they are overwritten already, or on a GPU only."""
+        lease = self._frames.lease_next(facts.sequence - 1)
+        if lease is None:
+            return None
+        with lease:
+            if lease.sequence != facts.sequence or not self._can_read(lease):
+                return None
+            return Planes(lease.width, lease.height, lease.planes.copy(), _color(lease))
+
+    def _can_read(self, lease: FrameLease) -> bool:
+        if lease.device is None:
+            return True
+        self._demand.touch()
+        return not lease.device_only
+
+    def _follow(self, board: SentrySnapshot | None) -> None:
+        now_ns = time.monotonic_ns()
+        expired = board is None or board.expires_monotonic_ns < now_ns
+        is_blind = expired or board is None or board.state is SentryState.UNKNOWN
+        if not is_blind:
+            self.blind_since_unix_ns = None
+        elif self.blind_since_unix_ns is None:
+            self.blind_since_unix_ns = time.time_ns()
+        if board is None:
+            return
+        if expired:  # a controller that was restarted goes on with its visit
+            if now_ns - board.expires_monotonic_ns > self._hold_ns:
+                self._end()
+            return
+        if self._open is not None and self._open.visit_id != board.visit_id:
+            self._end()
+        for visit_id in [name for name in self.kept if name != board.visit_id]:
+            self.over.append(self.kept.pop(visit_id).facts)
+        if self._open is None and _VISIT_ID.fullmatch(board.visit_id):
+            self._begin(board)
+
+    def _begin(self, board: SentrySnapshot) -> None:
+        run = self._run
+        if run is None:  # seen before this process started
+            at = time.monotonic_ns(), time.time_ns()
+            run = self._run = Run(*at, *at)
+        kept = self.kept.pop(board.visit_id, None)
+        if kept is not None:
+            behind_ns = run.first_unix_ns - kept.facts.started_unix_ns
+            run.first_ns -= behind_ns
+            run.first_unix_ns = kept.facts.started_unix_ns
+        span = Span(
+            run.first_ns - round(self._keys.before_s * 1e9),
+            run.last_ns + round(self._keys.after_s * 1e9),
+        )
+        visit = Visit(self.camera, board.visit_id, board.visit_class, run, span)
+        if kept is not None:
+            visit.picture_value = kept.picture_value
+        if self._keys.clips and not (kept and kept.has_clip):
+            visit.clip = self._new_clip(visit.visit_id, span)
+        visit.clip_done = visit.clip is None
+        visit.picture_done = not self._keys.pictures
+        self._open = visit
+        self.visits.append(visit)
+
+    def _new_clip(self, visit_id: str, span: Span) -> PacketClip | StillsClip:
+        name = f"{visit_id}-{time.time_ns():x}.mp4"
+
+        def part() -> Path:
+            return self._archive.part(name)
+
+        largest = self._archive.largest_clip
+        if self._has_packets:
+            return PacketClip(self._instance, self.camera, span, part, largest)
+        return StillsClip(self._stills.found, span, part, largest)
+
+    def _end(self) -> None:
+        visit, self._open, self._run = self._open, None, None
+        if visit is not None:
+            visit.span.is_final = True
+            visit.ended_s = time.monotonic()
+
+    def _take_still(self) -> None:
+        """Keep the newest picture for the clips of a camera without packets."""
+        lease = self._frames.lease_newest(self._stills.after)
+        if lease is None:
+            return
+        with lease:
+            stamp = lease.stamp
+            found = self._stills.found
+            self._stills.after = lease.sequence
+            if found and 0 <= stamp.capture_monotonic_ns - found[-1].capture_ns < _STILL_NS:
+                return
+            if not self._can_read(lease):
+                return
+            pixels, color = lease.planes.copy(), _color(lease)
+        jpeg = simplejpeg.encode_jpeg_yuv_planes(*planes(pixels), quality=_STILL_QUALITY)
+        still = Still(stamp.capture_monotonic_ns, stamp.capture_unix_ns, jpeg, color)
+        keep_ns = round((self._keys.before_s + 2.0) * 1e9)
+        self._stills.put(still, keep_ns, self._most_stills)
+        for visit in self.visits:
+            if (
+                isinstance(visit.clip, StillsClip)
+                and not visit.clip_done
+                and not visit.clip.add(still)
+            ):
+                metrics.EVIDENCE_ERRORS.labels(self.camera, "missed").inc()
+
+
+def _color(lease: FrameLease) -> Color:
+    stamp = lease.stamp
+    return Color(stamp.color_range is ColorRange.FULL, stamp.color_matrix.name)

@@ -1,0 +1,270 @@
+"""Writes what the watchers found: in threads of its own, since a disk may take its time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import av
+
+from tridetr.errors import TridetrError
+from tridetr.recorder.archive import Archive
+from tridetr.recorder.camera import CameraWatcher, Visit
+from tridetr.recorder.clips import PacketClip, StillsClip, clip_is_whole
+from tridetr.shm.closing import Closing
+from tridetr.telemetry import metrics
+
+logger = logging.getLogger("tridetr.recorder")
+
+_TURN_S = 0.2
+_BETTER_S = 2.0  # between two pictures of the same visit
+_RETRY_S = 5.0
+_GIVE_UP_S = 60.0  # after the end of a visit
+_LATE_S = 15.0  # packets that a clip waits for when its camera has gone
+_UPKEEP_S = 30.0
+_BLIND_S = 10.0
+_NICENESS = 10  # of the thread that encodes
+
+
+@dataclass(slots=True)
+class _Blind:
+    row: int = 0
+    kept_s: float = 0.0
+
+
+class Filing(Closing):
+    """Two threads: one writes pictures, rows and the cameras' own video, the other encodes clips at low priority."""
+
+    def __init__(self, archive: Archive, watchers: Iterable[CameraWatcher], after_s: float) -> None:
+        self._archive = archive
+        self._watchers = list(watchers)
+        self._after_s = after_s
+        self._stop = threading.Event()
+        self._tried: dict[tuple[str, str], float] = {}
+        self._blind = {watcher.camera: _Blind() for watcher in self._watchers}
+        self._upkeep_s = 0.0
+        self._fault = ""
+        self._failure: Exception | None = None
+        for watcher in self._watchers:
+            for reason in ("disk", "video", "missed"):
+                metrics.EVIDENCE_ERRORS.labels(watcher.camera, reason)
+            for kind in ("picture", "clip"):
+                metrics.EVIDENCE_SAVED.labels(watcher.camera, kind)
+        self._threads = [
+            threading.Thread(target=self._run, args=(turn, niceness), name=name)
+            for name, turn, niceness in (
+                ("write", self._write, 0),
+                ("encode", self._encode, _NICENESS),
+            )
+        ]
+
+    def start(self) -> None:
+        """Begin to write."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Write what is there, complete the clips, and end."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        for watcher in self._watchers:
+            for visit in watcher.visits:
+                self._step_picture(visit, last=True)
+                self._step_clip(visit, last=True)
+                self._try(visit, "row", partial(self._note, visit))
+
+    def check(self) -> None:
+        """Raise what ended a thread, if one has ended by itself."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self, turn: Callable[[], None], niceness: int) -> None:
+        if niceness:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        try:
+            while not self._stop.wait(_TURN_S):
+                turn()
+        except Exception as error:  # a fault of ours: the process ends and is started again
+            logger.exception("recording has failed")
+            self._failure = error
+
+    def _write(self) -> None:
+        for watcher in self._watchers:
+            for visit in list(watcher.visits):
+                self._step_picture(visit)
+                if not isinstance(visit.clip, StillsClip):
+                    self._step_clip(visit)
+                if visit.picture_done and visit.clip_done and self._finish(visit):
+                    watcher.visits.remove(visit)
+            self._end_kept(watcher)
+            self._keep_blind(watcher)
+        now_s = time.monotonic()
+        if now_s >= self._upkeep_s:
+            self._upkeep_s = now_s + _UPKEEP_S
+            self._keep_up()
+
+    def _encode(self) -> None:
+        for watcher in self._watchers:
+            for visit in list(watcher.visits):
+                if isinstance(visit.clip, StillsClip):
+                    self._step_clip(visit)
+
+    def _step_picture(self, visit: Visit, *, last: bool = False) -> None:
+        """Write a visit's picture if there is a better one; note how long the visit lasts."""
+        if visit.picture_done:
+            return
+        best = visit.run.best
+        is_better = best is not None and best.value > visit.picture_value
+        over = visit.ended_s is not None or last
+        if is_better and (self._may_try(visit, "picture", _BETTER_S) or over):
+            assert best is not None
+            saved = self._try(
+                visit,
+                "picture",
+                lambda: self._archive.save_picture(
+                    visit.facts, best.jpegs(), best.score, best.describe()
+                ),
+            )
+            if saved:
+                visit.picture_value = best.value
+                metrics.EVIDENCE_SAVED.labels(visit.camera, "picture").inc()
+                is_better = False
+        if visit.ended_s is not None:
+            visit.picture_done = not is_better or time.monotonic() - visit.ended_s > _GIVE_UP_S
+
+    def _step_clip(self, visit: Visit, *, last: bool = False) -> None:
+        """Write a part of a visit's clip, or complete it."""
+        clip = visit.clip
+        if visit.clip_done or clip is None:
+            return
+        try:
+            is_over = clip.step()
+            ended_s = visit.ended_s
+            if ended_s is not None and time.monotonic() - ended_s > self._after_s + _LATE_S:
+                is_over = True
+            if not (is_over or last):
+                return
+            self._complete_clip(visit, clip)
+        except (OSError, sqlite3.Error) as error:
+            self._note_fault(visit, error)
+        except (TridetrError, av.FFmpegError, ValueError) as error:
+            metrics.EVIDENCE_ERRORS.labels(visit.camera, "video").inc()
+            logger.warning("no clip of a visit: %s", error, extra=_extra(visit))
+        clip.close()
+        if clip.path is not None:
+            clip.path.unlink(missing_ok=True)
+        visit.clip_done = True
+
+    def _complete_clip(self, visit: Visit, clip: PacketClip | StillsClip) -> None:
+        pictures = clip.finish()
+        if pictures == 0 or clip.path is None:
+            metrics.EVIDENCE_ERRORS.labels(visit.camera, "missed").inc()
+            return
+        if not clip_is_whole(clip.path, pictures):
+            raise OSError(5, "the clip was not written whole", str(clip.path))
+        facts = {
+            "started_unix_ns": clip.times[0],
+            "ended_unix_ns": clip.times[1],
+            "pictures": pictures,
+            "encoded": clip.encoded,
+        }
+        self._archive.save_clip(visit.facts, clip.path, facts)
+        self._all_is_well()
+        metrics.EVIDENCE_SAVED.labels(visit.camera, "clip").inc()
+
+    def _finish(self, visit: Visit) -> bool:
+        """End a visit's row; returns whether nothing is left to be done."""
+        if visit.ended_s is None:
+            return False
+        done = self._may_try(visit, "row", _RETRY_S) and self._try(
+            visit, "row", lambda: self._note(visit)
+        )
+        if not done and time.monotonic() - visit.ended_s < _GIVE_UP_S:
+            return False
+        for what in ("picture", "row"):
+            self._tried.pop((visit.visit_id, what), None)
+        return True
+
+    def _note(self, visit: Visit) -> None:
+        self._archive.follow(visit.facts, is_open=visit.ended_s is None)
+
+    def _end_kept(self, watcher: CameraWatcher) -> None:
+        """End the rows of visits that were over when this recorder started."""
+        while watcher.over:
+            try:
+                self._archive.follow(watcher.over[-1], is_open=False)
+            except sqlite3.Error:
+                return  # tried again
+            watcher.over.pop()
+
+    def _keep_blind(self, watcher: CameraWatcher) -> None:
+        """Keep the row of a time in which a camera is not watched."""
+        blind, since, now_s = (
+            self._blind[watcher.camera],
+            watcher.blind_since_unix_ns,
+            time.monotonic(),
+        )
+        if since is None and not blind.row:
+            return
+        if since is not None and now_s - blind.kept_s < _BLIND_S:
+            return
+        blind.kept_s = now_s
+        with suppress(sqlite3.Error):  # a full disk: the bar of the day shows it as watched
+            if not blind.row:
+                assert since is not None
+                blind.row = self._archive.begin_blind(watcher.camera, since)
+            self._archive.keep_blind(blind.row, time.time_ns())
+            if since is None:
+                blind.row, blind.kept_s = 0, 0.0
+
+    def _keep_up(self) -> None:
+        try:
+            self._archive.keep_watch()
+            self._archive.retain()
+        except (OSError, sqlite3.Error) as error:
+            logger.warning("old visits cannot be removed: %s", error)
+
+    def _may_try(self, visit: Visit, what: str, pause_s: float) -> bool:
+        tried = self._tried.get((visit.visit_id, what))
+        return tried is None or time.monotonic() - tried >= (_RETRY_S if self._fault else pause_s)
+
+    def _try(self, visit: Visit, what: str, work: Callable[[], None]) -> bool:
+        self._tried[visit.visit_id, what] = time.monotonic()
+        try:
+            work()
+        except (OSError, sqlite3.Error) as error:
+            self._note_fault(visit, error)
+            return False
+        self._all_is_well()
+        return True
+
+    def _note_fault(self, visit: Visit, error: Exception) -> None:
+        metrics.EVIDENCE_ERRORS.labels(visit.camera, "disk").inc()
+        if not self._fault:
+            logger.error(
+                "evidence of visits cannot be written: %s. Make room in %s, or lower evidence.max_mib; detection and "
+                "events go on",
+                error,
+                self._archive.files.parent,
+                extra=_extra(visit),
+            )
+        self._fault = str(error)
+
+    def _all_is_well(self) -> None:
+        if self._fault:
+            self._fault = ""
+            logger.info("evidence of visits is written again")
+
+
+def _extra(visit: Visit) -> dict[str, str]:
+    return {"camera": visit.camera, "visit": visit.visit_id}

@@ -1,0 +1,128 @@
+"""The recorder's files and rows: what is named is there, what is too old or too much goes."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tridetr.errors import TridetrError
+from tridetr.recorder.archive import Archive, VisitFacts
+from tridetr.telemetry import metrics
+
+HOUR_NS = 3600 * 10**9
+KIB = 1024
+
+
+def visit(number: int, hours_ago: float = 0.0) -> VisitFacts:
+    at = time.time_ns() - round(hours_ago * HOUR_NS)
+    return VisitFacts(f"visit-{number}", "hall", "person", at, at + 10**9)
+
+
+def keep(archive: Archive, facts: VisitFacts, size: int = 10 * KIB) -> None:
+    archive.save_picture(facts, (b"w" * (size - KIB), b"c" * KIB), 0.9, {"value": 1.0})
+    archive.follow(facts, is_open=False)
+
+
+def rows(folder: Path) -> list[str]:
+    with closing(sqlite3.connect(folder / "evidence.db")) as connection:
+        return [row[0] for row in connection.execute("SELECT visit_id FROM visit ORDER BY seq")]
+
+
+def opened(folder: Path, **limits: float) -> Archive:
+    return Archive(folder, **{"keep_days": 7, "max_mib": 64, **limits})
+
+
+def removed(reason: str) -> float:
+    return metrics.EVIDENCE_REMOVED.labels(reason)._value.get()
+
+
+def test_a_better_picture_replaces_the_one_before(tmp_path: Path) -> None:
+    with opened(tmp_path) as archive:
+        for data in (b"first", b"second"):
+            archive.save_picture(visit(1), (data, b"crop"), 0.9, {"value": 1.0})
+        assert {f.read_bytes() for f in archive.files.iterdir()} == {b"second", b"crop"}
+    assert rows(tmp_path) == ["visit-1"]
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    with opened(tmp_path / "evidence") as archive:
+        keep(archive, visit(1))
+        modes = {f.stat().st_mode & 0o777 for f in archive.files.iterdir()}
+    assert modes == {0o600}
+    assert (tmp_path / "evidence").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "evidence" / "evidence.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_retention_by_days_removes_the_old(tmp_path: Path) -> None:
+    before = removed("age")
+    with opened(tmp_path, keep_days=1) as archive:
+        for number, hours in enumerate((30.0, 25.0, 23.0, 1.0)):
+            keep(archive, visit(number, hours))
+        archive.retain()
+        assert rows(tmp_path) == ["visit-2", "visit-3"]
+        assert len(list(archive.files.iterdir())) == 4
+    assert removed("age") == before + 2
+
+
+def test_retention_by_size_removes_the_oldest_first(tmp_path: Path) -> None:
+    before = removed("size")
+    with opened(tmp_path, max_mib=50 * KIB / 2**20) as archive:
+        for number in (4, 1, 3, 2, 0):  # by age, not in the order in which they were kept
+            keep(archive, visit(number, hours_ago=number))
+        archive.retain()
+        assert rows(tmp_path) == ["visit-4", "visit-1", "visit-3", "visit-2", "visit-0"]
+        keep(archive, visit(9))
+        archive.retain()
+        assert rows(tmp_path) == ["visit-1", "visit-3", "visit-2", "visit-0", "visit-9"]
+        held = sum(f.stat().st_size for f in archive.files.iterdir())
+        assert held <= 50 * KIB
+    assert removed("size") == before + 1
+
+
+def test_an_open_visit_stays_whatever_the_limits(tmp_path: Path) -> None:
+    with opened(tmp_path, max_mib=KIB / 2**20) as archive:
+        archive.save_picture(visit(1), (b"w" * 10 * KIB, b"c"), 0.9, {"value": 1.0})
+        keep(archive, visit(2))
+        archive.retain()
+    assert rows(tmp_path) == ["visit-1"]
+
+
+def test_what_nothing_names_is_swept_and_a_lost_file_is_forgotten(tmp_path: Path) -> None:
+    with opened(tmp_path) as archive:
+        keep(archive, visit(1))
+        keep(archive, visit(2))
+        (archive.files / "left.mp4.part").write_bytes(b"half")
+        (archive.files / "left.jpg").write_bytes(b"unnamed")
+        for file in archive.files.glob("visit-1-*"):
+            file.unlink()
+    with opened(tmp_path) as archive:
+        assert rows(tmp_path) == ["visit-2"]
+        assert all(f.name.startswith("visit-2-") for f in archive.files.iterdir())
+
+
+def test_two_recorders_do_not_share_a_folder(tmp_path: Path) -> None:
+    with opened(tmp_path), pytest.raises(TridetrError, match="another recorder"):
+        opened(tmp_path)
+
+
+def test_a_damaged_database_is_moved_aside_with_its_files(tmp_path: Path) -> None:
+    with opened(tmp_path) as archive:
+        keep(archive, visit(1))
+    (tmp_path / "evidence.db").write_bytes(b"noise" * 1000)
+    with opened(tmp_path) as archive:
+        keep(archive, visit(2))
+        assert rows(tmp_path) == ["visit-2"]
+    (aside,) = tmp_path.glob("broken-*")
+    assert len(list((aside / "files").iterdir())) == 2
+
+
+def test_a_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "evidence.db")) as connection:
+        connection.execute("PRAGMA user_version=99")
+    with pytest.raises(TridetrError, match="later version"):
+        opened(tmp_path)
