@@ -549,4 +549,4 @@ def test_openapi_describes_every_route(open_gateway: Gateway) -> None:
     for path, operation in OPERATIONS:
         answer = open_gateway.ask(path.replace("{camera}", "hall"))
         assert str(answer.status) in operation["responses"], path
-        assert answer.status != 404
+        assert (answer.status == 404) is ("{visit_id}" in path), path

@@ -390,7 +390,7 @@ def description() -> dict[str, Any]:
             },
             [
                 _time("from_unix_ms", "Its begin.", required=True),
-                _time("to_unix_ms", "Its end, 8 days later at most.", required=True),
+                _integer("hours", 1, 192, "How long it is.", 24),
             ],
         ),
         "/snapshot/{camera}.jpg": _get(

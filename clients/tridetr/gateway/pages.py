@@ -66,6 +66,11 @@ def _fill(asset: Asset, status: int = 200, **texts: str) -> Response:
     return Response(body, status=status, content_type=asset.content_type)
 
 
+def _asked_page() -> str:
+    """Return the page that the login leads to."""
+    return "events" if request.args.get("to") == "events" else "."
+
+
 def _wants_html() -> bool:
     accepted = request.accept_mimetypes
     return accepted["text/html"] > accepted["application/json"]
@@ -79,6 +84,10 @@ def add_pages(app: Quart, guard: Guard, assets: dict[str, Asset]) -> None:
     async def index() -> Answer:
         return _respond(assets["index.html"])
 
+    @pages.get("/events")
+    async def events() -> Answer:
+        return _respond(assets["events.html"])
+
     @pages.get("/static/<name>")
     async def static(name: str) -> Answer:
         if name not in assets:
@@ -87,12 +96,16 @@ def add_pages(app: Quart, guard: Guard, assets: dict[str, Asset]) -> None:
 
     @pages.get("/login")
     async def login_page() -> Answer:
-        return _fill(assets["login.html"], note="") if guard.auth.required else redirect(".", 303)
+        return (
+            _fill(assets["login.html"], note="")
+            if guard.auth.required
+            else redirect(_asked_page(), 303)
+        )
 
     @pages.post("/login")
     async def login() -> Answer:
         if not guard.auth.required:
-            return redirect(".", 303)
+            return redirect(_asked_page(), 303)
         form = await request.form
         refused = guard.log_in(form.get("token", "").strip())
         if refused is not None:
@@ -100,7 +113,7 @@ def add_pages(app: Quart, guard: Guard, assets: dict[str, Asset]) -> None:
                 return refused
             note = _SLOW if refused.status_code == 429 else _WRONG
             return _fill(assets["login.html"], refused.status_code, note=note)
-        response = redirect(".", 303)
+        response = redirect(_asked_page(), 303)
         guard.set_session(response)
         return response
 

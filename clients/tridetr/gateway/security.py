@@ -26,6 +26,7 @@ Answer: TypeAlias = Response | WerkzeugResponse
 # Open without a token: probes, the login page, and the viewer's own code (which is public anyway).
 OPEN_PATHS = ("/healthz", "/readyz", "/login")
 OPEN_PREFIX = "/static/"
+PAGES = {"/": "login", "/events": "login?to=events"}  # with the login that leads back to each
 STREAMS = "/stream/"
 TAKE_BASIC = ("/snapshot/", STREAMS)  # for clients that know nothing else
 
@@ -120,12 +121,12 @@ class Guard:
         ):
             return refused
         if (
-            request.path == "/"
+            request.path in PAGES
             and self.auth.required
             and not request.headers.get("Authorization")
             and self._session(request) is None
         ):
-            return redirect("login", 303)
+            return redirect(PAGES[request.path], 303)
         return self._check_token(request, ()) or self._check_rate(request)
 
     async def check_websocket(self) -> Answer | None:
@@ -173,7 +174,7 @@ class Guard:
         for name, value in self._headers.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-store")
-        if request.path == "/":
+        if request.path in PAGES:
             session = self._session(request)
             if session is not None and session.is_due(time.time()):
                 self.set_session(response, session)
