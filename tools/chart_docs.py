@@ -27,8 +27,7 @@ FREE = re.compile(
 CONFIG_SECTIONS = {
     "model": "ModelSection", "triton": "TritonSection", "detect": "DetectSection",
     "alarm": "AlarmSection", "sentry": "SentrySection", "packets": "PacketsSection",
-    "armed": "ArmedSection", "log": "LogSection",
-    "evidence": "EvidenceSection", "log": "LogSection",
+    "armed": "ArmedSection", "evidence": "EvidenceSection", "log": "LogSection",
 }  # fmt: skip
 CHOICES = {
     "state.type": ["pvc", "hostPath", "none"],
@@ -55,11 +54,10 @@ def schema_of(value: Any, path: str) -> dict[str, Any]:
     if name == "cameras":
         return {"type": "object", "additionalProperties": {"$ref": "#/$defs/Camera"}}
     if path.startswith("config.") and name in CONFIG_SECTIONS:
-        return {"$ref": f"#/$defs/{CONFIG_SECTIONS[name]}"}
-    if path == "config.notify":
-        return {"type": "array", "items": {"$ref": "#/$defs/NotifySection"}}
         section = {"$ref": f"#/$defs/{CONFIG_SECTIONS[name]}"}
         return {"anyOf": [section, {"type": "null"}]} if value is None else section
+    if path == "config.notify":
+        return {"type": "array", "items": {"$ref": "#/$defs/NotifySection"}}
     if path == "node.gpu":
         return {"type": ["boolean", "null"]}
     if isinstance(value, dict | list) and (FREE.fullmatch(path) or FREE.fullmatch(name)):
