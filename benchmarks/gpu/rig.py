@@ -26,8 +26,8 @@ from tridetr.cuda.driver import DriverCuda
 from tridetr.cuda.memory import DeviceMemory
 from tridetr.doctor import gpu_facts
 from tridetr.errors import CudaError
+from tridetr.machine import find_gpus
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
-from tridetr.triton.gpu import find_gpus
 
 NO_GPU = 3  # exit status: nothing was measured because nothing can be
 FULL_HD = (1920, 1080)

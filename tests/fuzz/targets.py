@@ -16,7 +16,7 @@ import simplejpeg
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.config.load import parse_config
 from tridetr.controller import payloads
 from tridetr.controller.visits import Record

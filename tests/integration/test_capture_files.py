@@ -17,7 +17,7 @@ from support.data import FOOTAGE, shared
 from support.waiting import slack, wait_for
 from tridetr.capture import publisher
 from tridetr.capture.sources import blocking
-from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.errors import ShmError
 from tridetr.shm.boards import CameraState, SentryMode
 from tridetr.shm.frames import ColorMatrix, ColorRange

@@ -28,14 +28,14 @@ from tridetr.capture.gpu.api import GpuDecodeError
 from tridetr.capture.publisher import Publisher
 from tridetr.capture.sentry import Sentry
 from tridetr.capture.service import Capture
-from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import StatusReporter
 from tridetr.config.schema import GatewaySection
 from tridetr.cuda.memory import DeviceMemory
+from tridetr.machine import find_gpus
 from tridetr.shm.boards import CameraState, DemandReader, DemandWriter
 from tridetr.shm.frames import FrameReader
-from tridetr.triton.gpu import find_gpus
 
 
 @dataclass

@@ -16,8 +16,8 @@ import pytest
 
 from support.sentry import NOBODY, PERSON, Actor
 from tridetr.config import Config
-from tridetr.controller import camera as camera_module
-from tridetr.controller.camera import CameraSentry
+from tridetr.controller import camera_control as camera_module
+from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.database import Database
 from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.payloads import published

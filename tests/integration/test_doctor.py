@@ -12,8 +12,8 @@ from support.http_camera import Request, http_camera
 from support.mosquitto import free_port, make_certificates, running_mosquitto
 from support.rtsp import rtsp_server
 from tridetr.config.load import parse_config
-from tridetr.doctor.broker import check_broker
 from tridetr.doctor.finding import Finding
+from tridetr.doctor.mqtt_broker import check_broker
 from tridetr.doctor.streams import check_cameras
 
 

@@ -21,7 +21,7 @@ from support.gateway import Gateway, cameras
 from support.video_camera import VideoCamera
 from support.waiting import wait_for
 from tridetr.codec_string import units
-from tridetr.gateway.server import Limits
+from tridetr.gateway.http_server import Limits
 
 
 def checksums(packets: list[bytes]) -> list[list[str]]:

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support.gateway import GROUND, Gateway, cameras
 from support.waiting import slack, wait_for
-from tridetr.gateway.server import Limits
+from tridetr.gateway.http_server import Limits
 from tridetr.shm.boards import CameraState, SentryState
 from tridetr.shm.frames import FrameWriter
 from tridetr.telemetry import metrics

@@ -23,10 +23,10 @@ from support.nvidia_server import VERSION, NvidiaServer
 from support.triton import SharedFrame, running_triton, triton_config
 from tridetr.doctor.parts import check_provider, check_server
 from tridetr.errors import ModelError, TritonError
+from tridetr.machine import Gpus, Machine, find_gpus
 from tridetr.paths import model_repository_dir
 from tridetr.triton import repository, service, setup
 from tridetr.triton.client import TritonClient
-from tridetr.triton.gpu import Gpus, Machine, find_gpus
 from tridetr.triton.placement import BATCH_DELAY_US, Placement, place
 
 BUNDLED = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"

@@ -24,7 +24,7 @@ from tridetr.paths import model_repository_dir
 from tridetr.triton import launch, service
 from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import SECRET_HEADER
-from tridetr.triton.probe import Probe
+from tridetr.triton.server_probe import Probe
 
 PERSON = 1
 

@@ -11,9 +11,9 @@ from support.data import ORACLE, shared
 from support.triton import triton_config
 from tridetr.config import Config
 from tridetr.errors import ModelError, TritonError
+from tridetr.machine import find_gpus
 from tridetr.models.engine_files import checksum_of, link_engine
 from tridetr.triton import service, setup
-from tridetr.triton.gpu import find_gpus
 from tridetr.triton.placement import Placement
 
 pytestmark = pytest.mark.skipif(find_gpus().count > 0, reason="there is a GPU here")

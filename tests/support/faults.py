@@ -14,7 +14,7 @@ import psutil
 
 from support.node import Node, running_node
 from support.waiting import slack, wait_for
-from tridetr.controller.camera import BOARD_LEASE_S
+from tridetr.controller.camera_control import BOARD_LEASE_S
 from tridetr.shm.boards import SentryReader
 from tridetr.shm.detections import DetectionReader
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tridetr.errors import TridetrError
+from tridetr.triton.installation import STUB, find_server
 from tridetr.triton.launch import backend_module
-from tridetr.triton.server import STUB, find_server
 
 VERSION = "2.68.0"
 _SCRIPT = """#!/bin/sh

@@ -20,7 +20,7 @@ from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.errors import TridetrError
 from tridetr.triton.endpoint import Endpoint, read_endpoint
-from tridetr.triton.server import find_server
+from tridetr.triton.installation import find_server
 
 SHM = Path("/dev/shm")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tridetr.triton.gpu import find_gpus
+from tridetr.machine import find_gpus
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "rig.py")

@@ -12,7 +12,7 @@ from support.sentry import FRAME_NS, NOBODY, PERSON, Actor
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.contract import ModelInfo
-from tridetr.controller.camera import CameraSentry
+from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.served_model import ServedModelReader, write_served_model

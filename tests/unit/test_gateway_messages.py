@@ -21,7 +21,7 @@ from tridetr.gateway.message import (
     parse_command,
     unpack,
 )
-from tridetr.gateway.session import KINDS, Mailbox
+from tridetr.gateway.viewer_session import KINDS, Mailbox
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

@@ -1,8 +1,9 @@
 """The parts of Hypercorn that are not its public API, on which the gateway's limits are built, are as pinned.
 
 Hypercorn's public ``serve`` has no limit on connections, none for peers that do not read, and no way to turn off HTTP/2
-and the compression of messages. When this test fails after an update of Hypercorn, compare ``gateway/server.py`` and
-``gateway/http1.py`` with the new ``asyncio/tcp_server.py`` and ``protocol/h11.py`` before the pin is moved.
+and the compression of messages. When this test fails after an update of Hypercorn, compare
+``gateway/http_server.py`` and ``gateway/http1.py`` with the new ``asyncio/tcp_server.py`` and ``protocol/h11.py``
+before the pin is moved.
 """
 
 from __future__ import annotations

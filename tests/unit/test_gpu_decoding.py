@@ -27,7 +27,7 @@ from tridetr.capture.gpu.video import GpuGaveUpError, GpuVideo
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.av import open_video, packets
 from tridetr.capture.sources.base import CorruptFrameError, Picture
-from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
 from tridetr.config import Config

@@ -21,8 +21,8 @@ from tridetr.models import download as downloading
 from tridetr.models.catalogue import Catalogue, Entry, load_catalogue
 from tridetr.models.download import Checksum, download
 from tridetr.models.fuse import fuse
+from tridetr.models.installed_models import installed, installed_path, missing_model, resolve_model
 from tridetr.models.pull import pull
-from tridetr.models.store import installed, installed_path, missing_model, resolve_model
 
 BODY = bytes(range(256)) * 4000
 

@@ -22,8 +22,8 @@ from tridetr.models.engine_files import checksum_of, find_engine, link_engine, r
 from tridetr.models.fuse import fuse
 from tridetr.models.gathering import gather_pixels
 from tridetr.models.half import halve_products
+from tridetr.models.installed_models import configured_model, installed_path
 from tridetr.models.runtime import open_session
-from tridetr.models.store import configured_model, installed_path
 from tridetr.models.tensorrt_module import import_tensorrt
 
 PROFILE = Profile.of([(1920, 1080), (640, 480)], 4)

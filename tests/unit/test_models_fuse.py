@@ -18,7 +18,7 @@ from tridetr.errors import ModelError
 from tridetr.models import reference
 from tridetr.models.card import ModelCard, metadata_of
 from tridetr.models.choices import Engine
-from tridetr.models.color import FrameColor
+from tridetr.models.color_matrix import FrameColor
 from tridetr.models.fuse import fuse, recolor
 from tridetr.models.raw_export import DROPPED
 from tridetr.models.runtime import open_session

@@ -14,7 +14,7 @@ from support.tiny_export import tiny_export
 from tridetr.contract import COCO_91
 from tridetr.models import reference
 from tridetr.models.choices import Engine
-from tridetr.models.color import FrameColor
+from tridetr.models.color_matrix import FrameColor
 from tridetr.models.fuse import fuse
 from tridetr.models.gathering import gather_pixels
 from tridetr.models.runtime import open_session

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tridetr.models import reference
-from tridetr.models.color import FrameColor, YuvToRgb
-from tridetr.models.pictures import rgb_to_i420
+from tridetr.models.color_matrix import FrameColor, YuvToRgb
+from tridetr.models.picture_files import rgb_to_i420
 
 
 def test_resize_matrix_halves_by_the_mean_of_two() -> None:

@@ -10,8 +10,8 @@ import pytest
 from support.waiting import wait_for
 from tridetr.shm import names
 from tridetr.triton.health import PROBE_AFTER_S, Health, Next
-from tridetr.triton.process import ServerProcess
 from tridetr.triton.server_log import ServerLog, parse
+from tridetr.triton.server_process import ServerProcess
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from tridetr.config import Config
 from tridetr.errors import TritonError
-from tridetr.triton import launch, server
+from tridetr.triton import installation, launch
 from tridetr.triton.endpoint import Endpoint, read_endpoint, remove_endpoint, write_endpoint
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -32,14 +32,14 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in ("bin/tritonserver", "backends/python/libtriton_python.so"):
         (root / file).parent.mkdir(parents=True)
         (root / file).write_text("the server")
-    stub = root / "python_backend_stubs" / PYTHON / server.STUB
+    stub = root / "python_backend_stubs" / PYTHON / installation.STUB
     stub.parent.mkdir(parents=True)
     stub.write_text("the stub")
     spec = SimpleNamespace(submodule_search_locations=[str(root.parent)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    for module in (server, launch):
+    for module in (installation, launch):
         monkeypatch.setattr(module, "libpython_dir", lambda: Path("/opt/python/lib"))
-    monkeypatch.setattr(server, "NVIDIA_HOME", tmp_path / "no-such-server")
+    monkeypatch.setattr(installation, "NVIDIA_HOME", tmp_path / "no-such-server")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     return root
 
@@ -48,7 +48,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def nvidia(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """NVIDIA's container, as far as files go; the wheel is there too and is not taken."""
     home = tmp_path / "opt" / "tritonserver"
-    monkeypatch.setattr(server, "NVIDIA_HOME", home)
+    monkeypatch.setattr(installation, "NVIDIA_HOME", home)
     for file in (
         "bin/tritonserver",
         "lib/libtritonserver.so",
@@ -58,13 +58,15 @@ def nvidia(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     ):
         (home / file).parent.mkdir(parents=True, exist_ok=True)
         (home / file).write_text("allow-client-shm")
-    (home / "backends" / "python" / server.STUB).write_bytes(f"libpython{PYTHON}.so.1.0".encode())
+    (home / "backends" / "python" / installation.STUB).write_bytes(
+        f"libpython{PYTHON}.so.1.0".encode()
+    )
     (home / "TRITON_VERSION").write_text("2.68.0\n")
     return home
 
 
 def command(tmp_path: Path, backend: str = "onnxruntime", **sections: object) -> list[str]:
-    found, files = server.find_server(), launch.layout(tmp_path)
+    found, files = installation.find_server(), launch.layout(tmp_path)
     backends = launch.prepare_backends(found, backend, files)
     made = config(tmp_path, **sections)
     port = made.triton.metrics_port
@@ -72,7 +74,7 @@ def command(tmp_path: Path, backend: str = "onnxruntime", **sections: object) ->
 
 
 def test_the_wheel_is_found(wheel: Path) -> None:
-    found = server.find_server()
+    found = installation.find_server()
     assert found.binary == wheel / "bin" / "tritonserver"
     assert found.version == "2.51.0"
     assert found.library_path.split(os.pathsep) == [
@@ -85,21 +87,21 @@ def test_the_wheel_is_found(wheel: Path) -> None:
 def test_what_is_missing_is_named_with_the_remedy(
     wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (wheel / "python_backend_stubs" / PYTHON / server.STUB).unlink()
-    with pytest.raises(TritonError, match=f"{server.STUB}.* Remedy: pip install"):
-        server.find_server()
+    (wheel / "python_backend_stubs" / PYTHON / installation.STUB).unlink()
+    with pytest.raises(TritonError, match=f"{installation.STUB}.* Remedy: pip install"):
+        installation.find_server()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TritonError, match=r"pip install --no-deps nvidia-pytriton==0\.7\.0"):
-        server.find_server()
+        installation.find_server()
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises(TritonError, match=r"aarch64.*triton\.url"):
-        server.find_server()
+        installation.find_server()
 
 
 def test_a_missing_libpython_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda self: False)
     with pytest.raises(TritonError, match=rf"libpython{PYTHON}\.so.*apt-get install"):
-        server._needed_libpython_dir()
+        installation._needed_libpython_dir()
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
@@ -107,7 +109,7 @@ def test_nvidias_server_is_taken_before_the_wheel(
     nvidia: Path, monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    found = server.find_server()
+    found = installation.find_server()
     assert found.binary == nvidia / "bin" / "tritonserver"
     assert found.version == "2.68.0"
     assert found.is_native("onnxruntime")
@@ -120,12 +122,12 @@ def test_the_version_may_stand_in_the_environment(
 ) -> None:
     (nvidia / "TRITON_VERSION").unlink()
     monkeypatch.setenv("TRITON_SERVER_VERSION", "2.62.0")
-    assert server.find_server().version == "2.62.0"
+    assert installation.find_server().version == "2.62.0"
 
 
 def test_a_named_folder_without_a_server_is_refused(nvidia: Path, tmp_path: Path) -> None:
     with pytest.raises(TritonError, match=r"no Triton server .*triton\.server_dir"):
-        server.find_server(tmp_path)
+        installation.find_server(tmp_path)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
@@ -144,7 +146,7 @@ def test_ours_stands_in_for_a_native_backend_that_is_missing(nvidia: Path, tmp_p
     ours = launch.layout(tmp_path).backends
     assert [word for word in line if word.startswith("--backend-config=python,stub-timeout")]
     assert (ours / "onnxruntime" / "model.py").is_file()
-    assert (ours / "python" / server.STUB).is_file()
+    assert (ours / "python" / installation.STUB).is_file()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_no_stand_in_without_a_python_backend_of_this_python(
     nvidia: Path, tmp_path: Path, stub: bytes | None, said: str
 ) -> None:
     (nvidia / "backends" / "tensorrt" / "libtriton_tensorrt.so").unlink()
-    path = nvidia / "backends" / "python" / server.STUB
+    path = nvidia / "backends" / "python" / installation.STUB
     path.unlink() if stub is None else path.write_bytes(stub)
     with pytest.raises(TritonError, match=f"{said}.*Remedy"):
         command(tmp_path, "tensorrt")
@@ -188,8 +190,8 @@ def test_the_backends_are_copies_with_the_stub_beside(wheel: Path, tmp_path: Pat
     files = launch.layout(tmp_path)
     target = files.backends
     for _ in range(2):  # again over the earlier ones
-        assert launch.prepare_backends(server.find_server(), "onnxruntime", files) == target
-    assert (target / "python" / server.STUB).read_text() == "the stub"
+        assert launch.prepare_backends(installation.find_server(), "onnxruntime", files) == target
+    assert (target / "python" / installation.STUB).read_text() == "the stub"
     text = (target / "onnxruntime" / "model.py").read_text()
     assert text.isascii()
     assert str(Path(launch.__file__).parents[2]) in text
@@ -199,28 +201,30 @@ def test_the_backends_are_copies_with_the_stub_beside(wheel: Path, tmp_path: Pat
 def test_a_stub_that_was_built_with_its_own_libpython_is_given_the_systems(
     wheel: Path, tmp_path: Path
 ) -> None:
-    stub = wheel / "python_backend_stubs" / PYTHON / server.STUB
+    stub = wheel / "python_backend_stubs" / PYTHON / installation.STUB
     stub.write_bytes(b"...\0libpython3-419a3a08.13.so.1.0\0...")
     files = launch.layout(tmp_path)
     for _ in range(2):
-        launch.prepare_backends(server.find_server(), "onnxruntime", files)
+        launch.prepare_backends(installation.find_server(), "onnxruntime", files)
     (link,) = files.libraries.iterdir()
     assert link.name == "libpython3-419a3a08.13.so.1.0"
-    assert link.readlink() == Path("/opt/python/lib") / server.LIBPYTHON
+    assert link.readlink() == Path("/opt/python/lib") / installation.LIBPYTHON
     stub.write_bytes(b"...\0libpython3.11.so.1.0\0...")
-    launch.prepare_backends(server.find_server(), "onnxruntime", files)
+    launch.prepare_backends(installation.find_server(), "onnxruntime", files)
     assert not files.libraries.exists()
 
 
 def test_copied_programs_look_for_libraries_in_the_private_folder_only(tmp_path: Path) -> None:
     """They are linked to look four folders up: a `run_dir` in /tmp made that a folder of everybody's."""
     try:
-        found = server.find_server()
+        found = installation.find_server()
     except TritonError as error:
         pytest.skip(str(error))
     files = launch.layout(tmp_path)
     backends = launch.prepare_backends(found, "onnxruntime", files)
-    programs = [path for path in backends.rglob("*") if path.name.startswith(("lib", server.STUB))]
+    programs = [
+        path for path in backends.rglob("*") if path.name.startswith(("lib", installation.STUB))
+    ]
     assert len(programs) == 2
     for program in programs:
         searched = re.findall(rb"\$ORIGIN(/[^\0:]+)", program.read_bytes())
@@ -233,7 +237,7 @@ def test_copied_programs_look_for_libraries_in_the_private_folder_only(tmp_path:
 def test_the_environment_finds_libraries_and_python(wheel: Path, tmp_path: Path) -> None:
     base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/x", "HOME": "/root"}
     files = launch.layout(tmp_path)
-    made = launch.environment(server.find_server(), files, base)
+    made = launch.environment(installation.find_server(), files, base)
     assert made["LD_LIBRARY_PATH"].endswith("nvidia_pytriton.libs:/x")
     assert made["PATH"] == f"{sys.base_prefix}/bin:/usr/bin"
     assert made["TMPDIR"] == str(files.temporary)

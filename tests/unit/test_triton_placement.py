@@ -10,9 +10,9 @@ from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
 from tridetr.errors import ModelError
+from tridetr.machine import Gpus, Machine, find_gpus
 from tridetr.models.engine_files import EngineFacts
 from tridetr.triton import placement
-from tridetr.triton.gpu import Gpus, Machine, find_gpus
 from tridetr.triton.placement import Placement, decide, place, provider_name
 from tridetr.triton.repository import read_entry
 

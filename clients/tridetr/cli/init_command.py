@@ -84,7 +84,7 @@ def _ask_camera() -> str:
 
 
 def _ask_model() -> str:
-    from tridetr.models.store import installed
+    from tridetr.models.installed_models import installed
 
     names = [model.name for model in installed()]
     typer.echo(

@@ -13,7 +13,7 @@ from tridetr.config import Config, NotifySection
 from tridetr.control_socket import ControlSocket
 from tridetr.controller import payloads, problems
 from tridetr.controller.arming import NODE, Arming, Audience
-from tridetr.controller.camera import CameraSentry
+from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.database import Row
 from tridetr.controller.discovery import (
     camera_message,

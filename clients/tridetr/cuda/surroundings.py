@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.cuda.choice import Surroundings
+from tridetr.machine import find_gpus
 from tridetr.triton.endpoint import endpoint_of
-from tridetr.triton.gpu import find_gpus
 
 
 def look_around(config: Config) -> Surroundings:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tridetr.config import Config
 from tridetr.doctor import gpu, parts, system
-from tridetr.doctor.broker import check_broker
 from tridetr.doctor.configuration import check_configuration
 from tridetr.doctor.finding import Finding
+from tridetr.doctor.mqtt_broker import check_broker
 from tridetr.doctor.streams import check_cameras
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tridetr.config import Config
 from tridetr.doctor.finding import Finding
 from tridetr.errors import TridetrError
-from tridetr.models.store import configured_model
+from tridetr.models.installed_models import configured_model
 
 _SHOWN_CLASSES = 10
 BACKENDS = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}
@@ -22,7 +22,7 @@ def check_server(config: Config) -> Iterator[Finding]:
     if config.triton.url is not None:
         yield _reachable("Triton", config.triton.url, "start the server, or correct triton.url")
         return
-    from tridetr.triton.server import check_stub, find_server
+    from tridetr.triton.installation import check_stub, find_server
 
     backend = BACKENDS[config.model.name]
     try:
@@ -40,7 +40,7 @@ def check_server(config: Config) -> Iterator[Finding]:
 
 def _is_native(config: Config) -> bool:
     """Whether the server's own backend runs the model."""
-    from tridetr.triton.server import find_server
+    from tridetr.triton.installation import find_server
 
     try:
         return find_server(config.triton.server_dir).is_native(BACKENDS[config.model.name])

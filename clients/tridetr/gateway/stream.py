@@ -11,7 +11,7 @@ from quart import Blueprint, Quart, Response, websocket
 from tridetr.gateway import message
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.security import Answer, problem
-from tridetr.gateway.session import CommandError, Viewer
+from tridetr.gateway.viewer_session import CommandError, Viewer
 
 GOING_AWAY = 1001
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tridetr.errors import ModelError
 from tridetr.files import read_text
 from tridetr.models.download import Checksum, check_address, open_address
-from tridetr.models.store import did_you_mean
+from tridetr.models.installed_models import did_you_mean
 
 _MAX_BYTES = 1 << 20
 

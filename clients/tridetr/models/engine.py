@@ -28,11 +28,11 @@ from tridetr.models.engine_files import (
     write_facts,
 )
 from tridetr.models.half import engine_precision, halve_products
-from tridetr.models.store import replacing
+from tridetr.models.installed_models import replacing
 from tridetr.models.tensorrt_module import import_tensorrt
 
 PROBE_SIZE = (64, 48)
-"""Width and height of the frame of `tridetr.triton.probe`."""
+"""Width and height of the frame of `tridetr.triton.server_probe`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tridetr.errors import ModelError
-from tridetr.models.store import models_dir
+from tridetr.models.installed_models import models_dir
 
 Shape = tuple[int, int, int]
 SYSTEM_FOLDER = Path("/var/cache/tridetr")

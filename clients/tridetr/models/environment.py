@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tridetr.errors import ModelError
-from tridetr.models.store import cache_dir
+from tridetr.models.installed_models import cache_dir
 
 REQUIREMENTS = ("rfdetr>=1.11,<2", "onnx>=1.17,<2")
 _READY = ".tridetr-ready"

@@ -14,9 +14,9 @@ from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
 from tridetr.models.card import read_card
 from tridetr.models.choices import Engine
-from tridetr.models.color import FrameColor
+from tridetr.models.color_matrix import FrameColor
 from tridetr.models.labelled import LabelledPicture
-from tridetr.models.pictures import load_rgb, rgb_to_i420
+from tridetr.models.picture_files import load_rgb, rgb_to_i420
 from tridetr.models.runtime import open_session, require_contract, run_frame
 
 MIN_SCORE = 0.001

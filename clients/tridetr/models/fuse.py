@@ -31,7 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tridetr.errors import ModelError
 from tridetr.models.card import ModelCard, metadata_of, set_metadata
-from tridetr.models.color import FrameColor, YuvToRgb
+from tridetr.models.color_matrix import FrameColor, YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder, precision_of, rename_values
 from tridetr.models.raw_export import RawExport
 from tridetr.models.wrapping import CORE_PREFIX, OUR_PREFIX, postprocess, preprocess

@@ -30,9 +30,9 @@ from tridetr.contract import INPUT
 from tridetr.errors import ModelError
 from tridetr.models.card import ModelCard, load_model, metadata_of, set_metadata
 from tridetr.models.choices import Form
-from tridetr.models.color import IMAGENET_MEAN, IMAGENET_STD, FrameColor, YuvToRgb
+from tridetr.models.color_matrix import IMAGENET_MEAN, IMAGENET_STD, FrameColor, YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder
-from tridetr.models.store import SUFFIX, replacing
+from tridetr.models.installed_models import SUFFIX, replacing
 from tridetr.models.unwrap import seam_values
 from tridetr.models.wrapping import OUR_PREFIX
 

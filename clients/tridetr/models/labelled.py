@@ -12,7 +12,7 @@ from PIL import Image
 from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
 from tridetr.files import read_text
-from tridetr.models.pictures import find_pictures
+from tridetr.models.picture_files import find_pictures
 
 
 @dataclass(frozen=True, slots=True)

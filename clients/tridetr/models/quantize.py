@@ -35,9 +35,9 @@ from onnxruntime import quantization
 from tridetr.errors import ModelError
 from tridetr.models.card import ModelCard, load_model, metadata_of, set_metadata
 from tridetr.models.choices import Target
-from tridetr.models.color import FrameColor
+from tridetr.models.color_matrix import FrameColor
 from tridetr.models.graph_builder import precision_of
-from tridetr.models.pictures import load_rgb, rgb_to_i420
+from tridetr.models.picture_files import load_rgb, rgb_to_i420
 from tridetr.models.wrapping import OUR_PREFIX
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")

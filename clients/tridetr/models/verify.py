@@ -14,7 +14,7 @@ from tridetr.models import reference
 from tridetr.models.card import ModelCard, load_model, metadata_of
 from tridetr.models.choices import Engine, EnginePrecision
 from tridetr.models.half import engine_precision, halve_products
-from tridetr.models.pictures import load_rgb, rgb_to_i420
+from tridetr.models.picture_files import load_rgb, rgb_to_i420
 from tridetr.models.raw_export import RawExport
 from tridetr.models.runtime import open_session
 from tridetr.models.unwrap import column_ids, network_of, seam_values, with_outputs

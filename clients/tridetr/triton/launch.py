@@ -19,7 +19,7 @@ from tridetr.config import Config
 from tridetr.errors import TritonError
 from tridetr.shm.names import triton_region_prefix
 from tridetr.triton.endpoint import SECRET_KEY
-from tridetr.triton.server import LIBPYTHON, STUB, Server, check_stub, libpython_dir
+from tridetr.triton.installation import LIBPYTHON, STUB, Server, check_stub, libpython_dir
 
 SOCKET_PATH_LIMIT = 107  # sizeof(sockaddr_un.sun_path) - 1
 _OURS = Path(__file__).resolve().parent / "backends"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tridetr.contract import VERSION, Tensor, check_contract, check_version
 from tridetr.errors import ModelError
-from tridetr.models.store import missing_model
+from tridetr.models.installed_models import missing_model
 
 PREFIX = "tridetr."
 _TRITON_TYPES = {"UINT8": "UINT8", "FLOAT": "FP32", "INT32": "INT32", "FLOAT16": "FP16"}

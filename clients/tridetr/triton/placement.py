@@ -13,9 +13,9 @@ from tritonclient.grpc import model_config_pb2
 from tridetr.config import Config
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
+from tridetr.machine import Machine
 from tridetr.models.choices import Form
 from tridetr.models.engine_files import EngineFacts
-from tridetr.triton.gpu import Machine
 
 Kind = model_config_pb2.ModelInstanceGroup
 # Cameras of one size that come within it share one run. Half a millisecond is less than a frame's own way.

@@ -19,7 +19,7 @@ from tridetr.config import Config
 from tridetr.errors import ModelError, TridetrError
 from tridetr.models.choices import Form
 from tridetr.models.engine_files import EngineFacts, find_engine, read_facts
-from tridetr.models.store import cache_dir, configured_model
+from tridetr.models.installed_models import cache_dir, configured_model
 from tridetr.paths import model_repository_dir
 from tridetr.shm.detections.table import NAME_BYTES
 from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file

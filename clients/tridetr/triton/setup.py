@@ -13,16 +13,16 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.errors import TritonError
 from tridetr.files import write_text
+from tridetr.machine import find_machine
 from tridetr.models.engine_files import engines_dir
 from tridetr.ports import bind_fault, free_port
 from tridetr.shm.names import close_triton_regions, remove_triton_regions
 from tridetr.triton import launch, placement, repository
 from tridetr.triton.describe import write_report
 from tridetr.triton.endpoint import Endpoint
-from tridetr.triton.gpu import find_machine
-from tridetr.triton.process import ServerProcess
+from tridetr.triton.installation import find_server
 from tridetr.triton.repository import Replacement
-from tridetr.triton.server import find_server
+from tridetr.triton.server_process import ServerProcess
 from tridetr.triton.start import TIMEOUT_S
 
 log = logging.getLogger("tridetr.triton")

@@ -24,8 +24,8 @@ from tridetr.triton.endpoint import (
     write_endpoint,
 )
 from tridetr.triton.health import Health, Next
-from tridetr.triton.probe import Probe
-from tridetr.triton.process import ServerProcess
+from tridetr.triton.server_probe import Probe
+from tridetr.triton.server_process import ServerProcess
 from tridetr.triton.setup import Setup
 from tridetr.triton.start import StartProgress
 

@@ -15,7 +15,7 @@ from tridetr.capture.gpu.layout import Subsampling, plan_jpeg, scratch_bytes
 from tridetr.capture.gpu.picture import GpuPicture
 from tridetr.capture.planes import even_size
 from tridetr.capture.sources.base import CorruptFrameError, Layout, Picture, Plane
-from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.jpeg import complete_jpeg
 from tridetr.shm.frames import ColorMatrix, ColorRange
 

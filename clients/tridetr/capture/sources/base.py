@@ -6,7 +6,7 @@ picture: pacing decides before that. All calls come from one thread.
 
 A source is made as `SomeSource(section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None, packets:
 PacketSink | None)`, and gives each packet to the sink before it decodes it.
-`sources/jpeg.py` and `gpu/jpeg.py` decode JPEGs for all sources that deliver MJPEG.
+`sources/jpeg_decoder.py` and `gpu/jpeg.py` decode JPEGs for all sources that deliver MJPEG.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from tridetr.capture.sources.base import (
     SourceLostError,
 )
 from tridetr.capture.sources.blocking import BlockingCalls, StalledError
-from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.picture import picture_from
 from tridetr.config import CameraSection
 from tridetr.errors import SourceError

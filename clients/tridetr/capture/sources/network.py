@@ -22,7 +22,7 @@ from tridetr.capture.sources.base import (
     SourceLostError,
 )
 from tridetr.capture.sources.http_camera import JpegFeed, http_address, open_http
-from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
 from tridetr.capture.sources.tls import ffmpeg_options, python_context, speaks_tls
 from tridetr.capture.sources.video import CpuVideo, Decoded, VideoDecoder

@@ -20,7 +20,7 @@ from tridetr.capture.sources.base import (
     SourceLostError,
     unix_from_monotonic,
 )
-from tridetr.capture.sources.jpeg import JpegDecoder
+from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.v4l2.access import explain
 from tridetr.capture.v4l2.device import Buffer, Device
 from tridetr.capture.v4l2.modes import Wish, choose, describe_modes

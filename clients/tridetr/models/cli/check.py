@@ -48,8 +48,8 @@ def verify(
     RF-DETR's own post-processing.
     """
     with packages():
-        from tridetr.models.pictures import find_pictures
-        from tridetr.models.store import resolve_model
+        from tridetr.models.installed_models import resolve_model
+        from tridetr.models.picture_files import find_pictures
         from tridetr.models.verify import Verifier
 
     pictures = find_pictures(data, limit)
@@ -116,8 +116,8 @@ def evaluate(
         from tridetr.models.evaluate import evaluate as run
         from tridetr.models.evaluation_report import class_table, comparison_table
         from tridetr.models.evaluation_report import plot as draw
+        from tridetr.models.installed_models import resolve_model
         from tridetr.models.labelled import load_labelled
-        from tridetr.models.store import resolve_model
 
     pictures = load_labelled(data, limit)
     found = []

@@ -59,7 +59,7 @@ def build_engine(
     """
     with packages():
         from tridetr.models.engine import Profile, build, parse_size
-        from tridetr.models.store import configured_model, resolve_model
+        from tridetr.models.installed_models import configured_model, resolve_model
 
     sizes = [parse_size(text) for text in size]
     path = resolve_model(model) if model else None

@@ -101,7 +101,7 @@ def install(
 def list_models(as_json: options.AsJson = False) -> None:
     """List the installed models and the engines built from them."""
     with packages():
-        from tridetr.models.store import installed, models_dir
+        from tridetr.models.installed_models import installed, models_dir
 
     models = installed()
     if as_json:
@@ -169,7 +169,7 @@ def info(model: options.Model, as_json: options.AsJson = False) -> None:
     """Show the tensors and the metadata of a model."""
     with packages():
         from tridetr.models.card import load_model, metadata_of
-        from tridetr.models.store import resolve_model
+        from tridetr.models.installed_models import resolve_model
 
     path = resolve_model(model)
     loaded = load_model(path)
@@ -192,7 +192,7 @@ def info(model: options.Model, as_json: options.AsJson = False) -> None:
 def remove(name: Annotated[str, typer.Argument(help="An installed model.")]) -> None:
     """Delete an installed model."""
     with packages():
-        from tridetr.models.store import remove as run
+        from tridetr.models.installed_models import remove as run
 
     run(name)
     console.print(f"{name} is removed")

@@ -62,8 +62,8 @@ def export(
         import onnx
 
         from tridetr.models import export as exporting
+        from tridetr.models.installed_models import installed_path, replacing
         from tridetr.models.pull import fuse_file
-        from tridetr.models.store import installed_path, replacing
 
     if raw and output is None:
         raise ModelError("--raw needs an OUTPUT file")
@@ -131,8 +131,8 @@ def fuse(
 
         from tridetr.models.card import load_model
         from tridetr.models.gathering import gather_pixels
+        from tridetr.models.installed_models import replacing
         from tridetr.models.pull import fuse_file, is_contract_model
-        from tridetr.models.store import replacing
 
     if output.exists() and not force:
         raise ModelError(f"{output} exists: --force replaces it")
@@ -170,7 +170,7 @@ def recolor(
 
         from tridetr.models.card import load_model
         from tridetr.models.fuse import recolor as change
-        from tridetr.models.store import replacing, resolve_model
+        from tridetr.models.installed_models import replacing, resolve_model
 
     if output.exists() and not force:
         raise ModelError(f"{output} exists: --force replaces it")
@@ -198,9 +198,9 @@ def quantize(
     Then `tridetr models evaluate MODEL OUT.onnx --data FOLDER` says what it costs and gains.
     """
     with packages():
-        from tridetr.models.pictures import find_pictures
+        from tridetr.models.installed_models import resolve_model
+        from tridetr.models.picture_files import find_pictures
         from tridetr.models.quantize import quantize as run
-        from tridetr.models.store import resolve_model
 
     if output.exists() and not force:
         raise ModelError(f"{output} exists: --force replaces it")

@@ -19,7 +19,7 @@ from tridetr.triton import private_exec
 from tridetr.triton.server_log import ServerLog
 from tridetr.triton.start import Sample, take_sample
 
-log = logging.getLogger("tridetr.triton.server")
+log = logging.getLogger("tridetr.triton.installation")
 
 
 class ServerProcess:

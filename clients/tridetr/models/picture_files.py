@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tridetr.errors import ModelError
-from tridetr.models.color import FrameColor, YuvToRgb
+from tridetr.models.color_matrix import FrameColor, YuvToRgb
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
