@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 
-from support.capture_rig import Rig, capturing
-from support.clips import jpegs, write_clip
+from support.capture_rig import FakeController, Rig, capturing
+from support.clips import decoded, jpegs, write_clip
 from support.data import FOOTAGE, shared
 from support.mjpeg_server import MjpegServer
 from support.rtsp import rtsp_server
 from support.waiting import wait_for
 from tridetr.codec_string import units
+from tridetr.shm.boards import SentryMode
 from tridetr.shm.packets import Packet, PacketReader, VideoCodec
 
 
@@ -95,3 +97,29 @@ def test_http_jpegs_are_the_cameras(tmp_path: Path) -> None:
     ]
     assert all(packet.is_key for packet in packets)
     assert packets[0].codec is VideoCodec.MJPEG
+
+
+def test_only_key_frames_are_decoded_while_all_is_calm(tmp_path: Path) -> None:
+    """With an alarm the packets since the last key frame are caught up on, and each frame comes."""
+    clip = write_clip(
+        tmp_path / "clip.mp4", 300, options={"bf": "2", "g": "15", "sc_threshold": "0"}, fps=15
+    )
+    keys = {"sentry": {"standby_decode": "keyframes", "standby_fps": 120}}
+    with rtsp_server(clip) as server, capturing(tmp_path, server.url, **keys) as rig:
+        controller = FakeController(rig)
+        controller.write(SentryMode.STANDBY)
+        rig.wait_frames(4)
+        calm = rig.wait_frames(4)
+        gaps = np.diff([frame.stamp.capture_monotonic_ns for frame in calm]) / 1e9
+        assert gaps == pytest.approx([1.0] * 3, abs=0.3), "one key frame a second"
+        controller.write(SentryMode.ALARMED)
+        rig.wait_frames(2)
+        alarmed = rig.wait_frames(20)
+        controller.close()
+    gaps = np.diff([frame.stamp.capture_monotonic_ns for frame in alarmed]) / 1e9
+    assert np.median(gaps) == pytest.approx(1 / 15, abs=0.03)
+    # What is decoded in the middle of a group is not torn.
+    truth = [plane.astype(int) for plane in decoded(clip)]
+    for frame in (*calm[:2], *alarmed[:3]):
+        assert min(np.abs(plane - frame.planes).mean() for plane in truth) < 3
+    assert rig.skipped("lost") == 0

@@ -109,6 +109,9 @@ class Capture:
         self._pacer = Pacer(config.sentry_for(camera).standby_fps, section.fps)
         self._frozen = FrozenDetector(section.frozen_s)
         self._blind = BlindDetector() if section.blind_check else None
+        self._saves_decoding = (
+            section.source.is_network and config.sentry_for(camera).standby_decode == "keyframes"
+        )
         self._pace = Pace.NO_CONTROLLER
         self._next_number = 0
         self._live_since_s: float | None = None
@@ -165,6 +168,7 @@ class Capture:
 
     def _stream(self, info: SourceInfo) -> None:
         """Publish frames until the source is lost or ends."""
+        self._pace = Pace.NO_CONTROLLER  # the source does not know yet
         self._frozen.reset()
         if self._blind is not None:
             self._blind.reset()
@@ -193,6 +197,8 @@ class Capture:
     def _follow_alarm(self) -> None:
         """Throw away what waits in buffers when the camera has just become alarmed."""
         before, self._pace = self._pace, self._sentry.pace()
+        if self._saves_decoding and (self._pace is Pace.STANDBY) != (before is Pace.STANDBY):
+            self._source.decode_only_keys(self._pace is Pace.STANDBY)
         if self._pace is Pace.ALARMED and before is Pace.STANDBY:
             self._count("stale", self._source.drop_stale())
 

@@ -97,6 +97,11 @@ class SentrySection(Section):
         60.0, description="Time that an open visit is kept while Unknown; then it ends as lost."
     )
     standby_fps: float = Field(3.0, gt=0, le=120, description="Frame rate while nobody is there.")
+    standby_decode: Literal["all", "keyframes"] = Field(
+        "all",
+        description="What is decoded of an RTSP or HTTP camera while nobody is there; keyframes saves CPU, and "
+        "notices a person at the next key frame only.",
+    )
 
 
 class DetectSection(Section):

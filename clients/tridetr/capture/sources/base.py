@@ -219,6 +219,10 @@ class Source(Protocol):
         """
         ...
 
+    def decode_only_keys(self, only: bool) -> None:
+        """Decode key frames only from here on, or all again; sources that decode on demand need not do anything."""
+        ...
+
     def close(self) -> None:
         """Free everything; may be called twice, and before a new `open`."""
         ...

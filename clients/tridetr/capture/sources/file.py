@@ -120,6 +120,9 @@ class FileSource:
         """Nothing waits in a file."""
         return 0
 
+    def decode_only_keys(self, only: bool) -> None:
+        """Nothing changes (see `Source`)."""
+
     def close(self) -> None:
         """Close the file."""
         self._frames = iter(())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tridetr.capture")
 
+_KEY_FRAME_PATIENCE_NS = 3_000_000_000
 _UNSHOWN_S = 2.0  # without a picture for so long: say why
 
 
@@ -64,6 +66,11 @@ class NetworkSource:
         self._next_number = 0
         self._next_index = 0
         self._last_ns = 0
+        self._only_keys = False
+        self._left_out: list[
+            Arrival
+        ] = []  # since what was decoded last, or the key frame that was decoded alone
+        self._decoded_ns = 0  # arrival of what was decoded last
         self._picture_s = 0.0  # when the newest picture was handed out
         self._stale = 0  # packets that are decoded but not shown
 
@@ -75,6 +82,8 @@ class NetworkSource:
         facts = feed.facts
         self._ready.clear()
         self._next_index = self._stale = 0
+        self._left_out.clear()
+        self._only_keys = False
         self._jpeg = self._video = None
         if facts.codec == "mjpeg":
             self._jpeg = GpuJpegDecoder(self._gpu) if self._gpu else JpegDecoder()
@@ -114,9 +123,16 @@ class NetworkSource:
         self._stale = max(0, self._pump.waiting() - 1)
         return self._stale
 
+    def decode_only_keys(self, only: bool) -> None:
+        """Decode key frames only, where the CPU decodes (see `Source`); what is left out is caught up on afterwards."""
+        self._only_keys = only and isinstance(self._video, CpuVideo)
+        if not only:
+            self._catch_up()
+
     def close(self) -> None:
         """Hang up."""
         self._ready.clear()
+        self._left_out.clear()
         self._video = None
         if self._pump is not None:
             self._pump.close()
@@ -153,6 +169,7 @@ class NetworkSource:
         return (
             self._video is not None
             and self._pump is not None
+            and not self._only_keys
             and time.monotonic() - self._picture_s > _UNSHOWN_S
             and self._pump.delivers()
         )
@@ -180,9 +197,15 @@ class NetworkSource:
             )
             return
         assert self._video is not None
+        if self._only_keys and self._leave_out(arrival):
+            return
         started = time.perf_counter_ns()
         try:
-            decoded = self._video.decode(arrival)
+            if self._only_keys:
+                assert isinstance(self._video, CpuVideo)
+                decoded = self._video.decode_alone(arrival)
+            else:
+                decoded = self._video.decode(arrival)
         except CorruptFrameError:
             self._number()
             if self._waits_for_key_frame():
@@ -204,6 +227,30 @@ class NetworkSource:
                 self._ready.append(self._grab(item, number, spent))
         if damaged is not None:
             raise CorruptFrameError(f"frame {damaged} is damaged")
+
+    def _leave_out(self, arrival: Arrival) -> bool:
+        """Return whether a packet need not be decoded now; it is kept until the next key frame."""
+        is_key = arrival.packet.is_keyframe
+        self._left_out = [arrival] if is_key else [*self._left_out, arrival]
+        if is_key:
+            self._decoded_ns = arrival.monotonic_ns
+        # A camera whose key frames are so far apart would look as if it hung
+        elif arrival.monotonic_ns - self._decoded_ns > _KEY_FRAME_PATIENCE_NS:
+            self._decoded_ns = arrival.monotonic_ns
+            self._catch_up()
+        return not is_key
+
+    def _catch_up(self) -> None:
+        """Decode what was left out, and hand out the newest picture of it."""
+        newest = None
+        for arrival in self._left_out:
+            assert self._video is not None
+            with contextlib.suppress(CorruptFrameError):
+                for item in self._video.decode(arrival):
+                    newest = item if item.picture is not None else newest
+        self._left_out.clear()
+        if newest is not None:
+            self._ready.append(self._grab(newest, self._number(), 0))
 
     def _grab(self, item: Decoded, number: int, spent_ns: int) -> Grab:
         assert item.picture is not None

@@ -76,6 +76,9 @@ class SyntheticSource:
         """Nothing waits: frames are drawn when they are asked for."""
         return 0
 
+    def decode_only_keys(self, only: bool) -> None:
+        """Nothing changes (see `Source`)."""
+
     def close(self) -> None:
         """Free the film."""
         self._film = None

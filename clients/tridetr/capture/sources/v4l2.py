@@ -119,6 +119,9 @@ class V4l2Source:
         """Return 0: `next` gives the newest frame only."""
         return 0
 
+    def decode_only_keys(self, only: bool) -> None:
+        """Nothing changes (see `Source`)."""
+
     def close(self) -> None:
         self._held = None
         self._drop_views()

@@ -65,6 +65,18 @@ class CpuVideo:
             raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
         return [self._decoded(frame, arrival) for frame in frames]
 
+    def decode_alone(self, arrival: Arrival) -> list[Decoded]:
+        """Decode a key frame that nothing follows, and forget it: streams with B-frames would hold it back."""
+        self._codec.flush_buffers()
+        decoded = self.decode(arrival)
+        try:
+            frames = self._codec.decode(None)
+        except av.FFmpegError as error:
+            raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
+        finally:
+            self._codec.flush_buffers()
+        return [*decoded, *(self._decoded(frame, arrival) for frame in frames)]
+
     def _decoded(self, frame: av.VideoFrame, fed: Arrival) -> Decoded:
         arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
         if frame.is_corrupt:
