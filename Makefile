@@ -1,5 +1,6 @@
 # make demo            the whole pipeline on a synthetic camera, set-up included (DURATION=20 stops by itself)
 # make test            installs what the tests need and runs them all
+# make coverage        the same tests, and how much of the package they run
 # make test-fresh      both commands from a clean clone on bare Debian 12 and 13, in containers (CHECKS=trixie-user: only that)
 # make test-containers   builds the images and runs compose file and chart with podman or Docker (15 min)
 # make test-k3s       installs, tests, upgrades and removes the chart on the cluster that kubectl reaches
@@ -28,7 +29,7 @@ PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: docs diagrams help demo test test-fresh test-containers test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: coverage docs diagrams help demo test test-fresh test-containers test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -50,6 +51,12 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
 	$(VENV)/bin/python -m pytest -m "not soak and not long_faults and not containers" $(PYTEST_ARGS)
+
+coverage: $(VENV)/.dev
+	@tools/apt-install $(TEST_PACKAGES)
+	$(VENV)/bin/python -m coverage run -m pytest -m "not soak and not long_faults and not containers" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m coverage combine --quiet
+	@$(VENV)/bin/python -m coverage report --skip-covered
 
 # Podman with what it needs to work where there is no engine, and Docker Compose.
 test-containers: $(VENV)/.dev
