@@ -41,7 +41,7 @@ def default_run_dir(instance: str) -> Path:
     return Path(tempfile.gettempdir()) / f"tridetr-{os.geteuid()}-{instance}"
 
 
-def private_folder(path: Path, key: str = "run_dir") -> Path:
+def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool = False) -> Path:
     """Make a folder that only this user may write to, or take one that is there.
 
     The run folder may be in the shared temporary folder, where anybody could make it first and then own what is
@@ -50,6 +50,7 @@ def private_folder(path: Path, key: str = "run_dir") -> Path:
     Args:
         path: The folder.
         key: The configuration key that names it.
+        may_be_read_only: Take it too where its file system is read-only, as that of a worn memory card becomes.
 
     Raises:
         TridetrError: It cannot be made or written to, or others could change what is in it.
@@ -75,6 +76,8 @@ def private_folder(path: Path, key: str = "run_dir") -> Path:
             f"{key} {path} can be written to by everybody on this machine (mode {found.st_mode & 0o7777:o}): "
             f"run `chmod 700 {path}`, or {remedy}"
         )
+    if may_be_read_only and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return path
     if not os.access(path, os.W_OK | os.X_OK):
         raise TridetrError(
             f"{key} {path} cannot be written to (a read-only file system?); {remedy}"

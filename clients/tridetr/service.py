@@ -31,7 +31,7 @@ def prepare(config: Config, role: str) -> None:
     configure_logging(config.log.level, config.log.format, role)
     private_folder(config.run_dir)
     if role in ("controller", "recorder"):
-        private_folder(config.state_dir, "state_dir")
+        private_folder(config.state_dir, "state_dir", may_be_read_only=True)
     heartbeat.start(config.run_dir, role)
     use_process_files(config.run_dir / "metrics", role.replace(" ", "_"))
     tracing.configure(config.otel, role)

@@ -22,6 +22,8 @@ from tridetr.controller.database import (
 )
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT, read_history
 from tridetr.controller.store import NewRow, Store, StoreError
+from tridetr.errors import TridetrError
+from tridetr.paths import private_folder
 from tridetr.telemetry import metrics
 
 
@@ -43,6 +45,11 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(disk: Path, access: str) -> None:
+    """Make a disk read-only (`ro`) or writable again (`rw`)."""
+    subprocess.run(["mount", "-o", f"remount,{access}", str(disk)], check=True)
 
 
 def fill(folder: Path) -> Path:
@@ -129,6 +136,31 @@ def test_the_history_is_bounded(tmp_path: Path) -> None:
     assert len(rows) == HISTORY_LIMIT
     assert rows[0].seq == store.last_seq
     store.close()
+
+
+def test_a_read_only_disk_does_not_keep_the_controller_from_starting(tiny_disk: Path) -> None:
+    """A worn memory card becomes read-only: a restart of the controller ended again and again."""
+    folder = tiny_disk / "state"
+    store = Store(folder, outbox_limit=1000)
+    store.commit("hall", '"before"', [event(0)])
+    store.close()
+    remount(tiny_disk, "ro")
+    try:
+        prepared = private_folder(folder, "state_dir", may_be_read_only=True)
+        with pytest.raises(TridetrError, match="read-only file system"):
+            private_folder(folder, "state_dir")
+        store = Store(prepared, outbox_limit=1000)
+        store.commit("hall", '"meanwhile"', [event(1)])
+        assert "visit1:arrived" in store.outbox
+        assert store.fault
+    finally:
+        remount(tiny_disk, "rw")
+    assert store.flush()
+    store.close()
+    again = Store(folder, outbox_limit=1000)
+    assert [row.event_id for row in again.outbox.values()] == ["visit0:arrived", "visit1:arrived"]
+    assert again.cameras["hall"].record == '"meanwhile"'
+    again.close()
 
 
 def test_a_full_disk_loses_nothing_while_the_process_lives(

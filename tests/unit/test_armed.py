@@ -96,6 +96,16 @@ class Bench:
             self.settings[name] = value
 
 
+def test_a_switch_that_was_set_with_a_wrong_clock_does_not_outlive_its_schedule() -> None:
+    """A clock that was years ahead would have kept the node disarmed until then."""
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    bench.arming.set(NODE, False, at("mon 23:00") + 10 * 365 * 86_400)
+    assert bench.arming.is_on(NODE, at("mon 23:00"))
+    bench.arming.set(NODE, False, at("mon 23:00"))
+    assert not bench.arming.is_on(NODE, at("mon 23:00") - 5)  # of an event on its way
+    assert bench.arming.is_on(NODE, at("tue 22:00"))
+
+
 def test_armed_until_it_is_switched_off_and_over_a_restart() -> None:
     bench = Bench()
     assert bench.arming.state(at("mon 10:00")) == {NODE: True, "hall": True, "yard": True}

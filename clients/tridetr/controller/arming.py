@@ -15,6 +15,7 @@ from tridetr.controller.database import Row
 
 _SETTING = "armed/"
 NODE = ""
+_CLOCKS_DIFFER_S = 60.0  # an event may be a little older than the switch that is asked about it
 
 
 class Arming:
@@ -48,9 +49,13 @@ class Arming:
         """Return whether a switch was on at a moment."""
         schedule = self._schedules[switch]
         by_hand = self._by_hand(switch)
+        if by_hand is None:
+            return schedule.holds(unix_s)
+        on, set_at = by_hand
         changed_at = schedule.changed_at(unix_s)
-        if by_hand is not None and (changed_at is None or by_hand[1] >= changed_at):
-            return by_hand[0]
+        # Set in the future: the clock was wrong then, and the schedule would never take over again.
+        if changed_at is None or changed_at <= set_at <= unix_s + _CLOCKS_DIFFER_S:
+            return on
         return schedule.holds(unix_s)
 
     def is_armed(self, camera: str, unix_s: float) -> bool:

@@ -8,6 +8,7 @@ alarm; and it is said in the log, in ``/status`` and in a counter.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -100,7 +101,7 @@ class Store:
         try:
             self._open(START_WAIT_S)
         except NewerDatabaseError as error:
-            self._lock.close()
+            self._let_go_of_folder()
             raise StoreError(str(error)) from None
         self._started = True
         self._drop_oldest()
@@ -222,7 +223,11 @@ class Store:
         """Write what is left and close."""
         self.flush()
         self._let_go()
-        self._lock.close()
+        self._let_go_of_folder()
+
+    def _let_go_of_folder(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def _written(self) -> None:
         self._dirty = {}
@@ -386,10 +391,10 @@ class Store:
         metrics.OUTBOX_DEPTH.set(len(self.outbox))
 
 
-def _lock_folder(state_dir: Path) -> FileLock:
-    """Take the folder for this process; the kernel frees it when the process dies."""
+def _lock_folder(state_dir: Path) -> FileLock | None:
+    """Take the folder for this process; the kernel frees it when the process dies. None: it is read-only."""
     try:
-        private_folder(state_dir, "state_dir")
+        private_folder(state_dir, "state_dir", may_be_read_only=True)
         return FileLock(state_dir / "controller.lock", f"process {os.getpid()}")
     except FileLockedError as error:
         raise StoreError(
@@ -397,4 +402,6 @@ def _lock_folder(state_dir: Path) -> FileLock:
             "`instance`"
         ) from None
     except OSError as error:
+        if error.errno == errno.EROFS:  # deciding goes on in memory, as with a full disk
+            return None
         raise StoreError(f"state_dir {state_dir} cannot be used: {error}") from None

@@ -93,7 +93,7 @@ class Supervisor:
             signal.signal(number, lambda *_: self._stop.set())
         run_dir = private_folder(self._config.run_dir)
         if self._whole_node or {"controller", "recorder"} & set(self._only):
-            private_folder(self._config.state_dir, "state_dir")
+            private_folder(self._config.state_dir, "state_dir", may_be_read_only=True)
             refuse_newer(self._config.state_dir.absolute() / DATABASE)
         with (
             InstanceLock(self._config.instance, run_dir, self._only) as self._instance_lock,
