@@ -10,9 +10,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from tridetr.errors import ModelError
@@ -53,37 +52,6 @@ class Tensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What serves the cameras, as far as the server reports it.
-
-    Attributes:
-        name: the model's own name, or that of the server's entry.
-        version: the first digits of its checksum, or Triton's version.
-        engine: backend, such as `onnxruntime`.
-        provider: what runs inside it, such as `OpenVINOExecutionProvider`.
-        precision: arithmetic inside the engine.
-        classes: class name to id, as results have it.
-        resolution: side of the network's square input in pixels.
-        source: where the model came from, for people.
-        checksum: SHA-256 (hex) of the export.
-        default_score: least score that counts as a detection unless the user sets another.
-        color: which meaning of the I420 bytes the graph expects.
-    """
-
-    name: str
-    version: str
-    engine: str
-    provider: str
-    precision: str
-    classes: Mapping[str, int] = field(default_factory=dict)
-    resolution: int = 0
-    source: str = ""
-    checksum: str = ""
-    default_score: float = 0.5
-    color: str = "frame"
 
 
 def check_version(version: str) -> None:
@@ -142,21 +110,6 @@ def _fits(spec: TensorSpec) -> bool:
 
 def _show(spec: TensorSpec) -> str:
     return f"{spec.datatype} [{', '.join('any' if n == -1 else str(n) for n in spec.shape)}]"
-
-
-def class_table(text: str) -> dict[str, int]:
-    """Parse the `classes` parameter, a JSON object of names and ids.
-
-    Raises:
-        ModelError: it is not such an object.
-    """
-    try:
-        table = json.loads(text)
-        return {str(name): int(number) for name, number in table.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ModelError(
-            f"the model's class table {text[:80]!r} is not a JSON object of names and ids: {error}"
-        ) from error
 
 
 # An empty name is an id that COCO never used.

@@ -12,8 +12,9 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
-from tridetr.contract import COCO_91, ModelInfo
+from tridetr.contract import COCO_91
 from tridetr.files import write_text
+from tridetr.model_card import ModelInfo
 
 _FILE = "served_model.json"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tridetr.models.card import ModelCard
+from tridetr.model_card import ModelCard
 from tridetr.paths import model_repository_dir
 from tridetr_demo.scene import CLASS_NAMES
 from tridetr_demo.scene.staging import CAR, PERSON

@@ -12,8 +12,8 @@ import pytest
 from support.mosquitto import Mosquitto, free_port, listening, make_certificates, running_mosquitto
 from support.sentry import NOBODY, PERSON, running_controller
 from support.waiting import wait_for
-from tridetr.contract import ModelInfo
 from tridetr.controller.history import read_history
+from tridetr.model_card import ModelInfo
 from tridetr.served_model import write_served_model
 from tridetr.shm.boards import CameraState, SentryMode, SentryState
 

@@ -21,11 +21,11 @@ from websockets.exceptions import InvalidStatus
 from support.gateway import Answer, Gateway, cameras
 from support.waiting import slack, wait_for
 from tridetr.config import AlarmSection
-from tridetr.contract import ModelInfo
 from tridetr.errors import GatewayError
 from tridetr.gateway.auth import subprotocol_for
 from tridetr.gateway.message import PROTOCOL
 from tridetr.gateway.openapi import description
+from tridetr.model_card import ModelInfo
 from tridetr.served_model import write_served_model
 from tridetr.shm.boards import CameraState, SentryState
 from tridetr.telemetry import metrics

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from tridetr.models import export_worker
-from tridetr.models.card import read_card
 from tridetr.models.export import export
+from tridetr.models.onnx_file import read_card
 from tridetr.models.pull import fuse_file
 from tridetr.models.runtime import open_session
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab, open_tab
 from support.gateway import FakeCamera, Gateway, cameras
 from tridetr.config import AlarmSection
-from tridetr.contract import ModelInfo
+from tridetr.model_card import ModelInfo
 from tridetr.served_model import write_served_model
 from tridetr.shm.boards import CameraState, SentryState
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from support.fake_cuda import read_device
-from tridetr.contract import ModelInfo
 from tridetr.errors import DeviceRegionRefused, ModelUnavailable, RegionNotRegistered
+from tridetr.model_card import ModelInfo
 from tridetr.shm.device import DevicePlace, DeviceRegion
 from tridetr.shm.lease import RegionKey
 from tridetr.shm.names import SHM_DIR

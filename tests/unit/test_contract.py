@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from tridetr.contract import Tensor, check_contract, class_table
+from tridetr.contract import Tensor, check_contract
 from tridetr.errors import InferenceFailed, ModelError
+from tridetr.model_card import class_table
 from tridetr.triton.answers import parse_prediction
 
 FRAME = Tensor("frame", "UINT8", (-1, -1, -1))

@@ -11,10 +11,10 @@ import pytest
 from support.sentry import FRAME_NS, NOBODY, PERSON, Actor
 from support.waiting import wait_for
 from tridetr.config import Config
-from tridetr.contract import ModelInfo
 from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
+from tridetr.model_card import ModelInfo
 from tridetr.served_model import ServedModelReader, write_served_model
 from tridetr.shm.boards import CameraState
 from tridetr.shm.detections import DETECTION_DTYPE

@@ -14,10 +14,10 @@ from support.fake_cuda import FakeCuda
 from support.fake_triton import INFO, FakeTriton
 from support.rings import frame_stamp, put_frame
 from tridetr.config import Config
-from tridetr.contract import ModelInfo
 from tridetr.detector.regions import Regions
 from tridetr.detector.service import Detector
 from tridetr.errors import CudaError, ShmError
+from tridetr.model_card import ModelInfo
 from tridetr.shm.boards import DemandReader
 from tridetr.shm.frames import FrameLease, FrameReader, FrameWriter
 

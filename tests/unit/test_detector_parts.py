@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from tridetr.contract import ModelInfo
 from tridetr.detector import selection, server
 from tridetr.detector.account import FrameAccount
 from tridetr.detector.selection import Selection
 from tridetr.errors import ConfigError
+from tridetr.model_card import ModelInfo
 
 KNOWN = {"person": 1, "bicycle": 2, "car": 3}
 BOXES = np.float32([[i, i + 1, i + 2, i + 3] for i in range(6)])

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from support.tiny_export import tiny_export
 from tridetr.errors import ModelError, TridetrError
-from tridetr.models.card import read_card, set_metadata
-from tridetr.models.choices import Form
+from tridetr.model_card import Form
 from tridetr.models.cli import app
 from tridetr.models.cli.make import read_classes
 from tridetr.models.export import export
+from tridetr.models.onnx_file import read_card, set_metadata
 from tridetr.models.raw_export import export_metadata
 from tridetr.triton.model_file import read_model_file
 

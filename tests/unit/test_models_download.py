@@ -238,7 +238,7 @@ def test_pull_does_not_install_a_mismatch(server: Server) -> None:
 
 
 def test_pull_fuses_an_export_that_knows_its_classes(server: Server) -> None:
-    from tridetr.models.card import read_card, set_metadata
+    from tridetr.models.onnx_file import read_card, set_metadata
     from tridetr.models.raw_export import export_metadata
 
     model = tiny_export(columns=3)

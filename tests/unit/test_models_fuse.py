@@ -15,11 +15,11 @@ from onnx import TensorProto, helper
 from support.tiny_export import QUERIES, tiny_export
 from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
+from tridetr.model_card import FrameColor, ModelCard
 from tridetr.models import reference
-from tridetr.models.card import ModelCard, metadata_of
 from tridetr.models.choices import Engine
-from tridetr.models.color_matrix import FrameColor
 from tridetr.models.fuse import fuse, recolor
+from tridetr.models.onnx_file import metadata_of
 from tridetr.models.raw_export import DROPPED
 from tridetr.models.runtime import open_session
 from tridetr.models.verify import compare_detections

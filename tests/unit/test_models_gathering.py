@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 
 from support.tiny_export import tiny_export
 from tridetr.contract import COCO_91
+from tridetr.model_card import FrameColor
 from tridetr.models import reference
 from tridetr.models.choices import Engine
-from tridetr.models.color_matrix import FrameColor
 from tridetr.models.fuse import fuse
 from tridetr.models.gathering import gather_pixels
 from tridetr.models.runtime import open_session

@@ -15,11 +15,12 @@ from PIL import Image
 from support.tiny_export import tiny_export
 from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
-from tridetr.models.card import ModelCard, metadata_of
+from tridetr.model_card import ModelCard
 from tridetr.models.choices import EnginePrecision
 from tridetr.models.evaluate import evaluate
 from tridetr.models.fuse import fuse
 from tridetr.models.labelled import Label, LabelledPicture, load_labelled
+from tridetr.models.onnx_file import metadata_of
 from tridetr.models.quantize import Target, layers_to_quantize, quantize
 from tridetr.models.runtime import open_session
 from tridetr.models.verify import Verifier

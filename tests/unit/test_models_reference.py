@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tridetr.model_card import FrameColor
 from tridetr.models import reference
-from tridetr.models.color_matrix import FrameColor, YuvToRgb
+from tridetr.models.color_matrix import YuvToRgb
 from tridetr.models.picture_files import rgb_to_i420
 
 

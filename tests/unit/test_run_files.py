@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tridetr import files
-from tridetr.contract import ModelInfo
+from tridetr.model_card import ModelInfo
 from tridetr.served_model import (
     ServedModelReader,
     keep_served_model,

@@ -11,8 +11,7 @@ from tritonclient.grpc import model_config_pb2
 from support.tiny_export import tiny_export
 from tridetr.config import Config
 from tridetr.errors import ModelError
-from tridetr.models.card import read_card
-from tridetr.models.choices import Form
+from tridetr.model_card import Form
 from tridetr.models.engine_files import (
     EngineFacts,
     checksum_of,
@@ -21,6 +20,7 @@ from tridetr.models.engine_files import (
     write_facts,
 )
 from tridetr.models.fuse import fuse
+from tridetr.models.onnx_file import read_card
 from tridetr.paths import model_repository_dir
 from tridetr.triton import repository
 from tridetr.triton.describe import model_info
@@ -107,9 +107,9 @@ def test_rendering(
 
 def test_a_model_without_metadata_gets_the_names_of_coco(tmp_path: Path) -> None:
     model = read_model_file(contract_model(tmp_path / "m.onnx", 1))
-    assert '"person": 1' in model.metadata["classes"]
-    assert "contract" not in model.metadata
-    assert len(model.metadata["checksum"]) == 64
+    assert model.card.classes["person"] == 1
+    assert not model.card.contract
+    assert len(model.card.checksum) == 64
 
 
 @pytest.mark.parametrize(

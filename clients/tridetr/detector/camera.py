@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from tridetr.config import DetectSection
-from tridetr.contract import ModelInfo
 from tridetr.detector.account import CameraMetrics, FrameAccount
 from tridetr.detector.color import RangeCheck
 from tridetr.detector.gate import Answer, MotionGate
@@ -18,6 +17,7 @@ from tridetr.detector.regions import AnyRegion, Place
 from tridetr.detector.selection import Selection
 from tridetr.detector.server import Server, pause_s
 from tridetr.errors import ModelUnavailable, RegionNotRegistered, ShmError, TritonError
+from tridetr.model_card import ModelInfo
 from tridetr.shm.boards import DemandWriter
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
 from tridetr.shm.frames import FrameLease, FrameReader

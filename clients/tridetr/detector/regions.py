@@ -7,8 +7,8 @@ import logging
 from contextlib import ExitStack, suppress
 from typing import Literal, Protocol
 
-from tridetr.contract import ModelInfo
 from tridetr.errors import CudaError, DeviceRegionRefused, ShmError, TritonError
+from tridetr.model_card import ModelInfo
 from tridetr.shm.device import DevicePlace, DeviceRegion
 from tridetr.shm.frames import FrameLease
 from tridetr.shm.hold import DeviceHold

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from tridetr.backoff import wait_s
-from tridetr.contract import ModelInfo
 from tridetr.detector.regions import AnyRegion, Place, Regions, runs_on_gpu
 from tridetr.errors import ModelError, ModelUnavailable, TritonError
+from tridetr.model_card import ModelInfo
 from tridetr.shm.frames import FrameLease
 from tridetr.triton.client import Frame, Prediction
 from tridetr.triton.regions import Region

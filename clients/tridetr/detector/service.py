@@ -7,9 +7,10 @@ import logging
 from dataclasses import replace
 
 from tridetr.config import Config
-from tridetr.contract import COCO_91, ModelInfo
+from tridetr.contract import COCO_91
 from tridetr.detector.camera import CameraDetector
 from tridetr.detector.server import Client, Server
+from tridetr.model_card import ModelInfo
 from tridetr.served_model import keep_served_model, write_served_model
 from tridetr.telemetry import metrics
 from tridetr.triton.client import TritonClient

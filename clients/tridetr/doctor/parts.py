@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
 import socket
 from collections.abc import Iterator
 
@@ -86,7 +85,7 @@ def check_model(config: Config) -> Iterator[Finding]:
 
     file = configured_model(config.model.file)
     try:
-        classes = json.loads(read_model_file(file).metadata["classes"])
+        classes = read_model_file(file).card.classes
     except (TridetrError, ValueError) as error:
         why, _, remedy = str(error).partition(" Remedy: ")
         yield Finding("model", "fault", why, remedy or "correct model.file")

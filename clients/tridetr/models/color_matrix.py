@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.models.choices import FrameColor
-
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FrameColor", "YuvToRgb"]
+from tridetr.model_card import FrameColor
 
 FloatArray = NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from typing import Any
 import onnx
 
 from tridetr.errors import ModelError
-from tridetr.models.card import ModelCard, load_model, metadata_of
-from tridetr.models.choices import EnginePrecision, Form
+from tridetr.model_card import Form, ModelCard
+from tridetr.models.choices import EnginePrecision
 from tridetr.models.engine_files import (
     EngineFacts,
     checksum_of,
@@ -29,6 +29,7 @@ from tridetr.models.engine_files import (
 )
 from tridetr.models.half import engine_precision, halve_products
 from tridetr.models.installed_models import replacing
+from tridetr.models.onnx_file import load_model, metadata_of
 from tridetr.models.tensorrt_module import import_tensorrt
 
 PROBE_SIZE = (64, 48)
@@ -192,7 +193,7 @@ def check_profile(graph: onnx.ModelProto, profile: Profile) -> None:
         ModelError: no contract model, or a fixed batch.
     """
     card = ModelCard.from_metadata(metadata_of(graph))
-    if card is not None and card.form is not Form.PORTABLE:
+    if card.form is not Form.PORTABLE:
         raise ModelError(
             f"the model was written for {card.form.value}, which TensorRT does not take. Remedy: fuse the export "
             "with --target portable"

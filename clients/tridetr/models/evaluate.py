@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
-from tridetr.models.card import read_card
+from tridetr.model_card import FrameColor
 from tridetr.models.choices import Engine
-from tridetr.models.color_matrix import FrameColor
 from tridetr.models.labelled import LabelledPicture
+from tridetr.models.onnx_file import read_card
 from tridetr.models.picture_files import load_rgb, rgb_to_i420
 from tridetr.models.runtime import open_session, require_contract, run_frame
 
@@ -73,8 +73,8 @@ def evaluate(
         ModelError: no contract model, or no class in common with the labels.
     """
     card = read_card(model)
-    classes = dict(card.classes) if card is not None else COCO_91
-    color = frame_color or (card.color if card is not None else FrameColor.BT601_LIMITED)
+    classes = dict(card.classes) or COCO_91
+    color = frame_color or card.color
     names = sorted({label.name for picture in pictures for label in picture.labels})
     known = [name for name in names if name in classes]
     if not known:

@@ -13,7 +13,7 @@ import onnx
 
 from tridetr.errors import ModelError
 from tridetr.models import export_worker
-from tridetr.models.card import load_model, set_metadata
+from tridetr.models.onnx_file import load_model, set_metadata
 from tridetr.models.raw_export import RawExport, export_metadata
 
 PRETRAINED, RANDOM = "pretrained", "random"

@@ -30,9 +30,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tridetr.errors import ModelError
-from tridetr.models.card import ModelCard, metadata_of, set_metadata
-from tridetr.models.color_matrix import FrameColor, YuvToRgb
+from tridetr.model_card import FrameColor, ModelCard
+from tridetr.models.color_matrix import YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder, precision_of, rename_values
+from tridetr.models.onnx_file import metadata_of, set_metadata
 from tridetr.models.raw_export import RawExport
 from tridetr.models.wrapping import CORE_PREFIX, OUR_PREFIX, postprocess, preprocess
 
@@ -116,7 +117,7 @@ def recolor(fused: onnx.ModelProto, color: FrameColor) -> onnx.ModelProto:
         ModelError: the model was not made by ``fuse``.
     """
     card = ModelCard.from_metadata(metadata_of(fused))
-    if card is None:
+    if not card.contract:
         raise ModelError("only models that `tridetr models fuse` made can be given other colours")
     old, new = YuvToRgb.of(card.color).normalised(), YuvToRgb.of(color).normalised()
     model = onnx.ModelProto()

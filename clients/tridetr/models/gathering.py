@@ -28,11 +28,11 @@ from onnx import TensorProto, helper
 
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
-from tridetr.models.card import ModelCard, load_model, metadata_of, set_metadata
-from tridetr.models.choices import Form
-from tridetr.models.color_matrix import IMAGENET_MEAN, IMAGENET_STD, FrameColor, YuvToRgb
+from tridetr.model_card import Form, FrameColor, ModelCard
+from tridetr.models.color_matrix import IMAGENET_MEAN, IMAGENET_STD, YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder
 from tridetr.models.installed_models import SUFFIX, replacing
+from tridetr.models.onnx_file import load_model, metadata_of, set_metadata
 from tridetr.models.unwrap import seam_values
 from tridetr.models.wrapping import OUR_PREFIX
 
@@ -74,7 +74,7 @@ def gather_pixels(model: onnx.ModelProto) -> bool:
     casts = [node for node in model.graph.node if INPUT in node.input]
     try:
         card = ModelCard.from_metadata(metadata_of(model))
-        if card is None or [node.op_type for node in casts] != ["Cast"]:
+        if not card.contract or [node.op_type for node in casts] != ["Cast"]:
             return False
         image, *_ = seam_values(model)
     except ModelError:

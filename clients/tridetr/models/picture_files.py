@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tridetr.errors import ModelError
-from tridetr.models.color_matrix import FrameColor, YuvToRgb
+from tridetr.model_card import FrameColor
+from tridetr.models.color_matrix import YuvToRgb
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 

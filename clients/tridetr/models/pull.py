@@ -12,13 +12,13 @@ import onnx
 
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
-from tridetr.models.card import load_model
+from tridetr.model_card import FrameColor
 from tridetr.models.catalogue import Entry
-from tridetr.models.color_matrix import FrameColor
 from tridetr.models.download import MAX_BYTES, Checksum, Progress, download
 from tridetr.models.export import export
 from tridetr.models.fuse import fuse
 from tridetr.models.installed_models import cache_dir, installed_path, installing
+from tridetr.models.onnx_file import load_model
 from tridetr.models.raw_export import RawExport
 from tridetr.models.runtime import open_session, require_contract
 

@@ -33,10 +33,10 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime import quantization
 
 from tridetr.errors import ModelError
-from tridetr.models.card import ModelCard, load_model, metadata_of, set_metadata
+from tridetr.model_card import FrameColor, ModelCard
 from tridetr.models.choices import Target
-from tridetr.models.color_matrix import FrameColor
 from tridetr.models.graph_builder import precision_of
+from tridetr.models.onnx_file import load_model, metadata_of, set_metadata
 from tridetr.models.picture_files import load_rgb, rgb_to_i420
 from tridetr.models.wrapping import OUR_PREFIX
 
@@ -111,7 +111,7 @@ def quantize(
     first = model.graph.input[0].type.tensor_type.shape.dim[0]
     reader = _Frames(
         pictures,
-        card.color if card else FrameColor.BT601_LIMITED,
+        card.color,
         first.dim_value or 1,
         progress,
     )
@@ -141,7 +141,7 @@ def quantize(
             )
         quantised = onnx.load(whole)
         set_metadata(quantised, metadata_of(model))
-        if card is not None:
+        if card.contract:
             set_metadata(quantised, replace(card, precision="int8").to_metadata())
         onnx.checker.check_model(quantised)
         onnx.save(quantised, whole)

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from tridetr.errors import ModelError
-from tridetr.models.card import metadata_of
+from tridetr.models.onnx_file import metadata_of
 
 INPUT_NAMES = ("input", "pixel_values")
 BOX_NAMES = ("dets", "pred_boxes", "boxes")

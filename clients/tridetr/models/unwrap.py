@@ -8,8 +8,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from tridetr.errors import ModelError
-from tridetr.models.card import metadata_of
 from tridetr.models.graph_builder import rename_values
+from tridetr.models.onnx_file import metadata_of
 from tridetr.models.raw_export import DROPPED
 from tridetr.models.wrapping import CORE_PREFIX, OUR_PREFIX
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from tridetr.errors import ModelError
+from tridetr.model_card import ModelCard
 from tridetr.models import reference
-from tridetr.models.card import ModelCard, load_model, metadata_of
 from tridetr.models.choices import Engine, EnginePrecision
 from tridetr.models.half import engine_precision, halve_products
+from tridetr.models.onnx_file import load_model, metadata_of
 from tridetr.models.picture_files import load_rgb, rgb_to_i420
 from tridetr.models.raw_export import RawExport
 from tridetr.models.runtime import open_session
@@ -76,7 +77,7 @@ class Verifier:
         """
         fused = load_model(model)
         card = ModelCard.from_metadata(metadata_of(fused))
-        if card is None:
+        if not card.contract:
             raise ModelError(
                 f"{model} has no tridetr metadata, so its class ids and colours are unknown: wrap "
                 "the export with `tridetr models fuse`"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from tridetr.models.color_matrix import IMAGENET_MEAN, IMAGENET_STD, FrameColor, YuvToRgb
+from tridetr.model_card import FrameColor
+from tridetr.models.color_matrix import IMAGENET_MEAN, IMAGENET_STD, YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder
 from tridetr.models.raw_export import DROPPED, RawExport
 

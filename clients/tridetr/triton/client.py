@@ -14,8 +14,9 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from tridetr.config import Config
-from tridetr.contract import INPUT, ModelInfo, check_contract
+from tridetr.contract import INPUT, check_contract
 from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
+from tridetr.model_card import ModelInfo
 from tridetr.triton import describe
 from tridetr.triton.answers import (
     AlreadyRegisteredError,

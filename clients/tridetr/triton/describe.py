@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tridetr.contract import ModelInfo, class_table
 from tridetr.files import write_text
+from tridetr.model_card import ModelCard, ModelInfo
 
 _SHOWN_DIGITS = 12  # of a checksum
 
@@ -27,19 +27,17 @@ def model_info(config: Any, version: str, engine_report: str | None) -> ModelInf
     """
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     report = read_report(engine_report)
-    classes = parameters.get("classes", "")
+    card = ModelCard.from_metadata(parameters, prefix="")
     return ModelInfo(
         name=parameters.get("model_name") or config.name,
-        version=parameters.get("checksum", "")[:_SHOWN_DIGITS] or version,
+        version=card.checksum[:_SHOWN_DIGITS] or version,
         engine=report.get("engine") or config.backend or config.platform,
         provider=report.get("provider") or parameters.get("provider") or "unknown",
-        precision=report.get("precision") or parameters.get("precision") or "unknown",
-        classes=class_table(classes) if classes else {},
-        resolution=int(parameters.get("resolution") or 0),
-        source=parameters.get("source", ""),
-        checksum=parameters.get("checksum", ""),
-        default_score=float(parameters.get("default_score") or 0.5),
-        color=parameters.get("color", "frame"),
+        precision=report.get("precision") or card.precision,
+        classes=card.classes,
+        checksum=card.checksum,
+        default_score=card.default_score,
+        color=card.color.value if card.contract else "frame",
     )
 
 

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tridetr.contract import VERSION, Tensor, check_contract, check_version
+from tridetr.contract import COCO_91, Tensor, check_contract
 from tridetr.errors import ModelError
+from tridetr.model_card import ModelCard
 from tridetr.models.installed_models import missing_model
 
-PREFIX = "tridetr."
 _TRITON_TYPES = {"UINT8": "UINT8", "FLOAT": "FP32", "INT32": "INT32", "FLOAT16": "FP16"}
-# Rendered into Triton's `parameters`, without the prefix.
-PARAMETERS = (
-    "classes", "color", "source", "checksum", "default_score", "resolution", "precision", "contract",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +21,7 @@ class ModelFile:
     path: Path
     frame: Tensor
     outputs: tuple[Tensor, ...]
-    metadata: Mapping[str, str]
+    card: ModelCard
 
     @property
     def batch(self) -> int:
@@ -72,22 +66,15 @@ def read_model_file(path: Path) -> ModelFile:
             "lacks its class names)"
         )
     check_contract(path.name, inputs, outputs)
-    metadata = {
-        entry.key.removeprefix(PREFIX): entry.value
-        for entry in model.metadata_props
-        if entry.key.startswith(PREFIX)
-    }
-    check_version(metadata.get("contract", VERSION))  # a model of other make has none
-    return ModelFile(path, inputs[0], outputs, _completed(metadata, path))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return ModelFile(path, inputs[0], outputs, _completed(ModelCard.from_metadata(metadata), path))
 
 
-def _completed(metadata: dict[str, str], path: Path) -> dict[str, str]:
-    """Fill in what a foreign model of the contract (without our metadata) leaves open."""
-    if "classes" not in metadata:
-        from tridetr.contract import COCO_91
-
-        metadata["classes"] = json.dumps(COCO_91)
-    metadata.setdefault("source", path.name)
-    metadata.setdefault("checksum", hashlib.sha256(path.read_bytes()).hexdigest())
-    metadata.setdefault("default_score", "0.5")
-    return metadata
+def _completed(card: ModelCard, path: Path) -> ModelCard:
+    """Fill in what a model that another program made leaves open."""
+    return replace(
+        card,
+        classes=card.classes or COCO_91,
+        source=card.source or path.name,
+        checksum=card.checksum or hashlib.sha256(path.read_bytes()).hexdigest(),
+    )

@@ -14,7 +14,7 @@ from tridetr.config import Config
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
 from tridetr.machine import Machine
-from tridetr.models.choices import Form
+from tridetr.model_card import Form
 from tridetr.models.engine_files import EngineFacts
 
 Kind = model_config_pb2.ModelInstanceGroup

@@ -17,12 +17,12 @@ from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
 from tridetr.errors import ModelError, TridetrError
-from tridetr.models.choices import Form
+from tridetr.model_card import Form
 from tridetr.models.engine_files import EngineFacts, find_engine, read_facts
 from tridetr.models.installed_models import cache_dir, configured_model
 from tridetr.paths import model_repository_dir
 from tridetr.shm.detections.table import NAME_BYTES
-from tridetr.triton.model_file import PARAMETERS, ModelFile, read_model_file
+from tridetr.triton.model_file import ModelFile, read_model_file
 from tridetr.triton.placement import Placement, place, profile_settings
 
 log = logging.getLogger("tridetr.triton")
@@ -88,8 +88,7 @@ def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> A
     for tensor in (*rendered.input, *rendered.output):
         shape = shapes[tensor.name]
         tensor.dims[:] = shape[1:] if batched else shape
-    known = {key: model.metadata[key] for key in PARAMETERS if key in model.metadata}
-    for key, value in {**known, **extra}.items():
+    for key, value in {**model.card.to_metadata(prefix=""), **extra}.items():
         rendered.parameters[key].string_value = value
     return rendered
 
@@ -170,7 +169,7 @@ def engine_precision(model: ModelFile) -> str:
     _, facts = _engine_of(model.path)
     if facts is None:
         return "unknown"
-    return "fp16" if facts.precision == "fp16" else model.metadata.get("precision", "unknown")
+    return "fp16" if facts.precision == "fp16" else model.card.precision
 
 
 def _engine_of(model: Path) -> tuple[Path, EngineFacts | None]:

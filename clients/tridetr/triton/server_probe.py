@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tridetr.contract import INPUT, ModelInfo, check_contract
+from tridetr.contract import INPUT, check_contract
+from tridetr.model_card import ModelInfo
 from tridetr.triton.answers import Prediction, parse_prediction
 from tridetr.triton.describe import model_info
 from tridetr.triton.endpoint import Endpoint

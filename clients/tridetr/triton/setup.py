@@ -119,7 +119,7 @@ class Setup:
             engine_report=files.relative(files.engine_report),
             cache=files.relative(cache),
         )
-        self._precision = model.metadata.get("precision", "unknown")
+        self._precision = model.card.precision
         if self.placement.backend == "tensorrt":
             self._precision = repository.engine_precision(model)
         self._backends = launch.prepare_backends(self._server, self.placement.backend, files)

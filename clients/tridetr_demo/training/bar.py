@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tridetr.models.card import ModelCard
+from tridetr.model_card import ModelCard
 from tridetr.models.runtime import open_session
 from tridetr_demo.scene import CLASS_NAMES, SyntheticCamera, draw_scene
 from tridetr_demo.scene.i420 import rgb_to_i420
@@ -119,7 +119,7 @@ def main() -> None:
     options = parser.parse_args()
     metadata = {entry.key: entry.value for entry in onnx.load(options.model).metadata_props}
     card = ModelCard.from_metadata(metadata)
-    threshold = card.default_score if card else 0.5
+    threshold = card.default_score
     detect = Detector(options.model)
     curves = scene_curves(detect, options.scenes)
     precision, recall = curves[PERSON].at(threshold)

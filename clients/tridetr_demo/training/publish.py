@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tridetr.models.color_matrix import FrameColor
+from tridetr.model_card import FrameColor
 from tridetr.models.fuse import fuse
 from tridetr_demo.scene import CLASS_NAMES
 from tridetr_demo.scene.staging import PERSON

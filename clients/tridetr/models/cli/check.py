@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from tridetr.errors import ModelError
-from tridetr.models.choices import Engine, EnginePrecision, FrameColor
+from tridetr.model_card import FrameColor
+from tridetr.models.choices import Engine, EnginePrecision
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, packages
 

@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 
 from tridetr.errors import ModelError
-from tridetr.models.choices import FrameColor, Variant
+from tridetr.model_card import FrameColor
+from tridetr.models.choices import Variant
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, downloading, export_python, packages, step
 
@@ -122,14 +123,14 @@ def list_models(as_json: options.AsJson = False) -> None:
 
 
 def _row(path: Path) -> tuple[str, ...]:
-    from tridetr.models.card import read_card
+    from tridetr.models.onnx_file import read_card
 
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     try:
         card = read_card(path)
     except ModelError:
         return "[red]broken[/]", "", "", "", "", size
-    if card is None:
+    if not card.contract:
         return "onnx", "?", "COCO-91 assumed", "?", "?", size
     classes = ", ".join(list(card.classes)[:3]) + (" …" if len(card.classes) > 3 else "")
     side = f"{card.resolution} x {card.resolution}"
@@ -140,14 +141,15 @@ def _row(path: Path) -> tuple[str, ...]:
 
 def _facts(path: Path) -> dict[str, object]:
     """Return what is known of a model's file, for JSON; ``card`` is null where the file has none."""
-    from tridetr.models.card import read_card
+    from tridetr.models.onnx_file import read_card
 
     facts: dict[str, object] = {"file": str(path), "bytes": path.stat().st_size}
     try:
         card = read_card(path)
     except ModelError as error:
         return facts | {"error": str(error)}
-    return facts | {"card": card and {**asdict(card), "color": card.color.value}}
+    known = {**asdict(card), "color": card.color.value, "form": card.form.value}
+    return facts | {"card": known if card.contract else None}
 
 
 def _plans() -> list[Path]:
@@ -168,8 +170,8 @@ def _list_engines() -> None:
 def info(model: options.Model, as_json: options.AsJson = False) -> None:
     """Show the tensors and the metadata of a model."""
     with packages():
-        from tridetr.models.card import load_model, metadata_of
         from tridetr.models.installed_models import resolve_model
+        from tridetr.models.onnx_file import load_model, metadata_of
 
     path = resolve_model(model)
     loaded = load_model(path)

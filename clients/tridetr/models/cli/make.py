@@ -9,7 +9,8 @@ import typer
 
 from tridetr.errors import ModelError
 from tridetr.files import read_text
-from tridetr.models.choices import Form, FrameColor, Target, Variant
+from tridetr.model_card import Form, FrameColor
+from tridetr.models.choices import Target, Variant
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, export_python, packages, step
 
@@ -129,9 +130,9 @@ def fuse(
     with packages():
         import onnx
 
-        from tridetr.models.card import load_model
         from tridetr.models.gathering import gather_pixels
         from tridetr.models.installed_models import replacing
+        from tridetr.models.onnx_file import load_model
         from tridetr.models.pull import fuse_file, is_contract_model
 
     if output.exists() and not force:
@@ -168,9 +169,9 @@ def recolor(
     with packages():
         import onnx
 
-        from tridetr.models.card import load_model
         from tridetr.models.fuse import recolor as change
         from tridetr.models.installed_models import replacing, resolve_model
+        from tridetr.models.onnx_file import load_model
 
     if output.exists() and not force:
         raise ModelError(f"{output} exists: --force replaces it")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tridetr.models.choices import Engine, FrameColor
+from tridetr.model_card import FrameColor
+from tridetr.models.choices import Engine
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A file, or the name of an installed model.")

@@ -1,0 +1,48 @@
+"""ONNX files: loading them, their metadata, and the card in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+
+from tridetr.errors import ModelError
+from tridetr.model_card import ModelCard
+
+
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the metadata of a model as a dict."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    """Merge ``metadata`` into the model's, replacing equal keys."""
+    merged = metadata_of(model) | dict(metadata)
+    del model.metadata_props[:]
+    for key, value in merged.items():
+        model.metadata_props.add(key=key, value=value)
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read the card of an ONNX file.
+
+    Raises:
+        ModelError: no such file, or no ONNX model.
+    """
+    return ModelCard.from_metadata(metadata_of(load_model(path)))
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Load an ONNX file with its weights.
+
+    Raises:
+        ModelError: no such file, or no ONNX model.
+    """
+    try:
+        return onnx.load(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except Exception as error:
+        # protobuf's DecodeError and onnx's own errors share no base; all mean the same here
+        raise ModelError(f"{path} cannot be read as an ONNX model: {error}") from error
