@@ -3,6 +3,7 @@
 # make coverage        the same tests, and how much of the package they run
 # make test-fresh      both commands from a clean clone on bare Debian 12 and 13, in containers (CHECKS=trixie-user: only that)
 # make test-containers   builds the images and runs compose file and chart with podman or Docker (15 min)
+# make test-home-assistant  the real Home Assistant of PyPI against mosquitto and a node (10 min, root)
 # make test-k3s       installs, tests, upgrades and removes the chart on the cluster that kubectl reaches
 # make check           formatting, lints, types
 # make train-demo-model   trains the bundled model anew (some two hours on two cores, minutes on a GPU)
@@ -29,7 +30,7 @@ PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: coverage docs diagrams help demo test test-fresh test-containers test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: coverage docs diagrams help demo test test-fresh test-containers test-home-assistant test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile schemas train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -50,11 +51,11 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
-	$(VENV)/bin/python -m pytest -m "not soak and not long_faults and not containers" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -m "not soak and not long_faults and not containers and not home_assistant" $(PYTEST_ARGS)
 
 coverage: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
-	$(VENV)/bin/python -m coverage run -m pytest -m "not soak and not long_faults and not containers" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m coverage run -m pytest -m "not soak and not long_faults and not containers and not home_assistant" $(PYTEST_ARGS)
 	@$(VENV)/bin/python -m coverage combine --quiet
 	@$(VENV)/bin/python -m coverage report --skip-covered
 
@@ -63,6 +64,11 @@ test-containers: $(VENV)/.dev
 	@docker info >/dev/null 2>&1 || tools/apt-install podman runc netavark aardvark-dns catatonit iptables debootstrap
 	@tools/get-compose build/docker-compose
 	$(VENV)/bin/python -m pytest -s tests/containers $(PYTEST_ARGS)
+
+test-home-assistant: $(VENV)/.dev
+	@tools/apt-install mosquitto
+	@tools/home-assistant
+	$(VENV)/bin/python -m pytest -m home_assistant tests/home_assistant $(PYTEST_ARGS)
 
 test-fresh:
 	@tools/test-fresh $(CHECKS)

@@ -124,7 +124,7 @@ def test_home_assistant_discovery(tmp_path: Path) -> None:
         assert node["device"]["identifiers"] == ["tridetr_node1"]
         assert hall["device"]["via_device"] == "tridetr_node1"
         components = [*node["components"].values(), *hall["components"].values()]
-        assert {c["platform"] for c in components} == {"binary_sensor", "sensor", "event"}
+        assert {c["platform"] for c in components} == {"binary_sensor", "sensor", "event", "switch"}
         assert len({c["unique_id"] for c in components}) == len(components)
         # Every topic that Home Assistant is sent to exists.
         actor.show_and_wait(NOBODY, 2)

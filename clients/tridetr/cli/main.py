@@ -14,6 +14,7 @@ from tridetr.cli import (
     analyse_command,
     config_commands,
     doctor_command,
+    fleet_commands,
     init_command,
     node_commands,
     notify_command,
@@ -38,6 +39,7 @@ roles.register(app)
 doctor_command.register(app)
 app.add_typer(config_commands.app, name="config")
 app.add_typer(notify_command.app, name="notify")
+app.add_typer(fleet_commands.app, name="fleet")
 
 
 def _version(value: bool) -> None:

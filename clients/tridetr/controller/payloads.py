@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
+from tridetr import __version__
+from tridetr.contract import ModelInfo
 from tridetr.controller.state_machine import State
 from tridetr.controller.visits import VisitEvent
 
 SCHEMA = 1
+NODE_S = 60.0  # a node describes itself at least that often
 ONLINE, OFFLINE = "online", "offline"
 MAX_BOXES = 50
 MAX_COMMAND_BYTES = 256
@@ -145,6 +150,47 @@ def status(facts: CameraFacts, unix_ns: int) -> str:
     payload["visit_id"] = facts.visit_id or None
     return json.dumps(
         {"schema": SCHEMA, **payload, "published_at": iso(unix_ns)}, separators=(",", ":")
+    )
+
+
+def node(
+    cameras: Mapping[str, Mapping[str, str]],
+    *,
+    model: ModelInfo | None,
+    findings: Sequence[Mapping[str, str]],
+    folder: Path,
+    started_unix_ns: int,
+    unix_ns: int,
+) -> str:
+    """Return the payload of ``/node``.
+
+    Args:
+        cameras: state and source of each camera.
+        model: that serves; None = not known yet.
+        findings: what is wrong now.
+        folder: whose disk is looked at.
+        started_unix_ns: when the controller started.
+        unix_ns: now.
+    """
+    try:
+        usage = shutil.disk_usage(folder)
+        disk = {"free_bytes": usage.free, "total_bytes": usage.total}
+    except OSError:
+        disk = None
+    known = model and {"name": model.name, "checksum": model.checksum, "provider": model.provider}
+    return json.dumps(
+        {
+            "schema": SCHEMA,
+            "version": __version__,
+            "model": known,
+            "cameras": cameras,
+            "disk": disk,
+            "findings": findings,
+            "started_at": iso(started_unix_ns),
+            "interval_s": NODE_S,
+            "published_at": iso(unix_ns),
+        },
+        separators=(",", ":"),
     )
 
 

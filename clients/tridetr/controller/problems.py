@@ -45,6 +45,21 @@ def payload(problems: Problems) -> str:
     )
 
 
+def findings(problems: Mapping[str, Problems]) -> list[dict[str, str]]:
+    """Return what is wrong, for the description of the node; ``problems``: by camera, empty = the node.
+
+    Example:
+        >>> findings({"": {NodeProblem.DISK: "full", NodeProblem.OUTBOX: ""}})
+        [{'camera': '', 'kind': 'disk', 'message': 'full'}]
+    """
+    return [
+        {"camera": camera, "kind": kind.value, "message": message}
+        for camera, kinds in problems.items()
+        for kind, message in kinds.items()
+        if message
+    ]
+
+
 def export(problems: Problems, camera: str = "") -> None:
     """Set the metric of each kind.
 

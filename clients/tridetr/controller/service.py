@@ -66,6 +66,10 @@ class Controller:
         self._told: dict[str, tuple[object, ...]] = {}
         self._told_at: dict[str, float] = {}
         self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
+        self._state_dir = config.state_dir
+        self._started_unix_ns = time.time_ns()
+        self._node_told: object = None
+        self._node_told_at = float("-inf")
         self._answered_at = float("-inf")
         self._stopping = False
         self._called_offline = False
@@ -86,7 +90,7 @@ class Controller:
         self._discovery = self._discovery_messages(config) if topics.discovery_prefix else {}
         self._retire_cameras()
         self._unconfirmed: dict[int, str] = {}  # message id -> topic of a retained message
-        models = ServedModelReader(config.run_dir)
+        self._models = models = ServedModelReader(config.run_dir)
         self._cameras: dict[str, CameraSentry] = {}
         for camera in config.cameras:
             sentry = CameraSentry(config, camera, store, models, topics.device, self._on_change)
@@ -139,6 +143,7 @@ class Controller:
             self._tell_status(camera)
         self._switch()
         self._tell_problems()
+        self._tell_node()
         self._pump.pump()
         self._pump.watch()
         self._notifier.pump()
@@ -213,7 +218,8 @@ class Controller:
 
     def _tell_all(self) -> None:
         topics, store = self._topics, self._store
-        current = dict.fromkeys((topics.availability, topics.problem(), topics.armed()), "")
+        own = topics.availability, topics.problem(), topics.armed(), topics.node
+        current = dict.fromkeys(own, "")
         for camera in self._cameras:
             current |= dict.fromkeys(self._topics_of(camera), "")
         for topic in [topic for topic in store.retained if topic not in current | self._discovery]:
@@ -229,6 +235,7 @@ class Controller:
             self._tell_status(camera, always=True)
         self._tell_problems(always=True)
         self._tell_armed(always=True)
+        self._tell_node(always=True)
         # Last, so that whoever waits for it finds no old state.
         self._link.publish(topics.availability, ONLINE, retain=True)
 
@@ -281,6 +288,30 @@ class Controller:
                 self._problems[name] = kinds
                 problems.export(kinds, name)
                 self._link.publish(self._topics.problem(name), problems.payload(kinds), retain=True)
+
+    def _tell_node(self, *, always: bool = False) -> None:
+        """Publish what describes the node whenever it changes, and as a sign of life."""
+        cameras = {
+            name: {"camera": facts.camera, "state": facts.state, "source": facts.source}
+            for name, facts in ((name, sentry.facts()) for name, sentry in self._cameras.items())
+        }
+        news = (cameras, self._problems, self._models.read())
+        due = time.monotonic() - self._node_told_at >= payloads.NODE_S
+        if not (always or due or news != self._node_told):
+            return
+        self._node_told, self._node_told_at = (
+            (cameras, dict(self._problems), news[2]),
+            time.monotonic(),
+        )
+        text = payloads.node(
+            cameras,
+            model=news[2],
+            findings=problems.findings(self._problems),
+            folder=self._state_dir,
+            started_unix_ns=self._started_unix_ns,
+            unix_ns=time.time_ns(),
+        )
+        self._link.publish(self._topics.node, text, retain=True)
 
     # --- switches and notifications
 

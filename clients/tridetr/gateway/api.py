@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from quart import Blueprint, Quart, Response, jsonify, request
@@ -72,7 +73,10 @@ def add_api(app: Quart, hub: Hub) -> None:
     async def arm(camera: str = "") -> Answer:
         if camera and camera not in cameras:
             return problem(404, "no such camera")
-        wanted = await request.get_json(force=True, silent=True)
+        try:
+            wanted = json.loads(await request.get_data())
+        except ValueError:
+            wanted = None
         on = wanted.get("armed") if isinstance(wanted, dict) else None
         if not isinstance(on, bool):
             return problem(400, 'the body must be {"armed": true} or {"armed": false}')

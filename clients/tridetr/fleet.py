@@ -1,0 +1,193 @@
+"""All nodes of a broker, from what they publish there: nothing is asked of the nodes themselves."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tridetr.config import Config
+from tridetr.controller.mqtt import BrokerSettings
+from tridetr.controller.payloads import ONLINE
+from tridetr.controller.tls import set_tls
+from tridetr.errors import BrokerError
+
+SILENT_AFTER = 3.0  # missed reports
+_CONNECT_S = 10.0
+_QUIET_S = 0.7  # retained messages come in one go
+_LONGEST_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What is known of one node.
+
+    Attributes:
+        name: the device of its topics.
+        condition: ``ok``, ``problem``, ``silent`` (its reports have stopped), ``offline`` or ``unknown`` (it never
+            described itself).
+        report: its newest description (docs/mqtt.md); empty = none.
+        age_s: of that description, by the clock of this machine; None = there is none.
+    """
+
+    name: str
+    condition: str
+    report: dict[str, Any]
+    age_s: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `tridetr fleet status --json` prints it."""
+        return {
+            "device": self.name,
+            "condition": self.condition,
+            "age_s": None if self.age_s is None else round(self.age_s, 1),
+            "node": self.report or None,
+        }
+
+
+class Fleet:
+    """Nodes by name, as their messages come; any text may come.
+
+    Args:
+        prefix: `mqtt.prefix` of the nodes.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._reports: dict[str, dict[str, Any]] = {}
+        self._availability: dict[str, str] = {}
+
+    @property
+    def topics(self) -> list[str]:
+        """What is to be subscribed to."""
+        return [f"{self._prefix}/+/node", f"{self._prefix}/+/availability"]
+
+    def hear(self, topic: str, payload: bytes) -> bool:
+        """Take a message; returns whether it was understood."""
+        name, _, kind = topic.removeprefix(f"{self._prefix}/").partition("/")
+        if kind == "availability":
+            self._availability[name] = payload.decode(errors="replace")
+            if not payload:
+                del self._availability[name]
+            return True
+        if not payload:
+            return self._reports.pop(name, None) is not None
+        try:
+            report = json.loads(payload)
+            _moment(report["published_at"])
+            report["interval_s"] = float(report["interval_s"])
+            cameras, findings = report["cameras"].values(), report["findings"]
+            if not all(isinstance(part, dict) for part in [*cameras, *findings]):
+                return False
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            return False  # not of a node, or of a later version
+        self._reports[name] = report
+        return True
+
+    def view(self, now_unix_s: float) -> list[NodeView]:
+        """Return all nodes, by name."""
+        names = sorted({*self._reports, *self._availability})
+        return [self._node(name, now_unix_s) for name in names]
+
+    def _node(self, name: str, now_unix_s: float) -> NodeView:
+        report = self._reports.get(name, {})
+        age_s = now_unix_s - _moment(report["published_at"]) if report else None
+        if self._availability.get(name) != ONLINE:
+            condition = "offline"
+        elif age_s is None:
+            condition = "unknown"
+        elif age_s > SILENT_AFTER * report["interval_s"]:
+            condition = "silent"
+        else:
+            condition = "problem" if report["findings"] else "ok"
+        return NodeView(name, condition, report, age_s)
+
+
+def _moment(text: str) -> float:
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+class FleetListener:
+    """Listens to the broker of a configuration, also over its restarts; a context manager.
+
+    Raises:
+        BrokerError: the broker cannot be reached or refuses the connection.
+    """
+
+    def __init__(self, config: Config, locate: Callable[[], tuple[str, int]]) -> None:
+        self._fleet = Fleet(config.mqtt.prefix.rstrip("/"))
+        self._lock = threading.Lock()
+        self._heard_at = time.monotonic()
+        self._ready = threading.Event()
+        self._refusal = ""
+        settings = BrokerSettings.of(config, "", locate)
+        self._address = settings.locate()
+        client = self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        if settings.username is not None:
+            client.username_pw_set(settings.username, settings.password)
+        if settings.tls is not None:
+            set_tls(client, settings.tls)
+        client.on_connect = self._on_connect
+        client.on_subscribe = lambda *_: self._ready.set()
+        client.on_message = self._on_message
+
+    def __enter__(self) -> FleetListener:
+        host, port = self._address
+        try:
+            self._client.connect(host, port, 30)
+        except OSError as error:
+            raise BrokerError(f"the broker at {host}:{port} cannot be reached: {error}") from None
+        self._client.loop_start()
+        if not self._ready.wait(_CONNECT_S) or self._refusal:
+            self.__exit__()
+            reason = self._refusal or "it does not answer"
+            raise BrokerError(f"the broker at {host}:{port} cannot be used: {reason}")
+        return self
+
+    def __exit__(self, *_arguments: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def view(self) -> list[NodeView]:
+        """Return all nodes as they are now."""
+        with self._lock:
+            return self._fleet.view(time.time())
+
+    def wait_quiet(self) -> None:
+        """Wait until the retained messages have come."""
+        give_up = time.monotonic() + _LONGEST_WAIT_S
+        while time.monotonic() < min(give_up, self._heard_at + _QUIET_S):
+            time.sleep(0.05)
+
+    def _on_connect(
+        self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _p: Any
+    ) -> None:
+        if reason.is_failure:
+            self._refusal = str(reason)
+            self._ready.set()
+            return
+        client.subscribe([(topic, 0) for topic in self._fleet.topics])
+
+    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        with self._lock:
+            self._heard_at = time.monotonic()
+            try:
+                self._fleet.hear(message.topic, bytes(message.payload))
+            except UnicodeDecodeError:
+                return  # a topic that no node has
+
+
+def counts(nodes: Iterable[NodeView]) -> dict[str, int]:
+    """Return how many nodes are in each condition."""
+    found: dict[str, int] = {}
+    for node in nodes:
+        found[node.condition] = found.get(node.condition, 0) + 1
+    return found

@@ -1,0 +1,245 @@
+"""The real Home Assistant, a real mosquitto and a real controller: entities, states, availability, restarts."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+
+from support.containers import ROOT
+from support.home_assistant import HomeAssistant, running_home_assistant
+from support.mosquitto import Mosquitto, listening, running_mosquitto
+from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_controller
+from support.waiting import wait_for
+
+pytestmark = [pytest.mark.home_assistant, pytest.mark.timeout(900)]
+
+DOCS = ROOT / "docs"
+SOON_S = 60
+CAMERA = {
+    "binary_sensor.hall_person": "off",
+    "binary_sensor.hall_camera": "on",
+    "binary_sensor.hall_problem": "off",
+    "sensor.hall_sentry": "standby",
+    "switch.hall_armed": "on",
+}
+NODE = {
+    "binary_sensor.tridetr_node1_detector": "off",
+    "binary_sensor.tridetr_node1_event_delivery": "off",
+    "binary_sensor.tridetr_node1_disk": "off",
+    "binary_sensor.tridetr_node1_notifications": "off",
+    "switch.tridetr_node1_armed": "on",
+}
+
+
+class Film:
+    """Plays a live camera with its detector: five frames a second of whatever is in front of it.
+
+    Attributes:
+        seen: What is there now.
+    """
+
+    def __init__(self, actor: Actor) -> None:
+        self.seen = NOBODY
+        self._actor = actor
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._play)
+        self._thread.start()
+
+    def _play(self) -> None:
+        while not self._stop.wait(0.2):
+            self._actor.show(self.seen, age_s=0.05)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@dataclass
+class House:
+    """All of it together."""
+
+    home: HomeAssistant
+    broker: Mosquitto
+    node: ControllerProcess
+    film: Film
+
+    def wait_states(self, wanted: dict[str, str]) -> None:
+        def differing() -> dict[str, str]:
+            states = self.home.states()
+            found = {name: states.get(name, {}).get("state", "missing") for name in wanted}
+            return {name: state for name, state in found.items() if state != wanted[name]}
+
+        last: dict[str, str] = {}
+
+        def agree() -> bool:
+            last.clear()
+            last.update(differing())
+            return not last
+
+        try:
+            wait_for(agree, SOON_S)
+        except AssertionError:
+            raise AssertionError(f"not as wanted: {last}; wanted {wanted}") from None
+
+    def visit(self) -> None:
+        self.film.seen = PERSON
+        self.wait_states({"binary_sensor.hall_person": "on", "sensor.hall_sentry": "tracking"})
+        self.film.seen = NOBODY
+        self.wait_states(CAMERA)
+
+
+def documented(page: str, key: str) -> list[dict[str, Any]]:
+    """Return the automations of the YAML blocks of a page."""
+    blocks = [block.split("```")[0] for block in (DOCS / page).read_text().split("```yaml\n")[1:]]
+    found = [yaml.safe_load(block) for block in blocks]
+    return [item for block in found if key in block for item in block[key]]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    automations = documented("home-assistant.md", "automation")
+    assert len(automations) == 2
+    files = {"blueprints/automation/tridetr/visit.yaml": DOCS / "home-assistant" / "visit.yaml"}
+    with (
+        running_mosquitto(folder / "broker") as broker,
+        running_controller(
+            folder / "node", {"port": broker.port}, gateway={"host": "10.0.0.7"}
+        ) as (node, actor),
+        closing(Film(actor)) as film,
+        running_home_assistant(folder / "home", files, automation=automations) as home,
+    ):  # fmt: skip
+        home.add_mqtt(broker.port)
+        yield House(home, broker, node, film)
+
+
+def test_entities_and_devices_appear_and_states_follow(house: House) -> None:
+    house.wait_states({**CAMERA, **NODE})
+    house.visit()
+    visits = house.home.states()["event.hall_visits"]["attributes"]
+    assert visits["event_type"] == "person_left"
+    assert visits["event_id"].endswith(":left")
+    devices = {
+        device["name"]: device for device in house.home.command("config/device_registry/list")
+    }
+    hall, node = devices["Hall"], devices["tridetr node1"]
+    assert hall["via_device_id"] == node["id"]
+    assert hall["configuration_url"] == node["configuration_url"] == "http://10.0.0.7:8080/"
+    assert hall["manufacturer"] == "tridetr"
+    areas = {
+        area["area_id"]: area["name"] for area in house.home.command("config/area_registry/list")
+    }
+    assert areas[hall["area_id"]] == "Hall"
+
+
+def test_switches(house: House) -> None:
+    house.wait_states({**CAMERA, **NODE})
+    for entity in ("switch.hall_armed", "switch.tridetr_node1_armed"):
+        for service, state in (("turn_off", "off"), ("turn_on", "on")):
+            house.home.ask(f"/api/services/switch/{service}", {"entity_id": entity})
+            house.wait_states({entity: state})
+    house.home.ask("/api/services/switch/turn_off", {"entity_id": "switch.hall_armed"})
+    house.wait_states({"switch.hall_armed": "off"})
+    house.node.kill()
+    house.node.start()
+    house.wait_states({**CAMERA, "switch.hall_armed": "off"})
+    house.home.ask("/api/services/switch/turn_on", {"entity_id": "switch.hall_armed"})
+    house.wait_states(CAMERA)
+
+
+def test_the_documented_automations_run_once_per_visit(house: House) -> None:
+    house.wait_states({**CAMERA, **NODE})
+    states = house.home.states()
+    names = [name for name in states if name.startswith("automation.")]
+    assert len(names) == 2
+    assert {states[name]["state"] for name in names} == {"on"}
+    before = notifications(house)
+    house.visit()
+    wait_for(lambda: len(notifications(house)) == len(before) + 1, SOON_S)
+    assert notifications(house)[-1]["title"] == "person_arrived at Hall"
+    plain = house.home.states()["automation.a_person_is_in_the_hall"]["attributes"]
+    assert plain["last_triggered"]
+    # The node comes back: nothing has happened.
+    house.node.kill()
+    house.wait_states(dict.fromkeys(CAMERA, "unavailable"))
+    house.node.start()
+    house.wait_states(CAMERA)
+    assert len(notifications(house)) == len(before) + 1
+
+
+def notifications(house: House) -> list[dict[str, Any]]:
+    found = house.home.command("persistent_notification/get")
+    mine = [one for one in found if "arrived" in one["title"]]
+    return sorted(mine, key=lambda one: str(one["created_at"]))
+
+
+def test_availability_follows_and_the_node_heals(house: House) -> None:
+    house.wait_states({**CAMERA, **NODE})
+    house.node.kill()
+    gone = dict.fromkeys([*CAMERA, *NODE, "event.hall_visits"], "unavailable")
+    house.wait_states(gone)
+    house.node.start()
+    house.wait_states({**CAMERA, **NODE})
+    house.node.terminate()
+    house.wait_states(gone)
+    house.node.start()
+    house.wait_states({**CAMERA, **NODE})
+
+
+def test_a_broker_that_forgets_everything_heals(house: House) -> None:
+    house.wait_states({**CAMERA, **NODE})
+    house.broker.kill()
+    house.wait_states(dict.fromkeys(CAMERA, "unavailable"))
+    house.broker.start()
+    house.wait_states({**CAMERA, **NODE})
+    house.visit()
+
+
+def test_a_restart_of_home_assistant_heals(house: House) -> None:
+    house.wait_states({**CAMERA, **NODE})
+    before = house.home.states()["event.hall_visits"]["attributes"].get("event_id")
+    told = len(notifications(house))
+    house.home.stop()
+    house.film.seen = PERSON  # unseen by it
+    house.home.start()
+    house.wait_states({"binary_sensor.hall_person": "on", "sensor.hall_sentry": "tracking"})
+    house.film.seen = NOBODY
+    house.wait_states({**CAMERA, **NODE})
+    after = house.home.states()["event.hall_visits"]["attributes"]
+    assert after["event_type"] == "person_left"
+    assert after["event_id"] != before
+    assert (
+        len(notifications(house)) <= told
+    )  # they do not survive, and none is made of what came back
+
+
+def test_a_calm_minute_writes_no_rows(house: House) -> None:
+    """About 10,000 rows a day and camera were written when attributes had ages in them."""
+    house.wait_states({**CAMERA, **NODE})
+    with listening(house.broker) as ear:
+        wait_for(lambda: len(ear.payloads("/hall/status")) > 1, SOON_S)
+        time.sleep(3)  # what the recorder has not written yet
+        before, heard = rows(house.home), len(ear.payloads("/hall/status"))
+        time.sleep(60)
+        assert len(ear.payloads("/hall/status")) - heard >= 5
+        after = rows(house.home)
+    assert after == before
+
+
+def rows(home: HomeAssistant) -> int:
+    """Return how many states the recorder has written for entities of the node."""
+    file = home.folder / "home-assistant_v2.db"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        query = (
+            "SELECT count(*) FROM states JOIN states_meta USING (metadata_id) "
+            "WHERE entity_id LIKE '%.hall_%' OR entity_id LIKE '%.tridetr_%'"
+        )
+        return int(database.execute(query).fetchone()[0])
