@@ -13,10 +13,10 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tridetr.broker import set_tls
 from tridetr.config import Config
 from tridetr.controller.mqtt import BrokerSettings
 from tridetr.controller.payloads import ONLINE
-from tridetr.controller.tls import set_tls
 from tridetr.errors import BrokerError
 
 SILENT_AFTER = 3.0  # missed reports

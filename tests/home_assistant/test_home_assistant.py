@@ -106,9 +106,11 @@ def documented(page: str, key: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    automations = documented("home-assistant.md", "automation")
+    automations = documented("how-to/home-assistant.md", "automation")
     assert len(automations) == 2
-    files = {"blueprints/automation/tridetr/visit.yaml": DOCS / "home-assistant" / "visit.yaml"}
+    files = {
+        "blueprints/automation/tridetr/visit.yaml": DOCS / "how-to" / "home-assistant-visit.yaml"
+    }
     with (
         running_mosquitto(folder / "broker") as broker,
         running_controller(
