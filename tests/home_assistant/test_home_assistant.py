@@ -242,6 +242,6 @@ def rows(home: HomeAssistant) -> int:
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
         query = (
             "SELECT count(*) FROM states JOIN states_meta USING (metadata_id) "
-            "WHERE entity_id LIKE '%.hall_%' OR entity_id LIKE '%.tridetr_%'"
+            "WHERE states_meta.entity_id LIKE '%.hall_%' OR states_meta.entity_id LIKE '%.tridetr_%'"
         )
         return int(database.execute(query).fetchone()[0])
