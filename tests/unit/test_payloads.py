@@ -28,6 +28,7 @@ from tridetr.controller.payloads import (
     FrameFacts,
     event,
     iso,
+    node,
     parse_command,
     presence,
     published,
@@ -297,7 +298,7 @@ def test_broken_records_are_refused(text):
 
 def test_the_documented_examples_have_the_fields_that_are_sent():
     text = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
-    example_event, example_status = (
+    example_event, example_status, example_node = (
         json.loads(part.split("```")[0]) for part in text.split("```json")[1:]
     )
     happened = VisitEvent(Transition.ARRIVED, "v1", NOON, NOON)
@@ -306,5 +307,9 @@ def test_the_documented_examples_have_the_fields_that_are_sent():
     assert set(example_event) == set(json.loads(published(json.dumps(sent), NOON)))
     facts = CameraFacts("unknown", False, 0, "", "offline", "rtsp", "gone", None, None, 3, "ok")
     assert set(example_status) == set(json.loads(status(facts, NOON)))
+    described = node(
+        {}, model=None, findings=[], folder=Path("/"), started_unix_ns=NOON, unix_ns=NOON
+    )
+    assert set(example_node) == set(json.loads(described))
     for word in [*example_event, *(f"person_{t.value}" for t in Transition)]:
         assert f"`{word}`" in text, word
