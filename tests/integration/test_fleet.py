@@ -16,9 +16,9 @@ import yaml
 from support.mosquitto import Mosquitto, listening, running_mosquitto
 from support.sentry import NOBODY, running_controller
 from support.waiting import wait_for
-from tridetr.contract import ModelInfo
 from tridetr.controller import payloads
 from tridetr.fleet import Fleet
+from tridetr.model_card import ModelInfo
 from tridetr.served_model import write_served_model
 from tridetr.shm.boards import CameraState
 

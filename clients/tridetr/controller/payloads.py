@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tridetr import __version__
-from tridetr.contract import ModelInfo
 from tridetr.controller.state_machine import State
 from tridetr.controller.visits import VisitEvent
+from tridetr.model_card import ModelInfo
 
 SCHEMA = 1
 NODE_S = 60.0  # a node describes itself at least that often
