@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,13 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab
+from support.capture_rig import Seen, capturing
+from support.data import FOOTAGE, FOOTAGE_TRUTH, shared
 from support.gateway import Gateway, cameras
 from support.video_camera import VideoCamera
 from tridetr.config import Config
+from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter, ResultStamp
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
@@ -240,3 +246,94 @@ def test_a_camera_without_key_frames_says_so(tmp_path: Path, tab: Tab) -> None:
             expect(picture).to_contain_text("JPEG", timeout=WAIT_MS)
             tab.has_picture("hall")
             assert "no key frame" in (picture.get_attribute("title") or "")
+
+
+RECORD_BOXES = """() => {
+  const card = document.querySelector('.card');
+  const overlay = card.querySelector('.overlay');
+  window.seen = [];
+  new MutationObserver(() => {
+    window.seen.push([Number(card.dataset.captured), overlay.dataset.boxes]);
+  }).observe(card, { attributes: true, attributeFilter: ['data-packet'] });
+}"""
+FIRST, LENGTH = 230, 210  # frames of the footage in which one person is in view
+
+
+def test_real_footage_with_inference_at_200_ms(tmp_path: Path, tab: Tab) -> None:
+    """The drawn box is the one that the model finds in the very picture that is shown."""
+    truth = json.loads(shared(*FOOTAGE_TRUTH).read_text())["detections"][FIRST : FIRST + LENGTH]
+    people = [[box for box in found if box[4] >= 0.5] for found in truth]
+    clip = cut(shared(*FOOTAGE), tmp_path / "clip.mp4")
+    numbers: dict[float, int] = {}
+    stop = threading.Event()
+    with capturing(tmp_path, clip) as rig:
+
+        def detect() -> None:
+            """Take the newest frame, need 200 ms for it, publish what the oracle found in it."""
+            with DetectionWriter(rig.config.instance, rig.camera) as writer:
+                while not stop.wait(0.01):
+                    if not rig.frames:
+                        continue
+                    frame, taken = rig.frames[-1], time.monotonic_ns()
+                    if not stop.wait(0.2):
+                        found = people[frame.stamp.frame_number % LENGTH]
+                        writer.publish(*result(frame, found, taken))
+
+        detector = threading.Thread(target=detect)
+        detector.start()
+        section = rig.config.gateway.model_copy(update={"port": 0})
+        try:
+            with Gateway(rig.config.model_copy(update={"gateway": section})) as gateway:
+                tab.page.goto(gateway.url)
+                picture = tab.card(rig.camera).locator('[data-part="picture"]')
+                expect(picture).to_contain_text("camera's own H.264", timeout=WAIT_MS)
+                rig.wait_frames(20)
+                tab.page.evaluate(RECORD_BOXES)
+                rig.wait_frames(120)
+                seen = tab.page.evaluate("() => window.seen")
+        finally:
+            stop.set()
+            detector.join()
+        for frame in rig.frames:
+            numbers[round(frame.stamp.capture_unix_ns / 1e6, 3)] = frame.stamp.frame_number % LENGTH
+    overlaps = []
+    for captured, drawn in seen:
+        found = people[numbers[captured]] if captured in numbers else []
+        boxes = json.loads(drawn) if drawn else []
+        if len(found) == 1 and boxes:
+            overlaps.append(max(overlap(box, found[0][:4]) for box in boxes))
+    assert len(overlaps) > 60, (len(seen), len(overlaps))
+    mean, median = float(np.mean(overlaps)), float(np.median(overlaps))
+    print(f"IoU over {len(overlaps)} pictures: mean {mean:.3f}, median {median:.3f}")
+    assert mean >= 0.9, sorted(overlaps)
+    assert median >= 0.9
+
+
+def cut(footage: Path, clip: Path) -> Path:
+    """Copy the packets of some frames, from a key frame on."""
+    with av.open(str(footage)) as source, av.open(str(clip), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        start = None
+        for number, packet in enumerate(source.demux(stream)):
+            if FIRST <= number < FIRST + LENGTH and packet.dts is not None:
+                assert packet.pts is not None
+                assert number > FIRST or packet.is_keyframe
+                start = packet.dts if start is None else start
+                packet.pts, packet.dts = packet.pts - start, packet.dts - start
+                packet.stream = copy
+                target.mux(packet)
+    return clip
+
+
+def result(frame: Seen, people: list[list[float]], taken: int) -> tuple[ResultStamp, Any]:
+    """Return the result of a frame."""
+    detections = np.zeros(len(people), DETECTION_DTYPE)
+    for index, box in enumerate(people):
+        detections[index] = (*box[:4], box[4], 1, 0)
+    now = time.monotonic_ns()
+    stamp = ResultStamp(
+        frame.stamp.frame_number, frame.sequence, 768, 432, frame.stamp.capture_monotonic_ns,
+        frame.stamp.capture_unix_ns, False, taken, taken, now, now, "oracle", "1",
+    )  # fmt: skip
+    return stamp, detections

@@ -82,7 +82,6 @@ export function opacity(distanceMs, ageMs) {
 
 export class Boxes {
   isShown = true;
-  drawn = null; // what was drawn last: {width, height, boxes}
   #canvas;
   #context;
   #results = []; // oldest first
@@ -112,7 +111,7 @@ export class Boxes {
     const { width, height, ratio } = this.#fit();
     this.#context.clearRect(0, 0, width, height);
     const result = frame && this.isShown ? this.#of(frame) : null;
-    this.drawn = result ? { width: result.width, height: result.height, boxes: result.boxes } : null;
+    this.#canvas.dataset.boxes = result ? JSON.stringify(result.boxes.map((box) => box.xyxy)) : "";
     this.#canvas.dataset.sequence = result ? result.sequence : "";
     if (!result || result.boxes.length === 0) return false;
     const distance = result.distance ?? Math.abs(result.capture_unix_ms - frame.capture_unix_ms);

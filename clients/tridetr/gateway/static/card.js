@@ -239,6 +239,7 @@ export class Card {
     this.node.dataset.sequence = header.sequence ?? "";
     this.node.dataset.frame = header.frame_number ?? "";
     this.node.dataset.packet = header.packet ?? "";
+    this.node.dataset.captured = header.capture_unix_ms;
     const jpeg = header.original ? "camera's own JPEG" : "JPEG";
     const how = header.codec ? `camera's own ${codecName(header.codec)}` : jpeg;
     setText(this.#parts.picture, `${header.width} × ${header.height}, ${how}`);
