@@ -68,6 +68,57 @@ def test_retention_by_days_removes_the_old(tmp_path: Path) -> None:
     assert removed("age") == before + 2
 
 
+class Clock:
+    """The archive's clock, which can be set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead_ns = self.passed_ns = 0
+        real, monotonic = time.time_ns, time.monotonic_ns
+        monkeypatch.setattr(time, "time_ns", lambda: real() + self.ahead_ns + self.passed_ns)
+        monkeypatch.setattr(time, "monotonic_ns", lambda: monotonic() + self.passed_ns)
+
+
+def test_a_clock_that_is_wrong_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock ten years ahead for a moment made all evidence too old."""
+    clock = Clock(monkeypatch)
+    with opened(tmp_path, keep_days=7) as archive:
+        keep(archive, visit(1))
+        for ahead_ns in (87_600 * HOUR_NS, 0):
+            clock.ahead_ns = ahead_ns
+            archive.keep_watch()
+            archive.retain()
+        assert rows(tmp_path) == ["visit-1"]
+        clock.passed_ns += 23 * HOUR_NS
+        keep(archive, visit(2, hours_ago=200))
+        archive.retain()
+        assert rows(tmp_path) == ["visit-1", "visit-2"]
+        clock.passed_ns += 2 * HOUR_NS  # even for a day
+        archive.retain()
+        assert rows(tmp_path) == ["visit-1"]
+
+
+@pytest.mark.parametrize("hours", [87_600, -87_600])
+def test_a_start_with_another_clock_removes_nothing_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    clock = Clock(monkeypatch)
+    with opened(tmp_path, keep_days=7) as archive:
+        keep(archive, visit(1, hours_ago=0 if hours > 0 else 200))
+        archive.keep_watch()
+    clock.ahead_ns = hours * HOUR_NS
+    with opened(tmp_path, keep_days=7) as archive:
+        archive.retain()
+        assert rows(tmp_path) == ["visit-1"]
+    clock.ahead_ns = 0
+    with opened(tmp_path, keep_days=7) as archive:
+        archive.keep_watch()
+    with opened(tmp_path, keep_days=7) as archive:
+        archive.retain()
+        assert rows(tmp_path) == (["visit-1"] if hours > 0 else [])
+
+
 def test_retention_by_size_removes_the_oldest_first(tmp_path: Path) -> None:
     before = removed("size")
     with opened(tmp_path, max_mib=50 * KIB / 2**20) as archive:

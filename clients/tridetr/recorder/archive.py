@@ -21,6 +21,7 @@ from typing import Any
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.paths import private_folder
+from tridetr.recorder.wall_clock import JUMP_NS, WallClock
 from tridetr.shm.closing import Closing
 from tridetr.telemetry import metrics
 
@@ -97,6 +98,7 @@ class Archive(Closing):
         for reason in ("age", "size"):
             metrics.EVIDENCE_REMOVED.labels(reason)
         self._sweep()
+        self._clock = WallClock(self._last_watch())
         self._watch = self._begin_watch()
 
     # --- writing
@@ -231,11 +233,15 @@ class Archive(Closing):
     def retain(self) -> None:
         """Remove what is too old or too much, the oldest visit first; open visits stay.
 
+        For a day after the clock was set, or after a pause of more than a day, nothing counts as too old: a clock that
+        is wrong must not remove everything.
+
         Raises:
             sqlite3.Error: It cannot be written.
         """
         with self._lock:
-            least = time.time_ns() - self._keep_ns
+            now_ns = time.time_ns()
+            least = now_ns - self._keep_ns if self._clock.can_be_trusted(now_ns) else 0
             old = self._connection.execute(
                 "SELECT visit_id FROM visit WHERE NOT is_open AND ended_unix_ns < ?", (least,)
             ).fetchall()
@@ -361,6 +367,15 @@ class Archive(Closing):
         for name in present - named:
             with suppress(OSError):
                 (self.files / name).unlink()
+
+    def _last_watch(self) -> int:
+        """Return until when a recorder ran last (Unix); 0: none has. What is in the future is forgotten."""
+        with self._lock:
+            found = self._connection.execute("SELECT max(ended_unix_ns) FROM watch").fetchone()[0]
+            self._connection.execute(
+                "DELETE FROM watch WHERE ended_unix_ns > ?", (time.time_ns() + JUMP_NS,)
+            )
+        return found or 0
 
     def _begin_watch(self) -> int:
         now = time.time_ns()
