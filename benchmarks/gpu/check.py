@@ -19,24 +19,27 @@ from typing import Any
 
 import av
 import numpy as np
-from rig import CAMERA, BenchGpu, device_writer, parser, publish, report
+from rig import CAMERA, BenchGpu, DeviceCamera, parser, report
 
 from decode import write_clip
-from tridetr.capture.gpu.api import GpuUnavailableError
-from tridetr.capture.gpu.cuda_gpu import CudaDecoders
-from tridetr.capture.gpu.jpeg import GpuJpegDecoder
-from tridetr.capture.gpu.layout import Copy2d
-from tridetr.capture.gpu.video import GpuVideo
+from tridetr.capture.packets import describe
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.av import open_video, packets
 from tridetr.capture.sources.base import Picture, Plane
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
+from tridetr.cuda.ring import Stream
 from tridetr.errors import CudaError
+from tridetr.gpu.api import Gpu, GpuUnavailableError
+from tridetr.gpu.cuda_gpu import CudaDecoders
+from tridetr.gpu.jpeg import GpuJpeg
+from tridetr.gpu.layout import Copy2d
+from tridetr.gpu.video import DevicePicture, GpuVideo
 from tridetr.i420 import planes as split
-from tridetr.shm.frames import FrameReader
+from tridetr.shm.frames import DeviceFrameReader
 from tridetr.shm.names import unlink_instance
+from tridetr.shm.packets import Packet, StreamInfo
 
 SIZE = (1280, 720)
 MOST_JPEG_DIFFERENCE = 4
@@ -47,11 +50,24 @@ def on_host(picture: Picture) -> Plane:
     """Return a picture as I420."""
     width, height = even_size(picture.width, picture.height)
     planes = np.zeros((height * 3 // 2, width), np.uint8)
-    if picture.device is not None:
-        picture.device.to_host(planes)
-        return planes
     copy_picture(picture, *split(planes))
     return planes
+
+
+def from_gpu(gpu: Gpu, picture: DevicePicture) -> Plane:
+    """Return a picture that is decoded on the GPU as I420."""
+    planes = np.zeros((picture.height * 3 // 2, picture.width), np.uint8)
+    target = gpu.scratch("frame", planes.nbytes)
+    with Stream(gpu) as stream:
+        picture.lay(target, stream.number)
+        gpu.download(int(planes.ctypes.data), target, planes.nbytes, stream.number)
+        stream.wait()
+    return planes
+
+
+def packet_of(info: StreamInfo, number: int, data: bytes, pts: int | None, *, key: bool) -> Packet:
+    """Return a packet as capture publishes it."""
+    return Packet(number, 1, info, info.codec, key, False, False, pts, pts, None, 0, 0, data, 0)
 
 
 def compared(ours: Plane, expected: Plane, allowed: int = 0) -> dict[str, Any]:
@@ -67,12 +83,11 @@ def compared(ours: Plane, expected: Plane, allowed: int = 0) -> dict[str, Any]:
 def read_region(instance: str) -> None:
     """In another process: open the newest frame's device memory and write its bytes to standard output."""
     gpu = BenchGpu.open()
-    with FrameReader(instance, CAMERA, "detector") as reader:
+    with DeviceFrameReader(instance, CAMERA, None) as reader:
         lease = reader.lease_newest()
         assert lease is not None
         with lease:
             place = lease.device
-            assert place is not None
             pointer = gpu.open_handle(place.region.handle)
             frame = np.empty(place.pixels_nbytes, np.uint8)
             stream = gpu.make_stream()
@@ -88,9 +103,9 @@ def check_ring() -> dict[str, Any]:
     planes = np.random.default_rng(1).integers(0, 256, (height * 3 // 2, width), np.uint8)
     instance = f"bench{uuid.uuid4().hex[:8]}"
     try:
-        with device_writer(gpu, instance, SIZE) as writer:
+        with DeviceCamera(gpu, instance, SIZE) as camera:
             for number in range(20):
-                publish(writer, number, np.roll(planes, number))
+                camera.publish(number, np.roll(planes, number))
             line = [sys.executable, __file__, READ, instance]
             answer = subprocess.run(line, stdout=subprocess.PIPE, timeout=60, check=False)
             if answer.returncode:
@@ -109,20 +124,22 @@ def check_kernel() -> dict[str, Any]:
     gpu = decoders.gpu
     source = gpu.scratch("source", nv12.nbytes)
     target = gpu.scratch("target", width * height * 3 // 2)
-    gpu.upload(source, nv12.ctypes.data, nv12.nbytes, gpu.stream)
     luma, quarter = width * height, width * height // 4
-    gpu.copy(Copy2d(source, pitch, target, width, width, height), gpu.stream)
-    gpu.split_chroma(
-        source + height * pitch,
-        pitch,
-        target + luma,
-        target + luma + quarter,
-        width // 2,
-        height // 2,
-        gpu.stream,
-    )
     seen = np.empty((height * 3 // 2, width), np.uint8)
-    gpu.to_host(seen, target, width, gpu.stream)
+    with Stream(gpu) as stream:
+        gpu.upload(source, nv12.ctypes.data, nv12.nbytes, stream.number)
+        gpu.copy(Copy2d(source, pitch, target, width, width, height), stream.number)
+        gpu.split_chroma(
+            source + height * pitch,
+            pitch,
+            target + luma,
+            target + luma + quarter,
+            width // 2,
+            height // 2,
+            stream.number,
+        )
+        gpu.download(int(seen.ctypes.data), target, seen.nbytes, stream.number)
+        stream.wait()
     decoders.close()
     chroma = nv12[height:, :width]
     parts = (nv12[:height, :width], chroma[:, 0::2], chroma[:, 1::2])
@@ -140,12 +157,10 @@ def check_jpeg() -> dict[str, Any]:
             write_clip(file, "mjpeg", pix_fmt, {}, size)
             with av.open(str(file)) as container:
                 data = bytes(next(container.demux(video=0)))
-            picture = GpuJpegDecoder(decoders).decode(data)
-            if picture.device is None:
-                return {"ok": False, "jpeg": "was decoded on the CPU (see above)"}
-            result = compared(
-                on_host(picture), on_host(JpegDecoder().decode(data)), MOST_JPEG_DIFFERENCE
-            )
+                info = describe(container.streams.video[0])
+            (picture,) = GpuJpeg(decoders).decode(packet_of(info, 0, data, 0, key=True))
+            seen = from_gpu(decoders.gpu, picture)
+            result = compared(seen, on_host(JpegDecoder().decode(data)), MOST_JPEG_DIFFERENCE)
             found[f"{pix_fmt} {size[0]}x{size[1]}"] = result
             found["ok"] = found["ok"] and result["ok"]
     decoders.close()
@@ -153,16 +168,18 @@ def check_jpeg() -> dict[str, Any]:
 
 
 def check_video() -> dict[str, Any]:
+    """Compare frame by frame, in the order in which they come: B-frames must come in the order of display."""
     decoders = CudaDecoders()
     found: dict[str, Any] = {"ok": True}
+    h265 = {"x265-params": "log-level=none:bframes=3"}
+    cases = (("libx264", {"bf": "0"}), ("libx264", {"bf": "3"}), ("libx265", h265))
     with tempfile.TemporaryDirectory() as folder:
-        for codec, more in (("libx264", {"bf": "0"}), ("libx264", {"bf": "2"})):
+        for codec, more in cases:
             file = Path(folder) / "clip.mkv"
             write_clip(file, codec, "yuv420p", {"preset": "veryfast", **more}, SIZE)
-            seen = pictures(file, lambda stream: GpuVideo(decoders, stream))
-            expected = pictures(file, CpuVideo)
+            seen, expected = on_gpu(decoders, file), on_cpu(file)
             worst = max(
-                (compared(seen[index], expected[index]) for index in seen),
+                (compared(*pair) for pair in zip(seen, expected, strict=False)),
                 key=lambda result: result["largest_difference"],
                 default={"ok": False, "why": "no picture came"},
             )
@@ -172,16 +189,30 @@ def check_video() -> dict[str, Any]:
     return found
 
 
-def pictures(file: Path, decoder_of: Callable[[Any], Any]) -> dict[int, Plane]:
-    """Return all pictures of a file by the number of their packet."""
+def on_gpu(decoders: CudaDecoders, file: Path) -> list[Plane]:
     container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
-    found = {}
     with container:
-        decoder = decoder_of(stream)
-        for index, packet in enumerate(packets(container, stream)):
-            for decoded in decoder.decode(Arrival(packet, index, 0, 0, False)):
-                found[decoded.arrival.index] = on_host(decoded.picture())
-    return found
+        info = describe(stream)
+        video = GpuVideo(decoders, info)
+        return [
+            from_gpu(decoders.gpu, picture)
+            for number, packet in enumerate(packets(container, stream))
+            for picture in video.decode(
+                packet_of(info, number, bytes(packet), packet.pts, key=packet.is_keyframe)
+            )
+        ]
+
+
+def on_cpu(file: Path) -> list[Plane]:
+    container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    with container:
+        video = CpuVideo(stream)
+        return [
+            on_host(decoded.picture())
+            for number, packet in enumerate(packets(container, stream))
+            for decoded in video.decode(Arrival(packet, number, 0, 0, False))
+            if decoded.picture is not None
+        ]
 
 
 CHECKS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -1,11 +1,10 @@
-"""The first experiment on any GPU: kill -9 the owner of a CUDA region in the middle of an inference.
+"""The first experiment on any GPU: kill -9 the owner of the CUDA regions in the middle of an inference.
 
     python benchmarks/gpu/kill_exporter.py [MODEL.onnx] [--at-once 4] [--json FILE]
 
 A process of its own publishes frames in device memory; several inferences on them are under way at any time when it is
 killed. Then it is seen what became of those, and whether the server still infers from system shared memory, and from
-the device memory of a new process. If `context_survives` is false, captures must not own the regions: one
-long-lived process per node has to.
+the device memory of a new process. `context_survives` is what the fallback of the detector relies on.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from typing import Any
 
 import numpy as np
 import psutil
-from rig import CAMERA, FULL_HD, BenchGpu, device_writer, need_gpu, parser, publish, report, serving
+from rig import CAMERA, FULL_HD, BenchGpu, DeviceCamera, need_gpu, parser, report, serving
 
 from common import role_of
 from tridetr.config import Config
 from tridetr.errors import TridetrError
-from tridetr.shm.frames import FrameLease, FrameReader
+from tridetr.shm.frames import DeviceFrameLease, DeviceFrameReader, FrameReader
 from tridetr.shm.hold import DeviceHold
 from tridetr.triton.client import TritonClient
 
@@ -42,11 +41,11 @@ def export(instance: str) -> None:
     gpu = BenchGpu.open()
     width, height = FULL_HD
     planes = np.random.default_rng(0).integers(0, 256, (height * 3 // 2, width), np.uint8)
-    with device_writer(gpu, instance, FULL_HD) as writer:
+    with DeviceCamera(gpu, instance, FULL_HD) as camera:
         number = 0
         while True:
             number += 1
-            publish(writer, number, planes)
+            camera.publish(number, planes)
             time.sleep(1 / RATE)
 
 
@@ -60,13 +59,17 @@ def exporter(config: Config) -> Iterator[subprocess.Popen[bytes]]:
         child.wait()
 
 
-async def newest(reader: FrameReader, child: subprocess.Popen[bytes], after: int) -> FrameLease:
-    """Wait for a frame that a live exporter has published."""
+async def newest(
+    reader: DeviceFrameReader, child: subprocess.Popen[bytes], dead_epoch: int = 0
+) -> DeviceFrameLease:
+    """Wait for a frame of a live exporter: not for one that a dead one left in the ring."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and child.poll() is None:
-        lease = reader.lease_newest(after)
-        if lease is not None:
+        lease = reader.lease_newest()
+        if lease is not None and reader.is_written() and lease.device.region.epoch != dead_epoch:
             return lease
+        if lease is not None:
+            lease.release()
         await asyncio.sleep(0.01)
     raise SystemExit("the exporter publishes no frames (see above)")
 
@@ -100,17 +103,22 @@ def server_of(config: Config) -> psutil.Process | None:
 async def experiment(config: Config, at_once: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"under_way_when_killed": at_once}
     server = server_of(config)
-    with FrameReader(config.instance, CAMERA, "detector") as reader:
+    with (
+        DeviceFrameReader(config.instance, CAMERA, None) as reader,
+        FrameReader(config.instance, CAMERA, None) as host_reader,
+    ):
         async with TritonClient(config) as client:
             with exporter(config) as child:
-                lease = await newest(reader, child, 0)
-                with lease:
+                lease = await newest(reader, child)
+                host = host_reader.lease_newest()
+                assert host is not None
+                with lease, host:
                     place = lease.device
-                    assert place is not None
+                    epoch = place.region.epoch
                     # The memory must not be freed by the exporter, only lost with it
                     with DeviceHold(place.region):
                         await client.register(place.region)
-                        await client.register(lease.region)
+                        await client.register(host.region)
                         figures["before"] = await several(client, place, BEFORE)
                         under_way = [
                             asyncio.create_task(outcome(client, place)) for _ in range(at_once)
@@ -120,16 +128,14 @@ async def experiment(config: Config, at_once: int) -> dict[str, Any]:
                         child.wait()
                         figures["under_way"] = dict(Counter(await asyncio.gather(*under_way)))
                         figures["the_dead_ones_region"] = await several(client, place)
-                        figures["system_memory"] = await several(client, lease)
+                        figures["system_memory"] = await several(client, host)
                         with contextlib.suppress(TridetrError):
                             await client.unregister(place.region)
-                    last = lease.sequence
             await asyncio.sleep(AFTER_S)
             with exporter(config) as child:
-                lease = await newest(reader, child, last)
+                lease = await newest(reader, child, epoch)
                 with lease:
                     place = lease.device
-                    assert place is not None
                     with DeviceHold(place.region):
                         try:
                             await client.register(place.region)

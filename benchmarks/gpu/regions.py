@@ -4,7 +4,7 @@
 
 The embedded Triton serves the model on the GPU (`pip install onnxruntime-gpu` in place of onnxruntime-openvino). One
 frame lies in a ring with device memory; the client names it to the server once by its place in /dev/shm and once by
-its place on the GPU. `publish_ms` is what a frame costs before: the copy into the slot and to the device.
+its place on the GPU. `upload_ms` is what the gpu process does for each frame: lease, copy to the device, publish.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rig import CAMERA, FULL_HD, BenchGpu, device_writer, parser, publish, report, serving
+from rig import CAMERA, FULL_HD, BenchGpu, DeviceCamera, parser, report, serving
 
 from common import summary
 from tridetr.config import Config
-from tridetr.shm.frames import FrameReader
+from tridetr.shm.frames import DeviceFrameReader, FrameReader
 from tridetr.triton.client import TritonClient
 
 WARM_UP = 10
@@ -33,19 +33,21 @@ async def measure(
     publishing: list[float] = []
     times: dict[str, list[float]] = {"system": [], "cuda": []}
     with (
-        device_writer(gpu, config.instance, size) as writer,
-        FrameReader(config.instance, CAMERA, "detector") as reader,
+        DeviceCamera(gpu, config.instance, size) as camera,
+        FrameReader(config.instance, CAMERA, None) as host_reader,
+        DeviceFrameReader(config.instance, CAMERA, None) as device_reader,
     ):
         for number in range(WARM_UP + 50):
+            camera.write(number, planes)
             began = time.perf_counter()
-            publish(writer, number, planes)
+            camera.upload()
             if number >= WARM_UP:
                 publishing.append((time.perf_counter() - began) * 1e3)
-        lease = reader.lease_newest()
+        lease, device = host_reader.lease_newest(), device_reader.lease_newest()
         assert lease is not None
-        with lease:
-            place = lease.device
-            assert place is not None
+        assert device is not None
+        with lease, device:
+            place = device.device
             async with TritonClient(config) as client:
                 info = await client.model()
                 await client.register(lease.region)
@@ -61,7 +63,7 @@ async def measure(
     difference = np.median(times["system"]) - np.median(times["cuda"])
     return {
         "model": {"name": info.name, "engine": info.engine, "provider": info.provider},
-        "publish_ms": summary(publishing),
+        "upload_ms": summary(publishing),
         "infer_ms": {name: summary(values) for name, values in times.items()},
         "cuda_saves_ms": round(float(difference), 3),
     }

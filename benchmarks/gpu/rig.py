@@ -23,10 +23,11 @@ from serving import CAMERA
 from serving import serving as serving_node
 from tridetr.config import Config
 from tridetr.cuda.driver import DriverCuda
-from tridetr.cuda.memory import DeviceMemory
 from tridetr.doctor import gpu_facts
 from tridetr.errors import CudaError
+from tridetr.gpu.cameras import Uploader
 from tridetr.machine import find_gpus
+from tridetr.shm.closing import Closing
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
 
 NO_GPU = 3  # exit status: nothing was measured because nothing can be
@@ -113,20 +114,36 @@ def serving(model: Path | None) -> Iterator[Config]:
         yield config
 
 
-def device_writer(gpu: DriverCuda, instance: str, size: tuple[int, int]) -> FrameWriter:
-    """Return the writer of a frame ring with device memory; nobody wants host pictures."""
-    memory = DeviceMemory(gpu, lambda: False, forced=True)
-    return FrameWriter(instance, CAMERA, width=size[0], height=size[1], consumers=(), device=memory)
+class DeviceCamera(Closing):
+    """A frame ring, and the gpu process's work for it; a context manager."""
 
+    def __init__(self, gpu: DriverCuda, instance: str, size: tuple[int, int]) -> None:
+        width, height = size
+        self._writer = FrameWriter(instance, CAMERA, width=width, height=height, consumers=())
+        self._uploader = Uploader(gpu, instance, CAMERA)
 
-def publish(writer: FrameWriter, number: int, planes: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-    """Publish one frame; one that finds no free slot is left out."""
-    slot = writer.begin()
-    if slot is not None:
-        slot.planes[:] = planes
-        now = time.monotonic_ns()
-        stamp = FrameStamp(number, now, now, ColorRange.LIMITED, ColorMatrix.BT601)
-        writer.publish(slot, stamp)
+    def write(self, number: int, planes: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        """Publish a frame in host memory; one that finds no free slot is left out."""
+        slot = self._writer.begin()
+        if slot is not None:
+            slot.planes[:] = planes
+            now = time.monotonic_ns()
+            stamp = FrameStamp(number, now, now, ColorRange.LIMITED, ColorMatrix.BT601)
+            self._writer.publish(slot, stamp)
+
+    def upload(self) -> None:
+        """Publish it on the GPU, too."""
+        self._uploader.step(0)
+
+    def publish(self, number: int, planes: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        """Do both."""
+        self.write(number, planes)
+        self.upload()
+
+    def close(self) -> None:
+        """Give both rings up."""
+        self._uploader.close()
+        self._writer.close()
 
 
 def report(name: str, options: argparse.Namespace, figures: dict[str, Any]) -> None:

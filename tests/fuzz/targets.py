@@ -27,7 +27,7 @@ from tridetr.gateway.login_sessions import LoginSessions
 from tridetr.gateway.origins import is_host_trusted, is_origin_allowed
 from tridetr.jpeg import complete_jpeg, for_browser, read_info
 from tridetr.shm import layout
-from tridetr.shm.boards.table import DEMAND, SENTRY, STATUS
+from tridetr.shm.boards.table import SENTRY, STATUS
 from tridetr.shm.detections.table import RESULT
 from tridetr.shm.frames.table import FRAME
 from tridetr.triton.answers import parse_prediction
@@ -35,7 +35,7 @@ from tridetr.triton.server_log import parse as parse_log_line
 from tridetr.wire.spec import Text, Vector
 from tridetr.wire.view import locate
 
-TABLES = (FRAME, RESULT, SENTRY, STATUS, DEMAND)
+TABLES = (FRAME, RESULT, SENTRY, STATUS)
 DECODER = JpegDecoder()
 AUTH = TokenAuth("correct-horse-battery-staple")
 SESSIONS = LoginSessions("correct-horse-battery-staple", Path("/dev/null"))

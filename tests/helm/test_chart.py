@@ -208,7 +208,9 @@ def test_the_configuration_is_one_that_the_clients_read(manifests: list[Manifest
 
 def test_each_process_of_the_node_has_its_container(manifests: list[Manifest]) -> None:
     for config, pod in zip(configurations(manifests), node_pods(manifests), strict=True):
-        wanted = [spec.name for spec in plan_processes(config, Path("x"))]
+        wanted = [
+            spec.name for spec in plan_processes(config, Path("x"), gpu="runtimeClassName" in pod)
+        ]
         found = [container["args"][-1] for container in pod["containers"]]
         assert sorted(found) == sorted(wanted)
         for container in pod["containers"]:
@@ -281,6 +283,7 @@ def test_gpu_nodes_and_devices() -> None:
     assert "/dev/video0" in mounts
     assert pod["securityContext"]["supplementalGroups"] == [44]
     (plain,) = node_pods(render({}))
+    assert "gpu" not in {container["name"] for container in plain["containers"]}
     assert "runtimeClassName" not in plain
     assert "shareProcessNamespace" not in plain
     assert not any("NVIDIA" in v["name"] for c in plain["containers"] for v in c["env"])
@@ -304,7 +307,7 @@ def environment(container: Manifest) -> dict[str, str]:
         ({"resource": "", "visibleDevices": "GPU-1"}, None, "GPU-1"),  # without one
     ],
 )
-def test_captures_see_the_gpu_that_triton_has(
+def test_the_gpu_process_sees_the_gpu_that_triton_has(
     gpu: dict[str, Any], asked: int | None, tritons: str | None
 ) -> None:
     """A frame in GPU memory is of use only if the server opens it there."""
@@ -315,12 +318,13 @@ def test_captures_see_the_gpu_that_triton_has(
     for owner in (triton, builder):
         assert owner["resources"]["limits"].get("nvidia.com/gpu") == asked
         assert environment(owner).get("NVIDIA_VISIBLE_DEVICES") == tritons
-    capture = containers["capture-front-door"]
-    assert capture["image"] == triton["image"] == builder["image"]
-    assert environment(capture)["NVIDIA_VISIBLE_DEVICES"] == gpu.get("visibleDevices", "all")
-    assert "video" in environment(capture)["NVIDIA_DRIVER_CAPABILITIES"]
-    assert "nvidia.com/gpu" not in capture["resources"]["limits"]
-    for name in ("detector", "controller", "gateway"):
+    process = containers["gpu"]
+    assert process["image"] == triton["image"] == builder["image"]
+    assert process["args"][-2:] == ["--only", "gpu"]
+    assert environment(process)["NVIDIA_VISIBLE_DEVICES"] == gpu.get("visibleDevices", "all")
+    assert "video" in environment(process)["NVIDIA_DRIVER_CAPABILITIES"]
+    assert "nvidia.com/gpu" not in process["resources"]["limits"]
+    for name in ("capture-front-door", "detector", "controller", "gateway"):
         assert "NVIDIA_VISIBLE_DEVICES" not in environment(containers[name])
         assert containers[name]["image"] != triton["image"]
 

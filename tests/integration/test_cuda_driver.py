@@ -15,11 +15,8 @@ from typing import Any
 
 import pytest
 
-from support.waiting import slack, wait_for
 from tridetr.cuda.driver import explain
 from tridetr.cuda.surroundings import has_bindings
-from tridetr.shm.frames import FrameLease, FrameReader
-from tridetr.shm.hold import DeviceHold
 
 _SOURCE = Path(__file__).parents[1] / "support" / "strict_cuda.c"
 _PROGRAM = """
@@ -144,88 +141,3 @@ def test_a_driver_that_lacks_a_function(library: Path, tmp_path: Path) -> None:
 
 def test_unknown_failures_have_a_remedy_too() -> None:
     assert "needs a new start" in explain("cuX", "CUDA_ERROR_LAUNCH_FAILED", "launch failed")
-
-
-# ---------------------------------------------------------------- the capture process
-
-
-def capture_config(folder: Path, instance: str, device: str) -> Path:
-    path = folder / "tridetr.yaml"
-    path.write_text(
-        f"instance: {instance}\ndevice: {device}\nrun_dir: {folder}/run\nstate_dir: {folder}/state\n"
-        "cameras: {cam: {source: synthetic, width: 320, height: 240, fps: 20}}\n"
-    )
-    return path
-
-
-def capture(config: Path, library: Path, **environment: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(library)} | environment
-    command = [sys.executable, "-m", "tridetr", "capture", "cam", "--config", str(config)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def stop(process: subprocess.Popen[str]) -> str:
-    """End it and return what it logged."""
-    process.terminate()
-    _, logged = process.communicate(timeout=slack(20))
-    assert process.returncode == 0, logged
-    return logged
-
-
-def newest(reader: FrameReader, process: subprocess.Popen[str], after: int = 0) -> FrameLease:
-    def lease() -> FrameLease | None:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        return reader.lease_newest(after)
-
-    found = wait_for(lease, slack(20), "a frame")
-    assert found is not None
-    return found
-
-
-def test_auto_takes_the_gpu(library: Path, instance: str, tmp_path: Path) -> None:
-    process = capture(capture_config(tmp_path, instance, "auto"), library)
-    try:
-        with FrameReader(instance, "cam", "detector") as reader:
-            with newest(reader, process, after=5) as lease:
-                place = lease.device
-                assert place is not None
-                assert not lease.device_only
-                assert place.region.handle == bytes(range(200, 136, -1))
-                assert place.region.uuid == bytes(range(1, 17))
-                assert place.pixels_nbytes == 320 * 240 * 3 // 2
-                with DeviceHold(place.region) as hold:
-                    assert hold.is_current()
-    finally:
-        logged = stop(process)
-    assert "frames go to C GPU" in logged
-
-
-@pytest.mark.parametrize(
-    ("failure", "said"),
-    [("cuMemAlloc:2", "CUDA_ERROR_OUT_OF_MEMORY"), ("cuMemcpyHtoDAsync:700", "ILLEGAL_ADDRESS")],
-)
-def test_auto_goes_on_without_the_gpu(
-    library: Path, instance: str, tmp_path: Path, failure: str, said: str
-) -> None:
-    config = capture_config(tmp_path, instance, "auto")
-    process = capture(config, library, TRIDETR_FAKE_FAILS=failure)
-    try:
-        with FrameReader(instance, "cam", "detector") as reader:
-            with newest(reader, process, after=3) as lease:
-                assert lease.device is None
-                assert lease.planes.max() > 0
-    finally:
-        logged = stop(process)
-    assert logged.count("frames go through system shared memory") == 1
-    assert said in logged
-
-
-def test_forced_and_impossible_ends_with_the_remedy(
-    library: Path, instance: str, tmp_path: Path
-) -> None:
-    process = capture(capture_config(tmp_path, instance, "cuda"), library, TRIDETR_FAKE_NO_IPC="1")
-    _, logged = process.communicate(timeout=slack(30))
-    assert process.returncode != 0
-    assert "no CUDA memory that processes could share" in logged
-    assert "device: auto" in logged
-    assert "Traceback" not in logged

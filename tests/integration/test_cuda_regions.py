@@ -13,19 +13,17 @@ import grpc
 import pytest
 
 from support.data import ORACLE, shared
-from support.fake_cuda import FakeCuda
+from support.fake_cuda import FakeCuda, GpuCamera
 from support.grpc_triton import GrpcTriton, grpc_triton
-from support.rings import put_frame
 from support.triton import running_triton, triton_config
 from support.waiting import slack
 from tridetr.config import Config
 from tridetr.detector import regions
 from tridetr.detector.service import run
 from tridetr.errors import CudaError, DeviceRegionRefused, ModelUnavailable
-from tridetr.shm.boards import DemandReader
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.device import DevicePlace
-from tridetr.shm.frames import FrameReader, FrameWriter
+from tridetr.shm.frames import DeviceFrameReader
 from tridetr.shm.names import unlink_instance
 from tridetr.triton.client import TritonClient
 
@@ -45,8 +43,7 @@ def make_config(instance: str, folder: Path, url: str, **sections: Any) -> Confi
 
 
 def newest_place(instance: str) -> DevicePlace:
-    with FrameReader(instance, "cam", "gateway") as reader, reader.lease_newest() as lease:  # type: ignore[union-attr]
-        assert lease.device is not None
+    with DeviceFrameReader(instance, "cam", None) as reader, reader.lease_newest() as lease:  # type: ignore[union-attr]
         return lease.device
 
 
@@ -77,8 +74,8 @@ async def result_of(reader: DetectionReader, sequence: int) -> None:
 async def test_what_is_asked(instance: str, tmp_path: Path, gpu: FakeCuda) -> None:
     with grpc_triton() as server:
         config = make_config(instance, tmp_path, server.url)
-        with FrameWriter(instance, "cam", width=W, height=H, device=gpu.memory()) as writer:
-            put_frame(writer, 1)
+        with GpuCamera(instance, gpu) as camera:
+            camera.put(1)
             place = newest_place(instance)
             async with TritonClient(config) as client:
                 await client.register(place.region)
@@ -115,8 +112,8 @@ async def test_refusals(
     with grpc_triton() as server:
         server.gpu_refusal = (code, "failed to open CUDA IPC handle: invalid resource handle")
         config = make_config(instance, tmp_path, server.url)
-        with FrameWriter(instance, "cam", width=W, height=H, device=gpu.memory()) as writer:
-            put_frame(writer, 1)
+        with GpuCamera(instance, gpu) as camera:
+            camera.put(1)
             async with TritonClient(config) as client:
                 with pytest.raises(error, match="CUDA IPC handle"):
                     await client.register(newest_place(instance).region)
@@ -127,22 +124,22 @@ async def test_a_restarted_server_gets_gpu_memory_again(
 ) -> None:
     with grpc_triton() as server, DetectionReader(instance, "cam", None) as reader:
         config = make_config(instance, tmp_path, server.url)
-        with FrameWriter(instance, "cam", width=W, height=H, device=gpu.memory()) as writer:
+        with GpuCamera(instance, gpu) as camera:
             async with detecting(config):
-                put_frame(writer, 1)
+                camera.put(1)
                 await result_of(reader, 1)
                 server.stop()
                 server.start()  # knows nothing any more
-                put_frame(writer, 2)
+                camera.put(2)
                 await result_of(reader, 2)
-                writer.resize(W * 2, H)
-                put_frame(writer, 3)
+                camera.writer.resize(W * 2, H)
+                camera.put(3)
                 await result_of(reader, 3)
-                await until_only(server, f"tridetr-{instance}-cam-frames-2-cuda-1")
+                await until_only(server, f"tridetr-{instance}-cam-device-2-cuda-1")
             assert not server._regions
     assert {region for region, _, _ in server.inferred} == {
-        f"tridetr-{instance}-cam-frames-1-cuda-1",
-        f"tridetr-{instance}-cam-frames-2-cuda-1",
+        f"tridetr-{instance}-cam-device-1-cuda-1",
+        f"tridetr-{instance}-cam-device-2-cuda-1",
     }
 
 
@@ -166,25 +163,23 @@ async def test_the_real_server_on_a_cpu_refuses(
         service.endpoint()
         with (
             DetectionReader(instance, "cam", None) as reader,
-            FrameReader(instance, "cam", "gateway") as frames,
-            DemandReader(instance, "cam") as demand,
-            FrameWriter(instance, "cam", width=640, height=480, device=gpu.memory()) as writer,
+            DeviceFrameReader(instance, "cam", None) as frames,
+            GpuCamera(instance, gpu, width=640, height=480) as camera,
         ):
-            put_frame(writer, 1)
+            camera.put(1)
             # This one knows that the model runs on the CPU, and does not even ask.
             async with detecting(config):
                 await result_of(reader, 1)
             monkeypatch.setattr(regions, "runs_on_cpu", lambda info: False)
             async with detecting(config):
                 for number in range(2, 5):
-                    put_frame(writer, number)
+                    camera.put(number)
                     await result_of(reader, number)
-            assert demand.wanted()
             async with TritonClient(config) as client:
                 lease = frames.lease_newest()
                 assert lease is not None
                 with pytest.raises(CudaError, match="device: cuda is impossible here"):
-                    await regions.Regions(client, "cuda").place(lease)
+                    await regions.Regions(client, "cuda").place_device(lease)
                 lease.release()
         unlink_instance(instance, ["cam"])
     said = [record.message for record in caplog.records if record.name == "tridetr.detector"]

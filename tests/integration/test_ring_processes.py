@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from support.fake_cuda import FakeCuda, read_device
 from support.ring_process import HEIGHT, WIDTH
 from support.rings import put_frame
 from tridetr.shm.frames import FrameReader, FrameWriter
@@ -26,12 +25,10 @@ _TESTS = Path(__file__).parents[1]
 class Child:
     """A process of ``support.ring_process``; ready when this returns."""
 
-    def __init__(self, *words: str, gpu: FakeCuda | None = None) -> None:
+    def __init__(self, *words: str) -> None:
         argv = [sys.executable, "-m", "support.ring_process", *words]
         path = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path}
-        if gpu is not None:
-            environment["TRIDETR_FAKE_CUDA"] = str(gpu.folder)
         self.process = subprocess.Popen(
             argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -53,19 +50,13 @@ class Child:
 Start = Callable[..., Child]
 
 
-@pytest.fixture(params=["host", "cuda"])
-def gpu(request: pytest.FixtureRequest, tmp_path: Path) -> FakeCuda | None:
-    """Return a played GPU for half of the tests: both kinds of ring must pass them."""
-    return FakeCuda(tmp_path) if request.param == "cuda" else None
-
-
 @pytest.fixture
-def start(instance: str, gpu: FakeCuda | None) -> Iterator[Start]:
+def start(instance: str) -> Iterator[Start]:
     """Yield what starts children; those that are left are killed."""
     children = []
 
     def begin(role: str, *words: str) -> Child:
-        children.append(Child(role, instance, *words, gpu=gpu))
+        children.append(Child(role, instance, *words))
         return children[-1]
 
     yield begin
@@ -98,17 +89,14 @@ def test_no_reader_ever_sees_a_torn_or_stale_frame(start: Start) -> None:
         }
 
 
-def frame_writer(instance: str, gpu: FakeCuda | None, **changes: Any) -> FrameWriter:
-    memory = gpu.memory() if gpu is not None else None
-    sizes = {"width": WIDTH, "height": HEIGHT, "device": memory}
+def frame_writer(instance: str, **changes: Any) -> FrameWriter:
+    sizes = {"width": WIDTH, "height": HEIGHT}
     return FrameWriter(instance, "cam", **sizes | changes)
 
 
-def test_a_reader_killed_inside_a_lease_blocks_nobody(
-    instance: str, start: Start, gpu: FakeCuda | None
-) -> None:
+def test_a_reader_killed_inside_a_lease_blocks_nobody(instance: str, start: Start) -> None:
     slots = 4
-    with frame_writer(instance, gpu, slots=slots) as writer:
+    with frame_writer(instance, slots=slots) as writer:
         put_frame(writer, 1)
         held = [start("hold")]
         for value in range(2, slots + 1):
@@ -128,28 +116,7 @@ def test_a_reader_killed_inside_a_lease_blocks_nobody(
             assert (lease.sequence, int(lease.planes.min())) == (sequences[-1], 19)
 
 
-def test_a_killed_reader_keeps_no_gpu_memory(
-    instance: str, start: Start, gpu: FakeCuda | None
-) -> None:
-    """It leased a frame and had its memory registered when the ring went on with another size."""
-    if gpu is None:
-        pytest.skip("a host ring has none")
-    with frame_writer(instance, gpu) as writer:
-        put_frame(writer, 1)
-        child = start("hold")
-        assert child.said == "holding 1"
-        writer.resize(WIDTH * 2, HEIGHT)
-        for value in range(5):
-            put_frame(writer, value)
-        assert len(gpu.allocations) == 2
-        child.kill()
-        put_frame(writer, 9)
-        assert len(gpu.allocations) == 1
-
-
-def test_a_writer_killed_inside_a_write_leaves_nothing_half(
-    instance: str, start: Start, gpu: FakeCuda | None
-) -> None:
+def test_a_writer_killed_inside_a_write_leaves_nothing_half(instance: str, start: Start) -> None:
     with FrameReader(instance, "cam", "detector") as reader:
         first = start("half")
         assert first.said == "writing"
@@ -163,7 +130,7 @@ def test_a_writer_killed_inside_a_write_leaves_nothing_half(
                 assert old.planes.min() == old.planes.max() == old.sequence
                 whole.append(old.sequence)
         assert whole == [9]  # two slots take turns; the one that held 8 was half overwritten
-        with frame_writer(instance, gpu) as writer:
+        with frame_writer(instance) as writer:
             assert reader.lease_newest() is None  # the new writer begins with nothing
             for value in range(10, 22):
                 sequence = put_frame(writer, value)
@@ -172,9 +139,6 @@ def test_a_writer_killed_inside_a_write_leaves_nothing_half(
                 with fresh:
                     assert fresh.sequence == sequence
                     assert fresh.planes.min() == fresh.planes.max() == value
-                    assert (fresh.device is None) == (gpu is None)
-                    if gpu is not None and fresh.device is not None:
-                        assert (read_device(gpu.folder, fresh.device) == value).all()
             assert int(lease.planes.max()) == 9  # leased before the crash, and still whole
         assert reader.wakeup.drain()
     assert len(list_instance(instance)) == 1

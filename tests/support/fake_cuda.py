@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tridetr.cuda.memory import DeviceMemory
+from support.rings import put_frame
 from tridetr.errors import CudaError
+from tridetr.gpu.cameras import Uploader
+from tridetr.shm.closing import Closing
 from tridetr.shm.device import HANDLE_BYTES, DevicePlace
+from tridetr.shm.frames import FrameWriter
 
 _MARK = b"fake-cuda:"
 
@@ -26,7 +29,6 @@ class FakeCuda:
     Attributes:
         folder: Where its memory lies; all processes of a test use the same.
         fails: Error of each method that shall fail, by name.
-        wanted: What ``host_wanted`` of its rings says.
         asleep: Whether no work completes any more.
         copies: What was copied: "up" and "down" in turn.
         allocations: Addresses that are not freed yet.
@@ -41,7 +43,6 @@ class FakeCuda:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.fails: dict[str, CudaError] = {}
-        self.wanted = False
         self.asleep = False
         self.copies: list[str] = []
         self.allocations: dict[int, tuple[str, mmap.mmap]] = {}
@@ -50,10 +51,6 @@ class FakeCuda:
         self._last = 0
         self._queues: dict[int, list[Callable[[], None]]] = {}
         self._events: dict[int, tuple[int, int]] = {}  # (stream, how often it was asked for)
-
-    def memory(self, *, forced: bool = False) -> DeviceMemory:
-        """Return device memory for a frame writer."""
-        return DeviceMemory(self, lambda: self.wanted, forced=forced)
 
     def is_clean(self) -> bool:
         """Return whether all was given back."""
@@ -166,3 +163,36 @@ def read_device(
         memory.seek(place.pixels_offset)
         pixels = memory.read(place.pixels_nbytes)
     return np.frombuffer(pixels, np.uint8).reshape(place.height * 3 // 2, place.width)
+
+
+class GpuCamera(Closing):
+    """A camera that capture decodes: its frame ring, and the gpu process's work for it; a context manager."""
+
+    def __init__(self, instance: str, gpu: FakeCuda, *, width: int = 64, height: int = 32) -> None:
+        self.gpu = gpu
+        self.writer = FrameWriter(instance, "cam", width=width, height=height)
+        self._instance = instance
+        self.uploader: Uploader | None = None
+        self.start_gpu()
+
+    def put(self, value: int) -> int:
+        """Publish a frame of one value and upload it; return its sequence."""
+        sequence = put_frame(self.writer, value)
+        assert sequence is not None
+        if self.uploader is not None:
+            self.uploader.step(0)
+        return sequence
+
+    def start_gpu(self) -> None:
+        """Begin the work on the GPU."""
+        self.uploader = Uploader(self.gpu, self._instance, "cam")
+
+    def stop_gpu(self) -> None:
+        """End the work on the GPU; capture goes on."""
+        if self.uploader is not None:
+            self.uploader.close()
+            self.uploader = None
+
+    def close(self) -> None:
+        self.stop_gpu()
+        self.writer.close()

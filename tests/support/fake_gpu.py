@@ -9,20 +9,21 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from support.fake_cuda import FakeCuda
-from tridetr.capture.gpu.api import (
+from tridetr.gpu.api import (
     Codec,
     GpuDecodeError,
     GpuUnavailableError,
     JpegShape,
     Surface,
 )
-from tridetr.capture.gpu.layout import Copy2d, Subsampling
+from tridetr.gpu.layout import Copy2d, Subsampling
 
 Plane = NDArray[np.uint8]
 PADDING = 64  # bytes at the end of each row of a surface
@@ -36,13 +37,11 @@ def rows_at(address: int, pitch: int, width: int, rows: int) -> Plane:
     return np.lib.stride_tricks.as_strided(flat, (rows, width), (pitch, 1))
 
 
-class FakeGpu:
-    """Keeps `tridetr.capture.gpu.api.Gpu`."""
+class FakeGpu(FakeCuda):
+    """Keeps `tridetr.gpu.api.Gpu`."""
 
-    def __init__(self, cuda: FakeCuda) -> None:
-        self.cuda = cuda
-        self.stream = cuda.make_stream()
-        self._event = cuda.make_event()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self._scratch: dict[str, Plane] = {}
 
     def scratch(self, use: str, nbytes: int) -> int:
@@ -55,7 +54,7 @@ class FakeGpu:
             source = rows_at(copy.source, copy.source_pitch, copy.width, copy.rows)
             rows_at(copy.target, copy.target_pitch, copy.width, copy.rows)[:] = source
 
-        self.cuda.queue(stream, work)
+        self.queue(stream, work)
 
     def split_chroma(
         self, pairs: int, pitch: int, u: int, v: int, columns: int, rows: int, stream: int
@@ -65,20 +64,7 @@ class FakeGpu:
             rows_at(u, columns, columns, rows)[:] = source[:, 0::2]
             rows_at(v, columns, columns, rows)[:] = source[:, 1::2]
 
-        self.cuda.queue(stream, work)
-
-    def to_host(self, target: Plane, pointer: int, pitch: int, stream: int) -> None:
-        rows, width = target.shape
-        self.cuda.queue(
-            stream, lambda: target.__setitem__(..., rows_at(pointer, pitch, width, rows))
-        )
-        self.cuda.record(self._event, stream)
-        while not self.cuda.is_complete(self._event):
-            pass
-
-    def close(self) -> None:
-        self.cuda.free_event(self._event)
-        self.cuda.free_stream(self.stream)
+        self.queue(stream, work)
 
 
 class FakeJpeg:
@@ -99,9 +85,7 @@ class FakeJpeg:
         for plane, (address, pitch) in zip(frame.planes, channels, strict=True):
             source = np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)
             target = rows_at(address, pitch, plane.width, plane.height)
-            self._gpu.cuda.queue(
-                stream, partial(np.copyto, target, source[:, : plane.width].copy())
-            )
+            self._gpu.queue(stream, partial(np.copyto, target, source[:, : plane.width].copy()))
 
     def _frame(self, data: Plane) -> av.VideoFrame:
         codec = av.CodecContext.create("mjpeg", "r")
@@ -143,7 +127,7 @@ class FakeVideo:
 
     def before(self, stream: int) -> None:
         for write in self._writes:
-            self._gpu.cuda.queue(stream, write)
+            self._gpu.queue(stream, write)
 
     def _surface(self, frame: av.VideoFrame) -> Surface:
         pitch = frame.width + PADDING
@@ -162,13 +146,15 @@ class FakeDecoders:
     Attributes:
         missing: "jpeg" and "video" that shall not be there.
         videos: all video decoders that were made.
+        reorders: for each of them whether it was to reorder pictures.
     """
 
-    def __init__(self, cuda: FakeCuda, *missing: str) -> None:
-        self.gpu = FakeGpu(cuda)
+    def __init__(self, folder: Path, *missing: str) -> None:
+        self.gpu = FakeGpu(folder)
         self.engine = FakeJpeg(self.gpu)
         self.missing = missing
         self.videos: list[FakeVideo] = []
+        self.reorders: list[bool] = []
 
     def jpeg(self) -> FakeJpeg:
         if "jpeg" in self.missing:
@@ -179,7 +165,8 @@ class FakeDecoders:
         if "video" in self.missing:
             raise GpuUnavailableError("PyNvVideoCodec is not installed")
         self.videos.append(FakeVideo(self.gpu, codec))
+        self.reorders.append(reorders)
         return self.videos[-1]
 
     def close(self) -> None:
-        self.gpu.close()
+        pass

@@ -1,29 +1,22 @@
 """One end of a frame ring in a process of its own: ``python -m support.ring_process ROLE INSTANCE …``.
 
-The roles print a line when they are ready, and a JSON object at their end (stdin closed). With TRIDETR_FAKE_CUDA
-(a folder) the writers' frames lie in the memory of a played GPU too, and the readers look there.
+The roles print a line when they are ready, and a JSON object at their end (stdin closed).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
 import zlib
-from pathlib import Path
 
 import numpy as np
 
-from support.fake_cuda import FakeCuda, read_device
 from support.rings import frame_stamp, put_frame
-from tridetr.cuda.memory import DeviceMemory
 from tridetr.shm.frames import FrameLease, FrameReader, FrameWriter
-from tridetr.shm.hold import DeviceHold
 
 WIDTH, HEIGHT = 320, 240
-GPU = os.environ.get("TRIDETR_FAKE_CUDA")
 PICTURES = 61  # more than slots, so that what a slot held before is always another picture
 
 
@@ -34,20 +27,8 @@ def pictures() -> list[np.ndarray[tuple[int, int], np.dtype[np.uint8]]]:
     return [dice.integers(0, 256, shape, np.uint8) for _ in range(PICTURES)]
 
 
-def device_memory() -> DeviceMemory | None:
-    """Return where the frames' device memory comes from."""
-    return FakeCuda(Path(GPU)).memory() if GPU else None
-
-
 def checksum(lease: FrameLease) -> int:
-    """Return the checksum of a frame where the detector reads it."""
-    if GPU:
-        assert lease.device is not None
-        try:
-            return zlib.crc32(read_device(Path(GPU), lease.device))
-        except FileNotFoundError:  # only a writer that ends takes its memory away from leases
-            with DeviceHold(lease.device.region) as hold:
-                assert not hold.is_current()
+    """Return the checksum of a frame."""
     return zlib.crc32(lease.planes)
 
 
@@ -69,9 +50,7 @@ def write_at_full_speed(instance: str, slots: int) -> None:
     noise = pictures()
     sums = [zlib.crc32(picture) for picture in noise]
     refused = 0
-    with FrameWriter(
-        instance, "cam", width=WIDTH, height=HEIGHT, slots=slots, device=device_memory()
-    ) as writer:
+    with FrameWriter(instance, "cam", width=WIDTH, height=HEIGHT, slots=slots) as writer:
         print("ready", flush=True)
         sequence = 0
         while not stop.is_set():
@@ -117,16 +96,13 @@ def hold_a_lease(instance: str) -> None:
     reader = FrameReader(instance, "cam", "gateway")
     lease = reader.lease_newest()
     assert lease is not None
-    hold = DeviceHold(lease.device.region) if lease.device is not None else None
     print(f"holding {lease.sequence}", flush=True)
     sys.stdin.read()
-    if hold is not None:
-        hold.close()
 
 
 def die_while_writing(instance: str) -> None:
     """Publish frames of 1 to 9, and write half of another."""
-    writer = FrameWriter(instance, "cam", width=WIDTH, height=HEIGHT, device=device_memory())
+    writer = FrameWriter(instance, "cam", width=WIDTH, height=HEIGHT)
     for value in range(1, 10):
         put_frame(writer, value)
     slot = writer.begin()

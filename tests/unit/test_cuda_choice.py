@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from support.fake_cuda import FakeCuda
 from tridetr.config import Config
-from tridetr.cuda import opening, surroundings
-from tridetr.cuda.choice import Choice, Surroundings, choose
+from tridetr.cuda import surroundings
+from tridetr.cuda.choice import Surroundings, choose
 from tridetr.errors import CudaError
+from tridetr.gpu import need
 from tridetr.triton.endpoint import Endpoint, write_endpoint
 
 GPU = Surroundings(gpus=1)
@@ -27,7 +27,7 @@ SAME_PIDS = Surroundings(gpus=1, server_in_pid_namespace=True)
 @pytest.mark.parametrize("provider", ["auto", "cuda", "tensorrt"])
 @pytest.mark.parametrize("found", [GPU, SAME_PIDS, Surroundings(gpus=4)])
 def test_frames_go_to_the_gpu(device: Any, provider: str, found: Surroundings) -> None:
-    assert choose(device, provider, found) == Choice(True)
+    assert choose(device, provider, found).cuda
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,16 @@ def test_obstacles(found: Surroundings, why: str, remedy: str, is_loss: bool) ->
 @pytest.mark.parametrize("found", [GPU, NONE, JETSON, NO_BINDINGS])
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_a_model_on_the_cpu_takes_no_gpu_memory(provider: str, found: Surroundings) -> None:
-    assert choose("auto", provider, found) == Choice(False)
+    choice = choose("auto", provider, found)
+    assert (choice.cuda, choice.why_not) == (False, "")
+    assert choice.gpu == (found in (GPU, JETSON))
     with pytest.raises(CudaError, match=r"contradicts model\.provider"):
         choose("cuda", provider, found)
 
 
 @pytest.mark.parametrize("found", [GPU, NONE, JETSON, NO_BINDINGS])
 def test_cpu_asks_for_nothing(found: Surroundings) -> None:
-    assert choose("cpu", "auto", found) == Choice(False)
+    assert not choose("cpu", "auto", found).cuda
 
 
 # ---------------------------------------------------------------- what is seen
@@ -141,58 +143,32 @@ def test_the_reason_is_said_once(
     found: Surroundings,
     level: int | None,
 ) -> None:
-    monkeypatch.setattr(opening, "look_around", lambda _: found)
-    with caplog.at_level(logging.DEBUG, "tridetr.cuda"):
-        with opening.device_memory(make_config(tmp_path, device=device), "cam") as memory:
-            assert memory is None
+    monkeypatch.setattr(need, "look_around", lambda _: found)
+    with caplog.at_level(logging.DEBUG, "tridetr.gpu"):
+        assert not need.uses_gpu(make_config(tmp_path, device=device))
     assert [record.levelno for record in caplog.records] == ([level] if level else [])
 
 
-@pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_a_gpu_that_cannot_be_opened(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    device: str,
-) -> None:
-    def fail() -> None:
-        raise CudaError("cuDevicePrimaryCtxRetain: out of memory")
-
-    monkeypatch.setattr(opening, "look_around", lambda _: GPU)
-    monkeypatch.setattr(opening, "DriverCuda", fail)
-    config = make_config(tmp_path, device=device)
-    if device == "cuda":
-        with pytest.raises(CudaError, match="out of memory"), opening.device_memory(config, "cam"):
-            pass
-        return
-    with opening.device_memory(config, "cam") as memory:
-        assert memory is None
-    assert "system shared memory: cuDevicePrimaryCtxRetain: out of memory" in caplog.text
-
-
-@pytest.mark.parametrize(("device", "forced"), [("auto", False), ("cuda", True)])
-def test_a_gpu_is_opened_and_closed(
-    instance: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
-    forced: bool,
-) -> None:
-    class Gpu(FakeCuda):
-        closed = False
-
-        def close(self) -> None:
-            self.closed = True
-
-    gpu = Gpu(tmp_path)
-    monkeypatch.setattr(opening, "look_around", lambda _: GPU)
-    monkeypatch.setattr(opening, "DriverCuda", lambda: gpu)
-    config = make_config(tmp_path, instance=instance, device=device)
-    with opening.device_memory(config, "cam") as memory:
-        assert memory is not None
-        assert memory.forced == forced
-        assert not gpu.closed
-    assert gpu.closed
+def test_which_nodes_need_the_gpu_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = {"cam": {"source": "rtsp://c/1", "decode": "gpu"}}
+    monkeypatch.setattr(need, "look_around", lambda _: GPU)
+    assert need.uses_gpu(make_config(tmp_path))
+    assert not need.uses_gpu(make_config(tmp_path, device="cpu"))
+    on_cpu = {"provider": "openvino"}
+    assert not need.uses_gpu(make_config(tmp_path, model=on_cpu))
+    assert need.uses_gpu(make_config(tmp_path, model=on_cpu, cameras=decoded))  # to decode
+    with pytest.raises(
+        CudaError, match=r"decode: gpu is impossible here: device: cpu.*decode: cpu"
+    ):
+        need.uses_gpu(make_config(tmp_path, device="cpu", cameras=decoded))
+    monkeypatch.setattr(need, "look_around", lambda _: NONE)
+    assert not need.uses_gpu(make_config(tmp_path))
+    with pytest.raises(
+        CudaError, match=r"camera cam: decode: gpu is impossible.*driver is not here"
+    ):
+        need.uses_gpu(make_config(tmp_path, cameras=decoded))
+    with pytest.raises(CudaError, match="device: cuda is impossible here"):
+        need.uses_gpu(make_config(tmp_path, device="cuda"))
 
 
 def test_this_machine_can_be_looked_at(tmp_path: Path) -> None:

@@ -1,130 +1,95 @@
-"""The detector and frames in (played) GPU memory: which memory it names to the server, and when it asks for another."""
+"""The detector and frames in (played) GPU memory: which memory it names to the server, and when it takes another."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from support.fake_cuda import FakeCuda
+from support.fake_cuda import FakeCuda, GpuCamera
 from support.fake_triton import INFO, FakeTriton
-from support.rings import frame_stamp, put_frame
+from support.waiting import slack
 from tridetr.config import Config
+from tridetr.detector.frames import NewestFrames
 from tridetr.detector.regions import Regions
 from tridetr.detector.service import Detector
-from tridetr.errors import CudaError, ShmError
+from tridetr.errors import CudaError
 from tridetr.model_card import ModelInfo
-from tridetr.shm.boards import DemandReader
-from tridetr.shm.frames import FrameLease, FrameReader, FrameWriter
+from tridetr.shm.frames import DeviceFrameLease, DeviceFrameReader, FrameLease
 
-W, H = 64, 32
 GPU_MODEL = ModelInfo("rfdetr_trt", "1", "tensorrt", "unknown", "fp16", {"person": 1})
 CPU_MODEL = ModelInfo("rfdetr_ort", "1", "onnxruntime", "openvino", "bf16", {"person": 1})
 
 
 @pytest.fixture
-def reader(instance: str) -> Iterator[FrameReader]:
-    with FrameReader(instance, "cam", "detector") as opened:
+def reader(instance: str) -> Iterator[DeviceFrameReader]:
+    with DeviceFrameReader(instance, "cam", "detector") as opened:
         yield opened
 
 
-def cuda_writer(instance: str, gpu: FakeCuda) -> FrameWriter:
-    return FrameWriter(instance, "cam", width=W, height=H, device=gpu.memory())
-
-
-def newest(reader: FrameReader) -> FrameLease:
+def newest(reader: DeviceFrameReader) -> DeviceFrameLease:
     lease = reader.lease_newest()
     assert lease is not None
     return lease
 
 
-def put_device_frame(writer: FrameWriter, value: int) -> None:
-    slot = writer.begin()
-    assert slot is not None
-    assert slot.device is not None
-    slot.device.mark_written(host=False)
-    writer.publish(slot, frame_stamp(value))
-
-
-async def pixel(regions: Regions, client: FakeTriton, reader: FrameReader) -> tuple[str, int]:
-    """Infer the newest frame; return the region and the value that the server saw."""
+async def pixel(regions: Regions, client: FakeTriton, reader: DeviceFrameReader) -> tuple[str, int]:
+    """Infer the newest frame on the GPU; return the region and the value that the server saw."""
     with newest(reader) as lease:
-        place = await regions.place(lease)
+        place = await regions.place_device(lease)
+        assert place is not None
         await client.infer(place)
         return client.asked[-1]
 
 
 async def test_gpu_memory_is_named_where_the_server_can_open_it(
-    instance: str, gpu: FakeCuda, reader: FrameReader
+    instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
     regions = Regions(client)
     regions.use_model(GPU_MODEL)
-    with cuda_writer(instance, gpu) as writer:
+    with GpuCamera(instance, gpu) as camera:
         for value in (5, 6):
-            put_frame(writer, value)
-            assert await pixel(regions, client, reader) == (f"{_ring(reader)}-cuda-1", value)
+            camera.put(value)
+            name = f"tridetr-{instance}-cam-device-1-cuda-1"
+            assert await pixel(regions, client, reader) == (name, value)
         assert len(client.registered) == 1
         client.restart()
         regions.forget()
-        put_frame(writer, 7)
+        camera.put(7)
         assert (await pixel(regions, client, reader))[1] == 7
         assert len(client.registered) == 2
         await regions.close()
     assert not client.regions
 
 
-def _ring(reader: FrameReader) -> str:
-    region = reader.region
-    assert region is not None
-    return region.shm_name
-
-
 async def test_memory_is_held_until_the_server_has_let_go_of_it(
-    instance: str, gpu: FakeCuda, reader: FrameReader
+    instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
     regions = Regions(client)
-    with cuda_writer(instance, gpu) as writer:
-        put_frame(writer, 1)
+    with GpuCamera(instance, gpu) as camera:
+        camera.put(1)
+        await pixel(regions, client, reader)
         with newest(reader) as lease:
-            old = (await regions.place(lease)).region
-        writer.resize(W * 2, H)
-        put_frame(writer, 2)
-        with newest(reader) as lease:
-            new = (await regions.place(lease)).region
-        put_frame(writer, 3)
+            old = lease.device.region
+        camera.writer.resize(128, 32)
+        camera.put(2)
+        await pixel(regions, client, reader)
+        camera.put(3)
         assert len(gpu.allocations) == 2
         regions.retire(old)
-        await _tasks()
+        for _ in range(5):
+            await asyncio.sleep(0)
         assert client.unregistered == [old.shm_name]
-        put_frame(writer, 4)
+        camera.put(4)
         assert len(gpu.allocations) == 1
-        assert client.regions == {new.shm_name: new}
         await regions.close()
-
-
-async def _tasks() -> None:
-    """Let what was begun beside the work come to its end."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def test_a_restarted_camera_is_registered_anew(
-    instance: str, gpu: FakeCuda, reader: FrameReader
-) -> None:
-    client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
-    regions = Regions(client)
-    for value in (1, 2, 3):
-        with cuda_writer(instance, gpu) as writer:
-            put_frame(writer, value)
-            assert (await pixel(regions, client, reader))[1] == value
-    assert len(set(client.registered)) == 3
-    await regions.close()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +107,7 @@ async def test_a_restarted_camera_is_registered_anew(
 async def test_which_memory_is_used(
     instance: str,
     gpu: FakeCuda,
-    reader: FrameReader,
+    reader: DeviceFrameReader,
     caplog: pytest.LogCaptureFixture,
     device: str,
     model: ModelInfo,
@@ -153,140 +118,135 @@ async def test_which_memory_is_used(
     client = FakeTriton(info=model, gpu=gpu.folder if has_gpu else None)
     regions = Regions(client, device)  # type: ignore[arg-type]
     regions.use_model(model)
-    with cuda_writer(instance, gpu) as writer, caplog.at_level(logging.INFO):
-        for value in (1, 2, 3):
-            put_frame(writer, value)
-            name, seen = await pixel(regions, client, reader)
-            assert (("-cuda-" in name), seen) == (uses, value)
-        regions.use_model(
-            model
-        )  # a restarted server is asked again, but the same thing is not said again
-        put_frame(writer, 4)
-        assert (await pixel(regions, client, reader))[1] == 4
+    with GpuCamera(instance, gpu) as camera, caplog.at_level(logging.INFO):
+        for _ in range(
+            2
+        ):  # a restarted server is asked again, but the same thing is not logged again
+            for value in (1, 2, 3):
+                camera.put(value)
+                with newest(reader) as lease:
+                    assert ((await regions.place_device(lease)) is not None) is uses
+                assert regions.may_open_device is uses
+            regions.use_model(model)
         await regions.close()
     assert caplog.text.count("system shared memory") == bool(said)
     assert said in caplog.text
 
 
 async def test_forced_and_refused_is_an_error(
-    instance: str, gpu: FakeCuda, reader: FrameReader
+    instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
     regions = Regions(FakeTriton(info=GPU_MODEL), "cuda")
-    with cuda_writer(instance, gpu) as writer:
-        put_frame(writer, 1)
+    with GpuCamera(instance, gpu) as camera:
+        camera.put(1)
         with newest(reader) as lease:
             with pytest.raises(
                 CudaError, match=r"no GPU here.*shareProcessNamespace.*device: auto"
             ):
-                await regions.place(lease)
-        writer.resize(W * 2, H)
-        put_frame(writer, 2)
-        assert len(gpu.allocations) == 1  # nothing holds the old memory
+                await regions.place_device(lease)
 
 
-async def test_memory_of_a_dead_writer_is_no_refusal(
-    instance: str, gpu: FakeCuda, reader: FrameReader
+async def test_memory_of_a_dead_process_is_never_read(
+    instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
-    """Nobody can open it any more; that tells nothing about the server."""
+    """A server may not survive reading what is gone; and that nobody can open it tells nothing about the server."""
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
     regions = Regions(client, "cuda")
-    with cuda_writer(instance, gpu) as writer:
-        put_frame(writer, 1)
-    name, seen = await pixel(regions, client, reader)
-    assert ("-cuda-" in name, seen) == (False, 1)
-    with cuda_writer(instance, gpu) as writer:
-        put_frame(writer, 2)
-        name, seen = await pixel(regions, client, reader)
-        assert ("-cuda-" in name, seen) == (True, 2)
-        await regions.close()
-
-
-@pytest.mark.parametrize("restarted", [False, True])
-async def test_registered_memory_of_a_dead_writer_is_not_read(
-    instance: str, gpu: FakeCuda, reader: FrameReader, restarted: bool
-) -> None:
-    """Its last frame is inferred again, after an error: a server may not survive reading what is gone."""
-    client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
-    regions = Regions(client)
-    with cuda_writer(instance, gpu) as writer:
-        put_frame(writer, 1)
-        assert "-cuda-" in (await pixel(regions, client, reader))[0]
-        lease = newest(reader)
-        writer.resize(W * 2, H)  # the memory stays, as long as it is leased
-        put_frame(writer, 2)
-        assert await regions.place(lease) is lease.device
-        lease.release()
-        assert "-cuda-" in (await pixel(regions, client, reader))[0]
-        lease = newest(reader)
-    if restarted:
-        writer = FrameWriter(instance, "cam", width=W * 2, height=H, device=gpu.memory())
-    assert await regions.place(lease) is lease
-    lease.release()
-    if restarted:
-        writer.close()
+    with GpuCamera(instance, gpu) as camera:
+        camera.put(1)
+        unregistered = newest(reader)
+        camera.stop_gpu()
+        assert await regions.place_device(unregistered) is None
+        unregistered.release()
+    with GpuCamera(instance, gpu) as camera:
+        camera.put(2)
+        assert (await pixel(regions, client, reader))[1] == 2
+        registered = newest(reader)
+        camera.stop_gpu()
+        assert await regions.place_device(registered) is None
+        registered.release()
     await regions.close()
 
 
-async def test_a_frame_that_only_the_gpu_has_is_never_read_from_the_host(
-    instance: str, gpu: FakeCuda, reader: FrameReader
+def test_the_frame_is_that_of_the_gpu_while_its_process_lives(
+    instance: str, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = FakeTriton(info=GPU_MODEL)
-    regions = Regions(client)
-    with cuda_writer(instance, gpu) as writer:
-        put_device_frame(writer, 1)
-        with newest(reader) as lease, pytest.raises(ShmError, match="GPU memory only"):
-            await regions.place(lease)
-    assert client.registered == []
+    with NewestFrames(instance, "cam") as frames, GpuCamera(instance, gpu) as camera:
+        first = camera.put(1)
+        for use, kind in ((True, DeviceFrameLease), (False, FrameLease)):
+            lease = frames.lease(0, gpu=use)
+            assert isinstance(lease, kind)
+            with lease:
+                assert lease.sequence == first
+                with frames.host_of(lease) or pytest.fail("the host has it too") as host:
+                    assert host.planes.max() == 1
+        uploader, camera.uploader = camera.uploader, None  # it hangs
+        camera.put(2)
+        assert frames.lease(first, gpu=True) is None  # it may be under way
+        monkeypatch.setattr("tridetr.detector.frames._LATE_S", 0.0)
+        with frames.lease(first, gpu=True) or pytest.fail("no frame") as lease:
+            assert isinstance(lease, FrameLease)
+        camera.uploader = uploader
+        second = camera.put(3)
+        with frames.lease(first, gpu=True) or pytest.fail("no frame") as lease:
+            assert isinstance(lease, DeviceFrameLease)
+            assert lease.sequence == second
+        camera.stop_gpu()
+        camera.put(4)
+        with frames.lease(second, gpu=True) or pytest.fail("no frame") as lease:
+            assert isinstance(lease, FrameLease)
 
 
-async def test_capture_is_asked_for_host_pictures(
-    instance: str, tmp_path: Path, gpu: FakeCuda
-) -> None:
-    """A server without GPU, a camera that is decoded on one: results come all the same."""
+@asynccontextmanager
+async def detecting(instance: str, folder: Path, client: FakeTriton) -> AsyncIterator[None]:
     config = Config.model_validate({
         "instance": instance,
         "cameras": {"cam": {"source": "synthetic"}},
-        "run_dir": tmp_path,
-        "state_dir": tmp_path,
+        "run_dir": folder,
+        "state_dir": folder,
     })  # fmt: skip
-    client = FakeTriton(info=GPU_MODEL)
     stop = asyncio.Event()
-    with DemandReader(instance, "cam") as demand, cuda_writer(instance, gpu) as writer:
-        task = asyncio.create_task(Detector(config, client).run(stop))
-        try:
-            deadline = time.monotonic() + 20
-            while not client.asked:
-                assert time.monotonic() < deadline
-                gpu.wanted = demand.wanted()
-                put_device_frame(writer, 9)
-                await asyncio.sleep(0.02)
-        finally:
-            stop.set()
-            await asyncio.gather(task, return_exceptions=True)
-    assert gpu.copies
-    assert set(gpu.copies) == {"down"}
-    assert all("-cuda-" not in name for name in client.registered)
+    task = asyncio.create_task(Detector(config, client).run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_no_demand_without_need(instance: str, gpu: FakeCuda, tmp_path: Path) -> None:
-    config = Config.model_validate({
-        "instance": instance,
-        "cameras": {"cam": {"source": "synthetic"}},
-        "run_dir": tmp_path,
-        "state_dir": tmp_path,
-    })  # fmt: skip
+async def until(camera: GpuCamera, condition: Callable[[], bool]) -> None:
+    """Publish frames until something is so."""
+    deadline = time.monotonic() + slack(20)
+    value = 0
+    while not condition():
+        assert time.monotonic() < deadline
+        value = value % 200 + 1
+        camera.put(value)
+        await asyncio.sleep(0.02)
+
+
+async def test_results_go_on_without_the_gpu_process_and_return_to_it(
+    instance: str, gpu: FakeCuda, tmp_path: Path
+) -> None:
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
-    stop = asyncio.Event()
-    with DemandReader(instance, "cam") as demand, cuda_writer(instance, gpu) as writer:
-        task = asyncio.create_task(Detector(config, client).run(stop))
-        try:
-            deadline = time.monotonic() + 20
-            while len(client.asked) < 3:
-                assert time.monotonic() < deadline
-                put_device_frame(writer, 9)
-                await asyncio.sleep(0.02)
-            assert not demand.wanted()
-        finally:
-            stop.set()
-            await asyncio.gather(task, return_exceptions=True)
-    assert gpu.copies == []
+
+    def last() -> str:
+        return client.asked[-1][0] if client.asked else ""
+
+    with GpuCamera(instance, gpu) as camera:
+        async with detecting(instance, tmp_path, client):
+            await until(camera, lambda: last().endswith("-cuda-1"))
+            camera.stop_gpu()
+            await until(camera, lambda: last().endswith("-frames-1"))
+            camera.start_gpu()
+            await until(camera, lambda: last().endswith("-cuda-2"))
+
+
+async def test_a_server_without_a_gpu_reads_the_host(
+    instance: str, gpu: FakeCuda, tmp_path: Path
+) -> None:
+    client = FakeTriton(info=GPU_MODEL)
+    with GpuCamera(instance, gpu) as camera:
+        async with detecting(instance, tmp_path, client):
+            await until(camera, lambda: len(client.asked) > 3)
+    assert {name for name, _ in client.asked} == {f"tridetr-{instance}-cam-frames-1"}

@@ -142,15 +142,15 @@ CASES: list[tuple[str, GpuFacts, dict[str, Any], str, str, str]] = [
         replace(WHOLE, libraries={}, **CONTAINER),
         {"decode": "gpu"},
         "GPU decoding",
-        "warning",
+        "fault",
         "must hold video",
     ),
     (
         "no decoders",
         replace(WHOLE, packages={"cuda-bindings": "12.9"}),
-        {"decode": "auto"},
+        {"decode": "gpu"},
         "GPU decoding",
-        "warning",
+        "fault",
         "tridetr[gpu]",
     ),
     (

@@ -1,13 +1,12 @@
-"""Decoding on the GPU, on a fake one: the same pixels as the CPU gives, and the CPU where it does not work."""
+"""Decoding on a GPU that is played (FFmpeg decodes): pictures and order are those that the CPU gives."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,59 +14,34 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from support.clips import jpegs, write_clip
-from support.fake_cuda import FakeCuda
 from support.fake_gpu import FakeDecoders, Plane
-from tridetr.capture.gpu import cuda_gpu
-from tridetr.capture.gpu.annexb import AnnexB
-from tridetr.capture.gpu.api import GpuUnavailableError
-from tridetr.capture.gpu.choice import open_decoders, wants_gpu
-from tridetr.capture.gpu.jpeg import GpuJpegDecoder
-from tridetr.capture.gpu.layout import Subsampling, nv12_pitch, plan_jpeg
-from tridetr.capture.gpu.video import GpuGaveUpError, GpuVideo
+from support.packets import stream_info
+from tridetr.capture.packets import describe
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.av import open_video, packets
-from tridetr.capture.sources.base import CorruptFrameError, Picture
+from tridetr.capture.sources.base import Picture
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
-from tridetr.config import Config
+from tridetr.gpu.annexb import AnnexB
+from tridetr.gpu.api import GpuDecodeError, GpuUnavailableError
+from tridetr.gpu.jpeg import GpuJpeg
+from tridetr.gpu.layout import Subsampling, nv12_pitch, plan_jpeg
+from tridetr.gpu.video import DevicePicture, GpuVideo
+from tridetr.shm.packets import Packet, StreamInfo, VideoCodec
 
 
 @pytest.fixture
 def decoders(tmp_path: Path) -> Iterator[FakeDecoders]:
-    made = FakeDecoders(FakeCuda(tmp_path))
-    yield made
-    made.close()
-
-
-@dataclass
-class Target:
-    """Device memory of a slot."""
-
-    memory: Plane
-    stream: int
-    device_id: int = 0
-    host_wanted: bool = False
-
-    @property
-    def pointer(self) -> int:
-        return int(self.memory.ctypes.data)
-
-    @property
-    def nbytes(self) -> int:
-        return self.memory.size
-
-    def mark_written(self, host: bool) -> None:
-        raise AssertionError("that is the publisher's to say")
+    folder = tmp_path / "gpu"
+    folder.mkdir()
+    return FakeDecoders(folder)
 
 
 def on_host(picture: Picture) -> Plane:
-    """Return a picture as capture lays it without device memory."""
+    """Return a picture as capture lays it."""
     width, height = even_size(picture.width, picture.height)
     planes = np.zeros((height * 3 // 2, width), np.uint8)
-    if picture.device is not None:
-        picture.device.to_host(planes)
-        return planes
     luma, chroma = width * height, width * height // 4
     flat = planes.reshape(-1)
     copy_picture(
@@ -79,17 +53,30 @@ def on_host(picture: Picture) -> Plane:
     return planes
 
 
-def on_device(decoders: FakeDecoders, picture: Picture) -> Plane:
-    """Return a picture as it lies in a slot's device memory."""
-    assert picture.device is not None
-    width, height = even_size(picture.width, picture.height)
-    target = Target(np.zeros(width * height * 3 // 2, np.uint8), decoders.gpu.cuda.make_stream())
-    picture.device.to_device(target)
-    rows = picture.device.luma_rows(8)  # waits for the stream
-    decoders.gpu.cuda.free_stream(target.stream)
-    planes = target.memory.reshape(height * 3 // 2, width)
-    assert np.array_equal(rows, planes[:height:8])
+def on_device(decoders: FakeDecoders, picture: DevicePicture) -> Plane:
+    """Return a picture as it is laid in device memory."""
+    gpu = decoders.gpu
+    planes = np.zeros((picture.height * 3 // 2, picture.width), np.uint8)
+    stream, event = gpu.make_stream(), gpu.make_event()
+    picture.lay(int(planes.ctypes.data), stream)
+    gpu.record(event, stream)
+    while not gpu.is_complete(event):
+        pass
+    gpu.free_event(event)
+    gpu.free_stream(stream)
     return planes
+
+
+def packet_of(
+    number: int, data: bytes, info: StreamInfo, *, key: bool = True, pts: int | None = None
+) -> Packet:
+    return Packet(
+        number, 1, info, info.codec, key, False, False, pts, pts, None, number, number, data, 0
+    )
+
+
+def jpeg_packet(data: bytes) -> Packet:
+    return packet_of(1, data, stream_info(codec=VideoCodec.MJPEG, codec_name="mjpeg", rotation=0))
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuvj420p", "yuvj422p"])
@@ -99,13 +86,13 @@ def test_jpegs_have_the_pixels_that_the_cpu_gives(
 ) -> None:
     (data,) = jpegs(1, size=size, pix_fmt=pix_fmt)
     expected = JpegDecoder().decode(data)
-    picture = GpuJpegDecoder(decoders).decode(data)
+    (picture,) = GpuJpeg(decoders).decode(jpeg_packet(data))
     assert (picture.color_range, picture.color_matrix) == (
         expected.color_range,
         expected.color_matrix,
     )
+    assert picture.jpeg == data
     assert np.array_equal(on_device(decoders, picture), on_host(expected))
-    assert np.array_equal(on_host(picture), on_host(expected))
 
 
 def test_420_of_even_size_needs_no_copy() -> None:
@@ -117,82 +104,91 @@ def test_420_of_even_size_needs_no_copy() -> None:
         plan_jpeg(Subsampling.OTHER, 640, 480, 0, 0)
 
 
-def test_jpegs_that_the_gpu_does_not_know_are_decoded_on_the_cpu(
-    decoders: FakeDecoders, caplog: pytest.LogCaptureFixture
-) -> None:
-    decoder = GpuJpegDecoder(decoders)
-    for data in jpegs(3, pix_fmt="yuvj444p"):
-        picture = decoder.decode(data)
-        assert picture.device is None
-        assert picture.planes
-    assert [r.message.count("4:2:0") for r in caplog.records if "GPU" in r.message] == [1]
+def test_jpegs_that_the_gpu_does_not_decode(decoders: FakeDecoders) -> None:
+    with pytest.raises(GpuUnavailableError, match="4:2:0"):
+        GpuJpeg(decoders).decode(jpeg_packet(jpegs(1, pix_fmt="yuvj444p")[0]))
+    with pytest.raises(GpuUnavailableError, match="nvJPEG"):
+        GpuJpeg(FakeDecoders(decoders.gpu.folder, "jpeg"))
+    with pytest.raises(GpuDecodeError):
+        GpuJpeg(decoders).decode(jpeg_packet(jpegs(1)[0][:400]))
 
 
-def test_without_nvjpeg_the_cpu_decodes(tmp_path: Path) -> None:
-    decoder = GpuJpegDecoder(FakeDecoders(FakeCuda(tmp_path), "jpeg"))
-    assert decoder.decode(jpegs(1)[0]).device is None
-
-
-def test_damaged_jpegs_are_refused_and_many_of_them_end_the_trust(
-    decoders: FakeDecoders, caplog: pytest.LogCaptureFixture
-) -> None:
-    decoder = GpuJpegDecoder(decoders)
-    good, damaged = jpegs(1)[0], jpegs(1)[0][:400]
-    for _ in range(14):
-        with pytest.raises(CorruptFrameError):
-            decoder.decode(damaged)
-    on_host(decoder.decode(good))  # counts from the start again
-    for _ in range(14):
-        with pytest.raises(CorruptFrameError):
-            decoder.decode(damaged)
-    assert decoder.decode(good).device is not None
-    with pytest.raises(CorruptFrameError):
-        decoder.decode(damaged)
-    assert decoder.decode(good).device is None
-    assert sum("the CPU decodes" in record.message for record in caplog.records) == 1
-
-
-def arrivals(file: Path) -> tuple[Any, list[Arrival]]:
+def demuxed(file: Path) -> tuple[StreamInfo, list[Packet]]:
+    """Return a file's stream and packets as capture publishes them."""
     _, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
-    container = stream.container
+    info = replace(describe(stream), rotation=0)
     found = [
-        Arrival(packet, index, 10**9 + index, 0, False)
-        for index, packet in enumerate(packets(container, stream))
+        packet_of(index, bytes(packet), info, key=packet.is_keyframe, pts=packet.pts)
+        for index, packet in enumerate(packets(stream.container, stream))
     ]
-    return stream, found
+    return info, found
+
+
+def on_cpu(file: Path) -> list[Plane]:
+    _, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    video = CpuVideo(stream)
+    return [
+        on_host(decoded.picture())
+        for index, packet in enumerate(packets(stream.container, stream))
+        for decoded in video.decode(Arrival(packet, index, index, 0, False))
+        if decoded.picture is not None
+    ]
 
 
 CLIPS = [
     ("clip.mkv", "libx264", {"bf": "0"}),  # lengths instead of start codes
     ("clip.ts", "libx264", {"bf": "0"}),  # start codes
     ("clip.mkv", "libx264", {"bf": "2"}),  # later pictures first
+    ("clip.ts", "libx264", {"bf": "3", "b-pyramid": "normal"}),
     ("clip.mp4", "libx265", {"x265-params": "log-level=none:bframes=0"}),
+    ("clip.mp4", "libx265", {"x265-params": "log-level=none:bframes=3"}),
 ]
 
 
 @pytest.mark.parametrize(("name", "codec", "options"), CLIPS)
-def test_video_has_the_pixels_and_times_that_the_cpu_gives(
+def test_video_is_that_of_the_cpu_frame_by_frame(
     decoders: FakeDecoders, tmp_path: Path, name: str, codec: str, options: dict[str, str]
 ) -> None:
     file = write_clip(tmp_path / name, 12, codec=codec, size=(320, 180), options=options)
-    stream, fed = arrivals(file)
-    gpu = GpuVideo(decoders, stream)
-    seen: dict[int, Plane] = {}
-    for arrival in fed:
-        for decoded in gpu.decode(arrival):
-            assert decoded.picture is not None
-            seen[decoded.arrival.index] = on_device(decoders, decoded.picture())
-    stream, fed = arrivals(file)
-    cpu = CpuVideo(stream)
-    expected: dict[int, Plane] = {}
-    for arrival in fed:
-        for decoded in cpu.decode(arrival):
-            assert decoded.picture is not None
-            expected[decoded.arrival.index] = on_host(decoded.picture())
-    assert list(seen) == list(expected)  # in the same order
+    info, fed = demuxed(file)
+    gpu = GpuVideo(decoders, info)
+    pictures = []
+    seen = []
+    for packet in fed:
+        for picture in gpu.decode(packet):
+            seen.append(on_device(decoders, picture))
+            pictures.append(picture.packet)
     assert len(seen) >= 8
-    for index, planes in seen.items():
-        assert np.array_equal(planes, expected[index])
+    for planes, expected in zip(seen, on_cpu(file), strict=False):
+        assert np.array_equal(planes, expected)
+    times = [packet.pts for packet in pictures]
+    assert times == sorted(times)  # in the order of display, each with its own packet's times
+    reordered = any(b.pts < a.pts for a, b in itertools.pairwise(fed) if a.pts is not None)
+    assert decoders.reorders == [reordered]  # pictures are held back only where they must be
+
+
+def test_b_frames_that_the_stream_does_not_announce(decoders: FakeDecoders, tmp_path: Path) -> None:
+    """As with RTSP cameras whose parameter sets lie. From the next key frame on the order is right."""
+    options = {"bf": "2", "g": "6", "sc_threshold": "0"}
+    info, fed = demuxed(write_clip(tmp_path / "c.mkv", 24, options=options))
+    video = GpuVideo(decoders, replace(info, reorder=0))
+    shown: list[int] = []
+    for packet in fed:
+        with contextlib.suppress(GpuDecodeError):  # up to the key frame
+            shown += [picture.packet.pts or 0 for picture in video.decode(packet)]
+    assert decoders.reorders == [False, True]
+    assert shown == sorted(shown)
+    assert len(shown) > 12
+
+
+def test_a_clock_that_is_set_back_at_a_key_frame_is_no_reordering(
+    decoders: FakeDecoders, tmp_path: Path
+) -> None:
+    info, fed = demuxed(write_clip(tmp_path / "c.mkv", 8, options={"bf": "0", "g": "8"}))
+    video = GpuVideo(decoders, info)
+    for packet in [*fed, *fed]:
+        video.decode(packet)
+    assert decoders.reorders == [False]
 
 
 @given(st.sampled_from(["h264", "hevc"]), st.binary(max_size=60), st.binary(max_size=60))
@@ -208,53 +204,38 @@ def test_damaged_parameter_sets_and_packets_are_known_errors(
 def test_streams_that_the_gpu_does_not_know_are_refused(
     decoders: FakeDecoders, tmp_path: Path
 ) -> None:
-    for codec, pix_fmt in (("mpeg4", "yuv420p"), ("libx264", "yuv422p")):
-        file = write_clip(tmp_path / f"{codec}.mkv", 2, codec=codec, pix_fmt=pix_fmt)
-        with pytest.raises(GpuUnavailableError, match="not decoded there"):
-            GpuVideo(decoders, arrivals(file)[0])
+    info, _ = demuxed(write_clip(tmp_path / "c.mkv", 2, codec="mpeg4"))
+    with pytest.raises(GpuUnavailableError, match="mpeg4 is not decoded there"):
+        GpuVideo(decoders, info)
+    with pytest.raises(GpuUnavailableError, match="turned"):
+        GpuVideo(decoders, stream_info(rotation=90))
 
 
 def test_after_damage_nothing_is_shown_before_a_key_frame(
     decoders: FakeDecoders, tmp_path: Path
 ) -> None:
     """The hardware hides damage, so what refers to a damaged packet must not reach it."""
-    file = write_clip(tmp_path / "c.mkv", 20, options={"g": "8", "bf": "0", "sc_threshold": "0"})
-    stream, fed = arrivals(file)
-    video = GpuVideo(decoders, stream)
-    shown = []
-    for arrival in fed:
-        arrival.packet.is_corrupt = arrival.index == 3
-        try:
-            shown += [decoded.arrival.index for decoded in video.decode(arrival)]
-        except CorruptFrameError:
-            continue
+    options = {"g": "8", "bf": "0", "sc_threshold": "0"}
+    info, fed = demuxed(write_clip(tmp_path / "c.mkv", 20, options=options))
+    video = GpuVideo(decoders, info)
+    shown: list[int] = []
+    for packet in fed:
+        damaged = replace(packet, corrupt=packet.sequence == 3)
+        with contextlib.suppress(GpuDecodeError):
+            shown += [picture.packet.sequence for picture in video.decode(damaged)]
     assert shown == [0, 1, 2, *range(8, 20)]
 
 
-def test_packets_that_are_missing_start_the_decoder_anew(
+def test_missing_packets_are_reported_to_the_decoder(
     decoders: FakeDecoders, tmp_path: Path
 ) -> None:
-    file = write_clip(tmp_path / "c.mkv", 20, options={"g": "8", "bf": "0", "sc_threshold": "0"})
-    stream, fed = arrivals(file)
-    video = GpuVideo(decoders, stream)
-    kept = [fed[0], fed[1], Arrival(fed[8].packet, 8, 1, 1, True), *fed[9:]]
-    shown = [decoded.arrival.index for arrival in kept for decoded in video.decode(arrival)]
+    options = {"g": "8", "bf": "0", "sc_threshold": "0"}
+    info, fed = demuxed(write_clip(tmp_path / "c.mkv", 20, options=options))
+    video = GpuVideo(decoders, info)
+    kept = [fed[0], fed[1], replace(fed[8], discontinuity=True), *fed[9:]]
+    shown = [picture.packet.sequence for packet in kept for picture in video.decode(packet)]
     assert shown == [0, 1, *range(8, 20)]
     assert decoders.videos[0].gaps == 1
-
-
-def test_a_stream_that_is_refused_again_and_again_goes_to_the_cpu(
-    decoders: FakeDecoders, tmp_path: Path
-) -> None:
-    file = write_clip(tmp_path / "c.mkv", 30, options={"g": "1"})
-    stream, fed = arrivals(file)
-    video = GpuVideo(decoders, stream)
-    for arrival in fed[:15]:
-        packet = type(arrival.packet)(b"\0\0\0\1\x65nonsense")
-        packet.is_keyframe = True
-        error = CorruptFrameError if arrival.index < 14 else GpuGaveUpError
-        with pytest.raises(error, match="packet"):
-            video.decode(Arrival(packet, arrival.index, 0, 0, False))
 
 
 @pytest.mark.parametrize(
@@ -269,48 +250,3 @@ def test_nv12_pitch(luma: int, chroma: int, width: int, height: int, pitch: int)
 def test_surfaces_of_another_layout_are_refused(chroma: int) -> None:
     with pytest.raises(ValueError, match="NV12"):
         nv12_pitch(0, chroma, 1920, 1080)
-
-
-def camera(decode: str, source: str = "rtsp://c/1", device: str = "auto") -> Config:
-    return Config.model_validate(
-        {"device": device, "cameras": {"c": {"source": source, "decode": decode}}}
-    )
-
-
-@pytest.mark.parametrize(
-    ("config", "wanted"),
-    [
-        (camera("cpu"), False),
-        (camera("gpu"), True),
-        (camera("auto"), True),
-        (camera("gpu", device="cpu"), False),
-        (camera("gpu", source="synthetic"), False),
-        (Config.model_validate({"cameras": {"c": {"source": "a.mp4"}}}), False),  # the default
-    ],
-)
-def test_where_a_camera_is_decoded(config: Config, wanted: bool) -> None:
-    assert wants_gpu(config, "c") is wanted
-
-
-@pytest.mark.parametrize(("decode", "level"), [("gpu", logging.WARNING), ("auto", logging.INFO)])
-def test_a_gpu_that_is_not_there_is_said_once(
-    caplog: pytest.LogCaptureFixture, decode: str, level: int
-) -> None:
-    def fails() -> FakeDecoders:
-        raise GpuUnavailableError("no GPU in this test")
-
-    with caplog.at_level(logging.INFO):
-        assert open_decoders(camera(decode), "c", fails) is None
-    (record,) = [r for r in caplog.records if "no GPU in this test" in r.message]
-    assert record.levelno == level
-
-
-def test_this_machine_says_why_it_cannot(caplog: pytest.LogCaptureFixture) -> None:
-    try:
-        cuda_gpu.CudaDecoders()
-    except GpuUnavailableError as error:
-        reason = str(error)
-    else:
-        pytest.skip("there is a GPU")
-    assert open_decoders(camera("gpu"), "c") is None
-    assert reason in caplog.text

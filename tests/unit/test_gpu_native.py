@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tridetr.capture.gpu import nvjpeg
-from tridetr.capture.gpu.api import GpuDecodeError, GpuUnavailableError, JpegShape
-from tridetr.capture.gpu.layout import Subsampling
+from tridetr.gpu import nvjpeg
+from tridetr.gpu.api import GpuDecodeError, GpuUnavailableError, JpegShape
+from tridetr.gpu.layout import Subsampling
 
 GPU_FOLDER = Path(nvjpeg.__file__).parent
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.fake_cuda import FakeCuda, read_device
 from support.rings import (
     frame_stamp,
     put_frame,
@@ -37,12 +36,10 @@ from tridetr.shm.detections import DetectionReader, DetectionWriter
 from tridetr.shm.frames import (
     ColorMatrix,
     ColorRange,
-    FrameLease,
     FrameReader,
     FrameWriter,
     TraceContext,
 )
-from tridetr.shm.hold import DeviceHold
 from tridetr.shm.wakeup import Wakeup
 
 W, H = 64, 32
@@ -51,38 +48,15 @@ W, H = 64, 32
 MakeWriter = Callable[..., FrameWriter]
 
 
-@pytest.fixture(params=["host", "cuda"])
-def frame_writer(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[MakeWriter]:
-    """Yield what makes frame writers, over both kinds of ring; of device memory nothing may be left.
-
-    Each frame that is leased must lie in device memory too, if its writer still lives.
-    """
-    folder = tmp_path / "gpu"
-    folder.mkdir()
-    gpu = FakeCuda(folder) if request.param == "cuda" else None
-    lease_newest = FrameReader.lease_newest
-
-    def checked(reader: FrameReader, after: int = 0) -> FrameLease | None:
-        lease = lease_newest(reader, after)
-        if lease is not None:
-            assert not lease.device_only
-            assert (lease.device is None) == (gpu is None)
-            if lease.device is not None:
-                with DeviceHold(lease.device.region) as hold:
-                    if hold.is_current():
-                        assert np.array_equal(read_device(folder, lease.device), lease.planes)
-        return lease
+@pytest.fixture
+def frame_writer() -> MakeWriter:
+    """Return what makes frame writers."""
 
     def make(instance: str, **changes: Any) -> FrameWriter:
-        memory = gpu.memory() if gpu is not None else None
-        sizes = {"width": W, "height": H, "device": memory}
+        sizes = {"width": W, "height": H}
         return FrameWriter(instance, "cam", **sizes | changes)
 
-    monkeypatch.setattr(FrameReader, "lease_newest", checked)
-    yield make
-    assert gpu is None or gpu.is_clean()
+    return make
 
 
 # ---------------------------------------------------------------- what a reader gets

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import uuid
-from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from support.fake_cuda import FakeCuda, fill, read_device
 from support.rings import frame_stamp
-from tridetr.shm.device import DeviceRegion
 from tridetr.shm.frames import FrameLease, FrameReader, FrameSlot, FrameWriter
 from tridetr.shm.names import list_instance, unlink_instance
 
@@ -23,8 +18,6 @@ SIZES = [(16, 8), (32, 8), (16, 16)]
 
 class RingMachine(RuleBasedStateMachine):
     """One ring, one writer, two readers, against what they should see."""
-
-    gpu: FakeCuda | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,10 +32,7 @@ class RingMachine(RuleBasedStateMachine):
 
     def _open_writer(self) -> FrameWriter:
         width, height = self.size
-        memory = self.gpu.memory() if self.gpu is not None else None
-        return FrameWriter(
-            self.instance, "cam", width=width, height=height, slots=SLOTS, device=memory
-        )
+        return FrameWriter(self.instance, "cam", width=width, height=height, slots=SLOTS)
 
     def _held(self) -> set[int]:
         """Return the sequences of the present file that somebody leases."""
@@ -123,9 +113,7 @@ class RingMachine(RuleBasedStateMachine):
     def leases_stay_as_they_were(self) -> None:
         for _, lease in self.leases:
             assert lease.stamp.frame_number == lease.sequence
-            if not lease.device_only:
-                assert (lease.planes == lease.sequence % 256).all()
-            assert lease.device is None or self.gpu is not None
+            assert (lease.planes == lease.sequence % 256).all()
 
     @invariant()
     def at_most_two_generations_are_kept(self) -> None:
@@ -139,73 +127,5 @@ class RingMachine(RuleBasedStateMachine):
         unlink_instance(self.instance)
 
 
-class CudaRingMachine(RingMachine):
-    """The same over device memory, with frames that are born there."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="tridetr-gpu-"))
-        self.gpu = FakeCuda(self.folder)
-        self.mine: set[DeviceRegion] = set()  # allocations of the present writer
-        super().__init__()
-
-    @rule(wanted=st.booleans())
-    def want_host(self, wanted: bool) -> None:
-        assert self.gpu is not None
-        self.gpu.wanted = wanted
-
-    @precondition(lambda self: self.slot is not None)
-    @rule(host=st.booleans())
-    def publish_from_device(self, host: bool) -> None:
-        assert self.slot is not None
-        planes = self.slot.device
-        assert self.gpu is not None
-        if planes is None:  # there are too many older allocations that somebody still reads
-            self.publish()
-            return
-        value = (self.sequence + 1) % 256
-        self.slot.planes[:] = value if host else 253
-        self.gpu.queue(planes.stream, lambda: fill(planes.pointer, planes.nbytes, value))
-        planes.mark_written(host)
-        self.sequence = self.newest = self.writer.publish(self.slot, frame_stamp(self.sequence + 1))
-        self.slot = None
-        assert self._learn() == (not host and not self.gpu.wanted)
-
-    @precondition(lambda self: self.slot is not None)
-    @rule()
-    def publish(self) -> None:
-        super().publish()
-        self._learn()
-
-    @rule()
-    def restart(self) -> None:
-        """A writer takes its memory along."""
-        super().restart()
-        self.mine.clear()
-
-    def _learn(self) -> bool:
-        """Look at the newest frame: note the allocation it lies in, and return whether it lies only there."""
-        lease = self.readers[0].lease_newest()
-        assert lease is not None
-        with lease:
-            if lease.device is not None:
-                self.mine.add(lease.device.region)
-                assert (read_device(self.folder, lease.device) == self.sequence % 256).all()
-            return lease.device_only
-
-    @invariant()
-    def device_memory_stays_while_leased(self) -> None:
-        for _, lease in self.leases:
-            if lease.device is not None and lease.device.region in self.mine:
-                assert (read_device(self.folder, lease.device) == lease.sequence % 256).all()
-
-    def teardown(self) -> None:
-        super().teardown()
-        assert self.gpu is not None
-        assert self.gpu.is_clean()
-        shutil.rmtree(self.folder)
-
-
 TestRingMachine = RingMachine.TestCase
 TestRingMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestCudaRingMachine = CudaRingMachine.TestCase
-TestCudaRingMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

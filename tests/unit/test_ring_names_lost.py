@@ -8,7 +8,7 @@ from pathlib import Path
 import posix_ipc
 import pytest
 
-from support.fake_cuda import FakeCuda
+from support.fake_cuda import FakeCuda, GpuCamera
 from support.packets import stream_info
 from support.rings import put_frame, result_stamp, some_detections
 from support.waiting import wait_for
@@ -16,7 +16,7 @@ from tridetr.errors import ShmError
 from tridetr.shm import names, ring_writer
 from tridetr.shm.boards import CameraState, CameraStatus, StatusReader, StatusWriter
 from tridetr.shm.detections import DetectionReader, DetectionWriter
-from tridetr.shm.frames import FrameReader, FrameWriter
+from tridetr.shm.frames import DeviceFrameReader, FrameReader, FrameWriter
 from tridetr.shm.names import RingFile, RingName, TritonRegion, owner_of
 from tridetr.shm.packets import PacketReader, PacketStamp, PacketWriter
 
@@ -75,18 +75,17 @@ def test_a_frame_ring_is_made_again_and_readers_follow(
 def test_a_ring_with_device_memory_is_made_again(
     instance: str, lose: Callable[[Path], None], gpu: FakeCuda
 ) -> None:
-    name = RingName(instance, "cam", "frames")
+    name = RingName(instance, "cam", "device")
     with (
-        FrameWriter(instance, "cam", width=W, height=H, device=gpu.memory()) as writer,
-        FrameReader(instance, "cam", "gateway") as reader,
+        GpuCamera(instance, gpu, width=W, height=H) as camera,
+        DeviceFrameReader(instance, "cam", None) as reader,
     ):
-        put_frame(writer, 1)
+        camera.put(1)
         lose(name.path(1))
-        put_frame(writer, 2)
+        camera.put(2)
         lease = reader.lease_newest()
         assert lease is not None
         with lease:
-            assert lease.device is not None
             assert lease.device.region.ring.generation == 2
     assert gpu.is_clean()
     for leftover in names.list_instance(instance):

@@ -51,6 +51,9 @@ mqtt: {host: embedded, port: 0}
     assert [name for name, spec in specs.items() if spec.may_finish] == ["capture b"]
     stages = [specs[name].stop_stage for name in ("capture a", "detector", "controller", "broker")]
     assert stages == sorted(set(stages)), "what is upstream stops first"
+    on_gpu = [spec.name for spec in plan_processes(config, Path("x.yaml"), gpu=True)]
+    assert on_gpu[1:3] == ["triton", "gpu"]
+    assert [spec.name for spec in plan_processes(config, Path("x.yaml"), only=["gpu"])] == ["gpu"]
     external = parse_config(text + "triton: {url: 'h:8001'}", origin=Path("x.yaml"))
     assert "triton" not in [spec.name for spec in plan_processes(external, Path("x.yaml"))]
     only = plan_processes(config, Path("x.yaml"), only=["capture b"])

@@ -13,7 +13,7 @@ import pytest
 from support.packets import payload, put_packet, stream_info
 from support.rings import frame_stamp, result_stamp, some_detections
 from tridetr.shm import boards, layout
-from tridetr.shm.boards.table import DEMAND, SENTRY, STATUS
+from tridetr.shm.boards.table import SENTRY, STATUS
 from tridetr.shm.detections import DetectionWriter
 from tridetr.shm.detections.table import DETECTION_DTYPE, RESULT
 from tridetr.shm.device import DEVICE_MEMORY
@@ -81,7 +81,6 @@ def test_frame_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
         },
         "pixels": list(range(12)),
         "jpeg": list(b"abc"),
-        "device_only": False,
         "device": [],
     }
 
@@ -163,7 +162,7 @@ def test_tables_match_the_generated_accessors() -> None:
     """Each field that is mutated in place is the one that the generated reader reads."""
     built = bytearray(FRAME.build({"device": 1, "pixels": 12, "jpeg": 64}))
     view = locate(FRAME, memoryview(built), 0, len(built))
-    values = [9, 8, 7, 6, 11, 12, 13, 14, 15, 1, 2, True, True]
+    values = [9, 8, 7, 6, 11, 12, 13, 14, 15, 1, 2, True]
     view.record.pack_into(built, view.record_at, *values)
     frame = frame_generated.Frame.GetRootAs(built)
     trace = frame.Trace()
@@ -172,7 +171,6 @@ def test_tables_match_the_generated_accessors() -> None:
         trace.TraceIdHigh(), trace.TraceIdLow(), trace.SpanId(), trace.Flags(),
         frame.FrameNumber(), frame.CaptureMonotonicNs(), frame.CaptureUnixNs(),
         frame.Width(), frame.Height(), frame.ColorRange(), frame.ColorMatrix(), frame.Lossless(),
-        frame.DeviceOnly(),
     ]  # fmt: skip
     assert frame.PixelsLength() == 12
     assert view.spans["pixels"].start % 64 == 0
@@ -201,7 +199,6 @@ def test_tables_match_the_generated_accessors() -> None:
         (RESULT, "detection", "DetectionResult"),
         (SENTRY, "sentry", "Sentry"),
         (STATUS, "status", "CameraStatus"),
-        (DEMAND, "demand", "HostDemand"),
         (STREAM, "packet", "StreamInfo"),
         (PACKET, "packet", "EncodedPacket"),
     ],
@@ -215,7 +212,7 @@ def test_field_order_is_the_schemas(spec: Any, schema: str, table: str) -> None:
     assert [field.name for field in spec.fields] == names
 
 
-@pytest.mark.parametrize("spec", [FRAME, RESULT, SENTRY, STATUS, DEMAND, PACKET, STREAM])
+@pytest.mark.parametrize("spec", [FRAME, RESULT, SENTRY, STATUS, PACKET, STREAM])
 def test_every_truncation_is_refused(spec: Any) -> None:
     """No prefix of a valid slot makes a reader look behind its end."""
     counts = {field.name: 2 for field in spec.fields if isinstance(field, Vector)}

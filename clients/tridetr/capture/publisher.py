@@ -10,8 +10,7 @@ from tridetr.capture.mask import Mask
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.base import Grab, Picture
 from tridetr.config import CameraSection
-from tridetr.cuda.memory import DeviceMemory
-from tridetr.errors import CudaError, ShmError
+from tridetr.errors import ShmError
 from tridetr.shm.closing import Closing
 from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter, TraceContext
 from tridetr.telemetry import metrics, tracing
@@ -31,20 +30,18 @@ def jpeg_capacity(width: int, height: int) -> int:
 
 
 class Publisher(Closing):
-    """The frame ring of one camera; the first picture decides its size, others change it."""
+    """The frame ring of one camera; the first picture decides its size, others change it.
 
-    def __init__(
-        self,
-        instance: str,
-        camera: str,
-        section: CameraSection,
-        memory: DeviceMemory | None = None,
-    ) -> None:
+    Attributes:
+        stamp: Of the frame that was published last.
+    """
+
+    def __init__(self, instance: str, camera: str, section: CameraSection) -> None:
         self._instance = instance
         self._camera = camera
         self._slots = section.slots
         self._mask = Mask(section.mask) if section.mask else None
-        self._memory = memory
+        self.stamp: FrameStamp | None = None
         self._lossless = not section.realtime
         self._writer: FrameWriter | None = None
         self._published = metrics.FRAMES_PUBLISHED.labels(camera)
@@ -82,18 +79,7 @@ class Publisher(Closing):
         Raises:
             NoSpaceError: there is no room for a frame of that size.
             ShmError: no ring of that size can be made.
-            CudaError: the GPU failed, and `device` is `cuda`.
         """
-        try:
-            return self._publish(grab, picture, decode_ns)
-        except CudaError as error:
-            memory, writer = self._memory, self._writer
-            if memory is None or memory.forced or writer is None or not writer.leave_device():
-                raise
-            memory.say_fallback(error)
-            return self._publish(grab, picture, decode_ns)
-
-    def _publish(self, grab: Grab, picture: Picture, decode_ns: int) -> int | None:
         started = time.monotonic_ns()
         with_jpeg = grab.jpeg is not None and not picture.turned and self._mask is None
         writer = self._fitting_writer(picture, with_jpeg=with_jpeg)
@@ -117,12 +103,11 @@ class Publisher(Closing):
                 trace=trace,
             )
             sequence = writer.publish(slot, stamp, jpeg_bytes=jpeg_bytes)
-            if picture.device is not None:  # decoded only now: publishing waits for the GPU
-                laid_out = time.monotonic_ns()
         except BaseException:
             writer.abandon(slot)
             raise
         self._decode_seconds.observe((decode_ns + laid_out - started) / 1e9)
+        self.stamp = stamp
         self._published.inc()
         self._last_frame.set(time.time())
         if trace is not None:
@@ -175,7 +160,6 @@ class Publisher(Closing):
                 height=height,
                 slots=self._slots,
                 jpeg_capacity=capacity,
-                device=self._memory,
             )
         else:
             _log.info("the picture size is now %dx%d", width, height)
@@ -194,13 +178,8 @@ class Publisher(Closing):
 
 
 def _lay(picture: Picture, slot: FrameSlot) -> None:
-    """Bring a picture into a slot, on the GPU if it is decoded there and the ring has memory there."""
+    """Bring a picture into a slot."""
     if picture.draw is not None:
         picture.draw(slot.planes)
-    elif picture.device is None:
-        copy_picture(picture, slot.y, slot.u, slot.v)
-    elif slot.device is None:
-        picture.device.to_host(slot.planes)
     else:
-        picture.device.to_device(slot.device)
-        slot.device.mark_written(host=False)
+        copy_picture(picture, slot.y, slot.u, slot.v)

@@ -25,8 +25,8 @@ def pace_of(snapshot: SentrySnapshot | None, now_ns: int) -> Pace:
 class Sentry(Closing):
     """Reads the sentry board, and says when nobody decides for a while."""
 
-    def __init__(self, instance: str, camera: str) -> None:
-        self._reader = SentryReader(instance, camera, "capture")
+    def __init__(self, instance: str, camera: str, consumer: str = "capture") -> None:
+        self._reader = SentryReader(instance, camera, consumer)
         assert self._reader.wakeup is not None  # it is a named consumer
         self._wakeup = self._reader.wakeup
         self._snapshot: SentrySnapshot | None = None

@@ -6,12 +6,13 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from tridetr.backoff import Backoff
 from tridetr.capture.blind import BlindDetector
+from tridetr.capture.frame_watch import FrameWatch
 from tridetr.capture.frozen import FrozenDetector
-from tridetr.capture.gpu.choice import open_decoders
 from tridetr.capture.mask import remove_unmasked
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
@@ -21,7 +22,7 @@ from tridetr.capture.sources.base import (
     Grab,
     LoginRefusedError,
     NoPictureYetError,
-    Picture,
+    Plane,
     Source,
     SourceEndedError,
     SourceInfo,
@@ -30,7 +31,6 @@ from tridetr.capture.sources.base import (
 from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import StatusReporter
 from tridetr.config import Config
-from tridetr.cuda.opening import device_memory
 from tridetr.errors import NoSpaceError, SourceError, TridetrError
 from tridetr.jpeg import read_info
 from tridetr.shm.boards import BlindReason, CameraState
@@ -56,19 +56,18 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
 
     Raises:
         ConfigError: the camera's source or credentials make no sense.
-        CudaError: `device` is `cuda`, and no GPU can be used here.
         ShmError: ring, board or queue cannot be made.
     """
     section = config.cameras[camera]
     with ExitStack() as stack:
         status = stack.enter_context(StatusReporter(config.instance, camera))
         sentry = stack.enter_context(Sentry(config.instance, camera))
-        memory = stack.enter_context(device_memory(config, camera))
-        publisher = stack.enter_context(Publisher(config.instance, camera, section, memory))
-        # A mask is applied to host pixels, and what the camera sent is not passed on
-        gpu = None if section.mask else open_decoders(config, camera)
-        if gpu is not None:
-            stack.callback(gpu.close)
+        sink: Publisher | FrameWatch
+        if section.decode == "gpu":
+            sink = FrameWatch(config.instance, camera, config.sentry_for(camera).standby_fps)
+        else:
+            sink = Publisher(config.instance, camera, section)
+        stack.enter_context(sink)
         packets = None
         if section.mask:
             remove_unmasked(config.instance, camera)
@@ -76,10 +75,10 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
             from tridetr.capture.packets import PacketSink  # and FFmpeg with it
 
             packets = stack.enter_context(PacketSink(config.instance, camera, config.packets))
-        source = make_source(camera, section, stop, gpu, packets)
+        source = make_source(camera, section, stop, packets)
         stack.callback(source.close)
         try:
-            Capture(config, camera, stop, source, status, sentry, publisher).run()
+            Capture(config, camera, stop, source, status, sentry, sink).run()
         except TridetrError as error:
             status.state(CameraState.OFFLINE, str(error))  # viewers see why the process ended
             raise
@@ -96,14 +95,14 @@ class Capture:
         source: Source,
         status: StatusReporter,
         sentry: Sentry,
-        publisher: Publisher,
+        sink: Publisher | FrameWatch,
     ) -> None:
         section = config.cameras[camera]
         self._stop = stop
         self._source = source
         self._status = status
         self._sentry = sentry
-        self._publisher = publisher
+        self._sink = sink
         self._timeout_s = section.timeout_s
         self._lossless = not section.realtime
         self._pacer = Pacer(config.sentry_for(camera).standby_fps, section.fps)
@@ -162,7 +161,7 @@ class Capture:
         while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
             heartbeat.beat()
             if time.monotonic() - self._published_s > _KEEP_MEMORY_S:
-                self._publisher.give_memory_back()
+                self._sink.give_memory_back()
             self._stop.wait(min(1.0, left))
         self._status.reconnecting()
 
@@ -175,6 +174,8 @@ class Capture:
         self._bound(info.width, info.height)
         self._last_good_s = time.monotonic()
         self._fps_from_ns = 0
+        if isinstance(self._sink, FrameWatch):
+            self._sink.expect()
         while not self._stop.is_set():
             heartbeat.beat()
             self._follow_alarm()
@@ -209,14 +210,29 @@ class Capture:
         self._next_number = grab.number + 1
         if self._live_since_s is None:
             self._live_since_s = time.monotonic()
+        if isinstance(self._sink, FrameWatch):
+            self._watch(grab, self._sink)
+            return
         # Asked again: the mode may have changed while the frame was waited for
         if self._pacer.wants(grab.monotonic_ns, self._sentry.pace()):
-            self._publish(grab)
+            self._publish(grab, self._sink)
             self._published_s = time.monotonic()
         else:
             self._count("pacing", 1)
 
-    def _publish(self, grab: Grab) -> None:
+    def _watch(self, grab: Grab, frames: FrameWatch) -> None:
+        """Judge the newest picture that the gpu process made of this camera's packets."""
+        self._published_s = time.monotonic()
+        lease = frames.newest()
+        if lease is None:
+            if fault := frames.fault(grab.monotonic_ns):
+                self._status.state(CameraState.OFFLINE, fault)
+            return
+        with lease:
+            luma = lease.planes[: lease.height]
+            self._judge_view(lambda step: luma[::step], lease.height)
+
+    def _publish(self, grab: Grab, publisher: Publisher) -> None:
         started = time.perf_counter_ns()
         if grab.jpeg is not None and (header := read_info(grab.jpeg)) is not None:
             self._bound(header.width, header.height)
@@ -224,21 +240,23 @@ class Capture:
         self._bound(picture.width, picture.height)
         decode_ns = grab.decode_ns + time.perf_counter_ns() - started
         try:
-            sequence = self._publisher.publish(grab, picture, decode_ns)
+            sequence = publisher.publish(grab, picture, decode_ns)
         except NoSpaceError as error:
-            self._publisher.give_memory_back()
+            publisher.give_memory_back()
             raise SourceLostError(str(error)) from None
         while sequence is None and self._lossless and not self._stop.wait(0.01):
             heartbeat.beat()
-            sequence = self._publisher.publish(grab, picture, decode_ns)
+            sequence = publisher.publish(grab, picture, decode_ns)
         if sequence is None:
             self._count("ring_full", 1)
             return
         if self._lossless:
             self._status.state(CameraState.LIVE)
             self._wait_decided(sequence)
+        elif picture.draw is not None:
+            self._status.state(CameraState.LIVE)
         else:
-            self._judge_view(picture)
+            self._judge_view(picture.luma_rows, picture.height)
 
     def _bound(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
@@ -252,13 +270,9 @@ class Capture:
                 "picture size in the camera"
             )
 
-    def _judge_view(self, picture: Picture) -> None:
+    def _judge_view(self, rows: Callable[[int], Plane], height: int) -> None:
         now = time.monotonic_ns()
-        if picture.draw is not None:
-            self._status.state(CameraState.LIVE)
-            return
-        rows = picture.device.luma_rows if picture.device is not None else picture.luma_rows
-        blind = self._blind.judge(rows, picture.height, now) if self._blind is not None else None
+        blind = self._blind.judge(rows, height, now) if self._blind is not None else None
         if self._frozen.judge(rows, now):
             self._status.state(CameraState.FROZEN, "the very same picture comes again and again")
         elif blind is not None:
@@ -299,5 +313,5 @@ class Capture:
         elapsed = now - self._fps_from_ns
         if elapsed >= _FPS_WINDOW_NS:
             fps = self._fps_frames * 1e9 / elapsed if info.live else None
-            self._status.measured(*self._publisher.size, fps)
+            self._status.measured(*self._sink.size, fps)
             self._fps_from_ns, self._fps_frames = now, 0

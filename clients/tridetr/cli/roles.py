@@ -14,7 +14,7 @@ from tridetr.errors import ConfigError
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (capture, detect, control, record, serve, triton):
+    for command in (capture, gpu, detect, control, record, serve, triton):
         app.command()(command)
 
 
@@ -30,6 +30,15 @@ def capture(
     from tridetr.capture.service import run
 
     service.run_blocking(lambda stop: run(config, camera, stop))
+
+
+def gpu(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Upload frames to the GPU, decode there, and lend its memory to the inference server."""
+    config = load_config(config_file)
+    service.prepare(config, "gpu")
+    from tridetr.gpu.service import run
+
+    service.run_blocking(lambda stop: run(config, stop))
 
 
 def detect(config_file: ConfigFile = DEFAULT_CONFIG) -> None:

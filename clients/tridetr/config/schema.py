@@ -254,10 +254,10 @@ class CameraSection(Section):
     pixel_format: Literal["auto", "mjpeg", "yuyv", "nv12", "i420"] = Field(
         "auto", description="What a V4L2 camera shall deliver."
     )
-    decode: Literal["cpu", "gpu", "auto"] = Field(
+    decode: Literal["cpu", "gpu"] = Field(
         "cpu",
-        description="Where MJPEG, H.264 and H.265 are decoded; gpu and auto fall back to the CPU (gpu says "
-        "why). It has not run on a GPU yet, hence the default.",
+        description="Where the MJPEG, H.264 or H.265 of a network or V4L2 camera is decoded: by capture, or by the "
+        "gpu process.",
     )
     loop: bool = Field(True, description="Files: start again at the end (false: the camera ends).")
     realtime: bool = Field(
@@ -326,6 +326,17 @@ class CameraSection(Section):
     def _keys_fit_the_source(self) -> CameraSection:
         if not self.realtime and self.source.kind != "file":
             raise ValueError("realtime: false is for video files only")
+        if self.decode == "gpu" and self.mask:
+            raise ValueError(
+                "decode: gpu and mask exclude each other: a masked camera's packets stay in its capture process"
+            )
+        if self.decode == "gpu" and not (
+            self.source.is_network
+            or (self.source.kind == "v4l2" and self.pixel_format in ("auto", "mjpeg"))
+        ):
+            raise ValueError(
+                "decode: gpu is for network cameras and for V4L2 cameras with pixel_format: mjpeg"
+            )
         if self.source.needs_credentials and self.credentials_file is None:
             raise ValueError(
                 "source has {user} or {password}: put `user:password` into a file and name it in "

@@ -38,11 +38,13 @@ class Choice:
         cuda: Whether frames go to GPU memory.
         why_not: What keeps them from it, and the remedy; empty where the configuration wants it so.
         is_loss: Whether there is a GPU that frames could go to if the remedy was applied.
+        gpu: Whether this machine has a GPU that processes of ours can use, wherever the model runs.
     """
 
     cuda: bool
     why_not: str = ""
     is_loss: bool = False
+    gpu: bool = False
 
 
 def choose(device: Literal["auto", "cpu", "cuda"], provider: str, found: Surroundings) -> Choice:
@@ -64,19 +66,20 @@ def choose(device: Literal["auto", "cpu", "cuda"], provider: str, found: Surroun
     """
     if device == "cpu":
         return Choice(False)
+    gpu = bool(found.gpus and found.bindings)
     if provider in _CPU_PROVIDERS:
         if device == "cuda":
             raise CudaError(
                 f"device: cuda contradicts model.provider: {provider}, which runs on the CPU. Remedy: "
                 "model.provider: auto, or device: auto"
             )
-        return Choice(False)
+        return Choice(False, gpu=gpu)
     why_not, remedy, is_loss = _obstacle(found)
     if not why_not:
-        return Choice(True)
+        return Choice(True, gpu=gpu)
     if device == "cuda":
         raise CudaError(f"device: cuda is impossible here: {why_not}. Remedy: {remedy}, {_INSTEAD}")
-    return Choice(False, f"{why_not}. Remedy: {remedy}" if is_loss else why_not, is_loss)
+    return Choice(False, f"{why_not}. Remedy: {remedy}" if is_loss else why_not, is_loss, gpu)
 
 
 def _obstacle(found: Surroundings) -> tuple[str, str, bool]:

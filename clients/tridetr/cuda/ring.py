@@ -1,198 +1,160 @@
-"""Device memory beside a frame ring: one allocation with the ring's slots, and the copies between the two.
+"""The device ring of one camera: GPU memory with a slot for each of a few frames, and who may read it.
 
 One allocation belongs to one ring file and one epoch of its writer. It must not be freed while another process has it
-open (CUDA leaves undefined what happens then), so it outlives its ring file's writing: see :meth:`free_if_unused`.
+open (CUDA leaves undefined what happens then), so it outlives the writing of its ring file.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
 from tridetr.cuda.api import Cuda
 from tridetr.errors import CudaError
-from tridetr.shm import layout, locks
+from tridetr.shm import layout, locks, names
+from tridetr.shm.closing import Closing
 from tridetr.shm.device import ALIGNMENT, DEVICE_MEMORY
-
-_log = logging.getLogger("tridetr.cuda")
+from tridetr.shm.frames import DeviceFrameWriter, FrameStamp, frame_bytes
+from tridetr.shm.segment import Segment
 
 # CUDA takes small allocations out of blocks of this size and exports whole blocks.
 _BLOCK = 2 << 20
-_SPIN_S = 400e-6  # a 1080p frame takes 100 to 200 µs, and no sleep is as short as that
-_POLL_S = 50e-6
-_PATIENCE_S = 2.0  # less than the supervisor's
+_MOST_RETIRED = 4  # a server that lets go of nothing must not fill the GPU
 
 
-class SlotPlanes:
-    """The device memory of one slot: what ``tridetr.cuda.device.DevicePlanes`` promises to sources."""
-
-    __slots__ = ("_host_address", "_ring", "_written", "nbytes", "offset", "pointer")
-
-    def __init__(self, ring: CudaFrameRing, index: int, planes: NDArray[np.uint8]) -> None:
-        self._ring = ring
-        self._host_address = planes.ctypes.data
-        self._written: bool | None = (
-            None  # by the source; the value: whether the host planes are too
-        )
-        self.nbytes = planes.nbytes
-        self.offset = index * ring.stride
-        self.pointer = ring.pointer + self.offset
-
-    @property
-    def stream(self) -> int:
-        return self._ring.stream
-
-    @property
-    def device_id(self) -> int:
-        return self._ring.cuda.device_id
-
-    @property
-    def host_wanted(self) -> bool:
-        return self._ring.host_wanted()
-
-    def mark_written(self, host: bool) -> None:
-        self._written = host
-
-    def begin(self) -> None:
-        """Forget what was said of the slot's last frame."""
-        self._written = None
-
-    def finish(self, *, host: bool) -> bool:
-        """Bring host and device planes together, as far as wanted, and wait until that is done.
-
-        Args:
-            host: Whether the host planes must hold the picture whether or not somebody wants it.
-
-        Returns:
-            Whether the picture lies on the device only.
-
-        Raises:
-            CudaError: The GPU failed or does not answer.
-        """
-        ring, cuda = self._ring, self._ring.cuda
-        device_only = False
-        if self._written is None:
-            cuda.upload(self.pointer, self._host_address, self.nbytes, ring.stream)
-        elif not self._written:
-            device_only = not (host or ring.host_wanted())
-            if not device_only:
-                cuda.download(self._host_address, self.pointer, self.nbytes, ring.stream)
-        ring.wait()
-        return device_only
-
-    def describe(self, epoch: int) -> bytes:
-        """Return the ``DeviceMemory`` by which other processes find it."""
-        ring = self._ring
-        return DEVICE_MEMORY.pack(
-            ring.handle, ring.cuda.uuid, ring.size, self.offset, epoch, ring.cuda.device_id
-        )
-
-
-class CudaFrameRing:
-    """The allocation. For one thread.
+@dataclass(frozen=True, slots=True)
+class DeviceSlot:
+    """A slot being written.
 
     Attributes:
-        cuda: The GPU.
-        handle: Its IPC handle.
-        pointer: Its device address.
-        stream: All copies are queued here.
-        stride: Bytes from one slot to the next.
-        size: Bytes of all.
-        host_wanted: Tells whether somebody reads host pictures.
+        index: Its number.
+        pointer: Device address of the frame's I420 bytes: Y [height, width], then U, then V, without padding.
+        nbytes: Their number.
+        offset: Bytes from the start of the allocation.
     """
 
-    def __init__(
-        self,
-        cuda: Cuda,
-        path: str | os.PathLike[str],
-        view: memoryview,
-        *,
-        slots: int,
-        frame_nbytes: int,
-        host_wanted: Callable[[], bool],
-    ) -> None:
-        """Allocate it and pin the ring file's pages.
+    index: int
+    pointer: int
+    nbytes: int
+    offset: int
+
+
+class DeviceRing(Closing):
+    """Writes the frames of one camera in GPU memory; a context manager. For one thread.
+
+    The first frame decides the size, others change it.
+    """
+
+    def __init__(self, cuda: Cuda, instance: str, camera: str, *, slots: int) -> None:
+        """Make it; nothing is allocated yet.
 
         Args:
             cuda: The GPU.
-            path: The ring file.
-            view: Its mapping, writable.
-            slots: Number of slots.
-            frame_nbytes: Bytes of a frame.
-            host_wanted: Tells whether somebody reads host pictures.
+            instance: Instance of tridetr.
+            camera: Name of the camera.
+            slots: Number of slots: all leases there can be, plus 2.
+        """
+        self._cuda = cuda
+        self._instance, self._camera, self._slots = instance, camera, slots
+        self._writer: DeviceFrameWriter | None = None
+        self._memory: _Memory | None = None
+        self._retired: list[_Memory] = []
+
+    def begin(self, width: int, height: int) -> DeviceSlot | None:
+        """Take a free slot for a frame of this size; None: readers hold all of them.
 
         Raises:
-            CudaError: Not enough memory, or no CUDA IPC here.
+            CudaError: There is no memory for it.
+            ShmError: As ``DeviceFrameWriter``.
         """
-        self.cuda = cuda
-        self.host_wanted = host_wanted
+        writer = self._writer
+        if writer is None:
+            writer = self._writer = DeviceFrameWriter(
+                self._instance, self._camera, width=width, height=height, slots=self._slots
+            )
+        elif (writer.width, writer.height) != (width, height):
+            self._retire()
+            writer.resize(width, height)
+        elif writer.follow_name():
+            self._retire()
+        self._sweep()
+        if self._memory is None:
+            self._memory = _Memory(self._cuda, writer.segment, frame_bytes(width, height))
+        index = writer.begin()
+        if index is None:
+            return None
+        offset = index * self._memory.stride
+        return DeviceSlot(index, self._memory.pointer + offset, frame_bytes(width, height), offset)
+
+    def publish(self, slot: DeviceSlot, stamp: FrameStamp, sequence: int) -> None:
+        """Publish a slot whose memory is written: all work on it has completed."""
+        assert self._writer is not None
+        assert self._memory is not None
+        memory = self._memory
+        place = DEVICE_MEMORY.pack(
+            memory.handle,
+            self._cuda.uuid,
+            memory.size,
+            slot.offset,
+            self._writer.epoch,
+            self._cuda.device_id,
+        )
+        self._writer.publish(slot.index, stamp, sequence, place)
+
+    def abandon(self, slot: DeviceSlot) -> None:
+        """Give a slot back unpublished."""
+        assert self._writer is not None
+        self._writer.abandon(slot.index)
+
+    def close(self) -> None:
+        """Give the ring up and free everything."""
+        if self._writer is not None:
+            self._writer.close()  # before the memory goes: a ring without a writer is not read
+            self._writer = None
+        self._retire()
+        for memory in self._retired:
+            memory.close()
+        self._retired = []
+
+    def _retire(self) -> None:
+        if self._memory is not None:
+            self._retired.append(self._memory)
+            self._memory = None
+            if len(self._retired) > _MOST_RETIRED:
+                raise CudaError(
+                    f"camera {self._camera}: the inference server still has {_MOST_RETIRED} earlier regions of GPU "
+                    "memory open. Remedy: restart the detector; is the camera's picture size stable?"
+                )
+
+    def _sweep(self) -> None:
+        if self._retired:
+            self._retired = [memory for memory in self._retired if not memory.free_if_unused()]
+
+
+class _Memory:
+    """The allocation of one ring file."""
+
+    def __init__(self, cuda: Cuda, segment: Segment, frame_nbytes: int) -> None:
+        self._cuda = cuda
+        self._slots = segment.geometry.slots
         self.stride = -(-frame_nbytes // ALIGNMENT) * ALIGNMENT
-        self.size = -(-self.stride * slots // _BLOCK) * _BLOCK
-        self._slots = slots
-        self._pinned = 0
-        self._failed = False
-        self._view: memoryview | None = view  # pinned pages must stay mapped
+        self.size = -(-self.stride * self._slots // _BLOCK) * _BLOCK
         self.pointer = cuda.allocate(self.size)
-        self.stream = self._event = 0
         try:
             self.handle = cuda.ipc_handle(self.pointer)
-            self.stream = cuda.make_stream()
-            self._event = cuda.make_event()
+            path = names.SHM_DIR / segment.name
             self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except BaseException:
-            self._free_memory()
+            with suppress(CudaError):
+                cuda.free(self.pointer)
             raise
-        self._pin(view)
-
-    def planes(self, index: int, host: NDArray[np.uint8]) -> SlotPlanes:
-        """Return the device memory of a slot whose host planes are ``host``."""
-        return SlotPlanes(self, index, host)
-
-    def wait(self) -> None:
-        """Wait until all that was queued has completed.
-
-        Asks again and again for the length of a copy, which costs some per mille of a processor, then sleeps between:
-        a decoder takes milliseconds. CUDA's own waiting would have no end where a GPU hangs.
-
-        Raises:
-            CudaError: The GPU failed or does not answer.
-        """
-        self._failed = True  # until this comes to its end: nobody waits for a broken GPU twice
-        self.cuda.record(self._event, self.stream)
-        started = time.monotonic()
-        while not self.cuda.is_complete(self._event):
-            waited = time.monotonic() - started
-            if waited > _PATIENCE_S:
-                raise CudaError(
-                    f"{self.cuda.name} has not finished a copy within {_PATIENCE_S:g} s. Remedy: look at "
-                    "`nvidia-smi` and at the kernel's log (`dmesg | grep -i xid`)"
-                )
-            time.sleep(_POLL_S if waited > _SPIN_S else 0)
-        self._failed = False
-
-    def retire(self) -> None:
-        """Write no more: the ring goes on in another file. The memory stays, a server may be reading it."""
-        if not self._failed:
-            with suppress(CudaError):
-                self.wait()
-        if self._pinned:
-            with suppress(CudaError):
-                self.cuda.unpin(self._pinned)
-        self._pinned, self._view = 0, None
 
     def free_if_unused(self) -> bool:
         """Free the memory of a retired ring file if no reader leases its slots and none has it registered.
 
         With all locks in hand the slots are emptied, so that no reader that comes late finds anything.
-
-        Returns:
-            Whether that is done.
         """
         span = (layout.DEVICE_BYTE, layout.SLOT_BYTE + self._slots - layout.DEVICE_BYTE)
         if not locks.apply(self._descriptor, locks.exclusive(*span)):
@@ -202,27 +164,51 @@ class CudaFrameRing:
         return True
 
     def close(self) -> None:
-        """Free everything now."""
-        self.retire()
-        self._free_memory()
+        """Free it now. Whatever a broken GPU answers, the process can do no more about it."""
+        with suppress(CudaError):
+            self._cuda.free(self.pointer)
         os.close(self._descriptor)
 
-    def _pin(self, view: memoryview) -> None:
-        address = np.frombuffer(view, np.uint8).ctypes.data
-        try:
-            self.cuda.pin(address, len(view))
-        except CudaError as error:
-            _log.warning("copies to the GPU take longer than they should: %s", error)
-        else:
-            self._pinned = address
 
-    def _free_memory(self) -> None:
-        # Whatever a broken GPU says to this, the process can do no more about it.
-        for free, what in (
-            (self.cuda.free_event, self._event),
-            (self.cuda.free_stream, self.stream),
-            (self.cuda.free, self.pointer),
-        ):
-            if what:
-                with suppress(CudaError):
-                    free(what)
+_SPIN_S = 400e-6  # a 1080p frame takes 100 to 200 µs, and no sleep is as short as that
+_POLL_S = 50e-6
+_PATIENCE_S = 2.0  # less than the supervisor's
+
+
+class Stream(Closing):
+    """A stream of the GPU and a wait that ends; a context manager.
+
+    Attributes:
+        number: The ``CUstream``.
+    """
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self.number = cuda.make_stream()
+        self._event = cuda.make_event()
+
+    def wait(self) -> None:
+        """Wait until all that was queued has completed.
+
+        Asks again and again for the length of a copy, then sleeps between. CUDA's own waiting would not end where a
+        GPU hangs.
+
+        Raises:
+            CudaError: The GPU failed or does not answer.
+        """
+        self._cuda.record(self._event, self.number)
+        started = time.monotonic()
+        while not self._cuda.is_complete(self._event):
+            waited = time.monotonic() - started
+            if waited > _PATIENCE_S:
+                raise CudaError(
+                    f"{self._cuda.name} has not finished a copy within {_PATIENCE_S:g} s. Remedy: look at "
+                    "`nvidia-smi` and at the kernel's log (`dmesg | grep -i xid`)"
+                )
+            time.sleep(_POLL_S if waited > _SPIN_S else 0)
+
+    def close(self) -> None:
+        """Free it."""
+        with suppress(CudaError):
+            self._cuda.free_event(self._event)
+            self._cuda.free_stream(self.number)

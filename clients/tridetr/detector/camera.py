@@ -12,15 +12,15 @@ import numpy as np
 from tridetr.config import DetectSection
 from tridetr.detector.account import CameraMetrics, FrameAccount
 from tridetr.detector.color import RangeCheck
+from tridetr.detector.frames import AnyFrame, NewestFrames
 from tridetr.detector.gate import Answer, MotionGate
 from tridetr.detector.regions import AnyRegion, Place
 from tridetr.detector.selection import Selection
 from tridetr.detector.server import Server, pause_s
 from tridetr.errors import ModelUnavailable, RegionNotRegistered, ShmError, TritonError
 from tridetr.model_card import ModelInfo
-from tridetr.shm.boards import DemandWriter
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
-from tridetr.shm.frames import FrameLease, FrameReader
+from tridetr.shm.frames import DeviceFrameLease
 from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import tracing
 from tridetr.triton.client import Prediction
@@ -47,7 +47,7 @@ class CameraDetector:
         slow_s: float,
         alarming: Sequence[str] = (),
     ) -> None:
-        """Open both rings of a camera.
+        """Open the rings of a camera.
 
         Args:
             instance: Instance of tridetr.
@@ -82,10 +82,9 @@ class CameraDetector:
         self._stopping = False
         self._woken = asyncio.Event()
         self._extra = {"camera": camera}
-        self._demand = DemandWriter(instance, camera, "detector")
         self._writer = DetectionWriter(instance, camera)
         try:
-            self._frames = FrameReader(instance, camera, "detector")
+            self._frames = NewestFrames(instance, camera)
         except ShmError:
             self._writer.close()
             raise
@@ -121,9 +120,8 @@ class CameraDetector:
             CudaError: ``device`` is `cuda`, and the server cannot open GPU memory.
         """
         loop = asyncio.get_running_loop()
-        wakeup = self._frames.wakeup
-        assert wakeup is not None  # a named consumer
-        loop.add_reader(wakeup.fileno(), self._wake, wakeup)
+        for wakeup in self._frames.wakeups:
+            loop.add_reader(wakeup.fileno(), self._wake, wakeup)
         try:
             self._woken.set()
             while not self._stopping:
@@ -132,7 +130,8 @@ class CameraDetector:
                 while not self._stopping and await self._step():
                     pass
         finally:
-            loop.remove_reader(wakeup.fileno())
+            for wakeup in self._frames.wakeups:
+                loop.remove_reader(wakeup.fileno())
 
     def stop(self) -> None:
         """End :meth:`run` after the frame that is in flight."""
@@ -140,10 +139,9 @@ class CameraDetector:
         self._woken.set()
 
     def close(self) -> None:
-        """Let go of both rings."""
+        """Let go of all rings."""
         self._frames.close()
         self._writer.close()
-        self._demand.close()
         self._gate.close()
 
     def _wake(self, wakeup: Wakeup) -> None:
@@ -158,17 +156,17 @@ class CameraDetector:
         sequence = 0
         try:
             async with self._server.turns:
-                lease = self._frames.lease_newest(self._after)
+                lease = self._frames.lease(self._after, gpu=self._server.may_open_device)
                 if lease is None:
                     self._note_damage()
                     return False
                 with lease:
                     sequence = lease.sequence
-                    known = self._gate.answer_for(lease)
+                    known = self._known_answer(lease)
                     if known is not None:
                         self._repeat(lease, known)
-                    else:
-                        await self._infer(lease)
+                    elif not await self._infer(lease):
+                        return await self._infer_host()
         except RegionNotRegistered as error:
             self._server.restarted()
             self._failed("region", sequence, error, quietly=not self._failures)
@@ -185,12 +183,42 @@ class CameraDetector:
         await asyncio.sleep(self._pause_s)
         return True
 
-    async def _infer(self, lease: FrameLease) -> None:
-        """Infer a leased frame and publish the result; returns when the server has let go of the frame."""
+    def _known_answer(self, lease: AnyFrame) -> Answer | None:
+        """Return the answer that holds for a frame too; None: the model has to look."""
+        if not isinstance(lease, DeviceFrameLease):
+            return self._gate.answer_for(lease)
+        if not self._gate.is_on:
+            return None
+        host = self._frames.host_of(lease)
+        if host is None:
+            self._gate.unseen()
+            return None
+        with host:
+            return self._gate.answer_for(host)
+
+    async def _infer_host(self) -> bool:
+        """Infer the newest frame in host memory: the server cannot read it on the GPU. False if there is none."""
+        lease = self._frames.host.lease_newest(self._after)
+        if lease is None:
+            return False
+        with lease:
+            self._gate.unseen()
+            await self._infer(lease)
+        self._succeeded()
+        return True
+
+    async def _infer(self, lease: AnyFrame) -> bool:
+        """Infer a leased frame and publish the result; returns when the server has let go of the frame.
+
+        Returns:
+            False: it is in GPU memory, which the server cannot read.
+        """
         taken_ns = time.monotonic_ns()
         frame = lease.stamp
         self._range.check(frame.color_range)
         place = await self._place(lease)
+        if place is None:
+            return False
         before, self._region = self._region, place.region
         if before is not None and before.shm_name != place.region.shm_name:
             self._server.retire(before)
@@ -240,16 +268,12 @@ class CameraDetector:
                 camera=self.camera,
                 detections=len(found),
             )
+        return True
 
-    async def _place(self, lease: FrameLease) -> Place:
-        """Return where the server reads the frame; ask capture for host pictures while it is not the GPU's memory."""
-        place: Place | None = None
-        try:
-            place = await self._server.place(lease)
-            return place
-        finally:
-            if lease.device is not None and place is not lease.device:
-                self._demand.touch()
+    async def _place(self, lease: AnyFrame) -> Place | None:
+        if isinstance(lease, DeviceFrameLease):
+            return await self._server.place_device(lease)
+        return await self._server.place(lease)
 
     def _likeness(self, answer: Prediction) -> float:
         """Return the best score of the alarming classes as a share of the least score that counts."""
@@ -258,7 +282,7 @@ class CameraDetector:
         best = float(answer.scores[alarming].max(initial=0.0))
         return best / max(self._selection.min_score, 1e-6)
 
-    def _repeat(self, lease: FrameLease, known: Answer) -> None:
+    def _repeat(self, lease: AnyFrame, known: Answer) -> None:
         """Publish the answer to an earlier frame for this one, which shows the same."""
         result = known.stamp_for(lease, time.monotonic_ns())
         self._writer.publish(result, known.rows)
@@ -292,12 +316,12 @@ class CameraDetector:
         log.warning("no answer for %g s; waiting on", self._slow_s, extra=self._extra)
 
     def _note_damage(self) -> None:
-        damaged = self._frames.damaged
+        damaged = self._frames.host.damaged
         if damaged != self._damaged:
             self._metrics.error("damaged")
             if not self._damaged:
                 log.warning(
-                    "a slot holds no valid frame: %s", self._frames.damage, extra=self._extra
+                    "a slot holds no valid frame: %s", self._frames.host.damage, extra=self._extra
                 )
             self._damaged = damaged
 

@@ -2,7 +2,7 @@
 
 Only where nothing can be lost by it: the controller reports standby, the last answer shows nothing of a class that
 alarms, and it is not older than ``detect.motion_gate_s``. Whatever is unknown (no controller, an error, a new model,
-another size, a frame in GPU memory only) means: infer.
+another size) means: infer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.config import DetectSection
+from tridetr.detector.frames import AnyFrame
 from tridetr.detector.motion import MotionDetector, PatchGrid
 from tridetr.shm.boards import SentryMode, SentryReader, SentryState
 from tridetr.shm.closing import Closing
@@ -40,7 +41,7 @@ class Answer:
     stamp: ResultStamp
     rows: NDArray[np.void]
 
-    def stamp_for(self, lease: FrameLease, now_ns: int) -> ResultStamp:
+    def stamp_for(self, lease: AnyFrame, now_ns: int) -> ResultStamp:
         """Return the stamp of a result that repeats this one for another frame, taken at this moment."""
         frame = lease.stamp
         return replace(
@@ -84,7 +85,7 @@ class MotionGate(Closing):
         """Return the answer that holds for a frame too; None: the model has to look."""
         now_ns = time.monotonic_ns()
         self._interval = False
-        if not self._longest_ns or lease.device_only or lease.stamp.lossless:
+        if not self.is_on or lease.stamp.lossless:
             return None
         motion = self._motion_for(lease.width, lease.height)
         if motion is None or not self._is_standby(now_ns):
@@ -109,6 +110,16 @@ class MotionGate(Closing):
             self._looks[reason].inc()
             return None
         return answer
+
+    @property
+    def is_on(self) -> bool:
+        """Whether frames may be spared at all."""
+        return self._longest_ns > 0
+
+    def unseen(self) -> None:
+        """Note that the model looks at a frame that this gate has not seen."""
+        if self.is_on:
+            self._interrupt()
 
     def inferred(
         self,

@@ -7,10 +7,10 @@ import logging
 from contextlib import ExitStack, suppress
 from typing import Literal, Protocol
 
-from tridetr.errors import CudaError, DeviceRegionRefused, ShmError, TritonError
+from tridetr.errors import CudaError, DeviceRegionRefused, TritonError
 from tridetr.model_card import ModelInfo
 from tridetr.shm.device import DevicePlace, DeviceRegion
-from tridetr.shm.frames import FrameLease
+from tridetr.shm.frames import DeviceFrameLease, FrameLease
 from tridetr.shm.hold import DeviceHold
 from tridetr.shm.lease import RegionKey
 from tridetr.triton.regions import Region
@@ -23,7 +23,7 @@ Place = FrameLease | DevicePlace
 _GPU = ("cuda", "tensorrt")
 _CPU = ("cpu", "openvino")
 _REMEDY = (
-    "Remedy: CUDA IPC needs capture and server on one GPU, in one IPC and one PID namespace (Kubernetes: "
+    "Remedy: CUDA IPC needs the gpu process and the server on one GPU, in one IPC and one PID namespace (Kubernetes: "
     "shareProcessNamespace, Docker: --ipc and --pid)"
 )
 
@@ -85,24 +85,37 @@ class Regions:
         self._holds.clear()
         self._refused = False
 
+    @property
+    def may_open_device(self) -> bool:
+        """Whether the server may be able to read GPU memory, as far as is known."""
+        if self._device == "cpu" or self._refused:
+            return False
+        if self._on_cpu:
+            self._say("the model runs on the CPU")
+            return False
+        return True
+
     async def place(self, lease: FrameLease) -> Place:
-        """Return where the server shall read a leased frame, in memory that it knows now.
+        """Return where the server reads a leased frame in host memory, which it knows now.
 
         Raises:
             TritonError: As ``TritonClient.register``.
-            CudaError: The server cannot open GPU memory, and ``device`` is `cuda`.
-            ShmError: The frame lies on the GPU only, where the server cannot read it.
         """
-        device = lease.device
-        if device is not None and await self._can_open(device.region):
-            return device
-        if lease.device_only:
-            raise ShmError("the frame lies in GPU memory only, which the server cannot read")
         region = lease.region
         if self._known.get(region.shm_name) != region:
             await self._client.register(region)
             self._known[region.shm_name] = region
         return lease
+
+    async def place_device(self, lease: DeviceFrameLease) -> Place | None:
+        """Return where the server reads a leased frame in GPU memory; None: it cannot.
+
+        Raises:
+            TritonError: As ``TritonClient.register``.
+            CudaError: The server cannot open GPU memory, and ``device`` is `cuda`.
+            ShmError: The ring was removed.
+        """
+        return lease.device if await self._can_open(lease.device.region) else None
 
     def retire(self, region: AnyRegion) -> None:
         """Let the server forget a region that no lease uses any more, beside the work."""
@@ -127,10 +140,7 @@ class Regions:
         if self._known.get(region.shm_name) == region:
             # A server that reads the memory of a dead process may not survive that.
             return not self._holds[region.shm_name].is_lost()
-        if self._device == "cpu" or self._refused:
-            return False
-        if self._on_cpu:
-            self._say("the model runs on the CPU")
+        if not self.may_open_device:
             return False
         with ExitStack() as stack:
             hold = stack.enter_context(DeviceHold(region))

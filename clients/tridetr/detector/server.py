@@ -12,7 +12,7 @@ from tridetr.backoff import wait_s
 from tridetr.detector.regions import AnyRegion, Place, Regions, runs_on_gpu
 from tridetr.errors import ModelError, ModelUnavailable, TritonError
 from tridetr.model_card import ModelInfo
-from tridetr.shm.frames import FrameLease
+from tridetr.shm.frames import DeviceFrameLease, FrameLease
 from tridetr.triton.client import Frame, Prediction
 from tridetr.triton.regions import Region
 
@@ -121,6 +121,15 @@ class Server:
     async def place(self, lease: FrameLease) -> Place:
         """Return where the server shall read a leased frame; see ``Regions.place``."""
         return await self._regions.place(lease)
+
+    @property
+    def may_open_device(self) -> bool:
+        """Whether the server may be able to read GPU memory, as far as is known."""
+        return self._regions.may_open_device
+
+    async def place_device(self, lease: DeviceFrameLease) -> Place | None:
+        """Return where the server reads a leased frame in GPU memory; see ``Regions.place_device``."""
+        return await self._regions.place_device(lease)
 
     async def infer(self, frame: Place, traceparent: str | None) -> tuple[int, Prediction, int]:
         """Run the model on a frame in its place.

@@ -98,7 +98,7 @@ def _gpus(facts: GpuFacts) -> Iterator[Finding]:
         elif gpu.exclusive:
             level = "fault"
             text += ", exclusive compute mode"
-            remedy = "capture and Triton both need a context: sudo nvidia-smi -c DEFAULT"
+            remedy = "the gpu process and Triton both need a context: sudo nvidia-smi -c DEFAULT"
         elif gpu.mig:
             level = "warning"
             text += ", MIG is on"
@@ -171,8 +171,8 @@ def _decoders(config: Config, facts: GpuFacts) -> Iterator[Finding]:
     text = " and ".join(name for name, _ in missing)
     remedies = "; ".join(dict.fromkeys(remedy for _, remedy in missing))
     if asked:
-        text += f" missing: {', '.join(asked)} decode on the CPU"
-        yield Finding(subject, "warning", text, remedies)
+        text += f" missing: {', '.join(asked)} would have no pictures"
+        yield Finding(subject, "fault", text, f"{remedies}; or decode: cpu")
     else:
         yield Finding(subject, "ok", f"no camera asks for it; missing: {text}")
 

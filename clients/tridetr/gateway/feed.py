@@ -226,7 +226,7 @@ class CameraFeed:
             stack.callback(lease.release)
             sequence, stamp = lease.sequence, lease.stamp
             width, height = lease.width, lease.height
-            images: dict[Size, EncodedImage | None] = {}
+            images: dict[Size, EncodedImage] = {}
             for size in sorted(sizes):
                 fits = small_size(width, height) == (width, height)
                 size_of_work: Size = "full" if fits else size
@@ -238,19 +238,15 @@ class CameraFeed:
             self._encoded.clear()
             self._sequence, self._trace = sequence, stamp.trace
         for size in sizes:
-            image = images[size]
-            if image is not None:
-                header = facts.frame(sequence, stamp, width, height, image)
-                self._encoded[size] = message.pack(header, image.jpeg)
+            header = facts.frame(sequence, stamp, width, height, images[size])
+            self._encoded[size] = message.pack(header, images[size].jpeg)
 
-    async def _image(self, lease: FrameLease, stamp: FrameStamp, size: Size) -> EncodedImage | None:
-        """Return the picture; None: its pixels lie on the GPU only, one of the next frames will have them."""
+    async def _image(self, lease: FrameLease, stamp: FrameStamp, size: Size) -> EncodedImage:
+        """Return the picture, as the camera encoded it where that is possible."""
         if size == "full" and (
             original := jpeg.for_browser(bytes(lease.jpeg), lease.width, lease.height)
         ):
             return EncodedImage(original, lease.width, lease.height, is_original=True)
-        if not self._readers.can_show(lease):
-            return None
         metrics.FRAMES_ENCODED.labels(self.camera).inc()
         return await encode_lease(
             self._pool, lease, stamp, quality=self._quality, small=size == "small"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from tridetr.shm.boards import DemandWriter, SentryReader, StatusReader
+from tridetr.shm.boards import SentryReader, StatusReader
 from tridetr.shm.detections import DetectionReader
-from tridetr.shm.frames import FrameLease, FrameReader
+from tridetr.shm.frames import FrameReader
 from tridetr.shm.packets import PacketReader
 
 CONSUMER = "gateway"
@@ -56,8 +56,6 @@ class CameraReaders:
             stack.callback(self.sentry.close)
             self.status = StatusReader(instance, camera)
             stack.callback(self.status.close)
-            self._demand = DemandWriter(instance, camera, CONSUMER)
-            stack.callback(self._demand.close)
             self._closing = stack.pop_all()
 
     def newest_frame(self) -> NewestFrame | None:
@@ -76,16 +74,6 @@ class CameraReaders:
                 stamp.capture_unix_ns,
                 stamp.lossless,
             )
-
-    def can_show(self, lease: FrameLease) -> bool:
-        """Return whether a frame's pixels are in host memory; where they are born on a GPU, ask for those to come.
-
-        Call it whenever pixels are wanted: capture copies them to the host only as long as it is asked.
-        """
-        if lease.device is None:
-            return True
-        self._demand.touch()
-        return not lease.device_only
 
     def newest_result(self) -> NewestResult | None:
         """Return the newest result's stamp."""

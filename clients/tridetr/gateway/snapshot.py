@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,25 +52,19 @@ async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool)
 
 
 async def _take(hub: Hub, camera: str, *, small: bool) -> tuple[bytes, FrameStamp] | None:
-    """Return the newest picture and its stamp; where pixels lie on the GPU only, wait for a frame that has them."""
-    readers, quality = hub.readers[camera], hub.config.gateway.jpeg_quality
-    give_up = time.monotonic() + _PATIENCE_S
-    sequence = 0
-    while True:
-        lease = readers.frames.lease_newest(sequence)
-        if lease is not None:
-            with lease:
-                stamp, sequence = lease.stamp, lease.sequence
-                if not small and (
-                    original := jpeg.for_browser(bytes(lease.jpeg), lease.width, lease.height)
-                ):
-                    return original, stamp
-                if readers.can_show(lease):
-                    image = await encode_lease(hub.pool, lease, stamp, quality=quality, small=small)
-                    return image.jpeg, stamp
-        if sequence == 0 or time.monotonic() > give_up:
-            return None
-        await asyncio.sleep(_POLL_S)
+    """Return the newest picture and its stamp."""
+    lease = hub.readers[camera].frames.lease_newest()
+    if lease is None:
+        return None
+    with lease:
+        stamp = lease.stamp
+        if not small and (
+            original := jpeg.for_browser(bytes(lease.jpeg), lease.width, lease.height)
+        ):
+            return original, stamp
+        quality = hub.config.gateway.jpeg_quality
+        image = await encode_lease(hub.pool, lease, stamp, quality=quality, small=small)
+        return image.jpeg, stamp
 
 
 def _newest_boxes(hub: Hub, camera: str) -> tuple[list[dict[str, Any]], int]:

@@ -27,7 +27,7 @@ from tridetr.recorder.clips import STILLS_FPS, PacketClip, Span, Still, StillsCl
 from tridetr.recorder.picture import BestFrame, Planes, value_of
 from tridetr.remux import can_remux
 from tridetr.served_model import ServedModelReader
-from tridetr.shm.boards import DemandWriter, SentryReader, SentrySnapshot, SentryState
+from tridetr.shm.boards import SentryReader, SentrySnapshot, SentryState
 from tridetr.shm.closing import Closing
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.frames import ColorRange, FrameLease, FrameReader
@@ -150,7 +150,6 @@ class CameraWatcher(Closing):
             self._frames = stack.enter_context(FrameReader(config.instance, camera, None))
             self._packets = stack.enter_context(PacketReader(config.instance, camera))
             self._board = stack.enter_context(SentryReader(config.instance, camera))
-            self._demand = stack.enter_context(DemandWriter(config.instance, camera, "recorder"))
             self._closing = stack.pop_all()
 
     @property
@@ -221,20 +220,14 @@ class CameraWatcher(Closing):
                 run.best = BestFrame.of(facts, pixels)
 
     def _pixels_of(self, facts: FrameFacts) -> Planes | None:
-        """Copy the pixels of a result's frame; None: they are overwritten already, or on a GPU only."""
+        """Copy the pixels of a result's frame; None: they are overwritten already."""
         lease = self._frames.lease_next(facts.sequence - 1)
         if lease is None:
             return None
         with lease:
-            if lease.sequence != facts.sequence or not self._can_read(lease):
+            if lease.sequence != facts.sequence:
                 return None
             return Planes(lease.width, lease.height, lease.planes.copy(), _color(lease))
-
-    def _can_read(self, lease: FrameLease) -> bool:
-        if lease.device is None:
-            return True
-        self._demand.touch()
-        return not lease.device_only
 
     def _follow(self, board: SentrySnapshot | None) -> None:
         now_ns = time.monotonic_ns()
@@ -308,8 +301,6 @@ class CameraWatcher(Closing):
             found = self._stills.found
             self._stills.after = lease.sequence
             if found and 0 <= stamp.capture_monotonic_ns - found[-1].capture_ns < _STILL_NS:
-                return
-            if not self._can_read(lease):
                 return
             pixels, color = lease.planes.copy(), _color(lease)
         jpeg = simplejpeg.encode_jpeg_yuv_planes(*planes(pixels), quality=_STILL_QUALITY)

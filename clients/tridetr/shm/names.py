@@ -28,21 +28,21 @@ PREFIX = "tridetr"
 
 FRAMES, DETECTIONS, SENTRY, STATUS = "frames", "detections", "sentry", "status"
 PACKETS = "packets"
-# Who reads the host pixels of frames that are born on a GPU: one board for each reader.
-DEMANDS = {"gateway": "watch", "detector": "need", "recorder": "keep"}
+DEVICE = "device"  # the same frames in GPU memory
 # Who is woken by a ring; the readers of a ring without consumers poll it.
 CONSUMERS: dict[str, tuple[str, ...]] = {
-    FRAMES: ("detector", "gateway"),
+    FRAMES: ("detector", "gateway", "gpu"),
     DETECTIONS: ("controller", "gateway"),
-    SENTRY: ("capture", "gateway"),
+    SENTRY: ("capture", "gateway", "gpu"),
     STATUS: (),
-    **dict.fromkeys(DEMANDS.values(), ()),
-    PACKETS: ("gateway",),
+    DEVICE: ("detector",),
+    PACKETS: ("gateway", "gpu"),
 }
 KIND_NUMBERS = {kind: number for number, kind in enumerate(CONSUMERS, start=1)}
 
 # Slots ≥ all possible leases + 2 (the newest, and the one being written).
 FRAME_SLOTS = 6
+DEVICE_SLOTS = 4  # only the detector leases them
 DETECTION_SLOTS = 16  # so that the controller sees every result, not only the newest
 BOARD_SLOTS = 8
 MAX_DETECTIONS = 300

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from tridetr.errors import ShmError
-from tridetr.shm import segment
+from tridetr.shm import locks, segment
 from tridetr.shm.closing import Closing
 from tridetr.shm.layout import (
     EPOCH_WORD,
     LAST_SEQUENCE_WORD,
     NEWEST_SLOT_WORD,
     SUCCESSOR_WORD,
+    WRITER_BYTE,
 )
 from tridetr.shm.lease import Lease, Mapping, RegionKey
 from tridetr.shm.locks import Refused
@@ -147,6 +148,11 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
                 lease.release()  # overwritten meanwhile: another slot may be the oldest now
             tries -= 1
         return None
+
+    def is_written(self) -> bool:
+        """Return whether a process has the ring for writing now."""
+        mapping = self._current()
+        return mapping is not None and locks.is_held(mapping.descriptor, WRITER_BYTE)
 
     @property
     def region(self) -> RegionKey | None:

@@ -97,14 +97,18 @@ class RingWriter:
         self._words[SEQUENCES + slot] = 0
         return True
 
-    def publish(self, slot: int) -> int:
+    def publish(self, slot: int, sequence: int = 0) -> int:
         """Make a slot taken with :meth:`begin` or :meth:`take` the newest one and wake the consumers.
+
+        Args:
+            slot: The slot.
+            sequence: That of the same picture in another ring, which this ring counts by; 0: the next one.
 
         Returns:
             Its sequence.
         """
         words = self._words
-        self._sequence = sequence = self._sequence + 1
+        self._sequence = sequence = sequence or self._sequence + 1
         words[LAST_SEQUENCE_WORD] = sequence
         words[SEQUENCES + slot] = sequence
         apply(self._descriptor, self._unlock[slot])

@@ -31,7 +31,7 @@ class ProcessSpec:
 
 
 def plan_processes(
-    config: Config, config_file: Path, only: Sequence[str] = ()
+    config: Config, config_file: Path, only: Sequence[str] = (), *, gpu: bool = False
 ) -> list[ProcessSpec]:
     """Return the processes of a node.
 
@@ -39,6 +39,7 @@ def plan_processes(
         config: the checked configuration.
         config_file: the file that the processes read.
         only: names of the processes to keep; empty = all.
+        gpu: whether the node uses a GPU; a container that is to run the gpu process asks for it by name.
 
     Raises:
         ConfigError: ``only`` names a process that this configuration does not have.
@@ -55,6 +56,8 @@ def plan_processes(
         specs.append(ProcessSpec("broker", tuple(broker_command(config)), 3))
     if config.triton.url is None:
         specs.append(role("triton", "triton", stop_stage=3))
+    if gpu or "gpu" in only:
+        specs.append(role("gpu", "gpu", stop_stage=1))
     for name, camera in config.cameras.items():
         ends = camera.source.kind == "file" and not camera.loop
         specs.append(role(f"capture {name}", "capture", name, stop_stage=0, may_finish=ends))

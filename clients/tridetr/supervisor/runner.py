@@ -26,6 +26,7 @@ from tridetr.doctor.configuration import real_cameras_of_the_toy_model
 from tridetr.errors import GatewayError, TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import write_text
+from tridetr.gpu.need import uses_gpu
 from tridetr.paths import FolderGuard, private_folder
 from tridetr.ports import bind_fault
 from tridetr.service import stop_signals
@@ -103,10 +104,11 @@ class Supervisor:
             self._prepare()
             self._check_ports()
             config_file = self._write_config()
+            gpu = self._whole_node and uses_gpu(self._config)
             on_output = self._logs.attach if self._make_display else None
             processes = [
                 ManagedProcess(spec, run_dir, on_output, self._count_restart, self._write_config)
-                for spec in plan_processes(self._config, config_file, self._only)
+                for spec in plan_processes(self._config, config_file, self._only, gpu=gpu)
             ]
             for process in processes:
                 self._count_restart(process.spec.name, 0)  # so that the first one is an increase

@@ -39,7 +39,7 @@ livenessProbe:
 
 {{/*
 What the NVIDIA runtime asks containers for: context {root, owner}. The owner is given its GPU by the device plugin;
-captures must see the same one, since their frames lie there, and cannot ask the plugin for a second share of it.
+the gpu process must see the same one, since it lends its memory to Triton, and cannot ask the plugin for a second share.
 */}}
 {{- define "tridetr.gpuEnvironment" -}}
 {{- if not (and .owner .root.Values.gpu.resource) }}
@@ -81,7 +81,7 @@ spec:
   {{- with $values.gpu.runtimeClassName }}
   runtimeClassName: {{ . }}
   {{- end }}
-  # Triton opens the captures' GPU memory: CUDA wants one PID namespace for that.
+  # Triton opens the GPU memory of the gpu process: CUDA wants one PID namespace for that.
   shareProcessNamespace: true
   {{- end }}
   {{- with $values.priorityClassName }}
@@ -138,8 +138,6 @@ spec:
   {{- end }}
   containers:
     {{- $image := ternary $values.images.tritonGpu $values.images.tritonCpu $gpu }}
-    {{- /* Frames in GPU memory need the GPU's libraries; on a GPU node the image that has them is there anyway. */}}
-    {{- $capture := ternary $values.images.tritonGpu $values.images.client $gpu }}
     - {{- include "tridetr.processContainer" (dict "root" $root "name" "triton" "process" "triton" "image" $image "startSeconds" 300 "gpu" $gpu) | nindent 6 }}
       readinessProbe:
         exec: {command: [python3, -m, tridetr.probe, triton, --run-dir, /run/tridetr, --ready]}
@@ -154,16 +152,24 @@ spec:
         {{- if and $gpu $values.gpu.engineCache.enabled }}
         - {name: engines, mountPath: /var/cache/tridetr}
         {{- end }}
+    {{- if $gpu }}
+    {{- /* It needs the GPU's libraries, which Triton's image has. */}}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" "gpu" "process" "gpu" "image" $image "gpu" $gpu) | nindent 6 }}
+      resources:
+        {{- toYaml $values.resources.gpu | nindent 8 }}
+      volumeMounts:
+        {{- include "tridetr.commonMounts" . | nindent 8 }}
+    {{- end }}
     {{- range $name, $camera := $node.cameras }}
     {{- $ringMiB := include "tridetr.ringMiB" (dict "root" $root "camera" $camera) | int }}
     {{- $v4l2 := eq (include "tridetr.isDevice" $camera) "true" }}
-    - {{- include "tridetr.processContainer" (dict "root" $root "name" (printf "capture-%s" ($name | replace "_" "-")) "process" (printf "capture %s" $name) "image" $capture "gpu" $gpu) | nindent 6 }}
+    - {{- include "tridetr.processContainer" (dict "root" $root "name" (printf "capture-%s" ($name | replace "_" "-")) "process" (printf "capture %s" $name) "image" $values.images.client) | nindent 6 }}
       resources:
         requests:
           {{- toYaml $values.resources.capture.requests | nindent 10 }}
         limits:
           # The rings' pages are charged to capture, which touches them first: two generations where the size changes.
-          memory: {{ add (mul 2 $ringMiB) (int $values.resources.capture.workingSetMiB) (ternary (int $values.gpu.captureMiB) 0 $gpu) }}Mi
+          memory: {{ add (mul 2 $ringMiB) (int $values.resources.capture.workingSetMiB) }}Mi
           {{- if and $v4l2 (eq $values.devices.mode "plugin") }}
           {{ $values.devices.resource }}: 1
           {{- end }}

@@ -4,9 +4,8 @@ The service calls `open` once, then `next` again and again, and `close` when it 
 it opens the same object again after a loss. A frame is decoded only when somebody asks for its
 picture: pacing decides before that. All calls come from one thread.
 
-A source is made as `SomeSource(section: CameraSection, stop: threading.Event, gpu: GpuDecoders | None, packets:
-PacketSink | None)`, and gives each packet to the sink before it decodes it.
-`sources/jpeg_decoder.py` and `gpu/jpeg.py` decode JPEGs for all sources that deliver MJPEG.
+A source is made as `SomeSource(section: CameraSection, stop: threading.Event, packets: PacketSink | None)`, and gives
+each packet to the sink before it decodes it. `sources/jpeg_decoder.py` decodes JPEGs for all that deliver MJPEG.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.config.source import SourceKind
-from tridetr.cuda.device import DevicePlanes
 from tridetr.errors import SourceError
 from tridetr.shm.frames import ColorMatrix, ColorRange
 
@@ -38,32 +36,6 @@ class Layout(Enum):
     YUYV = "yuyv"  # one plane [H, 2W]: y0 u y1 v ...
 
 
-class DevicePicture(Protocol):
-    """A picture that is decoded on the GPU, where it is wanted and not before."""
-
-    def to_device(self, target: DevicePlanes) -> None:
-        """Queue its laying into a slot's device memory.
-
-        Raises:
-            CorruptFrameError: it is damaged.
-            TridetrError: CUDA fails.
-        """
-        ...
-
-    def to_host(self, planes: Plane) -> None:
-        """Lay it into a slot's host memory (uint8 [3H/2, W]) and wait for that: the slot has no device memory.
-
-        Raises:
-            CorruptFrameError: it is damaged.
-            TridetrError: CUDA fails.
-        """
-        ...
-
-    def luma_rows(self, step: int) -> Plane:
-        """Return every `step`-th row of its luma, after one of the others and before the source's next call."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded picture as views, valid until the source's next call.
@@ -72,8 +44,7 @@ class Picture:
     `width` and `height` in pixels may be odd: the copy into the slot crops by one pixel then.
     `turned`: the planes are views that stand upright, while the camera's own JPEG does not.
     A source that can write anywhere sets `draw` and no planes: it is called with the slot's I420
-    frame (uint8 [3H/2, W], writable), and nothing is copied. One that decodes on the GPU sets
-    `device` and no planes.
+    frame (uint8 [3H/2, W], writable), and nothing is copied.
     """
 
     layout: Layout
@@ -84,7 +55,6 @@ class Picture:
     color_matrix: ColorMatrix
     turned: bool = False
     draw: Callable[[Plane], None] | None = None
-    device: DevicePicture | None = None
 
     def luma_rows(self, step: int) -> Plane:
         """Return every `step`-th row of its luma, of a picture that has planes."""

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import av
 
-from tridetr.capture.gpu.api import GpuDecoders
-from tridetr.capture.gpu.jpeg import GpuJpegDecoder
 from tridetr.capture.sources.av import explain, frame_rate, open_video, packets
 from tridetr.capture.sources.base import (
     CorruptFrameError,
@@ -55,19 +53,17 @@ class FileSource:
         self,
         section: CameraSection,
         stop: threading.Event,
-        gpu: GpuDecoders | None = None,
         packets: PacketSink | None = None,
     ) -> None:
         self._sink = packets
         self._section = section
         self._stop = stop
-        self._gpu = gpu
         self._calls = BlockingCalls(stop)
         self._opening: Future[tuple[InputContainer, VideoStream, int]] | None = None
         self._reading: Future[av.VideoFrame | av.Packet[VideoStream] | None] | None = None
         self._container: InputContainer | None = None
         self._frames: Iterator[av.VideoFrame | av.Packet[VideoStream]] = iter(())
-        self._jpeg: JpegDecoder | GpuJpegDecoder | None = None
+        self._jpeg: JpegDecoder | None = None
         self._pixel_aspect: Fraction | None = None
         self._next_number = 0
         self._frames_in_pass = 0
@@ -156,7 +152,7 @@ class FileSource:
             self._sink.open(stream, rotation=rotation)
         if codec.name == "mjpeg":
             if self._jpeg is None:
-                self._jpeg = GpuJpegDecoder(self._gpu) if self._gpu else JpegDecoder()
+                self._jpeg = JpegDecoder()
             self._frames = self._packets(self._container, stream)
         else:
             self._jpeg = None

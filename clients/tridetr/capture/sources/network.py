@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from tridetr.capture.gpu.api import GpuDecoders, GpuUnavailableError
-from tridetr.capture.gpu.jpeg import GpuJpegDecoder
-from tridetr.capture.gpu.video import GpuGaveUpError, GpuVideo
 from tridetr.capture.sources.av import FfmpegFeed
 from tridetr.capture.sources.base import (
     CorruptFrameError,
@@ -26,17 +22,13 @@ from tridetr.capture.sources.http_camera import JpegFeed, http_address, open_htt
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
 from tridetr.capture.sources.tls import ffmpeg_options, python_context, speaks_tls
-from tridetr.capture.sources.video import CpuVideo, Decoded, VideoDecoder
+from tridetr.capture.sources.video import CpuVideo, Decoded, Undecoded, VideoDecoder
 from tridetr.config import CameraSection
 from tridetr.config.secrets import camera_credentials
 from tridetr.errors import SourceError
 
 if TYPE_CHECKING:
-    from av.video.stream import VideoStream
-
     from tridetr.capture.packets import PacketSink
-
-_log = logging.getLogger("tridetr.capture")
 
 _KEY_FRAME_PATIENCE_NS = 3_000_000_000
 _UNSHOWN_S = 2.0  # without a picture for so long: say why
@@ -49,7 +41,6 @@ class NetworkSource:
         self,
         section: CameraSection,
         stop: threading.Event,
-        gpu: GpuDecoders | None = None,
         packets: PacketSink | None = None,
     ) -> None:
         self._packets = packets
@@ -58,10 +49,9 @@ class NetworkSource:
         host = section.source.address[0]
         os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), host)))
         self._stop = stop
-        self._gpu = gpu
         self._pump: PacketPump | None = None
         self._video: VideoDecoder | None = None
-        self._jpeg: JpegDecoder | GpuJpegDecoder | None = None
+        self._jpeg: JpegDecoder | None = None
         self._ready: deque[Grab] = deque()
         self._next_number = 0
         self._next_index = 0
@@ -86,10 +76,10 @@ class NetworkSource:
         self._only_keys = False
         self._jpeg = self._video = None
         if facts.codec == "mjpeg":
-            self._jpeg = GpuJpegDecoder(self._gpu) if self._gpu else JpegDecoder()
+            self._jpeg = JpegDecoder()
         else:
             assert feed.stream is not None
-            self._video = self._decoder_of(feed.stream)
+            self._video = Undecoded() if self._section.decode == "gpu" else CpuVideo(feed.stream)
         self._picture_s = time.monotonic()
         return SourceInfo(
             kind=source.kind,
@@ -211,10 +201,6 @@ class NetworkSource:
             if self._waits_for_key_frame():
                 return
             raise
-        except GpuGaveUpError as error:
-            self._gpu = None
-            _log.warning("%s; the CPU decodes from now on", error)
-            raise SourceLostError(str(error)) from None
         spent = time.perf_counter_ns() - started
         stale = self._stale > 0
         self._stale = max(0, self._stale - 1)
@@ -261,15 +247,6 @@ class NetworkSource:
         return Grab(
             number, self._last_ns, arrival.unix_ns + late_ns, item.picture, decode_ns=spent_ns
         )
-
-    def _decoder_of(self, stream: VideoStream) -> VideoDecoder:
-        if self._gpu is not None:
-            try:
-                return GpuVideo(self._gpu, stream)
-            except GpuUnavailableError as error:
-                self._gpu = None
-                _log.warning("no decoding on the GPU: %s; the CPU decodes", error)
-        return CpuVideo(stream)
 
     def _number(self) -> int:
         number = self._next_number

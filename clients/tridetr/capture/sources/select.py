@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from tridetr.capture.gpu.api import GpuDecoders
 from tridetr.capture.sources.base import Source
 from tridetr.config import CameraSection
 
@@ -17,7 +16,6 @@ def make_source(
     camera: str,
     section: CameraSection,
     stop: threading.Event,
-    gpu: GpuDecoders | None = None,
     packets: PacketSink | None = None,
 ) -> Source:
     """Return the source of a camera, not opened yet.
@@ -32,11 +30,11 @@ def make_source(
     if kind == "v4l2":
         from tridetr.capture.sources.v4l2 import V4l2Source
 
-        return V4l2Source(section, stop, gpu, packets)
+        return V4l2Source(section, stop, packets)
     if section.source.is_network:
         from tridetr.capture.sources.network import NetworkSource
 
-        return NetworkSource(section, stop, gpu, packets)
+        return NetworkSource(section, stop, packets)
     from tridetr.capture.sources.file import FileSource
 
-    return FileSource(section, stop, gpu, packets)
+    return FileSource(section, stop, packets)

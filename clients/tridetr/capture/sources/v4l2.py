@@ -7,10 +7,9 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from typing import Literal
 
 from tridetr.capture.devices import list_cameras
-from tridetr.capture.gpu.api import GpuDecoders
-from tridetr.capture.gpu.jpeg import GpuJpegDecoder
 from tridetr.capture.packets import PacketSink
 from tridetr.capture.sources.base import (
     CorruptFrameError,
@@ -45,7 +44,6 @@ class V4l2Source:
         self,
         section: CameraSection,
         stop: threading.Event,
-        gpu: GpuDecoders | None = None,
         packets: PacketSink | None = None,
     ) -> None:
         self._packets = packets
@@ -54,9 +52,9 @@ class V4l2Source:
             section.width,
             section.height,
             section.fps,
-            None if section.pixel_format == "auto" else section.pixel_format,
+            _pixel_format(section),
         )
-        self._decoder = GpuJpegDecoder(gpu) if gpu else JpegDecoder()
+        self._decoder = JpegDecoder()
         self._device: Device | None = None
         self._format: FrameFormat | None = None
         self._held: Buffer | None = None
@@ -251,3 +249,10 @@ class V4l2Source:
         if error.errno in (errno.ENODEV, errno.EIO, errno.EINVAL):
             return SourceLostError(f"{self._path}: the camera is gone or its stream broke off")
         return SourceLostError(explain(self._path, error))
+
+
+def _pixel_format(section: CameraSection) -> Literal["mjpeg", "yuyv", "nv12", "i420"] | None:
+    """Return the wanted format; None: what suits best. The gpu process decodes MJPEG only."""
+    if section.decode == "gpu":
+        return "mjpeg"
+    return None if section.pixel_format == "auto" else section.pixel_format

@@ -83,3 +83,15 @@ class CpuVideo:
             return Decoded(arrival, None)
         aspect = self._codec.sample_aspect_ratio
         return Decoded(arrival, lambda: picture_from(frame, aspect))
+
+
+class Undecoded:
+    """Passes packets on that the gpu process decodes."""
+
+    def decode(self, arrival: Arrival) -> list[Decoded]:
+        """Return the packet without a picture (see `VideoDecoder`)."""
+        return [Decoded(arrival, _decoded_elsewhere)]
+
+
+def _decoded_elsewhere() -> Picture:
+    raise CorruptFrameError("this camera's pictures are decoded by the gpu process")

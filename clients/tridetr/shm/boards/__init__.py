@@ -1,6 +1,5 @@
-"""Boards: small rings of which only the newest entry matters (sentry mode, camera status, demand)."""
+"""Boards: small rings of which only the newest entry matters (sentry mode, camera status)."""
 
-from tridetr.shm.boards.demand import DemandReader, DemandWriter
 from tridetr.shm.boards.reader import SentryReader, StatusReader
 from tridetr.shm.boards.table import (
     BlindReason,
@@ -16,8 +15,6 @@ __all__ = [
     "BlindReason",
     "CameraState",
     "CameraStatus",
-    "DemandReader",
-    "DemandWriter",
     "SentryMode",
     "SentryReader",
     "SentrySnapshot",

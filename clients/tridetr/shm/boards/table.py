@@ -1,4 +1,4 @@
-"""What slots of boards hold (``schemas/sentry.fbs``, ``status.fbs``, ``demand.fbs``)."""
+"""What slots of boards hold (``schemas/sentry.fbs`` and ``status.fbs``)."""
 
 from __future__ import annotations
 
@@ -134,4 +134,3 @@ STATUS = TableSpec(
         Scalar("blind_reason", "B"),
     ),
 )
-DEMAND = TableSpec(b"TDHD", (Scalar("expires_monotonic_ns", "Q"),))

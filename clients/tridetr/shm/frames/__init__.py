@@ -1,5 +1,6 @@
-"""The ring of camera frames: I420 planes in place, the camera's JPEG beside them."""
+"""The rings of camera frames: I420 planes in place with the camera's JPEG, and the same frames in GPU memory."""
 
+from tridetr.shm.frames.device import DeviceFrameLease, DeviceFrameReader, DeviceFrameWriter
 from tridetr.shm.frames.reader import FrameLease, FrameReader
 from tridetr.shm.frames.slot import FrameSlot
 from tridetr.shm.frames.table import FrameStamp, frame_bytes
@@ -10,6 +11,9 @@ from tridetr.shm.values import ColorMatrix, ColorRange, TraceContext
 __all__ = [
     "ColorMatrix",
     "ColorRange",
+    "DeviceFrameLease",
+    "DeviceFrameReader",
+    "DeviceFrameWriter",
     "FrameLease",
     "FrameReader",
     "FrameSlot",

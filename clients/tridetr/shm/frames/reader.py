@@ -6,24 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.shm import names
-from tridetr.shm.device import DEVICE_MEMORY, DevicePlace, read_place
-from tridetr.shm.frames.table import FRAME, FrameStamp, frame_bytes
-from tridetr.shm.layout import EPOCH_WORD
+from tridetr.shm.frames.table import FRAME, FrameStamp, frame_bytes, read_stamp
 from tridetr.shm.lease import Lease, Mapping
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader
-from tridetr.shm.values import ColorMatrix, ColorRange, trace_from_words
 from tridetr.shm.wakeup import Wakeup
 from tridetr.wire.view import TableView, WireError
-
-_RANGES = {int(member): member for member in ColorRange}
-_MATRICES = {int(member): member for member in ColorMatrix}
 
 
 class _FrameView:
     """What is kept of a slot: the places of its fields, checked, and arrays over its planes."""
 
-    __slots__ = ("device", "height", "offset", "planes", "table", "width")
+    __slots__ = ("height", "offset", "planes", "table", "width")
 
     def __init__(self, mapping: Mapping, table: TableView) -> None:
         self.table = table
@@ -35,17 +29,6 @@ class _FrameView:
         self.offset = table.spans["pixels"].start
         pixels = np.frombuffer(mapping.buffer, np.uint8, size, self.offset)
         self.planes = pixels.reshape(self.height * 3 // 2, self.width)
-        self.device = self._device(mapping)
-
-    def _device(self, mapping: Mapping) -> DevicePlace | None:
-        buffer = mapping.buffer
-        count = self.table.length(buffer, "device")
-        if not count:
-            return None
-        start = self.table.spans["device"].start
-        data = bytes(buffer[start : start + DEVICE_MEMORY.size])
-        epoch = mapping.words[EPOCH_WORD]
-        return read_place(data, mapping.region, epoch, self.width, self.height)
 
 
 class FrameLease(Lease):
@@ -57,8 +40,6 @@ class FrameLease(Lease):
         height: Pixels.
         pixels_offset: Bytes from the region's start to the planes.
         pixels_nbytes: Bytes of the planes.
-        device: The same frame in GPU memory; None where the ring has none.
-        device_only: Whether the frame lies in GPU memory only: the planes hold no picture of it.
     """
 
     __slots__ = ()
@@ -85,28 +66,9 @@ class FrameLease(Lease):
         return self._view.planes.nbytes
 
     @property
-    def device(self) -> DevicePlace | None:
-        return self._view.device
-
-    @property
-    def device_only(self) -> bool:
-        return bool(self._view.table.read(self._mapping.buffer)[-1])
-
-    @property
     def stamp(self) -> FrameStamp:
-        """What is known of the frame beside its pixels. An unknown colour range or matrix reads as the first one."""
-        high, low, span, flags, number, monotonic, unix, _, _, range_, matrix, lossless, _ = (
-            self._view.table.read(self._mapping.buffer)
-        )
-        return FrameStamp(
-            number,
-            monotonic,
-            unix,
-            _RANGES.get(range_, ColorRange.LIMITED),
-            _MATRICES.get(matrix, ColorMatrix.BT601),
-            lossless,
-            trace_from_words(high, low, span, flags),
-        )
+        """What is known of the frame besides its pixels."""
+        return read_stamp(self._view.table.read(self._mapping.buffer))
 
     @property
     def jpeg(self) -> memoryview:

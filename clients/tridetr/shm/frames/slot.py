@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from tridetr.cuda.ring import SlotPlanes
 from tridetr.i420 import planes
 from tridetr.shm.frames.table import frame_bytes
 from tridetr.wire.view import TableView
@@ -19,18 +18,15 @@ class FrameSlot:
         u: uint8 [height / 2, width / 2].
         v: uint8 [height / 2, width / 2].
         jpeg: Space for the camera's own JPEG.
-        device: The same frame in GPU memory, for sources that decode there (``cuda/device.py`` tells how); None where
-            the ring has none.
     """
 
-    __slots__ = ("_index", "_table", "device", "jpeg", "planes", "u", "v", "y")
+    __slots__ = ("_index", "_table", "jpeg", "planes", "u", "v", "y")
 
     def __init__(
         self, index: int, table: TableView, view: memoryview, width: int, height: int, jpeg: int
     ) -> None:
         self._index = index
         self._table = table
-        self.device: SlotPlanes | None = None
         size = frame_bytes(width, height)
         pixels = np.frombuffer(view, np.uint8, size, table.spans["pixels"].start)
         self.planes = pixels.reshape(height * 3 // 2, width)

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from tridetr.errors import ShmError
 from tridetr.shm.device import DEVICE_MEMORY
-from tridetr.shm.values import TRACE_CODE, ColorMatrix, ColorRange, TraceContext
+from tridetr.shm.values import (
+    TRACE_CODE,
+    ColorMatrix,
+    ColorRange,
+    TraceContext,
+    trace_from_words,
+    trace_to_words,
+)
 from tridetr.wire.spec import Inline, Scalar, TableSpec, Text, Vector
 
 FRAME = TableSpec(
@@ -24,13 +31,13 @@ FRAME = TableSpec(
         Inline("trace", TRACE_CODE),
         Vector("pixels", 1, 64),
         Vector("jpeg", 1, 4),
-        Scalar("device_only", "?"),
         Vector("device", DEVICE_MEMORY.size, 8),
     ),
 )
 MAX_SIDE = 16_384  # pixels
-# Order of the values in a record (FRAME.record): trace, three times, width, height, range, matrix, lossless,
-# device_only.
+_RANGES = {int(member): member for member in ColorRange}
+_MATRICES = {int(member): member for member in ColorMatrix}
+# Order of the values in a record (FRAME.record): trace, three times, width, height, range, matrix, lossless.
 
 
 @dataclass(slots=True)
@@ -65,3 +72,32 @@ def frame_bytes(width: int, height: int) -> int:
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE) or width % 2 or height % 2:
         raise ShmError(f"a frame of {width}×{height} pixels: sides must be even, 2 to {MAX_SIDE}")
     return width * height * 3 // 2
+
+
+def stamp_values(stamp: FrameStamp, width: int, height: int) -> tuple[int, ...]:
+    """Return the values of a record."""
+    return (
+        *trace_to_words(stamp.trace),
+        stamp.frame_number,
+        stamp.capture_monotonic_ns,
+        stamp.capture_unix_ns,
+        width,
+        height,
+        stamp.color_range,
+        stamp.color_matrix,
+        stamp.lossless,
+    )
+
+
+def read_stamp(values: tuple[int, ...]) -> FrameStamp:
+    """Return what a record says of its frame. An unknown colour range or matrix reads as the first one."""
+    high, low, span, flags, number, monotonic, unix, _, _, range_, matrix, lossless = values
+    return FrameStamp(
+        number,
+        monotonic,
+        unix,
+        _RANGES.get(range_, ColorRange.LIMITED),
+        _MATRICES.get(matrix, ColorMatrix.BT601),
+        bool(lossless),
+        trace_from_words(high, low, span, flags),
+    )

@@ -246,15 +246,8 @@ class Frame(object):
         return o == 0
 
     # Frame
-    def DeviceOnly(self):
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
-        if o != 0:
-            return bool(self._tab.Get(flatbuffers.number_types.BoolFlags, o + self._tab.Pos))
-        return False
-
-    # Frame
     def Device(self, j: int) -> Optional[DeviceMemory]:
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
         if o != 0:
             x = self._tab.Vector(o)
             x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 112
@@ -265,18 +258,18 @@ class Frame(object):
 
     # Frame
     def DeviceLength(self) -> int:
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
         if o != 0:
             return self._tab.VectorLen(o)
         return 0
 
     # Frame
     def DeviceIsNone(self) -> bool:
-        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
         return o == 0
 
 def FrameStart(builder: flatbuffers.Builder):
-    builder.StartObject(14)
+    builder.StartObject(13)
 
 def FrameAddCamera(builder: flatbuffers.Builder, camera: int):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(camera), 0)
@@ -320,11 +313,8 @@ def FrameAddJpeg(builder: flatbuffers.Builder, jpeg: int):
 def FrameStartJpegVector(builder, numElems: int) -> int:
     return builder.StartVector(1, numElems, 1)
 
-def FrameAddDeviceOnly(builder: flatbuffers.Builder, deviceOnly: bool):
-    builder.PrependBoolSlot(12, deviceOnly, 0)
-
 def FrameAddDevice(builder: flatbuffers.Builder, device: int):
-    builder.PrependUOffsetTRelativeSlot(13, flatbuffers.number_types.UOffsetTFlags.py_type(device), 0)
+    builder.PrependUOffsetTRelativeSlot(12, flatbuffers.number_types.UOffsetTFlags.py_type(device), 0)
 
 def FrameStartDeviceVector(builder, numElems: int) -> int:
     return builder.StartVector(112, numElems, 8)

@@ -1,4 +1,4 @@
-"""JPEG decoding by nvJPEG's C interface. It has not run on a GPU yet (docs/gpu.md).
+"""JPEG decoding by nvJPEG's C interface.
 
 nvImageCodec, NVIDIA's Python package over it, decodes into images of its own only and has no 4:2:0 output. The C
 interface writes the planes as they are in the file, to any address: for 4:2:0 into the slot itself.
@@ -11,9 +11,9 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from tridetr.capture.gpu.api import GpuDecodeError, GpuUnavailableError, JpegShape
-from tridetr.capture.gpu.layout import Subsampling
 from tridetr.capture.sources.base import Plane
+from tridetr.gpu.api import GpuDecodeError, GpuUnavailableError, JpegShape
+from tridetr.gpu.layout import Subsampling
 
 # Numbers of nvjpeg.h
 _COMPONENTS = 4

@@ -1,4 +1,4 @@
-"""H.264 and H.265 decoding by PyNvVideoCodec (NVDEC). It has not run on a GPU yet (docs/gpu.md)."""
+"""H.264 and H.265 decoding by PyNvVideoCodec (NVDEC)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tridetr.capture.gpu.api import Codec, GpuDecodeError, GpuUnavailableError, Surface
-from tridetr.capture.gpu.cuda_gpu import INSTALL, CudaGpu
+from tridetr.gpu.api import Codec, GpuDecodeError, GpuUnavailableError, Surface
+from tridetr.gpu.cuda_gpu import INSTALL, CudaGpu
 
 
 class NvDec:

@@ -1,17 +1,15 @@
-"""Device memory, copies and the one kernel, through `cuda-bindings`. It has not run on a GPU yet (docs/gpu.md)."""
+"""Device memory, copies and the one kernel, through `cuda-bindings`."""
 
 from __future__ import annotations
 
 import ctypes
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from tridetr.capture.gpu.api import Codec, GpuUnavailableError, JpegEngine, VideoEngine
-from tridetr.capture.gpu.layout import Copy2d
-from tridetr.capture.sources.base import Plane
 from tridetr.cuda.driver import DriverCuda
 from tridetr.errors import CudaError
+from tridetr.gpu.api import Codec, JpegEngine, VideoEngine
+from tridetr.gpu.layout import Copy2d
 
 INSTALL = "pip install 'tridetr[gpu]'"
 _KERNEL = b"split_chroma"
@@ -34,7 +32,6 @@ class CudaGpu(DriverCuda):
         # The driver compiles the text for whatever GPU is there (and keeps the result in ~/.nv)
         self._module = self._call("cuModuleLoadData", _PTX.read_bytes() + b"\0")
         self._kernel = self._call("cuModuleGetFunction", self._module, _KERNEL)
-        self.stream = self.make_stream()
 
     def scratch(self, use: str, nbytes: int) -> int:
         """Return device memory that stays with `use` (see `Gpu`)."""
@@ -49,10 +46,11 @@ class CudaGpu(DriverCuda):
 
     def copy(self, copy: Copy2d, stream: int) -> None:
         """Queue a copy within device memory (see `Gpu`)."""
-        what = self._from_device(copy.source, copy.source_pitch, copy.width, copy.rows)
-        what.dstMemoryType = self._cu.CUmemorytype.CU_MEMORYTYPE_DEVICE
-        what.dstDevice = copy.target
-        what.dstPitch = copy.target_pitch
+        what = self._cu.CUDA_MEMCPY2D()
+        what.srcMemoryType = what.dstMemoryType = self._cu.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        what.srcDevice, what.srcPitch = copy.source, copy.source_pitch
+        what.dstDevice, what.dstPitch = copy.target, copy.target_pitch
+        what.WidthInBytes, what.Height = copy.width, copy.rows
         self._call("cuMemcpy2DAsync", what, stream)
 
     def split_chroma(
@@ -67,33 +65,13 @@ class CudaGpu(DriverCuda):
         )
         self._call("cuLaunchKernel", self._kernel, *grid, *_BLOCK, 1, 0, stream, arguments, 0)
 
-    def to_host(self, target: Plane, pointer: int, pitch: int, stream: int) -> None:
-        """Copy rows to the host and wait for it (see `Gpu`)."""
-        rows, width = target.shape
-        what = self._from_device(pointer, pitch, width, rows)
-        what.dstMemoryType = self._cu.CUmemorytype.CU_MEMORYTYPE_HOST
-        what.dstHost = target.ctypes.data
-        what.dstPitch = width
-        self._call("cuMemcpy2DAsync", what, stream)
-        self._call("cuStreamSynchronize", stream)
-
     def close(self) -> None:
         """Give everything back; what a broken GPU keeps ends with the process."""
         with suppress(CudaError):
             for address, _ in self._scratch.values():
                 self.free(address)
             self._call("cuModuleUnload", self._module)
-            self.free_stream(self.stream)
             super().close()
-
-    def _from_device(self, address: int, pitch: int, width: int, rows: int) -> Any:
-        what = self._cu.CUDA_MEMCPY2D()
-        what.srcMemoryType = self._cu.CUmemorytype.CU_MEMORYTYPE_DEVICE
-        what.srcDevice = address
-        what.srcPitch = pitch
-        what.WidthInBytes = width
-        what.Height = rows
-        return what
 
 
 class CudaDecoders:
@@ -103,25 +81,22 @@ class CudaDecoders:
         """Open the GPU.
 
         Raises:
-            GpuUnavailableError: there is none.
+            CudaError: there is none.
         """
-        try:
-            self.gpu = CudaGpu()
-        except CudaError as error:
-            raise GpuUnavailableError(str(error)) from None
+        self.gpu = CudaGpu()
         self._jpeg: JpegEngine | None = None
 
     def jpeg(self) -> JpegEngine:
         """Return the JPEG decoder (see `GpuDecoders`)."""
         if self._jpeg is None:
-            from tridetr.capture.gpu.nvjpeg import NvJpeg
+            from tridetr.gpu.nvjpeg import NvJpeg
 
             self._jpeg = NvJpeg()
         return self._jpeg
 
     def video(self, codec: Codec, *, reorders: bool) -> VideoEngine:
         """Return a video decoder (see `GpuDecoders`)."""
-        from tridetr.capture.gpu.nvdec import NvDec
+        from tridetr.gpu.nvdec import NvDec
 
         return NvDec(codec, self.gpu, reorders=reorders)
 

@@ -1,6 +1,6 @@
 """H.264 and H.265 packets as a hardware decoder wants them: start codes, parameter sets before key frames. Pure.
 
-FFmpeg has filters for this, but they read the demuxer's stream, which belongs to another thread.
+FFmpeg has filters for this, but they read the demuxer's stream, which belongs to another process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What decoding on a GPU needs, behind small interfaces: all but CUDA itself is tested without a GPU.
 
-Addresses and streams are plain numbers. Everything is called from the capture loop's one thread.
+Addresses and streams are plain numbers. Everything is called from the one thread of a camera.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tridetr.capture.gpu.layout import Copy2d, Subsampling
 from tridetr.capture.sources.base import Plane
+from tridetr.cuda.api import Cuda
 from tridetr.errors import TridetrError
+from tridetr.gpu.layout import Copy2d, Subsampling
 
 Codec = Literal["h264", "hevc"]
 
@@ -23,15 +24,8 @@ class GpuDecodeError(TridetrError):
     """The GPU's decoder refused this data; the next may be fine."""
 
 
-class Gpu(Protocol):
-    """Device memory of one GPU. Copies and kernels are queued on a stream and complete in order.
-
-    Attributes:
-        stream: a stream of this object's own.
-    """
-
-    @property
-    def stream(self) -> int: ...
+class Gpu(Cuda, Protocol):
+    """A GPU that lays pictures out. Copies and kernels are queued on a stream and complete in order."""
 
     def scratch(self, use: str, nbytes: int) -> int:
         """Return the address of device memory that stays with `use`; it grows as needed, losing its content."""
@@ -45,17 +39,6 @@ class Gpu(Protocol):
         self, pairs: int, pitch: int, u: int, v: int, columns: int, rows: int, stream: int
     ) -> None:
         """Queue the taking apart of NV12's chroma: rows of `columns` u-v pairs into two dense planes."""
-        ...
-
-    def to_host(self, target: Plane, pointer: int, pitch: int, stream: int) -> None:
-        """Copy rows to the host and wait for it, and for all that was queued before.
-
-        Args:
-            target: uint8 [rows, bytes of a row], C-contiguous.
-            pointer: address of the first row.
-            pitch: bytes from one row to the next in device memory.
-            stream: where to queue the copy.
-        """
         ...
 
 
@@ -155,7 +138,8 @@ class GpuDecoders(Protocol):
 
         Args:
             codec: which.
-            reorders: whether the stream has B-frames (each picture comes later then).
+            reorders: whether pictures are shown in another order than they are sent in (B-frames). Only then does
+                the decoder hold pictures back, until the order is known.
 
         Raises:
             GpuUnavailableError: its library is not there, or this GPU does not know the codec.

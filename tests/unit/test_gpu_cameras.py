@@ -1,0 +1,195 @@
+"""From a camera's packets to frames on the GPU and on the host, by decoders that are played."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.clips import jpegs, write_clip
+from support.fake_cuda import read_device
+from support.fake_gpu import FakeDecoders, Plane
+from support.waiting import slack, wait_for
+from tridetr.capture.frame_watch import FrameWatch
+from tridetr.capture.packets import PacketSink
+from tridetr.capture.sources.av import open_video, packets
+from tridetr.config import Config
+from tridetr.errors import CudaError, ShmError
+from tridetr.gpu.cameras import Decoder
+from tridetr.gpu.service import serve
+from tridetr.shm.frames import DeviceFrameReader, FrameReader
+
+
+def make_config(instance: str, folder: Path, **camera: Any) -> Config:
+    return Config.model_validate({
+        "instance": instance,
+        "cameras": {"cam": {"source": "rtsp://c/1", "decode": "gpu"} | camera},
+        "run_dir": folder,
+        "state_dir": folder,
+    })  # fmt: skip
+
+
+@pytest.fixture
+def decoders(tmp_path: Path) -> FakeDecoders:
+    folder = tmp_path / "gpu"
+    folder.mkdir()
+    return FakeDecoders(folder)
+
+
+def seen_by(decoders: FakeDecoders, instance: str) -> tuple[int, Plane]:
+    """Return sequence and picture of the newest frame, which host and GPU agree on."""
+    with (
+        FrameReader(instance, "cam", None) as host,
+        DeviceFrameReader(instance, "cam", None) as device,
+    ):
+        at_host, on_gpu = host.lease_newest(), device.lease_newest()
+        assert at_host is not None
+        assert on_gpu is not None
+        with at_host, on_gpu:
+            assert at_host.sequence == on_gpu.sequence
+            assert at_host.stamp == on_gpu.stamp
+            picture = at_host.planes.copy()
+            assert np.array_equal(read_device(decoders.gpu.folder, on_gpu.device), picture)
+            return at_host.sequence, picture
+
+
+def test_packets_become_frames_in_both_memories(
+    instance: str, tmp_path: Path, decoders: FakeDecoders
+) -> None:
+    """B-frames: each picture of the stream once, in the order of display."""
+    config = make_config(instance, tmp_path)
+    file = write_clip(tmp_path / "c.mkv", 12, options={"bf": "2"})
+    _, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    pictures: dict[int, Plane] = {}
+    with (
+        PacketSink(instance, "cam", config.packets) as sink,
+        Decoder(decoders, config, "cam") as work,
+    ):
+        sink.open(stream)
+        for index, packet in enumerate(packets(stream.container, stream)):
+            sink.put(packet, 10**9 + index, 10**9 + index)
+            before = len(pictures)
+            work.step(0)
+            if decoders.gpu.copies:
+                sequence, picture = seen_by(decoders, instance)
+                pictures[sequence] = picture
+            assert len(pictures) - before in (0, 1)
+        assert len(pictures) >= 8
+        assert list(pictures) == list(range(1, len(pictures) + 1))
+    _, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    expected = [
+        frame.reformat(format="yuv420p").to_ndarray()
+        for packet in packets(stream.container, stream)
+        for frame in stream.codec_context.decode(packet)
+    ]
+    for picture, wanted in zip(pictures.values(), expected, strict=False):
+        assert np.array_equal(picture, wanted)
+    assert decoders.gpu.is_clean()
+
+
+def test_jpegs_keep_their_bytes_and_change_size(
+    instance: str, tmp_path: Path, decoders: FakeDecoders
+) -> None:
+    config = make_config(instance, tmp_path)
+    with (
+        PacketSink(instance, "cam", config.packets) as sink,
+        Decoder(decoders, config, "cam") as work,
+    ):
+        for size in ((320, 240), (160, 120), (320, 240)):
+            sink.open_jpegs(*size, 30.0)
+            for jpeg in jpegs(3, size=size):
+                now = time.monotonic_ns()
+                sink.put_jpeg(memoryview(jpeg), now, now)
+                work.step(0)
+                seen_by(decoders, instance)
+                with FrameReader(instance, "cam", None) as reader, reader.lease_newest() as lease:  # type: ignore[union-attr]
+                    assert (lease.width, lease.height) == size
+                    assert bytes(lease.jpeg) == jpeg
+    assert decoders.gpu.is_clean()
+
+
+def test_a_stream_that_the_gpu_does_not_decode_is_logged_once(
+    instance: str, tmp_path: Path, decoders: FakeDecoders, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_config(instance, tmp_path)
+    with (
+        PacketSink(instance, "cam", config.packets) as sink,
+        Decoder(decoders, config, "cam") as work,
+    ):
+        sink.open_jpegs(320, 240, 30.0)
+        for jpeg in jpegs(4, pix_fmt="yuvj444p"):
+            now = time.monotonic_ns()
+            sink.put_jpeg(memoryview(jpeg), now, now)
+            work.step(0)
+    assert caplog.text.count("the GPU does not decode this stream") == 1
+    assert "decode: cpu" in caplog.text
+
+
+def test_capture_knows_why_there_are_no_frames(
+    instance: str, tmp_path: Path, decoders: FakeDecoders
+) -> None:
+    config = make_config(instance, tmp_path)
+    with FrameWatch(instance, "cam", 5.0) as watch:
+        now = time.monotonic_ns()
+        assert watch.fault(now) == ""  # it may only be starting
+        later = now + 60 * 10**9
+        assert "the gpu process does not run" in watch.fault(later)
+        with (
+            PacketSink(instance, "cam", config.packets) as sink,
+            Decoder(decoders, config, "cam") as work,
+        ):
+            sink.open_jpegs(320, 240, 30.0)
+            sink.put_jpeg(memoryview(jpegs(1)[0]), now, now)
+            work.step(0)
+            with watch.newest() or pytest.fail("there is a frame") as lease:
+                assert watch.size == (lease.width, lease.height) == (320, 240)
+            assert watch.newest() is None
+            assert "makes no pictures" in watch.fault(later)
+        assert "the gpu process does not run" in watch.fault(later)
+
+
+def test_decode_gpu_is_for_cameras_with_packets(instance: str, tmp_path: Path) -> None:
+    for camera in ({"source": "synthetic"}, {"source": "/dev/video0", "pixel_format": "yuyv"}):
+        with pytest.raises(ValueError, match="decode: gpu is for network cameras"):
+            make_config(instance, tmp_path, **camera)
+    make_config(instance, tmp_path, source="/dev/video0")
+
+
+class Work:
+    """Work that fails as often as it is told."""
+
+    def __init__(self, errors: list[Exception]) -> None:
+        self.errors = errors
+        self.steps = 0
+        self.closed = 0
+
+    def step(self, timeout_s: float) -> None:
+        self.steps += 1
+        time.sleep(0.01)
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_one_camera_without_shared_memory_does_not_stop_the_others() -> None:
+    works = {"a": Work([ShmError("/dev/shm is too small")]), "b": Work([])}
+    stop = threading.Event()
+    thread = threading.Thread(target=serve, args=(["a", "b"], works.__getitem__, stop))
+    thread.start()
+    wait_for(lambda: works["a"].steps > 3 and works["b"].steps > 3, slack(10), "both cameras")
+    stop.set()
+    thread.join(slack(10))
+    assert (works["a"].closed, works["b"].closed) == (2, 1)
+
+
+def test_a_broken_gpu_ends_the_process() -> None:
+    works = {"a": Work([CudaError("Xid 79")]), "b": Work([])}
+    with pytest.raises(CudaError, match="Xid 79"):
+        serve(["a", "b"], works.__getitem__, threading.Event())
+    assert works["b"].closed == 1
