@@ -82,6 +82,16 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
         (MINIMAL + "instance: Not-Good", "instance"),
         (MINIMAL + "mqtt: {device: a/b}", "letters"),
         (MINIMAL + "mqtt: {prefix: '#'}", "mqtt.prefix"),
+        (
+            MINIMAL + "device: cpu\nmodel: {provider: cuda}",
+            "model.provider: cuda runs on a GPU only",
+        ),
+        (MINIMAL + "device: cpu\nmodel: {provider: tensorrt}", "device: cpu forbids that"),
+        (MINIMAL + "device: cpu\nmodel: {name: rfdetr_trt}", "Remedy: device: auto"),
+        (
+            MINIMAL + "device: cuda\nmodel: {provider: openvino}",
+            "openvino runs on the CPU, and device: cuda forbids that",
+        ),
         ("- a list", "expected keys"),
         ("cameras: [", "not valid YAML"),
         ("cameras: {hall: {source: a}, hall: {source: b}}", "given twice"),
@@ -90,6 +100,11 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
 )
 def test_faults_are_named(text: str, expected: str) -> None:
     assert expected in refused(text)
+
+
+def test_frames_may_stay_off_the_gpu_where_another_server_runs_the_model() -> None:
+    text = MINIMAL + "device: cpu\nmodel: {name: rfdetr_trt}\ntriton: {url: 'host:8001'}"
+    assert parse_config(text, origin=Path("node.yaml")).device == "cpu"
 
 
 def test_every_fault_is_listed_at_once_and_no_consequence_of_one() -> None:

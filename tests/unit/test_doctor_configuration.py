@@ -38,7 +38,6 @@ def test_packaged_configurations_have_no_fault(file: Path) -> None:
         (CAMERA + "mqtt: {host: b, tls: {ca_file: none}}", "mqtt.tls.ca_file", "fault"),
         (CAMERA + "gateway: {token_file: none}", "gateway.token_file", "fault"),
         (CAMERA + "gateway: {port: 8002}", "gateway.port and triton.metrics_port", "fault"),
-        (CAMERA + "device: cpu\nmodel: {provider: cuda}", "model.provider", "fault"),
         (CAMERA + "model: {file: none.onnx}", "model", "fault"),
         (CAMERA + "alarm: {classes: [persn]}", "camera hall alarm.classes", "fault"),
         (CAMERA + "detect: {classes: [car]}", "cameras.hall.alarm.classes", "fault"),

@@ -91,9 +91,6 @@ def test_what_the_backend_is_told_and_which_graph_it_gets(
         ("auto", {"name": "rfdetr_trt"}, NONE, "rfdetr_trt needs an NVIDIA GPU: .*not here.*rfdetr_ort"),
         ("cuda", {}, NONE, "device: cuda needs an NVIDIA GPU"),
         ("auto", {"provider": "cuda"}, NONE, "model.provider: cuda needs"),
-        ("cpu", {"name": "rfdetr_trt"}, ONE, "device: cpu forbids that.*device: auto"),
-        ("cpu", {"provider": "tensorrt"}, ONE, "device: cpu forbids that"),
-        ("cuda", {"provider": "openvino"}, ONE, "openvino runs on the CPU, and device: cuda forbids"),
         ("auto", {"precision": "bf16"}, ONE, "precision bf16.*types of its file.*precision: auto"),
     ],
 )  # fmt: skip

@@ -501,6 +501,25 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _device_suits_the_model(self) -> Config:
+        if (
+            self.triton.url is not None
+        ):  # another machine's server: `device` is about this one's frames
+            return self
+        provider = self.model.provider
+        engine = self.model.name == "rfdetr_trt"
+        asked = "model.name: rfdetr_trt" if engine else f"model.provider: {provider}"
+        if self.device == "cpu" and (engine or provider in ("cuda", "tensorrt")):
+            raise ValueError(
+                f"{asked} runs on a GPU only, and device: cpu forbids that. Remedy: device: auto"
+            )
+        if self.device == "cuda" and provider in ("cpu", "openvino"):
+            raise ValueError(
+                f"model.provider: {provider} runs on the CPU, and device: cuda forbids that. Remedy: device: auto"
+            )
+        return self
+
     @property
     def evidence_dir(self) -> Path | None:
         """Where pictures and clips of visits are; None = none are kept."""

@@ -18,13 +18,12 @@ from tridetr.doctor.finding import Finding
 from tridetr.errors import ConfigError
 
 _MQTTS_PORT = 8883
-_NVIDIA = ("cuda", "tensorrt")
 
 
 def check_configuration(config: Config) -> Iterator[Finding]:
     """What the schema cannot see: each key is right by itself, together they are not."""
-    found = [*_check_mqtt(config), *_check_model_keys(config), *_check_ports(config)]
-    found += [*_check_cameras(config), *_check_secrets(config), *_check_toy_model(config)]
+    found = [*_check_mqtt(config), *_check_ports(config), *_check_cameras(config)]
+    found += [*_check_secrets(config), *_check_toy_model(config)]
     yield from found
     if not any(finding.level == "fault" for finding in found):
         yield Finding("configuration", "ok", "no contradictions")
@@ -51,16 +50,6 @@ def _check_mqtt(config: Config) -> Iterator[Finding]:
         yield _fault("mqtt.username", "there is a password but no user", "set mqtt.username")
     if mqtt.tls is not None and mqtt.tls.key_file and not mqtt.tls.cert_file:
         yield _fault("mqtt.tls.cert_file", "there is a key but no certificate", "set it")
-
-
-def _check_model_keys(config: Config) -> Iterator[Finding]:
-    if config.device == "cpu":
-        if config.model.provider in _NVIDIA:
-            remedy = "set device: auto, or another provider"
-            yield _fault("model.provider", f"{config.model.provider} with device: cpu", remedy)
-        if config.model.name == "rfdetr_trt":
-            remedy = "set device: auto, or model.name: rfdetr_ort"
-            yield _fault("model.name", "TensorRT with device: cpu", remedy)
 
 
 def _check_ports(config: Config) -> Iterator[Finding]:

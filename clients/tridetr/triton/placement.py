@@ -61,14 +61,6 @@ def decide(config: Config, backend: str, machine: Machine, *, native: bool) -> P
     provider, engine = config.model.provider, backend == "tensorrt"
     asked = "model.name: rfdetr_trt" if engine else f"model.provider: {provider}"
     wanted = engine or provider in ("cuda", "tensorrt")
-    if wanted and config.device == "cpu":
-        raise ModelError(
-            f"{asked} runs on a GPU only, and device: cpu forbids that. Remedy: device: auto"
-        )
-    if config.device == "cuda" and provider in ("cpu", "openvino"):
-        raise ModelError(
-            f"{asked} runs on the CPU, and device: cuda forbids that. Remedy: device: auto"
-        )
     if config.device == "cuda" and not wanted:
         asked, wanted = "device: cuda", True
     gpus = machine.gpus
