@@ -16,6 +16,7 @@ from support.mosquitto import listening, running_mosquitto
 from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_controller
 from support.waiting import wait_for
 from support.webhooks import WebhookServer, running_webhooks
+from tridetr.recorder.archive import Archive, VisitFacts
 
 KEY = bytes(range(32))
 PATIENT = {"unknown_s": 60, "hold_s": 120}
@@ -108,6 +109,40 @@ def test_what_a_webhook_gets(tmp_path: Path, server: WebhookServer) -> None:
         signed = f"{request.headers['webhook-id']}.{stamp}.".encode() + request.body
         expected = base64.b64encode(hmac.digest(KEY, signed, "sha256")).decode()
         assert request.headers["webhook-signature"] == f"v1,{expected}"
+
+
+def test_the_picture_goes_along(tmp_path: Path, server: WebhookServer) -> None:
+    """The recorder's archive is filled by the test, after the event: the notification waits a moment."""
+    jpeg = b"\xff\xd8\xff a picture"
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(
+            tmp_path,
+            {"port": broker.port, "pictures": True},
+            sentry=PATIENT,
+            gateway={"host": "10.0.0.7"},
+            evidence={},
+            notify=[target(tmp_path, server)],
+        ) as (_, actor),
+        Archive(tmp_path / "state/evidence", keep_days=1, max_mib=100) as archive,
+    ):
+        actor.show_and_wait(PERSON, 8)
+        visit_id = actor.board().visit_id
+        now = time.time_ns()
+        facts = VisitFacts(visit_id, "hall", "person", now, now)
+        archive.save_picture(facts, (b"x" * 300_000, jpeg), 0.9, {})
+        wait_for(lambda: server.taken, 30)
+        content = server.taken[0].json()
+        assert base64.b64decode(content["picture"]["base64"]) == b"x" * 300_000
+        assert content["link"] == f"http://10.0.0.7:8080/events#{visit_id}"
+        # Brokers refuse large messages: the crop.
+        wait_for(lambda: ear.last("/hall/picture") == jpeg)
+        archive.save_picture(facts, (b"better", jpeg), 0.95, {})
+        wait_for(lambda: ear.last("/hall/picture") == b"better")
+        broker.kill()
+        broker.start()  # with an empty memory
+        wait_for(lambda: ear.payloads("/hall/picture").count(b"better") == 2, 60)
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path, server: WebhookServer) -> None:

@@ -18,6 +18,7 @@ from support.home_assistant import HomeAssistant, running_home_assistant
 from support.mosquitto import Mosquitto, listening, running_mosquitto
 from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_controller
 from support.waiting import wait_for
+from tridetr.recorder.archive import Archive, VisitFacts
 
 pytestmark = [pytest.mark.home_assistant, pytest.mark.timeout(900)]
 
@@ -57,6 +58,9 @@ class Film:
         while not self._stop.wait(0.2):
             self._actor.show(self.seen, age_s=0.05)
 
+    def visit_id(self) -> str:
+        return self._actor.board().visit_id
+
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
@@ -70,6 +74,7 @@ class House:
     broker: Mosquitto
     node: ControllerProcess
     film: Film
+    archive: Archive
 
     def wait_states(self, wanted: dict[str, str]) -> None:
         def differing() -> dict[str, str]:
@@ -114,13 +119,17 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with (
         running_mosquitto(folder / "broker") as broker,
         running_controller(
-            folder / "node", {"port": broker.port}, gateway={"host": "10.0.0.7"}
+            folder / "node",
+            {"port": broker.port, "pictures": True},
+            gateway={"host": "10.0.0.7"},
+            evidence={},
         ) as (node, actor),
+        Archive(folder / "node/state/evidence", keep_days=1, max_mib=100) as archive,
         closing(Film(actor)) as film,
         running_home_assistant(folder / "home", files, automation=automations) as home,
     ):  # fmt: skip
         home.add_mqtt(broker.port)
-        yield House(home, broker, node, film)
+        yield House(home, broker, node, film, archive)
 
 
 def test_entities_and_devices_appear_and_states_follow(house: House) -> None:
@@ -140,6 +149,21 @@ def test_entities_and_devices_appear_and_states_follow(house: House) -> None:
         area["area_id"]: area["name"] for area in house.home.command("config/area_registry/list")
     }
     assert areas[hall["area_id"]] == "Hall"
+
+
+def test_the_picture_of_the_visit(house: House) -> None:
+    """The recorder's archive is filled by the test."""
+    house.wait_states({**CAMERA, **NODE})
+    house.film.seen = PERSON
+    house.wait_states({"binary_sensor.hall_person": "on"})
+    jpeg = (ROOT / "docs/images/viewer.png").read_bytes()[:50_000]
+    visit = VisitFacts(house.film.visit_id(), "hall", "person", time.time_ns(), time.time_ns())
+    house.archive.save_picture(visit, (jpeg, jpeg), 0.9, {})
+    wait_for(lambda: house.home.state("image.hall_picture") not in ("", "unknown"), SOON_S)
+    path = house.home.states()["image.hall_picture"]["attributes"]["entity_picture"]
+    assert house.home.picture(path) == jpeg
+    house.film.seen = NOBODY
+    house.wait_states(CAMERA)
 
 
 def test_switches(house: House) -> None:

@@ -378,6 +378,10 @@ class MqttSection(Section):
         pattern=r"^[^#+/\s]([^#+\s]{0,98}[^#+/\s])?$",
         description="Home Assistant discovery; null turns it off.",
     )
+    pictures: bool = Field(
+        False,
+        description="Publish the picture of each visit, retained, where `evidence` keeps one.",
+    )
     keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive.")
     outbox_limit: int = Field(
         10_000, ge=100, le=1_000_000, description="Events kept while the broker is away."

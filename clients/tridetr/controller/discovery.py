@@ -52,7 +52,12 @@ def node_message(topics: Topics, viewer: str | None) -> dict[str, Any]:
 
 
 def camera_message(
-    topics: Topics, camera: str, classes: Iterable[str], viewer: str | None
+    topics: Topics,
+    camera: str,
+    classes: Iterable[str],
+    viewer: str | None,
+    *,
+    pictures: bool = False,
 ) -> dict[str, Any]:
     """Return the discovery message of a camera.
 
@@ -61,6 +66,7 @@ def camera_message(
         camera: name.
         classes: names that alarm.
         viewer: address of the web viewer, if others can reach it.
+        pictures: whether pictures of visits are published.
     """
     classes = list(classes)
     label = camera.replace("_", " ").replace("-", " ").strip().capitalize() or camera
@@ -112,6 +118,14 @@ def camera_message(
     }
     components["problem"] = {"name": "Problem", **_problem(topics.problem(camera), "problem")}
     components["armed"] = _switch(topics, camera)
+    if pictures:
+        components["picture"] = {
+            "platform": "image",
+            "name": "Picture",
+            "icon": "mdi:image",
+            "image_topic": topics.picture(camera),
+            "content_type": "image/jpeg",
+        }
     device = {
         "identifiers": [f"{topics.object_id}_{camera}"],
         "name": label,

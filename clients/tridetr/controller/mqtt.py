@@ -103,7 +103,7 @@ class MqttLink:
         """Begin to connect, indefinitely."""
         self._thread.start()
 
-    def publish(self, topic: str, payload: str, *, retain: bool) -> None:
+    def publish(self, topic: str, payload: str | bytes, *, retain: bool) -> None:
         """Publish at most once; dropped while there is no connection (the caller repeats at the next one)."""
         if self.connected:
             self._client.publish(topic, payload, qos=0, retain=retain)

@@ -28,6 +28,7 @@ from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
 from tridetr.controller.notifier import Notifier
 from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command, parse_on_off
+from tridetr.controller.pictures import PicturePublisher, wait_for_picture
 from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
@@ -82,6 +83,11 @@ class Controller:
         self._arming = Arming(config, store.settings, store.keep_setting)
         store.audience = Audience(config, self._arming).targets_of
         self._notifier = Notifier(config.notify, store, self._compose_notification)
+        self._config = config
+        self._pictures: PicturePublisher | None = None
+        if config.mqtt.pictures and config.evidence is not None and config.evidence.pictures:
+            self._pictures = PicturePublisher(config, self._publish_picture)
+            stack.callback(self._pictures.close)
         self._requests = ControlSocket(config.run_dir, self._answer)
         self._armed: dict[str, bool] = {}  # as published
         self._arm: dict[str, bool] = {}  # asked for over MQTT since the last tick
@@ -147,6 +153,10 @@ class Controller:
         self._pump.pump()
         self._pump.watch()
         self._notifier.pump()
+        if self._pictures is not None:
+            for camera, sentry in self._cameras.items():
+                self._pictures.follow(camera, sentry.record.visit_id)
+            self._pictures.look()
 
     def _take_over_late(self) -> None:
         """End the visits of a database that could not be read at the start: they were not watched since."""
@@ -176,6 +186,8 @@ class Controller:
     def on_up(self) -> None:
         """Publish everything: the broker may have forgotten it."""
         self._unconfirmed.clear()
+        if self._pictures is not None:
+            self._pictures.forget_shown()
         self._tell_all()
         self._pump.on_up()
 
@@ -249,13 +261,16 @@ class Controller:
         topics = self._topics
         classes = [topics.presence(camera, name) for name in self._classes[camera]]
         own = [topics.state(camera), topics.status(camera), topics.problem(camera)]
-        return [*own, topics.armed(camera), *classes]
+        pictures = [topics.picture(camera)] if self._pictures is not None else []
+        return [*own, topics.armed(camera), *pictures, *classes]
 
     def _discovery_messages(self, config: Config) -> dict[str, dict[str, Any]]:
         topics, viewer = self._topics, self._viewer
         messages = {topics.discovery(): node_message(topics, viewer)}
         for camera, classes in self._classes.items():
-            messages[topics.discovery(camera)] = camera_message(topics, camera, classes, viewer)
+            messages[topics.discovery(camera)] = camera_message(
+                topics, camera, classes, viewer, pictures=self._pictures is not None
+            )
         return messages
 
     def _retire_cameras(self) -> None:
@@ -346,8 +361,19 @@ class Controller:
             self._tell_armed()
         return {"armed": self._arming.state(time.time())}
 
-    def _compose_notification(self, _target: NotifySection, row: Row) -> Message:
-        return message_of(row.details, self._viewer)
+    def _compose_notification(self, target: NotifySection, row: Row) -> Message:
+        """Return the message of an event; called in a target's thread."""
+        visit_id = row.event_id.rpartition(":")[0]
+        link = (
+            f"{self._viewer}events#{visit_id}"
+            if self._viewer and self._config.evidence_dir
+            else self._viewer
+        )
+        picture = wait_for_picture(self._config, visit_id, row.unix_ns) if target.picture else None
+        return message_of(row.details, link, picture)
+
+    def _publish_picture(self, camera: str, jpeg: bytes) -> None:
+        self._link.publish(self._topics.picture(camera), jpeg, retain=True)
 
     def _tell_state(self, camera: str) -> None:
         record = self._cameras[camera].record

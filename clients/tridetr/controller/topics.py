@@ -63,6 +63,10 @@ class Topics:
         """Topic that sets a switch."""
         return f"{self.armed(camera)}/set"
 
+    def picture(self, camera: str) -> str:
+        """Topic that holds the picture of a camera's newest visit."""
+        return f"{self.root}/{camera}/picture"
+
     @property
     def node(self) -> str:
         """Topic that describes the whole node."""

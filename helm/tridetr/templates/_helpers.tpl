@@ -95,6 +95,7 @@ tridetr/node: {{ .node.name }}
 {{- end -}}
 {{- $mqtt := dict "host" (include "tridetr.brokerHost" .) "port" (int $values.mqtt.port) "prefix" $values.mqtt.prefix "device" .node.name -}}
 {{- $mqtt = set $mqtt "discovery_prefix" ($values.mqtt.discoveryPrefix | default nil) -}}
+{{- if $values.mqtt.pictures -}}{{- $mqtt = set $mqtt "pictures" true -}}{{- end -}}
 {{- if $values.mqtt.username -}}{{- $mqtt = set $mqtt "username" $values.mqtt.username -}}{{- end -}}
 {{- if $values.mqtt.passwordSecret -}}{{- $mqtt = set $mqtt "password_file" "/etc/tridetr/mqtt/password" -}}{{- end -}}
 {{- if $values.mqtt.tls.enabled -}}

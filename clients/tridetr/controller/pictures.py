@@ -1,0 +1,120 @@
+"""Pictures of visits, as the recorder keeps them: for notifications, and for the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from tridetr.config import Config
+from tridetr.recorder.visit_list import file_of, find_visit
+
+PATIENCE_S = 5.0  # the recorder looks for the best frame first
+_POLL_S = 0.2
+_LOOK_S = 1.0
+_AFTER_S = 15.0  # in which the best picture of a visit that has ended may still come
+_LARGEST = 256 * 1024  # bytes in one MQTT message; brokers cut the connection at larger ones
+
+
+def newest_picture(
+    config: Config, visit_id: str, largest: int | None = None
+) -> tuple[str, bytes] | None:
+    """Return the name and the JPEG of a visit's picture; None where none is kept yet.
+
+    Args:
+        config: of the node.
+        visit_id: of the visit.
+        largest: most bytes; the crop is taken where the picture has more.
+    """
+    path = config.evidence_dir
+    with suppress(sqlite3.Error, OSError, ValueError):
+        found = find_visit(path, visit_id) if path is not None else None
+        for name in (found[0].picture, found[0].crop) if found and path else ():
+            data = file_of(path, name).read_bytes() if name and path else b""
+            if data and (largest is None or len(data) <= largest):
+                return str(name), data
+    return None
+
+
+def wait_for_picture(config: Config, visit_id: str, event_unix_ns: int) -> bytes | None:
+    """Return a visit's picture; waits for it while the event is fresh. For threads only."""
+    if config.evidence is None or not config.evidence.pictures:
+        return None
+    while True:
+        found = newest_picture(config, visit_id)
+        if found is not None:
+            return found[1]
+        if not 0 <= time.time_ns() - event_unix_ns < PATIENCE_S * 1e9:
+            return None
+        time.sleep(_POLL_S)
+
+
+@dataclass(slots=True)
+class _Followed:
+    visit_id: str
+    until_s: float
+    shown: str = ""  # name of the picture that was published
+    is_busy: bool = False
+
+
+class PicturePublisher:
+    """Publishes the picture of each camera's newest visit whenever there is a better one.
+
+    Args:
+        config: of the node.
+        publish: takes a camera and a JPEG; called in the event loop's thread.
+    """
+
+    def __init__(self, config: Config, publish: Callable[[str, bytes], None]) -> None:
+        self._config = config
+        self._publish = publish
+        self._followed: dict[str, _Followed] = {}
+        self._looked_at = float("-inf")
+        self._reader = ThreadPoolExecutor(1, "pictures")  # a disk may take its time
+
+    def forget_shown(self) -> None:
+        """Publish the newest pictures again: the broker may have forgotten them."""
+        for followed in self._followed.values():
+            followed.shown = ""
+            followed.until_s = max(followed.until_s, time.monotonic() + 2 * _LOOK_S)
+
+    def follow(self, camera: str, visit_id: str) -> None:
+        """Note the open visit of a camera; empty = there is none. Call for each camera, a few times a second."""
+        followed = self._followed.get(camera)
+        now = time.monotonic()
+        if visit_id:
+            if followed is None or followed.visit_id != visit_id:
+                followed = self._followed[camera] = _Followed(visit_id, now)
+            followed.until_s = now + _AFTER_S
+
+    def look(self) -> None:
+        """Look for better pictures, at most once a second."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        for camera, followed in self._followed.items():
+            if now < followed.until_s and not followed.is_busy:
+                followed.is_busy = True
+                reading = asyncio.get_running_loop().run_in_executor(
+                    self._reader, newest_picture, self._config, followed.visit_id, _LARGEST
+                )
+                reading.add_done_callback(partial(self._show, camera, followed))
+
+    def close(self) -> None:
+        """End the thread."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
+
+    def _show(
+        self, camera: str, followed: _Followed, reading: asyncio.Future[tuple[str, bytes] | None]
+    ) -> None:
+        followed.is_busy = False
+        found = None if reading.cancelled() else reading.result()
+        if found is not None and found[0] != followed.shown:
+            followed.shown = found[0]
+            self._publish(camera, found[1])
