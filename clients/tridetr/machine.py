@@ -1,10 +1,15 @@
-"""What this machine has to run a model. Creates no CUDA context: that would cost memory on the GPU."""
+"""What this process can see of GPU, libraries and namespaces. Judges nothing, and creates no CUDA context."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.triton.endpoint import endpoint_of
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
@@ -43,23 +48,38 @@ def find_gpus(library: str = "libcuda.so.1") -> Gpus:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides where a model can run.
+    """What is known of the machine as this process sees it.
 
     Attributes:
         gpus: what CUDA's driver says.
         cuda_wheel: whether the ONNX Runtime that our Python-based backend imports can use a GPU.
         openvino_wheel: whether it has OpenVINO.
+        native: whether the inference server has the model's backend as a library of its own.
+        bindings: whether cuda-bindings is installed.
+        jetson: whether this is a Jetson.
+        server_in_pid_namespace: whether the inference server shares our PID namespace; None: not known.
     """
 
     gpus: Gpus
     cuda_wheel: bool = False
     openvino_wheel: bool = False
+    native: bool = False
+    bindings: bool = True
+    jetson: bool = False
+    server_in_pid_namespace: bool | None = None
 
 
-def find_machine() -> Machine:
-    """Look at this machine."""
+def find_machine(config: Config) -> Machine:
+    """Look at this machine; the inference server may still be starting."""
+    endpoint = endpoint_of(config)
+    pid = endpoint.pid if endpoint is not None else None
     return Machine(
-        find_gpus(), _is_installed("onnxruntime-gpu"), _is_installed("onnxruntime-openvino")
+        find_gpus(),
+        cuda_wheel=_is_installed("onnxruntime-gpu"),
+        openvino_wheel=_is_installed("onnxruntime-openvino"),
+        bindings=has_bindings(),
+        jetson=is_jetson(),
+        server_in_pid_namespace=same_pid_namespace(pid) if pid is not None else None,
     )
 
 
@@ -69,3 +89,39 @@ def _is_installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def has_bindings() -> bool:
+    """Return whether cuda-bindings is installed."""
+    try:
+        return importlib.util.find_spec("cuda.bindings.driver") is not None
+    except ModuleNotFoundError:  # not even the package `cuda`
+        return False
+
+
+def is_jetson(root: Path = Path("/")) -> bool:
+    """Return whether this is a Jetson.
+
+    Args:
+        root: Where /proc and /etc lie; another folder in tests.
+    """
+    if (root / "etc/nv_tegra_release").exists():
+        return True
+    try:
+        return b"nvidia,tegra" in (root / "proc/device-tree/compatible").read_bytes()
+    except OSError:
+        return False
+
+
+def same_pid_namespace(pid: int, root: Path = Path("/")) -> bool | None:
+    """Return whether a process is in our PID namespace; None: it cannot be seen.
+
+    Args:
+        pid: The process.
+        root: Where /proc lies; another folder in tests.
+    """
+    try:
+        theirs = (root / "proc" / str(pid) / "ns/pid").readlink()
+        return theirs == (root / "proc/self/ns/pid").readlink()
+    except OSError:
+        return None

@@ -15,7 +15,7 @@ from support.chart import CHART, EXAMPLES, Manifest, helm, of_kind, pods, render
 from tridetr.config import Config
 from tridetr.config.load import parse_config
 from tridetr.config.memory import GENERATIONS, node_mib, ring_mib
-from tridetr.supervisor.plan import plan_processes
+from tridetr.supervisor.process_list import plan_processes
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tridetr.cuda.driver import explain
-from tridetr.cuda.surroundings import has_bindings
+from tridetr.machine import has_bindings
 
 _SOURCE = Path(__file__).parents[1] / "support" / "strict_cuda.c"
 _PROGRAM = """

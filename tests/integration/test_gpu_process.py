@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.waiting import slack, wait_for
-from tridetr.cuda.surroundings import has_bindings
+from tridetr.machine import has_bindings
 from tridetr.shm.frames import DeviceFrameReader, FrameReader
 from tridetr.shm.hold import DeviceHold
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tridetr.cuda.surroundings import has_bindings
-from tridetr.machine import find_gpus
+from tridetr.machine import find_gpus, has_bindings
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "tests" / "support" / "host_cuda.c"

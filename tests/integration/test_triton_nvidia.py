@@ -25,9 +25,10 @@ from tridetr.doctor.parts import check_provider, check_server
 from tridetr.errors import ModelError, TritonError
 from tridetr.machine import Gpus, Machine, find_gpus
 from tridetr.paths import model_repository_dir
+from tridetr.plan import Placement
 from tridetr.triton import repository, service, setup
 from tridetr.triton.client import TritonClient
-from tridetr.triton.placement import BATCH_DELAY_US, Placement, place
+from tridetr.triton.placement import BATCH_DELAY_US, place
 
 BUNDLED = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
 KIND_CPU = model_config_pb2.ModelInstanceGroup.KIND_CPU
@@ -106,10 +107,10 @@ async def test_the_server_takes_what_is_rendered_for_a_gpu(
         del group.gpus[:]
 
     monkeypatch.setattr(repository, "place", place_as_on_a_gpu)
-    monkeypatch.setattr(setup, "find_machine", lambda: Machine(Gpus(1)))
+    monkeypatch.setattr(setup, "find_machine", lambda _: Machine(Gpus(1)))
     monkeypatch.setattr(
-        setup.placement,
-        "decide",
+        setup,
+        "place_model",
         lambda *_, **__: Placement("onnxruntime", True, gpu=False),
     )
     config = triton_config(tmp_path, BUNDLED, server_dir=str(nvidia.home))
@@ -131,7 +132,7 @@ def test_a_gpu_that_the_server_cannot_use_names_the_way_out(
     """CUDA's driver shows a GPU, and this server finds none: it refuses the placement, with its own words."""
     if find_gpus().count:
         pytest.skip("there is a GPU here")
-    monkeypatch.setattr(setup, "find_machine", lambda: Machine(Gpus(1)))
+    monkeypatch.setattr(setup, "find_machine", lambda _: Machine(Gpus(1)))
     config = triton_config(tmp_path, shared(*ORACLE), server_dir=str(nvidia.home))
     with pytest.raises(TritonError, match=r"does not start: .*[Gg][Pp][Uu].*device: cpu"):
         service.run(config, threading.Event())

@@ -13,8 +13,8 @@ from tridetr.config import Config
 from tridetr.errors import ModelError, TritonError
 from tridetr.machine import find_gpus
 from tridetr.models.engine_files import checksum_of, link_engine
+from tridetr.plan import Placement
 from tridetr.triton import service, setup
-from tridetr.triton.placement import Placement
 
 pytestmark = pytest.mark.skipif(find_gpus().count > 0, reason="there is a GPU here")
 
@@ -42,7 +42,7 @@ def test_the_backend_in_the_real_server_says_what_it_needs(
     engine.write_bytes(b"an engine")
     link_engine(engine, checksum_of(shared(*ORACLE)))
     place = Placement("tensorrt", native=False, gpu=False)
-    monkeypatch.setattr(setup.placement, "decide", lambda *_, **__: place)
+    monkeypatch.setattr(setup, "place_model", lambda *_, **__: place)
     with pytest.raises(TritonError) as raised:
         service.run(trt_config(tmp_path), threading.Event())
     said = str(raised.value)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tridetr.config import load_config
-from tridetr.supervisor.plan import plan_processes
+from tridetr.supervisor.process_list import plan_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))

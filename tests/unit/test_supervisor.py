@@ -15,8 +15,8 @@ import pytest
 from tridetr.config.load import parse_config
 from tridetr.errors import ConfigError
 from tridetr.supervisor import process as process_module
-from tridetr.supervisor.plan import ProcessSpec, plan_processes
 from tridetr.supervisor.process import ManagedProcess
+from tridetr.supervisor.process_list import ProcessSpec, plan_processes
 from tridetr.supervisor.summary import percentiles_ms
 from tridetr.telemetry import heartbeat
 

@@ -28,8 +28,8 @@ from tridetr.shm.boards import (
 from tridetr.shm.detections import DetectionWriter
 from tridetr.shm.frames import FrameWriter
 from tridetr.shm.names import RingName
-from tridetr.supervisor.plan import ProcessSpec
 from tridetr.supervisor.process import ManagedProcess
+from tridetr.supervisor.process_list import ProcessSpec
 from tridetr.supervisor.progress import (
     PATIENCE_S,
     REPORTED_PATIENCE_S,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from tridetr.config import Config
 from tridetr.errors import ModelError
 from tridetr.machine import Gpus, Machine, find_gpus
 from tridetr.models.engine_files import EngineFacts
+from tridetr.plan import Placement, place_model
 from tridetr.triton import placement
-from tridetr.triton.placement import Placement, decide, place, provider_name
+from tridetr.triton.placement import place, provider_name
 from tridetr.triton.repository import read_entry
 
 NONE, ONE = Gpus(0, "NVIDIA's driver is not here"), Gpus(1)
@@ -32,8 +34,7 @@ def config(*cameras: dict[str, int], device: str = "auto", **model: Any) -> Conf
 
 
 def decided(settings: Config, gpus: Gpus, *, native: bool, cuda_wheel: bool = False) -> Placement:
-    backend = read_entry(settings.model.name).backend
-    return decide(settings, backend, Machine(gpus, cuda_wheel), native=native)
+    return place_model(settings, Machine(gpus, cuda_wheel, native=native))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_where_the_model_runs(
 def test_what_the_backend_is_told_and_which_graph_it_gets(
     device: str, provider: str, machine: Machine, native: bool, told: str, graph: str
 ) -> None:
-    found = decide(config(device=device, provider=provider), "onnxruntime", machine, native=native)
+    found = place_model(config(device=device, provider=provider), replace(machine, native=native))
     assert (found.provider, found.graph) == (told, graph)
 
 

@@ -22,10 +22,10 @@ from tridetr.models.engine_files import (
 from tridetr.models.fuse import fuse
 from tridetr.models.onnx_file import read_card
 from tridetr.paths import model_repository_dir
+from tridetr.plan import Placement
 from tridetr.triton import repository
 from tridetr.triton.describe import model_info
 from tridetr.triton.model_file import ModelFile, read_model_file
-from tridetr.triton.placement import Placement
 
 ON_CPU = Placement("onnxruntime", native=False, gpu=False)
 ON_GPU = Placement("tensorrt", native=True, gpu=True)

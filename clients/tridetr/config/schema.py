@@ -514,7 +514,9 @@ class Config(Section):
         provider = self.model.provider
         engine = self.model.name == "rfdetr_trt"
         asked = "model.name: rfdetr_trt" if engine else f"model.provider: {provider}"
-        if self.device == "cpu" and (engine or provider in ("cuda", "tensorrt")):
+        # Where another server runs the model, `device` is about this machine's frames.
+        elsewhere = self.triton.url is not None
+        if self.device == "cpu" and not elsewhere and (engine or provider in ("cuda", "tensorrt")):
             raise ValueError(
                 f"{asked} runs on a GPU only, and device: cpu forbids that. Remedy: device: auto"
             )

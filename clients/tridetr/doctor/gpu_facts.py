@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tridetr.cuda.surroundings import is_jetson
+from tridetr.machine import is_jetson
 
 _MIB = 1 << 20
 SERVER_PROCESS = "tritonserver"

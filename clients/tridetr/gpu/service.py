@@ -10,7 +10,8 @@ from collections.abc import Callable
 from tridetr.config import Config
 from tridetr.errors import CudaError, ShmError
 from tridetr.gpu.cameras import CameraWork, Decoder, Uploader
-from tridetr.gpu.need import choice_for
+from tridetr.machine import find_machine
+from tridetr.plan import place_frames
 from tridetr.telemetry import heartbeat
 
 _log = logging.getLogger("tridetr.gpu")
@@ -27,11 +28,11 @@ def run(config: Config, stop: threading.Event) -> None:
     Raises:
         CudaError: There is no GPU, or it failed: the process needs a new start.
     """
-    choice = choice_for(config)
-    if not choice.gpu:
-        raise CudaError(f"the gpu process has nothing to do: {choice.why_not}")
+    frames = place_frames(config, find_machine(config))
+    if not frames.gpu:
+        raise CudaError(f"the gpu process has nothing to do: {frames.why_not}")
     cameras = [
-        name for name, camera in config.cameras.items() if camera.decode == "gpu" or choice.cuda
+        name for name, camera in config.cameras.items() if camera.decode == "gpu" or frames.cuda
     ]
     serve(cameras, lambda camera: make_work(config, camera), stop)
 

@@ -16,7 +16,7 @@ from tridetr.backoff import Backoff
 from tridetr.errors import TridetrError
 from tridetr.service import SUPERVISED
 from tridetr.supervisor import orphans
-from tridetr.supervisor.plan import ProcessSpec
+from tridetr.supervisor.process_list import ProcessSpec
 from tridetr.supervisor.pulse import NOTIFY
 from tridetr.telemetry import heartbeat
 

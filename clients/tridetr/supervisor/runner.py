@@ -26,16 +26,17 @@ from tridetr.doctor.configuration import real_cameras_of_the_toy_model
 from tridetr.errors import GatewayError, TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import write_text
-from tridetr.gpu.need import uses_gpu
+from tridetr.machine import find_machine
 from tridetr.paths import FolderGuard, private_folder
+from tridetr.plan import plan
 from tridetr.ports import bind_fault
 from tridetr.service import stop_signals
 from tridetr.shm.instance_lock import InstanceLock
 from tridetr.shm.names import unlink_instance
 from tridetr.supervisor import broker_pulse, orphans
 from tridetr.supervisor.counters import Counters
-from tridetr.supervisor.plan import plan_processes
 from tridetr.supervisor.process import ManagedProcess
+from tridetr.supervisor.process_list import plan_processes
 from tridetr.supervisor.progress import PipelineWatch
 from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.supervisor.screen import Display, LogPipe, Screen
@@ -104,7 +105,7 @@ class Supervisor:
             self._prepare()
             self._check_ports()
             config_file = self._write_config()
-            gpu = self._whole_node and uses_gpu(self._config)
+            gpu = self._whole_node and needs_gpu_process(self._config)
             on_output = self._logs.attach if self._make_display else None
             processes = [
                 ManagedProcess(spec, run_dir, on_output, self._count_restart, self._write_config)
@@ -333,3 +334,16 @@ def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequenc
         logger.error("no frame made it the whole way; `tridetr doctor` looks for the cause")
         return 1
     return 0
+
+
+def needs_gpu_process(config: Config) -> bool:
+    """Plan the node; return whether it needs the gpu process, and log why frames stay off a GPU that is there.
+
+    Raises:
+        CudaError, ModelError: the configuration asks for what this machine does not have.
+    """
+    found = plan(config, find_machine(config))
+    if found.frames.why_not and config.device != "cpu":
+        level = logging.WARNING if found.frames.is_loss else logging.INFO
+        logger.log(level, "frames go through system shared memory: %s", found.frames.why_not)
+    return found.needs_gpu_process

@@ -1,10 +1,9 @@
-"""Where a model runs, and what its configuration needs for it there. Pure: told of GPUs and cameras, asks nobody."""
+"""What a model's configuration needs where the model runs (`tridetr.plan`). Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
 from tridetr.contract import INPUT
-from tridetr.errors import ModelError
-from tridetr.machine import Machine
-from tridetr.model_card import Form
 from tridetr.models.engine_files import EngineFacts
+from tridetr.plan import Placement
 
 Kind = model_config_pb2.ModelInstanceGroup
 # Cameras of one size that come within it share one run. Half a millisecond is less than a frame's own way.
@@ -23,81 +20,6 @@ BATCH_DELAY_US = 500
 _GRAPH_BATCHES = (1, 2, 3, 4, 6, 8)
 _NATIVE_OPENVINO = "openvino"
 _PROBE_WIDTH, _PROBE_ROWS = 64, 72
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Which engine runs the model, and where.
-
-    Attributes:
-        backend: `onnxruntime` or `tensorrt`.
-        native: whether the server's own library of that name runs it, and not our Python-based one.
-        gpu: whether it goes to the first GPU.
-        other_gpus: whether there are GPUs that it must not go to.
-        provider: what our Python-based backend is to take (`tridetr.triton.engine.choice`).
-        graph: which form of the graph suits; portable is the file as it is.
-    """
-
-    backend: str
-    native: bool
-    gpu: bool
-    other_gpus: bool = False
-    provider: str = "auto"
-    graph: Form = Form.PORTABLE
-
-
-def decide(config: Config, backend: str, machine: Machine, *, native: bool) -> Placement:
-    """Decide where the model runs, on what, and in which form.
-
-    Args:
-        config: the node's configuration.
-        backend: the backend that the model's entry names.
-        machine: what this machine has.
-        native: whether the server has the backend as a library.
-
-    Raises:
-        ModelError: what is asked for cannot be had here.
-    """
-    provider, engine = config.model.provider, backend == "tensorrt"
-    asked = "model.name: rfdetr_trt" if engine else f"model.provider: {provider}"
-    wanted = engine or provider in ("cuda", "tensorrt")
-    if config.device == "cuda" and not wanted:
-        asked, wanted = "device: cuda", True
-    gpus = machine.gpus
-    if wanted and not gpus.count:
-        raise ModelError(
-            f"{asked} needs an NVIDIA GPU: {gpus.why_none}. Remedy: install the driver, give the container the GPU "
-            "(docker run --gpus all; in the chart gpu.enabled), or use model.name: rfdetr_ort with device: auto"
-        )
-    if native and config.model.precision not in ("auto", "fp32"):
-        raise ModelError(
-            f"model.precision {config.model.precision}: NVIDIA's native backends run a model in the types of its file. "
-            "Remedy: precision: auto, and a model of that precision (`tridetr models quantize`, `build-engine`)"
-        )
-    usable = gpus.count and (native or machine.cuda_wheel)
-    gpu = wanted or bool(config.device != "cpu" and provider == "auto" and usable)
-    other_gpus = bool(gpus.count) and not gpu
-    return Placement(
-        backend,
-        native,
-        gpu,
-        other_gpus,
-        provider=_told_provider(config, gpu, other_gpus),
-        graph=_graph(provider, machine, on_cpu=not (native or gpu)),
-    )
-
-
-def _told_provider(config: Config, gpu: bool, other_gpus: bool) -> str:
-    if config.model.provider != "auto":
-        return config.model.provider
-    if gpu:
-        return "auto-cuda"
-    return "auto-cpu" if config.device == "cpu" or other_gpus else "auto"
-
-
-def _graph(provider: str, machine: Machine, *, on_cpu: bool) -> Form:
-    openvino = provider == "openvino" or (provider == "auto" and machine.openvino_wheel)
-    return Form.OPENVINO if on_cpu and openvino else Form.PORTABLE
 
 
 def place(

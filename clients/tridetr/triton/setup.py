@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tridetr.config import Config
@@ -15,6 +16,7 @@ from tridetr.errors import TritonError
 from tridetr.files import write_text
 from tridetr.machine import find_machine
 from tridetr.models.engine_files import engines_dir
+from tridetr.plan import BACKENDS, place_model
 from tridetr.ports import bind_fault, free_port
 from tridetr.shm.names import close_triton_regions, remove_triton_regions
 from tridetr.triton import launch, placement, repository
@@ -51,10 +53,8 @@ class Setup:
         self._files = files
         self._secret_file, self._secret = secret
         self._server = find_server(config.triton.server_dir)
-        backend = repository.read_entry(config.model.name).backend
-        self.placement = placement.decide(
-            config, backend, find_machine(), native=self._server.is_native(backend)
-        )
+        native = self._server.is_native(BACKENDS[config.model.name])
+        self.placement = place_model(config, replace(find_machine(config), native=native))
         self._backends = self._server.backends
         self._started_unix_s = math.inf
         self._precision = "unknown"

@@ -7,26 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from tridetr import machine as machine_module
 from tridetr.config import Config
-from tridetr.cuda import surroundings
-from tridetr.cuda.choice import Surroundings, choose
 from tridetr.errors import CudaError
-from tridetr.gpu import need
+from tridetr.machine import Gpus, Machine
+from tridetr.plan import Frames, place_frames, plan
+from tridetr.supervisor import runner
 from tridetr.triton.endpoint import Endpoint, write_endpoint
 
-GPU = Surroundings(gpus=1)
-NONE = Surroundings(gpus=0, why_no_gpu="NVIDIA's driver is not here")
-JETSON = Surroundings(gpus=1, jetson=True)
-NO_BINDINGS = Surroundings(gpus=1, bindings=False)
-OTHER_PIDS = Surroundings(gpus=1, server_in_pid_namespace=False)
-SAME_PIDS = Surroundings(gpus=1, server_in_pid_namespace=True)
+GPU = Machine(Gpus(1))
+NONE = Machine(Gpus(0, "NVIDIA's driver is not here"))
+JETSON = Machine(Gpus(1), jetson=True)
+NO_BINDINGS = Machine(Gpus(1), bindings=False)
+OTHER_PIDS = Machine(Gpus(1), server_in_pid_namespace=False)
+SAME_PIDS = Machine(Gpus(1), server_in_pid_namespace=True)
+
+
+def choose(device: str, provider: str, found: Machine) -> Frames:
+    return place_frames(
+        make_config(Path("/run"), device=device, model={"provider": provider}), found
+    )
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 @pytest.mark.parametrize("provider", ["auto", "cuda", "tensorrt"])
-@pytest.mark.parametrize("found", [GPU, SAME_PIDS, Surroundings(gpus=4)])
-def test_frames_go_to_the_gpu(device: Any, provider: str, found: Surroundings) -> None:
+@pytest.mark.parametrize("found", [GPU, SAME_PIDS, Machine(Gpus(4))])
+def test_frames_go_to_the_gpu(device: Any, provider: str, found: Machine) -> None:
     assert choose(device, provider, found).cuda
 
 
@@ -38,11 +46,11 @@ def test_frames_go_to_the_gpu(device: Any, provider: str, found: Surroundings) -
         (NO_BINDINGS, "cuda-bindings is not installed", r"pip install 'tridetr\[gpu\]'", True),
         (OTHER_PIDS, "another PID namespace", "one PID namespace", True),
         # The first obstacle is said: the others may not even be there once it is gone.
-        (Surroundings(0, "no driver", bindings=False, jetson=True), "Jetson", "a PC", False),
-        (Surroundings(0, "no driver", bindings=False), "no driver", "install", False),
+        (Machine(Gpus(0, "no driver"), bindings=False, jetson=True), "Jetson", "a PC", False),
+        (Machine(Gpus(0, "no driver"), bindings=False), "no driver", "install", False),
     ],
 )
-def test_obstacles(found: Surroundings, why: str, remedy: str, is_loss: bool) -> None:
+def test_obstacles(found: Machine, why: str, remedy: str, is_loss: bool) -> None:
     choice = choose("auto", "auto", found)
     assert (choice.cuda, choice.is_loss) == (False, is_loss)
     assert why in choice.why_not
@@ -58,16 +66,16 @@ def test_obstacles(found: Surroundings, why: str, remedy: str, is_loss: bool) ->
 
 @pytest.mark.parametrize("found", [GPU, NONE, JETSON, NO_BINDINGS])
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
-def test_a_model_on_the_cpu_takes_no_gpu_memory(provider: str, found: Surroundings) -> None:
+def test_a_model_on_the_cpu_takes_no_gpu_memory(provider: str, found: Machine) -> None:
     choice = choose("auto", provider, found)
     assert (choice.cuda, choice.why_not) == (False, "")
     assert choice.gpu == (found in (GPU, JETSON))
-    with pytest.raises(CudaError, match=r"contradicts model\.provider"):
+    with pytest.raises(ValidationError, match=r"device: cuda forbids that"):
         choose("cuda", provider, found)
 
 
 @pytest.mark.parametrize("found", [GPU, NONE, JETSON, NO_BINDINGS])
-def test_cpu_asks_for_nothing(found: Surroundings) -> None:
+def test_cpu_asks_for_nothing(found: Machine) -> None:
     assert not choose("cpu", "auto", found).cuda
 
 
@@ -75,17 +83,17 @@ def test_cpu_asks_for_nothing(found: Surroundings) -> None:
 
 
 def test_a_jetson_is_recognised(tmp_path: Path) -> None:
-    assert not surroundings.is_jetson(tmp_path)
+    assert not machine_module.is_jetson(tmp_path)
     tree = tmp_path / "proc/device-tree"
     tree.mkdir(parents=True)
     (tree / "compatible").write_bytes(b"raspberrypi,4-model-b\0brcm,bcm2711\0")
-    assert not surroundings.is_jetson(tmp_path)
+    assert not machine_module.is_jetson(tmp_path)
     (tree / "compatible").write_bytes(b"nvidia,p3767-0000\0nvidia,tegra234\0")
-    assert surroundings.is_jetson(tmp_path)
+    assert machine_module.is_jetson(tmp_path)
     (tree / "compatible").unlink()
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/nv_tegra_release").write_text("# R36")
-    assert surroundings.is_jetson(tmp_path)
+    assert machine_module.is_jetson(tmp_path)
 
 
 def test_pid_namespaces_are_compared(tmp_path: Path) -> None:
@@ -93,10 +101,10 @@ def test_pid_namespaces_are_compared(tmp_path: Path) -> None:
         folder = tmp_path / "proc" / process / "ns"
         folder.mkdir(parents=True)
         (folder / "pid").symlink_to(namespace)
-    assert surroundings.same_pid_namespace(7, tmp_path) is True
-    assert surroundings.same_pid_namespace(8, tmp_path) is False
-    assert surroundings.same_pid_namespace(9, tmp_path) is None
-    assert surroundings.same_pid_namespace(1) in (True, False, None)  # this very machine
+    assert machine_module.same_pid_namespace(7, tmp_path) is True
+    assert machine_module.same_pid_namespace(8, tmp_path) is False
+    assert machine_module.same_pid_namespace(9, tmp_path) is None
+    assert machine_module.same_pid_namespace(1) in (True, False, None)  # this very machine
 
 
 def test_the_servers_namespace_is_looked_up(
@@ -104,12 +112,14 @@ def test_the_servers_namespace_is_looked_up(
 ) -> None:
     config = make_config(tmp_path)
     asked = []
-    monkeypatch.setattr(surroundings, "same_pid_namespace", lambda pid: asked.append(pid) or False)
-    assert surroundings.look_around(config).server_in_pid_namespace is None  # not started yet
+    monkeypatch.setattr(
+        machine_module, "same_pid_namespace", lambda pid: asked.append(pid) or False
+    )
+    assert machine_module.find_machine(config).server_in_pid_namespace is None  # not started yet
     write_endpoint(tmp_path, Endpoint("127.0.0.1:1", pid=77))
-    assert surroundings.look_around(config).server_in_pid_namespace is False
+    assert machine_module.find_machine(config).server_in_pid_namespace is False
     external = make_config(tmp_path, triton={"url": "other:8001"})
-    assert surroundings.look_around(external).server_in_pid_namespace is None
+    assert machine_module.find_machine(external).server_in_pid_namespace is None
     assert asked == [77]
 
 
@@ -140,37 +150,37 @@ def test_the_reason_is_said_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     device: str,
-    found: Surroundings,
+    found: Machine,
     level: int | None,
 ) -> None:
-    monkeypatch.setattr(need, "look_around", lambda _: found)
-    with caplog.at_level(logging.DEBUG, "tridetr.gpu"):
-        assert not need.uses_gpu(make_config(tmp_path, device=device))
+    monkeypatch.setattr(runner, "find_machine", lambda _: found)
+    with caplog.at_level(logging.DEBUG, "tridetr"):
+        assert not runner.needs_gpu_process(make_config(tmp_path, device=device))
     assert [record.levelno for record in caplog.records] == ([level] if level else [])
 
 
-def test_which_nodes_need_the_gpu_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_nodes_need_the_gpu_process(tmp_path: Path) -> None:
     decoded = {"cam": {"source": "rtsp://c/1", "decode": "gpu"}}
-    monkeypatch.setattr(need, "look_around", lambda _: GPU)
-    assert need.uses_gpu(make_config(tmp_path))
-    assert not need.uses_gpu(make_config(tmp_path, device="cpu"))
+    assert plan(make_config(tmp_path), GPU).needs_gpu_process
+    assert not plan(make_config(tmp_path, device="cpu"), GPU).needs_gpu_process
     on_cpu = {"provider": "openvino"}
-    assert not need.uses_gpu(make_config(tmp_path, model=on_cpu))
-    assert need.uses_gpu(make_config(tmp_path, model=on_cpu, cameras=decoded))  # to decode
+    assert not plan(make_config(tmp_path, model=on_cpu), GPU).needs_gpu_process
+    assert plan(
+        make_config(tmp_path, model=on_cpu, cameras=decoded), GPU
+    ).needs_gpu_process  # to decode
     with pytest.raises(
         CudaError, match=r"decode: gpu is impossible here: device: cpu.*decode: cpu"
     ):
-        need.uses_gpu(make_config(tmp_path, device="cpu", cameras=decoded))
-    monkeypatch.setattr(need, "look_around", lambda _: NONE)
-    assert not need.uses_gpu(make_config(tmp_path))
+        plan(make_config(tmp_path, device="cpu", cameras=decoded), GPU)
+    assert not plan(make_config(tmp_path), NONE).needs_gpu_process
     with pytest.raises(
         CudaError, match=r"camera cam: decode: gpu is impossible.*driver is not here"
     ):
-        need.uses_gpu(make_config(tmp_path, cameras=decoded))
+        plan(make_config(tmp_path, cameras=decoded), NONE)
     with pytest.raises(CudaError, match="device: cuda is impossible here"):
-        need.uses_gpu(make_config(tmp_path, device="cuda"))
+        plan(make_config(tmp_path, device="cuda"), NONE)
 
 
 def test_this_machine_can_be_looked_at(tmp_path: Path) -> None:
-    found = surroundings.look_around(make_config(tmp_path))
-    assert found.gpus > 0 or found.why_no_gpu
+    found = machine_module.find_machine(make_config(tmp_path))
+    assert found.gpus.count > 0 or found.gpus.why_none
