@@ -138,7 +138,7 @@ class Notifier:
         """Return which targets an event has waited for that long, and why; empty where there is none."""
         limit_ns = time.time_ns() - patience_s * 1e9
         return "; ".join(
-            f"{target.section.name}: {target.fault}"
+            f"{target.section.name}: {target.fault or 'it does not keep up'}"
             for target in self._targets
-            if target.fault and (row := target.oldest) and row.unix_ns < limit_ns
+            if (row := target.oldest) and row.unix_ns < limit_ns
         )
