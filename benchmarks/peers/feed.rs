@@ -1,8 +1,7 @@
 // The capture loop with a file of JPEGs (u32 length + bytes, repeated) in place of the V4L2 device, at a fixed rate.
-use bridge::{BridgeSemaphore, SemaphoreType, SentryControl, SentryMode};
+use bridge::{BridgeSemaphore, FrameWriter, SemaphoreType, SentryControl};
 use capture::decoder::{FrameDecoder, MjpegDecoder};
 use capture::pacing::CapturePacing;
-use capture::sink::FrameSink;
 use std::time::{Duration, Instant};
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -16,7 +15,9 @@ fn main() -> anyhow::Result<()> {
         at += 4 + n;
     }
     let mut decoder = MjpegDecoder::new()?;
-    let mut sink = FrameSink::new()?;
+    // Not capture's sink: without a gateway its queue fills up, and the sink waits.
+    let mut writer = FrameWriter::build()?;
+    let inference = BridgeSemaphore::ensure(SemaphoreType::FrameCaptureToInference)?;
     let sentry = SentryControl::build()?;
     let wake = BridgeSemaphore::ensure(SemaphoreType::ModeChangeControllerToCapture)?;
     let mut pacing = CapturePacing::new(fps, 3.0);
@@ -26,10 +27,10 @@ fn main() -> anyhow::Result<()> {
         let start = Instant::now();
         let mode = sentry.get_mode();
         pacing.update(mode);
-        let _ = SentryMode::Standby;
         let number = (began.elapsed().as_secs_f64() * fps) as usize % jpegs.len();
         let rgb = decoder.decode(jpegs[number], width, height)?;
-        sink.write(rgb, 0, frames, width, height, None)?;
+        writer.write_frame(0, rgb, frames, width, height, None)?;
+        inference.post().ok();
         frames += 1;
         if frames % 30 == 0 { println!("{frames}"); }
         let left = pacing.frame_duration().saturating_sub(start.elapsed());
