@@ -1,0 +1,134 @@
+"""A recorder that is killed or has no disk space keeps what it can, and names no lost file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from support.mosquitto import listening, running_mosquitto
+from support.recorder import Recorder, recording
+from support.sentry import PERSON, running_controller
+from support.waiting import wait_for
+
+
+def is_playable(path: Path) -> bool:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0)) > 0
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_any_time_of_a_visit(tmp_path: Path) -> None:
+    """Before, in and after each of several visits: every visit has its row, its picture and no half file."""
+    with recording(tmp_path, before_s=1, after_s=1) as (recorder, stage):
+        stage.show(0, "", 1.0)
+        kills = (0.05, 0.4, 0.9, 1.6, 2.2, 2.9)  # seconds after the visit begins, which lasts two
+        for number, after_s in enumerate(kills):
+            stage.show(60, f"visit-{number}", min(after_s, 2.0))
+            if after_s > 2.0:
+                stage.show(0, "", after_s - 2.0)
+            recorder.kill()
+            for row in recorder.rows():  # as the gateway finds it meanwhile
+                assert row["picture"] or row["clip"]
+            recorder.start()
+            if after_s < 2.0:
+                stage.show(60, f"visit-{number}", 2.0 - after_s)
+            stage.show(0, "", 3.0)
+        stage.show(0, "", 1.0)
+        rows = recorder.closed(len(kills))
+        assert [row["visit_id"] for row in rows] == [f"visit-{n}" for n in range(len(kills))]
+        assert all(row["picture"] for row in rows)
+        # One that was killed in mid-visit has a clip of what its successor still found in the ring
+        assert sum(row["clip"] is not None for row in rows) >= 4
+        files = recorder.evidence / "files"
+        for row in rows:
+            assert row["ended_unix_ns"] - row["started_unix_ns"] > 1e9, row
+            assert row["clip"] is None or is_playable(files / row["clip"])
+        recorder.stop()
+        named = {row[kind] for row in rows for kind in ("picture", "crop", "clip") if row[kind]}
+        assert {file.name for file in files.iterdir()} == named
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tridetr-test", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with suppress(OSError):
+                while file.write(b"\0" * size) == size:
+                    pass
+
+
+@pytest.mark.timeout(300)
+def test_a_full_disk_costs_the_picture_and_heals(tmp_path: Path, small_disk: Path) -> None:
+    with recording(tmp_path, path=str(small_disk / "evidence")) as (recorder, stage):
+        stage.show(60, "visit-before", 1.5)
+        stage.show(0, "", 2.5)
+        (kept,) = recorder.closed()
+        fill(small_disk / "ballast")
+        stage.show(60, "visit-full", 2.0)
+        stage.show(0, "", 2.5)
+        wait_for(lambda: "cannot be written" in recorder.log(), 30)
+        assert recorder.process is not None
+        assert recorder.process.poll() is None
+        assert [row["visit_id"] for row in recorder.rows()] == [kept["visit_id"]]
+        assert not list((recorder.evidence / "files").glob("*.part"))
+        (small_disk / "ballast").unlink()
+        stage.show(60, "visit-after", 1.5)
+        stage.show(0, "", 2.5)
+        ids = [row["visit_id"] for row in wait_for(lambda: _over(recorder, "visit-after"), 60)]
+        # The picture of the visit at the full disk is tried again for a minute
+        assert ids[0] == "visit-before"
+        assert "visit-after" in ids
+        assert "is written again" in recorder.log()
+
+
+def _over(recorder: Recorder, visit: str) -> list[dict[str, Any]]:
+    rows = recorder.rows()
+    over = any(row["visit_id"] == visit and row["clip"] and not row["is_open"] for row in rows)
+    return rows if over else []
+
+
+@pytest.mark.timeout(300)
+def test_a_full_disk_neither_delays_nor_loses_an_alarm(tmp_path: Path, small_disk: Path) -> None:
+    """Controller and recorder share a disk that is full: the broker has each event all the same."""
+    state = small_disk / "state"
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}, state_dir=str(state)) as (node, actor),
+    ):
+        recorder = Recorder(node.instance, tmp_path / "recorder", path=str(state / "evidence"))
+        recorder.start()
+        try:
+            for number in range(3):
+                if number == 1:
+                    fill(small_disk / "ballast")
+                actor.show_and_wait(frames=3)
+                actor.show_and_wait(PERSON, frames=12)
+                wait_for(lambda number=number: len(ear.events) == 2 * number + 1, 20, "no alarm")
+                actor.show_and_wait(frames=36)
+                wait_for(lambda number=number: len(ear.events) == 2 * number + 2, 20, "no end")
+            assert recorder.process is not None
+            assert recorder.process.poll() is None
+        finally:
+            recorder.kill()
+        kinds = [event["kind"] for event in ear.events]
+    assert kinds == ["person_arrived", "person_left"] * 3
