@@ -14,8 +14,10 @@ import pytest
 
 import tridetr.triton
 from tridetr.errors import ModelError
-from tridetr.triton.engine.choice import CPU, OPENVINO, Choice
+from tridetr.paths import model_repository_dir
+from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, Choice
 from tridetr.triton.engine.dlpack import Frames
+from tridetr.triton.engine.static import StaticEngine
 
 MODEL = Path(tridetr.triton.__file__).parent / "backends" / "onnxruntime" / "model.py"
 
@@ -138,3 +140,60 @@ def test_a_frame_on_the_gpu_is_bound_where_it_lies(backend: ModuleType) -> None:
     (answer,) = model.execute([tensor])
     assert answer.error is None
     assert model._engine.bound == Frames(tensor.ctypes.data, (1, 6, 4), None)
+
+
+def test_requests_share_a_run_on_a_gpu(
+    backend: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the real engine, on the CPU provider; one request that holds no frame is refused alone."""
+    file = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+    made: list[StaticEngine] = []
+
+    def load(_: Path, choice: Choice, **options: Any) -> StaticEngine:
+        assert choice.provider == CUDA
+        made.append(StaticEngine(file, Choice(CPU, "fp32", "a test"), **options))
+        return made[-1]
+
+    runs: list[int] = []
+    monkeypatch.setattr(backend, "StaticEngine", load)
+    monkeypatch.setattr(backend.onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(backend.onnxruntime, "preload_dlls", lambda: None, raising=False)
+    arrays: dict[str, list[Any]] = {"boxes": [], "scores": [], "classes": []}
+
+    def keep(name: str, capsule: Any) -> str:
+        arrays[name].append(capsule)
+        return name
+
+    backend.pb_utils.Tensor.from_dlpack = keep
+    model = started(backend, provider="cuda", cameras="3", frame_sizes="360x320,1620x1920")
+    (engine,) = made
+    assert engine.batches == (1, 2, 4)
+    assert engine.sizes == [(360, 320), (1620, 1920)]
+    run_batch = engine._run_batch
+    monkeypatch.setattr(
+        engine, "_run_batch", lambda frames: runs.append(len(frames)) or run_batch(frames)
+    )
+    shapes = ((1, 360, 320), (1, 361, 320), (2, 360, 320), (1, 72, 64))
+    requests = [np.full(shape, 9, np.uint8).view(TritonTensor) for shape in shapes]
+    answers = model.execute(requests)
+    refused = [answer.error.message if answer.error else None for answer in answers]
+    assert refused[0] is refused[2] is refused[3] is None
+    assert "even height and width" in str(refused[1])
+    assert runs == [4]
+    assert len(arrays["boxes"]) == 3
+    assert model.execute(requests[1:2])[0].error is not None
+    engine.close()
+
+
+def test_a_model_of_another_kind_runs_with_open_sizes(
+    backend: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **options: Any) -> None:
+        raise ModelError("it was not made by `tridetr models fuse`")
+
+    monkeypatch.setattr(backend, "StaticEngine", refuse)
+    monkeypatch.setattr(backend.onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(backend.onnxruntime, "preload_dlls", lambda: None, raising=False)
+    model = started(backend, provider="cuda")
+    assert model._engine.nodes == {CUDA: 1}
+    assert "open sizes" in backend.warnings[0]

@@ -54,7 +54,12 @@ def place(
     if not placement.native:
         # A frame that lies on the GPU comes to our backend as it is, not by way of the host.
         rendered.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
-    if placement.native and rendered.max_batch_size > 1:
+        # What our engine prepares when it is loaded.
+        rendered.parameters["cameras"].string_value = str(len(config.cameras))
+        rendered.parameters["frame_sizes"].string_value = ",".join(
+            f"{height * 3 // 2}x{width}" for width, height in frame_sizes(config)
+        )
+    if rendered.max_batch_size > 1:
         company = not _all_sizes_known(config) or max(frame_sizes(config).values()) > 1
         rendered.dynamic_batching.max_queue_delay_microseconds = BATCH_DELAY_US if company else 0
     if placement.backend == "tensorrt" and placement.native and facts is not None:

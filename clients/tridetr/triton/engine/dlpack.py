@@ -51,6 +51,14 @@ class Frames:
     shape: tuple[int, ...]
     gpu: int | None
 
+    def singles(self) -> list[Frames]:
+        """Return the frames of the batch one by one."""
+        count, *shape = self.shape
+        nbytes = shape[0] * shape[1]
+        return [
+            Frames(self.pointer + index * nbytes, (1, *shape), self.gpu) for index in range(count)
+        ]
+
 
 def frames_of(tensor: Any) -> Frames:
     """Return where the bytes of a tensor lie; nothing is copied or moved.

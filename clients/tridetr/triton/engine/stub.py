@@ -7,8 +7,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tridetr.contract import INPUT, OUTPUTS
 from tridetr.errors import TridetrError
+from tridetr.triton.engine.dlpack import Frames, frames_of
+from tridetr.triton.engine.session import check_shape
 
 _set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
 _set_destructor.argtypes = (ctypes.py_object, ctypes.c_void_p)
@@ -45,6 +49,46 @@ def answer(triton: Any, request: Any, infer: Callable[[Any], Sequence[Any]]) -> 
         message = str(error)
     except Exception as error:  # the engine's own kinds
         message = f"{type(error).__name__}: {error}"
+    return _refusal(triton, message)
+
+
+def answer_all(
+    triton: Any, requests: Sequence[Any], run: Callable[[list[Frames]], Sequence[Sequence[Any]]]
+) -> list[Any]:
+    """Answer several requests by one run; one that holds no frames does not touch the others.
+
+    Args:
+        triton: `triton_python_backend_utils`, which exists only in the stub.
+        requests: Triton's requests.
+        run: Frames [1, 3H/2, W] to the arrays of the contract's outputs, for each of them.
+    """
+    tensors = [triton.get_input_tensor_by_name(request, INPUT) for request in requests]
+    frames: list[Frames] = []
+    answers: list[Any] = [None] * len(requests)
+    places: dict[int, slice] = {}
+    for index, tensor in enumerate(tensors):
+        try:
+            held = frames_of(tensor)
+            check_shape(held.shape)
+        except TridetrError as error:
+            answers[index] = _refusal(triton, str(error))
+            continue
+        count = held.shape[0]
+        places[index] = slice(len(frames), len(frames) + count)
+        frames += held.singles()
+    try:
+        results = run(frames)
+    except Exception as error:  # the engine's own kinds
+        message = f"{type(error).__name__}: {error}"
+        return [answer or _refusal(triton, message) for answer in answers]
+    for index, place in places.items():
+        arrays = [np.concatenate(parts) for parts in zip(*results[place], strict=True)]
+        outputs = [_tensor(triton, *named) for named in zip(OUTPUTS, arrays, strict=True)]
+        answers[index] = triton.InferenceResponse(output_tensors=outputs)
+    return answers
+
+
+def _refusal(triton: Any, message: str) -> Any:
     return triton.InferenceResponse(output_tensors=[], error=triton.TritonError(message))
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+from tridetr.errors import ModelError
 from tridetr.triton.describe import write_report
-from tridetr.triton.engine.choice import CPU, Choice, choose, cpu_flags
+from tridetr.triton.engine.choice import CPU, CUDA, Choice, choose, cpu_flags
 from tridetr.triton.engine.dlpack import frames_of
 from tridetr.triton.engine.session import Engine
-from tridetr.triton.engine.stub import answer, log, parameters_of
+from tridetr.triton.engine.static import StaticEngine
+from tridetr.triton.engine.stub import answer, answer_all, log, parameters_of
 
 
 class TritonPythonModel:
@@ -38,6 +40,15 @@ class TritonPythonModel:
         )
         cache = parameters.get("cache_dir")
         model = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self._static = (
+            self._load_static(model, choice, parameters) if choice.provider == CUDA else None
+        )
+        if self._static is not None:
+            graphs = "with" if self._static.graphs else "without"
+            self._report(
+                args, parameters, choice, f"batches of {self._static.batches}, {graphs} CUDA graphs"
+            )
+            return
         load = partial(
             Engine,
             model,
@@ -56,10 +67,41 @@ class TritonPythonModel:
             choice = Choice(CPU, "fp32", f"{choice.provider} fails with this model")
             self._engine = load(choice)
         nodes = ", ".join(f"{name}: {count}" for name, count in self._engine.nodes.items())
+        self._report(args, parameters, choice, f"nodes by provider: {nodes}")
+
+    def _load_static(
+        self, model: Path, choice: Choice, parameters: dict[str, str]
+    ) -> StaticEngine | None:
+        """Load the model with fixed shapes; None where its file does not allow that."""
+        onnxruntime.preload_dlls()  # CUDA and cuDNN of pip are found without LD_LIBRARY_PATH
+        try:
+            return StaticEngine(
+                model,
+                choice,
+                sizes=[
+                    (int(rows), int(width))
+                    for rows, _, width in (
+                        text.partition("x")
+                        for text in parameters.get("frame_sizes", "").split(",")
+                        if text
+                    )
+                ],
+                most=int(parameters.get("cameras", "1")),
+                threads=int(parameters.get("intra_op_thread_count", "0")),
+                warn=partial(log, pb_utils.Logger.log_warn),
+            )
+        except ModelError as error:
+            log(pb_utils.Logger.log_warn, f"the model runs with open sizes, slowly: {error}")
+            return None
+
+    def _report(
+        self, args: dict[str, str], parameters: dict[str, str], choice: Choice, how: str
+    ) -> None:
+        """Log what serves, and write it for the clients."""
         log(
             pb_utils.Logger.log_info,
             f"{parameters.get('model_name', args['model_name'])} runs on ONNX Runtime {onnxruntime.__version__}, "
-            f"{choice.provider}, {choice.precision} ({choice.reason}); nodes by provider: {nodes}",
+            f"{choice.provider}, {choice.precision} ({choice.reason}); {how}",
         )
         stored = parameters.get("precision", "")
         if path := parameters.get("engine_report"):
@@ -72,10 +114,12 @@ class TritonPythonModel:
             })  # fmt: skip
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer each request by itself: one that fails does not touch the others.
+        """Answer the requests; one that fails does not touch the others.
 
-        Requests are not merged. On a CPU a batch of two takes as long as two runs, and the first would wait.
+        On a GPU they share one run. On a CPU a batch of two takes as long as two runs, and the first would wait.
         """
+        if self._static is not None:
+            return answer_all(pb_utils, requests, self._static.run)
         return [answer(pb_utils, request, self._infer) for request in requests]
 
     def _infer(self, tensor: Any) -> Sequence[Any]:
