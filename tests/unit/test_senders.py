@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
 
 from support.webhooks import WebhookServer, running_webhooks
-from tridetr.config import NotifySection
+from tridetr.cli.notify_command import send_test
+from tridetr.config import Config, NotifySection
+from tridetr.doctor.configuration import check_configuration
+from tridetr.errors import ConfigError
 from tridetr.notify import http
 from tridetr.notify.message import Message, message_of
 from tridetr.notify.senders import DeliveryError, deliver
@@ -74,9 +79,12 @@ def test_apprise(tmp_path: Path, server: WebhookServer, caplog: pytest.LogCaptur
     deliver(target(tmp_path, url, "apprise"), message())
     content = server.taken[0].json()
     assert (content["title"], len(content["attachments"])) == ("Person at hall", 1)
-    server.mode = "500"
-    with pytest.raises(DeliveryError, match="could not deliver"):
-        deliver(target(tmp_path, url, "apprise"), message())
+    with running_webhooks() as thief:
+        server.location = thief.url
+        for server.mode in ("307", "500"):
+            with pytest.raises(DeliveryError, match="could not deliver"):
+                deliver(target(tmp_path, url, "apprise"), message())
+        assert not thief.asked
     with pytest.raises(DeliveryError, match="does not know this kind of URL"):
         deliver(target(tmp_path, "nonsense://s3cret", "apprise"), message())
     assert "s3cret" not in caplog.text
@@ -121,3 +129,37 @@ def test_refusals_of_the_message_are_told_from_those_of_the_target(
     with pytest.raises(DeliveryError, match=f"answers {status}") as caught:
         deliver(target(tmp_path, server.url), message())
     assert caught.value.refused is refused
+
+
+def test_the_command_sends_a_test(
+    tmp_path: Path, server: WebhookServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "url").write_text(server.url)
+    file = tmp_path / "node.yaml"
+    keys = {"name": "phone", "kind": "webhook", "url_file": "url"}
+    file.write_text(
+        yaml.safe_dump({"cameras": {"hall": {"source": "synthetic"}}, "notify": [keys]})
+    )
+    with pytest.raises(ConfigError, match="no target 'fone' in notify: phone"):
+        send_test("fone", file)
+    send_test("phone", file)
+    assert server.taken[0].json()["title"] == "Test of hall"
+    assert "phone: delivered" in capsys.readouterr().out
+    server.mode = "404"
+    with pytest.raises(typer.Exit):
+        send_test("phone", file)
+    assert "answers 404" in capsys.readouterr().err
+
+
+def test_the_doctor_reads_the_files(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("short")
+    keys = {
+        "name": "t",
+        "kind": "webhook",
+        "url_file": tmp_path / "no",
+        "secret_file": tmp_path / "secret",
+    }
+    config = Config.model_validate({"cameras": {"hall": {"source": "synthetic"}}, "notify": [keys]})
+    faults = {f.subject: f.text for f in check_configuration(config) if f.level == "fault"}
+    assert "no such file" in faults["notify.t.url_file"].lower()
+    assert "at least 24 bytes" in faults["notify.t.secret_file"]

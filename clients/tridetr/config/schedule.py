@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SHAPE = re.compile(r"(?:([a-z,-]+) +)?(\d\d?):(\d\d)-(\d\d?):(\d\d)")
 _DAY_MINUTES = 24 * 60
+_PERIOD_S = 7.5 * 86_400  # within which whatever changes has changed
 _HINT = "write it like `22:00-06:00`, `mon-fri 22:00-06:00` or `sat,sun 00:00-24:00`"
 
 
@@ -76,34 +77,52 @@ def _checked(text: str) -> str:
 WeeklyTime = Annotated[str, AfterValidator(_checked)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What holds between two edges of windows [Unix seconds]."""
+
+    begin: float
+    end: float
+    holds: bool
+    changed_at: float | None
+
+
 class Schedule:
     """Several windows together; without any it never changes and always holds."""
 
     def __init__(self, windows: Iterable[str]) -> None:
         self._windows = [parse_window(text) for text in windows]
-
-    def __bool__(self) -> bool:
-        return bool(self._windows)
+        self._known = _Known(0, 0, True, None)
 
     def holds(self, unix_s: float) -> bool:
         """Return whether the moment is in a window."""
-        if not self._windows:
-            return True
-        return any(start <= unix_s < end for start, end in self._spans(unix_s))
+        return not self._windows or self._at(unix_s).holds
 
     def changed_at(self, unix_s: float) -> float | None:
         """Return when ``holds`` last changed; None where it never does."""
-        edges = {edge for span in self._spans(unix_s) for edge in span if edge <= unix_s}
-        for edge in sorted(edges, reverse=True):
-            if self.holds(edge) != self.holds(edge - 1):
-                return edge
-        return None
+        return self._at(unix_s).changed_at if self._windows else None
+
+    def _at(self, unix_s: float) -> _Known:
+        if not self._known.begin <= unix_s < self._known.end:
+            spans = self._spans(unix_s)
+
+            def holds(moment: float) -> bool:
+                return any(start <= moment < end for start, end in spans)
+
+            edges = sorted({edge for span in spans for edge in span})
+            past = [edge for edge in edges if unix_s - _PERIOD_S < edge <= unix_s]
+            changes = [edge for edge in past if holds(edge) != holds(edge - 1)]
+            self._known = _Known(
+                past[-1], next(edge for edge in edges if edge > unix_s), holds(unix_s),
+                changes[-1] if changes else None,
+            )  # fmt: skip
+        return self._known
 
     def _spans(self, unix_s: float) -> list[tuple[float, float]]:
         """Return begin and end of the windows around a moment, as the local clock has them."""
         today = datetime.fromtimestamp(unix_s).replace(hour=0, minute=0, second=0, microsecond=0)
         spans = []
-        for ago in range(-1, 9):
+        for ago in range(-8, 10):
             day = today - timedelta(days=ago)
             for window in self._windows:
                 if day.weekday() in window.days:

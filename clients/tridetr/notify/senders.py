@@ -115,7 +115,7 @@ def _apprise(_target: NotifySection, url: str, message: Message) -> None:
         raise DeliveryError(
             "kind: apprise needs the extra: pip install 'tridetr[apprise]'"
         ) from None
-    service = apprise.Apprise()
+    service = apprise.Apprise(asset=apprise.AppriseAsset(http_redirects=False))
     if not service.add(url):
         raise DeliveryError(
             "Apprise does not know this kind of URL: https://appriseit.com/services"

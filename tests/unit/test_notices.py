@@ -1,0 +1,108 @@
+"""What waits for targets of notifications, on a disk that is damaged, removed or locked."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tridetr.controller import notices
+from tridetr.controller.history import DATABASE
+from tridetr.controller.store import NewRow, Store
+
+
+def opened(folder: Path) -> Store:
+    store = Store(folder, outbox_limit=100)
+    store.audience = lambda _row: ("phone", "hook")
+    return store
+
+
+def visit(store: Store, *numbers: int) -> None:
+    for number in numbers:
+        event_id = f"v{number}:arrived"
+        details = f'{{"event_id": "{event_id}"}}'
+        store.commit("hall", "{}", [NewRow(number, "person_arrived", details, event_id)])
+
+
+def waiting(store: Store) -> dict[str, list[str]]:
+    return {name: list(queue) for name, queue in store.notices.waiting.items() if queue}
+
+
+def run_sql(statement: str) -> Callable[[Path], None]:
+    def damage(file: Path) -> None:
+        connection = sqlite3.connect(file)
+        connection.executescript(statement)
+        connection.close()
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        run_sql("DROP TABLE history"),
+        run_sql("DROP TABLE outbox"),
+        run_sql("DROP TABLE camera"),
+        run_sql("UPDATE outbox SET details = 5"),
+        run_sql("PRAGMA user_version = 0"),
+        run_sql("INSERT INTO notice VALUES ('phone', 'v9:arrived', 9, 'x', 'hall', 'k', '{}')"),
+        run_sql("INSERT INTO setting VALUES ('a', x'ff')"),
+    ],
+)
+def test_a_damaged_database_gives_back_what_waits(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    store = opened(tmp_path)
+    visit(store, 1, 2)
+    store.notified("phone", "v1:arrived")
+    store.keep_setting("armed/", "off")
+    store.close()
+    damage(tmp_path / DATABASE)
+    store = opened(tmp_path)
+    expected = {"phone": ["v2:arrived"], "hook": ["v1:arrived", "v2:arrived"]}
+    assert waiting(store) == expected
+    assert store.settings == {"armed/": "off"}
+    assert store.fault == ""
+    store.close()
+    again = opened(tmp_path)
+    assert waiting(again) == expected
+    assert again.settings == {"armed/": "off"}
+    again.close()
+
+
+def test_a_database_that_is_removed_while_in_use_is_written_again(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    visit(store, 1, 2)
+    store.keep_setting("armed/hall", "on")
+    store.confirm("v1:arrived")
+    for file in tmp_path.glob(f"{DATABASE}*"):
+        file.unlink()
+    assert store.flush()
+    store.close()
+    again = opened(tmp_path)
+    assert waiting(again) == {name: ["v1:arrived", "v2:arrived"] for name in ("phone", "hook")}
+    assert list(again.outbox) == ["v2:arrived"]
+    assert again.settings == {"armed/hall": "on"}
+    again.close()
+
+
+def test_targets_that_are_gone_keep_nothing(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    visit(store, 1)
+    store.notices.keep_only(["hook"])
+    store.close()
+    again = opened(tmp_path)
+    assert waiting(again) == {"hook": ["v1:arrived"]}
+    again.close()
+
+
+def test_the_oldest_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "LIMIT", 2)
+    store = opened(tmp_path)
+    visit(store, 1, 2, 3)
+    store.close()
+    again = opened(tmp_path)
+    assert waiting(again)["phone"] == ["v2:arrived", "v3:arrived"]
+    again.close()
