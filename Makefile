@@ -35,11 +35,14 @@ FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
-$(VENV)/.base: pyproject.toml constraints.txt tools/make-venv
+$(VENV)/.base: pyproject.toml constraints.txt tools/make-venv tools/pip_install.py
+	@echo "Installing tridetr into $(VENV): about 240 MB to download, 850 MB on disk; one to five minutes the first time."
 	@test -x $(VENV)/bin/python || tools/make-venv $(VENV)
-	@echo "installing tridetr into $(VENV)"
-	@$(PIP) --editable '.[server,v4l2]'
-	@if [ "$$(uname -m)" = x86_64 ]; then $(VENV)/bin/python -m pip install --quiet --no-deps $(TRITON_WHEEL); fi
+	@$(VENV)/bin/python tools/pip_install.py --constraint constraints.txt --editable '.[server,v4l2]'
+	@if [ "$$(uname -m)" = x86_64 ]; then \
+		echo "Installing NVIDIA Triton Inference Server:"; \
+		$(VENV)/bin/python tools/pip_install.py --no-deps $(TRITON_WHEEL); \
+	fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
@@ -47,6 +50,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 demo: $(VENV)/.base
+	@echo "Starting the demo: a drawn street, the bundled model (4 MB), Triton and an embedded broker; ready in about 10 seconds."
 	@exec $(VENV)/bin/tridetr up --demo $(if $(DURATION),--duration $(DURATION))
 
 test: $(VENV)/.dev
