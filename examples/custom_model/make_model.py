@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-
 from tridetr.models.card import ModelCard, set_metadata
+
 from tridetr.models.choices import FrameColor
 
 
