@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from tridetr.models.card import ModelCard, set_metadata
 
-from tridetr.models.choices import FrameColor
+from tridetr.model_card import FrameColor, ModelCard
+from tridetr.models.onnx_file import set_metadata
 
 
 def make_model() -> onnx.ModelProto:
@@ -64,9 +64,7 @@ def make_model() -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     card = ModelCard(
         classes={"bright": 1},
-        resolution=1,
         source="examples/custom_model",
-        checksum="0" * 64,  # of the export that was wrapped: there is none
         color=FrameColor.BT601_FULL,
         default_score=0.3,
         precision="fp32",
