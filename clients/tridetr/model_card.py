@@ -18,10 +18,11 @@ PREFIX = "tridetr."
 
 
 class Form(str, Enum):
-    """Which engines a fused graph is written for: any, or OpenVINO on a CPU."""
+    """Which engines a fused graph is written for: any, OpenVINO on a CPU, or ONNX Runtime on an NVIDIA GPU."""
 
     PORTABLE = "portable"
     OPENVINO = "openvino"
+    CUDA = "cuda"
 
 
 class FrameColor(str, Enum):

@@ -117,8 +117,8 @@ def fuse(
     target: Annotated[
         Form,
         typer.Option(
-            help="What runs the model: any engine, or OpenVINO on a CPU (which a fused model can be rewritten for; "
-            "the node does so by itself and keeps the result)."
+            help="What runs the model: any engine; OpenVINO on a CPU (the node rewrites a portable model for that by "
+            "itself); or ONNX Runtime on an NVIDIA GPU (joined kernels, FP16)."
         ),
     ] = Form.PORTABLE,
     source_note: Annotated[
@@ -152,6 +152,15 @@ def fuse(
         raise ModelError(
             f"{source} cannot be rewritten for {target.value}: it is not a portable model of `tridetr models fuse`"
         )
+    if target is Form.CUDA:
+        from tridetr.models.cuda_form import for_cuda
+
+        rewritten = for_cuda(model)
+        model = rewritten.model
+        kernels = ", ".join(f"{count} {name}" for name, count in sorted(rewritten.kernels.items()))
+        console.print(f"{'FP16' if rewritten.half else 'FP32'}; joined: {kernels or 'nothing'}")
+        for text in rewritten.refused:
+            console.print(f"not kept: {text}")
     with replacing(output) as path:
         onnx.save(model, path)
     console.print(

@@ -1,0 +1,67 @@
+"""Models rewritten for the CUDA provider: joined kernels, seams that stay, nothing that changes detections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tridetr.errors import ModelError
+from tridetr.model_card import Form, ModelCard
+from tridetr.models import cuda_form
+from tridetr.models.onnx_file import metadata_of
+from tridetr.paths import model_repository_dir
+from tridetr.triton.engine.choice import CPU, Choice
+from tridetr.triton.engine.dlpack import Frames
+from tridetr.triton.engine.session import Engine
+from tridetr.triton.engine.static import StaticEngine
+
+MODEL = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def rewritten() -> cuda_form.Rewritten:
+    return cuda_form.for_cuda(onnx.load(MODEL))
+
+
+def test_fewer_kernels_and_the_same_card(rewritten: cuda_form.Rewritten) -> None:
+    before, after = onnx.load(MODEL), rewritten.model
+    assert rewritten.kernels
+    assert len(after.graph.node) < len(before.graph.node)
+    old, new = (ModelCard.from_metadata(metadata_of(model)) for model in (before, after))
+    assert new.form is Form.CUDA
+    assert new.classes == old.classes
+    assert new.precision == ("fp16" if rewritten.half else old.precision)
+
+
+def test_the_engine_cuts_and_runs_it(rewritten: cuda_form.Rewritten, tmp_path: Path) -> None:
+    file = tmp_path / "cuda.onnx"
+    onnx.save(rewritten.model, file)
+    frame = np.random.default_rng(0).integers(0, 256, (1, 360, 320), np.uint8)
+    engine = StaticEngine(file, Choice(CPU, "fp32", "a test"))
+    ((_, scores, _),) = engine.run([Frames(int(frame.ctypes.data), frame.shape, None)])
+    _, expected, _ = Engine(MODEL, Choice(CPU, "fp32", "a test")).run(frame)
+    np.testing.assert_allclose(scores, expected, atol=0.02)
+    engine.close()
+
+
+def test_fp16_that_changes_scores_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ruined(joined: onnx.ModelProto) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        model.CopyFrom(joined)
+        for weight in model.graph.initializer:
+            if len(weight.dims) > 1 and weight.raw_data:
+                weight.raw_data = bytes(len(weight.raw_data))
+        return model
+
+    monkeypatch.setattr(cuda_form, "_halve", ruined)
+    found = cuda_form.for_cuda(onnx.load(MODEL))
+    assert not found.half
+    assert "FP16" in found.refused[0]
+
+
+def test_a_model_that_was_rewritten_is_refused(rewritten: cuda_form.Rewritten) -> None:
+    with pytest.raises(ModelError, match="portable models"):
+        cuda_form.for_cuda(rewritten.model)
