@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,13 @@ async def until(condition: Any, within_s: float = 40) -> None:
         await asyncio.sleep(0.02)
 
 
+@contextmanager
+def unlinked(instance: str) -> Iterator[None]:
+    """Remove the segments of an instance at the end, after their writers."""
+    yield
+    unlink_instance(instance)
+
+
 async def registered(client: TritonClient) -> list[str]:
     """Return the names of the regions that the server knows."""
     request = service_pb2.SystemSharedMemoryStatusRequest()
@@ -63,6 +72,7 @@ async def test_no_lossless_frame_is_lost_while_the_server_is_killed(tmp_path: Pa
     try:
         with (
             running_triton(config) as triton,
+            unlinked(config.instance),
             FrameWriter(config.instance, "cam", width=width, height=height) as writer,
             DetectionReader(config.instance, "cam", None) as results,
         ):
@@ -107,7 +117,6 @@ async def test_no_lossless_frame_is_lost_while_the_server_is_killed(tmp_path: Pa
                 stop.set()
                 await asyncio.wait_for(detector, slack(3))
                 assert await registered(client) == []  # nothing is left at the server
-            unlink_instance(config.instance)
     finally:
         stop.set()
         await asyncio.gather(detector, return_exceptions=True)

@@ -181,9 +181,9 @@ def test_the_server_does_not_outlive_its_watcher(tmp_path: Path) -> None:
 
 
 def test_a_model_of_another_contract_is_refused_with_both_shapes(tmp_path: Path) -> None:
-    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 384, 384])]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 384, 384])]
     outputs = [helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 3, 384, 384])]
-    node = helper.make_node("Identity", ["input"], ["boxes"])
+    node = helper.make_node("Identity", ["image"], ["boxes"])
     model = helper.make_model(helper.make_graph([node], "wrong", inputs, outputs))
     path = tmp_path / "wrong.onnx"
     onnx.save(model, path)
@@ -192,7 +192,7 @@ def test_a_model_of_another_contract_is_refused_with_both_shapes(tmp_path: Path)
     said = role.end()
     assert "frame: wanted UINT8 [B, 3H/2, W], found nothing" in said
     assert "boxes: wanted FP32 [B, K, 4], found FP32 [1, 3, 384, 384]" in said
-    assert "input: wanted nothing of that name, found FP32 [1, 3, 384, 384]" in said
+    assert "image: wanted nothing of that name, found FP32 [1, 3, 384, 384]" in said
     assert "tridetr models fuse" in said
     assert "Traceback" not in said
     assert not role.regions()
