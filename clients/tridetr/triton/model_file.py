@@ -54,12 +54,13 @@ def read_model_file(path: Path) -> ModelFile:
         shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
         return Tensor(value.name, _TRITON_TYPES.get(name, name), shape)
 
-    from tridetr.models.raw_export import INPUT_NAMES  # imports onnx
+    from tridetr.models.raw_export import BOX_NAMES, INPUT_NAMES, LOGIT_NAMES  # imports onnx
 
     weights = {initializer.name for initializer in model.graph.initializer}
     inputs = [tensor(value) for value in model.graph.input if value.name not in weights]
     outputs = tuple(tensor(value) for value in model.graph.output)
-    if {value.name for value in inputs} & set(INPUT_NAMES):
+    names = {value.name for value in (*inputs, *outputs)}
+    if all(names.intersection(known) for known in (INPUT_NAMES, BOX_NAMES, LOGIT_NAMES)):
         raise ModelError(
             f"{path} is an RF-DETR as an exporter wrote it, without pre- and post-processing. Remedy: `tridetr models "
             f"install {path} --name {path.stem}`, then `model: {{file: {path.stem}}}` (`tridetr models fuse` where it "
