@@ -31,11 +31,11 @@ from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
 from tridetr.cuda.ring import Stream
 from tridetr.errors import CudaError
-from tridetr.gpu.api import Gpu, GpuUnavailableError
 from tridetr.gpu.cuda_gpu import CudaDecoders
-from tridetr.gpu.jpeg import GpuJpeg
-from tridetr.gpu.layout import Copy2d
-from tridetr.gpu.video import DevicePicture, GpuVideo
+from tridetr.gpu.decoder_api import Gpu, GpuUnavailableError
+from tridetr.gpu.gpu_jpeg import GpuJpeg
+from tridetr.gpu.gpu_video import DevicePicture, GpuVideo
+from tridetr.gpu.surface_layout import Copy2d
 from tridetr.i420 import planes as split
 from tridetr.shm.frames import DeviceFrameReader
 from tridetr.shm.names import unlink_instance

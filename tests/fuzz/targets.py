@@ -27,9 +27,9 @@ from tridetr.gateway.login_sessions import LoginSessions
 from tridetr.gateway.origins import is_host_trusted, is_origin_allowed
 from tridetr.jpeg import complete_jpeg, for_browser, read_info
 from tridetr.shm import layout
-from tridetr.shm.boards.table import SENTRY, STATUS
-from tridetr.shm.detections.table import RESULT
-from tridetr.shm.frames.table import FRAME
+from tridetr.shm.boards.board_table import SENTRY, STATUS
+from tridetr.shm.detections.detection_table import RESULT
+from tridetr.shm.frames.frame_table import FRAME
 from tridetr.triton.answers import parse_prediction
 from tridetr.triton.server_log import parse as parse_log_line
 from tridetr.wire.spec import Text, Vector

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tridetr.capture.service
+import tridetr.capture.capture_process
 from support.capture_rig import Rig, capturing
 from support.mjpeg_server import MjpegServer
 from support.waiting import wait_for
@@ -125,7 +125,7 @@ def test_room_that_another_one_frees_is_used(
 def test_a_camera_that_stays_away_gives_its_memory_back(
     tmp_path: Path, camera: MjpegServer, small_shm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tridetr.capture.service, "_KEEP_MEMORY_S", 0.5)
+    monkeypatch.setattr(tridetr.capture.capture_process, "_KEEP_MEMORY_S", 0.5)
     with capturing(tmp_path, camera.url) as rig:
         rig.wait_state(CameraState.LIVE)
         rig.wait_frames(10)

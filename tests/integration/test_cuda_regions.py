@@ -19,10 +19,10 @@ from support.triton import running_triton, triton_config
 from support.waiting import slack
 from tridetr.config import Config
 from tridetr.detector import regions
-from tridetr.detector.service import run
+from tridetr.detector.detector_process import run
 from tridetr.errors import CudaError, DeviceRegionRefused, ModelUnavailable
 from tridetr.shm.detections import DetectionReader
-from tridetr.shm.device import DevicePlace
+from tridetr.shm.device_region import DevicePlace
 from tridetr.shm.frames import DeviceFrameReader
 from tridetr.shm.names import unlink_instance
 from tridetr.triton.client import TritonClient

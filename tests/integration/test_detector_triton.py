@@ -19,7 +19,7 @@ from support.data import FOOTAGE, ORACLE, shared
 from support.rings import frame_stamp
 from support.triton import running_triton, triton_config
 from support.waiting import slack
-from tridetr.detector.service import run
+from tridetr.detector.detector_process import run
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.frames import FrameWriter
 from tridetr.shm.names import unlink_instance

@@ -13,7 +13,7 @@ import pytest
 
 from support.gateway import Gateway, Watcher, cameras
 from support.video_camera import VideoCamera
-from tridetr.gateway.video import video_facts
+from tridetr.gateway.video_track import video_facts
 
 
 @pytest.fixture

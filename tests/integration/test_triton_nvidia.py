@@ -26,7 +26,7 @@ from tridetr.errors import ModelError, TritonError
 from tridetr.machine import Gpus, Machine, find_gpus
 from tridetr.paths import model_repository_dir
 from tridetr.plan import Placement
-from tridetr.triton import repository, service, setup
+from tridetr.triton import repository, setup, triton_process
 from tridetr.triton.client import TritonClient
 from tridetr.triton.placement import BATCH_DELAY_US, place
 
@@ -92,7 +92,7 @@ def test_an_engine_without_a_gpu_is_refused_with_cause_and_remedy(
         update={"model": config.model.model_copy(update={"name": "rfdetr_trt"})}
     )
     with pytest.raises(ModelError, match=r"rfdetr_trt needs an NVIDIA GPU: .*Remedy: .*rfdetr_ort"):
-        service.run(config, threading.Event())
+        triton_process.run(config, threading.Event())
 
 
 async def test_the_server_takes_what_is_rendered_for_a_gpu(
@@ -135,4 +135,4 @@ def test_a_gpu_that_the_server_cannot_use_names_the_way_out(
     monkeypatch.setattr(setup, "find_machine", lambda _: Machine(Gpus(1)))
     config = triton_config(tmp_path, shared(*ORACLE), server_dir=str(nvidia.home))
     with pytest.raises(TritonError, match=r"does not start: .*[Gg][Pp][Uu].*device: cpu"):
-        service.run(config, threading.Event())
+        triton_process.run(config, threading.Event())

@@ -21,7 +21,7 @@ from support.node import free_port
 from support.triton import Frame, Region, SharedFrame, TritonThread, running_triton, triton_config
 from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered, TritonError
 from tridetr.paths import model_repository_dir
-from tridetr.triton import launch, service
+from tridetr.triton import launch, triton_process
 from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import SECRET_HEADER
 from tridetr.triton.server_probe import Probe
@@ -176,7 +176,7 @@ async def test_an_external_server_is_used_and_none_is_started(
             assert (await client.infer(slot.frame)).scores.shape == (300,)
             await client.unregister(slot.frame.region)
     with pytest.raises(TritonError, match="external"):
-        service.run(config, triton.stop)
+        triton_process.run(config, triton.stop)
     guess = tmp_path / "guess"
     guess.write_text("guess")
     config = triton_config(tmp_path, shared(*ORACLE), url=endpoint.address, secret_file=str(guess))
@@ -197,7 +197,7 @@ async def test_without_a_server_the_client_says_so(tmp_path: Path) -> None:
 
 def test_two_servers_do_not_share_a_run_dir(triton: TritonThread) -> None:
     with pytest.raises(TritonError, match="another"):
-        service.run(triton.config, triton.stop)
+        triton_process.run(triton.config, triton.stop)
 
 
 @pytest.mark.parametrize("name", ["with space", "umläut", "a$(touch x);b&'c\"d"])

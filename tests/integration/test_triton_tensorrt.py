@@ -14,7 +14,7 @@ from tridetr.errors import ModelError, TritonError
 from tridetr.machine import find_gpus
 from tridetr.models.engine_files import checksum_of, link_engine
 from tridetr.plan import Placement
-from tridetr.triton import service, setup
+from tridetr.triton import setup, triton_process
 
 pytestmark = pytest.mark.skipif(find_gpus().count > 0, reason="there is a GPU here")
 
@@ -29,7 +29,7 @@ def test_the_role_refuses_before_anything_is_started(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"rfdetr_trt needs an NVIDIA GPU: .*driver.*Remedy: .*rfdetr_ort"
     ):
-        service.run(trt_config(tmp_path), threading.Event())
+        triton_process.run(trt_config(tmp_path), threading.Event())
 
 
 def test_the_backend_in_the_real_server_says_what_it_needs(
@@ -44,7 +44,7 @@ def test_the_backend_in_the_real_server_says_what_it_needs(
     place = Placement("tensorrt", native=False, gpu=False)
     monkeypatch.setattr(setup, "place_model", lambda *_, **__: place)
     with pytest.raises(TritonError) as raised:
-        service.run(trt_config(tmp_path), threading.Event())
+        triton_process.run(trt_config(tmp_path), threading.Event())
     said = str(raised.value)
     assert "rfdetr_trt is a TensorRT engine and needs an NVIDIA GPU" in said
     assert "Triton put it on the CPU. Remedy: " in said

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
 from support.waiting import slack, wait_for
-from tridetr.capture.service import run
+from tridetr.capture.capture_process import run
 from tridetr.config import Config
 from tridetr.shm.boards import (
     CameraState,

@@ -17,14 +17,14 @@ from support.rings import put_frame
 from tridetr.errors import CudaError
 from tridetr.gpu.cameras import Uploader
 from tridetr.shm.closing import Closing
-from tridetr.shm.device import HANDLE_BYTES, DevicePlace
+from tridetr.shm.device_region import HANDLE_BYTES, DevicePlace
 from tridetr.shm.frames import FrameWriter
 
 _MARK = b"fake-cuda:"
 
 
 class FakeCuda:
-    """Keeps ``tridetr.cuda.api.Cuda``.
+    """Keeps ``tridetr.cuda.cuda_api.Cuda``.
 
     Attributes:
         folder: Where its memory lies; all processes of a test use the same.

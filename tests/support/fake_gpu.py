@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support.fake_cuda import FakeCuda
-from tridetr.gpu.api import (
+from tridetr.gpu.decoder_api import (
     Codec,
     GpuDecodeError,
     GpuUnavailableError,
     JpegShape,
     Surface,
 )
-from tridetr.gpu.layout import Copy2d, Subsampling
+from tridetr.gpu.surface_layout import Copy2d, Subsampling
 
 Plane = NDArray[np.uint8]
 PADDING = 64  # bytes at the end of each row of a surface
@@ -38,7 +38,7 @@ def rows_at(address: int, pitch: int, width: int, rows: int) -> Plane:
 
 
 class FakeGpu(FakeCuda):
-    """Keeps `tridetr.gpu.api.Gpu`."""
+    """Keeps `tridetr.gpu.decoder_api.Gpu`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -11,7 +11,7 @@ import numpy as np
 from support.fake_cuda import read_device
 from tridetr.errors import DeviceRegionRefused, ModelUnavailable, RegionNotRegistered
 from tridetr.model_card import ModelInfo
-from tridetr.shm.device import DevicePlace, DeviceRegion
+from tridetr.shm.device_region import DevicePlace, DeviceRegion
 from tridetr.shm.lease import RegionKey
 from tridetr.shm.names import SHM_DIR
 from tridetr.triton.client import Prediction

@@ -41,7 +41,7 @@ def triton_config(folder: Path, model: Path, **triton: Any) -> Config:
 
 
 class TritonThread:
-    """`tridetr.triton.service.run` in a thread."""
+    """`tridetr.triton.triton_process.run` in a thread."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -51,7 +51,7 @@ class TritonThread:
         self._thread.start()
 
     def _run(self) -> None:
-        from tridetr.triton.service import run
+        from tridetr.triton.triton_process import run
 
         try:
             run(self.config, self.stop)

@@ -12,7 +12,7 @@ from tridetr.cuda import ring
 from tridetr.cuda.ring import DeviceRing
 from tridetr.errors import CudaError, ShmError
 from tridetr.shm import layout, names
-from tridetr.shm.device import ALIGNMENT, DEVICE_MEMORY
+from tridetr.shm.device_region import ALIGNMENT, DEVICE_MEMORY
 from tridetr.shm.frames import DeviceFrameLease, DeviceFrameReader
 from tridetr.shm.hold import DeviceHold
 

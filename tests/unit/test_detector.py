@@ -17,7 +17,7 @@ from support.fake_triton import INFO, FakeTriton, unavailable
 from support.rings import put_frame
 from support.waiting import slack
 from tridetr.config import Config
-from tridetr.detector.service import Detector
+from tridetr.detector.detector_process import Detector
 from tridetr.errors import ConfigError, InferenceFailed, ModelError, RegionNotRegistered
 from tridetr.model_card import ModelInfo
 from tridetr.served_model import ServedModelReader

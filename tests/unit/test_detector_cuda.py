@@ -15,9 +15,9 @@ from support.fake_cuda import FakeCuda, GpuCamera
 from support.fake_triton import INFO, FakeTriton
 from support.waiting import slack
 from tridetr.config import Config
+from tridetr.detector.detector_process import Detector
 from tridetr.detector.frames import NewestFrames
 from tridetr.detector.regions import Regions
-from tridetr.detector.service import Detector
 from tridetr.errors import CudaError
 from tridetr.model_card import ModelInfo
 from tridetr.shm.frames import DeviceFrameLease, DeviceFrameReader, FrameLease

@@ -20,7 +20,7 @@ from tridetr.capture.sources.av import open_video, packets
 from tridetr.config import Config
 from tridetr.errors import CudaError, ShmError
 from tridetr.gpu.cameras import Decoder
-from tridetr.gpu.service import serve
+from tridetr.gpu.gpu_process import serve
 from tridetr.shm.frames import DeviceFrameReader, FrameReader
 
 

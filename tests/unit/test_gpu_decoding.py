@@ -24,10 +24,10 @@ from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
 from tridetr.gpu.annexb import AnnexB
-from tridetr.gpu.api import GpuDecodeError, GpuUnavailableError
-from tridetr.gpu.jpeg import GpuJpeg
-from tridetr.gpu.layout import Subsampling, nv12_pitch, plan_jpeg
-from tridetr.gpu.video import DevicePicture, GpuVideo
+from tridetr.gpu.decoder_api import GpuDecodeError, GpuUnavailableError
+from tridetr.gpu.gpu_jpeg import GpuJpeg
+from tridetr.gpu.gpu_video import DevicePicture, GpuVideo
+from tridetr.gpu.surface_layout import Subsampling, nv12_pitch, plan_jpeg
 from tridetr.shm.packets import Packet, StreamInfo, VideoCodec
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tridetr.gpu import nvjpeg
-from tridetr.gpu.api import GpuDecodeError, GpuUnavailableError, JpegShape
-from tridetr.gpu.layout import Subsampling
+from tridetr.gpu.decoder_api import GpuDecodeError, GpuUnavailableError, JpegShape
+from tridetr.gpu.surface_layout import Subsampling
 
 GPU_FOLDER = Path(nvjpeg.__file__).parent
 

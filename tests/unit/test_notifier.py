@@ -12,7 +12,7 @@ import pytest
 from tridetr.config import NotifySection
 from tridetr.controller import notifier
 from tridetr.controller.store import NewRow, Store
-from tridetr.notify.message import Message, example_message
+from tridetr.notify.notification import Message, example_message
 
 
 async def test_a_delivery_that_hangs_is_a_problem(

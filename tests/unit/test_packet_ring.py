@@ -11,7 +11,7 @@ import pytest
 from support.packets import payload, put_packet, stream_info
 from tridetr.shm import names
 from tridetr.shm.packets import Packet, PacketReader, PacketWriter
-from tridetr.shm.packets.table import DataArea
+from tridetr.shm.packets.packet_table import DataArea
 from tridetr.shm.wakeup import Wakeup
 
 MIB = 1 << 20

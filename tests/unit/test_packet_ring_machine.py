@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.packets import payload, put_packet, stream_info
 from tridetr.shm.names import list_instance, unlink_instance
 from tridetr.shm.packets import Packet, PacketReader, PacketWriter, StreamInfo
-from tridetr.shm.packets.reader import _PacketLease
-from tridetr.shm.packets.table import DataArea
+from tridetr.shm.packets.packet_reader import _PacketLease
+from tridetr.shm.packets.packet_table import DataArea
 
 SIZES = st.sampled_from([0, 1, 63, 64, 5_000, 40_000, 120_000, 300_000, 1_100_000])
 INFOS = [stream_info(), stream_info(width=640, extradata=b""), stream_info(extradata=bytes(3000))]

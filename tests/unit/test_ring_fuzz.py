@@ -32,7 +32,7 @@ from tridetr.shm.boards import (
 from tridetr.shm.detections import DetectionReader, DetectionWriter
 from tridetr.shm.frames import DeviceFrameReader, FrameReader, FrameWriter
 from tridetr.shm.packets import PacketReader, PacketWriter
-from tridetr.triton.regions import registration
+from tridetr.triton.client import registration
 
 
 def write_frames(instance: str) -> None:

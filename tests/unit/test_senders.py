@@ -16,7 +16,7 @@ from tridetr.config import Config, NotifySection
 from tridetr.doctor.configuration import check_configuration
 from tridetr.errors import ConfigError
 from tridetr.notify import http
-from tridetr.notify.message import Message, message_of
+from tridetr.notify.notification import Message, message_of
 from tridetr.notify.senders import DeliveryError, deliver
 
 PICTURE = b"\xff\xd8\xff picture"

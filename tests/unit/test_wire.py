@@ -13,15 +13,15 @@ import pytest
 from support.packets import payload, put_packet, stream_info
 from support.rings import frame_stamp, result_stamp, some_detections
 from tridetr.shm import boards, layout
-from tridetr.shm.boards.table import SENTRY, STATUS
+from tridetr.shm.boards.board_table import SENTRY, STATUS
 from tridetr.shm.detections import DetectionWriter
-from tridetr.shm.detections.table import DETECTION_DTYPE, RESULT
-from tridetr.shm.device import DEVICE_MEMORY
+from tridetr.shm.detections.detection_table import DETECTION_DTYPE, RESULT
+from tridetr.shm.device_region import DEVICE_MEMORY
 from tridetr.shm.frames import ColorRange, FrameWriter, TraceContext
-from tridetr.shm.frames.table import FRAME
+from tridetr.shm.frames.frame_table import FRAME
 from tridetr.shm.names import RingName
 from tridetr.shm.packets import PacketWriter
-from tridetr.shm.packets.table import PACKET, STREAM
+from tridetr.shm.packets.packet_table import PACKET, STREAM
 from tridetr.wire import generate
 from tridetr.wire.generated import detection_generated, frame_generated, packet_generated
 from tridetr.wire.spec import Text, Vector

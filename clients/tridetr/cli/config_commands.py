@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import Config, load_config
 from tridetr.config.examples import EXAMPLE, REFERENCE
 from tridetr.config.memory import node_mib

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import load_config
 from tridetr.config.examples import DEMO
 

@@ -11,7 +11,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import CameraSection
 from tridetr.config.load import parse_config
 from tridetr.doctor.finding import Finding

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO
 from tridetr.config.secrets import gateway_token
@@ -93,7 +93,7 @@ def events(
 
 def _ask(config: Config) -> list[dict[str, Any]]:
     """Return what the gateway of the running node reports of each camera."""
-    from tridetr.gateway.service import ADDRESS_FILE
+    from tridetr.gateway.gateway_process import ADDRESS_FILE
 
     file = config.run_dir / ADDRESS_FILE
     remedy = "Start it with `tridetr up`, or name its configuration with -c"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import load_config
 from tridetr.errors import ConfigError
 
@@ -27,7 +27,7 @@ def send_test(
     """Send a test message to one target, once. Exits with 1 if it was not taken."""
     from tridetr.controller.discovery import viewer_address
     from tridetr.controller.topics import default_device
-    from tridetr.notify.message import example_message
+    from tridetr.notify.notification import example_message
     from tridetr.notify.senders import DeliveryError, deliver
 
     config = load_config(config_file)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tridetr import service
-from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import load_config
 from tridetr.errors import ConfigError
 
@@ -27,7 +27,7 @@ def capture(
     if camera not in config.cameras:
         raise ConfigError(f"no camera {camera!r} in the configuration: {', '.join(config.cameras)}")
     service.prepare(config, f"capture {camera}")
-    from tridetr.capture.service import run
+    from tridetr.capture.capture_process import run
 
     service.run_blocking(lambda stop: run(config, camera, stop))
 
@@ -36,7 +36,7 @@ def gpu(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     """Upload frames to the GPU, decode there, and lend its memory to the inference server."""
     config = load_config(config_file)
     service.prepare(config, "gpu")
-    from tridetr.gpu.service import run
+    from tridetr.gpu.gpu_process import run
 
     service.run_blocking(lambda stop: run(config, stop))
 
@@ -45,7 +45,7 @@ def detect(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     """Name each camera's newest frame to Triton and publish what comes back."""
     config = load_config(config_file)
     service.prepare(config, "detector")
-    from tridetr.detector.service import run
+    from tridetr.detector.detector_process import run
 
     service.run_async(run, config)
 
@@ -54,7 +54,7 @@ def control(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     """Decide on detections, publish events over MQTT, set the sentry mode."""
     config = load_config(config_file)
     service.prepare(config, "controller")
-    from tridetr.controller.service import run
+    from tridetr.controller.controller_process import run
 
     service.run_async(run, config)
 
@@ -63,7 +63,7 @@ def record(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     """Keep pictures and clips of visits on disk, as `evidence` asks for."""
     config = load_config(config_file)
     service.prepare(config, "recorder")
-    from tridetr.recorder.service import run
+    from tridetr.recorder.recorder_process import run
 
     service.run_blocking(lambda stop: run(config, stop))
 
@@ -72,7 +72,7 @@ def serve(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     """Serve the viewer, snapshots, health and metrics."""
     config = load_config(config_file)
     service.prepare(config, "gateway")
-    from tridetr.gateway.service import run
+    from tridetr.gateway.gateway_process import run
 
     service.run_async(run, config)
 
@@ -81,6 +81,6 @@ def triton(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the embedded Triton Inference Server and keep it healthy."""
     config = load_config(config_file)
     service.prepare(config, "triton")
-    from tridetr.triton.service import run
+    from tridetr.triton.triton_process import run
 
     service.run_blocking(lambda stop: run(config, stop))

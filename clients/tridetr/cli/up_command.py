@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tridetr.cli.options import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
 from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO
 from tridetr.ports import bind_fault, free_port

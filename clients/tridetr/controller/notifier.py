@@ -18,7 +18,7 @@ from tridetr.backoff import wait_s
 from tridetr.config import NotifySection
 from tridetr.controller.database import Row
 from tridetr.controller.store import Store
-from tridetr.notify.message import Message
+from tridetr.notify.notification import Message
 from tridetr.notify.senders import DeliveryError, deliver
 from tridetr.telemetry import metrics
 

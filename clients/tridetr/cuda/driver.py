@@ -10,7 +10,7 @@ import ctypes
 from typing import Any
 
 from tridetr.errors import CudaError
-from tridetr.shm.device import HANDLE_BYTES
+from tridetr.shm.device_region import HANDLE_BYTES
 
 _REMEDIES = {
     "CUDA_ERROR_OUT_OF_MEMORY": "the GPU's memory is full: use fewer `slots`, fewer cameras or smaller pictures, and "
@@ -35,7 +35,7 @@ def explain(call: str, code: str, text: str) -> str:
 
 
 class DriverCuda:
-    """Keeps ``tridetr.cuda.api.Cuda``.
+    """Keeps ``tridetr.cuda.cuda_api.Cuda``.
 
     Attributes:
         device_id: Ordinal of the GPU in this process.

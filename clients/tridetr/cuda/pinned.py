@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from tridetr.cuda.api import Cuda
+from tridetr.cuda.cuda_api import Cuda
 from tridetr.errors import CudaError, ShmError
 from tridetr.shm import names
 from tridetr.shm.closing import Closing

@@ -11,11 +11,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tridetr.cuda.api import Cuda
+from tridetr.cuda.cuda_api import Cuda
 from tridetr.errors import CudaError
 from tridetr.shm import layout, locks, names
 from tridetr.shm.closing import Closing
-from tridetr.shm.device import ALIGNMENT, DEVICE_MEMORY
+from tridetr.shm.device_region import ALIGNMENT, DEVICE_MEMORY
 from tridetr.shm.frames import DeviceFrameWriter, FrameStamp, frame_bytes
 from tridetr.shm.segment import Segment
 

@@ -9,11 +9,11 @@ from typing import Literal, Protocol
 
 from tridetr.errors import CudaError, DeviceRegionRefused, TritonError
 from tridetr.model_card import ModelInfo
-from tridetr.shm.device import DevicePlace, DeviceRegion
+from tridetr.shm.device_region import DevicePlace, DeviceRegion
 from tridetr.shm.frames import DeviceFrameLease, FrameLease
 from tridetr.shm.hold import DeviceHold
 from tridetr.shm.lease import RegionKey
-from tridetr.triton.regions import Region
+from tridetr.triton.client import Region
 
 log = logging.getLogger("tridetr.detector")
 

@@ -13,8 +13,7 @@ from tridetr.detector.regions import AnyRegion, Place, Regions, runs_on_gpu
 from tridetr.errors import ModelError, ModelUnavailable, TritonError
 from tridetr.model_card import ModelInfo
 from tridetr.shm.frames import DeviceFrameLease, FrameLease
-from tridetr.triton.client import Frame, Prediction
-from tridetr.triton.regions import Region
+from tridetr.triton.client import Frame, Prediction, Region
 
 log = logging.getLogger("tridetr.detector")
 

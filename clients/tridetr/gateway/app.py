@@ -18,7 +18,7 @@ from tridetr.gateway.parameters import BadParameterError
 from tridetr.gateway.play import add_play
 from tridetr.gateway.security import Answer, Guard, problem
 from tridetr.gateway.stream import add_stream
-from tridetr.gateway.visits import add_visits
+from tridetr.gateway.visit_routes import add_visits
 
 logger = logging.getLogger("tridetr.gateway")
 _MAX_BODY = 4096  # only the login form has one

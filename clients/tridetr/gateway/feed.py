@@ -15,7 +15,7 @@ from tridetr.errors import ShmError
 from tridetr.gateway import facts, message
 from tridetr.gateway.encode import Color, EncodedImage, encode, small_size
 from tridetr.gateway.readers import CameraReaders
-from tridetr.gateway.video import video_facts
+from tridetr.gateway.video_track import video_facts
 from tridetr.gateway.viewer_session import Size, Viewer, start_counters
 from tridetr.served_model import Labels
 from tridetr.shm.frames import ColorRange, FrameLease, FrameStamp, TraceContext

@@ -17,7 +17,7 @@ from tridetr.gateway import facts
 from tridetr.gateway.feed import TICK_S, CameraFeed
 from tridetr.gateway.node_metrics import Broker
 from tridetr.gateway.readers import CameraReaders
-from tridetr.gateway.video import VideoTrack, why_withheld
+from tridetr.gateway.video_track import VideoTrack, why_withheld
 from tridetr.gateway.viewer_session import Viewer
 from tridetr.gateway.watch import CameraWatch
 from tridetr.served_model import Labels

@@ -17,7 +17,7 @@ from tridetr.gateway import message
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.security import Answer, problem
 from tridetr.gateway.stream import refuse
-from tridetr.gateway.video import IN_BROWSERS, why_withheld
+from tridetr.gateway.video_track import IN_BROWSERS, why_withheld
 from tridetr.shm.packets import Packet, PacketReader
 
 if TYPE_CHECKING:

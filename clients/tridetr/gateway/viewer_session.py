@@ -9,7 +9,7 @@ from typing import Literal
 
 from tridetr.gateway import message
 from tridetr.gateway.limits import Bucket
-from tridetr.gateway.video import VideoTrack
+from tridetr.gateway.video_track import VideoTrack
 from tridetr.shm.values import TraceContext
 from tridetr.telemetry import metrics, tracing
 

@@ -13,13 +13,13 @@ from tridetr.capture.publisher import Publisher
 from tridetr.capture.sentry import Sentry
 from tridetr.capture.sources.base import Grab, Layout, Picture, Plane
 from tridetr.config import Config
-from tridetr.cuda.api import Cuda
+from tridetr.cuda.cuda_api import Cuda
 from tridetr.cuda.pinned import PinnedFile
 from tridetr.cuda.ring import DeviceRing, DeviceSlot, Stream
 from tridetr.errors import CudaError
-from tridetr.gpu.api import GpuDecodeError, GpuDecoders, GpuUnavailableError
-from tridetr.gpu.jpeg import GpuJpeg
-from tridetr.gpu.video import DevicePicture, GpuVideo
+from tridetr.gpu.decoder_api import GpuDecodeError, GpuDecoders, GpuUnavailableError
+from tridetr.gpu.gpu_jpeg import GpuJpeg
+from tridetr.gpu.gpu_video import DevicePicture, GpuVideo
 from tridetr.shm.closing import Closing
 from tridetr.shm.frames import FrameReader
 from tridetr.shm.names import DEVICE_SLOTS

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tridetr.cuda.driver import DriverCuda
 from tridetr.errors import CudaError
-from tridetr.gpu.api import Codec, JpegEngine, VideoEngine
-from tridetr.gpu.layout import Copy2d
+from tridetr.gpu.decoder_api import Codec, JpegEngine, VideoEngine
+from tridetr.gpu.surface_layout import Copy2d
 
 INSTALL = "pip install 'tridetr[gpu]'"
 _KERNEL = b"split_chroma"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tridetr.gpu.api import Codec, GpuDecodeError, GpuUnavailableError, Surface
 from tridetr.gpu.cuda_gpu import INSTALL, CudaGpu
+from tridetr.gpu.decoder_api import Codec, GpuDecodeError, GpuUnavailableError, Surface
 
 
 class NvDec:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tridetr.capture.sources.base import Plane
-from tridetr.gpu.api import GpuDecodeError, GpuUnavailableError, JpegShape
-from tridetr.gpu.layout import Subsampling
+from tridetr.gpu.decoder_api import GpuDecodeError, GpuUnavailableError, JpegShape
+from tridetr.gpu.surface_layout import Subsampling
 
 # Numbers of nvjpeg.h
 _COMPONENTS = 4

@@ -15,7 +15,7 @@ from tridetr.config import NotifySection
 from tridetr.config.secrets import notify_url, signing_key
 from tridetr.errors import ConfigError, TridetrError
 from tridetr.notify.http import post
-from tridetr.notify.message import Message
+from tridetr.notify.notification import Message
 
 _APPRISE_LOGGERS = ("apprise", "urllib3")  # they log URLs, with the secrets in them
 

@@ -16,7 +16,7 @@ import av
 
 from tridetr.errors import TridetrError
 from tridetr.recorder.archive import Archive
-from tridetr.recorder.camera import CameraWatcher, Visit
+from tridetr.recorder.camera_recorder import CameraWatcher, Visit
 from tridetr.recorder.clips import PacketClip, StillsClip, clip_is_whole
 from tridetr.shm.closing import Closing
 from tridetr.telemetry import metrics

@@ -7,7 +7,7 @@ import os
 from tridetr.errors import ShmError
 from tridetr.shm import layout, locks, names
 from tridetr.shm.closing import Closing
-from tridetr.shm.device import DeviceRegion
+from tridetr.shm.device_region import DeviceRegion
 
 
 class DeviceHold(Closing):

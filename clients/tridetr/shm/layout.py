@@ -25,9 +25,9 @@ dies in between leaves sequence 0: nobody takes the slot.
 Leasing: look at ``SUCCESSOR`` and ``NEWEST_SLOT`` (hints: they may be old) → take slot i's lock shared → *now* check
 ``EPOCH`` and ``SEQUENCES[i]`` → use the slot in place → unlock. What is seen under the lock stays until the unlock.
 
-Device memory (``cuda/ring.py``) belongs to one file and epoch; each slot names it (``shm/device.py``), so what is
-read of it under the slot's lock is true. When the ring goes on in another file, the writer frees it as soon as it can
-take ``DEVICE_BYTE`` and all slots' locks exclusively, and sets all ``SEQUENCES`` to 0 before it does.
+Device memory (``cuda/ring.py``) belongs to one file and epoch; each slot names it (``shm/device_region.py``), so what
+is read of it under the slot's lock is true. When the ring goes on in another file, the writer frees it as soon as it
+can take ``DEVICE_BYTE`` and all slots' locks exclusively, and sets all ``SEQUENCES`` to 0 before it does.
 
 A writer that takes over a ring of its own geometry adds 1 to ``EPOCH``, sets all ``SEQUENCES`` to 0 and goes on
 counting from ``LAST_SEQUENCE``; it rewrites a slot's table (the FlatBuffer around the payload) only under that slot's

@@ -17,6 +17,7 @@ from tridetr.config import Config
 from tridetr.contract import INPUT, check_contract
 from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 from tridetr.model_card import ModelInfo
+from tridetr.shm.device_region import DeviceRegion
 from tridetr.triton import describe
 from tridetr.triton.answers import (
     AlreadyRegisteredError,
@@ -25,7 +26,6 @@ from tridetr.triton.answers import (
     translate,
 )
 from tridetr.triton.endpoint import Endpoint, endpoint_of
-from tridetr.triton.regions import Region, registration, unregistration
 
 __all__ = ["Frame", "Prediction", "Region", "TritonClient"]
 
@@ -212,3 +212,38 @@ def type_of_request(method: str) -> Any:
 def type_of_response(method: str) -> Any:
     """Return the protobuf class of a method's response."""
     return getattr(service_pb2, f"{method}Response")
+
+
+class Region(Protocol):
+    """Memory as a whole: a file (`/dev/shm/<shm_name>`), or, if it is a `DeviceRegion`, an allocation on a GPU."""
+
+    @property
+    def shm_name(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+
+def registration(region: Region) -> tuple[str, Any]:
+    """Return the method and the request that register a region, whole and at offset 0."""
+    if isinstance(region, DeviceRegion):
+        return "CudaSharedMemoryRegister", service_pb2.CudaSharedMemoryRegisterRequest(
+            name=region.shm_name,
+            raw_handle=region.handle,
+            device_id=region.device_id,
+            byte_size=region.size_bytes,
+        )
+    return "SystemSharedMemoryRegister", service_pb2.SystemSharedMemoryRegisterRequest(
+        name=region.shm_name, key=f"/{region.shm_name}", offset=0, byte_size=region.size_bytes
+    )
+
+
+def unregistration(region: Region) -> tuple[str, Any]:
+    """Return the method and the request that unregister a region."""
+    name = region.shm_name
+    if isinstance(region, DeviceRegion):
+        return "CudaSharedMemoryUnregister", service_pb2.CudaSharedMemoryUnregisterRequest(
+            name=name
+        )
+    return "SystemSharedMemoryUnregister", service_pb2.SystemSharedMemoryUnregisterRequest(
+        name=name
+    )

@@ -22,7 +22,7 @@ from tridetr.models.engine_files import EngineFacts, find_engine, read_facts
 from tridetr.models.installed_models import cache_dir, configured_model
 from tridetr.paths import model_repository_dir
 from tridetr.plan import Placement
-from tridetr.shm.detections.table import NAME_BYTES
+from tridetr.shm.detections.detection_table import NAME_BYTES
 from tridetr.triton.model_file import ModelFile, read_model_file
 from tridetr.triton.placement import place, profile_settings
 

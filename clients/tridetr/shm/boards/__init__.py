@@ -1,7 +1,7 @@
 """Boards: small rings of which only the newest entry matters (sentry mode, camera status)."""
 
-from tridetr.shm.boards.reader import SentryReader, StatusReader
-from tridetr.shm.boards.table import (
+from tridetr.shm.boards.board_reader import SentryReader, StatusReader
+from tridetr.shm.boards.board_table import (
     BlindReason,
     CameraState,
     CameraStatus,
@@ -9,7 +9,7 @@ from tridetr.shm.boards.table import (
     SentrySnapshot,
     SentryState,
 )
-from tridetr.shm.boards.writer import SentryWriter, StatusWriter
+from tridetr.shm.boards.board_writer import SentryWriter, StatusWriter
 
 __all__ = [
     "BlindReason",

@@ -1,10 +1,10 @@
 """The rings of camera frames: I420 planes in place with the camera's JPEG, and the same frames in GPU memory."""
 
-from tridetr.shm.frames.device import DeviceFrameLease, DeviceFrameReader, DeviceFrameWriter
-from tridetr.shm.frames.reader import FrameLease, FrameReader
+from tridetr.shm.frames.device_frames import DeviceFrameLease, DeviceFrameReader, DeviceFrameWriter
+from tridetr.shm.frames.frame_reader import FrameLease, FrameReader
+from tridetr.shm.frames.frame_table import FrameStamp, frame_bytes
+from tridetr.shm.frames.frame_writer import FrameWriter
 from tridetr.shm.frames.slot import FrameSlot
-from tridetr.shm.frames.table import FrameStamp, frame_bytes
-from tridetr.shm.frames.writer import FrameWriter
 from tridetr.shm.lease import RegionKey
 from tridetr.shm.values import ColorMatrix, ColorRange, TraceContext
 

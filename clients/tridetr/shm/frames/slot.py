@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tridetr.i420 import planes
-from tridetr.shm.frames.table import frame_bytes
+from tridetr.shm.frames.frame_table import frame_bytes
 from tridetr.wire.view import TableView
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tridetr.contract import INPUT, OUTPUTS
-from tridetr.cuda.api import Cuda
+from tridetr.cuda.cuda_api import Cuda
 from tridetr.errors import ModelError
 from tridetr.triton.engine.dlpack import Frames
 

@@ -33,7 +33,7 @@ from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.controller.topics import Topics, topic_level
-from tridetr.notify.message import Message, message_of
+from tridetr.notify.notification import Message, message_of
 from tridetr.served_model import ServedModelReader
 from tridetr.telemetry import metrics
 

@@ -13,7 +13,7 @@ from tridetr.shm import layout, names, segment
 from tridetr.shm.closing import Closing
 from tridetr.shm.layout import LAST_SEQUENCE_WORD, LINE, Geometry
 from tridetr.shm.names import RingName
-from tridetr.shm.packets.table import (
+from tridetr.shm.packets.packet_table import (
     NO_TIME,
     OLDEST,
     PACKET,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tridetr.errors import ShmError
 from tridetr.shm import layout, names
 from tridetr.shm.closing import Closing
-from tridetr.shm.detections.table import (
+from tridetr.shm.detections.detection_table import (
     DETECTION_DTYPE,
     NAME_BYTES,
     RESULT,

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from tridetr.config import Config
 from tridetr.errors import ConfigError
 from tridetr.recorder.archive import Archive
-from tridetr.recorder.camera import CameraWatcher, Kept
+from tridetr.recorder.camera_recorder import CameraWatcher, Kept
 from tridetr.recorder.filing import Filing
 from tridetr.served_model import ServedModelReader
 from tridetr.telemetry import heartbeat

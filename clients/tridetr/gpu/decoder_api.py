@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tridetr.capture.sources.base import Plane
-from tridetr.cuda.api import Cuda
+from tridetr.cuda.cuda_api import Cuda
 from tridetr.errors import TridetrError
-from tridetr.gpu.layout import Copy2d, Subsampling
+from tridetr.gpu.surface_layout import Copy2d, Subsampling
 
 Codec = Literal["h264", "hevc"]
 

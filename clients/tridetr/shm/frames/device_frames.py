@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tridetr.shm import layout, names
 from tridetr.shm.closing import Closing
-from tridetr.shm.device import DEVICE_MEMORY, DevicePlace, read_place
-from tridetr.shm.frames.table import FRAME, FrameStamp, frame_bytes, read_stamp, stamp_values
+from tridetr.shm.device_region import DEVICE_MEMORY, DevicePlace, read_place
+from tridetr.shm.frames.frame_table import FRAME, FrameStamp, frame_bytes, read_stamp, stamp_values
 from tridetr.shm.layout import EPOCH_WORD, Geometry
 from tridetr.shm.lease import Lease, Mapping
 from tridetr.shm.names import RingName

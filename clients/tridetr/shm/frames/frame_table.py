@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tridetr.errors import ShmError
-from tridetr.shm.device import DEVICE_MEMORY
+from tridetr.shm.device_region import DEVICE_MEMORY
 from tridetr.shm.values import (
     TRACE_CODE,
     ColorMatrix,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.shm import names
-from tridetr.shm.detections.table import DETECTION_DTYPE, RESULT, ResultStamp
+from tridetr.shm.detections.detection_table import DETECTION_DTYPE, RESULT, ResultStamp
 from tridetr.shm.lease import Lease, Mapping
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader

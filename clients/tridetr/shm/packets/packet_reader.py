@@ -10,7 +10,7 @@ from tridetr.shm import names
 from tridetr.shm.layout import LAST_SEQUENCE_WORD
 from tridetr.shm.lease import Lease, Mapping
 from tridetr.shm.names import RingName
-from tridetr.shm.packets.table import (
+from tridetr.shm.packets.packet_table import (
     NO_TIME,
     OLDEST,
     PACKET,

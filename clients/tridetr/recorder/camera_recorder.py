@@ -24,7 +24,7 @@ from tridetr.gateway.encode import Color
 from tridetr.i420 import planes
 from tridetr.recorder.archive import Archive, VisitFacts
 from tridetr.recorder.clips import STILLS_FPS, PacketClip, Span, Still, StillsClip
-from tridetr.recorder.picture import BestFrame, Planes, value_of
+from tridetr.recorder.visit_picture import BestFrame, Planes, value_of
 from tridetr.remux import can_remux
 from tridetr.served_model import ServedModelReader
 from tridetr.shm.boards import SentryReader, SentrySnapshot, SentryState

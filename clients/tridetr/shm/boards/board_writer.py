@@ -7,7 +7,7 @@ from typing import Any
 
 from tridetr.errors import ShmError
 from tridetr.shm import layout, names
-from tridetr.shm.boards.table import SENTRY, STATUS, CameraStatus, SentrySnapshot
+from tridetr.shm.boards.board_table import SENTRY, STATUS, CameraStatus, SentrySnapshot
 from tridetr.shm.closing import Closing
 from tridetr.shm.layout import Geometry
 from tridetr.shm.names import RingName

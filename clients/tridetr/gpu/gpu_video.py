@@ -9,7 +9,7 @@ from typing import Final
 
 from tridetr.capture.planes import even_size
 from tridetr.gpu.annexb import AnnexB
-from tridetr.gpu.api import (
+from tridetr.gpu.decoder_api import (
     Codec,
     Gpu,
     GpuDecodeError,
@@ -18,7 +18,7 @@ from tridetr.gpu.api import (
     Surface,
     VideoEngine,
 )
-from tridetr.gpu.layout import Copy2d, i420_planes, nv12_pitch
+from tridetr.gpu.surface_layout import Copy2d, i420_planes, nv12_pitch
 from tridetr.shm.packets import Packet, StreamInfo, VideoCodec
 from tridetr.shm.values import ColorMatrix, ColorRange
 

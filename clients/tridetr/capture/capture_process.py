@@ -34,7 +34,7 @@ from tridetr.config import Config
 from tridetr.errors import NoSpaceError, SourceError, TridetrError
 from tridetr.jpeg import read_info
 from tridetr.shm.boards import BlindReason, CameraState
-from tridetr.shm.frames.table import MAX_SIDE
+from tridetr.shm.frames.frame_table import MAX_SIDE
 from tridetr.telemetry import heartbeat, metrics
 from tridetr.telemetry.logs import Limiter
 

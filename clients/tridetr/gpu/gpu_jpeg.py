@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from tridetr.capture.planes import even_size
-from tridetr.gpu.api import GpuDecoders, GpuUnavailableError
-from tridetr.gpu.layout import Subsampling, plan_jpeg, scratch_bytes
-from tridetr.gpu.video import DevicePicture
+from tridetr.gpu.decoder_api import GpuDecoders, GpuUnavailableError
+from tridetr.gpu.gpu_video import DevicePicture
+from tridetr.gpu.surface_layout import Subsampling, plan_jpeg, scratch_bytes
 from tridetr.jpeg import complete_jpeg
 from tridetr.shm.packets import Packet
 from tridetr.shm.values import ColorMatrix, ColorRange

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tridetr.shm import names
-from tridetr.shm.boards.table import (
+from tridetr.shm.boards.board_table import (
     SENTRY,
     STATUS,
     BlindReason,

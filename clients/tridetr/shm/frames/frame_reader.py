@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.shm import names
-from tridetr.shm.frames.table import FRAME, FrameStamp, frame_bytes, read_stamp
+from tridetr.shm.frames.frame_table import FRAME, FrameStamp, frame_bytes, read_stamp
 from tridetr.shm.lease import Lease, Mapping
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader
