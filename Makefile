@@ -10,7 +10,7 @@
 # make audit           known vulnerabilities of the dependencies, where a database can be asked (AUDIT_ARGS=--strict: must be)
 # make faults          all fault tests, with their times;  make fault-times: into docs/reliability.md
 # make soak HOURS=0.5  memory, descriptors, queues, latency over time, into build/soak
-# make docs            the documentation as a site, into build/site;  make diagrams: its pictures (needs Graphviz)
+# make docs            the documentation as a site, into build/site;  make diagrams: its pictures;  tools/record_viewer.py: the recording
 # make fuzz SECONDS=60   new inputs for every parser (of each TARGETS=...), seconds for each
 # make bench           every millisecond, into build/bench/bench.html (QUICK=1, MODEL=export.onnx, INT8=quantised.onnx)
 # make bench-peers MODEL=export.onnx   beside a plain script and other projects, into build/bench/peers.json (FOOTAGE=,

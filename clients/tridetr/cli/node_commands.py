@@ -122,31 +122,22 @@ def _ask(config: Config) -> list[dict[str, Any]]:
 
 
 def _status_table(cameras: list[dict[str, Any]]) -> Table:
-    table = Table()
-    for title in (
-        "camera",
-        "watched",
-        "source",
-        "state",
-        "picture",
-        "frame age",
-        "result age",
-        "model",
-    ):
-        table.add_column(title, overflow="fold")
+    # No lines between the columns, so that they fit into 80 characters
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("camera", "source", "state"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("watched", overflow="fold")
+    table.add_column("frame age", justify="right")
+    table.add_column("result age", justify="right")
+    table.add_column("model", overflow="fold")
     for camera in cameras:
         watching = camera["watching"]
         reason = watching["reason"] or watching["part"]
-        watched = (
-            Text("yes", "green") if watching["watching"] else Text(f"no: {reason}", "bold red")
-        )
-        size = f"{camera['width']} x {camera['height']}" if camera["width"] else "–"
         table.add_row(
             Text(camera["name"]),
-            watched,
             camera["status"]["state"],
             camera["state"]["state"],
-            size,
+            Text("yes", "green") if watching["watching"] else Text(f"no: {reason}", "bold red"),
             _age(camera["frame_age_s"]),
             _age(camera["result_age_s"]),
             Text(camera["model"] or "–"),
