@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tridetr.capture.planes import copy_picture
-from tridetr.capture.v4l2.pictures import FrameFormat, colors, picture
+from tridetr.capture.v4l2.buffer_views import FrameFormat, colors, picture
 from tridetr.shm.frames import ColorMatrix, ColorRange
 
 WIDTH, HEIGHT = 8, 6

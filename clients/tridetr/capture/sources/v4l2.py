@@ -21,9 +21,9 @@ from tridetr.capture.sources.base import (
 )
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.v4l2.access import explain
+from tridetr.capture.v4l2.buffer_views import FrameFormat, picture
 from tridetr.capture.v4l2.device import Buffer, Device
 from tridetr.capture.v4l2.modes import Wish, choose, describe_modes
-from tridetr.capture.v4l2.pictures import FrameFormat, picture
 from tridetr.config.schema import CameraSection
 from tridetr.errors import SourceError
 from tridetr.jpeg import complete_jpeg

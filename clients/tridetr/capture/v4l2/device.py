@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tridetr.capture.v4l2.buffer_views import FrameFormat, colors
 from tridetr.capture.v4l2.calls import (
     IOC,
     call,
@@ -24,7 +25,6 @@ from tridetr.capture.v4l2.calls import (
     read_modes,
 )
 from tridetr.capture.v4l2.modes import Mode
-from tridetr.capture.v4l2.pictures import FrameFormat, colors
 
 MMAP = int(raw.Memory.MMAP)
 # Multi-planar drivers (image processors of boards) can hand out the planes of a picture apart. The

@@ -2,9 +2,8 @@
 
 from tridetr.shm.frames.device_frames import DeviceFrameLease, DeviceFrameReader, DeviceFrameWriter
 from tridetr.shm.frames.frame_reader import FrameLease, FrameReader
-from tridetr.shm.frames.frame_table import FrameStamp, frame_bytes
+from tridetr.shm.frames.frame_table import FrameSlot, FrameStamp, frame_bytes
 from tridetr.shm.frames.frame_writer import FrameWriter
-from tridetr.shm.frames.slot import FrameSlot
 from tridetr.shm.lease import RegionKey
 from tridetr.shm.values import ColorMatrix, ColorRange, TraceContext
 

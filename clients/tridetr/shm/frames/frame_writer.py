@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from tridetr.errors import ShmError
 from tridetr.shm import layout, names
 from tridetr.shm.closing import Closing
-from tridetr.shm.frames.frame_table import FRAME, FrameStamp, frame_bytes, stamp_values
-from tridetr.shm.frames.slot import FrameSlot
+from tridetr.shm.frames.frame_table import FRAME, FrameSlot, FrameStamp, frame_bytes, stamp_values
 from tridetr.shm.layout import Geometry
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_writer import RingWriter
