@@ -1,6 +1,6 @@
 """Triton by NVIDIA's perf_analyzer: shared memory or not, several requests at once, several frames in one.
 
-    python benchmarks/triton.py [MODEL.onnx] [--width 1920 --height 1080 --seconds 10] [--json FILE]
+    python benchmarks/triton.py [MODEL.onnx] [--width 1920 --height 1080 --seconds 10 --cuda] [--json FILE]
 
 The embedded server runs the model; the real ``perf_analyzer`` of the tritonclient wheel (fetched once into the cache)
 sends frames over the same Unix socket that the detector uses. Beside it, in the same run: our own client. ``p50`` and
@@ -44,6 +44,10 @@ CASES = (
     ("shared memory system, 2 at once", ("--shared-memory", "system"), 2, 1),
     ("shared memory system, 4 at once", ("--shared-memory", "system"), 4, 1),
     ("shared memory system, batch 2", ("--shared-memory", "system"), 1, 2),
+)
+GPU_CASES = (
+    ("shared memory cuda", ("--shared-memory", "cuda"), 1, 1),
+    ("shared memory cuda, 8 at once", ("--shared-memory", "cuda"), 8, 1),
 )
 
 
@@ -158,16 +162,18 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--seconds", type=float, default=10, help="for each case")
+    parser.add_argument("--cuda", action="store_true", help="serve on a GPU, and use CUDA regions")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     binary, environment = perf_analyzer(base / "tridetr" / "perf_analyzer")
     figures: dict[str, dict[str, float]] = {}
-    with serving(options.model) as (config, fused):
+    place = {"device": "cuda", "provider": "cuda"} if options.cuda else {}
+    with serving(options.model, **place) as (config, fused):
         batches = not onnx.load(fused).graph.input[0].type.tensor_type.shape.dim[0].dim_value
         shape = f"{options.height * 3 // 2},{options.width}"
         figures["our client, ring"] = asyncio.run(our_client(config, options))
-        for case, words, at_once, batch in CASES:
+        for case, words, at_once, batch in (*CASES, *(GPU_CASES if options.cuda else ())):
             if batch == 1 or batches:  # exports have a batch of one, unless made otherwise
                 figures[case] = run_perf_analyzer(
                     binary,

@@ -20,13 +20,16 @@ from rig import need_gpu
 
 # Name, whether it takes the model, and how long it may take [s].
 PARTS = (
-    ("check", False, 300),
-    ("kill_exporter", True, 600),
-    ("copies", False, 120),
-    ("contexts", False, 120),
-    ("regions", True, 600),
-    ("batches", True, 1800),
-    ("sanitize", False, 1200),
+    ("check", False, 120),
+    ("engine", True, 180),
+    ("live", True, 300),
+    ("regions", True, 120),
+    ("perf", True, 120),
+    ("kill_exporter", True, 120),
+    ("copies", False, 60),
+    ("contexts", False, 60),
+    ("footage", True, 120),
+    ("sanitize", False, 180),
 )
 
 
