@@ -29,6 +29,7 @@ WHOLE = GpuFacts(
         "tensorrt": "10.9",
     },
     namespaces=OURS,
+    cuda_provider="",
 )
 CONTAINER = {"container": True, "capabilities": "all"}
 
@@ -152,6 +153,22 @@ CASES: list[tuple[str, GpuFacts, dict[str, Any], str, str, str]] = [
         "GPU decoding",
         "fault",
         "tridetr[gpu]",
+    ),
+    (
+        "a CUDA provider that does not load",
+        replace(WHOLE, cuda_provider="libcudnn.so.9: cannot open shared object file"),
+        {},
+        "CUDA provider",
+        "fault",
+        "onnxruntime-gpu[cuda,cudnn]",
+    ),
+    (
+        "no CUDA provider",
+        replace(WHOLE, cuda_provider=None),
+        {"model": {"provider": "cuda"}},
+        "CUDA provider",
+        "fault",
+        "onnxruntime-gpu",
     ),
     (
         "no TensorRT",

@@ -41,6 +41,7 @@ def judge(config: Config, facts: GpuFacts) -> Iterator[Finding]:
     yield from _gpus(facts)
     if not wanted and not facts.gpus:
         return
+    yield from _provider(config, facts)
     yield from _regions(config, facts)
     yield from _decoders(config, facts)
     yield from _tensorrt(config, facts)
@@ -110,6 +111,22 @@ def _gpus(facts: GpuFacts) -> Iterator[Finding]:
     if not facts.gpus and not facts.nvml_error and not facts.jetson:
         text = "the driver shows no GPU to this process"
         yield Finding("GPU", "fault", text, "NVIDIA_VISIBLE_DEVICES, or the pod's GPU resource")
+
+
+def _provider(config: Config, facts: GpuFacts) -> Iterator[Finding]:
+    """Whether ONNX Runtime's CUDA provider really loads: it falls back to the CPU in silence."""
+    if config.model.provider in ("cpu", "openvino") or config.model.name == "rfdetr_trt":
+        return
+    subject = "CUDA provider"
+    packages = "pip uninstall onnxruntime-openvino; pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    if facts.cuda_provider is None:
+        if config.model.provider == "cuda":
+            yield Finding(subject, "fault", "onnxruntime-gpu is not installed", packages)
+    elif facts.cuda_provider:
+        text = f"ONNX Runtime's CUDA provider does not load: {facts.cuda_provider}"
+        yield Finding(subject, "fault", text, packages)
+    else:
+        yield Finding(subject, "ok", "loads and runs the bundled model")
 
 
 def _regions(config: Config, facts: GpuFacts) -> Iterator[Finding]:

@@ -6,6 +6,8 @@ import ctypes
 import importlib
 import importlib.util
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tridetr.machine import is_jetson
+from tridetr.paths import model_repository_dir
 
 _MIB = 1 << 20
 SERVER_PROCESS = "tritonserver"
@@ -69,6 +72,7 @@ class GpuFacts:
         packages: name to version for each of PACKAGES that is installed.
         namespaces: ids of our own "ipc" and "pid" namespaces.
         servers: Triton servers that can be seen.
+        cuda_provider: why ONNX Runtime's CUDA provider does not load; empty: it does; None: it is not installed.
     """
 
     driver: str | None = None
@@ -83,6 +87,7 @@ class GpuFacts:
     packages: dict[str, str] = field(default_factory=dict)
     namespaces: dict[str, str] = field(default_factory=dict)
     servers: tuple[ServerProcess, ...] = ()
+    cuda_provider: str | None = None
 
 
 def gather(root: Path = Path("/"), nvml: Any = None) -> GpuFacts:
@@ -110,7 +115,32 @@ def gather(root: Path = Path("/"), nvml: Any = None) -> GpuFacts:
         packages=_packages(),
         namespaces=_namespaces(root / "proc" / "self"),
         servers=tuple(_servers(root / "proc")),
+        cuda_provider=_try_provider() if gpus else None,
     )
+
+
+_TRY_PROVIDER = """
+import sys, onnxruntime
+if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    sys.exit(3)
+onnxruntime.preload_dlls()
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CUDAExecutionProvider"])
+sys.exit(0 if session.get_providers()[0] == "CUDAExecutionProvider" else 4)
+"""
+
+
+def _try_provider() -> str | None:
+    """Load the bundled model by the CUDA provider, in a process of its own; see ``GpuFacts.cuda_provider``."""
+    model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+    line = [sys.executable, "-c", _TRY_PROVIDER, str(model)]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return "it does not load within 60 s"
+    if done.returncode == 3:
+        return None
+    lines = [text for text in (done.stdout + done.stderr).splitlines() if text.strip()]
+    return (lines[-1][:300] if lines else "no reason given") if done.returncode else ""
 
 
 def _ask_nvml(
