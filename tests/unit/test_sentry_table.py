@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,6 +68,8 @@ CONDITIONS = {
     "": lambda memory, seen, keys: True,
     "confirmed": confirmed,
     "not confirmed": lambda memory, seen, keys: not confirmed(memory, seen, keys),
+    "some are left": lambda memory, seen, keys: memory.person_frames > 1,
+    "none is left": lambda memory, seen, keys: memory.person_frames <= 1,
     "view empty for clear_s": empty_for_clear_s,
     "view empty for less than clear_s": lambda m, seen, keys: not empty_for_clear_s(m, seen, keys),
     "shorter than unknown_s, camera up": lambda memory, seen, keys: (
@@ -122,6 +124,7 @@ EXAMPLES = [
     (VALIDATION, Result(True, 10 * SECOND + SECOND // 2), KEYS),
     (VALIDATION, Result(True, 10 * SECOND + SECOND // 2 - 1), KEYS),
     (VALIDATION, Result(False, 11 * SECOND), KEYS),
+    (replace(VALIDATION, person_frames=1), Result(False, 11 * SECOND), KEYS),
     (VALIDATION, Silence(4.999), KEYS),
     (VALIDATION, Silence(0.0, camera_down=True), KEYS),
     (TRACKING, Result(True, 0), KEYS),
@@ -161,6 +164,23 @@ def test_confirmation_needs_frames_and_time(frames, step_s):
             told_at = index
     needed = max(frames - 1, next(i for i in range(20) if round(i * step_s * SECOND) >= SECOND / 2))
     assert told_at == needed
+
+
+@pytest.mark.parametrize("fps", [5, 10, 30])
+def test_a_detector_that_misses_some_frames_alarms_at_any_rate(fps):
+    """Each miss began the confirmation anew: at 30 fps somebody seen in 5 of 6 frames was never told."""
+    for pattern in ("111110", "1110", "110"):
+        memory = STANDBY
+        for index in range(2 * fps):
+            seen = pattern[index % len(pattern)] == "1"
+            memory, transition = step(memory, Result(seen, round(index * SECOND / fps)), KEYS)
+            if transition:
+                break
+        assert transition is Transition.ARRIVED, pattern
+    memory = STANDBY
+    for index in range(100):  # and what is seen now and then is no visit
+        memory, transition = step(memory, Result(index % 3 == 0, round(index * SECOND / fps)), KEYS)
+        assert transition is None
 
 
 def test_one_frame_after_a_gap_is_no_all_clear():

@@ -86,7 +86,10 @@ class SentrySection(Section):
     """When a camera becomes alarmed and calm again (times are the frames' own)."""
 
     confirm_frames: int = Field(
-        3, ge=1, le=1000, description="Frames in a row with a person before tracking starts."
+        3,
+        ge=1,
+        le=1000,
+        description="Frames with a person before tracking starts; each one without takes one back.",
     )
     confirm_s: float = Field(
         0.5, ge=0, le=60, description="Time with a person before tracking starts (both must hold)."

@@ -51,7 +51,7 @@ class Memory:
     Attributes:
         state: the state.
         visit_open: an arrival was told and its end was not; kept through Unknown for ``hold_s``.
-        person_frames: results in a row with a person (Validation only).
+        person_frames: results with a person, less those without one (Validation only).
         person_since_ns: capture time of the first of them (Validation only).
         nobody_since_ns: capture time of the first of the latest results without a person (Tracking only).
     """
@@ -98,9 +98,12 @@ def step(memory: Memory, seen: Result | Silence, keys: Keys) -> tuple[Memory, Tr
         return _silence(memory, seen, keys)
     if memory.visit_open:
         return _in_visit(memory, seen, keys)
-    if not seen.person:
-        return STANDBY, None
-    return _person_appears(memory, seen, keys)
+    if seen.person:
+        return _person_appears(memory, seen, keys)
+    # A detector misses somebody now and then; the more results a second, the sooner.
+    if memory.state is State.VALIDATION and memory.person_frames > 1:
+        return replace(memory, person_frames=memory.person_frames - 1), None
+    return STANDBY, None
 
 
 def _silence(memory: Memory, seen: Silence, keys: Keys) -> tuple[Memory, Transition | None]:
@@ -132,6 +135,7 @@ def _person_appears(memory: Memory, seen: Result, keys: Keys) -> tuple[Memory, T
         frames, since = 1, seen.time_ns
     if frames >= keys.confirm_frames and _seconds(since, seen.time_ns) >= keys.confirm_s:
         return TRACKING, Transition.ARRIVED
+    frames = min(frames, max(1, keys.confirm_frames - 1))  # more would only take longer to end
     return Memory(State.VALIDATION, person_frames=frames, person_since_ns=since), None
 
 

@@ -39,6 +39,7 @@ logger = logging.getLogger("tridetr.recorder")
 _VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # it becomes part of file names
 _LOOK_S = 1.0
 _GAP_NS = 5_000_000_000  # between two results: what is seen after it is something else
+_MISSED_NS = 1_000_000_000  # for which a detector may miss somebody before a visit is confirmed
 _STILL_QUALITY = 90
 _STILL_NS = round(0.9e9 / STILLS_FPS)
 
@@ -199,7 +200,8 @@ class CameraWatcher(Closing):
     def _take(self, facts: FrameFacts, capture_ns: int) -> None:
         """Follow one result."""
         if not facts.boxes:
-            if self._open is None:
+            run = self._run
+            if self._open is None and run and not 0 <= capture_ns - run.last_ns < _MISSED_NS:
                 self._run = None
             return
         run = self._run
