@@ -56,6 +56,8 @@ CONTAINERS = """
     frames [label="frame ring\\n/dev/shm" shape=cylinder fillcolor="{soft}"]
     packets [label="packet ring\\n/dev/shm" shape=cylinder fillcolor="{soft}"]
     results [label="detection ring\\n/dev/shm" shape=cylinder fillcolor="{soft}"]
+    recorder [label="recorder\\noptional"]
+    evidence [label="evidence\\nvideo and pictures" shape=cylinder fillcolor="{soft}"]
     db [label="controller.db\\nSQLite" shape=cylinder fillcolor="{soft}"]
   }}
   browser [label="browser" fillcolor="{soft}"]
@@ -71,6 +73,11 @@ CONTAINERS = """
   results -> gateway
   frames -> gateway
   packets -> gateway
+  packets -> recorder
+  frames -> recorder
+  controller -> recorder [label="visits, by the sentry board" constraint=false]
+  recorder -> evidence
+  evidence -> gateway [constraint=false]
   controller -> db [dir=both]
   controller -> broker
   controller -> capture [label="mode: standby, alarmed" constraint=false]
@@ -86,6 +93,7 @@ POD = """
     detector [label="detector"]
     controller [label="controller"]
     gateway [label="gateway"]
+    recorder [label="recorder\\noptional"]
     shm [label="emptyDir, memory\\n/dev/shm" shape=cylinder fillcolor="{soft}"]
     run [label="emptyDir\\n/run/tridetr" shape=cylinder fillcolor="{soft}"]
   }}
@@ -100,7 +108,9 @@ POD = """
   shm -> controller
   shm -> gateway
   triton -> run [dir=both]
+  shm -> recorder
   controller -> state [dir=both]
+  recorder -> state
   gateway -> service [dir=back]
 """
 

@@ -56,3 +56,17 @@ def test_the_table_of_topics_has_every_topic() -> None:
     }
     text = (ROOT / "docs" / "mqtt.md").read_text()
     assert ours <= set(re.findall(r"^\| `([^`]+)` \|", text, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", ["explanation/frame-trace.md", "how-to/extend.md"])
+def test_pages_name_files_that_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    names, folder, missing = re.findall(r"`([\w/]+\.(?:py|yaml|md))`", text), "", []
+    for name in names:
+        # "`capture/sources/v4l2.py`, `network.py`": a bare name is in the folder of the one before
+        folder = name.rpartition("/")[0] or folder
+        path = name if "/" in name else f"{folder}/{name}"
+        if not any((base / path).exists() for base in (ROOT / "clients" / "tridetr", ROOT)):
+            missing.append(path)
+    assert names
+    assert not missing
