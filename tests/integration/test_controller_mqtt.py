@@ -82,7 +82,8 @@ def test_retained_state_is_there_for_whoever_comes_later(tmp_path: Path) -> None
         actor.show_and_wait(NOBODY, 2)
         actor.show_and_wait(PERSON, 8)
         with listening(broker) as late:
-            wait_for(lambda: late.last("/node1/hall/status"))
+            own = ("availability", "hall/status", "hall/person", "hall/state")
+            wait_for(lambda: all(late.last(f"/node1/{topic}") for topic in own))
             retained = {one.topic: one for one in late.heard if one.retained}
             assert retained["tridetr/node1/hall/person"].payload == b"ON"
             assert retained["tridetr/node1/hall/state"].payload == b"tracking"
