@@ -305,7 +305,9 @@ class CameraWatcher(Closing):
             if found and 0 <= stamp.capture_monotonic_ns - found[-1].capture_ns < _STILL_NS:
                 return
             pixels, color = lease.planes.copy(), _color(lease)
-        jpeg = simplejpeg.encode_jpeg_yuv_planes(*planes(pixels), quality=_STILL_QUALITY)
+        jpeg = simplejpeg.encode_jpeg_yuv_planes(
+            *planes(pixels), quality=_STILL_QUALITY, fastdct=True
+        )
         still = Still(stamp.capture_monotonic_ns, stamp.capture_unix_ns, jpeg, color)
         keep_ns = round((self._keys.before_s + 2.0) * 1e9)
         self._stills.put(still, keep_ns, self._most_stills)

@@ -23,13 +23,16 @@ from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.recorder")
 
-_TURN_S = 0.2
+_TURN_S, _IDLE_S = 0.2, 0.5
 _BETTER_S = 2.0  # between two pictures of the same visit
 _RETRY_S = 5.0
+_CHECKPOINT_S = (
+    10.0  # how exactly the end of a visit is known to the successor of a killed recorder
+)
 _GIVE_UP_S = 60.0  # after the end of a visit
 _LATE_S = 15.0  # packets that a clip waits for when its camera has gone
 _UPKEEP_S = 30.0
-_BLIND_S = 10.0
+_BLIND_S = 60.0
 _NICENESS = 10  # of the thread that encodes
 
 
@@ -92,11 +95,14 @@ class Filing(Closing):
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         try:
-            while not self._stop.wait(_TURN_S):
+            while not self._stop.wait(_TURN_S if self._has_visits() else _IDLE_S):
                 turn()
         except Exception as error:  # a fault of ours: the process ends and is started again
             logger.exception("recording has failed")
             self._failure = error
+
+    def _has_visits(self) -> bool:
+        return any(watcher.visits for watcher in self._watchers)
 
     def _write(self) -> None:
         for watcher in self._watchers:
@@ -104,7 +110,9 @@ class Filing(Closing):
                 self._step_picture(visit)
                 if not isinstance(visit.clip, StillsClip):
                     self._step_clip(visit)
-                if visit.picture_done and visit.clip_done and self._finish(visit):
+                if visit.ended_s is None and self._may_try(visit, "row", _CHECKPOINT_S):
+                    self._try(visit, "row", partial(self._note, visit))
+                elif visit.picture_done and visit.clip_done and self._finish(visit):
                     watcher.visits.remove(visit)
             self._end_kept(watcher)
             self._keep_blind(watcher)
@@ -126,7 +134,7 @@ class Filing(Closing):
         best = visit.run.best
         is_better = best is not None and best.value > visit.picture_value
         over = visit.ended_s is not None or last
-        if is_better and (self._may_try(visit, "picture", _BETTER_S) or over):
+        if is_better and self._may_try(visit, "picture", 0.0 if over else _BETTER_S):
             assert best is not None
             saved = self._try(
                 visit,
@@ -136,6 +144,7 @@ class Filing(Closing):
                 ),
             )
             if saved:
+                self._all_is_well()
                 visit.picture_value = best.value
                 metrics.EVIDENCE_SAVED.labels(visit.camera, "picture").inc()
                 is_better = False
@@ -186,12 +195,12 @@ class Filing(Closing):
         """End a visit's row; returns whether nothing is left to be done."""
         if visit.ended_s is None:
             return False
-        done = self._may_try(visit, "row", _RETRY_S) and self._try(
-            visit, "row", lambda: self._note(visit)
+        done = self._may_try(visit, "end", _RETRY_S) and self._try(
+            visit, "end", partial(self._note, visit)
         )
         if not done and time.monotonic() - visit.ended_s < _GIVE_UP_S:
             return False
-        for what in ("picture", "row"):
+        for what in ("picture", "row", "end"):
             self._tried.pop((visit.visit_id, what), None)
         return True
 
@@ -245,7 +254,6 @@ class Filing(Closing):
         except (OSError, sqlite3.Error) as error:
             self._note_fault(visit, error)
             return False
-        self._all_is_well()
         return True
 
     def _note_fault(self, visit: Visit, error: Exception) -> None:

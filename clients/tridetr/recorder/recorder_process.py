@@ -16,7 +16,7 @@ from tridetr.telemetry import heartbeat
 
 logger = logging.getLogger("tridetr.recorder")
 
-_IDLE_S = 0.05  # a visit is confirmed in no less than several frames
+_IDLE_S = 0.1  # in standby frames come slowly
 _BUSY_S = 0.01  # frames are overwritten within a fraction of a second
 
 
