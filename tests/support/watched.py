@@ -33,6 +33,7 @@ def running_watched_node(folder: Path) -> Iterator[Watched]:
             otel={"endpoint": collector.endpoint, "sample_ratio": 1.0},
             triton={"metrics_port": free_port()},
             detect={"motion_gate_s": 0},  # an inference in each trace
+            evidence={},
         ) as node:
             wait_for(
                 lambda: any(span.name == "decide" for span in list(collector.spans)),
