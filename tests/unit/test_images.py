@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tridetr.config import load_config
+from tridetr.config.schema import EvidenceSection
 from tridetr.supervisor.process_list import plan_processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,10 @@ def test_compose_runs_each_process_of_its_node_and_shares_memory() -> None:
     services = compose["services"]
     wanted = {spec.name for spec in plan_processes(node, Path("x"))}
     ours = {name: service for name, service in services.items() if name != "broker"}
+    always = {service["command"][-1] for service in ours.values() if not service.get("profiles")}
+    assert always == wanted
+    recording = node.model_copy(update={"evidence": EvidenceSection()})
+    wanted = {spec.name for spec in plan_processes(recording, Path("x"))}
     assert {service["command"][-1] for service in ours.values()} == wanted
     assert services["triton"]["ipc"] == "shareable"
     for name, service in ours.items():
