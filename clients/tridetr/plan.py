@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tridetr.config import Config
+from tridetr.config.schema import GPU_PROVIDERS
 from tridetr.errors import CudaError, ModelError
 from tridetr.machine import Machine
 from tridetr.model_card import Form
@@ -106,7 +107,7 @@ def place_model(config: Config, machine: Machine) -> Placement:
     backend, native = BACKENDS[config.model.name], machine.native
     provider, engine = config.model.provider, backend == "tensorrt"
     asked = "model.name: rfdetr_trt" if engine else f"model.provider: {provider}"
-    wanted = engine or provider in ("cuda", "tensorrt")
+    wanted = engine or provider in GPU_PROVIDERS
     if config.device == "cuda" and not wanted:
         asked, wanted = "device: cuda", True
     gpus = machine.gpus

@@ -23,6 +23,7 @@ from tridetr.errors import ConfigError
 from tridetr.paths import default_run_dir
 from tridetr.shm.names import camera_name_fault
 
+GPU_PROVIDERS = ("cuda", "tensorrt", "tensorrt-rtx")
 DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -49,7 +50,7 @@ class ModelSection(Section):
         None,
         description="An ONNX of the contract (`tridetr models fuse`) instead of the bundled one.",
     )
-    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
+    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx"] = Field(
         "auto", description="ONNX Runtime execution provider; auto takes the fastest that works."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -519,7 +520,7 @@ class Config(Section):
         asked = "model.name: rfdetr_trt" if engine else f"model.provider: {provider}"
         # Where another server runs the model, `device` is about this machine's frames.
         elsewhere = self.triton.url is not None
-        if self.device == "cpu" and not elsewhere and (engine or provider in ("cuda", "tensorrt")):
+        if self.device == "cpu" and not elsewhere and (engine or provider in GPU_PROVIDERS):
             raise ValueError(
                 f"{asked} runs on a GPU only, and device: cpu forbids that. Remedy: device: auto"
             )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tridetr.config import Config
+from tridetr.config.schema import GPU_PROVIDERS
 from tridetr.doctor import gpu_facts
 from tridetr.doctor.finding import Finding, Level
 from tridetr.doctor.gpu_facts import GpuFacts
+from tridetr.triton.engine.rtx import PACKAGE as RTX_PACKAGE
 
 INSTALL = "pip install 'tridetr[gpu]'"
 # The oldest that today's Triton containers and TensorRT 10 still serve (Turing).
@@ -52,7 +54,7 @@ def wants_gpu(config: Config) -> str:
     """Return the setting that asks for a GPU; empty: none does."""
     if config.device == "cuda":
         return "device: cuda"
-    if config.model.provider in ("cuda", "tensorrt"):
+    if config.model.provider in GPU_PROVIDERS:
         return f"model.provider: {config.model.provider}"
     if config.model.name == "rfdetr_trt":
         return "model.name: rfdetr_trt"
@@ -115,7 +117,10 @@ def _gpus(facts: GpuFacts) -> Iterator[Finding]:
 
 def _provider(config: Config, facts: GpuFacts) -> Iterator[Finding]:
     """Whether ONNX Runtime's CUDA provider really loads: it falls back to the CPU in silence."""
-    if config.model.provider in ("cpu", "openvino") or config.model.name == "rfdetr_trt":
+    if (
+        config.model.provider in ("cpu", "openvino", "tensorrt-rtx")
+        or config.model.name == "rfdetr_trt"
+    ):
         return
     subject = "CUDA provider"
     packages = "pip uninstall onnxruntime-openvino; pip install 'onnxruntime-gpu[cuda,cudnn]'"
@@ -195,6 +200,7 @@ def _decoders(config: Config, facts: GpuFacts) -> Iterator[Finding]:
 
 
 def _tensorrt(config: Config, facts: GpuFacts) -> Iterator[Finding]:
+    yield from _rtx(config, facts)
     if config.triton.url is not None:
         return  # the server brings its own
     found = facts.packages.get("tensorrt") or facts.libraries.get("libnvinfer.so")
@@ -209,6 +215,20 @@ def _tensorrt(config: Config, facts: GpuFacts) -> Iterator[Finding]:
         )
     else:
         yield Finding("TensorRT", "ok", "none here, and not asked for")
+
+
+def _rtx(config: Config, facts: GpuFacts) -> Iterator[Finding]:
+    """Offer TensorRT for RTX where the first GPU is one that it takes."""
+    capability = facts.gpus[0].capability if facts.gpus else (0, 0)
+    takes = capability in ((7, 5), (8, 6), (8, 9)) or capability[0] == 12
+    if config.model.provider == "tensorrt-rtx" and facts.gpus and not takes:
+        text = f"does not take a GPU of compute capability {'.'.join(map(str, capability))}"
+        yield Finding("TensorRT for RTX", "fault", text, "model.provider: cuda")
+    elif takes:
+        text = (
+            f"takes this GPU: model.provider: tensorrt-rtx, pip install {RTX_PACKAGE} (not run yet)"
+        )
+        yield Finding("TensorRT for RTX", "ok", text)
 
 
 def _runtime(facts: GpuFacts) -> Iterator[Finding]:

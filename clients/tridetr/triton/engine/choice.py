@@ -17,7 +17,14 @@ OPENVINO = "OpenVINOExecutionProvider"
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
-_BY_NAME = {"openvino": OPENVINO, "cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+RTX = "NvTensorRTRTXExecutionProvider"
+_BY_NAME = {
+    "openvino": OPENVINO,
+    "cpu": CPU,
+    "cuda": CUDA,
+    "tensorrt": TENSORRT,
+    "tensorrt-rtx": RTX,
+}
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16", "avx_ne_convert")
 _PACKAGES = {
     OPENVINO: "onnxruntime-openvino",
@@ -80,7 +87,7 @@ def choose(
         chosen, why = OPENVINO, "the fastest on a CPU"
     else:
         chosen, why = CPU, f"{_PACKAGES[OPENVINO]} is not installed"
-    if chosen not in available:
+    if chosen not in available and chosen != RTX:  # a plug-in, which is not listed
         raise ModelError(
             f"ONNX Runtime has no {chosen} (it has {', '.join(available)}). Remedy: "
             f"pip uninstall onnxruntime onnxruntime-openvino onnxruntime-gpu, then pip install "

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from tridetr.contract import INPUT, OUTPUTS
 from tridetr.errors import ModelError
-from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, TENSORRT, Choice
+from tridetr.triton.engine import rtx
+from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, RTX, TENSORRT, Choice
 from tridetr.triton.engine.dlpack import Frames
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -116,7 +117,11 @@ class Engine:
         if self.choice.provider == TENSORRT:
             # What TensorRT leaves behind stays on the GPU.
             providers.append((CUDA, provider_options(Choice(CUDA, "fp32", ""), 0, None)))
-        session = onnxruntime.InferenceSession(str(model), options, providers=providers)
+        if self.choice.provider == RTX:
+            options.add_provider_for_devices(rtx.devices(), self._settings)
+            session = onnxruntime.InferenceSession(str(model), options)
+        else:
+            session = onnxruntime.InferenceSession(str(model), options, providers=providers)
         session.disable_fallback()
         if session.get_providers()[0] != self.choice.provider:
             raise ModelError(
@@ -152,6 +157,8 @@ def provider_options(
     if choice.provider == TENSORRT and cache_dir is not None:
         kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache_dir)}
         return {**kept, **(profile or {})}
+    if choice.provider == RTX:
+        return rtx.settings(cache_dir)
     if choice.provider == CUDA:
         # The exhaustive search, the default, would run anew for each batch size that is seen for the first time.
         return {"cudnn_conv_algo_search": "HEURISTIC"}

@@ -1,0 +1,46 @@
+"""TensorRT for RTX, a plug-in provider of ONNX Runtime for consumer RTX cards. It has not run yet (docs/gpu.md)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tridetr.errors import ModelError
+
+PACKAGE = "onnxruntime-ep-nv-tensorrt-rtx-cu13"
+
+
+def devices() -> list[Any]:
+    """Register the provider's library, and return the GPUs that it takes.
+
+    Raises:
+        ModelError: the package is missing, or there is no such GPU.
+    """
+    import onnxruntime
+
+    try:
+        plugin: Any = import_module("onnxruntime_ep_nv_tensorrt_rtx")
+    except ImportError:
+        raise ModelError(
+            f"{PACKAGE} is not installed. Remedy: pip install {PACKAGE} (needs onnxruntime 1.24 or newer, not "
+            "onnxruntime-gpu), or provider: cuda"
+        ) from None
+    name = plugin.get_ep_name()
+    if not any(device.ep_name == name for device in onnxruntime.get_ep_devices()):
+        try:
+            onnxruntime.register_execution_provider_library(name, plugin.get_library_path())
+        except Exception as error:  # ONNX Runtime's own kinds
+            raise ModelError(f"{PACKAGE} does not load: {error}. Remedy: provider: cuda") from None
+    found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
+    if not found:
+        raise ModelError(
+            "TensorRT for RTX takes no GPU of this machine (compute capability 7.5, 8.6, 8.9 and 12.x). Remedy: "
+            "provider: cuda"
+        )
+    return found
+
+
+def settings(cache_dir: Path | None) -> dict[str, str]:
+    """Return the provider's options: compiled engines are kept for the next start."""
+    return {"nv_runtime_cache_path": str(cache_dir)} if cache_dir is not None else {}

@@ -1,0 +1,43 @@
+"""TensorRT for RTX: what is refused, and why. The provider itself cannot run here."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import onnxruntime
+import pytest
+
+from tridetr.errors import ModelError
+from tridetr.triton.engine import rtx
+from tridetr.triton.engine.choice import RTX, choose
+
+
+def test_it_is_taken_only_by_name() -> None:
+    known = {"available": ["CPUExecutionProvider"], "flags": (), "gpu": True, "ours": True}
+    assert choose("tensorrt-rtx", "auto", **known).provider == RTX
+    assert choose("auto", "auto", **known).provider != RTX
+
+
+def test_without_its_package() -> None:
+    with pytest.raises(ModelError, match="onnxruntime-ep-nv-tensorrt-rtx-cu13 is not installed"):
+        rtx.devices()
+
+
+def test_a_library_that_does_not_load_and_a_gpu_that_it_does_not_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugin = ModuleType("onnxruntime_ep_nv_tensorrt_rtx")
+    plugin.get_ep_name = lambda: RTX  # type: ignore[attr-defined]
+    plugin.get_library_path = lambda: "/nowhere/libplugin.so"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
+    with pytest.raises(ModelError, match="does not load"):
+        rtx.devices()
+    monkeypatch.setattr(
+        onnxruntime, "register_execution_provider_library", lambda name, path: None, raising=False
+    )
+    with pytest.raises(ModelError, match="takes no GPU of this machine"):
+        rtx.devices()
+    device = SimpleNamespace(ep_name=RTX)
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [device], raising=False)
+    assert rtx.devices() == [device]
