@@ -1,0 +1,149 @@
+"""Viewers of a camera's own video: processes are killed, the resolution changes; they recover, and nothing leaks."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+from support.clips import write_clip
+from support.node import Node
+from support.rtsp import rtsp_server
+from support.waiting import wait_for
+from tridetr.gateway.message import PROTOCOL, unpack
+from tridetr.shm.names import unlink_instance
+from tridetr.supervisor import orphans
+
+ENCODED = {"bf": "0", "tune": "zerolatency", "g": "10", "preset": "ultrafast"}
+
+
+class Watcher(threading.Thread):
+    """Watches as the page does: connects again whenever it is cut off, and starts decoding at key frames only."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(daemon=True)
+        self._url = node.url.replace("http", "ws") + "/ws/hall"
+        self.stop = threading.Event()
+        self.packets = self.connections = 0
+        self.wrong: list[str] = []
+        self.size: tuple[int, int] | None = None
+
+    def run(self) -> None:
+        while not self.stop.wait(0.1):
+            with contextlib.suppress(OSError, WebSocketException, TimeoutError):
+                self._watch()
+
+    def _watch(self) -> None:
+        with connect(self._url, subprotocols=[PROTOCOL], max_size=None, open_timeout=5) as socket:
+            self.connections += 1
+            socket.send(json.dumps({"type": "view", "video": True}))
+            config: dict[str, Any] | None = None
+            last = 0
+            while not self.stop.is_set():
+                try:
+                    header, data = unpack(bytes(socket.recv(timeout=1)))
+                except TimeoutError:
+                    continue
+                if header["type"] != "video":
+                    continue
+                config = header.get("config", config)
+                if config is None or not data:
+                    self.wrong.append(f"packet {header} without parameters or bytes")
+                elif header["packet"] != last + 1 and not header["key"]:
+                    self.wrong.append(f"{header['packet']} after {last} is not a key frame")
+                else:
+                    self.size = config["width"], config["height"]
+                last = header["packet"]
+                self.packets += 1
+
+
+def goes_on(watchers: list[Watcher]) -> None:
+    """Wait until each gets new packets."""
+    before = [watcher.packets for watcher in watchers]
+    wait_for(
+        lambda: all(w.packets > n + 10 for w, n in zip(watchers, before, strict=True)),
+        90,
+        "packets",
+    )
+
+
+def packet_rings(process: psutil.Process) -> int:
+    """Return how many packet rings a process has mapped."""
+    lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    return sum("-packets-" in line for line in lines)
+
+
+@contextlib.contextmanager
+def player(node: Node) -> Iterator[http.client.HTTPResponse]:
+    connection = http.client.HTTPConnection(node.url.removeprefix("http://"), timeout=30)
+    connection.request("GET", "/stream/hall.mp4")
+    yield connection.getresponse()
+    connection.close()
+
+
+@contextlib.contextmanager
+def capture_and_gateway(folder: Path, cameras: dict[str, Any]) -> Iterator[Node]:
+    """Run these two processes only; the rings that they leave for a pod's other containers are removed here."""
+    node = Node(folder, cameras)
+    node.start("--only", "capture hall", "--only", "gateway")
+    try:
+        yield node
+    finally:
+        node.stop()
+        unlink_instance(node.instance, cameras)
+    assert not node.leftovers()
+    wait_for(lambda: not orphans.find(folder / "run"), 30, "alive")
+
+
+@pytest.mark.timeout(400)
+def test_viewers_recover_by_themselves(tmp_path: Path) -> None:
+    small = write_clip(tmp_path / "small.mp4", 1200, options=ENCODED, fps=10)
+    large = write_clip(tmp_path / "large.mp4", 1200, options=ENCODED, fps=10, size=(640, 480))
+    with rtsp_server(small) as server:
+        cameras = {"hall": {"source": server.url, "timeout_s": 2}}
+        with capture_and_gateway(tmp_path, cameras) as node:
+            wait_for(lambda: node.cameras(), 60, "the gateway")
+            watchers = [Watcher(node) for _ in range(3)]
+            for watcher in watchers:
+                watcher.start()
+            try:
+                goes_on(watchers)
+                with player(node) as response:
+                    assert response.status == 200
+                    assert len(response.read(2000)) == 2000
+
+                node.children()["capture hall"].kill()
+                goes_on(watchers)
+                assert {watcher.connections for watcher in watchers} == {1}
+
+                server.kill()
+                server.arguments[0] = str(large)
+                server.start()
+                wait_for(lambda: {w.size for w in watchers} == {(640, 480)}, 90, "another size")
+                goes_on(watchers)
+                assert {watcher.connections for watcher in watchers} == {1}
+
+                # Nothing but what the viewers and the gateway itself read is still held.
+                rings = wait_for(
+                    lambda: (n := packet_rings(node.children()["serve"])) <= 4 and n, 30, "leaks"
+                )
+                assert rings == 4
+
+                node.children()["serve"].kill()
+                goes_on(watchers)
+                assert min(watcher.connections for watcher in watchers) >= 2
+            finally:
+                for watcher in watchers:
+                    watcher.stop.set()
+                for watcher in watchers:
+                    watcher.join(10)
+            assert [watcher.wrong for watcher in watchers] == [[], [], []]
