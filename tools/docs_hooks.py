@@ -40,7 +40,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
             return f"{match[1]}{here}{match[3] or ''})"
         if not (ROOT / target).exists():
             raise PluginError(f"{page.file.src_uri}: {match[2]} does not exist in the repository")
-        return f"{match[1]}{config.repo_url}/blob/main/{target}{match[3] or ''})"
+        return f"{match[1]}{config.extra['repository']}/blob/main/{target}{match[3] or ''})"
 
     markdown = _INCLUDE.sub(included, markdown)
     return _LINK.sub(link, _MARK.sub(generated, markdown))
