@@ -18,6 +18,7 @@ let next = null; // `before` of the next page
 let hasMore = true;
 let round = 0; // of the filters: answers to earlier ones are dropped
 let isLoading = false;
+let asked = 0; // how often a visit was asked for
 
 // --- what is asked for
 
@@ -206,12 +207,19 @@ async function showDay() {
 // --- one visit: the fragment of the address names it
 
 async function open(id) {
-  if (decodeURIComponent(location.hash.slice(1)) !== id) history.pushState(null, "", `#${id}`);
+  asked += 1;
+  const mine = asked;
+  let visit = null;
+  let problem = "";
   try {
-    detail.show(await ask(`api/visits/${encodeURIComponent(id)}`));
+    visit = await ask(`api/visits/${encodeURIComponent(id)}`);
   } catch (error) {
-    detail.missing(error.message);
+    problem = error.message;
   }
+  if (mine !== asked) return; // another one is wanted meanwhile
+  if (decodeURIComponent(location.hash.slice(1)) !== id) history.pushState(null, "", `#${id}`);
+  if (visit) detail.show(visit);
+  else detail.missing(problem);
 }
 
 function close() {
@@ -223,7 +231,10 @@ function close() {
 function follow() {
   const id = decodeURIComponent(location.hash.slice(1));
   if (id && id !== "visits") open(id);
-  else detail.hide();
+  else {
+    asked += 1;
+    detail.hide();
+  }
 }
 
 form.addEventListener("change", () => {
