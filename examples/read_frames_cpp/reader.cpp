@@ -90,7 +90,6 @@ bool show(const Ring& ring, uint64_t slot) {
   flatbuffers::Verifier verifier(table, ring.words()[kSlotSizeWord]);
   if (!tridetr::VerifyFrameBuffer(verifier)) return false;
   const tridetr::Frame* frame = tridetr::GetFrame(table);
-  if (frame->device_only()) return true;  // the picture is in GPU memory
   const uint64_t luma = static_cast<uint64_t>(frame->width()) * frame->height();
   if (frame->pixels()->size() < luma * 3 / 2) return false;
   uint64_t sum = 0;
