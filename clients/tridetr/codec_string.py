@@ -46,15 +46,14 @@ def units(data: bytes) -> list[bytes]:
     >>> [unit.hex() for unit in units(bytes.fromhex("00000001 6742 000001 68ce"))]
     ['6742', '68ce']
     """
-    return [unit.rstrip(b"\0") for unit in _START_CODE.split(data) if unit]
+    return [kept for unit in _START_CODE.split(data) if (kept := unit.rstrip(b"\0"))]
 
 
 def has_parameter_sets(codec: str, packet: bytes) -> bool:
     """Return whether a packet with start codes brings its sequence parameter set along."""
     kind, mask, shift = (_H264_SPS, 0x1F, 0) if codec == "h264" else (_HEVC_SPS, 0x3F, 1)
     for unit in units(packet[:_HEAD]):
-        found = unit[0] >> shift & mask if unit else 0
-        if found == kind:
+        if unit[0] >> shift & mask == kind:
             return True
     return False
 

@@ -23,6 +23,10 @@ class CudaError(TridetrError):
     """The GPU, its driver or its memory cannot be used."""
 
 
+class GpuMemoryError(CudaError):
+    """The GPU's memory is full: the same may succeed later."""
+
+
 class SourceError(TridetrError):
     """A camera source cannot be opened or stopped delivering."""
 

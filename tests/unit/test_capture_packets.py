@@ -167,7 +167,9 @@ def test_without_a_ring_capture_goes_on(
     assert "already has a writer" in caplog.text
 
 
-@pytest.mark.parametrize("extradata", ["", "00000001", "0000000167", "0142", "00000001674200"])
+@pytest.mark.parametrize(
+    "extradata", ["", "00000001", "0000000100", "0000000167", "0142", "00000001674200"]
+)
 def test_what_is_not_known_has_no_string(extradata: str) -> None:
     data = bytes.fromhex(extradata)
     assert codec_string("h264", data) in ("", "avc1.4200")

@@ -18,7 +18,7 @@ from tridetr.capture.frame_watch import FrameWatch
 from tridetr.capture.packets import PacketSink
 from tridetr.capture.sources.av import open_video, packets
 from tridetr.config import Config
-from tridetr.errors import CudaError, ShmError
+from tridetr.errors import CudaError, GpuMemoryError, ShmError
 from tridetr.gpu.cameras import Decoder
 from tridetr.gpu.gpu_process import serve
 from tridetr.shm.frames import DeviceFrameReader, FrameReader
@@ -129,6 +129,35 @@ def test_a_stream_that_the_gpu_does_not_decode_is_logged_once(
     assert "decode: cpu" in caplog.text
 
 
+def test_one_odd_picture_does_not_end_a_camera(
+    instance: str, tmp_path: Path, decoders: FakeDecoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(instance, tmp_path)
+    with (
+        PacketSink(instance, "cam", config.packets) as sink,
+        Decoder(decoders, config, "cam") as work,
+        FrameReader(instance, "cam", None) as reader,
+    ):
+        sink.open_jpegs(320, 240, 30.0)
+
+        def newest_after(jpeg: bytes) -> int:
+            now = time.monotonic_ns()
+            sink.put_jpeg(memoryview(jpeg), now, now)
+            work.step(0)
+            lease = reader.lease_newest()
+            assert lease is not None
+            with lease:
+                return lease.sequence
+
+        good, odd = jpegs(1)[0], jpegs(1, pix_fmt="yuvj444p")[0]
+        first = newest_after(good)
+        assert newest_after(odd) == first
+        assert newest_after(good) == first  # not with each picture
+        monkeypatch.setattr("tridetr.gpu.cameras.time.monotonic", lambda: time.perf_counter() + 1e9)
+        assert newest_after(good) > first
+    assert decoders.gpu.is_clean()
+
+
 def test_capture_knows_why_there_are_no_frames(
     instance: str, tmp_path: Path, decoders: FakeDecoders
 ) -> None:
@@ -177,8 +206,11 @@ class Work:
         self.closed += 1
 
 
-def test_one_camera_without_shared_memory_does_not_stop_the_others() -> None:
-    works = {"a": Work([ShmError("/dev/shm is too small")]), "b": Work([])}
+@pytest.mark.parametrize(
+    "error", [ShmError("/dev/shm is too small"), GpuMemoryError("the GPU's memory is full")]
+)
+def test_one_camera_without_memory_does_not_stop_the_others(error: Exception) -> None:
+    works = {"a": Work([error]), "b": Work([])}
     stop = threading.Event()
     thread = threading.Thread(target=serve, args=(["a", "b"], works.__getitem__, stop))
     thread.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from tridetr.errors import CudaError
+from tridetr.errors import CudaError, GpuMemoryError
 from tridetr.shm.device_region import HANDLE_BYTES
 
 _REMEDIES = {
@@ -136,4 +136,5 @@ class DriverCuda:
     def _check(self, name: str, status: Any) -> None:
         if int(status):
             _, text = self._cu.cuGetErrorString(status)
-            raise CudaError(explain(name, status.name, (text or b"?").decode()))
+            kind = GpuMemoryError if status.name == "CUDA_ERROR_OUT_OF_MEMORY" else CudaError
+            raise kind(explain(name, status.name, (text or b"?").decode()))

@@ -29,6 +29,8 @@ from tridetr.telemetry.logs import Limiter
 
 _log = logging.getLogger("tridetr.gpu")
 
+_RETRY_S = 10.0  # one damaged picture may have looked like what the GPU does not decode
+
 
 class CameraWork(Protocol):
     """The work for one camera; made and used in one thread."""
@@ -121,6 +123,8 @@ class Decoder(Closing):
         self._camera = camera
         self._generation: int | None = None
         self._decoder: GpuVideo | GpuJpeg | None = None
+        self._retry_s = 0.0  # when a stream that was given up gets another try
+        self._said = ""  # why it was given up
         self._number = 0
         self._last_ns = 0
         self._pacer = Pacer(config.sentry_for(camera).standby_fps, section.fps)
@@ -155,6 +159,9 @@ class Decoder(Closing):
         self._count("lost", packet.lost)
         self._number += packet.lost
         if packet.generation != self._generation:
+            self._said = ""
+            self._begin(packet)
+        elif self._decoder is None and packet.is_key and time.monotonic() >= self._retry_s:
             self._begin(packet)
         decoder = self._decoder
         if decoder is None:
@@ -189,11 +196,14 @@ class Decoder(Closing):
 
     def _give_up(self, error: Exception) -> None:
         self._decoder = None
-        _log.warning(
-            "camera %s: the GPU does not decode this stream: %s. Remedy: decode: cpu for this camera",
-            self._camera,
-            error,
-        )
+        self._retry_s = time.monotonic() + _RETRY_S
+        if str(error) != self._said:
+            self._said = str(error)
+            _log.warning(
+                "camera %s: the GPU does not decode this stream: %s. Remedy: decode: cpu for this camera",
+                self._camera,
+                error,
+            )
 
     def _refuse(self, error: GpuDecodeError) -> None:
         self._count("corrupt", 1)

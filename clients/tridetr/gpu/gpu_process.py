@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from tridetr.config import Config
-from tridetr.errors import CudaError, ShmError
+from tridetr.errors import CudaError, GpuMemoryError, ShmError
 from tridetr.gpu.cameras import CameraWork, Decoder, Uploader
 from tridetr.machine import find_machine
 from tridetr.plan import place_frames
@@ -97,7 +97,7 @@ class _CameraThread(threading.Thread):
             while not self._stopping.is_set():
                 try:
                     self._work()
-                except ShmError as error:
+                except (ShmError, GpuMemoryError) as error:
                     _log.warning("camera %s: %s; trying again", self._camera, error)
                     self.turned_s = time.monotonic()
                     self._stopping.wait(_RETRY_S)
