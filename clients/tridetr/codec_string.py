@@ -52,10 +52,7 @@ def units(data: bytes) -> list[bytes]:
 def has_parameter_sets(codec: str, packet: bytes) -> bool:
     """Return whether a packet with start codes brings its sequence parameter set along."""
     kind, mask, shift = (_H264_SPS, 0x1F, 0) if codec == "h264" else (_HEVC_SPS, 0x3F, 1)
-    for unit in units(packet[:_HEAD]):
-        if unit[0] >> shift & mask == kind:
-            return True
-    return False
+    return any(unit[0] >> shift & mask == kind for unit in units(packet[:_HEAD]))
 
 
 def _first(found: list[bytes], kind: int, mask: int, shift: int) -> bytes:

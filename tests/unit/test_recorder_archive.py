@@ -160,10 +160,11 @@ def test_two_recorders_do_not_share_a_folder(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_a_damaged_database_is_moved_aside_with_its_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"noise" * 1000, b""])
+def test_a_damaged_database_is_moved_aside_with_its_files(tmp_path: Path, damage: bytes) -> None:
     with opened(tmp_path) as archive:
         keep(archive, visit(1))
-    (tmp_path / "evidence.db").write_bytes(b"noise" * 1000)
+    (tmp_path / "evidence.db").write_bytes(damage)
     with opened(tmp_path) as archive:
         keep(archive, visit(2))
         assert rows(tmp_path) == ["visit-2"]

@@ -395,6 +395,11 @@ def _open(path: Path) -> sqlite3.Connection:
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     try:
+        # A new database has no files yet: those that no row names would be removed.
+        if path.stat().st_size == 0 and any(
+            file.suffix != _PART for file in (path.parent / FILES).iterdir()
+        ):
+            raise sqlite3.DatabaseError("it is empty")
         return _prepared(path)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
