@@ -230,3 +230,23 @@ def test_a_real_time_signal_is_named_by_its_number(
     assert f"was killed by signal {number}" in caplog.text
     part.stop()
     part.wait(time.monotonic() + 5)
+
+
+def test_a_process_that_cannot_be_started_now_is_started_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No memory or no process number left: the other processes must not go down with it."""
+    part = managed(tmp_path, "import time; time.sleep(60)")
+    with monkeypatch.context() as patched:
+        patched.setattr(process_module.subprocess, "Popen", _refuse)
+        part.tick(time.monotonic())
+    assert part.pid is None
+    try:
+        until(lambda: part.pid is not None, part)
+    finally:
+        part.stop()
+        part.wait(time.monotonic() + 5)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))

@@ -128,8 +128,23 @@ class ManagedProcess:
         ) as error:  # a full disk; what was written before may still be there
             logger.warning("%s: %s", self.spec.name, error)
         heartbeat.forget(self._run_dir, self.spec.name)
+        try:
+            self._process = self._launch()
+        except OSError as error:  # no memory or no process number left: the others go on
+            delay_s = self._backoff.failed(0.0)
+            logger.warning(
+                "%s cannot be started (%s), trying again in %.1f s", self.spec.name, error, delay_s
+            )
+            self._start_at_s = now_s + delay_s
+            return
+        self._started_s = now_s
+        self._beat_s = None
+        if self._on_output is not None and self._process.stdout is not None:
+            self._on_output(self._process.stdout)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches the supervisor alone, which then stops all in order.
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             self.spec.argv,
             stdin=subprocess.DEVNULL,
             # The supervisor's own stdout is for its summary alone.
@@ -142,10 +157,6 @@ class ManagedProcess:
                 orphans.MARK: orphans.mark(self._run_dir, self.spec.name),
             },
         )
-        self._started_s = now_s
-        self._beat_s = None
-        if self._on_output is not None and self._process.stdout is not None:
-            self._on_output(self._process.stdout)
 
     def _on_exit(self, code: int, now_s: float) -> None:
         orphans.kill_children(self._run_dir, self.spec.name)
