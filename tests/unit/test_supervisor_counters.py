@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tridetr.gateway.node_metrics import Broker
 from tridetr.supervisor.counters import Counters
 
 
@@ -18,6 +21,23 @@ def test_a_file_that_is_being_made_does_not_end_the_supervisor(
     """A file that was still empty ended `tridetr up`, and the node with it."""
     (tmp_path / "counter_detector.db").write_bytes(content)
     assert Counters.read(tmp_path).total("tridetr_frames_published_total") == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        struct.pack("<iiii48x", 64, 0, 9999, 0),  # "read beyond file size"
+        struct.pack("<iii12sdd", 40, 0, 4, b"null", 1.0, 0.0),
+    ],
+)
+def test_a_damaged_file_ends_neither_supervisor_nor_gateway(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    (folder / "gauge_mostrecent_controller_1.db").write_bytes(content)
+    assert Counters.read(folder).total("tridetr_outbox_depth") == 0
+    broker = Broker(tmp_path)
+    asyncio.run(broker.refresh())
+    assert broker.facts["broker"] == "unknown"
 
 
 def test_removed_metric_files_are_made_again_with_their_values(tmp_path: Path) -> None:

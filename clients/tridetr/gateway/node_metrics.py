@@ -70,8 +70,8 @@ class Broker:
         files = sorted(map(str, self._folder.glob("gauge_mostrecent_controller*.db")))
         try:
             families = list(MultiProcessCollector.merge(files)) if files else []  # type: ignore[no-untyped-call]
-        except (OSError, ValueError, KeyError, struct.error):
-            return {}  # a file that is being made at this moment
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error):
+            return {}  # a damaged file, or one that is being made at this moment
         return {
             (sample.name, sample.labels.get("camera", "")): sample.value
             for family in families

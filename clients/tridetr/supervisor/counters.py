@@ -20,12 +20,12 @@ class Counters:
 
     @classmethod
     def read(cls, folder: Path) -> Counters:
-        """Read the metric files in ``folder``; a file that is being made at this moment is left out."""
+        """Read the metric files in ``folder``; where one is damaged or being made at this moment, none counts."""
         samples: dict[tuple[str, Labels], float] = {}
         try:
             registry = CollectorRegistry()
             families = list(MultiProcessCollector(registry, path=str(folder)).collect())  # type: ignore[no-untyped-call]
-        except (OSError, ValueError, KeyError, struct.error):
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error):
             return cls({})
         for family in families:
             for sample in family.samples:
