@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from tridetr.config.load import parse_config
-from tridetr.errors import ConfigError
+from tridetr.errors import ConfigError, ShmError
+from tridetr.shm.detections import DetectionReader
 from tridetr.supervisor import process as process_module
 from tridetr.supervisor.process import ManagedProcess
 from tridetr.supervisor.process_list import ProcessSpec, plan_processes
 from tridetr.supervisor.summary import percentiles_ms
+from tridetr.supervisor.timings import TimingsSampler
 from tridetr.telemetry import heartbeat
 
 
@@ -250,3 +252,17 @@ def test_a_process_that_cannot_be_started_now_is_started_later(
 
 def _refuse(*_: object, **__: object) -> None:
     raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def test_a_ring_that_cannot_be_read_does_not_end_the_supervisor(
+    instance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a file of the ring's name that another user made."""
+
+    def refuse(*_: object) -> None:
+        raise ShmError("belongs to another user")
+
+    sampler = TimingsSampler(instance, "cam")
+    monkeypatch.setattr(DetectionReader, "lease_next", refuse)
+    sampler.poll()
+    sampler.close()

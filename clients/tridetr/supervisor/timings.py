@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from tridetr.errors import ShmError
 from tridetr.shm.detections import DetectionReader, ResultStamp
 
 KEPT = 10_000  # the newest results that percentiles are taken over
@@ -48,10 +50,11 @@ class TimingsSampler:
 
     def poll(self) -> None:
         """Take in the results that are still in the ring and were not seen yet."""
-        while (lease := self._reader.lease_next(self._after)) is not None:
-            with lease:
-                self._after = lease.sequence
-                self.timings.add(lease.stamp)
+        with suppress(ShmError):  # tried again
+            while (lease := self._reader.lease_next(self._after)) is not None:
+                with lease:
+                    self._after = lease.sequence
+                    self.timings.add(lease.stamp)
 
     def look_again(self) -> None:
         """Find the ring again if it was removed; call it about once a second."""
