@@ -171,7 +171,8 @@ class Capture:
         self._frozen.reset()
         if self._blind is not None:
             self._blind.reset()
-        self._bound(info.width, info.height)
+        if info.width and info.height:  # 0 while unknown: the first picture decides
+            self._bound(info.width, info.height)
         self._last_good_s = time.monotonic()
         self._fps_from_ns = 0
         if isinstance(self._sink, FrameWatch):
