@@ -30,7 +30,7 @@ PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: coverage docs diagrams help demo test test-fresh test-containers test-home-assistant test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile schemas train-demo-model lock clean
+.PHONY: coverage docs diagrams help demo test test-fresh test-containers test-home-assistant test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -164,10 +164,6 @@ train-demo-model:
 	.venv-train/bin/python -m tridetr_demo.training --out build/bundled-model --resolution 320 --steps 16000 --lr 5e-4
 	.venv-train/bin/python -m tridetr_demo.training.publish build/bundled-model/model.onnx \
 		model_repository/rfdetr_ort/1/model.onnx
-
-# The Python readers and writers of the wire format, from schemas/*.fbs
-schemas: $(VENV)/.dev
-	$(VENV)/bin/python -m tridetr.wire.generate
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-annotate --no-header \

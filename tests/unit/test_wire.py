@@ -1,15 +1,14 @@
-"""The wire contract: generated code is up to date, and slots are FlatBuffers that others can read."""
+"""The wire contract: slots are FlatBuffers that others can read with code made from the schemas."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.flatc import SCHEMAS, as_json, python_readers
 from support.packets import payload, put_packet, stream_info
 from support.rings import frame_stamp, result_stamp, some_detections
 from tridetr.shm import boards, layout
@@ -22,20 +21,10 @@ from tridetr.shm.frames.frame_table import FRAME
 from tridetr.shm.names import RingName
 from tridetr.shm.packets import PacketWriter
 from tridetr.shm.packets.packet_table import PACKET, STREAM
-from tridetr.wire import generate
-from tridetr.wire.generated import detection_generated, frame_generated, packet_generated
 from tridetr.wire.spec import Text, Vector
 from tridetr.wire.view import WireError, locate
 
 TRACE = TraceContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, 1)
-
-
-def test_generated_code_is_up_to_date(tmp_path: Path) -> None:
-    fresh = generate.generate(tmp_path)
-    committed = {path.name: path.read_text() for path in generate.GENERATED.glob("*.py")}
-    assert {path.name: path.read_text() for path in fresh} == committed, (
-        "run `python -m tridetr.wire.generate`"
-    )
 
 
 def slot_of(name: RingName, number: int) -> bytes:
@@ -43,15 +32,6 @@ def slot_of(name: RingName, number: int) -> bytes:
     data = name.path(1).read_bytes()
     size = int.from_bytes(data[8 * layout.SLOT_SIZE_WORD :][:8], "little")
     return data[layout.PAGE + number * size :][:size]
-
-
-def as_json(schema: str, slot: bytes, folder: Path) -> dict[str, Any]:
-    """Convert a slot with flatc: what any other language's FlatBuffers would see."""
-    (folder / "slot.bin").write_bytes(slot)
-    command = [generate.find_flatc(), "--json", "--strict-json", "-o", str(folder)]
-    schema_file = str(generate.SCHEMAS / schema)
-    subprocess.run([*command, schema_file, "--", str(folder / "slot.bin")], check=True)
-    return dict(json.loads((folder / "slot.json").read_text()))
 
 
 def test_frame_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
@@ -62,7 +42,7 @@ def test_frame_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
         slot.jpeg[:3] = b"abc"
         stamp = frame_stamp(7, lossless=True, trace=TRACE, color_range=ColorRange.FULL)
         writer.publish(slot, stamp, jpeg_bytes=3)
-        seen = as_json("frame.fbs", slot_of(RingName(instance, "cam", "frames"), 0), tmp_path)
+        seen = as_json("frame", slot_of(RingName(instance, "cam", "frames"), 0), tmp_path)
     assert seen == {
         "camera": "cam",
         "frame_number": 7,
@@ -91,10 +71,10 @@ def test_result_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
             writer.publish(result_stamp(3), some_detections(count))
         ring = RingName(instance, "cam", "detections")
         seen = [
-            as_json("detection.fbs", slot_of(ring, number), tmp_path)["detections"]
+            as_json("detection", slot_of(ring, number), tmp_path)["detections"]
             for number in range(3)
         ]
-        whole = as_json("detection.fbs", slot_of(ring, 2), tmp_path)
+        whole = as_json("detection", slot_of(ring, 2), tmp_path)
     assert [len(rows) for rows in seen] == [300, 0, 2]
     assert whole["detections"][1] == {
         "x1": 10.0,
@@ -120,22 +100,24 @@ def test_board_slots_convert_with_flatc(instance: str, tmp_path: Path) -> None:
     )
     with boards.StatusWriter(instance, "cam") as writer:
         writer.write(status)
-        seen = as_json("status.fbs", slot_of(RingName(instance, "cam", "status"), 0), tmp_path)
+        seen = as_json("status", slot_of(RingName(instance, "cam", "status"), 0), tmp_path)
     assert seen["state"] == "Frozen"
     assert (seen["source_fps"], seen["message"], seen["reconnects"]) == (29.97, "ouch", 3)
     with boards.SentryWriter(instance, "cam") as sentry_writer:
         sentry_writer.write(sentry)
-        seen = as_json("sentry.fbs", slot_of(RingName(instance, "cam", "sentry"), 0), tmp_path)
+        seen = as_json("sentry", slot_of(RingName(instance, "cam", "sentry"), 0), tmp_path)
     assert (seen["mode"], seen["state"], seen["visit_id"]) == ("Alarmed", "Tracking", "abc")
 
 
-def test_packet_slot_and_stream_convert_with_flatc(instance: str, tmp_path: Path) -> None:
+def test_packet_slot_and_stream_convert_with_flatc(
+    instance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     info = stream_info()
     with PacketWriter(instance, "cam", seconds=1, max_mib=1) as writer:
         writer.start_stream(info)
         put_packet(writer, 9, key=True, size=100, corrupt=True)
         name = RingName(instance, "cam", "packets")
-        seen = as_json("packet.fbs", slot_of(name, 0), tmp_path)
+        seen = as_json("packet", slot_of(name, 0), tmp_path)
         data = name.path(1).read_bytes()
     assert data[seen["offset"] : seen["offset"] + seen["size"]] == payload(9, 100)
     packed = data[seen["info_offset"] : seen["info_offset"] + seen["info_size"]]
@@ -148,7 +130,8 @@ def test_packet_slot_and_stream_convert_with_flatc(instance: str, tmp_path: Path
         "codec": "H264",
         "flags": "Key Discontinuity Corrupt",
     }
-    stream = packet_generated.StreamInfo.GetRootAs(packed)
+    readers = python_readers(tmp_path, monkeypatch, "packet")
+    stream = readers.StreamInfo.GetRootAs(packed)
     assert stream.CodecString() == info.codec_string.encode()
     assert stream.CodecName() == b"h264"
     assert bytes(stream.ExtradataAsNumpy()) == info.extradata
@@ -158,13 +141,15 @@ def test_packet_slot_and_stream_convert_with_flatc(instance: str, tmp_path: Path
     assert stream.Reorder() == 2
 
 
-def test_tables_match_the_generated_accessors() -> None:
+def test_tables_match_the_generated_accessors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each field that is mutated in place is the one that the generated reader reads."""
     built = bytearray(FRAME.build({"device": 1, "pixels": 12, "jpeg": 64}))
     view = locate(FRAME, memoryview(built), 0, len(built))
     values = [9, 8, 7, 6, 11, 12, 13, 14, 15, 1, 2, True]
     view.record.pack_into(built, view.record_at, *values)
-    frame = frame_generated.Frame.GetRootAs(built)
+    frame = python_readers(tmp_path, monkeypatch, "frame").Frame.GetRootAs(built)
     trace = frame.Trace()
     assert trace is not None
     assert values == [
@@ -186,7 +171,8 @@ def test_tables_match_the_generated_accessors() -> None:
     built = bytearray(RESULT.build({"detections": 300}))
     view = locate(RESULT, memoryview(built), 0, len(built))
     view.put_text(memoryview(built), "model_name", "modèle", 64)
-    result = detection_generated.DetectionResult.GetRootAs(built)
+    readers = python_readers(tmp_path, monkeypatch, "detection")
+    result = readers.DetectionResult.GetRootAs(built)
     assert result.ModelName() == "modèle".encode()
     assert result.DetectionsLength() == 300
     assert DETECTION_DTYPE.itemsize == 28
@@ -204,7 +190,7 @@ def test_tables_match_the_generated_accessors() -> None:
     ],
 )
 def test_field_order_is_the_schemas(spec: Any, schema: str, table: str) -> None:
-    text = (generate.SCHEMAS / f"{schema}.fbs").read_text()
+    text = (SCHEMAS / f"{schema}.fbs").read_text()
     table = text[text.index(f"\ntable {table} ") :].split("}")[0]
     names = [
         line.split(":")[0].strip() for line in table.splitlines() if ":" in line.split("//")[0]

@@ -1,1 +1,1 @@
-"""The wire contract: generated FlatBuffers code and tables that are mutated and read in place."""
+"""The wire contract: FlatBuffers tables that are mutated and read in place."""
