@@ -8,13 +8,15 @@ from pathlib import Path
 
 import av
 import pytest
+from prometheus_client import REGISTRY
 
 from support.clips import picture, write_clip
 from support.data import shared
 from tridetr.capture.packets import PacketSink
 from tridetr.codec_string import codec_string, is_annexb
 from tridetr.config import PacketsSection
-from tridetr.shm.packets import Packet, PacketReader, VideoCodec
+from tridetr.errors import ShmError
+from tridetr.shm.packets import Packet, PacketReader, PacketStamp, PacketWriter, VideoCodec
 
 
 def through_ring(instance: str, path: Path, form: str | None = None) -> list[Packet]:
@@ -165,6 +167,81 @@ def test_without_a_ring_capture_goes_on(
             if packet.size:
                 sink.put(packet, 1, 2)
     assert "already has a writer" in caplog.text
+
+
+def test_the_ring_heals_while_the_camera_stays_connected(
+    instance: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing but an error of the ring stops the packets, and only until it can be written again."""
+
+    def errors() -> float:
+        return REGISTRY.get_sample_value("tridetr_packet_ring_errors_total", {"camera": "cam"}) or 0
+
+    before = errors()
+    now_s = 1000.0
+    monkeypatch.setattr("tridetr.capture.packets.time.monotonic", lambda: now_s)
+    with (
+        PacketSink(instance, "cam", PacketsSection()) as other,
+        PacketSink(instance, "cam", PacketsSection()) as sink,
+        PacketReader(instance, "cam") as reader,
+    ):
+        other.open_jpegs(64, 32, 10.0)
+        sink.open_jpegs(640, 480, 10.0)
+        for _ in range(50):
+            sink.put_jpeg(memoryview(b"lost"), 1, 1)
+        assert caplog.text.count("already has a writer") == 1  # not with each packet
+        now_s += 1.5
+        sink.put_jpeg(memoryview(b"lost"), 1, 1)
+        assert caplog.text.count("already has a writer") == 2
+        other.close()
+        now_s += 1.5
+        sink.put_jpeg(memoryview(b"lost"), 1, 1)  # the delay has grown
+        assert reader.read() is None
+        now_s += 1.0
+        for _ in range(2):
+            sink.put_jpeg(memoryview(b"back"), 2, 2)
+        packet = reader.read()
+        assert packet is not None
+        assert (packet.data, packet.discontinuity, packet.info.width) == (b"back", True, 640)
+        packet = reader.read()
+        assert packet is not None
+        assert not packet.discontinuity
+    assert errors() - before == 2
+
+
+def test_an_error_in_the_middle_of_a_stream_heals(
+    instance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("tridetr.capture.packets.time.monotonic", lambda: now_s)
+    clip = write_clip(tmp_path / "clip.ts", 40, options={"g": "10"})
+    put, failures = PacketWriter.put, iter([False] * 3 + [True] + [False] * 50)
+
+    def fails_once(writer: PacketWriter, data: memoryview, stamp: PacketStamp) -> int | None:
+        if next(failures):
+            raise ShmError("another writer has the ring's name")
+        return put(writer, data, stamp)
+
+    monkeypatch.setattr(PacketWriter, "put", fails_once)
+    with (
+        PacketSink(instance, "cam", PacketsSection()) as sink,
+        av.open(str(clip)) as container,
+        PacketReader(instance, "cam") as reader,
+    ):
+        stream = container.streams.video[0]
+        sink.open(stream)
+        found = []
+        for packet in container.demux(stream):
+            if packet.size:
+                now_s += 0.1
+                sink.put(packet, 1, 2)
+            while (seen := reader.read()) is not None:
+                found.append(seen)
+    sent = list(demuxed(clip))
+    assert 10 < len(found) < len(sent)
+    assert found[3].is_key
+    assert [packet.data for packet in found[3:]] == [data for data, _, _ in sent[3 - len(found) :]]
+    assert [index for index, packet in enumerate(found) if packet.discontinuity] == [0, 3]
 
 
 @pytest.mark.parametrize(

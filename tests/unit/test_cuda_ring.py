@@ -10,7 +10,7 @@ from support.fake_cuda import FakeCuda, GpuCamera, read_device
 from support.rings import frame_stamp
 from tridetr.cuda import ring
 from tridetr.cuda.ring import DeviceRing
-from tridetr.errors import CudaError, ShmError
+from tridetr.errors import CudaError, GpuMemoryError, ShmError
 from tridetr.shm import layout, names
 from tridetr.shm.device_region import ALIGNMENT, DEVICE_MEMORY
 from tridetr.shm.frames import DeviceFrameLease, DeviceFrameReader
@@ -109,6 +109,37 @@ def test_memory_lives_until_nobody_uses_it(instance: str, gpu: FakeCuda, keeper:
 
 
 def test_a_server_that_lets_go_of_nothing_does_not_fill_the_gpu(
+    instance: str, gpu: FakeCuda, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And ends nothing: the camera goes on in the size that it has memory for."""
+    holds = []
+    with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
+        for number in range(5):
+            camera.put(number)
+            with newest(reader) as lease:
+                holds.append(DeviceHold(lease.device.region))
+            camera.writer.resize(W + 2 * number + 2, H)
+        for number in range(5, 8):
+            camera.put(number)
+            with newest(reader) as lease:
+                assert device_value(gpu, lease) == 4
+        assert len(gpu.allocations) == 5
+        assert caplog.text.count("earlier regions of GPU memory open") == 1
+        camera.writer.resize(W + 8, H)
+        camera.put(8)
+        with newest(reader) as lease:
+            assert device_value(gpu, lease) == 8
+        holds.pop(0).close()
+        camera.writer.resize(W + 10, H)
+        camera.put(9)
+        with newest(reader) as lease:
+            assert (device_value(gpu, lease), lease.width) == (9, W + 10)
+    for hold in holds:
+        hold.close()
+    assert gpu.is_clean()
+
+
+def test_a_lost_name_while_the_server_lets_go_of_nothing_is_one_cameras_trouble(
     instance: str, gpu: FakeCuda
 ) -> None:
     holds = []
@@ -117,8 +148,14 @@ def test_a_server_that_lets_go_of_nothing_does_not_fill_the_gpu(
             camera.put(number)
             with newest(reader) as lease:
                 holds.append(DeviceHold(lease.device.region))
-            camera.writer.resize(W + 2 * number + 2, H)
-        with pytest.raises(CudaError, match="earlier regions of GPU memory open"):
+            if number < 4:
+                camera.writer.resize(W + 2 * number + 2, H)
+        for path in names.SHM_DIR.glob(f"tridetr-{instance}-cam-device-*"):
+            path.unlink()
+        assert camera.uploader is not None
+        assert camera.uploader._ring._writer is not None
+        camera.uploader._ring._writer._ring._look_ns = 0  # it is time to look after the name
+        with pytest.raises(GpuMemoryError, match="earlier regions of GPU memory open"):
             camera.put(5)
     for hold in holds:
         hold.close()

@@ -13,6 +13,7 @@ import pytest
 
 from support.rings import put_frame, result_stamp, some_detections
 from support.waiting import wait_for
+from tridetr.capture.packets import PacketSink
 from tridetr.config import Config
 from tridetr.config.load import parse_config
 from tridetr.probe import fault
@@ -31,6 +32,7 @@ from tridetr.shm.names import RingName
 from tridetr.supervisor.process import ManagedProcess
 from tridetr.supervisor.process_list import ProcessSpec
 from tridetr.supervisor.progress import (
+    DECODER_PATIENCE_S,
     PATIENCE_S,
     REPORTED_PATIENCE_S,
     Look,
@@ -72,10 +74,13 @@ class Pipeline:
         self.results = stack.enter_context(DetectionWriter(instance, "cam"))
         self.board = stack.enter_context(SentryWriter(instance, "cam"))
         self.status = stack.enter_context(StatusWriter(instance, "cam"))
-        self.processes = {
-            name: self._idle(name, stack)
-            for name in ("capture cam", "detector", "controller", "triton")
-        }
+        names = ["capture cam", "detector", "controller", "triton"]
+        self.packets: PacketSink | None = None
+        if config.cameras["cam"].decode == "gpu":
+            names.append("gpu")
+            self.packets = stack.enter_context(PacketSink(instance, "cam", config.packets))
+            self.packets.open_jpegs(64, 32, 10.0)
+        self.processes = {name: self._idle(name, stack) for name in names}
         for name, process in self.processes.items():
             process.tick(0.0)
             pid_of = f"{name} does not beat"
@@ -97,8 +102,13 @@ class Pipeline:
         """Let frames come as far as before ``upto`` (None: all the way); return what was killed meanwhile."""
         pids = {name: process.pid for name, process in self.processes.items()}
         for now_s in range(int(from_s), int(until_s), 2):
-            live = CameraStatus(CameraState.LIVE, 1, time.monotonic_ns())
-            self.status.write(live)
+            now_ns = time.monotonic_ns()
+            # A camera without pictures is not live, whatever else comes from it
+            shown = CameraState.LIVE
+            if self.packets is not None:
+                self.packets.put_jpeg(memoryview(b"a picture"), now_ns, now_ns)
+                shown = CameraState.OFFLINE if upto is Stage.FRAMES else shown
+            self.status.write(CameraStatus(shown, 1, now_ns))
             sequence = None
             if upto is not Stage.FRAMES:
                 sequence = put_frame(self.frames, 1)
@@ -117,10 +127,10 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(instance: str, tmp_path: Path) -> Iterator[Pipeline]:
+def pipeline(instance: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pipeline]:
     text = f"""
 instance: {instance}
-cameras: {{cam: {{source: "rtsp://127.0.0.1/"}}}}
+cameras: {{cam: {{source: "rtsp://127.0.0.1/", decode: {getattr(request, "param", "cpu")}}}}}
 run_dir: {tmp_path / "run"}
 state_dir: {tmp_path / "state"}
 """
@@ -161,17 +171,56 @@ def test_the_process_at_fault_is_restarted_and_no_other(
     assert _stalled(stage) == 0
 
 
-def test_a_detector_that_reports_its_server_away_is_left_alone_for_minutes(
+@pytest.mark.parametrize("pipeline", ["gpu"], indirect=True)
+def test_a_gpu_decoder_that_silently_makes_no_pictures_is_restarted(pipeline: Pipeline) -> None:
+    assert pipeline.run(upto=None, until_s=20) == []
+    since_s = 20.0
+    almost_s = since_s + DECODER_PATIENCE_S - 4
+    assert pipeline.run(upto=Stage.FRAMES, from_s=since_s, until_s=almost_s) == []
+    assert _stalled(Stage.FRAMES) == 0
+    assert pipeline.run(upto=Stage.FRAMES, from_s=almost_s, until_s=almost_s + 10) == ["gpu"]
+    assert _stalled(Stage.FRAMES) == 1
+    pipeline.run(upto=None, from_s=almost_s + 10, until_s=almost_s + 20)
+    assert _stalled(Stage.FRAMES) == 0
+
+
+@pytest.mark.parametrize("pipeline", ["gpu"], indirect=True)
+def test_a_gpu_decoder_that_reports_why_is_left_alone_for_minutes(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run" / "metrics"
+    """A restart does not teach the GPU a codec, and interrupts the other cameras."""
+    _set_gauge(tmp_path / "run" / "metrics", "gpu", "DECODER_BLOCKED")
+    assert pipeline.run(upto=Stage.FRAMES, until_s=REPORTED_PATIENCE_S - 10) == []
+    assert _stalled(Stage.FRAMES) == 1  # shown all the same
+    since_s = REPORTED_PATIENCE_S - 10
+    assert pipeline.run(upto=Stage.FRAMES, from_s=since_s, until_s=since_s + 30) == ["gpu"]
+
+
+@pytest.mark.parametrize("pipeline", ["gpu"], indirect=True)
+def test_a_camera_that_delivers_nothing_is_not_the_gpu_processs_fault(pipeline: Pipeline) -> None:
+    pipeline.packets = None
+    assert pipeline.run(upto=Stage.FRAMES, until_s=10) == []
+    pipeline.status.write(CameraStatus(CameraState.OFFLINE, 1, time.monotonic_ns()))
+    for now_s in range(10, 200, 2):
+        pipeline.watch.look(float(now_s))
+    assert _stalled(Stage.FRAMES) == 0
+
+
+def _set_gauge(folder: Path, process: str, gauge: str) -> None:
+    """Set a gauge of the camera to 1 as another process."""
     folder.mkdir()
     code = (
         "from pathlib import Path; from tridetr.telemetry.process_files import use_process_files\n"
-        f"use_process_files(Path({str(folder)!r}), 'detector')\n"
-        "from tridetr.telemetry import metrics; metrics.DETECTOR_BLOCKED.labels('cam').set(1)"
+        f"use_process_files(Path({str(folder)!r}), {process!r})\n"
+        f"from tridetr.telemetry import metrics; metrics.{gauge}.labels('cam').set(1)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_detector_that_reports_its_server_away_is_left_alone_for_minutes(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    _set_gauge(tmp_path / "run" / "metrics", "detector", "DETECTOR_BLOCKED")
     assert pipeline.run(upto=Stage.RESULTS, until_s=100) == []
     assert _stalled(Stage.RESULTS) == 1  # shown all the same
     # An engine may take twenty minutes to build: as long as the server does not claim to serve, its watcher decides.

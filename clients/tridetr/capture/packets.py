@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import av
 from av.bitstream import BitStreamFilterContext
 
+from tridetr.backoff import Backoff
 from tridetr.capture.sources.av import frame_rate
 from tridetr.capture.sources.picture import color_of
 from tridetr.codec_string import codec_string, is_annexb, units
@@ -18,6 +20,7 @@ from tridetr.errors import ShmError
 from tridetr.shm.closing import Closing
 from tridetr.shm.packets import PacketStamp, PacketWriter, StreamInfo, VideoCodec
 from tridetr.shm.values import ColorMatrix, ColorRange
+from tridetr.telemetry import metrics
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -32,8 +35,8 @@ _HEAD = 4096  # bytes of a key frame in which its parameter sets are
 class PacketSink(Closing):
     """The packet ring of one camera, made when its first stream is opened; a context manager.
 
-    A sink that cannot write logs why and goes on with the next stream: pictures and detections do not depend on it. All
-    calls come from the thread that demuxes.
+    A sink that cannot write logs why and tries again with growing delays: pictures and detections do not depend on it.
+    All calls come from the thread that demuxes.
     """
 
     def __init__(self, instance: str, camera: str, section: PacketsSection) -> None:
@@ -42,6 +45,11 @@ class PacketSink(Closing):
         self._section = section
         self._writer: PacketWriter | None = None
         self._info: StreamInfo | None = None
+        self._written_info: StreamInfo | None = None  # what the ring's readers know
+        self._backoff = Backoff(first_s=1.0, longest_s=60.0, steady_s=60.0)
+        self._opened_s = 0.0
+        self._retry_s = 0.0
+        self._errors = metrics.PACKET_RING_ERRORS.labels(camera)
         self._in_band: BitStreamFilterContext | None = None
         self._discontinuity = True
 
@@ -80,11 +88,15 @@ class PacketSink(Closing):
     def put(self, packet: av.Packet[VideoStream], monotonic_ns: int, unix_ns: int) -> None:
         """Publish a packet with its capture time."""
         info = self._info
-        if self._writer is None or info is None:
+        if info is None:
             return
         is_key = packet.is_keyframe or info.codec_name in _NO_KEY_FLAG
+        if not self._is_open(is_key=is_key):
+            return
         if is_key and self._in_band is not None:
             self._follow_parameters(packet, info)
+            if self._writer is None:
+                return
         self._put(
             memoryview(packet),
             PacketStamp(
@@ -101,7 +113,7 @@ class PacketSink(Closing):
 
     def put_jpeg(self, jpeg: memoryview, monotonic_ns: int, unix_ns: int) -> None:
         """Publish a JPEG with its capture time."""
-        if self._writer is not None:
+        if self._is_open(is_key=True):
             self._put(
                 jpeg,
                 PacketStamp(
@@ -122,7 +134,21 @@ class PacketSink(Closing):
             self._writer = None
 
     def _begin(self, info: StreamInfo) -> None:
+        self._info = info
         self._discontinuity = True
+        if time.monotonic() >= self._retry_s:
+            self._open()
+
+    def _is_open(self, *, is_key: bool) -> bool:
+        """Return whether packets can be written; after an error, try again at a key frame when it is time."""
+        if self._writer is None and is_key and time.monotonic() >= self._retry_s:
+            self._discontinuity = True
+            self._open()
+        return self._writer is not None
+
+    def _open(self) -> None:
+        if self._info is None:
+            return
         try:
             if self._writer is None:
                 self._writer = PacketWriter(
@@ -131,16 +157,18 @@ class PacketSink(Closing):
                     seconds=self._section.seconds,
                     max_mib=self._section.max_mib,
                 )
-                self._info = None
-            self._start(info)
+                self._opened_s = time.monotonic()
+                self._written_info = None
+            self._start(self._info)
         except ShmError as error:
             self._give_up(error)
 
     def _start(self, info: StreamInfo) -> None:
+        """Note for the ring's readers what the following packets are."""
         assert self._writer is not None
-        if info != self._info:
+        if info != self._written_info:
             self._writer.start_stream(info)
-            self._info = info
+            self._written_info = info
 
     def _put(self, data: memoryview, stamp: PacketStamp) -> None:
         assert self._writer is not None
@@ -151,7 +179,13 @@ class PacketSink(Closing):
             self._give_up(error)
 
     def _give_up(self, error: ShmError) -> None:
-        _log.warning("the camera's own video is not published: %s", error)
+        now_s = time.monotonic()
+        delay_s = self._backoff.failed(now_s - self._opened_s if self._writer is not None else 0.0)
+        self._retry_s = now_s + delay_s
+        self._errors.inc()
+        _log.warning(
+            "the camera's own video is not published: %s; trying again in %.1f s", error, delay_s
+        )
         self.close()
 
     def _follow_parameters(self, packet: av.Packet[VideoStream], info: StreamInfo) -> None:
@@ -168,7 +202,7 @@ class PacketSink(Closing):
             return
         if not sets or set(units(sets)) == set(units(info.extradata)):
             return
-        fresh = replace(
+        self._info = replace(
             _probed(info.codec_name, bytes(memoryview(packet)), sets) or info,
             extradata=sets,
             codec_string=codec_string(info.codec_name, sets),
@@ -177,7 +211,7 @@ class PacketSink(Closing):
             fps=info.fps,
         )
         try:
-            self._start(fresh)
+            self._start(self._info)
         except ShmError as error:
             self._give_up(error)
 

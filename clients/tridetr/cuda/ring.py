@@ -6,18 +6,22 @@ open (CUDA leaves undefined what happens then), so it outlives the writing of it
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 
 from tridetr.cuda.cuda_api import Cuda
-from tridetr.errors import CudaError
+from tridetr.errors import CudaError, GpuMemoryError
 from tridetr.shm import layout, locks, names
 from tridetr.shm.closing import Closing
 from tridetr.shm.device_region import ALIGNMENT, DEVICE_MEMORY
 from tridetr.shm.frames import DeviceFrameWriter, FrameStamp, frame_bytes
 from tridetr.shm.segment import Segment
+from tridetr.telemetry.logs import Limiter
+
+_log = logging.getLogger("tridetr.gpu")
 
 # CUDA takes small allocations out of blocks of this size and exports whole blocks.
 _BLOCK = 2 << 20
@@ -61,12 +65,14 @@ class DeviceRing(Closing):
         self._writer: DeviceFrameWriter | None = None
         self._memory: _Memory | None = None
         self._retired: list[_Memory] = []
+        self._lines = Limiter(60.0)
 
     def begin(self, width: int, height: int) -> DeviceSlot | None:
-        """Take a free slot for a frame of this size; None: readers hold all of them.
+        """Take a free slot for a frame of this size; None: readers hold all of them, or too many earlier sizes.
 
         Raises:
-            CudaError: There is no memory for it.
+            CudaError: The GPU failed.
+            GpuMemoryError: There is no memory for it.
             ShmError: As ``DeviceFrameWriter``.
         """
         writer = self._writer
@@ -75,9 +81,16 @@ class DeviceRing(Closing):
                 self._instance, self._camera, width=width, height=height, slots=self._slots
             )
         elif (writer.width, writer.height) != (width, height):
+            self._sweep()
+            if len(self._retired) >= _MOST_RETIRED:
+                if self._lines.allow(time.monotonic()) is not None:
+                    _log.warning("%s", self._too_many())
+                return None
             self._retire()
             writer.resize(width, height)
         elif writer.follow_name():
+            if len(self._retired) >= _MOST_RETIRED:
+                raise GpuMemoryError(self._too_many())
             self._retire()
         self._sweep()
         if self._memory is None:
@@ -122,11 +135,12 @@ class DeviceRing(Closing):
         if self._memory is not None:
             self._retired.append(self._memory)
             self._memory = None
-            if len(self._retired) > _MOST_RETIRED:
-                raise CudaError(
-                    f"camera {self._camera}: the inference server still has {_MOST_RETIRED} earlier regions of GPU "
-                    "memory open. Remedy: restart the detector; is the camera's picture size stable?"
-                )
+
+    def _too_many(self) -> str:
+        return (
+            f"camera {self._camera}: the inference server still has {_MOST_RETIRED} earlier regions of GPU memory "
+            "open; frames of another size wait. Remedy: keep the camera's picture size stable, or restart the detector"
+        )
 
     def _sweep(self) -> None:
         if self._retired:

@@ -135,6 +135,8 @@ class Decoder(Closing):
             reason: metrics.FRAMES_SKIPPED.labels(camera, reason)
             for reason in ("pacing", "ring_full", "corrupt", "lost")
         }
+        self._blocked = metrics.DECODER_BLOCKED.labels(camera)
+        self._blocked.set(0)
         with ExitStack() as stack:
             stack.callback(decoders.close)
             self._packets = stack.enter_context(
@@ -196,6 +198,7 @@ class Decoder(Closing):
 
     def _give_up(self, error: Exception) -> None:
         self._decoder = None
+        self._blocked.set(1)
         self._retry_s = time.monotonic() + _RETRY_S
         if str(error) != self._said:
             self._said = str(error)
@@ -244,6 +247,7 @@ class Decoder(Closing):
             return
         assert self._host.stamp is not None
         self._device.publish(slot, self._host.stamp, sequence)
+        self._blocked.set(0)
 
     def _publish_host(self, picture: DevicePicture, slot: DeviceSlot) -> int | None:
         """Lay the picture into the device slot, copy it to the host and publish it there; None: no slot is free."""

@@ -20,6 +20,7 @@ from tridetr.shm.boards import CameraState, SentryReader, StatusReader
 from tridetr.shm.closing import Closing
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.frames import FrameReader
+from tridetr.shm.packets import PacketReader
 from tridetr.supervisor.counters import Counters
 from tridetr.supervisor.process import ManagedProcess
 from tridetr.telemetry import heartbeat
@@ -28,10 +29,13 @@ from tridetr.triton.endpoint import FILE_NAME as ENDPOINT_FILE
 logger = logging.getLogger("tridetr.supervisor")
 
 PATIENCE_S = 15.0
+# A decoder that gets packets may wait for a key frame, and a restart interrupts the other cameras of the process.
+DECODER_PATIENCE_S = 60.0
 # A detector that reports why it has no results is restarted only in case it is wrong about that.
 REPORTED_PATIENCE_S = 300.0
 LONGEST_PATIENCE_S = 3600.0
 STATUS_OLD_NS = 5_000_000_000
+PACKET_OLD_NS = 5_000_000_000
 TRITON = "triton"
 ENDPOINT = (
     "triton.json"  # in the run folder, while the embedded server serves (`tridetr.triton.endpoint`)
@@ -47,7 +51,7 @@ class Stage(str, Enum):
 
 
 _MISSING = {
-    Stage.FRAMES: "it is live, but no frame is in its ring",
+    Stage.FRAMES: "it delivers, but no frame is in its ring",
     Stage.RESULTS: "frames come, but no result",
     Stage.DECISIONS: "results come, but no decision",
 }
@@ -58,7 +62,7 @@ class Look:
     """How far a camera's frames have come.
 
     Attributes:
-        live: Capture has reported lately that the camera is live.
+        live: Capture has reported lately that the camera is live, or packets come that the GPU should decode.
         frame: Sequence of the newest frame; 0: there is none.
         result: Sequence of the frame of the newest result; 0: there is none.
         decided: Sequence of the newest frame that was decided on; 0: there is none.
@@ -99,11 +103,20 @@ class Progress:
 class CameraEyes(Closing):
     """Reads how far one camera's frames have come. Opens everything by name, again where a name leads elsewhere."""
 
-    def __init__(self, instance: str, camera: str) -> None:
+    def __init__(self, instance: str, camera: str, *, decodes_packets: bool) -> None:
+        """Open what need not exist yet.
+
+        Args:
+            instance: Instance of tridetr.
+            camera: Name of the camera.
+            decodes_packets: Whether the gpu process makes the frames out of the camera's packets.
+        """
         self._frames = FrameReader(instance, camera, None)
         self._results = DetectionReader(instance, camera, None)
         self._sentry = SentryReader(instance, camera)
         self._status = StatusReader(instance, camera)
+        self._packets = PacketReader(instance, camera) if decodes_packets else None
+        self._could_decode = False
 
     def look(self) -> Look:
         """Return how far they are.
@@ -126,12 +139,26 @@ class CameraEyes(Closing):
             and status.state is CameraState.LIVE
             and time.monotonic_ns() - status.heartbeat_monotonic_ns < STATUS_OLD_NS
         )
+        live = live or self._decodable_packets_come()
         return Look(live, frame, result, board.decided_frame_sequence if board else 0)
+
+    def _decodable_packets_come(self) -> bool:
+        """Return whether packets have come lately, and a key frame with which decoding can start."""
+        if self._packets is None:
+            return False
+        self._packets.forget_if_removed()
+        now_ns = time.monotonic_ns()
+        if now_ns - self._packets.newest_ns() > PACKET_OLD_NS:
+            self._could_decode = False
+        elif not self._could_decode:
+            self._could_decode = self._packets.seek(now_ns)
+        return self._could_decode
 
     def close(self) -> None:
         """Let go of rings and boards."""
-        for reader in (self._frames, self._results, self._sentry, self._status):
-            reader.close()
+        for reader in (self._frames, self._results, self._sentry, self._status, self._packets):
+            if reader is not None:
+                reader.close()
 
 
 class PipelineWatch(Closing):
@@ -150,7 +177,10 @@ class PipelineWatch(Closing):
 
         self._config = config
         self._processes = processes
-        self._eyes = {name: CameraEyes(config.instance, name) for name in config.cameras}
+        self._eyes = {
+            name: CameraEyes(config.instance, name, decodes_packets=camera.decode == "gpu")
+            for name, camera in config.cameras.items()
+        }
         self._progress = {name: Progress() for name in config.cameras}
         self._gauges = {
             (name, stage): metrics.STALLED.labels(name, stage.value)
@@ -225,6 +255,8 @@ class PipelineWatch(Closing):
     def _patience_of(self, camera: str, stage: Stage) -> float:
         config, section = self._config, self._config.cameras[camera]
         if stage is Stage.FRAMES:
+            if section.decode == "gpu":
+                return DECODER_PATIENCE_S
             if (
                 section.source.kind == "file"
             ):  # read at its own pace, which may be that of a time lapse
@@ -238,6 +270,9 @@ class PipelineWatch(Closing):
     def _culprit(self, camera: str, stage: Stage) -> tuple[str, bool]:
         """Return the process at which the frames get no further, and whether it is known to report why."""
         if stage is Stage.FRAMES:
+            if self._config.cameras[camera].decode == "gpu":
+                counters = Counters.read(self._config.run_dir / "metrics")
+                return "gpu", bool(counters.total("tridetr_decoder_blocked", camera=camera))
             return f"capture {camera}", False
         if stage is Stage.DECISIONS:
             return "controller", False

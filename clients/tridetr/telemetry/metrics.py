@@ -41,6 +41,16 @@ CAMERA_BLIND = _gauge(
     "camera",
     "reason",
 )
+PACKET_RING_ERRORS = Counter(
+    "tridetr_packet_ring_errors_total",
+    "Times the camera's own video could not be published; it is tried again with growing delays.",
+    ["camera"],
+)
+DECODER_BLOCKED = _gauge(
+    "tridetr_decoder_blocked",
+    "1 while the GPU does not decode the stream of a camera with `decode: gpu`; the log has the reason.",
+    "camera",
+)
 LAST_FRAME = _gauge(
     "tridetr_last_frame_timestamp_seconds", "Unix time of the last published frame.", "camera"
 )

@@ -192,6 +192,15 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         self._next, self._at_key_frame = keys[-1][0], True
         return True
 
+    def newest_ns(self) -> int:
+        """Return when the newest packet was captured (CLOCK_MONOTONIC), without reading on; 0 if there is none."""
+        mapping = self._look_at_ring()
+        if mapping is None or self._area is None:
+            return 0
+        listed = mapping.sequences.tolist()
+        newest = max(listed)
+        return int(self._area.times[listed.index(newest)]) if newest else 0
+
     def newest_info(self) -> StreamInfo | None:
         """Return what a decoder must know of the newest stream, without reading on; None if there is none."""
         mapping = self._look_at_ring()
