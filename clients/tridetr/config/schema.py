@@ -215,11 +215,16 @@ class NotifySection(Section):
         None,
         description="webhook: file with the key of the signature (Base64, `whsec_` before it or not).",
     )
-    events: tuple[Literal["arrived", "left", "lost"], ...] = Field(
-        ("arrived",), min_length=1, description="Which events of a visit."
+    events: tuple[Literal["arrived", "left", "lost", "blind", "watched"], ...] = Field(
+        ("arrived", "blind", "watched"),
+        min_length=1,
+        description="Which events of a visit, and of a camera that is not watched (blind) and is again (watched).",
     )
     cameras: tuple[str, ...] = Field((), description="Only these cameras; empty = all.")
-    classes: tuple[str, ...] = Field((), description="Only visits of these classes; empty = all.")
+    classes: tuple[str, ...] = Field(
+        (),
+        description="Only visits of these classes; empty = all. Cameras that are not watched are notified in any case.",
+    )
     picture: bool = Field(True, description="Attach a picture of the visit.")
     when: Literal["armed", "always"] = Field(
         "armed", description="armed: only while the node and the camera are armed."

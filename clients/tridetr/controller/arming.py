@@ -7,7 +7,7 @@ changes; without a schedule it holds until it is set again. It survives restarts
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from tridetr.config import Config, NotifySection
 from tridetr.config.schedule import Schedule
@@ -86,27 +86,30 @@ class Audience:
         self._targets = [(target, Schedule(target.schedule)) for target in config.notify]
 
     def targets_of(self, row: Row) -> tuple[str, ...]:
-        """Return the names of the targets that are to get an event."""
-        unix_s = row.unix_ns / 1e9
+        """Return the names of the targets that are to get an event of a visit."""
+        action = row.event_id.rpartition(":")[2]
+        class_name = str(json.loads(row.details)["class"])
         return tuple(
             target.name
-            for target, schedule in self._targets
-            if _is_wanted(target, row)
-            and schedule.holds(unix_s)
-            and (target.when == "always" or self._is_armed(row.camera, unix_s))
+            for target in self._wanting(action, row.camera, row.unix_ns / 1e9)
+            if not target.classes or class_name in target.classes
         )
+
+    def wanting(self, action: str, camera: str, unix_s: float) -> tuple[str, ...]:
+        """Return the names of the targets that want to know an action of a camera at a moment, whatever its class."""
+        return tuple(target.name for target in self._wanting(action, camera, unix_s))
+
+    def _wanting(self, action: str, camera: str, unix_s: float) -> Iterator[NotifySection]:
+        for target, schedule in self._targets:
+            if (
+                action in target.events
+                and (not target.cameras or camera in target.cameras)
+                and schedule.holds(unix_s)
+                and (target.when == "always" or self._is_armed(camera, unix_s))
+            ):
+                yield target
 
     def _is_armed(self, camera: str, unix_s: float) -> bool:
         # A camera that was just removed from the configuration has the node's switch only.
         switch = camera if camera in self._arming else NODE
         return self._arming.is_armed(switch, unix_s)
-
-
-def _is_wanted(target: NotifySection, row: Row) -> bool:
-    action = row.event_id.rpartition(":")[2]
-    class_name = str(json.loads(row.details)["class"])
-    return (
-        action in target.events
-        and (not target.cameras or row.camera in target.cameras)
-        and (not target.classes or class_name in target.classes)
-    )

@@ -13,6 +13,7 @@ from tridetr.config import Config, NotifySection
 from tridetr.control_socket import ControlSocket
 from tridetr.controller import payloads, problems
 from tridetr.controller.arming import NODE, Arming, Audience
+from tridetr.controller.blind_notices import KINDS, BlindNotices
 from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.database import Row
 from tridetr.controller.discovery import (
@@ -31,7 +32,7 @@ from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command,
 from tridetr.controller.pictures import PicturePublisher, wait_for_picture
 from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
-from tridetr.controller.store import Store
+from tridetr.controller.store import NewRow, Store
 from tridetr.controller.topics import Topics, topic_level
 from tridetr.notify.notification import Message, message_of
 from tridetr.served_model import ServedModelReader
@@ -81,7 +82,11 @@ class Controller:
         stack.callback(store.close)
         self._viewer = viewer_address(config.gateway)
         self._arming = Arming(config, store.settings, store.keep_setting)
-        store.audience = Audience(config, self._arming).targets_of
+        audience = Audience(config, self._arming)
+        store.audience = audience.targets_of
+        self._blind = BlindNotices(topics.device, config.cameras, store.settings, audience.wanting)
+        for setting in self._blind.stale_settings:
+            store.keep_setting(setting, None)
         self._notifier = Notifier(config.notify, store, self._compose_notification)
         self._config = config
         self._pictures: PicturePublisher | None = None
@@ -149,6 +154,7 @@ class Controller:
             self._tell_status(camera)
         self._switch()
         self._tell_problems()
+        self._notify_blind()
         self._tell_node()
         self._pump.pump()
         self._pump.watch()
@@ -361,8 +367,21 @@ class Controller:
             self._tell_armed()
         return {"armed": self._arming.state(time.time())}
 
+    def _notify_blind(self) -> None:
+        """Notify targets of cameras that are not watched, and of those that are again."""
+        for camera in self._cameras:
+            why = "; ".join(filter(None, self._problems[camera].values()))
+            unix_ns = time.time_ns()
+            notice = self._blind.look(camera, why, time.monotonic(), unix_ns)
+            if notice is not None:
+                row = NewRow(unix_ns, notice.kind, notice.details, notice.event_id)
+                self._store.add_notice(row, camera, notice.targets)
+                self._store.keep_setting(notice.setting, notice.kept)
+
     def _compose_notification(self, target: NotifySection, row: Row) -> Message:
         """Return the message of an event; called in a target's thread."""
+        if row.kind in KINDS.values():
+            return message_of(row.details, self._viewer)
         visit_id = row.event_id.rpartition(":")[0]
         link = (
             f"{self._viewer}events#{visit_id}"

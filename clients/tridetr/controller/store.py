@@ -137,6 +137,13 @@ class Store:
         metrics.OUTBOX_DEPTH.set(len(self.outbox))
         return row
 
+    def add_notice(self, row: NewRow, camera: str, targets: tuple[str, ...]) -> None:
+        """Let what is no event of a visit wait for targets; written with the next change."""
+        self.last_seq += 1
+        self.notices.add(
+            Row(self.last_seq, row.unix_ns, camera, row.kind, row.details, row.event_id, targets)
+        )
+
     def notified(self, target: str, event_id: str) -> None:
         """Take an event out of the queue of a target: it has got it, or never will."""
         self.notices.remove(target, event_id)

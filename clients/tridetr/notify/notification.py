@@ -13,6 +13,8 @@ _TITLES = {
     "arrived": "{what} at {where}",
     "left": "{what} has left {where}",
     "lost": "{what} at {where} is out of view",
+    "blind": "{where} is not watched",
+    "watched": "{where} is watched again",
     "test": "Test of {where}",
 }
 
@@ -23,7 +25,7 @@ class Message:
 
     Attributes:
         event_id: the same however often it is sent.
-        event: what MQTT publishes of it (docs/mqtt.md), without `published_at`.
+        event: of a visit: what MQTT publishes (docs/mqtt.md), without `published_at`; else docs/notifications.md.
         title: one short line.
         text: the rest.
         link: address of the viewer, if others can reach it.
@@ -52,8 +54,11 @@ def message_of(details: str, link: str | None = None, picture: bytes | None = No
     """
     event = json.loads(details)
     action = str(event["event_id"]).rpartition(":")[2]
-    title = _TITLES[action].format(what=str(event["class"]).capitalize(), where=event["camera"])
+    what = str(event.get("class", "")).capitalize()
+    title = _TITLES[action].format(what=what, where=event["camera"])
     parts = [_local_time(event.get("captured_at") or event.get("decided_at"))]
+    if event.get("reason"):
+        parts = [f"since {_local_time(event['since'])}", str(event["reason"])]
     if event.get("score") is not None:
         parts.append(f"score {event['score']:.0%}")
     if event.get("duration_s"):

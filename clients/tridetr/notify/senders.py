@@ -90,7 +90,7 @@ def _ntfy(_target: NotifySection, url: str, message: Message) -> None:
         "Title": _header(message.title),
         # A repeat replaces the first one on the phone.
         "Sequence-ID": message.event_id.replace(":", "-"),
-        "Priority": "high" if message.event_id.endswith(":arrived") else "default",
+        "Priority": "high" if message.event_id.endswith((":arrived", ":blind")) else "default",
     }
     if message.link:
         headers["Click"] = message.link

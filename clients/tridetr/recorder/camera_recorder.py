@@ -40,8 +40,9 @@ _VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # it becomes part of file names
 _LOOK_S = 1.0
 _GAP_NS = 5_000_000_000  # between two results: what is seen after it is something else
 _MISSED_NS = 1_000_000_000  # for which a detector may miss somebody before a visit is confirmed
-_STILL_QUALITY = 90
+_STILL_QUALITY = 80  # with noise, 90 takes a quarter more time
 _STILL_NS = round(0.9e9 / STILLS_FPS)
+_STATIC_NS = 900_000_000  # between two stills of a scene that does not change
 
 
 @dataclass(slots=True)
@@ -137,7 +138,10 @@ class CameraWatcher(Closing):
         self._instance = config.instance
         self._keys = config.evidence
         self._hold_ns = round(config.sentry_for(camera).hold_s * 1e9)
+        before_s = config.evidence.before_s + config.sentry_for(camera).confirm_s
+        self._stills_ns = round((before_s + 2.0) * 1e9)
         self._most_stills = round(config.packets.max_mib * 2**20)
+        self._static_ns = 0  # capture time of the newest result, if it repeats an earlier one
         self._judge = Judge(config, camera, models)
         self._is_masked = bool(config.cameras[camera].mask)
         self._run: Run | None = None
@@ -195,6 +199,8 @@ class CameraWatcher(Closing):
                     sighting = Sighting(lease.stamp, lease.detections.copy())
                 except ShmError:
                     continue
+            stamp = sighting.stamp
+            self._static_ns = stamp.capture_monotonic_ns if stamp.repeated else 0
             self._take(self._judge.judge(sighting), sighting.stamp.capture_monotonic_ns)
 
     def _take(self, facts: FrameFacts, capture_ns: int) -> None:
@@ -301,16 +307,18 @@ class CameraWatcher(Closing):
         with lease:
             stamp = lease.stamp
             found = self._stills.found
+            passed_ns = stamp.capture_monotonic_ns - found[-1].capture_ns if found else -1
+            if 0 <= passed_ns < _STATIC_NS and self._is_static(stamp.capture_monotonic_ns):
+                return  # looked at again: its own result may show that something has changed
             self._stills.after = lease.sequence
-            if found and 0 <= stamp.capture_monotonic_ns - found[-1].capture_ns < _STILL_NS:
+            if 0 <= passed_ns < _STILL_NS:
                 return
             pixels, color = lease.planes.copy(), _color(lease)
         jpeg = simplejpeg.encode_jpeg_yuv_planes(
             *planes(pixels), quality=_STILL_QUALITY, fastdct=True
         )
         still = Still(stamp.capture_monotonic_ns, stamp.capture_unix_ns, jpeg, color)
-        keep_ns = round((self._keys.before_s + 2.0) * 1e9)
-        self._stills.put(still, keep_ns, self._most_stills)
+        self._stills.put(still, self._stills_ns, self._most_stills)
         for visit in self.visits:
             if (
                 isinstance(visit.clip, StillsClip)
@@ -318,6 +326,16 @@ class CameraWatcher(Closing):
                 and not visit.clip.add(still)
             ):
                 metrics.EVIDENCE_ERRORS.labels(self.camera, "missed").inc()
+
+    def _is_static(self, capture_ns: int) -> bool:
+        """Whether the motion gate finds the scene unchanged, and no clip waits for what comes now."""
+        if self._is_recording or not self._static_ns:
+            return False
+        return capture_ns - self._static_ns < _STATIC_NS
+
+    @property
+    def _is_recording(self) -> bool:
+        return any(not visit.clip_done for visit in self.visits)
 
 
 def _color(lease: FrameLease) -> Color:

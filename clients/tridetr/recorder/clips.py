@@ -144,7 +144,9 @@ class StillsClip(Closing):
         self.encoded = True
         self.times: list[int] = []
         self.path: Path | None = None
-        self._waiting = deque(still for still in stills if still.capture_ns >= span.start_ns)
+        self._waiting = deque(stills)
+        while len(self._waiting) > 1 and self._waiting[1].capture_ns <= span.start_ns:
+            self._waiting.popleft()
         self._span = span
         self._part = part
         self._largest = largest

@@ -1,0 +1,173 @@
+"""Who is notified that a camera is not watched, and that it is again. Pure: all times are arguments.
+
+A camera counts as not watched while it has a problem (offline, frozen, blind, no results, a model that does not know
+its classes). One that comes and goes is one outage: it begins after ``BLIND_S`` without sight, ends after ``BLIND_S``
+with sight, and the next one is notified ``QUIET_S`` later at the earliest. Each target is notified once of an outage,
+as soon as it wants to know: one that is armed during an outage is notified then.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tridetr.controller.payloads import SCHEMA, iso
+
+BLIND, WATCHED = "blind", "watched"
+KINDS = {BLIND: "camera_blind", WATCHED: "camera_watched"}
+BLIND_S = 60.0
+QUIET_S = 600.0
+_SETTING = "blind/"
+
+
+@dataclass(frozen=True, slots=True)
+class BlindNotice:
+    """One notification.
+
+    Attributes:
+        event_id: the same for all targets.
+        kind: of the event.
+        details: the event (JSON).
+        targets: who gets it.
+        setting: name of the setting to keep with it.
+        kept: its value; None: forget it.
+    """
+
+    event_id: str
+    kind: str
+    details: str
+    targets: tuple[str, ...]
+    setting: str
+    kept: str | None
+
+
+@dataclass(slots=True)
+class _Camera:
+    """What is known of one camera.
+
+    Attributes:
+        changed_s: since when it is as it is now (monotonic).
+        changed_unix_ns: likewise, wall clock.
+        quiet_until_s: earliest time of the next outage's notification.
+    """
+
+    is_blind: bool
+    changed_s: float
+    changed_unix_ns: int
+    quiet_until_s: float = float("-inf")
+
+
+class BlindNotices:
+    """The outages of all cameras.
+
+    Args:
+        device: name of the node.
+        cameras: their names.
+        settings: outages of which somebody was notified, by setting.
+        audience: returns who wants to know an action (`blind`, `watched`) of a camera at a Unix time.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        cameras: Iterable[str],
+        settings: Mapping[str, str],
+        audience: Callable[[str, str, float], tuple[str, ...]],
+    ) -> None:
+        self._device = device
+        self._settings = settings
+        self._audience = audience
+        self._cameras: dict[str, _Camera | None] = dict.fromkeys(cameras)
+
+    @property
+    def stale_settings(self) -> list[str]:
+        """Settings of cameras that are no longer configured."""
+        known = {_SETTING + camera for camera in self._cameras}
+        return [name for name in self._settings if name.startswith(_SETTING) and name not in known]
+
+    def look(self, camera: str, why: str, now_s: float, unix_ns: int) -> BlindNotice | None:
+        """Return what is to be sent now; None: nothing.
+
+        Args:
+            camera: its name.
+            why: what keeps it from being watched; empty = nothing does.
+            now_s: monotonic time.
+            unix_ns: wall-clock time.
+        """
+        known = self._cameras[camera]
+        if known is None or known.is_blind != bool(why):
+            quiet_until_s = known.quiet_until_s if known else float("-inf")
+            known = self._cameras[camera] = _Camera(bool(why), now_s, unix_ns, quiet_until_s)
+        if now_s - known.changed_s < BLIND_S:
+            return None
+        outage = self._outage(camera)
+        if known.is_blind:
+            return self._blind(camera, known, outage, why, now_s, unix_ns)
+        if outage is None:
+            return None
+        wanted = self._audience(WATCHED, camera, unix_ns / 1e9)
+        targets = tuple(name for name in wanted if name in outage["targets"])
+        blind_s = (known.changed_unix_ns - outage["since_unix_ns"]) / 1e9
+        more = {"duration_s": round(max(0.0, blind_s), 3)}
+        return self._notice(WATCHED, camera, outage, targets, unix_ns, None, more)
+
+    def _blind(
+        self,
+        camera: str,
+        known: _Camera,
+        outage: dict[str, Any] | None,
+        why: str,
+        now_s: float,
+        unix_ns: int,
+    ) -> BlindNotice | None:
+        if outage is None:
+            if now_s < known.quiet_until_s:
+                return None
+            since = known.changed_unix_ns
+            outage = {"id": str(uuid.uuid4()), "since_unix_ns": since, "targets": []}
+        wanted = self._audience(BLIND, camera, unix_ns / 1e9)
+        targets = tuple(name for name in wanted if name not in outage["targets"])
+        if not targets:
+            return None
+        known.quiet_until_s = now_s + QUIET_S
+        kept = json.dumps({**outage, "targets": [*outage["targets"], *targets]})
+        return self._notice(BLIND, camera, outage, targets, unix_ns, kept, {"reason": why})
+
+    def _notice(
+        self,
+        action: str,
+        camera: str,
+        outage: dict[str, Any],
+        targets: tuple[str, ...],
+        unix_ns: int,
+        kept: str | None,
+        more: dict[str, Any],
+    ) -> BlindNotice:
+        event = {
+            "schema": SCHEMA,
+            "event_id": f"{outage['id']}:{action}",
+            "kind": KINDS[action],
+            "device": self._device,
+            "camera": camera,
+            "since": iso(outage["since_unix_ns"]),
+            "decided_at": iso(unix_ns),
+            **more,
+        }
+        return BlindNotice(
+            event["event_id"], KINDS[action], json.dumps(event), targets, _SETTING + camera, kept
+        )
+
+    def _outage(self, camera: str) -> dict[str, Any] | None:
+        """Return the outage that somebody was notified of."""
+        try:
+            found = json.loads(self._settings[_SETTING + camera])
+            return {
+                "id": str(found["id"]),
+                "since_unix_ns": int(found["since_unix_ns"]),
+                "targets": [str(name) for name in found["targets"]],
+            }
+        except (KeyError, ValueError, TypeError):
+            return None
