@@ -33,13 +33,12 @@ def configure(endpoint: str | None, ratio: float = 1.0, role: str = "capture hal
 def test_a_span_and_its_child_arrive_as_they_were() -> None:
     with running_collector() as collector:
         configure(collector.endpoint)
-        root = tracing.sample()
-        assert root
         now_ns, unix_ns = time.monotonic_ns(), time.time_ns()
-        tracing.record_child("decode", root, now_ns - 5_000_000, now_ns - 2_000_000)
-        tracing.record(
-            "frame", root, None, now_ns - 9_000_000, now_ns, camera="hall", frame__number=7
-        )
+        first = tracing.sample("frame", now_ns - 9_000_000, camera="hall")
+        assert first
+        root = first.context
+        tracing.record("decode", root, now_ns - 5_000_000, now_ns - 2_000_000)
+        first.end(now_ns, frame__number=7)
         with tracing.step("decide", root, camera="hall"):
             pass
         tracing.shutdown()
@@ -61,19 +60,19 @@ def test_a_span_and_its_child_arrive_as_they_were() -> None:
 )
 def test_the_ratio_is_kept(ratio: float, low: int, high: int) -> None:
     configure(NOBODY, ratio)
-    sampled = [trace for _ in range(2000) if (trace := tracing.sample())]
+    sampled = [trace for _ in range(2000) if (trace := tracing.sample("frame", 1))]
     assert low <= len(sampled) <= high
-    assert len({trace.trace_id for trace in sampled}) == len(sampled)
+    assert len({trace.context.trace_id for trace in sampled}) == len(sampled)
 
 
 def test_a_dead_collector_slows_nothing_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     with running_collector() as collector, caplog.at_level(logging.INFO):
         collector.refuse = True
         configure(collector.endpoint)
-        root = tracing.sample()
+        root = tracing.sample("frame", 1)
         assert root
         took = timeit.timeit(
-            lambda: tracing.record("x", root, None, 1, 2), number=3 * tracing.QUEUE
+            lambda: tracing.record("x", root.context, 1, 2), number=3 * tracing.QUEUE
         )
         assert took / (3 * tracing.QUEUE) < 2e-3
         wait_for(lambda: collector.requests, 20, "no attempt was made")
@@ -88,9 +87,10 @@ def test_a_dead_collector_slows_nothing_and_is_said_once(caplog: pytest.LogCaptu
 def test_switched_off_it_costs_nothing_measurable() -> None:
     configure(None)
     parent = TraceContext(1, 2)
-    assert tracing.sample() is None
-    assert tracing.child(parent) is parent
-    sampling = min(timeit.repeat(tracing.sample, number=20_000, repeat=5)) / 20_000
+    assert tracing.sample("frame", 1) is None
+    assert tracing.begin("detect", parent, 1) is None
+    asked = timeit.repeat(lambda: tracing.sample("frame", 1), number=20_000, repeat=5)
+    sampling = min(asked) / 20_000
     assert sampling < 5e-6, "a comparison, and not more"
 
     def untraced() -> None:
@@ -107,4 +107,4 @@ def test_without_the_extra_it_says_so_and_goes_on(
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     configure(NOBODY)
     assert "pip install 'tridetr[otel]'" in caplog.text
-    assert tracing.sample() is None
+    assert tracing.sample("frame", 1) is None

@@ -12,7 +12,7 @@ from tridetr.capture.sources.base import Grab, Picture
 from tridetr.config import CameraSection
 from tridetr.errors import ShmError
 from tridetr.shm.closing import Closing
-from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter, TraceContext
+from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter
 from tridetr.telemetry import metrics, tracing
 
 _log = logging.getLogger("tridetr.capture")
@@ -92,7 +92,10 @@ class Publisher(Closing):
                 self._mask.apply(slot.y, slot.u, slot.v)
             jpeg_bytes = self._keep_jpeg(grab, slot) if with_jpeg else 0
             laid_out = time.monotonic_ns()
-            trace = tracing.sample()
+            start_ns = started - decode_ns
+            if not self._lossless:  # whose times are the media's
+                start_ns = min(start_ns, grab.monotonic_ns)
+            span = tracing.sample("frame", start_ns, camera=self._camera, frame__number=grab.number)
             stamp = FrameStamp(
                 frame_number=grab.number,
                 capture_monotonic_ns=grab.monotonic_ns,
@@ -100,7 +103,7 @@ class Publisher(Closing):
                 color_range=picture.color_range,
                 color_matrix=picture.color_matrix,
                 lossless=self._lossless,
-                trace=trace,
+                trace=span.context if span else None,
             )
             sequence = writer.publish(slot, stamp, jpeg_bytes=jpeg_bytes)
         except BaseException:
@@ -110,29 +113,12 @@ class Publisher(Closing):
         self.stamp = stamp
         self._published.inc()
         self._last_frame.set(time.time())
-        if trace is not None:
-            self._record(trace, stamp, started - decode_ns, started)
+        if span is not None:
+            now_ns = time.monotonic_ns()
+            tracing.record("decode", span.context, started - decode_ns, started)
+            tracing.record("publish", span.context, started, now_ns)
+            span.end(now_ns)
         return sequence
-
-    def _record(
-        self, trace: TraceContext, stamp: FrameStamp, decode_from_ns: int, decode_to_ns: int
-    ) -> None:
-        """Begin the trace of a frame: the frame itself, from its capture on, its decoding and its publishing."""
-        now_ns = time.monotonic_ns()
-        tracing.record_child("decode", trace, decode_from_ns, decode_to_ns)
-        tracing.record_child("publish", trace, decode_to_ns, now_ns)
-        start_ns = decode_from_ns
-        if not stamp.lossless:  # whose times are the media's
-            start_ns = min(start_ns, stamp.capture_monotonic_ns)
-        tracing.record(
-            "frame",
-            trace,
-            None,
-            start_ns,
-            now_ns,
-            camera=self._camera,
-            frame__number=stamp.frame_number,
-        )
 
     def _fitting_writer(self, picture: Picture, *, with_jpeg: bool) -> FrameWriter:
         width, height = even_size(picture.width, picture.height)

@@ -222,8 +222,10 @@ class CameraDetector:
         before, self._region = self._region, place.region
         if before is not None and before.shm_name != place.region.shm_name:
             self._server.retire(before)
-        trace = tracing.child(frame.trace) if frame.trace else None
-        request = tracing.child(trace) if trace else None
+        detect = tracing.begin("detect", frame.trace, taken_ns, camera=self.camera)
+        trace = detect.context if detect else frame.trace
+        infer = tracing.begin("infer", trace, time.monotonic_ns(), model=self._model[0])
+        request = infer.context if infer else trace
         slow = asyncio.get_running_loop().call_later(self._slow_s, self._say_slow)
         self.in_flight = True
         try:
@@ -256,18 +258,10 @@ class CameraDetector:
         self._metrics.skipped(*self._account.inferred(lease.sequence))
         self._metrics.published(result, found)
         self._gate.inferred(result, found, self._alarming_ids, self._likeness(answer))
-        if trace and request and frame.trace:
-            tracing.record("infer", request, trace, start_ns, end_ns, model=self._model[0])
-            tracing.record_child("post", trace, end_ns, result.published_ns)
-            tracing.record(
-                "detect",
-                trace,
-                frame.trace,
-                taken_ns,
-                result.published_ns,
-                camera=self.camera,
-                detections=len(found),
-            )
+        if infer and detect:
+            infer.end(end_ns)
+            tracing.record("post", trace, end_ns, result.published_ns)
+            detect.end(result.published_ns, detections=len(found))
         return True
 
     async def _place(self, lease: AnyFrame) -> Place | None:

@@ -1,11 +1,12 @@
 """Traces: what happened to one frame, from the camera to the browser, as OpenTelemetry spans.
 
 Capture decides which frames are traced (`sample`). The context then travels in the frame's and the result's slot, so
-each process adds its spans by what it reads there. Spans are made afterwards from times that are known anyway: an
-untraced frame costs one comparison. Without `configure`, without the extra `otel` or with `otel.endpoint: null` nothing
-is sampled and nothing recorded.
+each process adds its spans by what it reads there. Spans begin and end at times that are known anyway: an untraced
+frame costs one comparison. Without `configure`, without the extra `otel` or with `otel.endpoint: null` nothing is
+sampled and nothing recorded.
 
-A span is laid into a bounded queue and sent by a thread; a collector that is away costs the spans and nothing else.
+A span that has ended waits in a bounded queue and is sent by a thread; a collector that is away costs the spans and
+nothing else.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import atexit
 import contextlib
 import logging
 import random
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tridetr.shm.values import TraceContext
@@ -34,12 +35,34 @@ _TIMEOUT_S = 5.0
 _FLUSH_S = 1.0  # at the end of the process
 
 Attribute: TypeAlias = "str | int | float | bool"
-_Emit = Callable[[str, TraceContext, "TraceContext | None", int, int, dict[str, Attribute]], None]
-
 _NOTHING = contextlib.nullcontext()  # may be entered by many at once
 
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span that has begun; without :meth:`end` it is dropped.
+
+    Attributes:
+        context: what its children name as their parent.
+    """
+
+    context: TraceContext
+    _span: Any  # OpenTelemetry's
+    _to_unix_ns: int
+
+    def end(self, end_ns: int, **attributes: Attribute) -> None:
+        """Record it as over.
+
+        Args:
+            end_ns: CLOCK_MONOTONIC [ns]; its begin, if that is later.
+            attributes: further facts, as for :func:`begin`.
+        """
+        self._span.set_attributes(_dotted(attributes))
+        self._span.end(max(self._span.start_time, end_ns + self._to_unix_ns))
+
+
 _ratio = 0.0
-_emit: _Emit | None = None
+_begin: Callable[[str, TraceContext | None, int, dict[str, Attribute]], Span] | None = None
 _finish: Callable[[], None] | None = None
 
 
@@ -50,12 +73,12 @@ def configure(section: OtelSection, role: str) -> None:
         section: where to and how often.
         role: name of the process, such as ``capture hall``.
     """
-    global _ratio, _emit, _finish
+    global _ratio, _begin, _finish
     shutdown()
     if section.endpoint is None:
         return
     try:
-        _emit, _finish = _exporter(section.endpoint, role)
+        _begin, _finish = _exporter(section.endpoint, role)
     except ImportError:
         log.warning(
             "otel.endpoint is set, but OpenTelemetry is not installed: no traces of this process "
@@ -68,8 +91,8 @@ def configure(section: OtelSection, role: str) -> None:
 
 def shutdown() -> None:
     """Send what waits, for a second at most, and trace no more."""
-    global _ratio, _emit, _finish
-    finish, _finish, _emit, _ratio = _finish, None, None, 0.0
+    global _ratio, _begin, _finish
+    finish, _finish, _begin, _ratio = _finish, None, None, 0.0
     if finish is not None:
         # The library would wait for half a minute for a dead collector.
         thread = threading.Thread(target=finish, name="trace flush", daemon=True)
@@ -78,49 +101,36 @@ def shutdown() -> None:
         atexit.unregister(shutdown)
 
 
-def sample() -> TraceContext | None:
-    """Return the context of a new trace for some of the frames, None for all others."""
-    if not _ratio or random.random() >= _ratio:  # noqa: S311
-        return None
-    return TraceContext(secrets.randbits(128) or 1, secrets.randbits(64) or 1)
-
-
-def child(parent: TraceContext) -> TraceContext:
-    """Return the context of a new span below ``parent``; ``parent`` itself where nothing is recorded."""
-    if _emit is None:
-        return parent
-    return TraceContext(parent.trace_id, secrets.randbits(64) or 1, parent.flags)
-
-
-def record(
-    name: str,
-    context: TraceContext,
-    parent: TraceContext | None,
-    start_ns: int,
-    end_ns: int,
-    **attributes: Attribute,
-) -> None:
-    """Record a span that is over.
+def sample(name: str, start_ns: int, **attributes: Attribute) -> Span | None:
+    """Begin the first span of a new trace for some of the frames; None for all others.
 
     Args:
-        name: what was done.
-        context: of the span itself, from :func:`sample` or :func:`child`.
-        parent: of the span that it is part of; None for the first one.
+        name: what is done.
         start_ns: CLOCK_MONOTONIC [ns].
-        end_ns: CLOCK_MONOTONIC [ns].
         attributes: facts to search by; dots in their names are written as ``__``.
     """
-    if _emit is not None:
-        facts = {key.replace("__", "."): value for key, value in attributes.items()}
-        _emit(name, context, parent, start_ns, max(start_ns, end_ns), facts)
+    if _begin is None or random.random() >= _ratio:  # noqa: S311
+        return None
+    return _begin(name, None, start_ns, _dotted(attributes))
 
 
-def record_child(
-    name: str, parent: TraceContext, start_ns: int, end_ns: int, **attributes: Attribute
-) -> None:
-    """Record a span below ``parent`` that has no spans of its own; arguments as for :func:`record`."""
-    if _emit is not None:
-        record(name, child(parent), parent, start_ns, end_ns, **attributes)
+def begin(
+    name: str, parent: TraceContext | None, start_ns: int, **attributes: Attribute
+) -> Span | None:
+    """Begin a span below ``parent``; arguments as for :func:`sample`.
+
+    Returns:
+        The span; None where nothing is recorded or the frame is not traced.
+    """
+    if parent is None or _begin is None:
+        return None
+    return _begin(name, parent, start_ns, _dotted(attributes))
+
+
+def record(name: str, parent: TraceContext | None, start_ns: int, end_ns: int) -> None:
+    """Record a span below ``parent`` that is over and has none below it."""
+    if span := begin(name, parent, start_ns):
+        span.end(end_ns)
 
 
 def step(
@@ -132,34 +142,43 @@ def step(
         >>> with step("decide", None):
         ...     pass
     """
-    return _NOTHING if parent is None or _emit is None else _step(name, parent, attributes)
+    span = begin(name, parent, time.monotonic_ns(), **attributes)
+    return _NOTHING if span is None else _step(span)
 
 
 @contextlib.contextmanager
-def _step(name: str, parent: TraceContext, attributes: dict[str, Attribute]) -> Iterator[None]:
-    start_ns = time.monotonic_ns()
+def _step(span: Span) -> Iterator[None]:
     try:
         yield
     finally:
-        record_child(name, parent, start_ns, time.monotonic_ns(), **attributes)
+        span.end(time.monotonic_ns())
 
 
-def _exporter(endpoint: str, role: str) -> tuple[_Emit, Callable[[], None]]:
-    """Return what takes a span and what ends it all.
+def _dotted(attributes: dict[str, Attribute]) -> dict[str, Attribute]:
+    return {key.replace("__", "."): value for key, value in attributes.items()}
+
+
+def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[], None]]:
+    """Return what begins a span and what ends it all.
 
     Raises:
         ImportError: the extra `otel` is not installed.
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import (
         BatchSpanProcessor,
         SpanExporter,
         SpanExportResult,
     )
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+    from opentelemetry.trace import (
+        NonRecordingSpan,
+        SpanContext,
+        TraceFlags,
+        set_span_in_context,
+    )
 
     from tridetr import __version__
 
@@ -199,32 +218,24 @@ def _exporter(endpoint: str, role: str) -> tuple[_Emit, Callable[[], None]]:
     facts = {"service.name": f"tridetr-{program}", "service.version": __version__}
     if camera:
         facts["service.instance.id"] = camera
-    resource, scope = Resource(facts), InstrumentationScope("tridetr", __version__)
+    provider = TracerProvider(ALWAYS_ON, Resource(facts), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("tridetr", __version__)
 
-    def context_of(context: TraceContext, *, remote: bool) -> Any:
-        flags = TraceFlags(context.flags)
-        return SpanContext(context.trace_id, context.span_id, remote, flags)
-
-    def emit(
-        name: str,
-        context: TraceContext,
-        parent: TraceContext | None,
-        start_ns: int,
-        end_ns: int,
-        attributes: dict[str, Attribute],
-    ) -> None:
+    def begin(
+        name: str, parent: TraceContext | None, start_ns: int, attributes: dict[str, Attribute]
+    ) -> Span:
+        above = None
+        if parent is not None:
+            flags = TraceFlags(parent.flags)
+            remote = SpanContext(parent.trace_id, parent.span_id, is_remote=True, trace_flags=flags)
+            above = set_span_in_context(NonRecordingSpan(remote))
         to_unix_ns = time.time_ns() - time.monotonic_ns()
-        span = ReadableSpan(
-            name,
-            context=context_of(context, remote=False),
-            parent=context_of(parent, remote=True) if parent else None,
-            resource=resource,
-            attributes=attributes,
-            kind=SpanKind.INTERNAL,
-            instrumentation_scope=scope,
-            start_time=start_ns + to_unix_ns,
-            end_time=end_ns + to_unix_ns,
+        span = tracer.start_span(
+            name, above, attributes=attributes, start_time=start_ns + to_unix_ns
         )
-        processor.on_end(span)
+        made = span.get_span_context()
+        context = TraceContext(made.trace_id, made.span_id, made.trace_flags)
+        return Span(context, span, to_unix_ns)
 
-    return emit, processor.shutdown
+    return begin, provider.shutdown
