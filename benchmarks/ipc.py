@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,6 +36,7 @@ from tridetr.shm.detections import (
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameReader, FrameStamp, FrameWriter
 from tridetr.shm.layout import SLOT_BYTE
 from tridetr.shm.names import unlink_instance
+from tridetr.shm.wakeup import Wakeup
 
 COUNTS = (0, 1, 5, 50, 300)
 BLOCK = 20
@@ -132,10 +134,8 @@ def detection_cases(instance: str) -> dict[str, Callable[[], object]]:
             with lease:
                 _ = lease.stamp, lease.detections
 
-        cases[f"detections: write {count}"] = lambda w=alone, r=rows: w.publish(result, r)
-        cases[f"detections: write {count}, wake two"] = lambda w=waking, r=rows: w.publish(
-            result, r
-        )
+        cases[f"detections: write {count}"] = partial(alone.publish, result, rows)
+        cases[f"detections: write {count}, wake two"] = partial(waking.publish, result, rows)
         cases[f"detections: read {count}"] = read
     return cases
 
@@ -156,29 +156,31 @@ def await_wakeups(instance: str, way: str, count: int) -> None:
             sent_ns = lease.stamp.capture_monotonic_ns
         note(sent_ns, now_ns)
 
-    async def loop(reader: FrameReader) -> None:
+    async def loop(reader: FrameReader, wakeup: Wakeup) -> None:
         done = asyncio.Event()
 
         def woken() -> None:
             now_ns = time.monotonic_ns()
-            reader.wakeup.drain()
+            wakeup.drain()
             look(reader, now_ns)
             if len(seen) >= count:
                 done.set()
 
-        asyncio.get_running_loop().add_reader(reader.wakeup.fileno(), woken)
+        asyncio.get_running_loop().add_reader(wakeup.fileno(), woken)
         await done.wait()
 
     with FrameReader(instance, "wake", "gateway") as reader:
-        reader.wakeup.drain()
+        wakeup = reader.wakeup
+        assert wakeup
+        wakeup.drain()
         os.write(1, b"r")
         if way == "asyncio":
-            asyncio.run(loop(reader))
+            asyncio.run(loop(reader, wakeup))
         while len(seen) < count:
             if way == "pipe":
                 data = os.read(0, 8)
                 note(int.from_bytes(data, "little"), time.monotonic_ns())
-            elif reader.wakeup.wait(5):
+            elif wakeup.wait(5):
                 look(reader, time.monotonic_ns())
     print(json.dumps(seen))
 

@@ -58,11 +58,13 @@ def ring_sender(shared: dict[str, Any]) -> Sender:
 
 def ring_receiver(shared: dict[str, Any]) -> Receiver:
     reader = FrameReader(shared["instance"], "cam", "gateway")
-    reader.wakeup.drain()
+    wakeup = reader.wakeup
+    assert wakeup
+    wakeup.drain()
 
     def receive(look: Look) -> int:
         while True:
-            reader.wakeup.wait(5)
+            wakeup.wait(5)
             if (lease := reader.lease_newest()) is not None:
                 with lease:
                     look(lease.planes)
@@ -114,14 +116,14 @@ def queue_receiver(shared: dict[str, Any]) -> Receiver:
 
 
 def shared_sender(shared: dict[str, Any]) -> Sender:
-    memory: shared_memory.SharedMemory = shared["memory"]
-    there = np.frombuffer(memory.buf, np.uint8, offset=8)[: np.prod(shared["shape"])]
+    memory: memoryview = shared["memory"].buf
+    there = np.frombuffer(memory, np.uint8, offset=8)[: np.prod(shared["shape"])]
     there = there.reshape(shared["shape"])
 
     def send(picture: Array) -> None:
         now = time.monotonic_ns()
         with shared["lock"]:
-            STAMP.pack_into(memory.buf, 0, now)
+            STAMP.pack_into(memory, 0, now)
             there[:] = picture
         shared["event"].release()
 
@@ -129,15 +131,15 @@ def shared_sender(shared: dict[str, Any]) -> Sender:
 
 
 def shared_receiver(shared: dict[str, Any]) -> Receiver:
-    memory: shared_memory.SharedMemory = shared["memory"]
-    there = np.frombuffer(memory.buf, np.uint8, offset=8)[: np.prod(shared["shape"])]
+    memory: memoryview = shared["memory"].buf
+    there = np.frombuffer(memory, np.uint8, offset=8)[: np.prod(shared["shape"])]
     there = there.reshape(shared["shape"])
 
     def receive(look: Look) -> int:
         shared["event"].acquire()
         with shared["lock"]:
             look(there)
-            return int(STAMP.unpack_from(memory.buf, 0)[0])
+            return int(STAMP.unpack_from(memory, 0)[0])
 
     return receive
 
@@ -282,18 +284,19 @@ def main() -> None:
     finally:
         memory.unlink()
         unlink_instance(instance, ["cam"])
+    figures = {
+        way: {name: summary(v) for name, v in series.items()} for way, series in rows.items()
+    }
     result = {
         "benchmark": "ipc_others",
         "unit": "us",
         "machine": machine(),
         "frame": {"width": options.width, "height": options.height},
-        "figures": {
-            way: {name: summary(v) for name, v in series.items()} for way, series in rows.items()
-        },
+        "figures": figures,
     }
-    for way, series in result["figures"].items():
-        for name, figures in series.items():
-            row = "".join(f" {value:9.1f}" for value in figures.values())
+    for way, series in figures.items():
+        for name, measured in series.items():
+            row = "".join(f" {value:9.1f}" for value in measured.values())
             print(f"{way:40} {name:12}{row}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -15,6 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +79,23 @@ def main() -> None:
                 files["served int8"] = as_served(options.int8, choice, Path(name))
             for kind, file in files.items():
                 engine = Engine(file, choice, threads=options.threads)
-                cases[f"{label}, {kind}"] = lambda e=engine: e.run(frame)
+                cases[f"{label}, {kind}"] = partial(engine.run, frame)
         figures = take_turns(cases, options.runs)
     base = next(iter(figures.values()))  # plain ONNX Runtime, fp32, bare
+    ratios = {
+        name: round(row["cpu_ms"]["p50"] / base["cpu_ms"]["p50"], 3)
+        for name, row in figures.items()
+    }
     result = {
         "benchmark": "model",
         "machine": machine(),
         "model": options.model.name if options.model else "bundled",
         "frame": {"width": options.width, "height": options.height},
         "figures": figures,
-        "ratio of CPU time to plain ONNX Runtime fp32, bare": {
-            name: round(row["cpu_ms"]["p50"] / base["cpu_ms"]["p50"], 3)
-            for name, row in figures.items()
-        },
+        "ratio of CPU time to plain ONNX Runtime fp32, bare": ratios,
     }
     for name, row in figures.items():
-        ratio = result["ratio of CPU time to plain ONNX Runtime fp32, bare"][name]
+        ratio = ratios[name]
         ms, cpu = row["ms"], row["cpu_ms"]
         print(
             f"{name:28} {ms['p50']:8.1f} ms (best {ms['min']:7.1f})  cpu {cpu['p50']:8.1f} ms  × {ratio}"

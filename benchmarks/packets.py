@@ -28,6 +28,7 @@ from typing import Any
 import av
 import numpy as np
 from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from common import machine, node, roles, summary
 from tridetr.capture.packets import PacketSink
@@ -139,11 +140,12 @@ async def watch(port: int, *, video: bool, counts: list[int], index: int) -> Non
     """Take all that comes, as the page does."""
     address = f"ws://127.0.0.1:{port}/ws/cam"
     async with connect(
-        address, subprotocols=["tridetr.v1"], max_size=None, compression=None
+        address, subprotocols=[Subprotocol("tridetr.v1")], max_size=None, compression=None
     ) as socket_:
         await socket_.send(json.dumps({"type": "view", "video": video, "window": 2}))
         packets = frames = 0
         async for message in socket_:
+            assert isinstance(message, bytes)
             (length,) = struct.unpack_from("<I", message)
             head = message[4 : 4 + min(length, 24)]
             if head.startswith(b'{"type":"video"'):

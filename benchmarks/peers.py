@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -380,13 +381,13 @@ def main() -> None:
         with bench.broker():
             for cameras in options.cameras:
                 runs: dict[str, Callable[[], dict[str, Any]]] = {
-                    "plain script": lambda n=cameras: bench.peer("plain.py", n),
-                    "node, calm": lambda n=cameras: bench.node(n, alarmed=False),
-                    "node, alarmed": lambda n=cameras: bench.node(n, alarmed=True),
+                    "plain script": partial(bench.peer, "plain.py", cameras),
+                    "node, calm": partial(bench.node, cameras, alarmed=False),
+                    "node, alarmed": partial(bench.node, cameras, alarmed=True),
                 }
                 if options.python:
-                    runs["supervision"] = lambda n=cameras: bench.peer("supervision_loop.py", n)
-                    runs["inference"] = lambda n=cameras: bench.peer("inference_pipeline.py", n)
+                    runs["supervision"] = partial(bench.peer, "supervision_loop.py", cameras)
+                    runs["inference"] = partial(bench.peer, "inference_pipeline.py", cameras)
                 if options.original and cameras == 1:
                     runs["original (MJPEG)"] = bench.original
                 found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in runs}

@@ -62,9 +62,11 @@ class Camera:
             self._number, time.monotonic_ns(), time.time_ns(), ColorRange.LIMITED, ColorMatrix.BT601
         )
         sequence = self._writer.publish(slot, stamp)
+        wakeup = self._reader.wakeup
+        assert wakeup
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            self._reader.wakeup.wait(0.5)
+            wakeup.wait(0.5)
             if (lease := self._reader.lease_newest()) is not None:
                 with lease:
                     read_ns, result = time.monotonic_ns(), lease.stamp
@@ -105,7 +107,7 @@ def measure(
             camera_to_reader=(read_ns - began_ns) / 1e6,
         )
 
-    turns = [
+    turns: list[Callable[[], None]] = [
         pipeline,
         lambda: add(bare_model=milliseconds(bare)),
         lambda: add(fused_model=milliseconds(fused)),

@@ -94,20 +94,20 @@ def run(name: str, script: str, words: list[str], out: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     try:
         with said.open("w") as log:
-            code = subprocess.run(
+            failed: object = subprocess.run(
                 [sys.executable, str(HERE / script), *words, "--json", str(file)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 timeout=LONGEST_S,
             ).returncode
     except subprocess.TimeoutExpired:
-        code = f"not done after {LONGEST_S} s"
+        failed = f"not done after {LONGEST_S} s"
     if file.exists():
         result = json.loads(file.read_text())
-    if code:
+    if failed:
         lines = said.read_text().strip().splitlines()
-        result["failed"] = "\n".join(lines[-5:]) or str(code)
-        print(f"  failed: {lines[-1] if lines else code}", flush=True)
+        result["failed"] = "\n".join(lines[-5:]) or str(failed)
+        print(f"  failed: {lines[-1] if lines else failed}", flush=True)
     result |= {"command": command, "took_s": round(time.monotonic() - began, 1)}
     return result
 

@@ -31,6 +31,7 @@ import paho.mqtt.client as mqtt
 import psutil
 import websockets
 import yaml
+from paho.mqtt.enums import CallbackAPIVersion
 
 from common import machine, role_of
 from soak_report import write_report
@@ -111,7 +112,7 @@ class Soak:
 
     def _listen(self) -> mqtt.Client:
         broker = json.loads((self.folder / "run" / "broker.json").read_text())
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        client = mqtt.Client(CallbackAPIVersion.VERSION2)
         client.on_connect = lambda c, *_: c.subscribe("tridetr/+/+/events", qos=1)
         client.on_message = lambda _c, _d, m: self.events.update(
             [json.loads(m.payload)["event_id"]]
@@ -126,6 +127,7 @@ class Soak:
             with contextlib.suppress(OSError, websockets.WebSocketException):
                 async with websockets.connect(url, max_size=None) as socket_:
                     async for message in socket_:
+                        assert isinstance(message, bytes)
                         size = int.from_bytes(message[:4], "little")
                         if json.loads(message[4 : 4 + size])["type"] == "frame":
                             self.frames[name] += 1
@@ -161,7 +163,8 @@ class Soak:
                     }
         segments = sizes_of(list_instance(self.instance))
         depths = queue_depths(self.instance, self.cameras)
-        ages, totals = [], []
+        ages: list[float] = []
+        totals: list[float] = []
         for latency in self._latency.values():
             for kept, new in zip((ages, totals), latency.take(), strict=True):
                 kept += new

@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class Table:
     name: str
     title: str
     head: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
+    rows: Sequence[tuple[Cell, ...]]
     bar: int | None = None
 
 
@@ -162,13 +162,13 @@ def _scaling(name: str, result: Result) -> list[Table]:
         for viewers, row in result["viewers"].items()
     ]  # fmt: skip
     if watched:
-        head = (
+        columns = (
             "viewers",
             "gateway, % of a core",
             "frames a second each",
             "ms per frame and viewer",
         )
-        tables.append(Table(f"{name} viewers", "Viewers of one camera", head, watched, 1))
+        tables.append(Table(f"{name} viewers", "Viewers of one camera", columns, watched, 1))
     return tables
 
 

@@ -191,7 +191,11 @@ def grafana_panel(panel: Panel, number: int, x: int, y: int) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if panel.kind == "stat":
         custom, options = {}, {"textMode": "name", "colorMode": "none"}
-    defaults = {"unit": panel.unit, "custom": custom, "mappings": mappings if panel.names else []}
+    defaults: dict[str, Any] = {
+        "unit": panel.unit,
+        "custom": custom,
+        "mappings": mappings if panel.names else [],
+    }
     if panel.kind == "timeseries":
         defaults["min"] = 0
     return {

@@ -14,6 +14,7 @@ import html
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -134,7 +135,7 @@ def state_machine() -> str:
     """Return the transitions that the controller's own function makes, as a diagram."""
     second = 1_000_000_000
     keys = SimpleNamespace(confirm_frames=2, confirm_s=0.5, clear_s=3.0, unknown_s=5.0, hold_s=60.0)
-    inputs = {
+    inputs: dict[str, Callable[[int], Result | Silence]] = {
         "person": lambda now: Result(True, now),
         "empty view": lambda now: Result(False, now),
         "silence for unknown_s": lambda _: Silence(keys.unknown_s),

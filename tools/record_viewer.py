@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
-SIZE = {"width": 1100, "height": 720}
+SIZE: ViewportSize = {"width": 1100, "height": 720}
 FPS = 8
 
 

@@ -87,7 +87,7 @@ def _kind(field: dict[str, Any], definitions: dict[str, Any]) -> str:
     low = field.get("minimum", field.get("exclusiveMinimum"))
     high = field.get("maximum", field.get("exclusiveMaximum"))
     names = {"integer": "whole number", "string": "text", "boolean": "true, false"}
-    name = names.get(kind, kind)
+    name: str = names.get(kind, kind)
     if low is None and high is None:
         return name
     above = f"above {low}" if "exclusiveMinimum" in field else f"from {low}"

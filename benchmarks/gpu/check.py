@@ -19,9 +19,10 @@ from typing import Any
 
 import av
 import numpy as np
-from rig import CAMERA, BenchGpu, DeviceCamera, parser, report
+from rig import BenchGpu, DeviceCamera, parser, report
 
 from decode import write_clip
+from serving import CAMERA
 from tridetr.capture.packets import describe
 from tridetr.capture.planes import copy_picture, even_size
 from tridetr.capture.sources.av import open_video, packets

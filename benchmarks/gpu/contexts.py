@@ -16,8 +16,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rig import CAMERA, FULL_HD, BenchGpu, DeviceCamera, need_gpu, parser, report
+from rig import FULL_HD, BenchGpu, DeviceCamera, need_gpu, parser, report
 
+from serving import CAMERA
 from tridetr.shm.names import unlink_instance
 
 

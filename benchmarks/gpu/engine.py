@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,14 @@ def main() -> None:
             dice = np.random.default_rng(0)
             frames = dice.integers(0, 256, (batch, height * 3 // 2, width), np.uint8)
             ways: dict[str, Callable[[], Run]] = {
-                "whole, open": lambda f=frames: whole(fused, f, fixed=False, graph=False),
-                "whole, fixed": lambda f=frames: whole(fused, f, fixed=True, graph=False),
-                "whole, fixed, graph": lambda f=frames: whole(fused, f, fixed=True, graph=True),
-                "engine": lambda f=frames: ours(gpu, fused, f, graph=False),
-                "engine, graph": lambda f=frames: ours(gpu, fused, f, graph=True),
+                "whole, open": partial(whole, fused, frames, fixed=False, graph=False),
+                "whole, fixed": partial(whole, fused, frames, fixed=True, graph=False),
+                "whole, fixed, graph": partial(whole, fused, frames, fixed=True, graph=True),
+                "engine": partial(ours, gpu, fused, frames, graph=False),
+                "engine, graph": partial(ours, gpu, fused, frames, graph=True),
             }
             if rewritten is not None:
-                ways["engine, graph, for cuda"] = lambda f=frames: ours(
-                    gpu, rewritten, f, graph=True
-                )
+                ways["engine, graph, for cuda"] = partial(ours, gpu, rewritten, frames, graph=True)
             figures[f"batch {batch}"] = measure(gpu, ways, batch, options.runs)
     gpu.close()
     model = options.model.name if options.model else "bundled (small: give an export)"

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 import psutil
-from rig import CAMERA, FULL_HD, BenchGpu, DeviceCamera, need_gpu, parser, report, serving
+from rig import FULL_HD, BenchGpu, DeviceCamera, need_gpu, parser, report, serving
 
 from common import role_of
+from serving import CAMERA
 from tridetr.config import Config
 from tridetr.errors import TridetrError
 from tridetr.shm.frames import DeviceFrameLease, DeviceFrameReader, FrameReader

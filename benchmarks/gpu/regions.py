@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rig import CAMERA, FULL_HD, BenchGpu, DeviceCamera, parser, report, serving
+from rig import FULL_HD, BenchGpu, DeviceCamera, parser, report, serving
 
 from common import summary
+from serving import CAMERA
 from tridetr.config import Config
 from tridetr.shm.frames import DeviceFrameReader, FrameReader
 from tridetr.triton.client import TritonClient

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MODELS_CACHE_AUTH_ENABLED", "False")
 
@@ -23,10 +24,11 @@ from inference.core.interfaces.camera.video_source import (
     BufferConsumptionStrategy,
     BufferFillingStrategy,
 )
+from paho.mqtt.enums import CallbackAPIVersion
 from supervision_loop import detect
 
 
-class Camera(VideoFrameProducer):
+class Camera(VideoFrameProducer):  # type: ignore[misc]  # untyped
     """A clip that plays over and over, in real time."""
 
     def __init__(self, clip: str, fps: float) -> None:
@@ -39,17 +41,17 @@ class Camera(VideoFrameProducer):
         time.sleep(max(0.0, self._began + self._number / self._fps - time.monotonic()))
         if not self._capture.grab():
             self._capture = cv2.VideoCapture(self._clip)
-            return self._capture.grab()
+            return bool(self._capture.grab())
         return True
 
-    def retrieve(self):
+    def retrieve(self) -> Any:
         return self._capture.retrieve()
 
     def release(self) -> None:
         self._capture.release()
 
     def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
-        return self._capture.isOpened()
+        return bool(self._capture.isOpened())
 
     def discover_source_properties(self) -> SourceProperties:
         return SourceProperties(
@@ -67,15 +69,15 @@ def main() -> None:
     session = onnxruntime.InferenceSession(
         model["bare"], options, [(model["provider"], model["options"])]
     )
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.connect("127.0.0.1", int(port))
     client.loop_start()
     to_monotonic = time.monotonic() - time.time()
 
-    def decide(frames):
+    def decide(frames: list[Any]) -> list[Any]:
         return [detect(session, frame.image) for frame in frames]
 
-    def publish(found, frames) -> None:
+    def publish(found: Any, frames: Any) -> None:
         if not isinstance(frames, list):  # of one camera they come alone
             found, frames = [found], [frames]
         for one, frame in zip(found, frames, strict=True):

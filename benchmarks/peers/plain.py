@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import onnxruntime
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 clip, fps, settings, port, name = sys.argv[1], float(sys.argv[2]), *sys.argv[3:6]
 model = json.loads(Path(settings).read_text())
@@ -21,7 +22,7 @@ session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 session = onnxruntime.InferenceSession(
     model["fused"], session_options, [(model["provider"], model["options"])]
 )
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+client = mqtt.Client(CallbackAPIVersion.VERSION2)
 client.connect("127.0.0.1", int(port))
 client.loop_start()
 began, number = time.monotonic(), -1

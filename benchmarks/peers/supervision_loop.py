@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 import paho.mqtt.client as mqtt
 import supervision as sv
+from paho.mqtt.enums import CallbackAPIVersion
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -47,7 +48,7 @@ def main() -> None:
     session = onnxruntime.InferenceSession(
         model["bare"], options, [(model["provider"], model["options"])]
     )
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.connect("127.0.0.1", int(port))
     client.loop_start()
     tracker = sv.ByteTrack()

@@ -52,12 +52,13 @@ def jpeg(planes, width: int, height: int) -> bytes:  # type: ignore[no-untyped-d
     flat = planes.reshape(-1)
     luma, chroma = width * height, width * height // 4
     shape = (height // 2, width // 2)
-    return simplejpeg.encode_jpeg_yuv_planes(
+    encoded: bytes = simplejpeg.encode_jpeg_yuv_planes(
         flat[:luma].reshape(height, width),
         flat[luma : luma + chroma].reshape(shape),
         flat[luma + chroma : luma + 2 * chroma].reshape(shape),
         quality=85,
     )
+    return encoded
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def test_receive_signed_notifications(tmp_path: Path) -> None:
     config = tmp_path / "node.yaml"
     config.write_text(yaml.safe_dump({"cameras": CAMERAS, "notify": [target]}))
     script = EXAMPLES / "webhook_receiver" / "receiver.py"
-    command = [sys.executable, script, "--port", str(port), "--secret-file", secret]
+    command = [sys.executable, str(script), "--port", str(port), "--secret-file", str(secret)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
         assert receiver.stdout
         try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -41,7 +42,7 @@ def test_stepped_wall_clock_changes_nothing(
         monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(clock))
         monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
         monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        sections = {
+        sections: dict[str, Any] = {
             "triton": {"url": triton.url},
             "mqtt": {"host": "127.0.0.1", "port": broker.port},
             "sentry": {"clear_s": 1},
@@ -61,7 +62,7 @@ def test_stepped_wall_clock_changes_nothing(
                 clock.write_text(step)
                 stepped_s = time.monotonic()
                 # Longer than unknown_s and the hang limit, so that any age by the wall clock would tell.
-                wait_for(lambda then=stepped_s: time.monotonic() - then > 11, 20)
+                wait_for(lambda: time.monotonic() - stepped_s > 11, 20)
                 wait_for(lambda: whole(node, time.monotonic() - 1), machine.bound(5), step)
                 assert visit() == opened, step
                 years = node.cameras()["street"]["frame_age_s"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 from support.faults import record
 from support.mosquitto import free_port, listening, running_mosquitto
@@ -35,7 +36,12 @@ def test_locked_by_a_backup_at_the_start(tmp_path: Path) -> None:
         controller.start()
         wait_for(lambda: "database is locked" in controller.log())
         # It decides and alarms all the same.
-        newer = wait_for(lambda: actor.show(PERSON) and ear.events(), 30)[0]
+
+        def alarms() -> list[dict[str, Any]]:
+            actor.show(PERSON)
+            return ear.events()
+
+        newer = wait_for(alarms, 30)[0]
         wait_for(lambda: b"locked" in (ear.last("node1/problem") or b""))
         backup.close()
         freed_s = time.monotonic()

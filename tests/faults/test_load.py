@@ -7,8 +7,9 @@ import contextlib
 import json
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,9 +25,9 @@ WATCH_S = 45.0
 GROWTH_MIB = 30.0  # after everybody is there: caches settle, a leak of frames would be hundreds
 
 
-def metrics(node: Node) -> Counter[str]:
+def metrics(node: Node) -> dict[str, float]:
     """Return the sum of each counter over all labels."""
-    sums: Counter[str] = Counter()
+    sums: defaultdict[str, float] = defaultdict(float)
     with urllib.request.urlopen(node.url + "/metrics", timeout=60) as answer:
         for line in answer.read().decode().splitlines():
             if not line.startswith("#"):
@@ -39,6 +40,7 @@ async def view(node: Node, camera: str, seen: Counter[str], name: str) -> None:
     with contextlib.suppress(OSError, websockets.WebSocketException):
         async with websockets.connect(url, max_size=None, open_timeout=60) as connection:
             async for message in connection:
+                assert isinstance(message, bytes)
                 size = int.from_bytes(message[:4], "little")
                 if json.loads(message[4 : 4 + size])["type"] == "frame":
                     seen[name] += 1
@@ -98,14 +100,17 @@ def test_nine_cameras_and_fifty_viewers(tmp_path: Path) -> None:
     hd = {"source": "synthetic", "width": 1280, "height": 720, "fps": 10}
     cameras = {f"cam{n}": {**hd, "seed": n} for n in range(8)}
     cameras["wide"] = {"source": "synthetic", "width": 3840, "height": 2160, "fps": 5}
-    sections = {"mqtt": {"host": "embedded", "port": 0}, "sentry": {"clear_s": 1, "confirm_s": 0}}
+    sections: dict[str, Any] = {
+        "mqtt": {"host": "embedded", "port": 0},
+        "sentry": {"clear_s": 1, "confirm_s": 0},
+    }
     with grpc_triton() as triton:
         sections["triton"] = {"url": triton.url}
         with whole_node(tmp_path, cameras, **sections) as (node, machine):
             before = metrics(node)
             seen = asyncio.run(crowd(node, list(cameras), triton))
             after = metrics(node)
-            counted = after - before
+            counted = Counter({name: value - before[name] for name, value in after.items()})
             print({key: round(counted[key]) for key in sorted(counted) if key.endswith("_total")})
             print(f"pictures per viewer: {sorted(seen.values())}; slowness {machine.slowness:.1f}")
             restarted = [

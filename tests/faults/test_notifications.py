@@ -73,8 +73,8 @@ def test_failing_and_stalling_targets_delay_only_themselves(
         stalling.mode, failing.mode = "stall", "503"
         for number in (1, 2):
             visit(actor)
-            wait_for(lambda n=number: len(server.taken) == 2 * n, 30)
-            wait_for(lambda n=number: len(ear.events()) == 2 * n, 30)
+            wait_for(lambda: len(server.taken) == 2 * number, 30)
+            wait_for(lambda: len(ear.events()) == 2 * number, 30)
         assert server.ids() == [event["event_id"] for event in ear.events()]
         assert stalling.asked
         assert not stalling.taken

@@ -124,9 +124,9 @@ def test_a_full_disk_neither_delays_nor_loses_an_alarm(tmp_path: Path, small_dis
                     fill(small_disk / "ballast")
                 actor.show_and_wait(frames=3)
                 actor.show_and_wait(PERSON, frames=12)
-                wait_for(lambda number=number: len(ear.events()) == 2 * number + 1, 20, "no alarm")
+                wait_for(lambda: len(ear.events()) == 2 * number + 1, 20, "no alarm")
                 actor.show_and_wait(frames=36)
-                wait_for(lambda number=number: len(ear.events()) == 2 * number + 2, 20, "no end")
+                wait_for(lambda: len(ear.events()) == 2 * number + 2, 20, "no end")
             assert recorder.process is not None
             assert recorder.process.poll() is None
         finally:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websockets
@@ -27,7 +28,7 @@ Stage = tuple[Node, Machine, GrpcTriton, Mosquitto, Subscriber]
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("node")
     with grpc_triton() as triton, running_mosquitto(folder / "broker") as broker:
-        sections = {
+        sections: dict[str, Any] = {
             "triton": {"url": triton.url},
             "mqtt": {"host": "127.0.0.1", "port": broker.port},
         }
@@ -50,6 +51,7 @@ class Viewer:
                 async with websockets.connect(self.url, max_size=None) as connection:
                     try:
                         async for message in connection:
+                            assert isinstance(message, bytes)
                             size = int.from_bytes(message[:4], "little")
                             if json.loads(message[4 : 4 + size])["type"] == "frame":
                                 self.frames.append(time.monotonic())
@@ -97,7 +99,7 @@ async def until(condition, within_s: float) -> None:  # type: ignore[no-untyped-
 @pytest.mark.timeout(200)
 def test_the_end_is_told_to_the_broker_and_quick(tmp_path: Path) -> None:
     with grpc_triton() as triton, running_mosquitto(tmp_path / "broker") as broker:
-        sections = {
+        sections: dict[str, Any] = {
             "triton": {"url": triton.url},
             "mqtt": {"host": "127.0.0.1", "port": broker.port},
         }

@@ -40,7 +40,8 @@ def test_stopped_process_is_found_and_replaced(running: tuple[Node, Machine], ro
     node, machine = running
     victim = wait_for(lambda: node.children().get(role), 60, f"no {role} in {node.children()}")
     victim.suspend()
-    stopped_s, shown = time.monotonic(), set()
+    stopped_s = time.monotonic()
+    shown: set[str] = set()
     within_s = machine.bound(RECOVERY_S)
 
     def look() -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ class Stage:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("node")
     with grpc_triton() as triton, running_mosquitto(folder / "broker") as broker:
-        sections = {
+        sections: dict[str, Any] = {
             "mqtt": {"host": "127.0.0.1", "port": broker.port},
             "triton": {"url": triton.url, "infer_timeout_s": 1},
             "sentry": {"clear_s": 1, "hold_s": 600},

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from support.clips import write_clip
 from support.node import Node
@@ -43,16 +44,20 @@ class Watcher(threading.Thread):
                 self._watch()
 
     def _watch(self) -> None:
-        with connect(self._url, subprotocols=[PROTOCOL], max_size=None, open_timeout=5) as socket:
+        with connect(
+            self._url, subprotocols=[Subprotocol(PROTOCOL)], max_size=None, open_timeout=5
+        ) as socket:
             self.connections += 1
             socket.send(json.dumps({"type": "view", "video": True}))
             config: dict[str, Any] | None = None
             last = 0
             while not self.stop.is_set():
                 try:
-                    header, data = unpack(bytes(socket.recv(timeout=1)))
+                    message = socket.recv(timeout=1)
                 except TimeoutError:
                     continue
+                assert isinstance(message, bytes)
+                header, data = unpack(message)
                 if header["type"] != "video":
                     continue
                 config = header.get("config", config)

@@ -22,7 +22,7 @@ def fuzz(name: str, seconds: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["tridetr"]):
-        import targets
+        from fuzz import targets
 
     kept = KEPT / name
     kept.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def main() -> None:
     if options.here:
         fuzz(options.targets[0], options.seconds)
         return
-    from targets import TARGETS
+    from fuzz.targets import TARGETS
 
     broken = []
     for name in options.targets or TARGETS:

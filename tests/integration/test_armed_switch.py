@@ -53,7 +53,8 @@ def test_the_interface_for_programs(
     assert ask(gateway, "/api/armed", "PUT", {"armed": False})["armed"] is False
     wait_for(lambda: ear.last("node1/armed") == b"OFF")
     assert ask(gateway, "/api/armed/nowhere", "PUT", {"armed": True}) == 404
-    for junk in (None, b"\xf9", b"{", [], {}, {"armed": 1}, {"armed": "true"}):
+    junks: list[Any] = [None, b"\xf9", b"{", [], {}, {"armed": 1}, {"armed": "true"}]
+    for junk in junks:
         assert ask(gateway, "/api/armed", "PUT", junk) == 400
     controller.kill()
     assert ask(gateway, "/api/armed") == 503

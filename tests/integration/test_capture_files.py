@@ -16,11 +16,11 @@ from support.clips import decoded, jpegs, write_clip, write_mjpeg
 from support.data import FOOTAGE, shared
 from support.waiting import slack, wait_for
 from tridetr.capture import publisher
-from tridetr.capture.sources import blocking
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.errors import ShmError
 from tridetr.shm.boards import CameraState, SentryMode
 from tridetr.shm.frames import ColorMatrix, ColorRange
+from tridetr.telemetry import heartbeat
 
 FRAME_NS = 1_000_000_000 / 30
 
@@ -365,7 +365,7 @@ class TestFifo:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         beats: list[float] = []
-        monkeypatch.setattr(blocking.heartbeat, "beat", lambda: beats.append(time.monotonic()))
+        monkeypatch.setattr(heartbeat, "beat", lambda: beats.append(time.monotonic()))
         fifo, clip = tmp_path / "fifo.ts", write_clip(tmp_path / "clip.ts", 60)
         os.mkfifo(fifo)
         with capturing(tmp_path, fifo, timeout_s=1) as rig:

@@ -145,11 +145,15 @@ class TestHttpMjpeg:
                 rig.wait_state(CameraState.OFFLINE, 30)
                 assert 0.9 < time.monotonic() - hung_s < slack(3)
                 beats = {rig.wait_state(CameraState.OFFLINE).heartbeat_monotonic_ns}
-                wait_for(
-                    lambda: beats.add(rig.status().heartbeat_monotonic_ns) or len(beats) >= 4,  # type: ignore[union-attr]
-                    slack(4),
-                    "signs of life at more than 1 Hz while the source is away",
-                )
+
+                def has_beaten() -> bool:
+                    status = rig.status()
+                    assert status
+                    beats.add(status.heartbeat_monotonic_ns)
+                    return len(beats) >= 4
+
+                what = "signs of life at more than 1 Hz while the source is away"
+                wait_for(has_beaten, slack(4), what)
                 server.hang.clear()
                 rig.wait_state(CameraState.LIVE, 30)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -104,7 +105,7 @@ def test_only_key_frames_are_decoded_while_all_is_calm(tmp_path: Path) -> None:
     clip = write_clip(
         tmp_path / "clip.mp4", 300, options={"bf": "2", "g": "15", "sc_threshold": "0"}, fps=15
     )
-    keys = {"sentry": {"standby_decode": "keyframes", "standby_fps": 120}}
+    keys: dict[str, Any] = {"sentry": {"standby_decode": "keyframes", "standby_fps": 120}}
     with rtsp_server(clip) as server, capturing(tmp_path, server.url, **keys) as rig:
         controller = FakeController(rig)
         controller.write(SentryMode.STANDBY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tridetr.shm.boards import CameraState, SentryMode
 from tridetr.shm.frames import ColorMatrix, ColorRange
 from tridetr_demo.scene import SyntheticCamera
 
-KEYS = {"width": 320, "height": 240, "fps": 20, "seed": 3, "scene": "hall"}
+KEYS: dict[str, Any] = {"width": 320, "height": 240, "fps": 20, "seed": 3, "scene": "hall"}
 
 
 def test_frames_are_the_film_with_its_truth(

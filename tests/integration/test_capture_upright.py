@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -56,7 +57,7 @@ def write_clip(
     return path
 
 
-def first_of(tmp_path: Path, source: str | Path, **keys: object) -> Seen:
+def first_of(tmp_path: Path, source: str | Path, **keys: Any) -> Seen:
     with capturing(tmp_path, source, **keys) as rig:
         return rig.wait_frames(1)[0]
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.sentry import NOBODY, PERSON, Actor
 from tridetr.config import Config
-from tridetr.controller import camera_control as camera_module
 from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.database import Database
 from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.payloads import published
 from tridetr.controller.store import Store
 from tridetr.served_model import ServedModelReader
+from tridetr.shm.boards import SentrySnapshot, SentryWriter
 from tridetr.shm.names import unlink_instance
 
 # A whole visit fits into the ring, so a controller that reads old results again would see it twice; and frames alone
@@ -96,6 +95,7 @@ def let_go(process: Process) -> None:
     """Free what a dead process holds, saving nothing."""
     assert process.store._database
     process.store._database.close()
+    assert process.store._lock
     process.store._lock.close()
     process.sentry._results.close()
     process.sentry._watch.close()
@@ -103,22 +103,22 @@ def let_go(process: Process) -> None:
 
 
 @pytest.fixture
-def fate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fate]:
+def fate(monkeypatch: pytest.MonkeyPatch) -> Fate:
     fate = Fate(0)
-    write, board_write = Database.write, camera_module.SentryWriter.write
+    write, board_write = Database.write, SentryWriter.write
 
     def struck_write(self: Database, *arguments: object) -> None:
         fate.step()
         write(self, *arguments)  # type: ignore[arg-type]
         fate.step()
 
-    def struck_board(self: object, snapshot: object) -> None:
+    def struck_board(self: SentryWriter, snapshot: SentrySnapshot) -> None:
         fate.step()
-        board_write(self, snapshot)  # type: ignore[arg-type]
+        board_write(self, snapshot)
         fate.step()
 
     monkeypatch.setattr(Database, "write", struck_write)
-    monkeypatch.setattr(camera_module.SentryWriter, "write", struck_board)
+    monkeypatch.setattr(SentryWriter, "write", struck_board)
     return fate
 
 

@@ -131,7 +131,7 @@ def test_home_assistant_discovery(tmp_path: Path) -> None:
         actor.show_and_wait(NOBODY, 2)
         for component in components:
             if component["platform"] != "event":
-                wait_for(lambda c=component: ear.last(c["state_topic"]))
+                wait_for(lambda: ear.last(component["state_topic"]))
         assert hall["availability"][0]["topic"] == "tridetr/node1/availability"
         # It has started again and asks for everything.
         before = len(ear.payloads(topic))
@@ -211,7 +211,8 @@ def test_problems_are_published_and_a_stopped_node_says_so(tmp_path: Path) -> No
     ):
 
         def problem(camera: str = "/hall") -> dict[str, object]:
-            return json.loads(ear.last(f"node1{camera}/problem") or b"{}")
+            told: dict[str, object] = json.loads(ear.last(f"node1{camera}/problem") or b"{}")
+            return told
 
         actor.show_and_wait(NOBODY, 2)
         wait_for(lambda: problem().get("problem") is False)
@@ -220,7 +221,7 @@ def test_problems_are_published_and_a_stopped_node_says_so(tmp_path: Path) -> No
         }  # fmt: skip
         for state in (CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND):
             actor.be(state)
-            wait_for(lambda s=state: problem().get("camera") == s.name.lower())
+            wait_for(lambda: problem().get("camera") == state.name.lower())
         actor.be(CameraState.LIVE)
         wait_for(lambda: problem().get("camera") == "")
         served = ModelInfo("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"bicycle": 1})
@@ -298,10 +299,10 @@ def test_a_wrong_certificate_or_password_is_refused_and_said_once(tmp_path: Path
             }
             before = _tries(broker)
             with running_controller(tmp_path / name, settings) as (controller, actor):
-                wait_for(lambda c=controller, e=expected: e in c.log())
+                wait_for(lambda: expected in controller.log())
                 actor.show_and_wait(NOBODY)  # deciding goes on without a broker
                 # The first three tries take about 3 s; each later pause is twice as long.
-                wait_for(lambda b=before: _tries(broker) >= b + 3, 60)
+                wait_for(lambda: _tries(broker) >= before + 3, 60)
                 assert controller.log().count(expected) == 1
 
 

@@ -8,6 +8,7 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,7 @@ def test_what_was_committed_is_there_after_the_process_died(tmp_path: Path) -> N
     store.commit("hall", '{"a": 1}', [event(1), NewRow(2, "camera_back", "{}")])
     store.commit("door", '{"b": 2}', [event(3)])
     store.confirm("visit1:arrived")
+    assert store._lock
     store._lock.close()  # dead: nothing is closed
     again = Store(tmp_path, outbox_limit=100)
     assert {name: saved.record for name, saved in again.cameras.items()} == {
@@ -183,6 +185,7 @@ def test_a_full_disk_loses_nothing_while_the_process_lives(
     ballast.unlink()
     assert store.flush()
     assert store.fault == ""
+    assert store._lock
     store._lock.close()  # dead
     again = Store(tiny_disk / "state", outbox_limit=1000)
     assert again.cameras["hall"].record == '"199"'
@@ -207,7 +210,7 @@ def test_a_disk_that_is_full_from_the_start(tiny_disk: Path) -> None:
 
 
 def test_a_full_disk_is_said_and_the_alarm_still_goes_out(tmp_path: Path, tiny_disk: Path) -> None:
-    state = {"state_dir": str(tiny_disk / "state")}
+    state: dict[str, Any] = {"state_dir": str(tiny_disk / "state")}
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -268,6 +271,7 @@ def test_a_database_that_breaks_while_running_is_rebuilt_from_memory(
     monkeypatch.setattr(Database, "write", broken)
     store.commit("hall", '"new"', [event(3)])
     assert store.flush()
+    assert store._lock
     store._lock.close()
     again = Store(tmp_path, outbox_limit=100)
     assert again.cameras["hall"].record == '"new"'
@@ -425,9 +429,12 @@ def test_what_is_broken_is_not_of_a_later_version(tmp_path: Path) -> None:
 
 
 def test_a_folder_or_device_in_the_place_of_the_database_is_put_aside(tmp_path: Path) -> None:
-    for number, make in enumerate(
-        (Path.mkdir, lambda path: path.symlink_to("/dev/full"), os.mkfifo)
-    ):
+    ways: list[Callable[[Path], None]] = [
+        Path.mkdir,
+        lambda path: path.symlink_to("/dev/full"),
+        os.mkfifo,
+    ]
+    for number, make in enumerate(ways):
         folder = tmp_path / str(number)
         folder.mkdir()
         make(folder / DATABASE)

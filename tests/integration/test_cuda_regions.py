@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
+from grpc import StatusCode as Status
 
 from support.data import ORACLE, shared
 from support.fake_cuda import FakeCuda, GpuCamera
@@ -28,7 +28,6 @@ from tridetr.shm.names import unlink_instance
 from tridetr.triton.client import TritonClient
 
 W, H = 64, 32
-Status = grpc.StatusCode
 
 
 def make_config(instance: str, folder: Path, url: str, **sections: Any) -> Config:

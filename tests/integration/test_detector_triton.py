@@ -102,7 +102,7 @@ async def test_no_lossless_frame_is_lost_while_the_server_is_killed(tmp_path: Pa
                     endpoint = read_endpoint(config.run_dir)
                     assert endpoint
                     os.kill(endpoint.pid or 0, signal.SIGKILL)
-                await until(lambda n=number: done(n))
+                await until(lambda: done(number))
                 if number == RESIZED_AT:
                     writer.resize(width // 2 & ~1, height // 2 & ~1)
                     frames[number + 1 :] = [

@@ -12,6 +12,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import pytest
 import yaml
+from paho.mqtt.enums import CallbackAPIVersion
 
 from support.mosquitto import Mosquitto, listening, running_mosquitto
 from support.sentry import NOBODY, running_controller
@@ -41,7 +42,7 @@ class Crowd:
     """Forty nodes that publish what real ones do."""
 
     def __init__(self, broker: Mosquitto) -> None:
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
         self.client.connect("127.0.0.1", broker.port)
         self.client.loop_start()
         for number in range(40):
@@ -132,7 +133,8 @@ def test_a_node_describes_itself(tmp_path: Path) -> None:
     ):
 
         def node() -> dict[str, Any]:
-            return json.loads(ear.last("node1/node") or b"{}")
+            told: dict[str, Any] = json.loads(ear.last("node1/node") or b"{}")
+            return told
 
         actor.show_and_wait(NOBODY, 2)
         wait_for(lambda: node().get("cameras", {}).get("hall", {}).get("state") == "standby")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from support.data import FOOTAGE, FOOTAGE_TRUTH, ORACLE, shared
 from support.mosquitto import running_mosquitto
@@ -45,7 +46,7 @@ class Recorder(threading.Thread):
 
 
 def subscriber(port: int, events: list[dict[str, Any]]) -> mqtt.Client:
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
 
     def on_connect(client: mqtt.Client, *_: object) -> None:
         client.subscribe("tridetr/+/+/events", qos=1)

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import jsonschema
@@ -150,11 +151,11 @@ def test_every_part_that_stops_watching_is_named(tmp_path: Path) -> None:
         camera = fakes["hall"]
         camera.play()
 
-        def until(part: str, **more: object) -> dict[str, object]:
+        def until(part: str, **more: object) -> dict[str, Any]:
             wanted = {"part": part, **more}
 
-            def found() -> dict[str, object] | None:
-                hall = gateway.ask("/readyz").json()["cameras"]["hall"]
+            def found() -> dict[str, Any] | None:
+                hall: dict[str, Any] = gateway.ask("/readyz").json()["cameras"]["hall"]
                 return hall if wanted.items() <= hall.items() else None
 
             hall = wait_for(found, what=str(wanted))

@@ -29,7 +29,7 @@ QUICK = Limits(connections=300, stall_s=1.0, silence_s=30.0, ping_s=10.0, grace_
 
 
 def encoded(camera: str) -> float:
-    return metrics.FRAMES_ENCODED.labels(camera)._value.get()
+    return float(metrics.FRAMES_ENCODED.labels(camera)._value.get())
 
 
 def test_first_messages_and_what_they_say(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def hall(tmp_path: Path) -> Iterator[tuple[VideoCamera, Gateway]]:
 
 
 def receive(socket: Watcher, kind: str, count: int = 1) -> list[tuple[dict[str, Any], bytes]]:
-    found = []
+    found: list[tuple[dict[str, Any], bytes]] = []
     while len(found) < count:
         found.append(socket.until(kind))
     return found
@@ -71,7 +71,7 @@ def test_pictures_and_video_exclude_each_other(hall: tuple[VideoCamera, Gateway]
         receive(socket, "video")
         for _ in range(5):
             camera.frame()
-        kinds = []
+        kinds: list[str] = []
         while kinds.count("video") < 5:
             kinds.append(socket.next()[0]["type"])
         assert "frame" not in kinds

@@ -35,7 +35,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_ring_and_kernel_across_processes(environment: dict[str, str], tmp_path: Path) -> None:
     script, out = ROOT / "benchmarks" / "gpu" / "check.py", tmp_path / "out.json"
-    line = [sys.executable, script, "--only", "ring", "kernel", "--json", out]
+    line = [sys.executable, str(script), "--only", "ring", "kernel", "--json", str(out)]
     answer = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     figures = json.loads(out.read_text())["figures"]
@@ -46,7 +46,7 @@ def test_ring_and_kernel_across_processes(environment: dict[str, str], tmp_path:
 
 def test_copies_are_measured(environment: dict[str, str], tmp_path: Path) -> None:
     script, out = ROOT / "benchmarks" / "gpu" / "copies.py", tmp_path / "out.json"
-    line = [sys.executable, script, "--runs", "3", "--json", out]
+    line = [sys.executable, str(script), "--runs", "3", "--json", str(out)]
     answer = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     figures = json.loads(out.read_text())["figures"]

@@ -20,7 +20,6 @@ from support.data import FOOTAGE, ORACLE, shared
 from support.rings import frame_stamp, result_stamp
 from tridetr.config import DetectSection, SentrySection
 from tridetr.controller.state_machine import STANDBY, Memory, Result, State, Transition, step
-from tridetr.detector import gate as gate_module
 from tridetr.detector.gate import MotionGate
 from tridetr.paths import model_repository_dir
 from tridetr.shm.boards import SentryMode, SentrySnapshot, SentryState, SentryWriter
@@ -45,7 +44,7 @@ def decoded(path: Path, first: int = 0, last: int | None = None) -> Iterator[Pla
 
 def grainy(planes: Planes, rng: np.random.Generator, sigma: float = 3.0) -> Planes:
     noise = rng.standard_normal((HEIGHT, WIDTH), np.float32) * sigma
-    made = planes.copy()
+    made: Planes = planes.copy()
     made[:HEIGHT] = np.clip(planes[:HEIGHT] + noise + 0.5, 0, 255)
     return made
 
@@ -173,7 +172,7 @@ class Node:
 def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return what sets the gate's clock."""
     clock = [0]
-    monkeypatch.setattr(gate_module.time, "monotonic_ns", lambda: clock[0])
+    monkeypatch.setattr("tridetr.detector.gate.time.monotonic_ns", lambda: clock[0])
     return lambda at: clock.__setitem__(0, at)
 
 

@@ -42,7 +42,7 @@ def test_the_processes_of_a_pod_work_together_and_a_node_of_their_instance_is_re
     started_s = time.monotonic()
     wait_for(lambda: whole(pod, started_s), 150, f"not whole: {pod.log_tail()}")
     for process in PROCESSES[:-1]:
-        wait_for(lambda process=process: fault(process, pod.folder / "run", ready=True) is None, 30)
+        wait_for(lambda: fault(process, pod.folder / "run", ready=True) is None, 30)
     for options in ([], ["--only", "gateway"]):
         line = [sys.executable, "-m", "tridetr", "up", "--config", str(pod.file), *options]
         refused = subprocess.run(line, capture_output=True, text=True, timeout=60)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from support.data import FOOTAGE, ORACLE, shared
 from support.gateway import Watcher
@@ -114,7 +115,7 @@ def _live_outputs(node: Node) -> Iterator[tuple[str, np.ndarray]]:
 
 def _socket(node: Node, size: str) -> Iterator[tuple[str, np.ndarray]]:
     address = f"{node.url.replace('http', 'ws')}/ws/hall"
-    with Watcher(connect(address, subprotocols=[PROTOCOL], max_size=None)) as viewer:
+    with Watcher(connect(address, subprotocols=[Subprotocol(PROTOCOL)], max_size=None)) as viewer:
         viewer.send(type="view", size=size, video=True)
         _, jpeg = viewer.until("frame")
         for _ in range(30):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from support.ring_process import HEIGHT, WIDTH
-from support.rings import put_frame
+from support.rings import put_frame, wakeup_of
 from tridetr.shm.frames import FrameReader, FrameWriter
 from tridetr.shm.names import list_instance
 
@@ -124,7 +124,7 @@ def test_a_writer_killed_inside_a_write_leaves_nothing_half(instance: str, start
         assert lease is not None
         assert (lease.sequence, int(lease.planes.max())) == (9, 9)
         first.kill()
-        whole = []
+        whole: list[int] = []
         while (old := reader.lease_next(whole[-1] if whole else 0)) is not None:
             with old:
                 assert old.planes.min() == old.planes.max() == old.sequence
@@ -140,5 +140,5 @@ def test_a_writer_killed_inside_a_write_leaves_nothing_half(instance: str, start
                     assert fresh.sequence == sequence
                     assert fresh.planes.min() == fresh.planes.max() == value
             assert int(lease.planes.max()) == 9  # leased before the crash, and still whole
-        assert reader.wakeup.drain()
+        assert wakeup_of(reader).drain()
     assert len(list_instance(instance)) == 1

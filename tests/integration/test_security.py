@@ -118,7 +118,7 @@ def test_what_cameras_are_called_outside_is_scheme_host_and_port(found: Found) -
     wait_for(lambda: {"door", "query", "path", "info"} <= set(messages()), 60)
     texts = {"api": json.dumps(messages()), "log": node.log.read_text(errors="replace")}
     broker = json.loads((Path(node.config["run_dir"]) / "broker.json").read_text())
-    retained = subscribe.simple(
+    retained = subscribe.simple(  # type: ignore[no-untyped-call]
         "#", hostname=broker["host"], port=broker["port"], msg_count=20, keepalive=10
     )
     texts["mqtt"] = "\n".join(f"{m.topic} {m.payload.decode()}" for m in retained)

@@ -34,7 +34,7 @@ QUIET_START_S = 4.0  # how long a start takes on two cores that do nothing else
 
 
 def restarts(reason: str) -> float:
-    return metrics.SERVER_RESTARTS.labels(reason=reason)._value.get()
+    return float(metrics.SERVER_RESTARTS.labels(reason=reason)._value.get())
 
 
 async def infer_until_it_works(client: TritonClient, slot: SharedFrame, within_s: float) -> float:

@@ -17,7 +17,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from support.data import FOOTAGE, FOOTAGE_TRUTH, ORACLE, shared
-from support.node import free_port
+from support.mosquitto import free_port
 from support.triton import Frame, Region, SharedFrame, TritonThread, running_triton, triton_config
 from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered, TritonError
 from tridetr.paths import model_repository_dir

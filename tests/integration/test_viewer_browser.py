@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -256,7 +257,7 @@ def test_grid_fits_the_window(
 
 
 def test_keyboard_and_large_view(tmp_path: Path, tab: Tab) -> None:
-    options = {"width": 1280, "height": 720}
+    options: dict[str, Any] = {"width": 1280, "height": 720}
     with (
         cameras(tmp_path, "hall", "yard", **options) as (config, fakes),
         Gateway(config) as gateway,

@@ -108,7 +108,7 @@ def test_the_dashboard_is_up_to_date_and_whole() -> None:
     assert answer.returncode == 0, answer.stderr
     panels = json.loads(RULES.with_name("dashboard.json").read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
-    places = set()
+    places: set[tuple[int, int]] = set()
     for panel in panels:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24

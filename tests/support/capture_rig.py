@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
+from support.rings import wakeup_of
 from support.waiting import slack, wait_for
 from tridetr.capture.capture_process import run
 from tridetr.config import Config
@@ -69,7 +70,7 @@ class Rig:
         last = 0
         with FrameReader(self.config.instance, self.camera, "detector") as reader:
             while not self.stop.is_set():
-                reader.wakeup.wait(0.05)
+                wakeup_of(reader).wait(0.05)
                 while (lease := reader.lease_newest(last)) is not None:
                     with lease:
                         last = lease.sequence

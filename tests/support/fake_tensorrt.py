@@ -52,7 +52,8 @@ class Context:
 
     def _run(self) -> None:
         size = int(np.prod(self.shape))
-        frames = np.frombuffer((ctypes.c_uint8 * size).from_address(self.addresses["frame"]), "u1")
+        memory = (ctypes.c_uint8 * size).from_address(self.addresses["frame"])
+        frames = np.frombuffer(memoryview(memory), np.uint8)
         first = frames.reshape(self.shape[0], -1)[:, 0]
         for name, kind in (("boxes", "f4"), ("scores", "f4"), ("classes", "i4")):
             result = np.zeros(self.get_tensor_shape(name), kind)

@@ -12,9 +12,8 @@ from support.fake_cuda import read_device
 from tridetr.errors import DeviceRegionRefused, ModelUnavailable, RegionNotRegistered
 from tridetr.model_card import ModelInfo
 from tridetr.shm.device_region import DevicePlace, DeviceRegion
-from tridetr.shm.lease import RegionKey
 from tridetr.shm.names import SHM_DIR
-from tridetr.triton.client import Prediction
+from tridetr.triton.client import Prediction, Region
 
 INFO = ModelInfo(
     "rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"person": 1, "car": 3}, default_score=0.5
@@ -43,7 +42,7 @@ class FakeTriton:
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     second_score: float = 0.2
     gpu: Path | None = None
-    regions: dict[str, RegionKey | DeviceRegion] = field(default_factory=dict)
+    regions: dict[str, Region] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
     unregistered: list[str] = field(default_factory=list)
@@ -64,14 +63,14 @@ class FakeTriton:
         self._fail()
         return self.info
 
-    async def register(self, region: RegionKey | DeviceRegion) -> None:
+    async def register(self, region: Region) -> None:
         self._fail()
         if isinstance(region, DeviceRegion) and self.gpu is None:
             raise DeviceRegionRefused("no GPU here")
         self.regions[region.shm_name] = region
         self.registered.append(region.shm_name)
 
-    async def unregister(self, region: RegionKey | DeviceRegion) -> None:
+    async def unregister(self, region: Region) -> None:
         self._fail()
         self.regions.pop(region.shm_name, None)
         self.unregistered.append(region.shm_name)
@@ -96,9 +95,9 @@ class FakeTriton:
         finally:
             self.in_flight[name] -= 1
         return Prediction(
-            np.float32([[value, 0, 500, 9], [1, 1, 2, 2]]),
-            np.float32([0.9, self.second_score]),
-            np.int32([1, 3]),
+            np.array([[value, 0, 500, 9], [1, 1, 2, 2]], np.float32),
+            np.array([0.9, self.second_score], np.float32),
+            np.array([1, 3], np.int32),
         )
 
     def _pixel(self, frame: object) -> int:
@@ -109,7 +108,8 @@ class FakeTriton:
         path = SHM_DIR / frame.region.shm_name  # type: ignore[attr-defined]
         with path.open("rb") as region:
             region.seek(frame.pixels_offset)  # type: ignore[attr-defined]
-            return region.read(1)[0]
+            first: bytes = region.read(1)
+            return first[0]
 
     def _fail(self) -> None:
         if self.error is not None:

@@ -119,7 +119,7 @@ def whole_node(
     with running_node(folder, cameras, **sections) as node:
         for camera in cameras if whole_cameras is None else whole_cameras:
             try:
-                wait_for(lambda name=camera: whole(node, started_s, name), 150)
+                wait_for(lambda: whole(node, started_s, camera), 150)
             except AssertionError:
                 raise AssertionError(f"the node never became whole: {node.log_tail()}") from None
         yield node, Machine(time.monotonic() - started_s)

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from support.containers import ROOT
 from support.mosquitto import free_port
@@ -147,7 +148,7 @@ class HomeAssistant:
         self._token = self.command("auth/long_lived_access_token", client_name="test", lifespan=1)
 
 
-def _received(socket: ClientConnection, kind: str) -> dict[str, Any]:
+def _received(socket: Connection, kind: str) -> dict[str, Any]:
     while True:
         message: dict[str, Any] = json.loads(socket.recv(30))
         if message["type"] == kind:

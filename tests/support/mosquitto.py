@@ -20,6 +20,7 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from support.waiting import wait_for
 
@@ -171,7 +172,7 @@ class Subscriber:
         self.heard: list[Heard] = []
         self._ready = threading.Event()
         client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, f"ear-{uuid.uuid4().hex[:8]}", clean_session=False
+            CallbackAPIVersion.VERSION2, f"ear-{uuid.uuid4().hex[:8]}", clean_session=False
         )
         if user:
             client.username_pw_set(*user)

@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 
-from support.rings import frame_stamp, put_frame
+from support.rings import frame_stamp, put_frame, wakeup_of
 from tridetr.shm.frames import FrameLease, FrameReader, FrameWriter
 
 WIDTH, HEIGHT = 320, 240
@@ -29,7 +29,7 @@ def pictures() -> list[np.ndarray[tuple[int, int], np.dtype[np.uint8]]]:
 
 def checksum(lease: FrameLease) -> int:
     """Return the checksum of a frame."""
-    return zlib.crc32(lease.planes)
+    return zlib.crc32(lease.planes.data)
 
 
 def until_stdin_closes() -> threading.Event:
@@ -48,7 +48,7 @@ def write_at_full_speed(instance: str, slots: int) -> None:
     """Publish frames whose stamp carries the checksum of their pixels, and whose number is their sequence."""
     stop = until_stdin_closes()
     noise = pictures()
-    sums = [zlib.crc32(picture) for picture in noise]
+    sums = [zlib.crc32(picture.data) for picture in noise]
     refused = 0
     with FrameWriter(instance, "cam", width=WIDTH, height=HEIGHT, slots=slots) as writer:
         print("ready", flush=True)
@@ -75,7 +75,7 @@ def read_at_full_speed(instance: str, consumer: str, hold_s: float) -> None:
         while not stop.is_set():
             lease = reader.lease_newest(after)
             if lease is None:
-                reader.wakeup.wait(0.05)
+                wakeup_of(reader).wait(0.05)
                 continue
             with lease:
                 stamp = lease.stamp

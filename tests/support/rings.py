@@ -8,6 +8,8 @@ import numpy as np
 
 from tridetr.shm.detections import DETECTION_DTYPE, ResultStamp
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
+from tridetr.shm.ring_reader import RingReader
+from tridetr.shm.wakeup import Wakeup
 
 
 def frame_stamp(number: int = 0, **changes: Any) -> FrameStamp:
@@ -20,6 +22,12 @@ def frame_stamp(number: int = 0, **changes: Any) -> FrameStamp:
         "color_matrix": ColorMatrix.BT709,
     }
     return FrameStamp(**fields | changes)
+
+
+def wakeup_of(reader: RingReader[Any, Any]) -> Wakeup:
+    """Return the queue of a reader that does not poll."""
+    assert reader.wakeup is not None
+    return reader.wakeup
 
 
 def put_frame(writer: FrameWriter, value: int, number: int = 0, **changes: Any) -> int | None:

@@ -19,7 +19,7 @@ def slack(quiet: float) -> float:
     return 1.5 * quiet * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 
 
-def wait_for(condition: Callable[[], T], within_s: float = 20, what: str = "") -> T:
+def wait_for(condition: Callable[[], T | None], within_s: float = 20, what: str = "") -> T:
     """Return the first true value of ``condition``; fail when the time is over."""
     deadline = time.monotonic() + within_s
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
@@ -55,7 +56,7 @@ def test_windows_that_touch_do_not_change_in_between() -> None:
 
 
 @pytest.fixture
-def time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+def time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     yield

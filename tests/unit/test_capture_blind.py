@@ -223,13 +223,13 @@ def test_a_day_and_a_night(place: str) -> None:
     watch.see(film, 60)
     for step in range(60):  # dusk
         light = 1 - 0.9 * step / 60
-        assert set(watch.see(lambda t, a=light: film(t) * a + 4, 5, 2 + step / 8)) == {None}
+        assert set(watch.see(lambda t: film(t) * light + 4, 5, 2 + step / 8)) == {None}
     infrared, noise = SEEN["infrared light"]
     assert set(watch.see(infrared(film), 300, noise)) == {None}
     assert set(watch.see(SEEN["night with noise"][0](film), 120, 9)) == {None}
     for step in range(60):  # dawn
         light = 0.1 + 0.9 * step / 60
-        assert set(watch.see(lambda t, a=light: film(t) * a + 4, 5, 9 - step / 8)) == {None}
+        assert set(watch.see(lambda t: film(t) * light + 4, 5, 9 - step / 8)) == {None}
 
 
 def test_a_camera_that_starts_covered_is_found() -> None:
@@ -268,7 +268,7 @@ def test_small_and_changing_sizes_are_not_judged() -> None:
     detector = BlindDetector()
     for look, shape in enumerate(itertools.islice(itertools.cycle([(48, 64), (16, 16)]), 40)):
         flat = np.zeros(shape, np.uint8)
-        assert detector.judge(lambda step, y=flat: y[::step], shape[0], look * LOOK_NS) is None
+        assert detector.judge(lambda step: flat[::step], shape[0], look * LOOK_NS) is None
 
 
 @settings(max_examples=20, deadline=None)

@@ -48,6 +48,7 @@ def demuxed(path: Path, form: str | None = None) -> Iterator[tuple[bytes, int | 
 def encoded(codec: str, size: tuple[int, int], count: int = 4) -> bytes:
     """Return an elementary stream."""
     context = av.CodecContext.create(codec, "w")
+    assert isinstance(context, av.VideoCodecContext)
     context.width, context.height = size
     context.pix_fmt, context.time_base = "yuv420p", Fraction(1, 25)
     context.options = {"preset": "ultrafast", "tune": "zerolatency"}

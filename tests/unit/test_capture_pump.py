@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_a_stream_that_ended_may_be_looked_at_until_the_pump_is_closed(
     closed = threading.Event()
     real = av.open_video
 
-    def watched(*args: object, **kwargs: object) -> tuple[_Watched, object]:
+    def watched(*args: Any, **kwargs: Any) -> tuple[_Watched, object]:
         container, stream = real(*args, **kwargs)
         return _Watched(container, closed), stream
 

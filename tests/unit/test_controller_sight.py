@@ -22,6 +22,10 @@ from tridetr.shm.detections import DETECTION_DTYPE
 Make = Callable[..., tuple[CameraSentry, Actor]]
 
 
+def state_of(sentry: CameraSentry) -> State:
+    return sentry.record.memory.state
+
+
 def serve(run_dir: Path, classes: dict[str, int]) -> None:
     write_served_model(run_dir, ModelInfo("rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", classes))
 
@@ -61,12 +65,12 @@ def test_a_frame_that_a_restarted_detector_infers_again_counts_once(make: Make) 
         actor.frame -= 1
         actor.time_ns -= FRAME_NS
     sentry.on_wake()
-    assert sentry.record.memory.state is State.VALIDATION
+    assert state_of(sentry) is State.VALIDATION
     assert sentry.record.memory.person_frames == 1
     for _ in range(3):  # the first is the frame of before once more
         actor.show(PERSON)
     sentry.on_wake()
-    assert sentry.record.memory.state is State.TRACKING
+    assert state_of(sentry) is State.TRACKING
 
 
 def test_the_classes_of_a_replaced_model_hold_from_its_first_result_on(
@@ -80,12 +84,12 @@ def test_the_classes_of_a_replaced_model_hold_from_its_first_result_on(
     serve(tmp_path, {"person": 0, "bicycle": 1})
     actor.show(PERSON)  # number 1
     sentry.on_wake()
-    assert sentry.record.memory.state is State.STANDBY
+    assert state_of(sentry) is State.STANDBY
     person = np.array(PERSON, DETECTION_DTYPE)
     person["class_id"] = 0
     actor.show(person)
     sentry.on_wake()
-    assert sentry.record.memory.state is State.TRACKING
+    assert state_of(sentry) is State.TRACKING
 
 
 def test_any_class_name_fits_on_the_board(make: Make, tmp_path: Path) -> None:
@@ -106,25 +110,30 @@ def test_the_last_picture_of_a_camera_that_is_gone_gives_no_all_clear(
     sentry, actor = make()
     actor.show(NOBODY, age_s=0.1)
     sentry.tick()
-    assert sentry.record.memory.state is State.STANDBY
+    assert state_of(sentry) is State.STANDBY
     actor.be(state)
     actor.show(NOBODY, age_s=3.0)
     sentry.tick()
     sentry.tick()
     if state is CameraState.OFFLINE:  # what was on its way a second ago still counts
-        wait_for(lambda: sentry.tick() or sentry.record.memory.state is State.UNKNOWN)
-    assert sentry.record.memory.state is State.UNKNOWN
+
+        def unknown() -> bool:
+            sentry.tick()
+            return state_of(sentry) is State.UNKNOWN
+
+        wait_for(unknown)
+    assert state_of(sentry) is State.UNKNOWN
     actor.show(NOBODY, age_s=12.0)
     sentry.on_wake()
-    assert sentry.record.memory.state is State.UNKNOWN
+    assert state_of(sentry) is State.UNKNOWN
     actor.be(CameraState.LIVE)
     sentry.tick()
     actor.show(NOBODY, age_s=12.0)
     sentry.on_wake()
-    assert sentry.record.memory.state is State.UNKNOWN
+    assert state_of(sentry) is State.UNKNOWN
     actor.show(NOBODY, age_s=0.1)
     sentry.on_wake()
-    assert sentry.record.memory.state is State.STANDBY
+    assert state_of(sentry) is State.STANDBY
 
 
 def test_a_controller_that_was_away_takes_what_waited_by_its_age(make: Make) -> None:
@@ -132,10 +141,10 @@ def test_a_controller_that_was_away_takes_what_waited_by_its_age(make: Make) -> 
     sentry, actor = make(unknown_s=1.0)
     actor.show(NOBODY, age_s=5.0)
     sentry.on_wake()
-    assert sentry.record.memory.state is State.UNKNOWN
+    assert state_of(sentry) is State.UNKNOWN
     actor.show(NOBODY, age_s=0.1)
     sentry.on_wake()
-    assert sentry.record.memory.state is State.STANDBY
+    assert state_of(sentry) is State.STANDBY
     facts = sentry.facts()
     assert facts.last_result_age_s is not None
     assert 0.1 <= facts.last_result_age_s < 1.0

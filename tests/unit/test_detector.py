@@ -102,7 +102,7 @@ async def test_each_frame_becomes_a_result(
     async with running(make_config(instance, tmp_path), client):
         for number in range(5):
             put_frame(frames, 10 + number, number, trace=trace if number == 3 else None)
-            await until(lambda n=number: len(results.take()) > n)
+            await until(lambda: len(results.take()) > number)
     assert results.values == [[10], [11], [12], [13], [14]]
     for number, stamp in enumerate(results.stamps):
         assert (stamp.frame_number, stamp.frame_sequence) == (number, number + 1)
@@ -204,7 +204,7 @@ async def test_a_server_that_dies_in_between_costs_no_lossless_frame(
                     InferenceFailed("no"),
                     RegionNotRegistered("no"),
                 ]
-            await until(lambda n=number: len(results.take()) > n)
+            await until(lambda: len(results.take()) > number)
     assert results.values == [[50], [51], [52], [53], [54], [55]]
     assert [stamp.frame_number for stamp in results.stamps] == list(range(6))
 
@@ -278,7 +278,7 @@ async def test_a_ring_that_was_made_anew_is_registered_anew(
         for value in (1, 2):
             with FrameWriter(instance, "cam", width=64, height=32) as frames:
                 put_frame(frames, value)
-                await until(lambda n=value: len(results.take()) == n)
+                await until(lambda: len(results.take()) == value)
                 frames._name.path(1).unlink()
     assert results.values == [[1], [2]]
     assert client.registered == [f"tridetr-{instance}-cam-frames-1"] * 2
@@ -323,7 +323,7 @@ async def test_cameras_take_turns(instance: str, tmp_path: Path) -> None:
                 client.hold.clear()
                 for writer in writers:
                     put_frame(writer, turn)
-                await until(lambda t=turn: len(client.asked) > t)
+                await until(lambda: len(client.asked) > turn)
                 client.hold.set()
                 await asyncio.sleep(0)
             await until(lambda: not any(client.in_flight.values()))
@@ -407,5 +407,5 @@ async def test_frames_of_another_range_than_the_model_are_said_once(
         async with running(make_config(instance, tmp_path), client):
             for number in range(3):
                 put_frame(frames, 10, number)  # limited range
-                await until(lambda n=number: len(results.take()) > n)
+                await until(lambda: len(results.take()) > number)
     assert caplog.text.count("models recolor") == said

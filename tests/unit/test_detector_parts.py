@@ -17,9 +17,9 @@ from tridetr.errors import ConfigError
 from tridetr.model_card import ModelInfo
 
 KNOWN = {"person": 1, "bicycle": 2, "car": 3}
-BOXES = np.float32([[i, i + 1, i + 2, i + 3] for i in range(6)])
-SCORES = np.float32([0.9, 0.8, 0.5, 0.49, 0.1, 0.0])
-CLASSES = np.int32([1, 3, 1, 2, 1, 1])
+BOXES = np.array([[i, i + 1, i + 2, i + 3] for i in range(6)], np.float32)
+SCORES = np.array([0.9, 0.8, 0.5, 0.49, 0.1, 0.0], np.float32)
+CLASSES = np.array([1, 3, 1, 2, 1, 1], np.int32)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,10 @@ def test_selection(min_score: float, wanted: tuple[str, ...], rows: list[int]) -
 def test_rows_that_make_no_sense_are_left_out(
     boxes: list[float], score: float, number: int
 ) -> None:
-    found = Selection(0.5, (), {})(np.float32([boxes]), np.float32([score]), np.int32([number]))
+    rows = np.array([boxes], np.float32)
+    found = Selection(0.5, (), {})(
+        rows, np.array([score], np.float32), np.array([number], np.int32)
+    )
     assert len(found) == 0
 
 

@@ -31,7 +31,7 @@ WHOLE = GpuFacts(
     namespaces=OURS,
     cuda_provider="",
 )
-CONTAINER = {"container": True, "capabilities": "all"}
+CONTAINER: dict[str, Any] = {"container": True, "capabilities": "all"}
 
 
 def config(decode: str = "cpu", **keys: Any) -> Config:

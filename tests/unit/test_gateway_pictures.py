@@ -108,7 +108,8 @@ def test_small_encoding_has_the_small_size() -> None:
 
 def camera_jpeg(width: int = 64, height: int = 48) -> bytes:
     random = np.random.default_rng(5).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    return simplejpeg.encode_jpeg(random, colorsubsampling="422")
+    jpeg: bytes = simplejpeg.encode_jpeg(random, colorsubsampling="422")
+    return jpeg
 
 
 def without_tables(data: bytes) -> bytes:

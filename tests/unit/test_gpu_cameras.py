@@ -63,14 +63,14 @@ def test_packets_become_frames_in_both_memories(
     """B-frames: each picture of the stream once, in the order of display."""
     config = make_config(instance, tmp_path)
     file = write_clip(tmp_path / "c.mkv", 12, options={"bf": "2"})
-    _, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
     pictures: dict[int, Plane] = {}
     with (
         PacketSink(instance, "cam", config.packets) as sink,
         Decoder(decoders, config, "cam") as work,
     ):
         sink.open(stream)
-        for index, packet in enumerate(packets(stream.container, stream)):
+        for index, packet in enumerate(packets(container, stream)):
             sink.put(packet, 10**9 + index, 10**9 + index)
             before = len(pictures)
             work.step(0)
@@ -80,10 +80,10 @@ def test_packets_become_frames_in_both_memories(
             assert len(pictures) - before in (0, 1)
         assert len(pictures) >= 8
         assert list(pictures) == list(range(1, len(pictures) + 1))
-    _, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
     expected = [
         frame.reformat(format="yuv420p").to_ndarray()
-        for packet in packets(stream.container, stream)
+        for packet in packets(container, stream)
         for frame in stream.codec_context.decode(packet)
     ]
     for picture, wanted in zip(pictures.values(), expected, strict=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ def refused(*arguments: object) -> str:
     return str(caught.value)
 
 
-def fake_python(tmp_path: Path, model: Path, *messages: dict, status: int = 0) -> Path:
+def fake_python(tmp_path: Path, model: Path, *messages: dict[str, Any], status: int = 0) -> Path:
     """An interpreter that answers like the export worker, whatever it is told to run."""
     script = tmp_path / "python"
     lines = "".join(f"echo '{json.dumps(message)}'\n" for message in messages)
@@ -209,5 +210,5 @@ def test_an_engine_needs_a_gpu(
 
 def test_every_command_tells_what_it_does() -> None:
     for command in app.registered_commands:
-        name = command.name or command.callback.__name__
+        name = command.name or getattr(command.callback, "__name__", "")
         assert len(run(name, "--help")) > 200

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -164,7 +165,7 @@ def test_a_file_that_the_disk_has_no_room_for_is_not_begun(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = SimpleNamespace(free=1000)
-    monkeypatch.setattr(downloading.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr("tridetr.models.download.shutil.disk_usage", lambda path: full)
     with pytest.raises(ModelError, match="room for 1000 more"):
         download(server.url, tmp_path / "model.bin", sha256(BODY))
 
@@ -191,11 +192,12 @@ def test_a_catalogue_without_end_is_refused(server: Server) -> None:
 
 
 def contract_bytes() -> bytes:
-    return fuse(tiny_export(), classes=COCO_91, source="test").SerializeToString()
+    data: bytes = fuse(tiny_export(), classes=COCO_91, source="test").SerializeToString()
+    return data
 
 
 def entry(server: Server, **changes: object) -> Entry:
-    values: dict = {
+    values: dict[str, Any] = {
         "name": "tiny",
         "url": server.url,
         "checksum": str(sha256(server.body)),
@@ -282,7 +284,7 @@ def test_the_builtin_catalogue_is_sound() -> None:
 @pytest.mark.parametrize(
     "change", [{"checksum": None}, {"url": "http://example.org/m"}, {"kind": "pickle"}, {"x": 1}]
 )
-def test_bad_catalogues_are_refused(change: dict, tmp_path: Path) -> None:
+def test_bad_catalogues_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     good = {
         "name": "m",
         "url": "https://example.org/m",

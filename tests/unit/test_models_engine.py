@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_profile_spans_the_sizes_and_is_tuned_for_the_first() -> None:
     ("sizes", "batch", "message"),
     [([], 1, "at least one"), ([(641, 480)], 1, "even"), ([(640, 480)], 0, "at least 1")],
 )
-def test_bad_profiles_are_refused(sizes: list, batch: int, message: str) -> None:
+def test_bad_profiles_are_refused(sizes: list[tuple[int, int]], batch: int, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Profile.of(sizes, batch)
 
@@ -49,7 +50,7 @@ def test_bad_sizes_are_refused(text: str) -> None:
 
 
 def key(**changes: object) -> EngineKey:
-    values: dict = {
+    values: dict[str, Any] = {
         "gpu": "NVIDIA RTX 2060 SUPER",
         "tensorrt": "10.9.0",
         "checksum": "ab",
@@ -153,7 +154,8 @@ def test_a_build_is_found_with_what_it_was_built_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     kind: int, wanted: EnginePrecision, halved: bool, precision: str,
 ) -> None:  # fmt: skip
-    trt, said = PlayedTensorRt(), []
+    trt = PlayedTensorRt()
+    said: list[str] = []
     monkeypatch.setenv("TRIDETR_ENGINES", str(tmp_path / "engines"))
     monkeypatch.setattr(engine, "gpu_name", lambda: "Some GPU")
     monkeypatch.setattr(engine, "import_tensorrt", lambda: trt)

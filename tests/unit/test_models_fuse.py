@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,14 +31,16 @@ RAW = open_session(EXPORT)
 
 
 def fused_session(engine: Engine = Engine.CPU, **settings: object) -> onnxruntime.InferenceSession:
-    arguments: dict = {"classes": COCO_91, "source": "test"} | settings
+    arguments: dict[str, Any] = {"classes": COCO_91, "source": "test"} | settings
     return open_session(fuse(EXPORT, **arguments), engine)
 
 
 SESSIONS = {color: fused_session(color=color) for color in FrameColor}
 
 
-def expected(frame: np.ndarray, color: FrameColor, ids: list[int] | None = None):
+def expected(
+    frame: np.ndarray, color: FrameColor, ids: list[int] | None = None
+) -> reference.Detections:
     image = reference.preprocess_i420(frame, SIDE, color.matrix, color.is_full_range)
     boxes, logits = RAW.run(["dets", "labels"], {"input": image[None].astype(np.float32)})
     return reference.postprocess(
@@ -49,7 +52,7 @@ def expected(frame: np.ndarray, color: FrameColor, ids: list[int] | None = None)
     )
 
 
-def found(session, frame: np.ndarray) -> reference.Detections:
+def found(session: onnxruntime.InferenceSession, frame: np.ndarray) -> reference.Detections:
     boxes, scores, classes = session.run(["boxes", "scores", "classes"], {"frame": frame[None]})
     assert boxes.dtype == scores.dtype == np.float32
     assert classes.dtype == np.int32
@@ -57,7 +60,9 @@ def found(session, frame: np.ndarray) -> reference.Detections:
     return reference.Detections(boxes[0].astype(float), scores[0].astype(float), classes[0])
 
 
-def assert_same(session, frame: np.ndarray, color: FrameColor) -> None:
+def assert_same(
+    session: onnxruntime.InferenceSession, frame: np.ndarray, color: FrameColor
+) -> None:
     box_px, score, compared = compare_detections(
         found(session, frame), expected(frame, color), least_score=0.0
     )
@@ -181,7 +186,7 @@ def test_fewer_pairs_than_k_are_padded_with_score_zero() -> None:
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_other_exports_are_fused_too(options: dict) -> None:
+def test_other_exports_are_fused_too(options: dict[str, Any]) -> None:
     model = fuse(tiny_export(**options), classes=COCO_91, source="test")
     frame = noise(64, 48)
     other = found(open_session(model), frame)
@@ -267,7 +272,7 @@ def test_wrong_graphs_are_refused_with_expected_and_found(
     ],
 )
 def test_classes_that_do_not_fit_are_refused(
-    classes: dict, ids: list[int] | None, message: str
+    classes: dict[str, int], ids: list[int] | None, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
         fuse(EXPORT, classes=classes, class_ids=ids, source="test")

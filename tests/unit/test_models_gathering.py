@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -27,7 +29,7 @@ OUTPUTS = ["boxes", "scores", "classes"]
 HAS_OPENVINO = "OpenVINOExecutionProvider" in onnxruntime.get_available_providers()
 
 
-def fused(color: FrameColor = FrameColor.BT601_LIMITED, **export: object) -> onnx.ModelProto:
+def fused(color: FrameColor = FrameColor.BT601_LIMITED, **export: Any) -> onnx.ModelProto:
     return fuse(tiny_export(side=SIDE, **export), classes=COCO_91, source="test", color=color)
 
 
@@ -39,7 +41,9 @@ def gathered(model: onnx.ModelProto) -> onnx.ModelProto:
     return changed
 
 
-def image_session(color: FrameColor, engine: Engine = Engine.CPU) -> tuple[object, str]:
+def image_session(
+    color: FrameColor, engine: Engine = Engine.CPU
+) -> tuple[onnxruntime.InferenceSession, str]:
     """A session that also yields the network's input, and the name of that."""
     model = gathered(fused(color))
     image = seam_values(model)[0]
@@ -95,7 +99,7 @@ def test_every_precision_sees_the_same_pixels(engine: Engine, size: tuple[int, i
 @pytest.mark.parametrize(
     "export", [{}, {"batch": 1}, {"kind": TensorProto.FLOAT16}], ids=["", "fixed", "half"]
 )
-def test_whole_models_answer_as_before(export: dict) -> None:
+def test_whole_models_answer_as_before(export: dict[str, Any]) -> None:
     model = fused(**export)
     changed = gathered(model)
     assert {n.op_type for n in changed.graph.node if "frame" in n.input} == {
@@ -107,7 +111,9 @@ def test_whole_models_answer_as_before(export: dict) -> None:
     half = export.get("kind") == TensorProto.FLOAT16
     np.testing.assert_allclose(after[1], before[1], atol=2e-3 if half else 1e-5)
     if not half:
-        box_px, _, compared = compare_detections(*map(detections, (after, before)), least_score=0.0)
+        box_px, _, compared = compare_detections(
+            detections(after), detections(before), least_score=0.0
+        )
         assert compared == 300
         assert box_px < 0.01
 

@@ -16,12 +16,12 @@ from support.tiny_export import tiny_export
 from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
 from tridetr.model_card import ModelCard
-from tridetr.models.choices import EnginePrecision
+from tridetr.models.choices import EnginePrecision, Target
 from tridetr.models.evaluate import evaluate
 from tridetr.models.fuse import fuse
 from tridetr.models.labelled import Label, LabelledPicture, load_labelled
 from tridetr.models.onnx_file import metadata_of
-from tridetr.models.quantize import Target, layers_to_quantize, quantize
+from tridetr.models.quantize import layers_to_quantize, quantize
 from tridetr.models.runtime import open_session
 from tridetr.models.verify import Verifier
 

@@ -24,7 +24,7 @@ def test_resize_does_not_antialias() -> None:
 
 def test_resize_enlarges_with_clamped_edges() -> None:
     np.testing.assert_allclose(
-        reference.resize_matrix(2, 4), [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
+        reference.resize_matrix(2, 4), np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
     )
 
 

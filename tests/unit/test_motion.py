@@ -109,7 +109,7 @@ def test_a_lamp_is_looked_at_and_settles() -> None:
 
 def with_figure(picture: NDArray[np.float32], left: float, contrast: float) -> NDArray[np.float32]:
     """Return the picture with a figure of 24 x 64 pixels that is so much darker than what is behind it."""
-    made = picture.copy()
+    made: NDArray[np.float32] = picture.copy()
     x = round(left)
     made[200:264, max(0, x) : max(0, x + 24)] -= contrast
     return made
@@ -139,7 +139,7 @@ def test_a_clock_in_the_picture_is_no_motion() -> None:
     digits = rng.uniform(0, 255, (200, 2, 2))
 
     def film(number: int) -> NDArray[np.float32]:
-        made = picture.copy()
+        made: NDArray[np.float32] = picture.copy()
         made[16:40, 560:592] = np.kron(digits[number // 3], np.ones((12, 16)))
         if number >= 360:
             return with_figure(made, 100, 40.0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
+
+from paho.mqtt.client import MQTTMessage
 
 from tridetr.controller import mqtt
 from tridetr.controller.mqtt import BrokerSettings, MqttLink
@@ -27,9 +28,9 @@ async def test_a_flood_is_dropped_and_what_comes_later_is_heard() -> None:
     link = MqttLink(settings, ear, ["command"])
 
     def publish(payload: bytes) -> None:
-        link._on_message(
-            link._client, None, SimpleNamespace(topic="command", payload=payload, retain=False)
-        )  # type: ignore[arg-type]
+        message = MQTTMessage(topic=b"command")
+        message.payload = payload
+        link._on_message(link._client, None, message)
 
     publish(bytes(10_000_000))
     for _ in range(1000):

@@ -77,10 +77,10 @@ async def test_a_new_connection_repeats_nothing_by_itself() -> None:
     link = MqttLink(BrokerSettings(lambda: address, None, None, None, 60, "will"), ear, ["command"])
     link.start()
     for connection in (1, 2, 3):
-        await reach(lambda n=connection: ear.ups == n)
+        await reach(lambda: ear.ups == connection)
         for event in (b"a", b"b"):
             assert link.publish_acknowledged("events", event.decode()) is not None
-        await reach(lambda n=connection: len(broker.got) == 2 * n)
+        await reach(lambda: len(broker.got) == 2 * connection)
         link.bounce()
         await reach(lambda: not link.connected)
         assert link.publish_acknowledged("events", "c") is None

@@ -72,7 +72,7 @@ def names(first: int, last: int) -> list[str]:
     return [f"e{number}" for number in range(first, last + 1)]
 
 
-def test_nothing_is_sent_while_the_broker_is_away(bench):
+def test_nothing_is_sent_while_the_broker_is_away(bench: Bench) -> None:
     bench.add(3)
     assert bench.link.sent == []
     bench.link.up(bench.pump)
@@ -80,7 +80,7 @@ def test_nothing_is_sent_while_the_broker_is_away(bench):
     assert len(bench.store.outbox) == 3, "sent is not acknowledged"
 
 
-def test_an_event_leaves_on_its_acknowledgement_only(bench):
+def test_an_event_leaves_on_its_acknowledgement_only(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(2)
     bench.pump.on_ack(999)  # of a retained message
@@ -92,7 +92,7 @@ def test_an_event_leaves_on_its_acknowledgement_only(bench):
     assert bench.pump.idle
 
 
-def test_only_so_many_are_under_way(bench):
+def test_only_so_many_are_under_way(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(WINDOW + 5)
     assert bench.link.sent == names(1, WINDOW)
@@ -100,7 +100,7 @@ def test_only_so_many_are_under_way(bench):
     assert bench.link.sent == names(1, WINDOW + 1)
 
 
-def test_a_new_connection_gets_all_that_waits_once_and_in_order(bench):
+def test_a_new_connection_gets_all_that_waits_once_and_in_order(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(2)
     bench.link.connected = False
@@ -112,7 +112,7 @@ def test_a_new_connection_gets_all_that_waits_once_and_in_order(bench):
     assert bench.pump.idle
 
 
-def test_messages_that_need_no_acknowledgement_prove_nothing(bench):
+def test_messages_that_need_no_acknowledgement_prove_nothing(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(1)
     for _ in range(30):
@@ -122,11 +122,11 @@ def test_messages_that_need_no_acknowledgement_prove_nothing(bench):
     assert bench.link.bounces == 1
 
 
-def test_a_silent_broker_gets_new_connections_with_growing_pauses(bench):
+def test_a_silent_broker_gets_new_connections_with_growing_pauses(bench: Bench) -> None:
     """Each was given every event, and paho repeated those of all the connections before it."""
     bench.link.up(bench.pump)
     bench.add(2)
-    bounced = []
+    bounced: list[float] = []
     for _ in range(3 * 60 * 60):
         bench.now += 1
         bench.pump.watch()
@@ -146,7 +146,7 @@ def test_a_silent_broker_gets_new_connections_with_growing_pauses(bench):
     assert bench.link.bounces == len(bounced) + 1, "an acknowledgement ends the patience"
 
 
-def test_a_retained_message_that_is_acknowledged_ends_the_caution(bench):
+def test_a_retained_message_that_is_acknowledged_ends_the_caution(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(3)
     bench.now += ACK_TIMEOUT_S + 1
@@ -159,7 +159,7 @@ def test_a_retained_message_that_is_acknowledged_ends_the_caution(bench):
     assert bench.link.sent[4:] == ["e2", "e3"]
 
 
-def test_an_idle_connection_is_left_alone(bench):
+def test_an_idle_connection_is_left_alone(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.now += 10 * ACK_TIMEOUT_S
     bench.pump.watch()
@@ -172,7 +172,9 @@ def test_an_idle_connection_is_left_alone(bench):
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
 )
 @given(st.lists(st.sampled_from(["add", "up", "down", "ack"]), max_size=60))
-def test_any_course_of_events_delivers_all_in_order(tmp_path_factory, course):
+def test_any_course_of_events_delivers_all_in_order(
+    tmp_path_factory: pytest.TempPathFactory, course: list[str]
+) -> None:
     bench = Bench(tmp_path_factory.mktemp("outbox"))
     for action in [*course, "down", "up"]:
         if action == "add":

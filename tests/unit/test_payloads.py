@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,7 +45,7 @@ NOON = 1_700_000_000 * SECOND
 TOPICS = Topics("tridetr", "node1", "homeassistant")
 
 
-def test_event_payload():
+def test_event_payload() -> None:
     happened = VisitEvent(Transition.LEFT, "v1", NOON, NOON + 12 * SECOND + 345_000_000)
     frame = FrameFacts(77, 70, NOON, 640, 480, "m:1", (Box("person", 0.9, (1, 2, 3, 4)),))
     payload = event(happened, device="d", camera="c", frame=frame, decided_unix_ns=NOON + 1)
@@ -58,7 +59,7 @@ def test_event_payload():
     assert json.loads(text) == {**payload, "published_at": "2023-11-14T22:13:21.000Z"}
 
 
-def test_event_without_a_frame_and_with_too_many_boxes():
+def test_event_without_a_frame_and_with_too_many_boxes() -> None:
     happened = VisitEvent(Transition.LOST, "v1", NOON, NOON)
     payload = event(happened, device="d", camera="c", frame=None, decided_unix_ns=NOON)
     assert (payload["captured_at"], payload["frame_number"], payload["boxes"]) == (None, None, [])
@@ -78,17 +79,18 @@ def test_event_without_a_frame_and_with_too_many_boxes():
         ("TRACKING", False, "OFF"),
     ],
 )
-def test_presence(state, seen, expected):
+def test_presence(state: str, seen: bool, expected: str) -> None:
     assert presence(State[state], seen) == expected
 
 
-def test_an_event_names_the_class_that_alarmed():
+def test_an_event_names_the_class_that_alarmed() -> None:
     """A car was published as a person."""
     keys = SentrySection(confirm_frames=1, confirm_s=0)
     seen, classes = Result(True, 1), ["traffic light", "car"]
     record, event_ = decide(
         Record(), seen, keys, at_unix_ns=NOON, new_visit_id=lambda: "v", classes=classes
     )
+    assert event_
     assert (event_.kind, event_.class_name) == ("traffic_light_arrived", "traffic light")
     assert record.visit_classes == ("traffic light", "car")
     record, nothing = decide(
@@ -98,6 +100,7 @@ def test_an_event_names_the_class_that_alarmed():
     record = Record.from_json(record.to_json())
     record, _ = decide(record, Silence(1e9), keys, at_unix_ns=NOON, new_visit_id=str)
     record, event_ = decide(record, Silence(1e9), keys, at_unix_ns=NOON, new_visit_id=str)
+    assert event_
     assert event_.kind == "traffic_light_lost"
     assert record.visit_classes == ()
 
@@ -107,11 +110,11 @@ def test_an_event_names_the_class_that_alarmed():
     [("person", "person"), ("traffic light", "traffic_light"), ("a/b+#", "a_b__"),
      ("人", "_u4eba"), ("state", "state_seen"), ("camera", "camera_seen")],
 )  # fmt: skip
-def test_a_class_is_one_topic_level_that_means_nothing_else(name, level):
+def test_a_class_is_one_topic_level_that_means_nothing_else(name: str, level: str) -> None:
     assert topic_level(name) == level
 
 
-def test_status_is_json_with_nulls_where_nothing_is_known():
+def test_status_is_json_with_nulls_where_nothing_is_known() -> None:
     facts = CameraFacts("unknown", False, 0, "", "offline", "rtsp", "gone", None, None, 3, "ok")
     payload = json.loads(status(facts, NOON))
     assert payload["schema"] == 1
@@ -130,19 +133,19 @@ def test_status_is_json_with_nulls_where_nothing_is_known():
         (b" " * 300 + b"refresh", None),
     ],
 )
-def test_commands(payload, expected):
+def test_commands(payload: bytes, expected: object) -> None:
     assert parse_command(payload) is expected
 
 
 @given(st.binary(max_size=1000))
-def test_any_command_is_survived(payload):
+def test_any_command_is_survived(payload: bytes) -> None:
     assert parse_command(payload) in (None, Command.REFRESH)
 
 
 @pytest.mark.parametrize(
     ("ns", "text"), [(0, None), (-5, None), (10**30, None), (1, "1970-01-01T00:00:00.000Z")]
 )
-def test_iso(ns, text):
+def test_iso(ns: int, text: str | None) -> None:
     assert iso(ns) == text
 
 
@@ -156,11 +159,11 @@ def test_iso(ns, text):
         ("x" * 200, "default", "x" * 48),
     ],
 )
-def test_default_device_is_one_topic_level(host, instance, device):
+def test_default_device_is_one_topic_level(host: str, instance: str, device: str) -> None:
     assert default_device(host, instance) == device
 
 
-def test_topics_follow_the_configuration():
+def test_topics_follow_the_configuration() -> None:
     mqtt = {"prefix": "house/cams", "device": "pi", "discovery_prefix": None}
     topics = Topics.of(
         Config.model_validate({"cameras": {"hall": {"source": "synthetic"}}, "mqtt": mqtt})
@@ -173,7 +176,7 @@ def test_topics_follow_the_configuration():
     assert topics.object_id == "house_cams_pi"
 
 
-def test_discovery_of_a_camera():
+def test_discovery_of_a_camera() -> None:
     message = camera_message(TOPICS, "back_door", ["person", "car"], "http://pi:8080/")
     components = message["components"]
     assert set(components) == {"person", "car", "camera", "state", "visits", "problem", "armed"}
@@ -193,7 +196,7 @@ def test_discovery_of_a_camera():
     assert len(ids) == len(components)
 
 
-def test_discovery_of_a_node_takes_out_what_the_first_version_declared():
+def test_discovery_of_a_node_takes_out_what_the_first_version_declared() -> None:
     message = node_message(TOPICS, None)
     assert "configuration_url" not in message["device"]
     assert message["device"]["identifiers"] == ["tridetr_node1"]
@@ -216,11 +219,13 @@ def test_discovery_of_a_node_takes_out_what_the_first_version_declared():
         ({"host": "pi.lan"}, "http://pi.lan:8080/"),
     ],
 )
-def test_the_viewer_is_named_where_others_can_reach_it(gateway, address):
+def test_the_viewer_is_named_where_others_can_reach_it(
+    gateway: dict[str, Any], address: str | None
+) -> None:
     assert viewer_address(GatewaySection.model_validate(gateway)) == address
 
 
-def test_the_node_is_blind_when_no_live_camera_gets_results():
+def test_the_node_is_blind_when_no_live_camera_gets_results() -> None:
     def camera(offline: bool, dead: bool) -> dict[CameraProblem, str]:
         kinds = CameraProblem.CAMERA, CameraProblem.DETECTOR, CameraProblem.CLASSES
         return dict(zip(kinds, ["offline" * offline, "no results" * dead, ""], strict=True))
@@ -237,7 +242,7 @@ def test_the_node_is_blind_when_no_live_camera_gets_results():
 
 
 @pytest.mark.parametrize("prefix", ["", "home/", "/home", "a b", "home/#", "+"])
-def test_a_discovery_prefix_is_a_topic(prefix):
+def test_a_discovery_prefix_is_a_topic(prefix: str) -> None:
     with pytest.raises(ValueError, match="discovery_prefix"):
         Config.model_validate(
             {"cameras": {"hall": {"source": "synthetic"}}, "mqtt": {"discovery_prefix": prefix}}
@@ -263,11 +268,11 @@ def test_a_discovery_prefix_is_a_topic(prefix):
         ),
     ],
 )
-def test_records_survive(record):
+def test_records_survive(record: Record) -> None:
     assert Record.from_json(record.to_json()) == record
 
 
-def test_a_record_of_an_earlier_version_is_read():
+def test_a_record_of_an_earlier_version_is_read() -> None:
     """It knew neither classes nor up to when the camera was seen."""
     data = json.loads(Record(Memory(State.TRACKING, visit_open=True), "v").to_json())
     del data["seen_unix_ns"], data["visit_classes"]
@@ -279,7 +284,7 @@ def test_a_record_of_an_earlier_version_is_read():
     [{"state_since_unix_ns": -1}, {"frame_sequence": 2**70}, {"visit_id": "x" * 50, "visit_open": True},
      {"person_frames": float("inf")}, {"visit_classes": 5}],
 )  # fmt: skip
-def test_a_record_with_impossible_values_is_refused(change):
+def test_a_record_with_impossible_values_is_refused(change: dict[str, Any]) -> None:
     """The board and the database could not hold them, and the controller could never start."""
     data = json.loads(Record().to_json()) | change
     with pytest.raises(ValueError, match=r"."):
@@ -291,12 +296,12 @@ def test_a_record_with_impossible_values_is_refused(change):
     ["", "null", "[]", "{}", '{"state": "dreaming"}', Record(visit_id="v").to_json(),
      Record(Memory(State.TRACKING, visit_open=True)).to_json()],
 )  # fmt: skip
-def test_broken_records_are_refused(text):
+def test_broken_records_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Record.from_json(text)
 
 
-def test_the_documented_examples_have_the_fields_that_are_sent():
+def test_the_documented_examples_have_the_fields_that_are_sent() -> None:
     text = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
     example_event, example_status, example_node = (
         json.loads(part.split("```")[0]) for part in text.split("```json")[1:]

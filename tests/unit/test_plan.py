@@ -111,10 +111,13 @@ def test_the_servers_namespace_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(tmp_path)
-    asked = []
-    monkeypatch.setattr(
-        machine_module, "same_pid_namespace", lambda pid: asked.append(pid) or False
-    )
+    asked: list[int] = []
+
+    def elsewhere(pid: int) -> bool:
+        asked.append(pid)
+        return False
+
+    monkeypatch.setattr(machine_module, "same_pid_namespace", elsewhere)
     assert machine_module.find_machine(config).server_in_pid_namespace is None  # not started yet
     write_endpoint(tmp_path, Endpoint("127.0.0.1:1", pid=77))
     assert machine_module.find_machine(config).server_in_pid_namespace is False

@@ -37,7 +37,7 @@ def opened(folder: Path, **limits: float) -> Archive:
 
 
 def removed(reason: str) -> float:
-    return metrics.EVIDENCE_REMOVED.labels(reason)._value.get()
+    return float(metrics.EVIDENCE_REMOVED.labels(reason)._value.get())
 
 
 def test_a_better_picture_replaces_the_one_before(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from support.rings import (
     put_frame,
     result_stamp,
     some_detections,
+    wakeup_of,
 )
 from tridetr.errors import ShmError
 from tridetr.shm import layout, names, ring_reader
@@ -118,7 +119,7 @@ def test_results_come_in_order_as_long_as_they_are_there(instance: str) -> None:
         DetectionReader(instance, "cam", None) as reader,
     ):
         assert reader.lease_next() is None
-        seen = []
+        seen: list[int] = []
         for number in range(30):
             writer.publish(result_stamp(number), some_detections(number % 5))
             if number % 10 == 9:
@@ -565,7 +566,7 @@ def test_wrong_dtype_is_refused(instance: str) -> None:
         DetectionWriter(instance, "cam") as writer,
         pytest.raises(TypeError, match="DETECTION_DTYPE"),
     ):
-        writer.publish(result_stamp(), np.zeros(3, np.float32))  # type: ignore[arg-type]
+        writer.publish(result_stamp(), np.zeros(3, np.float32))
 
 
 @pytest.fixture
@@ -639,14 +640,14 @@ def test_queue_limits_are_named(monkeypatch: pytest.MonkeyPatch, code: int, matc
 
 def test_a_queue_holds_one_wakeup(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
-        assert not reader.wakeup.wait(0)
+        assert not wakeup_of(reader).wait(0)
         for value in range(5):  # nobody reads: the writer must not care
             put_frame(writer, value)
-        assert reader.wakeup.wait(1)
-        assert not reader.wakeup.wait(0)
+        assert wakeup_of(reader).wait(1)
+        assert not wakeup_of(reader).wait(0)
         put_frame(writer, 9)
-        assert reader.wakeup.drain()
-        assert not reader.wakeup.drain()
+        assert wakeup_of(reader).drain()
+        assert not wakeup_of(reader).drain()
 
 
 def test_only_the_named_consumers_are_woken(instance: str, frame_writer: MakeWriter) -> None:
@@ -656,8 +657,8 @@ def test_only_the_named_consumers_are_woken(instance: str, frame_writer: MakeWri
         FrameReader(instance, "cam", "detector") as detector,
     ):
         put_frame(writer, 1)
-        assert gateway.wakeup.wait(1)
-        assert not detector.wakeup.wait(0)
+        assert wakeup_of(gateway).wait(1)
+        assert not wakeup_of(detector).wait(0)
 
 
 async def test_asyncio_is_woken(instance: str, frame_writer: MakeWriter) -> None:
@@ -666,10 +667,10 @@ async def test_asyncio_is_woken(instance: str, frame_writer: MakeWriter) -> None
         woken = asyncio.Event()
 
         def wake() -> None:
-            reader.wakeup.drain()
+            wakeup_of(reader).drain()
             woken.set()
 
-        loop.add_reader(reader.wakeup.fileno(), wake)
+        loop.add_reader(wakeup_of(reader).fileno(), wake)
         try:
             with frame_writer(instance) as writer:
                 for value in range(3):
@@ -677,7 +678,7 @@ async def test_asyncio_is_woken(instance: str, frame_writer: MakeWriter) -> None
                     await asyncio.wait_for(woken.wait(), 5)
                     woken.clear()
         finally:
-            loop.remove_reader(reader.wakeup.fileno())
+            loop.remove_reader(wakeup_of(reader).fileno())
 
 
 # ---------------------------------------------------------------- names

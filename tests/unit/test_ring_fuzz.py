@@ -279,7 +279,7 @@ def test_a_damaged_result_does_not_hide_the_next(instance: str) -> None:
         ring.seek(layout.PAGE + 4)
         ring.write(b"WXYZ")
     with DetectionReader(instance, "cam", None) as reader:
-        seen = []
+        seen: list[int] = []
         while (lease := reader.lease_next(seen[-1] if seen else 0)) is not None:
             with lease:
                 seen.append(lease.sequence)

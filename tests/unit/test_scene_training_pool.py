@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -18,7 +21,7 @@ def _marked(cx: float, cy: float, w: float, h: float) -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("change", [_cut_out, _vary])
-def test_the_box_follows_its_object(seed: int, change) -> None:
+def test_the_box_follows_its_object(seed: int, change: Callable[..., Any]) -> None:
     pixels, boxes, labels = change(np.random.default_rng(seed), *_marked(0.55, 0.4, 0.3, 0.4))
     assert len(boxes) == len(labels) == 1
     cx, cy, w, h = boxes[0] * 100

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx.reference
@@ -29,7 +31,9 @@ def _array(*boxes: list[float]) -> np.ndarray:
         ([], [], [BOX], 0.0),
     ],
 )
-def test_average_precision(found: list, scores: list, truth: list, expected: float) -> None:
+def test_average_precision(
+    found: list[Any], scores: list[float], truth: list[Any], expected: float
+) -> None:
     matcher = Matcher()
     matcher.add(_array(*found), np.array(scores, np.float32), _array(*truth))
     assert matcher.curve().average_precision() == pytest.approx(expected)

@@ -17,7 +17,7 @@ NS = 1_000_000_000
 
 @pytest.mark.parametrize("every", [1, 2, 3], ids=lambda n: f"model takes every {n}")
 @pytest.mark.parametrize("start", [0, 1, 2, 3])
-def test_five_visits_give_five_alarms(start, every):
+def test_five_visits_give_five_alarms(start: int, every: int) -> None:
     frames = json.loads(shared(*FOOTAGE_TRUTH).read_text())["detections"]
     keys = SentrySection()
     memory, told, last = Memory(), [], -NS

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from tridetr.controller.state_machine import (
     STANDBY,
     TRACKING,
+    Keys,
     Memory,
     Result,
     Silence,
@@ -51,7 +54,7 @@ def state_name(memory: Memory) -> str:
     return memory.state.name.capitalize() + (" (visit held)" if held else "")
 
 
-def confirmed(memory: Memory, seen: Result, keys: SimpleNamespace) -> bool:
+def confirmed(memory: Memory, seen: Result, keys: Keys) -> bool:
     since, frames = memory.person_since_ns, memory.person_frames + 1
     if since is None or since > seen.time_ns:
         since, frames = seen.time_ns, 1
@@ -59,12 +62,12 @@ def confirmed(memory: Memory, seen: Result, keys: SimpleNamespace) -> bool:
     return frames >= keys.confirm_frames and enough_s
 
 
-def empty_for_clear_s(memory: Memory, seen: Result, keys: SimpleNamespace) -> bool:
+def empty_for_clear_s(memory: Memory, seen: Result, keys: Keys) -> bool:
     since = memory.nobody_since_ns
     return since is not None and (seen.time_ns - since) / SECOND >= keys.clear_s
 
 
-CONDITIONS = {
+CONDITIONS: dict[str, Callable[[Memory, Any, Keys], bool]] = {
     "": lambda memory, seen, keys: True,
     "confirmed": confirmed,
     "not confirmed": lambda memory, seen, keys: not confirmed(memory, seen, keys),
@@ -89,7 +92,7 @@ def input_name(seen: Result | Silence) -> str:
     return "person" if seen.person else "nobody"
 
 
-def matching_rows(memory: Memory, seen: Result | Silence, keys: SimpleNamespace) -> list[Row]:
+def matching_rows(memory: Memory, seen: Result | Silence, keys: Keys) -> list[Row]:
     return [
         row
         for row in TABLE
@@ -98,7 +101,7 @@ def matching_rows(memory: Memory, seen: Result | Silence, keys: SimpleNamespace)
     ]
 
 
-def check(memory: Memory, seen: Result | Silence, keys: SimpleNamespace) -> tuple[Memory, Row]:
+def check(memory: Memory, seen: Result | Silence, keys: Keys) -> tuple[Memory, Row]:
     rows = matching_rows(memory, seen, keys)
     assert len(rows) == 1, f"{memory} and {seen} match {rows}"
     after, transition = step(memory, seen, keys)
@@ -148,14 +151,14 @@ EXAMPLES = [
     list(zip(TABLE, EXAMPLES, strict=True)),
     ids=[f"{row.state}-{row.input}-{row.condition}" for row in TABLE],
 )
-def test_each_row_of_the_table(row, example):
+def test_each_row_of_the_table(row: Row, example: tuple[Memory, Result | Silence, Keys]) -> None:
     memory, seen, keys = example
     assert check(memory, seen, keys)[1] == row
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 7])
 @pytest.mark.parametrize("step_s", [0.1, 0.34])
-def test_confirmation_needs_frames_and_time(frames, step_s):
+def test_confirmation_needs_frames_and_time(frames: int, step_s: float) -> None:
     keys = SimpleNamespace(**{**vars(KEYS), "confirm_frames": frames})
     memory, told_at = STANDBY, None
     for index in range(20):
@@ -167,7 +170,7 @@ def test_confirmation_needs_frames_and_time(frames, step_s):
 
 
 @pytest.mark.parametrize("fps", [5, 10, 30])
-def test_a_detector_that_misses_some_frames_alarms_at_any_rate(fps):
+def test_a_detector_that_misses_some_frames_alarms_at_any_rate(fps: int) -> None:
     """Each miss began the confirmation anew: at 30 fps somebody seen in 5 of 6 frames was never told."""
     for pattern in ("111110", "1110", "110"):
         memory = STANDBY
@@ -183,14 +186,14 @@ def test_a_detector_that_misses_some_frames_alarms_at_any_rate(fps):
         assert transition is None
 
 
-def test_one_frame_after_a_gap_is_no_all_clear():
+def test_one_frame_after_a_gap_is_no_all_clear() -> None:
     memory, _ = step(TRACKING, Result(True, 0), KEYS)
     memory, transition = step(memory, Result(False, 4 * SECOND), KEYS)
     assert transition is None
     assert memory.state is State.TRACKING
 
 
-def test_times_that_run_backwards_prove_nothing():
+def test_times_that_run_backwards_prove_nothing() -> None:
     memory, transition = step(CLEARING, Result(False, 1 * SECOND), KEYS)
     assert (memory.nobody_since_ns, transition) == (1 * SECOND, None)
     memory, transition = step(VALIDATION, Result(True, 1 * SECOND), KEYS)
@@ -216,7 +219,7 @@ inputs_strategy = st.lists(
 
 
 @given(keys_strategy, inputs_strategy)
-def test_random_walks_follow_the_table(keys, inputs):
+def test_random_walks_follow_the_table(keys: Keys, inputs: list[Result | Silence]) -> None:
     memory, now, open_visit = Memory(), 0, False
     for seen in inputs:
         if isinstance(seen, Result):
@@ -234,7 +237,7 @@ def test_random_walks_follow_the_table(keys, inputs):
 
 
 @given(keys_strategy, inputs_strategy)
-def test_never_stuck(keys, inputs):
+def test_never_stuck(keys: Keys, inputs: list[Result | Silence]) -> None:
     """From wherever it is, an empty view leads to Standby and endless silence to Unknown without a visit."""
     memory, now = Memory(), 0
     for seen in inputs:

@@ -77,7 +77,7 @@ def test_sizes_are_prepared_in_the_background_and_the_oldest_is_forgotten(
     for width in (64, 128):
         array = picture(1, width, 48)
         engine.run(frames_of([array]))  # at once, by the open session
-        wait_for(lambda width=width: (72, width) in engine.sizes, slack(20), "the size")
+        wait_for(lambda: (72, width) in engine.sizes, slack(20), "the size")
     assert engine.sizes == [(72, 64), (72, 128)]
     engine.run(frames_of([picture(1, 64, 48)]))
     assert engine.sizes == [(72, 128), (72, 64)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -114,6 +114,7 @@ class Node:
         """What a dead process held is let go of as the kernel would."""
         if self.store._database:
             self.store._database.close()
+        assert self.store._lock
         self.store._lock.close()
         self.at_risk.clear()
         self.start()
@@ -161,7 +162,7 @@ class Node:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _hurry() -> None:
+def _hurry() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tridetr.controller.store.START_WAIT_S", 0.0)
         patch.setattr("tridetr.controller.store.WAIT_S", 0.0)

@@ -240,7 +240,7 @@ def test_a_process_that_cannot_be_started_now_is_started_later(
     """No memory or no process number left: the other processes must not go down with it."""
     part = managed(tmp_path, "import time; time.sleep(60)")
     with monkeypatch.context() as patched:
-        patched.setattr(process_module.subprocess, "Popen", _refuse)
+        patched.setattr("tridetr.supervisor.process.subprocess.Popen", _refuse)
         part.tick(time.monotonic())
     assert part.pid is None
     try:

@@ -84,7 +84,7 @@ class Pipeline:
         for name, process in self.processes.items():
             process.tick(0.0)
             pid_of = f"{name} does not beat"
-            wait_for(lambda process=process: process.up_s(1.0) > 0, 20, pid_of)
+            wait_for(lambda: process.up_s(1.0) > 0, 20, pid_of)
         self.watch = stack.enter_context(PipelineWatch(config, self.processes))
 
     def _idle(self, name: str, stack: contextlib.ExitStack) -> ManagedProcess:

@@ -65,7 +65,7 @@ class TritonTensor(np.ndarray):
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     warnings: list[str] = []
-    utils = ModuleType("triton_python_backend_utils")
+    utils: Any = ModuleType("triton_python_backend_utils")
     utils.Logger = SimpleNamespace(log_info=lambda text: None, log_warn=warnings.append)
     utils.TritonError = lambda message: SimpleNamespace(message=message)
     utils.InferenceResponse = lambda output_tensors, error=None: SimpleNamespace(
@@ -81,7 +81,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "Engine", FakeEngine)
     monkeypatch.setattr(module.onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
-    module.warnings = warnings
+    vars(module)["warnings"] = warnings
     return module
 
 
@@ -170,9 +170,12 @@ def test_requests_share_a_run_on_a_gpu(
     assert engine.batches == (1, 2, 4)
     assert engine.sizes == [(360, 320), (1620, 1920)]
     run_batch = engine._run_batch
-    monkeypatch.setattr(
-        engine, "_run_batch", lambda frames: runs.append(len(frames)) or run_batch(frames)
-    )
+
+    def counted(frames: list[Frames]) -> Any:
+        runs.append(len(frames))
+        return run_batch(frames)
+
+    monkeypatch.setattr(engine, "_run_batch", counted)
     shapes = ((1, 360, 320), (1, 361, 320), (2, 360, 320), (1, 72, 64))
     requests = [np.full(shape, 9, np.uint8).view(TritonTensor) for shape in shapes]
     answers = model.execute(requests)

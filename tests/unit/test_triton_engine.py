@@ -36,7 +36,8 @@ def frames(count: int, width: int = 64, height: int = 48) -> np.ndarray:
 
 def outputs_of(model: onnx.ModelProto, frame: np.ndarray) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[CPU])
-    return session.run(["boxes", "scores", "classes"], {"frame": frame})
+    outputs: list[np.ndarray] = session.run(["boxes", "scores", "classes"], {"frame": frame})
+    return outputs
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -179,7 +180,10 @@ def test_the_command_is_closed_to_others(wheel: Path, tmp_path: Path) -> None:
 
 def test_options_that_only_some_servers_know(wheel: Path, tmp_path: Path) -> None:
     (wheel / "bin" / "tritonserver").write_text("... allow-client-shm ...")
-    sections = {"triton": {"metrics_port": 0}, "otel": {"endpoint": "http://127.0.0.1:4318/"}}
+    sections: dict[str, Any] = {
+        "triton": {"metrics_port": 0},
+        "otel": {"endpoint": "http://127.0.0.1:4318/"},
+    }
     line = command(tmp_path, **sections)
     assert "--allow-client-shm=true" in line
     assert "--allow-metrics=false" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -14,7 +15,12 @@ from tridetr.triton.engine.choice import RTX, choose
 
 
 def test_it_is_taken_only_by_name() -> None:
-    known = {"available": ["CPUExecutionProvider"], "flags": (), "gpu": True, "ours": True}
+    known: dict[str, Any] = {
+        "available": ["CPUExecutionProvider"],
+        "flags": (),
+        "gpu": True,
+        "ours": True,
+    }
     assert choose("tensorrt-rtx", "auto", **known).provider == RTX
     assert choose("auto", "auto", **known).provider != RTX
 

@@ -39,7 +39,7 @@ def test_what_a_waiting_server_uses_is_no_progress() -> None:
     progress = StartProgress(sample(), 0.0)
     seconds = range(1, round(STALLED_S) + 1)
     judged = [
-        progress.too_long(lambda s=s: sample(cpu_s={7: 1.0 + 0.003 * s}), float(s)) for s in seconds
+        progress.too_long(lambda: sample(cpu_s={7: 1.0 + 0.003 * s}), float(s)) for s in seconds
     ]
     assert [bool(why) for why in judged] == [False] * (len(judged) - 1) + [True]
 
@@ -48,7 +48,5 @@ def test_a_starved_server_is_slow_and_not_still() -> None:
     """A fiftieth of a processor, as on a machine with a hundred busy processes on two of them."""
     progress = StartProgress(sample(), 0.0)
     for second in range(1, 170):
-        assert not progress.too_long(
-            lambda s=second: sample(cpu_s={7: 1.0 + 0.02 * s}), float(second)
-        )
+        assert not progress.too_long(lambda: sample(cpu_s={7: 1.0 + 0.02 * second}), float(second))
     assert "after 180 s" in str(progress.too_long(sample, 180.0))

@@ -187,14 +187,14 @@ MODEL = Path(tridetr.triton.__file__).parent / "backends" / "tensorrt" / "model.
 @pytest.fixture
 def backend(cuda: FakeCuda, played: Engine, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The backend's module, with stand-ins for what Triton's stub, TensorRT and CUDA provide."""
-    utils = ModuleType("triton_python_backend_utils")
+    utils: Any = ModuleType("triton_python_backend_utils")
     utils.Logger = SimpleNamespace(log_info=lambda text: None)
     utils.TritonError = lambda message: message
     utils.InferenceResponse = lambda output_tensors, error=None: (output_tensors, error)
     utils.Tensor = SimpleNamespace(from_dlpack=lambda name, capsule: name)
     utils.get_input_tensor_by_name = lambda request, name: request
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
-    driver = ModuleType("tridetr.cuda.driver")
+    driver: Any = ModuleType("tridetr.cuda.driver")
     driver.DriverCuda = lambda number: cuda
     monkeypatch.setitem(sys.modules, "tridetr.cuda.driver", driver)
     monkeypatch.setattr(FakeCuda, "close", lambda self: None, raising=False)

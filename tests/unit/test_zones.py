@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,13 +40,17 @@ def boxes(*rows: tuple[float, ...]) -> np.ndarray:
         (CONCAVE, (0.1, 0.7), True),
     ],
 )
-def test_point_in_polygon(polygon, point, inside):
+def test_point_in_polygon(
+    polygon: tuple[tuple[float, float], ...], point: tuple[float, float], inside: bool
+) -> None:
     assert contains(polygon, point) is inside
     assert contains(tuple(reversed(polygon)), point) is inside
 
 
 @given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.integers(3, 9))
-def test_the_middle_of_the_corners_of_a_convex_polygon_is_inside(x, y, corners):
+def test_the_middle_of_the_corners_of_a_convex_polygon_is_inside(
+    x: float, y: float, corners: int
+) -> None:
     angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     polygon = tuple((x + 0.1 * np.cos(a), y + 0.1 * np.sin(a)) for a in angles)
     assert contains(polygon, (x, y))
@@ -74,12 +80,12 @@ def test_the_middle_of_the_corners_of_a_convex_polygon_is_inside(x, y, corners):
         ({}, (50, 10, 10, 100, 0.9, 1), False),
     ],
 )
-def test_filter(keys, box, counts):
+def test_filter(keys: dict[str, Any], box: tuple[float, ...], counts: bool) -> None:
     chosen = AlarmFilter(frozenset({1}), **keys).select(boxes(box), W, H)
     assert chosen.tolist() == [counts]
 
 
-def test_filter_of_many_and_none():
+def test_filter_of_many_and_none() -> None:
     alarm = AlarmFilter(frozenset({1, 18}), 0.5)
     rows = boxes(
         (0, 0, 9, 9, 0.9, 1), (0, 0, 9, 9, 0.9, 2), (0, 0, 9, 9, 0.6, 18), (0, 0, 9, 9, 0.4, 1)
@@ -89,5 +95,5 @@ def test_filter_of_many_and_none():
     assert AlarmFilter(frozenset()).select(rows, W, H).tolist() == [False] * 4
 
 
-def test_names_to_ids():
+def test_names_to_ids() -> None:
     assert class_ids_of(("person", "dog", "unicorn"), {"person": 1, "dog": 18}) == {1, 18}

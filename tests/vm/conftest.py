@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # the package `rig`
-
-from rig import Module, UnavailableError, run_in_vm
-from rig.guest import GUEST, GuestRun, read_report
+from vm.rig import Module, UnavailableError, run_in_vm
+from vm.rig.guest import GUEST, GuestRun, read_report
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 600.0

@@ -7,7 +7,8 @@ installed (see rig/kernel.py).
 from __future__ import annotations
 
 import pytest
-from rig.guest import GuestRun, guest_tests
+
+from vm.rig.guest import GuestRun, guest_tests
 
 
 @pytest.mark.vm

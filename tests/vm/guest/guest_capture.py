@@ -40,7 +40,9 @@ def test_capture_process_fills_the_ring_and_survives_unplugging(tmp_path: Path) 
                 (DRIVER / "bind").write_text("vivid.0")
             # The old number means that the process let go of the device while it waited.
             assert Path(camera).exists()
-            with frames.lease_newest() as last:
+            lease = frames.lease_newest()
+            assert lease
+            with lease as last:
                 before = last.sequence
             check_newest(frames, after=before)
         process.terminate()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rig.initramfs import Module
-from rig.kernel import Kernel, UnavailableError
-from rig.machine import Result, run_in_vm
+from vm.rig.initramfs import Module
+from vm.rig.kernel import Kernel, UnavailableError
+from vm.rig.machine import Result, run_in_vm
 
 __all__ = ["Kernel", "Module", "Result", "UnavailableError", "run_in_vm"]

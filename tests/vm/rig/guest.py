@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rig.machine import Result
+from vm.rig.machine import Result
 
 GUEST = Path(__file__).parents[1] / "guest"
 

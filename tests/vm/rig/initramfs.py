@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rig.kernel import Kernel, UnavailableError, module_bytes
+from vm.rig.kernel import Kernel, UnavailableError, module_bytes
 
 # The host's root, read-only, beneath a tmpfs that takes what is written; then the command, then out.
 INIT = """#!/bin/busybox sh

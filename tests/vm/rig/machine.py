@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rig import initramfs
-from rig.initramfs import Module
-from rig.kernel import UnavailableError, cached_kernel
+from vm.rig import initramfs
+from vm.rig.initramfs import Module
+from vm.rig.kernel import UnavailableError, cached_kernel
 
 SYSTEM_MODULES = [Module("virtio_pci"), Module("9pnet_virtio"), Module("9p"), Module("overlay")]
 MEMORY = "2G"
