@@ -89,7 +89,7 @@ faults: $(VENV)/.dev
 # Its own folder: atheris is for a few Pythons and machines only.
 fuzz: $(VENV)/.dev
 	@test -d build/atheris || $(VENV)/bin/python -m pip install --quiet --no-deps --target build/atheris atheris==3.0.0
-	PYTHONPATH=build/atheris:clients $(VENV)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
+	PYTHONPATH=build/atheris:clients:tests $(VENV)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
 	TRIDETR_HYPOTHESIS=fuzz $(VENV)/bin/python -m pytest tests/unit -k "fuzz or hostile or noise or any" $(PYTEST_ARGS)
 
 fault-times:
