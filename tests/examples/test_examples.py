@@ -116,7 +116,8 @@ def test_receive_signed_notifications(tmp_path: Path) -> None:
             assert answer.returncode == 0, answer.stderr
             assert receiver.stdout.readline().strip()
             forged = urllib.request.Request(url.read_text(), data=b"{}", method="POST")
-            with pytest.raises(urllib.error.HTTPError, match="401"):
+            with pytest.raises(urllib.error.HTTPError, match="401") as refused:
                 urllib.request.urlopen(forged, timeout=10)
+            refused.value.close()
         finally:
             receiver.terminate()

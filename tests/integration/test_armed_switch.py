@@ -27,6 +27,7 @@ def ask(gateway: Gateway, path: str, method: str = "GET", body: object = None) -
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
+        error.close()
         return error.code
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -238,7 +239,7 @@ def test_cameras_and_events(tmp_path: Path) -> None:
 
 def write_history(state_dir: Path) -> None:
     state_dir.mkdir(exist_ok=True)
-    with sqlite3.connect(state_dir / "controller.db") as database:
+    with closing(sqlite3.connect(state_dir / "controller.db")) as database, database:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute(
             "CREATE TABLE history (seq INTEGER PRIMARY KEY, unix_ns INTEGER, camera TEXT, kind TEXT, details TEXT)"

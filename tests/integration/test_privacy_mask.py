@@ -110,6 +110,7 @@ def _live_outputs(node: Node) -> Iterator[tuple[str, np.ndarray]]:
         yield from _socket(node, size)
     with pytest.raises(urllib.error.HTTPError) as refused:
         node.get("/stream/hall.mp4")
+    refused.value.close()
     assert refused.value.code == 403
 
 

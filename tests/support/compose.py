@@ -59,7 +59,8 @@ class Project:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            return json.load(error)
+            with error:
+                return json.load(error)
 
     def ready(self) -> bool:
         """Return whether all cameras are watched."""

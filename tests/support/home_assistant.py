@@ -134,7 +134,9 @@ class HomeAssistant:
         assert self.process
         assert self.process.poll() is None, self.log()
         with contextlib.suppress(OSError, urllib.error.HTTPError):
-            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/onboarding", timeout=5)
+            urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}/api/onboarding", timeout=5
+            ).close()
             return True
         return False
 

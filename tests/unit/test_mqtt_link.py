@@ -47,6 +47,8 @@ class SilentBroker:
                     topic = int.from_bytes(body[:2], "big")
                     self.got.append((number, body[topic + 4 :], bool(first & 8)))
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
 
@@ -87,5 +89,6 @@ async def test_a_new_connection_repeats_nothing_by_itself() -> None:
     await reach(lambda: ear.ups == 4)
     await link.stop([])
     server.close()
+    await server.wait_closed()
     copies = Counter((number, payload) for number, payload, _ in broker.got)
     assert copies == {(number, payload): 1 for number in (1, 2, 3) for payload in (b"a", b"b")}

@@ -115,6 +115,7 @@ def _ask(config: Config) -> list[dict[str, Any]]:
             cameras: list[dict[str, Any]] = json.load(answer)["cameras"]
             return cameras
     except urllib.error.HTTPError as error:
+        error.close()
         raise GatewayError(f"{url} refused the request: {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)

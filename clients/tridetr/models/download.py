@@ -169,6 +169,7 @@ def _transfer(url: str, part: Path, progress: Progress, limit: int) -> None:
             with part.open("ab" if resumed else "wb") as file:
                 have = _copy(response, file, have, total, progress, limit)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416:  # nothing left to send: the checksum decides
             return
         raise ModelError(f"{url}: the server answers {error.code} {error.reason}") from error

@@ -61,17 +61,18 @@ def export_python(
 
 def _pip(python: Path, requirements: list[str], say: Callable[[str], None]) -> None:
     command = [str(python), "-m", "pip", "install", "--progress-bar", "off", *requirements]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
     lines: list[str] = []
-    try:
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            say(lines[-1])
-    finally:
-        if process.poll() is None:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                say(lines[-1])
+        except BaseException:
             process.terminate()
-        process.wait()
+            raise
     if process.returncode:
         end = "\n  ".join(line for line in lines[-8:] if not line.startswith("WARNING"))
         raise ModelError(

@@ -76,17 +76,17 @@ def _run(command: list[str], step: Callable[[str], None], weights: str) -> dict[
             raise ModelError(f"{command[0]} cannot be run: {error}") from error
         assert process.stdout is not None
         outcome: dict[str, Any] = {}
-        try:
-            for line in process.stdout:
-                message = json.loads(line)
-                if "step" in message:
-                    step(message["step"])
-                else:
-                    outcome = message
-        finally:
-            if process.poll() is None and not outcome:
-                process.terminate()
-            process.wait()
+        with process:
+            try:
+                for line in process.stdout:
+                    message = json.loads(line)
+                    if "step" in message:
+                        step(message["step"])
+                    else:
+                        outcome = message
+            finally:
+                if process.poll() is None and not outcome:
+                    process.terminate()
         log.seek(0)
         tail = "\n  ".join(log.read().strip().splitlines()[-6:])
     if "done" in outcome:
