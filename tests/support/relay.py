@@ -37,6 +37,12 @@ class Relay:
         with self._lock:
             self._whole = True
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        with self._lock:
+            return len(self._open) // 2
+
     def close(self) -> None:
         self.cut()
         self._listener.close()
@@ -69,6 +75,8 @@ class Relay:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._open -= {source, sink}
 
     def _damaged(self, data: bytes) -> bytes:
         changed = bytearray(data)

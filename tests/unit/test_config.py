@@ -92,6 +92,17 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
             MINIMAL + "device: cuda\nmodel: {provider: openvino}",
             "openvino runs on the CPU, and device: cuda forbids that",
         ),
+        (
+            "cameras: {hall: {source: 'rtsp://c/2', view: 'rtsp://u:secret@c/1'}}",
+            "credentials_file",
+        ),
+        ("cameras: {hall: {source: 'rtsp://c/2', view: 'rtsp://{user}@c/1'}}", "view has {user}"),
+        ("cameras: {hall: {source: a.mp4, view: 'rtsp://c/1'}}", "main stream of a network camera"),
+        ("cameras: {hall: {source: 'rtsp://c/2', view: a.mp4}}", "both must be rtsp(s)://"),
+        (
+            "cameras: {hall: {source: 'rtsp://c/2', view: 'rtsp://c/1', mask: [[[0, 0], [1, 0], [1, 1]]]}}",
+            "view and mask exclude each other: packets of the camera cannot be masked",
+        ),
         ("- a list", "expected keys"),
         ("cameras: [", "not valid YAML"),
         ("cameras: {hall: {source: a}, hall: {source: b}}", "given twice"),

@@ -269,3 +269,52 @@ def test_pre_roll_of_a_recorder(instance: str) -> None:
         with PacketReader(instance, "cam") as reader:
             reader.seek((100 - 25) * 40_000_000)
             assert numbers(read_all(reader)) == list(range(70, 100))
+
+
+def test_a_reader_may_want_the_second_stream_and_its_death_ends_that(instance: str) -> None:
+    with PacketWriter(instance, "cam", seconds=10, max_mib=4, kind=names.VIEW) as writer:
+        assert not writer.is_wanted()
+        with PacketReader(instance, "cam", kind=names.VIEW) as other:
+            other.read()
+            assert not writer.is_wanted()
+        reader = PacketReader(instance, "cam", kind=names.VIEW, demand=True)
+        assert reader.read() is None
+        assert writer.is_wanted()
+        reader.close()
+        assert not writer.is_wanted()
+
+
+def test_a_wanted_ring_that_was_removed_is_wanted_again(
+    instance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tridetr.shm.ring_writer._LOOK_NS", 0)
+    monkeypatch.setattr("tridetr.shm.packets.packet_reader._LOOK_NS", 0)
+    with (
+        PacketWriter(instance, "cam", seconds=10, max_mib=4, kind=names.VIEW) as writer,
+        PacketReader(instance, "cam", kind=names.VIEW, demand=True) as reader,
+    ):
+        reader.read()
+        names.list_instance(instance)[0].unlink()
+        assert not writer.is_wanted()
+        reader.read()
+        reader.read()
+        assert writer.is_wanted()
+
+
+def test_a_cleared_ring_takes_no_memory_and_goes_on_at_a_key_frame(instance: str) -> None:
+    with open_writer(instance) as writer, PacketReader(instance, "cam") as reader:
+        put_groups(writer, 8, length=10, size=20_000)
+        assert reader.read() is not None
+        (file,) = names.list_instance(instance)
+        before = file.stat().st_blocks * 512
+        writer.clear()
+        assert before - file.stat().st_blocks * 512 > 1_500_000
+        assert reader.read() is None
+        with PacketReader(instance, "cam") as late:
+            assert late.newest_info() is None
+            put_groups(writer, 2, first=100)
+            assert numbers(read_all(late)) == list(range(100, 110))
+        found = read_all(reader)
+    assert numbers(found) == list(range(100, 110))
+    assert found[0].discontinuity
+    assert [packet.data for packet in found] == [payload(n, 1000) for n in range(100, 110)]

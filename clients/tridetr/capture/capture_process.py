@@ -75,6 +75,12 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
             from tridetr.capture.packets import PacketSink  # and FFmpeg with it
 
             packets = stack.enter_context(PacketSink(config.instance, camera, config.packets))
+        if section.view is not None:
+            from tridetr.capture.view_stream import ViewStream
+
+            stack.enter_context(
+                ViewStream(config.instance, camera, section, config.packets, status.view)
+            )
         source = make_source(camera, section, stop, packets)
         stack.callback(source.close)
         try:

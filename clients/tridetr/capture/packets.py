@@ -17,6 +17,7 @@ from tridetr.capture.sources.picture import color_of
 from tridetr.codec_string import codec_string, is_annexb, units
 from tridetr.config import PacketsSection
 from tridetr.errors import ShmError
+from tridetr.shm import names
 from tridetr.shm.closing import Closing
 from tridetr.shm.packets import PacketStamp, PacketWriter, StreamInfo, VideoCodec
 from tridetr.shm.values import ColorMatrix, ColorRange
@@ -24,6 +25,8 @@ from tridetr.telemetry import metrics
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
+
+    from tridetr.capture.sources.pump import Feed
 
 _log = logging.getLogger("tridetr.capture")
 
@@ -39,10 +42,13 @@ class PacketSink(Closing):
     All calls come from the thread that demuxes.
     """
 
-    def __init__(self, instance: str, camera: str, section: PacketsSection) -> None:
+    def __init__(
+        self, instance: str, camera: str, section: PacketsSection, kind: str = names.PACKETS
+    ) -> None:
         self._instance = instance
         self._camera = camera
         self._section = section
+        self._kind = kind
         self._writer: PacketWriter | None = None
         self._info: StreamInfo | None = None
         self._written_info: StreamInfo | None = None  # what the ring's readers know
@@ -84,6 +90,13 @@ class PacketSink(Closing):
                 fps=fps,
             )
         )
+
+    def begin(self, feed: Feed) -> None:
+        """Begin with the stream of a connection."""
+        if feed.stream is not None:
+            self.open(feed.stream)
+        else:
+            self.open_jpegs(feed.facts.width, feed.facts.height, feed.facts.fps)
 
     def put(self, packet: av.Packet[VideoStream], monotonic_ns: int, unix_ns: int) -> None:
         """Publish a packet with its capture time."""
@@ -127,6 +140,22 @@ class PacketSink(Closing):
                 ),
             )
 
+    def is_wanted(self) -> bool:
+        """Return whether a reader wants the stream (see `PacketWriter.is_wanted`); the ring is made if need be."""
+        if not self._is_open(is_key=True):
+            return False
+        assert self._writer is not None
+        try:
+            return self._writer.is_wanted()
+        except ShmError as error:
+            self._give_up(error)
+            return False
+
+    def clear(self) -> None:
+        """Forget all packets and free their memory."""
+        if self._writer is not None:
+            self._writer.clear()
+
     def close(self) -> None:
         """Give the ring up; it stays for its readers."""
         if self._writer is not None:
@@ -147,8 +176,6 @@ class PacketSink(Closing):
         return self._writer is not None
 
     def _open(self) -> None:
-        if self._info is None:
-            return
         try:
             if self._writer is None:
                 self._writer = PacketWriter(
@@ -156,10 +183,12 @@ class PacketSink(Closing):
                     self._camera,
                     seconds=self._section.seconds,
                     max_mib=self._section.max_mib,
+                    kind=self._kind,
                 )
                 self._opened_s = time.monotonic()
                 self._written_info = None
-            self._start(self._info)
+            if self._info is not None:
+                self._start(self._info)
         except ShmError as error:
             self._give_up(error)
 

@@ -32,7 +32,7 @@ class StatusReporter:
         self._size = (0, 0)
         self._fps = 0.0
         self._reconnects = 0
-        self._message = ""
+        self._message = self._view_fault = ""
         self._blind = BlindReason.NONE
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="status", daemon=True)
@@ -74,6 +74,14 @@ class StatusReporter:
             self._blind = blind
         self._write()
 
+    def view(self, fault: str) -> None:
+        """Set why viewers do not get the second stream; empty: nothing is wrong with it."""
+        with self._lock:
+            if fault == self._view_fault:
+                return
+            self._view_fault = fault
+        self._write()
+
     def reconnecting(self) -> None:
         """Count another attempt to open the source."""
         metrics.RECONNECTS.labels(self._camera).inc()
@@ -111,6 +119,7 @@ class StatusReporter:
                 reconnects=self._reconnects,
                 message=shorten(self._message),
                 blind_reason=self._blind,
+                view_fault=shorten(self._view_fault),
             )
             try:
                 self._writer.write(status)

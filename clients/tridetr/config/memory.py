@@ -24,7 +24,8 @@ def ring_mib(config: Config, camera: CameraSection) -> int:
     """
     width, height = camera.width or ASSUMED_SIZE[0], camera.height or ASSUMED_SIZE[1]
     packets = 0 if camera.source.kind == "synthetic" else int(config.packets.max_mib)
-    return camera.slots * width * height * 3 // MIB + packets + SMALL_RINGS_MIB
+    view = 0 if camera.view is None else int(config.packets.max_mib)
+    return camera.slots * width * height * 3 // MIB + packets + view + SMALL_RINGS_MIB
 
 
 def node_mib(config: Config) -> int:

@@ -253,6 +253,11 @@ class CameraSection(Section):
         description="/dev/videoN, rtsp(s)://…, http(s)://…, a video file, or `synthetic`; {user} and {password} in a "
         "URL are filled from credentials_file.",
     )
+    view: CameraSource | None = Field(
+        None,
+        description="rtsp(s)://… or http(s)://…: a second stream of the same camera (its main stream), shown instead "
+        "of that of `source` and opened only while somebody watches; detection and recordings use `source`.",
+    )
     width: int | None = Field(
         None, ge=16, le=8192, description="Wanted width (V4L2, synthetic); null = the source's."
     )
@@ -346,16 +351,32 @@ class CameraSection(Section):
             raise ValueError(
                 "decode: gpu is for network cameras and for V4L2 cameras with pixel_format: mjpeg"
             )
-        if self.source.needs_credentials and self.credentials_file is None:
-            raise ValueError(
-                "source has {user} or {password}: put `user:password` into a file and name it in "
-                "credentials_file"
-            )
+        for key, source in (("source", self.source), ("view", self.view)):
+            if source is not None and source.needs_credentials and self.credentials_file is None:
+                raise ValueError(
+                    f"{key} has {{user}} or {{password}}: put `user:password` into a file and name it in "
+                    "credentials_file"
+                )
+        self._check_view()
         if self.credentials_file is not None and not self.source.is_network:
             raise ValueError("credentials_file is for rtsp and http sources only")
         if (self.width is None) != (self.height is None):
             raise ValueError("width and height belong together: give both or none")
         return self
+
+    def _check_view(self) -> None:
+        if self.view is None:
+            return
+        if self.mask:
+            raise ValueError(
+                "view and mask exclude each other: packets of the camera cannot be masked, so a masked camera's "
+                "video is not passed on. Remove view, or the mask"
+            )
+        if not (self.view.is_network and self.source.is_network):
+            raise ValueError(
+                "view is the main stream of a network camera whose substream is `source`: both must be rtsp(s)://… "
+                "or http(s)://…"
+            )
 
 
 class TlsSection(Section):

@@ -15,7 +15,7 @@ from tridetr.config import Config
 from tridetr.config.memory import MIB, node_mib
 from tridetr.doctor.finding import Finding
 from tridetr.ports import bind_fault
-from tridetr.shm.names import CONSUMERS, SHM_DIR
+from tridetr.shm.names import CONSUMERS, SHM_DIR, VIEW
 
 _QUEUE_FOLDER = Path("/proc/sys/fs/mqueue")
 
@@ -59,7 +59,12 @@ def check_shm(config: Config, folder: Path = SHM_DIR) -> Iterator[Finding]:
 
 def check_queues(config: Config, folder: Path = _QUEUE_FOLDER) -> Iterator[Finding]:
     """Limits of POSIX message queues."""
-    needed = len(config.cameras) * sum(len(consumers) for consumers in CONSUMERS.values())
+    needed = sum(
+        len(consumers)
+        for camera in config.cameras.values()
+        for kind, consumers in CONSUMERS.items()
+        if kind != VIEW or camera.view is not None
+    )
     try:
         limit = int((folder / "queues_max").read_text())
     except (OSError, ValueError):

@@ -120,6 +120,7 @@ def status(board: CameraStatus | None, now_ns: int) -> dict[str, Any]:
             "source_kind": "",
             "capture_clock": "",
             "reconnects": 0,
+            "view_fault": "",
         }
     name, message = board.state.name.lower(), board.message
     if name != "ended" and now_ns - board.heartbeat_monotonic_ns > HEARTBEAT_S * 1e9:
@@ -135,4 +136,5 @@ def status(board: CameraStatus | None, now_ns: int) -> dict[str, Any]:
         "source_kind": board.source_kind,
         "capture_clock": board.capture_clock,
         "reconnects": board.reconnects,
+        "view_fault": board.view_fault,
     }

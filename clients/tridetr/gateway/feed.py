@@ -112,8 +112,8 @@ class CameraFeed:
         loop = asyncio.get_running_loop()
         for wakeup, event in self._wakeups():
             loop.add_reader(wakeup.fileno(), _waker(wakeup, event.set))
-        if (packets := self._readers.packets.wakeup) is not None:
-            loop.add_reader(packets.fileno(), _waker(packets, self._packets_came))
+        for wakeup in self._packet_wakeups():
+            loop.add_reader(wakeup.fileno(), _waker(wakeup, self._packets_came))
         self._frame_wake.set()
         self._fact_wake.set()
         self._tasks = [
@@ -142,12 +142,16 @@ class CameraFeed:
         )
         return [(wakeup, event) for wakeup, event in pairs if wakeup is not None]
 
+    def _packet_wakeups(self) -> list[Wakeup]:
+        readers = (self._readers.packets, self._readers.view)
+        return [reader.wakeup for reader in readers if reader and reader.wakeup is not None]
+
     def _unwatch(self) -> None:
         loop = asyncio.get_running_loop()
         for wakeup, _ in self._wakeups():
             loop.remove_reader(wakeup.fileno())
-        if (packets := self._readers.packets.wakeup) is not None:
-            loop.remove_reader(packets.fileno())
+        for wakeup in self._packet_wakeups():
+            loop.remove_reader(wakeup.fileno())
 
     def _packets_came(self) -> None:
         for viewer in self.viewers:

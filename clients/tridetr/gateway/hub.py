@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from tridetr.config import Config
@@ -41,8 +40,10 @@ class Hub:
         self._players = 0
         self._ticker: asyncio.Task[None] | None = None
         try:
-            for name in config.cameras:
-                self.readers[name] = readers = CameraReaders(config.instance, name)
+            for name, section in config.cameras.items():
+                self.readers[name] = readers = CameraReaders(
+                    config.instance, name, has_view=section.view is not None
+                )
                 self.watches[name] = watch = CameraWatch(config, name, readers, self.labels)
                 self.feeds[name] = CameraFeed(
                     name,
@@ -88,14 +89,18 @@ class Hub:
     def new_viewer(self, camera: str) -> Viewer:
         """Return a viewer of this camera; it takes part from ``feeds[camera].join`` on."""
         return Viewer(
-            camera, self.config.gateway.max_fps, self.feeds[camera].refresh, self._track_of(camera)
+            camera,
+            self.config.gateway.max_fps,
+            self.feeds[camera].refresh,
+            self._track_of(camera),
+            has_view=self.config.cameras[camera].view is not None,
         )
 
-    def _track_of(self, camera: str) -> Callable[[], VideoTrack] | None:
-        """Return what opens the camera's own video; None where it is withheld."""
+    def _track_of(self, camera: str) -> Callable[[bool], VideoTrack] | None:
+        """Return what opens the camera's own video, with its second stream or without; None where it is withheld."""
         if why_withheld(self.config, camera):
             return None
-        return partial(VideoTrack, self.config.instance, camera)
+        return lambda view: VideoTrack(self.config.instance, camera, view=view)
 
     def camera_facts(self, camera: str) -> dict[str, Any]:
         """Return what is known of a camera now; ages in seconds, None where nothing was ever seen."""

@@ -60,8 +60,9 @@ class View(_Command):
     type: Literal["view"]
     size: Literal["small", "full"] = "full"
     paused: bool = False
-    # The camera's own video (`video` messages) instead of pictures (`frame` messages).
-    video: bool = False
+    # The camera's own video (`video` messages) instead of pictures (`frame` messages); of its two streams
+    # (`cameras.x.view`) "source" and small pictures want the first one.
+    video: bool | Literal["source"] = False
     # Frames that may be under way without an acknowledgement; 0: as fast as the socket takes them.
     window: Annotated[int, Field(ge=0, le=8)] = 0
 

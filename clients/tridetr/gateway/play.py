@@ -17,7 +17,9 @@ from tridetr.gateway import message
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.security import Answer, problem
 from tridetr.gateway.stream import refuse
-from tridetr.gateway.video_track import IN_BROWSERS, why_withheld
+from tridetr.gateway.video_track import IN_BROWSERS, is_old, why_withheld
+from tridetr.shm.boards import StatusReader
+from tridetr.shm.names import VIEW
 from tridetr.shm.packets import Packet, PacketReader
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ _log = logging.getLogger("tridetr.gateway")
 
 _POLL_S = 0.02
 _FIRST_S = 10.0  # for a key frame to start from
+_SILENT_S = 5.0  # without a packet of the second stream
 _LAG_S = 2.0  # a player that is further behind goes on at the next key frame
 _DEFAULT_FPS = 25.0
 _BOUNDARY = "tridetr"
@@ -44,10 +47,9 @@ def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
         withheld = why_withheld(hub.config, camera)
         if withheld:
             return problem(403, f"the video of this camera is not given out: {withheld}")
-        reader = PacketReader(hub.config.instance, camera, live=True)
         with contextlib.ExitStack() as stack:
+            reader, first = await _first_packet(hub, camera, stop)
             stack.callback(reader.close)
-            first = await _first_packet(reader, stop)
             if first is None:
                 return problem(
                     503,
@@ -69,7 +71,7 @@ def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
             stack.callback(muxer.close)
             stack.enter_context(hub.streaming())
             closing = stack.pop_all()
-        pieces = _pieces(reader, muxer, first, stop, closing)
+        pieces = _pieces(reader, muxer, first, stop, closing, ends_in_silence=reader.kind == VIEW)
         weakref.finalize(pieces, closing.close)  # a client that leaves before the first piece
         return _endless(pieces, "video/mp4")
 
@@ -93,13 +95,42 @@ def _endless(pieces: AsyncIterator[bytes], content_type: str) -> Response:
     return response
 
 
-async def _first_packet(reader: PacketReader, stop: asyncio.Event) -> Packet | None:
+async def _first_packet(
+    hub: Hub, camera: str, stop: asyncio.Event
+) -> tuple[PacketReader, Packet | None]:
+    """Return a reader and the key frame that it starts from: of the second stream, or else of the first one."""
+    instance = hub.config.instance
+    if hub.config.cameras[camera].view is not None:
+        reader = PacketReader(instance, camera, live=True, kind=VIEW, demand=True)
+        try:
+            packet = await _wait_for_packet(reader, stop, hub.readers[camera].status)
+        except BaseException:
+            reader.close()
+            raise
+        if packet is not None:
+            return reader, packet
+        reader.close()
+    reader = PacketReader(instance, camera, live=True)
+    try:
+        return reader, await _wait_for_packet(reader, stop)
+    except BaseException:
+        reader.close()
+        raise
+
+
+async def _wait_for_packet(
+    reader: PacketReader, stop: asyncio.Event, status: StatusReader | None = None
+) -> Packet | None:
+    """Return the first packet; None: none has come, or ``status`` says why the second stream does not."""
     deadline = time.monotonic() + _FIRST_S
     while time.monotonic() < deadline and not stop.is_set():
         packet = reader.read()
-        if packet is not None:
+        if packet is not None and (status is None or not is_old(packet)):
             return packet
-        await asyncio.sleep(_POLL_S)
+        if status is not None and (board := status.read()) is not None and board.view_fault:
+            return None
+        if packet is None:
+            await asyncio.sleep(_POLL_S)
     return None
 
 
@@ -109,20 +140,28 @@ async def _pieces(
     first: Packet,
     stop: asyncio.Event,
     closing: contextlib.ExitStack,
+    *,
+    ends_in_silence: bool,
 ) -> AsyncIterator[bytes]:
-    """Yield the MP4 until the camera changes its parameters: an MP4 cannot, so the player connects again."""
+    """Yield the MP4 until the camera changes its parameters: an MP4 cannot, so the player connects again.
+
+    Likewise where the second stream has stopped: the first one goes on.
+    """
     with closing:
         packet: Packet | None = first
-        looked = time.monotonic()
+        looked = came = time.monotonic()
         while not stop.is_set():
             if packet is None:
                 await asyncio.sleep(_POLL_S)
+                if ends_in_silence and time.monotonic() - came > _SILENT_S:
+                    return
                 if time.monotonic() - looked > 1:
                     looked = time.monotonic()
                     reader.forget_if_removed()
             elif packet.generation != first.generation and packet.info != first.info:
                 return
             else:
+                came = time.monotonic()
                 try:
                     piece = muxer.add(packet)
                 except TridetrError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tridetr.shm.boards import SentryReader, StatusReader
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.frames import FrameReader
+from tridetr.shm.names import VIEW
 from tridetr.shm.packets import PacketReader
 
 CONSUMER = "gateway"
@@ -44,7 +45,7 @@ class NewestResult:
 class CameraReaders:
     """Opens the readers of one camera; none of its rings need exist yet. For one thread."""
 
-    def __init__(self, instance: str, camera: str) -> None:
+    def __init__(self, instance: str, camera: str, *, has_view: bool = False) -> None:
         with contextlib.ExitStack() as stack:
             self.frames = FrameReader(instance, camera, CONSUMER)
             stack.callback(self.frames.close)
@@ -52,6 +53,10 @@ class CameraReaders:
             stack.callback(self.detections.close)
             self.packets = PacketReader(instance, camera, CONSUMER)
             stack.callback(self.packets.close)
+            # For its wake-ups only: viewers read, and want the stream, by readers of their own
+            self.view = PacketReader(instance, camera, CONSUMER, kind=VIEW) if has_view else None
+            if self.view is not None:
+                stack.callback(self.view.close)
             self.sentry = SentryReader(instance, camera, CONSUMER)
             stack.callback(self.sentry.close)
             self.status = StatusReader(instance, camera)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 from tridetr.codec_string import has_parameter_sets
@@ -10,9 +11,12 @@ from tridetr.config import Config
 from tridetr.gateway import message
 from tridetr.gateway.facts import unix_ms
 from tridetr.shm.closing import Closing
+from tridetr.shm.names import VIEW
 from tridetr.shm.packets import Packet, PacketReader, StreamInfo, VideoCodec
 
 _LAG_S = 1.0  # a viewer that is further behind goes on at the next key frame
+_SILENT_NS = 3_000_000_000  # without a packet of the second stream: those of the first one again
+_OLD_NS = 15_000_000_000
 _DEFAULT_FPS = 25.0
 IN_BROWSERS = (VideoCodec.H264, VideoCodec.HEVC)
 
@@ -53,54 +57,101 @@ def self_contained(packet: Packet) -> bytes:
     return packet.data
 
 
+def is_old(packet: Packet) -> bool:
+    """Return whether a packet of the second stream was left by a capture process that died."""
+    return time.monotonic_ns() - packet.capture_monotonic_ns > _OLD_NS
+
+
 class VideoTrack(Closing):
     """What one viewer gets of a camera's video: all packets from a key frame on; if it is slow, from a newer one.
 
-    Nothing waits here: a packet is taken from the ring when it can be sent.
+    Nothing waits here: a packet is taken from the ring when it can be sent. The packets of the second stream replace
+    those of the first one from a key frame on, as long as they come.
     """
 
-    def __init__(self, instance: str, camera: str) -> None:
-        self._reader = PacketReader(instance, camera, live=True)
-        self._generation = 0
+    def __init__(self, instance: str, camera: str, *, view: bool = False) -> None:
+        """Open the ring.
+
+        Args:
+            instance: Instance of tridetr.
+            camera: Name of the camera.
+            view: Want the camera's second stream, too.
+        """
+        self._source = _Track(PacketReader(instance, camera, live=True))
+        self._view = (
+            _Track(PacketReader(instance, camera, live=True, kind=VIEW, demand=True))
+            if view
+            else None
+        )
+        self._is_view = False  # what is sent now
+        self._view_ns = 0  # when the newest packet of the second stream was sent
+        self._sent: tuple[bool, int] | None = None  # stream and generation
 
     def next(self) -> bytes | None:
         """Return the next `video` message; None while there is none."""
-        while True:
-            if self._reader.lag > self._allowed_lag():
-                self._reader.skip()
-            packet = self._reader.read()
-            if packet is None:
-                return None
-            self._fps = packet.info.fps
-            if packet.info.codec in IN_BROWSERS:
+        now_ns = time.monotonic_ns()
+        if self._view is not None:
+            packet = self._view.next()
+            while packet is not None and not self._is_view:
+                if packet.is_key and not is_old(packet):
+                    self._is_view = True
+                else:
+                    packet = self._view.next()
+            if packet is not None:
+                self._view_ns = now_ns
                 return self._message(packet)
+            if self._is_view:
+                if now_ns - self._view_ns < _SILENT_NS:
+                    return None
+                self._is_view = False
+                self._source.reader.seek(now_ns)
+        packet = self._source.next()
+        return None if packet is None else self._message(packet)
 
     def forget_removed(self) -> None:
         """Let go of a ring whose file was removed."""
-        self._reader.forget_if_removed()
+        for track in filter(None, (self._source, self._view)):
+            track.reader.forget_if_removed()
 
     def close(self) -> None:
         """Let go of the ring."""
-        self._reader.close()
-
-    _fps = 0.0
-
-    def _allowed_lag(self) -> float:
-        return _LAG_S * (self._fps or _DEFAULT_FPS)
+        for track in filter(None, (self._source, self._view)):
+            track.reader.close()
 
     def _message(self, packet: Packet) -> bytes:
+        sent = self._is_view, packet.generation
+        has_turned = self._sent is not None and self._sent[0] != self._is_view
         header: dict[str, Any] = {
             "type": "video",
             "packet": packet.sequence,
             "key": packet.is_key,
-            "restart": packet.discontinuity,
+            "restart": packet.discontinuity or has_turned,
             "capture_unix_ms": unix_ms(packet.capture_unix_ns),
             "timestamp_us": _timestamp_us(packet),
         }
-        if packet.generation != self._generation:
-            self._generation = packet.generation
-            header["config"] = video_facts(packet.info)
+        if sent != self._sent:
+            self._sent = sent
+            header |= {"config": video_facts(packet.info), "view": self._is_view}
         return message.pack(header, self_contained(packet))
+
+
+class _Track:
+    """The packets of one ring that browsers may have a decoder for."""
+
+    def __init__(self, reader: PacketReader) -> None:
+        self.reader = reader
+        self._fps = 0.0
+
+    def next(self) -> Packet | None:
+        while True:
+            if self.reader.lag > _LAG_S * (self._fps or _DEFAULT_FPS):
+                self.reader.skip()
+            packet = self.reader.read()
+            if packet is None:
+                return None
+            self._fps = packet.info.fps
+            if packet.info.codec in IN_BROWSERS:
+                return packet
 
 
 def _timestamp_us(packet: Packet) -> int:

@@ -56,12 +56,16 @@ class Viewer:
         camera: str,
         max_fps: float,
         on_change: Callable[[], None],
-        open_track: Callable[[], VideoTrack] | None = None,
+        open_track: Callable[[bool], VideoTrack] | None = None,
+        *,
+        has_view: bool = False,
     ) -> None:
         self.size: Size = "full"
         self.paused = False
         self._open_track = open_track
+        self._has_view = has_view
         self._track: VideoTrack | None = None
+        self._is_view = False  # the track is of the second stream, too
         self._packets_sent = 0
         self._packets_acknowledged = 0
         self.shown: tuple[int, Size] | None = None
@@ -147,14 +151,16 @@ class Viewer:
             self._follow(command)
 
     def _follow(self, view: message.View) -> None:
-        wants_track = view.video and not view.paused and self._open_track is not None
-        turned = wants_track != (self._track is not None)
+        wants_track = bool(view.video) and not view.paused and self._open_track is not None
+        is_view = wants_track and self._has_view and view.video is True and view.size == "full"
+        turned = (wants_track, is_view) != (self._track is not None, self._is_view)
         changed = turned or (view.size, view.paused) != (self.size, self.paused)
         self.size, self.paused, self._window = view.size, view.paused, view.window
         if turned:
             self.close()
+            self._is_view = is_view
             if wants_track and self._open_track is not None:
-                self._track = self._open_track()
+                self._track = self._open_track(is_view)
         if view.paused or wants_track:
             self._mailbox.discard("frame")
         elif changed:

@@ -14,6 +14,7 @@ byte                   held
 =====================  ==================================================================================
 ``WRITER_BYTE``        exclusively by the writer for life: two writers are refused
 ``HEADER_BYTE``        exclusively while a writer makes or takes over the ring, shared while a reader maps it
+``DEMAND_BYTE``        shared by each reader for which the writer is to produce (``PacketReader(demand=True)``)
 ``DEVICE_BYTE``        shared by whoever has the device memory registered with a server
 ``SLOT_BYTE + i``      exclusively while slot i is written, shared while somebody uses it (a lease)
 =====================  ==================================================================================
@@ -55,6 +56,7 @@ MAX_FILE_SIZE = 1 << 36
 # Bytes that are locked.
 WRITER_BYTE = 0
 HEADER_BYTE = 1
+DEMAND_BYTE = 2
 DEVICE_BYTE = 1023  # together with the slots' bytes one range
 SLOT_BYTE = 1024
 

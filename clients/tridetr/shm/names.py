@@ -28,6 +28,7 @@ PREFIX = "tridetr"
 
 FRAMES, DETECTIONS, SENTRY, STATUS = "frames", "detections", "sentry", "status"
 PACKETS = "packets"
+VIEW = "view"  # packets likewise, of the second stream that only viewers want
 DEVICE = "device"  # the same frames in GPU memory
 # Who is woken by a ring; the readers of a ring without consumers poll it.
 CONSUMERS: dict[str, tuple[str, ...]] = {
@@ -37,6 +38,7 @@ CONSUMERS: dict[str, tuple[str, ...]] = {
     STATUS: (),
     DEVICE: ("detector",),
     PACKETS: ("gateway", "gpu"),
+    VIEW: ("gateway",),
 }
 KIND_NUMBERS = {kind: number for number, kind in enumerate(CONSUMERS, start=1)}
 

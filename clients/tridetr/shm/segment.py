@@ -54,9 +54,12 @@ class Segment:
         if self.has_name():
             (names.SHM_DIR / self.name).unlink(missing_ok=True)
 
-    def give_memory_back(self) -> None:
-        """Free the memory of all slots, which must be locked: processes that still map them see zeros."""
-        start = self.geometry.slot_offset(0)
+    def give_memory_back(self, start: int = 0) -> None:
+        """Free the memory from a page on (0: of all slots); processes that still map it see zeros.
+
+        The slots whose content is there must be locked, or hold nothing.
+        """
+        start = start or self.geometry.slot_offset(0)
         self._map.madvise(mmap.MADV_REMOVE, start, len(self.view) - start)
 
     def close(self) -> None:

@@ -62,7 +62,7 @@ def _limit(name: str, error: OSError) -> str:
     if number == errno.ENOSPC:
         return (
             f"cannot make message queue {name}: the system has as many as /proc/sys/fs/mqueue/queues_max allows "
-            "(sysctl fs.mqueue.queues_max=1024; tridetr needs 11 per camera)"
+            "(sysctl fs.mqueue.queues_max=1024; tridetr needs 11 per camera, 12 with `view`)"
         )
     if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return (

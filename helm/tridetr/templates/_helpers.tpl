@@ -51,6 +51,9 @@ tridetr/node: {{ .node.name }}
 {{- if ne (toString .camera.source) "synthetic" -}}
 {{- $packets = (.root.Values.config.packets | default dict).max_mib | default 24 | int -}}
 {{- end -}}
+{{- if .camera.view -}}
+{{- $packets = mul 2 $packets -}}
+{{- end -}}
 {{- add (div (mul $slots $width $height 3) 1048576) $packets 2 -}}
 {{- end -}}
 

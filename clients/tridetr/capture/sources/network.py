@@ -34,6 +34,57 @@ _KEY_FRAME_PATIENCE_NS = 3_000_000_000
 _UNSHOWN_S = 2.0  # without a picture for so long: say why
 
 
+def connect(section: CameraSection) -> Feed:
+    """Open the stream of a network camera.
+
+    Raises:
+        LoginRefusedError: it does not accept user and password.
+        SourceError: it cannot be opened, or there is no video.
+    """
+    source, file = section.source, section.credentials_file
+    url = source.url(camera_credentials(file) if file else None)
+    _bypass_proxies(source.address[0])
+    try:
+        options = _options(section) | ffmpeg_options(section)
+        if source.kind == "http":
+            tls = python_context(section)
+            address = http_address(url, source.shown, tls, section.timeout_s)
+            found = open_http(address, section.fps)
+            if isinstance(found, JpegFeed):
+                return found
+            if found.parts is not None:
+                options["http_persistent"] = "0"  # it bypasses `parts`
+            return FfmpegFeed(found.url, source.shown, options, section.timeout_s, found.parts)
+        return FfmpegFeed(url, source.shown, options, section.timeout_s)
+    except LoginRefusedError:
+        raise
+    except SourceError:
+        if not source.is_encrypted and speaks_tls(*source.address):
+            scheme = {"rtsp": "rtsps", "http": "https"}[source.kind]
+            raise SourceError(
+                f"cannot open {source}: this port speaks TLS; write {scheme}:// in the source"
+            ) from None
+        raise
+
+
+def _bypass_proxies(host: str) -> None:
+    """Keep FFmpeg, which reads the proxies of the environment at every level, TLS included, from using them."""
+    hosts = list(filter(None, os.environ.get("no_proxy", "").split(",")))
+    if host not in hosts:
+        os.environ["no_proxy"] = ",".join([*hosts, host])
+
+
+def _options(section: CameraSection) -> dict[str, str]:
+    # Enough to find the picture size, no more: each second of probing is a second offline
+    options = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
+    if section.source.kind == "rtsp":
+        options |= {"rtsp_transport": section.rtsp_transport, "max_delay": "100000"}
+        options |= {"allowed_media_types": "video"}
+    else:
+        options |= {"http_proxy": ""}
+    return options
+
+
 class NetworkSource:
     """A stream that comes at its own pace; frames are numbered as they come, lost ones counted."""
 
@@ -45,9 +96,6 @@ class NetworkSource:
     ) -> None:
         self._packets = packets
         self._section = section
-        # FFmpeg reads the proxies of the environment at every level, TLS included
-        host = section.source.address[0]
-        os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), host)))
         self._stop = stop
         self._pump: PacketPump | None = None
         self._video: VideoDecoder | None = None
@@ -67,7 +115,9 @@ class NetworkSource:
     def open(self) -> SourceInfo:
         """Connect (see `Source`)."""
         source = self._section.source
-        self._pump = PacketPump(self._connect, source.shown, self._section.timeout_s, self._packets)
+        self._pump = PacketPump(
+            lambda: connect(self._section), source.shown, self._section.timeout_s, self._packets
+        )
         feed = self._pump.start(self._stop)
         facts = feed.facts
         self._ready.clear()
@@ -127,32 +177,6 @@ class NetworkSource:
         if self._pump is not None:
             self._pump.close()
             self._pump = None
-
-    def _connect(self) -> Feed:
-        section = self._section
-        source, file = section.source, section.credentials_file
-        url = source.url(camera_credentials(file) if file else None)
-        try:
-            options = self._options() | ffmpeg_options(section)
-            if source.kind == "http":
-                tls = python_context(section)
-                address = http_address(url, source.shown, tls, section.timeout_s)
-                found = open_http(address, section.fps)
-                if isinstance(found, JpegFeed):
-                    return found
-                if found.parts is not None:
-                    options["http_persistent"] = "0"  # it bypasses `parts`
-                return FfmpegFeed(found.url, source.shown, options, section.timeout_s, found.parts)
-            return FfmpegFeed(url, source.shown, options, section.timeout_s)
-        except LoginRefusedError:
-            raise
-        except SourceError:
-            if not source.is_encrypted and speaks_tls(*source.address):
-                scheme = {"rtsp": "rtsps", "http": "https"}[source.kind]
-                raise SourceError(
-                    f"cannot open {source}: this port speaks TLS; write {scheme}:// in the source"
-                ) from None
-            raise
 
     def _waits_for_key_frame(self) -> bool:
         """Whether the connection delivers, but nothing has been shown for a while."""
@@ -252,13 +276,3 @@ class NetworkSource:
         number = self._next_number
         self._next_number += 1
         return number
-
-    def _options(self) -> dict[str, str]:
-        # Enough to find the picture size, no more: each second of probing is a second offline
-        options = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
-        if self._section.source.kind == "rtsp":
-            options |= {"rtsp_transport": self._section.rtsp_transport, "max_delay": "100000"}
-            options |= {"allowed_media_types": "video"}
-        else:
-            options |= {"http_proxy": ""}
-        return options

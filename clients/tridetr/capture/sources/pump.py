@@ -185,7 +185,7 @@ class PacketPump:
             feed = self._connect()
             with self._changed:
                 if self._sink is not None and not self._hang_up.is_set():
-                    self._begin(self._sink, feed)
+                    self._sink.begin(feed)
                 self._feed = feed
                 self._needed_since_s = time.monotonic()
                 self._changed.notify_all()
@@ -211,13 +211,6 @@ class PacketPump:
             # Not before the consumer has let go: it may be reading the stream, which is freed with the feed.
             self._hang_up.wait()
             feed.close()
-
-    @staticmethod
-    def _begin(sink: PacketSink, feed: Feed) -> None:
-        if feed.stream is not None:
-            sink.open(feed.stream)
-        else:
-            sink.open_jpegs(feed.facts.width, feed.facts.height, feed.facts.fps)
 
     def _arrived(self, packet: av.Packet[VideoStream], limit: int) -> None:
         now, unix = time.monotonic_ns(), time.time_ns()

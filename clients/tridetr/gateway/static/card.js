@@ -71,6 +71,7 @@ export class Card {
     this.#video = new Video(this.#one(".picture"), {
       onDrawn: (header) => this.#drawn(header),
       onFailed: (reason) => this.#transport.failed(reason, now()),
+      onViewFailed: (reason) => this.#transport.refuseView(reason),
       onPackets: (count) => this.#stream.acknowledgePackets(count),
       size: () => (this.#status?.width ? [this.#status.width, this.#status.height] : null),
     });
@@ -198,7 +199,7 @@ export class Card {
     this.#turnedAt = now();
     this.#video.restart();
     this.#picture.isOff = false;
-    this.#stream.video = this.#transport.isVideo;
+    this.#stream.video = this.#transport.video;
     this.node.dataset.transport = this.#transport.isVideo ? "video" : "jpeg";
     this.#parts.picture.title = this.#transport.isVideo ? "" : `JPEG: ${this.#transport.reason}`;
   }
@@ -242,7 +243,8 @@ export class Card {
     this.node.dataset.captured = header.capture_unix_ms;
     const jpeg = header.original ? "camera's own JPEG" : "JPEG";
     const how = header.codec ? `camera's own ${codecName(header.codec)}` : jpeg;
-    setText(this.#parts.picture, `${header.width} × ${header.height}, ${how}`);
+    const fault = header.codec ? this.#status?.view_fault || this.#transport.viewReason : "";
+    setText(this.#parts.picture, `${header.width} × ${header.height}, ${how}${fault && ` (view: ${fault})`}`);
     this.#cover();
     if (header.codec) {
       this.#picture.isOff = true;

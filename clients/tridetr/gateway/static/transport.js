@@ -27,6 +27,7 @@ export function nextPreference() {
 export class Transport {
   isVideo = false;
   reason = ""; // why not
+  viewReason = ""; // why the camera's second stream is not shown, only its first one
   #offer = null; // `video` of the newest `stream` message
   #withheld = "";
   #failure = "";
@@ -45,6 +46,17 @@ export class Transport {
     this.#withheld = withheld;
     this.#failure = "";
     this.decide();
+  }
+
+  /** What to ask the gateway for: false, true or "source" (without the second stream). */
+  get video() {
+    return this.isVideo && this.viewReason ? "source" : this.isVideo;
+  }
+
+  /** This browser cannot show the camera's second stream. */
+  refuseView(reason) {
+    this.viewReason = reason;
+    this.#onChange();
   }
 
   /** Video does not work now: JPEGs for a while. */

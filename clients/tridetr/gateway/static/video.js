@@ -5,6 +5,7 @@ import { now } from "./clock.js";
 const MOST_WAITING = 40; // pictures that are decoded and not shown yet
 const ACK_EVERY = 6; // packets
 const TOO_MANY_ERRORS = 3; // between two pictures
+const LONGEST_GAP_MS = 500; // between pictures
 const MOST_REORDERED = 4; // pictures: B-frames beyond that come too late
 const NAMES = { avc1: "H.264", avc3: "H.264", hvc1: "H.265", hev1: "H.265" };
 
@@ -48,6 +49,7 @@ export class Video {
   #listener;
   #decoder = null;
   #config = null;
+  #isView = false; // the packets are those of the camera's second stream
   needsKey = true; // the next packet to decode must be a key frame
   #headers = new Map(); // by timestamp, of the packets that are being decoded
   #arrivals = new Map(); // by capture time: when the picture came (ms)
@@ -59,7 +61,7 @@ export class Video {
   #acknowledged = 0;
   #errors = 0;
 
-  /** `listener` has onDrawn(header), onFailed(reason), onPackets(count) and size(): [width, height] or null. */
+  /** `listener` has onDrawn(header), onFailed(reason), onViewFailed(reason), onPackets(count) and size(): [width, height] or null. */
   constructor(canvas, listener) {
     this.#canvas = canvas;
     this.#context = canvas.getContext("2d", { alpha: false, desynchronized: false });
@@ -76,7 +78,7 @@ export class Video {
 
   push(header, data) {
     this.#received += 1;
-    if ("config" in header) this.#configure(header.config);
+    if ("config" in header) this.#configure(header.config, header.view);
     if (header.restart) this.needsKey = true;
     if (this.#config && (header.key || !this.needsKey)) {
       this.#decode(header, data);
@@ -84,15 +86,29 @@ export class Video {
     this.#acknowledge();
   }
 
-  /** When the picture of this capture time came (ms), or null. */
+  /** When the picture of this capture time came (ms), or null; of the second stream the next picture after it. */
   arrival(captureMs) {
-    return this.#arrivals.get(captureMs) ?? null;
+    if (!this.#isView) return this.#arrivals.get(captureMs) ?? null;
+    for (const [captured, came] of this.#arrivals) {
+      if (captured >= captureMs) return captured - captureMs < LONGEST_GAP_MS ? came : null;
+    }
+    return null;
   }
 
-  #configure(config) {
+  async #configure(config, isView) {
     this.#close();
     this.#config = config;
-    if (config === null) this.#listener.onFailed("the stream has changed to a codec without a decoder");
+    this.#isView = isView;
+    if (config === null) this.#fail("the stream has changed to a codec without a decoder");
+    else if (isView) {
+      const reason = await whyNot(config); // what was offered, and decided on, is the first stream
+      if (reason && this.#config === config) this.#fail(reason);
+    }
+  }
+
+  #fail(reason) {
+    if (this.#isView) this.#listener.onViewFailed(reason);
+    else this.#listener.onFailed(reason);
   }
 
   #open() {
@@ -128,7 +144,7 @@ export class Video {
     if (decoder !== this.#decoder) return;
     this.#closeDecoder();
     this.#errors += 1;
-    if (this.#errors >= TOO_MANY_ERRORS) this.#listener.onFailed(`this browser cannot decode it: ${error.message}`);
+    if (this.#errors >= TOO_MANY_ERRORS) this.#fail(`this browser cannot decode it: ${error.message}`);
   }
 
   #decoded(picture) {

@@ -89,6 +89,8 @@ class CameraStatus:
         reconnects: How often the source was opened again.
         message: Why it is not live, at most 200 bytes; empty when all is well.
         blind_reason: Why a blind camera cannot see.
+        view_fault: Why viewers do not get the second stream (``cameras.x.view``), at most 200 bytes; empty: they do,
+            or it is not wanted.
     """
 
     state: CameraState
@@ -102,6 +104,7 @@ class CameraStatus:
     reconnects: int = 0
     message: str = ""
     blind_reason: BlindReason = BlindReason.NONE
+    view_fault: str = ""
 
 
 SENTRY = TableSpec(
@@ -132,5 +135,6 @@ STATUS = TableSpec(
         Text("capture_clock", 16),
         Text("message", 200),
         Scalar("blind_reason", "B"),
+        Text("view_fault", 200),
     ),
 )

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from tridetr.errors import ShmError
-from tridetr.shm import names
-from tridetr.shm.layout import LAST_SEQUENCE_WORD
+from tridetr.shm import locks, names
+from tridetr.shm.layout import DEMAND_BYTE, LAST_SEQUENCE_WORD
 from tridetr.shm.lease import Lease, Mapping
 from tridetr.shm.names import RingName
 from tridetr.shm.packets.packet_table import (
@@ -92,7 +92,14 @@ class PacketReader(RingReader[TableView, _PacketLease]):
     """
 
     def __init__(
-        self, instance: str, camera: str, consumer: str | None = None, *, live: bool = False
+        self,
+        instance: str,
+        camera: str,
+        consumer: str | None = None,
+        *,
+        live: bool = False,
+        kind: str = names.PACKETS,
+        demand: bool = False,
     ) -> None:
         """Open the consumer's wake-up queue (None: this reader polls); the ring need not exist yet.
 
@@ -101,14 +108,17 @@ class PacketReader(RingReader[TableView, _PacketLease]):
             camera: Name of the camera.
             consumer: Who reads (``names.CONSUMERS``).
             live: Start at the newest key frame, also after a loss. Otherwise at the oldest one.
+            kind: ``names.PACKETS``, or ``names.VIEW``: the second stream.
+            demand: Until it is closed, this reader wants the stream (see :meth:`PacketWriter.is_wanted`).
 
         Raises:
             ShmError: A limit of the system is reached, or a name is not allowed.
         """
-        name = RingName(instance, camera, names.PACKETS)
+        name = RingName(instance, camera, kind)
         wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
         super().__init__(name, PACKET, lambda _, table: table, _PacketLease, wakeup)
         self._live = live
+        self._demand = demand
         self._look_ns = 0
         self._next = 0  # sequence; 0: any key frame
         self._slot = 0  # where it probably is
@@ -117,6 +127,11 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         self._mapped: Mapping | None = None
         self._area: DataArea | None = None
         self._info: tuple[int, StreamInfo] | None = None
+
+    @property
+    def kind(self) -> str:
+        """``names.PACKETS`` or ``names.VIEW``."""
+        return self._name.kind
 
     def read(self) -> Packet | None:
         """Return the next packet; None if there is none yet (or no key frame yet to start from)."""
@@ -228,6 +243,8 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         if mapping is not self._mapped:
             self._mapped, self._area, self._slot = mapping, None, 0
             if mapping is not None:
+                if self._demand:
+                    locks.apply(mapping.descriptor, locks.shared(DEMAND_BYTE))
                 try:
                     self._area = DataArea(mapping.words, mapping.segment.geometry)
                 except ShmError as error:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tridetr.errors import ShmError
-from tridetr.shm import layout, names, segment
+from tridetr.shm import layout, locks, names, segment
 from tridetr.shm.closing import Closing
 from tridetr.shm.layout import LAST_SEQUENCE_WORD, LINE, Geometry
 from tridetr.shm.names import RingName
@@ -70,6 +70,7 @@ class PacketWriter(Closing):
         *,
         seconds: float,
         max_mib: float,
+        kind: str = names.PACKETS,
         consumers: Sequence[str] | None = None,
     ) -> None:
         """Take over or make the ring; it holds nothing.
@@ -79,6 +80,7 @@ class PacketWriter(Closing):
             camera: Name of the camera.
             seconds: How much of the stream it should hold.
             max_mib: The most memory that it may take for that.
+            kind: ``names.PACKETS``, or ``names.VIEW``: the second stream.
             consumers: Whom to wake; None = all.
 
         Raises:
@@ -90,7 +92,7 @@ class PacketWriter(Closing):
         self._record, self._record_at = table.record, table.record_at  # the same in each slot
         slots = min(layout.MAX_SLOTS, max(_PER_SECOND, round(seconds * _PER_SECOND)))
         geometry = Geometry(
-            names.KIND_NUMBERS[names.PACKETS],
+            names.KIND_NUMBERS[kind],
             slots,
             -(-len(template) // LINE) * LINE,
             (0, 0, 0, 0),
@@ -100,7 +102,7 @@ class PacketWriter(Closing):
         self._info = b""
         self._codec = 0
         self.dropped = 0
-        self._ring = RingWriter(RingName(instance, camera, names.PACKETS), geometry, consumers)
+        self._ring = RingWriter(RingName(instance, camera, kind), geometry, consumers)
         try:
             self._start_over()
         except BaseException:
@@ -220,6 +222,28 @@ class PacketWriter(Closing):
         )
         self._at = end
         return self._ring.publish(slot)
+
+    def is_wanted(self) -> bool:
+        """Return whether a reader wants the stream (``PacketReader(demand=True)``).
+
+        A reader that dies wants nothing any more: the kernel frees its lock.
+
+        Raises:
+            ShmError: The ring was removed, and another writer has its name, or ``/dev/shm`` is too small.
+        """
+        if self._ring.look_after_names():
+            self._start_over()
+        return locks.is_held(self._ring.segment.descriptor, layout.DEMAND_BYTE)
+
+    def clear(self) -> None:
+        """Forget all packets and free their memory; what a reader is just copying stays until the next call."""
+        while self._live:
+            self._forget_group()
+        self._unpin()
+        self._missing = True
+        if not self._pinned:
+            self._ring.segment.give_memory_back(self._data.start)
+            self._at = self._limit = self._data.start
 
     def close(self) -> None:
         """Give the ring up; it stays for readers and for the next writer."""

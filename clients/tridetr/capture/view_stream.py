@@ -1,0 +1,137 @@
+"""The second stream of a camera (`cameras.x.view`), for viewers: opened while somebody watches, and never decoded."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import av
+
+from tridetr.backoff import Backoff
+from tridetr.capture.packets import PacketSink
+from tridetr.capture.sources.av import explain
+from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.network import connect
+from tridetr.capture.sources.pump import Feed, Metronome
+from tridetr.config import CameraSection, PacketsSection
+from tridetr.errors import SourceError, TridetrError
+from tridetr.shm import names
+from tridetr.shm.closing import Closing
+
+_log = logging.getLogger("tridetr.capture")
+
+_LOOK_S = 0.25  # how often it is looked whether somebody watches
+_LINGER_S = 5.0  # after the last viewer left: pages are reloaded, players connect again
+_CODECS = ("h264", "hevc")
+
+
+class ViewStream(Closing):
+    """A thread that puts the packets of a camera's second stream into the ring `view` while a reader wants them."""
+
+    def __init__(
+        self,
+        instance: str,
+        camera: str,
+        section: CameraSection,
+        packets: PacketsSection,
+        report: Callable[[str], None],
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            instance: instance of tridetr.
+            camera: name of the camera.
+            section: its section, with `view`.
+            packets: how much of the stream is kept.
+            report: gets the reason why there is no such stream; empty: there is, or it is not wanted.
+        """
+        assert section.view is not None
+        self._section = section.model_copy(update={"source": section.view})
+        self._sink = PacketSink(instance, camera, packets, names.VIEW)
+        self._report = report
+        self._stop = threading.Event()
+        self._wanted_s = self._looked_s = 0.0
+        # A daemon: at exit nothing waits for a camera that does not answer
+        self._thread = threading.Thread(target=self._run, name="view-stream", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; if the camera does not answer, it ends with the process."""
+        self._stop.set()
+        self._thread.join(0.5)
+
+    def _run(self) -> None:
+        dice = random.Random()  # noqa: S311  (it only spreads the calls of many cameras)
+        backoff = Backoff(first_s=1.0, longest_s=10.0, steady_s=5.0, dice=dice)
+        # A minute at least: many cameras lock an account after five failures
+        logins = Backoff(first_s=120.0, longest_s=1800.0, steady_s=5.0, dice=dice)
+        try:
+            while not self._stop.wait(_LOOK_S):
+                if not self._is_wanted():
+                    self._report("")
+                    continue
+                began_s = time.monotonic()
+                try:
+                    self._stream()
+                except SourceError as error:
+                    _log.warning("view: %s", error)
+                    self._report(str(error))
+                    retry = logins if isinstance(error, LoginRefusedError) else backoff
+                    self._stop.wait(retry.failed(time.monotonic() - began_s))
+        finally:
+            self._sink.close()
+
+    def _is_wanted(self) -> bool:
+        """Return whether somebody watches, or did until a moment ago."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= _LOOK_S:
+            self._looked_s = now_s
+            if self._sink.is_wanted():
+                self._wanted_s = now_s
+        return self._wanted_s > 0 and now_s - self._wanted_s < _LINGER_S
+
+    def _stream(self) -> None:
+        """Publish the stream until nobody wants it.
+
+        Raises:
+            SourceError: it cannot be opened, or has ended.
+        """
+        source = self._section.source
+        try:
+            feed = connect(self._section)
+            try:
+                self._publish(feed)
+            finally:
+                feed.close()
+                self._sink.clear()
+        except SourceError:
+            raise
+        except TridetrError as fault:  # such as a credentials file that cannot be read
+            raise SourceError(f"cannot open {source}: {fault}") from None
+        except (av.FFmpegError, OSError) as broken:
+            raise SourceError(f"{source}: {explain(broken)}") from None
+
+    def _publish(self, feed: Feed) -> None:
+        source, facts = self._section.source, feed.facts
+        if facts.codec not in _CODECS:
+            raise SourceError(
+                f"{source} sends {facts.codec}, which viewers cannot take as it is; set H.264 or H.265 in the camera, "
+                "or remove view"
+            )
+        _log.info("view: opened %s (%s %dx%d)", source, facts.codec, facts.width, facts.height)
+        self._sink.begin(feed)
+        metronome = Metronome(feed.stream) if feed.bursts else None
+        for packet in feed.packets(self._stop):
+            if metronome is not None:
+                self._stop.wait(metronome.wait_s(packet, time.monotonic()))
+            self._sink.put(packet, time.monotonic_ns(), time.time_ns())
+            self._report("")
+            if self._stop.is_set():
+                return
+            if not self._is_wanted():
+                _log.info("view: closed, nobody watches")
+                return
+        raise SourceError(f"{source}: the stream has ended")
