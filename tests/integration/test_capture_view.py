@@ -113,7 +113,7 @@ def test_players_get_it_too(setup: Setup) -> None:
         finally:
             connection.close()
         with av.open(io.BytesIO(data)) as container:
-            return container.streams.video[0].width
+            return int(container.streams.video[0].width)
 
     assert not setup.opened()
     assert width() == 640
