@@ -18,7 +18,7 @@ from support.grpc_triton import GrpcTriton, grpc_triton
 from support.triton import running_triton, triton_config
 from support.waiting import slack
 from tridetr.config import Config
-from tridetr.detector import regions
+from tridetr.detector import registrations
 from tridetr.detector.detector_process import run
 from tridetr.errors import CudaError, DeviceRegionRefused, ModelUnavailable
 from tridetr.shm.detections import DetectionReader
@@ -169,7 +169,7 @@ async def test_the_real_server_on_a_cpu_refuses(
             # This one knows that the model runs on the CPU, and does not even ask.
             async with detecting(config):
                 await result_of(reader, 1)
-            monkeypatch.setattr(regions, "runs_on_cpu", lambda info: False)
+            monkeypatch.setattr(registrations, "runs_on_cpu", lambda info: False)
             async with detecting(config):
                 for number in range(2, 5):
                     camera.put(number)
@@ -178,7 +178,7 @@ async def test_the_real_server_on_a_cpu_refuses(
                 lease = frames.lease_newest()
                 assert lease is not None
                 with pytest.raises(CudaError, match="device: cuda is impossible here"):
-                    await regions.Regions(client, "cuda").place_device(lease)
+                    await registrations.Registrations(client, "cuda").place_device(lease)
                 lease.release()
         unlink_instance(instance, ["cam"])
     said = [record.message for record in caplog.records if record.name == "tridetr.detector"]

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from support.data import FOOTAGE, FOOTAGE_TRUTH, ORACLE, shared
 from support.mosquitto import free_port
-from support.triton import Frame, Region, SharedFrame, TritonThread, running_triton, triton_config
+from support.triton import Frame, SharedFrame, TritonThread, region, running_triton, triton_config
 from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered, TritonError
 from tridetr.paths import model_repository_dir
 from tridetr.triton import launch, triton_process
@@ -110,7 +110,7 @@ async def test_a_stale_registration_of_the_same_name_is_replaced(triton: TritonT
 async def test_a_missing_region_is_a_clear_error(triton: TritonThread) -> None:
     async with TritonClient(triton.config) as client:
         with pytest.raises(TritonError, match="tridetr-nowhere"):
-            await client.register(Region("tridetr-nowhere", 4096))
+            await client.register(region("tridetr-nowhere", 4096))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ async def test_an_external_server_is_used_and_none_is_started(
     config = triton_config(tmp_path, shared(*ORACLE), url=endpoint.address, secret_file=str(guess))
     async with TritonClient(config) as client:
         with pytest.raises(TritonError, match="secret_file"):
-            await client.register(Region("tridetr-x", 4096))
+            await client.register(region("tridetr-x", 4096))
 
 
 async def test_without_a_server_the_client_says_so(tmp_path: Path) -> None:

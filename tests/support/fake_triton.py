@@ -11,9 +11,9 @@ import numpy as np
 from support.fake_cuda import read_device
 from tridetr.errors import DeviceRegionRefused, ModelUnavailable, RegionNotRegistered
 from tridetr.model_card import ModelInfo
-from tridetr.shm.device_region import DevicePlace, DeviceRegion
+from tridetr.shm.device_region import AnyRegion, DevicePlace, DeviceRegion
 from tridetr.shm.names import SHM_DIR
-from tridetr.triton.client import Prediction, Region
+from tridetr.triton.client import Prediction
 
 INFO = ModelInfo(
     "rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"person": 1, "car": 3}, default_score=0.5
@@ -42,7 +42,7 @@ class FakeTriton:
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     second_score: float = 0.2
     gpu: Path | None = None
-    regions: dict[str, Region] = field(default_factory=dict)
+    regions: dict[str, AnyRegion] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
     unregistered: list[str] = field(default_factory=list)
@@ -63,14 +63,14 @@ class FakeTriton:
         self._fail()
         return self.info
 
-    async def register(self, region: Region) -> None:
+    async def register(self, region: AnyRegion) -> None:
         self._fail()
         if isinstance(region, DeviceRegion) and self.gpu is None:
             raise DeviceRegionRefused("no GPU here")
         self.regions[region.shm_name] = region
         self.registered.append(region.shm_name)
 
-    async def unregister(self, region: Region) -> None:
+    async def unregister(self, region: AnyRegion) -> None:
         self._fail()
         self.regions.pop(region.shm_name, None)
         self.unregistered.append(region.shm_name)

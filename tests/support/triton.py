@@ -19,6 +19,7 @@ import pytest
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.errors import TridetrError
+from tridetr.shm.lease import Region
 from tridetr.triton.endpoint import Endpoint, read_endpoint
 from tridetr.triton.installation import find_server
 
@@ -109,10 +110,9 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not any(map(alive, processes))
 
 
-@dataclass(frozen=True)
-class Region:
-    shm_name: str
-    size_bytes: int
+def region(name: str, size: int) -> Region:
+    """Name a file in `/dev/shm` to the server."""
+    return Region(name, size, generation=1, inode=0)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class SharedFrame:
         finally:
             os.close(descriptor)
         self.planes = np.frombuffer(self._map, np.uint8, nbytes, self.OFFSET).reshape(-1, width)
-        self.frame = Frame(Region(self.path.name, size), width, height, self.OFFSET, nbytes)
+        self.frame = Frame(region(self.path.name, size), width, height, self.OFFSET, nbytes)
 
     def __enter__(self) -> SharedFrame:
         return self

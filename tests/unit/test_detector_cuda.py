@@ -17,7 +17,7 @@ from support.waiting import slack
 from tridetr.config import Config
 from tridetr.detector.detector_process import Detector
 from tridetr.detector.frames import NewestFrames
-from tridetr.detector.regions import Regions
+from tridetr.detector.registrations import Registrations
 from tridetr.errors import CudaError
 from tridetr.model_card import ModelInfo
 from tridetr.shm.frames import DeviceFrameLease, DeviceFrameReader, FrameLease
@@ -38,7 +38,9 @@ def newest(reader: DeviceFrameReader) -> DeviceFrameLease:
     return lease
 
 
-async def pixel(regions: Regions, client: FakeTriton, reader: DeviceFrameReader) -> tuple[str, int]:
+async def pixel(
+    regions: Registrations, client: FakeTriton, reader: DeviceFrameReader
+) -> tuple[str, int]:
     """Infer the newest frame on the GPU; return the region and the value that the server saw."""
     with newest(reader) as lease:
         place = await regions.place_device(lease)
@@ -51,7 +53,7 @@ async def test_gpu_memory_is_named_where_the_server_can_open_it(
     instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
-    regions = Regions(client)
+    regions = Registrations(client)
     regions.use_model(GPU_MODEL)
     with GpuCamera(instance, gpu) as camera:
         for value in (5, 6):
@@ -72,7 +74,7 @@ async def test_memory_is_held_until_the_server_has_let_go_of_it(
     instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
-    regions = Regions(client)
+    regions = Registrations(client)
     with GpuCamera(instance, gpu) as camera:
         camera.put(1)
         await pixel(regions, client, reader)
@@ -116,7 +118,7 @@ async def test_which_memory_is_used(
     said: str,
 ) -> None:
     client = FakeTriton(info=model, gpu=gpu.folder if has_gpu else None)
-    regions = Regions(client, device)  # type: ignore[arg-type]
+    regions = Registrations(client, device)  # type: ignore[arg-type]
     regions.use_model(model)
     with GpuCamera(instance, gpu) as camera, caplog.at_level(logging.INFO):
         for _ in range(
@@ -136,7 +138,7 @@ async def test_which_memory_is_used(
 async def test_forced_and_refused_is_an_error(
     instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
-    regions = Regions(FakeTriton(info=GPU_MODEL), "cuda")
+    regions = Registrations(FakeTriton(info=GPU_MODEL), "cuda")
     with GpuCamera(instance, gpu) as camera:
         camera.put(1)
         with newest(reader) as lease:
@@ -151,7 +153,7 @@ async def test_memory_of_a_dead_process_is_never_read(
 ) -> None:
     """A server may not survive reading what is gone; and that nobody can open it tells nothing about the server."""
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
-    regions = Regions(client, "cuda")
+    regions = Registrations(client, "cuda")
     with GpuCamera(instance, gpu) as camera:
         camera.put(1)
         unregistered = newest(reader)

@@ -13,7 +13,7 @@ from tridetr.cuda.cuda_api import Cuda
 from tridetr.errors import CudaError, ShmError
 from tridetr.shm import names
 from tridetr.shm.closing import Closing
-from tridetr.shm.lease import RegionKey
+from tridetr.shm.lease import Region
 
 _log = logging.getLogger("tridetr.cuda")
 
@@ -26,7 +26,7 @@ class PinnedFile(Closing):
         address: Where it begins in this process.
     """
 
-    def __init__(self, cuda: Cuda, region: RegionKey) -> None:
+    def __init__(self, cuda: Cuda, region: Region) -> None:
         """Map and pin it. The mapping is writable, since CUDA pins no other pages.
 
         Raises:

@@ -14,12 +14,13 @@ from tridetr.detector.account import CameraMetrics, FrameAccount
 from tridetr.detector.color import RangeCheck
 from tridetr.detector.frames import AnyFrame, NewestFrames
 from tridetr.detector.gate import Answer, MotionGate
-from tridetr.detector.regions import AnyRegion, Place
+from tridetr.detector.registrations import Place
 from tridetr.detector.selection import Selection
 from tridetr.detector.server import Server, pause_s
 from tridetr.errors import ModelUnavailable, RegionNotRegistered, ShmError, TritonError
 from tridetr.model_card import ModelInfo
 from tridetr.shm.detections import DetectionReader, DetectionWriter, ResultStamp
+from tridetr.shm.device_region import AnyRegion
 from tridetr.shm.frames import DeviceFrameLease
 from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import tracing

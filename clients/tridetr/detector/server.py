@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from tridetr.backoff import wait_s
-from tridetr.detector.regions import AnyRegion, Place, Regions, runs_on_gpu
+from tridetr.detector.registrations import Place, Registrations, runs_on_gpu
 from tridetr.errors import ModelError, ModelUnavailable, TritonError
 from tridetr.model_card import ModelInfo
+from tridetr.shm.device_region import AnyRegion
 from tridetr.shm.frames import DeviceFrameLease, FrameLease
-from tridetr.triton.client import Frame, Prediction, Region
+from tridetr.triton.client import Frame, Prediction
 
 log = logging.getLogger("tridetr.detector")
 
@@ -46,8 +47,8 @@ class Client(Protocol):
     """What the detector needs of ``TritonClient``."""
 
     async def model(self) -> ModelInfo: ...
-    async def register(self, region: Region) -> None: ...
-    async def unregister(self, region: Region) -> None: ...
+    async def register(self, region: AnyRegion) -> None: ...
+    async def unregister(self, region: AnyRegion) -> None: ...
     async def infer(
         self, frame: Frame, *, request_id: str = "", traceparent: str | None = None
     ) -> Prediction: ...
@@ -85,7 +86,7 @@ class Server:
         self._failures = 0
         self._said: str | None = None
         self._lock = asyncio.Lock()
-        self._regions = Regions(client, device)
+        self._regions = Registrations(client, device)
 
     @property
     def is_up(self) -> bool:
@@ -118,7 +119,7 @@ class Server:
                 self._up = True
 
     async def place(self, lease: FrameLease) -> Place:
-        """Return where the server shall read a leased frame; see ``Regions.place``."""
+        """Return where the server shall read a leased frame; see ``Registrations.place``."""
         return await self._regions.place(lease)
 
     @property
@@ -127,7 +128,7 @@ class Server:
         return self._regions.may_open_device
 
     async def place_device(self, lease: DeviceFrameLease) -> Place | None:
-        """Return where the server reads a leased frame in GPU memory; see ``Regions.place_device``."""
+        """Return where the server reads a leased frame in GPU memory; see ``Registrations.place_device``."""
         return await self._regions.place_device(lease)
 
     async def infer(self, frame: Place, traceparent: str | None) -> tuple[int, Prediction, int]:

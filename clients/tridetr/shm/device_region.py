@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from tridetr.shm.layout import MAX_FILE_SIZE
-from tridetr.shm.lease import RegionKey
+from tridetr.shm.lease import Region
 from tridetr.wire.view import WireError
 
 DEVICE_MEMORY = struct.Struct("<64s16sQQQI4x")
@@ -33,8 +33,11 @@ class DeviceRegion:
     uuid: bytes
     device_id: int
     size_bytes: int
-    ring: RegionKey
+    ring: Region
     epoch: int
+
+
+AnyRegion = Region | DeviceRegion
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class DevicePlace:
     height: int
 
 
-def read_place(data: bytes, ring: RegionKey, epoch: int, width: int, height: int) -> DevicePlace:
+def read_place(data: bytes, ring: Region, epoch: int, width: int, height: int) -> DevicePlace:
     """Check what a slot says of its device memory.
 
     Args:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RegionKey:
+class Region:
     """A ring file as Triton knows it. Another key: register the new one, unregister the old one after its last lease.
 
     Attributes:
@@ -43,7 +43,7 @@ class Mapping:
     def __init__(self, ring: Segment) -> None:
         geometry = ring.geometry
         self.segment = ring
-        self.region = RegionKey(ring.name, geometry.file_size, ring.generation, ring.inode)
+        self.region = Region(ring.name, geometry.file_size, ring.generation, ring.inode)
         self.buffer = ring.view
         self.size = len(ring.view)
         self.words = ring.words
@@ -99,7 +99,7 @@ class Lease:
         self.sequence = sequence
 
     @property
-    def region(self) -> RegionKey:
+    def region(self) -> Region:
         """The ring file that it lies in."""
         return self._mapping.region
 

@@ -17,7 +17,7 @@ from tridetr.shm.layout import (
     SUCCESSOR_WORD,
     WRITER_BYTE,
 )
-from tridetr.shm.lease import Lease, Mapping, RegionKey
+from tridetr.shm.lease import Lease, Mapping, Region
 from tridetr.shm.locks import Refused
 from tridetr.shm.names import RingName
 from tridetr.shm.wakeup import Wakeup
@@ -155,7 +155,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         return mapping is not None and locks.is_held(mapping.descriptor, WRITER_BYTE)
 
     @property
-    def region(self) -> RegionKey | None:
+    def region(self) -> Region | None:
         """The ring file of the newest generation; None while there is no ring."""
         mapping = self._current()
         return mapping.region if mapping else None

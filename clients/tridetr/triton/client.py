@@ -17,7 +17,7 @@ from tridetr.config import Config
 from tridetr.contract import INPUT, check_contract
 from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
 from tridetr.model_card import ModelInfo
-from tridetr.shm.device_region import DeviceRegion
+from tridetr.shm.device_region import AnyRegion, DeviceRegion
 from tridetr.triton import describe
 from tridetr.triton.answers import (
     AlreadyRegisteredError,
@@ -27,7 +27,7 @@ from tridetr.triton.answers import (
 )
 from tridetr.triton.endpoint import Endpoint, endpoint_of
 
-__all__ = ["Frame", "Prediction", "Region", "TritonClient"]
+__all__ = ["Frame", "Prediction", "TritonClient"]
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _CHANNEL_OPTIONS = (
@@ -46,7 +46,7 @@ class Frame(Protocol):
     """An I420 frame that lies in a region; a `FrameLease` is one, and so is its `device`."""
 
     @property
-    def region(self) -> Region: ...
+    def region(self) -> AnyRegion: ...
     @property
     def width(self) -> int: ...
     @property
@@ -103,7 +103,7 @@ class TritonClient:
         version = metadata.versions[-1] if metadata.versions else "1"
         return describe.model_info(reply.config, version, report)
 
-    async def register(self, region: Region) -> None:
+    async def register(self, region: AnyRegion) -> None:
         """Make a region known to the server, whole and at offset 0.
 
         A registration that is already there may show the pages of an earlier file of the same name, so it is
@@ -121,7 +121,7 @@ class TritonClient:
             await self.unregister(region)
             await self._ask(method, request, 5.0)
 
-    async def unregister(self, region: Region) -> None:
+    async def unregister(self, region: AnyRegion) -> None:
         """Make the server forget a region; unknown ones are fine.
 
         Raises:
@@ -214,16 +214,7 @@ def type_of_response(method: str) -> Any:
     return getattr(service_pb2, f"{method}Response")
 
 
-class Region(Protocol):
-    """Memory as a whole: a file (`/dev/shm/<shm_name>`), or, if it is a `DeviceRegion`, an allocation on a GPU."""
-
-    @property
-    def shm_name(self) -> str: ...
-    @property
-    def size_bytes(self) -> int: ...
-
-
-def registration(region: Region) -> tuple[str, Any]:
+def registration(region: AnyRegion) -> tuple[str, Any]:
     """Return the method and the request that register a region, whole and at offset 0."""
     if isinstance(region, DeviceRegion):
         return "CudaSharedMemoryRegister", service_pb2.CudaSharedMemoryRegisterRequest(
@@ -237,7 +228,7 @@ def registration(region: Region) -> tuple[str, Any]:
     )
 
 
-def unregistration(region: Region) -> tuple[str, Any]:
+def unregistration(region: AnyRegion) -> tuple[str, Any]:
     """Return the method and the request that unregister a region."""
     name = region.shm_name
     if isinstance(region, DeviceRegion):

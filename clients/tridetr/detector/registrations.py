@@ -9,15 +9,12 @@ from typing import Literal, Protocol
 
 from tridetr.errors import CudaError, DeviceRegionRefused, TritonError
 from tridetr.model_card import ModelInfo
-from tridetr.shm.device_region import DevicePlace, DeviceRegion
+from tridetr.shm.device_region import AnyRegion, DevicePlace, DeviceRegion
 from tridetr.shm.frames import DeviceFrameLease, FrameLease
 from tridetr.shm.hold import DeviceHold
-from tridetr.shm.lease import RegionKey
-from tridetr.triton.client import Region
 
 log = logging.getLogger("tridetr.detector")
 
-AnyRegion = RegionKey | DeviceRegion
 Place = FrameLease | DevicePlace
 
 _GPU = ("cuda", "tensorrt")
@@ -31,8 +28,8 @@ _REMEDY = (
 class Client(Protocol):
     """What is needed of ``TritonClient``."""
 
-    async def register(self, region: Region) -> None: ...
-    async def unregister(self, region: Region) -> None: ...
+    async def register(self, region: AnyRegion) -> None: ...
+    async def unregister(self, region: AnyRegion) -> None: ...
 
 
 def runs_on_gpu(info: ModelInfo) -> bool:
@@ -53,7 +50,7 @@ def runs_on_cpu(info: ModelInfo) -> bool:
     return not runs_on_gpu(info) and any(word in info.provider.lower() for word in _CPU)
 
 
-class Regions:
+class Registrations:
     """Registers the memory of frames before they are inferred, and lets the server forget what is no longer used."""
 
     def __init__(self, client: Client, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
