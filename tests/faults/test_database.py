@@ -54,7 +54,7 @@ def test_locked_by_a_backup_at_the_start(tmp_path: Path) -> None:
         assert controller.terminate() == 0
 
 
-def test_a_flipped_bit(tmp_path: Path) -> None:
+def test_a_database_with_a_flipped_bit_costs_no_alarm(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,

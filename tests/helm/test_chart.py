@@ -105,7 +105,7 @@ def mib(size: str) -> int:
     )
 
 
-def test_lint() -> None:
+def test_helm_lint_finds_no_error() -> None:
     findings = helm.lint(str(CHART))
     assert not [finding for finding in findings.get("messages", []) if "ERROR" in str(finding)], (
         findings

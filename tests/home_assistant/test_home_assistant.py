@@ -166,7 +166,7 @@ def test_the_picture_of_the_visit(house: House) -> None:
     house.wait_states(CAMERA)
 
 
-def test_switches(house: House) -> None:
+def test_armed_switches_act_and_survive_a_restart(house: House) -> None:
     house.wait_states({**CAMERA, **NODE})
     for entity in ("switch.hall_armed", "switch.tridetr_node1_armed"):
         for service, state in (("turn_off", "off"), ("turn_on", "on")):

@@ -309,7 +309,7 @@ class TestRtspRemedies:
             with capturing(tmp_path, server.url) as rig:
                 assert "rtsp_transport: udp" in rig.wait_state(CameraState.OFFLINE).message
 
-    def test_audio_only(self, tmp_path: Path) -> None:
+    def test_a_stream_without_video_is_named(self, tmp_path: Path) -> None:
         audio = "( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 )"
         with rtsp_server("none", "--launch", audio) as server:
             with capturing(tmp_path, server.url) as rig:

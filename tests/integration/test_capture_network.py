@@ -179,7 +179,7 @@ class TestHttpMjpeg:
                 server.jpegs = good
                 rig.wait_state(CameraState.LIVE, 30)
 
-    def test_password(self, tmp_path: Path) -> None:
+    def test_a_camera_with_a_password_is_opened_with_its_credentials(self, tmp_path: Path) -> None:
         secret = tmp_path / "secret"
         secret.write_text("admin:word")
         with mjpeg_server(MjpegServer(jpegs(5), password="admin:word")) as server:

@@ -80,7 +80,7 @@ def run(library: Path, **environment: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def test_all_calls(library: Path) -> None:
+def test_every_call_reaches_the_driver(library: Path) -> None:
     assert run(library) == {
         "name": "C GPU",
         "uuid": bytes(range(1, 17)).hex(),
@@ -119,7 +119,7 @@ def test_a_gpu_without_ipc(library: Path) -> None:
     assert "C GPU has no CUDA memory that processes could share" in message
 
 
-def test_no_driver(library: Path, tmp_path: Path) -> None:
+def test_a_missing_driver_is_named_with_its_remedy(library: Path, tmp_path: Path) -> None:
     found = run(tmp_path)
     if "name" in found:
         pytest.skip("this machine has a driver")

@@ -70,7 +70,9 @@ async def result_of(reader: DetectionReader, sequence: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_what_is_asked(instance: str, tmp_path: Path, gpu: FakeCuda) -> None:
+async def test_registering_inferring_and_unregistering_name_the_gpu_memory(
+    instance: str, tmp_path: Path, gpu: FakeCuda
+) -> None:
     with grpc_triton() as server:
         config = make_config(instance, tmp_path, server.url)
         with GpuCamera(instance, gpu) as camera:
@@ -105,7 +107,7 @@ async def test_what_is_asked(instance: str, tmp_path: Path, gpu: FakeCuda) -> No
         (Status.DEADLINE_EXCEEDED, ModelUnavailable),
     ],
 )
-async def test_refusals(
+async def test_a_refused_registration_is_told_from_a_server_that_is_away(
     instance: str, tmp_path: Path, gpu: FakeCuda, code: Status, error: type[Exception]
 ) -> None:
     with grpc_triton() as server:

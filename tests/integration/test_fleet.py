@@ -72,7 +72,7 @@ def status(folder: Path, broker: Mosquitto, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_forty_nodes(tmp_path: Path) -> None:
+def test_the_status_of_forty_nodes_names_those_with_problems(tmp_path: Path) -> None:
     with running_mosquitto(tmp_path / "broker") as broker:
         crowd = Crowd(broker)
         code, text = status(tmp_path, broker, "--json")

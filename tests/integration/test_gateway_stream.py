@@ -148,7 +148,7 @@ def test_camera_jpeg_passes_through(tmp_path: Path) -> None:
             assert encoded("usb") == before
 
 
-def test_views(tmp_path: Path) -> None:
+def test_a_viewer_gets_the_size_and_boxes_it_asks_for(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall", width=1280, height=720) as (config, fakes):
         with Gateway(config) as gateway, gateway.watch("hall") as viewer:
             camera = fakes["hall"]

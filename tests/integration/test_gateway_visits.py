@@ -44,7 +44,7 @@ def test_pages_reach_every_visit_once_newest_first(gateway: Gateway) -> None:
     assert page["classes"] == ["car", "dog", "person"]
 
 
-def test_filters(gateway: Gateway) -> None:
+def test_visits_are_filtered_by_camera_class_and_time(gateway: Gateway) -> None:
     assert ids(gateway, "?camera=yard") == [visit_id(n) for n in reversed(range(1, COUNT, 2))]
     assert ids(gateway, "?class=dog") == [visit_id(n) for n in reversed(range(2, COUNT, 3))]
     assert ids(gateway, "?camera=yard&class=dog") == [visit_id(n) for n in (17, 11, 5)]
@@ -65,7 +65,7 @@ def test_one_visit_knows_its_neighbours(gateway: Gateway) -> None:
     assert gateway.ask(f"/api/visits/{visit_id(0)}").json()["older"] is None
 
 
-def test_pictures(gateway: Gateway) -> None:
+def test_pictures_and_crops_are_served_with_an_etag(gateway: Gateway) -> None:
     whole = gateway.ask(f"/api/visits/{visit_id(3)}/picture.jpg")
     assert (whole.status, whole.headers["content-type"]) == (200, "image/jpeg")
     assert whole.body == picture(3)
@@ -118,7 +118,7 @@ def test_wrong_parameters(gateway: Gateway, query: str) -> None:
     assert gateway.ask(f"/api/visits?{query}").status == 400
 
 
-def test_the_time_line(gateway: Gateway) -> None:
+def test_the_timeline_has_visits_blind_and_unrecorded_spans(gateway: Gateway) -> None:
     now_ms = int(time.time() * 1000)
     line = gateway.ask(f"/api/timeline?from_unix_ms={now_ms - 86_400_000}").json()
     hall, yard = line["cameras"]["hall"], line["cameras"]["yard"]

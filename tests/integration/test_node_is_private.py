@@ -93,7 +93,7 @@ def open_to_others(path: Path) -> bool:
     return bool(status.st_mode & 0o077) or status.st_uid != os.geteuid()
 
 
-def test_segments(node: Node) -> None:
+def test_shared_memory_is_closed_to_other_users(node: Node) -> None:
     segments = list_instance(node.instance)
     kinds = [kind for kind in CONSUMERS if any(f"-{kind}-" in path.name for path in segments)]
     assert len(kinds) >= 4
@@ -101,7 +101,7 @@ def test_segments(node: Node) -> None:
     assert not [path for path in segments if open_to_others(path)]
 
 
-def test_queues(node: Node) -> None:
+def test_wakeup_queues_are_closed_to_other_users(node: Node) -> None:
     rings = [RingName(node.instance, "street", kind) for kind in CONSUMERS]
     names = {
         ring.queue(consumer)

@@ -41,7 +41,7 @@ def one_visit(recorder: Recorder, stage: Stage) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("packets", [True, False])
-def test_a_visit(tmp_path: Path, packets: bool) -> None:
+def test_a_visit_leaves_its_best_picture_and_a_clip(tmp_path: Path, packets: bool) -> None:
     with recording(tmp_path, packets=packets) as (recorder, stage):
         row = one_visit(recorder, stage)
         files = recorder.evidence / "files"

@@ -94,7 +94,7 @@ def remove_folder(triton: TritonThread) -> None:
         (stop_server, "hung", RECOVERY_S + 7),
     ],
 )
-async def test_serves_again(
+async def test_a_server_that_failed_serves_again(
     tmp_path: Path, fault: Callable[[TritonThread], None], reason: str, within_s: float
 ) -> None:
     config = triton_config(tmp_path, shared(*ORACLE), infer_timeout_s=2)

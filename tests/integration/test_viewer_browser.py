@@ -297,7 +297,7 @@ def test_keyboard_and_large_view(tmp_path: Path, tab: Tab) -> None:
         assert tab.complaints == []
 
 
-def test_phone(tmp_path: Path, browser: Browser) -> None:
+def test_the_viewer_fits_a_phone(tmp_path: Path, browser: Browser) -> None:
     with cameras(tmp_path, "hall", "yard") as (config, fakes), Gateway(config) as gateway:
         for camera in fakes.values():
             camera.play(fps=5)
@@ -328,7 +328,7 @@ def test_phone(tmp_path: Path, browser: Browser) -> None:
         context.close()
 
 
-def test_modules(tmp_path: Path, tab: Tab) -> None:
+def test_the_pure_modules_of_the_page_compute_right(tmp_path: Path, tab: Tab) -> None:
     """The parts of the page that only reckon."""
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
         tab.page.goto(gateway.url)
@@ -397,7 +397,7 @@ def test_modules(tmp_path: Path, tab: Tab) -> None:
         assert tab.complaints == []
 
 
-def test_login(tmp_path: Path, tab: Tab) -> None:
+def test_the_viewer_opens_with_the_token_until_log_out(tmp_path: Path, tab: Tab) -> None:
     (tmp_path / "token").write_text("open sesame, please")
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
         with Gateway(config) as gateway:

@@ -32,7 +32,9 @@ def at(text: str) -> float:
         (["08:00-12:00", "12:00-14:00"], ["mon 12:00"], ["mon 14:00"]),
     ],
 )
-def test_weekly_times(windows: list[str], inside: list[str], outside: list[str]) -> None:
+def test_a_schedule_holds_inside_its_weekly_times_only(
+    windows: list[str], inside: list[str], outside: list[str]
+) -> None:
     schedule = Schedule(windows)
     assert [moment for moment in inside if not schedule.holds(at(moment))] == []
     assert [moment for moment in outside if schedule.holds(at(moment))] == []
@@ -145,7 +147,7 @@ def row(camera: str, action: str, class_name: str = "person", moment: str = "mon
     return Row(1, round(at(moment) * 1e9), camera, f"{class_name}_{action}", details, f"v:{action}")
 
 
-def test_audience() -> None:
+def test_each_target_hears_of_the_visits_it_asked_for() -> None:
     def target(name: str, **keys: object) -> dict[str, object]:
         return {"name": name, "kind": "webhook", "url_file": "x", **keys}
 

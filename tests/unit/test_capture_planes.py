@@ -89,7 +89,9 @@ def test_copy_equals_reference(
     ("size", "expected"),
     [((640, 480), (640, 480)), ((641, 480), (640, 480)), ((641, 479), (640, 478))],
 )
-def test_even_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_odd_sizes_are_rounded_to_even_ones(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
     assert even_size(*size) == expected
 
 

@@ -46,7 +46,7 @@ def parse(text: str) -> None:
 @example("\0")
 @example("2001-01-01: 1")
 @example("!!python/object/apply:os.system ['true']")
-def test_any_text(text: str) -> None:
+def test_any_text_is_read_or_refused_with_a_config_error(text: str) -> None:
     parse(text)
 
 
@@ -55,11 +55,13 @@ def test_any_text(text: str) -> None:
     st.dictionaries(KEYS, VALUES, max_size=4),
     st.dictionaries(CAMERA_KEYS, VALUES, max_size=5),
 )
-def test_any_values(sections: dict[str, Any], camera: dict[str, Any]) -> None:
+def test_any_values_are_read_or_refused_with_a_config_error(
+    sections: dict[str, Any], camera: dict[str, Any]
+) -> None:
     parse(yaml.safe_dump({"cameras": {"hall": {"source": "synthetic", **camera}}, **sections}))
 
 
 @pytest.mark.parametrize("depth", [50, 2000])
-def test_deep_nesting(depth: int) -> None:
+def test_deep_nesting_is_refused_with_a_config_error(depth: int) -> None:
     """It ended with a RecursionError's traceback."""
     parse("cameras: " + "[" * depth + "]" * depth)

@@ -66,7 +66,7 @@ def test_other_models_are_refused_with_both_shapes(
         check_contract("m", inputs, outputs)
 
 
-def test_class_table() -> None:
+def test_a_broken_class_table_is_refused() -> None:
     assert class_table('{"person": 1, "car": 3}') == {"person": 1, "car": 3}
     for text in ("", "[1]", '{"person": "x"}', '{"person": null}'):
         with pytest.raises(ModelError, match="class table"):

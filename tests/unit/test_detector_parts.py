@@ -33,7 +33,9 @@ CLASSES = np.array([1, 3, 1, 2, 1, 1], np.int32)
         (1.0, (), []),
     ],
 )
-def test_selection(min_score: float, wanted: tuple[str, ...], rows: list[int]) -> None:
+def test_detections_are_selected_by_score_and_class(
+    min_score: float, wanted: tuple[str, ...], rows: list[int]
+) -> None:
     found = Selection(min_score, wanted, KNOWN)(BOXES, SCORES, CLASSES)
     assert found["x1"].tolist() == [float(row) for row in rows]
     assert found["y2"].tolist() == [float(row + 3) for row in rows]
@@ -100,7 +102,9 @@ def test_any_answer_gives_finite_rows_in_order(
         (90, [("ok", 3), ("ok", 5)], [(0, 0), (1, 0)]),  # the ring was made anew
     ],
 )
-def test_account(last: int, events: list[tuple[str, int]], counted: list[tuple[int, int]]) -> None:
+def test_frames_between_two_results_are_counted_as_left_out(
+    last: int, events: list[tuple[str, int]], counted: list[tuple[int, int]]
+) -> None:
     account = FrameAccount(last)
     seen = []
     for what, sequence in events:
@@ -124,7 +128,7 @@ def test_requests_at_once(engine: str, provider: str, at_once: int) -> None:
 
 
 @pytest.mark.parametrize("module", [selection, server])
-def test_examples(module: object) -> None:
+def test_the_examples_of_docstrings_hold(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]
     assert result.attempted > 0
     assert result.failed == 0

@@ -238,7 +238,7 @@ def fake_nvml(fail: str = "") -> Any:
     return SimpleNamespace(NVMLError=NvmlError, NVML_COMPUTEMODE_EXCLUSIVE_PROCESS=3, **functions)
 
 
-def test_nvml_is_asked(tmp_path: Path) -> None:
+def test_driver_cuda_version_and_gpus_come_from_nvml(tmp_path: Path) -> None:
     facts = gather(tmp_path, fake_nvml("nvmlDeviceGetMigMode"))  # most GPUs know no MIG
     assert (facts.driver, facts.cuda, facts.nvml_error) == ("570.86", (12, 8), "")
     assert facts.gpus == (Gpu("NVIDIA L4", 24576, 20480, (8, 9)),)

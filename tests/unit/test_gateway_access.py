@@ -74,11 +74,11 @@ def test_sessions_work_where_nothing_can_be_kept(
         (TOKEN, False),
     ],
 )
-def test_bearer(header: str, right: bool) -> None:
+def test_only_the_token_passes_as_bearer(header: str, right: bool) -> None:
     assert AUTH.is_bearer(header) is right
 
 
-def test_subprotocol() -> None:
+def test_only_the_token_passes_as_subprotocol() -> None:
     assert AUTH.is_subprotocol(["tridetr.v1", subprotocol_for(TOKEN)])
     padded = "tridetr.bearer." + base64.urlsafe_b64encode(TOKEN.encode()).decode()
     assert AUTH.is_subprotocol([padded])
@@ -86,7 +86,7 @@ def test_subprotocol() -> None:
         assert not AUTH.is_subprotocol(wrong)
 
 
-def test_basic() -> None:
+def test_only_the_token_passes_as_basic_password() -> None:
     def basic(pair: str) -> str:
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
@@ -188,7 +188,7 @@ def test_noise_is_no_session_and_no_token(noise: str) -> None:
         ("http://a:99999", "a:99999", False),
     ],
 )
-def test_origin(origin: str, host: str, allowed: bool) -> None:
+def test_only_the_same_and_allowed_origins_pass(origin: str, host: str, allowed: bool) -> None:
     assert is_origin_allowed(origin, host, ["https://dash.example.org/"]) is allowed
 
 
@@ -214,7 +214,7 @@ def test_origin(origin: str, host: str, allowed: bool) -> None:
         ("a/b", False),
     ],
 )
-def test_host(host: str, trusted: bool) -> None:
+def test_only_local_and_allowed_hosts_are_trusted(host: str, trusted: bool) -> None:
     assert is_host_trusted(host, ["https://cam.example.org"]) is trusted
 
 
@@ -241,7 +241,7 @@ def test_hosts_and_origins_from_noise_raise_nothing(origin: str, host: str) -> N
         ("1.2.3", "local"),
     ],
 )
-def test_sites(text: str, site: str) -> None:
+def test_addresses_of_one_site_count_as_one(text: str, site: str) -> None:
     """A /64 is what one customer gets: its 2^64 addresses count as one."""
     assert site_of(parse_address(text)) == site
 

@@ -83,7 +83,7 @@ def test_not_a_number_is_no_json() -> None:
         ),
     ],
 )
-def test_commands(text: str, command: object) -> None:
+def test_commands_of_viewers_are_parsed(text: str, command: object) -> None:
     assert parse_command(text) == command
 
 

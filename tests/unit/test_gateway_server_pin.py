@@ -55,12 +55,14 @@ def test_hypercorn_is_pinned_below_the_next_untried_version() -> None:
 
 
 @pytest.mark.parametrize("kind", ARGUMENTS)
-def test_constructors(kind: type) -> None:
+def test_hypercorn_constructors_have_the_pinned_signatures(kind: type) -> None:
     assert arguments(kind.__init__) == ARGUMENTS[kind]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("kind", "name", "wanted", "is_async"), METHODS)
-def test_methods(kind: type, name: str, wanted: str, is_async: bool) -> None:
+def test_hypercorn_methods_have_the_pinned_signatures(
+    kind: type, name: str, wanted: str, is_async: bool
+) -> None:
     method = getattr(kind, name)
     assert arguments(method) == wanted
     assert inspect.iscoroutinefunction(method) is is_async
@@ -76,7 +78,7 @@ def test_methods(kind: type, name: str, wanted: str, is_async: bool) -> None:
         (WorkerContext, ["terminated"]),
     ],
 )
-def test_attributes(kind: type, names: list[str]) -> None:
+def test_hypercorn_classes_have_the_pinned_attributes(kind: type, names: list[str]) -> None:
     body = inspect.getsource(kind)
     for name in names:
         assert re.search(rf"self\.{name}\b", body), name

@@ -243,7 +243,9 @@ def test_missing_packets_are_reported_to_the_decoder(
     ("luma", "chroma", "width", "height", "pitch"),
     [(0, 1920 * 1080, 1920, 1080, 1920), (4096, 4096 + 2048 * 1080, 1920, 1080, 2048)],
 )
-def test_nv12_pitch(luma: int, chroma: int, width: int, height: int, pitch: int) -> None:
+def test_the_pitch_follows_from_the_planes_of_nv12(
+    luma: int, chroma: int, width: int, height: int, pitch: int
+) -> None:
     assert nv12_pitch(luma, chroma, width, height) == pitch
 
 

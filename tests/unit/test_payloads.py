@@ -45,7 +45,7 @@ NOON = 1_700_000_000 * SECOND
 TOPICS = Topics("tridetr", "node1", "homeassistant")
 
 
-def test_event_payload() -> None:
+def test_an_event_has_its_id_times_and_boxes() -> None:
     happened = VisitEvent(Transition.LEFT, "v1", NOON, NOON + 12 * SECOND + 345_000_000)
     frame = FrameFacts(77, 70, NOON, 640, 480, "m:1", (Box("person", 0.9, (1, 2, 3, 4)),))
     payload = event(happened, device="d", camera="c", frame=frame, decided_unix_ns=NOON + 1)
@@ -79,7 +79,7 @@ def test_event_without_a_frame_and_with_too_many_boxes() -> None:
         ("TRACKING", False, "OFF"),
     ],
 )
-def test_presence(state: str, seen: bool, expected: str) -> None:
+def test_presence_is_on_while_a_visit_is_tracked(state: str, seen: bool, expected: str) -> None:
     assert presence(State[state], seen) == expected
 
 
@@ -133,7 +133,7 @@ def test_status_is_json_with_nulls_where_nothing_is_known() -> None:
         (b" " * 300 + b"refresh", None),
     ],
 )
-def test_commands(payload: bytes, expected: object) -> None:
+def test_only_refresh_is_a_command(payload: bytes, expected: object) -> None:
     assert parse_command(payload) is expected
 
 
@@ -145,7 +145,7 @@ def test_any_command_is_survived(payload: bytes) -> None:
 @pytest.mark.parametrize(
     ("ns", "text"), [(0, None), (-5, None), (10**30, None), (1, "1970-01-01T00:00:00.000Z")]
 )
-def test_iso(ns: int, text: str | None) -> None:
+def test_times_are_written_as_utc_with_milliseconds(ns: int, text: str | None) -> None:
     assert iso(ns) == text
 
 

@@ -50,7 +50,9 @@ def test_frames_go_to_the_gpu(device: Any, provider: str, found: Machine) -> Non
         (Machine(Gpus(0, "no driver"), bindings=False), "no driver", "install", False),
     ],
 )
-def test_obstacles(found: Machine, why: str, remedy: str, is_loss: bool) -> None:
+def test_what_keeps_the_gpu_from_being_used_is_named_with_its_remedy(
+    found: Machine, why: str, remedy: str, is_loss: bool
+) -> None:
     choice = choose("auto", "auto", found)
     assert (choice.cuda, choice.is_loss) == (False, is_loss)
     assert why in choice.why_not

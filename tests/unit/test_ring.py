@@ -478,7 +478,7 @@ def test_a_ring_of_another_boot_is_nothing(
             assert lease.planes[0, 0] == 2
 
 
-def test_nothing_leaks(instance: str, frame_writer: MakeWriter) -> None:
+def test_mappings_and_descriptors_do_not_pile_up(instance: str, frame_writer: MakeWriter) -> None:
     """Neither mappings nor descriptors pile up over generations, restarts and readers."""
 
     def count() -> tuple[int, int]:

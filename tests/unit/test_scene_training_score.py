@@ -48,7 +48,7 @@ def test_precision_and_recall_at_a_threshold() -> None:
     assert 0.4 < curve.best_threshold() <= 0.9
 
 
-def test_iou() -> None:
+def test_intersection_over_union_of_shifted_and_distant_boxes() -> None:
     shifted = [5.0, 0.0, 15.0, 10.0]
     np.testing.assert_allclose(
         iou_matrix(_array(BOX), _array(BOX, shifted, OTHER)), [[1, 1 / 3, 0]], rtol=1e-5

@@ -49,7 +49,7 @@ def test_webhook_with_a_picture(tmp_path: Path, server: WebhookServer) -> None:
     assert "webhook-signature" not in server.taken[0].headers
 
 
-def test_ntfy(tmp_path: Path, server: WebhookServer) -> None:
+def test_ntfy_gets_title_text_picture_and_link(tmp_path: Path, server: WebhookServer) -> None:
     url = f"http://:tk_x@127.0.0.1:{server.port}/topic"
     deliver(target(tmp_path, url, "ntfy"), message(None))
     plain = server.taken[0]
@@ -72,7 +72,9 @@ def test_an_ntfy_that_takes_no_attachments_gets_the_text(
     assert len(server.taken) == 1
 
 
-def test_apprise(tmp_path: Path, server: WebhookServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_apprise_gets_text_and_picture_and_logs_no_password(
+    tmp_path: Path, server: WebhookServer, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("apprise")
     caplog.set_level(logging.DEBUG)
     url = f"json://user:s3cret@127.0.0.1:{server.port}/s3cret"

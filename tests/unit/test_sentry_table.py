@@ -237,7 +237,9 @@ def test_random_walks_follow_the_table(keys: Keys, inputs: list[Result | Silence
 
 
 @given(keys_strategy, inputs_strategy)
-def test_never_stuck(keys: Keys, inputs: list[Result | Silence]) -> None:
+def test_every_state_leads_back_to_standby_and_unknown(
+    keys: Keys, inputs: list[Result | Silence]
+) -> None:
     """From wherever it is, an empty view leads to Standby and endless silence to Unknown without a visit."""
     memory, now = Memory(), 0
     for seen in inputs:

@@ -31,7 +31,7 @@ def floats(*shape: int) -> bytes:
     return bytes(np.zeros(shape, np.float32).tobytes())
 
 
-def test_a_good_answer() -> None:
+def test_a_good_answer_has_boxes_scores_and_classes() -> None:
     got = parse_prediction(
         answer(
             [

@@ -38,7 +38,7 @@ GPU = (CUDA, CPU)
         ("tensorrt", "auto", (TENSORRT, *GPU), AVX2, True, True, (TENSORRT, "fp32")),
     ],
 )
-def test_choice(
+def test_provider_and_precision_are_chosen_for_the_machine(
     provider: str,
     precision: str,
     available: tuple[str, ...],
@@ -75,7 +75,7 @@ def test_what_cannot_be_is_refused(
         ("", set()),
     ],
 )
-def test_cpu_flags(tmp_path: Path, text: str, wanted: set[str]) -> None:
+def test_cpu_flags_are_read_from_cpuinfo(tmp_path: Path, text: str, wanted: set[str]) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text(text)
     assert cpu_flags(file) == wanted

@@ -62,7 +62,7 @@ def test_a_successful_probe_counts() -> None:
         ),
     ],
 )
-def test_log_lines(line: str, level: int, text: str) -> None:
+def test_log_lines_of_the_server_keep_their_level(line: str, level: int, text: str) -> None:
     assert parse(line) == (level, text)
 
 

@@ -79,7 +79,7 @@ def test_the_shipped_entries_are_what_triton_understands(name: str) -> None:
     ("batch", "max_batch", "frame", "boxes"),
     [("batch", 8, [-1, -1], [300, 4]), (1, 0, [1, -1, -1], [1, 300, 4])],
 )
-def test_rendering(
+def test_the_rendered_configuration_has_the_shapes_of_the_model(
     tmp_path: Path, batch: int | str, max_batch: int, frame: list[int], boxes: list[int]
 ) -> None:
     metadata = {"tridetr.classes": '{"person": 1}', "tridetr.contract": "1", "other": "x"}

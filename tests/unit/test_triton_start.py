@@ -28,7 +28,7 @@ def test_whatever_moves_starts_the_time_anew(later: Sample) -> None:
     assert progress.too_long(lambda: later, 2 * STALLED_S)
 
 
-def test_nothing_moves() -> None:
+def test_a_start_without_progress_is_given_up() -> None:
     progress = StartProgress(sample(), 0.0)
     assert not progress.too_long(sample, STALLED_S - 2)
     assert progress.too_long(sample, STALLED_S)

@@ -48,7 +48,9 @@ SILENT = [Mode("YUYV", 720, 576), Mode("RGB3", 720, 576)]  # an old grabber: no 
         ([], Wish(640, 480), None),
     ],
 )
-def test_choice(modes: list[Mode], wish: Wish, expected: str | None) -> None:
+def test_the_mode_nearest_to_the_wish_is_chosen(
+    modes: list[Mode], wish: Wish, expected: str | None
+) -> None:
     choice = choose(modes, wish)
     got = choice and f"{choice.mode.fourcc} {choice.mode.width}x{choice.mode.height} {choice.fps:g}"
     assert got == expected

@@ -84,7 +84,7 @@ def test_jpegs_have_no_planes() -> None:
         (7, 0, 2, (ColorRange.LIMITED, ColorMatrix.BT601)),
     ],
 )
-def test_colour_meaning(
+def test_colour_range_and_matrix_are_those_of_the_driver(
     colorspace: int, encoding: int, quantization: int, expected: tuple[ColorRange, ColorMatrix]
 ) -> None:
     assert colors(colorspace, encoding, quantization) == expected

@@ -80,7 +80,9 @@ def test_the_middle_of_the_corners_of_a_convex_polygon_is_inside(
         ({}, (50, 10, 10, 100, 0.9, 1), False),
     ],
 )
-def test_filter(keys: dict[str, Any], box: tuple[float, ...], counts: bool) -> None:
+def test_a_detection_counts_by_class_score_area_and_zone(
+    keys: dict[str, Any], box: tuple[float, ...], counts: bool
+) -> None:
     chosen = AlarmFilter(frozenset({1}), **keys).select(boxes(box), W, H)
     assert chosen.tolist() == [counts]
 
@@ -95,5 +97,5 @@ def test_filter_of_many_and_none() -> None:
     assert AlarmFilter(frozenset()).select(rows, W, H).tolist() == [False] * 4
 
 
-def test_names_to_ids() -> None:
+def test_unknown_class_names_have_no_id() -> None:
     assert class_ids_of(("person", "dog", "unicorn"), {"person": 1, "dog": 18}) == {1, 18}
