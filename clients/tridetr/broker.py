@@ -45,12 +45,8 @@ def broker_command(config: Config) -> list[str]:
     ]
 
 
-def resolve_broker(config: Config, run_dir: Path | None = None) -> tuple[str, int]:
+def resolve_broker(config: Config) -> tuple[str, int]:
     """Return host and port of the broker.
-
-    Args:
-        config: the configuration.
-        run_dir: where the embedded broker says its port; None = the configuration's.
 
     Raises:
         BrokerError: the embedded broker has not started yet, or ``mqtt`` contradicts itself.
@@ -63,7 +59,7 @@ def resolve_broker(config: Config, run_dir: Path | None = None) -> tuple[str, in
         raise BrokerError(
             "mqtt.tls: the embedded broker listens on loopback without TLS; remove it"
         )
-    file = (run_dir or config.run_dir) / _FILE
+    file = config.run_dir / _FILE
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         return str(found["host"]), int(found["port"])

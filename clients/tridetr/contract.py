@@ -126,6 +126,3 @@ toothbrush\
 
 COCO_91: dict[str, int] = {name: number for number, name in enumerate(_NAMES, start=1) if name}
 """Class name -> COCO category id (80 classes, ids 1..90)."""
-
-COCO_80_TO_91: tuple[int, ...] = tuple(COCO_91.values())
-"""Index of a class in the usual YOLO numbering (0..79) -> COCO category id."""

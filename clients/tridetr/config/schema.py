@@ -537,16 +537,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _device_suits_the_model(self) -> Config:
-        if (
-            self.triton.url is not None
-        ):  # another machine's server: `device` is about this one's frames
-            return self
+        if self.triton.url is not None:
+            return self  # another machine's server: `device` is about this one's frames
         provider = self.model.provider
         engine = self.model.name == "rfdetr_trt"
         asked = "model.name: rfdetr_trt" if engine else f"model.provider: {provider}"
-        # Where another server runs the model, `device` is about this machine's frames.
-        elsewhere = self.triton.url is not None
-        if self.device == "cpu" and not elsewhere and (engine or provider in GPU_PROVIDERS):
+        if self.device == "cpu" and (engine or provider in GPU_PROVIDERS):
             raise ValueError(
                 f"{asked} runs on a GPU only, and device: cpu forbids that. Remedy: device: auto"
             )

@@ -34,6 +34,7 @@ logger = logging.getLogger("tridetr.controller")
 START_S = 30.0  # what is not there yet is no problem before
 BOARD_RENEWAL_S = 1.0
 BOARD_LEASE_S = 5.0  # without a sign of life for that long, capture goes to full rate
+_AT_ONCE = 16  # results that are decided on before other work gets its turn
 CHECKPOINT_S = 10.0  # how exactly the time of a power cut in mid-visit is known
 _STATES = {state: SentryState[state.name] for state in State}
 
@@ -79,10 +80,10 @@ class CameraSentry:
         """Return the descriptor that becomes readable with a new result."""
         return self._results.fileno()
 
-    def on_wake(self, budget: int = 16) -> bool:
-        """Decide on the results that are there; returns whether ``budget`` was not enough."""
+    def on_wake(self) -> bool:
+        """Decide on the results that are there, up to a limit; returns whether there may be more."""
         self._results.drain()
-        for _ in range(budget):
+        for _ in range(_AT_ONCE):
             found = self._results.next()
             if found is None:
                 return False

@@ -11,9 +11,9 @@ from tridetr.config import Config
 from tridetr.doctor.finding import Finding
 from tridetr.errors import TridetrError
 from tridetr.models.installed_models import configured_model
+from tridetr.plan import BACKENDS
 
 _SHOWN_CLASSES = 10
-BACKENDS = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}
 
 
 def check_server(config: Config) -> Iterator[Finding]:

@@ -6,19 +6,33 @@ from typing import Any
 
 from tridetr import __version__
 
-_CAMERA = {
-    "name": "camera",
-    "in": "path",
-    "required": True,
-    "description": "Name of the camera in the configuration.",
-    "schema": {"type": "string"},
-}
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": {"type": "string"}},
-}
-_AGE = {"type": ["number", "null"], "description": "Seconds; null: never seen."}
+_OBJECT: dict[str, Any] = {"type": "object"}
+_TEXT: dict[str, Any] = {"type": "string"}
+_YES_NO: dict[str, Any] = {"type": "boolean"}
+_INTEGER: dict[str, Any] = {"type": "integer"}
+_NUMBER: dict[str, Any] = {"type": "number"}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object that always has these properties; ``class_`` is called ``class``."""
+    named = {name.rstrip("_"): schema for name, schema in properties.items()}
+    return {"type": "object", "required": list(named), "properties": named}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _or_null(schema: dict[str, Any], text: str = "") -> dict[str, Any]:
+    return _said({**schema, "type": [schema["type"], "null"]}, text)
+
+
+def _said(schema: dict[str, Any], text: str) -> dict[str, Any]:
+    return {**schema, "description": text} if text else schema
+
+
+_ERROR = _object(error=_TEXT)
+_AGE = _or_null(_NUMBER, "Seconds; null: never seen.")
 
 
 def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -26,7 +40,7 @@ def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _typed(description: str, content_type: str) -> dict[str, Any]:
-    return {"description": description, "content": {content_type: {"schema": {"type": "string"}}}}
+    return {"description": description, "content": {content_type: {"schema": _TEXT}}}
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -59,173 +73,86 @@ def _flag(name: str, text: str) -> dict[str, Any]:
     }
 
 
+_PARTS = ["", "camera", "capture", "detector", "controller", "model"]
 _WATCHING = {
-    "part": {
-        "type": "string",
-        "enum": ["", "camera", "capture", "detector", "controller", "model"],
-        "description": "What does not work; empty: all does.",
-    },
-    "reason": {"type": "string"},
-    "since_unix_ms": {"type": ["number", "null"]},
+    "part": _said({**_TEXT, "enum": _PARTS}, "What does not work; empty: all does."),
+    "reason": _TEXT,
+    "since_unix_ms": _or_null(_NUMBER),
 }
-_CAMERA_SCHEMA = {
-    "type": "object",
-    "required": ["name", "status", "state", "watching", "frame_age_s", "result_age_s", "viewers"],
-    "properties": {
-        "name": {"type": "string"},
-        "status": {"type": "object", "required": ["state", "message"]},
-        "state": {"type": "object", "required": ["state", "mode", "last_event"]},
-        "watching": {
-            "type": "object",
-            "required": ["watching", "warnings", *_WATCHING],
-            "properties": {
-                "watching": {"type": "boolean"},
-                "warnings": {"type": "array", "items": {"type": "string"}},
-                **_WATCHING,
-            },
-        },
-        "frame_number": {"type": ["integer", "null"]},
-        "frame_age_s": _AGE,
-        "result_age_s": _AGE,
-        "detections": {"type": ["integer", "null"]},
-        "infer_ms": {"type": ["number", "null"]},
-        "model": {"type": ["string", "null"]},
-        "width": {"type": ["integer", "null"]},
-        "height": {"type": ["integer", "null"]},
-        "viewers": {"type": "integer", "minimum": 0},
-    },
+_CAMERAS_SCHEMA = _object(
+    cameras=_list(
+        _object(
+            name=_TEXT,
+            status=_object(state=_TEXT, message=_TEXT),
+            state=_object(state=_TEXT, mode=_TEXT, last_event=_INTEGER),
+            watching=_object(watching=_YES_NO, warnings=_list(_TEXT), **_WATCHING),
+            frame_number=_or_null(_INTEGER),
+            frame_age_s=_AGE,
+            result_age_s=_AGE,
+            detections=_or_null(_INTEGER),
+            infer_ms=_or_null(_NUMBER),
+            model=_or_null(_TEXT),
+            width=_or_null(_INTEGER),
+            height=_or_null(_INTEGER),
+            viewers={**_INTEGER, "minimum": 0},
+        )
+    )
+)
+_EVENTS_SCHEMA = _object(
+    events=_list(_object(seq=_INTEGER, unix_ms=_NUMBER, camera=_TEXT, kind=_TEXT, details=_OBJECT))
+)
+_READY = _object(ready=_YES_NO, **_WATCHING, frame_age_s=_AGE, result_age_s=_AGE)
+_READY_SCHEMA = _object(ready=_YES_NO, cameras={**_OBJECT, "additionalProperties": _READY})
+_PICTURE = _object(
+    unix_ms=_NUMBER,
+    width=_INTEGER,
+    height=_INTEGER,
+    crop=_said({"type": "array"}, "x, y, width, height."),
+    boxes=_list(_OBJECT),
+)
+_CLIP = _object(
+    started_unix_ms=_NUMBER,
+    ended_unix_ms=_NUMBER,
+    encoded=_said(_YES_NO, "false: the camera's own video."),
+)
+_VISIT = {
+    "seq": _INTEGER,
+    "visit_id": _said(_TEXT, "As in the events."),
+    "camera": _TEXT,
+    "class": _said(_TEXT, "Of what opened the visit."),
+    "started_unix_ms": _said(_NUMBER, "Capture of the first detection."),
+    "ended_unix_ms": _said(_NUMBER, "Capture of the last one so far."),
+    "open": _YES_NO,
+    "score": _or_null(_NUMBER, "Of the picture's best box."),
+    "picture": _or_null(_PICTURE),
+    "clip": _or_null(_CLIP),
 }
-_EVENT_SCHEMA = {
-    "type": "object",
-    "required": ["seq", "unix_ms", "camera", "kind", "details"],
-    "properties": {
-        "seq": {"type": "integer"},
-        "unix_ms": {"type": "number"},
-        "camera": {"type": "string"},
-        "kind": {"type": "string"},
-        "details": {"type": "object"},
-    },
-}
-_READY_SCHEMA = {
-    "type": "object",
-    "required": ["ready", "cameras"],
-    "properties": {
-        "ready": {"type": "boolean"},
-        "cameras": {
-            "type": "object",
-            "additionalProperties": {
-                "type": "object",
-                "required": ["ready", "frame_age_s", "result_age_s", *_WATCHING],
-                "properties": {
-                    "ready": {"type": "boolean"},
-                    **_WATCHING,
-                    "frame_age_s": _AGE,
-                    "result_age_s": _AGE,
-                },
-            },
-        },
-    },
-}
-_VISIT_SCHEMA = {
-    "type": "object",
-    "required": [
-        "seq",
-        "visit_id",
-        "camera",
-        "class",
-        "started_unix_ms",
-        "ended_unix_ms",
-        "open",
-        "score",
-        "picture",
-        "clip",
-    ],
-    "properties": {
-        "seq": {"type": "integer"},
-        "visit_id": {"type": "string", "description": "As in the events."},
-        "camera": {"type": "string"},
-        "class": {"type": "string", "description": "Of what opened the visit."},
-        "started_unix_ms": {"type": "number", "description": "Capture of the first detection."},
-        "ended_unix_ms": {"type": "number", "description": "Capture of the last one so far."},
-        "open": {"type": "boolean"},
-        "score": {"type": ["number", "null"], "description": "Of the picture's best box."},
-        "picture": {
-            "type": ["object", "null"],
-            "required": ["unix_ms", "width", "height", "crop", "boxes"],
-            "properties": {
-                "unix_ms": {"type": "number"},
-                "width": {"type": "integer"},
-                "height": {"type": "integer"},
-                "crop": {"type": "array", "description": "x, y, width, height."},
-                "boxes": {"type": "array", "items": {"type": "object"}},
-            },
-        },
-        "clip": {
-            "type": ["object", "null"],
-            "required": ["started_unix_ms", "ended_unix_ms", "encoded"],
-            "properties": {
-                "started_unix_ms": {"type": "number"},
-                "ended_unix_ms": {"type": "number"},
-                "encoded": {
-                    "type": "boolean",
-                    "description": "false: the camera's own video.",
-                },
-            },
-        },
-    },
-}
-_ONE_VISIT_SCHEMA = {
-    **_VISIT_SCHEMA,
-    "required": [*_VISIT_SCHEMA["required"], "newer", "older"],
-    "properties": {
-        **_VISIT_SCHEMA["properties"],  # type: ignore[dict-item]
-        "newer": {"type": ["string", "null"]},
-        "older": {"type": ["string", "null"]},
-    },
-}
-_VISITS_SCHEMA = {
-    "type": "object",
-    "required": ["enabled", "classes", "visits", "next"],
-    "properties": {
-        "enabled": {"type": "boolean", "description": "Whether `evidence` is configured."},
-        "classes": {"type": "array", "items": {"type": "string"}},
-        "visits": {"type": "array", "items": _VISIT_SCHEMA},
-        "next": {
-            "type": ["integer", "null"],
-            "description": "`before` of the next page; null: this is the last one.",
-        },
-    },
-}
-_LINE_SCHEMA = {
-    "type": "object",
-    "required": ["enabled", "cameras"],
-    "properties": {
-        "enabled": {"type": "boolean"},
-        "cameras": {
-            "type": "object",
-            "additionalProperties": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["kind", "from_unix_ms", "to_unix_ms", "visit_id"],
-                    "properties": {
-                        "kind": {"enum": ["visit", "blind", "unrecorded"]},
-                        "from_unix_ms": {"type": "number"},
-                        "to_unix_ms": {"type": "number"},
-                        "visit_id": {"type": ["string", "null"]},
-                    },
-                },
-            },
-        },
-    },
-}
-_VISIT_ID = {
-    "name": "visit_id",
-    "in": "path",
-    "required": True,
-    "description": "Id of the visit, as in events.",
-    "schema": {"type": "string"},
-}
+_ONE_VISIT_SCHEMA = _object(**_VISIT, newer=_or_null(_TEXT), older=_or_null(_TEXT))
+_VISITS_SCHEMA = _object(
+    enabled=_said(_YES_NO, "Whether `evidence` is configured."),
+    classes=_list(_TEXT),
+    visits=_list(_object(**_VISIT)),
+    next=_or_null(_INTEGER, "`before` of the next page; null: this is the last one."),
+)
+_SPAN = _object(
+    kind={"enum": ["visit", "blind", "unrecorded"]},
+    from_unix_ms=_NUMBER,
+    to_unix_ms=_NUMBER,
+    visit_id=_or_null(_TEXT),
+)
+_LINE_SCHEMA = _object(enabled=_YES_NO, cameras={**_OBJECT, "additionalProperties": _list(_SPAN)})
+_ARMED_SCHEMA = _object(
+    armed=_said(_YES_NO, "The node's own switch."),
+    cameras={**_OBJECT, "additionalProperties": _YES_NO},
+)
+
+
+def _in_path(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": text, "schema": _TEXT}
+
+
+_CAMERA = _in_path("camera", "Name of the camera in the configuration.")
+_VISIT_ID = _in_path("visit_id", "Id of the visit, as in events.")
 _LATEST_MS = 2**43
 
 
@@ -236,14 +163,6 @@ def _time(name: str, text: str, *, required: bool = False) -> dict[str, Any]:
         "required": required,
         "description": text,
         "schema": {"type": "integer", "minimum": 0, "maximum": _LATEST_MS},
-    }
-
-
-def _list_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": [name],
-        "properties": {name: {"type": "array", "items": schema}},
     }
 
 
@@ -264,27 +183,15 @@ def _get(
     return {"get": operation}
 
 
-_ARMED_SCHEMA = {
-    "type": "object",
-    "required": ["armed", "cameras"],
-    "properties": {
-        "armed": {"type": "boolean", "description": "The node's own switch."},
-        "cameras": {"type": "object", "additionalProperties": {"type": "boolean"}},
-    },
-}
-
-
 def _arm(summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
     error = _ref("schemas/Error")
-    body = {
-        "type": "object",
-        "required": ["armed"],
-        "properties": {"armed": {"type": "boolean"}},
-    }
     operation = {
         "summary": summary,
         "parameters": parameters,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _object(armed=_YES_NO)}},
+        },
         "responses": {
             "200": _json("All switches.", _ARMED_SCHEMA),
             "400": _json("The body is not as described.", error),
@@ -304,19 +211,19 @@ def description() -> dict[str, Any]:
     paths = {
         "/api/cameras": _get(
             "All cameras and how they are",
-            {"200": _json("Cameras.", _list_of("cameras", _CAMERA_SCHEMA))},
+            {"200": _json("Cameras.", _CAMERAS_SCHEMA)},
         ),
         "/api/events": _get(
             "What happened, newest first",
             {
-                "200": _json("Events.", _list_of("events", _EVENT_SCHEMA)),
+                "200": _json("Events.", _EVENTS_SCHEMA),
                 "400": _json("A parameter is out of bounds.", error),
                 "404": _json("No such camera.", error),
             },
             [
                 _integer("limit", 1, 500, "At most so many.", 100),
                 _integer("after", 0, 2**62, "Only events with a greater `seq`.", 0),
-                {"name": "camera", "in": "query", "schema": {"type": "string"}},
+                {"name": "camera", "in": "query", "schema": _TEXT},
             ],
         ),
         "/api/armed": {
@@ -345,8 +252,8 @@ def description() -> dict[str, Any]:
                     "description": "Only visits with a lower `seq`: `next` of the page before.",
                     "schema": {"type": "integer", "minimum": 0, "maximum": 2**53},
                 },
-                {"name": "camera", "in": "query", "schema": {"type": "string"}},
-                {"name": "class", "in": "query", "schema": {"type": "string"}},
+                {"name": "camera", "in": "query", "schema": _TEXT},
+                {"name": "class", "in": "query", "schema": _TEXT},
                 _time("from_unix_ms", "Only visits that ended then or later."),
                 _time("to_unix_ms", "Only visits that started before."),
             ],
@@ -433,7 +340,7 @@ def description() -> dict[str, Any]:
                 "503": _json("No process has written any yet.", error),
             },
         ),
-        "/api/openapi.json": _get("This document", {"200": _json("OpenAPI.", {"type": "object"})}),
+        "/api/openapi.json": _get("This document", {"200": _json("OpenAPI.", _OBJECT)}),
     }
     return {
         "openapi": "3.1.0",

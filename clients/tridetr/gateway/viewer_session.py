@@ -48,7 +48,6 @@ class Viewer:
         paused: it wants no pictures now (hidden), but all the rest.
         shown: sequence and size of the frame that was posted last.
         frames_sent: frames that went to the socket.
-        frames_dropped: frames that were replaced before they could be sent.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class Viewer:
         self._packets_acknowledged = 0
         self.shown: tuple[int, Size] | None = None
         self.frames_sent = 0
-        self.frames_dropped = 0
         self._window = 0
         self._acknowledged = 0
         self._camera = camera
@@ -110,7 +108,6 @@ class Viewer:
         """Lay a message into the mailbox."""
         self._traces[kind] = trace
         if self._mailbox.put(kind, packed) and kind == "frame":
-            self.frames_dropped += 1
             self._dropped.inc()
         self._wake.set()
 

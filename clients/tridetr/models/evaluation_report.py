@@ -46,13 +46,12 @@ def class_table(evaluations: Sequence[Evaluation], top: int = 20) -> Table:
     return table
 
 
-def plot(evaluations: Sequence[Evaluation], output: Path, class_name: str | None = None) -> None:
+def plot(evaluations: Sequence[Evaluation], output: Path) -> None:
     """Draw AP of each model and the precision-recall curve at IoU 0.50.
 
     Args:
         evaluations: the models.
         output: picture file; the suffix says the format.
-        class_name: whose curve; None: ``person`` where it occurs, else the first class.
     """
     import matplotlib as mpl
 
@@ -60,7 +59,7 @@ def plot(evaluations: Sequence[Evaluation], output: Path, class_name: str | None
     from matplotlib import pyplot
 
     names = list(evaluations[0].curves)
-    shown = class_name or ("person" if "person" in names else names[0])
+    shown = "person" if "person" in names else names[0]
     figure, (bars, curve) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     ticks = [f"{one.model.stem}\n{one.engine.value}" for one in evaluations]
     places = range(len(evaluations))

@@ -37,9 +37,6 @@ LONGEST_PATIENCE_S = 3600.0
 STATUS_OLD_NS = 5_000_000_000
 PACKET_OLD_NS = 5_000_000_000
 TRITON = "triton"
-ENDPOINT = (
-    "triton.json"  # in the run folder, while the embedded server serves (`tridetr.triton.endpoint`)
-)
 
 
 class Stage(str, Enum):

@@ -27,7 +27,6 @@ from tridetr.triton.model_file import ModelFile, read_model_file
 from tridetr.triton.placement import place, profile_settings
 
 log = logging.getLogger("tridetr.triton")
-_log = logging.getLogger("tridetr.triton")
 
 Stamp = tuple[int, int, int]
 CONFIG_FILE = "config.pbtxt"
@@ -122,7 +121,7 @@ def render(
     name = config.model.name
     model = read_model_file(configured_model(config.model.file))
     if placement.gpu and model.batch == 1 and len(config.cameras) > 1:
-        _log.warning(
+        log.warning(
             "%s is fixed to a batch of 1, so cameras do not share a run. Remedy: export it with a dynamic batch "
             "(`tridetr models export` does)",
             model.path,
