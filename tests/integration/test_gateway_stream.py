@@ -383,6 +383,27 @@ def test_flood_of_commands_is_cut_off(tmp_path: Path) -> None:
         assert closed.value.rcvd is None or closed.value.rcvd.code == 1008
 
 
+@pytest.mark.parametrize("frame", [b"\x89\x80", b"\x00\x80"], ids=["pings", "fragments"])
+def test_frames_without_content_are_taken_no_faster_than_commands(
+    tmp_path: Path, frame: bytes
+) -> None:
+    """They cost the gateway as much time as commands, and no limit on commands counts them."""
+    with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
+        client = raw_viewer(gateway, "hall")
+        begun = time.monotonic()
+        client.sendall(b"\x01\x80\x00\x00\x00\x00")  # a message begins
+        client.sendall((frame + b"\x00" * 4) * 20_000)
+        client.sendall(b"\x89\x84\x00\x00\x00\x00last")
+        seen = b""
+        while b"\x8a\x04last" not in seen:
+            received = client.recv(65536)
+            assert received
+            seen = seen[-6:] + received
+        assert time.monotonic() - begun > 2.5
+        assert gateway.ask("/healthz").status == 200
+        client.close()
+
+
 @pytest.mark.parametrize(
     "noise",
     [

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import io
 import json
 import struct
 
 import pytest
+from hypercorn.protocol.ws_stream import FrameTooLargeError
 from hypothesis import given
 from hypothesis import strategies as st
+from wsproto.events import TextMessage
 
+from support.waiting import slack
+from tridetr.gateway.http1 import _Buffer
 from tridetr.gateway.limits import Bucket, PeerBuckets
 from tridetr.gateway.message import (
     MAX_COMMAND_BYTES,
@@ -165,6 +171,28 @@ def test_bucket_gives_burst_then_rate() -> None:
     assert bucket.take(0.5)
     assert not bucket.take(0.5)
     assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_bucket_that_may_be_overdrawn() -> None:
+    bucket = Bucket(rate=10, burst=20)
+    assert bucket.spend(0.0, 20) == 0
+    assert bucket.spend(0.0, 5) == 0.5
+    assert bucket.spend(0.5, 10) == 1.0
+    assert bucket.spend(100.0, 20) == 0
+
+
+def test_a_message_too_long_is_not_kept() -> None:
+    async def overlong() -> int:
+        cut_off = asyncio.Event()
+        buffer = _Buffer(1000, cut_off.set)
+        for _ in range(500):
+            with contextlib.suppress(FrameTooLargeError):
+                buffer.extend(TextMessage("x" * 100, message_finished=False))
+        await asyncio.wait_for(cut_off.wait(), slack(10))
+        assert isinstance(buffer.value, io.StringIO)
+        return len(buffer.value.getvalue())
+
+    assert asyncio.run(overlong()) <= 1000
 
 
 def test_bucket_survives_a_clock_that_stands_or_runs_back() -> None:

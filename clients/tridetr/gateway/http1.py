@@ -49,18 +49,21 @@ class Http1(H11Protocol):  # type: ignore[misc]
 
 
 class _Buffer(WebsocketBuffer):  # type: ignore[misc]
-    """Gathers a message; Hypercorn says goodbye to one too long, but goes on reading it for as long as it comes."""
+    """Gathers a message; Hypercorn says goodbye to one too long, but goes on reading and keeping it."""
 
     def __init__(self, max_length: int, cut_off: Callable[[], None]) -> None:
         super().__init__(max_length)
         self._cut_off = cut_off
+        self._is_too_long = False
 
     def extend(self, event: Message[Any]) -> None:
-        try:
+        if self.length + len(event.data) <= self.max_length and not self._is_too_long:
             super().extend(event)
-        except FrameTooLargeError:
+            return
+        if not self._is_too_long:
+            self._is_too_long = True
             asyncio.get_running_loop().call_later(_GOODBYE_S, self._cut_off)
-            raise
+        raise FrameTooLargeError
 
 
 class Context(WorkerContext):  # type: ignore[misc]

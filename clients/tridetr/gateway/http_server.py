@@ -26,11 +26,16 @@ from quart import Quart
 from tridetr.errors import GatewayError
 from tridetr.gateway.clients import parse_address, site_of
 from tridetr.gateway.http1 import Context, Http1
+from tridetr.gateway.limits import Bucket
 from tridetr.gateway.message import MAX_COMMAND_BYTES
 
 logger = logging.getLogger("tridetr.gateway")
 
 _MAX_RECEIVE = 2**16
+# A viewer sends commands of some hundred bytes. Frames without any content cost as much as those, and no command
+# counts them, so what comes is read no faster than this.
+_VIEWER_BYTES_S, _VIEWER_BURST = 2**15, 2**14
+_VIEWER_RECEIVE = 2**12
 _SEND_BUFFER = 512 * 1024  # in the kernel: more only means older pictures for slow viewers
 _PROGRESS = 64 * 1024  # bytes that a peer must take within the stall time
 
@@ -61,6 +66,7 @@ class Connection(TCPServer):  # type: ignore[misc]
         super().__init__(app, loop, config, Context(), {}, reader, writer)
         self._limits = limits
         self.is_aborted = False
+        self._received = Bucket(rate=_VIEWER_BYTES_S, burst=_VIEWER_BURST)
         peer = _address(writer.get_extra_info("peername"))
         self.site = site_of(parse_address(peer[0])) if peer else "local"
 
@@ -101,18 +107,22 @@ class Connection(TCPServer):  # type: ignore[misc]
 
     async def _read_data(self) -> None:
         """Take what the peer sends, until it ends or is silent for too long; players of streams send nothing."""
+        http = cast(Http1, self.protocol)
         while not self.reader.at_eof():
+            most = _VIEWER_RECEIVE if http.is_websocket else _MAX_RECEIVE
             try:
-                data = await asyncio.wait_for(
-                    self.reader.read(_MAX_RECEIVE), self._limits.silence_s
-                )
+                data = await asyncio.wait_for(self.reader.read(most), self._limits.silence_s)
             except (TimeoutError, asyncio.TimeoutError):
-                if cast(Http1, self.protocol).is_streaming:
+                if http.is_streaming:
                     continue
                 break
             except OSError:
                 break
             await self.protocol.handle(RawData(data))
+            if http.is_websocket:
+                wait_s = self._received.spend(asyncio.get_running_loop().time(), len(data))
+                if wait_s:
+                    await asyncio.sleep(wait_s)
         await self.protocol.handle(Closed())
 
     async def protocol_send(self, event: Event) -> None:

@@ -24,6 +24,12 @@ class Bucket:
         self._tokens -= 1
         return True
 
+    def spend(self, now: float, tokens: float) -> float:
+        """Take tokens, also those that are still to come; return the seconds until they have."""
+        self._refill(now)
+        self._tokens -= tokens
+        return max(0.0, -self._tokens / self._rate)
+
     def is_empty(self, now: float) -> bool:
         """Whether the next ``take`` would fail."""
         self._refill(now)
