@@ -29,7 +29,7 @@ from tridetr.service import SUPERVISED, die_with_parent
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
 
-    from tridetr.config.schema import TlsSection
+    from tridetr.config.node_sections import TlsSection
 
 EMBEDDED = "embedded"
 LOOPBACK = "127.0.0.1"

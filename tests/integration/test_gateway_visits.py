@@ -10,7 +10,7 @@ import pytest
 
 from support.evidence import crop, keep_visits, picture, visit_id
 from support.gateway import Gateway, cameras
-from tridetr.config.schema import EvidenceSection
+from tridetr.config.node_sections import EvidenceSection
 
 TOKEN = "a-token-of-enough-length"
 COUNT = 23

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, expect
 from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab, open_tab
 from support.evidence import keep_visits, picture, visit_id
 from support.gateway import Gateway, cameras
-from tridetr.config.schema import EvidenceSection
+from tridetr.config.node_sections import EvidenceSection
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),

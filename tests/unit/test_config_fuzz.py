@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tridetr.config import Config
+from tridetr.config.camera_sections import CameraSection
 from tridetr.config.load import parse_config
-from tridetr.config.schema import CameraSection
 from tridetr.errors import ConfigError
 
 SCALARS = st.one_of(

@@ -13,7 +13,7 @@ from quart import Request
 from werkzeug.datastructures import Headers
 
 from tridetr.config import Config
-from tridetr.config.schema import GatewaySection
+from tridetr.config.node_sections import GatewaySection
 from tridetr.config.secrets import gateway_token
 from tridetr.errors import ConfigError
 from tridetr.gateway.auth import TokenAuth, subprotocol_for

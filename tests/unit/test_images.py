@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tridetr.config import load_config
-from tridetr.config.schema import EvidenceSection
+from tridetr.config.node_sections import EvidenceSection
 from tridetr.supervisor.process_list import plan_processes
 
 ROOT = Path(__file__).resolve().parents[2]

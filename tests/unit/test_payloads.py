@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tridetr.config import Config, SentrySection
-from tridetr.config.schema import GatewaySection
+from tridetr.config.node_sections import GatewaySection
 from tridetr.controller import problems
 from tridetr.controller.discovery import (
     camera_message,

@@ -12,7 +12,7 @@ import pytest
 
 from support.otlp import running_collector
 from support.waiting import slack, wait_for
-from tridetr.config.schema import OtelSection
+from tridetr.config.node_sections import OtelSection
 from tridetr.shm.values import TraceContext
 from tridetr.telemetry import tracing
 

@@ -1,18 +1,15 @@
 """Configuration: the schema, and loading it from YAML with errors that help."""
 
+from tridetr.config.camera_sections import AlarmSection, CameraSection, DetectSection, SentrySection
 from tridetr.config.load import load_config
-from tridetr.config.schema import (
-    AlarmSection,
-    CameraSection,
-    Config,
-    DetectSection,
+from tridetr.config.node_sections import (
     GatewaySection,
     ModelSection,
     MqttSection,
     NotifySection,
     PacketsSection,
-    SentrySection,
 )
+from tridetr.config.schema import Config
 
 __all__ = [
     "AlarmSection",

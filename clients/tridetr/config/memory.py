@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tridetr.config.schema import CameraSection, Config
+from tridetr.config.camera_sections import CameraSection
+from tridetr.config.schema import Config
 
 MIB = 1 << 20
 ASSUMED_SIZE = (1920, 1080)  # of a camera whose size is not configured

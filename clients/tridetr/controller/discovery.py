@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tridetr import __version__
-from tridetr.config.schema import GatewaySection
+from tridetr.config.node_sections import GatewaySection
 from tridetr.controller.payloads import OFFLINE, ONLINE
 from tridetr.controller.problems import NodeProblem
 from tridetr.controller.state_machine import State, Transition

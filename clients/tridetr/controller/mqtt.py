@@ -24,7 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from tridetr.backoff import wait_s
 from tridetr.broker import set_tls
 from tridetr.config import Config
-from tridetr.config.schema import TlsSection
+from tridetr.config.node_sections import TlsSection
 from tridetr.config.secrets import mqtt_password
 from tridetr.controller.payloads import OFFLINE
 from tridetr.errors import BrokerError

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tridetr.shm.values import TraceContext
 
 if TYPE_CHECKING:
-    from tridetr.config.schema import OtelSection
+    from tridetr.config.node_sections import OtelSection
 
 log = logging.getLogger("tridetr.tracing")
 

@@ -18,7 +18,7 @@ from tridetr.capture.devices import list_cameras
 from tridetr.capture.planes import copy_picture
 from tridetr.capture.sources.base import Grab, Plane, SourceLostError
 from tridetr.capture.sources.v4l2 import V4l2Source
-from tridetr.config.schema import CameraSection
+from tridetr.config.camera_sections import CameraSection
 from tridetr.errors import SourceError
 from tridetr.shm.frames import ColorMatrix, ColorRange
 

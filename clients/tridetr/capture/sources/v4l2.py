@@ -24,7 +24,7 @@ from tridetr.capture.v4l2.access import explain
 from tridetr.capture.v4l2.buffer_views import FrameFormat, picture
 from tridetr.capture.v4l2.device import Buffer, Device
 from tridetr.capture.v4l2.modes import Wish, choose, describe_modes
-from tridetr.config.schema import CameraSection
+from tridetr.config.camera_sections import CameraSection
 from tridetr.errors import SourceError
 from tridetr.jpeg import complete_jpeg
 

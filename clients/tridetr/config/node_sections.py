@@ -1,0 +1,216 @@
+"""The sections of a node: model, server, broker, viewer, notifications, what is kept."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
+
+from tridetr.config.schedule import WeeklyTime
+from tridetr.config.section import Port, Seconds, Section
+
+DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+FrameAncestor = Annotated[str, Field(pattern=r"^(self|https?://[^\s/;,'\"]+)$")]
+
+
+class ModelSection(Section):
+    """Which model serves the cameras."""
+
+    name: Literal["rfdetr_ort", "rfdetr_trt"] = Field(
+        "rfdetr_ort", description="Entry of the model repository: ONNX Runtime or TensorRT."
+    )
+    file: Path | None = Field(
+        None,
+        description="An ONNX of the contract (`tridetr models fuse`) instead of the bundled one.",
+    )
+    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx"] = Field(
+        "auto", description="ONNX Runtime execution provider; auto takes the fastest that works."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Arithmetic inside the engine; auto decides by what the CPU or GPU has."
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="Threads of one inference on the CPU; 0 = all cores."
+    )
+
+
+class TritonSection(Section):
+    """The inference server: embedded by default, or an external one."""
+
+    url: str | None = Field(
+        None, description="host:port (gRPC) of an external Triton; null starts the embedded one."
+    )
+    server_dir: Path | None = Field(
+        None,
+        description="Folder of the server to start (bin/, backends/); null = NVIDIA's or the wheel's.",
+    )
+    secret_file: Path | None = Field(
+        None,
+        description="File with the key of Triton's restricted APIs; null = made afresh at start.",
+    )
+    infer_timeout_s: Seconds = Field(
+        10.0, description="After this time without an answer the server counts as unhealthy."
+    )
+    metrics_port: Port = Field(
+        8002, description="Triton's Prometheus port on loopback; 0 turns it off."
+    )
+
+
+class PacketsSection(Section):
+    """How much of each camera's own video is kept in memory, for viewers and recordings."""
+
+    seconds: float = Field(10.0, ge=1, le=60, description="Seconds of the stream to keep.")
+    max_mib: float = Field(
+        24.0, ge=1, le=1024, description="Most memory per camera for that, in /dev/shm."
+    )
+
+
+class EvidenceSection(Section):
+    """What is kept on disk of each visit. Without this section nothing is."""
+
+    pictures: bool = Field(True, description="Keep the best picture of each visit.")
+    clips: bool = Field(True, description="Keep a video of each visit.")
+    before_s: float = Field(
+        5.0, ge=0, le=55, description="Seconds of video before the first detection."
+    )
+    after_s: float = Field(
+        10.0, ge=0, le=300, description="Seconds of video after the last detection."
+    )
+    keep_days: float = Field(7.0, gt=0, le=3650, description="Days after which a visit is removed.")
+    max_mib: float = Field(
+        2048.0, ge=16, le=16_777_216, description="Most disk space; the oldest visits make room."
+    )
+    path: Path | None = Field(
+        None, description="Folder of pictures and clips; null = `evidence` in state_dir."
+    )
+
+
+class NotifySection(Section):
+    """One target of notifications."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$",
+        description="Name in logs, metrics and `tridetr notify test`.",
+    )
+    kind: Literal["webhook", "ntfy", "apprise"] = Field(
+        description="A signed JSON POST, a topic of ntfy, or any service that Apprise knows (extra `apprise`)."
+    )
+    url_file: Path = Field(
+        description="File with the URL, which often is a secret: one line, read for each delivery."
+    )
+    secret_file: Path | None = Field(
+        None,
+        description="webhook: file with the key of the signature (Base64, `whsec_` before it or not).",
+    )
+    events: tuple[Literal["arrived", "left", "lost", "blind", "watched"], ...] = Field(
+        ("arrived", "blind", "watched"),
+        min_length=1,
+        description="Which events of a visit, and of a camera that is not watched (blind) and is again (watched).",
+    )
+    cameras: tuple[str, ...] = Field((), description="Only these cameras; empty = all.")
+    classes: tuple[str, ...] = Field(
+        (),
+        description="Only visits of these classes; empty = all. Cameras that are not watched are notified in any case.",
+    )
+    picture: bool = Field(True, description="Attach a picture of the visit.")
+    when: Literal["armed", "always"] = Field(
+        "armed", description="armed: only while the node and the camera are armed."
+    )
+    schedule: tuple[WeeklyTime, ...] = Field(
+        (), description="Only at these weekly times (see armed.schedule); empty = at any time."
+    )
+
+    @model_validator(mode="after")
+    def _secret_is_for_webhooks(self) -> NotifySection:
+        if self.secret_file is not None and self.kind != "webhook":
+            raise ValueError("secret_file is for kind: webhook only")
+        return self
+
+
+class TlsSection(Section):
+    """TLS to the broker."""
+
+    ca_file: Path | None = Field(None, description="CA certificates; null = the system's.")
+    cert_file: Path | None = Field(None, description="Client certificate.")
+    key_file: Path | None = Field(None, description="Key of the client certificate.")
+
+
+class MqttSection(Section):
+    """The MQTT broker and the topics."""
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Broker host; `embedded` starts one with tridetr up."
+    )
+    port: Port = Field(1883, description="Broker port; 0 with `embedded` = a free one.")
+    username: str | None = Field(None, description="User name at the broker.")
+    password_file: Path | None = Field(
+        None, description="File with the password (or set TRIDETR_MQTT_PASSWORD)."
+    )
+    tls: TlsSection | None = Field(None, description="TLS; `{}` for the system's CAs.")
+    prefix: str = Field(
+        "tridetr", pattern=r"^[^#+/\s][^#+\s]{0,99}$", description="First part of all topics."
+    )
+    device: str | None = Field(None, description="Second part of all topics; null = host name.")
+    discovery_prefix: str | None = Field(
+        "homeassistant",
+        pattern=r"^[^#+/\s]([^#+\s]{0,98}[^#+/\s])?$",
+        description="Home Assistant discovery; null turns it off.",
+    )
+    pictures: bool = Field(
+        False,
+        description="Publish the picture of each visit, retained, where `evidence` keeps one.",
+    )
+    keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive.")
+    outbox_limit: int = Field(
+        10_000, ge=100, le=1_000_000, description="Events kept while the broker is away."
+    )
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_a_topic_level(cls, device: str | None) -> str | None:
+        if device is not None and not DEVICE_NAME.fullmatch(device):
+            raise ValueError("device may hold letters, digits, '_' and '-' only (at most 64)")
+        return device
+
+
+class GatewaySection(Section):
+    """The web viewer."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on (0.0.0.0: everybody).")
+    port: Port = Field(8080, description="Port of the viewer; 0 = a free one.")
+    token_file: Path | None = Field(
+        None, description="File with a bearer token that all but /healthz and /readyz ask for."
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="Further origins that may open the WebSocket (its own is always allowed)."
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Addresses or networks of reverse proxies whose X-Forwarded-For and -Host headers are believed.",
+    )
+    frame_ancestors: tuple[FrameAncestor, ...] = Field(
+        (),
+        description="Origins whose pages may show the viewer in a frame; `self` = its own origin.",
+    )
+    max_viewers: int = Field(64, ge=1, le=10_000, description="WebSockets at the same time.")
+    jpeg_quality: int = Field(80, ge=10, le=95, description="Quality where frames are encoded.")
+    max_fps: float = Field(30.0, gt=0, le=120, description="Frames per second to one viewer.")
+
+
+class OtelSection(Section):
+    """OpenTelemetry traces (extra `otel`)."""
+
+    endpoint: str | None = Field(
+        None, description="OTLP/HTTP endpoint, such as http://127.0.0.1:4318; null = off."
+    )
+    sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of frames that are traced.")
+
+
+class LogSection(Section):
+    """Logging."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
+    format: Literal["text", "json"] = Field("text", description="text for people, json for Loki.")
