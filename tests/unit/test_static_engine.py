@@ -1,7 +1,8 @@
-"""The engine with fixed shapes, on the CPU provider by the same code: results, sizes, batches, what is refused."""
+"""The engine with fixed shapes, on the CPU provider by the same code: results, sizes, batches, memory, refusals."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from tridetr.paths import model_repository_dir
 from tridetr.triton.engine import static
 from tridetr.triton.engine.choice import CPU, Choice
 from tridetr.triton.engine.dlpack import Frames
+from tridetr.triton.engine.gpu_memory import MIB, GpuMemory
 from tridetr.triton.engine.session import Engine
 from tridetr.triton.engine.split import split
 from tridetr.triton.engine.static import StaticEngine
+from tridetr.triton.engine.static_sessions import Network, Pixels, Sessions, Size
 
 MODEL = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
 CHOICE = Choice(CPU, "fp32", "a test")
@@ -81,6 +84,117 @@ def test_sizes_are_prepared_in_the_background_and_the_oldest_is_forgotten(
     assert engine.sizes == [(72, 64), (72, 128)]
     engine.run(frames_of([picture(1, 64, 48)]))
     assert engine.sizes == [(72, 128), (72, 64)]
+    engine.close()
+
+
+def test_the_weights_are_loaded_once_for_all_batch_sizes(engine: StaticEngine) -> None:
+    """Weights that are changed in memory change the results of every batch size."""
+    arrays = [picture(seed, 320, 240) for seed in range(4)]
+    counts = (1, 2, 4)
+    before = {count: engine.run(frames_of(arrays[:count]))[0] for count in counts}
+    shared = engine._sessions._weights._values
+    embeddings = next(value for name, value in shared.items() if "position_embeddings" in name)
+    kept = embeddings.numpy().copy()
+    embeddings.update_inplace(np.zeros_like(kept))
+    try:
+        for count in counts:
+            (_, scores, _) = engine.run(frames_of(arrays[:count]))[0]
+            assert not np.allclose(scores, before[count][1], atol=1e-4)
+    finally:
+        embeddings.update_inplace(kept)
+    assert len(shared) > 60
+
+
+def played_memory(each_mib: int) -> GpuMemory:
+    """Return memory of which every session takes the same."""
+    free = itertools.count(1000 * MIB, -each_mib * MIB)
+    return GpuMemory(lambda: next(free), share=0.5)
+
+
+def test_what_each_session_takes_is_measured_and_said() -> None:
+    said: list[str] = []
+    memory = played_memory(5)
+    engine = StaticEngine(
+        MODEL, CHOICE, sizes=[(360, 320)], most=2, memory=memory, note=said.append
+    )
+    sessions = {"weights", "batch 1", "batch 2", "any size", "320x240"}
+    assert memory.taken == dict.fromkeys(sessions, 5 * MIB)
+    assert (memory.limit, memory.left) == (500 * MIB, 475 * MIB)
+    assert "batch 2 5 MiB" in str(memory)
+    assert said == ["frames of 320x240: 5 MiB of GPU memory"]
+    engine.close()
+
+
+def test_where_memory_is_short_the_oldest_size_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another failure than memory closes nothing."""
+    said: list[str] = []
+    memory = played_memory(5)
+    engine = StaticEngine(
+        MODEL, CHOICE, sizes=[(360, 320), (72, 64)], memory=memory, warn=said.append
+    )
+    pixels = engine._sessions.pixels
+
+    def only_two(size: Size | None) -> Pixels:
+        if size == (6, 2):
+            raise RuntimeError("no such operator")
+        if len(engine.sizes) == 2:
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 8294400")
+        return pixels(size)
+
+    monkeypatch.setattr(engine._sessions, "pixels", only_two)
+    engine._make((72, 128))
+    assert engine.sizes == [(72, 64), (72, 128)]
+    assert set(memory.taken) == {"weights", "batch 1", "any size", "64x48", "128x48"}
+    engine._make((6, 2))
+    assert engine.sizes == [(72, 64), (72, 128)]
+    assert said == ["frames of 2x4 run with open sizes: no such operator"]
+    engine.close()
+
+
+def test_a_batch_for_which_memory_is_short_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames take several runs; without memory for a single frame the engine does not load."""
+    network = Sessions.network
+
+    def up_to(most: int) -> None:
+        def limited(self: Sessions, batch: int, *, graph: bool) -> Network:
+            if batch > most:
+                raise RuntimeError("Available memory of 1 is smaller than requested bytes of 2")
+            return network(self, batch, graph=graph)
+
+        monkeypatch.setattr(Sessions, "network", limited)
+
+    said: list[str] = []
+    up_to(2)
+    engine = StaticEngine(MODEL, CHOICE, most=8, warn=said.append)
+    assert engine.batches == (1, 2)
+    assert len(engine.run(frames_of([picture(seed, 64, 48) for seed in range(5)]))) == 5
+    assert "frames are run 2 at a time, not 4" in said[0]
+    assert "Remedy: if memory is short, free GPU memory" in said[0]
+    engine.close()
+    up_to(0)
+    with pytest.raises(ModelError, match=r"does not run on CPUExecutionProvider: Available memory"):
+        StaticEngine(MODEL, CHOICE)
+
+
+def test_a_network_that_cannot_be_captured_runs_without_graphs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = Sessions.network
+
+    def refused(self: Sessions, batch: int, *, graph: bool) -> Network:
+        if graph:
+            raise RuntimeError("all compute graph nodes have not been partitioned")
+        return network(self, batch, graph=graph)
+
+    monkeypatch.setattr(Sessions, "network", refused)
+    said: list[str] = []
+    engine = StaticEngine(MODEL, CHOICE, warn=said.append)
+    engine.graphs = True  # as with CUDA
+    engine._network(1)
+    assert not engine.graphs
+    assert said == [
+        "the network runs without CUDA graphs, more slowly: all compute graph nodes have not been partitioned"
+    ]
     engine.close()
 
 

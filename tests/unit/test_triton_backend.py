@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 
 import tridetr.triton
+from support.waiting import slack, wait_for
 from tridetr.errors import ModelError
 from tridetr.paths import model_repository_dir
 from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, Choice
 from tridetr.triton.engine.dlpack import Frames
+from tridetr.triton.engine.gpu_memory import GpuMemory
 from tridetr.triton.engine.static import StaticEngine
 
 MODEL = Path(tridetr.triton.__file__).parent / "backends" / "onnxruntime" / "model.py"
@@ -73,6 +76,16 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     )
     utils.Tensor = SimpleNamespace(from_dlpack=lambda name, capsule: name)
     utils.get_input_tensor_by_name = lambda request, name: request
+    gauges: dict[str, int] = {}
+
+    def family(*, name: str, description: str, kind: int) -> SimpleNamespace:
+        def metric(*, labels: dict[str, str]) -> SimpleNamespace:
+            return SimpleNamespace(set=lambda value: gauges.update({labels["session"]: value}))
+
+        return SimpleNamespace(Metric=metric)
+
+    family.GAUGE = 1  # type: ignore[attr-defined]
+    utils.MetricFamily = family
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
     spec = importlib.util.spec_from_file_location("triton_backend_under_test", MODEL)
     assert spec
@@ -82,6 +95,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, "Engine", FakeEngine)
     monkeypatch.setattr(module.onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
     vars(module)["warnings"] = warnings
+    vars(module)["gauges"] = gauges
     return module
 
 
@@ -151,7 +165,9 @@ def test_requests_share_a_run_on_a_gpu(
 
     def load(_: Path, choice: Choice, **options: Any) -> StaticEngine:
         assert choice.provider == CUDA
-        made.append(StaticEngine(file, Choice(CPU, "fp32", "a test"), **options))
+        free = itertools.count(1000 << 20, -(5 << 20))
+        memory = GpuMemory(lambda: next(free))
+        made.append(StaticEngine(file, Choice(CPU, "fp32", "a test"), memory=memory, **options))
         return made[-1]
 
     runs: list[int] = []
@@ -169,6 +185,8 @@ def test_requests_share_a_run_on_a_gpu(
     (engine,) = made
     assert engine.batches == (1, 2, 4)
     assert engine.sizes == [(360, 320), (1620, 1920)]
+    sessions = {"weights", "batch 1", "batch 2", "batch 4", "any size", "320x240", "1920x1080"}
+    assert backend.gauges == dict.fromkeys(sessions, 5 << 20)
     run_batch = engine._run_batch
 
     def counted(frames: list[Frames]) -> Any:
@@ -185,6 +203,10 @@ def test_requests_share_a_run_on_a_gpu(
     assert runs == [4]
     assert len(arrays["boxes"]) == 3
     assert model.execute(requests[1:2])[0].error is not None
+    wait_for(lambda: (72, 64) in engine.sizes, slack(20), "the size")
+    engine._forget_oldest()
+    model.execute(requests[:1])
+    assert (backend.gauges["1920x1080"], backend.gauges["64x48"]) == (0, 5 << 20)
     engine.close()
 
 

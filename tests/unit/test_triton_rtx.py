@@ -34,7 +34,7 @@ def test_a_library_that_does_not_load_and_a_gpu_that_it_does_not_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plugin = ModuleType("onnxruntime_ep_nv_tensorrt_rtx")
-    plugin.get_ep_name = lambda: RTX  # type: ignore[attr-defined]
+    plugin.get_ep_name = lambda: "nv_tensorrt_rtx"  # type: ignore[attr-defined]  # up to 0.3
     plugin.get_library_path = lambda: "/nowhere/libplugin.so"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
     with pytest.raises(ModelError, match="does not load"):

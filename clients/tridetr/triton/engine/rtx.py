@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tridetr.errors import ModelError
+from tridetr.triton.engine.choice import RTX
 
 PACKAGE = "onnxruntime-ep-nv-tensorrt-rtx-cu13"
 
@@ -26,13 +27,13 @@ def devices() -> list[Any]:
             f"{PACKAGE} is not installed. Remedy: pip install {PACKAGE} (needs onnxruntime 1.24 or newer, not "
             "onnxruntime-gpu), or provider: cuda"
         ) from None
-    name = plugin.get_ep_name()
-    if not any(device.ep_name == name for device in onnxruntime.get_ep_devices()):
+    # The name under which it is registered is the provider's; `get_ep_name()` differs between releases.
+    if not any(device.ep_name == RTX for device in onnxruntime.get_ep_devices()):
         try:
-            onnxruntime.register_execution_provider_library(name, plugin.get_library_path())
+            onnxruntime.register_execution_provider_library(RTX, plugin.get_library_path())
         except Exception as error:  # ONNX Runtime's own kinds
             raise ModelError(f"{PACKAGE} does not load: {error}. Remedy: provider: cuda") from None
-    found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
+    found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == RTX]
     if not found:
         raise ModelError(
             "TensorRT for RTX takes no GPU of this machine (compute capability 7.5, 8.6, 8.9 and 12.x). Remedy: "

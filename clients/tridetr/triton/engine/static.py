@@ -2,33 +2,42 @@
 
 With open sizes ONNX Runtime leaves shape arithmetic on the CPU and launches hundreds of kernels for each frame; with
 fixed ones a CUDA graph replays them by one launch. So there is one small session for each frame size, which turns a
-frame into the network's input, and one session with the weights for each batch size. A frame goes from where it is into
-its place in the batch.
+frame into the network's input, and one session for each batch size; these share the weights. A frame goes from where
+it is into its place in the batch.
+
+ONNX Runtime can also keep several graphs in one session (`gpu_graph_id`), but the batch would have to stay open: then
+it copies between shape arithmetic on the CPU and the GPU, and refuses to capture (`benchmarks/gpu/engine.py` tries it).
 """
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tridetr.contract import INPUT, OUTPUTS
 from tridetr.errors import ModelError
 from tridetr.triton.engine.choice import CUDA, Choice
 from tridetr.triton.engine.dlpack import Frames
-from tridetr.triton.engine.session import BATCH, check_shape, provider_options
-from tridetr.triton.engine.split import Parts, split
+from tridetr.triton.engine.gpu_memory import MIB, GpuMemory
+from tridetr.triton.engine.session import check_shape
+from tridetr.triton.engine.static_sessions import (
+    Network,
+    Pixels,
+    Results,
+    Sessions,
+    Size,
+    name_of,
+)
 
 BATCHES = (1, 2, 4, 8)
 MOST_SIZES = 8  # sessions of frame sizes that are kept
-Size = tuple[int, int]  # rows, width
-Results = list[npt.NDArray[Any]]
+_REMEDY = "free GPU memory (`nvidia-smi` shows which process uses it), or use a smaller model"
+Say = Callable[[str], None]
 
 
 def batches_up_to(most: int) -> tuple[int, ...]:
@@ -41,12 +50,13 @@ def batches_up_to(most: int) -> tuple[int, ...]:
 
 
 class StaticEngine:
-    """A loaded model. For one thread.
+    """A loaded model. For the thread that made it: ONNX Runtime keeps CUDA graphs by thread.
 
     Attributes:
         choice: provider and precision.
         batches: the batch sizes that are prepared.
         graphs: whether the network runs as CUDA graphs.
+        memory: what the sessions take of the GPU's memory; None on a CPU.
     """
 
     def __init__(
@@ -58,7 +68,9 @@ class StaticEngine:
         most: int = 1,
         threads: int = 0,
         graphs: bool = True,
-        warn: Callable[[str], None] = lambda text: None,
+        memory: GpuMemory | None = None,
+        warn: Say = lambda text: None,
+        note: Say = lambda text: None,
     ) -> None:
         """Load the network, and prepare the sizes that are known.
 
@@ -69,26 +81,40 @@ class StaticEngine:
             most: how many frames may come at once.
             threads: threads of one inference; 0 = all cores.
             graphs: whether to use CUDA graphs where the provider is CUDA.
-            warn: logs a line.
+            memory: the GPU's memory; default: that of the first GPU where the provider is CUDA.
+            warn: logs a warning.
+            note: logs a line.
 
         Raises:
-            ModelError: the file was not made by `tridetr models fuse`, or the provider does not run.
+            ModelError: the file was not made by `tridetr models fuse`, the provider does not run it, or the GPU has
+                too little memory.
         """
         self.choice = choice
-        self._device = "cuda" if choice.provider == CUDA else "cpu"
-        self._threads = threads
-        self._warn = warn
-        self._parts = split(model)
-        self.batches = (1,) if self._parts.batch == 1 else batches_up_to(most)
+        self._warn, self._note = warn, note
+        self._sessions = Sessions(model, choice, threads=threads, memory=memory)
+        self.memory = self._sessions.memory
         self.graphs = graphs and choice.provider == CUDA
-        self._networks = {batch: self._network(batch) for batch in self.batches}
-        self._sizes: OrderedDict[Size, _Pixels] = OrderedDict()
-        self._open = _Pixels(self._session(self._parts.pixels, {BATCH: 1}), self._parts)
+        self._networks: dict[int, Network] = {}
+        self._sizes: OrderedDict[Size, Pixels] = OrderedDict()
+        self._making: set[Size] = set()
         self._lock = threading.Lock()
         self._maker = ThreadPoolExecutor(1, "sizes")
-        self._making: set[Size] = set()
+        # What every frame needs comes first, and all captures before the other thread does anything: one fails where
+        # another thread allocates GPU memory.
+        try:
+            self._networks[1] = self._network(1)
+            self._open = self._sessions.pixels(None)
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+            raise ModelError(
+                f"the model does not run on {choice.provider}: {self._why(error)}. Remedy: if memory is short, "
+                f"{_REMEDY}; if a library is missing, pip install 'onnxruntime-gpu[cuda,cudnn]'; or device: cpu"
+            ) from None
         for size in dict.fromkeys(sizes):
             self._make(size)
+        for batch in () if self._sessions.parts.batch == 1 else batches_up_to(most)[1:]:
+            if not self._prepare_batch(batch):
+                break
+        self.batches = tuple(self._networks)
 
     @property
     def sizes(self) -> list[Size]:
@@ -131,7 +157,7 @@ class StaticEngine:
             results.append([boxes[one] * whwh, scores[one].copy(), classes[one].copy()])
         return results
 
-    def _pixels_for(self, size: Size) -> _Pixels:
+    def _pixels_for(self, size: Size) -> Pixels:
         """Return the session of a size; while it is being made, the one for any size."""
         with self._lock:
             known = self._sizes.get(size)
@@ -144,103 +170,62 @@ class StaticEngine:
         return self._open
 
     def _make(self, size: Size) -> None:
-        rows, width = size
-        try:
-            session = self._session(self._parts.pixels, {BATCH: 1, "rows": rows, "width": width})
-            made = _Pixels(session, self._parts)
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
-            self._warn(f"frames of {width}x{rows * 2 // 3} run with open sizes: {error}")
-            return  # and stays in the set: it is not tried again
+        """Prepare a size, in place of older ones if memory is short."""
+        while True:
+            try:
+                made = self._sessions.pixels(size)
+                break
+            except Exception as error:  # as above
+                why = str(error)
+            if "memory" not in why or not self._forget_oldest():
+                self._warn(f"frames of {name_of(size)} run with open sizes: {why}")
+                return  # and stays in the set: it is not tried again
         with self._lock:
             self._sizes[size] = made
             self._making.discard(size)
-            while len(self._sizes) > MOST_SIZES:
-                self._sizes.popitem(last=False)
+        while len(self.sizes) > MOST_SIZES:
+            self._forget_oldest()
+        if self.memory is not None:
+            taken = self.memory.taken.get(name_of(size), 0)
+            self._note(f"frames of {name_of(size)}: {taken / MIB:.0f} MiB of GPU memory")
 
-    def _network(self, batch: int) -> _Network:
-        shapes = {BATCH: batch}
+    def _forget_oldest(self) -> bool:
+        """Close the session of the size that was used longest ago; False where there is none."""
+        with self._lock:
+            if not self._sizes:
+                return False
+            size, _ = self._sizes.popitem(last=False)
+        if self.memory is not None:
+            self.memory.forget(name_of(size))
+        return True
+
+    def _prepare_batch(self, batch: int) -> bool:
+        """Load the network for a batch size; False where that cannot be done."""
+        try:
+            self._networks[batch] = self._network(batch)
+        except Exception as error:  # as above
+            self._warn(
+                f"frames are run {batch // 2} at a time, not {batch}: {self._why(error)}. Remedy: if memory is short, "
+                f"{_REMEDY}"
+            )
+            return False
+        return True
+
+    def _why(self, error: Exception) -> str:
+        why = str(error).strip()
+        return why if self.memory is None else f"{why} (GPU memory: {self.memory})"
+
+    def _network(self, batch: int) -> Network:
+        """Load the network for a batch size, as a CUDA graph where that is possible."""
+        why = ""
         if self.graphs:
             try:
-                session = self._session(self._parts.network, shapes, enable_cuda_graph="1")
-                network = _Network(session, self._parts, batch, self._device)
-                network.run()  # the first run captures
-                return network
+                return self._sessions.network(batch, graph=True)
             except Exception as error:  # as above
-                self.graphs = False
-                self._warn(f"the network runs without CUDA graphs: {error}")
-        return _Network(
-            self._session(self._parts.network, shapes), self._parts, batch, self._device
-        )
-
-    def _session(self, model: bytes, shapes: dict[str, int], **settings: str) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if self._threads:
-            options.intra_op_num_threads = self._threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        for name, value in shapes.items():
-            options.add_free_dimension_override_by_name(name, value)
-        provider = self.choice.provider
-        chosen = provider_options(self.choice, self._threads, None) | settings
-        session = onnxruntime.InferenceSession(model, options, providers=[(provider, chosen)])
-        session.disable_fallback()
-        if session.get_providers()[0] != provider:
-            raise ModelError(f"ONNX Runtime did not take {provider} but {session.get_providers()}")
-        return session
-
-
-class _Network:
-    """The session of one batch size, with buffers that live as long."""
-
-    def __init__(self, session: Any, parts: Parts, batch: int, device: str) -> None:
-        import onnxruntime
-
-        self._session = session
-        self._binding = session.io_binding()
-        (image,) = session.get_inputs()
-        shape = [batch, *image.shape[1:]]
-        self.type = np.float16 if image.type == "tensor(float16)" else np.float32
-        self.device = device
-        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        self._image = onnxruntime.OrtValue.ortvalue_from_numpy(
-            np.zeros(shape, self.type), device, 0
-        )
-        self.shape = (1, *shape[1:])
-        self._stride = int(np.prod(self.shape)) * np.dtype(self.type).itemsize
-        self._binding.bind_ortvalue_input(parts.image, self._image)
-        self._outputs = []
-        for output in session.get_outputs():
-            kind = np.int32 if output.name == OUTPUTS[2] else np.float32
-            value = make([batch, *output.shape[1:]], kind, device, 0)
-            self._binding.bind_ortvalue_output(output.name, value)
-            self._outputs.append(value)
-
-    def place(self, index: int) -> int:
-        """Return the address of an image in the batch."""
-        return int(self._image.data_ptr()) + index * self._stride
-
-    def run(self) -> Results:
-        """Run the whole batch and return the outputs on the host."""
-        self._session.run_with_iobinding(self._binding)
-        return [value.numpy() for value in self._outputs]
-
-
-class _Pixels:
-    """The session that makes the network's input of a frame, of one size or of any."""
-
-    def __init__(self, session: Any, parts: Parts) -> None:
-        self._session = session
-        self._binding = session.io_binding()
-        self._image = parts.image
-
-    def lay(self, frame: Frames, network: _Network, index: int) -> None:
-        """Turn a frame, where it is, into an image of the network's batch."""
-        binding = self._binding
-        device, number = ("cpu", 0) if frame.gpu is None else ("cuda", frame.gpu)
-        binding.bind_input(INPUT, device, number, np.uint8, frame.shape, frame.pointer)
-        binding.bind_output(
-            self._image, network.device, 0, network.type, network.shape, network.place(index)
-        )
-        self._session.run_with_iobinding(binding)
+                why = str(error)
+            gc.collect()  # frees the GPU memory of what failed
+        network = self._sessions.network(batch, graph=False)
+        if why:
+            self.graphs = False
+            self._warn(f"the network runs without CUDA graphs, more slowly: {why}")
+        return network

@@ -5,7 +5,7 @@ Runs inside Triton's Python stub. Only the glue to Triton lives here; the engine
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,26 @@ class TritonPythonModel:
             ours="contract" in parameters,
         )
         cache = parameters.get("cache_dir")
+        self._shown: Mapping[str, int] = {}
+        self._metrics: dict[str, Any] = {}
         model = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self._static = (
             self._load_static(model, choice, parameters) if choice.provider == CUDA else None
         )
         if self._static is not None:
-            graphs = "with" if self._static.graphs else "without"
-            self._report(
-                args, parameters, choice, f"batches of {self._static.batches}, {graphs} CUDA graphs"
+            engine = self._static
+            how = (
+                f"batches of {engine.batches}, {'with' if engine.graphs else 'without'} CUDA graphs"
             )
+            if engine.memory is not None:
+                how += f"; GPU memory: {engine.memory}"
+                self._gauge = pb_utils.MetricFamily(
+                    name="tridetr_engine_memory_bytes",
+                    description="GPU memory by session of the model",
+                    kind=pb_utils.MetricFamily.GAUGE,
+                )
+                self._show_memory()
+            self._report(args, parameters, choice, how)
             return
         load = partial(
             Engine,
@@ -89,6 +100,7 @@ class TritonPythonModel:
                 most=int(parameters.get("cameras", "1")),
                 threads=int(parameters.get("intra_op_thread_count", "0")),
                 warn=partial(log, pb_utils.Logger.log_warn),
+                note=partial(log, pb_utils.Logger.log_info),
             )
         except ModelError as error:
             log(pb_utils.Logger.log_warn, f"the model runs with open sizes, slowly: {error}")
@@ -119,8 +131,23 @@ class TritonPythonModel:
         On a GPU they share one run. On a CPU a batch of two takes as long as two runs, and the first would wait.
         """
         if self._static is not None:
-            return answer_all(pb_utils, requests, self._static.run)
+            answers = answer_all(pb_utils, requests, self._static.run)
+            self._show_memory()
+            return answers
         return [answer(pb_utils, request, self._infer) for request in requests]
+
+    def _show_memory(self) -> None:
+        """Set the metrics of sessions that came or went."""
+        if self._static is None or self._static.memory is None:
+            return
+        taken = self._static.memory.taken
+        if taken == self._shown:
+            return
+        for session in self._shown.keys() | taken.keys():
+            if session not in self._metrics:
+                self._metrics[session] = self._gauge.Metric(labels={"session": session})
+            self._metrics[session].set(taken.get(session, 0))
+        self._shown = taken
 
     def _infer(self, tensor: Any) -> Sequence[Any]:
         if tensor.is_cpu():

@@ -1,0 +1,193 @@
+"""Sessions with all shapes fixed: of a frame size, or of the network with a batch size. They share a memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tridetr.contract import INPUT
+from tridetr.errors import ModelError
+from tridetr.triton.engine.choice import CUDA, Choice
+from tridetr.triton.engine.dlpack import Frames
+from tridetr.triton.engine.gpu_memory import GpuMemory
+from tridetr.triton.engine.session import BATCH, provider_options
+from tridetr.triton.engine.split import Parts, split
+from tridetr.triton.engine.weights import SharedWeights
+
+Size = tuple[int, int]  # rows (3/2 of the height), width
+Results = list[npt.NDArray[Any]]
+ANY_SIZE: Final = "any size"
+_LARGE: Final = (1620, 1920)  # a frame that the session for any size is tried with
+_TYPES: Final = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int32)": np.int32,
+}
+
+
+def name_of(size: Size) -> str:
+    """Return a size in words.
+
+    >>> name_of((1620, 1920))
+    '1920x1080'
+    """
+    rows, width = size
+    return f"{width}x{rows * 2 // 3}"
+
+
+class Sessions:
+    """Opens the sessions of one model, and runs each once, which allocates all that it needs.
+
+    Attributes:
+        parts: the halves of the model.
+        memory: what the sessions take of the GPU's memory; None on a CPU.
+    """
+
+    def __init__(
+        self, model: Path, choice: Choice, *, threads: int, memory: GpuMemory | None
+    ) -> None:
+        """Cut the model and load its weights.
+
+        Args:
+            model: an ONNX file of the contract, made by `tridetr models fuse`.
+            choice: provider and precision.
+            threads: threads of one inference; 0 = all cores.
+            memory: default: that of the first GPU where the provider is CUDA.
+
+        Raises:
+            ModelError: the file was not made by `tridetr models fuse`, or the GPU does not respond.
+        """
+        self._provider = choice.provider
+        self._device = "cuda" if choice.provider == CUDA else "cpu"
+        self._threads = threads
+        self._settings = provider_options(choice, threads, None)
+        self.parts = split(model)
+        self.memory = GpuMemory() if memory is None and choice.provider == CUDA else memory
+        with self._measure("weights"):
+            self._weights = SharedWeights(self.parts.network, self._device)
+
+    def network(self, batch: int, *, graph: bool) -> Network:
+        """Open the network for a batch size.
+
+        Args:
+            batch: how many images.
+            graph: whether to capture it as a CUDA graph, which no other thread's allocations may disturb.
+        """
+        settings = {"enable_cuda_graph": "1"} if graph else {}
+        with self._measure(f"batch {batch}"):
+            session = self._open(self._weights.network, {BATCH: batch}, settings, self._weights)
+            network = Network(session, self.parts, batch, self._device)
+            network.run()
+        return network
+
+    def pixels(self, size: Size | None) -> Pixels:
+        """Open the session of a frame size; None: of any, within a quarter of the memory that is left."""
+        shapes, settings = {BATCH: 1}, {}
+        if size is not None:
+            shapes |= {"rows": size[0], "width": size[1]}
+        elif self.memory is not None:
+            settings = {"gpu_mem_limit": str(self.memory.left // 4)}
+        with self._measure(name_of(size) if size else ANY_SIZE):
+            pixels = Pixels(self._open(self.parts.pixels, shapes, settings), self.parts)
+            pixels.try_out(size or _LARGE)
+        return pixels
+
+    def _measure(self, session: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.memory is None else self.memory.measure(session)
+
+    def _open(
+        self,
+        model: bytes,
+        shapes: Mapping[str, int],
+        settings: Mapping[str, str],
+        weights: SharedWeights | None = None,
+    ) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if self._threads:
+            options.intra_op_num_threads = self._threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for name, value in shapes.items():
+            options.add_free_dimension_override_by_name(name, value)
+        if weights is not None:
+            weights.share(options)
+        limits = {}
+        if self.memory is not None and self._provider == CUDA:
+            # Shapes are fixed, so what an arena doubles in advance would never be used.
+            limits = {
+                "arena_extend_strategy": "kSameAsRequested",
+                "gpu_mem_limit": str(self.memory.left),
+            }
+        chosen = {**self._settings, **limits, **settings}
+        session = onnxruntime.InferenceSession(model, options, providers=[(self._provider, chosen)])
+        session.disable_fallback()
+        if session.get_providers()[0] != self._provider:
+            raise ModelError(
+                f"ONNX Runtime did not take {self._provider} but {session.get_providers()}"
+            )
+        return session
+
+
+class Network:
+    """The session of one batch size, with buffers that live as long."""
+
+    def __init__(self, session: Any, parts: Parts, batch: int, device: str) -> None:
+        import onnxruntime
+
+        self._session = session
+        self._binding = session.io_binding()
+        (image,) = session.get_inputs()
+        shape = [batch, *image.shape[1:]]
+        self.type = _TYPES[image.type]
+        self.device = device
+        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        self._image = onnxruntime.OrtValue.ortvalue_from_numpy(
+            np.zeros(shape, self.type), device, 0
+        )
+        self.shape = (1, *shape[1:])
+        self._stride = int(np.prod(self.shape)) * np.dtype(self.type).itemsize
+        self._binding.bind_ortvalue_input(parts.image, self._image)
+        self._outputs = []
+        for output in session.get_outputs():
+            value = make([batch, *output.shape[1:]], _TYPES[output.type], device, 0)
+            self._binding.bind_ortvalue_output(output.name, value)
+            self._outputs.append(value)
+
+    def place(self, index: int) -> int:
+        """Return the address of an image in the batch."""
+        return int(self._image.data_ptr()) + index * self._stride
+
+    def run(self) -> Results:
+        """Run the whole batch and return the outputs on the host."""
+        self._session.run_with_iobinding(self._binding)
+        return [value.numpy() for value in self._outputs]
+
+
+class Pixels:
+    """The session that makes the network's input of a frame, of one size or of any."""
+
+    def __init__(self, session: Any, parts: Parts) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._image = parts.image
+
+    def try_out(self, size: Size) -> None:
+        """Run once, which allocates all that a run needs."""
+        self._session.run(None, {INPUT: np.zeros((1, *size), np.uint8)})
+
+    def lay(self, frame: Frames, network: Network, index: int) -> None:
+        """Turn a frame, where it is, into an image of the network's batch."""
+        binding = self._binding
+        device, number = ("cpu", 0) if frame.gpu is None else ("cuda", frame.gpu)
+        binding.bind_input(INPUT, device, number, np.uint8, frame.shape, frame.pointer)
+        binding.bind_output(
+            self._image, network.device, 0, network.type, network.shape, network.place(index)
+        )
+        self._session.run_with_iobinding(binding)
