@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.clips import write_clip
-from support.waiting import wait_for
+from support.clips import jpegs, write_clip
+from support.http_camera import Request, http_camera
+from support.waiting import slack, wait_for
 from tridetr.capture.sources import av
 from tridetr.capture.sources.av import FfmpegFeed
 from tridetr.capture.sources.base import SourceLostError
+from tridetr.capture.sources.network import NetworkSource
 from tridetr.capture.sources.pump import PacketPump
+from tridetr.config import CameraSection
+from tridetr.errors import SourceError
+from tridetr.hang_up import HangUp
 
 
 class _Watched:
@@ -43,7 +52,7 @@ def test_a_stream_that_ended_may_be_looked_at_until_the_pump_is_closed(
         return _Watched(container, closed), stream
 
     monkeypatch.setattr(av, "open_video", watched)
-    reading = PacketPump(lambda: FfmpegFeed(str(clip), "clip", {}, 2.0), "clip", 2.0)
+    reading = PacketPump(lambda _: FfmpegFeed(str(clip), "clip", {}, 2.0), "clip", 2.0)
     stream = reading.start(threading.Event()).stream
     for _ in range(3):
         assert reading.get(2.0) is not None
@@ -54,3 +63,96 @@ def test_a_stream_that_ended_may_be_looked_at_until_the_pump_is_closed(
     assert not closed.wait(0.2)
     reading.close()
     wait_for(closed.is_set)
+
+
+def _trickle(request: Request, start: bytes) -> None:
+    """Send a byte now and then, which no timeout of a read minds."""
+    request.send(start)
+    while True:
+        time.sleep(0.05)
+        request.send(b"#")
+
+
+def _headers(request: Request) -> None:
+    _trickle(request, b"HTTP/1.1 200 OK\r\nX-A: ")
+
+
+def _playlist(request: Request) -> None:
+    request.head("application/vnd.apple.mpegurl")
+    _trickle(request, b"#EXTM3U\n")
+
+
+def _part(request: Request) -> None:
+    if request.path.endswith(".ts"):
+        request.head("video/mp2t")
+        _trickle(request, b"")
+    request.head("application/vnd.apple.mpegurl")
+    request.send(b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n1.ts\n")
+
+
+def _pictures(request: Request) -> None:
+    request.head("multipart/x-mixed-replace; boundary=b")
+    _trickle(request, b"--b\r\n\r\n" + jpegs(1)[0])
+
+
+@pytest.mark.parametrize("answer", [_headers, _playlist, _part, _pictures])
+def test_a_camera_that_trickles_leaves_no_thread_behind(answer: Callable[[Request], None]) -> None:
+    """Each new connection left a thread and a socket behind, for as long as bytes came."""
+
+    def pumps() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "packet-pump"]
+
+    with http_camera(answer) as camera:
+        section = CameraSection(source=camera.url(), timeout_s=1.0)
+        source = NetworkSource(section, threading.Event())
+        with pytest.raises(SourceError):  # noqa: PT012  (opening it or reading from it)
+            source.open()
+            until_s = time.monotonic() + 0.5
+            while time.monotonic() < until_s:
+                source.next(0.1)
+            raise SourceLostError("no good frame, as the capture process notices")
+        source.close()
+        wait_for(lambda: not pumps(), slack(3), "the thread still reads")
+
+
+def test_a_tls_handshake_that_trickles_leaves_no_thread_behind() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        section = CameraSection(source=f"https://127.0.0.1:{port}/", timeout_s=1.0)
+        source = NetworkSource(section, threading.Event())
+
+        def open_it() -> None:
+            with contextlib.suppress(SourceError):
+                source.open()
+
+        opening = threading.Thread(target=open_it)
+        opening.start()
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(
+                b"\x16\x03\x03\x40\x00"
+            )  # a record of which one byte comes now and then
+
+            def is_over() -> bool:
+                with contextlib.suppress(OSError):
+                    connection.send(b"\x02")
+                return not [t for t in threading.enumerate() if t.name == "packet-pump"]
+
+            wait_for(is_over, slack(10), "the thread still reads")
+        opening.join(slack(10))
+
+
+def test_an_unexpected_error_is_the_reason_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Of an error that no code foresaw, "gave up waiting" was said ten seconds later."""
+
+    text = "rtsp://user:s3cret@camera/"
+
+    def connect(_: HangUp) -> FfmpegFeed:
+        raise ZeroDivisionError(text)
+
+    pump = PacketPump(connect, "the camera", 5.0)
+    with pytest.raises(SourceError, match="the camera: unexpected ZeroDivisionError"):
+        pump.start(threading.Event())
+    pump.close()
+    assert "in connect" in caplog.text
+    assert "s3cret" not in caplog.text

@@ -15,9 +15,10 @@ from tridetr.capture.packets import PacketSink
 from tridetr.capture.sources.av import explain
 from tridetr.capture.sources.base import LoginRefusedError
 from tridetr.capture.sources.network import connect
-from tridetr.capture.sources.pump import Feed, Metronome
+from tridetr.capture.sources.pump import Feed, Metronome, unexpected
 from tridetr.config import CameraSection, PacketsSection
 from tridetr.errors import SourceError, TridetrError
+from tridetr.hang_up import HangUp
 from tridetr.shm import names
 from tridetr.shm.closing import Closing
 
@@ -52,7 +53,7 @@ class ViewStream(Closing):
         self._section = section.model_copy(update={"source": section.view})
         self._sink = PacketSink(instance, camera, packets, names.VIEW)
         self._report = report
-        self._stop = threading.Event()
+        self._stop = HangUp()
         self._wanted_s = self._looked_s = 0.0
         # A daemon: at exit nothing waits for a camera that does not answer
         self._thread = threading.Thread(target=self._run, name="view-stream", daemon=True)
@@ -101,7 +102,7 @@ class ViewStream(Closing):
         """
         source = self._section.source
         try:
-            feed = connect(self._section)
+            feed = connect(self._section, self._stop)
             try:
                 self._publish(feed)
             finally:
@@ -113,6 +114,8 @@ class ViewStream(Closing):
             raise SourceError(f"cannot open {source}: {fault}") from None
         except (av.FFmpegError, OSError) as broken:
             raise SourceError(f"{source}: {explain(broken)}") from None
+        except Exception as unforeseen:
+            raise unexpected(source.shown, unforeseen) from None
 
     def _publish(self, feed: Feed) -> None:
         source, facts = self._section.source, feed.facts

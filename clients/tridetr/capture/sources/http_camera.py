@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
@@ -24,6 +25,7 @@ from tridetr.capture.sources.base import LoginRefusedError, StreamFacts
 from tridetr.capture.sources.jpeg_splitter import JpegSplitter
 from tridetr.capture.sources.tls import TLS_REMEDY
 from tridetr.errors import SourceError
+from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -47,6 +49,7 @@ class HttpAddress:
         login: user and password for Basic or Digest.
         tls: how to verify https.
         timeout_s: of each read [s].
+        hang_up: ends what is being read.
     """
 
     url: str
@@ -54,15 +57,19 @@ class HttpAddress:
     login: tuple[str, str] | None
     tls: ssl.SSLContext | None
     timeout_s: float
+    hang_up: HangUp
 
 
-def http_address(url: str, shown: str, tls: ssl.SSLContext | None, timeout_s: float) -> HttpAddress:
+def http_address(
+    url: str, shown: str, tls: ssl.SSLContext | None, timeout_s: float, hang_up: HangUp
+) -> HttpAddress:
     """Return the address of a URL that may hold `user:password@`."""
     parts = urlsplit(url)
     user_info, _, host = parts.netloc.rpartition("@")
     user, _, password = user_info.partition(":")
     login = (unquote(user), unquote(password)) if password else None
-    return HttpAddress(urlunsplit(parts._replace(netloc=host)), shown, login, tls, timeout_s)
+    bare = urlunsplit(parts._replace(netloc=host))
+    return HttpAddress(bare, shown, login, tls, timeout_s, hang_up)
 
 
 class JpegFeed:
@@ -203,7 +210,11 @@ def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
             "in the camera's manual"
         )
     if start.lstrip(b"\xef\xbb\xbf").startswith(b"#EXTM3U"):
-        playlist = start + response.read(_PLAYLIST_BYTES)
+        try:
+            playlist = start + response.read(_PLAYLIST_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            response.close()
+            raise SourceError(f"cannot open {address.shown}: {cause(error)}") from None
         variant = best_variant(playlist)
         response.close()
         url = urljoin(response.geturl(), variant) if variant else address.url
@@ -238,8 +249,8 @@ def get(address: HttpAddress) -> http.client.HTTPResponse:
     """
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=address.tls),
+        _Http(address.hang_up),
+        _Https(address.hang_up, address.tls),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPErrorProcessor(),
@@ -300,6 +311,25 @@ def _with_login(address: HttpAddress, url: str) -> str:
         return url
     user, password = (quote(word, safe="") for word in address.login)
     return urlunsplit(theirs._replace(netloc=f"{user}:{password}@{theirs.netloc}"))
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, hang_up: HangUp) -> None:
+        super().__init__()
+        self._connection = partial(PlainConnection, hang_up=hang_up)
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, hang_up: HangUp, tls: ssl.SSLContext | None) -> None:
+        super().__init__()
+        tls = tls or ssl.create_default_context()
+        self._connection = partial(TlsConnection, hang_up=hang_up, tls=tls)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._connection, req)
 
 
 class _DigestOnce(urllib.request.HTTPDigestAuthHandler):

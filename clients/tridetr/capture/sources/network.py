@@ -26,6 +26,7 @@ from tridetr.capture.sources.video import CpuVideo, Decoded, Undecoded, VideoDec
 from tridetr.config import CameraSection
 from tridetr.config.secrets import camera_credentials
 from tridetr.errors import SourceError
+from tridetr.hang_up import HangUp
 
 if TYPE_CHECKING:
     from tridetr.capture.packets import PacketSink
@@ -34,8 +35,12 @@ _KEY_FRAME_PATIENCE_NS = 3_000_000_000
 _UNSHOWN_S = 2.0  # without a picture for so long: say why
 
 
-def connect(section: CameraSection) -> Feed:
+def connect(section: CameraSection, hang_up: HangUp) -> Feed:
     """Open the stream of a network camera.
+
+    Args:
+        section: the camera.
+        hang_up: ends the connection from another thread, also while it is opened.
 
     Raises:
         LoginRefusedError: it does not accept user and password.
@@ -48,7 +53,7 @@ def connect(section: CameraSection) -> Feed:
         options = _options(section) | ffmpeg_options(section)
         if source.kind == "http":
             tls = python_context(section)
-            address = http_address(url, source.shown, tls, section.timeout_s)
+            address = http_address(url, source.shown, tls, section.timeout_s, hang_up)
             found = open_http(address, section.fps)
             if isinstance(found, JpegFeed):
                 return found
@@ -116,7 +121,10 @@ class NetworkSource:
         """Connect (see `Source`)."""
         source = self._section.source
         self._pump = PacketPump(
-            lambda: connect(self._section), source.shown, self._section.timeout_s, self._packets
+            lambda hang_up: connect(self._section, hang_up),
+            source.shown,
+            self._section.timeout_s,
+            self._packets,
         )
         feed = self._pump.start(self._stop)
         facts = feed.facts

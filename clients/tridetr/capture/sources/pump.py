@@ -6,8 +6,10 @@ consumer cannot take in time is thrown away here, where it is cheap.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,12 +20,15 @@ import av
 from tridetr.capture.sources.av import explain
 from tridetr.capture.sources.base import SourceLostError, StreamFacts
 from tridetr.errors import SourceError, TridetrError
+from tridetr.hang_up import HangUp
 from tridetr.telemetry import heartbeat
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from tridetr.capture.packets import PacketSink
+
+_log = logging.getLogger("tridetr.capture")
 
 INTRA_CODECS = {"mjpeg", "rawvideo", "png", "jpeg2000"}
 _INTRA_LIMIT = 2  # the newest, and one while it is being taken
@@ -98,7 +103,7 @@ class PacketPump:
 
     def __init__(
         self,
-        connect: Callable[[], Feed],
+        connect: Callable[[HangUp], Feed],
         shown: str,
         timeout_s: float,
         sink: PacketSink | None = None,
@@ -106,7 +111,7 @@ class PacketPump:
         """Prepare the thread.
 
         Args:
-            connect: opens the connection; called once, in the thread.
+            connect: opens the connection, which must end when its argument is set; called once, in the thread.
             shown: the camera's address for messages.
             timeout_s: how long a read may take [s].
             sink: gets every packet as it arrives.
@@ -119,7 +124,7 @@ class PacketPump:
         self._queue: deque[Arrival] = deque()
         self._feed: Feed | None = None
         self._error: SourceError | None = None
-        self._hang_up = threading.Event()
+        self._hang_up = HangUp()
         self._index = 0
         self._need_key_frame = True
         self._needed_since_s = 0.0
@@ -182,7 +187,7 @@ class PacketPump:
         feed = None
         error: SourceError
         try:
-            feed = self._connect()
+            feed = self._connect(self._hang_up)
             with self._changed:
                 if self._sink is not None and not self._hang_up.is_set():
                     self._sink.begin(feed)
@@ -204,6 +209,8 @@ class PacketPump:
             error = SourceError(f"cannot open {self._shown}: {fault}")
         except (av.FFmpegError, OSError) as broken:
             error = SourceError(f"{self._shown}: {explain(broken)}")
+        except Exception as unforeseen:
+            error = unexpected(self._shown, unforeseen)
         with self._changed:
             self._error = error
             self._changed.notify_all()
@@ -235,3 +242,14 @@ class PacketPump:
             self._index += 1
             self._restart = False
             self._changed.notify_all()
+
+
+def unexpected(shown: str, error: Exception) -> SourceError:
+    """Log where an error came from that no code foresaw, and return it as one of the source.
+
+    Without its text, which may repeat a URL with its password.
+    """
+    kind = type(error).__name__
+    where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    _log.error("%s: unexpected %s, please report it:\n%s", shown, kind, where)
+    return SourceError(f"{shown}: unexpected {kind} (the log has more)")
