@@ -22,6 +22,8 @@ from support.video_camera import VideoCamera
 from support.waiting import wait_for
 from tridetr.codec_string import units
 from tridetr.gateway.http_server import Limits
+from tridetr.gateway.viewer_session import Viewer
+from tridetr.served_model import Labels
 
 _HEVC_PARAMETER_SETS = (32, 33, 34)
 
@@ -184,6 +186,37 @@ def test_another_resolution_ends_the_stream(tmp_path: Path) -> None:
         connection.close()
     with av.open(io.BytesIO(data)) as container:
         assert container.streams.video[0].width == 320
+
+
+def test_a_stream_whose_sender_fails_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its client waited for pictures that no task sent any more."""
+
+    async def broken(*_: object) -> None:
+        raise ValueError("nonsense")
+
+    monkeypatch.setattr(Viewer, "pump", broken)
+    with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
+        answer = gateway.ask("/stream/hall.mjpeg")
+        assert (answer.status, answer.body) == (200, b"")
+    assert "nonsense" in caplog.text
+
+
+def test_the_look_after_rings_goes_on_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = []
+
+    def refresh(_: Labels) -> None:
+        looks.append(1)
+        if len(looks) > 1:  # not while the gateway starts
+            raise ValueError("nonsense")
+
+    monkeypatch.setattr(Labels, "refresh", refresh)
+    with cameras(tmp_path, "hall") as (config, _), Gateway(config):
+        wait_for(lambda: len(looks) > 3)
+    assert caplog.text.count("look after rings and broker failed") == 1
 
 
 def test_mjpeg_for_old_clients(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,13 +117,44 @@ def test_errors_name_the_reason_and_not_the_url(
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["webhook", "apprise"])
 def test_a_server_that_sends_a_byte_now_and_then_is_given_up(
-    tmp_path: Path, server: WebhookServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: WebhookServer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    url = server.url
+    if kind == "apprise":
+        pytest.importorskip("apprise")
+        url = f"json://127.0.0.1:{server.port}/s3cret"
+    monkeypatch.setattr(http, "DEADLINE_S", 0.5 if kind == "webhook" else 5.0)
+    server.mode = "trickle"
+    with pytest.raises(DeliveryError, match=r"has not (answered|delivered it) after"):
+        deliver(target(tmp_path, url, kind), message())
+    assert server.asked
+
+
+def test_a_tls_handshake_that_trickles_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "DEADLINE_S", 0.5)
-    server.mode = "trickle"
-    with pytest.raises(DeliveryError, match="has not answered after"):
-        deliver(target(tmp_path, server.url), message())
+    over = threading.Event()
+
+    def trickle() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"\x16\x03\x03\x40\x00")  # a long record begins
+            while not over.wait(0.05):
+                connection.send(b"\x02")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/s3cret"
+        try:
+            with pytest.raises(DeliveryError, match="has not answered after"):
+                deliver(target(tmp_path, url), message())
+        finally:
+            over.set()
+            thread.join()
 
 
 @pytest.mark.parametrize(("status", "refused"), [("400", True), ("404", False), ("503", False)])

@@ -21,6 +21,7 @@ from tridetr.gateway.viewer_session import Viewer
 from tridetr.gateway.watch import CameraWatch
 from tridetr.served_model import Labels
 from tridetr.telemetry import metrics
+from tridetr.telemetry.logs import Limiter
 
 logger = logging.getLogger("tridetr.gateway")
 _ENCODERS = 2  # threads: more would take cores from the detector
@@ -39,6 +40,7 @@ class Hub:
         self.broker = Broker(config.run_dir)
         self._players = 0
         self._ticker: asyncio.Task[None] | None = None
+        self._lines = Limiter(60.0)
         try:
             for name, section in config.cameras.items():
                 self.readers[name] = readers = CameraReaders(
@@ -155,15 +157,23 @@ class Hub:
 
     async def _tick(self) -> None:
         while True:
-            self.labels.refresh()
-            for camera, readers in self.readers.items():
-                with contextlib.suppress(ShmError):  # reported whenever the camera is asked for
-                    readers.forget_removed()
-                    self.feeds[camera].forget_removed()
-                self.watches[camera].look()
-            if self.viewer_count:
-                await self.broker.refresh()
+            try:
+                await self._look_after_names()
+            # What fails now may succeed in a second; without this task, removed rings would never be followed.
+            except Exception:
+                if self._lines.allow(time.monotonic()) is not None:
+                    logger.exception("the gateway's look after rings and broker failed")
             await asyncio.sleep(TICK_S)
+
+    async def _look_after_names(self) -> None:
+        self.labels.refresh()
+        for camera, readers in self.readers.items():
+            with contextlib.suppress(ShmError):  # reported whenever the camera is asked for
+                readers.forget_removed()
+                self.feeds[camera].forget_removed()
+            self.watches[camera].look()
+        if self.viewer_count:
+            await self.broker.refresh()
 
     def _close_readers(self) -> None:
         for readers in self.readers.values():

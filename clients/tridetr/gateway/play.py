@@ -192,9 +192,13 @@ async def _pictures(
     try:
         while not stop.is_set():
             taking = asyncio.create_task(ready.get())
-            await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({taking, stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not taking.done():
                 taking.cancel()
+                if sending.done() and (error := sending.exception()) is not None:
+                    _log.error(
+                        "a stream of pictures ends", exc_info=error, extra={"camera": camera}
+                    )
                 return
             jpeg = taking.result()
             head = (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import http.client
-import socket
 import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
+
+from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
 
 STALL_S = 10.0  # of a single read or write
 DEADLINE_S = 30.0  # of the whole exchange, also where the server sends a byte now and then
@@ -54,22 +54,14 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         encoded = base64.b64encode(pair.encode()).decode()
         headers = {**headers, "Authorization": f"Basic {encoded}"}
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection: http.client.HTTPConnection
+    late = HangUp()
+    connection: PlainConnection
     if parts.scheme == "https":
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(
-            parts.hostname, port, timeout=STALL_S, context=context
-        )
+        tls = ssl.create_default_context()
+        connection = TlsConnection(parts.hostname, port, hang_up=late, tls=tls, timeout=STALL_S)
     else:
-        connection = http.client.HTTPConnection(parts.hostname, port, timeout=STALL_S)
-    late = threading.Event()
-
-    def give_up() -> None:
-        late.set()
-        with contextlib.suppress(OSError, AttributeError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(DEADLINE_S, give_up)
+        connection = PlainConnection(parts.hostname, port, hang_up=late, timeout=STALL_S)
+    timer = threading.Timer(DEADLINE_S, late.set)
     timer.daemon = True
     timer.start()
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from email.header import Header
@@ -14,10 +15,8 @@ from tridetr import __version__
 from tridetr.config import NotifySection
 from tridetr.config.secrets import notify_url, signing_key
 from tridetr.errors import ConfigError, TridetrError
-from tridetr.notify.http import post
+from tridetr.notify import apprise_worker, http
 from tridetr.notify.notification import Message
-
-_APPRISE_LOGGERS = ("apprise", "urllib3")  # they log URLs, with the secrets in them
 
 
 class DeliveryError(TridetrError):
@@ -105,27 +104,35 @@ def _ntfy(_target: NotifySection, url: str, message: Message) -> None:
 
 
 def _apprise(_target: NotifySection, url: str, message: Message) -> None:
-    """Hand the message to Apprise, which knows a hundred services."""
-    for name in _APPRISE_LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    try:
-        import apprise
-        from apprise.attachment.memory import AttachMemory
-    except ImportError:
-        raise DeliveryError(
-            "kind: apprise needs the extra: pip install 'tridetr[apprise]'"
-        ) from None
-    service = apprise.Apprise(asset=apprise.AppriseAsset(http_redirects=False))
-    if not service.add(url):
-        raise DeliveryError(
-            "Apprise does not know this kind of URL: https://appriseit.com/services"
-        )
+    """Hand the message to Apprise, which knows a hundred services, in a process that can be ended in time."""
+    picture = base64.b64encode(message.picture).decode() if message.picture is not None else None
     text = f"{message.text}\n{message.link}" if message.link else message.text
-    attachment = None
-    if message.picture is not None:
-        attachment = AttachMemory(message.picture, name="visit.jpg", mimetype="image/jpeg")
-    if not service.notify(body=text, title=message.title, attach=attachment):
-        raise DeliveryError("Apprise could not deliver it: try the URL with `apprise -vv`")
+    order = {"url": url, "title": message.title, "text": text, "picture": picture}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tridetr.notify.apprise_worker"],
+            input=json.dumps(order).encode(),
+            capture_output=True,  # what it prints may hold the URL
+            timeout=http.DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DeliveryError(
+            f"Apprise has not delivered it after {http.DEADLINE_S:g} s: try the URL with `apprise -vv`"
+        ) from None
+    except OSError as error:
+        raise DeliveryError(f"Apprise cannot be started: {error.strerror}") from None
+    if done.returncode in _APPRISE_FAULTS:
+        raise DeliveryError(_APPRISE_FAULTS[done.returncode])
+    if done.returncode != 0:
+        raise DeliveryError(f"Apprise ended with {done.returncode}: try the URL with `apprise -vv`")
+
+
+_APPRISE_FAULTS = {
+    apprise_worker.MISSING: "kind: apprise needs the extra: pip install 'tridetr[apprise]'",
+    apprise_worker.UNKNOWN_URL: "Apprise does not know this kind of URL: https://appriseit.com/services",
+    apprise_worker.FAILED: "Apprise could not deliver it: try the URL with `apprise -vv`",
+}
 
 
 _SENDERS: Mapping[str, Callable[[NotifySection, str, Message], None]] = {
@@ -141,7 +148,7 @@ def _header(text: str) -> str:
 
 def _post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
     try:
-        answer = post(url, body, {"User-Agent": f"tridetr/{__version__}", **headers})
+        answer = http.post(url, body, {"User-Agent": f"tridetr/{__version__}", **headers})
     except (OSError, ValueError) as error:
         raise DeliveryError(str(error) or type(error).__name__) from None
     if answer.status < 300:

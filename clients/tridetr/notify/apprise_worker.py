@@ -1,0 +1,41 @@
+"""Delivers one message through Apprise: `python -m tridetr.notify.apprise_worker`, with the message as JSON on stdin.
+
+A process of its own, because Apprise bounds single reads only: a service that sends a byte now and then would hold
+its thread for as long as it likes. The exit status is the result; nothing is printed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import signal
+import sys
+
+LONGEST_S = 35  # ends itself then; its parent waits for less, but may be gone
+MISSING, UNKNOWN_URL, FAILED = 3, 4, 5  # exit status
+
+
+def main() -> int:
+    """Deliver; return the exit status."""
+    signal.alarm(LONGEST_S)
+    logging.disable()  # Apprise logs URLs, with the secrets in them
+    order = json.load(sys.stdin)
+    try:
+        import apprise
+        from apprise.attachment.memory import AttachMemory
+    except ImportError:
+        return MISSING
+    service = apprise.Apprise(asset=apprise.AppriseAsset(http_redirects=False))
+    if not service.add(order["url"]):
+        return UNKNOWN_URL
+    attachment = None
+    if order["picture"] is not None:
+        picture = base64.b64decode(order["picture"])
+        attachment = AttachMemory(picture, name="visit.jpg", mimetype="image/jpeg")
+    delivered = service.notify(body=order["text"], title=order["title"], attach=attachment)
+    return 0 if delivered else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
