@@ -47,6 +47,31 @@ def test_the_engine_cuts_and_runs_it(rewritten: cuda_form.Rewritten, tmp_path: P
     engine.close()
 
 
+def test_fp16_computes_in_fp16_between_the_networks_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The bundled model is small and moves by more than is accepted; the conversion itself must be right."""
+    monkeypatch.setattr(cuda_form, "_SCORE", 0.1)
+    monkeypatch.setattr(cuda_form, "_BOX_PX", 20.0)
+    monkeypatch.setattr(cuda_form, "_PICTURES", 1)
+    found = cuda_form.for_cuda(onnx.load(MODEL))
+    assert (found.half, found.refused) == (True, ())
+    assert ModelCard.from_metadata(metadata_of(found.model)).precision == "fp16"
+    weights = {weight.name: weight for weight in found.model.graph.initializer}
+    products = [node for node in found.model.graph.node if node.op_type == "MatMul"]
+    kinds = {weights[node.input[1]].data_type for node in products if node.input[1] in weights}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    file = tmp_path / "cuda.onnx"
+    onnx.save(found.model, file)
+    engine = StaticEngine(file, Choice(CPU, "fp32", "a test"), most=2)
+    frame = np.random.default_rng(0).integers(0, 256, (2, 360, 320), np.uint8)
+    frames = Frames(int(frame.ctypes.data), frame.shape, None).singles()
+    (_, scores, _), _ = engine.run(frames)
+    _, expected, _ = Engine(MODEL, Choice(CPU, "fp32", "a test")).run(frame[:1])
+    np.testing.assert_allclose(scores, expected, atol=0.1)
+    engine.close()
+
+
 def test_fp16_that_changes_scores_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def ruined(joined: onnx.ModelProto) -> onnx.ModelProto:
         model = onnx.ModelProto()

@@ -20,8 +20,8 @@ from tridetr.errors import ModelError
 from tridetr.model_card import Form, ModelCard
 from tridetr.models.onnx_file import metadata_of, set_metadata
 from tridetr.models.reference import Detections
+from tridetr.models.unwrap import network_of, with_network
 from tridetr.models.verify import compare_detections
-from tridetr.models.wrapping import OUR_PREFIX
 
 _JOINED = ("Attention", "MultiHeadAttention", "SkipLayerNormalization", "LayerNormalization", "Gelu",
            "FastGelu", "BiasGelu")  # fmt: skip
@@ -59,14 +59,14 @@ def for_cuda(fused: onnx.ModelProto) -> Rewritten:
     if not card.contract or card.form is not Form.PORTABLE:
         raise ModelError("only portable models of `tridetr models fuse` can be rewritten for cuda")
     expected = _results(fused)
-    joined = _join(fused)
+    joined = _join(network_of(fused))
+    best, half = with_network(fused, joined), False
     refused: list[str] = []
     kernels = Counter(node.op_type for node in joined.graph.node if node.op_type in _JOINED)
-    if why := _difference(expected, joined):
+    if why := _difference(expected, best):
         raise ModelError(f"the joined kernels change the detections: {why}. Use the portable model")
-    best, half = joined, False
     if card.precision == "fp32":
-        candidate = _halve(joined)
+        candidate = with_network(fused, _halve(joined))
         why = _difference(expected, candidate)
         if why:
             refused.append(f"FP16: {why}")
@@ -77,27 +77,23 @@ def for_cuda(fused: onnx.ModelProto) -> Rewritten:
     return Rewritten(best, dict(kernels), half, tuple(refused))
 
 
-def _join(fused: onnx.ModelProto) -> onnx.ModelProto:
+def _join(network: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers import optimizer
 
-    model = onnx.ModelProto()
-    model.CopyFrom(fused)
-    joined = optimizer.optimize_model(model, model_type="vit", opt_level=0, use_gpu=True).model
+    joined = optimizer.optimize_model(network, model_type="vit", opt_level=0, use_gpu=True).model
     assert isinstance(joined, onnx.ModelProto)
     if not any(entry.domain == _DOMAIN for entry in joined.opset_import):
         joined.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     return joined
 
 
-def _halve(joined: onnx.ModelProto) -> onnx.ModelProto:
+def _halve(network: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     model = onnx.ModelProto()
-    model.CopyFrom(joined)
-    ours = [node.name for node in model.graph.node if node.name.startswith(OUR_PREFIX)]
-    halved = convert_float_to_float16(
-        model, keep_io_types=True, disable_shape_infer=True, node_block_list=ours
-    )
+    model.CopyFrom(network)
+    # Contrib operators stop onnx's shape inference; without any, only the network's own ends are cast.
+    halved = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
     assert isinstance(halved, onnx.ModelProto)
     return halved
 

@@ -79,6 +79,48 @@ def _with_interface(
     return model
 
 
+def with_network(fused: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProto:
+    """Put another network in place of the wrapped one; the inputs stay as they are.
+
+    Args:
+        fused: a model of ``fuse``.
+        network: with the interface that ``network_of`` gives.
+
+    Raises:
+        ModelError: the model was not made by ``fuse``.
+    """
+    image, boxes, logits = seam_values(fused)
+    inner, model = onnx.ModelProto(), onnx.ModelProto()
+    inner.CopyFrom(network)
+    model.CopyFrom(fused)
+    outer = [node for node in fused.graph.node if node.name.startswith(OUR_PREFIX)]
+    ours = {value for node in outer for value in (*node.input, *node.output)} - {""}
+    names = {value: CORE_PREFIX + value for value in _values(inner.graph) & ours}
+    names[inner.graph.input[0].name] = image
+    names |= {out.name: seam for out, seam in zip(inner.graph.output, (boxes, logits), strict=True)}
+    rename_values(inner.graph, names)
+    needed = {image}
+    before: list[onnx.NodeProto] = []
+    for node in reversed(outer):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            before.insert(0, node)
+    del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
+    model.graph.node.extend(before)
+    model.graph.node.extend(inner.graph.node)
+    model.graph.node.extend(node for node in outer if node not in before)
+    model.graph.initializer.extend(w for w in fused.graph.initializer if w.name in ours)
+    model.graph.initializer.extend(inner.graph.initializer)
+    domains = {entry.domain for entry in model.opset_import}
+    model.opset_import.extend(e for e in inner.opset_import if e.domain not in domains)
+    return model
+
+
+def _values(graph: onnx.GraphProto) -> set[str]:
+    made = {value for node in graph.node for value in node.output}
+    return made | {weight.name for weight in graph.initializer}
+
+
 def column_ids(fused: onnx.ModelProto, columns: int) -> list[int]:
     """Read the class id of each logit column back from the fused graph's constants."""
     weights = {w.name: w for w in fused.graph.initializer}
