@@ -22,7 +22,8 @@ from tridetr.controller.database import (
     refuse_newer,
 )
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT, read_history
-from tridetr.controller.store import NewRow, Store, StoreError
+from tridetr.controller.store import Store, StoreError
+from tridetr.controller.stored_rows import NewRow
 from tridetr.errors import TridetrError
 from tridetr.paths import private_folder
 from tridetr.telemetry import metrics

@@ -12,7 +12,7 @@ import pytest
 from tridetr.config import Config
 from tridetr.config.schedule import Schedule, parse_window
 from tridetr.controller.arming import NODE, Arming, Audience
-from tridetr.controller.database import Row
+from tridetr.controller.stored_rows import Row
 
 
 def at(text: str) -> float:

@@ -10,7 +10,8 @@ import pytest
 
 from tridetr.controller import notices
 from tridetr.controller.history import DATABASE
-from tridetr.controller.store import NewRow, Store
+from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import NewRow
 
 
 def opened(folder: Path) -> Store:

@@ -11,7 +11,8 @@ import pytest
 
 from tridetr.config import NotifySection
 from tridetr.controller import notifier
-from tridetr.controller.store import NewRow, Store
+from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import NewRow
 from tridetr.notify.notification import Message, example_message
 
 

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tridetr.controller.outbox import ACK_TIMEOUT_S, WINDOW, OutboxPump
-from tridetr.controller.store import NewRow, Store
+from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import NewRow
 
 
 class Link:

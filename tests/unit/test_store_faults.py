@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tridetr.controller.database import Database
 from tridetr.controller.history import DATABASE
 from tridetr.controller.outbox import OutboxPump
-from tridetr.controller.store import NewRow, Store
+from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import NewRow
 
 ACTIONS = ("visit", "visit", "visit", "ack", "ack", "tell", "up", "down", "kill", "stop", "lock", "unlock",
            "full", "room", "failing", "failed in name", "tick", "remove")  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tridetr.config import Config, NotifySection
 from tridetr.config.schedule import Schedule
-from tridetr.controller.database import Row
+from tridetr.controller.stored_rows import Row
 
 _SETTING = "armed/"
 NODE = ""

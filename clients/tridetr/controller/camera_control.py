@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -11,13 +12,14 @@ from dataclasses import replace
 
 from tridetr.config import Config
 from tridetr.controller.decider import Change, Decider
-from tridetr.controller.payloads import CameraFacts, FrameFacts
+from tridetr.controller.payloads import CameraFacts, FrameFacts, event_rows
 from tridetr.controller.problems import CameraProblem
 from tridetr.controller.resume import read_board, resume
-from tridetr.controller.rows import event_rows, sight_notes
 from tridetr.controller.sight import CameraWatch, Judge, ResultSource, Sighting
 from tridetr.controller.state_machine import Result, State
-from tridetr.controller.store import NewRow, Store
+from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import NewRow
+from tridetr.controller.visits import Record
 from tridetr.errors import ShmError
 from tridetr.served_model import ServedModelReader
 from tridetr.shm.boards import (
@@ -201,7 +203,7 @@ class CameraSentry:
         now_ns = time.time_ns()
         rows = [
             *event_rows(change.event, self._device, self.camera, frame, now_ns),
-            *sight_notes(before, after, self._watch.describe(), now_ns),
+            *_sight_notes(before, after, self._watch.describe(), now_ns),
         ]
         self._save(rows)
         state = after.memory.state
@@ -247,3 +249,14 @@ class CameraSentry:
 def _fitting(class_name: str) -> str:
     """Return as much of a class name as the board has room for, never a part of a character."""
     return class_name.encode()[:32].decode(errors="ignore")
+
+
+def _sight_notes(
+    before: Record, after: Record, camera: tuple[str, str, str], now_ns: int
+) -> list[NewRow]:
+    """Return a note for the viewer's list where sight of the camera was lost or has come back."""
+    was, now = before.memory.state is State.UNKNOWN, after.memory.state is State.UNKNOWN
+    if was == now or (was and not before.state_since_unix_ns):
+        return []
+    details = json.dumps({"camera_state": camera[0], "message": camera[2]})
+    return [NewRow(now_ns, "camera_lost" if now else "camera_back", details)]

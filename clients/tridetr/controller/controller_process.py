@@ -15,7 +15,6 @@ from tridetr.controller import payloads, problems
 from tridetr.controller.arming import NODE, Arming, Audience
 from tridetr.controller.blind_notices import KINDS, BlindNotices
 from tridetr.controller.camera_control import CameraSentry
-from tridetr.controller.database import Row
 from tridetr.controller.discovery import (
     camera_message,
     entities_of,
@@ -32,7 +31,8 @@ from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command,
 from tridetr.controller.pictures import PicturePublisher, wait_for_picture
 from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
-from tridetr.controller.store import NewRow, Store
+from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import NewRow, Row
 from tridetr.controller.topics import Topics, topic_level
 from tridetr.notify.notification import Message, message_of
 from tridetr.served_model import ServedModelReader

@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
-from tridetr.controller.database import Notice, Row
+from tridetr.controller.stored_rows import Notice, Row
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")

@@ -16,8 +16,8 @@ from queue import SimpleQueue
 
 from tridetr.backoff import wait_s
 from tridetr.config import NotifySection
-from tridetr.controller.database import Row
 from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import Row
 from tridetr.notify.notification import Message
 from tridetr.notify.senders import DeliveryError, deliver
 from tridetr.telemetry import metrics

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from tridetr.controller.database import Row
 from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import Row
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")

@@ -13,6 +13,7 @@ from typing import Any
 
 from tridetr import __version__
 from tridetr.controller.state_machine import State
+from tridetr.controller.stored_rows import NewRow
 from tridetr.controller.visits import VisitEvent
 from tridetr.model_card import ModelInfo
 
@@ -127,6 +128,16 @@ def event(
         "boxes": boxes(frame.boxes) if frame else [],
     }
     return payload
+
+
+def event_rows(
+    made: VisitEvent | None, device: str, camera: str, frame: FrameFacts | None, now_ns: int
+) -> list[NewRow]:
+    """Return the row of an event for the store; none without an event."""
+    if made is None:
+        return []
+    payload = event(made, device=device, camera=camera, frame=frame, decided_unix_ns=now_ns)
+    return [NewRow(now_ns, made.kind, json.dumps(payload), made.event_id)]
 
 
 def boxes(found: Sequence[Box]) -> list[dict[str, Any]]:

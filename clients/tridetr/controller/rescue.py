@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tridetr.controller.database import (
+from tridetr.controller.database import Database
+from tridetr.controller.stored_rows import (
     LARGEST_SEQ,
     Contents,
-    Database,
     Row,
     Saved,
     check_number,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 
-from tridetr.controller.database import Saved
-from tridetr.controller.rows import event_rows
+from tridetr.controller.payloads import event_rows
 from tridetr.controller.state_machine import Transition
 from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import Saved
 from tridetr.controller.visits import Record, VisitEvent
 from tridetr.errors import ShmError
 from tridetr.shm.boards import SentryReader, SentrySnapshot

@@ -16,22 +16,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tridetr.controller.database import (
     START_WAIT_S,
     WAIT_S,
-    Contents,
     CorruptDatabaseError,
     Database,
     NewerDatabaseError,
-    Row,
-    Saved,
 )
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT
 from tridetr.controller.notices import Notices
 from tridetr.controller.rescue import finish_replacement, replace_database, rescue
+from tridetr.controller.stored_rows import Contents, NewRow, Row, Saved
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.paths import private_folder
@@ -42,16 +40,6 @@ logger = logging.getLogger("tridetr.controller")
 
 class StoreError(TridetrError):
     """The state folder cannot be used at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewRow:
-    """A row to come; the store gives it its number."""
-
-    unix_ns: int
-    kind: str
-    details: str
-    event_id: str = ""
 
 
 class Store:
