@@ -433,6 +433,26 @@ def test_noise_on_the_port(tmp_path: Path, noise: bytes) -> None:
         assert gateway.stop() < slack(2)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_request_with_two_lengths_is_refused(tmp_path: Path, order: int) -> None:
+    """What one reads as a body another reads as a request: a proxy in front would let it through unseen."""
+    lengths = [b"Content-Length: 4\r\n", b"Transfer-Encoding: chunked\r\n"][::order]
+    with (
+        cameras(tmp_path, "hall") as (config, _),
+        Gateway(config, QUICK) as gateway,
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as client,
+    ):
+        client.sendall(
+            b"POST /login HTTP/1.1\r\nHost: localhost\r\n" + b"".join(lengths) + b"\r\n0\r\n\r\n"
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
+        answer = b""
+        while received := client.recv(65536):
+            answer += received
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_broken_websocket_frames(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, _), Gateway(config, QUICK) as gateway:
         for noise in (

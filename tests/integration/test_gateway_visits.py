@@ -85,6 +85,12 @@ def test_clips_come_in_parts(gateway: Gateway) -> None:
     assert part.body == whole.body[100:300]
     end = gateway.ask(address, headers={"Range": "bytes=-50"})
     assert end.body == whole.body[-50:]
+    longer = gateway.ask(address, headers={"Range": f"bytes=-{len(whole.body) + 1000}"})
+    assert (longer.status, longer.body) == (206, whole.body)
+    assert longer.headers["content-range"] == f"bytes 0-{len(whole.body) - 1}/{len(whole.body)}"
+    for several in ("bytes=0-1,5-6", "pages=1-2"):
+        answer = gateway.ask(address, headers={"Range": several})
+        assert (answer.status, answer.body) == (200, whole.body)
     assert gateway.ask(address, headers={"Range": f"bytes={len(whole.body)}-"}).status == 416
     assert gateway.ask(address, method="HEAD").headers["content-length"] == str(len(whole.body))
 

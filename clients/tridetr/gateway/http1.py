@@ -8,6 +8,7 @@ from typing import Any
 
 import h11
 from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.events import Closed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
@@ -35,6 +36,11 @@ class Http1(H11Protocol):  # type: ignore[misc]
         """Ignore invitations to HTTP/2, as HTTP/1.1 permits."""
 
     async def _create_stream(self, request: h11.Request) -> None:
+        # A proxy in front may go by the other one: what it takes for a body would be a request here (RFC 9112, 6.1)
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
+            await self._send_error_response(400)
+            await self.send(Closed())
+            return
         kept = [item for item in request.headers if item[0] != b"sec-websocket-extensions"]
         await super()._create_stream(
             h11.Request(

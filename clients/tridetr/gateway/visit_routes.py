@@ -9,6 +9,7 @@ from typing import Any
 
 from quart import Blueprint, Quart, jsonify, request, send_file
 from quart.typing import ResponseReturnValue
+from werkzeug.datastructures import Range
 
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.parameters import flag, integer, optional_integer
@@ -166,8 +167,14 @@ async def _file(path: Path, name: str | None, kind: str, what: str) -> Answer:
     response.headers["Accept-Ranges"] = "bytes"
     response.headers["Cache-Control"] = "private, no-cache"  # a better picture may replace it
     asked = request.range
-    if asked is None or request.if_range.etag not in (None, response.get_etag()[0]):
+    # Several parts at once may be answered with the whole (RFC 9110, 14.2)
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
         return await response.make_conditional(request)
+    if request.if_range.etag not in (None, response.get_etag()[0]):
+        return await response.make_conditional(request)
+    begin, end = asked.ranges[0]
+    if begin < 0:  # the last bytes, of which there may be fewer
+        asked = Range("bytes", [(max(begin, -size), end)])
     part = asked.range_for_length(size)
     if part is None:
         return problem(416, "no such part of the file", Content_Range=f"bytes */{size}")
