@@ -21,7 +21,9 @@ from support.data import FOOTAGE, FOOTAGE_TRUTH, shared
 from support.gateway import Gateway, cameras
 from support.video_camera import VideoCamera
 from tridetr.config import Config
+from tridetr.config.source import CameraSource
 from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter, ResultStamp
+from tridetr.shm.names import VIEW
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
@@ -229,6 +231,93 @@ def test_what_the_browser_cannot_decode_is_shown_as_jpeg(tmp_path: Path, tab: Ta
         picture = tab.card("hall").locator('[data-part="picture"]')
         expect(picture).to_contain_text("JPEG")
         assert "H.265" in (picture.get_attribute("title") or "")
+
+
+def test_a_turned_camera_is_shown_upright_with_its_boxes(tmp_path: Path, tab: Tab) -> None:
+    with cameras(tmp_path, "hall", width=480, height=640) as (config, fakes):
+        camera = VideoCamera(config.instance, fakes["hall"], size=(640, 480), rotation=90)
+        try:
+            with Gateway(config) as gateway, playing(camera):
+                tab.page.goto(gateway.url + "/#hall")
+                has_video(tab)
+                picture = tab.card("hall").locator('[data-part="picture"]')
+                expect(picture).to_contain_text("480 × 640, camera's own H.264")
+                tab.page.evaluate(RECORD)
+                tab.page.wait_for_function("() => window.seen.length >= 12", timeout=WAIT_MS)
+                seen = tab.page.evaluate("() => window.seen")
+        finally:
+            camera.close()
+    overlaps = sorted(overlap(one["box"], one["figure"]) for one in seen if one["box"])
+    assert overlaps[len(overlaps) // 2] >= 0.9, overlaps
+
+
+def test_open_groups_of_pictures_are_shown(tmp_path: Path, tab: Tab) -> None:
+    """After the first, no key frame of such a camera is one that forgets all before (IDR): Chromium gives up there."""
+    with viewer(tmp_path, b_frames=2, open_gop=True) as (camera, config):
+        for _ in range(25):
+            camera.frame()
+        with Gateway(config) as gateway, playing(camera):
+            tab.page.goto(gateway.url + "/#hall")
+            tab.page.wait_for_function(
+                """() => {
+                  const { transport, packet } = document.querySelector('.card').dataset;
+                  return transport === 'jpeg' || packet;
+                }""",
+                timeout=WAIT_MS,
+            )
+            before = float(tab.card("hall").get_attribute("data-captured") or 0)
+            tab.page.wait_for_function(
+                "(ms) => Number(document.querySelector('.card').dataset.captured) > ms + 1000",
+                arg=before,
+                timeout=WAIT_MS,
+            )
+            tab.has_picture("hall")
+    assert tab.complaints == []
+
+
+def test_the_second_stream_is_shown_large_where_the_browser_decodes_it(
+    tmp_path: Path, tab: Tab
+) -> None:
+    with cameras(tmp_path, "hall") as (config, fakes):
+        source = CameraSource.parse("rtsp://127.0.0.1/main")
+        hall = config.cameras["hall"].model_copy(update={"view": source})
+        config = config.model_copy(update={"cameras": {"hall": hall}})
+        camera = VideoCamera(config.instance, fakes["hall"])
+        view = VideoCamera(config.instance, fakes["hall"], size=(1280, 960), kind=VIEW)
+        stop = threading.Event()
+
+        def play() -> None:
+            while not stop.wait(0.1):
+                sequence = camera.frame()
+                view.encode(sequence)
+                camera.camera.result(sequence)
+                camera.camera.say()
+
+        thread = threading.Thread(target=play)
+        thread.start()
+        try:
+            with Gateway(config) as gateway:
+                tab.page.goto(gateway.url + "/#hall")
+                picture = tab.card("hall").locator('[data-part="picture"]')
+                expect(picture).to_contain_text("1280 × 960, camera's own H.264", timeout=WAIT_MS)
+                tab.page.evaluate(RECORD)
+                tab.page.wait_for_function("() => window.seen.length >= 12", timeout=WAIT_MS)
+                seen = tab.page.evaluate("() => window.seen")
+                overlaps = sorted(
+                    overlap(one["box"], one["figure"])
+                    for one in seen
+                    if one["box"] and one["figure"]
+                )
+                assert overlaps[len(overlaps) // 2] >= 0.9, overlaps
+
+                view.start(1280, 960, encoder="libx265")
+                expect(picture).to_contain_text("640 × 480, camera's own H.264", timeout=WAIT_MS)
+                expect(picture).to_contain_text("view: this browser does not decode H.265")
+        finally:
+            stop.set()
+            thread.join()
+            camera.close()
+            view.close()
 
 
 def test_a_camera_without_key_frames_says_so(tmp_path: Path, tab: Tab) -> None:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from tridetr.shm.packets import PacketStamp, PacketWriter, StreamInfo, VideoCodec
+import av
+
+from tridetr.capture.packets import PacketSink
+from tridetr.config import PacketsSection
+from tridetr.shm.packets import (
+    Packet,
+    PacketReader,
+    PacketStamp,
+    PacketWriter,
+    StreamInfo,
+    VideoCodec,
+)
 from tridetr.shm.values import ColorMatrix, ColorRange
 
 
@@ -44,3 +56,22 @@ def put_packet(
         "is_key": key,
     }
     return writer.put(payload(number, size), PacketStamp(**fields | changes))
+
+
+def through_ring(instance: str, path: Path, form: str | None = None) -> list[Packet]:
+    """Return what a reader sees of a file's packets."""
+    with (
+        PacketSink(instance, "cam", PacketsSection()) as sink,
+        # As with a camera, FFmpeg does not see the end before it starts
+        av.open(str(path), format=form, options={"probesize": "2048"} if form else {}) as container,
+        PacketReader(instance, "cam") as reader,
+    ):
+        stream = container.streams.video[0]
+        sink.open(stream)
+        found = []
+        for number, packet in enumerate(container.demux(stream)):
+            if packet.size:
+                sink.put(packet, number + 1, number + 2)
+            while (seen := reader.read()) is not None:
+                found.append(seen)
+        return found

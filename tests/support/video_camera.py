@@ -9,9 +9,11 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
+from numpy.typing import NDArray
 
 from support.gateway import FIGURE, GROUND, FakeCamera
 from tridetr.codec_string import codec_string, units
+from tridetr.shm.names import PACKETS
 from tridetr.shm.packets import PacketStamp, PacketWriter, StreamInfo, VideoCodec
 from tridetr.shm.values import ColorMatrix, ColorRange
 
@@ -38,22 +40,41 @@ class VideoCamera:
         encoder: str = "libx264",
         group: int = 10,
         b_frames: int = 0,
+        open_gop: bool = False,
         size: tuple[int, int] | None = None,
+        rotation: int = 0,
+        kind: str = PACKETS,
     ) -> None:
+        """Begin.
+
+        Args:
+            instance: Instance of tridetr.
+            camera: Whose pictures it encodes.
+            encoder: libx264 or libx265.
+            group: Pictures from one key frame to the next.
+            b_frames: B-frames between two others.
+            open_gop: Pictures of a group may depend on the group before.
+            size: Of the stored pictures; None: as the frames.
+            rotation: Degrees clockwise by which they must be turned.
+            kind: Which ring: that of the first or of the second stream.
+        """
         self.camera = camera
+        self._open_gop, self._rotation = open_gop, rotation
         self.sent: list[Sent] = []
         self._encoder, self._group, self._b_frames = encoder, group, b_frames
-        self.writer = PacketWriter(instance, camera.name, seconds=10, max_mib=8)
+        self.writer = PacketWriter(instance, camera.name, seconds=10, max_mib=8, kind=kind)
         self._pending: dict[int, tuple[int, int]] = {}
         self.start(*(size or (camera.width, camera.height)))
 
-    def start(self, width: int, height: int) -> None:
-        """Begin a stream, as a camera does whose resolution was changed."""
+    def start(self, width: int, height: int, *, encoder: str = "") -> None:
+        """Begin a stream, as a camera does whose resolution, or codec, was changed."""
+        self._encoder = encoder or self._encoder
         name, codec = _CODECS[self._encoder]
         self.size = width, height
         extradata = _parameter_sets(self._make_context(width, height))
         self._context = self._make_context(width, height)
         self._pts = 0
+        self._pending.clear()
         self.info = StreamInfo(
             codec=codec,
             codec_name=name,
@@ -61,7 +82,7 @@ class VideoCamera:
             extradata=extradata,
             width=width,
             height=height,
-            rotation=0,
+            rotation=self._rotation,
             color_range=ColorRange.LIMITED,
             color_matrix=ColorMatrix.BT601,
             time_base=(1, 90_000),
@@ -77,7 +98,8 @@ class VideoCamera:
         context.time_base, context.framerate = Fraction(1, 90_000), Fraction(15, 1)
         context.options = {
             "preset": "ultrafast",
-            "x264-params": f"keyint={self._group}:scenecut=0:bframes={self._b_frames}:repeat-headers=1",
+            f"{self._encoder.removeprefix('lib')}-params": f"keyint={self._group}:scenecut=0:bframes={self._b_frames}:"
+            f"repeat-headers=1:open-gop={int(self._open_gop)}",
             **({} if self._b_frames else {"tune": "zerolatency"}),
         }
         context.gop_size, context.max_b_frames = self._group, self._b_frames
@@ -88,22 +110,15 @@ class VideoCamera:
         """Publish the next picture, as frame and as packets; returns the frame's sequence."""
         sequence = self.camera.frame()
         assert sequence is not None
+        self.encode(sequence)
+        return sequence
+
+    def encode(self, sequence: int) -> None:
+        """Publish the picture of a frame as packets only."""
         number, monotonic, unix = self.camera.stamps[sequence]
         self._pts += 6000
         self._pending[self._pts] = monotonic, unix
-        width, height = self.size
-        planes = np.empty((height * 3 // 2, width), np.uint8)
-        x1, y1, x2, y2 = self.camera.truth(number)
-        sx, sy = width / self.camera.width, height / self.camera.height
-        luma = planes[:height]
-        chroma = planes[height:].reshape(2, height // 2, width // 2)
-        luma[:] = GROUND[0]
-        chroma[:] = GROUND[1]
-        luma[round(y1 * sy) : round(y2 * sy), round(x1 * sx) : round(x2 * sx)] = FIGURE[0]
-        for plane, value in zip(chroma, FIGURE[1:], strict=True):
-            plane[
-                round(y1 * sy / 2) : round(y2 * sy / 2), round(x1 * sx / 2) : round(x2 * sx / 2)
-            ] = value
+        planes = self._draw(number)
         picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         picture.pts, picture.time_base = self._pts, Fraction(1, 90_000)
         for packet in self._context.encode(picture):
@@ -117,7 +132,20 @@ class VideoCamera:
                 ),
             )
             self.sent.append(Sent(data, packet.is_keyframe, unix))
-        return sequence
+
+    def _draw(self, number: int) -> NDArray[np.uint8]:
+        """Return the picture as it is stored, uint8 [3H/2, W]."""
+        turns = self._rotation // 90
+        width, height = self.size if turns % 2 == 0 else self.size[::-1]  # upright
+        x1, y1, x2, y2 = self.camera.truth(number)
+        sx, sy = width / self.camera.width, height / self.camera.height
+        planes = []
+        for scale, ground, figure in zip((1, 2, 2), GROUND, FIGURE, strict=True):
+            plane = np.full((height // scale, width // scale), ground, np.uint8)
+            rows = slice(round(y1 * sy / scale), round(y2 * sy / scale))
+            plane[rows, round(x1 * sx / scale) : round(x2 * sx / scale)] = figure
+            planes.append(np.rot90(plane, turns).ravel())
+        return np.concatenate(planes).reshape(self.size[1] * 3 // 2, self.size[0])
 
     def play(self, seconds: float, fps: float = 15, *, results: bool = True) -> None:
         """Publish pictures, each with its result, for some time."""

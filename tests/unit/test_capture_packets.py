@@ -12,30 +12,12 @@ from prometheus_client import REGISTRY
 
 from support.clips import picture, write_clip
 from support.data import shared
+from support.packets import through_ring
 from tridetr.capture.packets import PacketSink
 from tridetr.codec_string import codec_string, is_annexb
 from tridetr.config import PacketsSection
 from tridetr.errors import ShmError
-from tridetr.shm.packets import Packet, PacketReader, PacketStamp, PacketWriter, VideoCodec
-
-
-def through_ring(instance: str, path: Path, form: str | None = None) -> list[Packet]:
-    """Return what a reader sees of a file's packets."""
-    with (
-        PacketSink(instance, "cam", PacketsSection()) as sink,
-        # As with a camera, FFmpeg does not see the end before it starts
-        av.open(str(path), format=form, options={"probesize": "2048"} if form else {}) as container,
-        PacketReader(instance, "cam") as reader,
-    ):
-        stream = container.streams.video[0]
-        sink.open(stream)
-        found = []
-        for number, packet in enumerate(container.demux(stream)):
-            if packet.size:
-                sink.put(packet, number + 1, number + 2)
-            while (seen := reader.read()) is not None:
-                found.append(seen)
-        return found
+from tridetr.shm.packets import PacketReader, PacketStamp, PacketWriter, VideoCodec
 
 
 def demuxed(path: Path, form: str | None = None) -> Iterator[tuple[bytes, int | None, bool]]:
