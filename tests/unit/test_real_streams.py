@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 
 from support.clips import picture
 from support.packets import through_ring
@@ -25,16 +27,17 @@ B_FRAMES = {
 }
 
 
-def encoded(codec: str, count: int, more: str = "") -> list[av.Packet]:
+def encoded(codec: str, count: int, more: str = "") -> list[av.Packet[VideoStream]]:
     """Return the packets of moving pictures with B-frames; units of their times are pictures."""
     context = av.CodecContext.create(codec, "w")
+    assert isinstance(context, VideoCodecContext)
     context.width, context.height, context.pix_fmt = 320, 240, "yuv420p"
     context.time_base = Fraction(1, FPS)
     context.gop_size, context.max_b_frames = 10, 2
     log = "" if codec == "libx264" else "log-level=none:"
     key = f"{codec.removeprefix('lib')}-params"
     context.options = {"preset": "ultrafast", key: f"{log}{B_FRAMES[codec]}:repeat-headers=1{more}"}
-    found = []
+    found: list[av.Packet[VideoStream]] = []
     for number in range(count):
         frame = av.VideoFrame.from_ndarray(picture(number, 320, 240), format="rgb24")
         frame = frame.reformat(format="yuv420p")
@@ -43,7 +46,7 @@ def encoded(codec: str, count: int, more: str = "") -> list[av.Packet]:
     return found + context.encode(None)
 
 
-def write_ts(path: Path, packets: list[av.Packet], codec: str, start: int) -> Path:
+def write_ts(path: Path, packets: list[av.Packet[VideoStream]], codec: str, start: int) -> Path:
     """Write packets into an MPEG-TS whose clock shows so many ticks at the first picture."""
     options = {"mpegts_copyts": "1", "avoid_negative_ts": "disabled"}
     with av.open(str(path), "w", format="mpegts", options=options) as container:
