@@ -50,6 +50,26 @@ def can_remux(info: StreamInfo) -> bool:
     return info.codec in _TEMPLATES and bool(info.extradata)
 
 
+def add_stream(container: OutputContainer, info: StreamInfo) -> VideoStream:
+    """Add a stream of the packet ring to a container.
+
+    Args:
+        container: not yet written to.
+        info: an H.264 or H.265 stream.
+    """
+    form, picture = _TEMPLATES[info.codec]
+    with av.open(io.BytesIO(bytes.fromhex(picture)), format=form) as template:
+        stream: VideoStream = container.add_stream_from_template(template.streams.video[0])
+    context = stream.codec_context
+    context.extradata, context.width, context.height = info.extradata, info.width, info.height
+    if info.codec is VideoCodec.HEVC:
+        context.codec_tag = "hvc1"  # Apple's players know no other
+    if info.rotation:
+        stream.set_display_rotation(-info.rotation)
+    stream.time_base = Fraction(1, CLOCK)
+    return stream
+
+
 class PacketMuxer(Closing):
     """Puts packets of one stream into a container; times begin at 0 and always grow, whatever the camera's own do."""
 
@@ -65,7 +85,7 @@ class PacketMuxer(Closing):
         """
         try:
             _check_parameters(info)
-            self._stream = _add_stream(container, info)
+            self._stream = add_stream(container, info)
         except BaseException:
             container.close()
             raise
@@ -167,17 +187,3 @@ def _check_parameters(info: StreamInfo) -> None:
         decoder.open()
     except _ERRORS as error:
         raise StreamDamagedError(f"the parameter sets of the video are damaged: {error}") from None
-
-
-def _add_stream(container: OutputContainer, info: StreamInfo) -> VideoStream:
-    form, picture = _TEMPLATES[info.codec]
-    with av.open(io.BytesIO(bytes.fromhex(picture)), format=form) as template:
-        stream: VideoStream = container.add_stream_from_template(template.streams.video[0])
-    context = stream.codec_context
-    context.extradata, context.width, context.height = info.extradata, info.width, info.height
-    if info.codec is VideoCodec.HEVC:
-        context.codec_tag = "hvc1"  # Apple's players know no other
-    if info.rotation:
-        stream.set_display_rotation(-info.rotation)
-    stream.time_base = Fraction(1, CLOCK)
-    return stream

@@ -22,6 +22,7 @@ from tridetr.capture.sources.base import Picture
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
+from tridetr.codec_string import units
 from tridetr.gpu.annexb import AnnexB
 from tridetr.gpu.decoder_api import GpuDecodeError, GpuUnavailableError
 from tridetr.gpu.gpu_jpeg import GpuJpeg
@@ -192,14 +193,65 @@ def test_a_clock_that_is_set_back_at_a_key_frame_is_no_reordering(
     assert decoders.reorders == [False]
 
 
-@given(st.sampled_from(["h264", "hevc"]), st.binary(max_size=60), st.binary(max_size=60))
-@example("h264", bytes.fromhex("0164001fffe1000a"), b"")
-@example("hevc", bytes(22) + b"\xff", b"")
+@given(
+    st.sampled_from([VideoCodec.H264, VideoCodec.HEVC]),
+    st.binary(max_size=60),
+    st.binary(max_size=60),
+)
+@example(VideoCodec.H264, bytes.fromhex("0164001fffe1000a"), b"")
+@example(VideoCodec.HEVC, bytes(22) + b"\xff", b"")
 def test_damaged_parameter_sets_and_packets_are_known_errors(
-    codec: str, extradata: bytes, packet: bytes
+    codec: VideoCodec, extradata: bytes, data: bytes
 ) -> None:
+    info = stream_info(codec=codec, extradata=extradata, rotation=0)
     with contextlib.suppress(ValueError):
-        AnnexB(codec, extradata)(packet, is_key=True)
+        AnnexB(info)(packet_of(0, data, info))
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.ts"])
+def test_parameter_sets_come_before_each_key_frame(
+    decoders: FakeDecoders, tmp_path: Path, name: str
+) -> None:
+    """Also where a stream goes on without an IDR picture, and one decoder begins in its middle."""
+    options = {"x264-params": "open-gop=1:keyint=4:scenecut=0:bframes=2"}
+    info, fed = demuxed(write_clip(tmp_path / name, 16, options=options))
+    annexb = AnnexB(info)
+    keys = [packet for packet in fed if packet.is_key]
+    assert len(keys) > 2
+    for packet in keys:
+        kinds = [unit[0] & 31 for unit in units(annexb(packet))]
+        assert {7, 8} <= set(kinds)
+        assert kinds.index(7) < kinds.index(8) < kinds.index(5 if packet is fed[0] else 1)
+    video = GpuVideo(decoders, info)
+    assert [picture for packet in fed[fed.index(keys[1]) :] for picture in video.decode(packet)]
+
+
+def test_parameter_sets_that_change_within_the_packets_are_followed(
+    decoders: FakeDecoders, tmp_path: Path
+) -> None:
+    options = {"bf": "0", "g": "4"}
+    info, small = demuxed(write_clip(tmp_path / "a.ts", 8, size=(320, 180), options=options))
+    _, large = demuxed(write_clip(tmp_path / "b.ts", 8, size=(640, 360), options=options))
+    later = [replace(packet, sequence=packet.sequence + 8) for packet in large]
+    video = GpuVideo(decoders, info)
+    sizes = [
+        (picture.width, picture.height)
+        for packet in [*small, *later]
+        for picture in video.decode(replace(packet, pts=packet.sequence, dts=packet.sequence))
+    ]
+    assert sizes[0] == (320, 180)
+    assert sizes[-1] == (640, 360)
+
+
+def test_an_empty_parameter_set_keeps_nothing_from_decoding(
+    decoders: FakeDecoders, tmp_path: Path
+) -> None:
+    """Some cameras announce one."""
+    info, fed = demuxed(write_clip(tmp_path / "c.ts", 8, options={"bf": "0"}))
+    in_band = GpuVideo(decoders, replace(info, extradata=b""))
+    assert len([picture for packet in fed for picture in in_band.decode(packet)]) > 4
+    padded = GpuVideo(decoders, replace(info, extradata=b"\0\0\0\1\0\0\0\1" + info.extradata))
+    assert len([picture for packet in fed for picture in padded.decode(packet)]) > 4
 
 
 def test_streams_that_the_gpu_does_not_know_are_refused(

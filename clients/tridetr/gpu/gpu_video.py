@@ -79,7 +79,7 @@ class GpuVideo:
         if info.rotation:
             raise GpuUnavailableError("its pictures are turned, which only the CPU does")
         try:
-            self._annexb = AnnexB(_CODECS[info.codec], info.extradata)
+            self._annexb = AnnexB(info)
         except ValueError as error:
             raise GpuUnavailableError(str(error)) from None
         self._decoders = decoders
@@ -111,7 +111,7 @@ class GpuVideo:
         while len(self._waiting) > _MOST_WAITING:
             del self._waiting[next(iter(self._waiting))]
         try:
-            data = self._annexb(packet.data, is_key=packet.is_key)
+            data = self._annexb(packet)
             surfaces = self._engine.decode(
                 data, packet.sequence, discontinuity=packet.discontinuity
             )
