@@ -18,6 +18,7 @@ from support.home_assistant import HomeAssistant, running_home_assistant
 from support.mosquitto import Mosquitto, listening, running_mosquitto
 from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_controller
 from support.waiting import wait_for
+from tridetr.controller.history import DATABASE
 from tridetr.recorder.archive import Archive, VisitFacts
 
 pytestmark = [pytest.mark.home_assistant, pytest.mark.timeout(900)]
@@ -45,10 +46,12 @@ class Film:
 
     Attributes:
         seen: What is there now.
+        has_results: Whether the detector works.
     """
 
     def __init__(self, actor: Actor) -> None:
         self.seen = NOBODY
+        self.has_results = True
         self._actor = actor
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._play)
@@ -56,7 +59,8 @@ class Film:
 
     def _play(self) -> None:
         while not self._stop.wait(0.2):
-            self._actor.show(self.seen, age_s=0.05)
+            if self.has_results:
+                self._actor.show(self.seen, age_s=0.05)
 
     def visit_id(self) -> str:
         return self._actor.board().visit_id
@@ -164,6 +168,30 @@ def test_the_picture_of_the_visit(house: House) -> None:
     assert house.home.picture(path) == jpeg
     house.film.seen = NOBODY
     house.wait_states(CAMERA)
+
+
+def test_problems_of_the_detector_and_the_disk(house: House) -> None:
+    house.wait_states({**CAMERA, **NODE})
+    house.film.has_results = False
+    house.wait_states(
+        {
+            "binary_sensor.tridetr_node1_detector": "on",
+            "binary_sensor.hall_problem": "on",
+            "binary_sensor.hall_person": "unknown",
+        }
+    )
+    house.film.has_results = True
+    house.wait_states({**CAMERA, **NODE})
+    file = house.node.folder / "state" / DATABASE
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        house.film.seen = PERSON
+        house.wait_states(
+            {"binary_sensor.hall_person": "on", "binary_sensor.tridetr_node1_disk": "on"}
+        )
+        house.film.seen = NOBODY
+        house.wait_states({"binary_sensor.hall_person": "off"})
+    house.wait_states({**CAMERA, **NODE})
 
 
 def test_armed_switches_act_and_survive_a_restart(house: House) -> None:

@@ -80,3 +80,27 @@ def test_the_switches_of_the_viewer(
     ear.client.publish("tridetr/node1/hall/armed/set", "off")
     expect(camera).to_have_attribute("aria-pressed", "false")
     assert not tab.complaints
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+def test_the_switches_for_screen_readers_and_the_keyboard(
+    node: tuple[ControllerProcess, Gateway, Subscriber], tab: Tab
+) -> None:
+    """Their names do not change with their state, the focus stays, and a failure is read out."""
+    controller, gateway, _ = node
+    tab.page.goto(f"{gateway.url}/#hall")
+    for name in ("Armed", "Armed: hall"):
+        switch = tab.page.get_by_role("button", name=name, exact=True)
+        expect(switch).to_have_attribute("aria-pressed", "true")
+        switch.focus()
+        for pressed, text in (("false", "Disarmed"), ("true", "Armed")):
+            tab.page.keyboard.press("Enter")
+            expect(switch).to_have_attribute("aria-pressed", pressed)
+            expect(switch).to_have_text(text)
+            expect(switch).to_be_focused()
+    controller.kill()
+    switch.click()
+    expect(tab.page.locator("#announce")).to_contain_text("hall is not disarmed")
+    expect(switch).to_have_text("Not changed")
+    expect(switch).to_have_text("Armed")
+    expect(switch).to_have_attribute("aria-pressed", "true")

@@ -1,11 +1,13 @@
-"""What is behind a privacy mask leaves capture by no way: ring, WebSocket, snapshot, stream, picture, clip."""
+"""What a privacy mask hides is in no output: rings, WebSocket, snapshot, streams, picture, clip, MQTT, notification."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import sqlite3
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,8 +22,10 @@ from websockets.typing import Subprotocol
 
 from support.data import FOOTAGE, ORACLE, shared
 from support.gateway import Watcher
+from support.mosquitto import listening, running_mosquitto
 from support.node import Node, running_node
 from support.waiting import wait_for
+from support.webhooks import running_webhooks
 from tridetr.gateway.message import PROTOCOL
 from tridetr.i420 import planes
 from tridetr.shm.frames import FrameReader
@@ -68,18 +72,34 @@ def test_no_output_shows_what_is_masked(tmp_path: Path, codec: str) -> None:
     footage, oracle = marked_footage(tmp_path, codec), shared(*ORACLE)
     with av.open(str(footage)) as container:
         assert shows_marker(next(container.decode(video=0)).to_ndarray(format="gray"))
-    with running_node(
-        tmp_path,
-        {"hall": {"source": str(footage), "mask": MASK}},
-        model={"file": str(oracle), "precision": "fp32"},
-        detect={"min_score": 0.4, "classes": ["person"]},
-        evidence={"before_s": 1, "after_s": 1},
-    ) as node:
-        _wait_for_visit(node)
-        for name, luma in _live_outputs(node):
-            assert not shows_marker(luma), name
-        assert not [path for path in list_instance(node.instance) if "-packets-" in path.name]
-        node.stop()
+    url = tmp_path / "webhook-url"
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_webhooks() as hook,
+    ):
+        url.write_text(hook.url)
+        target = {"name": "hook", "kind": "webhook", "url_file": str(url), "when": "always"}
+        with running_node(
+            tmp_path,
+            {"hall": {"source": str(footage), "mask": MASK}},
+            model={"file": str(oracle), "precision": "fp32"},
+            detect={"min_score": 0.4, "classes": ["person"]},
+            evidence={"before_s": 1, "after_s": 1},
+            mqtt={"host": "127.0.0.1", "port": broker.port, "pictures": True},
+            notify=[target],
+        ) as node:
+            _wait_for_visit(node)
+            for name, luma in _live_outputs(node):
+                assert not shows_marker(luma), name
+            assert not [path for path in list_instance(node.instance) if "-packets-" in path.name]
+            for name, luma in _visit_outputs(node):
+                assert not shows_marker(luma), name
+            sent = wait_for(lambda: hook.taken, 30, "no notification")[0].json()["picture"]
+            assert not shows_marker(luma_of(base64.b64decode(sent["base64"]))), "notification"
+            published = wait_for(lambda: ear.payloads("/hall/picture"), 30, "no picture over MQTT")
+            assert not shows_marker(luma_of(published[-1])), "MQTT"
+            node.stop()
     kept = list(_kept(tmp_path / "state" / "evidence"))
     assert {name for name, _ in kept} == {"picture", "clip"}
     for name, luma in kept:
@@ -108,10 +128,35 @@ def _live_outputs(node: Node) -> Iterator[tuple[str, np.ndarray]]:
         yield f"snapshot{query}", luma_of(node.get(f"/snapshot/hall.jpg{query}"))
     for size in ("small", "full"):
         yield from _socket(node, size)
+    for query in ("", "?size=small"):
+        for jpeg in _stream(node, f"/stream/hall.mjpeg{query}", 3):
+            yield f"stream{query}", luma_of(jpeg)
     with pytest.raises(urllib.error.HTTPError) as refused:
         node.get("/stream/hall.mp4")
     refused.value.close()
     assert refused.value.code == 403
+
+
+def _stream(node: Node, path: str, count: int) -> Iterator[bytes]:
+    """Yield the first pictures of an endless multipart stream."""
+    with urllib.request.urlopen(node.url + path, timeout=20) as answer:
+        for _ in range(count):
+            size = 0
+            while line := answer.readline().strip().lower():
+                name, _, value = line.partition(b":")
+                size = int(value) if name == b"content-length" else size
+            yield answer.read(size)
+            assert answer.readline() == b"\r\n"
+
+
+def _visit_outputs(node: Node) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what the gateway serves of the visit that is open."""
+
+    def with_picture() -> Any:
+        return [row for row in json.loads(node.get("/api/visits"))["visits"] if row["picture"]]
+
+    found = wait_for(with_picture, 60, "no picture")[0]
+    yield "picture.jpg", luma_of(node.get(f"/api/visits/{found['visit_id']}/picture.jpg"))
 
 
 def _socket(node: Node, size: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -2,12 +2,22 @@
 
 import { setText } from "./dom.js";
 
+const FAILURE_MS = 4000; // for which a button shows that it changed nothing
+
 export class Armed {
   #buttons = new Map(); // by camera; "" is the node
+  #asked = new Set(); // cameras of which the answer is still to come
+
+  /** `announce` takes what screen readers are to read out. */
+  constructor(announce) {
+    this.announce = announce;
+  }
 
   /** Makes a button the switch of a camera; `""` is the node. */
   add(camera, button) {
     this.#buttons.set(camera, button);
+    // The name is the same in both states: the state is in aria-pressed.
+    button.setAttribute("aria-label", camera ? `Armed: ${camera}` : "Armed");
     button.addEventListener("click", () => this.#toggle(camera, button));
   }
 
@@ -26,8 +36,9 @@ export class Armed {
   }
 
   async #toggle(camera, button) {
+    if (this.#asked.has(camera)) return; // not `disabled`, which would take the focus away
+    this.#asked.add(camera);
     const wanted = button.getAttribute("aria-pressed") !== "true";
-    button.disabled = true;
     try {
       const response = await fetch(`api/armed${camera && `/${encodeURIComponent(camera)}`}`, {
         method: "PUT",
@@ -37,11 +48,12 @@ export class Armed {
       const answer = await response.json();
       if (!response.ok) throw new Error(answer.error);
       this.show({ "": answer.armed, ...answer.cameras });
-      button.removeAttribute("title");
     } catch (error) {
-      button.title = `Not changed: ${error.message}`;
+      this.announce(`${camera || "The node"} is not ${wanted ? "armed" : "disarmed"}: ${error.message}`);
+      setText(button, "Not changed");
+      setTimeout(() => this.#paint(button, button.getAttribute("aria-pressed") === "true"), FAILURE_MS);
     } finally {
-      button.disabled = false;
+      this.#asked.delete(camera);
     }
   }
 }

@@ -16,7 +16,7 @@ let pageVersion = null;
 let areBoxesShown = true;
 let refreshing = null;
 let node = null; // the newest such message
-const armed = new Armed();
+const armed = new Armed((text) => setText(byId("announce"), text));
 armed.add("", byId("armed"));
 const statuses = new StatusList(byId("status"));
 
