@@ -13,6 +13,7 @@ import pytest
 
 from support.recorder import FPS, Recorder, Stage, luma_of, recording
 from support.waiting import wait_for
+from tridetr.recorder.archive import ENDED
 
 SETTLE_S = 2.0
 
@@ -114,6 +115,8 @@ def test_two_visits_share_the_video_between_them(tmp_path: Path) -> None:
         for visit in ("visit-a", "visit-b"):
             stage.show(50, visit, 1.5)
             stage.show(0, "", 1.0)
+        # Over, and the clips are still to come
+        assert [row["is_open"] for row in recorder.rows()] == [ENDED, ENDED]
         stage.show(0, "", 4.5)
         rows = recorder.closed(2)
         wait_for(lambda: all(row["clip"] for row in recorder.rows()), 30)

@@ -16,6 +16,7 @@ from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab, open_tab
 from support.evidence import keep_visits, picture, visit_id
 from support.gateway import Gateway, cameras
 from tridetr.config.node_sections import EvidenceSection
+from tridetr.recorder.archive import COMPLETE, ENDED, OPEN
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
@@ -209,6 +210,36 @@ def test_new_visits_appear_and_removed_ones_are_explained(tmp_path: Path, tab: T
                 connection.execute("DELETE FROM visit WHERE visit_id = ?", (visit_id(1),))
             tab.page.locator(".visit").nth(1).click()
             expect(tab.page.locator("#detail h2")).to_have_text("This visit is not here")
+
+
+def test_a_visit_that_is_shown_gets_its_end_and_its_clip(tmp_path: Path, tab: Tab) -> None:
+    with cameras(tmp_path, "hall") as (config, _):
+        path = tmp_path / "evidence"
+        keep_visits(path, 1)
+        config = config.model_copy(update={"evidence": EvidenceSection(path=path)})
+
+        def change(columns: str, *values: object) -> None:
+            with closing(sqlite3.connect(path / "evidence.db")) as connection, connection:
+                connection.execute(f"UPDATE visit SET {columns}", values)
+            tab.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+        with closing(sqlite3.connect(path / "evidence.db")) as connection, connection:
+            (clip,) = connection.execute("SELECT clip FROM visit").fetchone()
+            connection.execute("UPDATE visit SET clip = NULL, is_open = ?", (OPEN,))
+        with Gateway(config) as gateway:
+            tab.page.goto(f"{gateway.url}/events#{visit_id(0)}")
+            detail = tab.page.locator("#detail")
+            later = detail.get_by_text("The clip is saved a few seconds after")
+            expect(tab.page.locator(".visit-long")).to_have_text("Present")
+            expect(later).to_be_visible()
+            change("is_open = ?", ENDED)
+            expect(tab.page.locator(".visit-long")).to_have_text(re.compile(r"^2\d s$"))
+            expect(detail.locator("[data-part=facts]")).not_to_contain_text("now")
+            expect(later).to_be_visible()
+            change("is_open = ?, clip = ?", COMPLETE, clip)
+            expect(later).to_be_hidden()
+            expect(detail.locator("video")).to_be_visible()
+    assert tab.complaints == []
 
 
 def test_without_evidence_the_page_names_the_key(tmp_path: Path, tab: Tab) -> None:

@@ -70,7 +70,7 @@ def prepare(folder: Path) -> None:
     """Keep a visit before anything happens."""
     with Archive(folder, keep_days=36_500, max_mib=64) as kept:
         kept.save_picture(OLD, (b"whole", b"crop"), 0.5, {"value": 1.0})
-        kept.follow(OLD, is_open=False)
+        kept.follow(OLD)
 
 
 def keep(folder: Path, step: int) -> None:
@@ -90,7 +90,7 @@ def keep(folder: Path, step: int) -> None:
         part = kept.part("visit-2-clip.mp4")
         part.write_bytes(b"clip" * 1000)
         kept.save_clip(VISIT, part, {})
-        kept.follow(VISIT, is_open=False)
+        kept.follow(VISIT)
         kept._max_bytes = 100
         kept.retain()
 

@@ -84,7 +84,7 @@ def keep_visits(
                 part.write_bytes(clip.read_bytes())
                 span = {"started_unix_ns": start - 5 * 10**9, "ended_unix_ns": end + 10**10}
                 archive.save_clip(facts, part, {**span, "encoded": number % 2 == 1})
-            archive.follow(facts, is_open=False)
+            archive.follow(facts)
         archive.keep_blind(
             archive.begin_blind(cameras[0], now - 90 * MINUTE_NS), now - 80 * MINUTE_NS
         )

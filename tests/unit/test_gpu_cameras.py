@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,20 @@ import pytest
 from support.clips import jpegs, write_clip
 from support.fake_cuda import read_device
 from support.fake_gpu import FakeDecoders, Plane
+from support.rings import result_stamp
 from support.waiting import slack, wait_for
 from tridetr.capture.frame_watch import FrameWatch
 from tridetr.capture.packets import PacketSink
 from tridetr.capture.sources.av import open_video, packets
 from tridetr.config import Config
+from tridetr.config.node_sections import EvidenceSection
 from tridetr.errors import CudaError, GpuMemoryError, ShmError
 from tridetr.gpu.cameras import Decoder
 from tridetr.gpu.gpu_process import serve
+from tridetr.recorder.archive import Archive
+from tridetr.recorder.camera_recorder import CameraWatcher
+from tridetr.served_model import ServedModelReader
+from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter
 from tridetr.shm.frames import DeviceFrameReader, FrameReader
 
 
@@ -89,6 +96,46 @@ def test_packets_become_frames_in_both_memories(
     for picture, wanted in zip(pictures.values(), expected, strict=False):
         assert np.array_equal(picture, wanted)
     assert decoders.gpu.is_clean()
+
+
+def test_the_recorder_keeps_the_picture_of_a_frame_that_the_gpu_decoded(
+    instance: str, tmp_path: Path, decoders: FakeDecoders
+) -> None:
+    """The detector's result is of the frame in GPU memory, the recorder's copy of that in the frame ring."""
+    config = make_config(instance, tmp_path).model_copy(update={"evidence": EvidenceSection()})
+    file = write_clip(tmp_path / "c.mkv", 6)
+    _, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    with (
+        PacketSink(instance, "cam", config.packets) as sink,
+        Decoder(decoders, config, "cam") as work,
+        DetectionWriter(instance, "cam") as results,
+        closing(Archive(tmp_path / "evidence", keep_days=1, max_mib=64)) as archive,
+        CameraWatcher(config, "cam", ServedModelReader(config.run_dir), archive) as watcher,
+    ):
+        sink.open(stream)
+        for index, packet in enumerate(packets(stream.container, stream)):
+            sink.put(packet, 10**9 + index, 10**9 + index)
+            work.step(0)
+        sequence, picture = seen_by(decoders, instance)
+        with DeviceFrameReader(instance, "cam", None) as reader:
+            lease = reader.lease_newest()
+            assert lease is not None
+            with lease:
+                stamp = result_stamp(
+                    lease.stamp.frame_number,
+                    frame_sequence=sequence,
+                    width=lease.width,
+                    height=lease.height,
+                    capture_monotonic_ns=lease.stamp.capture_monotonic_ns,
+                )
+        found = np.zeros(1, DETECTION_DTYPE)
+        found[0] = (10, 20, 60, 100, 0.9, 1, 0)
+        results.publish(stamp, found)
+        watcher.poll()
+        assert watcher._run is not None
+        best = watcher._run.best
+        assert best is not None
+        assert np.array_equal(best.pixels.planes, picture)
 
 
 def test_jpegs_keep_their_bytes_and_change_size(

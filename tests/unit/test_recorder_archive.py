@@ -24,7 +24,7 @@ def visit(number: int, hours_ago: float = 0.0) -> VisitFacts:
 
 def keep(archive: Archive, facts: VisitFacts, size: int = 10 * KIB) -> None:
     archive.save_picture(facts, (b"w" * (size - KIB), b"c" * KIB), 0.9, {"value": 1.0})
-    archive.follow(facts, is_open=False)
+    archive.follow(facts)
 
 
 def rows(folder: Path) -> list[str]:

@@ -123,6 +123,7 @@ _VISIT = {
     "started_unix_ms": _said(_NUMBER, "Capture of the first detection."),
     "ended_unix_ms": _said(_NUMBER, "Capture of the last one so far."),
     "open": _YES_NO,
+    "complete": _said(_YES_NO, "Whether the visit is over and its clip is no longer to come."),
     "score": _or_null(_NUMBER, "Of the picture's best box."),
     "picture": _or_null(_PICTURE),
     "clip": _or_null(_CLIP),

@@ -127,6 +127,7 @@ def describe(row: VisitRow) -> dict[str, Any]:
         "started_unix_ms": row.started_unix_ns / 1e6,
         "ended_unix_ms": row.ended_unix_ns / 1e6,
         "open": row.is_open,
+        "complete": row.is_complete,
         "score": row.score or None,
         "picture": {
             "unix_ms": picture["unix_ns"] / 1e6,

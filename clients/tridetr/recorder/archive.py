@@ -30,6 +30,8 @@ logger = logging.getLogger("tridetr.recorder")
 DATABASE = "evidence.db"
 FILES = "files"
 _PART = ".part"
+# Values of visit.is_open; a visit that has ended may still get its clip.
+COMPLETE, OPEN, ENDED = 0, 1, 2
 _VERSION = 1
 _LAYOUT = """
 CREATE TABLE visit (
@@ -164,8 +166,12 @@ class Archive(Closing):
             self._remove(name)
             raise
 
-    def follow(self, visit: VisitFacts, *, is_open: bool) -> None:
+    def follow(self, visit: VisitFacts, state: int = COMPLETE) -> None:
         """Note how long a visit lasted so far; does nothing where nothing is kept of it.
+
+        Args:
+            visit: What is known of it.
+            state: ``OPEN``, ``ENDED`` (files are still to come) or ``COMPLETE``.
 
         Raises:
             sqlite3.Error: It cannot be written.
@@ -173,11 +179,11 @@ class Archive(Closing):
         with self._lock:
             self._connection.execute(
                 "UPDATE visit SET ended_unix_ns = ?, is_open = ? WHERE visit_id = ?",
-                (visit.ended_unix_ns, is_open, visit.visit_id),
+                (visit.ended_unix_ns, state, visit.visit_id),
             )
 
     def open_visits(self) -> dict[str, tuple[VisitFacts, float, bool]]:
-        """Return by id the visits that had not ended, the value of their pictures, and whether they have a clip."""
+        """Return by id the visits that are not complete, the value of their pictures, and whether they have a clip."""
         with self._lock:
             rows = self._connection.execute(
                 "SELECT visit_id, camera, class, started_unix_ns, ended_unix_ns, picture_facts, clip FROM visit "

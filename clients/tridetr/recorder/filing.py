@@ -15,7 +15,7 @@ from functools import partial
 import av
 
 from tridetr.errors import TridetrError
-from tridetr.recorder.archive import Archive
+from tridetr.recorder.archive import COMPLETE, ENDED, OPEN, Archive
 from tridetr.recorder.camera_recorder import CameraWatcher, Visit
 from tridetr.recorder.clips import PacketClip, StillsClip, clip_is_whole
 from tridetr.shm.closing import Closing
@@ -83,7 +83,7 @@ class Filing(Closing):
             for visit in watcher.visits:
                 self._step_picture(visit, last=True)
                 self._step_clip(visit, last=True)
-                self._try(visit, "row", partial(self._note, visit))
+                self._try(visit, "row", partial(self._note, visit, COMPLETE))
 
     def check(self) -> None:
         """Raise what ended a thread, if one has ended by itself."""
@@ -110,10 +110,12 @@ class Filing(Closing):
                 self._step_picture(visit)
                 if not isinstance(visit.clip, StillsClip):
                     self._step_clip(visit)
-                if visit.ended_s is None and self._may_try(visit, "row", _CHECKPOINT_S):
-                    self._try(visit, "row", partial(self._note, visit))
-                elif visit.picture_done and visit.clip_done and self._finish(visit):
-                    watcher.visits.remove(visit)
+                what = "row" if visit.ended_s is None else "over"
+                if what == "over" and visit.picture_done and visit.clip_done:
+                    if self._finish(visit):
+                        watcher.visits.remove(visit)
+                elif self._may_try(visit, what, _CHECKPOINT_S):
+                    self._try(visit, what, partial(self._note, visit, ENDED))
             self._end_kept(watcher)
             self._keep_blind(watcher)
         now_s = time.monotonic()
@@ -196,22 +198,23 @@ class Filing(Closing):
         if visit.ended_s is None:
             return False
         done = self._may_try(visit, "end", _RETRY_S) and self._try(
-            visit, "end", partial(self._note, visit)
+            visit, "end", partial(self._note, visit, COMPLETE)
         )
         if not done and time.monotonic() - visit.ended_s < _GIVE_UP_S:
             return False
-        for what in ("picture", "row", "end"):
+        for what in ("picture", "row", "over", "end"):
             self._tried.pop((visit.visit_id, what), None)
         return True
 
-    def _note(self, visit: Visit) -> None:
-        self._archive.follow(visit.facts, is_open=visit.ended_s is None)
+    def _note(self, visit: Visit, over: int) -> None:
+        """Note how long a visit lasts, and whether it goes on; ``over``: its state otherwise."""
+        self._archive.follow(visit.facts, OPEN if visit.ended_s is None else over)
 
     def _end_kept(self, watcher: CameraWatcher) -> None:
         """End the rows of visits that were over when this recorder started."""
         while watcher.over:
             try:
-                self._archive.follow(watcher.over[-1], is_open=False)
+                self._archive.follow(watcher.over[-1])
             except sqlite3.Error:
                 return  # tried again
             watcher.over.pop()

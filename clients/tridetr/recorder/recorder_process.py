@@ -61,6 +61,6 @@ def take_over(archive: Archive, watchers: list[CameraWatcher]) -> None:
     for visit_id, (facts, value, has_clip) in archive.open_visits().items():
         watcher = by_camera.get(facts.camera)
         if watcher is None:
-            archive.follow(facts, is_open=False)
+            archive.follow(facts)
         else:
             watcher.kept[visit_id] = Kept(facts, value, has_clip)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tridetr.recorder.archive import DATABASE, FILES
+from tridetr.recorder.archive import COMPLETE, DATABASE, FILES, OPEN
 
 VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
 _COLUMNS = (
@@ -35,6 +35,7 @@ class VisitRow:
         picture_facts: Boxes, sizes, and when it was captured.
         clip: Like ``picture``.
         clip_facts: From when to when it reaches, and whether it was encoded here.
+        is_complete: Whether it is over, and no file is still to come.
     """
 
     seq: int
@@ -50,6 +51,7 @@ class VisitRow:
     picture_facts: dict[str, Any]
     clip: str | None
     clip_facts: dict[str, Any]
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +183,9 @@ def _gaps(watched: list[tuple[int, int]], from_ns: int, to_ns: int) -> Iterator[
 
 def _row(found: tuple[Any, ...]) -> VisitRow:
     values = list(found)
-    values[6] = bool(values[6])
+    state, values[6] = values[6], values[6] == OPEN
     values[10], values[12] = json.loads(values[10]), json.loads(values[12])
+    values.append(state == COMPLETE)
     return VisitRow(*values)
 
 

@@ -33,6 +33,11 @@ export class VisitDetail {
     });
   }
 
+  /** The visit that is shown, if it may still change; else null. */
+  get changing() {
+    return this.#visit?.complete === false ? this.#visit.visit_id : null;
+  }
+
   show(visit) {
     this.#visit = visit;
     const base = `api/visits/${visit.visit_id}`;
@@ -57,7 +62,7 @@ export class VisitDetail {
     this.#visit = {};
     setText(this.#part("title"), "This visit is not here");
     setText(this.#part("facts"), text);
-    for (const part of ["picture-view", "clip-view", "link"]) this.#part(part).hidden = true;
+    for (const part of ["picture-view", "clip-view", "clip-later", "link"]) this.#part(part).hidden = true;
     for (const way of ["newer", "older"]) this.#part(way).disabled = true;
     if (!this.#dialog.open) this.#dialog.showModal();
   }
@@ -86,6 +91,7 @@ export class VisitDetail {
   #showClip(visit, base, name) {
     const { clip } = visit;
     this.#part("clip-view").hidden = clip === null;
+    this.#part("clip-later").hidden = clip !== null || visit.complete;
     const video = this.#part("clip");
     const source = clip === null ? "" : `${base}/clip.mp4`;
     if (video.getAttribute("src") !== source) {

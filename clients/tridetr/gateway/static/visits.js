@@ -90,6 +90,7 @@ async function refresh() {
     for (const visit of [...page.visits].reverse()) put(visit, true);
     describe(page);
     showDay();
+    if (detail.changing) open(detail.changing);
   } catch (error) {
     fault(error);
   }
