@@ -14,12 +14,22 @@ from support.node import Node, running_node
 from support.waiting import wait_for
 
 RECOVERY_S = 10.0
-ROLES = ("capture street", "detect", "control", "serve", "tritonserver", "stub", "triton", "broker")
+ROLES = (
+    "capture street",
+    "detect",
+    "control",
+    "record",
+    "serve",
+    "tritonserver",
+    "stub",
+    "triton",
+    "broker",
+)
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Machine]]:
-    with whole_node(tmp_path_factory.mktemp("node")) as both:
+    with whole_node(tmp_path_factory.mktemp("node"), evidence={}) as both:
         yield both
 
 

@@ -163,8 +163,12 @@ def test_the_bar_of_the_day(gateway: Gateway, tab: Tab) -> None:
     expect(tab.page.locator(".line-bar [data-kind=unrecorded]").first).to_be_visible()
     expect(tab.page.locator(".line-name").nth(0)).to_have_text("hall")
     expect(spans.first).to_have_attribute("aria-label", re.compile("^Visit at "))
+    expect(tab.page.locator(".line-bar .future")).to_have_count(2)  # what is to come is not quiet
     spans.first.click()
     expect(tab.page.locator("#detail")).to_be_visible()
+    tab.page.keyboard.press("Escape")
+    tab.page.get_by_label("Day", exact=True).fill("2026-01-01")
+    expect(tab.page.locator(".line-bar .future")).to_have_count(0)
     assert tab.complaints == []
 
 

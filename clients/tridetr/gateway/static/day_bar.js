@@ -25,6 +25,11 @@ export class DayBar {
         const last = Math.min(span.kind === "unrecorded" ? end : to, span.to_unix_ms);
         if (last >= first) bar.append(this.#span(camera, span, first, last, from, to));
       }
+      if (end < to) {
+        const future = element("span", { className: "future", title: "Still to come" });
+        future.style.left = `${(100 * Math.max(0, end - from)) / (to - from)}%`;
+        bar.append(future);
+      }
       return element("div", { className: "line" }, element("span", { className: "line-name", text: camera, title: camera }), bar);
     });
     this.#node.replaceChildren(...lines, element("div", { className: "line" }, element("span"), hours()));
