@@ -243,6 +243,18 @@ def test_a_visit_that_is_shown_gets_its_end_and_its_clip(tmp_path: Path, tab: Ta
             change("is_open = ?, clip = ?", COMPLETE, clip)
             expect(later).to_be_hidden()
             expect(detail.locator("video")).to_be_visible()
+            # What is shown again keeps the keyboard's place
+            tab.page.keyboard.press("Escape")
+            expect(tab.page.locator(".visit")).to_be_focused()
+            change("score = ?", 0.12)
+            expect(tab.page.locator(".visit-score")).to_have_text("12 %")
+            expect(tab.page.locator(".visit")).to_be_focused()
+            bar = tab.page.locator(".line-bar a")
+            bar.focus()
+            bar.evaluate("node => { node.dataset.before = 1; }")
+            change("score = ?", 0.34)
+            expect(tab.page.locator("[data-before]")).to_have_count(0)
+            expect(bar).to_be_focused()
     assert tab.complaints == []
 
 

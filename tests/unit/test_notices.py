@@ -73,6 +73,23 @@ def test_a_damaged_database_gives_back_what_waits(
     again.close()
 
 
+def test_a_notice_of_a_camera_waits_like_an_event_and_is_none(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    visit(store, 1)
+    store.add_notice(NewRow(2, "camera_blind", "{}", "o1:blind"), "hall", ("phone",))
+    store.keep_setting("blind/hall", "{}")
+    visit(store, 2)
+    store.close()
+    again = opened(tmp_path)
+    assert waiting(again) == {
+        "phone": ["v1:arrived", "o1:blind", "v2:arrived"],
+        "hook": ["v1:arrived", "v2:arrived"],
+    }
+    assert list(again.outbox) == ["v1:arrived", "v2:arrived"]
+    assert again.last_seq == 2
+    again.close()
+
+
 def test_a_database_that_is_removed_while_in_use_is_written_again(tmp_path: Path) -> None:
     store = opened(tmp_path)
     visit(store, 1, 2)

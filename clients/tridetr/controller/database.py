@@ -115,7 +115,7 @@ class Database:
             ).fetchall()
             retained = execute("SELECT topic, entities FROM retained").fetchall()
             notices = execute(
-                "SELECT target, seq, unix_ns, camera, kind, details, event_id FROM notice ORDER BY seq"
+                "SELECT target, seq, unix_ns, camera, kind, details, event_id FROM notice ORDER BY seq, unix_ns"
             ).fetchall()
             settings = execute("SELECT name, value FROM setting").fetchall()
             history = execute("SELECT seq, unix_ns, camera, kind, details FROM history")

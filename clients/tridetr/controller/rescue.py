@@ -96,7 +96,7 @@ def _read_notices(connection: sqlite3.Connection, found: Contents) -> None:
         with suppress(ValueError, TypeError):
             row = _event(*others)
             notices[_text(target), row.event_id] = row
-    found.notices = dict(sorted(notices.items(), key=lambda item: item[1].seq))
+    found.notices = dict(sorted(notices.items(), key=lambda item: (item[1].seq, item[1].unix_ns)))
 
 
 def _row(*columns: Any) -> Row:

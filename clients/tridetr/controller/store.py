@@ -126,8 +126,10 @@ class Store:
         return row
 
     def add_notice(self, row: NewRow, camera: str, targets: tuple[str, ...]) -> None:
-        """Let what is no event of a visit wait for targets; written with the next change."""
-        self.last_seq += 1
+        """Let what is not an event of a visit wait for targets: it is neither sent over MQTT nor in the history.
+
+        It is written with the next change.
+        """
         self.notices.add(
             Row(self.last_seq, row.unix_ns, camera, row.kind, row.details, row.event_id, targets)
         )

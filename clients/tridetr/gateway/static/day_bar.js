@@ -17,6 +17,7 @@ export class DayBar {
   /** Shows the spans of each camera between two times (Unix, milliseconds). */
   show(cameras, from, to) {
     const end = Math.min(to, Date.now());
+    const focused = this.#node.contains(document.activeElement) ? document.activeElement.hash : null;
     const lines = Object.entries(cameras).map(([camera, spans]) => {
       const bar = element("div", { className: "line-bar" });
       for (const span of spans) {
@@ -33,6 +34,7 @@ export class DayBar {
       return element("div", { className: "line" }, element("span", { className: "line-name", text: camera, title: camera }), bar);
     });
     this.#node.replaceChildren(...lines, element("div", { className: "line" }, element("span"), hours()));
+    if (focused) this.#node.querySelector(`a[href="${focused}"]`)?.focus({ preventScroll: true });
   }
 
   #span(camera, span, first, last, from, to) {

@@ -102,10 +102,12 @@ function put(visit, isNew) {
   if (known?.dataset.text === text) return;
   const row = element("li", { "data-seq": visit.seq }, rowOf(visit));
   row.dataset.text = text;
+  const hadFocus = known?.contains(document.activeElement);
   if (known) known.replaceWith(row);
   else if (isNew) list.prepend(row);
   else list.append(row);
   rows.set(visit.visit_id, row);
+  if (hadFocus) row.firstElementChild.focus({ preventScroll: true });
 }
 
 function rowOf(visit) {
