@@ -2,9 +2,10 @@
 
     python benchmarks/evidence.py [--rounds 5 --seconds 20 --noise 4] [--json FILE]
 
-Two 1080p cameras, one after the other, each in standby (3 frames a second) and with nothing that moves: `packets` sends
-H.264, so that the recorder reads nothing but results; `raw` sends noisy pictures without packets, so that the recorder
-encodes its pre-roll from them. CPU in per cent of one core: of the whole node and, with evidence, of its recorder.
+Three 1080p cameras, one after the other, each in standby (3 frames a second): `packets` sends H.264, so that the
+recorder reads nothing but results; `raw` sends noisy pictures without packets, so that the recorder encodes its
+pre-roll from them; `restless` is the same with the motion gate off, as if something moved all the time. CPU in per cent
+of one core: of the whole node and, with evidence, of its recorder.
 """
 
 from __future__ import annotations
@@ -62,13 +63,14 @@ def cpu(clip: Path, seconds: float, **sections: Any) -> dict[str, float]:
             return rates(before, cpu_of(parts), time.monotonic() - at)
 
 
-def in_turns(clip: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def in_turns(clip: Path, rounds: int, seconds: float, **sections: Any) -> dict[str, Any]:
     """Measure a node with evidence and without it, one after the other, several times."""
     nodes: dict[str, list[float]] = {"on": [], "off": []}
     recorder = []
     for number in range(rounds):
         for turn in ("on", "off") if number % 2 else ("off", "on"):
-            found = cpu(clip, seconds, **({"evidence": {}} if turn == "on" else {}))
+            evidence = {"evidence": {}} if turn == "on" else {}
+            found = cpu(clip, seconds, **sections, **evidence)
             nodes[turn].append(round(sum(found.values()), 1))
             if turn == "on":
                 recorder.append(found["record"])
@@ -85,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--cameras", nargs="+", default=["packets", "raw", "restless"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20, help="of each turn")
     parser.add_argument("--noise", type=float, default=4, help="standard deviation, of 255")
@@ -99,8 +102,13 @@ def main() -> None:
             "benchmark": "evidence",
             "machine": machine(),
             "cameras": {
-                name: in_turns(clip, options.rounds, options.seconds)
-                for name, clip in (("raw", raw), ("packets", packets))
+                name: in_turns(clip, options.rounds, options.seconds, **sections)
+                for name, clip, sections in (
+                    ("packets", packets, {}),
+                    ("raw", raw, {}),
+                    ("restless", raw, {"detect": {"motion_gate_s": 0}}),
+                )
+                if name in options.cameras
             },
         }
     print(json.dumps(result["cameras"], indent=2))

@@ -20,6 +20,7 @@ from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_con
 from support.waiting import wait_for
 from tridetr.controller.history import DATABASE
 from tridetr.recorder.archive import Archive, VisitFacts
+from tridetr.shm.boards import CameraState
 
 pytestmark = [pytest.mark.home_assistant, pytest.mark.timeout(900)]
 
@@ -61,6 +62,8 @@ class Film:
         while not self._stop.wait(0.2):
             if self.has_results:
                 self._actor.show(self.seen, age_s=0.05)
+            else:
+                self._actor.be(CameraState.LIVE)
 
     def visit_id(self) -> str:
         return self._actor.board().visit_id
