@@ -69,7 +69,7 @@ def in_turns(clip: Path, rounds: int, seconds: float, **sections: Any) -> dict[s
     recorder = []
     for number in range(rounds):
         for turn in ("on", "off") if number % 2 else ("off", "on"):
-            evidence = {"evidence": {}} if turn == "on" else {}
+            evidence: dict[str, Any] = {"evidence": {}} if turn == "on" else {}
             found = cpu(clip, seconds, **sections, **evidence)
             nodes[turn].append(round(sum(found.values()), 1))
             if turn == "on":

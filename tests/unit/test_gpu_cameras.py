@@ -104,7 +104,7 @@ def test_the_recorder_keeps_the_picture_of_a_frame_that_the_gpu_decoded(
     """The detector's result is of the frame in GPU memory, the recorder's copy of that in the frame ring."""
     config = make_config(instance, tmp_path).model_copy(update={"evidence": EvidenceSection()})
     file = write_clip(tmp_path / "c.mkv", 6)
-    _, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
     with (
         PacketSink(instance, "cam", config.packets) as sink,
         Decoder(decoders, config, "cam") as work,
@@ -113,7 +113,7 @@ def test_the_recorder_keeps_the_picture_of_a_frame_that_the_gpu_decoded(
         CameraWatcher(config, "cam", ServedModelReader(config.run_dir), archive) as watcher,
     ):
         sink.open(stream)
-        for index, packet in enumerate(packets(stream.container, stream)):
+        for index, packet in enumerate(packets(container, stream)):
             sink.put(packet, 10**9 + index, 10**9 + index)
             work.step(0)
         sequence, picture = seen_by(decoders, instance)
