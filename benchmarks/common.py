@@ -111,8 +111,9 @@ def role_of(process: psutil.Process) -> str | None:
     """Name a process of a node by its command line."""
     words = process.cmdline()
     line = " ".join(words)
-    if "-m" in words and "tridetr" in words:
-        return line.split(" tridetr ")[-1].split(" --config")[0]
+    for module in ("tridetr.role", "tridetr"):
+        if module in words:
+            return line.split(f" {module} ")[-1].split(" --config")[0]
     names = {"mosquitto": "broker", "backend_stub": "model", "bin/tritonserver": "tritonserver"}
     return next((role for part, role in names.items() if part in line), None)
 

@@ -102,8 +102,8 @@ class Node:
                 with contextlib.suppress(psutil.Error):
                     words = child.cmdline()
                     name = " ".join(words)
-                    if "-m" in words and "tridetr" in words:
-                        start = words.index("tridetr") + 1
+                    if "tridetr.role" in words:
+                        start = words.index("tridetr.role") + 1
                         name = " ".join(words[start:]).split(" --config")[0]
                     elif "mosquitto" in name:
                         name = "broker"

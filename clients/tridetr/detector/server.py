@@ -26,7 +26,7 @@ _AT_ONCE_GPU = 8
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 # Between two questions whether it is there: they cost little, and a server that has just started is used soon.
-_LONGEST_ASK_S = 0.25
+_LONGEST_ASK_S = 0.1
 
 
 def pause_s(failures: int) -> float:

@@ -58,6 +58,8 @@ class ManagedProcess:
         self._started_s = 0.0
         self._beat_s: float | None = None  # when it was last seen to have beaten
         self._start_at_s: float | None = 0.0
+        if spec.delay_s:
+            self._start_at_s = time.monotonic() + spec.delay_s
         self._ticked_s = 0.0
         self._watched_since_s = 0.0
         # A single crash costs a tenth of a second, a crash loop never spins.

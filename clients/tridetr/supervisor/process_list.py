@@ -10,6 +10,9 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.errors import ConfigError
 
+# Of what no result waits for, and which imports the most: about as long as the others take to start on two cores
+_LATER_S = 1.0
+
 
 @dataclass(frozen=True)
 class ProcessSpec:
@@ -21,6 +24,7 @@ class ProcessSpec:
         stop_stage: processes of a lower stage are stopped first, so that the way downstream can drain.
         beats: whether its main loop keeps a heartbeat.
         may_finish: whether leaving with code 0 means done (a file that ended) and not a fault.
+        delay_s: how long the first start waits, so that what the first result needs has the cores [s].
     """
 
     name: str
@@ -28,6 +32,7 @@ class ProcessSpec:
     stop_stage: int
     beats: bool = True
     may_finish: bool = False
+    delay_s: float = 0.0
 
 
 def plan_processes(
@@ -45,10 +50,13 @@ def plan_processes(
         ConfigError: ``only`` names a process that this configuration does not have.
     """
 
-    def role(name: str, *words: str, stop_stage: int, may_finish: bool = False) -> ProcessSpec:
-        argv = (sys.executable, "-m", "tridetr", *words, "--config", str(config_file))
-        return ProcessSpec(name, argv, stop_stage, may_finish=may_finish)
+    def role(
+        name: str, *words: str, stop_stage: int, may_finish: bool = False, delay_s: float = 0.0
+    ) -> ProcessSpec:
+        argv = (sys.executable, "-m", "tridetr.role", *words, "--config", str(config_file))
+        return ProcessSpec(name, argv, stop_stage, may_finish=may_finish, delay_s=delay_s)
 
+    later_s = 0.0 if only else _LATER_S
     specs: list[ProcessSpec] = []
     if config.mqtt.host == "embedded":
         from tridetr.broker import broker_command
@@ -64,10 +72,10 @@ def plan_processes(
     specs += [
         role("detector", "detect", stop_stage=1),
         role("controller", "control", stop_stage=2),
-        role("gateway", "serve", stop_stage=0),
+        role("gateway", "serve", stop_stage=0, delay_s=later_s),
     ]
     if config.evidence_dir is not None:
-        specs.append(role("recorder", "record", stop_stage=3))
+        specs.append(role("recorder", "record", stop_stage=3, delay_s=later_s))
     known = {spec.name: spec for spec in specs}
     unknown = [name for name in only if name not in known]
     if unknown:
