@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def one_start(clip: Path, cameras: int, log: bool, sections: dict[str, Any]) -> 
         frames = [FrameReader(instance, camera, None) for camera in config["cameras"]]
         run, port = folder / "run", config["gateway"]["port"]
         seen: dict[str, float] = {}
-        wanted = {
+        wanted: dict[str, Callable[[], bool]] = {
             "broker": lambda: (run / "broker.json").exists(),
             "server ready": lambda: (run / "triton.json").exists(),
             "first frame": lambda: has_frame(frames[0]),
@@ -86,8 +87,10 @@ def one_start(clip: Path, cameras: int, log: bool, sections: dict[str, Any]) -> 
             child.send_signal(signal.SIGINT)
             child.wait(60)
             reader.join()
-            for each in (*results, *frames):
-                each.close()
+            for result_reader in results:
+                result_reader.close()
+            for frame_reader in frames:
+                frame_reader.close()
             unlink_instance(instance, list(config["cameras"]))
         if log:
             print("\n".join(lines))
