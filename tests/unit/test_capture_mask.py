@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tridetr.capture.mask import Mask
-from tridetr.config import Config
+from support.clips import jpegs
+from support.rings import put_frame
+from tridetr.capture.mask import Mask, remove_unmasked
+from tridetr.capture.packets import PacketSink
+from tridetr.config import Config, PacketsSection
 from tridetr.i420 import planes
+from tridetr.shm.frames import FrameReader, FrameWriter
+from tridetr.shm.names import list_instance
 
 
 def masked(width: int, height: int, *polygons: list[tuple[float, float]]) -> np.ndarray:
@@ -72,3 +79,30 @@ def test_another_size_is_drawn_again() -> None:
 def test_wrong_polygons_are_refused(mask: list[list[tuple[float, float]]], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Config.model_validate({"cameras": {"a": {"source": "synthetic", "mask": mask}}})
+
+
+def test_what_an_earlier_capture_left_without_the_mask_is_removed(instance: str) -> None:
+    with FrameWriter(instance, "cam", width=64, height=48, slots=3, jpeg_capacity=0) as writer:
+        put_frame(writer, 200)
+    for kind in ("packets", "view"):
+        with PacketSink(instance, "cam", PacketsSection(), kind) as sink:
+            sink.open_jpegs(64, 48, 30.0)
+            now = time.monotonic_ns()
+            sink.put_jpeg(memoryview(jpegs(1, size=(64, 48))[0]), now, now)
+    kinds = {path.name.split("-")[-2] for path in list_instance(instance)}
+    assert kinds == {"frames", "packets", "view"}
+    with FrameReader(instance, "cam", None) as reader:
+        lease = reader.lease_newest()
+        assert lease is not None
+        lease.release()
+        remove_unmasked(instance, "cam")
+        assert not list_instance(instance)
+        reader.forget_if_removed()
+        assert reader.lease_newest() is None
+        with FrameWriter(instance, "cam", width=64, height=48, slots=3, jpeg_capacity=0) as writer:
+            put_frame(writer, 128)
+            reader.forget_if_removed()
+            lease = reader.lease_newest()
+            assert lease is not None
+            with lease:
+                assert lease.planes[0, 0] == 128

@@ -62,6 +62,8 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
     with ExitStack() as stack:
         status = stack.enter_context(StatusReporter(config.instance, camera))
         sentry = stack.enter_context(Sentry(config.instance, camera))
+        if section.mask:
+            remove_unmasked(config.instance, camera)
         sink: Publisher | FrameWatch
         if section.decode == "gpu":
             sink = FrameWatch(config.instance, camera, config.sentry_for(camera).standby_fps)
@@ -69,9 +71,7 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
             sink = Publisher(config.instance, camera, section)
         stack.enter_context(sink)
         packets = None
-        if section.mask:
-            remove_unmasked(config.instance, camera)
-        elif section.source.kind != "synthetic":
+        if not section.mask and section.source.kind != "synthetic":
             from tridetr.capture.packets import PacketSink  # and FFmpeg with it
 
             packets = stack.enter_context(PacketSink(config.instance, camera, config.packets))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tridetr.shm.names import PACKETS, RingName
+from tridetr.shm.names import FRAMES, PACKETS, VIEW, RingName
 
 _GREY = 128
 _Plane = NDArray[np.uint8]
@@ -70,7 +70,8 @@ class Mask:
 
 
 def remove_unmasked(instance: str, camera: str) -> None:
-    """Remove the packets that an earlier capture of this camera, without its mask, left in memory."""
-    name = RingName(instance, camera, PACKETS)
-    for generation in name.generations():
-        name.path(generation).unlink(missing_ok=True)
+    """Remove the pictures and packets that an earlier capture of this camera, without its mask, left in memory."""
+    for kind in (FRAMES, PACKETS, VIEW):
+        name = RingName(instance, camera, kind)
+        for generation in name.generations():
+            name.path(generation).unlink(missing_ok=True)
