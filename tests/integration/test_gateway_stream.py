@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,11 @@ def raw_viewer(gateway: Gateway, camera: str) -> socket.socket:
     return client
 
 
+def unread(client: socket.socket) -> int:
+    """Return how many bytes wait in a socket."""
+    return int.from_bytes(fcntl.ioctl(client, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def test_viewers_that_do_not_read_harm_nobody_and_are_cut_off(tmp_path: Path) -> None:
     """Ten sleepers and one that reads a byte a second: the camera, the others and the memory do not feel them."""
     options: dict[str, Any] = {"width": 1280, "height": 720, "noise": True}
@@ -548,7 +555,13 @@ def test_stop_is_quick_and_says_goodbye(tmp_path: Path) -> None:
             viewer.until("frame")
             sleeper = raw_viewer(gateway, "hall")
             wait_for(lambda: viewers_of(gateway) == 2)
-            time.sleep(0.5)  # the sleeper's socket is full by now
+
+            def blocked() -> bool:
+                before = unread(sleeper)
+                viewer.until("frame")
+                return 0 < before == unread(sleeper)
+
+            wait_for(blocked, what="a sleeper whose socket is full")
             assert gateway.stop() < slack(2.5)
             with pytest.raises(ConnectionClosed) as closed:
                 viewer.to_the_end()

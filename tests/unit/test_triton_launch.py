@@ -213,7 +213,7 @@ def test_a_stub_that_was_built_with_its_own_libpython_is_given_the_systems(
     (link,) = files.libraries.iterdir()
     assert link.name == "libpython3-419a3a08.13.so.1.0"
     assert link.readlink() == Path("/opt/python/lib") / installation.LIBPYTHON
-    stub.write_bytes(b"...\0libpython3.11.so.1.0\0...")
+    stub.write_bytes(f"...\0libpython{PYTHON}.so.1.0\0...".encode())
     launch.prepare_backends(installation.find_server(), "onnxruntime", files)
     assert not files.libraries.exists()
 

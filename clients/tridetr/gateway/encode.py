@@ -17,12 +17,15 @@ SMALL_WIDTH = 640  # pictures of the grid view are not wider
 
 # libswscale goes from one matrix to another through RGB. These flags keep greys grey (plain BILINEAR tints them) and
 # every colour within 3 levels at the picture's own size (1 when shrinking), at the least cost that does.
-_KEEP_SIZE = Interpolation.FAST_BILINEAR | Interpolation.FULL_CHR_H_INP
-_SHRINK = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_SWS_BT2020 = 9  # libswscale's SWS_CS_BT2020, for which PyAV has no name
-_COLORSPACES: dict[str, str | int] = {
-    "BT601": "itu601", "BT709": "itu709", "BT2020": _SWS_BT2020,
-}  # fmt: skip
+# PyAV names the flags since version 18, which is for Python 3.11 and later.
+_SWS_FULL_CHR_H_INT, _SWS_FULL_CHR_H_INP, _SWS_ACCURATE_RND = 0x2000, 0x4000, 0x40000
+_KEEP_SIZE = Interpolation.FAST_BILINEAR | _SWS_FULL_CHR_H_INP
+_SHRINK = Interpolation.AREA | _SWS_ACCURATE_RND | _SWS_FULL_CHR_H_INT
+_COLORSPACES = {
+    "BT709": 1,
+    "BT601": 5,
+    "BT2020": 9,
+}  # libswscale's and FFmpeg's numbers are the same
 
 
 class Picture(Protocol):
@@ -91,7 +94,9 @@ def encode(picture: Picture, color: Color, *, quality: int, small: bool) -> Enco
 def _convert(
     i420: npt.NDArray[np.uint8], width: int, height: int, color: Color, target: tuple[int, int]
 ) -> list[npt.NDArray[np.uint8]]:
-    frame = _wrap(i420, width, height).reformat(
+    source = _wrap(i420, width, height)
+    source.colorspace = _COLORSPACES[color.matrix]  # PyAV 17 hands on BT.2020 by the frame only
+    frame = source.reformat(
         width=target[0],
         height=target[1],
         format="yuv420p",
