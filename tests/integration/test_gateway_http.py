@@ -20,11 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 
-from support.gateway import Answer, Gateway, cameras
+from support.gateway import Answer, Gateway, cameras, subprotocol_for
 from support.waiting import slack, wait_for
 from tridetr.config import AlarmSection
 from tridetr.errors import GatewayError
-from tridetr.gateway.auth import subprotocol_for
 from tridetr.gateway.message import PROTOCOL
 from tridetr.gateway.openapi import description
 from tridetr.model_card import ModelInfo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
 import json
 import threading
@@ -20,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from support.waiting import wait_for
 from tridetr.config import Config
+from tridetr.gateway.auth import BEARER_SUBPROTOCOL
 from tridetr.gateway.gateway_process import ADDRESS_FILE, run
 from tridetr.gateway.http_server import Limits
 from tridetr.gateway.message import PROTOCOL, unpack
@@ -345,3 +347,8 @@ def cameras(
         for fake in fakes.values():
             fake.close()
         unlink_instance(instance, names)
+
+
+def subprotocol_for(token: str) -> str:
+    """Return the WebSocket subprotocol that carries a token."""
+    return BEARER_SUBPROTOCOL + base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode()

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from quart import Request
 from werkzeug.datastructures import Headers
 
+from support.gateway import subprotocol_for
 from tridetr.config import Config
 from tridetr.config.node_sections import GatewaySection
 from tridetr.config.secrets import gateway_token
 from tridetr.errors import ConfigError
-from tridetr.gateway.auth import TokenAuth, subprotocol_for
+from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.clients import Proxies, parse_address, site_of
 from tridetr.gateway.login_sessions import (
     ENDED_FILE,

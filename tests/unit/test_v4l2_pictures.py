@@ -38,7 +38,7 @@ def buffer_of(fourcc: str, padding: int) -> tuple[np.ndarray, int]:
 
 
 def form(fourcc: str, stride: int) -> FrameFormat:
-    return FrameFormat(fourcc, WIDTH, HEIGHT, stride, 0, ColorRange.LIMITED, ColorMatrix.BT601)
+    return FrameFormat(fourcc, WIDTH, HEIGHT, stride, ColorRange.LIMITED, ColorMatrix.BT601)
 
 
 @pytest.mark.parametrize("padding", [0, 8])

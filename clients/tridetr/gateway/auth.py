@@ -66,8 +66,3 @@ def _decode(text: str) -> bytes | None:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
-
-
-def subprotocol_for(token: str) -> str:
-    """Return the subprotocol that carries ``token``."""
-    return BEARER_SUBPROTOCOL + base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode()

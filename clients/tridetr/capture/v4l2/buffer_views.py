@@ -36,7 +36,6 @@ class FrameFormat:
         width: pixels.
         height: pixels.
         bytes_per_line: Length of a row of the first plane [bytes]; 0 for compressed formats.
-        size_image: Length of a whole picture [bytes], at most that for compressed formats.
         color_range: As the driver says, or as the kernel documents its default.
         color_matrix: Likewise.
     """
@@ -45,7 +44,6 @@ class FrameFormat:
     width: int
     height: int
     bytes_per_line: int
-    size_image: int
     color_range: ColorRange
     color_matrix: ColorMatrix
 

@@ -121,7 +121,6 @@ class Device:
             width=pix.width,
             height=pix.height,
             bytes_per_line=size.bytesperline,
-            size_image=size.sizeimage,
             color_range=color_range,
             color_matrix=color_matrix,
         )

@@ -1,5 +1,8 @@
 """Which execution provider and precision to use: by what the machine has, unless the user forces it.
 
+`tridetr.plan` says where the model runs. What is left to choose is known in the model's own process only: what the
+ONNX Runtime that is imported there offers, which may differ from the installed packages, and what is in the model file.
+
 Measured with a full-size RF-DETR Nano on two Zen 4 cores, OpenVINO in bf16 needs about 0.4 times the CPU time of
 plain ONNX Runtime in fp32, and OpenVINO in fp32 about 0.8 times. bf16 pays only where the CPU multiplies it in
 hardware (AVX-512 BF16, AMX, AVX-NE-CONVERT); elsewhere it would be emulated.
