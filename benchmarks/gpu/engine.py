@@ -2,14 +2,16 @@
 
     python benchmarks/gpu/engine.py EXPORT.onnx [--batches 1 2 4 8 --runs 40] [--json FILE]
 
-All ways take turns in one run: the whole graph with open sizes, with fixed sizes, with a CUDA graph; the engine that
-the server runs (cut at the network's input), without and with CUDA graphs; the same over the model of `tridetr models
-fuse --target cuda`. `mib` is what loading it took of the GPU's memory. Give a full-size export: the bundled model says
-little about a GPU.
+All ways take turns in one run: the whole graph with open sizes, with fixed sizes, with a CUDA graph (batch 1); the
+engine that the server runs (cut at the network's input), without and with CUDA graphs; the network alone with the
+graphs of all batch sizes in one session (`gpu_graph_id`); the engine over the model of `tridetr models fuse --target
+cuda`, with joined kernels and with FP16, whether `fuse` would keep it or not. `mib` is what loading took of the GPU's
+memory. Give a full-size export with a dynamic batch: the bundled model says little about a GPU.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,20 +27,22 @@ from rig import FULL_HD, BenchGpu, need_gpu, parser, report
 from common import fused_model, summary
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
-from tridetr.models.cuda_form import for_cuda
+from tridetr.models import cuda_form
+from tridetr.models.unwrap import network_of, with_network
 from tridetr.triton.engine.choice import CUDA, Choice
 from tridetr.triton.engine.dlpack import Frames
 from tridetr.triton.engine.session import BATCH, provider_options
+from tridetr.triton.engine.split import split
 from tridetr.triton.engine.static import StaticEngine
+from tridetr.triton.engine.static_sessions import Network
 
 CHOICE = Choice(CUDA, "fp32", "benchmark")
 WARM_UP = 5
 Run = Callable[[], object]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def whole(
-    model: Path, frames: np.ndarray[Any, np.dtype[np.uint8]], *, fixed: bool, graph: bool
-) -> Run:
+def whole(model: Path, frames: Pixels, *, fixed: bool, graph: bool) -> Run:
     """Return a run of the whole graph, with its input on the GPU."""
     batch, rows, width = frames.shape
     options = onnxruntime.SessionOptions()
@@ -59,20 +63,54 @@ def whole(
 
 
 def ours(
-    gpu: BenchGpu, model: Path, frames: np.ndarray[Any, np.dtype[np.uint8]], *, graph: bool
-) -> Run:
-    """Return a run of the server's engine, with each frame on the GPU."""
-    batch, rows, width = frames.shape
-    engine = StaticEngine(model, CHOICE, sizes=[(rows, width)], most=batch, graphs=graph)
+    gpu: BenchGpu, model: Path, frames: Pixels, batches: list[int], *, graph: bool
+) -> dict[int, Run]:
+    """Return runs of the server's engine for each batch size, with each frame on the GPU."""
+    _, rows, width = frames.shape
+    engine = StaticEngine(
+        model, CHOICE, sizes=[(rows, width)], most=max(batches), graphs=graph, warn=complain
+    )
     if graph and not engine.graphs:
         raise ModelError("the network cannot be captured as a CUDA graph")
     pointer, stream = gpu.allocate(frames.nbytes), gpu.make_stream()
     gpu.upload(pointer, frames.ctypes.data, frames.nbytes, stream)
     gpu.wait(stream)
-    each = [
-        Frames(pointer + index * frames[0].nbytes, (1, rows, width), 0) for index in range(batch)
-    ]
-    return lambda: engine.run(each)
+    size = frames[0].nbytes
+    each = [Frames(pointer + index * size, (1, rows, width), 0) for index in range(max(batches))]
+    return {batch: partial(engine.run, each[:batch]) for batch in batches}
+
+
+def annotated(model: Path, batches: list[int]) -> dict[int, Run]:
+    """Return runs of the network alone, by one session that keeps a CUDA graph for each batch size."""
+    parts = split(model)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    settings = provider_options(CHOICE, 0, None) | {"enable_cuda_graph": "1"}
+    session = onnxruntime.InferenceSession(parts.network, options, providers=[(CUDA, settings)])
+    runs: dict[int, Run] = {}
+    for batch in batches:
+        chosen = onnxruntime.RunOptions()
+        chosen.add_run_config_entry("gpu_graph_id", str(batch))
+        network = Network(session, parts, batch, "cuda")
+        runs[batch] = partial(network.run, chosen)
+    return runs
+
+
+def complain(text: str) -> None:
+    """Show a warning of the engine."""
+    sys.stderr.write(f"{text}\n")
+
+
+def rewritten(fused: Path, folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Write the models of `tridetr models fuse --target cuda`; return them, and what it would not keep."""
+    portable = onnx.load(fused)
+    joined = cuda_form.join(network_of(portable))
+    files: dict[str, Path] = {}
+    for name, network in (("joined kernels", joined), ("FP16", cuda_form.halve(joined))):
+        files[name] = folder / f"{len(files)}.onnx"
+        onnx.save(with_network(portable, network), files[name])
+    found = cuda_form.for_cuda(portable)
+    return files, [f"half: {found.half}", f"joined: {found.kernels}", *found.refused]
 
 
 def main() -> None:
@@ -87,65 +125,67 @@ def main() -> None:
         raise SystemExit("onnxruntime-gpu is not installed in place of onnxruntime-openvino")
     gpu = BenchGpu.open()
     width, height = FULL_HD
-    figures: dict[str, Any] = {}
+    batches = sorted(options.batches)
+    dice = np.random.default_rng(0)
+    frames = dice.integers(0, 256, (batches[-1], height * 3 // 2, width), np.uint8)
+    one = frames[:1]
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
         fused, _ = fused_model(options.model, Path(name))
-        rewritten, notes = None, []
+        ways: dict[str, Callable[[], dict[int, Run]]] = {
+            "whole, open": lambda: {1: whole(fused, one, fixed=False, graph=False)},
+            "whole, fixed": lambda: {1: whole(fused, one, fixed=True, graph=False)},
+            "whole, fixed, graph": lambda: {1: whole(fused, one, fixed=True, graph=True)},
+            "network alone, graphs in one session": lambda: annotated(fused, batches),
+            "engine": lambda: ours(gpu, fused, frames, batches, graph=False),
+            "engine, graph": lambda: ours(gpu, fused, frames, batches, graph=True),
+        }
+        notes: list[str] = []
         try:
-            found = for_cuda(onnx.load(fused))
-            rewritten = Path(name) / "cuda.onnx"
-            onnx.save(found.model, rewritten)
-            notes = [f"half: {found.half}", f"joined: {found.kernels}", *found.refused]
+            files, notes = rewritten(fused, Path(name))
+            for kind, file in files.items():
+                ways[f"engine, graph, {kind}"] = partial(
+                    ours, gpu, file, frames, batches, graph=True
+                )
         except ModelError as error:
             notes = [str(error)]
-        for batch in options.batches:
-            dice = np.random.default_rng(0)
-            frames = dice.integers(0, 256, (batch, height * 3 // 2, width), np.uint8)
-            ways: dict[str, Callable[[], Run]] = {
-                "whole, open": partial(whole, fused, frames, fixed=False, graph=False),
-                "whole, fixed": partial(whole, fused, frames, fixed=True, graph=False),
-                "whole, fixed, graph": partial(whole, fused, frames, fixed=True, graph=True),
-                "engine": partial(ours, gpu, fused, frames, graph=False),
-                "engine, graph": partial(ours, gpu, fused, frames, graph=True),
-            }
-            if rewritten is not None:
-                ways["engine, graph, for cuda"] = partial(ours, gpu, rewritten, frames, graph=True)
-            figures[f"batch {batch}"] = measure(gpu, ways, batch, options.runs)
+        figures = measure(gpu, ways, batches, options.runs)
     gpu.close()
     model = options.model.name if options.model else "bundled (small: give an export)"
-    report(
-        "engine",
-        options,
-        {"model": model, "onnxruntime": onnxruntime.__version__, "for cuda": notes, **figures},
-    )
+    head = {"model": model, "onnxruntime": onnxruntime.__version__, "for cuda": notes}
+    report("engine", options, {**head, "ways": figures})
 
 
 def measure(
-    gpu: BenchGpu, ways: dict[str, Callable[[], Run]], batch: int, runs: int
+    gpu: BenchGpu, ways: dict[str, Callable[[], dict[int, Run]]], batches: list[int], runs: int
 ) -> dict[str, Any]:
-    """Load all ways, then let them take turns."""
+    """Load all ways, then let them take turns for each batch size."""
     rows: dict[str, Any] = {}
-    ready: dict[str, Run] = {}
+    ready: dict[str, dict[int, Run]] = {}
     for name, make in ways.items():
         free = gpu.free_mib()
         try:
-            run = make()
-            for _ in range(WARM_UP):
-                run()
+            found = make()
+            for run in found.values():
+                for _ in range(WARM_UP):
+                    run()
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             rows[name] = {"not_measured": str(error)[:300]}
             continue
-        ready[name] = run
+        ready[name] = found
         rows[name] = {"mib": round(free - gpu.free_mib(), 1)}
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    for _ in range(runs):
-        for name, run in ready.items():
-            began = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - began) * 1e3)
-    for name, values in times.items():
-        per_second = round(1e3 * batch / float(np.median(values)), 1)
-        rows[name] |= {"ms": summary(values), "frames_per_second": per_second}
+    for batch in batches:
+        times: dict[str, list[float]] = {name: [] for name in ready if batch in ready[name]}
+        for _ in range(runs):
+            for name, values in times.items():
+                began = time.perf_counter()
+                ready[name][batch]()
+                values.append((time.perf_counter() - began) * 1e3)
+        for name, values in times.items():
+            per_second = round(1e3 * batch / float(np.median(values)), 1)
+            rows[name][f"batch {batch}"] = {
+                "ms": summary(values),
+                "frames_per_second": per_second,
+            }
     return rows
 
 

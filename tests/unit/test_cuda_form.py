@@ -61,6 +61,10 @@ def test_fp16_computes_in_fp16_between_the_networks_ends(
     products = [node for node in found.model.graph.node if node.op_type == "MatMul"]
     kinds = {casts[node.input[1]].attribute[0].i for node in products if node.input[1] in casts}
     assert kinds == {onnx.TensorProto.FLOAT16}  # the weights, which the file stores as FP16
+    sampled = [node for node in found.model.graph.node if node.op_type == "GridSample"]
+    assert sampled  # in FP32, since the CUDA provider has no other and would leave them to the CPU
+    for node in sampled:
+        assert {casts[value].attribute[0].i for value in node.input} == {onnx.TensorProto.FLOAT}
     file = tmp_path / "cuda.onnx"
     onnx.save(found.model, file)
     engine = StaticEngine(file, Choice(CPU, "fp32", "a test"), most=2)
@@ -81,7 +85,7 @@ def test_fp16_that_changes_scores_is_not_kept(monkeypatch: pytest.MonkeyPatch) -
                 weight.raw_data = bytes(len(weight.raw_data))
         return model
 
-    monkeypatch.setattr(cuda_form, "_halve", ruined)
+    monkeypatch.setattr(cuda_form, "halve", ruined)
     found = cuda_form.for_cuda(onnx.load(MODEL))
     assert not found.half
     assert "FP16" in found.refused[0]

@@ -26,6 +26,9 @@ from tridetr.models.verify import compare_detections
 _JOINED = ("Attention", "MultiHeadAttention", "SkipLayerNormalization", "LayerNormalization", "Gelu",
            "FastGelu", "BiasGelu")  # fmt: skip
 _DOMAIN = "com.microsoft"  # of the joined kernels
+_NO_FP16 = (
+    "GridSample",
+)  # ONNX Runtime would run them on the CPU: its CUDA provider has them in FP32 only
 _SCORE = 0.02  # most that a score may move
 _BOX_PX = 2.0  # most that a box may move, at 640x480
 _SURE = 0.3
@@ -59,14 +62,14 @@ def for_cuda(fused: onnx.ModelProto) -> Rewritten:
     if not card.contract or card.form is not Form.PORTABLE:
         raise ModelError("only portable models of `tridetr models fuse` can be rewritten for cuda")
     expected = _results(fused)
-    joined = _join(network_of(fused))
+    joined = join(network_of(fused))
     best, half = with_network(fused, joined), False
     refused: list[str] = []
     kernels = Counter(node.op_type for node in joined.graph.node if node.op_type in _JOINED)
     if why := _difference(expected, best):
         raise ModelError(f"the joined kernels change the detections: {why}. Use the portable model")
     if card.precision == "fp32":
-        candidate = with_network(fused, _halve(joined))
+        candidate = with_network(fused, halve(joined))
         why = _difference(expected, candidate)
         if why:
             refused.append(f"FP16: {why}")
@@ -77,7 +80,8 @@ def for_cuda(fused: onnx.ModelProto) -> Rewritten:
     return Rewritten(best, dict(kernels), half, tuple(refused))
 
 
-def _join(network: onnx.ModelProto) -> onnx.ModelProto:
+def join(network: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the network with joined kernels."""
     from onnxruntime.transformers import optimizer
 
     joined = optimizer.optimize_model(network, model_type="vit", opt_level=0, use_gpu=True).model
@@ -87,13 +91,30 @@ def _join(network: onnx.ModelProto) -> onnx.ModelProto:
     return joined
 
 
-def _halve(network: onnx.ModelProto) -> onnx.ModelProto:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+def halve(network: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the network in FP16, with the types of its ends."""
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     model = onnx.ModelProto()
     model.CopyFrom(network)
-    # Contrib operators stop onnx's shape inference; without any, only the network's own ends are cast.
-    halved = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+    # Contrib operators stop onnx's shape inference, and only values of a known type are cast.
+    known = {value.name for value in model.graph.value_info}
+    around = {
+        value
+        for node in model.graph.node
+        if node.op_type in _NO_FP16
+        for value in (*node.input, *node.output)
+    }
+    model.graph.value_info.extend(
+        helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None)
+        for value in sorted(around - known)
+    )
+    halved = convert_float_to_float16(
+        model,
+        keep_io_types=True,
+        disable_shape_infer=True,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_NO_FP16],
+    )
     assert isinstance(halved, onnx.ModelProto)
     return halved
 

@@ -164,9 +164,13 @@ class Network:
         """Return the address of an image in the batch."""
         return int(self._image.data_ptr()) + index * self._stride
 
-    def run(self) -> Results:
-        """Run the whole batch and return the outputs on the host."""
-        self._session.run_with_iobinding(self._binding)
+    def run(self, options: Any = None) -> Results:
+        """Run the whole batch and return the outputs on the host.
+
+        Args:
+            options: of ONNX Runtime for this run.
+        """
+        self._session.run_with_iobinding(self._binding, options)
         return [value.numpy() for value in self._outputs]
 
 
