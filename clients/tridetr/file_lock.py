@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from tridetr.errors import TridetrError
+from tridetr.files import give_access_back
 from tridetr.shm.closing import Closing
 
 _NOTE_BYTES = 500
@@ -53,7 +54,12 @@ class FileLock(Closing):
         kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(self.path, flags, 0o600)
+            try:
+                descriptor = os.open(self.path, flags, 0o600)
+            except PermissionError:
+                if not give_access_back(self.path):
+                    raise
+                continue
             try:
                 if os.fstat(descriptor).st_uid not in (os.geteuid(), 0):
                     raise PermissionError(f"{self.path} belongs to another user")

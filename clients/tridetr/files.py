@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import stat
 from pathlib import Path
 
 from tridetr.errors import ConfigError
+
+_log = logging.getLogger("tridetr.files")
+
+
+def give_access_back(path: Path) -> bool:
+    """Let this user use a file or folder of its own again, whose mode was changed by mistake.
+
+    Returns:
+        Whether that was necessary, and done.
+    """
+    try:
+        found = path.lstat()
+        is_folder = stat.S_ISDIR(found.st_mode)
+        wanted = 0o700 if is_folder else 0o600
+        if not (is_folder or stat.S_ISREG(found.st_mode)) or found.st_uid != os.geteuid():
+            return False
+        if found.st_mode & wanted == wanted:
+            return False
+        path.chmod(stat.S_IMODE(found.st_mode) | wanted)
+    except OSError:
+        return False
+    mode = stat.S_IMODE(found.st_mode)
+    _log.warning("%s had mode %03o: tridetr gave itself access to it again", path, mode)
+    return True
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tridetr.errors import ModelError, TridetrError
+from tridetr.files import give_access_back
 from tridetr.shm.closing import Closing
 
 _PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
@@ -78,7 +79,7 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
         )
     if may_be_read_only and os.statvfs(path).f_flag & os.ST_RDONLY:
         return path
-    if not os.access(path, os.W_OK | os.X_OK):
+    if not os.access(path, os.W_OK | os.X_OK) and not give_access_back(path):
         raise TridetrError(
             f"{key} {path} cannot be written to (a read-only file system?); {remedy}"
         )

@@ -21,6 +21,7 @@ from tridetr.controller.stored_rows import (
     checked,
 )
 from tridetr.errors import TridetrError
+from tridetr.files import give_access_back
 
 # What turns a database of the version before into this one; an empty file has version 0.
 _LAYOUTS = {
@@ -74,6 +75,8 @@ class Database:
     def __init__(self, path: Path, wait_s: float = WAIT_S) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
+        for part in ("", "-wal", "-shm"):
+            give_access_back(path.with_name(path.name + part))
         self._identity = _open_once(path)
         self._connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None)
         try:

@@ -20,6 +20,7 @@ from typing import Any
 
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.files import give_access_back
 from tridetr.paths import private_folder
 from tridetr.recorder.wall_clock import JUMP_NS, WallClock
 from tridetr.shm.closing import Closing
@@ -426,6 +427,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _prepared(path: Path) -> sqlite3.Connection:
+    for part in ("", "-wal", "-shm"):
+        give_access_back(path.with_name(path.name + part))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         connection.execute("PRAGMA journal_mode=WAL")

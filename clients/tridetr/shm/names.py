@@ -20,6 +20,7 @@ import posix_ipc
 
 from tridetr.errors import ShmError
 from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.files import give_access_back
 from tridetr.shm import layout, locks
 
 SHM_DIR = Path("/dev/shm")  # noqa: S108
@@ -193,6 +194,7 @@ def list_locks(instance: str) -> list[Path]:
 
 def writer_of(path: Path) -> int | None:
     """Return the process id of the writer that holds a ring file (0: not known yet); None where there is none."""
+    give_access_back(path)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

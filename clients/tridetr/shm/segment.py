@@ -8,6 +8,7 @@ import mmap
 import os
 
 from tridetr.errors import NoSpaceError, ShmError
+from tridetr.files import give_access_back
 from tridetr.shm import layout, locks, names
 from tridetr.shm.layout import Geometry
 from tridetr.shm.names import RingName
@@ -160,6 +161,8 @@ def _open(name: RingName, generation: int, mode: int) -> int | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
+        if give_access_back(name.path(generation)):
+            return _open(name, generation, mode)
         raise ShmError(foreign) from error
     # Anybody may make a file of our name in /dev/shm, open to all: its owner would see every picture.
     if os.fstat(descriptor).st_uid not in (os.geteuid(), 0):

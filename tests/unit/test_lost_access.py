@@ -1,0 +1,54 @@
+"""Files of this user whose mode was changed by mistake (`chmod 000`): used again, not a crash loop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_DAC = "-dac_override,-dac_read_search"  # with these, modes mean nothing to root
+_USE = """
+import os, sys
+from pathlib import Path
+from tridetr.controller.database import Database
+from tridetr.file_lock import FileLock
+from tridetr.paths import private_folder
+from tridetr.shm.boards import CameraState, CameraStatus, StatusReader, StatusWriter
+from tridetr.shm.names import RingName, writer_of
+
+folder, instance = Path(sys.argv[1]), sys.argv[2]
+lock, database = folder / "controller.lock", folder / "controller.db"
+ring = RingName(instance, "cam", "status").path(1)
+
+def use():
+    private_folder(folder, "state_dir")
+    FileLock(lock).close()
+    Database(database).close()
+    with StatusWriter(instance, "cam") as writer:
+        writer.write(CameraStatus(CameraState.LIVE, 1, 1))
+        ring.chmod(0 if ring.stat().st_mode & 0o777 else 0o600)
+        assert writer_of(ring) == os.getpid()
+        with StatusReader(instance, "cam") as reader:
+            assert reader.read() is not None
+    assert ring.stat().st_mode & 0o777 == 0o600
+
+use()
+for path in (lock, database, ring, folder):
+    path.chmod(0)
+use()
+assert folder.stat().st_mode & 0o777 == 0o700
+assert {path.stat().st_mode & 0o777 for path in (lock, database)} == {0o600}
+"""
+
+
+def test_own_files_without_any_permission_are_used_again(instance: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", _USE, str(tmp_path / "state"), instance]
+    if os.geteuid() == 0:
+        setpriv = shutil.which("setpriv") or pytest.skip("needs setpriv (util-linux)")
+        words = [setpriv, f"--bounding-set={_DAC}", f"--inh-caps={_DAC}", *words]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
