@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Point = tuple[float, float]
+_TOLERANCE = 1e-9  # of a point on an edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,11 @@ def contains(polygon: Sequence[Point], point: Point) -> bool:
     return inside
 
 
-def _on_segment(a: Point, b: Point, p: Point, tolerance: float = 1e-9) -> bool:
+def _on_segment(a: Point, b: Point, p: Point) -> bool:
     cross = (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
-    if abs(cross) > tolerance:
+    if abs(cross) > _TOLERANCE:
         return False
     return (
-        min(a[0], b[0]) - tolerance <= p[0] <= max(a[0], b[0]) + tolerance
-        and min(a[1], b[1]) - tolerance <= p[1] <= max(a[1], b[1]) + tolerance
+        min(a[0], b[0]) - _TOLERANCE <= p[0] <= max(a[0], b[0]) + _TOLERANCE
+        and min(a[1], b[1]) - _TOLERANCE <= p[1] <= max(a[1], b[1]) + _TOLERANCE
     )

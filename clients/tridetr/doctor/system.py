@@ -42,13 +42,13 @@ def check_python() -> Iterator[Finding]:
     )
 
 
-def check_shm(config: Config, folder: Path = SHM_DIR) -> Iterator[Finding]:
+def check_shm(config: Config) -> Iterator[Finding]:
     """Space for the rings."""
-    subject = str(folder)
-    if not os.access(folder, os.W_OK):
+    subject = str(SHM_DIR)
+    if not os.access(SHM_DIR, os.W_OK):
         yield Finding(subject, "fault", "is not writable", "mount a tmpfs at /dev/shm")
         return
-    free, needed = shutil.disk_usage(folder).free // MIB, node_mib(config)
+    free, needed = shutil.disk_usage(SHM_DIR).free // MIB, node_mib(config)
     text = f"{free} MiB free, {needed} MiB needed"
     if free < needed:
         remedy = f"sudo mount -o remount,size={2 * needed}M /dev/shm, or fewer slots"
@@ -57,7 +57,7 @@ def check_shm(config: Config, folder: Path = SHM_DIR) -> Iterator[Finding]:
         yield Finding(subject, "ok", text)
 
 
-def check_queues(config: Config, folder: Path = _QUEUE_FOLDER) -> Iterator[Finding]:
+def check_queues(config: Config) -> Iterator[Finding]:
     """Limits of POSIX message queues."""
     needed = sum(
         len(consumers)
@@ -66,7 +66,7 @@ def check_queues(config: Config, folder: Path = _QUEUE_FOLDER) -> Iterator[Findi
         if kind != VIEW or camera.view is not None
     )
     try:
-        limit = int((folder / "queues_max").read_text())
+        limit = int((_QUEUE_FOLDER / "queues_max").read_text())
     except (OSError, ValueError):
         yield Finding(
             "message queues",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import TypeAlias
 
 from quart import Quart, Response, jsonify, redirect, request, websocket
@@ -78,7 +77,6 @@ class Guard:
         auth: the token.
         sessions: logins with it; None where there is no token.
         section: the gateway's configuration.
-        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -86,7 +84,6 @@ class Guard:
         auth: TokenAuth,
         sessions: LoginSessions | None,
         section: GatewaySection,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.auth = auth
         self._sessions = sessions
@@ -94,7 +91,6 @@ class Guard:
         self._proxies = Proxies(section.trusted_proxies)
         self._headers = headers_for(section.frame_ancestors)
         self._is_framed = bool(section.frame_ancestors)
-        self._clock = clock
         self._requests = PeerBuckets(*_REQUESTS)
         self._failures = PeerBuckets(*_FAILURES)
         self._all_failures = Bucket(*_ALL_FAILURES)
@@ -251,7 +247,7 @@ class Guard:
     def _charge_failure(self, asked: Request | Websocket) -> Answer | None:
         """Count a wrong token; return a refusal where there were too many."""
         metrics.WRONG_TOKENS.inc()
-        address, now = self._proxies.address(asked), self._clock()
+        address, now = self._proxies.address(asked), time.monotonic()
         self._warn("token", "wrong gateway token from %s", address)
         own = self._failures.of(site_of(address))
         for bucket in (own, self._all_failures):
@@ -263,11 +259,11 @@ class Guard:
 
     def _check_rate(self, asked: Request | Websocket) -> Answer | None:
         bucket = self._requests.of(site_of(self._proxies.address(asked)))
-        return None if bucket.take(self._clock()) else _too_many(bucket.wait_s())
+        return None if bucket.take(time.monotonic()) else _too_many(bucket.wait_s())
 
     def _warn(self, kind: str, text: str, *values: object) -> None:
         """Log a warning, at most once a minute for each kind."""
-        now = self._clock()
+        now = time.monotonic()
         if now - self._warned_at.get(kind, -_WARN_S) >= _WARN_S:
             self._warned_at[kind] = now
             logger.warning(text, *values)
