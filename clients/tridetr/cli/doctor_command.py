@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,8 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
-from tridetr.config import load_config
+from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO
+
+if TYPE_CHECKING:
+    from tridetr.doctor.finding import Finding
 
 
 def register(app: typer.Typer) -> None:
@@ -31,10 +34,8 @@ def doctor(
     Logs in to the broker, opens each camera for a few seconds, and compares class names with the model's.
     Without a configuration file it looks at what the demo needs. Exits with 1 if there is a fault.
     """
-    from tridetr.doctor.examine import examine
-
     wanted = config_file if config_file != DEFAULT_CONFIG or config_file.exists() else DEMO
-    findings = examine(load_config(wanted))
+    findings = _examine(load_config(wanted))
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
@@ -49,3 +50,27 @@ def doctor(
             table.add_row(*cells)
         Console().print(table)
     sys.exit(any(finding.level == "fault" for finding in findings))
+
+
+def _examine(config: Config) -> list[Finding]:
+    """Run all checks, in the order in which a person would look."""
+    from tridetr.doctor import gpu, parts, system
+    from tridetr.doctor.configuration import check_configuration
+    from tridetr.doctor.mqtt_broker import check_broker
+    from tridetr.doctor.streams import check_cameras
+
+    checks = (
+        check_configuration(config),
+        system.check_python(),
+        system.check_cpu(),
+        system.check_shm(config),
+        system.check_queues(config),
+        system.check_ports(config),
+        parts.check_server(config),
+        parts.check_provider(config),
+        parts.check_model(config),
+        gpu.check_gpu(config),
+        check_broker(config),
+        check_cameras(config),
+    )
+    return [finding for check in checks for finding in check]
