@@ -122,7 +122,7 @@ bench-peers: $(VENV)/.dev
 
 # The tables of docs/benchmarks.md and README.md from the last report
 bench-docs:
-	@for report in build/bench/bench.json build/bench/peers.json; do test ! -f $$report || \
+	@for report in build/bench/bench.json build/bench/peers.json build/bench-gpu/gpu.json; do test ! -f $$report || \
 		$(VENV)/bin/python benchmarks/tables.py $$report --update docs/benchmarks.md docs/hardware.md README.md; done
 
 # Where the time of a running node goes, by py-spy, into build/profile

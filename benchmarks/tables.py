@@ -335,7 +335,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     report = json.loads(options.report.read_text())
-    tables = tables_of(name, report) if (name := report.get("benchmark")) else all_tables(report)
+    name = report.get("benchmark")
+    if name == "gpu":
+        from gpu_tables import gpu_tables
+
+        tables = gpu_tables(report)
+    else:
+        tables = tables_of(name, report) if name else all_tables(report)
     if options.update is None:
         for table in tables:
             print(f"{table.name}: {table.title}\n\n{markdown(table)}\n")

@@ -1,7 +1,7 @@
 # A node with an NVIDIA GPU, and arm64 (Jetson), for which no wheel of Triton's server exists.
 # `docker build -f docker/triton-gpu.Dockerfile -t tridetr-triton-gpu .`; for Jetson: --build-arg TRITON=…-py3-igpu
-# `tridetr triton` starts the base image's own server (/opt/tritonserver) with its native backends. The captures of
-# a GPU node run from this image too: frames in GPU memory need the same libraries.
+# `tridetr triton` starts the base image's own server (/opt/tritonserver) with its native backends. The gpu process
+# (`tridetr gpu`) runs from this image, too: frames in GPU memory need the same libraries.
 ARG TRITON=nvcr.io/nvidia/tritonserver:25.10-py3
 FROM ${TRITON}
 LABEL org.opencontainers.image.title="tridetr Triton (GPU)" \

@@ -113,7 +113,7 @@ def test_all_places_of_the_documentation_have_a_maker(tables: Any) -> None:
     asked = set(re.findall(r"<!-- figures: ([^>]+?) -->", text))
     kinds = {name.split(",")[0].split()[0] for name in asked}
     assert asked
-    assert kinds <= {*tables._MAKERS, "summary", "machine"}
+    assert kinds <= {*tables._MAKERS, "summary", "machine", "gpu"}
     assert text.count("<!-- /figures -->") == len(re.findall("<!-- figures: ", text))
 
 
@@ -128,3 +128,60 @@ def test_comparison_says_what_changed(tmp_path: Path) -> None:
     gone = subprocess.run([*line, str(tmp_path / "no.json")], capture_output=True, text=True)
     assert gone.returncode == 2
     assert "no.json is not there" in gone.stderr
+
+
+def gpu_report() -> dict[str, Any]:
+    """Return what `make bench-gpu` writes, with figures that nobody measured."""
+    common = {
+        "machine": {"cpu": "some", "cores": 16},
+        "gpu": {"driver": "580.1", "cuda": [13, 0], "gpus": [{"name": "A card"}]},
+    }
+
+    def part(**figures: Any) -> dict[str, Any]:
+        return {**common, "figures": figures}
+
+    fast = {"ms": series(2.0), "frames_per_second": 500.0}
+    ways = {
+        "engine, graph": {"mib": 300.5, "batch 1": fast, "batch 8": fast},
+        "graphs in one session": {"not_measured": "ONNX Runtime refuses"},
+    }
+    node = {"results_per_second": 410.0, "total_ms": [series(3.0), None], "restarts": {},
+            "contexts": ["1, 500 MiB", "2, 600 MiB"],
+            "gpu_busy_decoder_busy_memory": ["80 %, 10 %, 2000 MiB"]}  # fmt: skip
+    return {
+        "benchmark": "gpu",
+        "parts": {
+            "check": part(ring={"ok": True}, video={"ok": False}),
+            "engine": part(
+                model="nano.onnx", onnxruntime="1.31.1", **{"for cuda": ["half: True"], "ways": ways}
+            ),
+            "live 8": part(**{"8 cameras, decode: cpu": node, "8 cameras, decode: gpu": {"failed": []}}),
+            "perf": part(**{"CUDA shared memory": series(4.0)}),
+            "copies": part(cases={"to device, pinned": {"gpu_ms": series(0.077)}}),
+            "footage": {"failed": "status 1: no model"},
+            "sanitize": part(memcheck={"not_run": "compute-sanitizer is not installed"}),
+        },
+    }  # fmt: skip
+
+
+def test_the_gpu_tables_of_the_documentation_come_from_the_report(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text((BENCHMARKS.parent / "docs" / "benchmarks.md").read_text())
+    file = tmp_path / "gpu.json"
+    file.write_text(json.dumps(gpu_report()))
+    line = [sys.executable, str(BENCHMARKS / "tables.py"), str(file), "--update", str(page)]
+    subprocess.run(line, check=True, capture_output=True)
+    text = page.read_text()
+    assert "Not measured yet." not in text
+    for row in (
+        "| card | A card |",
+        "| parts that failed | footage (status 1: no model) |",
+        "| engine, graph | 300 | 2.00 | 500 | – | – | 500 |",
+        "| graphs in one session | – | – | ONNX Runtime refuses | – | – | – |",
+        "| 8 cameras, decode: cpu | 410 | 3.00 | 80 %, 10 %, 2000 MiB | 2 | 0 |",
+        "| 8 cameras, decode: gpu | failed | – | – | – | – |",
+        "| video as on the CPU | **no** |",
+        "| memcheck finds nothing | compute-sanitizer is not installed |",
+        "| a 1080p frame to device, pinned, ms | 0.077 |",
+    ):
+        assert row in text
