@@ -25,6 +25,7 @@ from tridetr.config.camera_sections import CameraSection
 from tridetr.errors import SourceError
 from tridetr.shm.frames import ColorRange, FrameReader
 from tridetr.shm.names import unlink_instance
+from tridetr.shm.packets import PacketReader, VideoCodec
 
 GREY_STEPS = 8
 NAME = "Software camera"
@@ -184,13 +185,28 @@ def test_capture_process_keeps_the_cameras_jpegs(
     log = tmp_path / "log"
     process = fork_tridetr(["capture", "usb", "--config", str(config)], log)
     try:
-        with FrameReader("vmjpeg", "usb", "gateway") as frames:
+        with (
+            FrameReader("vmjpeg", "usb", "gateway") as frames,
+            PacketReader("vmjpeg", "usb") as packets,
+        ):
             with wait_for(lambda: frames.lease_newest(), 60, "a frame") as lease:
                 assert bytes(lease.jpeg) in footage.sent
                 assert lease.stamp.color_range is ColorRange.FULL
                 shown = Image.open(io.BytesIO(lease.jpeg)).convert("L")
                 luma = lease.planes[:360].astype(np.int16)
                 assert np.abs(luma - np.asarray(shown, np.int16)).max() <= 2
+            # The same JPEGs, as packets with the driver's times, each of which decoding can start at
+            found = [wait_for(packets.read, 30, "a packet") for _ in range(10)]
+            assert all(packet.data in footage.sent and packet.is_key for packet in found)
+            assert {packet.codec for packet in found} == {VideoCodec.MJPEG}
+            assert (found[0].info.width, found[0].info.height) == (640, 360)
+            times = [packet.capture_monotonic_ns for packet in found]
+            assert times == sorted(set(times))
+            with wait_for(lambda: frames.lease_newest(), 30, "a frame") as lease:
+                captured = lease.stamp.capture_monotonic_ns
+            while times[-1] < captured:
+                times.append(wait_for(packets.read, 30, "a packet").capture_monotonic_ns)
+            assert captured in times
         process.terminate()
         process.join(10)
         assert process.exitcode == 0
