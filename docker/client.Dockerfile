@@ -1,23 +1,23 @@
 # Capture, detector, controller and gateway: `docker build -f docker/client.Dockerfile -t tridetr .`
+# The image holds Python, tridetr and what these load (docker/root), and no distribution: no package manager, no further tools.
 ARG BASE=docker.io/library/python:3.12-slim-bookworm
 FROM ${BASE} AS build
-RUN apt-get update && apt-get install --yes --no-install-recommends binutils
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils busybox
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY clients clients
 COPY model_repository model_repository
-COPY docker/slim docker/slim
+COPY docker/slim docker/root docker/
 RUN python -m venv /opt/tridetr \
- && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel,v4l2]' \
- && docker/slim /opt/tridetr
+ && /opt/tridetr/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt '.[otel,v4l2]' \
+ && docker/slim /opt/tridetr \
+ && docker/root /opt/tridetr /root-fs
 
-FROM ${BASE}
+FROM scratch
 LABEL org.opencontainers.image.title="tridetr" \
       org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /opt/tridetr /opt/tridetr
-ENV PATH=/opt/tridetr/bin:$PATH PYTHONUNBUFFERED=1
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tridetr \
- && install -d -o 10001 -g 10001 /run/tridetr /var/lib/tridetr
+COPY --from=build /root-fs /
+ENV PATH=/opt/tridetr/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 LANG=C.UTF-8
 USER 10001:10001
 ENTRYPOINT ["tridetr"]
 CMD ["--help"]

@@ -10,8 +10,8 @@ COPY clients clients
 COPY model_repository model_repository
 COPY docker/slim docker/slim
 RUN python -m venv /opt/tridetr \
- && /opt/tridetr/bin/pip install --no-cache-dir --constraint constraints.txt '.[server,otel,v4l2]' \
- && /opt/tridetr/bin/pip install --no-cache-dir --no-deps nvidia-pytriton==0.7.0 \
+ && /opt/tridetr/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt '.[server,otel,v4l2]' \
+ && /opt/tridetr/bin/pip install --no-cache-dir --no-compile --no-deps nvidia-pytriton==0.7.0 \
  && docker/slim /opt/tridetr
 
 FROM ${BASE}

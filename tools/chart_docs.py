@@ -58,6 +58,11 @@ def schema_of(value: Any, path: str) -> dict[str, Any]:
         return {"anyOf": [section, {"type": "null"}]} if value is None else section
     if path == "config.notify":
         return {"type": "array", "items": {"$ref": "#/$defs/NotifySection"}}
+    if path == "files":
+        named = {"name": {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,56}[a-z0-9])?$"}}
+        # Besides its name, exactly one kind of volume.
+        item = {"type": "object", "required": ["name"], "minProperties": 2, "maxProperties": 2}
+        return {"type": "array", "items": {**item, "properties": named}}
     if path == "node.gpu":
         return {"type": ["boolean", "null"]}
     if isinstance(value, dict | list) and (FREE.fullmatch(path) or FREE.fullmatch(name)):

@@ -6,9 +6,7 @@ import time
 
 import pytest
 
-from support.containers import ROOT, Engine
-
-CLIENT, TRITON = "tridetr:0.1.0", "tridetr-triton-cpu:0.1.0"
+from support.containers import CLIENT, ROOT, TRITON, Engine
 
 
 @pytest.fixture(scope="session")

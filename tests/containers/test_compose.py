@@ -1,4 +1,4 @@
-"""The README's compose file, run as it is: viewer, MQTT, privileges, and each container killed in turn."""
+"""The README's compose file, with evidence: viewer, MQTT, privileges, and each container killed in turn."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from support.mosquitto import free_port
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
-COMPOSE = ROOT / "docker" / "compose.yaml"
-SERVICES = ("triton", "capture-street", "detector", "controller", "gateway")
+SERVICES = ("triton", "capture-street", "detector", "controller", "gateway", "recorder")
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +25,14 @@ def project(images: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     if not program:
         pytest.skip("Docker Compose is not installed")
     port = free_port()
-    override = tmp_path_factory.mktemp("compose") / "override.yaml"
+    folder = tmp_path_factory.mktemp("compose")
+    compose, node = folder / "compose.yaml", folder / "compose-node.yaml"
+    compose.write_text((ROOT / "docker" / compose.name).read_text())
+    node.write_text((ROOT / "docker" / node.name).read_text() + "evidence: {}\n")
+    override = folder / "override.yaml"
     override.write_text(f'services: {{gateway: {{ports: !override ["127.0.0.1:{port}:8080"]}}}}\n')
     with images.docker_host() as environment:
-        run = Project(environment, program, [COMPOSE, override], port)
+        run = Project(environment, program, [compose, override], port, profile="evidence")
         try:
             run.run("up", "--detach", "--no-build")
             wait_for(run.ready, 120, "the node watches its camera")

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from support.chart import CHART, EXAMPLES, Manifest, helm, of_kind, pods, render
 from tridetr.config import Config
 from tridetr.config.load import parse_config
-from tridetr.config.memory import GENERATIONS, node_mib, ring_mib
+from tridetr.config.memory import GENERATIONS, node_mib, ring_mib, state_mib
+from tridetr.config.source import CameraSource
 from tridetr.supervisor.process_list import plan_processes
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -23,7 +25,13 @@ KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34")
 RESTRICTED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 MIB = 1 << 20
 # Read by the C library and by NVIDIA's container runtime.
-RUNTIMES = {"OTLP_AUTHORIZATION", "HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
+RUNTIMES = {
+    "OTLP_AUTHORIZATION",
+    "HOME",
+    "TZ",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+}
 
 FULL: dict[str, Any] = {
     "nodes": [
@@ -31,12 +39,34 @@ FULL: dict[str, Any] = {
             "name": "full",
             "cameras": {
                 "front_door": {"source": "/dev/video0", "width": 1280, "height": 720},
-                "gate": {"source": "rtsp://192.0.2.1/s", "credentialsSecret": "gate-login"},
+                "gate": {
+                    "source": "rtsps://192.0.2.1/s",
+                    "credentialsSecret": "gate-login",
+                    "tls_ca_file": "/etc/tridetr/files/camera-ca/ca.crt",
+                },
+                "film": {"source": "/etc/tridetr/files/videos/street.mp4"},
             },
         }
     ],
+    "files": [
+        {"name": "camera-ca", "secret": {"secretName": "camera-ca"}},
+        {"name": "videos", "persistentVolumeClaim": {"claimName": "videos"}},
+    ],
     "gpu": {"enabled": True, "engineCache": {"enabled": True}},
-    "config": {"model": {"name": "rfdetr_trt"}},
+    "config": {
+        "model": {"name": "rfdetr_trt", "file": "/etc/tridetr/files/videos/model.onnx"},
+        "triton": {"secret_file": "/etc/tridetr/files/camera-ca/triton-key"},
+        "evidence": {"max_mib": 1000, "path": "/var/lib/tridetr/visits"},
+        "notify": [
+            {
+                "name": "hook",
+                "kind": "webhook",
+                "url_file": "/etc/tridetr/notify/hook",
+                "secret_file": "/etc/tridetr/notify/hook-key",
+            }
+        ],
+    },
+    "notify": {"secret": "notify"},
     "mqtt": {
         "username": "node",
         "passwordSecret": "mqtt-password",
@@ -96,6 +126,40 @@ def configurations(manifests: list[Manifest]) -> list[Config]:
 def node_pods(manifests: list[Manifest]) -> list[Manifest]:
     return [
         pod for _, pod in pods(manifests) if any(c["name"] == "triton" for c in pod["containers"])
+    ]
+
+
+# Which container reads the files of which keys; each key of the configuration that is a path has one.
+READERS = {
+    "build-engine": ("model.file",),
+    "triton": ("run_dir", "model.file", "triton."),
+    "gpu": ("run_dir", "triton.secret_file"),
+    "capture": ("run_dir", "cameras."),
+    "detector": ("run_dir", "triton.secret_file"),
+    "controller": ("run_dir", "state_dir", "mqtt.", "notify."),
+    "gateway": ("run_dir", "state_dir", "gateway.", "evidence."),
+    "recorder": ("run_dir", "state_dir", "evidence."),
+}
+
+
+def files_of(section: Any, key: str = "") -> list[tuple[str, Path]]:
+    """Return every path that a configuration holds, with its key."""
+    if isinstance(section, Path):
+        return [(key, section)]
+    if isinstance(section, CameraSource):
+        return [(key, Path(section.text))] if section.kind == "file" else []
+    if isinstance(section, BaseModel):
+        parts = {name: getattr(section, name) for name in type(section).model_fields}
+    elif isinstance(section, dict):
+        parts = section
+    elif isinstance(section, tuple):
+        parts = {str(number): value for number, value in enumerate(section)}
+    else:
+        return []
+    return [
+        found
+        for name, value in parts.items()
+        for found in files_of(value, f"{key}.{name}".lstrip("."))
     ]
 
 
@@ -176,7 +240,8 @@ def test_every_mount_has_its_volume_and_every_volume_its_source(manifests: list[
         }
         assert mounted == set(volumes), "mounts and volumes differ"
         for volume in volumes.values():
-            if claim := volume.get("persistentVolumeClaim"):
+            claim = volume.get("persistentVolumeClaim")
+            if claim and not volume["name"].startswith("file-"):  # those are the user's
                 assert claim["claimName"] in claims
             if config := volume.get("configMap"):
                 assert config["name"] in maps
@@ -185,25 +250,19 @@ def test_every_mount_has_its_volume_and_every_volume_its_source(manifests: list[
 def test_the_configuration_is_one_that_the_clients_read(manifests: list[Manifest]) -> None:
     found = configurations(manifests)
     assert found
-    mounted = {
-        mount["mountPath"]
-        for pod in node_pods(manifests)
-        for container in pod["containers"]
-        for mount in container["volumeMounts"]
-    }
-    for config in found:
-        assert str(config.run_dir) in mounted
-        assert str(config.state_dir) in mounted
-        secrets = [config.mqtt.password_file, config.gateway.token_file]
-        secrets += [camera.credentials_file for camera in config.cameras.values()]
-        if config.mqtt.tls:
-            secrets += [
-                config.mqtt.tls.ca_file,
-                config.mqtt.tls.cert_file,
-                config.mqtt.tls.key_file,
-            ]
-        for file in secrets:
-            assert file is None or str(file.parent) in mounted
+    for config, pod in zip(found, node_pods(manifests), strict=True):
+        for container in pod["containers"] + pod.get("initContainers", []):
+            mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+            process, _, camera_name = container["args"][-1].partition(" ")
+            reads = READERS[process if process in READERS else container["name"]]
+            if camera_name:
+                reads = ("run_dir", f"cameras.{camera_name}.")
+            for key, file in files_of(config):
+                if key.startswith(reads):
+                    folders = {str(folder) for folder in (file, *file.parents)}
+                    assert folders & mounted, f"{container['name']}: {key}: {file} is not mounted"
+    named = {key for config in found for key, _ in files_of(config)}
+    assert all(any(key.startswith(keys) for keys in READERS.values()) for key in named), named
 
 
 def test_each_process_of_the_node_has_its_container(manifests: list[Manifest]) -> None:
@@ -239,6 +298,40 @@ def test_shared_memory_holds_two_generations_of_the_rings(manifests: list[Manife
             if kind == "capture":
                 rings = GENERATIONS * ring_mib(config, config.cameras[camera])
                 assert mib(container["resources"]["limits"]["memory"]) >= rings + 128
+
+
+def test_the_claim_holds_state_and_evidence(manifests: list[Manifest]) -> None:
+    """By the doctor's arithmetic, as the volume of shared memory."""
+    claims = {
+        claim["metadata"]["name"]: claim["spec"]["resources"]["requests"]["storage"]
+        for claim in of_kind(manifests, "PersistentVolumeClaim")
+    }
+    for config, pod in zip(configurations(manifests), node_pods(manifests), strict=True):
+        state = next(volume for volume in pod["volumes"] if volume["name"] == "state")
+        if claim := state.get("persistentVolumeClaim"):
+            assert mib(claims[claim["claimName"]]) == state_mib(config)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "wanted"),
+    [
+        (None, "256Mi"),
+        ({"pictures": False, "clips": False}, "256Mi"),
+        ({}, "2816Mi"),
+        ({"max_mib": 100.5}, "382Mi"),
+    ],
+)
+def test_the_claim_follows_the_evidence(evidence: dict[str, Any] | None, wanted: str) -> None:
+    for size, expected in (("", wanted), ("1Gi", "1Gi")):
+        manifests = render({"config": {"evidence": evidence}, "state": {"size": size}})
+        claim = next(
+            claim
+            for claim in of_kind(manifests, "PersistentVolumeClaim")
+            if claim["metadata"]["name"].endswith("-state")
+        )
+        assert claim["spec"]["resources"]["requests"]["storage"] == expected
+        (config,) = configurations(manifests)
+        assert state_mib(config) == mib(wanted)
 
 
 def test_the_collector_takes_traces_and_scrapes_every_node() -> None:
@@ -357,6 +450,10 @@ def test_engines_are_built_only_for_the_model_that_needs_one(tmp_path: Path) -> 
     assert "no NVIDIA GPU here: nvidia-smi is missing" in done.stderr
 
 
+def camera(**keys: str) -> dict[str, Any]:
+    return {"nodes": [{"name": "a", "cameras": {"x": keys}}]}
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
@@ -369,6 +466,21 @@ def test_engines_are_built_only_for_the_model_that_needs_one(tmp_path: Path) -> 
         ({"nodes": []}, "no camera node"),
         ({"broker": {"enabled": False}}, "mqtt.host"),
         ({"daemonSet": {"enabled": True}}, "nodes: []"),
+        (camera(source="rtsps://h/s", tls_ca_file="/ca.pem"), "cameras.x.tls_ca_file: /ca.pem"),
+        (camera(source="/films/a.mp4"), "cameras.x.source: /films/a.mp4"),
+        ({"config": {"model": {"file": "/m.onnx"}}}, "config.model.file: /m.onnx"),
+        ({"config": {"triton": {"secret_file": "/k"}}}, "config.triton.secret_file: /k"),
+        ({"config": {"evidence": {"path": "/mnt/x"}}}, "config.evidence.path: /mnt/x"),
+        (
+            {
+                "config": {
+                    "notify": [{"name": "a", "kind": "ntfy", "url_file": "/etc/tridetr/notify/a"}]
+                }
+            },
+            "config.notify a: url_file",
+        ),
+        ({"files": [{"name": "Not_ok", "secret": {}}]}, "Not_ok"),
+        ({"files": [{"name": "empty"}]}, "files"),
     ],
 )
 def test_mistakes_are_refused_with_their_name(values: dict[str, Any], named: str) -> None:

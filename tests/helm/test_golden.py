@@ -14,7 +14,7 @@ import yaml
 from support.chart import EXAMPLES, render
 
 GOLDEN = Path(__file__).parent / "golden"
-REVIEWED = {"cpu-demo", "rtsp-gpu"}
+REVIEWED = {"cpu-demo", "evidence", "rtsp-gpu"}
 
 
 @pytest.mark.parametrize(

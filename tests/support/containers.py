@@ -13,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "docker.io/library/python:3.12-slim-bookworm"
+CLIENT, TRITON = "tridetr:0.1.0", "tridetr-triton-cpu:0.1.0"
 MOSQUITTO = "docker.io/library/eclipse-mosquitto:2.0.22"
 
 _MOSQUITTO_STANDIN = f"""

@@ -1,6 +1,8 @@
-"""How much of ``/dev/shm`` a node takes: for the doctor, for containers, and, in the same arithmetic, for the chart."""
+"""How much of ``/dev/shm`` and of the disk a node takes: for doctor and containers; the chart computes the same."""
 
 from __future__ import annotations
+
+import math
 
 from tridetr.config.camera_sections import CameraSection
 from tridetr.config.schema import Config
@@ -9,6 +11,7 @@ MIB = 1 << 20
 ASSUMED_SIZE = (1920, 1080)  # of a camera whose size is not configured
 SMALL_RINGS_MIB = 2  # results, states, and the pages of headers
 SLACK_MIB = 192  # the Python backend's own regions, and room
+STATE_MIB = 256  # outbox, sentry state, and what evidence leaves free for them
 GENERATIONS = 2  # a camera whose picture changes its size has both rings for a moment
 
 
@@ -18,8 +21,10 @@ def ring_mib(config: Config, camera: CameraSection) -> int:
     A slot holds an I420 frame (1.5 bytes a pixel) and as much again for the camera's own JPEG.
 
     Example:
-        >>> from tridetr.config import parse_config
-        >>> config = parse_config("cameras: {hall: {source: rtsp://192.0.2.1/s}}")
+        >>> from pathlib import Path
+        >>> from tridetr.config.load import parse_config
+        >>> text = "cameras: {hall: {source: rtsp://192.0.2.1/s}}"
+        >>> config = parse_config(text, origin=Path("tridetr.yaml"))
         >>> ring_mib(config, config.cameras["hall"])
         61
     """
@@ -33,3 +38,14 @@ def node_mib(config: Config) -> int:
     """Return the MiB of ``/dev/shm`` that a node needs: all rings in two generations, and Triton's regions."""
     rings = sum(ring_mib(config, camera) for camera in config.cameras.values())
     return GENERATIONS * rings + SLACK_MIB
+
+
+def state_mib(config: Config) -> int:
+    """Return the MiB of disk that a node needs in ``state_dir``, pictures and clips of visits included.
+
+    A clip that is being written takes up to a quarter of ``evidence.max_mib`` on top of it.
+    """
+    evidence, folder = config.evidence, config.evidence_dir
+    if evidence is None or folder is None or not folder.is_relative_to(config.state_dir):
+        return STATE_MIB
+    return STATE_MIB + math.ceil(evidence.max_mib * 5 / 4)

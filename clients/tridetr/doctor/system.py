@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tridetr.config import Config
-from tridetr.config.memory import MIB, node_mib
+from tridetr.config.memory import MIB, node_mib, state_mib
 from tridetr.doctor.finding import Finding
 from tridetr.ports import bind_fault
 from tridetr.shm.names import CONSUMERS, SHM_DIR, VIEW
@@ -53,6 +53,29 @@ def check_shm(config: Config) -> Iterator[Finding]:
     if free < needed:
         remedy = f"sudo mount -o remount,size={2 * needed}M /dev/shm, or fewer slots"
         yield Finding(subject, "fault", text, f"{remedy} (container: --shm-size or an emptyDir)")
+    else:
+        yield Finding(subject, "ok", text)
+
+
+def check_disk(config: Config) -> Iterator[Finding]:
+    """Space for the state, and for pictures and clips of visits; what is kept already counts as room."""
+    subject, evidence = str(config.state_dir), config.evidence_dir
+    try:
+        folder = next(
+            path for path in (config.state_dir, *config.state_dir.parents) if path.exists()
+        )
+        room = shutil.disk_usage(folder).free
+        if evidence is not None and evidence.is_relative_to(config.state_dir):
+            room += sum(file.stat().st_size for file in evidence.rglob("*"))
+    except OSError as error:
+        remedy = "run the doctor as the user of the node"
+        yield Finding(subject, "warning", f"cannot be examined: {error}", remedy)
+        return
+    needed = state_mib(config)
+    text = f"{room // MIB} MiB for state and evidence, {needed} MiB needed"
+    if room < needed * MIB:
+        remedy = f"make room in {folder}, or lower evidence.max_mib (chart: raise state.size)"
+        yield Finding(subject, "warning", text, remedy)
     else:
         yield Finding(subject, "ok", text)
 

@@ -65,6 +65,56 @@ tridetr/node: {{ .node.name }}
 {{- $total -}}
 {{- end -}}
 
+{{/* MiB of a node's state, as in memory.py: evidence, a quarter of it for a clip that is being written, and all else. */}}
+{{- define "tridetr.stateMiB" -}}
+{{- $evidence := 0 -}}
+{{- if eq (include "tridetr.evidence" .) "true" -}}
+{{- $evidence = mulf (.Values.config.evidence.max_mib | default 2048) 1.25 | ceil | int -}}
+{{- end -}}
+{{- add 256 $evidence -}}
+{{- end -}}
+
+{{/* Refuses a file that no container would find: context {root, key, path, also}, the last a folder besides those of `files`. */}}
+{{- define "tridetr.mounted" -}}
+{{- $found := and .also (hasPrefix (print .also "/") .path) -}}
+{{- range .root.Values.files -}}
+{{- if hasPrefix (printf "/etc/tridetr/files/%s/" .name) $.path -}}{{- $found = true -}}{{- end -}}
+{{- end -}}
+{{- if not $found -}}
+{{- fail (printf "%s: %s is in no volume of the pod; add its volume to `files` and name it as /etc/tridetr/files/NAME/…" .key .path) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tridetr.checkFiles" -}}
+{{- $config := .root.Values.config -}}
+{{- range $name, $camera := .node.cameras -}}
+{{- with $camera.tls_ca_file -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" (printf "cameras.%s.tls_ca_file" $name) "path" . "also" "") -}}
+{{- end -}}
+{{- $source := toString $camera.source -}}
+{{- if not (or (eq $source "synthetic") (contains "://" $source) (eq (include "tridetr.isDevice" $camera) "true")) -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" (printf "cameras.%s.source" $name) "path" $source "also" "") -}}
+{{- end -}}
+{{- end -}}
+{{- with dig "model" "file" "" $config -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" "config.model.file" "path" . "also" "") -}}
+{{- end -}}
+{{- with dig "triton" "secret_file" "" $config -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" "config.triton.secret_file" "path" . "also" "") -}}
+{{- end -}}
+{{- $notify := ternary "/etc/tridetr/notify" "" (ne .root.Values.notify.secret "") -}}
+{{- range $target := $config.notify -}}
+{{- range $key := list "url_file" "secret_file" -}}
+{{- with get $target $key -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" (printf "config.notify %s: %s" $target.name $key) "path" . "also" $notify) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with dig "evidence" "path" "" (dict "evidence" ($config.evidence | default dict)) -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" "config.evidence.path" "path" . "also" "/var/lib/tridetr") -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "tridetr.brokerHost" -}}
 {{- if .root.Values.mqtt.host -}}{{ .root.Values.mqtt.host }}
 {{- else if .root.Values.broker.enabled -}}{{ .root.Release.Name }}-broker
@@ -87,6 +137,7 @@ tridetr/node: {{ .node.name }}
 {{- end -}}
 
 {{- define "tridetr.config" -}}
+{{- include "tridetr.checkFiles" . -}}
 {{- $values := .root.Values -}}
 {{- $cameras := dict -}}
 {{- range $name, $camera := .node.cameras -}}

@@ -53,6 +53,9 @@ the gpu process must see the same one, since it lends its memory to Triton, and 
 - {name: run, mountPath: /run/tridetr}
 - {name: tmp, mountPath: /tmp}
 - {name: config, mountPath: /etc/tridetr/node, readOnly: true}
+{{- range .root.Values.files }}
+- {name: file-{{ .name }}, mountPath: /etc/tridetr/files/{{ .name }}, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "tridetr.pod" -}}
@@ -135,6 +138,9 @@ spec:
         - {name: engines, mountPath: /var/cache/tridetr}
         - {name: config, mountPath: /etc/tridetr/node, readOnly: true}
         - {name: tmp, mountPath: /tmp}
+        {{- range $values.files }}
+        - {name: file-{{ .name }}, mountPath: /etc/tridetr/files/{{ .name }}, readOnly: true}
+        {{- end }}
   {{- end }}
   containers:
     {{- $image := ternary $values.images.tritonGpu $values.images.tritonCpu $gpu }}
@@ -261,6 +267,9 @@ spec:
     - name: device-{{ $name | replace "_" "-" }}
       hostPath: {path: {{ $camera.source }}, type: CharDevice}
     {{- end }}
+    {{- end }}
+    {{- range $values.files }}
+    - {{ set (omit . "name") "name" (printf "file-%s" .name) | toYaml | nindent 6 | trim }}
     {{- end }}
     {{- if $values.mqtt.passwordSecret }}
     - name: mqtt
