@@ -159,6 +159,7 @@ def test_unplugged_camera_is_lost_and_comes_back(camera: str) -> None:
                 pass
         assert time.monotonic() - started < 15  # noticed, not timed out
         source.close()
+        unplug.join()  # the device file goes last
         with pytest.raises(SourceError, match="does not exist"):
             source.open()
     finally:
