@@ -35,6 +35,14 @@ def give_access_back(path: Path) -> bool:
     return True
 
 
+def give_tree_back(folder: Path) -> None:
+    """Do the same with a folder and all that is in it."""
+    give_access_back(folder)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            give_access_back(Path(parent, name))
+
+
 def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
     """Replace a file by one with this text (UTF-8); see :func:`write_bytes`."""
     write_bytes(path, text.encode(), mode=mode)

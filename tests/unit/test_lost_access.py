@@ -15,10 +15,12 @@ _USE = """
 import os, sys
 from pathlib import Path
 from tridetr.controller.database import Database
+from tridetr.files import give_tree_back
 from tridetr.file_lock import FileLock
 from tridetr.paths import private_folder
 from tridetr.shm.boards import CameraState, CameraStatus, StatusReader, StatusWriter
 from tridetr.shm.names import RingName, writer_of
+from tridetr.telemetry import heartbeat
 
 folder, instance = Path(sys.argv[1]), sys.argv[2]
 lock, database = folder / "controller.lock", folder / "controller.db"
@@ -37,9 +39,18 @@ def use():
     assert ring.stat().st_mode & 0o777 == 0o600
 
 use()
-for path in (lock, database, ring, folder):
+heartbeat.beat_for(folder, "part")
+beat = folder / "heartbeats" / "part"
+assert beat.exists()
+for path in (lock, database, ring, beat, folder):
     path.chmod(0)
 use()
+assert heartbeat.read(folder, "part")
+heartbeat.beat_for(folder, "part")
+for path in (beat, beat.parent, folder):
+    path.chmod(0)
+give_tree_back(folder)
+assert beat.read_bytes()
 assert folder.stat().st_mode & 0o777 == 0o700
 assert {path.stat().st_mode & 0o777 for path in (lock, database)} == {0o600}
 """

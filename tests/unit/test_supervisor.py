@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import sys
@@ -146,6 +147,29 @@ def test_a_removed_heartbeat_is_no_hang(tmp_path: Path, monkeypatch: pytest.Monk
     assert part.pid
     part.tick(later_s + process_module.HANG_S + 1)
     until(lambda: part.restarts == 1, part)
+    part.stop()
+    part.wait(time.monotonic() + 5)
+
+
+def test_a_heartbeat_that_cannot_be_read_is_no_hang_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One file of mode 000 ended the supervisor, and with it the node."""
+    part = managed(tmp_path, "import time; time.sleep(600)", beats=True)
+    now_s = time.monotonic()
+    part.tick(now_s)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(process_module.heartbeat, "read", refuse)
+    monkeypatch.setattr(process_module, "AWAY_S", math.inf)
+    for second in range(0, 300, 10):
+        part.tick(now_s + second)
+        assert part.up_s(now_s + second) == 0
+    assert part.pid
+    assert part.restarts == 0
+    assert "cannot be read" in caplog.text
     part.stop()
     part.wait(time.monotonic() + 5)
 

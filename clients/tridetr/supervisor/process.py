@@ -19,6 +19,7 @@ from tridetr.supervisor import orphans
 from tridetr.supervisor.process_list import ProcessSpec
 from tridetr.supervisor.pulse import NOTIFY
 from tridetr.telemetry import heartbeat
+from tridetr.telemetry.logs import Limiter
 
 logger = logging.getLogger("tridetr.supervisor")
 
@@ -62,6 +63,7 @@ class ManagedProcess:
             self._start_at_s = time.monotonic() + spec.delay_s
         self._ticked_s = 0.0
         self._watched_since_s = 0.0
+        self._lines = Limiter(60.0)
         # A single crash costs a tenth of a second, a crash loop never spins.
         self._backoff = Backoff(first_s=0.1, longest_s=5.0, steady_s=20.0)
 
@@ -92,7 +94,10 @@ class ManagedProcess:
 
     def up_s(self, now_s: float) -> float:
         """Return for how long it has been running and watched [s]; 0 while it is down or starting."""
-        pulse = heartbeat.read(self._run_dir, self.spec.name)
+        try:
+            pulse = heartbeat.read(self._run_dir, self.spec.name)
+        except OSError:
+            return 0.0
         if self.pid is None or pulse is None or pulse.starting:
             return 0.0
         return now_s - max(self._started_s, self._watched_since_s)
@@ -123,13 +128,13 @@ class ManagedProcess:
 
     def _start(self, now_s: float) -> None:
         try:
+            heartbeat.forget(self._run_dir, self.spec.name)
             self._before_start()
         except (
             OSError,
             TridetrError,
         ) as error:  # a full disk; what was written before may still be there
             logger.warning("%s: %s", self.spec.name, error)
-        heartbeat.forget(self._run_dir, self.spec.name)
         try:
             self._process = self._launch()
         except OSError as error:  # no memory or no process number left: the others go on
@@ -176,7 +181,13 @@ class ManagedProcess:
 
     def _hangs(self, now_s: float) -> bool:
         watched_s = now_s - self._watched_since_s
-        pulse = heartbeat.read(self._run_dir, self.spec.name)
+        try:
+            pulse = heartbeat.read(self._run_dir, self.spec.name)
+        except OSError as error:  # no descriptor left, perhaps: nothing is known of the process
+            if self._lines.allow(now_s) is not None:
+                logger.warning("the heartbeat of %s cannot be read: %s", self.spec.name, error)
+            self._watched_since_s = now_s
+            return False
         if pulse is not None and not pulse.starting:
             self._beat_s = now_s - pulse.age_s
         elif self._beat_s is None:

@@ -25,7 +25,7 @@ from tridetr.controller.history import DATABASE
 from tridetr.doctor.configuration import real_cameras_of_the_toy_model
 from tridetr.errors import GatewayError, TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.files import write_text
+from tridetr.files import give_tree_back, write_text
 from tridetr.machine import find_machine
 from tridetr.paths import FolderGuard, private_folder
 from tridetr.plan import plan
@@ -50,6 +50,7 @@ logger = logging.getLogger("tridetr.supervisor")
 TICK_S = 0.1
 STATUS_S = 1.0
 LOOK_S = 1.0
+WALK_S = 5.0  # how often all of the run folder is looked at
 STOP_S = 5.0  # for each stage
 DRAIN_S = 10.0  # for the last events of files that ended
 DEMO_STATE = (
@@ -82,6 +83,7 @@ class Supervisor:
         self._make_display = make_display
         self._logs = LogPipe()
         self._stop = threading.Event()
+        self._next_walk_s = 0.0
         self._samplers = {name: TimingsSampler(config.instance, name) for name in config.cameras}
 
     @property
@@ -239,6 +241,9 @@ class Supervisor:
             private_folder(self._config.run_dir)
             self._run_lock.keep()
             self._guard.renew()
+        if (now_s := time.monotonic()) >= self._next_walk_s:
+            self._next_walk_s = now_s + WALK_S
+            give_tree_back(self._config.run_dir)
 
     def _drain(self) -> None:
         """Give the last results time to be decided on and the last events time to be confirmed."""

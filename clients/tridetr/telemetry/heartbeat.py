@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from tridetr.files import give_access_back
 from tridetr.telemetry.process_files import keep_process_files
 
 _BEAT = struct.Struct("<QQ")  # time of the last beat (CLOCK_MONOTONIC, ns), number of beats
@@ -82,6 +83,7 @@ def beat_for(run_dir: Path, role: str) -> None:
     """Renew the heartbeat of a process that cannot do it itself."""
     path = _file(run_dir, role)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    give_access_back(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.pwrite(descriptor, _BEAT.pack(time.monotonic_ns(), 2), 0)
@@ -103,11 +105,20 @@ class Pulse:
 
 
 def read(run_dir: Path, role: str) -> Pulse | None:
-    """Return the heartbeat of ``role``; None if it never beat."""
+    """Return the heartbeat of ``role``; None if it never beat.
+
+    Raises:
+        OSError: It cannot be read now, which is not the fault of that process.
+    """
+    path = _file(run_dir, role)
     try:
-        content = _file(run_dir, role).read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
+    except PermissionError:
+        if not give_access_back(path):
+            raise
+        content = path.read_bytes()
     if len(content) < _BEAT.size:
         return None
     last_ns, beats = _BEAT.unpack_from(content)
