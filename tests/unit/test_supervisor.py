@@ -162,7 +162,7 @@ def test_a_heartbeat_that_cannot_be_read_is_no_hang_and_ends_nothing(
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(process_module.heartbeat, "read", refuse)
+    monkeypatch.setattr(heartbeat, "read", refuse)
     monkeypatch.setattr(process_module, "AWAY_S", math.inf)
     for second in range(0, 300, 10):
         part.tick(now_s + second)
