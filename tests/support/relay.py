@@ -64,9 +64,14 @@ class Relay:
                     near.close()
                     continue
                 self._open |= {near, far}
-            for source, sink in ((near, far), (far, near)):
-                arguments = (source, sink, source is far)
-                threading.Thread(target=self._pump, args=arguments, daemon=True).start()
+            threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        with near, far:
+            back = threading.Thread(target=self._pump, args=(far, near, True), daemon=True)
+            back.start()
+            self._pump(near, far, False)
+            back.join()
 
     def _pump(self, source: socket.socket, sink: socket.socket, damaged: bool) -> None:
         with contextlib.suppress(OSError):
