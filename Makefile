@@ -111,7 +111,8 @@ bench: $(VENV)/.dev
 
 bench-gpu: $(VENV)/.base
 	@cd benchmarks/gpu && $(abspath $(VENV))/bin/python -c 'import rig; rig.need_gpu()'
-	@$(PIP) --editable '.[models,gpu]'
+	@$(VENV)/bin/python -c 'import sys; from importlib.util import find_spec; \
+		sys.exit(not all(map(find_spec, ("onnx", "cuda", "PyNvVideoCodec", "pynvml"))))' || $(PIP) --editable '.[models,gpu]'
 	@$(VENV)/bin/python benchmarks/gpu/all.py $(MODEL)
 
 bench-peers: $(VENV)/.dev

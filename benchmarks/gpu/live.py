@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rig import FULL_HD, need_gpu, parser, report
 
-from common import fused_model
+from common import fused_model, roles
 from decode import CLIP_FRAMES, write_clip
 from tridetr.ports import free_port
 
@@ -103,6 +104,7 @@ def run(model: Path, url: str, count: int, decode: str, seconds: float) -> dict[
             time.sleep(seconds * 0.7)
             busy = smi("--query-gpu=utilization.gpu,utilization.decoder,memory.used")
             contexts = smi("--query-compute-apps=pid,used_memory")
+            processes = sorted(roles(psutil.Process(node.pid)))
             node.wait(seconds + 90)
         log = (folder / "err").read_text().splitlines()
         warnings = [text[:200] for text in log if " WARNING " in text or " ERROR " in text]
@@ -119,6 +121,7 @@ def run(model: Path, url: str, count: int, decode: str, seconds: float) -> dict[
         "infer_ms": [row.get("infer_ms") for row in rows],
         "gpu_busy_decoder_busy_memory": busy,
         "contexts": contexts,
+        "processes": processes,
         "restarts": summary["restarts"],
         "warnings": warnings[:10],
     }
