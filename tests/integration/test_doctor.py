@@ -91,6 +91,15 @@ class TestCameras:
         assert "FIFO" in found["fifo"].remedy + found["fifo"].text
         assert all(found[name].remedy for name, level in levels.items() if level == "fault")
 
+    def test_the_second_stream_is_opened_too(self, tmp_path: Path) -> None:
+        with rtsp_server(write_clip(tmp_path / "clip.mp4", 200)) as server:
+            text = f"cameras: {{hall: {{source: {server.url}, view: 'rtsp://127.0.0.1:{free_port()}/1'}}}}"
+            config = parse_config(text, origin=tmp_path / "node.yaml")
+            source, view = check_cameras(config)
+        assert (source.subject, source.level) == ("camera hall", "ok")
+        assert (view.subject, view.level) == ("camera hall, view", "fault")
+        assert "refused" in view.text
+
     @pytest.mark.parametrize("code", [401, 404])
     def test_refusals_are_named(self, tmp_path: Path, code: int) -> None:
         with http_camera(lambda request: request.head(status=code)) as camera:

@@ -27,13 +27,25 @@ _AT_ONCE = 8
 
 def check_cameras(config: Config) -> Iterator[Finding]:
     """Codec, size and measured rate of each camera, or why there is no picture."""
+    streams = []
+    for name, camera in config.cameras.items():
+        streams.append((name, camera, "source"))
+        if camera.view is not None:
+            section = camera.model_copy(update={"source": camera.view, "decode": "cpu"})
+            streams.append((name, section, "view"))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(lambda item: check_camera(*item), config.cameras.items())
+        yield from pool.map(lambda stream: check_camera(*stream), streams)
 
 
-def check_camera(name: str, camera: CameraSection) -> Finding:
-    """Open one camera and return what it delivers, or why there is no picture."""
-    subject = f"camera {name}"
+def check_camera(name: str, camera: CameraSection, key: str = "source") -> Finding:
+    """Open one camera and return what it delivers, or why there is no picture.
+
+    Args:
+        name: Its name.
+        camera: Its section.
+        key: What of the configuration its ``source`` comes from.
+    """
+    subject = f"camera {name}" if key == "source" else f"camera {name}, {key}"
     if camera.source.kind == "synthetic":
         return Finding(subject, "ok", "synthetic")
     stop = threading.Event()
@@ -45,7 +57,7 @@ def check_camera(name: str, camera: CameraSection) -> Finding:
         info = source.open()
         width, height, fps = _watch(source, info, max(camera.timeout_s, _LOOK_S))
     except (SourceError, TridetrError, ValueError) as error:
-        return _fault(subject, str(error), name)
+        return _fault(subject, str(error), f"cameras.{name}.{key}")
     finally:
         source.close()
         timer.cancel()
@@ -86,9 +98,7 @@ def _watch(source: Source, info: SourceInfo, timeout_s: float) -> tuple[int, int
     return *size, frames / spent_s if spent_s > 0 else 0.0
 
 
-def _fault(subject: str, message: str, name: str) -> Finding:
+def _fault(subject: str, message: str, key: str) -> Finding:
     """Split a source's message into what was found and the remedy, where it has one."""
     text, separator, remedy = message.partition("; ")
-    return Finding(
-        subject, "fault", text, remedy if separator else f"correct cameras.{name}.source"
-    )
+    return Finding(subject, "fault", text, remedy if separator else f"correct {key}")
