@@ -20,7 +20,7 @@ DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 def test_image_is_pinned_unprivileged_and_locked(file: Path) -> None:
     text = file.read_text()
     bases = re.findall(r"^(?:FROM|ARG (?:TRITON|BASE)=)\s*(\S+)", text, re.MULTILINE)
-    pinned = [base for base in bases if not base.startswith("${")]
+    pinned = [base for base in bases if base != "scratch" and not base.startswith("${")]
     assert pinned
     for base in pinned:
         assert re.search(r":\S*\d", base), f"{base} is not pinned"
@@ -59,6 +59,27 @@ def test_compose_file_keeps_the_specification(right: str | None, wrong: str | No
     assert right in text
     with pytest.raises(ValueError, match=wrong.strip("- ").split(":")[0]):
         read_compose(text.replace(right, wrong, 1))
+
+
+def test_compose_for_own_cameras_gives_the_device_or_the_gpu() -> None:
+    text = (ROOT / "docker" / "node.yaml").read_text()
+    variables = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
+    page = (ROOT / "docs" / "how-to" / "docker-compose.md").read_text()
+    assert all(f"`{variable}`" in page for variable in variables)
+    variables |= {"TRIDETR_FOLDER": "/cameras", "TRIDETR_DEVICE": "/dev/video3"}
+    text = re.sub(r"\$\{(\w+):-[^}]*\}", lambda found: variables[found[1]], text)
+    read_compose(text)
+    services = yaml.safe_load(text)["services"]
+    for service in services.values():
+        assert service["devices"] == ["/dev/video3:/dev/video3"]
+        assert service["group_add"] == ["44"]
+        assert "/cameras:/etc/tridetr/node:ro" in service["volumes"]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+    (gpu,) = services["node-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert gpu["driver"] == "nvidia"
+    assert {"gpu", "compute", "video"} <= set(gpu["capabilities"])
+    assert "deploy" not in services["node"]
 
 
 def test_compose_runs_each_process_of_its_node_and_shares_memory() -> None:
