@@ -62,6 +62,14 @@ def test_one_visit_knows_its_neighbours(gateway: Gateway) -> None:
     assert found["picture"]["boxes"][0]["xyxy"] == [250.0, 60.0, 370.0, 340.0]
     assert found["clip"]["encoded"] is True
     assert gateway.ask(f"/api/visits/{visit_id(COUNT - 1)}").json()["newer"] is None
+    # Those next to it among what a list shows
+    filtered = gateway.ask("/api/visits?camera=yard&class=car").json()["visits"]
+    first, second, third = filtered[:3]
+    asked = f"/api/visits/{second['visit_id']}?camera=yard&class=car"
+    found = gateway.ask(asked).json()
+    assert (found["newer"], found["older"]) == (first["visit_id"], third["visit_id"])
+    assert gateway.ask(f"{asked}&to_unix_ms=1").json()["older"] is None
+    assert gateway.ask(f"{asked}&to_unix_ms=x").status == 400
     assert gateway.ask(f"/api/visits/{visit_id(0)}").json()["older"] is None
 
 

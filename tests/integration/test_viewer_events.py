@@ -83,6 +83,13 @@ def test_filters_are_kept_in_the_address(gateway: Gateway, tab: Tab) -> None:
     wanted = [n for n in reversed(range(COUNT)) if n % 2 == 1 and n % 3 == 2]
     expect_shown(tab, wanted)
     expect(tab.page.locator(".line-name")).to_have_text("yard")
+    # Newer and older are those of the list
+    tab.page.locator(".visit").nth(1).click()
+    for way, number in (("Older", wanted[2]), ("Newer", wanted[1]), ("Newer", wanted[0])):
+        tab.page.get_by_role("button", name=way).click()
+        expect(tab.page).to_have_url(re.compile(f"#{visit_id(number)}$"))
+    expect(tab.page.get_by_role("button", name="Newer")).to_be_disabled()
+    tab.page.keyboard.press("Escape")
     tab.page.reload()
     expect_shown(tab, wanted)
     yesterday = time.strftime("%Y-%m-%d", time.localtime(time.time() - 86_400))

@@ -167,6 +167,14 @@ def _time(name: str, text: str, *, required: bool = False) -> dict[str, Any]:
     }
 
 
+_VISIT_FILTERS = [
+    {"name": "camera", "in": "query", "schema": _TEXT},
+    {"name": "class", "in": "query", "schema": _TEXT},
+    _time("from_unix_ms", "Only visits that ended then or later."),
+    _time("to_unix_ms", "Only visits that started before."),
+]
+
+
 def _get(
     summary: str,
     answers: dict[str, Any],
@@ -253,20 +261,18 @@ def description() -> dict[str, Any]:
                     "description": "Only visits with a lower `seq`: `next` of the page before.",
                     "schema": {"type": "integer", "minimum": 0, "maximum": 2**53},
                 },
-                {"name": "camera", "in": "query", "schema": _TEXT},
-                {"name": "class", "in": "query", "schema": _TEXT},
-                _time("from_unix_ms", "Only visits that ended then or later."),
-                _time("to_unix_ms", "Only visits that started before."),
+                *_VISIT_FILTERS,
             ],
         ),
         "/api/visits/{visit_id}": _get(
-            "One visit",
+            "One visit; the next newer and older one are among those that the parameters name",
             {
                 "200": _json("The visit, and its neighbours.", _ONE_VISIT_SCHEMA),
+                "400": _json("A parameter is out of bounds.", error),
                 "404": _json("Nothing is kept of such a visit.", error),
                 "503": _json("The list cannot be read now.", error),
             },
-            [_VISIT_ID],
+            [_VISIT_ID, *_VISIT_FILTERS],
         ),
         "/api/visits/{visit_id}/picture.jpg": _get(
             "The best picture of a visit, without boxes",

@@ -42,13 +42,7 @@ def add_visits(app: Quart, hub: Hub) -> None:
     @visits.get("/api/visits")
     async def list_visits() -> Answer:
         limit = integer("limit", 1, 500, 50)
-        wanted = Wanted(
-            optional_integer("before", 0, 2**53),
-            request.args.get("camera"),
-            request.args.get("class"),
-            _ns(optional_integer("from_unix_ms", 0, _LATEST_MS)),
-            _ns(optional_integer("to_unix_ms", 0, _LATEST_MS)),
-        )
+        wanted = _wanted(optional_integer("before", 0, 2**53))
         if path is None:
             return jsonify({"enabled": False, "classes": [], "visits": [], "next": None})
         rows = await asyncio.to_thread(find_visits, path, wanted, limit + 1)
@@ -63,7 +57,7 @@ def add_visits(app: Quart, hub: Hub) -> None:
 
     @visits.get("/api/visits/<visit_id>")
     async def one_visit(visit_id: str) -> Answer:
-        found = await _find(path, visit_id)
+        found = await _find(path, visit_id, _wanted())
         if found is None:
             return _unknown()
         row, newer, older = found
@@ -148,10 +142,23 @@ def describe(row: VisitRow) -> dict[str, Any]:
     }
 
 
-async def _find(path: Path | None, visit_id: str) -> tuple[VisitRow, str | None, str | None] | None:
+def _wanted(before: int | None = None) -> Wanted:
+    """Return which visits the request asks for."""
+    return Wanted(
+        before,
+        request.args.get("camera"),
+        request.args.get("class"),
+        _ns(optional_integer("from_unix_ms", 0, _LATEST_MS)),
+        _ns(optional_integer("to_unix_ms", 0, _LATEST_MS)),
+    )
+
+
+async def _find(
+    path: Path | None, visit_id: str, among: Wanted | None = None
+) -> tuple[VisitRow, str | None, str | None] | None:
     if path is None or not VISIT_ID.fullmatch(visit_id):
         return None
-    return await asyncio.to_thread(find_visit, path, visit_id)
+    return await asyncio.to_thread(find_visit, path, visit_id, among)
 
 
 async def _file(path: Path, name: str | None, kind: str, what: str) -> Answer:

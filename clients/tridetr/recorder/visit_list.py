@@ -72,6 +72,17 @@ class Wanted:
     from_unix_ns: int | None = None
     to_unix_ns: int | None = None
 
+    def tests(self) -> dict[str, int | str]:
+        """Return the conditions in SQL, each with its value."""
+        tests = {
+            "seq < ?": self.before,
+            "camera = ?": self.camera,
+            "class = ?": self.class_name,
+            "ended_unix_ns >= ?": self.from_unix_ns,
+            "started_unix_ns < ?": self.to_unix_ns,
+        }
+        return {test: value for test, value in tests.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
@@ -97,14 +108,7 @@ def find_visits(path: Path, wanted: Wanted, limit: int) -> list[VisitRow]:
         wanted: Which ones.
         limit: At most so many.
     """
-    tests = {
-        "seq < ?": wanted.before,
-        "camera = ?": wanted.camera,
-        "class = ?": wanted.class_name,
-        "ended_unix_ns >= ?": wanted.from_unix_ns,
-        "started_unix_ns < ?": wanted.to_unix_ns,
-    }
-    chosen = {test: value for test, value in tests.items() if value is not None}
+    chosen = wanted.tests()
     where = f"WHERE {' AND '.join(chosen)}" if chosen else ""
     query = f"SELECT {_COLUMNS} FROM visit {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608
     with _reading(path) as connection:
@@ -112,8 +116,16 @@ def find_visits(path: Path, wanted: Wanted, limit: int) -> list[VisitRow]:
         return [_row(columns) for columns in found]
 
 
-def find_visit(path: Path, visit_id: str) -> tuple[VisitRow, str | None, str | None] | None:
-    """Return a visit with the ids of the next newer and the next older one; None: nothing is kept of it."""
+def find_visit(
+    path: Path, visit_id: str, among: Wanted | None = None
+) -> tuple[VisitRow, str | None, str | None] | None:
+    """Return a visit with the ids of the next newer and the next older one; None: nothing is kept of it.
+
+    Args:
+        path: ``config.evidence_dir``.
+        visit_id: Of the visit.
+        among: Which visits the other two are among; None: all.
+    """
     with _reading(path) as connection:
         if connection is None:
             return None
@@ -122,12 +134,14 @@ def find_visit(path: Path, visit_id: str) -> tuple[VisitRow, str | None, str | N
         if found is None:
             return None
         row = _row(found)
+        chosen = among.tests() if among else {}
         newer, older = (
-            connection.execute(text, (row.seq,)).fetchone()
-            for text in (
-                "SELECT visit_id FROM visit WHERE seq > ? ORDER BY seq LIMIT 1",
-                "SELECT visit_id FROM visit WHERE seq < ? ORDER BY seq DESC LIMIT 1",
-            )
+            connection.execute(
+                f"SELECT visit_id FROM visit WHERE {' AND '.join([beyond, *chosen])} "  # noqa: S608
+                f"ORDER BY seq {order} LIMIT 1",
+                (row.seq, *chosen.values()),
+            ).fetchone()
+            for beyond, order in (("seq > ?", "ASC"), ("seq < ?", "DESC"))
         )
         return row, newer and newer[0], older and older[0]
 

@@ -35,9 +35,10 @@ function bounds(text) {
   return { from: first.getTime(), to: last.getTime() };
 }
 
-function query(before) {
+/** The filters, with further parameters, as a query. */
+function query(further = {}) {
   const { camera, class: name, day: text } = wanted();
-  const parameters = new URLSearchParams({ limit: PAGE });
+  const parameters = new URLSearchParams(further);
   if (camera) parameters.set("camera", camera);
   if (name) parameters.set("class", name);
   if (text) {
@@ -45,7 +46,6 @@ function query(before) {
     parameters.set("from_unix_ms", from);
     parameters.set("to_unix_ms", to);
   }
-  if (before !== null) parameters.set("before", before);
   return parameters;
 }
 
@@ -64,7 +64,8 @@ async function more() {
   isLoading = true;
   const mine = round;
   try {
-    const page = await ask(`api/visits?${query(next)}`);
+    const place = next === null ? {} : { before: next };
+    const page = await ask(`api/visits?${query({ limit: PAGE, ...place })}`);
     if (mine !== round) return;
     next = page.next;
     hasMore = next !== null;
@@ -85,7 +86,7 @@ async function refresh() {
   if (document.hidden || isLoading) return;
   const mine = round;
   try {
-    const page = await ask(`api/visits?${query(null)}`);
+    const page = await ask(`api/visits?${query({ limit: PAGE })}`);
     if (mine !== round) return;
     for (const visit of [...page.visits].reverse()) put(visit, true);
     describe(page);
@@ -215,7 +216,7 @@ async function open(id) {
   let visit = null;
   let problem = "";
   try {
-    visit = await ask(`api/visits/${encodeURIComponent(id)}`);
+    visit = await ask(`api/visits/${encodeURIComponent(id)}?${query()}`);
   } catch (error) {
     problem = error.message;
   }
