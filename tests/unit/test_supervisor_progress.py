@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import subprocess
 import sys
 import time
@@ -64,6 +66,13 @@ def test_a_stage_stands_still_only_while_it_has_something_to_do() -> None:
     assert stalled(76, live=True, frame=6, result=4, decided=2) == [0, 0, 0]
 
 
+def test_a_stage_stands_still_for_as_long_as_it_does() -> None:
+    progress = Progress()
+    for hours in range(100):
+        found = progress.stalled_s(Look(True, 10 * hours + 9, 5, 5), 3600.0 * hours)
+        assert found[Stage.RESULTS] == 3600.0 * hours
+
+
 class Pipeline:
     """The rings of one camera, written as its processes would, and those processes doing nothing."""
 
@@ -98,7 +107,9 @@ class Pipeline:
         stack.callback(process.wait, 0.0)
         return process
 
-    def run(self, *, upto: Stage | None, until_s: float, from_s: float = 0.0) -> list[str]:
+    def run(
+        self, *, upto: Stage | None, until_s: float, from_s: float = 0.0, settle_s: float = 0.3
+    ) -> list[str]:
         """Let frames come as far as before ``upto`` (None: all the way); return what was killed meanwhile."""
         pids = {name: process.pid for name, process in self.processes.items()}
         for now_s in range(int(from_s), int(until_s), 2):
@@ -122,7 +133,7 @@ class Pipeline:
                     )
             self.watch.look(float(now_s))
         # A killed process is noticed within moments; one that lives, never.
-        time.sleep(0.3)
+        time.sleep(settle_s)
         return [name for name, process in self.processes.items() if process.pid != pids[name]]
 
 
@@ -169,6 +180,27 @@ def test_the_process_at_fault_is_restarted_and_no_other(
     assert progress is not None
     pipeline.run(upto=None, from_s=since_s + 40, until_s=since_s + 60)
     assert _stalled(stage) == 0
+
+
+def test_restarts_that_do_not_help_become_rarer(pipeline: Pipeline) -> None:
+    """A capture process is not live for a moment after each restart, which must not count as progress."""
+    process = pipeline.processes["capture cam"]
+    restarts, now_s = [], 0.0
+    while now_s < 250:
+        pid = process.pid
+        if pipeline.run(upto=Stage.FRAMES, from_s=now_s, until_s=now_s + 6, settle_s=0.03):
+            restarts.append(now_s)
+            process.tick(now_s)
+            process.tick(now_s + 6)
+            assert process.pid not in (None, pid)
+            wait_for(lambda: process.up_s(math.inf) > 0, 20, "it does not beat")
+            offline = CameraStatus(CameraState.OFFLINE, 1, time.monotonic_ns())
+            pipeline.status.write(offline)
+            pipeline.watch.look(now_s + 6)
+        now_s += 7
+    waits = [later - before for before, later in itertools.pairwise(restarts)]
+    assert len(waits) >= 2
+    assert all(later > 1.5 * before for before, later in itertools.pairwise(waits))
 
 
 @pytest.mark.parametrize("pipeline", ["gpu"], indirect=True)

@@ -186,6 +186,7 @@ class PipelineWatch(Closing):
         }
         self._stalled: set[tuple[str, Stage]] = set()
         self._patience_s: dict[str, float] = {}
+        self._at_fault_s: dict[str, float] = {}  # when each was last seen at fault
         self._endpoint = 0
         self._serves_since_s = math.inf
         for gauge in self._gauges.values():
@@ -204,8 +205,12 @@ class PipelineWatch(Closing):
             for stage, stalled_s in self._progress[camera].stalled_s(look, now_s).items():
                 self._judge(camera, stage, stalled_s, now_s, at_fault)
         for name in self._processes:
-            if name not in at_fault:
-                self._patience_s.pop(name, None)
+            if name in at_fault:
+                self._at_fault_s[name] = now_s
+            else:
+                # A moment without a fault follows each restart, and proves nothing
+                if now_s - self._at_fault_s.get(name, -math.inf) > self._patience_s.get(name, 0.0):
+                    self._patience_s.pop(name, None)
                 with contextlib.suppress(OSError):
                     heartbeat.beat_for(self._config.run_dir, heartbeat.progress_of(name))
 
