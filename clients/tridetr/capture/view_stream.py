@@ -78,6 +78,8 @@ class ViewStream(Closing):
                 try:
                     self._stream()
                 except SourceError as error:
+                    if self._stop.is_set():
+                        break
                     _log.warning("view: %s", error)
                     self._report(str(error))
                     retry = logins if isinstance(error, LoginRefusedError) else backoff
@@ -130,10 +132,10 @@ class ViewStream(Closing):
         for packet in feed.packets(self._stop):
             if metronome is not None:
                 self._stop.wait(metronome.wait_s(packet, time.monotonic()))
+            if self._stop.is_set():  # what it reports to may be closed
+                return
             self._sink.put(packet, time.monotonic_ns(), time.time_ns())
             self._report("")
-            if self._stop.is_set():
-                return
             if not self._is_wanted():
                 _log.info("view: closed, nobody watches")
                 return
