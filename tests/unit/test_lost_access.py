@@ -51,6 +51,10 @@ for path in (beat, beat.parent, folder):
     path.chmod(0)
 give_tree_back(folder)
 assert beat.read_bytes()
+
+heartbeat.start(folder, "self")
+folder.chmod(0)
+heartbeat.beat()
 assert folder.stat().st_mode & 0o777 == 0o700
 assert {path.stat().st_mode & 0o777 for path in (lock, database)} == {0o600}
 """

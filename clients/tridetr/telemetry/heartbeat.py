@@ -71,10 +71,10 @@ def beat() -> None:
     now_ns = time.monotonic_ns()
     if now_ns >= _look_ns:
         _look_ns = now_ns + _LOOK_NS
-        if not _path.exists():
-            with contextlib.suppress(OSError):  # a full disk, perhaps: tried again
+        with contextlib.suppress(OSError):  # a full disk, or a closed folder, perhaps: tried again
+            if not _path.exists():
                 _mapped = _map(_path)
-        keep_process_files()
+            keep_process_files()
     _beats += 1
     _BEAT.pack_into(_mapped, 0, now_ns, _beats)
 
