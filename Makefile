@@ -15,6 +15,8 @@
 # make bench           every millisecond, into build/bench/bench.html (QUICK=1, MODEL=export.onnx, INT8=quantised.onnx)
 # make bench-peers MODEL=export.onnx   beside a plain script and other projects, into build/bench/peers.json (FOOTAGE=,
 #                      PEERS=python with supervision and inference, ORIGINAL=detr-mmap/target/release)
+# make bench-calm      a calm camera beside a plain script, over minutes of footage, into build/bench/calm.json (MODEL=, FOOTAGE=,
+#                      TRUTH=)
 # make bench-compare A.json B.json   what changed between two of its reports;  make bench-docs
 # make bench-gpu       all that is to be measured on a GPU, into build/bench-gpu/gpu.json (MODEL=export.onnx)
 # make profile         flame graphs of detector, capture and gateway, into build/profile
@@ -30,7 +32,7 @@ PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 
-.PHONY: coverage docs diagrams help demo test test-fresh test-containers test-home-assistant test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-docs bench-compare profile train-demo-model lock clean
+.PHONY: coverage docs diagrams help demo test test-fresh test-containers test-home-assistant test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-calm bench-docs bench-compare profile train-demo-model lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -121,9 +123,17 @@ bench-peers: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/peers.py $(MODEL) --json build/bench/peers.json $(if $(FOOTAGE),--footage $(FOOTAGE)) \
 		$(if $(PEERS),--python $(PEERS)) $(if $(ORIGINAL),--original $(ORIGINAL)) $(BENCH_ARGS)
 
+# A calm camera over minutes of real footage, and what the motion gate misses, into build/bench/calm.json; goes on where
+# it was ended
+bench-calm: $(VENV)/.dev
+	@tools/apt-install mosquitto
+	$(VENV)/bin/python benchmarks/calm.py $(MODEL) $(FOOTAGE) $(TRUTH) --out build/bench/calm --json build/bench/calm.json \
+		$(BENCH_ARGS)
+
 # The tables of docs/benchmarks.md and README.md from the last report
 bench-docs:
-	@for report in build/bench/bench.json build/bench/peers.json build/bench-gpu/gpu.json; do test ! -f $$report || \
+	@for report in $(addprefix build/,bench/bench.json bench/peers.json bench/calm.json bench/start.json bench-gpu/gpu.json); do \
+		test ! -f $$report || \
 		$(VENV)/bin/python benchmarks/tables.py $$report --update docs/benchmarks.md docs/hardware.md README.md; done
 
 # Where the time of a running node goes, by py-spy, into build/profile

@@ -31,7 +31,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from fractions import Fraction
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def write_clips(folder: Path, footage: Path | None) -> tuple[Path, Path]:
     options = {"preset": "veryfast", "crf": "23", "g": str(2 * FPS)}
     jpeg = av.CodecContext.create("mjpeg", "w")
     jpeg.width, jpeg.height, jpeg.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
-    jpeg.framerate = FPS
+    jpeg.framerate = Fraction(FPS)
     with av.open(str(clip), "w") as container, jpegs.open("wb") as pictures:
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -106,6 +107,7 @@ class Usage:
 
     def __init__(self, roots: list[psutil.Process]) -> None:
         self._roots = roots
+        self._roles: dict[int, str | None] = {}
         self._before, self._began = self._cpu(), time.monotonic()
 
     def _all(self) -> Iterator[psutil.Process]:
@@ -116,17 +118,28 @@ class Usage:
                         yield process
 
     def _cpu(self) -> dict[int, float]:
-        return {process.pid: sum(process.cpu_times()[:2]) for process in self._all()}
+        used = {}
+        for process in self._all():
+            used[process.pid] = sum(process.cpu_times()[:2])
+            self._roles[process.pid] = role_of(process)
+        return used
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """Return per cent of one core since the start, and MiB now."""
         took = time.monotonic() - self._began
-        used = sum(now - self._before.get(pid, 0.0) for pid, now in self._cpu().items())
+        parts = {pid: now - self._before.get(pid, 0.0) for pid, now in self._cpu().items()}
+        used = sum(parts.values())
+        by_role: dict[str, float] = {}
+        for pid, part in parts.items():
+            if role := self._roles[pid]:
+                role = role.partition(" ")[0]
+                by_role[role] = round(by_role.get(role, 0.0) + 100 * part / took, 2)
         memory = sum(process.memory_full_info().pss for process in self._all())
         return {
             "cpu_percent": round(100 * used / took, 1),
             "memory_mib": round(memory / 2**20),
             "seconds": round(took, 1),
+            "cpu_percent_by_role": by_role,
         }
 
 
@@ -268,7 +281,6 @@ class Bench:
                 }
             )
         )
-        self._clip, self._jpegs = write_clips(folder, options.footage)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
@@ -285,40 +297,45 @@ class Bench:
             child.terminate()
             child.wait()
 
-    def node(self, cameras: int, alarmed: bool) -> dict[str, Any]:
-        """Measure a node."""
-        sections: dict[str, Any] = {
+    @cached_property
+    def _clips(self) -> tuple[Path, Path]:
+        return write_clips(self._folder, self._options.footage)
+
+    def node_sections(self) -> dict[str, Any]:
+        """Return the sections of a node's configuration with this model and broker."""
+        return {
             "model": {"file": str(self._fused)},
             "mqtt": {"host": "127.0.0.1", "port": self._port, "discovery_prefix": None},
         }
-        if alarmed:
+
+    def node(self, cameras: int, fps: float | None = None) -> dict[str, Any]:
+        """Measure a node: with its default settings, or with so many frames a second to the model."""
+        sections = self.node_sections()
+        if fps is not None:
             sections["detect"] = {"motion_gate_s": 0}
-        fps = 2.0 * FPS if alarmed else 3.0
-        with running(self._clip, cameras, standby_fps=fps, **sections) as (process, config, _):
+        clip, _ = self._clips
+        with running(clip, cameras, standby_fps=fps or 3.0, **sections) as (process, config, _):
             node = Node(config)
             try:
                 return measured([process], cameras, self._options.seconds, node.take)
             finally:
                 node.close()
 
-    def peer(self, script: str, cameras: int) -> dict[str, Any]:
+    def script(self, name: str, clip: Path) -> tuple[str, ...]:
+        """Return the command of a script, but for its cameras."""
+        python = sys.executable if name == "plain.py" else str(self._options.python)
+        return python, name, str(clip), str(FPS), str(self._settings), str(self._port)
+
+    def peer(self, script: str, cameras: int, *last: str) -> dict[str, Any]:
         """Measure a script."""
-        python = sys.executable if script == "plain.py" else self._options.python
-        words = (
-            str(python),
-            script,
-            str(self._clip),
-            str(FPS),
-            str(self._settings),
-            str(self._port),
-        )
+        words = self.script(script, self._clips[0])
         names = [f"cam{number}" for number in range(cameras)]
         peer = Peer(self._folder)
         if script == "inference_pipeline.py":
             peer.start(*words, *names)
         else:
             for name in names:
-                peer.start(*words, name)
+                peer.start(*words, name, *last)
         return self._measured(peer, cameras, peer.take)
 
     def original(self) -> dict[str, Any]:
@@ -341,7 +358,7 @@ class Bench:
             "MQTT_BROKER_HOST": "127.0.0.1", "MQTT_BROKER_PORT": str(self._port), "RUST_LOG": "warn",
         }  # fmt: skip
         peer.start(
-            str(built / "examples" / "feed"), str(self._jpegs), str(WIDTH), str(HEIGHT), str(FPS)
+            str(built / "examples" / "feed"), str(self._clips[1]), str(WIDTH), str(HEIGHT), str(FPS)
         )
         peer.start(str(built / "inference"), **environment)
         peer.start(str(built / "controller"), **environment)
@@ -370,8 +387,14 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, nargs="*", default=[1, 4, 8])
     parser.add_argument("--seconds", type=float, default=15, help="for each run")
     parser.add_argument("--rounds", type=int, default=2, help="of all in turn; medians are kept")
+    parser.add_argument(
+        "--every", type=int, default=10, help="also with every n-th frame to the model; 0: not"
+    )
     parser.add_argument("--footage", type=Path, help="a video that begins with an empty room")
     parser.add_argument("--python", type=Path, help="of an environment with the other projects")
+    parser.add_argument(
+        "--others-up-to", type=int, default=8, help="cameras that the other projects run with"
+    )
     parser.add_argument("--original", type=Path, help="detr-mmap's target/release")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
@@ -382,10 +405,16 @@ def main() -> None:
             for cameras in options.cameras:
                 runs: dict[str, Callable[[], dict[str, Any]]] = {
                     "plain script": partial(bench.peer, "plain.py", cameras),
-                    "node, calm": partial(bench.node, cameras, alarmed=False),
-                    "node, alarmed": partial(bench.node, cameras, alarmed=True),
+                    "node, calm": partial(bench.node, cameras),
+                    "node, alarmed": partial(bench.node, cameras, 2.0 * FPS),
                 }
-                if options.python:
+                if options.every and cameras == 1:
+                    every = options.every
+                    runs["plain script, fewer looks"] = partial(
+                        bench.peer, "plain.py", 1, str(every)
+                    )
+                    runs["node, fewer looks"] = partial(bench.node, 1, FPS / every)
+                if options.python and cameras <= options.others_up_to:
                     runs["supervision"] = partial(bench.peer, "supervision_loop.py", cameras)
                     runs["inference"] = partial(bench.peer, "inference_pipeline.py", cameras)
                 if options.original and cameras == 1:
@@ -396,14 +425,19 @@ def main() -> None:
                         found[kind].append(run())
                         print(cameras, kind, json.dumps(found[kind][-1]), flush=True)
                 figures[str(cameras)] = {kind: middle(rows) for kind, rows in found.items()}
-        result = {
-            "benchmark": "peers",
-            "machine": machine(),
-            "model": options.model.name,
-            "engine": bench.engine,
-            "frame": {"width": WIDTH, "height": HEIGHT, "fps": FPS},
-            "cameras": figures,
-        }
+                write(options, bench.engine, figures)
+
+
+def write(options: argparse.Namespace, engine: str, figures: dict[str, Any]) -> None:
+    """Write what was measured so far."""
+    result = {
+        "benchmark": "peers",
+        "machine": machine(),
+        "model": options.model.name,
+        "engine": engine,
+        "frame": {"width": WIDTH, "height": HEIGHT, "fps": FPS},
+        "cameras": figures,
+    }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -251,10 +251,55 @@ def _cost(name: str, result: Result) -> list[Table]:
     ]
 
 
+def _calm(name: str, result: Result) -> list[Table]:
+    found = result["calm"]
+    latest = found["latest_delay_s"]
+    roles = {role.split()[0]: share for role, share in found["by_role"].items()}
+    rows: list[tuple[Cell, ...]] = [
+        ("footage played to the node", f"{found['minutes']:.1f} min"),
+        (
+            "node, default settings",
+            f"{number(found['node_cpu_percent'])} % of a core (mean with visits: "
+            f"{number(found['node_cpu_percent_mean'])} %)",
+        ),
+        ("plain script", f"{number(found['plain_cpu_percent'])} % of a core"),
+        ("node / plain script", f"**{found['ratio']:.3f}** (means: {found['ratio_of_means']:.3f})"),
+        ("inferences a second while nobody is there", number(found["calm_inferences_per_second"])),
+        (
+            "visits noticed",
+            f"{found['visits'] - found['visits_missed']} of {found['visits']}, "
+            f"at most {number(latest)} s later than without the motion gate",
+        ),
+        (
+            "where the node's CPU goes [% of a core]",
+            ", ".join(f"{role} {number(share)}" for role, share in roles.items()),
+        ),
+    ]
+    title = f"A calm camera on real footage ({result['model']}, {result['engine']})"
+    return [Table(name, title, ("", ""), rows)]
+
+
+def _start(name: str, result: Result) -> list[Table]:
+    rows: list[tuple[Cell, ...]] = []
+    for model, times in result["starts"].items():
+        columns = ("first frame", "server ready", "first result", "gateway")
+        rows.append((model, *(with_least(times[what]) for what in columns)))
+    head = (
+        "s after the command: median (least)",
+        "first frame",
+        "server ready",
+        "**first result**",
+        "viewer",
+    )
+    return [Table(name, "Start of a node", head, rows)]
+
+
 _MAKERS: dict[str, Callable[[str, Result], list[Table]]] = {
     "ipc": _ipc, "ipc_others": _ipc_others, "decode": _decode, "model": _model, "triton": _triton,
     "pipeline": _pipeline, "scaling": _scaling, "browser": _browser,
     "peers": _peers,
+    "calm": _calm,
+    "start": _start,
 }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """A plain script, as one would write it in an hour: PyAV, ONNX Runtime, paho. One process per camera.
 
-    python plain.py CLIP FPS SETTINGS.json PORT NAME
+    python plain.py CLIP FPS SETTINGS.json PORT NAME [EVERY]
 
-The graph and the session are the node's. Each line of output is when a frame was due and when it was decided on.
+The graph and the session are the node's. It looks at every frame that it can, or at each
+EVERY-th one. Each line of output is when a frame was due and when it was decided on.
 """
 
 import json
@@ -16,6 +17,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 clip, fps, settings, port, name = sys.argv[1], float(sys.argv[2]), *sys.argv[3:6]
+every = int(sys.argv[6]) if len(sys.argv) > 6 else 1
 model = json.loads(Path(settings).read_text())
 session_options = onnxruntime.SessionOptions()
 session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -32,6 +34,9 @@ while True:
             number += 1
             due = began + number / fps
             now = time.monotonic()
+            if number % every:
+                time.sleep(max(0.0, due - now))
+                continue
             if now > due + 1 / fps:  # late: a newer frame waits
                 continue
             time.sleep(max(0.0, due - now))

@@ -148,3 +148,24 @@ def test_a_controller_that_was_away_takes_what_waited_by_its_age(make: Make) -> 
     facts = sentry.facts()
     assert facts.last_result_age_s is not None
     assert 0.1 <= facts.last_result_age_s < 1.0
+
+
+def test_the_board_follows_empty_pictures_with_the_ticks_and_others_immediately(make: Make) -> None:
+    sentry, actor = make()
+
+    def in_standby() -> bool:
+        sentry.tick()
+        return state_of(sentry) is State.STANDBY
+
+    def on_board() -> bool:
+        sentry.tick()
+        return actor.board().decided_frame_sequence == calm
+
+    actor.be(CameraState.LIVE)
+    actor.show(age_s=0.01)
+    wait_for(in_standby)
+    calm = actor.show(age_s=0.01)
+    wait_for(on_board)
+    somebody = actor.show(PERSON, age_s=0.01)
+    wait_for(lambda: sentry.on_wake() or state_of(sentry) is State.VALIDATION)
+    assert actor.board().decided_frame_sequence == somebody

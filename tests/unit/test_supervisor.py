@@ -54,6 +54,9 @@ mqtt: {host: embedded, port: 0}
     assert [name for name, spec in specs.items() if spec.may_finish] == ["capture b"]
     stages = [specs[name].stop_stage for name in ("capture a", "detector", "controller", "broker")]
     assert stages == sorted(set(stages)), "what is upstream stops first"
+    assert [name for name, spec in specs.items() if spec.delay_s] == ["gateway"], "not on its way"
+    (alone,) = plan_processes(config, Path("x.yaml"), only=["gateway"])
+    assert not alone.delay_s, "in a container of its own"
     on_gpu = [spec.name for spec in plan_processes(config, Path("x.yaml"), gpu=True)]
     assert on_gpu[1:3] == ["triton", "gpu"]
     assert [spec.name for spec in plan_processes(config, Path("x.yaml"), only=["gpu"])] == ["gpu"]
@@ -290,3 +293,17 @@ def test_a_ring_that_cannot_be_read_does_not_end_the_supervisor(
     monkeypatch.setattr(DetectionReader, "lease_next", refuse)
     sampler.poll()
     sampler.close()
+
+
+def test_a_first_start_may_wait(tmp_path: Path) -> None:
+    spec = ProcessSpec("part", (sys.executable, "-c", "import time; time.sleep(60)"), 0, delay_s=5)
+    part = ManagedProcess(spec, tmp_path, None, lambda _: None)
+    now_s = time.monotonic()
+    try:
+        part.tick(now_s)
+        assert part.pid is None
+        part.tick(now_s + 5.1)
+        assert part.pid is not None
+    finally:
+        part.stop()
+        part.wait(time.monotonic())

@@ -162,6 +162,7 @@ class CameraSentry:
             self.record.frame_sequence,
             self.record.frame_time_ns,
         )
+        before = self.record.memory
         if known or (was_there_before and stamp.frame_sequence <= self._resume_frame):
             if stamp.frame_sequence <= self._decided:
                 return
@@ -170,7 +171,11 @@ class CameraSentry:
             self._last_capture_ns = None if stamp.lossless else stamp.capture_monotonic_ns
             self._decide_on(self._judge.judge(sighting), stamp)
         self._decided = stamp.frame_sequence
-        self._write_board()
+        calm = before == self.record.memory and before.state is State.STANDBY
+        # An empty picture in standby changes nothing, also when it is decided on again after a kill: the next tick
+        # writes the board. A source without loss waits for each decision.
+        if stamp.lossless or not calm:
+            self._write_board()
 
     def _decide_on(self, frame: FrameFacts, stamp: ResultStamp) -> None:
         now_ns, capture_ns = time.monotonic_ns(), stamp.capture_monotonic_ns

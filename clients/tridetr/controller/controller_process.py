@@ -40,12 +40,13 @@ from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
 
-TICK_S = 0.25
+TICK_S = 0.5
 STATUS_S = 10.0
 OUTBOX_WAIT_S = 60.0  # an event that waits for longer is a problem
 DRAIN_S = 1.0
 REFRESH_S = 5.0  # commands are answered at most that often
 ARMED_S = 1.0  # how exactly schedules are kept
+DESCRIBE_S = 1.0  # how often status, problems and the node are compared with what was published
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
@@ -73,6 +74,7 @@ class Controller:
         self._node_told: object = None
         self._node_told_at = float("-inf")
         self._answered_at = float("-inf")
+        self._described_at = float("-inf")
         self._stopping = False
         self._called_offline = False
         settings = BrokerSettings.of(config, topics.availability, lambda: resolve_broker(config))
@@ -150,12 +152,14 @@ class Controller:
         if self._called_offline:  # answered here, so that nobody can make us talk without end
             self._called_offline = False
             self._link.publish(self._topics.availability, ONLINE, retain=True)
-        for camera in self._cameras:
-            self._tell_status(camera)
         self._switch()
-        self._tell_problems()
-        self._notify_blind()
-        self._tell_node()
+        if time.monotonic() - self._described_at >= DESCRIBE_S:
+            self._described_at = time.monotonic()
+            for camera in self._cameras:
+                self._tell_status(camera)
+            self._tell_problems()
+            self._notify_blind()
+            self._tell_node()
         self._pump.pump()
         self._pump.watch()
         self._notifier.pump()

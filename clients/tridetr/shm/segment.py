@@ -33,6 +33,7 @@ class Segment:
         self, name: RingName, generation: int, descriptor: int, size: int, *, write: bool
     ) -> None:
         self.name = name.segment(generation)
+        self._path = str(names.SHM_DIR / self.name)
         self.generation = generation
         self.descriptor = descriptor
         self.inode = os.fstat(descriptor).st_ino
@@ -45,7 +46,7 @@ class Segment:
     def has_name(self) -> bool:
         """Return whether the file's name still leads to it: not so after a cleaner or another node removed it."""
         try:
-            found = (names.SHM_DIR / self.name).lstat()
+            found = os.lstat(self._path)
         except FileNotFoundError:
             return False
         return found.st_ino == self.inode
