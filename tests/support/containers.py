@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "docker.io/library/python:3.12-slim-bookworm"
@@ -122,16 +125,22 @@ class Engine:
         if self.program == "docker":
             yield self._environment
             return
-        socket = self._folder / "engine.sock"
+        address = self._folder / "engine.sock"
         with subprocess.Popen(
-            [self.program, "system", "service", "--time", "0", f"unix://{socket}"],
+            [self.program, "system", "service", "--time", "0", f"unix://{address}"],
             env=self._environment,
             stderr=subprocess.DEVNULL,
         ) as service:
             try:
-                yield self._environment | {"DOCKER_HOST": f"unix://{socket}"}
+                wait_for(lambda: _listens(address), 60, "podman's service listens")
+                yield self._environment | {"DOCKER_HOST": f"unix://{address}"}
             finally:
                 service.terminate()
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def _import_debian(engine: Engine, tag: str, folder: Path) -> None:
