@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tridetr.errors import ModelError
 from tridetr.model_card import Form, ModelCard
 from tridetr.models import cuda_form
 from tridetr.models.onnx_file import metadata_of
+from tridetr.models.unwrap import network_of
 from tridetr.paths import model_repository_dir
 from tridetr.triton.engine.choice import CPU, Choice
 from tridetr.triton.engine.dlpack import Frames
@@ -89,6 +92,14 @@ def test_fp16_that_changes_scores_is_not_kept(monkeypatch: pytest.MonkeyPatch) -
     found = cuda_form.for_cuda(onnx.load(MODEL))
     assert not found.half
     assert "FP16" in found.refused[0]
+
+
+def test_kernels_are_joined_without_sympy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's wheels for a GPU do not require it."""
+    monkeypatch.setitem(sys.modules, "sympy", None)
+    joined = cuda_form.join(network_of(onnx.load(MODEL)))
+    kernels = Counter(node.op_type for node in joined.graph.node)
+    assert min(kernels[kind] for kind in ("LayerNormalization", "SkipLayerNormalization")) > 10
 
 
 def test_a_model_that_was_rewritten_is_refused(rewritten: cuda_form.Rewritten) -> None:

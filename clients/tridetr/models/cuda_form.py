@@ -83,8 +83,13 @@ def for_cuda(fused: onnx.ModelProto) -> Rewritten:
 def join(network: onnx.ModelProto) -> onnx.ModelProto:
     """Return the network with joined kernels."""
     from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
 
-    joined = optimizer.optimize_model(network, model_type="vit", opt_level=0, use_gpu=True).model
+    options = FusionOptions("vit")
+    options.enable_shape_inference = False  # joins the same kernels, and needs no sympy
+    joined = optimizer.optimize_model(
+        network, model_type="vit", opt_level=0, use_gpu=True, optimization_options=options
+    ).model
     assert isinstance(joined, onnx.ModelProto)
     if not any(entry.domain == _DOMAIN for entry in joined.opset_import):
         joined.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
