@@ -36,11 +36,13 @@ def give_access_back(path: Path) -> bool:
 
 
 def give_tree_back(folder: Path) -> None:
-    """Do the same with a folder and all that is in it."""
+    """Do the same with a folder and all in it that cannot even be read; what is only read-only may be meant to be."""
     give_access_back(folder)
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            give_access_back(Path(parent, name))
+            with contextlib.suppress(OSError):
+                if not os.lstat(os.path.join(parent, name)).st_mode & stat.S_IRUSR:  # noqa: PTH118
+                    give_access_back(Path(parent, name))
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:

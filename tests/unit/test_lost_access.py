@@ -47,10 +47,13 @@ for path in (lock, database, ring, beat, folder):
 use()
 assert heartbeat.read(folder, "part")
 heartbeat.beat_for(folder, "part")
+meant = folder / "read-only"
+meant.touch(0o400)
 for path in (beat, beat.parent, folder):
     path.chmod(0)
 give_tree_back(folder)
 assert beat.read_bytes()
+assert meant.stat().st_mode & 0o777 == 0o400
 
 heartbeat.start(folder, "self")
 folder.chmod(0)
