@@ -70,7 +70,17 @@ def test_an_outage_is_notified_once_and_its_end_once(rig: Rig) -> None:
 
 def test_a_short_outage_is_not_notified(rig: Rig) -> None:
     for _ in range(20):
-        assert rig.play(BLIND_S - 1, "offline") + rig.play(3) == []
+        assert rig.play(BLIND_S - 1, "offline") + rig.play(BLIND_S + 1) == []
+
+
+@pytest.mark.parametrize(("blind_s", "seen_s"), [(50, 3), (20, 20), (3, 30)])
+def test_a_camera_that_never_stays_is_notified(rig: Rig, blind_s: float, seen_s: float) -> None:
+    """A camera or process in a crash loop was never blind for a whole minute, and never watched for one."""
+    told = []
+    for _ in range(100):
+        told += rig.play(blind_s, "offline") + rig.play(seen_s)
+    assert told == ["blind phone"]
+    assert rig.play(2 * BLIND_S) == ["watched phone"]
 
 
 def test_a_camera_that_flaps_is_one_outage(rig: Rig) -> None:

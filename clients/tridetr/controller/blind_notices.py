@@ -1,9 +1,10 @@
 """Who is notified that a camera is not watched, and that it is again. Pure: all times are arguments.
 
 A camera counts as not watched while it has a problem (offline, frozen, blind, no results, a model that does not know
-its classes). One that comes and goes is one outage: it begins after ``BLIND_S`` without sight, ends after ``BLIND_S``
-with sight, and the next one is notified ``QUIET_S`` later at the earliest. Each target is notified once of an outage,
-as soon as it wants to know: one that is armed during an outage is notified then.
+its classes). One that comes and goes is one outage. It begins after ``BLIND_S`` without sight, counting all times
+without sight since the camera was last watched for ``BLIND_S``, and ends when it has been watched for that long. The
+next one is notified ``QUIET_S`` later at the earliest. Each target is notified once of an outage, as soon as it wants
+to know: one that is armed during an outage is notified then.
 """
 
 from __future__ import annotations
@@ -51,12 +52,16 @@ class _Camera:
     Attributes:
         changed_s: since when it is as it is now (monotonic).
         changed_unix_ns: likewise, wall clock.
+        blind_s: how long it was not watched before that, since it was last watched for ``BLIND_S``.
+        lost_unix_ns: when the first of these times began.
         quiet_until_s: earliest time of the next outage's notification.
     """
 
     is_blind: bool
     changed_s: float
     changed_unix_ns: int
+    blind_s: float = 0.0
+    lost_unix_ns: int = 0
     quiet_until_s: float = float("-inf")
 
 
@@ -98,10 +103,18 @@ class BlindNotices:
             unix_ns: wall-clock time.
         """
         known = self._cameras[camera]
-        if known is None or known.is_blind != bool(why):
-            quiet_until_s = known.quiet_until_s if known else float("-inf")
-            known = self._cameras[camera] = _Camera(bool(why), now_s, unix_ns, quiet_until_s)
-        if now_s - known.changed_s < BLIND_S:
+        if known is None:
+            known = self._cameras[camera] = _Camera(bool(why), now_s, unix_ns, lost_unix_ns=unix_ns)
+        elif known.is_blind != bool(why):
+            if known.is_blind:
+                known.blind_s += now_s - known.changed_s
+            elif not known.blind_s:
+                known.lost_unix_ns = unix_ns
+            known.is_blind, known.changed_s, known.changed_unix_ns = bool(why), now_s, unix_ns
+        lasted_s = now_s - known.changed_s
+        if not known.is_blind and lasted_s >= BLIND_S:
+            known.blind_s = 0.0
+        if lasted_s + (known.blind_s if known.is_blind else 0.0) < BLIND_S:
             return None
         outage = self._outage(camera)
         if known.is_blind:
@@ -126,7 +139,7 @@ class BlindNotices:
         if outage is None:
             if now_s < known.quiet_until_s:
                 return None
-            since = known.changed_unix_ns
+            since = known.lost_unix_ns
             outage = {"id": str(uuid.uuid4()), "since_unix_ns": since, "targets": []}
         wanted = self._audience(BLIND, camera, unix_ns / 1e9)
         targets = tuple(name for name in wanted if name not in outage["targets"])
