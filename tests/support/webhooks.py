@@ -35,7 +35,8 @@ class WebhookServer:
     def __init__(self) -> None:
         self.mode = "ok"
         self.location = ""
-        self.refuse: Callable[[Request], bool] = lambda _request: False  # with 413
+        self.refuse: Callable[[Request], bool] = lambda _request: False
+        self.refusal = "413"
         self.asked: list[Request] = []
         self.taken: list[Request] = []
         self._closing = threading.Event()
@@ -68,7 +69,7 @@ class WebhookServer:
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in handler.headers.items()}
         request = Request(handler.path, headers, body)
-        mode = "413" if self.refuse(request) else self.mode
+        mode = self.refusal if self.refuse(request) else self.mode
         self.asked.append(request)
         if mode == "stall":
             self._closing.wait()

@@ -1,10 +1,12 @@
-"""Targets that hang, without an error to show."""
+"""Targets that hang, without an error to show, and those that never take one message."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from tridetr.controller import notifier
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
 from tridetr.notify.notification import Message, example_message
+from tridetr.notify.senders import DeliveryError
 
 
 async def test_a_delivery_that_hangs_is_a_problem(
@@ -41,3 +44,110 @@ async def test_a_delivery_that_hangs_is_a_problem(
     finally:
         released.set()
         store.close()
+
+
+@dataclass
+class Phone:
+    """A target that takes what `takes` allows; retries come at once."""
+
+    store: Store
+    takes: Callable[[Message], bool]
+    refused: bool = False
+    wait_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.asked: list[str] = []
+        self.got: list[Message] = []
+        section = NotifySection(name="phone", kind="apprise", url_file=Path("/x"))
+        self.store.audience = lambda _row: ("phone",)
+        example = example_message("node", "hall", None, b"jpeg")
+        self.target = notifier.Notifier(
+            (section,), self.store, lambda _, row: replace(example, event_id=row.event_id)
+        )
+
+    def deliver(self, _section: NotifySection, message: Message) -> None:
+        self.asked.append(message.event_id)
+        if not self.takes(message):
+            raise DeliveryError("500", refused=self.refused, wait_s=self.wait_s)
+        self.got.append(message)
+
+    async def play(self, visits: str, *, until: Callable[[], bool], turns: int = 1000) -> None:
+        """Let visits arrive, and deliver until something holds."""
+        for visit in visits:
+            row = NewRow(time.time_ns(), "person_arrived", "{}", f"{visit}:arrived")
+            self.store.commit("hall", "{}", [row])
+        for _ in range(turns):
+            self.target.pump()
+            if until():
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError(f"asked for {self.asked}")
+
+    @property
+    def visits(self) -> str:
+        return "".join(message.event_id[0] for message in self.got)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path, outbox_limit=100)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifier, "_RETRY_S", (0.001, 0.002))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_message_that_is_never_taken_does_not_keep_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook that failed at one event (status 500) got no later alarm at all."""
+    phone = Phone(store, lambda message: message.event_id != "b:arrived")
+    monkeypatch.setattr(notifier, "deliver", phone.deliver)
+    await phone.play("abcdefghi", until=lambda: not store.notices.waiting["phone"])
+    assert phone.visits == "acdefghi"
+    assert phone.asked.count("b:arrived") == notifier._FAILURES + notifier._REFUSALS - 1
+    store.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_outage_loses_nothing_and_keeps_the_order(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone = Phone(store, lambda _message: len(phone.asked) > 60)
+    monkeypatch.setattr(notifier, "deliver", phone.deliver)
+    await phone.play("abcde", until=lambda: not store.notices.waiting["phone"])
+    assert sorted(phone.visits) == list("abcde")
+    assert phone.visits.replace("b", "").startswith("acde")
+    store.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_picture_that_is_never_taken_costs_no_message(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service's limit for pictures let the same message be sent again and again, and no other."""
+    phone = Phone(store, lambda message: message.picture is None)
+    monkeypatch.setattr(notifier, "deliver", phone.deliver)
+    await phone.play("abc", until=lambda: not store.notices.waiting["phone"])
+    assert phone.visits == "abc"
+    assert len(phone.asked) == 3 * (notifier._WITH_PICTURE + 1)
+    store.close()
+
+
+async def test_a_new_alarm_does_not_wait_for_the_end_of_a_long_pause(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier, "wait_s", lambda failures, *_: 0 if failures < 5 else 300)
+    phone = Phone(store, lambda message: message.event_id != "a:arrived")
+    monkeypatch.setattr(notifier, "deliver", phone.deliver)
+    await phone.play("a", until=lambda: len(phone.asked) >= notifier._FAILURES)
+    await phone.play("b", until=lambda: phone.visits == "b")
+    phone.wait_s = 300
+    asked = len(phone.asked)
+    await phone.play("c", until=lambda: len(phone.asked) > asked)
+    with pytest.raises(AssertionError):
+        await phone.play("d", turns=50, until=lambda: len(phone.asked) > asked + 1)
+    assert phone.visits == "b", "the target asked to be left alone"
+    store.close()

@@ -66,10 +66,13 @@ def test_ntfy_gets_title_text_picture_and_link(tmp_path: Path, server: WebhookSe
     assert server.taken[1].headers["message"].startswith("=?utf-8?")
 
 
+@pytest.mark.parametrize("refusal", ["413", "429", "507"])
 def test_an_ntfy_that_takes_no_attachments_gets_the_text(
-    tmp_path: Path, server: WebhookServer
+    tmp_path: Path, server: WebhookServer, refusal: str
 ) -> None:
+    """429 is its answer when the pictures of a day are used up: no alarm came until the next day."""
     server.refuse = lambda request: request.body == PICTURE
+    server.refusal = refusal
     deliver(target(tmp_path, server.url, "ntfy"), message())
     assert [request.body == PICTURE for request in server.asked] == [True, False]
     assert len(server.taken) == 1

@@ -24,11 +24,15 @@ class DeliveryError(TridetrError):
 
     Attributes:
         refused: the target takes other messages, but not this one.
+        answered: the target is there, whatever it answered.
         wait_s: how long the target asks to be left alone.
     """
 
-    def __init__(self, text: str, *, refused: bool = False, wait_s: float = 0.0) -> None:
+    def __init__(
+        self, text: str, *, refused: bool = False, answered: bool = False, wait_s: float = 0.0
+    ) -> None:
         super().__init__(text)
+        self.answered = answered
         self.refused = refused
         self.wait_s = wait_s
 
@@ -84,7 +88,7 @@ def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
 
 
 def _ntfy(_target: NotifySection, url: str, message: Message) -> None:
-    """Publish to a topic of ntfy, with the picture as attachment where the server takes attachments."""
+    """Publish to a topic of ntfy, with the picture as attachment if the server takes it (there are daily limits)."""
     headers = {
         "Title": _header(message.title),
         # A repeat replaces the first one on the phone.
@@ -98,7 +102,7 @@ def _ntfy(_target: NotifySection, url: str, message: Message) -> None:
         try:
             return _post(url, message.picture, headers | attached)
         except DeliveryError as error:
-            if not error.refused:
+            if not error.answered:
                 raise
     _post(url, message.text.encode(), headers)
 
@@ -161,5 +165,6 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
     raise DeliveryError(
         f"{answer.origin} answers {answer.status} {answer.reason}",
         refused=answer.status in (400, 413, 415, 422),
+        answered=True,
         wait_s=answer.retry_after_s,
     )
