@@ -116,7 +116,39 @@ def test_a_start_with_another_clock_removes_nothing_for_a_day(
         archive.keep_watch()
     with opened(tmp_path, keep_days=7) as archive:
         archive.retain()
+        assert rows(tmp_path) == ["visit-1"]
+        clock.passed_ns += 25 * HOUR_NS
+        archive.keep_watch()
+    with opened(tmp_path, keep_days=7) as archive:
+        archive.retain()
         assert rows(tmp_path) == (["visit-1"] if hours > 0 else [])
+
+
+def test_a_restart_does_not_make_a_wrong_clock_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock ran ten years ahead, the recorder was restarted meanwhile, and all evidence was too old."""
+    clock = Clock(monkeypatch)
+    with opened(tmp_path, keep_days=7) as archive:
+        keep(archive, visit(1))
+        archive.keep_watch()
+        clock.ahead_ns = 87_600 * HOUR_NS
+        archive.keep_watch()
+        archive.retain()
+    for _ in range(3):
+        with opened(tmp_path, keep_days=7) as archive:
+            archive.keep_watch()
+            archive.retain()
+            clock.passed_ns += 7 * HOUR_NS
+            archive.keep_watch()
+    assert rows(tmp_path) == ["visit-1"]
+    clock.ahead_ns = 0
+    with opened(tmp_path, keep_days=7) as archive:
+        archive.retain()
+        assert rows(tmp_path) == ["visit-1"]
+        clock.passed_ns += 24 * 8 * HOUR_NS
+        archive.retain()
+    assert rows(tmp_path) == []
 
 
 def test_retention_by_size_removes_the_oldest_first(tmp_path: Path) -> None:

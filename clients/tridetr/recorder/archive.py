@@ -101,7 +101,7 @@ class Archive(Closing):
         for reason in ("age", "size"):
             metrics.EVIDENCE_REMOVED.labels(reason)
         self._sweep()
-        self._clock = WallClock(self._last_watch())
+        self._clock = WallClock(self._watched())
         self._watch = self._begin_watch()
 
     # --- writing
@@ -230,6 +230,8 @@ class Archive(Closing):
         Raises:
             sqlite3.Error: It cannot be written.
         """
+        if self._clock.was_set():
+            self._watch = self._begin_watch()
         with self._lock:
             self._connection.execute(
                 "UPDATE watch SET ended_unix_ns = ? WHERE seq = ?", (time.time_ns(), self._watch)
@@ -240,15 +242,16 @@ class Archive(Closing):
     def retain(self) -> None:
         """Remove what is too old or too much, the oldest visit first; open visits stay.
 
-        For a day after the clock was set, or after a pause of more than a day, nothing counts as too old: a clock that
-        is wrong must not remove everything.
+        For a day after the clock was set, or after a pause of more than a day, nothing counts as too old, even after a
+        restart: a clock that is wrong must not remove everything.
 
         Raises:
             sqlite3.Error: It cannot be written.
         """
+        if self._clock.was_set():
+            self._watch = self._begin_watch()
         with self._lock:
-            now_ns = time.time_ns()
-            least = now_ns - self._keep_ns if self._clock.can_be_trusted(now_ns) else 0
+            least = time.time_ns() - self._keep_ns if self._clock.is_trusted else 0
             old = self._connection.execute(
                 "SELECT visit_id FROM visit WHERE NOT is_open AND ended_unix_ns < ?", (least,)
             ).fetchall()
@@ -375,14 +378,16 @@ class Archive(Closing):
             with suppress(OSError):
                 (self.files / name).unlink()
 
-    def _last_watch(self) -> int:
-        """Return until when a recorder ran last (Unix); 0: none has. What is in the future is forgotten."""
+    def _watched(self) -> list[tuple[int, int]]:
+        """Return from when to when recorders ran (Unix), the newest first. What is in the future is forgotten."""
         with self._lock:
-            found = self._connection.execute("SELECT max(ended_unix_ns) FROM watch").fetchone()[0]
+            found = self._connection.execute(
+                "SELECT started_unix_ns, ended_unix_ns FROM watch ORDER BY ended_unix_ns DESC"
+            ).fetchall()
             self._connection.execute(
                 "DELETE FROM watch WHERE ended_unix_ns > ?", (time.time_ns() + JUMP_NS,)
             )
-        return found or 0
+        return found
 
     def _begin_watch(self) -> int:
         now = time.time_ns()
