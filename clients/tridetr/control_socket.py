@@ -51,6 +51,7 @@ class ControlSocket:
             path.unlink(missing_ok=True)  # of a controller that was killed
             with _short(self._folder) as short:
                 self._server = await asyncio.start_unix_server(self._serve, short, limit=_LONGEST)
+            path.chmod(0o600)  # the folder may be one that others can enter
         except OSError as error:
             logger.warning("%s cannot be made (%s): the viewer cannot arm or disarm", path, error)
 
@@ -61,7 +62,7 @@ class ControlSocket:
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, asyncio.TimeoutError):
+        with contextlib.suppress(OSError, ValueError, RecursionError, asyncio.TimeoutError):
             request = json.loads(await asyncio.wait_for(reader.readline(), _TIMEOUT_S))
             if isinstance(request, dict):
                 writer.write(json.dumps(self._answer(request)).encode() + b"\n")

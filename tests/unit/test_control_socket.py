@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,25 @@ async def test_a_socket_in_a_deep_folder_that_was_removed_is_made_again(tmp_path
         await ask_controller(folder, {})
 
 
+async def test_other_users_cannot_arm_or_disarm(tmp_path: Path) -> None:
+    """The socket had the modes of the umask, in a run folder that others may be allowed to enter."""
+    before = os.umask(0)
+    try:
+        socket = ControlSocket(tmp_path, lambda request: request)
+        await socket.keep()
+        assert (tmp_path / "controller.sock").stat().st_mode & 0o777 == 0o600
+        await socket.close()
+    finally:
+        os.umask(before)
+
+
 async def test_whatever_is_sent_gets_no_answer_and_hurts_nobody(tmp_path: Path) -> None:
     def answer(request: dict[str, object]) -> dict[str, object]:
         return {"got": request.get("a")}
 
     socket = ControlSocket(tmp_path, answer)
     await socket.keep()
-    for junk in (b"\n", b"[]\n", b"{", b"x" * 200_000 + b"\n", b"\xff\n"):
+    for junk in (b"\n", b"[]\n", b"{", b"x" * 200_000 + b"\n", b"\xff\n", b"[" * 60_000 + b"\n"):
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / "controller.sock"))
         writer.write(junk)
         writer.write_eof()

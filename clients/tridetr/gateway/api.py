@@ -75,7 +75,7 @@ def add_api(app: Quart, hub: Hub) -> None:
             return problem(404, "no such camera")
         try:
             wanted = json.loads(await request.get_data())
-        except ValueError:
+        except (ValueError, RecursionError):
             wanted = None
         on = wanted.get("armed") if isinstance(wanted, dict) else None
         if not isinstance(on, bool):
