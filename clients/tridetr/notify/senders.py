@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from email.header import Header
 
 from tridetr import __version__
@@ -45,7 +45,13 @@ def deliver(target: NotifySection, message: Message) -> None:
     """
     try:
         url = notify_url(target.url_file)
-        _SENDERS[target.kind](target, url, message)
+        match target.kind:
+            case "webhook":
+                _webhook(target, url, message)
+            case "ntfy":
+                _ntfy(url, message)
+            case "apprise":
+                _apprise(url, message)
     except ConfigError as error:
         raise DeliveryError(str(error)) from None
 
@@ -87,7 +93,7 @@ def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
-def _ntfy(_target: NotifySection, url: str, message: Message) -> None:
+def _ntfy(url: str, message: Message) -> None:
     """Publish to a topic of ntfy, with the picture as attachment if the server takes it (there are daily limits)."""
     headers = {
         "Title": _header(message.title),
@@ -107,7 +113,7 @@ def _ntfy(_target: NotifySection, url: str, message: Message) -> None:
     _post(url, message.text.encode(), headers)
 
 
-def _apprise(_target: NotifySection, url: str, message: Message) -> None:
+def _apprise(url: str, message: Message) -> None:
     """Hand the message to Apprise, which knows a hundred services, in a process that can be ended in time."""
     picture = base64.b64encode(message.picture).decode() if message.picture is not None else None
     text = f"{message.text}\n{message.link}" if message.link else message.text
@@ -136,13 +142,6 @@ _APPRISE_FAULTS = {
     apprise_worker.MISSING: "kind: apprise needs the extra: pip install 'tridetr[apprise]'",
     apprise_worker.UNKNOWN_URL: "Apprise does not know this kind of URL: https://appriseit.com/services",
     apprise_worker.FAILED: "Apprise could not deliver it: try the URL with `apprise -vv`",
-}
-
-
-_SENDERS: Mapping[str, Callable[[NotifySection, str, Message], None]] = {
-    "webhook": _webhook,
-    "ntfy": _ntfy,
-    "apprise": _apprise,
 }
 
 

@@ -22,19 +22,20 @@ def make_source(
 
     Each kind is imported only where it is used: a camera process holds no more than it needs.
     """
-    kind = section.source.kind
-    if kind == "synthetic":
-        from tridetr.capture.sources.synthetic import SyntheticSource
+    match section.source.kind:
+        case "synthetic":
+            from tridetr.capture.sources.synthetic import SyntheticSource
 
-        return SyntheticSource(camera, section, stop)
-    if kind == "v4l2":
-        from tridetr.capture.sources.v4l2 import V4l2Source
+            return SyntheticSource(camera, section, stop)
+        case "v4l2":
+            from tridetr.capture.sources.v4l2 import V4l2Source
 
-        return V4l2Source(section, stop, packets)
-    if section.source.is_network:
-        from tridetr.capture.sources.network import NetworkSource
+            return V4l2Source(section, stop, packets)
+        case "rtsp" | "http":
+            from tridetr.capture.sources.network import NetworkSource
 
-        return NetworkSource(section, stop, packets)
-    from tridetr.capture.sources.file import FileSource
+            return NetworkSource(section, stop, packets)
+        case "file":
+            from tridetr.capture.sources.file import FileSource
 
-    return FileSource(section, stop, packets)
+            return FileSource(section, stop, packets)
