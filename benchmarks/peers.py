@@ -178,7 +178,7 @@ def measured(
         if time.monotonic() > deadline or not all(root.is_running() for root in roots):
             raise RuntimeError("no results")
         time.sleep(0.2)
-    time.sleep(5)  # until the gate has learnt, and files are in the cache
+    time.sleep(5 + 2 * cameras)  # until the gate has learnt, and files are in the cache
     take()
     usage, times = Usage(roots), []
     end = time.monotonic() + seconds

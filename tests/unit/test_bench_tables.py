@@ -79,8 +79,30 @@ def test_peers_are_ratios_to_the_plain_script(tables: Any) -> None:
     assert rows["node, calm"][0] == 0.125
     assert rows["node, alarmed"][2] == pytest.approx(170 / 160)
     assert rows["inference"][0] == "failed"
-    assert "0.12 × a plain script" in cost.rows[0][1]
+    assert "core-seconds" in cost.rows[0][1]
     assert [row[1] for row in machines.rows] == ["8", "16", "32"]
+
+
+def test_a_calm_camera_is_a_ratio_to_the_plain_script(tables: Any) -> None:
+    calm = {
+        "minutes": 9.0,
+        "node_cpu_percent": 21.0,
+        "node_cpu_percent_mean": 30.0,
+        "plain_cpu_percent": 190.0,
+        "ratio": 0.111,
+        "ratio_of_means": 0.16,
+        "by_role": {"capture cam0": 12.0, "model": 8.0},
+        "calm_inferences_per_second": 0.3,
+        "visits": 5,
+        "visits_missed": 1,
+        "latest_delay_s": 0.3,
+    }
+    result = {"model": "nano.onnx", "engine": "OpenVINO bf16", "calm": calm}
+    table, cost = tables.tables_of("calm", result)
+    rows = dict(table.rows)
+    assert "**0.111**" in rows["node / plain script"]
+    assert rows["visits noticed"].startswith("4 of 5, at most 0.300 s later")
+    assert "0.11 × a plain script" in cost.rows[0][1]
 
 
 def test_places_of_a_document_get_their_tables(tables: Any) -> None:

@@ -11,7 +11,7 @@ from tridetr.config import Config
 from tridetr.errors import ConfigError
 
 # Of what no result waits for, and which imports the most: about as long as the others take to start on two cores
-_LATER_S = 1.0
+_LATER_S = 2.0
 
 
 @dataclass(frozen=True)
