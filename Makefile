@@ -1,25 +1,31 @@
-# make demo            the whole pipeline on a synthetic camera, set-up included (DURATION=20 stops by itself)
-# make test            installs what the tests need and runs them all
-# make coverage        the same tests, and how much of the package they run
-# make test-fresh      both commands from a clean clone on bare Debian 12 and 13, in containers (CHECKS=trixie-user: only that)
-# make test-containers   builds the images and runs compose file and chart with podman or Docker (15 min)
-# make test-home-assistant  the real Home Assistant of PyPI against mosquitto and a node (10 min, root)
-# make test-k3s       installs, tests, upgrades and removes the chart on the cluster that kubectl reaches
-# make check           formatting, lints, types
-# make train-demo-model   trains the bundled model anew (some two hours on two cores, minutes on a GPU)
-# make audit           known vulnerabilities of the dependencies, where a database can be asked (AUDIT_ARGS=--strict: must be)
-# make faults          all fault tests, with their times;  make fault-times: into docs/reliability.md
-# make soak HOURS=0.5  memory, descriptors, queues, latency over time, into build/soak
-# make docs            the documentation as a site, into build/site;  make diagrams: its pictures;  tools/record_viewer.py: the recording
-# make fuzz SECONDS=60   new inputs for every parser (of each TARGETS=...), seconds for each
-# make bench           every millisecond, into build/bench/bench.html (QUICK=1, MODEL=export.onnx, INT8=quantised.onnx)
-# make bench-peers MODEL=export.onnx   beside a plain script and other projects, into build/bench/peers.json (FOOTAGE=,
-#                      PEERS=python with supervision and inference, ORIGINAL=detr-mmap/target/release)
-# make bench-calm      a calm camera beside a plain script, over minutes of footage, into build/bench/calm.json (MODEL=, FOOTAGE=,
-#                      TRUTH=)
-# make bench-compare A.json B.json   what changed between two of its reports;  make bench-docs
-# make bench-gpu       all that is to be measured on a GPU, into build/bench-gpu/gpu.json (MODEL=export.onnx)
-# make profile         flame graphs of detector, capture and gateway, into build/profile
+# make demo              the whole pipeline on a synthetic camera, setup included (DURATION=20 stops it)
+# make test              installs what the tests need and runs them
+# make coverage          the same tests, and how much of the package they run
+# make check             formatting, lints, types;  make format: fixes what can be fixed
+# make docs              the documentation as a site, in build/site
+# make diagrams          its pictures, from tools/diagrams.py;  tools/record_viewer.py: the recording of the viewer
+# make lock              constraints.txt from pyproject.toml (needs uv)
+# make clean             removes .venv, caches and build/
+#
+# make test-fresh        `make demo` and `make test` in a clean clone on bare Debian 12 and 13, in containers
+#                        (CHECKS=trixie-user: only that one)
+# make test-containers   builds the images, runs the compose files and the chart with podman or Docker (15 min)
+# make test-home-assistant   the real Home Assistant from PyPI with mosquitto and a node (10 min, root)
+# make test-k3s          installs, tests, upgrades and removes the chart on the cluster of kubectl
+# make faults            all fault tests, with their times;  make fault-times: writes these into docs/reliability.md
+# make fuzz SECONDS=60   new inputs for every parser (or for TARGETS=...), so many seconds for each
+# make soak HOURS=0.5    memory, descriptors, queues and latency over time, in build/soak
+# make audit             known vulnerabilities of the dependencies (AUDIT_ARGS=--strict: fail if no database can be reached)
+#
+# make bench             every millisecond, in build/bench/bench.html (QUICK=1, MODEL=export.onnx, INT8=quantised.onnx)
+# make bench-peers MODEL=export.onnx   compared with a plain script and other projects, in build/bench/peers.json
+#                        (FOOTAGE=, PEERS=python with supervision and inference, ORIGINAL=detr-mmap/target/release)
+# make bench-calm        a calm camera compared with a plain script, over minutes of footage, in build/bench/calm.json
+#                        (MODEL=, FOOTAGE=, TRUTH=)
+# make bench-gpu         everything that is measured on a GPU, in build/bench-gpu/gpu.json (MODEL=export.onnx)
+# make bench-compare A.json B.json   what changed between two reports;  make bench-docs: their tables in the documentation
+# make profile           flame graphs of detector, capture and gateway, in build/profile
+# make train-demo-model  trains the bundled model again (about two hours on two cores, minutes on a GPU)
 SHELL := /bin/sh
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
@@ -35,7 +41,7 @@ FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl
 .PHONY: coverage docs diagrams help demo test test-fresh test-containers test-home-assistant test-k3s check format faults fault-times fuzz audit soak bench bench-gpu bench-peers bench-calm bench-docs bench-compare profile train-demo-model lock clean
 
 help:
-	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 $(VENV)/.base: pyproject.toml constraints.txt tools/make-venv tools/pip_install.py
 	@echo "Installing tridetr into $(VENV): about 240 MB to download, 850 MB on disk; one to five minutes the first time."
@@ -65,7 +71,7 @@ coverage: $(VENV)/.dev
 	@$(VENV)/bin/python -m coverage combine --quiet
 	@$(VENV)/bin/python -m coverage report --skip-covered
 
-# Podman with what it needs to work where there is no engine, and Docker Compose.
+# Installs podman with what it needs if there is no Docker, and Docker Compose.
 test-containers: $(VENV)/.dev
 	@docker info >/dev/null 2>&1 || tools/apt-install podman runc netavark aardvark-dns catatonit iptables debootstrap
 	@tools/get-compose build/docker-compose
@@ -88,7 +94,7 @@ faults: $(VENV)/.dev
 	TRIDETR_FAULT_TIMES=$(FAULT_TIMES) $(VENV)/bin/python -m pytest tests/faults $(PYTEST_ARGS)
 	@$(VENV)/bin/python tools/fault_times.py $(FAULT_TIMES)
 
-# Its own folder: atheris is for a few Pythons and machines only.
+# In a folder of its own: there is no atheris for some Pythons and machines.
 fuzz: $(VENV)/.dev
 	@test -d build/atheris || $(VENV)/bin/python -m pip install --quiet --no-deps --target build/atheris atheris==3.0.0
 	PYTHONPATH=build/atheris:clients:tests $(VENV)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
@@ -123,8 +129,7 @@ bench-peers: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/peers.py $(MODEL) --json build/bench/peers.json $(if $(FOOTAGE),--footage $(FOOTAGE)) \
 		$(if $(PEERS),--python $(PEERS)) $(if $(ORIGINAL),--original $(ORIGINAL)) $(BENCH_ARGS)
 
-# A calm camera over minutes of real footage, and what the motion gate misses, into build/bench/calm.json; goes on where
-# it was ended
+# A calm camera over minutes of real footage, and what the motion gate misses; resumes where it was stopped
 bench-calm: $(VENV)/.dev
 	@tools/apt-install mosquitto
 	$(VENV)/bin/python benchmarks/calm.py $(MODEL) $(FOOTAGE) $(TRUTH) --out build/bench/calm --json build/bench/calm.json \
@@ -136,7 +141,7 @@ bench-docs:
 		test ! -f $$report || \
 		$(VENV)/bin/python benchmarks/tables.py $$report --update docs/benchmarks.md docs/hardware.md README.md; done
 
-# Where the time of a running node goes, by py-spy, into build/profile
+# Where a running node spends its time, by py-spy
 profile: $(VENV)/.dev
 	@$(PIP) --editable '.[server,models,otel,dev,bench]'
 	$(VENV)/bin/python benchmarks/hotloop.py $(if $(QUICK),--seconds 5)

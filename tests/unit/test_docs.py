@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tridetr import __version__
 from tridetr.config import Config
 from tridetr.controller.topics import Topics
 
@@ -40,6 +41,11 @@ def test_reference_pages_are_made_from_the_code(kind: str, wanted: list[str]) ->
     answer = tool("reference_docs.py", kind)
     assert answer.returncode == 0, answer.stderr
     assert not [text for text in wanted if text not in answer.stdout]
+
+
+def test_package_chart_images_and_changelog_have_one_version() -> None:
+    answer = tool("check-version", __version__)
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_the_table_of_topics_has_every_topic() -> None:
