@@ -1,9 +1,9 @@
-"""Asks the advisory databases about every locked dependency, and says what the answer is worth.
+"""Look up every locked dependency in the advisory databases.
 
     python tools/audit.py constraints.txt [--strict]
 
-Leaves with 1 where a vulnerability is known. pip-audit also leaves with 0 where it could ask nobody; that is told
-apart here: nothing was audited then, which fails only with `--strict` (a machine that should reach the databases).
+Exits with 1 if a vulnerability is known. pip-audit also exits with 0 if it cannot reach a database; this script then
+prints `NOT AUDITED`, and fails only with `--strict` (for a machine that should reach the databases).
 """
 
 from __future__ import annotations

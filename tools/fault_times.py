@@ -1,10 +1,10 @@
-"""Prints what `make faults` measured, or writes it into the tables of docs/reliability.md.
+"""Print the times that `make faults` measured, or write them into the tables of docs/reliability.md.
 
     python tools/fault_times.py build/faults.jsonl [--update docs/reliability.md]
 
 Each line of the file is one measurement, as `tests/support/faults.py` records it. A figure of the document is followed
-by a comment with its name: ``2.8<!--kill detect-->``. Leaves with 1 where a figure was not measured, or the other
-way round.
+by a comment with its name: ``2.8<!--kill detect-->``. Exits with 1 if a figure was not measured, or a
+measurement has no figure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Markdown of the reference pages, from the code that they describe: keys, commands, routes, metrics.
+"""Generate the Markdown of the reference pages from the code: keys, commands, routes, metrics.
 
-python tools/reference_docs.py config|cli|api|metrics     # prints one, to look at
+python tools/reference_docs.py config|cli|api|metrics     # prints one page
 """
 
 from __future__ import annotations

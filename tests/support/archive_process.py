@@ -1,4 +1,4 @@
-"""A recorder's archive that keeps a picture and a clip, and is killed at its first step, its second, and so on.
+"""Save a picture and a clip in a recorder's archive, and be killed at the first step, the second, and so on.
 
 python archive_process.py FOLDER     # makes FOLDER/1, FOLDER/2, ...
 """

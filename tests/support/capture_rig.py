@@ -1,4 +1,4 @@
-"""Runs the real capture of one camera into a real ring, and records what a reader sees."""
+"""Run the real capture loop of one camera into a real ring, and record the frames that a reader sees."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Rig:
         return found
 
     def wait_frames(self, count: int, within_s: float = 30) -> list[Seen]:
-        """Wait until so many frames more have come; returns these."""
+        """Wait for ``count`` more frames and return them."""
         start = len(self.frames)
         wait_for(lambda: len(self.frames) >= start + count, within_s, f"{count} frames more")
         return self.frames[start : start + count]
@@ -132,7 +132,7 @@ class Rig:
 def capturing(
     tmp_path: Path, source: str | Path, *, start: bool = True, **keys: Any
 ) -> Iterator[Rig]:
-    """Run capture on a source with these keys of the camera section; nothing is left behind."""
+    """Run capture on a source with these keys of the camera section, and clean up afterwards."""
     camera = "c" + uuid.uuid4().hex[:8]  # of its own, so that counters start at 0
     config = Config.model_validate(
         {

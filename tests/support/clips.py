@@ -1,4 +1,4 @@
-"""Small video files, made as the tests need them."""
+"""Generate small video files and JPEGs for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A project of Docker Compose: one of docker/'s files, run under a name of its own."""
+"""Run one of the compose files in docker/ as a project with a unique name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real footage and models that are not part of the project; tests skip, saying so, where they are absent."""
+"""Find real footage and models that are not part of the project; tests are skipped, with the reason, without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of visits as the recorder leaves it, with pictures and clips that a browser shows."""
+"""Create a folder of visits like the recorder's, with pictures and clips that a browser can show."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A GPU that is played: its memory are files, which another process opens by their handles as it would CUDA's.
+"""A simulated GPU. Its memory is files, which another process opens by their handles like CUDA's.
 
-Copies do nothing until their event has been asked for twice, so whoever does not wait for them sees old bytes.
+A copy is done only when its event has been queried twice, so code that does not wait for it sees old bytes.
 """
 
 from __future__ import annotations

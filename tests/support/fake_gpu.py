@@ -1,7 +1,7 @@
-"""Decoders of a GPU that is played (`support.fake_cuda`): FFmpeg decodes, the results lie where CUDA's would.
+"""Decoders of a simulated GPU (`support.fake_cuda`): FFmpeg decodes, and the results are stored where CUDA's would be.
 
-Work that is queued on a stream is done when somebody waits for the stream, and surfaces are overwritten at the next
-packet, so whoever reads too early or too late sees other bytes.
+Work on a stream is done when the stream is waited for, and surfaces are overwritten with the next packet, so code that
+reads too early or too late sees other bytes.
 """
 
 from __future__ import annotations

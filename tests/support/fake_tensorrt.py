@@ -1,6 +1,6 @@
-"""TensorRT that is played: an engine whose work is queued on the stream of a played GPU, with the real API's names.
+"""A simulated TensorRT with the real API's names: its engine queues work on the stream of a simulated GPU.
 
-Frames give one box: x1 is the first byte of each frame, when the work is done.
+Each frame gives one box, whose x1 is the first byte of the frame at the time the work is done.
 """
 
 from __future__ import annotations

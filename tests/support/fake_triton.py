@@ -1,4 +1,4 @@
-"""A server that answers at once or when told to, and fails on command: for what the real one cannot be made to do."""
+"""A stand-in for Triton that answers immediately or on command, and fails on command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fault tests share: is the node whole, how slow is this machine, what was measured."""
+"""Helpers of the fault tests: whether the node has recovered, how slow the machine is, recorded measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The FlatBuffers compiler of the extra ``dev``: how other languages see ``schemas/*.fbs``."""
+"""Read slots with the code that the FlatBuffers compiler (extra ``dev``) generates from ``schemas/*.fbs``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real gateway on a free port, and cameras whose rings the test fills itself."""
+"""Run a real gateway on a free port, with cameras whose rings the test fills."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A gRPC server that speaks as much of Triton's protocol as the detector uses, and misbehaves on demand.
+"""A gRPC server with the part of Triton's protocol that the detector uses, which misbehaves on demand.
 
-It reads the frames where they lie, as Triton does, and sees a person in all of them or in none, as the test says.
+Like Triton, it reads the frames in place. It finds a person in all of them or in none, as the test sets it.
 """
 
 from __future__ import annotations

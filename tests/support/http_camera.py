@@ -1,4 +1,4 @@
-"""An HTTP camera of any manners: what it answers is a function of the test."""
+"""An HTTP camera whose answers are written by a function of the test."""
 
 from __future__ import annotations
 

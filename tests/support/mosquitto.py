@@ -1,4 +1,4 @@
-"""A real mosquitto on a free port, and a subscriber that keeps what it hears."""
+"""Run a real mosquitto on a free port, and a subscriber that keeps the messages it receives."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Runs inside a mount and IPC namespace of its own: a capture process that the system refuses something.
+"""Run a capture process without enough shared memory or message queues, inside a separate mount and IPC namespace.
 
     unshare -m --ipc python namespace.py shm|queues NODE.yaml
 
-Says `refused: …` with the message that the process logged, gives the system what it lacked, says `recovered` when
-frames come. Nothing of the machine's own /dev/shm or queue limits is touched.
+Prints `refused: …` with the message that the process logged, raises the limit, and prints `recovered` when frames
+arrive. Nothing of the machine's own /dev/shm or queue limits is touched.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A whole node: ``tridetr up`` as a user starts it, on free ports, under an instance name of its own."""
+"""Run a whole node with ``tridetr up``, on free ports and with a unique instance name."""
 
 from __future__ import annotations
 

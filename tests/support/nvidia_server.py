@@ -1,8 +1,8 @@
-"""NVIDIA's container as a folder: the wheel's server in the layout of `/opt/tritonserver`, with "native" backends.
+"""Imitate NVIDIA's container: the wheel's server in the layout of `/opt/tritonserver`, with "native" backends.
 
-The wheel has no native ONNX Runtime backend, so its Python backend plays one: the library lies there under the native
-name, with a `model.py` of its own. What tridetr hands to the server is recorded. Options that this server is too old
-for are taken away.
+The wheel has no native ONNX Runtime backend, so its Python backend stands in: a copy of its library has the native
+name and its own `model.py`. The options that tridetr passes to the server are recorded, and those that this server is
+too old for are removed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One end of a packet ring in a process of its own: ``python -m support.packet_process write|read INSTANCE``.
+"""Run one end of a packet ring as a process: ``python -m support.packet_process write|read INSTANCE``.
 
-Both print a line when they are ready, and the reader a JSON object at its end (stdin closed).
+Both print a line when they are ready; the reader also prints a JSON object when it ends (stdin closed).
 """
 
 from __future__ import annotations

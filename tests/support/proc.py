@@ -1,4 +1,4 @@
-"""What processes hold, from /proc: also those of another user, for a root without CAP_SYS_PTRACE (in containers)."""
+"""List what processes hold, from /proc; in containers also those of other users, where root lacks CAP_SYS_PTRACE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recorder process, and a stage that plays everybody else: capture, detector and controller of one camera."""
+"""Run a recorder process, and simulate capture, detector and controller of one camera for it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One end of a frame ring in a process of its own: ``python -m support.ring_process ROLE INSTANCE …``.
+"""Run one end of a frame ring as a process: ``python -m support.ring_process ROLE INSTANCE …``.
 
-The roles print a line when they are ready, and a JSON object at their end (stdin closed).
+The roles print a line when they are ready, and a JSON object when they end (stdin closed).
 """
 
 from __future__ import annotations

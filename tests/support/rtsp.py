@@ -1,4 +1,4 @@
-"""Runs ``rtsp_server.py``, on a port that stays the same over restarts."""
+"""Run ``rtsp_server.py`` on a port that stays the same across restarts."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     /usr/bin/python3 rtsp_server.py FILE.mp4 [PORT] [--user NAME --password WORD]
 
-Prints `port N` when it serves rtsp://127.0.0.1:N/video, loops are not: each client sees the file from its start, in
-real time. Needs the Debian packages gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-good and -bad.
+Prints `port N` when it serves rtsp://127.0.0.1:N/video. Each client gets the file from its start, in real time, once.
+Needs the Debian packages gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-good and -bad.
 """
 
 import argparse

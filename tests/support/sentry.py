@@ -1,4 +1,4 @@
-"""A real controller process, fed by a detector that only plays one: it writes a real DetectionRing."""
+"""Run a real controller process, with a simulated detector that writes a real detection ring."""
 
 from __future__ import annotations
 

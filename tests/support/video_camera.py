@@ -1,4 +1,4 @@
-"""A camera for gateway tests whose own H.264 video is in its packet ring, beside the frames that it is made from."""
+"""A camera for gateway tests, with H.264 video in its packet ring and the same pictures in its frame ring."""
 
 from __future__ import annotations
 

@@ -11,16 +11,16 @@ T = TypeVar("T")
 
 
 def slack(quiet: float) -> float:
-    """Return the bound for what takes at most ``quiet`` on a machine that does nothing else.
+    """Return the time limit for something that takes at most ``quiet`` seconds on an idle machine.
 
-    Half as much again, and times the processes that want a processor where there are more of them than processors:
-    a bound must catch what is wrong, and not that somebody else works too.
+    It is half as long again, and grows with the load average once that exceeds the number of processors, so that a
+    test fails because of a fault and not because the machine is busy.
     """
     return 1.5 * quiet * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 
 
 def wait_for(condition: Callable[[], T | None], within_s: float = 20, what: str = "") -> T:
-    """Return the first true value of ``condition``; fail when the time is over."""
+    """Return the first true value of ``condition``; raise AssertionError after ``within_s`` seconds."""
     deadline = time.monotonic() + within_s
     while True:
         value = condition()

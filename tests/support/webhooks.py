@@ -1,4 +1,4 @@
-"""An HTTP server that plays the target of notifications: it takes, fails, stalls, redirects or trickles."""
+"""Run an HTTP server as the target of notifications: it accepts, fails, stalls, redirects or trickles."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class WebhookServer:
     """The server.
 
     Attributes:
-        mode: what it does with the next request: `ok`, `stall`, `trickle`, or a status such as `500`.
-        asked: all requests, in the order in which they came.
+        mode: how it answers the next request: `ok`, `stall`, `trickle`, or a status such as `500`.
+        asked: all requests, in order of arrival.
         taken: those that were answered with 200.
     """
 
@@ -62,7 +62,7 @@ class WebhookServer:
         return f"http://127.0.0.1:{self.port}/hook/s3cret-path?token=s3cret-query"
 
     def ids(self) -> list[str]:
-        """Return the ids of the events that were taken, without repeats."""
+        """Return the ids of the accepted events, without repeats."""
         return list(dict.fromkeys(request.headers["webhook-id"] for request in self.taken))
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
@@ -96,7 +96,7 @@ class WebhookServer:
 
 @contextlib.contextmanager
 def running_webhooks() -> Iterator[WebhookServer]:
-    """Run a server for the length of a test."""
+    """Run a server while the context is open."""
     server = WebhookServer()
     try:
         yield server
