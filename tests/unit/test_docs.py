@@ -13,6 +13,7 @@ import pytest
 from tridetr import __version__
 from tridetr.config import Config
 from tridetr.controller.topics import Topics
+from tridetr.shm.names import CONSUMERS
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
@@ -62,6 +63,12 @@ def test_the_table_of_topics_has_every_topic() -> None:
     }
     text = (ROOT / "docs" / "mqtt.md").read_text()
     assert ours <= set(re.findall(r"^\| `([^`]+)` \|", text, flags=re.MULTILINE))
+
+
+def test_the_ring_protocol_names_every_kind_of_ring() -> None:
+    text = (ROOT / "docs" / "explanation" / "ring-protocol.md").read_text()
+    (paragraph,) = re.findall(r"^\*\*Rings\.\*\* .*?\n\n", text, flags=re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`([a-z]+)`", paragraph)) == set(CONSUMERS)
 
 
 @pytest.mark.parametrize("page", ["explanation/frame-trace.md", "how-to/extend.md"])
