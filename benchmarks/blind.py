@@ -1,4 +1,4 @@
-"""The cost of one look for blind cameras: `python benchmarks/blind.py` prints microseconds per picture size."""
+"""CPU time of one check for blind cameras: `python benchmarks/blind.py` prints microseconds per picture size."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""From the camera's buffer to the browser's canvas, by a time drawn into the picture.
+"""Latency from the camera's buffer to the browser's canvas, by a time drawn into the picture.
 
     python benchmarks/browser.py [--width 1280 --height 720 --fps 15 --seconds 15] [--video] [--json FILE]
 
-This process is the camera: it draws the present time as 32 black or white bars and publishes the frame. A real gateway
-encodes and sends it, a real Chromium shows the viewer's page, and at each of its animation frames the bars are read
-back from the page's own canvas. So the figure (ms) holds copy, ring, wake-up, JPEG, WebSocket, decoding and drawing,
-and up to one animation frame of waiting; not the exposure of a camera nor the panel of a screen.
+This process is the camera: it draws the current time as 32 black or white bars and publishes the frame. A real gateway
+encodes and sends it, a real Chromium shows the viewer's page, and at each animation frame the bars are read back from
+the page's canvas. The figure (ms) includes copy, ring, wake-up, JPEG, WebSocket, decoding, drawing, and up to one
+animation frame of waiting. It does not include the exposure of a camera or the delay of a display.
 
-With --video the camera encodes H.264, and the browser decodes its packets. That encoding is the camera's work and not
-tridetr's, but in the figure; how long it takes is shown next to it.
+With --video the camera encodes H.264, and the browser decodes its packets. The encoding is the camera's work, not
+tridetr's, but it is included in the figure; its time is shown next to it.
 """
 
 from __future__ import annotations

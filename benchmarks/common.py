@@ -1,4 +1,4 @@
-"""What the benchmarks share: describing the machine, summing up, nodes to measure."""
+"""Shared by the benchmarks: description of the machine, summaries, nodes to measure."""
 
 from __future__ import annotations
 

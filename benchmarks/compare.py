@@ -1,8 +1,9 @@
-"""Compares two reports of `make bench`: every figure that both have, and what changed.
+"""Compare two reports of `make bench`: every figure that both have, and the change.
 
     python benchmarks/compare.py A.json B.json [--threshold 0.1]
 
-Only figures of one machine in one state compare; ratios travel farther than times. Says what of the machine differs.
+Figures are comparable only if machine and load are the same; ratios carry over better than times. Differences between
+the machines are printed.
 """
 
 from __future__ import annotations

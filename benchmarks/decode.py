@@ -1,9 +1,10 @@
-"""From a compressed frame to a slot: what decoding costs, and what the copy after it adds.
+"""Time from a compressed frame to a slot: decoding, and the copy after it.
 
     python benchmarks/decode.py [--width 1920 --height 1080 --frames 200] [--json FILE]
 
-For each format the same decoded picture goes three ways, in turn within one run: into a slot of a real frame ring
-(what capture does), into a fresh I420 array, and to RGB (what most pipelines do). Times are per frame in milliseconds.
+For each format the same decoded picture is written in three ways, in turn within one run: into a slot of a real frame
+ring (what capture does), into a fresh I420 array, and to RGB (what most pipelines do). Times are per frame in
+milliseconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What pictures and clips cost while nothing happens: the CPU of a node with `evidence` and without it, in turns.
+"""CPU of pictures and clips while nothing happens: a node with `evidence` and without it, in turns.
 
     python benchmarks/evidence.py [--rounds 5 --seconds 20 --noise 4] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""The tables of `make bench-gpu`, for docs/benchmarks.md; what was not measured is named, never left out."""
+"""Tables of `make bench-gpu` for docs/benchmarks.md; what was not measured is named, never left out."""
 
 from __future__ import annotations
 

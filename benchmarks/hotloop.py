@@ -1,9 +1,9 @@
-"""Where the time of a running node goes: py-spy in detector, capture, gateway and controller.
+"""Where a running node spends its time: py-spy in detector, capture, gateway and controller.
 
     python benchmarks/hotloop.py [--seconds 15 --rate 250 --out build/profile]
 
 A real node plays one 1080p30 H.264 file in real time, every frame goes to the model, and one viewer watches. py-spy
-looks at each process from outside; samples of threads that wait are left out; time in C code (decoding, numpy,
+looks at each process from outside; samples of waiting threads are ignored; time in C code (decoding, numpy,
 sockets) counts for the Python function that called it. Writes one flame graph for each process (SVG), and
 ``profile.md`` and ``profile.json`` with the functions by their own share of the samples.
 Attaching to a process needs root or the same user with ptrace allowed (``kernel.yama.ptrace_scope=0``).

@@ -1,11 +1,11 @@
-"""What shared memory costs: publishing, leasing, waking, detections out and in. Microseconds.
+"""Cost of shared memory: publishing, leasing, wake-ups, writing and reading detections. Microseconds.
 
     python benchmarks/ipc.py [--width 1920 --height 1080 --rounds 4000] [--json FILE]
 
-All cases take turns within one run, each call is timed by itself, and what timing an empty call costs is taken off.
-``lock and unlock`` is the kernel's part of a lease. Readers run in this process but for the wake-ups, which are timed
-from just before the publication in this process to the reader's return in another one; ``pipe`` is a plain pipe in the
-same rhythm: what the machine takes for any wake-up. "At once" publishes as soon as the reader has answered.
+All cases take turns within one run, each call is timed individually, and the time of an empty call is subtracted.
+``lock and unlock`` is the kernel's part of a lease. Readers run in this process, except for wake-ups, which are timed
+from just before the publication in this process to the reader's return in another one. ``pipe`` is a plain pipe at the
+same rate, as the least that a wake-up takes on this machine. "At once" publishes as soon as the reader has answered.
 """
 
 from __future__ import annotations

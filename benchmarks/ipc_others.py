@@ -1,11 +1,11 @@
-"""A picture from one process to another: our ring beside ZeroMQ, multiprocessing and iceoryx2.
+"""A picture from one process to another: tridetr's ring compared with ZeroMQ, multiprocessing and iceoryx2.
 
     python benchmarks/ipc_others.py [--width 1920 --height 1080 --rounds 400] [--json FILE]
 
-All do the same work in turn: a decoded I420 frame lies in an array of the one process, and is given on with its time;
-the other process is woken and has it as a numpy array that nobody changes while it looks. ``handed_over``: from just
-before the copy to that moment. ``sender``: how long the sender was busy. Microseconds. Each frame is answered with a
-byte over a pipe before the next one is sent.
+All do the same work in turn: one process has a decoded I420 frame in an array and passes it on with its time; the other
+is woken and gets it as a numpy array that does not change while it is in use. ``handed_over``: from just before the
+copy until then. ``sender``: how long the sender was busy. Microseconds. Each frame is answered with a byte over a pipe
+before the next one is sent.
 """
 
 from __future__ import annotations

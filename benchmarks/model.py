@@ -2,10 +2,10 @@
 
     python benchmarks/model.py [MODEL.onnx] [--runs 15 --width 1920 --height 1080] [--int8 QUANTIZED.onnx] [--json FILE]
 
-All sessions live in this process and take turns. ``ms`` is wall time; ``cpu_ms`` the CPU time of one run by all
+All sessions are in this process and take turns. ``ms`` is wall time; ``cpu_ms`` the CPU time of one run by all
 threads, which a busy machine changes least (threads do not spin: CPU time is work). `bare` runs the network on a
-prepared input, `fused` the whole graph on a frame as its file says, `served` the same with the pre-processing that the
-node gives to this provider. INT8 files come from `tridetr models quantize`.
+prepared input, `fused` the whole graph of the file on a frame, `served` the same with the pre-processing that the node
+uses for this provider. INT8 files come from `tridetr models quantize`.
 """
 
 from __future__ import annotations

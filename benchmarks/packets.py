@@ -1,12 +1,12 @@
-"""What the camera's own video costs: writing its packets, and passing them on to viewers, against JPEG.
+"""Cost of the camera's own video: writing its packets, and forwarding them to viewers, compared with JPEG.
 
     python benchmarks/packets.py [--seconds 8] [--viewers 1 50] [--json FILE]
 
 A 1080p30 H.264 stream (about 4 Mbit/s) is demuxed from memory. First packets are put into the ring, one after the
 other, and then each is decoded in between, so that the caches are cold: microseconds of CPU time. Then this process
 plays the stream in real time into both rings of a camera (packets, and decoded frames), a real gateway serves them, and
-viewers in a process of their own take all that comes, first as video and then as JPEG: percent of a core that the
-gateway takes.
+viewers in another process read everything, first as video and then as JPEG: CPU of the gateway in per cent of a
+core.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""A node beside what users would run instead, on the same clip and the same model (`make bench-peers`).
+"""A node compared with what users would run instead, on the same clip and the same model (`make bench-peers`).
 
     python benchmarks/peers.py MODEL.onnx [--cameras 1 4 8 --seconds 15 --rounds 2] [--footage FILE] [--python PYTHON]
                                [--original FOLDER] [--json FILE]
 
 MODEL is an RF-DETR export, such as a full-size Nano. The clip is an empty room in 1080p H.264 with sensor noise of 3 of
-255: the first seconds of ``--footage``, or a drawn hall. It plays in real time, over and over, from a file for each
+255: the first seconds of ``--footage``, or a drawn hall. It plays in real time, in a loop, from a file for each
 camera. All publish to one broker, which is not counted. Taken in turns:
 
 - `node, calm`: ``tridetr up`` with its default settings; `node, alarmed`: every frame to the model;
 - `plain script`: peers/plain.py, one process per camera, the same graph and session as the node's;
 - `supervision`: peers/supervision_loop.py; `inference`: peers/inference_pipeline.py. They run with ``--python``, of an
   environment that has ``supervision inference paho-mqtt>=2`` and this one's ``onnxruntime-openvino``;
-- `original`: detr-mmap, built with peers/feed.rs among capture's examples, in FOLDER (``target/release``). It knows one
-  camera, and MJPEG only.
+- `original`: detr-mmap, built with peers/feed.rs among capture's examples, in FOLDER (``target/release``). It supports
+  one camera, with MJPEG only.
 
 CPU in per cent of one core and memory in MiB (proportional share) are of all processes. Latency is from when a frame
 was due to when its result was published.

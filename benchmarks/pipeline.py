@@ -5,7 +5,7 @@
 A real node (``tridetr up --only triton --only detector``) detects in frames that this process publishes as a capture
 would; this process reads the results as the gateway would. Between the frames the same model runs here with the same
 provider, precision and threads: as the bare network on a prepared input, and as the graph that the node serves on the
-same frame. So frames come at about a third of the model's rate, and whatever slows the machine slows all three.
+same frame. So frames arrive at about a third of the model's rate, and other load on the machine slows all three.
 Milliseconds.
 
 tax = (result published - frame taken by the detector) / bare network. MODEL is a fused model or an RF-DETR export.

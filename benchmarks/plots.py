@@ -1,4 +1,4 @@
-"""Drawings of a report, as SVG that stands inside the page."""
+"""Plots of a report, as SVG inside the page."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Runs all benchmarks and writes one self-contained HTML page and one JSON file (`make bench`).
+"""Run all benchmarks and write one self-contained HTML page and one JSON file (`make bench`).
 
     python benchmarks/report.py [--out build/bench] [--only ipc pipeline] [--quick] [--model EXPORT.onnx [--int8 FILE]]
 
-Each benchmark is a process of its own; one that fails is named in the report and does not stop the others. With a
-model, those that take one run twice: with the bundled model and with that one.
+Each benchmark is a separate process; one that fails is named in the report and does not stop the others. With a
+model, those that use one run twice: with the bundled model and with that one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Cameras and viewers against CPU; memory of each process; how long a start takes.
+"""CPU by number of cameras and viewers; memory of each process; time of a start.
 
     python benchmarks/scaling.py [--cameras 1 2 4 8 --viewers 1 10 50 --seconds 8] [--json FILE]
 
-Real nodes, from H.264 files that play in real time. `cameras`: everything runs, nobody watches, all is calm, so that
-3 frames a second are detected of each camera while capture decodes all 30. `viewers`: one camera and the gateway; all
+Real nodes, from H.264 files that play in real time. `cameras`: the whole node without viewers, all cameras in
+standby: 3 frames a second of each are detected while capture decodes all 30. `viewers`: one camera and the gateway; all
 watch the whole picture at full rate. CPU in per cent of one core, memory in MiB (proportional share of what is shared).
 """
 

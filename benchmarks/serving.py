@@ -1,4 +1,4 @@
-"""A node of Triton alone that serves one model, for the benchmarks that are its clients."""
+"""A node with only Triton, which serves one model to the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Runs a node for hours and watches what must not grow: memory, descriptors, segments, queues, latency.
+"""Run a node for hours and measure what must not grow: memory, descriptors, segments, queues, latency.
 
     python benchmarks/soak.py --hours 0.5 [--cameras 2 --viewers 4 --fps 5] [--out FOLDER]
 
 Starts ``tridetr up`` with synthetic cameras and an embedded broker, watches each camera over WebSockets (the last
-viewer reads one byte a second), hears all events, and takes a sample every few seconds. Writes ``soak.json``,
-``soak.png`` and ``soak.md``; leaves with 1 when something grew, died, or an event came twice.
+viewer reads one byte a second), receives all events, and takes a sample every few seconds. Writes ``soak.json``,
+``soak.png`` and ``soak.md``; exits with 1 if something grew or died, or an event arrived twice.
 """
 
 from __future__ import annotations

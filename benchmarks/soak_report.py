@@ -1,4 +1,4 @@
-"""What a soak's samples say: what grew, and the report with its plots."""
+"""Evaluate the samples of a soak: what grew, and the report with its plots."""
 
 from __future__ import annotations
 

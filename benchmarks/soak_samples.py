@@ -1,4 +1,4 @@
-"""What a soak measures of one process, of the queues and of the results."""
+"""Measurements of a soak: each process, the queues, the results."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What `sentry.standby_decode: keyframes` saves while nobody is there, and how much later an alarm comes.
+"""CPU that `sentry.standby_decode: keyframes` saves while no one is there, and how much later an alarm comes.
 
     python benchmarks/standby_decode.py FOOTAGE MODEL --arrival N [--passes 8] [--min-score S] [--json FILE]
 
-FOOTAGE shows nobody for some seconds before frame N, and a person for some seconds from there on; MODEL is a fused
-model that sees people. A 1080p H.264 stream with one key frame a second is made of it, in which the person arrives
-again and again, each time at another distance from the last key frame. It is served over HTTP in real time to two
+FOOTAGE shows no one for some seconds before frame N, and a person for some seconds from then on; MODEL is a fused model
+that detects people. A 1080p H.264 stream with one key frame a second is made from it, in which the person arrives
+repeatedly, each time at another distance from the last key frame. It is served over HTTP in real time to two
 cameras of one node, one of which decodes all. For each: seconds from the arrival of the first picture with the person
 to state `tracking`, and CPU of the capture process in standby (percent of a core).
 """

@@ -1,10 +1,10 @@
-"""The tables of a report: for its page, and for docs/benchmarks.md.
+"""Tables of a report, for its page and for docs/benchmarks.md.
 
     python benchmarks/tables.py build/bench/bench.json                            # prints them as Markdown
     python benchmarks/tables.py build/bench/bench.json --update docs/benchmarks.md README.md
 
-``--update`` replaces what stands between ``<!-- figures: NAME -->`` and ``<!-- /figures -->`` by the table of that
-name, so that all figures there come from one run; tables that the report lacks stay as they are.
+``--update`` replaces the text between ``<!-- figures: NAME -->`` and ``<!-- /figures -->`` by the table of that name,
+so that all figures there come from one run; tables that the report lacks stay as they are.
 """
 
 from __future__ import annotations

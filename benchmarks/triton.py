@@ -1,11 +1,11 @@
-"""Triton by NVIDIA's perf_analyzer: shared memory or not, several requests at once, several frames in one.
+"""Triton measured by NVIDIA's perf_analyzer: with and without shared memory, concurrent requests, batches.
 
     python benchmarks/triton.py [MODEL.onnx] [--width 1920 --height 1080 --seconds 10 --cuda] [--json FILE]
 
 The embedded server runs the model; the real ``perf_analyzer`` of the tritonclient wheel (fetched once into the cache)
-sends frames over the same Unix socket that the detector uses. Beside it, in the same run: our own client. ``p50`` and
-so on in milliseconds; ``per_second`` is throughput. What `none` takes longer than `system` is the cost of sending the
-bytes.
+sends frames over the same Unix socket that the detector uses. For comparison, in the same run: tridetr's client.
+``p50`` and so on in milliseconds; ``per_second`` is throughput. The difference between `none` and `system` is the cost
+of sending the bytes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Everything that is to be measured on a GPU, in the order in which it tells most, into one JSON file.
+"""Run all GPU benchmarks, the most important ones first, and write one JSON file.
 
     python benchmarks/gpu/all.py [MODEL.onnx] [--out build/bench-gpu/gpu.json] [--only check copies …]
 
-Ends at once with status 3 and the reason where there is no GPU. A part that fails is named in the file with what it
-said, and the others go on; the status is 1 then. See docs/gpu.md for what each part decides.
+Exits with status 3 and the reason if there is no GPU. A part that fails is named in the file with its output, and the
+others continue; the status is then 1. See docs/gpu.md for what each part decides.
 """
 
 from __future__ import annotations

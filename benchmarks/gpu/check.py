@@ -1,9 +1,9 @@
-"""Is it right at all? The frame ring across processes, the kernel, and both decoders against the CPU's pictures.
+"""Check correctness: the frame ring across processes, the kernel, and both decoders against the CPU's pictures.
 
     python benchmarks/gpu/check.py [--only ring kernel jpeg video] [--json FILE]
 
 Run it first on a new GPU. Ring and kernel must agree byte for byte, and so must H.264; JPEG decoders may round
-differently (`largest_difference` of 2 is usual, and so is a mean far below 1). What is missing is named. Ends with 1 if
+differently (`largest_difference` of 2 is usual, and so is a mean far below 1). Missing parts are named. Exits with 1 if
 anything differs.
 """
 

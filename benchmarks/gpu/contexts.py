@@ -1,4 +1,4 @@
-"""What each process on the GPU costs: the memory of its CUDA context, and of a camera's frame ring.
+"""GPU memory of each process: its CUDA context, and a camera's frame ring.
 
     python benchmarks/gpu/contexts.py [--processes 4] [--json FILE]
 

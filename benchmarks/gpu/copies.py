@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/copies.py [--runs 200 --width 1920 --height 1080] [--json FILE]
 
-`gpu_ms` is the copy alone by the GPU's clock, `wall_ms` what the caller waits. The design asks for at most 0.2 ms to
-the device from pinned memory; a frame ring's pages are pinned. All cases take turns in one run.
+`gpu_ms` is the copy alone by the GPU's clock, `wall_ms` how long the caller waits. The design asks for at most 0.2 ms
+to the device from pinned memory; a frame ring's pages are pinned. All cases take turns in one run.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The engine alone: what fixed shapes, CUDA graphs, joined kernels and FP16 give, for batches of 1 to 8.
+"""The engine alone: gain of fixed shapes, CUDA graphs, fused kernels and FP16, for batches of 1 to 8.
 
     python benchmarks/gpu/engine.py EXPORT.onnx [--batches 1 2 4 8 --runs 40] [--json FILE]
 
-All ways take turns in one run: the whole graph with open sizes, with fixed sizes, with a CUDA graph (batch 1); the
-engine that the server runs (cut at the network's input), without and with CUDA graphs; the network alone with the
+All variants take turns in one run: the whole graph with dynamic sizes, with fixed sizes, with a CUDA graph (batch 1);
+the engine that the server runs (cut at the network's input), without and with CUDA graphs; the network alone with the
 graphs of all batch sizes in one session (`gpu_graph_id`); the engine over the model of `tridetr models fuse --target
-cuda`, with joined kernels and with FP16, whether `fuse` would keep it or not. `mib` is what loading took of the GPU's
-memory. Give a full-size export with a dynamic batch: the bundled model says little about a GPU.
+cuda`, with fused kernels and with FP16, whether `fuse` would keep it or not. `mib` is the GPU memory that loading took.
+Give a full-size export with a dynamic batch: the bundled model says little about a GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every frame of a video by the server's engine on the GPU, against ONNX Runtime on the CPU.
+"""Results of every frame of a video: the server's engine on the GPU compared with ONNX Runtime on the CPU.
 
     python benchmarks/gpu/footage.py [MODEL.onnx] [--video FILE --frames 60] [--json FILE]
 

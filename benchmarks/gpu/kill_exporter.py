@@ -1,10 +1,10 @@
-"""The first experiment on any GPU: kill -9 the owner of the CUDA regions in the middle of an inference.
+"""Whether Triton survives `kill -9` of the owner of the CUDA regions in the middle of an inference.
 
     python benchmarks/gpu/kill_exporter.py [MODEL.onnx] [--at-once 4] [--json FILE]
 
-A process of its own publishes frames in device memory; several inferences on them are under way at any time when it is
-killed. Then it is seen what became of those, and whether the server still infers from system shared memory, and from
-the device memory of a new process. `context_survives` is what the fallback of the detector relies on.
+A separate process publishes frames in device memory, and is killed while several inferences on them are in progress.
+The results show what became of those, and whether the server still infers from system shared memory and from the device
+memory of a new process. The detector's fallback relies on `context_survives`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     python benchmarks/gpu/live.py [MODEL.onnx] [--cameras 1 4 8 --seconds 12] [--json FILE]
 
-Each node has so many 1080p30 H.264 cameras over HTTP, decoded once on the CPU and once on the GPU (`decode: gpu`).
+Each node has this number of 1080p30 H.264 cameras over HTTP, decoded once on the CPU and once on the GPU (`decode:
+gpu`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Triton by NVIDIA's perf_analyzer with the model on the GPU: no shared memory, system, CUDA.
+"""Triton with the model on the GPU, measured by NVIDIA's perf_analyzer: no shared memory, system, CUDA.
 
     python benchmarks/gpu/perf.py [MODEL.onnx] [--seconds 4] [--json FILE]
 

@@ -1,10 +1,10 @@
-"""A CUDA region against system shared memory: the same frame, the same model, the same client, in turn.
+"""A CUDA region compared with system shared memory: the same frame, model and client, in turn.
 
     python benchmarks/gpu/regions.py [MODEL.onnx] [--runs 200 --width 1920 --height 1080] [--json FILE]
 
 The embedded Triton serves the model on the GPU (`pip install onnxruntime-gpu` in place of onnxruntime-openvino). One
-frame lies in a ring with device memory; the client names it to the server once by its place in /dev/shm and once by
-its place on the GPU. `upload_ms` is what the gpu process does for each frame: lease, copy to the device, publish.
+frame is in a ring with device memory; the client refers to it once by its location in /dev/shm and once by its
+location on the GPU. `upload_ms` is what the gpu process does for each frame: lease, copy to the device, publish.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the GPU benchmarks share: opening the GPU or saying why not, timing on it, a node that serves, the report."""
+"""Shared by the GPU benchmarks: opening the GPU, timing on it, a node that serves, the report."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ compute-sanitizer comes with the CUDA toolkit (Debian: nvidia-cuda-toolkit; NVID
     compute-sanitizer --tool memcheck --report-api-errors no --target-processes all --error-exitcode 9 \\
         python benchmarks/gpu/check.py --only ring kernel
 
-The decoders' own libraries are not ours to check; add `jpeg video` to `--only` to see whether we call them rightly.
+The decoders' libraries are not checked; add `jpeg video` to `--only` to check the calls to them.
 """
 
 from __future__ import annotations

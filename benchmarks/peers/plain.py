@@ -1,9 +1,9 @@
-"""A plain script, as one would write it in an hour: PyAV, ONNX Runtime, paho. One process per camera.
+"""A plain script that takes an hour to write: PyAV, ONNX Runtime, paho. One process per camera.
 
     python plain.py CLIP FPS SETTINGS.json PORT NAME [EVERY]
 
-The graph and the session are the node's. It looks at every frame that it can, or at each
-EVERY-th one. Each line of output is when a frame was due and when it was decided on.
+The graph and the session are the node's. It infers every frame that it can, or each EVERY-th
+one. Each line of output is when a frame was due and when it was decided on.
 """
 
 import json
