@@ -105,7 +105,7 @@ def test_apprise_gets_text_and_picture_and_logs_no_password(
         ("one two", "does not hold one URL"),
         ("http://a/\nhttp://b/", "does not hold one URL"),
         ("http://münchen.example/", "does not hold one URL"),
-        ("ftp://127.0.0.1/s3cret", "must begin with http"),
+        ("ftp://127.0.0.1/s3cret", "must start with http"),
         ("http://127.0.0.1:99999/s3cret", "port of the URL"),
         ("http://127.0.0.1:1/s3cret", "Connection refused"),
         ("https://127.0.0.1:{port}/s3cret", "SSL"),
@@ -187,7 +187,7 @@ def test_the_command_sends_a_test(
     server.mode = "404"
     with pytest.raises(typer.Exit):
         send_test("phone", file)
-    assert "answers 404" in capsys.readouterr().err
+    assert "answered 404" in capsys.readouterr().err
 
 
 def test_the_doctor_reads_the_files(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Decides when a camera is alarmed and publishes it over MQTT: at least once, in order, with idempotent event ids."""
+"""Alarm decisions for each camera, published over MQTT: at least once, in order, with idempotent event IDs."""

@@ -1,7 +1,7 @@
-"""Whether notifications are wanted: a switch of the node and one of each camera, set by hand or by a schedule.
+"""Arm and disarm notifications: one switch for the node and one per camera, set manually or by a schedule.
 
-Arming decides who is notified and never what is decided. A switch that is set by hand holds until its schedule next
-changes; without a schedule it holds until it is set again. It survives restarts.
+Arming affects who is notified, never what is decided. A switch that was set manually keeps its value until its
+schedule next changes; without a schedule it keeps it until it is set again. Switches survive restarts.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from tridetr.controller.stored_rows import Row
 
 _SETTING = "armed/"
 NODE = ""
-_CLOCKS_DIFFER_S = 60.0  # an event may be a little older than the switch that is asked about it
+_CLOCKS_DIFFER_S = 60.0  # tolerance between the clock of an event and that of a switch
 
 
 class Arming:
-    """All switches of a node; the node's own has the empty name.
+    """All arming switches of a node; the node's own switch has an empty name.
 
     Args:
         config: cameras and schedules.
-        settings: what was set by hand before.
-        save: keeps a setting; None forgets it.
+        settings: stored settings by name; those that start with ``armed/`` were set manually.
+        save: stores a setting by name; a value of None deletes it.
     """
 
     def __init__(
@@ -46,31 +46,32 @@ class Arming:
         return switch in self._schedules
 
     def is_on(self, switch: str, unix_s: float) -> bool:
-        """Return whether a switch was on at a moment."""
+        """Return whether a switch was on at a Unix time."""
         schedule = self._schedules[switch]
-        by_hand = self._by_hand(switch)
-        if by_hand is None:
+        manual = self._manual_setting(switch)
+        if manual is None:
             return schedule.holds(unix_s)
-        on, set_at = by_hand
+        on, set_at = manual
         changed_at = schedule.changed_at(unix_s)
-        # Set in the future: the clock was wrong then, and the schedule would never take over again.
+        # A setting from the future was made with a wrong clock: the schedule would never take over again.
         if changed_at is None or changed_at <= set_at <= unix_s + _CLOCKS_DIFFER_S:
             return on
         return schedule.holds(unix_s)
 
     def is_armed(self, camera: str, unix_s: float) -> bool:
-        """Return whether both the node and the camera were armed at a moment."""
+        """Return whether both the node and the camera were armed at a Unix time."""
         return self.is_on(NODE, unix_s) and self.is_on(camera, unix_s)
 
     def set(self, switch: str, on: bool, unix_s: float) -> None:
-        """Set a switch by hand."""
+        """Set a switch manually."""
         self._save(f"{_SETTING}{switch}", json.dumps({"on": on, "unix_s": round(unix_s, 3)}))
 
     def state(self, unix_s: float) -> dict[str, bool]:
-        """Return all switches."""
+        """Return whether each switch is on, by name."""
         return {switch: self.is_on(switch, unix_s) for switch in self._schedules}
 
-    def _by_hand(self, switch: str) -> tuple[bool, float] | None:
+    def _manual_setting(self, switch: str) -> tuple[bool, float] | None:
+        """Return the manual setting and the Unix time at which it was made; None if there is none."""
         try:
             found = json.loads(self._settings[f"{_SETTING}{switch}"])
             return bool(found["on"]), float(found["unix_s"])
@@ -79,14 +80,14 @@ class Arming:
 
 
 class Audience:
-    """Decides which targets get an event."""
+    """Selects the notification targets of an event."""
 
     def __init__(self, config: Config, arming: Arming) -> None:
         self._arming = arming
         self._targets = [(target, Schedule(target.schedule)) for target in config.notify]
 
     def targets_of(self, row: Row) -> tuple[str, ...]:
-        """Return the names of the targets that are to get an event of a visit."""
+        """Return the names of the targets to notify of a visit's event."""
         action = row.event_id.rpartition(":")[2]
         class_name = str(json.loads(row.details)["class"])
         return tuple(
@@ -96,7 +97,7 @@ class Audience:
         )
 
     def wanting(self, action: str, camera: str, unix_s: float) -> tuple[str, ...]:
-        """Return the names of the targets that want to know an action of a camera at a moment, whatever its class."""
+        """Return the names of the targets that want a camera's action at a Unix time, regardless of class."""
         return tuple(target.name for target in self._wanting(action, camera, unix_s))
 
     def _wanting(self, action: str, camera: str, unix_s: float) -> Iterator[NotifySection]:
@@ -110,6 +111,6 @@ class Audience:
                 yield target
 
     def _is_armed(self, camera: str, unix_s: float) -> bool:
-        # A camera that was just removed from the configuration has the node's switch only.
+        # A camera that was just removed from the configuration has no switch: only the node's applies.
         switch = camera if camera in self._arming else NODE
         return self._arming.is_armed(switch, unix_s)

@@ -1,10 +1,10 @@
-"""Who is notified that a camera is not watched, and that it is again. Pure: all times are arguments.
+"""Decide who is notified when a camera is no longer watched, and when it is watched again.
 
-A camera counts as not watched while it has a problem (offline, frozen, blind, no results, a model that does not know
-its classes). One that comes and goes is one outage. It begins after ``BLIND_S`` without sight, counting all times
-without sight since the camera was last watched for ``BLIND_S``, and ends when it has been watched for that long. The
-next one is notified ``QUIET_S`` later at the earliest. Each target is notified once of an outage, as soon as it wants
-to know: one that is armed during an outage is notified then.
+Pure: all times are arguments. A camera is not watched while it has a problem (offline, frozen, blind, no results, a
+model that does not know its classes). An intermittent problem counts as one outage: it begins once the camera has been
+unwatched for ``BLIND_S`` in total since it was last watched for ``BLIND_S`` without interruption, and ends when the
+camera has been watched for that long again. The next outage is notified ``QUIET_S`` later at the earliest. Each target
+is notified once per outage, as soon as its filters match: a target that is armed during an outage is notified then.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _SETTING = "blind/"
 
 @dataclass(frozen=True, slots=True)
 class BlindNotice:
-    """One notification.
+    """One notification to send, and the setting that records it.
 
     Attributes:
-        event_id: the same for all targets.
-        kind: of the event.
-        details: the event (JSON).
-        targets: who gets it.
-        setting: name of the setting to keep with it.
-        kept: its value; None: forget it.
+        event_id: idempotent ID, the same for all targets.
+        kind: ``camera_blind`` or ``camera_watched``.
+        details: the event as JSON.
+        targets: names of the targets to notify.
+        setting: name of the setting that remembers this outage.
+        kept: value of the setting; None deletes it.
     """
 
     event_id: str
@@ -47,14 +47,15 @@ class BlindNotice:
 
 @dataclass(slots=True)
 class _Camera:
-    """What is known of one camera.
+    """The state of one camera.
 
     Attributes:
-        changed_s: since when it is as it is now (monotonic).
-        changed_unix_ns: likewise, wall clock.
-        blind_s: how long it was not watched before that, since it was last watched for ``BLIND_S``.
-        lost_unix_ns: when the first of these times began.
-        quiet_until_s: earliest time of the next outage's notification.
+        is_blind: whether the camera is unwatched now.
+        changed_s: monotonic time at which ``is_blind`` last changed.
+        changed_unix_ns: the same moment, wall clock.
+        blind_s: seconds without sight before that, since the camera was last watched for ``BLIND_S``.
+        lost_unix_ns: start of the first of these gaps, wall clock.
+        quiet_until_s: monotonic time before which no new outage is notified.
     """
 
     is_blind: bool
@@ -66,13 +67,13 @@ class _Camera:
 
 
 class BlindNotices:
-    """The outages of all cameras.
+    """Tracks the outages of all cameras.
 
     Args:
         device: name of the node.
-        cameras: their names.
-        settings: outages of which somebody was notified, by setting.
-        audience: returns who wants to know an action (`blind`, `watched`) of a camera at a Unix time.
+        cameras: names of the cameras.
+        settings: stored settings by name; those that start with ``blind/`` hold outages that were notified.
+        audience: returns the targets that want an action (`blind`, `watched`) of a camera at a Unix time.
     """
 
     def __init__(
@@ -94,11 +95,11 @@ class BlindNotices:
         return [name for name in self._settings if name.startswith(_SETTING) and name not in known]
 
     def look(self, camera: str, why: str, now_s: float, unix_ns: int) -> BlindNotice | None:
-        """Return what is to be sent now; None: nothing.
+        """Update a camera's state and return the notification to send now; None if there is none.
 
         Args:
-            camera: its name.
-            why: what keeps it from being watched; empty = nothing does.
+            camera: name of the camera.
+            why: reason why it is not watched; empty = it is watched.
             now_s: monotonic time.
             unix_ns: wall-clock time.
         """
@@ -174,7 +175,7 @@ class BlindNotices:
         )
 
     def _outage(self, camera: str) -> dict[str, Any] | None:
-        """Return the outage that somebody was notified of."""
+        """Return the camera's outage that was notified already; None if there is none."""
         try:
             found = json.loads(self._settings[_SETTING + camera])
             return {

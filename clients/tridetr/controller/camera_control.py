@@ -1,4 +1,4 @@
-"""One camera's sentry: from results and silence to saved decisions, the board, and what the broker should show."""
+"""The sentry of one camera: turns results and silence into saved decisions and the sentry board in shared memory."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ from tridetr.telemetry import metrics, tracing
 
 logger = logging.getLogger("tridetr.controller")
 
-START_S = 30.0  # what is not there yet is no problem before
+START_S = 30.0  # grace period after the start in which missing results are not a problem
 BOARD_RENEWAL_S = 1.0
-BOARD_LEASE_S = 5.0  # without a sign of life for that long, capture goes to full rate
-_AT_ONCE = 16  # results that are decided on before other work gets its turn
-CHECKPOINT_S = 10.0  # how exactly the time of a power cut in mid-visit is known
+BOARD_LEASE_S = 5.0  # without a renewal for this long, capture switches to full rate
+_RESULTS_PER_TURN = 16  # results handled before the event loop gets its turn
+CHECKPOINT_S = 10.0  # resolution with which the time of a power cut during a visit is known
 _STATES = {state: SentryState[state.name] for state in State}
 
 
 class CameraSentry:
-    """Decides for one camera.
+    """Runs the state machine of one camera and saves each decision.
 
     Attributes:
-        record: what was decided, as saved.
+        camera: name of the camera.
+        record: the current record, as saved.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class CameraSentry:
         self._decided = board.decided_frame_sequence if board else 0
         self._resume_frame = self._decided
         self.record, seen_ns = resume(store, camera, board)
-        # Where the source waits for each decision, its time stands still while the detector is busy.
+        # A source that waits for each decision has no frames while the detector is busy: that silence is normal.
         patience_s = 0.0 if config.cameras[camera].realtime else keys.hold_s
         self._decider = Decider(keys, self.record, seen_ns, lambda: str(uuid.uuid4()), patience_s)
         self._results = ResultSource(config.instance, camera)
@@ -79,23 +80,23 @@ class CameraSentry:
         metrics.SENTRY_STATE.labels(camera).set(_STATES[self.record.memory.state])
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable with a new result."""
+        """Return the file descriptor that becomes readable when there is a new result."""
         return self._results.fileno()
 
     def on_wake(self) -> bool:
-        """Decide on the results that are there, up to a limit; returns whether there may be more."""
+        """Handle the available results, up to a limit; return whether there may be more."""
         self._results.drain()
-        for _ in range(_AT_ONCE):
+        for _ in range(_RESULTS_PER_TURN):
             found = self._results.next()
             if found is None:
                 return False
-            sighting, was_there_before = found
+            sighting, is_from_before = found
             with tracing.step("decide", sighting.stamp.trace, camera=self.camera):
-                self._handle(sighting, was_there_before)
+                self._handle(sighting, is_from_before)
         return True
 
     def tick(self) -> None:
-        """Call a few times a second: silence, the board's expiry, late wake-ups."""
+        """Handle silence, renew the board and catch missed wake-ups; call a few times a second."""
         self._watch.poll()
         self.on_wake()
         self._be_silent()
@@ -110,7 +111,7 @@ class CameraSentry:
             self._save([])
 
     def facts(self) -> CameraFacts:
-        """Return what ``/status`` tells."""
+        """Return the facts that ``/status`` publishes."""
         camera, source, message = self._watch.describe()
         captured = self._last_capture_ns
         frame_age_s = None
@@ -132,7 +133,7 @@ class CameraSentry:
         )
 
     def problems(self) -> dict[CameraProblem, str]:
-        """Return why this camera is not watched; an empty message where all is well."""
+        """Return the camera's problems: for each kind why the camera is not watched; empty = no problem."""
         state, _, message = self._watch.describe()
         starting = time.monotonic() - self._started_at < START_S
         camera = ""
@@ -142,20 +143,25 @@ class CameraSentry:
         unknown = ", ".join(self._judge.unknown)
         return {
             CameraProblem.CAMERA: camera,
-            CameraProblem.DETECTOR: "no results of its pictures" if blind else "",
+            CameraProblem.DETECTOR: "no results from the detector" if blind else "",
             CameraProblem.CLASSES: f"the model does not know: {unknown}" if unknown else "",
         }
 
     def close(self) -> None:
-        """Save the time of an open visit and let go of everything; the board expires by itself."""
+        """Save the time up to which an open visit was seen, and free all resources; the board expires by itself."""
         if self.record.memory.visit_open:
             self._save([])
         self._results.close()
         self._watch.close()
         self._board.close()
 
-    def _handle(self, sighting: Sighting, was_there_before: bool) -> None:
-        """Decide on a result, unless that was done before this process started."""
+    def _handle(self, sighting: Sighting, is_from_before: bool) -> None:
+        """Decide on a result, unless an earlier process already has.
+
+        Args:
+            sighting: the result.
+            is_from_before: whether it was published before this process started.
+        """
         stamp = sighting.stamp
         self._heard_at = time.monotonic()
         known = (stamp.frame_sequence, stamp.capture_monotonic_ns) == (
@@ -163,7 +169,7 @@ class CameraSentry:
             self.record.frame_time_ns,
         )
         before = self.record.memory
-        if known or (was_there_before and stamp.frame_sequence <= self._resume_frame):
+        if known or (is_from_before and stamp.frame_sequence <= self._resume_frame):
             if stamp.frame_sequence <= self._decided:
                 return
             self._be_silent()
@@ -172,8 +178,8 @@ class CameraSentry:
             self._decide_on(self._judge.judge(sighting), stamp)
         self._decided = stamp.frame_sequence
         calm = before == self.record.memory and before.state is State.STANDBY
-        # An empty picture in standby changes nothing, also when it is decided on again after a kill: the next tick
-        # writes the board. A source without loss waits for each decision.
+        # An empty frame in standby changes nothing, even if it is decided on again after a kill, so the board can wait
+        # for the next tick. A lossless source waits for each decision.
         if stamp.lossless or not calm:
             self._write_board()
 
@@ -194,12 +200,12 @@ class CameraSentry:
         self._be_silent()
 
     def _be_silent(self) -> None:
-        """Decide on how long nothing was seen."""
+        """Apply the silence since the last result to the state machine."""
         for change in self._decider.wait(self._watch, time.monotonic_ns(), time.time_ns()):
             self._take(change, None)
 
     def _take(self, change: Change, frame: FrameFacts | None, stamp_ns: int = 0) -> None:
-        """Save, then show: nothing is told that could be forgotten."""
+        """Save a change before it is published, so that nothing published can be lost in a crash."""
         before, after = change.before, change.after
         if frame is not None:
             after = replace(after, frame_sequence=frame.sequence, frame_time_ns=stamp_ns)
@@ -252,14 +258,14 @@ class CameraSentry:
 
 
 def _fitting(class_name: str) -> str:
-    """Return as much of a class name as the board has room for, never a part of a character."""
+    """Return a class name cut to the board's 32 bytes, at a character boundary."""
     return class_name.encode()[:32].decode(errors="ignore")
 
 
 def _sight_notes(
     before: Record, after: Record, camera: tuple[str, str, str], now_ns: int
 ) -> list[NewRow]:
-    """Return a note for the viewer's list where sight of the camera was lost or has come back."""
+    """Return a history note if sight of the camera was lost or regained; else an empty list."""
     was, now = before.memory.state is State.UNKNOWN, after.memory.state is State.UNKNOWN
     if was == now or (was and not before.state_since_unix_ns):
         return []

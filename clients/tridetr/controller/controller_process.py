@@ -42,18 +42,18 @@ logger = logging.getLogger("tridetr.controller")
 
 TICK_S = 0.5
 STATUS_S = 10.0
-OUTBOX_WAIT_S = 60.0  # an event that waits for longer is a problem
+OUTBOX_WAIT_S = 60.0  # an event that waits longer is reported as a problem
 DRAIN_S = 1.0
-REFRESH_S = 5.0  # commands are answered at most that often
-ARMED_S = 1.0  # how exactly schedules are kept
-DESCRIBE_S = 1.0  # how often status, problems and the node are compared with what was published
+REFRESH_S = 5.0  # shortest interval between two answers to `refresh`
+ARMED_S = 1.0  # interval at which schedules are checked
+DESCRIBE_S = 1.0  # interval at which status, problems and node state are checked for changes
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
-    """Decide and tell until ``stop`` is set; then send what waits and say goodbye.
+    """Run the controller until ``stop`` is set; then drain the outbox and publish the node as offline.
 
     Raises:
-        TridetrError: the broker's settings, the state folder or shared memory cannot be used.
+        TridetrError: the broker settings, the state folder or the shared memory cannot be used.
     """
     with ExitStack() as stack:
         controller = Controller(config, stack)
@@ -61,7 +61,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
 
 
 class Controller:
-    """All cameras of a node. Everything happens in the event loop's thread."""
+    """Runs the sentries of all cameras and publishes their state. Use it in the event loop's thread only."""
 
     def __init__(self, config: Config, stack: ExitStack) -> None:
         self._topics = topics = Topics.of(config)
@@ -79,7 +79,7 @@ class Controller:
         self._called_offline = False
         settings = BrokerSettings.of(config, topics.availability, lambda: resolve_broker(config))
         if config.mqtt.host != "embedded" or config.mqtt.tls:
-            resolve_broker(config)  # contradictions are errors now, not in a log line later
+            resolve_broker(config)  # fail at startup on contradictory settings
         self._store = store = Store(config.state_dir, outbox_limit=config.mqtt.outbox_limit)
         stack.callback(store.close)
         self._viewer = viewer_address(config.gateway)
@@ -96,8 +96,8 @@ class Controller:
             self._pictures = PicturePublisher(config, self._publish_picture)
             stack.callback(self._pictures.close)
         self._requests = ControlSocket(config.run_dir, self._answer)
-        self._armed: dict[str, bool] = {}  # as published
-        self._arm: dict[str, bool] = {}  # asked for over MQTT since the last tick
+        self._armed: dict[str, bool] = {}  # as last published
+        self._arm: dict[str, bool] = {}  # requested over MQTT since the last tick
         self._armed_at = float("-inf")
         self._classes = {camera: config.alarm_for(camera).classes for camera in config.cameras}
         self._discovery = self._discovery_messages(config) if topics.discovery_prefix else {}
@@ -117,7 +117,7 @@ class Controller:
         self._pump = OutboxPump(store, self._link, self._compose)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set."""
+        """Serve all cameras until ``stop`` is set."""
         loop = asyncio.get_running_loop()
         self._link.start()
         for sentry in self._cameras.values():
@@ -130,7 +130,7 @@ class Controller:
                     await asyncio.wait_for(stop.wait(), TICK_S)
                 except asyncio.TimeoutError:
                     continue
-            await self._say_goodbye()
+            await self._shut_down()
         finally:
             await self._requests.close()
             for sentry in self._cameras.values():
@@ -149,7 +149,9 @@ class Controller:
         if self._store.found_late:
             self._take_over_late()
         self._show_changes()
-        if self._called_offline:  # answered here, so that nobody can make us talk without end
+        if (
+            self._called_offline
+        ):  # answered once per tick, so that a flood of messages causes no flood of answers
             self._called_offline = False
             self._link.publish(self._topics.availability, ONLINE, retain=True)
         self._switch()
@@ -169,7 +171,7 @@ class Controller:
             self._pictures.look()
 
     def _take_over_late(self) -> None:
-        """End the visits of a database that could not be read at the start: they were not watched since."""
+        """End the open visits of a database that became readable only after the start: nobody watched them since."""
         found, self._store.found_late = self._store.found_late, {}
         for camera, saved in found.items():
             now = self._cameras[camera].record if camera in self._cameras else None
@@ -181,7 +183,7 @@ class Controller:
         self._dirty.add(sentry.camera)
 
     def _show_changes(self) -> None:
-        """Publish what has changed; it is saved already."""
+        """Publish changed cameras; their records are saved already."""
         if not self._dirty:
             return
         for camera in self._dirty:
@@ -191,10 +193,10 @@ class Controller:
         self._pump.pump()
         self._notifier.pump()
 
-    # --- the broker's news
+    # --- callbacks from the broker connection
 
     def on_up(self) -> None:
-        """Publish everything: the broker may have forgotten it."""
+        """Republish everything: the broker may have lost it."""
         self._unconfirmed.clear()
         if self._pictures is not None:
             self._pictures.forget_shown()
@@ -202,7 +204,7 @@ class Controller:
         self._pump.on_up()
 
     def on_ack(self, mid: int) -> None:
-        """Note what the broker has."""
+        """Record that the broker has acknowledged a message."""
         topic = self._unconfirmed.pop(mid, None)
         if topic is None:
             self._pump.on_ack(mid)
@@ -214,17 +216,17 @@ class Controller:
             self._store.cleared(topic)
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """Take what others publish: Home Assistant's start, a command, a switch, or our own last will."""
+        """Handle an incoming message: Home Assistant's birth message, a command, a switch, or our own last will."""
         if self._stopping:
             return
         if topic in self._switches:
             on = parse_on_off(payload)
-            # A retained one would set the switch again at each connection, whatever was set since.
+            # A retained message would set the switch again on every connection and override later settings.
             if on is not None and not retained:
                 self._arm[self._switches[topic]] = on
             return
         if topic == self._topics.availability:
-            # The will of an earlier connection of ours, which the broker noticed late, must not stay.
+            # The last will of an earlier connection, which the broker noticed late: it must be overwritten.
             self._called_offline |= payload == OFFLINE.encode()
             return
         if topic == self._topics.home_assistant_status:
@@ -236,7 +238,7 @@ class Controller:
             self._answered_at = now
             self._tell_all()
 
-    # --- what is published
+    # --- publishing
 
     def _tell_all(self) -> None:
         topics, store = self._topics, self._store
@@ -258,16 +260,16 @@ class Controller:
         self._tell_problems(always=True)
         self._tell_armed(always=True)
         self._tell_node(always=True)
-        # Last, so that whoever waits for it finds no old state.
+        # Last, so that a subscriber that waits for `online` never sees stale state.
         self._link.publish(topics.availability, ONLINE, retain=True)
 
     def _confirm(self, mid: int | None, topic: str) -> None:
-        """Wait for the acknowledgement of a retained message; without one it is sent again at the next connection."""
+        """Wait for the acknowledgement of a retained message; without one it is resent on the next connection."""
         if mid is not None:
             self._unconfirmed[mid] = topic
 
     def _topics_of(self, camera: str) -> list[str]:
-        """Return the topics of a camera that hold retained messages, but for discovery."""
+        """Return the topics of a camera that hold retained messages, except discovery."""
         topics = self._topics
         classes = [topics.presence(camera, name) for name in self._classes[camera]]
         own = [topics.state(camera), topics.status(camera), topics.problem(camera)]
@@ -284,7 +286,7 @@ class Controller:
         return messages
 
     def _retire_cameras(self) -> None:
-        """End the visits of cameras that are no longer configured, and note which topics are to be cleared."""
+        """End the visits of cameras that are no longer configured, and mark their topics to be cleared."""
         topics, store = self._topics, self._store
         if topics.discovery_prefix and topics.discovery() not in store.retained and store.cameras:
             store.remember({topics.discovery(): first_entities(store.cameras)})
@@ -295,12 +297,14 @@ class Controller:
             store.forget(camera)
 
     def _tell_problems(self, *, always: bool = False) -> None:
-        """Publish what keeps the node from watching or reporting, whenever that changes."""
+        """Publish the problems of the node and of each camera when they change."""
         cameras = {name: sentry.problems() for name, sentry in self._cameras.items()}
         waiting = next(iter(self._store.outbox.values()), None)
         outbox = ""
         if waiting is not None and time.time_ns() - waiting.unix_ns > OUTBOX_WAIT_S * 1e9:
-            outbox = f"events wait for the broker since {payloads.iso(waiting.unix_ns)}"
+            outbox = (
+                f"events have been waiting for the broker since {payloads.iso(waiting.unix_ns)}"
+            )
         node = problems.of_node(
             cameras.values(),
             outbox=outbox,
@@ -315,7 +319,7 @@ class Controller:
                 self._link.publish(self._topics.problem(name), problems.payload(kinds), retain=True)
 
     def _tell_node(self, *, always: bool = False) -> None:
-        """Publish what describes the node whenever it changes, and as a sign of life."""
+        """Publish the node's description when it changes, and periodically as a heartbeat."""
         cameras = {
             name: {"camera": facts.camera, "state": facts.state, "source": facts.source}
             for name, facts in ((name, sentry.facts()) for name, sentry in self._cameras.items())
@@ -341,7 +345,7 @@ class Controller:
     # --- switches and notifications
 
     def _switch(self) -> None:
-        """Set what was asked for over MQTT, and follow the schedules."""
+        """Apply the switch commands received over MQTT, and publish switches that a schedule has changed."""
         wanted, self._arm = self._arm, {}
         for switch, on in wanted.items():
             self._set_armed(switch, on)
@@ -364,7 +368,7 @@ class Controller:
                 self._link.publish(self._topics.armed(switch), payloads.on_off(on), retain=True)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer another process of the node: set a switch where one is named, and return all."""
+        """Answer another process of the node: set the switch that is named, if any, and return all switches."""
         switch, on = request.get("switch"), request.get("on")
         if isinstance(switch, str) and switch in self._arming and isinstance(on, bool):
             self._set_armed(switch, on)
@@ -372,7 +376,7 @@ class Controller:
         return {"armed": self._arming.state(time.time())}
 
     def _notify_blind(self) -> None:
-        """Notify targets of cameras that are not watched, and of those that are again."""
+        """Queue notifications for cameras that are no longer watched or are watched again."""
         for camera in self._cameras:
             why = "; ".join(filter(None, self._problems[camera].values()))
             unix_ns = time.time_ns()
@@ -383,7 +387,7 @@ class Controller:
                 self._store.keep_setting(notice.setting, notice.kept)
 
     def _compose_notification(self, target: NotifySection, row: Row) -> Message:
-        """Return the message of an event; called in a target's thread."""
+        """Return the notification of an event; called in a target's thread."""
         if row.kind in KINDS.values():
             return message_of(row.details, self._viewer)
         visit_id = row.event_id.rpartition(":")[0]
@@ -408,7 +412,7 @@ class Controller:
             self._link.publish(self._topics.presence(camera, name), text, retain=True)
 
     def _tell_status(self, camera: str, *, always: bool = False) -> None:
-        """Publish ``/status`` when something in it changed that is not an age, else calmly."""
+        """Publish ``/status`` when anything but an age has changed, else every ``STATUS_S``."""
         facts = self._cameras[camera].facts()
         news = (facts.state, facts.visit_id, facts.camera, facts.message, facts.store)
         now = time.monotonic()
@@ -421,20 +425,20 @@ class Controller:
     def _compose(self, row: Row) -> tuple[str, str]:
         return self._topics.events(row.camera), payloads.published(row.details, time.time_ns())
 
-    async def _say_goodbye(self) -> None:
-        """Decide on what is there, give waiting events a moment, and leave no stale state behind."""
+    async def _shut_down(self) -> None:
+        """Handle the remaining results, briefly wait for the outbox to drain, and replace all retained state."""
         for sentry in self._cameras.values():
             sentry.tick()
         self._show_changes()
         self._stopping = True
         await until(lambda: self._pump.idle or not self._link.connected, DRAIN_S)
         topics = self._topics
-        farewell = [(topics.availability, OFFLINE)]
+        last_messages = [(topics.availability, OFFLINE)]
         for camera, sentry in self._cameras.items():
-            farewell.append((topics.state(camera), State.UNKNOWN.value))
+            last_messages.append((topics.state(camera), State.UNKNOWN.value))
             for name in self._classes[camera]:
                 text = payloads.presence(State.UNKNOWN, seen=False)
-                farewell.append((topics.presence(camera, name), text))
+                last_messages.append((topics.presence(camera, name), text))
             text = payloads.status(payloads.stopped(sentry.facts()), time.time_ns())
-            farewell.append((topics.status(camera), text))
-        await self._link.stop(farewell)
+            last_messages.append((topics.status(camera), text))
+        await self._link.stop(last_messages)

@@ -1,4 +1,4 @@
-"""The SQLite file under the store: opening, layout, reading, and one transaction. Knows nothing of retries."""
+"""Open, migrate, read and write the controller's SQLite file. Retries are the store's job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tridetr.controller.stored_rows import (
 from tridetr.errors import TridetrError
 from tridetr.files import give_access_back
 
-# What turns a database of the version before into this one; an empty file has version 0.
+# SQL that migrates a database from the previous version to this one; an empty file has version 0.
 _LAYOUTS = {
     1: """
 CREATE TABLE camera (
@@ -46,9 +46,9 @@ CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """,
 }
 VERSION = max(_LAYOUTS)
-_LARGEST_VERSION = 1000  # a greater one is a damaged header, not a later tridetr
-START_WAIT_S = 5.0  # a backup that is being made when the controller starts
-WAIT_S = 0.05  # later: deciding must go on
+_LARGEST_VERSION = 1000  # a greater one means a damaged header, not a later tridetr
+START_WAIT_S = 5.0  # lock timeout at startup, for example while a backup runs
+WAIT_S = 0.05  # lock timeout later: decisions must not wait
 
 # sqlite3.h: PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
 _PASSING = {3, 5, 6, 7, 8, 9, 10, 13, 14, 15}
@@ -56,7 +56,7 @@ _PASSING_WORDS = ("locked", "full", "disk I/O", "unable to open", "readonly", "o
 
 
 class CorruptDatabaseError(Exception):
-    """The file is not a usable database of tridetr, and trying again does not help."""
+    """The file is not a usable tridetr database, and retrying does not help."""
 
 
 class NewerDatabaseError(TridetrError):
@@ -67,7 +67,7 @@ class Database:
     """One open database.
 
     Raises:
-        sqlite3.Error, OSError: it cannot be opened now (locked, a full disk, no permission).
+        sqlite3.Error, OSError: it cannot be opened now (locked, disk full, no permission).
         CorruptDatabaseError: it can never be opened.
         NewerDatabaseError: it has a layout that this version does not know.
     """
@@ -105,10 +105,10 @@ class Database:
         connection.execute(f"PRAGMA busy_timeout={round(WAIT_S * 1000)}")
 
     def load(self) -> Contents:
-        """Return everything but the history.
+        """Return all contents except the history.
 
         Raises:
-            CorruptDatabaseError: some of it cannot be read.
+            CorruptDatabaseError: part of the file cannot be read.
         """
         with _classified():
             execute = self._connection.execute
@@ -122,7 +122,7 @@ class Database:
             ).fetchall()
             settings = execute("SELECT name, value FROM setting").fetchall()
             history = execute("SELECT seq, unix_ns, camera, kind, details FROM history")
-            for row in history:  # for the viewer, which reads it without us
+            for row in history:  # checked here because the gateway reads the table directly
                 checked(Row(*row))
             last_seq = execute(
                 "SELECT max(coalesce((SELECT max(seq) FROM history), 0), "
@@ -145,7 +145,7 @@ class Database:
 
     @property
     def is_current(self) -> bool:
-        """Whether the path still names the file that is open (it was not removed or replaced)."""
+        """Whether the path still refers to the open file (it was not removed or replaced)."""
         try:
             return _identity(self._path.stat()) == self._identity
         except OSError:
@@ -161,20 +161,20 @@ class Database:
         notices: Mapping[Notice, Row | None] | None = None,
         settings: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Write all of it in one transaction, or nothing.
+        """Write all changes in one transaction.
 
         Args:
-            cameras: records to save.
-            rows: new rows, by number; those with an event id also go into the outbox.
-            leaving: ids of events that leave the outbox.
+            cameras: records to save, by camera.
+            rows: new rows, ordered by number; rows with an event ID also go into the outbox.
+            leaving: IDs of events to remove from the outbox.
             forgotten: cameras to remove.
-            retained: topics to remember with their entities; None = the topic is to be removed.
-            notices: events that wait for a target of notifications; None = it has got it.
-            settings: what was set by hand, by name; None = it is to be removed.
+            retained: entities by topic; None removes the topic.
+            notices: queued notifications by target and event ID; None removes the entry.
+            settings: values by name; None removes the setting.
         """
         rows = list(rows)
         connection = self._connection
-        # An event must survive a power cut too; the rest only the death of the process.
+        # Events and settings must survive a power cut; the rest only needs to survive a crash of the process.
         durable = bool(settings) or any(row.event_id for row in rows)
         with _classified():
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
@@ -187,13 +187,12 @@ class Database:
                 self._move_notices(notices or {})
                 connection.execute("COMMIT")
             except BaseException:
-                # A full disk has rolled back already.
+                # On a full disk, SQLite has rolled back already.
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
-            if (
-                durable
-            ):  # into the file itself: a log that is damaged or removed later holds no event
+            if durable:
+                # Move events into the main file, so that losing the write-ahead log later loses none of them.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _save_cameras(self, cameras: Mapping[str, Saved], forgotten: Collection[str]) -> None:
@@ -241,7 +240,7 @@ class Database:
         )
 
     def _replace(self, table: str, texts: Mapping[str, str | None]) -> None:
-        """Change a table of two columns: a key and its text; None = the key is to be removed."""
+        """Update a two-column table from texts by key; None removes the key."""
         key = {"retained": "topic", "setting": "name"}[table]
         self._connection.executemany(
             f"INSERT OR REPLACE INTO {table} VALUES (?, ?)",  # noqa: S608
@@ -253,15 +252,17 @@ class Database:
         )
 
     def close(self) -> None:
-        """Close the file (and fold the write-ahead log into it)."""
+        """Close the file and merge the write-ahead log into it."""
         self._connection.close()
 
 
 def refuse_newer(path: Path) -> None:
-    """Refuse a database of a later version before anything is started.
+    """Check, before anything is started, that the database is not from a later version.
+
+    Any other fault of the file is ignored here: the controller handles it.
 
     Raises:
-        NewerDatabaseError: it is one. Whatever else is wrong with it, the controller deals with.
+        NewerDatabaseError: it was written by a later version of tridetr.
     """
     with suppress(sqlite3.Error):
         if path.is_file():
@@ -273,12 +274,12 @@ def _refuse_newer(path: Path, version: int) -> None:
     if VERSION < version <= _LARGEST_VERSION:
         raise NewerDatabaseError(
             f"{path} was written by a later version of tridetr (layout {version}, this version knows {VERSION}): "
-            "install that version again, or move the file away to begin without its events"
+            "install that version again, or move the file away to start without its events"
         )
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether the same attempt may succeed later: locked, full, no permission, an I/O error."""
+    """Return whether a retry may succeed later: file locked, disk full, no permission or an I/O error."""
     if isinstance(error, OSError):
         return True
     if not isinstance(error, sqlite3.Error):
@@ -291,7 +292,7 @@ def is_passing(error: BaseException) -> bool:
 
 @contextmanager
 def _classified() -> Iterator[None]:
-    """Turn every error that trying again does not heal into ``CorruptDatabaseError``, but for a number given twice."""
+    """Turn errors that a retry cannot fix into ``CorruptDatabaseError``, except ``IntegrityError`` (duplicate key)."""
     try:
         yield
     except sqlite3.IntegrityError:
@@ -303,7 +304,7 @@ def _classified() -> Iterator[None]:
 
 
 def _open_once(path: Path) -> tuple[int, int]:
-    """Make the file, private, if it is not there; return its identity."""
+    """Create the file with mode 0600 if it does not exist; return its device and inode numbers."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except IsADirectoryError:

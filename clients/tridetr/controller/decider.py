@@ -1,8 +1,8 @@
-"""The sentry of one camera over time: results and silence by the age of what was seen. Pure: all times are arguments.
+"""Apply results and silence to one camera's record, by the age of what was seen. Pure: all times are arguments.
 
-Silence counts from the capture time of the newest frame that was decided on. A picture that is older than
-``unknown_s``, or of a camera that is down, decides nothing: it cannot end Unknown. A frame that waited (the controller
-was away) counts at the time it was captured.
+Silence is measured from the capture time of the newest frame that was decided on. A result that is older than
+``unknown_s``, or from a camera that is down, changes nothing: it cannot end Unknown. A result that waited (the
+controller was not running) counts at its capture time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tridetr.controller.visits import Record, VisitEvent, decide
 
 
 class Sight(Protocol):
-    """What the decision needs to know about the camera's capture."""
+    """The capture state that a decision depends on."""
 
     @property
     def capture_alive(self) -> bool: ...
@@ -26,7 +26,7 @@ class Sight(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One step of the record, and the event that it means."""
+    """One change of the record, and the event that it causes (None = no event)."""
 
     before: Record
     after: Record
@@ -34,10 +34,10 @@ class Change:
 
 
 class Decider:
-    """Holds what is decided and up to when the view was seen.
+    """Holds a camera's record and the time up to which its view was seen.
 
     Attributes:
-        record: what was decided.
+        record: the current record.
         seen_ns: monotonic time up to which the view was seen; None = never.
     """
 
@@ -49,14 +49,15 @@ class Decider:
         new_visit_id: Callable[[], str],
         patience_s: float = 0.0,
     ) -> None:
-        """Take over a record.
+        """Continue from a saved record.
 
         Args:
             keys: thresholds.
             record: the saved record.
-            seen_ns: up to when its camera was seen.
-            new_visit_id: makes the id of a visit that begins.
-            patience_s: silence that is normal while capture lives: its source waits for each decision.
+            seen_ns: monotonic time up to which the view was seen; None = never.
+            new_visit_id: returns the ID for a new visit.
+            patience_s: seconds of silence that are normal while capture is alive, because its source waits for
+                each decision.
         """
         self.record = record
         self.seen_ns = seen_ns
@@ -65,11 +66,11 @@ class Decider:
         self._patience_s = patience_s
 
     def silent_s(self, now_ns: int) -> float:
-        """Return the seconds since the view was seen last."""
+        """Return the seconds since the view was last seen; infinity if never."""
         return math.inf if self.seen_ns is None else max(0.0, (now_ns - self.seen_ns) / 1e9)
 
     def wait(self, sight: Sight, now_ns: int, now_unix_ns: int) -> list[Change]:
-        """Return what follows from having seen nothing until now."""
+        """Apply the silence up to now and return the resulting changes."""
         silent_s = self._effective_s(sight, now_ns)
         return self._be_silent(Silence(silent_s, sight.is_down(silent_s)), now_unix_ns)
 
@@ -83,15 +84,15 @@ class Decider:
         now_ns: int,
         capture_unix_ns: int,
     ) -> list[Change]:
-        """Return what follows from a result.
+        """Apply a result and return the resulting changes.
 
         Args:
-            seen: whether something that alarms is in the frame, and the frame's own time.
-            classes: of what alarms, best first.
-            sight: the camera.
-            seen_ns: monotonic time of the capture (of a recording: of now).
+            seen: whether an alarm class is in the frame, and the frame's own time.
+            classes: alarm classes in the frame, best score first.
+            sight: the camera's capture state.
+            seen_ns: monotonic capture time (for a recording: the current time).
             now_ns: monotonic time.
-            capture_unix_ns: wall-clock time of the capture.
+            capture_unix_ns: wall-clock capture time.
         """
         seen_ns = min(seen_ns, now_ns)
         age_s = (now_ns - seen_ns) / 1e9
@@ -107,7 +108,7 @@ class Decider:
 
     def _be_silent(self, silence: Silence, at_unix_ns: int) -> list[Change]:
         changes: list[Change] = []
-        while step := self._step(silence, at_unix_ns, ()):  # more than one may follow
+        while step := self._step(silence, at_unix_ns, ()):  # one silence may cause several changes
             changes += step
         return changes
 

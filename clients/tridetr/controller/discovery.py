@@ -1,4 +1,4 @@
-"""Home Assistant's device discovery: one device for the node, and one for each camera behind it."""
+"""Home Assistant discovery messages: one device for the node, and one for each camera connected via it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tridetr.controller.state_machine import State, Transition
 from tridetr.controller.topics import Topics, topic_level
 from tridetr.controller.visits import kind
 
-# What versions up to 0.1 declared of each camera, all in the message of the node.
+# Entities that versions up to 0.1 declared for each camera, in the node's message.
 _FIRST_ENTITIES = {
     "person": "binary_sensor",
     "camera": "binary_sensor",
@@ -33,11 +33,11 @@ _NODE_NAMES = {
 
 
 def node_message(topics: Topics, viewer: str | None) -> dict[str, Any]:
-    """Return the discovery message of the node: problem sensors and the switch.
+    """Return the discovery message of the node: its problem sensors and its arming switch.
 
     Args:
-        topics: of the node.
-        viewer: address of the web viewer, if others can reach it.
+        topics: topics of the node.
+        viewer: URL of the web viewer; None if other machines cannot reach it.
     """
     components: _Components = {}
     for problem, (name, icon) in _NODE_NAMES.items():
@@ -62,10 +62,10 @@ def camera_message(
     """Return the discovery message of a camera.
 
     Args:
-        topics: of the node.
-        camera: name.
-        classes: names that alarm.
-        viewer: address of the web viewer, if others can reach it.
+        topics: topics of the node.
+        camera: name of the camera.
+        classes: names of its alarm classes.
+        viewer: URL of the web viewer; None if other machines cannot reach it.
         pictures: whether pictures of visits are published.
     """
     classes = list(classes)
@@ -76,7 +76,7 @@ def camera_message(
             "name": name.capitalize(),
             "device_class": "occupancy",
             "state_topic": topics.presence(camera, name),
-            # Home Assistant's own word for "not known" is None.
+            # Home Assistant's value for "unknown" is None.
             "value_template": "{{ value if value in ('ON', 'OFF') else 'None' }}",
         }
         for name in classes
@@ -89,7 +89,7 @@ def camera_message(
         "state_topic": topics.status(camera),
         "value_template": "{{ 'ON' if value_json.camera == 'live' else 'OFF' }}",
         "json_attributes_topic": topics.status(camera),
-        # Only what rarely changes: each change is a row in Home Assistant's database.
+        # Only values that rarely change: each change adds a row to Home Assistant's database.
         "json_attributes_template": (
             "{{ {'camera': value_json.camera, 'source': value_json.source, "
             "'message': value_json.message} | to_json }}"
@@ -136,22 +136,28 @@ def camera_message(
 
 
 def entities_of(message: Mapping[str, Any]) -> str:
-    """Return the entities of a message as JSON, platform by name: what a later message must take out."""
+    """Return the entities that a message declares, as a JSON object of platforms by name.
+
+    A later message must remove those that it no longer declares: see ``with_removed``.
+    """
     platforms = {name: part["platform"] for name, part in message["components"].items()}
     return json.dumps(platforms, sort_keys=True)
 
 
 def merged_entities(declared: str, message: Mapping[str, Any]) -> str:
-    """Return the entities of a message together with those declared before, until it is confirmed."""
+    """Return the entities of a message merged with those declared before, as ``entities_of`` does.
+
+    Both are kept until the broker has confirmed the message.
+    """
     before = json.loads(declared) if declared else {}
     return json.dumps({**before, **json.loads(entities_of(message))}, sort_keys=True)
 
 
 def with_removed(message: dict[str, Any], declared: str) -> str:
-    """Return the message to publish: entities that were declared before and are gone are taken out.
+    """Return the message to publish as JSON, with entries that remove entities which are no longer declared.
 
     Args:
-        message: as it is now.
+        message: the current discovery message.
         declared: ``entities_of`` the message that the topic holds; empty = none.
     """
     components = dict(message["components"])
@@ -161,7 +167,7 @@ def with_removed(message: dict[str, Any], declared: str) -> str:
 
 
 def first_entities(cameras: Iterable[str]) -> str:
-    """Return the entities that a node of the first version declared for its cameras, as ``entities_of`` does."""
+    """Return the entities that version 0.1 declared for its cameras, as ``entities_of`` does."""
     return json.dumps(
         {
             f"{camera}_{name}": platform
@@ -172,7 +178,7 @@ def first_entities(cameras: Iterable[str]) -> str:
 
 
 def viewer_address(gateway: GatewaySection) -> str | None:
-    """Return the viewer's address for other machines; None where it listens on loopback only."""
+    """Return the viewer's URL for other machines; None if it listens on loopback only or its port is not fixed."""
     if gateway.port == 0 or gateway.host == "localhost":
         return None
     try:

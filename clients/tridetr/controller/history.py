@@ -1,4 +1,4 @@
-"""The list of past events for the viewer: written by the store, read by others while the controller runs."""
+"""Read the history of past events, which the controller's store writes and the gateway shows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ HISTORY_LIMIT = 1000
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """One line of the history.
+    """One row of the history.
 
     Attributes:
-        seq: grows for ever; an event has the same number in the outbox.
-        unix_ns: when it was decided.
-        camera: name.
-        kind: an event's kind, or ``camera_lost`` and ``camera_back`` for gaps in sight (which are no MQTT events).
-        details: the event's payload, or what is known about the gap.
+        seq: increasing number; an event has the same number in the outbox.
+        unix_ns: time of the decision.
+        camera: name of the camera.
+        kind: kind of the event, or ``camera_lost`` and ``camera_back`` for gaps in sight (not published over MQTT).
+        details: payload of the event, or the state and message of the camera at the gap.
     """
 
     seq: int
@@ -35,13 +35,13 @@ class HistoryRow:
 def read_history(
     state_dir: Path, *, limit: int = 100, after: int = 0, camera: str | None = None
 ) -> list[HistoryRow]:
-    """Return the newest rows, newest first; empty where there is no (readable) history yet.
+    """Return the newest rows, newest first; an empty list if the history does not exist or cannot be read.
 
     Args:
         state_dir: ``config.state_dir``.
-        limit: at most so many rows.
-        after: only rows with a greater ``seq``.
-        camera: only this camera's.
+        limit: maximum number of rows.
+        after: return only rows with a greater ``seq``.
+        camera: return only rows of this camera; None = of all.
     """
     path = state_dir / DATABASE
     if not path.exists():
@@ -62,9 +62,8 @@ def read_history(
         return []
     found = []
     for seq, unix_ns, name, kind, details in rows:
-        with suppress(
-            ValueError, TypeError
-        ):  # a damaged row; the controller's next start deals with it
+        # Skip a damaged row: the controller repairs the database at its next start.
+        with suppress(ValueError, TypeError):
             found.append(HistoryRow(seq, unix_ns, name, kind, json.loads(details)))
     return found
 

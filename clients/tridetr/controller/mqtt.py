@@ -1,8 +1,8 @@
-"""The connection to the broker: paho in a thread of its own, its news handed to the event loop.
+"""The connection to the MQTT broker: paho in its own thread, with callbacks in the event loop.
 
-Only what must hold for any broker is here: last will, endless reconnect with jittered backoff, TLS, password. What is
-published, and when, is decided elsewhere, in the loop's thread. Each connection has a client of its own, because paho
-repeats what an earlier connection left unacknowledged, and the outbox does that already.
+This module handles last will, indefinite reconnects with jittered backoff, TLS and the password. What is published,
+and when, is decided by its user in the event loop's thread. Each connection gets a new paho client, because paho
+resends messages that an earlier connection left unacknowledged, and the outbox does that already.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from tridetr.telemetry import metrics
 logger = logging.getLogger("tridetr.controller")
 
 _RECONNECT_S = (1.0, 30.0)
-_INBOUND = 64  # messages of others that wait for the event loop; more are dropped
-_LONGEST_PAYLOAD = 256  # of the topics that are subscribed to
+_INBOUND = 64  # incoming messages that may wait for the event loop; more are dropped
+_LONGEST_PAYLOAD = 256  # bytes; longer incoming messages are dropped
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class BrokerSettings:
     """How to reach the broker.
 
     Attributes:
-        locate: returns (host, port); asked again after a failure, as an embedded broker may have moved.
-        username: or None.
-        password: or None; never shown.
-        tls: or None for plain TCP.
-        keepalive_s: seconds between signs of life.
-        will_topic: retained topic that the broker sets to ``offline`` when this process is gone.
+        locate: returns (host, port); called for each connection, because an embedded broker may have moved.
+        username: user name, or None.
+        password: password, or None; never logged.
+        tls: TLS settings, or None for plain TCP.
+        keepalive_s: MQTT keep-alive interval in seconds.
+        will_topic: retained topic that the broker sets to ``offline`` when the connection is lost.
     """
 
     locate: Callable[[], tuple[str, int]]
@@ -61,16 +61,20 @@ class BrokerSettings:
     def of(
         cls, config: Config, will_topic: str, locate: Callable[[], tuple[str, int]]
     ) -> BrokerSettings:
-        """Return the settings of ``config``, its password read."""
+        """Return the broker settings of ``config``, with the password read from its file or the environment.
+
+        Raises:
+            BrokerError: there is a password but no user name.
+        """
         mqtt = config.mqtt
         password = mqtt_password(config)
         if password is not None and mqtt.username is None:
-            raise BrokerError("mqtt: there is a password but no mqtt.username: add the user name")
+            raise BrokerError("an MQTT password is set but no user name: set mqtt.username")
         return cls(locate, mqtt.username, password, mqtt.tls, mqtt.keepalive_s, will_topic)
 
 
 class Listener(Protocol):
-    """Who is told what happens; all calls come in the event loop's thread."""
+    """Receives the callbacks of the connection; all are made in the event loop's thread."""
 
     def on_up(self) -> None: ...
     def on_ack(self, mid: int) -> None: ...
@@ -78,7 +82,7 @@ class Listener(Protocol):
 
 
 class MqttLink:
-    """One client of the broker. Create and use it in the event loop's thread."""
+    """A connection to the broker that reconnects indefinitely. Create and use it in the event loop's thread."""
 
     def __init__(
         self, settings: BrokerSettings, listener: Listener, subscriptions: list[str]
@@ -88,30 +92,30 @@ class MqttLink:
         self._listener = listener
         self._subscriptions = subscriptions
         self._loop = asyncio.get_running_loop()
-        self._said = ""
+        self._logged = ""
         self._failures = 0
-        # Fresh for each process: two nodes can never throw each other out.
+        # New for each process: two clients with the same ID would disconnect each other.
         self._client_id = f"tridetr-{uuid.uuid4().hex[:12]}"
-        self._newest = self._client = (
-            self._make_client()
-        )  # the thread's, and the one that is connected
+        # The client that the thread uses, and the one that is connected.
+        self._newest = self._client = self._make_client()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping = threading.Event()
         self._inbound = threading.Semaphore(_INBOUND)
 
     def start(self) -> None:
-        """Begin to connect, indefinitely."""
+        """Start the connection thread, which connects and reconnects indefinitely."""
         self._thread.start()
 
     def publish(self, topic: str, payload: str | bytes, *, retain: bool) -> None:
-        """Publish at most once; dropped while there is no connection (the caller repeats at the next one)."""
+        """Publish with QoS 0; dropped while disconnected (the caller republishes on the next connection)."""
         if self.connected:
             self._client.publish(topic, payload, qos=0, retain=retain)
 
     def publish_acknowledged(self, topic: str, payload: str, *, retain: bool = False) -> int | None:
-        """Publish with QoS 1; returns the message id that ``on_ack`` will name, or None if it was not taken.
+        """Publish with QoS 1; return the message ID that ``on_ack`` will receive, or None if it was not accepted.
 
-        A message is sent over this connection only; without an acknowledgement the caller repeats it over the next.
+        A message is sent over the current connection only; if it is not acknowledged, the caller must resend it over
+        the next one.
         """
         if not self.connected:
             return None
@@ -119,18 +123,23 @@ class MqttLink:
         return None if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE else info.mid
 
     def bounce(self) -> None:
-        """Break the connection so that another one is made: the broker takes messages but answers none."""
+        """Drop the connection and reconnect; for a broker that accepts messages but acknowledges none."""
         connection = self._client.socket()
         if isinstance(connection, socket.socket):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    async def stop(self, farewell: list[tuple[str, str]], timeout_s: float = 1.0) -> None:
-        """Publish the last retained messages, disconnect, and let the thread end."""
+    async def stop(self, last_messages: list[tuple[str, str]], timeout_s: float = 1.0) -> None:
+        """Publish the last retained messages, disconnect, and wait for the thread to end.
+
+        Args:
+            last_messages: topic and payload of each message.
+            timeout_s: longest wait in seconds.
+        """
         self._stopping.set()
         if self.connected:
-            waiting = [self._client.publish(t, p, qos=1, retain=True) for t, p in farewell]
-            with suppress(RuntimeError, ValueError):  # the connection ended meanwhile
+            waiting = [self._client.publish(t, p, qos=1, retain=True) for t, p in last_messages]
+            with suppress(RuntimeError, ValueError):  # the connection was lost meanwhile
                 await until(lambda: all(info.is_published() for info in waiting), timeout_s / 2)
         self._newest.disconnect()
         await until(lambda: not self._thread.is_alive(), timeout_s / 2)
@@ -156,29 +165,29 @@ class MqttLink:
         return client
 
     def _run(self) -> None:
-        """The thread: one connection after the other, with growing pauses while none succeeds."""
+        """Run the thread: connect again and again, with growing pauses while no attempt succeeds."""
         while not self._stopping.is_set():
             try:
                 self._connect_once()
             except BrokerError as error:
-                self._say(str(error))
+                self._log_once(str(error))
                 self._stopping.wait(0.5)
                 continue
-            # Whatever paho raises, its own bugs included: without this thread no event leaves again.
+            # Any exception, including bugs in paho: without this thread no event would be published again.
             except Exception:
-                logger.exception("the MQTT thread failed; it starts again")
-            # The jitter keeps many nodes from coming back at the same moment.
+                logger.exception("the MQTT connection thread failed; reconnecting")
+            # The jitter keeps many nodes from reconnecting at the same moment.
             self._failures += 1
             self._stopping.wait(wait_s(self._failures, *_RECONNECT_S) * random.uniform(0.7, 1.0))  # noqa: S311
 
     def _connect_once(self) -> None:
-        """Connect and stay until the connection ends."""
+        """Connect and serve the connection until it ends."""
         host, port = self._settings.locate()
         client = self._newest = self._make_client()
         try:
             client.connect(host, port, self._settings.keepalive_s)
         except OSError as error:
-            self._say(f"the broker at {host}:{port} cannot be reached: {error}")
+            self._log_once(f"the broker at {host}:{port} cannot be reached: {error}")
             return
         client.loop_forever()
 
@@ -189,32 +198,32 @@ class MqttLink:
             client.disconnect()
             return
         if reason.is_failure:
-            self._say(f"the broker refuses the connection: {reason}")
+            self._log_once(f"the broker refuses the connection: {reason}")
             return
-        self._said = ""
+        self._logged = ""
         self._failures = 0
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
-        self._tell(self._up, client)
+        self._call(self._up, client)
 
     def _on_disconnect(
         self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
-        if not self._stopping.is_set() and not self._said:
-            self._say(f"the connection to the broker ended: {reason}")
-        self._tell(self._down, client)
+        if not self._stopping.is_set() and not self._logged:
+            self._log_once(f"the connection to the broker ended: {reason}")
+        self._call(self._down, client)
 
     def _on_publish(
         self, client: paho.Client, _data: Any, mid: int, _reason: Any, _properties: Any
     ) -> None:
-        self._tell(self._acknowledged, client, mid)
+        self._call(self._acknowledged, client, mid)
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        """Hand on what others publish, but no flood of it: it would fill the loop's memory and time."""
+        """Pass an incoming message to the event loop; drop it when it is too long or too many are waiting."""
         if len(message.payload) > _LONGEST_PAYLOAD or not self._inbound.acquire(blocking=False):
             return
         with suppress(UnicodeDecodeError):
-            self._tell(self._deliver, message.topic, bytes(message.payload), bool(message.retain))
+            self._call(self._deliver, message.topic, bytes(message.payload), bool(message.retain))
             return
         self._inbound.release()
 
@@ -231,27 +240,28 @@ class MqttLink:
 
     def _down(self, client: paho.Client) -> None:
         if client is not self._client:
-            return  # it was never up
+            return  # this client was never connected
         self.connected = False
         metrics.MQTT_CONNECTED.set(0)
 
     def _acknowledged(self, client: paho.Client, mid: int) -> None:
-        if client is self._client:  # numbers begin again with each connection
+        if client is self._client:  # each connection has its own message IDs
             self._listener.on_ack(mid)
 
-    def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _call(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call a function in the event loop's thread."""
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(call, *arguments)
 
-    def _say(self, text: str) -> None:
-        """Log each new reason once, not each attempt."""
-        if text != self._said:
-            self._said = text
+    def _log_once(self, text: str) -> None:
+        """Log a reason unless it was the last one logged, so that retries do not flood the log."""
+        if text != self._logged:
+            self._logged = text
             logger.warning("%s; trying again", text)
 
 
 async def until(condition: Callable[[], bool], timeout_s: float) -> None:
-    """Wait for something that another thread does, which tells nobody."""
+    """Poll a condition that another thread makes true, until it holds or ``timeout_s`` has passed."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     while not condition() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Events that wait for the targets of notifications: a queue for each target, and what of them is not on disk yet."""
+"""Queues of events for the notification targets, with the changes that are not yet on disk."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
 
-LIMIT = 1000  # events that wait for one target; beyond that the oldest is dropped
+LIMIT = 1000  # events that may wait for one target; beyond that the oldest is dropped
 
 
 class Notices:
-    """The queues.
+    """The notification queues of all targets.
 
     Attributes:
-        waiting: of each target, oldest first, by event id.
-        changes: what the file does not have yet; None = to be removed.
+        waiting: queued rows by target and event ID, oldest first.
+        changes: changes not yet written to the file; None = remove the entry.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Notices:
         self.changes: dict[Notice, Row | None] = {}
 
     def add(self, row: Row) -> None:
-        """Let an event wait for each of its targets."""
+        """Add an event to the queue of each of its targets."""
         for target in row.targets:
             queue = self.waiting.setdefault(target, OrderedDict())
             queue[row.event_id] = self.changes[target, row.event_id] = row
@@ -35,11 +35,11 @@ class Notices:
                 self.remove(target, next(iter(queue)))
                 metrics.NOTIFICATIONS.labels(target, "dropped").inc()
                 logger.error(
-                    "notifications to %s: %d events wait, the oldest is dropped", target, LIMIT
+                    "%d notifications are waiting for %s: the oldest is dropped", LIMIT, target
                 )
 
     def remove(self, target: str, event_id: str) -> None:
-        """Take an event out of the queue of a target."""
+        """Remove an event from the queue of a target."""
         if event_id in self.waiting.get(target, ()):
             del self.waiting[target][event_id]
             self.changes[target, event_id] = None
@@ -50,11 +50,11 @@ class Notices:
             self.changes.update(dict.fromkeys((target, name) for name in self.waiting.pop(target)))
 
     def take_over(self, found: Mapping[Notice, Row], renumbered: Mapping[str, Row]) -> None:
-        """Put what a file holds before what was added meanwhile, whose numbers may be new.
+        """Merge the entries of a file, which come before those that were added meanwhile.
 
         Args:
-            found: of the file, oldest first.
-            renumbered: events with their new numbers, by id.
+            found: entries of the file, oldest first.
+            renumbered: events that were given new numbers, by event ID.
         """
         for (target, event_id), change in self.changes.items():
             if change is not None and event_id in renumbered:
@@ -66,11 +66,11 @@ class Notices:
                 self.waiting.setdefault(notice[0], OrderedDict())[notice[1]] = current
 
     def all(self) -> dict[Notice, Row]:
-        """Return all that wait."""
+        """Return all queued rows by target and event ID."""
         return _flat(self.waiting)
 
     def write_all(self) -> None:
-        """Note that the file has nothing of it."""
+        """Mark every queued row as not yet written, for a new file."""
         self.changes.update(self.all())
 
 

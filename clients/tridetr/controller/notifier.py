@@ -1,9 +1,9 @@
-"""Brings events to the targets of notifications: in order, one at a time for each, in a thread of its own.
+"""Deliver queued events to the notification targets: in order, one at a time, with one thread per target.
 
-A target that fails or stalls delays itself only. An event stays in the database until its target has taken it; what
-was under way when the process died is sent again, under the same id. An event that a target never takes must not keep
-the later ones from it: after some failures the next one is tried each time, and if that one is taken, the first one
-counts as refused.
+A target that fails or stalls delays only itself. An event stays in the database until its target has accepted it; a
+delivery that was interrupted by a crash is repeated with the same event ID. An event that a target never accepts must
+not block later ones: after several failures, each attempt also tries the next event, and if that one is accepted, the
+first one counts as refused.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from tridetr.telemetry import metrics
 logger = logging.getLogger("tridetr.controller")
 
 _RETRY_S = (1.0, 300.0)
-_REFUSALS = 5  # of one message, until it is dropped
-_WITH_PICTURE = 2  # attempts; the picture may be what the target does not take
-_FAILURES = 5  # of one message, until the next one is tried, too
+_REFUSALS = 5  # refusals after which a message is dropped
+_WITH_PICTURE = 2  # attempts with the picture, in case that is what the target does not accept
+_FAILURES = 5  # failures of one message after which the next one is tried too
 
 
 class Target:
-    """The thread of one target."""
+    """Delivers the events of one target in its own thread."""
 
     def __init__(
         self, section: NotifySection, store: Store, compose: Callable[[NotifySection, Row], Message]
     ) -> None:
         self.section = section
-        self.fault = ""  # why the last attempt failed; empty = it did not
+        self.fault = ""  # why the last attempt failed; empty = it succeeded
         self._store = store
         self._compose = compose
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[tuple[Row, bool]] = SimpleQueue()
         self._is_busy = False
         self._failures = self._refusals = 0  # of the oldest event
-        self._tried_next = ""  # id of the event after it that was tried, too
-        self._must_wait = False  # the target has asked for the pause
+        self._tried_next = ""  # ID of the following event, if it was tried too
+        self._must_wait = False  # whether the target asked for the pause
         self._retry_at = float("-inf")
         for outcome in ("delivered", "failed", "dropped"):
             metrics.NOTIFICATIONS.labels(section.name, outcome)
-        # A daemon: a server that stalls must not keep the process from ending.
+        # A daemon thread: a server that stalls must not keep the process from exiting.
         threading.Thread(target=self._work, name=f"notify {section.name}", daemon=True).start()
 
     @property
     def oldest(self) -> Row | None:
-        """The event that is delivered next."""
+        """The event to deliver next; None if none is waiting."""
         return self._first_two[0]
 
     @property
@@ -66,13 +66,13 @@ class Target:
         return next(rows, None), next(rows, None)
 
     def pump(self) -> None:
-        """Hand the oldest event to the thread, if it is time."""
+        """Hand the oldest event to the thread, unless the thread is busy or a retry is not yet due."""
         waiting = len(self._store.notices.waiting.get(self.section.name, ()))
         metrics.NOTIFICATIONS_WAITING.labels(self.section.name).set(waiting)
         row, following = self._first_two
         if row is None or self._is_busy:
             return
-        # What is new need not wait for the end of a long pause, unless the target has asked for it.
+        # A new event does not wait for the end of a long pause, unless the target asked for it.
         is_new = following is not None and following.event_id != self._tried_next
         is_due = time.monotonic() >= self._retry_at
         if is_due or (is_new and self._failures >= _FAILURES and not self._must_wait):
@@ -91,9 +91,11 @@ class Target:
                 deliver(self.section, message if with_picture else replace(message, picture=None))
             except DeliveryError as failure:
                 error = failure
-            # A library's bug must not end the thread, and its text may hold the URL.
+            # A bug in a library must not end the thread. Its message is not logged: it may contain the URL.
             except Exception as failure:
-                error = DeliveryError(f"{type(failure).__name__} while it was sent", refused=True)
+                error = DeliveryError(
+                    f"unexpected {type(failure).__name__} while sending", refused=True
+                )
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._done, row, error)
 
@@ -107,7 +109,7 @@ class Target:
         elif error is None:
             self._finish(row, "delivered")
             if self.fault:
-                logger.info("notifications to %s work again", self.section.name)
+                logger.info("notifications to %s are delivered again", self.section.name)
             self.fault = ""
             self.pump()
         else:
@@ -118,7 +120,7 @@ class Target:
         self._refusals += error.refused
         if str(error) != self.fault:
             self.fault = str(error)
-            logger.warning("notification to %s failed: %s; trying again", self.section.name, error)
+            logger.warning("notification to %s failed: %s; retrying", self.section.name, error)
         if self._refusals >= _REFUSALS:
             self._drop(row)
             return
@@ -130,7 +132,7 @@ class Target:
             self._start(following, with_picture=True)
 
     def _done_next(self, row: Row, error: DeliveryError | None, oldest: Row | None) -> None:
-        """Take note of what became of an event that was tried because the oldest one fails."""
+        """Handle the outcome of an event that was tried because the oldest one keeps failing."""
         if error is not None:
             return
         self._count(row, "delivered")
@@ -162,12 +164,12 @@ class Target:
 
 
 class Notifier:
-    """All targets; use it in the event loop's thread.
+    """Delivers events to all targets; use it in the event loop's thread.
 
     Args:
-        sections: the targets.
-        store: holds what waits for them.
-        compose: makes the message of an event; called in a target's thread.
+        sections: configuration of the targets.
+        store: holds the queued events.
+        compose: returns the message of an event; called in a target's thread.
     """
 
     def __init__(
@@ -180,12 +182,12 @@ class Notifier:
         self._targets = [Target(section, store, compose) for section in sections]
 
     def pump(self) -> None:
-        """Deliver what can be delivered now."""
+        """Start every delivery that is due."""
         for target in self._targets:
             target.pump()
 
     def problem(self, patience_s: float) -> str:
-        """Return which targets an event has waited for that long, and why; empty where there is none."""
+        """Return the targets for which an event has waited longer than ``patience_s``, with the reason; else empty."""
         limit_ns = time.time_ns() - patience_s * 1e9
         return "; ".join(
             f"{target.section.name}: {target.fault or 'it does not keep up'}"

@@ -1,4 +1,4 @@
-"""What is said over MQTT: pure builders of every payload (documented in docs/mqtt.md)."""
+"""Build and parse all MQTT payloads (documented in docs/mqtt.md). Pure, except for the disk usage in ``node``."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from tridetr.controller.visits import VisitEvent
 from tridetr.model_card import ModelInfo
 
 SCHEMA = 1
-NODE_S = 60.0  # a node describes itself at least that often
+NODE_S = 60.0  # longest interval between two messages on the node's topic
 ONLINE, OFFLINE = "online", "offline"
 MAX_BOXES = 50
 MAX_COMMAND_BYTES = 256
 
 
 class Command(enum.Enum):
-    """What may be asked for over MQTT."""
+    """Commands accepted over MQTT."""
 
     REFRESH = "refresh"
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One detection that counted: class name, score, pixels."""
+    """One detection that passed the alarm filter: class name, score, and x1, y1, x2, y2 in pixels."""
 
     name: str
     score: float
@@ -41,16 +41,16 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class FrameFacts:
-    """The frame on which something was decided.
+    """The frame that a decision is based on.
 
     Attributes:
-        number: the source's own frame number.
-        sequence: of the frame ring.
-        capture_unix_ns: when it was captured.
-        width: pixels.
-        height: pixels.
-        model: name and version of the model that looked at it.
-        boxes: what counted in it, best first.
+        number: frame number of the source.
+        sequence: sequence number in the frame ring.
+        capture_unix_ns: wall-clock capture time.
+        width: width in pixels.
+        height: height in pixels.
+        model: name and version of the model that ran on it, as ``name:version``.
+        boxes: detections that passed the alarm filter, best score first.
     """
 
     number: int
@@ -64,7 +64,7 @@ class FrameFacts:
 
 @dataclass(frozen=True, slots=True)
 class CameraFacts:
-    """What ``/status`` tells about a camera; ages in seconds, None = never seen."""
+    """The facts about a camera that ``/status`` publishes; ages in seconds, None = never seen."""
 
     state: str
     alarmed: bool
@@ -80,11 +80,11 @@ class CameraFacts:
 
 
 def presence(state: State, seen: bool) -> str:
-    """Return the payload of ``/person`` and the like: ON, OFF, or unknown where nothing can be seen.
+    """Return the payload of a presence topic such as ``/person``: ``ON``, ``OFF``, or ``unknown`` without sight.
 
     Args:
-        state: of the sentry.
-        seen: whether something of that class was seen in the open visit.
+        state: state of the sentry.
+        seen: whether an object of that class was seen in the open visit.
     """
     if state is State.UNKNOWN:
         return "unknown"
@@ -99,13 +99,13 @@ def event(
     frame: FrameFacts | None,
     decided_unix_ns: int,
 ) -> dict[str, Any]:
-    """Return an event without its publish time, as it lies in the outbox.
+    """Return an event's payload as it is stored in the outbox, without its publish time.
 
     Args:
-        visit_event: what happened.
+        visit_event: the event.
         device: name of the node.
         camera: name of the camera.
-        frame: the frame that decided it; None where silence did.
+        frame: the frame that caused the event; None if silence did.
         decided_unix_ns: wall-clock time of the decision.
     """
     payload: dict[str, Any] = {
@@ -133,7 +133,7 @@ def event(
 def event_rows(
     made: VisitEvent | None, device: str, camera: str, frame: FrameFacts | None, now_ns: int
 ) -> list[NewRow]:
-    """Return the row of an event for the store; none without an event."""
+    """Return the row to store for an event; an empty list without an event."""
     if made is None:
         return []
     payload = event(made, device=device, camera=camera, frame=frame, decided_unix_ns=now_ns)
@@ -141,14 +141,14 @@ def event_rows(
 
 
 def boxes(found: Sequence[Box]) -> list[dict[str, Any]]:
-    """Return at most ``MAX_BOXES`` boxes for JSON."""
+    """Return the first ``MAX_BOXES`` boxes as JSON-compatible dictionaries."""
     return [
         {"class": box.name, "score": box.score, "xyxy": list(box.xyxy)} for box in found[:MAX_BOXES]
     ]
 
 
 def published(stored: str, unix_ns: int) -> str:
-    """Return the stored event with its publish time: each attempt says when it was made."""
+    """Return the payload of a stored event as JSON, with the time of this publish attempt added."""
     payload = json.loads(stored)
     payload["published_at"] = iso(unix_ns)
     return json.dumps(payload, separators=(",", ":"))
@@ -177,11 +177,11 @@ def node(
 
     Args:
         cameras: state and source of each camera.
-        model: that serves; None = not known yet.
-        findings: what is wrong now.
-        folder: whose disk is looked at.
-        started_unix_ns: when the controller started.
-        unix_ns: now.
+        model: the model that is served; None = not known yet.
+        findings: current problems, as ``problems.findings`` returns them.
+        folder: folder whose disk usage is reported.
+        started_unix_ns: start of the controller.
+        unix_ns: current wall-clock time.
     """
     try:
         usage = shutil.disk_usage(folder)
@@ -206,7 +206,7 @@ def node(
 
 
 def stopped(facts: CameraFacts) -> CameraFacts:
-    """Return what holds of a camera once its node has been stopped."""
+    """Return a camera's facts as they are published when its node stops."""
     return replace(
         facts,
         state=State.UNKNOWN.value,
@@ -220,7 +220,12 @@ def stopped(facts: CameraFacts) -> CameraFacts:
 
 
 def parse_command(payload: bytes) -> Command | None:
-    """Return the command, or None where the payload is none (it may be anything)."""
+    """Return the command in a payload of arbitrary bytes; None if it is not a command.
+
+    Example:
+        >>> parse_command(b" Refresh ")
+        <Command.REFRESH: 'refresh'>
+    """
     if len(payload) > MAX_COMMAND_BYTES:
         return None
     try:
@@ -230,17 +235,22 @@ def parse_command(payload: bytes) -> Command | None:
 
 
 def on_off(on: bool) -> str:
-    """Return the payload of a switch."""
+    """Return the payload of a switch, ``ON`` or ``OFF``."""
     return "ON" if on else "OFF"
 
 
 def parse_on_off(payload: bytes) -> bool | None:
-    """Return what a switch is to be, or None where the payload is neither (it may be anything)."""
+    """Return the switch state in a payload of arbitrary bytes; None if it is neither on nor off."""
     return {b"on": True, b"off": False}.get(payload.strip().lower())
 
 
 def iso(unix_ns: int) -> str | None:
-    """Return RFC 3339 in UTC with milliseconds; None for 0 or a time that no calendar has."""
+    """Return a time as RFC 3339 in UTC with milliseconds; None if it is not positive or out of range.
+
+    Example:
+        >>> iso(1_500_000_000)
+        '1970-01-01T00:00:01.500Z'
+    """
     if unix_ns <= 0:
         return None
     try:

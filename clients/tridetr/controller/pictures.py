@@ -1,4 +1,4 @@
-"""Pictures of visits, as the recorder keeps them: for notifications, and for the broker."""
+"""Read the recorder's pictures of visits, for notifications and for the broker."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from functools import partial
 from tridetr.config import Config
 from tridetr.recorder.visit_list import file_of, find_visit
 
-PATIENCE_S = 5.0  # the recorder looks for the best frame first
+PATIENCE_S = 5.0  # age of an event up to which its picture is waited for: the recorder selects the best frame first
 _POLL_S = 0.2
 _LOOK_S = 1.0
-_AFTER_S = 15.0  # in which the best picture of a visit that has ended may still come
-_LARGEST = 256 * 1024  # bytes in one MQTT message; brokers cut the connection at larger ones
+_AFTER_S = 15.0  # time after the end of a visit in which a better picture may still arrive
+_LARGEST = 256 * 1024  # bytes in one MQTT message; brokers may close the connection on larger ones
 
 
 def newest_picture(
     config: Config, visit_id: str, largest: int | None = None
 ) -> tuple[str, bytes] | None:
-    """Return the name and the JPEG of a visit's picture; None where none is kept yet.
+    """Return the file name and the JPEG of a visit's picture; None if there is none yet.
 
     Args:
-        config: of the node.
-        visit_id: of the visit.
-        largest: most bytes; the crop is taken where the picture has more.
+        config: configuration of the node.
+        visit_id: ID of the visit.
+        largest: maximum size in bytes; if the picture is larger, its crop is returned instead.
     """
     path = config.evidence_dir
     with suppress(sqlite3.Error, OSError, ValueError):
@@ -42,7 +42,10 @@ def newest_picture(
 
 
 def wait_for_picture(config: Config, visit_id: str, event_unix_ns: int) -> bytes | None:
-    """Return a visit's picture; waits for it while the event is fresh. For threads only."""
+    """Return a visit's picture as JPEG, waiting until the event is ``PATIENCE_S`` old; None if there is none.
+
+    Blocks: do not call it in the event loop.
+    """
     if config.evidence is None or not config.evidence.pictures:
         return None
     while True:
@@ -63,11 +66,11 @@ class _Followed:
 
 
 class PicturePublisher:
-    """Publishes the picture of each camera's newest visit whenever there is a better one.
+    """Publishes the picture of each camera's newest visit, and again whenever there is a better one.
 
     Args:
-        config: of the node.
-        publish: takes a camera and a JPEG; called in the event loop's thread.
+        config: configuration of the node.
+        publish: called with a camera and a JPEG, in the event loop's thread.
     """
 
     def __init__(self, config: Config, publish: Callable[[str, bytes], None]) -> None:
@@ -75,16 +78,16 @@ class PicturePublisher:
         self._publish = publish
         self._followed: dict[str, _Followed] = {}
         self._looked_at = float("-inf")
-        self._reader = ThreadPoolExecutor(1, "pictures")  # a disk may take its time
+        self._reader = ThreadPoolExecutor(1, "pictures")  # the disk may be slow
 
     def forget_shown(self) -> None:
-        """Publish the newest pictures again: the broker may have forgotten them."""
+        """Publish the newest pictures again: the broker may have lost them."""
         for followed in self._followed.values():
             followed.shown = ""
             followed.until_s = max(followed.until_s, time.monotonic() + 2 * _LOOK_S)
 
     def follow(self, camera: str, visit_id: str) -> None:
-        """Note the open visit of a camera; empty = there is none. Call for each camera, a few times a second."""
+        """Set the open visit of a camera; empty = none. Call it for each camera a few times a second."""
         followed = self._followed.get(camera)
         now = time.monotonic()
         if visit_id:
@@ -107,7 +110,7 @@ class PicturePublisher:
                 reading.add_done_callback(partial(self._show, camera, followed))
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the reading thread without waiting for it."""
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _show(

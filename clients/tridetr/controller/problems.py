@@ -1,4 +1,4 @@
-"""What stops watching: problems of the node and of each camera, published until they are over."""
+"""Problems that keep the node or a camera from watching; published until they are resolved."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SCHEMA = 1
 
 
 class NodeProblem(enum.Enum):
-    """Kinds of problems of a node; the value is the key in the topic and the label of the metric."""
+    """Kinds of problems of a node; the value is the key in the payload and the label of the metric."""
 
-    DETECTOR = "detector"  # no camera that is live gets results
-    OUTBOX = "outbox"  # events wait for the broker
+    DETECTOR = "detector"  # no live camera gets results
+    OUTBOX = "outbox"  # events are waiting for the broker
     DISK = "disk"  # the state cannot be written
     NOTIFY = "notify"  # notifications do not reach their target
 
@@ -25,7 +25,7 @@ class CameraProblem(enum.Enum):
     """Kinds of problems of a camera."""
 
     CAMERA = "camera"  # offline, frozen, blind, or its capture process is dead
-    DETECTOR = "detector"  # the camera is live, but its pictures get no results
+    DETECTOR = "detector"  # the camera is live, but there are no results for its frames
     CLASSES = "classes"  # the model does not know a class of alarm.classes
 
 
@@ -33,7 +33,7 @@ Problems: TypeAlias = "Mapping[NodeProblem, str] | Mapping[CameraProblem, str]"
 
 
 def payload(problems: Problems) -> str:
-    """Return the JSON of a problem topic: for each kind a message, empty where all is well.
+    """Return the JSON payload of a problem topic: one message per kind, empty = no problem.
 
     Example:
         >>> payload({NodeProblem.DISK: "full"})
@@ -46,7 +46,10 @@ def payload(problems: Problems) -> str:
 
 
 def findings(problems: Mapping[str, Problems]) -> list[dict[str, str]]:
-    """Return what is wrong, for the description of the node; ``problems``: by camera, empty = the node.
+    """Return all current problems as a list, for the node's topic.
+
+    Args:
+        problems: problems by camera; the empty name is the node.
 
     Example:
         >>> findings({"": {NodeProblem.DISK: "full", NodeProblem.OUTBOX: ""}})
@@ -61,11 +64,11 @@ def findings(problems: Mapping[str, Problems]) -> list[dict[str, str]]:
 
 
 def export(problems: Problems, camera: str = "") -> None:
-    """Set the metric of each kind.
+    """Set the problem metric of each kind.
 
     Args:
-        problems: message of each kind, empty where all is well.
-        camera: name; empty = the node.
+        problems: message of each kind; empty = no problem.
+        camera: name of the camera; empty = the node.
     """
     for kind, message in problems.items():
         metrics.PROBLEM.labels(camera, kind.value).set(1 if message else 0)
@@ -78,13 +81,13 @@ def of_node(
 
     Args:
         cameras: the problems of each camera.
-        outbox: why events wait; empty = they do not.
-        disk: why the state cannot be written; empty = it can be.
-        notify: which targets get no notifications, and why; empty = all do.
+        outbox: why events are waiting; empty = none has waited too long.
+        disk: why the state cannot be written; empty = it can.
+        notify: targets that do not get their notifications, and why; empty = all do.
     """
     watched = [found for found in cameras if not found[CameraProblem.CAMERA]]
     blind = bool(watched) and all(found[CameraProblem.DETECTOR] for found in watched)
-    detector = "no camera that is live gets results" if blind else ""
+    detector = "no live camera gets results from the detector" if blind else ""
     return {
         NodeProblem.DETECTOR: detector,
         NodeProblem.OUTBOX: outbox,

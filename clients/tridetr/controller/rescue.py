@@ -1,4 +1,4 @@
-"""A broken database: what can still be read of it, and a new one in its place, whenever the process is killed."""
+"""Recover the readable contents of a broken database and replace it, safely against a kill at any point."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tridetr.controller.stored_rows import (
 
 
 def rescue(path: Path) -> Contents:
-    """Return what can be read of a broken database; nothing of it is changed.
+    """Return the readable contents of a broken database, without changing the file.
 
-    An event of the outbox with a damaged column is taken from the history, which holds the same texts. So are events
-    between the readable ends of a damaged outbox.
+    An outbox event with a damaged column is taken from the history instead, which holds the same texts. The same goes
+    for the events between the readable ends of a damaged outbox.
     """
     found = Contents()
-    if not path.is_file():  # opening a FIFO would wait
+    if not path.is_file():  # opening a FIFO would block
         return found
     for address in (f"{path.as_uri()}?mode=ro", f"{path.as_uri()}?mode=ro&immutable=1"):
         with suppress(sqlite3.Error):
@@ -103,19 +103,24 @@ def _row(*columns: Any) -> Row:
     seq, unix_ns, camera, kind, details, event_id = columns
     row = checked(Row(seq, unix_ns, _text(camera), _text(kind), _text(details), _text(event_id)))
     if not isinstance(json.loads(row.details), dict):
-        raise ValueError("the details of an event are an object")
+        raise ValueError("the details of an event are not a JSON object")
     return row
 
 
 def _event(*columns: Any) -> Row:
     row = _row(*columns)
     if not row.event_id:
-        raise ValueError("an event without an id")
+        raise ValueError("an event has no ID")
     return row
 
 
 def _event_id(noted: Row, connection: sqlite3.Connection) -> str:
-    """Return the id of the event that the history noted under the number of an unreadable row of the outbox."""
+    """Return the ID of the event in a history row; empty if it cannot be found.
+
+    Args:
+        noted: history row with the number of an unreadable outbox row.
+        connection: to the broken database, whose outbox may still hold the ID.
+    """
     event_id = json.loads(noted.details).get("event_id")
     if not isinstance(event_id, str):
         with suppress(sqlite3.Error, ValueError, TypeError):
@@ -127,13 +132,13 @@ def _event_id(noted: Row, connection: sqlite3.Connection) -> str:
 def _scan(
     connection: sqlite3.Connection, columns: str, table: str, between: list[int] | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a table from its beginning, and where that breaks off, from its end too.
+    """Yield the rows of a table from its start and, if reading fails midway, from its end as well.
 
     Args:
         connection: to the broken database.
-        columns: to read.
-        table: to read from; first column = its key.
-        between: is given the numbers that lie between the two readable ends.
+        columns: comma-separated columns to read; the first one is the key.
+        table: name of the table.
+        between: receives the key numbers between the two readable ends.
     """
     key = columns.split(",", 1)[0]
     ends: list[int] = []
@@ -157,9 +162,13 @@ def _text(value: object) -> str:
 
 
 def replace_database(path: Path, contents: Contents) -> Path | None:
-    """Put a broken database aside and a new one with ``contents`` in its place; return the old one's new name.
+    """Move a broken database aside and write ``contents`` to a new one in its place.
 
-    Killed at any point, the next ``finish_replacement`` ends what was begun, or nothing has happened.
+    If the process is killed at any point, either nothing has changed or the next ``finish_replacement`` completes the
+    replacement.
+
+    Returns:
+        New path of the broken database.
     """
     begun, ready = _names(path)
     for side in ("", "-wal", "-shm"):
@@ -183,12 +192,12 @@ def replace_database(path: Path, contents: Contents) -> Path | None:
 
 
 def finish_replacement(path: Path) -> Path | None:
-    """Let a new database that is complete take the place of the broken one, if there is one."""
+    """Replace the broken database with a complete new one, if there is one; return the broken one's new path."""
     ready = _names(path)[1]
     if not ready.exists():
         return None
     aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
-    # The log first: it must never meet the new file.
+    # Move the write-ahead log first: it must never be next to the new file.
     for side in ("-wal", ""):
         with suppress(FileNotFoundError):
             path.with_name(path.name + side).replace(aside.with_name(aside.name + side))

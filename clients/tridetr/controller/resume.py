@@ -1,4 +1,4 @@
-"""What a starting controller takes over: the saved record, and up to when the camera was seen."""
+"""Resume from the last run: each camera's saved record, and the time up to which it was watched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("tridetr.controller")
 
 
 def read_board(instance: str, camera: str) -> SentrySnapshot | None:
-    """Return what the last controller of this run wrote; None after a fresh start."""
+    """Return the snapshot that the previous controller of this run wrote; None after a fresh start."""
     with SentryReader(instance, camera) as reader:
         try:
             return reader.read()
@@ -26,19 +26,23 @@ def read_board(instance: str, camera: str) -> SentrySnapshot | None:
 
 
 def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Record, int | None]:
-    """Return the saved record, and the monotonic time up to which the camera was seen (None = not known)."""
+    """Return the saved record, and the monotonic time up to which the camera was watched (None = unknown)."""
     saved = store.cameras.get(camera)
     if saved is None:
         return Record(), None
     try:
         record = Record.from_json(saved.record)
     except ValueError as error:
-        logger.error("the saved state cannot be used: %s", error, extra={"camera": camera})
+        logger.error(
+            "the saved state cannot be used: %s; starting without it",
+            error,
+            extra={"camera": camera},
+        )
         return Record(), None
     now_ns = time.monotonic_ns()
     if board is not None and 0 < board.seen_monotonic_ns <= now_ns:
         return record, board.seen_monotonic_ns
-    # Another run or another boot: only the wall clock knows, and one that went backwards knows nothing.
+    # Another run or another boot: only the wall clock is comparable, and only if it did not go backwards.
     away_ns = time.time_ns() - (record.seen_unix_ns or saved.updated_unix_ns)
     return record, now_ns - away_ns if away_ns >= 0 else None
 
@@ -46,14 +50,14 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
 def end_unwatched(
     store: Store, camera: str, device: str, saved: Saved, now: Record | None = None
 ) -> None:
-    """End the open visit of a saved record that no sentry has taken over: it will not be seen to end.
+    """End the open visit of a saved record that no sentry has resumed, with a ``lost`` event.
 
     Args:
-        store: takes the event.
-        camera: name; one that is no longer configured, or whose record was read late.
+        store: saves the event.
+        camera: name of a camera that is no longer configured, or whose record was read late.
         device: name of the node.
-        saved: the record.
-        now: what the camera's sentry knows meanwhile, if it has one.
+        saved: the saved record.
+        now: current record of the camera's sentry, if it has one.
     """
     try:
         record = Record.from_json(saved.record)

@@ -1,4 +1,4 @@
-"""What one camera shows: its results, each read once, and what its capture process says about it."""
+"""Read one camera's inputs: its results, each exactly once, and the status that its capture process reports."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tridetr.telemetry import metrics
 logger = logging.getLogger("tridetr.controller")
 
 CAPTURE_DEAD_S = 5.0
-# A camera that has just stopped may still have results on their way.
+# Results of a camera that has just stopped may still arrive within this time.
 LATE_RESULTS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One result: its stamp and its detections (a copy)."""
+    """One result: its metadata, and a copy of its detections (structured array [K])."""
 
     stamp: ResultStamp
     detections: NDArray[np.void]
@@ -43,23 +43,23 @@ class ResultSource:
         self._after = 0
         metrics.RESULTS_MISSED.labels(camera)  # at 0, so that the first one is an increase
         newest = self.reader.lease_newest()
-        # Results up to this one were there before this process.
+        # Results up to this one were published before this process started.
         self._old_until = newest.sequence if newest else 0
         if newest:
             newest.release()
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable with a new result."""
+        """Return the file descriptor that becomes readable when there is a new result."""
         assert self.reader.wakeup is not None
         return self.reader.wakeup.fileno()
 
     def drain(self) -> None:
-        """Take the wake-up."""
+        """Clear the wake-up."""
         assert self.reader.wakeup is not None
         self.reader.wakeup.drain()
 
     def next(self) -> tuple[Sighting, bool] | None:
-        """Return the next result and whether it lay there before this process started; None if there is none."""
+        """Return the next result and whether it was published before this process started; None if there is none."""
         while (lease := self.reader.lease_next(self._after)) is not None:
             with lease:
                 if self._after and lease.sequence > self._after + 1:
@@ -70,13 +70,15 @@ class ResultSource:
                 try:
                     sighting = Sighting(lease.stamp, lease.detections.copy())
                 except ShmError as error:
-                    logger.warning("a result is damaged: %s", error, extra={"camera": self._camera})
+                    logger.warning(
+                        "skipped a damaged result: %s", error, extra={"camera": self._camera}
+                    )
                     continue
             return sighting, self._after <= self._old_until
         return None
 
     def look_again(self) -> None:
-        """After a quiet time: let go of a ring that was removed, so that its successor is found."""
+        """Close a ring whose file was removed, so that its successor is found; call it after a pause in results."""
         if self.reader.forget_if_removed():
             self._after = self._old_until = 0
 
@@ -85,14 +87,14 @@ class ResultSource:
 
 
 class CameraWatch:
-    """What capture says about the camera; read by polling."""
+    """The camera status that capture reports; read by polling."""
 
     def __init__(self, instance: str, camera: str) -> None:
         self._reader = StatusReader(instance, camera)
         self.status: CameraStatus | None = None
 
     def poll(self) -> None:
-        """Read the board; a damaged one counts as not there."""
+        """Read the status board; a damaged one counts as missing."""
         try:
             self.status = self._reader.read()
         except ShmError:
@@ -100,22 +102,22 @@ class CameraWatch:
 
     @property
     def capture_alive(self) -> bool:
-        """Whether the board was written lately."""
+        """Whether the board was written within the last ``CAPTURE_DEAD_S``."""
         if self.status is None:
             return False
         age_ns = time.monotonic_ns() - self.status.heartbeat_monotonic_ns
         return age_ns < CAPTURE_DEAD_S * 1e9
 
     def is_down(self, silent_s: float) -> bool:
-        """Return whether the camera itself is the reason for ``silent_s`` seconds without a result."""
+        """Return whether the camera itself explains ``silent_s`` seconds without a result."""
         if self.status is None or self.status.state in (CameraState.STARTING, CameraState.LIVE):
             return False
         if self.status.state in (CameraState.OFFLINE, CameraState.ENDED):
             return silent_s >= LATE_RESULTS_S
-        return True  # frozen or blind: its results say nothing about the place
+        return True  # frozen or blind: its results do not show the scene
 
     def describe(self) -> tuple[str, str, str]:
-        """Return state, kind of source and message, for people."""
+        """Return state, kind of source and message for display."""
         if self.status is None:
             return "unknown", "", "capture has not started"
         if not self.capture_alive and self.status.state is not CameraState.ENDED:
@@ -127,10 +129,10 @@ class CameraWatch:
 
 
 class Judge:
-    """Applies the alarm keys of a camera; follows the model that serves.
+    """Filters detections by a camera's ``alarm`` settings, with the classes of the served model.
 
     Attributes:
-        unknown: classes that should alarm and that the model does not know.
+        unknown: alarm classes that the model does not know.
     """
 
     def __init__(self, config: Config, camera: str, models: ServedModelReader) -> None:
@@ -139,7 +141,7 @@ class Judge:
         score = self._keys.min_score
         if score is None:
             score = config.detect_for(camera).min_score
-        self._min_score = score or 0.0  # 0: what the detector publishes counts
+        self._min_score = score or 0.0  # 0: everything that the detector publishes counts
         self._models = models
         self._classes: dict[str, int] = {}
         self._names: dict[int, str] = {}
@@ -148,16 +150,15 @@ class Judge:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over the classes of the model that serves now."""
+        """Load the classes of the served model if they have changed."""
         classes = self._models.classes()
         if classes == self._classes:
             return
         self._classes = classes
         self._names = {number: name for name, number in classes.items()}
         unknown = [name for name in self._keys.classes if name not in classes]
-        self.unknown = (
-            unknown if self._models.read() else []
-        )  # before, nothing is known of the model
+        # Until a model is served, its classes are not known.
+        self.unknown = unknown if self._models.read() else []
         self._warn_of_unknown(unknown)
         self._filter = AlarmFilter(
             class_ids_of(self._keys.classes, classes),
@@ -167,10 +168,10 @@ class Judge:
         )
 
     def judge(self, sighting: Sighting) -> FrameFacts:
-        """Return the facts of the frame, with the boxes that count for the model that serves now."""
+        """Return the facts of the frame, with the boxes that pass the alarm filter."""
         stamp, detections = sighting.stamp, sighting.detections
         found: list[Box] = []
-        if len(detections):  # an empty picture is by far the most frequent one
+        if len(detections):  # most frames are empty
             self.refresh()
             chosen = detections[self._filter.select(detections, stamp.width, stamp.height)]
             found = sorted((self._box(row) for row in chosen), key=lambda box: -box.score)
@@ -193,7 +194,7 @@ class Judge:
     def _warn_of_unknown(self, unknown: Collection[str]) -> None:
         if unknown:
             logger.warning(
-                "alarm.classes: the model knows no %s, so they never alarm; it knows %s",
+                "alarm.classes: the model does not know %s, which can never alarm; it knows %s",
                 ", ".join(map(repr, unknown)),
                 ", ".join(list(self._classes)[:10]) + (" …" if len(self._classes) > 10 else ""),
                 extra={"camera": self._camera},

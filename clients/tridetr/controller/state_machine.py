@@ -1,8 +1,8 @@
-"""The sentry of one camera: a pure function from (memory, input) to (memory, transition).
+"""The state machine of one camera: a pure function from (memory, input) to (memory, transition).
 
-No clock and no I/O: times come with the inputs. Results carry their *capture* time, so that a file that is analysed
-faster than real time decides exactly as the live camera would; silence is measured by the caller on the real
-monotonic clock. The table of transitions stands in docs/sentry.md and is checked against this code row by row.
+It has no clock and does no I/O: times come with the inputs. Results carry their *capture* time, so that a file that is
+analysed faster than real time gives exactly the same decisions as a live camera; the caller measures silence on the
+monotonic clock. The transition table is documented in docs/sentry.md and checked against this code row by row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class State(enum.Enum):
 
 
 class Transition(enum.Enum):
-    """What a visit does; the value is the last part of the event id."""
+    """A visit's transitions; the value is the last part of the event ID."""
 
     ARRIVED = "arrived"
     LEFT = "left"
@@ -30,7 +30,7 @@ class Transition(enum.Enum):
 
 
 class Keys(Protocol):
-    """The thresholds (``config.sentry``): times in seconds."""
+    """The thresholds of the state machine (``config.sentry``); times in seconds."""
 
     @property
     def confirm_frames(self) -> int: ...
@@ -46,14 +46,14 @@ class Keys(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """All that the machine remembers.
+    """The complete memory of the state machine.
 
     Attributes:
-        state: the state.
-        visit_open: an arrival was told and its end was not; kept through Unknown for ``hold_s``.
-        person_frames: results with a person, less those without one (Validation only).
-        person_since_ns: capture time of the first of them (Validation only).
-        nobody_since_ns: capture time of the first of the latest results without a person (Tracking only).
+        state: current state.
+        visit_open: whether an arrival was published but not its end; kept through Unknown for ``hold_s``.
+        person_frames: results with a person minus those without (Validation only).
+        person_since_ns: capture time of the first result with a person (Validation only).
+        nobody_since_ns: capture time of the first of the most recent results without a person (Tracking only).
     """
 
     state: State = State.UNKNOWN
@@ -64,13 +64,13 @@ class Memory:
 
     @property
     def alarmed(self) -> bool:
-        """Whether the camera should run at full rate: somebody may be there."""
+        """Whether the camera should run at full rate because someone may be there."""
         return self.state in (State.VALIDATION, State.TRACKING) or self.visit_open
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One inferred frame: whether somebody who counts is in it, and its capture time (ns, monotonic)."""
+    """One result: whether an object of an alarm class is in the frame, and its capture time (ns, monotonic)."""
 
     person: bool
     time_ns: int
@@ -78,7 +78,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Nothing can be seen now: seconds since the last usable result, and whether the camera itself is down."""
+    """The absence of results: seconds since the last usable one, and whether the camera itself is down."""
 
     seconds: float
     camera_down: bool = False
@@ -89,10 +89,15 @@ TRACKING = Memory(State.TRACKING, visit_open=True)
 
 
 def step(memory: Memory, seen: Result | Silence, keys: Keys) -> tuple[Memory, Transition | None]:
-    """Return the memory after ``seen``, and what it means for the visit (None = nothing).
+    """Return the memory after an input, and the visit's transition (None = no transition).
 
-    Total: every memory accepts every input. Times that run backwards (a restarted source) begin the running
-    measurement anew and never count as time that has passed.
+    The function is total: every memory accepts every input. If times run backwards (a restarted source), the current
+    measurement starts over; such a step never counts as elapsed time.
+
+    Args:
+        memory: memory before the input.
+        seen: a result, or silence.
+        keys: thresholds.
     """
     if isinstance(seen, Silence):
         return _silence(memory, seen, keys)
@@ -100,7 +105,7 @@ def step(memory: Memory, seen: Result | Silence, keys: Keys) -> tuple[Memory, Tr
         return _in_visit(memory, seen, keys)
     if seen.person:
         return _person_appears(memory, seen, keys)
-    # A detector misses somebody now and then; the more results a second, the sooner.
+    # A detector misses a person occasionally, more often at a higher rate: one miss does not end Validation.
     if memory.state is State.VALIDATION and memory.person_frames > 1:
         return replace(memory, person_frames=memory.person_frames - 1), None
     return STANDBY, None
@@ -121,8 +126,8 @@ def _in_visit(memory: Memory, seen: Result, keys: Keys) -> tuple[Memory, Transit
         return TRACKING, None
     since = memory.nobody_since_ns
     if since is None or since > seen.time_ns:
-        # Counted from the first look at an empty view, not from the last person: one single frame after a gap
-        # can never give the all-clear.
+        # Counted from the first empty frame, not from the last person: a single frame after a gap must not give the
+        # all-clear.
         return replace(TRACKING, nobody_since_ns=seen.time_ns), None
     if _seconds(since, seen.time_ns) >= keys.clear_s:
         return STANDBY, Transition.LEFT
@@ -135,7 +140,8 @@ def _person_appears(memory: Memory, seen: Result, keys: Keys) -> tuple[Memory, T
         frames, since = 1, seen.time_ns
     if frames >= keys.confirm_frames and _seconds(since, seen.time_ns) >= keys.confirm_s:
         return TRACKING, Transition.ARRIVED
-    frames = min(frames, max(1, keys.confirm_frames - 1))  # more would only take longer to end
+    # A higher count would only delay the return to Standby.
+    frames = min(frames, max(1, keys.confirm_frames - 1))
     return Memory(State.VALIDATION, person_frames=frames, person_since_ns=since), None
 
 

@@ -1,9 +1,9 @@
-"""State, visit and outbox on disk, changed together before anything is told.
+"""The controller's persistent state: records, outbox and history, saved together before anything is published.
 
-What is to be written is gathered in memory first and written in one transaction; when the disk refuses (full,
-read-only, broken), it stays gathered, the machine goes on deciding, events still go out, and every later call tries
-again. So a full disk costs durability (a ``kill -9`` during it may repeat or lose what is not written yet), never an
-alarm; and it is said in the log, in ``/status`` and in a counter.
+Changes are collected in memory and written in one transaction. If the disk fails (full, read-only, broken), they stay
+in memory, decisions continue, events are still published, and every later call retries. A full disk therefore costs
+durability (a ``kill -9`` in the meantime may repeat or lose unwritten changes), never an alarm; it is reported in the
+log, in ``/status`` and by a counter.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ class StoreError(TridetrError):
 
 
 class Store:
-    """The controller's memory on disk.
+    """Holds the controller's state in memory and on disk.
 
-    A database that cannot be opened yet (locked by a backup, a full disk) is read as soon as it can be: its events come
-    before those decided meanwhile, whose numbers follow.
+    A database that cannot be opened at startup (locked by a backup, disk full) is read as soon as possible: its events
+    then come before those decided meanwhile, which are renumbered to follow them.
 
     Attributes:
-        outbox: events that the broker has not confirmed, oldest first, by event id.
-        cameras: the latest saved record of each camera.
+        outbox: events that the broker has not acknowledged, by event ID, oldest first.
+        cameras: latest saved record of each camera.
         retained: topics that hold a retained message of this node, with the entities that it declares.
         found_late: records of a database that could be read only after the start; the controller empties it.
-        fault: why the disk is behind; empty when all is written.
-        last_seq: the greatest number given.
-        audience: returns the notification targets that are to get a new event.
-        notices: events that a target of notifications has not got yet.
-        settings: what was set by hand, by name.
+        fault: why changes are not on disk; empty = everything is written.
+        last_seq: highest number assigned so far.
+        audience: returns the notification targets of a new event.
+        notices: queues of events that notification targets have not received yet.
+        settings: manual settings and known outages, by name.
 
     Raises:
-        StoreError: another controller uses the folder, or the database is of a later version.
+        StoreError: another controller uses the folder, or a later version has written the database.
     """
 
     def __init__(self, state_dir: Path, *, outbox_limit: int) -> None:
@@ -96,9 +96,9 @@ class Store:
         self.flush()
 
     def commit(self, camera: str, record: str, rows: list[NewRow]) -> list[Row]:
-        """Save a camera's record and its new rows together; returns the numbered rows.
+        """Save a camera's record and its new rows in one transaction; return the numbered rows.
 
-        Never raises for a disk that refuses: see ``fault``.
+        Does not raise if the disk fails: see ``fault``.
         """
         numbered = []
         for row in rows:
@@ -117,7 +117,7 @@ class Store:
         return numbered
 
     def confirm(self, event_id: str) -> Row | None:
-        """Take an event out of the outbox because the broker has it; None if it was gone already."""
+        """Remove an event that the broker has acknowledged from the outbox; return it, or None if it was gone."""
         row = self.outbox.pop(event_id, None)
         if row is not None:
             self._leaving.add(event_id)
@@ -126,7 +126,7 @@ class Store:
         return row
 
     def add_notice(self, row: NewRow, camera: str, targets: tuple[str, ...]) -> None:
-        """Let what is not an event of a visit wait for targets: it is neither sent over MQTT nor in the history.
+        """Queue a notification that is not a visit's event, so neither sent over MQTT nor part of the history.
 
         It is written with the next change.
         """
@@ -135,12 +135,12 @@ class Store:
         )
 
     def notified(self, target: str, event_id: str) -> None:
-        """Take an event out of the queue of a target: it has got it, or never will."""
+        """Remove an event from the queue of a target: it was delivered or dropped."""
         self.notices.remove(target, event_id)
         self.flush()
 
     def keep_setting(self, name: str, value: str | None) -> None:
-        """Keep what was set by hand; None forgets it."""
+        """Save a setting; None deletes it."""
         if value is None:
             self.settings.pop(name, None)
         else:
@@ -156,28 +156,28 @@ class Store:
         self.flush()
 
     def remember(self, topics: Mapping[str, str]) -> None:
-        """Note topics that are about to hold a retained message, with the entities that it declares."""
+        """Save topics that are about to hold a retained message, with the entities that it declares."""
         news = {topic: text for topic, text in topics.items() if self.retained.get(topic) != text}
         self.retained.update(news)
         self._topics.update(news)
         self.flush()
 
     def cleared(self, topic: str) -> None:
-        """Note that a topic holds no retained message any more."""
+        """Save that a topic no longer holds a retained message."""
         if self.retained.pop(topic, None) is not None:
             self._topics[topic] = None
             self.flush()
 
     def flush(self, *, again: bool = True) -> bool:
-        """Try to write what is gathered; returns whether the disk is up to date.
+        """Try to write all pending changes; return whether the disk is up to date.
 
         Args:
-            again: try a second time where the file holds what memory does not know of.
+            again: retry once if the file holds rows that are unknown in memory.
         """
         try:
             if self._database is not None and not self._database.is_current:
                 logger.error(
-                    "%s was removed or replaced while in use: it is written again", self._path
+                    "%s was removed or replaced while in use: writing it again", self._path
                 )
                 self._let_go()
                 self._dirty = dict(self.cameras)
@@ -203,7 +203,8 @@ class Store:
             self._set_aside(error)
             return False
         except sqlite3.IntegrityError as error:
-            # The file holds what memory does not know of, such as a commit that failed only in name: read it again.
+            # The file holds rows that are unknown in memory, for example a commit that was reported as failed but was
+            # written: read the file again.
             self._let_go()
             if again:
                 return self.flush(again=False)
@@ -217,7 +218,7 @@ class Store:
         return self._recovered()
 
     def close(self) -> None:
-        """Write what is left and close."""
+        """Write the pending changes and close the database."""
         self.flush()
         self._let_go()
         self._let_go_of_folder()
@@ -236,7 +237,7 @@ class Store:
 
     def _recovered(self) -> bool:
         if self.fault:
-            logger.warning("the state is on disk again", extra={"path": str(self._path)})
+            logger.warning("the state is saved on disk again", extra={"path": str(self._path)})
             self.fault = ""
         return True
 
@@ -247,10 +248,10 @@ class Store:
             self._database = None
 
     def _open(self, wait_s: float) -> bool:
-        """Open the database and take over what it holds; returns whether that was possible."""
+        """Open the database and load its contents; return whether that was possible."""
         try:
             if aside := finish_replacement(self._path):
-                logger.error("a broken state database was kept as %s", aside)
+                logger.error("the broken state database was moved to %s", aside)
             self._warn_of_empty()
             database = Database(self._path, wait_s)
             try:
@@ -271,10 +272,12 @@ class Store:
         with suppress(FileNotFoundError):
             if self._path.is_file() and self._path.stat().st_size == 0:
                 metrics.STORE_ERRORS.labels("corrupt").inc()
-                logger.error("%s is empty: what it held is lost, a new one is begun", self._path)
+                logger.error(
+                    "%s is empty: its contents are lost, starting a new database", self._path
+                )
 
     def _set_aside(self, error: Exception) -> None:
-        """Put a broken database aside and write all that memory and the broken file hold into a new one."""
+        """Move a broken database aside and write everything in memory and readable in the file to a new one."""
         self._let_go()
         metrics.STORE_ERRORS.labels("corrupt").inc()
         try:
@@ -297,13 +300,13 @@ class Store:
         except (sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError) as failure:
             self._fail(failure)
             return
-        # Of events that the broker has already, only the history lacks a line.
+        # Events that the broker has already acknowledged are only missing from the history.
         rows = [row for row in self._rows if row.event_id not in self.outbox]
         self._rows = [replace(row, event_id="") for row in rows]
         self._written()
         logger.error(
-            "the state database is broken (%s): kept as %s, a new one holds what could be read: %d cameras, %d events "
-            "that wait for the broker; others that only it held are lost",
+            "the state database is broken (%s): moved to %s. A new one holds what could be read: %d cameras and %d "
+            "events that are waiting for the broker; anything else in it is lost",
             error,
             aside,
             len(found.cameras),
@@ -311,11 +314,11 @@ class Store:
         )
 
     def _take_over(self, found: Contents, held: set[str]) -> None:
-        """Put what a file holds before what was decided meanwhile.
+        """Merge the contents of a file, which come before events decided meanwhile.
 
         Args:
-            found: what was read of it.
-            held: ids of the events that the file at the path holds, which must not be written again.
+            found: contents of the file.
+            held: IDs of the events that are in the file at the path already and must not be written again.
         """
         older = [
             row
@@ -351,7 +354,7 @@ class Store:
     def _fail(self, error: Exception) -> None:
         full = "full" in str(error) or getattr(error, "errno", None) == 28
         metrics.STORE_ERRORS.labels("full" if full else "other").inc()
-        # What is only for the history may not grow for ever; events are bounded by the outbox.
+        # Bound the rows that are for the history only; events are bounded by the outbox.
         notes = [row for row in self._rows if row.event_id not in self.outbox]
         surplus = {row.seq for row in notes[: max(0, len(notes) - HISTORY_LIMIT)]}
         self._rows = [row for row in self._rows if row.seq not in surplus]
@@ -361,12 +364,10 @@ class Store:
             if full:
                 remedy = "free some space"
             elif "locked" in str(error):
-                remedy = (
-                    "another program holds the file (a backup?); it is tried again until that ends"
-                )
+                remedy = "another program has locked the file (a backup?); retrying"
             logger.error(
-                "the state cannot be written (%s): deciding goes on in memory and events are still sent, but a "
-                "restart may now repeat or lose one; %s",
+                "the state cannot be written (%s): decisions continue in memory and events are still published, but "
+                "a restart now may repeat or lose some; %s",
                 reason,
                 remedy,
             )
@@ -389,16 +390,16 @@ class Store:
 
 
 def _lock_folder(state_dir: Path) -> FileLock | None:
-    """Take the folder for this process; the kernel frees it when the process dies. None: it is read-only."""
+    """Lock the folder for this process (the kernel unlocks it when the process dies); None if it is read-only."""
     try:
         private_folder(state_dir, "state_dir", may_be_read_only=True)
         return FileLock(state_dir / "controller.lock", f"process {os.getpid()}")
     except FileLockedError as error:
         raise StoreError(
-            f"another controller already uses {state_dir} ({error.holder}): stop it, or give this one another "
-            "`instance`"
+            f"another controller already uses {state_dir} ({error.holder}): stop it, or set a different `instance` "
+            "for this one"
         ) from None
     except OSError as error:
-        if error.errno == errno.EROFS:  # deciding goes on in memory, as with a full disk
+        if error.errno == errno.EROFS:  # decisions continue in memory, as with a full disk
             return None
         raise StoreError(f"state_dir {state_dir} cannot be used: {error}") from None

@@ -1,4 +1,4 @@
-"""What the store keeps: its rows, and the checks that what was read is one."""
+"""The rows that the store keeps, and the checks for rows that were read back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LARGEST_SEQ = 2**53  # exact in JavaScript too
 
 @dataclass(frozen=True, slots=True)
 class NewRow:
-    """A row to come; the store gives it its number."""
+    """A row that is not stored yet; the store assigns its number."""
 
     unix_ns: int
     kind: str
@@ -20,16 +20,16 @@ class NewRow:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One event or note.
+    """One stored event or history note.
 
     Attributes:
-        seq: its number.
-        unix_ns: when it was decided.
-        camera: name.
-        kind: what happened.
+        seq: increasing number.
+        unix_ns: wall-clock time of the decision.
+        camera: name of the camera.
+        kind: kind of the event or note.
         details: JSON text.
-        event_id: of an event for MQTT; empty = for the history only.
-        targets: names of the notification targets that are to get it.
+        event_id: ID of an MQTT event; empty = the row is for the history only.
+        targets: names of the notification targets that must get it.
     """
 
     seq: int
@@ -41,7 +41,7 @@ class Row:
     targets: tuple[str, ...] = ()
 
 
-Notice: TypeAlias = tuple[str, str]  # target, event id
+Notice: TypeAlias = tuple[str, str]  # target, event ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,16 @@ class Saved:
 
 @dataclass(slots=True)
 class Contents:
-    """All that a database holds.
+    """The contents of a database.
 
     Attributes:
         cameras: saved records by camera.
-        outbox: events that wait for the broker, oldest first.
+        outbox: events that are waiting for the broker, oldest first.
         history: past events and notes, oldest first; filled by ``rescue`` only.
         retained: topics that hold a retained message of this node, with the entities that it declares (JSON).
-        last_seq: the greatest number ever given.
-        notices: events that a target of notifications has not got yet, oldest first.
-        settings: what was set by hand, by name.
+        last_seq: highest number assigned so far.
+        notices: events that a notification target has not received yet, oldest first.
+        settings: manual settings and known outages, by name.
     """
 
     cameras: dict[str, Saved] = field(default_factory=dict)
@@ -76,10 +76,10 @@ class Contents:
 
 
 def checked(row: Row) -> Row:
-    """Return an event's row if every column has its type.
+    """Return the row if every column has the right type and range.
 
     Raises:
-        ValueError: one has not.
+        ValueError: a column does not.
     """
     for text in (row.camera, row.kind, row.details, row.event_id):
         check_text(text)
@@ -90,14 +90,22 @@ def checked(row: Row) -> Row:
 
 
 def check_text(value: object) -> str:
-    """Return the value of a text column."""
+    """Return the value of a text column.
+
+    Raises:
+        ValueError: it is not text.
+    """
     if not isinstance(value, str):
         raise ValueError(f"{value!r:.40} is not text")
     return value
 
 
 def check_number(value: object) -> int:
-    """Return the value of a column that counts or names a time."""
+    """Return the value of a number or time column.
+
+    Raises:
+        ValueError: it is not an integer, or negative.
+    """
     if not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r:.40} is not a number")
     return value

@@ -1,4 +1,4 @@
-"""The names of all MQTT topics, in one place (documented in docs/mqtt.md)."""
+"""The names of all MQTT topics (documented in docs/mqtt.md)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ class Topics:
     """Topics of one node.
 
     Attributes:
-        prefix: first part (``mqtt.prefix``).
-        device: second part: this node.
-        discovery_prefix: Home Assistant's, or None.
+        prefix: first part of each topic (``mqtt.prefix``).
+        device: second part: name of this node.
+        discovery_prefix: Home Assistant's discovery prefix; None = no discovery.
+
+    Example:
+        >>> Topics("tridetr", "porch", None).events("hall")
+        'tridetr/porch/hall/events'
     """
 
     prefix: str
@@ -28,7 +32,7 @@ class Topics:
 
     @classmethod
     def of(cls, config: Config) -> Topics:
-        """Return the topics that ``config`` asks for."""
+        """Return the topics for a configuration."""
         device = config.mqtt.device or default_device(socket.gethostname(), config.instance)
         return cls(config.mqtt.prefix.rstrip("/"), device, config.mqtt.discovery_prefix)
 
@@ -48,7 +52,7 @@ class Topics:
         return f"{self.root}/{camera}/state"
 
     def presence(self, camera: str, class_name: str) -> str:
-        """Topic that says whether something of a class is there: ``…/person``."""
+        """Topic that holds whether an object of a class is present: ``…/person``."""
         return f"{self.root}/{camera}/{topic_level(class_name)}"
 
     def problem(self, camera: str | None = None) -> str:
@@ -56,11 +60,11 @@ class Topics:
         return f"{self.root}/{camera}/problem" if camera else f"{self.root}/problem"
 
     def armed(self, camera: str | None = None) -> str:
-        """Topic of a camera's switch, or of the node's."""
+        """Topic that holds the state of a camera's arming switch, or of the node's."""
         return f"{self.root}/{camera}/armed" if camera else f"{self.root}/armed"
 
     def arm(self, camera: str | None = None) -> str:
-        """Topic that sets a switch."""
+        """Topic that sets an arming switch."""
         return f"{self.armed(camera)}/set"
 
     def picture(self, camera: str) -> str:
@@ -85,22 +89,32 @@ class Topics:
 
     @property
     def home_assistant_status(self) -> str | None:
-        """Where Home Assistant says that it has started."""
+        """Topic of Home Assistant's birth message; None without discovery."""
         return self.discovery_prefix and f"{self.discovery_prefix}/status"
 
     @property
     def object_id(self) -> str:
-        """Id of the device, unique among the nodes of a broker."""
+        """ID of the Home Assistant device, unique among the nodes of a broker."""
         return re.sub(r"[^A-Za-z0-9_-]", "_", f"{self.prefix}_{self.device}")
 
 
 def topic_level(class_name: str) -> str:
-    """Return the level of topics, and the key of the entity, of a class; never one that means something else."""
+    """Return a class's topic level and entity key, which never clashes with a reserved one.
+
+    Example:
+        >>> topic_level("traffic light"), topic_level("camera")
+        ('traffic_light', 'camera_seen')
+    """
     level = slug(class_name)
     return f"{level}_seen" if level in _RESERVED else level
 
 
 def default_device(host: str, instance: str) -> str:
-    """Return the device name of a node without ``mqtt.device``: two instances on one host differ."""
+    """Return the device name of a node without ``mqtt.device``, different for each instance on a host.
+
+    Example:
+        >>> default_device("porch.lan", "second")
+        'porch-second'
+    """
     name = re.sub(r"[^A-Za-z0-9_-]", "-", host.split(".")[0])[:48].strip("-_") or "node"
     return name if instance == "default" else f"{name}-{instance}"

@@ -1,4 +1,4 @@
-"""Visits: the state machine's memory together with the identity of the visit; pure, and what the store keeps."""
+"""Visits: the state machine's memory plus the identity of the open visit, saved as one record. Pure."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tridetr.controller.state_machine import (
     step,
 )
 
-_LONGEST_ID = 36  # what the board has room for
+_LONGEST_ID = 36  # bytes; the size of the board's field
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What must survive a restart of one camera's sentry.
+    """The state of one camera's sentry that must survive a restart.
 
     Attributes:
-        memory: the state machine's memory.
-        visit_id: of the open visit, else empty.
-        visit_since_unix_ns: when that visit was told.
-        state_since_unix_ns: when the state began.
-        frame_sequence: sequence of the frame whose decision was saved last (0 = none).
-        frame_time_ns: its capture time (monotonic), which together with the sequence names it for certain.
-        seen_unix_ns: up to when the view was seen (0 = not known).
-        visit_classes: names of the classes seen in the open visit; the first is the one that alarmed.
+        memory: memory of the state machine.
+        visit_id: ID of the open visit; empty = none.
+        visit_since_unix_ns: wall-clock time at which the visit was confirmed.
+        state_since_unix_ns: wall-clock time at which the state began.
+        frame_sequence: sequence number of the last frame whose decision was saved (0 = none).
+        frame_time_ns: monotonic capture time of that frame; it identifies the frame together with the sequence.
+        seen_unix_ns: wall-clock time up to which the view was seen (0 = unknown).
+        visit_classes: names of the classes seen in the open visit; the first one triggered the alarm.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -66,10 +66,10 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Return the record of ``to_json``.
+        """Return the record in the output of ``to_json``.
 
         Raises:
-            ValueError: the text is no such record.
+            ValueError: the text is not a valid record.
         """
         try:
             data = json.loads(text)
@@ -95,15 +95,17 @@ class Record:
         if len(record.visit_id.encode()) > _LONGEST_ID:
             raise ValueError(f"not a sentry record: visit id {record.visit_id!r}")
         if memory.visit_open != bool(record.visit_id):
-            raise ValueError("not a sentry record: an open visit needs an id, and only it")
+            raise ValueError(
+                "not a sentry record: it must have a visit ID if and only if a visit is open"
+            )
         if memory.visit_open and not record.visit_classes:
-            return replace(record, visit_classes=("person",))  # saved when there was no other
+            return replace(record, visit_classes=("person",))  # saved when this was the only class
         return record
 
 
 @dataclass(frozen=True, slots=True)
 class VisitEvent:
-    """One event of a visit; ``event_id`` is the same however often it is sent."""
+    """One event of a visit; ``event_id`` is the same for every attempt to send it."""
 
     transition: Transition
     visit_id: str
@@ -113,23 +115,28 @@ class VisitEvent:
 
     @property
     def event_id(self) -> str:
-        """Visit id and transition: a visit arrives once and ends once."""
+        """Visit ID and transition: unique, because a visit arrives once and ends once."""
         return f"{self.visit_id}:{self.transition.value}"
 
     @property
     def kind(self) -> str:
-        """``person_arrived``, ``person_left`` or ``person_lost``; other classes likewise."""
+        """Class and transition, such as ``person_arrived``, ``person_left`` or ``person_lost``."""
         return kind(self.class_name, self.transition)
 
 
 def slug(class_name: str) -> str:
-    """Return a class name as part of topics, ids and kinds: ``traffic light`` becomes ``traffic_light``."""
+    """Return a class name in the form used in topics, IDs and kinds: ``traffic light`` becomes ``traffic_light``."""
     plain = class_name.encode("ascii", "backslashreplace").decode()
     return re.sub(r"[^A-Za-z0-9_-]", "_", plain)
 
 
 def kind(class_name: str, transition: Transition) -> str:
-    """Return the kind of the event that something of a class causes."""
+    """Return the kind of an event.
+
+    Example:
+        >>> kind("traffic light", Transition.LEFT)
+        'traffic_light_left'
+    """
     return f"{slug(class_name)}_{transition.value}"
 
 
@@ -142,15 +149,15 @@ def decide(
     new_visit_id: Callable[[], str],
     classes: Sequence[str] = (),
 ) -> tuple[Record, VisitEvent | None]:
-    """Return the record after ``seen`` and the event to tell, if any.
+    """Return the record after an input and the event to publish, if any.
 
     Args:
-        record: the camera's record.
-        seen: a result or silence.
+        record: record of the camera.
+        seen: a result, or silence.
         keys: thresholds.
-        at_unix_ns: the wall-clock time of ``seen``.
-        new_visit_id: makes the id of a visit that begins.
-        classes: names of the classes that alarm in a result, best first.
+        at_unix_ns: wall-clock time of ``seen``.
+        new_visit_id: returns the ID for a new visit.
+        classes: names of the alarm classes in a result, best score first.
     """
     memory, transition = step(record.memory, seen, keys)
     known = record.visit_classes

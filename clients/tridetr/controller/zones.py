@@ -1,4 +1,4 @@
-"""Which detections count: class, score, size, and where a person stands."""
+"""Filter detections by class, score, size and zone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class AlarmFilter:
     """Selects the detections that alarm.
 
     Attributes:
-        class_ids: ids of the model's classes that count.
-        min_score: least score.
-        min_area: least box area as a fraction of the frame's.
-        zone: polygon in fractions of the frame that the foot point must be in; empty = the whole frame.
+        class_ids: class IDs of the model that count.
+        min_score: minimum score.
+        min_area: minimum area of a box as a fraction of the frame's area.
+        zone: polygon in fractions of the frame's width and height, which must contain the foot point (the middle of
+            the box's lower edge); empty = the whole frame.
     """
 
     class_ids: frozenset[int]
@@ -29,15 +30,15 @@ class AlarmFilter:
     zone: tuple[Point, ...] = ()
 
     def select(self, detections: NDArray[np.void], width: int, height: int) -> NDArray[np.bool_]:
-        """Return which detections count.
+        """Return a mask of the detections that pass the filter.
 
         Args:
-            detections: structured array [K] with fields x1 y1 x2 y2 (pixels), score, class_id.
-            width: of the frame, pixels.
-            height: of the frame, pixels.
+            detections: structured array [K] with the fields x1, y1, x2, y2 (pixels), score and class_id.
+            width: width of the frame in pixels.
+            height: height of the frame in pixels.
 
         Returns:
-            Boolean array [K]. Boxes with a NaN never count.
+            Boolean array [K]. Boxes with a NaN never pass.
         """
         wanted = np.isin(detections["class_id"], list(self.class_ids))
         wanted &= detections["score"] >= self.min_score
@@ -48,7 +49,7 @@ class AlarmFilter:
         wanted &= (area >= self.min_area * width * height) & (x2 >= x1) & (y2 >= y1)
         if self.zone:
             for index in np.flatnonzero(wanted):
-                # A box may reach beyond the picture; what stands at its edge is in it.
+                # A box may extend beyond the frame: its foot point is then on the frame's edge.
                 across, down = (x1[index] + x2[index]) / 2 / width, y2[index] / height
                 foot = (min(max(across, 0.0), 1.0), min(max(down, 0.0), 1.0))
                 wanted[index] = contains(self.zone, foot)
@@ -56,14 +57,19 @@ class AlarmFilter:
 
 
 def class_ids_of(names: Collection[str], classes: dict[str, int]) -> frozenset[int]:
-    """Return the ids of those ``names`` that the model knows."""
+    """Return the class IDs of those names that the model knows."""
     return frozenset(classes[name] for name in names if name in classes)
 
 
 def contains(polygon: Sequence[Point], point: Point) -> bool:
-    """Return whether ``point`` lies in ``polygon`` (even-odd rule); its border belongs to it.
+    """Return whether a point is inside a polygon or on its border (even-odd rule).
 
-    The border matters: a person cut off by the lower edge of the picture has the foot point exactly on it.
+    The border matters: a person cut off by the lower edge of the frame has their foot point exactly on it.
+
+    Example:
+        >>> square = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+        >>> contains(square, (0.5, 1.0)), contains(square, (0.5, 1.1))
+        (True, False)
     """
     x, y = point
     inside = False

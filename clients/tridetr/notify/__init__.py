@@ -1,1 +1,1 @@
-"""Messages to people about visits: what they say, and how they get to webhooks, ntfy and Apprise."""
+"""Notifications: their content, and their delivery through webhooks, ntfy and Apprise."""

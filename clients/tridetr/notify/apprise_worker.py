@@ -1,7 +1,7 @@
-"""Delivers one message through Apprise: `python -m tridetr.notify.apprise_worker`, with the message as JSON on stdin.
+"""Deliver one message through Apprise: `python -m tridetr.notify.apprise_worker`, with the message as JSON on stdin.
 
-A process of its own, because Apprise bounds single reads only: a service that sends a byte now and then would hold
-its thread for as long as it likes. The exit status is the result; nothing is printed.
+It runs in a separate process because Apprise has timeouts for single reads only: a service that sends one byte at a
+time could block a thread indefinitely. The exit status is the result; nothing is printed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import logging
 import signal
 import sys
 
-LONGEST_S = 35  # ends itself then; its parent waits for less, but may be gone
+LONGEST_S = 35  # the process ends itself then; its parent waits less, but may have died
 MISSING, UNKNOWN_URL, FAILED = 3, 4, 5  # exit status
 
 
 def main() -> int:
-    """Deliver; return the exit status."""
+    """Deliver the message on stdin; return the exit status."""
     signal.alarm(LONGEST_S)
     logging.disable()  # Apprise logs URLs, with the secrets in them
     order = json.load(sys.stdin)

@@ -1,4 +1,4 @@
-"""One HTTP POST that ends in bounded time, follows no redirect and whose errors do not repeat the URL."""
+"""An HTTP POST with a deadline, without redirects, whose errors never contain the URL."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from urllib.parse import unquote, urlsplit
 
 from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
 
-STALL_S = 10.0  # of a single read or write
-DEADLINE_S = 30.0  # of the whole exchange, also where the server sends a byte now and then
+STALL_S = 10.0  # timeout of a single read or write
+DEADLINE_S = 30.0  # timeout of the whole exchange, even if the server keeps sending single bytes
 _LONGEST_REASON = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered.
+    """A server's answer.
 
     Attributes:
-        origin: scheme and host that answered, without path and user.
-        status: HTTP status.
-        reason: its words.
-        retry_after_s: how long the server asks to wait; 0 = it does not.
+        origin: scheme, host and port that answered, without path and user.
+        status: HTTP status code.
+        reason: HTTP reason phrase, shortened.
+        retry_after_s: seconds from the ``Retry-After`` header; 0 = none.
     """
 
     origin: str
@@ -35,19 +35,19 @@ class Answer:
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-    """POST a body; user and password of the URL become Basic authorization.
+    """POST a body to a URL; user and password of the URL are sent as Basic authorization.
 
     Raises:
-        OSError: there was no answer in time.
-        ValueError: not an address that can be asked.
+        OSError: the connection failed, or there was no HTTP answer in time.
+        ValueError: the URL is not a valid HTTP or HTTPS URL.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("the URL must begin with http:// or https:// and name a host")
+        raise ValueError("the URL must start with http:// or https:// and contain a host")
     try:
         port = parts.port
     except ValueError:
-        raise ValueError("the port of the URL is not a number up to 65535") from None
+        raise ValueError("the port in the URL must be a number from 0 to 65535") from None
     origin = f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port else "")
     if parts.username is not None or parts.password is not None:
         pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
@@ -81,7 +81,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
 
 
 def _explained(error: Exception) -> str:
-    """Return what failed; the text of some errors of http.client repeats what was sent or received."""
+    """Return what failed, without the text of http.client's errors, which may repeat sent or received data."""
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return f"not an HTTP answer ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""What a notification says."""
+"""The content of a notification: title, text, link and picture of an event."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class Message:
     """One notification.
 
     Attributes:
-        event_id: the same however often it is sent.
-        event: of a visit: what MQTT publishes (docs/mqtt.md), without `published_at`; else docs/notifications.md.
+        event_id: idempotent ID, the same for every attempt.
+        event: the event: for a visit as published over MQTT (docs/mqtt.md) without `published_at`, otherwise as
+            documented in docs/notifications.md.
         title: one short line.
-        text: the rest.
-        link: address of the viewer, if others can reach it.
+        text: details in one line.
+        link: URL of the viewer; None if other machines cannot reach it.
         picture: JPEG of the visit, if there is one.
     """
 
@@ -45,8 +46,8 @@ def message_of(details: str, link: str | None = None, picture: bytes | None = No
 
     Args:
         details: the event as it is stored (JSON).
-        link: address of the viewer.
-        picture: JPEG.
+        link: URL of the viewer.
+        picture: JPEG of the visit.
 
     Example:
         >>> message_of('{"event_id": "v:arrived", "class": "person", "camera": "hall", "score": 0.9}').title
@@ -70,7 +71,7 @@ def message_of(details: str, link: str | None = None, picture: bytes | None = No
 
 
 def example_message(device: str, camera: str, link: str | None, picture: bytes | None) -> Message:
-    """Return a message that says that it is a test; each one has an id of its own."""
+    """Return a test notification with a new event ID."""
     event = {"event_id": f"{uuid.uuid4()}:test", "kind": "test", "class": "test", "camera": camera}
     return message_of(json.dumps({**event, "device": device}), link, picture)
 

@@ -1,4 +1,4 @@
-"""Delivery of one message to one target: an attempt, which succeeds or raises. Nothing here logs or repeats a URL."""
+"""Deliver one message to one target: a single attempt that succeeds or raises. Errors never contain the URL."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class DeliveryError(TridetrError):
     """A message was not delivered.
 
     Attributes:
-        refused: the target takes other messages, but not this one.
-        answered: the target is there, whatever it answered.
-        wait_s: how long the target asks to be left alone.
+        refused: whether the target rejected this message, so that retrying is unlikely to help.
+        answered: whether there was an answer from the target.
+        wait_s: seconds that the target asks to wait before the next attempt.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ def deliver(target: NotifySection, message: Message) -> None:
     """Send a message to a target.
 
     Raises:
-        DeliveryError: it was not taken, or nobody knows whether it was.
+        DeliveryError: the target did not accept it, or the outcome is unknown.
     """
     try:
         url = notify_url(target.url_file)
@@ -57,7 +57,7 @@ def deliver(target: NotifySection, message: Message) -> None:
 
 
 def _webhook(target: NotifySection, url: str, message: Message) -> None:
-    """POST JSON, signed as Standard Webhooks describes (webhook-id, -timestamp, -signature)."""
+    """POST the message as JSON, signed according to Standard Webhooks (webhook-id, -timestamp, -signature)."""
     content: dict[str, object] = {
         "event": message.event,
         "title": message.title,
@@ -83,7 +83,7 @@ def _webhook(target: NotifySection, url: str, message: Message) -> None:
 
 
 def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
-    """Return the signature of a webhook: HMAC-SHA256 over id, time and body.
+    """Return the Standard Webhooks signature: HMAC-SHA256 over message ID, timestamp and body.
 
     Example:
         >>> signature(b"key", "id", "1", b"{}")
@@ -94,10 +94,10 @@ def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
 
 
 def _ntfy(url: str, message: Message) -> None:
-    """Publish to a topic of ntfy, with the picture as attachment if the server takes it (there are daily limits)."""
+    """Publish to an ntfy topic, with the picture attached if the server accepts it (servers have daily limits)."""
     headers = {
         "Title": _header(message.title),
-        # A repeat replaces the first one on the phone.
+        # On the phone, a repeated delivery replaces the first one.
         "Sequence-ID": message.event_id.replace(":", "-"),
         "Priority": "high" if message.event_id.endswith((":arrived", ":blind")) else "default",
     }
@@ -114,7 +114,7 @@ def _ntfy(url: str, message: Message) -> None:
 
 
 def _apprise(url: str, message: Message) -> None:
-    """Hand the message to Apprise, which knows a hundred services, in a process that can be ended in time."""
+    """Deliver the message through Apprise, in a separate process that can be killed at the deadline."""
     picture = base64.b64encode(message.picture).decode() if message.picture is not None else None
     text = f"{message.text}\n{message.link}" if message.link else message.text
     order = {"url": url, "title": message.title, "text": text, "picture": picture}
@@ -122,26 +122,28 @@ def _apprise(url: str, message: Message) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "tridetr.notify.apprise_worker"],
             input=json.dumps(order).encode(),
-            capture_output=True,  # what it prints may hold the URL
+            capture_output=True,  # its output may contain the URL
             timeout=http.DEADLINE_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise DeliveryError(
-            f"Apprise has not delivered it after {http.DEADLINE_S:g} s: try the URL with `apprise -vv`"
+            f"Apprise did not deliver the message within {http.DEADLINE_S:g} s: test the URL with `apprise -vv`"
         ) from None
     except OSError as error:
         raise DeliveryError(f"Apprise cannot be started: {error.strerror}") from None
     if done.returncode in _APPRISE_FAULTS:
         raise DeliveryError(_APPRISE_FAULTS[done.returncode])
     if done.returncode != 0:
-        raise DeliveryError(f"Apprise ended with {done.returncode}: try the URL with `apprise -vv`")
+        raise DeliveryError(
+            f"Apprise exited with status {done.returncode}: test the URL with `apprise -vv`"
+        )
 
 
 _APPRISE_FAULTS = {
-    apprise_worker.MISSING: "kind: apprise needs the extra: pip install 'tridetr[apprise]'",
-    apprise_worker.UNKNOWN_URL: "Apprise does not know this kind of URL: https://appriseit.com/services",
-    apprise_worker.FAILED: "Apprise could not deliver it: try the URL with `apprise -vv`",
+    apprise_worker.MISSING: "`kind: apprise` needs the extra `apprise`: pip install 'tridetr[apprise]'",
+    apprise_worker.UNKNOWN_URL: "Apprise does not know this kind of URL: see https://appriseit.com/services",
+    apprise_worker.FAILED: "Apprise could not deliver the message: test the URL with `apprise -vv`",
 }
 
 
@@ -158,11 +160,11 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
         return
     if answer.status < 400:
         raise DeliveryError(
-            f"{answer.origin} answers {answer.status}, a redirect, which is not followed: write the final URL into "
+            f"{answer.origin} answered {answer.status}, a redirect, which is not followed: put the final URL in "
             "url_file"
         )
     raise DeliveryError(
-        f"{answer.origin} answers {answer.status} {answer.reason}",
+        f"{answer.origin} answered {answer.status} {answer.reason}",
         refused=answer.status in (400, 413, 415, 422),
         answered=True,
         wait_s=answer.retry_after_s,
