@@ -100,7 +100,7 @@ def test_the_switches_for_screen_readers_and_the_keyboard(
             expect(switch).to_be_focused()
     controller.kill()
     switch.click()
-    expect(tab.page.locator("#announce")).to_contain_text("hall is not disarmed")
+    expect(tab.page.locator("#announce")).to_contain_text("hall was not disarmed")
     expect(switch).to_have_text("Not changed")
     expect(switch).to_have_text("Armed")
     expect(switch).to_have_attribute("aria-pressed", "true")

@@ -171,14 +171,14 @@ def test_every_part_that_stops_watching_is_named(tmp_path: Path) -> None:
             assert metrics.WATCHED.labels("hall")._value.get() == 1
             before = time.time() * 1000
             camera.gives_results = False  # the detector is dead, the picture is live
-            detector = until("detector", reason="the detector gives no results")
+            detector = until("detector", reason="the detector returns no results")
             assert metrics.WATCHED.labels("hall")._value.get() == 0
             # Since the last frame that was looked at, not since it was noticed.
             assert before - 1000 < detector["since_unix_ms"] < before + 900 * slack(1)
             camera.gives_results = True
             until("")
             camera.decides = False
-            until("controller", reason="the controller decides nothing")
+            until("controller", reason="the controller makes no decisions")
             camera.decides = True
             until("")
             camera.state = SentryState.UNKNOWN

@@ -216,7 +216,7 @@ def test_the_look_after_rings_goes_on_after_an_error(
     monkeypatch.setattr(Labels, "refresh", refresh)
     with cameras(tmp_path, "hall") as (config, _), Gateway(config):
         wait_for(lambda: len(looks) > 3)
-    assert caplog.text.count("look after rings and broker failed") == 1
+    assert caplog.text.count("checking the rings and the broker failed") == 1
 
 
 def test_mjpeg_for_old_clients(tmp_path: Path) -> None:

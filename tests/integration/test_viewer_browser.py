@@ -184,7 +184,7 @@ def test_header_and_cover_name_what_stopped_watching(tmp_path: Path, tab: Tab) -
         expect(summary).to_have_text("2 of 4 blind: garage, statue", timeout=WAIT_MS)
         statue = tab.card("statue")
         expect(statue.locator(".cover-title")).to_contain_text("Not watching since")
-        expect(statue.locator(".cover-text")).to_have_text("the detector gives no results")
+        expect(statue.locator(".cover-text")).to_have_text("the detector returns no results")
         expect(statue.locator(".badge")).to_have_text("Unknown")  # no all-clear
         expect(tab.page.locator("#announce")).to_contain_text("is not watched")
         fakes["yard"].state = SentryState.TRACKING
@@ -268,7 +268,7 @@ def test_keyboard_and_large_view(tmp_path: Path, tab: Tab) -> None:
         tab.has_picture("hall")
         width = "() => document.querySelector('[data-camera=hall] .picture').width"
         assert tab.page.evaluate(width) == 640  # from the first picture on
-        large = tab.page.get_by_role("button", name="Show hall large")
+        large = tab.page.get_by_role("button", name="Enlarge hall")
         large.focus()
         tab.page.keyboard.press("Enter")
         expect(tab.page.locator("body")).to_have_class("single")
@@ -386,10 +386,10 @@ def test_the_pure_modules_of_the_page_compute_right(tmp_path: Path, tab: Tab) ->
             "delays": [[100, 200], [200, 400], [2500, 5000], [2500, 5000]],
             "columns": [1, 2, 3, 1, 3],
             "headers": [
-                "1 camera, all quiet · broker away",
-                "1 camera · broker away",
-                "Car: a · broker away",
-                "Blind: a · broker away",
+                "1 camera, all quiet · broker unreachable",
+                "1 camera · broker unreachable",
+                "Car: a · broker unreachable",
+                "Blind: a · broker unreachable",
                 "Connecting…",
             ],
             "words": ["87 ms", "1.2 s", "59 s", "1 h 1 min"],
@@ -404,7 +404,7 @@ def test_the_viewer_opens_with_the_token_until_log_out(tmp_path: Path, tab: Tab)
             fakes["hall"].play(fps=5)
             tab.page.goto(gateway.url)
             assert tab.page.url.endswith("/login")
-            field = tab.page.get_by_label("Token of this gateway")
+            field = tab.page.get_by_label("Gateway token")
             field.fill("open barley")
             tab.page.keyboard.press("Enter")
             expect(tab.page.get_by_role("alert")).to_contain_text("not the token")

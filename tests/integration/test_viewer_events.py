@@ -71,7 +71,7 @@ def test_the_list_reaches_all_that_is_kept(gateway: Gateway, tab: Tab) -> None:
             break
         tab.page.wait_for_timeout(100)
     expect_shown(tab, list(reversed(range(COUNT))))
-    expect(tab.page.locator("#note")).to_have_text("These are all visits that are kept.")
+    expect(tab.page.locator("#note")).to_have_text("All saved visits are shown.")
     assert tab.complaints == []
 
 
@@ -96,7 +96,7 @@ def test_filters_are_kept_in_the_address(gateway: Gateway, tab: Tab) -> None:
     tab.page.locator("[name=day]").fill(yesterday)
     tab.page.wait_for_function("() => location.search.includes('day=')", timeout=WAIT_MS)
     expect(tab.page.locator("#day-title")).not_to_contain_text("Today")
-    expect(tab.page.locator("#note")).to_have_text("These are all visits that are kept.")
+    expect(tab.page.locator("#note")).to_have_text("All saved visits are shown.")
     found = shown(tab)
     assert 0 < len(found) < len(wanted)
     days = tab.page.locator(".visit time").evaluate_all("all => all.map((one) => one.dateTime)")
@@ -202,7 +202,7 @@ def test_a_login_leads_back_to_the_visit(tmp_path: Path, tab: Tab) -> None:
         config = config.model_copy(update={"evidence": EvidenceSection(path=tmp_path / "evidence")})
         with Gateway(config) as gateway:
             tab.page.goto(f"{gateway.url}/events#{visit_id(0)}")
-            tab.page.get_by_label("Token of this gateway").fill(TOKEN)
+            tab.page.get_by_label("Gateway token").fill(TOKEN)
             tab.page.get_by_role("button", name="Log in").click()
             expect(tab.page.locator("#detail h2")).to_have_text("Person at hall")
             expect(tab.page).to_have_url(re.compile(f"/events#{visit_id(0)}$"))
@@ -220,7 +220,7 @@ def test_new_visits_appear_and_removed_ones_are_explained(tmp_path: Path, tab: T
             with closing(sqlite3.connect(path / "evidence.db")) as connection, connection:
                 connection.execute("DELETE FROM visit WHERE visit_id = ?", (visit_id(1),))
             tab.page.locator(".visit").nth(1).click()
-            expect(tab.page.locator("#detail h2")).to_have_text("This visit is not here")
+            expect(tab.page.locator("#detail h2")).to_have_text("Visit not found")
 
 
 def test_a_visit_that_is_shown_gets_its_end_and_its_clip(tmp_path: Path, tab: Tab) -> None:

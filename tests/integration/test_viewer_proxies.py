@@ -38,7 +38,7 @@ def test_login_pictures_and_logout_below_a_path(tmp_path: Path, tab: Tab, prefix
         tab.page.on("request", lambda request: asked.append(request.url))
         tab.page.goto(f"{proxy}{prefix}#hall")
         tab.page.wait_for_url("**/login#hall")
-        tab.page.get_by_label("Token of this gateway").fill(TOKEN)
+        tab.page.get_by_label("Gateway token").fill(TOKEN)
         tab.page.keyboard.press("Enter")
         tab.has_picture("hall")
         # The link that was asked for is still there.

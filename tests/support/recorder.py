@@ -158,7 +158,7 @@ class Recorder:
 
     def start(self) -> None:
         """Start it, and wait until it records."""
-        before = self.log().count("are kept in")
+        before = self.log().count("saving pictures and clips of visits")
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tridetr", "record", "--config", str(self._file)],
@@ -166,7 +166,9 @@ class Recorder:
                 stderr=log,
             )
         wait_for(
-            lambda: self.log().count("are kept in") > before, 30, "the recorder does not start"
+            lambda: self.log().count("saving pictures and clips of visits") > before,
+            30,
+            "the recorder does not start",
         )
 
     def kill(self) -> None:

@@ -1,1 +1,1 @@
-"""The web gateway: viewer, WebSocket streams, snapshots, health."""
+"""The web gateway: viewer, WebSocket and HTTP streams, snapshots, health probes and metrics."""

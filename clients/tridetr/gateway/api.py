@@ -1,4 +1,4 @@
-"""Routes for programs: cameras, events, snapshots, probes, metrics."""
+"""Routes of the HTTP API: cameras, events, arming, snapshots, health probes and metrics."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tridetr.gateway.parameters import flag, integer
 from tridetr.gateway.security import Answer, problem
 from tridetr.gateway.snapshot import take_snapshot
 
-_SNAPSHOTS = 2  # that are made at the same time
-_WAITING = 16  # that may wait for one of those
+_SNAPSHOTS = 2  # snapshots taken at the same time
+_WAITING = 16  # snapshot requests in progress, including those that wait
 
 
 def add_api(app: Quart, hub: Hub) -> None:
-    """Add the routes."""
+    """Add the API routes to the application."""
     api = Blueprint("api", __name__)
     cameras = hub.config.cameras
     busy = asyncio.Semaphore(_SNAPSHOTS)
@@ -89,7 +89,7 @@ def add_api(app: Quart, hub: Hub) -> None:
         if camera not in cameras:
             return problem(404, "no such camera")
         if waiting >= _WAITING:
-            return problem(503, "too many snapshots at once", Retry_After="1")
+            return problem(503, "too many snapshot requests: try again later", Retry_After="1")
         waiting += 1
         try:
             async with busy:
@@ -105,7 +105,7 @@ def add_api(app: Quart, hub: Hub) -> None:
 
     @api.get("/healthz")
     async def alive() -> Answer:
-        # The event loop answers: that is all there is to the gateway's own life. Progress is /readyz.
+        # Liveness only: the event loop answers. Whether frames and results arrive is the job of /readyz.
         return Response("ok\n", content_type="text/plain; charset=utf-8")
 
     @api.get("/readyz")
@@ -121,7 +121,7 @@ def add_api(app: Quart, hub: Hub) -> None:
     @api.get("/metrics")
     async def metrics() -> Answer:
         if not (hub.config.run_dir / "metrics").is_dir():
-            return problem(503, "no process of this node has written metrics yet")
+            return problem(503, "there are no metrics yet: no process of this node has written any")
         text = await asyncio.to_thread(render_node, hub.config)
         return Response(text, content_type=CONTENT_TYPE_LATEST)
 

@@ -1,4 +1,4 @@
-"""The web application: guard, pages, interface for programs, stream."""
+"""Assemble the web application: access control, pages, HTTP API and streams."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ async def _bad_parameter(error: BadParameterError) -> Answer:
 
 
 def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
-    """Return the application; its streams end when ``stop`` is set.
+    """Return the web application.
+
+    Args:
+        hub: the cameras of the node.
+        stop: ends all streams when it is set.
 
     Raises:
         ConfigError: the token file cannot be read.

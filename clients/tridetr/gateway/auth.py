@@ -1,9 +1,9 @@
-"""The gateway's token in every form in which it is shown.
+"""Check the gateway's token in every form in which clients can send it.
 
-Browsers cannot set headers on a WebSocket, and a token in an address ends up in logs. So people log in once with the
-token and carry a signed session cookie; programs send ``Authorization: Bearer`` or, from a browser of another origin,
-offer the subprotocol ``tridetr.bearer.<base64url(token)>`` next to ``tridetr.v1``. Snapshots and streams also take
-``Basic``, with the token as the password, because that is all that many dashboards and players know.
+Browsers cannot set headers on a WebSocket, and a token in a URL ends up in logs. People therefore log in once with the
+token and get a signed session cookie. Programs send ``Authorization: Bearer`` or, from a browser page of another
+origin, offer the subprotocol ``tridetr.bearer.<base64url(token)>`` in addition to ``tridetr.v1``. Snapshots and
+streams also accept ``Basic`` with the token as the password, because many dashboards and players support nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BEARER_SUBPROTOCOL = "tridetr.bearer."
 
 
 class TokenAuth:
-    """Compares what a client shows with the token.
+    """Compares the credentials of a client with the token.
 
     Attributes:
         required: whether a token is configured at all.
@@ -29,17 +29,17 @@ class TokenAuth:
         self._digest = hashlib.sha256((token or "").encode()).digest()
 
     def is_token(self, candidate: str | bytes) -> bool:
-        """Compare in constant time, whatever the length of ``candidate``."""
+        """Return whether ``candidate`` is the token, by comparing digests in constant time."""
         data = candidate.encode(errors="surrogatepass") if isinstance(candidate, str) else candidate
         return self.required and hmac.compare_digest(hashlib.sha256(data).digest(), self._digest)
 
     def is_bearer(self, authorization: str) -> bool:
-        """Return whether this ``Authorization`` header is ``Bearer TOKEN``."""
+        """Return whether an ``Authorization`` header is ``Bearer TOKEN``."""
         scheme, credentials = _split(authorization)
         return scheme == "bearer" and self.is_token(credentials)
 
     def is_basic(self, authorization: str) -> bool:
-        """Return whether this ``Authorization`` header is ``Basic``, with any user and the token as the password."""
+        """Return whether an ``Authorization`` header is ``Basic`` with the token as the password and any user."""
         scheme, credentials = _split(authorization)
         pair = _decode(credentials) if scheme == "basic" else None
         return pair is not None and self.is_token(pair.partition(b":")[2])
@@ -60,7 +60,7 @@ def _split(authorization: str) -> tuple[str, str]:
 
 
 def _decode(text: str) -> bytes | None:
-    """Decode Base64 of either alphabet, with or without padding; None when it is not."""
+    """Decode Base64 of either alphabet, with or without padding; return None if it is invalid."""
     plain = text.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)

@@ -1,4 +1,4 @@
-"""Where a request comes from, as seen through trusted reverse proxies."""
+"""Find the client of a request behind trusted reverse proxies."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from quart.wrappers import Request, Websocket
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_SITE_PREFIX = 64  # what one IPv6 customer gets at least
+_SITE_PREFIX = 64  # smallest IPv6 network that a provider assigns to a customer
 
 
 class Proxies:
-    """Reads the ``X-Forwarded-…`` headers of the proxies in ``gateway.trusted_proxies``, and of no others."""
+    """Reads the ``X-Forwarded-…`` headers of the proxies in ``gateway.trusted_proxies`` only."""
 
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = trusted
@@ -30,12 +30,12 @@ class Proxies:
         return address
 
     def host(self, asked: Request | Websocket) -> str:
-        """Return the host that the browser asked for."""
+        """Return the host, with the port if there is one, that the client requested."""
         forwarded = asked.headers.get("X-Forwarded-Host", "").rpartition(",")[2].strip()
         return forwarded if forwarded and self.is_proxied(asked) else asked.headers.get("Host", "")
 
     def is_proxied(self, asked: Request | Websocket) -> bool:
-        """Return whether a trusted proxy forwards this request."""
+        """Return whether a trusted proxy forwarded the request."""
         peer = parse_address(asked.remote_addr or "")
         return peer is not None and self._is_trusted(peer)
 
@@ -44,7 +44,14 @@ class Proxies:
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address in ``text``, which may carry a port, brackets or a zone; None when there is none."""
+    """Return the IP address in a text that may include a port, brackets or a zone; None if there is none.
+
+    IPv4 addresses mapped to IPv6 are returned as IPv4.
+
+    Example:
+        >>> parse_address("[::ffff:192.0.2.1]:8080")
+        IPv4Address('192.0.2.1')
+    """
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -60,7 +67,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def site_of(address: Address | None) -> str:
-    """Return what limits count by: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return the key that rate limits count by: an IPv4 address, or the /64 network of an IPv6 address."""
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, _SITE_PREFIX), strict=False))
     return str(address) if address is not None else "local"

@@ -1,4 +1,4 @@
-"""From a frame in the ring to a JPEG for browsers."""
+"""Encode I420 frames as JPEGs for browsers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from av.video.reformatter import Interpolation
 
 from tridetr.i420 import planes as split
 
-SMALL_WIDTH = 640  # pictures of the grid view are not wider
+SMALL_WIDTH = 640  # maximum width of pictures in the grid view
 
-# libswscale goes from one matrix to another through RGB. These flags keep greys grey (plain BILINEAR tints them) and
-# every colour within 3 levels at the picture's own size (1 when shrinking), at the least cost that does.
-# PyAV names the flags since version 18, which is for Python 3.11 and later.
+# libswscale converts between colour matrices through RGB. These flags are the cheapest ones that keep greys grey (plain
+# BILINEAR tints them) and every colour within 3 levels at the original size (1 when shrinking).
+# PyAV has names for the flags from version 18 on, which needs Python 3.11.
 _SWS_FULL_CHR_H_INT, _SWS_FULL_CHR_H_INP, _SWS_ACCURATE_RND = 0x2000, 0x4000, 0x40000
 _KEEP_SIZE = Interpolation.FAST_BILINEAR | _SWS_FULL_CHR_H_INP
 _SHRINK = Interpolation.AREA | _SWS_ACCURATE_RND | _SWS_FULL_CHR_H_INT
-_COLORSPACES = {
-    "BT709": 1,
-    "BT601": 5,
-    "BT2020": 9,
-}  # libswscale's and FFmpeg's numbers are the same
+# The numbers are the same in libswscale and FFmpeg.
+_COLORSPACES = {"BT709": 1, "BT601": 5, "BT2020": 9}
 
 
 class Picture(Protocol):
-    """What encoding needs to know of a frame lease."""
+    """The part of a frame lease that encoding uses."""
 
     @property
     def width(self) -> int: ...
@@ -41,20 +38,25 @@ class Picture(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Color:
-    """How the samples of a frame are meant: ``matrix`` is BT601, BT709 or BT2020."""
+    """The colour space of a frame's samples.
+
+    Attributes:
+        full_range: whether samples use the range 0 to 255 rather than 16 to 235.
+        matrix: ``BT601``, ``BT709`` or ``BT2020``.
+    """
 
     full_range: bool
     matrix: str
 
     @property
     def is_jpeg(self) -> bool:
-        """JPEG knows one colour space only: BT.601, full range (JFIF)."""
+        """Whether this is the only colour space of JPEG (JFIF): BT.601, full range."""
         return self.full_range and self.matrix == "BT601"
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A JPEG and its size in pixels; ``is_original``: the camera's own bytes."""
+    """A JPEG, its size in pixels, and whether it is the camera's original JPEG."""
 
     jpeg: bytes
     width: int
@@ -63,23 +65,28 @@ class EncodedImage:
 
 
 def small_size(width: int, height: int) -> tuple[int, int]:
-    """Return the size of the grid view's picture: at most SMALL_WIDTH wide, same aspect, both even."""
+    """Return the size of a picture in the grid view: at most SMALL_WIDTH wide, same aspect ratio, both sides even.
+
+    Example:
+        >>> small_size(1920, 1080)
+        (640, 360)
+    """
     if width <= SMALL_WIDTH:
         return width, height
     return SMALL_WIDTH, max(2, round(height * SMALL_WIDTH / width / 2) * 2)
 
 
 def encode(picture: Picture, color: Color, *, quality: int, small: bool) -> EncodedImage:
-    """Encode the I420 planes of a frame.
+    """Encode the I420 planes of a frame as JPEG.
 
-    Planes that are in JPEG's colour space already go to the encoder as they are; others are converted (and shrunk in
-    the same pass) by libswscale first. Neither holds the interpreter lock for long: call it in a thread.
+    Planes that are already in JPEG's colour space are encoded unchanged; others are first converted (and shrunk in the
+    same pass) by libswscale. Neither holds the GIL for long: call this function in a thread.
 
     Args:
         picture: a leased frame; uint8 planes [3H/2, W], H and W even.
-        color: range and matrix of the planes.
+        color: colour space of the planes.
         quality: JPEG quality, 1 to 100.
-        small: encode the grid view's size.
+        small: whether to encode at the size of the grid view.
     """
     width, height = picture.width, picture.height
     target = small_size(width, height) if small else (width, height)
@@ -95,7 +102,7 @@ def _convert(
     i420: npt.NDArray[np.uint8], width: int, height: int, color: Color, target: tuple[int, int]
 ) -> list[npt.NDArray[np.uint8]]:
     source = _wrap(i420, width, height)
-    source.colorspace = _COLORSPACES[color.matrix]  # PyAV 17 hands on BT.2020 by the frame only
+    source.colorspace = _COLORSPACES[color.matrix]  # PyAV 17 takes BT.2020 from the frame only
     frame = source.reformat(
         width=target[0],
         height=target[1],
@@ -120,7 +127,7 @@ def _convert(
 def _wrap(i420: npt.NDArray[np.uint8], width: int, height: int) -> av.VideoFrame:
     if height % 4 == 0:
         return av.VideoFrame.from_numpy_buffer(i420, "yuv420p")
-    # PyAV takes the height from the rows of the array and rounds it down to a multiple of four: copy instead.
+    # PyAV derives the height from the rows of the array and rounds it down to a multiple of four: copy instead.
     frame = av.VideoFrame(width, height, "yuv420p")
     for plane, source in zip(frame.planes, split(i420), strict=True):
         rows = np.zeros((plane.height, plane.line_size), np.uint8)

@@ -1,4 +1,4 @@
-"""What viewers and probes are told, as plain dictionaries (pure; docs/viewer-protocol.md lists every key)."""
+"""Build the dictionaries that viewers and probes receive. Pure; docs/viewer-protocol.md lists every key."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from tridetr.shm.boards import CameraStatus, SentrySnapshot
 from tridetr.shm.detections import DetectionLease
 from tridetr.shm.frames import FrameStamp
 
-HEARTBEAT_S = 3.0  # capture writes its status at least once a second
+HEARTBEAT_S = 3.0  # age from which capture's status is stale; it is written at least once a second
 
 
 def unix_ms(nanoseconds: int) -> float:
-    """Return milliseconds with three digits, which JavaScript holds exactly."""
+    """Return nanoseconds as milliseconds with three decimal places, which a JavaScript number can represent."""
     return round(nanoseconds / 1e6, 3)
 
 
 def age_s(then_ns: int, now_ns: int) -> float:
-    """Return the age of a monotonic time in seconds, rounded to milliseconds."""
+    """Return the seconds between two monotonic times, rounded to milliseconds."""
     return round((now_ns - then_ns) / 1e9, 3)
 
 
 def frame(
     sequence: int, stamp: FrameStamp, width: int, height: int, image: EncodedImage
 ) -> dict[str, Any]:
-    """Return the header of a `frame` message; width and height are the source's."""
+    """Return the header of a `frame` message.
+
+    Args:
+        sequence: sequence number in the frame ring.
+        stamp: metadata of the frame.
+        width: width of the source frame in pixels.
+        height: height of the source frame in pixels.
+        image: the encoded picture.
+    """
     return {
         "type": "frame",
         "sequence": sequence,
@@ -42,9 +50,10 @@ def frame(
 
 
 def boxes(lease: DetectionLease, labels: Labels) -> list[dict[str, Any]]:
-    """Return the detections of a result, best first.
+    """Return the detections of a result as JSON-compatible dictionaries, best first.
 
-    What a broken writer may have left (not a number, far outside the frame) goes no further than here.
+    Invalid values of a faulty writer are not passed on: boxes with NaN or infinity are dropped, others are clipped to
+    the frame.
     """
     size = (lease.stamp.width, lease.stamp.height) * 2
     return [
@@ -82,7 +91,7 @@ def detections(lease: DetectionLease, labels: Labels) -> dict[str, Any]:
 
 
 def state(snapshot: SentrySnapshot | None, now_ns: int) -> dict[str, Any]:
-    """Return the sentry state; without a live controller it is unknown, whatever the board said last."""
+    """Return the header of a `state` message; without a live controller the state is `unknown`."""
     if snapshot is None or snapshot.expires_monotonic_ns <= now_ns:
         return {
             "type": "state",
@@ -107,7 +116,7 @@ def state(snapshot: SentrySnapshot | None, now_ns: int) -> dict[str, Any]:
 
 
 def status(board: CameraStatus | None, now_ns: int) -> dict[str, Any]:
-    """Return how the camera is; without a capture process that reports, it is offline."""
+    """Return the header of a `status` message; without a live capture process the camera is `offline`."""
     if board is None:
         return {
             "type": "status",
@@ -124,7 +133,7 @@ def status(board: CameraStatus | None, now_ns: int) -> dict[str, Any]:
         }
     name, message = board.state.name.lower(), board.message
     if name != "ended" and now_ns - board.heartbeat_monotonic_ns > HEARTBEAT_S * 1e9:
-        name, message = "offline", "the capture process does not report any more"
+        name, message = "offline", "the capture process has stopped reporting"
     return {
         "type": "status",
         "state": name,

@@ -1,4 +1,4 @@
-"""One camera for all its viewers: reads the rings while somebody watches, encodes each frame once."""
+"""Feed one camera to all its viewers: read its rings only while there are viewers, and encode each frame once."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tridetr.telemetry import metrics, tracing
 
 logger = logging.getLogger("tridetr.gateway")
 TICK_S = 1.0
-_KEY_FRAME_S = 10.0  # a camera's longest usual time between two key frames
+_KEY_FRAME_S = 10.0  # longest key frame interval that cameras commonly use
 
 
 class CameraFeed:
-    """Reads while it has viewers; without them it costs nothing."""
+    """Reads a camera's rings and posts messages to its viewers; idle without viewers."""
 
     def __init__(
         self,
@@ -48,26 +48,26 @@ class CameraFeed:
         self._readers = readers
         self._labels = labels
         self._pool = pool
-        self._judge = judge  # gives the headers of `watching` and `node` messages
+        self._judge = judge  # returns the headers of the `watching` and `node` messages
         self._interval = 1 / max_fps
         self._quality = quality
-        self._withheld = withheld  # why the camera's own video is not sent; empty: it is
+        self._withheld = withheld  # why the camera's own video is not sent; empty = it is
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._frame_wake = asyncio.Event()
         self._fact_wake = asyncio.Event()
-        self._video: dict[str, Any] | None = None  # the camera's own, as seen last
+        self._video: dict[str, Any] | None = None  # facts of the camera's own video, as last seen
         self._video_seen = float("-inf")
-        self._stream_ns = 0  # when the stream was last looked at
-        self._sequence = 0  # of the newest frame that was posted
-        self._result = 0
-        self._last: dict[str, bytes] = {}  # newest message of each kind but frames
-        self._told: dict[str, dict[str, Any]] = {}  # their headers, to see changes
+        self._stream_ns = 0  # when the stream was last checked
+        self._sequence = 0  # sequence of the newest frame that was posted
+        self._result = 0  # sequence of the newest result that was posted
+        self._last: dict[str, bytes] = {}  # newest message of each kind except frames
+        self._headers: dict[str, dict[str, Any]] = {}  # their headers, to detect changes
         self._encoded: dict[Size, bytes] = {}  # messages of the frame `_sequence`
-        self._trace: TraceContext | None = None  # its trace
+        self._trace: TraceContext | None = None  # trace of the frame `_sequence`
 
     def join(self, viewer: Viewer) -> None:
-        """Let a viewer take part; the first one starts the reading."""
+        """Add a viewer; the first one starts the reading."""
         self.viewers.add(viewer)
         metrics.VIEWERS.labels(self.camera).set(len(self.viewers))
         if not self._tasks:
@@ -77,33 +77,33 @@ class CameraFeed:
         self.refresh()
 
     def leave(self, viewer: Viewer) -> None:
-        """Let a viewer go; the last one ends the reading."""
+        """Remove a viewer; the last one stops the reading."""
         self.viewers.discard(viewer)
         metrics.VIEWERS.labels(self.camera).set(len(self.viewers))
         if not self.viewers and self._tasks:
             self._stop()
 
     def refresh(self) -> None:
-        """Serve viewers that have not got the newest frame in their size yet, though it is not new."""
+        """Send the newest frame to viewers that do not have it in their size yet, even if it is not new."""
         self._frame_wake.set()
 
     def stream_facts(self) -> dict[str, Any]:
-        """Return the header of a `stream` message: the camera's own video, if viewers can have it."""
+        """Return the header of a `stream` message: the camera's own video, if it is available to viewers."""
         now = time.monotonic()
         video = None if self._withheld else video_facts(self._readers.packets.newest_info())
         if video is not None:
             self._video, self._video_seen = video, now
         elif now - self._video_seen < _KEY_FRAME_S:
-            video = self._video  # a restarted capture waits for a key frame
+            video = self._video  # a restarted capture process has to wait for a key frame
         return {"type": "stream", "video": video, "reason": self._withheld}
 
     def forget_removed(self) -> None:
-        """Let go of packet rings whose files were removed."""
+        """Close packet rings whose files were removed."""
         for viewer in self.viewers:
             viewer.forget_removed()
 
     async def close(self) -> None:
-        """End the reading and wait until no thread uses a slot any more."""
+        """Stop the reading and wait until no thread uses a slot."""
         if self._tasks:
             self._stop()
         await asyncio.gather(*self._ending, return_exceptions=True)
@@ -129,7 +129,7 @@ class CameraFeed:
             task.add_done_callback(self._ending.discard)
         self._tasks = []
         self._last.clear()
-        self._told.clear()
+        self._headers.clear()
         self._encoded.clear()
         self._sequence = self._result = self._stream_ns = 0
 
@@ -162,10 +162,10 @@ class CameraFeed:
             try:
                 await work()
             except ShmError as error:
-                # A damaged slot or ring: the next one may be whole.
+                # A damaged slot or ring: the next one may be valid.
                 logger.warning("%s", error, extra={"camera": self.camera})
                 await asyncio.sleep(TICK_S)
-            # One camera's failure must not end the task that all its viewers depend on.
+            # An unexpected failure must not end the task that all viewers of the camera depend on.
             except Exception:
                 logger.exception("the feed of a camera failed", extra={"camera": self.camera})
                 await asyncio.sleep(TICK_S)
@@ -173,31 +173,34 @@ class CameraFeed:
     async def _facts(self) -> None:
         await _wait(self._fact_wake)
         now = time.monotonic_ns()
-        self._tell("status", facts.status(self._readers.status.read(), now))
-        self._tell("state", facts.state(self._readers.sentry.read(), now))
+        self._post_changed("status", facts.status(self._readers.status.read(), now))
+        self._post_changed("state", facts.state(self._readers.sentry.read(), now))
         if now - self._stream_ns >= TICK_S * 1e9:
             self._stream_ns = now
-            self._tell("stream", self.stream_facts())
+            self._post_changed("stream", self.stream_facts())
         watching, node = self._judge()
-        self._tell("watching", watching)
-        self._tell("node", node)
+        self._post_changed("watching", watching)
+        self._post_changed("node", node)
         lease = self._readers.detections.lease_newest(self._result)
         if lease is not None:
             with lease:
                 self._result = lease.sequence
                 header, trace = facts.detections(lease, self._labels), lease.stamp.trace
-            self._tell("detections", header, trace)
+            self._post_changed("detections", header, trace)
 
-    def _tell(self, kind: str, header: dict[str, Any], trace: TraceContext | None = None) -> None:
-        if self._told.get(kind) == header:
+    def _post_changed(
+        self, kind: str, header: dict[str, Any], trace: TraceContext | None = None
+    ) -> None:
+        """Post a message to all viewers unless its header is the same as that of the last one."""
+        if self._headers.get(kind) == header:
             return
-        self._told[kind] = header
+        self._headers[kind] = header
         self._last[kind] = packed = message.pack(header)
         for viewer in self.viewers:
             viewer.post(kind, packed, trace)
 
     async def _frames(self) -> None:
-        # The timeout finds a ring that was made again, whose queue nobody may have woken.
+        # The timeout also finds a recreated ring, whose queue may not have been signalled.
         await _wait(self._frame_wake)
         started = time.monotonic()
         wanted = self._wanted()
@@ -225,7 +228,7 @@ class CameraFeed:
                 viewer.post("frame", packed, self._trace)
 
     async def _encode(self, lease: FrameLease, sizes: set[Size]) -> None:
-        """Make the messages of a frame; the lease ends when the last thread has done with the planes."""
+        """Encode a frame in the given sizes; the lease is released when no thread uses the planes any more."""
         with contextlib.ExitStack() as stack:
             stack.callback(lease.release)
             sequence, stamp = lease.sequence, lease.stamp
@@ -246,7 +249,7 @@ class CameraFeed:
             self._encoded[size] = message.pack(header, images[size].jpeg)
 
     async def _image(self, lease: FrameLease, stamp: FrameStamp, size: Size) -> EncodedImage:
-        """Return the picture, as the camera encoded it where that is possible."""
+        """Return the encoded picture: the camera's original JPEG if possible."""
         if size == "full" and (
             original := jpeg.for_browser(bytes(lease.jpeg), lease.width, lease.height)
         ):
@@ -260,7 +263,7 @@ class CameraFeed:
 async def encode_lease(
     pool: Executor, lease: FrameLease, stamp: FrameStamp, *, quality: int, small: bool
 ) -> EncodedImage:
-    """Encode a leased frame in a thread; the caller may release the lease as soon as this returns or raises."""
+    """Encode a leased frame in a thread; the caller may release the lease once this returns or raises."""
     color = Color(stamp.color_range is ColorRange.FULL, stamp.color_matrix.name)
 
     def work() -> EncodedImage:
@@ -270,14 +273,14 @@ async def encode_lease(
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        # The thread goes on reading the planes: the slot is not free before it has ended (some milliseconds).
+        # The thread still reads the planes: the slot must be kept until it is done (a few milliseconds).
         await asyncio.wait([future])
         raise
 
 
 async def _wait(event: asyncio.Event) -> None:
-    """Wait for the event, or for TICK_S at most, and clear it."""
-    # Not `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes together with the event.
+    """Wait for the event for at most TICK_S, then clear it."""
+    # Not `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that arrives together with the event.
     timer = asyncio.get_running_loop().call_later(TICK_S, event.set)
     try:
         await event.wait()

@@ -1,4 +1,4 @@
-"""The gateway's process."""
+"""The gateway process: serves the viewer and its API over HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ _OTHER_CONNECTIONS = 256  # in addition to the WebSockets: pages, snapshots, pro
 
 
 def viewer_url(host: str, port: int) -> str:
-    """Return the address that a browser on this machine opens."""
+    """Return the URL at which a browser on this machine reaches the viewer.
+
+    Example:
+        >>> viewer_url("0.0.0.0", 8080)
+        'http://127.0.0.1:8080/'
+    """
     if host in ("", "0.0.0.0", "::"):  # noqa: S104
         host = "127.0.0.1"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
@@ -36,17 +41,19 @@ def _write_address(path: Path, host: str, port: int) -> None:
     write_text(path, text)
 
 
-def _warn_of_open_doors(config: Config) -> None:
-    """Log what lets more people watch than the configuration's author may have meant."""
+def _warn_of_open_access(config: Config) -> None:
+    """Log a warning if the cameras are visible without a token, possibly by mistake."""
     if gateway_token(config) is not None:
         return
     if GATEWAY_TOKEN_VARIABLE in os.environ:
-        logger.warning("%s is empty: the viewer asks for no token", GATEWAY_TOKEN_VARIABLE)
+        logger.warning(
+            "%s is set but empty: the viewer does not ask for a token", GATEWAY_TOKEN_VARIABLE
+        )
     host = config.gateway.host
     address = parse_address(host)
     if host != "localhost" and (address is None or not address.is_loopback):
         logger.warning(
-            "the viewer listens on %s without a token: everyone who reaches it sees the cameras. "
+            "the viewer listens on %s without a token: anyone who can reach it can see the cameras. "
             "Set gateway.token_file, or keep the network private.",
             host or "all addresses",
         )
@@ -55,15 +62,15 @@ def _warn_of_open_doors(config: Config) -> None:
 async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = None) -> None:
     """Serve the viewer until ``stop`` is set.
 
-    ``run_dir/gateway.json`` tells the address while it serves, for those who set port 0.
+    While it runs, ``run_dir/gateway.json`` holds its URL, for example if ``gateway.port`` is 0.
 
     Args:
-        config: the configuration.
-        stop: ends the service.
-        limits: of connections; None = by ``gateway.max_viewers``.
+        config: configuration of the node.
+        stop: ends the gateway when it is set.
+        limits: connection limits; None = derived from ``gateway.max_viewers``.
 
     Raises:
-        GatewayError: the address cannot be listened on.
+        GatewayError: the gateway cannot listen on the configured address.
         ConfigError: the token file cannot be read.
     """
     section = config.gateway
@@ -80,7 +87,7 @@ async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = No
         _write_address(address_file, section.host, port)
         hub.start()
         logger.info("viewer at %s", viewer_url(section.host, port))
-        _warn_of_open_doors(config)
+        _warn_of_open_access(config)
         await app.startup()
         await serve(
             app,

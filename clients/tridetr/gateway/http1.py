@@ -1,4 +1,4 @@
-"""Hypercorn's HTTP/1.1 and WebSocket protocol, less what cameras cannot use, for one connection."""
+"""Hypercorn's HTTP/1.1 and WebSocket protocol for one connection, without HTTP/2 and compression."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.events import Message
 
-_GOODBYE_S = 1.0  # for the close frame to reach a peer that sent too much
+_GOODBYE_S = 1.0  # time for the close frame to reach a peer that has sent too much
 
 
 class Http1(H11Protocol):  # type: ignore[misc]
-    """HTTP/1.1 and WebSocket only, without compression of messages."""
+    """HTTP/1.1 and WebSocket without message compression."""
 
     cut_off: Callable[[], None]  # ends the connection
 
@@ -29,14 +29,14 @@ class Http1(H11Protocol):  # type: ignore[misc]
 
     @property
     def is_streaming(self) -> bool:
-        """Whether a response is being sent: its client has nothing to say."""
+        """Whether a response is being sent, during which the client sends nothing."""
         return isinstance(self.stream, HTTPStream) and self.stream.state is ASGIHTTPState.RESPONSE
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Ignore invitations to HTTP/2, as HTTP/1.1 permits."""
+        """Ignore requests to upgrade to HTTP/2, as HTTP/1.1 permits."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        # A proxy in front may go by the other one: what it takes for a body would be a request here (RFC 9112, 6.1)
+        # A proxy may use the other header: what it takes for the body would be a request here (RFC 9112, 6.1).
         if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
             await self._send_error_response(400)
             await self.send(Closed())
@@ -55,7 +55,7 @@ class Http1(H11Protocol):  # type: ignore[misc]
 
 
 class _Buffer(WebsocketBuffer):  # type: ignore[misc]
-    """Gathers a message; Hypercorn says goodbye to one too long, but goes on reading and keeping it."""
+    """Collects a message. Hypercorn closes on a message that is too long, but would keep reading and storing it."""
 
     def __init__(self, max_length: int, cut_off: Callable[[], None]) -> None:
         super().__init__(max_length)
@@ -73,14 +73,14 @@ class _Buffer(WebsocketBuffer):  # type: ignore[misc]
 
 
 class Context(WorkerContext):  # type: ignore[misc]
-    """What Hypercorn's parts of one connection share."""
+    """The context that Hypercorn's parts of one connection share."""
 
     def __init__(self) -> None:
         super().__init__(None)
         self.closed = asyncio.Event()
 
     async def sleep(self, wait: float) -> None:
-        """Sleep between pings, but not beyond the end of the connection, which would wait for that."""
+        """Sleep between pings, but not past the end of the connection, whose closing waits for this."""
         ending = asyncio.ensure_future(self.closed.wait())
         try:
             await asyncio.wait({ending}, timeout=wait)

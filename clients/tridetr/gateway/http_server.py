@@ -1,8 +1,8 @@
-"""Hypercorn's HTTP/1.1 and WebSocket engine behind a listener of our own.
+"""HTTP server: Hypercorn's HTTP/1.1 and WebSocket implementation with our own listener and limits.
 
-Hypercorn's own ``serve`` has no limit on connections, waits without end for a peer that does not read, offers
-permessage-deflate (which costs 10 ms to compress a JPEG that does not get smaller) and speaks HTTP/2, whose windows
-would hide a stalled peer from us. So the sockets are accepted here, and each is watched while it sends.
+Hypercorn's ``serve`` does not limit connections, waits indefinitely for a peer that does not read, offers
+permessage-deflate (which spends 10 ms on a JPEG without making it smaller) and supports HTTP/2, whose flow-control
+windows would hide a stalled peer. This module therefore accepts the connections itself and monitors their progress.
 """
 
 from __future__ import annotations
@@ -32,27 +32,35 @@ from tridetr.gateway.message import MAX_COMMAND_BYTES
 logger = logging.getLogger("tridetr.gateway")
 
 _MAX_RECEIVE = 2**16
-# A viewer sends commands of some hundred bytes. Frames without any content cost as much as those, and no command
-# counts them, so what comes is read no faster than this.
+# A viewer sends commands of a few hundred bytes. Empty WebSocket frames cost as much as commands but are not counted as
+# such, so a viewer's data is not read faster than this.
 _VIEWER_BYTES_S, _VIEWER_BURST = 2**15, 2**14
 _VIEWER_RECEIVE = 2**12
-_SEND_BUFFER = 512 * 1024  # in the kernel: more only means older pictures for slow viewers
-_PROGRESS = 64 * 1024  # bytes that a peer must take within the stall time
+_SEND_BUFFER = 512 * 1024  # kernel buffer; a larger one only means older pictures for slow viewers
+_PROGRESS = 64 * 1024  # bytes that a peer must receive within the stall time
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one gateway puts up with."""
+    """Limits on the connections of a gateway.
+
+    Attributes:
+        connections: maximum number of connections.
+        stall_s: seconds after which a peer that receives almost nothing is disconnected.
+        silence_s: seconds after which a peer that sends nothing (not even pongs) is disconnected.
+        ping_s: interval of WebSocket pings in seconds.
+        grace_s: seconds at shutdown for responses that are still being sent.
+    """
 
     connections: int
-    stall_s: float = 10.0  # a peer that takes next to nothing for that long is cut off
-    silence_s: float = 30.0  # a peer that sends nothing for that long (not even pongs) is cut off
+    stall_s: float = 10.0
+    silence_s: float = 30.0
     ping_s: float = 10.0
-    grace_s: float = 0.5  # at the end, for what is still being sent
+    grace_s: float = 0.5
 
 
 class Connection(TCPServer):  # type: ignore[misc]
-    """One accepted socket."""
+    """One accepted connection."""
 
     def __init__(
         self,
@@ -72,7 +80,7 @@ class Connection(TCPServer):  # type: ignore[misc]
 
     @property
     def is_viewer(self) -> bool:
-        """Whether it is a WebSocket or a stream that was let in."""
+        """Whether this is an accepted WebSocket or HTTP stream."""
         protocol = getattr(self, "protocol", None)
         return isinstance(protocol, Http1) and (protocol.is_websocket or protocol.is_streaming)
 
@@ -95,7 +103,7 @@ class Connection(TCPServer):  # type: ignore[misc]
                     self.protocol_send,
                 )
                 http.cut_off = self.abort
-                # Typed as Hypercorn's protocol switch, of which only `handle` is used.
+                # Declared as Hypercorn's ProtocolWrapper, of which only `handle` is used.
                 self.protocol = cast(Any, http)
                 await self.idle_task.restart(tasks, self._idle_timeout)
                 await self._read_data()
@@ -106,7 +114,7 @@ class Connection(TCPServer):  # type: ignore[misc]
             await self._close()
 
     async def _read_data(self) -> None:
-        """Take what the peer sends, until it ends or is silent for too long; players of streams send nothing."""
+        """Read from the peer until it closes or is silent for too long; clients of HTTP streams may be silent."""
         http = cast(Http1, self.protocol)
         while not self.reader.at_eof():
             most = _VIEWER_RECEIVE if http.is_websocket else _MAX_RECEIVE
@@ -126,7 +134,7 @@ class Connection(TCPServer):  # type: ignore[misc]
         await self.protocol.handle(Closed())
 
     async def protocol_send(self, event: Event) -> None:
-        """Send bytes, and cut the connection off when the peer takes none."""
+        """Send data, and abort the connection if the peer does not read it."""
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
@@ -148,7 +156,7 @@ class Connection(TCPServer):  # type: ignore[misc]
             await self.writer.drain()
             return True
         draining = asyncio.ensure_future(self.writer.drain())
-        # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes together with the result.
+        # Not `wait_for`: before Python 3.12 it swallows a cancellation that arrives together with the result.
         try:
             done, _ = await asyncio.wait({draining}, timeout=self._limits.stall_s)
         finally:
@@ -157,18 +165,18 @@ class Connection(TCPServer):  # type: ignore[misc]
             draining.result()
             return True
         if before - transport.get_write_buffer_size() < min(before, _PROGRESS):
-            logger.info("a viewer takes no data: cut off")
+            logger.info("disconnected a client that does not read")
             transport.abort()
             raise ConnectionAbortedError("the peer does not read")
         return False
 
     def abort(self) -> None:
-        """Cut the connection off."""
+        """Abort the connection."""
         self.is_aborted = True
         self.writer.transport.abort()
 
     async def _close(self) -> None:
-        # Closing waits until the peer has taken what is still in the buffer: not for ever.
+        # Closing waits until the peer has read the rest of the buffer: limit that wait.
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
             await asyncio.wait_for(super()._close(), self._limits.stall_s)
         self.abort()
@@ -182,7 +190,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
     Raises:
-        GatewayError: the address is in use, not this machine's, or not allowed.
+        GatewayError: the address is in use, not an address of this machine, or not permitted.
     """
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -197,18 +205,18 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise GatewayError(
-            f"the viewer cannot listen on {host} port {port}: {error.strerror or error}; "
-            "set gateway.host and gateway.port to an address and a free port of this machine (0 takes any)"
+            f"the viewer cannot listen on {host} port {port}: {error.strerror or error}. "
+            "Set gateway.host to an address of this machine, and gateway.port to a free port (0 = any)"
         ) from error
     listener.setblocking(False)
     return listener
 
 
 def _make_room(connections: list[Connection], limit: int) -> bool:
-    """Cut off the oldest connection where all slots are taken; return whether there is room for another.
+    """Abort an old connection if the limit is reached; return whether there is room for another.
 
-    Viewers that were let in stay: they are limited by ``gateway.max_viewers``. All else is short, so the oldest of
-    the site with most connections is the one that most likely only takes up a slot; probes always get one.
+    Accepted viewers stay: ``gateway.max_viewers`` limits them. All other requests are short, so the oldest connection
+    of the site with the most connections is the most likely to be idle. Probes thus always get a connection.
     """
     live = [connection for connection in connections if not connection.is_aborted]
     if len(live) < limit:
@@ -233,7 +241,7 @@ def _hypercorn_config(limits: Limits) -> HypercornConfig:
 
 
 async def serve(app: Quart, listener: socket.socket, stop: asyncio.Event, limits: Limits) -> None:
-    """Serve ``app`` on ``listener`` until ``stop`` is set; then end all connections within a second or so."""
+    """Serve ``app`` on ``listener`` until ``stop`` is set, then close all connections within about a second."""
     config = _hypercorn_config(limits)
     wrapped = ASGIWrapper(cast(Any, app))
     open_now: dict[asyncio.Task[Any], Connection] = {}
@@ -248,7 +256,7 @@ async def serve(app: Quart, listener: socket.socket, stop: asyncio.Event, limits
         try:
             await connection.run()
         except asyncio.CancelledError:
-            pass  # the end of the service; nobody else cancels this task
+            pass  # only the shutdown below cancels this task
         finally:
             del open_now[task]
 

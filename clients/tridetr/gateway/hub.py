@@ -1,4 +1,4 @@
-"""All cameras of the node, for all viewers and probes."""
+"""The hub: feeds, readers and health of all cameras, shared by all viewers and probes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tridetr.telemetry import metrics
 from tridetr.telemetry.logs import Limiter
 
 logger = logging.getLogger("tridetr.gateway")
-_ENCODERS = 2  # threads: more would take cores from the detector
+_ENCODERS = 2  # encoder threads; more would take cores away from the detector
 
 
 class Hub:
-    """Opens the readers of every camera; use it in one event loop and close it in the end."""
+    """Opens the readers of all cameras. Use it in one event loop, and close it at the end."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -63,12 +63,12 @@ class Hub:
 
     @property
     def viewer_count(self) -> int:
-        """Open WebSockets and streams over all cameras."""
+        """Number of open WebSockets and HTTP streams of all cameras."""
         return sum(len(feed.viewers) for feed in self.feeds.values()) + self._players
 
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
-        """Count a player of the camera's own video."""
+        """Count a client of an MP4 stream while the context is open."""
         self._players += 1
         try:
             yield
@@ -76,20 +76,20 @@ class Hub:
             self._players -= 1
 
     def start(self) -> None:
-        """Begin to look at the rings once a second."""
+        """Start checking the rings once a second."""
         for name in self.feeds:
-            metrics.VIEWERS.labels(name).set(0)  # a gateway that was killed left its last number
+            metrics.VIEWERS.labels(name).set(0)  # a killed gateway leaves its last value behind
         self._ticker = asyncio.create_task(self._tick())
 
     async def close(self) -> None:
-        """End all feeds and free all readers."""
+        """Stop all feeds and close all readers."""
         if self._ticker is not None:
             self._ticker.cancel()
         await asyncio.gather(*(feed.close() for feed in self.feeds.values()))
         self._close_readers()
 
     def new_viewer(self, camera: str) -> Viewer:
-        """Return a viewer of this camera; it takes part from ``feeds[camera].join`` on."""
+        """Return a new viewer of a camera; it receives messages after ``feeds[camera].join``."""
         return Viewer(
             camera,
             self.config.gateway.max_fps,
@@ -99,13 +99,16 @@ class Hub:
         )
 
     def _track_of(self, camera: str) -> Callable[[bool], VideoTrack] | None:
-        """Return what opens the camera's own video, with its second stream or without; None where it is withheld."""
+        """Return a function that opens the camera's own video; None if the video is withheld.
+
+        The function's argument selects whether to open the second stream too.
+        """
         if why_withheld(self.config, camera):
             return None
         return lambda view: VideoTrack(self.config.instance, camera, view=view)
 
     def camera_facts(self, camera: str) -> dict[str, Any]:
-        """Return what is known of a camera now; ages in seconds, None where nothing was ever seen."""
+        """Return the current facts about a camera for ``/api/cameras``; ages in seconds, None = never seen."""
         readers, now = self.readers[camera], time.monotonic_ns()
         try:
             frame, result = readers.newest_frame(), readers.newest_result()
@@ -137,7 +140,7 @@ class Hub:
         }
 
     def readiness(self, camera: str) -> dict[str, Any]:
-        """Return whether frames, results and decisions of a camera follow each other, and if not, why."""
+        """Return for ``/readyz`` whether a camera is watched and, if not, why."""
         known = self.camera_facts(camera)
         watching = known["watching"]
         frame_limit = self.config.cameras[camera].timeout_s
@@ -158,17 +161,17 @@ class Hub:
     async def _tick(self) -> None:
         while True:
             try:
-                await self._look_after_names()
-            # What fails now may succeed in a second; without this task, removed rings would never be followed.
+                await self._check_rings()
+            # The next attempt may succeed; without this task, recreated rings would never be found.
             except Exception:
                 if self._lines.allow(time.monotonic()) is not None:
-                    logger.exception("the gateway's look after rings and broker failed")
+                    logger.exception("checking the rings and the broker failed; retrying")
             await asyncio.sleep(TICK_S)
 
-    async def _look_after_names(self) -> None:
+    async def _check_rings(self) -> None:
         self.labels.refresh()
         for camera, readers in self.readers.items():
-            with contextlib.suppress(ShmError):  # reported whenever the camera is asked for
+            with contextlib.suppress(ShmError):  # reported when the camera is next requested
                 readers.forget_removed()
                 self.feeds[camera].forget_removed()
             self.watches[camera].look()

@@ -1,4 +1,4 @@
-"""Rate limits (pure: the caller tells the time)."""
+"""Token-bucket rate limits. Pure: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections import OrderedDict
 
 
 class Bucket:
-    """A token bucket: ``rate`` tokens a second, at most ``burst`` of them saved up."""
+    """A token bucket that gains ``rate`` tokens per second, up to ``burst``.
+
+    Example:
+        >>> bucket = Bucket(rate=1, burst=2)
+        >>> [bucket.take(0.0), bucket.take(0.0), bucket.take(0.0), bucket.take(1.0)]
+        [True, True, False, True]
+    """
 
     __slots__ = ("_burst", "_rate", "_then", "_tokens")
 
@@ -17,7 +23,7 @@ class Bucket:
         self._then: float | None = None
 
     def take(self, now: float) -> bool:
-        """Take one token; False where there is none. ``now`` is in seconds of a monotonic clock."""
+        """Take one token at monotonic time ``now`` (seconds); return whether there was one."""
         self._refill(now)
         if self._tokens < 1:
             return False
@@ -25,7 +31,7 @@ class Bucket:
         return True
 
     def spend(self, now: float, tokens: float) -> float:
-        """Take tokens, also those that are still to come; return the seconds until they have."""
+        """Take tokens, possibly in advance; return the seconds until the bucket is out of debt."""
         self._refill(now)
         self._tokens -= tokens
         return max(0.0, -self._tokens / self._rate)
@@ -47,7 +53,7 @@ class Bucket:
 
 
 class PeerBuckets:
-    """A bucket for each peer address; the peers that were longest silent are forgotten at the limit."""
+    """One bucket per peer; beyond ``max_peers``, the least recently used one is dropped."""
 
     def __init__(self, rate: float, burst: float, max_peers: int = 4096) -> None:
         self._rate = rate
@@ -56,7 +62,7 @@ class PeerBuckets:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def of(self, peer: str) -> Bucket:
-        """Return the bucket of this peer."""
+        """Return the bucket of a peer."""
         bucket = self._buckets.get(peer)
         if bucket is None:
             bucket = self._buckets[peer] = Bucket(self._rate, self._burst)

@@ -1,4 +1,4 @@
-"""Signed session cookies: they outlive a restart, and end with the token, after 30 days or at the logout."""
+"""Signed session cookies, which survive restarts and end after 30 days, at logout, or when the token changes."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ KEY_FILE = "session.key"
 ENDED_FILE = "sessions.ended"
 _KEY_BYTES = 32
 _MAX_COOKIE = 256
-_MAX_ENDED = 10_000  # logouts within SESSION_S; the oldest are forgotten beyond that
+_MAX_ENDED = 10_000  # remembered logouts; beyond that the oldest are forgotten
 
 
 @dataclass(frozen=True, slots=True)
 class LoginSession:
-    """One login; ``expires`` is a Unix time."""
+    """One login session; ``expires`` is a Unix time in seconds."""
 
     id: str
     expires: int
 
     def is_due(self, now: float) -> bool:
-        """Return whether it is old enough to be renewed."""
+        """Return whether the session is old enough to be renewed."""
         return self.expires - now < SESSION_S - RENEW_AFTER_S
 
 
 class LoginSessions:
-    """Issues session cookies, checks them, and ends them.
+    """Issues, checks and ends session cookies.
 
     Args:
-        token: the gateway's token; another one ends all sessions.
-        state_dir: holds the node's key and the sessions that were ended by a logout.
+        token: the gateway's token; changing it ends all sessions.
+        state_dir: folder of the node's key and the list of sessions that were logged out.
     """
 
     def __init__(self, token: str, state_dir: Path) -> None:
-        # The token alone as the key would let anyone who reaches the gateway test tokens by forging cookies.
+        # With the token alone as the key, anyone who can reach the gateway could test guesses by forging cookies.
         key = hmac.digest(token.encode(), _node_key(state_dir / KEY_FILE), "sha256")
         self._signer = URLSafeSerializer(
             key,
@@ -59,13 +59,13 @@ class LoginSessions:
         self._ended = _read_ended(self._file)
 
     def issue(self, now: float, renewed: LoginSession | None = None) -> str:
-        """Return the cookie of a new session, or of a renewed one, that holds for SESSION_S seconds from ``now``."""
+        """Return the cookie of a new or renewed session, valid for SESSION_S seconds from ``now`` (Unix time)."""
         name = renewed.id if renewed else secrets.token_urlsafe(12)
         cookie = self._signer.dumps([name, int(now) + SESSION_S])
         return cookie if isinstance(cookie, str) else cookie.decode()
 
     def check(self, cookie: str, now: float) -> LoginSession | None:
-        """Return the session of this cookie; None when it is forged, over or ended."""
+        """Return the session of a cookie; None if the cookie is forged or the session has expired or ended."""
         if not cookie or len(cookie) > _MAX_COOKIE or not cookie.isascii():
             return None
         try:
@@ -76,8 +76,8 @@ class LoginSessions:
         return session if session.expires > now and session.id not in self._ended else None
 
     def end(self, session: LoginSession, now: float) -> None:
-        """End a session with all its renewals, also across a restart."""
-        # A copy of the cookie may have been renewed until just now.
+        """End a session and all its renewals, permanently."""
+        # A copy of the cookie may have been renewed a moment ago.
         self._ended[session.id] = int(now) + SESSION_S
         held = [item for item in self._ended.items() if item[1] > now][-_MAX_ENDED:]
         self._ended = dict(held)
@@ -85,14 +85,14 @@ class LoginSessions:
             _write_private(self._file, json.dumps(self._ended).encode())
         except OSError as error:
             logger.warning(
-                "cannot write %s (%s): sessions that were logged out are valid again after a restart",
+                "cannot write %s (%s): logged-out sessions will be valid again after a restart",
                 self._file,
                 error,
             )
 
 
 def _node_key(path: Path) -> bytes:
-    """Return the node's random key, made at the first start and kept so that sessions outlive a restart."""
+    """Return the node's random key, which is created at the first start and kept in the state folder."""
     with contextlib.suppress(OSError):
         key = path.read_bytes()
         if len(key) == _KEY_BYTES:
@@ -101,7 +101,7 @@ def _node_key(path: Path) -> bytes:
     try:
         _write_private(path, key)
     except OSError as error:
-        logger.warning("cannot write %s (%s): people log in again after a restart", path, error)
+        logger.warning("cannot write %s (%s): all sessions end at the next restart", path, error)
     return key
 
 
@@ -113,8 +113,8 @@ def _read_ended(path: Path) -> dict[str, int]:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         logger.warning(
-            "cannot read %s (%s): sessions that were logged out may be valid again. "
-            "Change the token to end all of them.",
+            "cannot read %s (%s): logged-out sessions may be valid again. "
+            "Change the token to end all sessions.",
             path,
             error,
         )

@@ -1,4 +1,4 @@
-"""The viewer protocol: ``u32 little-endian JSON length | JSON | image`` (docs/viewer-protocol.md)."""
+"""Messages of the viewer protocol: ``u32 little-endian JSON length | JSON | image`` (docs/viewer-protocol.md)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,33 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 PROTOCOL = "tridetr.v1"
 MAX_COMMAND_BYTES = 1024
 _LENGTH = struct.Struct("<I")
-_MAX_NUMBER = 2.0**53  # what JavaScript can count
+_MAX_NUMBER = 2.0**53  # integers up to this are exact in JavaScript
 
 
 class MessageError(ValueError):
-    """A message does not keep the protocol."""
+    """A message violates the protocol."""
 
 
 def pack(header: Mapping[str, object], image: bytes = b"") -> bytes:
-    """Return one message to a viewer.
+    """Return a message to a viewer.
+
+    Args:
+        header: JSON-compatible header.
+        image: bytes that follow the header.
 
     Raises:
-        ValueError: the header holds NaN or infinity, which JSON does not know.
+        ValueError: the header contains NaN or infinity, which JSON cannot represent.
+
+    Example:
+        >>> unpack(pack({"type": "pong"}, b"image"))
+        ({'type': 'pong'}, b'image')
     """
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     return b"".join((_LENGTH.pack(len(text)), text, image))
 
 
 def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return header and image of a message.
+    """Return the header and the image of a message.
 
     Raises:
         MessageError: the length is wrong, or the header is not a JSON object.
@@ -40,7 +48,7 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
     (length,) = _LENGTH.unpack_from(message)
     end = _LENGTH.size + length
     if end > len(message):
-        raise MessageError(f"the header claims {length} bytes, the message has {len(message)}")
+        raise MessageError(f"a header of {length} bytes does not fit in {len(message)} bytes")
     try:
         header = json.loads(message[_LENGTH.size : end])
     except ValueError as error:
@@ -55,20 +63,20 @@ class _Command(BaseModel):
 
 
 class View(_Command):
-    """What the viewer wants to see."""
+    """Selects what the gateway sends to the viewer."""
 
     type: Literal["view"]
     size: Literal["small", "full"] = "full"
     paused: bool = False
-    # The camera's own video (`video` messages) instead of pictures (`frame` messages); of its two streams
-    # (`cameras.x.view`) "source" and small pictures want the first one.
+    # The camera's own video (`video` messages) instead of pictures (`frame` messages). If the camera has a second
+    # stream (`cameras.x.view`), "source" and the size "small" select the first one.
     video: bool | Literal["source"] = False
-    # Frames that may be under way without an acknowledgement; 0: as fast as the socket takes them.
+    # Frames that may be in flight without an acknowledgement; 0 = no limit.
     window: Annotated[int, Field(ge=0, le=8)] = 0
 
 
 class Ack(_Command):
-    """The viewer has shown (or given up) so many frames since it connected, and decoded so many packets."""
+    """Acknowledges the number of frames shown or skipped and of packets decoded since the viewer connected."""
 
     type: Literal["ack"]
     frames: Annotated[int, Field(ge=0, le=2**53)] = 0
@@ -76,7 +84,7 @@ class Ack(_Command):
 
 
 class Ping(_Command):
-    """The viewer's clock, in milliseconds; comes back in `pong` together with the server's."""
+    """Sends the viewer's clock in milliseconds; `pong` returns it together with the server's."""
 
     type: Literal["ping"]
     t: Annotated[float, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER, allow_inf_nan=False)]
@@ -90,12 +98,12 @@ def parse_command(data: str | bytes) -> Command:
     """Return the command that a viewer sent.
 
     Raises:
-        MessageError: it is binary, too long, no JSON, or not one of the known commands.
+        MessageError: it is binary, too long, not JSON, or not a known command.
     """
     if not isinstance(data, str):
-        raise MessageError("commands are text messages")
+        raise MessageError("commands must be text messages")
     if len(data) > MAX_COMMAND_BYTES:
-        raise MessageError(f"a command has at most {MAX_COMMAND_BYTES} characters")
+        raise MessageError(f"a command must not exceed {MAX_COMMAND_BYTES} characters")
     try:
         return _COMMANDS.validate_json(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The camera's own video as fragmented MP4, piece by piece."""
+"""Remux the camera's own video into a fragmented MP4, packet by packet."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tridetr.shm.packets import Packet, StreamInfo
 
 __all__ = ["Mp4Muxer", "StreamDamagedError"]
 
-# One fragment for each packet: players see it as soon as it is there.
+# One fragment per packet, so that players can show it without delay.
 _OPTIONS = {"movflags": "empty_moov+default_base_moof+frag_every_frame"}
 
 
 class _Pieces:
-    """What the muxer writes to: not a file, so that it never goes back."""
+    """Output of the muxer: not seekable, so that FFmpeg never goes back."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -36,10 +36,10 @@ class Mp4Muxer(Closing):
     """Turns packets of one stream into pieces of an MP4."""
 
     def __init__(self, info: StreamInfo) -> None:
-        """Make the muxer.
+        """Create the muxer.
 
         Args:
-            info: the stream; its codec is H.264 or H.265, and its parameter sets are known.
+            info: the stream; its codec must be H.264 or H.265, and its parameter sets must be known.
 
         Raises:
             StreamDamagedError: the parameter sets are damaged.
@@ -58,6 +58,6 @@ class Mp4Muxer(Closing):
 
     def close(self) -> None:
         """Free the muxer."""
-        # Errors of the header or the end, which nobody waits for
+        # An error while writing the header or the trailer does not matter here.
         with contextlib.suppress(av.FFmpegError, ArithmeticError, ValueError):
             self._muxer.close()

@@ -1,4 +1,4 @@
-"""The metrics of a whole node on one page: those of its processes and those of the embedded Triton."""
+"""Render the metrics of a whole node: those of its processes and those of the embedded Triton."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _CONNECTED, _WAITING, _ARMED = (
     "tridetr_armed",
 )
 _GAUGES = {_CONNECTED, _WAITING, _ARMED}
-_TIMEOUT_S = 1.0  # Triton is on this machine; without it the page shows the rest
+_TIMEOUT_S = 1.0  # Triton runs on this machine; if it does not answer, its metrics are left out
 
 
 def render_node(config: Config) -> bytes:
-    """Return the page in Prometheus text format.
+    """Return the node's metrics in Prometheus text format.
 
-    The embedded Triton answers on loopback only, so that whoever scrapes the gateway gets it here. An external one
-    is scraped by itself.
+    The metrics of the embedded Triton are included because it listens on loopback only. An external Triton must be
+    scraped directly.
     """
     page = render_all(config.run_dir / "metrics")
     endpoint = read_endpoint(config.run_dir) if config.triton.url is None else None
@@ -48,10 +48,10 @@ def _fetch(url: str) -> bytes:
 
 
 class Broker:
-    """Whether events reach the broker and who is armed, as the controller's metrics say.
+    """Reads the state of the broker connection and of the arming switches from the controller's metrics.
 
     Attributes:
-        facts: header of a `node` message.
+        facts: header of the `node` message.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -71,7 +71,7 @@ class Broker:
         try:
             families = list(MultiProcessCollector.merge(files)) if files else []  # type: ignore[no-untyped-call]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error):
-            return {}  # a damaged file, or one that is being made at this moment
+            return {}  # a damaged file, or one that is just being created
         return {
             (sample.name, sample.labels.get("camera", "")): sample.value
             for family in families
@@ -81,7 +81,7 @@ class Broker:
 
 
 def _facts(found: Mapping[tuple[str, str], float]) -> dict[str, Any]:
-    """Return the header of a `node` message; ``found``: gauges by name and camera."""
+    """Return the header of a `node` message from gauge values by name and camera."""
     connected = found.get((_CONNECTED, ""))
     return {
         "type": "node",

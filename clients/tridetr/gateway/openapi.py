@@ -1,4 +1,4 @@
-"""The gateway's HTTP interface as OpenAPI 3.1."""
+"""Describe the gateway's HTTP API as an OpenAPI 3.1 document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBER: dict[str, Any] = {"type": "number"}
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an object that always has these properties; ``class_`` is called ``class``."""
+    """Return the schema of an object with required properties; a trailing underscore is removed (``class_``)."""
     named = {name.rstrip("_"): schema for name, schema in properties.items()}
     return {"type": "object", "required": list(named), "properties": named}
 
@@ -24,15 +24,15 @@ def _list(items: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or_null(schema: dict[str, Any], text: str = "") -> dict[str, Any]:
-    return _said({**schema, "type": [schema["type"], "null"]}, text)
+    return _described({**schema, "type": [schema["type"], "null"]}, text)
 
 
-def _said(schema: dict[str, Any], text: str) -> dict[str, Any]:
+def _described(schema: dict[str, Any], text: str) -> dict[str, Any]:
     return {**schema, "description": text} if text else schema
 
 
 _ERROR = _object(error=_TEXT)
-_AGE = _or_null(_NUMBER, "Seconds; null: never seen.")
+_AGE = _or_null(_NUMBER, "Age in seconds; null if never seen.")
 
 
 def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +75,9 @@ def _flag(name: str, text: str) -> dict[str, Any]:
 
 _PARTS = ["", "camera", "capture", "detector", "controller", "model"]
 _WATCHING = {
-    "part": _said({**_TEXT, "enum": _PARTS}, "What does not work; empty: all does."),
+    "part": _described(
+        {**_TEXT, "enum": _PARTS}, "The part that does not work; empty if the camera is watched."
+    ),
     "reason": _TEXT,
     "since_unix_ms": _or_null(_NUMBER),
 }
@@ -107,33 +109,35 @@ _PICTURE = _object(
     unix_ms=_NUMBER,
     width=_INTEGER,
     height=_INTEGER,
-    crop=_said({"type": "array"}, "x, y, width, height."),
+    crop=_described({"type": "array"}, "x, y, width and height in pixels."),
     boxes=_list(_OBJECT),
 )
 _CLIP = _object(
     started_unix_ms=_NUMBER,
     ended_unix_ms=_NUMBER,
-    encoded=_said(_YES_NO, "false: the camera's own video."),
+    encoded=_described(
+        _YES_NO, "Whether the recorder encoded the clip; false for the camera's own video."
+    ),
 )
 _VISIT = {
     "seq": _INTEGER,
-    "visit_id": _said(_TEXT, "As in the events."),
+    "visit_id": _described(_TEXT, "The same ID as in events."),
     "camera": _TEXT,
-    "class": _said(_TEXT, "Of what opened the visit."),
-    "started_unix_ms": _said(_NUMBER, "Capture of the first detection."),
-    "ended_unix_ms": _said(_NUMBER, "Capture of the last one so far."),
+    "class": _described(_TEXT, "The class that opened the visit."),
+    "started_unix_ms": _described(_NUMBER, "Capture time of the first detection."),
+    "ended_unix_ms": _described(_NUMBER, "Capture time of the last detection so far."),
     "open": _YES_NO,
-    "complete": _said(_YES_NO, "Whether the visit is over and its clip is no longer to come."),
-    "score": _or_null(_NUMBER, "Of the picture's best box."),
+    "complete": _described(_YES_NO, "Whether the visit has ended and no more files will be added."),
+    "score": _or_null(_NUMBER, "Score of the picture's best box."),
     "picture": _or_null(_PICTURE),
     "clip": _or_null(_CLIP),
 }
 _ONE_VISIT_SCHEMA = _object(**_VISIT, newer=_or_null(_TEXT), older=_or_null(_TEXT))
 _VISITS_SCHEMA = _object(
-    enabled=_said(_YES_NO, "Whether `evidence` is configured."),
+    enabled=_described(_YES_NO, "Whether `evidence` is configured."),
     classes=_list(_TEXT),
     visits=_list(_object(**_VISIT)),
-    next=_or_null(_INTEGER, "`before` of the next page; null: this is the last one."),
+    next=_or_null(_INTEGER, "Value of `before` for the next page; null on the last page."),
 )
 _SPAN = _object(
     kind={"enum": ["visit", "blind", "unrecorded"]},
@@ -143,7 +147,7 @@ _SPAN = _object(
 )
 _LINE_SCHEMA = _object(enabled=_YES_NO, cameras={**_OBJECT, "additionalProperties": _list(_SPAN)})
 _ARMED_SCHEMA = _object(
-    armed=_said(_YES_NO, "The node's own switch."),
+    armed=_described(_YES_NO, "The node's switch."),
     cameras={**_OBJECT, "additionalProperties": _YES_NO},
 )
 
@@ -153,7 +157,7 @@ def _in_path(name: str, text: str) -> dict[str, Any]:
 
 
 _CAMERA = _in_path("camera", "Name of the camera in the configuration.")
-_VISIT_ID = _in_path("visit_id", "Id of the visit, as in events.")
+_VISIT_ID = _in_path("visit_id", "ID of the visit, as in events.")
 _LATEST_MS = 2**43
 
 
@@ -170,8 +174,8 @@ def _time(name: str, text: str, *, required: bool = False) -> dict[str, Any]:
 _VISIT_FILTERS = [
     {"name": "camera", "in": "query", "schema": _TEXT},
     {"name": "class", "in": "query", "schema": _TEXT},
-    _time("from_unix_ms", "Only visits that ended then or later."),
-    _time("to_unix_ms", "Only visits that started before."),
+    _time("from_unix_ms", "Only visits that ended at or after this time."),
+    _time("to_unix_ms", "Only visits that started before this time."),
 ]
 
 
@@ -203,11 +207,11 @@ def _arm(summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "responses": {
             "200": _json("All switches.", _ARMED_SCHEMA),
-            "400": _json("The body is not as described.", error),
+            "400": _json("The body is invalid.", error),
             "403": _json("The request comes from a page of another origin.", error),
             "404": _json("No such camera.", error),
             "413": _json("The body is too long.", error),
-            "503": _json("The controller does not run.", error),
+            "503": _json("The controller is not running.", error),
             **_REFUSED,
         },
     }
@@ -219,57 +223,57 @@ def description() -> dict[str, Any]:
     error = _ref("schemas/Error")
     paths = {
         "/api/cameras": _get(
-            "All cameras and how they are",
+            "All cameras and their state",
             {"200": _json("Cameras.", _CAMERAS_SCHEMA)},
         ),
         "/api/events": _get(
-            "What happened, newest first",
+            "Events, newest first",
             {
                 "200": _json("Events.", _EVENTS_SCHEMA),
-                "400": _json("A parameter is out of bounds.", error),
+                "400": _json("A parameter is invalid.", error),
                 "404": _json("No such camera.", error),
             },
             [
-                _integer("limit", 1, 500, "At most so many.", 100),
+                _integer("limit", 1, 500, "Maximum number of events.", 100),
                 _integer("after", 0, 2**62, "Only events with a greater `seq`.", 0),
                 {"name": "camera", "in": "query", "schema": _TEXT},
             ],
         ),
         "/api/armed": {
             **_get(
-                "Whether notifications are wanted",
+                "Arming state of the node and its cameras",
                 {
                     "200": _json("All switches.", _ARMED_SCHEMA),
-                    "503": _json("The controller does not run.", error),
+                    "503": _json("The controller is not running.", error),
                 },
             ),
             **_arm("Arm or disarm the node", []),
         },
         "/api/armed/{camera}": _arm("Arm or disarm a camera", [_CAMERA]),
         "/api/visits": _get(
-            "Visits of which a picture or clip is kept, newest first",
+            "Visits with a saved picture or clip, newest first",
             {
                 "200": _json("Visits.", _VISITS_SCHEMA),
-                "400": _json("A parameter is out of bounds.", error),
+                "400": _json("A parameter is invalid.", error),
                 "503": _json("The list cannot be read now.", error),
             },
             [
-                _integer("limit", 1, 500, "At most so many.", 50),
+                _integer("limit", 1, 500, "Maximum number of visits.", 50),
                 {
                     "name": "before",
                     "in": "query",
-                    "description": "Only visits with a lower `seq`: `next` of the page before.",
+                    "description": "Only visits with a lower `seq`; set it to `next` of the previous page.",
                     "schema": {"type": "integer", "minimum": 0, "maximum": 2**53},
                 },
                 *_VISIT_FILTERS,
             ],
         ),
         "/api/visits/{visit_id}": _get(
-            "One visit; the next newer and older one are among those that the parameters name",
+            "One visit, with the next newer and older visit that match the filters",
             {
-                "200": _json("The visit, and its neighbours.", _ONE_VISIT_SCHEMA),
-                "400": _json("A parameter is out of bounds.", error),
-                "404": _json("Nothing is kept of such a visit.", error),
+                "200": _json("The visit and its neighbours.", _ONE_VISIT_SCHEMA),
+                "400": _json("A parameter is invalid.", error),
+                "404": _json("No such visit, or its files were removed.", error),
                 "503": _json("The list cannot be read now.", error),
             },
             [_VISIT_ID, *_VISIT_FILTERS],
@@ -279,63 +283,64 @@ def description() -> dict[str, Any]:
             {
                 "200": _typed("A JPEG.", "image/jpeg"),
                 "206": _typed("A part of it (Range).", "image/jpeg"),
-                "400": _json("A parameter is out of bounds.", error),
-                "404": _json("There is none.", error),
+                "400": _json("A parameter is invalid.", error),
+                "404": _json("No such picture.", error),
                 "503": _json("The list cannot be read now.", error),
             },
-            [_VISIT_ID, _flag("crop", "1: only what is around the best box.")],
+            [_VISIT_ID, _flag("crop", "1: only the area around the best box.")],
         ),
         "/api/visits/{visit_id}/clip.mp4": _get(
             "The video of a visit",
             {
                 "200": _typed("An MP4.", "video/mp4"),
                 "206": _typed("A part of it (Range).", "video/mp4"),
-                "404": _json("There is none.", error),
+                "404": _json("No such clip.", error),
                 "503": _json("The list cannot be read now.", error),
             },
             [_VISIT_ID],
         ),
         "/api/timeline": _get(
-            "What happened in a time, by camera; what no span covers was quiet",
+            "Timeline of each camera; times that no span covers were quiet",
             {
-                "200": _json("Time lines.", _LINE_SCHEMA),
-                "400": _json("A parameter is out of bounds.", error),
+                "200": _json("Timelines.", _LINE_SCHEMA),
+                "400": _json("A parameter is invalid.", error),
                 "503": _json("The list cannot be read now.", error),
             },
             [
-                _time("from_unix_ms", "Its begin.", required=True),
-                _integer("hours", 1, 192, "How long it is.", 24),
+                _time("from_unix_ms", "Start of the timeline.", required=True),
+                _integer("hours", 1, 192, "Length in hours.", 24),
             ],
         ),
         "/snapshot/{camera}.jpg": _get(
             "The newest picture",
             {
                 "200": _typed("A JPEG.", "image/jpeg"),
-                "400": _json("A parameter is out of bounds.", error),
+                "400": _json("A parameter is invalid.", error),
                 "404": _json("No such camera.", error),
                 "503": _json(
-                    "The camera has not delivered a frame yet, or too many ask at once.", error
+                    "The camera has not delivered a frame yet, or there are too many requests.",
+                    error,
                 ),
             },
             [
                 _CAMERA,
                 _flag("boxes", "1: draw the detections."),
-                _flag("small", "1: at most 640 wide."),
+                _flag("small", "1: at most 640 pixels wide."),
             ],
         ),
         "/healthz": _get(
-            "Is the gateway alive?", {"200": _typed("It is.", "text/plain")}, is_open=True
+            "Liveness of the gateway", {"200": _typed("Alive.", "text/plain")}, is_open=True
         ),
         "/readyz": _get(
-            "Are the cameras watched?",
+            "Readiness: whether the cameras are watched",
             {
                 "200": _json(
                     "At least one camera (with all=1: every camera) is watched: its frames, results and "
                     "decisions are fresh.",
                     _READY_SCHEMA,
                 ),
-                "400": _json("A parameter is out of bounds.", error),
-                "503": _json("Not watched; each camera has its reason.", _READY_SCHEMA),
+                "400": _json("A parameter is invalid.", error),
+                "503": _json("Not watched; each camera has a reason.", _READY_SCHEMA),
             },
             [_flag("all", "1: every camera must be watched.")],
             is_open=True,
@@ -344,7 +349,7 @@ def description() -> dict[str, Any]:
             "Metrics of the whole node",
             {
                 "200": _typed("Prometheus text.", "text/plain"),
-                "503": _json("No process has written any yet.", error),
+                "503": _json("No process has written metrics yet.", error),
             },
         ),
         "/api/openapi.json": _get("This document", {"200": _json("OpenAPI.", _OBJECT)}),
@@ -365,8 +370,8 @@ def description() -> dict[str, Any]:
             },
             "schemas": {"Error": _ERROR},
             "responses": {
-                "NoToken": _json("A token is needed, or it is wrong.", error),
-                "UnknownHost": _json("The Host header is not this machine's.", error),
+                "NoToken": _json("The token is missing or wrong.", error),
+                "UnknownHost": _json("The Host header is not trusted.", error),
                 "TooMany": _json("Too many requests, or too many wrong tokens.", error),
             },
         },

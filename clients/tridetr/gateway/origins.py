@@ -1,4 +1,4 @@
-"""Which web pages and host names may talk to the gateway (pure)."""
+"""Check which web pages (origins) and host names may access the gateway. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-# Names under these are never given to strangers by the public DNS, so no foreign page can point them at this machine.
+# The public DNS does not delegate these names, so no attacker can point one of them at this machine.
 _PRIVATE_SUFFIXES = (
     ".localhost", ".local", ".internal", ".lan", ".home", ".home.arpa", ".svc", ".test",
 )  # fmt: skip
@@ -14,7 +14,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def host_and_port(netloc: str, scheme: str = "http") -> tuple[str, int] | None:
-    """Split ``host[:port]`` in lower case; None when it is malformed."""
+    """Return the lower-case host and the port of ``host[:port]``; None if it is malformed.
+
+    Example:
+        >>> host_and_port("Node.local"), host_and_port("[::1]:8080")
+        (('node.local', 80), ('::1', 8080))
+    """
     try:
         parts = urlsplit(f"//{netloc}")
         host, port = parts.hostname, parts.port
@@ -26,10 +31,15 @@ def host_and_port(netloc: str, scheme: str = "http") -> tuple[str, int] | None:
 
 
 def is_origin_allowed(origin: str, host: str, allowed: Collection[str]) -> bool:
-    """Whether a page of ``origin`` may open the WebSocket or post the login form.
+    """Return whether a page of ``origin`` may open the WebSocket or send requests that change something.
 
-    Its own origin always may: host and port equal the request's ``Host`` (the scheme may differ, because TLS often
-    ends in front of the gateway). ``allowed`` holds further origins as ``scheme://host[:port]``.
+    The gateway's own origin is always allowed: its host and port equal the request's ``Host`` header (the scheme may
+    differ, because TLS is often terminated by a proxy).
+
+    Args:
+        origin: ``Origin`` header in lower case.
+        host: ``Host`` header.
+        allowed: further origins as ``scheme://host[:port]``.
     """
     if origin in {item.rstrip("/").lower() for item in allowed}:
         return True
@@ -37,15 +47,15 @@ def is_origin_allowed(origin: str, host: str, allowed: Collection[str]) -> bool:
     if scheme not in ("http", "https"):
         return False  # "null", files, extensions
     theirs = host_and_port(netloc, scheme)
-    # The port is left out of Host and Origin alike where it is the default of the page's scheme.
+    # Both Host and Origin omit the port if it is the default of the page's scheme.
     return theirs is not None and theirs == host_and_port(host, scheme)
 
 
 def is_host_trusted(host: str, allowed: Collection[str]) -> bool:
-    """Whether this ``Host`` can only have been meant for this machine (against DNS rebinding).
+    """Return whether a ``Host`` header cannot result from DNS rebinding.
 
-    A hostile page can let its own name point at this machine; its requests then carry that name. Addresses, names
-    without a dot, private suffixes and the hosts of ``allowed`` cannot be made so.
+    A hostile page can make its own host name resolve to this machine; its requests then carry that name. This is not
+    possible with IP addresses, names without a dot, private suffixes and the hosts in ``allowed``.
     """
     split = host_and_port(host)
     if split is None:

@@ -1,4 +1,4 @@
-"""The viewer's page, its scripts, the login and the error page: a fixed set of files, read once."""
+"""Routes of the viewer's pages, scripts, login and error page: a fixed set of files, read once at startup."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
-_WRONG = "This is not the token. Try again."
+_WRONG = "Wrong token. Try again."
 _SLOW = "Too many wrong tokens. Wait a minute, then try again."
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file of the page."""
+    """One static file."""
 
     body: bytes
     content_type: str
@@ -34,7 +34,7 @@ class Asset:
 
 
 def load_assets() -> dict[str, Asset]:
-    """Read the files that may be served; a request only ever names a key of this dictionary."""
+    """Read the static files; return them by name. Requests can only select a key of this dictionary."""
     assets = {}
     for item in resources.files("tridetr.gateway").joinpath("static").iterdir():
         suffix = item.name[item.name.rfind(".") :]
@@ -45,7 +45,7 @@ def load_assets() -> dict[str, Asset]:
 
 
 def version_of(assets: dict[str, Asset]) -> str:
-    """Return a name for this version of the page, so that an open one knows when to load itself again."""
+    """Return an ID for this version of the pages, so that an open page knows when to reload."""
     text = "".join(f"{name}{assets[name].etag}" for name in sorted(assets))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -67,7 +67,7 @@ def _fill(asset: Asset, status: int = 200, **texts: str) -> Response:
 
 
 def _asked_page() -> str:
-    """Return the page that the login leads to."""
+    """Return the relative URL of the page to open after the login."""
     return "events" if request.args.get("to") == "events" else "."
 
 
@@ -77,7 +77,7 @@ def _wants_html() -> bool:
 
 
 def add_pages(app: Quart, guard: Guard, assets: dict[str, Asset]) -> None:
-    """Add the routes of the page. All addresses are relative, so that a proxy may put a path prefix before them."""
+    """Add the routes of the pages. All URLs are relative, so that a proxy may add a path prefix."""
     pages = Blueprint("pages", __name__)
 
     @pages.get("/")
@@ -125,7 +125,7 @@ def add_pages(app: Quart, guard: Guard, assets: dict[str, Asset]) -> None:
 
     @app.after_request
     async def explain(response: Answer) -> Answer:
-        """Give people a page instead of JSON when something is refused."""
+        """Show browsers an error page instead of JSON."""
         if (
             response.status_code < 400
             or response.mimetype != "application/json"

@@ -1,4 +1,4 @@
-"""Query parameters, checked."""
+"""Read and validate query parameters of the current request."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from quart import request
 
 
 class BadParameterError(ValueError):
-    """A parameter is out of bounds; answered with 400."""
+    """A query parameter is invalid; answered with status 400."""
 
 
 def optional_integer(name: str, low: int, high: int) -> int | None:
-    """Return a whole number; None where there is none.
+    """Return an integer parameter; None if it is not given.
 
     Raises:
-        BadParameterError: It is something else, or out of bounds.
+        BadParameterError: It is not an integer from ``low`` to ``high``.
     """
     text = request.args.get(name)
     if text is None:
@@ -24,21 +24,21 @@ def optional_integer(name: str, low: int, high: int) -> int | None:
 
 
 def integer(name: str, low: int, high: int, default: int | None = None) -> int:
-    """Return a whole number; one without a default must be given.
+    """Return an integer parameter; it is required if there is no default.
 
     Raises:
-        BadParameterError: It is something else, or out of bounds.
+        BadParameterError: It is missing, or not an integer from ``low`` to ``high``.
     """
     found = optional_integer(name, low, high)
     if found is None:
         found = default
     if found is None:
-        raise BadParameterError(f"{name} must be given: a whole number from {low} to {high}")
+        raise BadParameterError(f"{name} is required: a whole number from {low} to {high}")
     return found
 
 
 def flag(name: str) -> bool:
-    """Return whether a parameter is 1.
+    """Return whether a parameter is 1; without the parameter, False.
 
     Raises:
         BadParameterError: It is neither 0 nor 1.

@@ -1,4 +1,4 @@
-"""Streams for players and programs that speak HTTP only: the camera's own video as MP4, pictures as MJPEG."""
+"""HTTP streams for players and dashboards: the camera's own video as MP4, and pictures as MJPEG."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tridetr.gateway")
 
 _POLL_S = 0.02
-_FIRST_S = 10.0  # for a key frame to start from
-_SILENT_S = 5.0  # without a packet of the second stream
-_LAG_S = 2.0  # a player that is further behind goes on at the next key frame
+_FIRST_S = 10.0  # longest wait for a key frame to start from
+_SILENT_S = 5.0  # without a packet for this long, the second stream counts as stopped
+_LAG_S = 2.0  # a client that is further behind continues at the next key frame
 _DEFAULT_FPS = 25.0
 _BOUNDARY = "tridetr"
 
 
 def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
-    """Add the routes; all streams end when ``stop`` is set."""
+    """Add the stream routes to the application; all streams end when ``stop`` is set."""
     play = Blueprint("play", __name__)
 
     @play.get("/stream/<camera>.mp4")
@@ -46,15 +46,15 @@ def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
             return refused
         withheld = why_withheld(hub.config, camera)
         if withheld:
-            return problem(403, f"the video of this camera is not given out: {withheld}")
+            return problem(403, f"this camera's own video is not available: {withheld}")
         with contextlib.ExitStack() as stack:
             reader, first = await _first_packet(hub, camera, stop)
             stack.callback(reader.close)
             if first is None:
                 return problem(
                     503,
-                    "no key frame of this camera has come yet, or it sends no video that could be played "
-                    f"(/stream/{camera}.mjpeg always can)",
+                    "no key frame has arrived from this camera yet, or it sends no video that can be played; "
+                    f"/stream/{camera}.mjpeg works with every camera",
                     Retry_After="5",
                 )
             if first.info.codec not in IN_BROWSERS:
@@ -72,7 +72,8 @@ def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
             stack.enter_context(hub.streaming())
             closing = stack.pop_all()
         pieces = _pieces(reader, muxer, first, stop, closing, ends_in_silence=reader.kind == VIEW)
-        weakref.finalize(pieces, closing.close)  # a client that leaves before the first piece
+        # For clients that disconnect before the first piece.
+        weakref.finalize(pieces, closing.close)
         return _endless(pieces, "video/mp4")
 
     @play.get("/stream/<camera>.mjpeg")
@@ -98,7 +99,7 @@ def _endless(pieces: AsyncIterator[bytes], content_type: str) -> Response:
 async def _first_packet(
     hub: Hub, camera: str, stop: asyncio.Event
 ) -> tuple[PacketReader, Packet | None]:
-    """Return a reader and the key frame that it starts from: of the second stream, or else of the first one."""
+    """Return a reader and the key frame to start from: of the second stream if possible, else of the first."""
     instance = hub.config.instance
     if hub.config.cameras[camera].view is not None:
         reader = PacketReader(instance, camera, live=True, kind=VIEW, demand=True)
@@ -121,7 +122,13 @@ async def _first_packet(
 async def _wait_for_packet(
     reader: PacketReader, stop: asyncio.Event, status: StatusReader | None = None
 ) -> Packet | None:
-    """Return the first packet; None: none has come, or ``status`` says why the second stream does not."""
+    """Return the first packet; None if none arrives in time.
+
+    Args:
+        reader: reader of the packet ring.
+        stop: ends the wait.
+        status: for the second stream: the camera's status, which ends the wait if it reports a fault of that stream.
+    """
     deadline = time.monotonic() + _FIRST_S
     while time.monotonic() < deadline and not stop.is_set():
         packet = reader.read()
@@ -143,9 +150,9 @@ async def _pieces(
     *,
     ends_in_silence: bool,
 ) -> AsyncIterator[bytes]:
-    """Yield the MP4 until the camera changes its parameters: an MP4 cannot, so the player connects again.
+    """Yield the MP4 until the parameters of the stream change, which an MP4 cannot represent: the player reconnects.
 
-    Likewise where the second stream has stopped: the first one goes on.
+    It also ends if the second stream has stopped, so that the player reconnects to the first one.
     """
     with closing:
         packet: Packet | None = first
@@ -165,7 +172,7 @@ async def _pieces(
                 try:
                     piece = muxer.add(packet)
                 except TridetrError as error:
-                    _log.warning("a stream ends: %s", error)
+                    _log.warning("an MP4 stream ended: %s", error)
                     return
                 yield piece
             if reader.lag > _LAG_S * (first.info.fps or _DEFAULT_FPS):
@@ -176,7 +183,7 @@ async def _pieces(
 async def _pictures(
     hub: Hub, camera: str, stop: asyncio.Event, *, small: bool
 ) -> AsyncIterator[bytes]:
-    """Yield JPEGs; a client takes part in what the feed encodes, as viewers do."""
+    """Yield the parts of an MJPEG stream; the client shares the feed's encoded pictures with other viewers."""
     ready: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
 
     async def send(packed: bytes) -> None:
@@ -196,9 +203,7 @@ async def _pictures(
             if not taking.done():
                 taking.cancel()
                 if sending.done() and (error := sending.exception()) is not None:
-                    _log.error(
-                        "a stream of pictures ends", exc_info=error, extra={"camera": camera}
-                    )
+                    _log.error("an MJPEG stream failed", exc_info=error, extra={"camera": camera})
                 return
             jpeg = taking.result()
             head = (

@@ -1,4 +1,4 @@
-"""The rings of one camera, as the gateway reads them."""
+"""The gateway's readers of one camera's rings and boards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONSUMER = "gateway"
 
 @dataclass(frozen=True, slots=True)
 class NewestFrame:
-    """The stamp of a camera's newest frame."""
+    """Metadata of a camera's newest frame."""
 
     sequence: int
     frame_number: int
@@ -29,7 +29,7 @@ class NewestFrame:
 
 @dataclass(frozen=True, slots=True)
 class NewestResult:
-    """The stamp of a camera's newest result."""
+    """Metadata of a camera's newest result."""
 
     sequence: int
     frame_sequence: int
@@ -43,7 +43,7 @@ class NewestResult:
 
 
 class CameraReaders:
-    """Opens the readers of one camera; none of its rings need exist yet. For one thread."""
+    """Opens the readers of one camera, whose rings need not exist yet. For one thread."""
 
     def __init__(self, instance: str, camera: str, *, has_view: bool = False) -> None:
         with contextlib.ExitStack() as stack:
@@ -53,7 +53,7 @@ class CameraReaders:
             stack.callback(self.detections.close)
             self.packets = PacketReader(instance, camera, CONSUMER)
             stack.callback(self.packets.close)
-            # For its wake-ups only: viewers read, and want the stream, by readers of their own
+            # Used for its wake-ups only: each viewer has its own reader, which also requests the stream.
             self.view = PacketReader(instance, camera, CONSUMER, kind=VIEW) if has_view else None
             if self.view is not None:
                 stack.callback(self.view.close)
@@ -64,7 +64,7 @@ class CameraReaders:
             self._closing = stack.pop_all()
 
     def newest_frame(self) -> NewestFrame | None:
-        """Return the newest frame's stamp without keeping the frame."""
+        """Return the newest frame's metadata without keeping a lease; None if there is no frame."""
         lease = self.frames.lease_newest()
         if lease is None:
             return None
@@ -81,7 +81,7 @@ class CameraReaders:
             )
 
     def newest_result(self) -> NewestResult | None:
-        """Return the newest result's stamp."""
+        """Return the newest result's metadata; None if there is no result."""
         lease = self.detections.lease_newest()
         if lease is None:
             return None
@@ -100,11 +100,11 @@ class CameraReaders:
             )
 
     def forget_removed(self) -> None:
-        """Let go of rings whose files were removed, so that new ones are found. Costs a system call each."""
+        """Close rings whose files were removed, so that new ones are found; one system call per ring."""
         self.frames.forget_if_removed()
         self.detections.forget_if_removed()
         self.packets.forget_if_removed()
 
     def close(self) -> None:
-        """Close all."""
+        """Close all readers."""
         self._closing.close()

@@ -1,4 +1,4 @@
-"""Every request and answer passes here: host, origin, token, rate; and the headers that bind browsers."""
+"""Access control for every request (host, origin, token, rate limit), and the security headers of every response."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.gateway")
 Answer: TypeAlias = Response | WerkzeugResponse
-# Open without a token: probes, the login page, and the viewer's own code (which is public anyway).
+# Accessible without a token: probes, the login page, and the viewer's code (which is public anyway).
 OPEN_PATHS = ("/healthz", "/readyz", "/login")
 OPEN_PREFIX = "/static/"
-PAGES = {"/": "login", "/events": "login?to=events"}  # with the login that leads back to each
+PAGES = {"/": "login", "/events": "login?to=events"}  # each page with its login URL
 STREAMS = "/stream/"
-TAKE_BASIC = ("/snapshot/", STREAMS)  # for clients that know nothing else
+TAKE_BASIC = ("/snapshot/", STREAMS)  # paths that accept Basic authorization
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -48,21 +48,28 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not "no-referrer": browsers then post the login form with "Origin: null".
+    # Not "no-referrer": with it, browsers post the login form with "Origin: null".
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
 
-_REQUESTS = (50.0, 400.0)  # a second, at once: a page with 64 cameras loads in one go
-_FAILURES = (0.2, 10.0)  # wrong tokens of one site
-_ALL_FAILURES = (2.0, 100.0)  # wrong tokens of all sites together
+# Rate per second and burst.
+_REQUESTS = (50.0, 400.0)  # of one site; enough to load a page with 64 cameras
+_FAILURES = (0.2, 10.0)  # wrong tokens from one site
+_ALL_FAILURES = (2.0, 100.0)  # wrong tokens from all sites together
 _WARN_S = 60.0
 
 
 def problem(status: int, text: str, **headers: str) -> Response:
-    """Return a JSON error."""
+    """Return a JSON error response.
+
+    Args:
+        status: HTTP status code.
+        text: error message.
+        headers: further headers; underscores in their names stand for hyphens.
+    """
     response = jsonify({"error": text})
     response.status_code = status
     for name, value in headers.items():
@@ -71,11 +78,11 @@ def problem(status: int, text: str, **headers: str) -> Response:
 
 
 class Guard:
-    """Decides who is let in.
+    """Checks every request and WebSocket before it is handled.
 
     Args:
-        auth: the token.
-        sessions: logins with it; None where there is no token.
+        auth: checks the token.
+        sessions: login sessions; None if no token is configured.
         section: the gateway's configuration.
     """
 
@@ -97,7 +104,7 @@ class Guard:
         self._warned_at: dict[str, float] = {}
 
     def install(self, app: Quart) -> None:
-        """Put the guard in front of every route of ``app``."""
+        """Add the checks and headers to every route of ``app``."""
         app.before_request(self.check_request)
         app.before_websocket(self.check_websocket)
         app.after_request(self.finish)
@@ -105,11 +112,11 @@ class Guard:
         app.register_error_handler(HTTPException, _http_problem)
 
     async def check_request(self) -> Answer | None:
-        """Refuse a request, or let it pass (None)."""
+        """Return a refusal or a redirect to the login; None if the request may pass."""
         refused = self._check_host(request)
         if refused is None and request.method not in ("GET", "HEAD", "OPTIONS"):
             refused = self._check_origin(request)
-        # Always answered, whatever else comes from the same address: they cost next to nothing.
+        # Not rate-limited, so that other requests from the same address cannot block them; they cost very little.
         if (
             refused is not None
             or request.path in OPEN_PATHS
@@ -126,7 +133,7 @@ class Guard:
         return self._check_token(request, ()) or self._check_rate(request)
 
     async def check_websocket(self) -> Answer | None:
-        """Refuse a WebSocket before it is accepted, or let it pass (None)."""
+        """Return a refusal before a WebSocket is accepted; None if it may pass."""
         return (
             self._check_host(websocket)
             or self._check_origin(websocket)
@@ -135,38 +142,38 @@ class Guard:
         )
 
     def log_in(self, token: str) -> Answer | None:
-        """Return a refusal, or None when ``token`` is right."""
+        """Return a refusal; None if ``token`` is correct."""
         if self.auth.is_token(token):
             return None
-        return self._charge_failure(request) or problem(401, "this is not the token")
+        return self._charge_failure(request) or problem(401, "wrong token")
 
     def set_session(self, response: Answer, renewed: LoginSession | None = None) -> None:
-        """Give the browser a cookie of a new session, or of the renewed one."""
+        """Set the cookie of a new or renewed session."""
         if self._sessions is None:
             return
-        # The header may come from anyone: it decides nothing but the cookie's flags.
+        # Anyone can send this header: use it for nothing but the cookie's flags.
         is_https = request.is_secure or request.headers.get("X-Forwarded-Proto", "") == "https"
         response.set_cookie(
             COOKIE,
             self._sessions.issue(time.time(), renewed),
             max_age=SESSION_S,
-            path=None,  # the folder of the login page: nodes behind one proxy keep their sessions apart
+            path=None,  # folder of the login page, to separate the sessions of nodes behind one proxy
             secure=is_https,
             httponly=True,
-            # In a frame of another site only this kind is sent; requests that change something, and WebSockets,
-            # are bound to their origin in any case.
+            # In a frame of another site, browsers send only cookies with "None". The origin check protects WebSockets
+            # and requests that change something in any case.
             samesite="None" if is_https and self._is_framed else "Strict",
         )
 
     def log_out(self, response: Answer) -> None:
-        """End the session of this request, in the browser and here."""
+        """End the session of the current request on the server and delete its cookie."""
         session = self._session(request)
         if session is not None and self._sessions is not None:
             self._sessions.end(session, time.time())
         response.delete_cookie(COOKIE, path=None, httponly=True, samesite="Strict")
 
     async def finish(self, response: Answer) -> Answer:
-        """Add the headers that every answer carries, and renew the session with the page."""
+        """Add the security headers to a response, and renew the session when a page is loaded."""
         for name, value in self._headers.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-store")
@@ -177,7 +184,7 @@ class Guard:
         return response
 
     async def finish_websocket(self, response: Answer | None) -> Answer | None:
-        """Add the headers to refusals, and log them: browsers hide the reason from the page and its user."""
+        """Add the security headers to a refused WebSocket, and log the reason, which browsers do not show."""
         if response is not None:
             for name, value in self._headers.items():
                 response.headers.setdefault(name, value)
@@ -185,7 +192,7 @@ class Guard:
             site = site_of(self._proxies.address(websocket))
             self._warn(
                 f"websocket {response.status_code}",
-                "refused a WebSocket of %s with status %d: %s",
+                "refused a WebSocket from %s with status %d: %s",
                 site,
                 response.status_code,
                 reason,
@@ -194,12 +201,12 @@ class Guard:
 
     def _check_host(self, asked: Request | Websocket) -> Answer | None:
         host = self._proxies.host(asked)
-        # With a token a foreign page has nothing to gain: the cookie belongs to another host name.
+        # With a token, a page that uses DNS rebinding gains nothing: the cookie belongs to another host name.
         if self.auth.required or is_host_trusted(host, self._allowed_origins):
             return None
         return problem(
             421,
-            f"the host name {host[:100]!r} is not known to be this machine's. "
+            f"the host name {host[:100]!r} is not trusted. "
             "Add its origin to gateway.allowed_origins, or set gateway.token_file.",
         )
 
@@ -212,8 +219,9 @@ class Guard:
             return None
         return problem(
             403,
-            f"a page of {origin[:100]!r} asked for host {host[:100]!r}. A reverse proxy must pass the Host header "
-            "on (nginx: `proxy_set_header Host $http_host;`); otherwise add the origin to gateway.allowed_origins.",
+            f"the page's origin {origin[:100]!r} does not match the host {host[:100]!r}. A reverse proxy must pass "
+            "the Host header on (nginx: `proxy_set_header Host $http_host;`); otherwise add the origin to "
+            "gateway.allowed_origins.",
         )
 
     def _session(self, asked: Request | Websocket) -> LoginSession | None:
@@ -228,7 +236,7 @@ class Guard:
             return None
         header = asked.headers.get("Authorization", "")
         takes_basic = asked.path.startswith(TAKE_BASIC)
-        # First compared, then counted: wrong tokens of the same address never lock the right one out.
+        # Compare before counting: wrong tokens from the same address must never lock out the correct one.
         if (
             self.auth.is_bearer(header)
             or self.auth.is_subprotocol(subprotocols)
@@ -241,11 +249,11 @@ class Guard:
                 return refused
         schemes = ['Bearer realm="tridetr"', *(['Basic realm="tridetr"'] if takes_basic else [])]
         if asked.path.startswith(STREAMS):
-            schemes.reverse()  # FFmpeg looks at the first scheme only
-        return problem(401, "a token is needed", WWW_Authenticate=", ".join(schemes))
+            schemes.reverse()  # FFmpeg uses the first scheme only
+        return problem(401, "a token is required", WWW_Authenticate=", ".join(schemes))
 
     def _charge_failure(self, asked: Request | Websocket) -> Answer | None:
-        """Count a wrong token; return a refusal where there were too many."""
+        """Count a wrong token; return a refusal if there were too many."""
         metrics.WRONG_TOKENS.inc()
         address, now = self._proxies.address(asked), time.monotonic()
         self._warn("token", "wrong gateway token from %s", address)
@@ -262,7 +270,7 @@ class Guard:
         return None if bucket.take(time.monotonic()) else _too_many(bucket.wait_s())
 
     def _warn(self, kind: str, text: str, *values: object) -> None:
-        """Log a warning, at most once a minute for each kind."""
+        """Log a warning, at most once a minute per kind."""
         now = time.monotonic()
         if now - self._warned_at.get(kind, -_WARN_S) >= _WARN_S:
             self._warned_at[kind] = now
@@ -270,7 +278,7 @@ class Guard:
 
 
 def headers_for(frame_ancestors: tuple[str, ...]) -> dict[str, str]:
-    """Return the headers that bind browsers; ``frame_ancestors``: whose pages may show the viewer in a frame."""
+    """Return the security headers; pages of ``frame_ancestors`` may show the viewer in a frame."""
     headers = dict(HEADERS)
     if frame_ancestors:
         names = " ".join("'self'" if name == "self" else name for name in frame_ancestors)
@@ -278,7 +286,7 @@ def headers_for(frame_ancestors: tuple[str, ...]) -> dict[str, str]:
         headers["Content-Security-Policy"] = policy.replace(
             "frame-ancestors 'none'", f"frame-ancestors {names}"
         )
-        del headers["X-Frame-Options"]  # it knows no list
+        del headers["X-Frame-Options"]  # it cannot express a list
     return headers
 
 

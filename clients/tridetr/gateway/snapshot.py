@@ -1,4 +1,4 @@
-"""Still pictures, with the boxes drawn if wanted."""
+"""Take still pictures, optionally with the detections drawn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tridetr.gateway.feed import encode_lease
 from tridetr.gateway.hub import Hub
 from tridetr.shm.frames import FrameStamp
 
-# By class id, as in the viewer.
+# By class ID, as in the viewer.
 _COLORS = ("#f2b65a", "#5fe0b7", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8")
 _PATIENCE_S = 2.0  # a camera in standby gives the next frame within a third of a second
 _POLL_S = 0.05
@@ -31,10 +31,16 @@ class Snapshot:
 
 
 async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool) -> Snapshot | None:
-    """Return the newest picture, or None while there is none.
+    """Return the newest picture of a camera; None if there is none yet.
 
-    The boxes are those of the newest result; where people move, they lie where these were at that frame, which is at
-    most one inference older than the picture.
+    The boxes are those of the newest result, whose frame is at most one inference older than the picture: boxes of
+    moving people may be slightly behind.
+
+    Args:
+        hub: the cameras of the node.
+        camera: name of the camera.
+        with_boxes: whether to draw the detections.
+        small: whether to use the size of the grid view.
     """
     quality = hub.config.gateway.jpeg_quality
     taken = await _take(hub, camera, small=small)
@@ -52,7 +58,7 @@ async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool)
 
 
 async def _take(hub: Hub, camera: str, *, small: bool) -> tuple[bytes, FrameStamp] | None:
-    """Return the newest picture and its stamp."""
+    """Return the newest picture as JPEG, and the frame's metadata."""
     lease = hub.readers[camera].frames.lease_newest()
     if lease is None:
         return None
@@ -76,7 +82,14 @@ def _newest_boxes(hub: Hub, camera: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def draw_boxes(data: bytes, found: list[dict[str, Any]], frame_width: int, quality: int) -> bytes:
-    """Return the JPEG with a labelled box for each detection; ``frame_width``: that of their coordinates."""
+    """Return the JPEG with a labelled box drawn for each detection.
+
+    Args:
+        data: the picture as JPEG.
+        found: detections, as ``facts.boxes`` returns them.
+        frame_width: width in pixels of the frame that their coordinates refer to.
+        quality: JPEG quality, 1 to 100.
+    """
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as opened:
         picture = opened.convert("RGB")
     scale = picture.width / frame_width if frame_width else 1.0

@@ -1,4 +1,4 @@
-"""The WebSocket: pictures, boxes, states of one camera to one viewer."""
+"""The WebSocket route, which sends pictures, video, detections and states of one camera to one viewer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ GOING_AWAY = 1001
 
 
 def refuse(hub: Hub, camera: str) -> Answer | None:
-    """Return why nobody may watch a camera now; None: there is room for one more."""
+    """Return an error response if the camera does not exist or ``gateway.max_viewers`` is reached; else None."""
     if camera not in hub.config.cameras:
         return problem(404, "no such camera")
     limit = hub.config.gateway.max_viewers
     if hub.viewer_count >= limit:
         return problem(
-            503, f"{limit} streams are open already (gateway.max_viewers)", Retry_After="10"
+            503, f"all {limit} streams are in use (gateway.max_viewers)", Retry_After="10"
         )
     return None
 
@@ -31,20 +31,20 @@ def refuse(hub: Hub, camera: str) -> Answer | None:
 def add_stream(
     app: Quart, hub: Hub, stop: asyncio.Event, *, page_version: str, needs_login: bool
 ) -> None:
-    """Add the route; all streams end when ``stop`` is set."""
+    """Add the WebSocket route to the application; all streams end when ``stop`` is set."""
     stream = Blueprint("stream", __name__)
 
     @stream.post("/ws/<camera>")
     async def explain(camera: str) -> Answer:
-        """Answer as the WebSocket would be: browsers show a page the reason of this refusal, not of that one."""
+        """Answer like the WebSocket: browsers show pages the reason of a refused POST, but not of a WebSocket."""
         return refuse(hub, camera) or Response("", status=204)
 
     @stream.get("/ws/<camera>")
     async def not_upgraded(camera: str) -> Answer:
         return problem(
             426,
-            "this is the address of a WebSocket, and the request has no Upgrade header. A reverse proxy must pass "
-            "Upgrade and Connection on, with HTTP/1.1.",
+            "this URL is a WebSocket endpoint, but the request has no Upgrade header. A reverse proxy must pass the "
+            "Upgrade and Connection headers on, with HTTP/1.1.",
             Upgrade="websocket",
         )
 
@@ -85,7 +85,7 @@ def _hello(hub: Hub, camera: str) -> dict[str, object]:
 
 
 async def _serve(viewer: Viewer, stop: asyncio.Event) -> None:
-    """Send and receive until the viewer breaks the rules or the gateway stops (a disconnect cancels this)."""
+    """Send and receive until the viewer violates the protocol or the gateway stops; a disconnect cancels this."""
 
     async def listen() -> None:
         while True:
@@ -102,7 +102,7 @@ async def _serve(viewer: Viewer, stop: asyncio.Event) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    code, reason = GOING_AWAY, "the gateway stops"
+    code, reason = GOING_AWAY, "the gateway is shutting down"
     for task in done:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, CommandError):

@@ -1,4 +1,4 @@
-"""The camera's own video for viewers: packets from the ring as `video` messages, nothing is encoded or decoded here."""
+"""Forward the camera's own video to viewers: packets from the ring as `video` messages, without transcoding."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from tridetr.shm.closing import Closing
 from tridetr.shm.names import VIEW
 from tridetr.shm.packets import Packet, PacketReader, StreamInfo, VideoCodec
 
-_LAG_S = 1.0  # a viewer that is further behind goes on at the next key frame
-_SILENT_NS = 3_000_000_000  # without a packet of the second stream: those of the first one again
-_OLD_NS = 15_000_000_000
+_LAG_S = 1.0  # a viewer that is further behind continues at the next key frame
+_SILENT_NS = 3_000_000_000  # without a packet of the second stream for this long: back to the first
+_OLD_NS = 15_000_000_000  # age of packets that a dead capture process left behind
 _DEFAULT_FPS = 25.0
 IN_BROWSERS = (VideoCodec.H264, VideoCodec.HEVC)
 
 
 def why_withheld(config: Config, camera: str) -> str:
-    """Return why a camera's own video must not leave this node; empty: it may.
+    """Return why a camera's own video must not be sent; empty if it may be.
 
-    Every way out (`video` messages, /stream) asks here. What is hidden in the pictures would be seen in the packets.
+    All outputs (`video` messages, /stream) use this check: parts that are masked in the pictures are visible in the
+    packets.
     """
     if config.cameras[camera].mask:
-        return "parts of its picture are masked"
+        return "parts of the picture are masked"
     if not config.cameras[camera].realtime:
         return "the recording is not played in real time"
     return ""
 
 
 def video_facts(info: StreamInfo | None) -> dict[str, Any] | None:
-    """Return what a browser's decoder must know of a stream; None where browsers have no decoder for it."""
+    """Return the decoder configuration of a stream for browsers; None if browsers have no decoder for it."""
     if info is None or info.codec not in IN_BROWSERS or not info.codec_string:
         return None
     return {
         "codec": info.codec_string,
-        # Without a description the packets carry start codes and their parameter sets.
+        # Without a description, the packets contain start codes and the parameter sets.
         "description": None if info.is_annexb else base64.b64encode(info.extradata).decode(),
         "width": info.width,
         "height": info.height,
@@ -49,7 +50,7 @@ def video_facts(info: StreamInfo | None) -> dict[str, Any] | None:
 
 
 def self_contained(packet: Packet) -> bytes:
-    """Return a packet's bytes, with the stream's parameter sets before a key frame that lacks them."""
+    """Return a packet's bytes; if a key frame lacks the stream's parameter sets, they are prepended."""
     info = packet.info
     needs_sets = packet.is_key and info.extradata and info.is_annexb
     if needs_sets and not has_parameter_sets(info.codec_name, packet.data):
@@ -63,19 +64,19 @@ def is_old(packet: Packet) -> bool:
 
 
 class VideoTrack(Closing):
-    """What one viewer gets of a camera's video: all packets from a key frame on; if it is slow, from a newer one.
+    """The video of one viewer: all packets from a key frame on; a viewer that is too slow skips to a newer one.
 
-    Nothing waits here: a packet is taken from the ring when it can be sent. The packets of the second stream replace
-    those of the first one from a key frame on, as long as they come.
+    Nothing is buffered: a packet is read from the ring when it can be sent. The second stream replaces the first one
+    from a key frame on, for as long as it delivers packets.
     """
 
     def __init__(self, instance: str, camera: str, *, view: bool = False) -> None:
-        """Open the ring.
+        """Open the packet rings.
 
         Args:
             instance: Instance of tridetr.
             camera: Name of the camera.
-            view: Want the camera's second stream, too.
+            view: Whether to request the camera's second stream too.
         """
         self._source = _Track(PacketReader(instance, camera, live=True))
         self._view = (
@@ -83,12 +84,12 @@ class VideoTrack(Closing):
             if view
             else None
         )
-        self._is_view = False  # what is sent now
-        self._view_ns = 0  # when the newest packet of the second stream was sent
-        self._sent: tuple[bool, int] | None = None  # stream and generation
+        self._is_view = False  # whether the second stream is being sent
+        self._view_ns = 0  # when its newest packet was sent
+        self._sent: tuple[bool, int] | None = None  # stream and generation of the last packet
 
     def next(self) -> bytes | None:
-        """Return the next `video` message; None while there is none."""
+        """Return the next `video` message; None if there is none now."""
         now_ns = time.monotonic_ns()
         if self._view is not None:
             packet = self._view.next()
@@ -109,12 +110,12 @@ class VideoTrack(Closing):
         return None if packet is None else self._message(packet)
 
     def forget_removed(self) -> None:
-        """Let go of a ring whose file was removed."""
+        """Close rings whose files were removed."""
         for track in filter(None, (self._source, self._view)):
             track.reader.forget_if_removed()
 
     def close(self) -> None:
-        """Let go of the ring."""
+        """Close the rings."""
         for track in filter(None, (self._source, self._view)):
             track.reader.close()
 
@@ -136,7 +137,7 @@ class VideoTrack(Closing):
 
 
 class _Track:
-    """The packets of one ring that browsers may have a decoder for."""
+    """Reads the packets of one ring that browsers may be able to decode."""
 
     def __init__(self, reader: PacketReader) -> None:
         self.reader = reader
@@ -155,7 +156,7 @@ class _Track:
 
 
 def _timestamp_us(packet: Packet) -> int:
-    """Return a time in the order of display."""
+    """Return a packet's timestamp in display order, in microseconds."""
     if packet.info.reorder and packet.pts is not None:
         numerator, denominator = packet.info.time_base
         return packet.pts * numerator * 1_000_000 // denominator

@@ -1,4 +1,4 @@
-"""One viewer: what it asked for, and the messages that wait for it."""
+"""The session of one viewer: its settings, and the messages that are waiting to be sent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tridetr.gateway.video_track import VideoTrack
 from tridetr.shm.values import TraceContext
 from tridetr.telemetry import metrics, tracing
 
-_PACKETS_PER_FRAME = 24  # of `window`: decoders hold packets back, and answer for several at once
+_PACKETS_PER_FRAME = 24  # packets in flight per frame of `window`: decoders delay and batch packets
 
 Size = Literal["small", "full"]
 Send = Callable[[bytes], Awaitable[None]]
 
 
 class CommandError(Exception):
-    """The viewer sent what it must not; ``code`` is the WebSocket close code."""
+    """The viewer sent an invalid command, or too many; ``code`` is the WebSocket close code."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -29,7 +29,7 @@ class CommandError(Exception):
 
 
 def start_counters(camera: str) -> None:
-    """Make a camera's metrics before anybody watches; the viewers of a gateway that died are gone."""
+    """Create a camera's metrics at 0, which also resets the number of viewers that a dead gateway left behind."""
     for counter in (
         metrics.VIEWER_FRAMES,
         metrics.VIEWER_FRAMES_DROPPED,
@@ -41,13 +41,13 @@ def start_counters(camera: str) -> None:
 
 
 class Viewer:
-    """State of one WebSocket; used in the event loop only.
+    """State of one WebSocket or MJPEG client; use it in the event loop only.
 
     Attributes:
-        size: the picture it wants.
-        paused: it wants no pictures now (hidden), but all the rest.
+        size: requested picture size.
+        paused: whether pictures are paused (the card is hidden); other messages are still sent.
         shown: sequence and size of the frame that was posted last.
-        frames_sent: frames that went to the socket.
+        frames_sent: number of frames sent.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Viewer:
         self._open_track = open_track
         self._has_view = has_view
         self._track: VideoTrack | None = None
-        self._is_view = False  # the track is of the second stream, too
+        self._is_view = False  # whether the track includes the second stream
         self._packets_sent = 0
         self._packets_acknowledged = 0
         self.shown: tuple[int, Size] | None = None
@@ -73,46 +73,46 @@ class Viewer:
         self._acknowledged = 0
         self._camera = camera
         self._mailbox = Mailbox()
-        self._traces: dict[str, TraceContext | None] = {}  # of the message of each kind that waits
+        self._traces: dict[str, TraceContext | None] = {}  # by kind, of the waiting messages
         self._wake = asyncio.Event()
         self._on_change = on_change
         self._sent = metrics.VIEWER_FRAMES.labels(camera)
         self._video_sent = metrics.VIEWER_PACKETS.labels(camera)
         self._dropped = metrics.VIEWER_FRAMES_DROPPED.labels(camera)
-        # One acknowledgement a frame, and some pings.
+        # One acknowledgement per frame, and some pings.
         self._commands = Bucket(rate=max_fps + 10, burst=2 * max_fps + 40)
 
     @property
     def wants_pictures(self) -> bool:
-        """Whether it is shown pictures that are encoded here."""
+        """Whether the viewer wants pictures that the gateway encodes."""
         return not self.paused and self._track is None
 
     def packets_came(self) -> None:
-        """Look for packets that can be sent."""
+        """Wake the sender: new packets may be available."""
         if self._track is not None:
             self._wake.set()
 
     def forget_removed(self) -> None:
-        """Let go of a packet ring whose file was removed."""
+        """Close a packet ring whose file was removed."""
         if self._track is not None:
             self._track.forget_removed()
             self._wake.set()
 
     def close(self) -> None:
-        """Let go of the packet ring."""
+        """Close the packet ring."""
         if self._track is not None:
             self._track.close()
             self._track = None
 
     def post(self, kind: str, packed: bytes, trace: TraceContext | None = None) -> None:
-        """Lay a message into the mailbox."""
+        """Put a message into the mailbox."""
         self._traces[kind] = trace
         if self._mailbox.put(kind, packed) and kind == "frame":
             self._dropped.inc()
         self._wake.set()
 
     async def pump(self, send: Send) -> None:
-        """Send what comes, newest first of each kind, for ever."""
+        """Send messages as they arrive, only the newest of each kind, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -125,10 +125,10 @@ class Viewer:
                     await send(packed)
 
     def handle(self, data: str | bytes | None) -> None:
-        """Follow a command.
+        """Execute a command from the viewer.
 
         Raises:
-            CommandError: it is none, or there are too many.
+            CommandError: the command is invalid, or there are too many commands.
         """
         if not self._commands.take(time.monotonic()):
             raise CommandError(1008, "too many commands")
@@ -167,12 +167,12 @@ class Viewer:
             self._on_change()
 
     def _take(self) -> tuple[str, bytes] | None:
-        """Return the next message to send, facts before pictures and packets."""
+        """Return the next message to send: facts before pictures and packets."""
         item = self._mailbox.take(frames=self._may_send_frame())
         if item is not None or self._track is None:
             return item
-        under_way = self._packets_sent - self._packets_acknowledged
-        if self._window and under_way >= self._window * _PACKETS_PER_FRAME:
+        in_flight = self._packets_sent - self._packets_acknowledged
+        if self._window and in_flight >= self._window * _PACKETS_PER_FRAME:
             return None
         packed = self._track.next()
         if packed is None:
@@ -185,33 +185,33 @@ class Viewer:
         return not self._window or self.frames_sent - self._acknowledged < self._window
 
 
-# The order in which waiting messages leave: facts first, boxes before the picture that they lie on.
+# The order in which waiting messages are sent: facts first, detections before the picture they are drawn on.
 KINDS = ("hello", "pong", "node", "status", "stream", "state", "watching", "detections", "frame")
 
 
 class Mailbox:
-    """Holds at most one message of each kind; a newer one replaces the older.
+    """Holds at most one message of each kind: a newer one replaces an older one.
 
-    So a viewer that does not read costs one frame of memory, whatever the time it sleeps.
+    A viewer that does not read therefore never costs more than one frame of memory.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[str, bytes] = {}
 
     def put(self, kind: str, message: bytes) -> bool:
-        """Lay ``message`` down and return whether an older one of its kind was lost by that.
+        """Add a message; return whether it replaced an older one of its kind.
 
         Raises:
             ValueError: ``kind`` is not one of KINDS.
         """
         if kind not in KINDS:
-            raise ValueError(f"unknown kind of message {kind!r}")
+            raise ValueError(f"unknown message kind {kind!r}")
         replaced = kind in self._waiting
         self._waiting[kind] = message
         return replaced
 
     def take(self, *, frames: bool = True) -> tuple[str, bytes] | None:
-        """Remove and return the next message, or None; ``frames=False`` leaves the frame where it is."""
+        """Remove and return the kind and bytes of the next message, or None; ``frames=False`` skips frames."""
         for kind in KINDS:
             if kind == "frame" and not frames:
                 continue
@@ -221,7 +221,7 @@ class Mailbox:
         return None
 
     def discard(self, kind: str) -> None:
-        """Forget the waiting message of this kind, if there is one."""
+        """Remove the waiting message of a kind, if there is one."""
         self._waiting.pop(kind, None)
 
     def __len__(self) -> int:

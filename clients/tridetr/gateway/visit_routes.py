@@ -1,4 +1,4 @@
-"""Routes for what the recorder has kept: visits, their pictures and clips, and the time line of a day."""
+"""Routes for recorded visits: their list, pictures, clips and timeline."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tridetr.recorder.visit_list import (
     time_line,
 )
 
-_LATEST_MS = 2**43  # a time that no calendar has is refused
+_LATEST_MS = 2**43  # later times than the year 2248 are refused
 _LONGEST_LINE_H = 192
 
 
 def add_visits(app: Quart, hub: Hub) -> None:
-    """Add the routes."""
+    """Add the routes of recorded visits to the application."""
     visits = Blueprint("visits", __name__)
     cameras = hub.config.cameras
     path = hub.config.evidence_dir
@@ -111,7 +111,7 @@ def add_visits(app: Quart, hub: Hub) -> None:
 
 
 def describe(row: VisitRow) -> dict[str, Any]:
-    """Return a visit for JSON."""
+    """Return a visit as a JSON-compatible dictionary."""
     picture, clip = row.picture_facts, row.clip_facts
     return {
         "seq": row.seq,
@@ -143,7 +143,7 @@ def describe(row: VisitRow) -> dict[str, Any]:
 
 
 def _wanted(before: int | None = None) -> Wanted:
-    """Return which visits the request asks for."""
+    """Return the filters of the current request."""
     return Wanted(
         before,
         request.args.get("camera"),
@@ -162,7 +162,7 @@ async def _find(
 
 
 async def _file(path: Path, name: str | None, kind: str, what: str) -> Answer:
-    """Send a file, or the part of it that is asked for."""
+    """Return a response with a file, or with the range of it that was requested."""
     if name is None:
         return problem(404, f"this visit has no {what}")
     file = file_of(path, name)
@@ -175,18 +175,20 @@ async def _file(path: Path, name: str | None, kind: str, what: str) -> Answer:
     response.headers["Accept-Ranges"] = "bytes"
     response.headers["Cache-Control"] = "private, no-cache"  # a better picture may replace it
     asked = request.range
-    # Several parts at once may be answered with the whole (RFC 9110, 14.2)
+    # A request for several ranges may be answered with the whole file (RFC 9110, 14.2).
     if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
         return await response.make_conditional(request)
     if request.if_range.etag not in (None, response.get_etag()[0]):
         return await response.make_conditional(request)
     begin, end = asked.ranges[0]
-    if begin < 0:  # the last bytes, of which there may be fewer
+    if begin < 0:  # the last N bytes; the file may be shorter than N
         asked = Range("bytes", [(max(begin, -size), end)])
     part = asked.range_for_length(size)
     if part is None:
-        return problem(416, "no such part of the file", Content_Range=f"bytes */{size}")
-    # Quart's own reading of ranges does not know those that count from the end
+        return problem(
+            416, f"the range is outside of the file's {size} bytes", Content_Range=f"bytes */{size}"
+        )
+    # Quart's own range handling does not support ranges that count from the end.
     await response.response.make_conditional(*part)  # type: ignore[attr-defined]
     response.content_range = asked.make_content_range(size)
     response.content_length, response.status_code = part[1] - part[0], 206
@@ -194,7 +196,7 @@ async def _file(path: Path, name: str | None, kind: str, what: str) -> Answer:
 
 
 def _unknown() -> Answer:
-    return problem(404, "nothing is kept of such a visit")
+    return problem(404, "no such visit: nothing was saved of it, or it was removed")
 
 
 def _ns(milliseconds: int | None) -> int | None:

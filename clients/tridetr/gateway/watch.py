@@ -1,4 +1,4 @@
-"""Follows one camera from its frames to its decisions, for viewers, probes and metrics."""
+"""Watch one camera from its frames to its decisions, for viewers, probes and metrics."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tridetr.gateway.watching import Chain, Decided, Fault, find_fault
 from tridetr.served_model import Labels
 from tridetr.telemetry import metrics
 
-_LOOK_S = 0.25  # an answer is good for that long
+_LOOK_S = 0.25  # time for which a verdict is cached
 _DAMAGED = Fault("capture", "the camera's shared memory is damaged")
 
 
 class CameraWatch:
-    """Judges one camera; use it in one event loop."""
+    """Determines whether one camera is watched; use it in one event loop."""
 
     def __init__(self, config: Config, camera: str, readers: CameraReaders, labels: Labels) -> None:
         self._camera = camera
@@ -29,7 +29,7 @@ class CameraWatch:
         self._classes = config.alarm_for(camera).classes
         self._has_demo_model = config.model.file is None and config.triton.url is None
         self._decided = Decided()
-        # Sequence and the monotonic time at which it was first seen here, for times that are not of now.
+        # Sequence, and the monotonic time at which it was first seen here: for recordings, whose times are not current.
         self._first_frame = (0, 0)
         self._first_decided = (0, 0)
         self._fault: Fault | None = _DAMAGED
@@ -39,22 +39,22 @@ class CameraWatch:
 
     @property
     def watched(self) -> bool:
-        """Whether the chain was whole when it was last looked at."""
+        """Whether the camera was watched at the last check."""
         return self._fault is None
 
     def frame_age_s(self, frame: NewestFrame | None, now: int) -> float | None:
-        """Return the age of the newest frame in seconds."""
+        """Return the age of a camera's newest frame in seconds; None without a frame."""
         if frame is None:
             return None
         if self._first_frame[0] != frame.sequence:
             self._first_frame = (frame.sequence, now)
-        # Media time says nothing about now: there the age counts from when the frame was first seen here.
+        # Media time is unrelated to the current time: the age then counts from when the frame was first seen here.
         return facts.age_s(
             self._first_frame[1] if frame.lossless else frame.capture_monotonic_ns, now
         )
 
     def look(self) -> dict[str, Any]:
-        """Return the header of a `watching` message."""
+        """Return the header of a `watching` message, at most ``_LOOK_S`` old."""
         if time.monotonic() - self._looked_at >= _LOOK_S:
             self._look()
         fault = self._fault
@@ -121,5 +121,5 @@ class CameraWatch:
         if not self._has_demo_model or source_kind in ("", "synthetic"):
             return []
         return [
-            "the bundled demonstration model is made for the drawn street, not for real cameras"
+            "the bundled demonstration model only works with the synthetic demo camera, not with real cameras"
         ]

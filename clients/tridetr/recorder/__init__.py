@@ -1,1 +1,1 @@
-"""Keeps the best picture and a clip of each visit on disk, where `evidence` is configured."""
+"""The recorder: saves the best picture and a clip of each visit if `evidence` is configured."""

@@ -1,7 +1,8 @@
-"""Pictures and clips on disk, and the SQLite rows that name them.
+"""Store pictures and clips on disk, with a SQLite row per visit that names its files.
 
-A file is written under a name that ends in ``.part``, synced and renamed before a row names it; a row goes before its
-files. So whenever the recorder dies, each row has its files; what no row names is removed at the next start.
+A file is written under a name that ends in ``.part``, synced and renamed before a row refers to it; a row is deleted
+before its files. If the recorder dies at any point, every row therefore has its files, and files without a row are
+removed at the next start.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ logger = logging.getLogger("tridetr.recorder")
 DATABASE = "evidence.db"
 FILES = "files"
 _PART = ".part"
-# Values of visit.is_open; a visit that has ended may still get its clip.
+# Values of visit.is_open; a visit that has ended may still get a clip.
 COMPLETE, OPEN, ENDED = 0, 1, 2
 _VERSION = 1
 _LAYOUT = """
@@ -46,19 +47,17 @@ CREATE TABLE blind (
 CREATE TABLE watch (seq INTEGER PRIMARY KEY, started_unix_ns INTEGER NOT NULL, ended_unix_ns INTEGER NOT NULL);
 """
 _DAY_NS = 86_400 * 10**9
-_RESERVE_MIB, _RESERVE_SHARE = (
-    256,
-    0.05,
-)  # of the disk, whichever is less: left to the controller's events
+# Disk space left for the controller's events and other programs: the smaller one applies.
+_RESERVE_MIB, _RESERVE_SHARE = 256, 0.05
 
 
 class DiskLowError(OSError):
-    """The disk is nearly full; the rest belongs to others."""
+    """The disk is nearly full; the remaining space is reserved for other programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisitFacts:
-    """What a row says of a visit besides its files; times are those of the captures."""
+    """The facts about a visit that its row stores in addition to its files; times are capture times."""
 
     visit_id: str
     camera: str
@@ -68,17 +67,22 @@ class VisitFacts:
 
 
 class Archive(Closing):
-    """The folder of pictures and clips; for one process, any of its threads.
+    """The folder of pictures and clips; used by one process, in any of its threads.
 
     Attributes:
-        files: Folder of the files.
+        files: Folder of the pictures and clips.
     """
 
     def __init__(self, path: Path, *, keep_days: float, max_mib: float) -> None:
-        """Open the folder; remove what a recorder that was killed left.
+        """Open the folder, and remove incomplete files that a killed recorder left behind.
+
+        Args:
+            path: Folder; created if it does not exist.
+            keep_days: Days after which visits are removed.
+            max_mib: Size limit of all files in MiB.
 
         Raises:
-            TridetrError: It cannot be used.
+            TridetrError: The folder cannot be used.
         """
         self._keep_ns = round(keep_days * _DAY_NS)
         self._max_bytes = round(max_mib * 2**20)
@@ -92,11 +96,12 @@ class Archive(Closing):
         except FileLockedError as error:
             raise TridetrError(
                 f"another recorder ({error.holder}) already uses {path}: stop it, or set evidence.path to "
-                "another folder"
+                "a different folder"
             ) from None
         except (OSError, sqlite3.Error) as error:
             raise TridetrError(
-                f"evidence.path {path} cannot be used: {error}; make room there, or set it to another folder"
+                f"evidence.path {path} cannot be used: {error}. Check its permissions and free space, or set it to "
+                "another folder"
             ) from None
         for reason in ("age", "size"):
             metrics.EVIDENCE_REMOVED.labels(reason)
@@ -108,36 +113,44 @@ class Archive(Closing):
 
     @property
     def largest_clip(self) -> int:
-        """Most bytes of one clip."""
+        """Maximum size of one clip in bytes."""
         return self._max_bytes // 4
 
     def part(self, name: str) -> Path:
-        """Return where a file is written before it is complete.
+        """Return the path to write a file to until it is complete.
 
         Raises:
-            DiskLowError: There is not enough room.
+            DiskLowError: There is not enough disk space.
         """
         self.require_room()
         return self.files / (name + _PART)
 
     def require_room(self) -> None:
-        """Check that others still have room on the disk.
+        """Check that enough disk space is left for other programs.
 
         Raises:
-            DiskLowError: They have not.
+            DiskLowError: There is not enough.
         """
         found = os.statvfs(self.files)
         free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
         if free < min(_RESERVE_MIB * 2**20, whole * _RESERVE_SHARE):
-            raise DiskLowError(28, f"only {free // 2**20} MiB are free", str(self.files))
+            raise DiskLowError(
+                28, f"only {free // 2**20} MiB are free on the disk", str(self.files)
+            )
 
     def save_picture(
         self, visit: VisitFacts, jpegs: tuple[bytes, bytes], score: float, facts: dict[str, Any]
     ) -> None:
-        """Keep a visit's picture and crop, instead of those that it has.
+        """Save a visit's picture and crop, replacing earlier ones.
+
+        Args:
+            visit: The visit.
+            jpegs: Picture and crop.
+            score: Score of the picture's best box.
+            facts: Boxes, sizes and capture time of the picture.
 
         Raises:
-            OSError, sqlite3.Error: They cannot be written; what there is stays.
+            OSError, sqlite3.Error: They cannot be written; earlier ones are kept.
         """
         stem = f"{visit.visit_id}-{time.time_ns():x}"
         names = f"{stem}.jpg", f"{stem}.crop.jpg"
@@ -154,10 +167,15 @@ class Archive(Closing):
             raise
 
     def save_clip(self, visit: VisitFacts, part: Path, facts: dict[str, Any]) -> None:
-        """Keep a visit's finished clip; its file is renamed.
+        """Save a visit's finished clip, whose file is renamed.
+
+        Args:
+            visit: The visit.
+            part: Path of the finished file.
+            facts: Start, end and kind of the clip.
 
         Raises:
-            OSError, sqlite3.Error: It cannot be kept; it is removed.
+            OSError, sqlite3.Error: It cannot be saved; the file is removed.
         """
         name = part.name.removesuffix(_PART)
         try:
@@ -168,14 +186,14 @@ class Archive(Closing):
             raise
 
     def follow(self, visit: VisitFacts, state: int = COMPLETE) -> None:
-        """Note how long a visit lasted so far; does nothing where nothing is kept of it.
+        """Update the end and the state of a visit's row, if it has one.
 
         Args:
-            visit: What is known of it.
-            state: ``OPEN``, ``ENDED`` (files are still to come) or ``COMPLETE``.
+            visit: The visit.
+            state: ``OPEN``, ``ENDED`` (files may still be added) or ``COMPLETE``.
 
         Raises:
-            sqlite3.Error: It cannot be written.
+            sqlite3.Error: The row cannot be written.
         """
         with self._lock:
             self._connection.execute(
@@ -184,7 +202,7 @@ class Archive(Closing):
             )
 
     def open_visits(self) -> dict[str, tuple[VisitFacts, float, bool]]:
-        """Return by id the visits that are not complete, the value of their pictures, and whether they have a clip."""
+        """Return the incomplete visits by ID, with the value of their picture and whether they have a clip."""
         with self._lock:
             rows = self._connection.execute(
                 "SELECT visit_id, camera, class, started_unix_ns, ended_unix_ns, picture_facts, clip FROM visit "
@@ -200,10 +218,10 @@ class Archive(Closing):
         }
 
     def begin_blind(self, camera: str, unix_ns: int) -> int:
-        """Note that a camera is not watched any more; returns the row.
+        """Record that a camera is no longer watched; return the number of the row.
 
         Raises:
-            sqlite3.Error: It cannot be written.
+            sqlite3.Error: The row cannot be written.
         """
         with self._lock:
             row = self._connection.execute(
@@ -214,10 +232,14 @@ class Archive(Closing):
         return row
 
     def keep_blind(self, row: int, unix_ns: int) -> None:
-        """Note that a camera was not watched up to now.
+        """Record that a camera was not watched up to a time.
+
+        Args:
+            row: Number of the row.
+            unix_ns: Wall-clock time.
 
         Raises:
-            sqlite3.Error: It cannot be written.
+            sqlite3.Error: The row cannot be written.
         """
         with self._lock:
             self._connection.execute(
@@ -225,10 +247,10 @@ class Archive(Closing):
             )
 
     def keep_watch(self) -> None:
-        """Note that the recorder runs.
+        """Record that the recorder is running now.
 
         Raises:
-            sqlite3.Error: It cannot be written.
+            sqlite3.Error: The row cannot be written.
         """
         if self._clock.was_set():
             self._watch = self._begin_watch()
@@ -240,13 +262,13 @@ class Archive(Closing):
     # --- removing
 
     def retain(self) -> None:
-        """Remove what is too old or too much, the oldest visit first; open visits stay.
+        """Remove visits that are too old, and the oldest ones beyond the size limit; open visits are kept.
 
-        For a day after the clock was set, or after a pause of more than a day, nothing counts as too old, even after a
-        restart: a clock that is wrong must not remove everything.
+        For a day after the clock was set, or after a pause of more than a day, nothing is removed for its age, even after
+        a restart: a wrong clock must not delete everything.
 
         Raises:
-            sqlite3.Error: It cannot be written.
+            sqlite3.Error: The database cannot be written.
         """
         if self._clock.was_set():
             self._watch = self._begin_watch()
@@ -301,7 +323,7 @@ class Archive(Closing):
         return [name for name in row or () if name]
 
     def _name(self, visit: VisitFacts, names: dict[str, str], **columns: Any) -> None:
-        """Let the visit's row name new files, and remove those that it named before."""
+        """Set new files in the visit's row, which is created if necessary, and remove the files that they replace."""
         values = {
             **names,
             **{k: json.dumps(v) if isinstance(v, dict) else v for k, v in columns.items()},
@@ -337,7 +359,7 @@ class Archive(Closing):
         return (self.files / name).stat().st_size
 
     def _complete(self, part: Path, name: str) -> None:
-        """Bring a file to the disk, then under its name."""
+        """Sync a file to disk, then rename it to its final name."""
         descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fchmod(descriptor, 0o600)
@@ -358,7 +380,7 @@ class Archive(Closing):
                 (self.files / (name + _PART)).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Remove files that no row names, and let rows name no file that is gone."""
+        """Remove files without a row, and references to files that no longer exist."""
         with self._lock, _transaction(self._connection) as connection:
             present = {file.name for file in self.files.iterdir()}
             named: set[str] = set()
@@ -379,7 +401,7 @@ class Archive(Closing):
                 (self.files / name).unlink()
 
     def _watched(self) -> list[tuple[int, int]]:
-        """Return from when to when recorders ran (Unix), the newest first. What is in the future is forgotten."""
+        """Return the periods in which recorders ran (Unix, ns), newest first; delete rows in the future."""
         with self._lock:
             found = self._connection.execute(
                 "SELECT started_unix_ns, ended_unix_ns FROM watch ORDER BY ended_unix_ns DESC"
@@ -400,14 +422,15 @@ class Archive(Closing):
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open the database; one that cannot be read is moved aside.
+    """Open the database; move an unreadable one aside, with its files, and create a new one.
 
     Raises:
         OSError, sqlite3.Error: It cannot be opened now.
+        TridetrError: It was written by a later version.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     try:
-        # A new database has no files yet: those that no row names would be removed.
+        # An empty database with files is broken: as a new one, it would have all of them removed.
         if path.stat().st_size == 0 and any(
             file.suffix != _PART for file in (path.parent / FILES).iterdir()
         ):
@@ -422,8 +445,8 @@ def _open(path: Path) -> sqlite3.Connection:
             found.rename(aside / found.name)
         (path.parent / FILES).mkdir(mode=0o700)
         logger.error(
-            "%s cannot be read (%s): it is now in %s with its pictures and clips, which no limit counts; look at "
-            "them and remove the folder",
+            "%s cannot be read (%s): moved to %s with its pictures and clips, which the limits no longer count. Save "
+            "what you need and remove that folder",
             path,
             error,
             aside,
@@ -461,6 +484,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
         yield connection
         connection.execute("COMMIT")
     except BaseException:
-        with suppress(sqlite3.Error):  # a full disk has rolled back already
+        with suppress(sqlite3.Error):  # on a full disk, SQLite has rolled back already
             connection.execute("ROLLBACK")
         raise

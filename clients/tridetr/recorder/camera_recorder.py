@@ -1,7 +1,7 @@
-"""Watches one camera: follows its visits, finds the best frame of each, keeps what is needed for its clip.
+"""Record one camera: follow its visits, select the best frame of each, and collect the video for its clip.
 
-Reads the rings by polling, and holds no slot longer than a copy takes. Decides nothing: the controller's board says
-when a visit begins and ends.
+The rings are read by polling, and no slot is held longer than a copy takes. The controller's board determines when a
+visit begins and ends.
 """
 
 from __future__ import annotations
@@ -36,18 +36,20 @@ from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.recorder")
 
-_VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # it becomes part of file names
+_VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # used in file names
 _LOOK_S = 1.0
-_GAP_NS = 5_000_000_000  # between two results: what is seen after it is something else
-_MISSED_NS = 1_000_000_000  # for which a detector may miss somebody before a visit is confirmed
-_STILL_QUALITY = 80  # with noise, 90 takes a quarter more time
+_GAP_NS = 5_000_000_000  # a longer gap between two results starts a new run
+_MISSED_NS = (
+    1_000_000_000  # before a visit is confirmed, a longer gap without detections ends a run
+)
+_STILL_QUALITY = 80  # with noise, quality 90 takes 25 % longer
 _STILL_NS = round(0.9e9 / STILLS_FPS)
-_STATIC_NS = 900_000_000  # between two stills of a scene that does not change
+_STATIC_NS = 900_000_000  # interval between stills of a static scene
 
 
 @dataclass(slots=True)
 class Run:
-    """Results in a row with something that alarms; a visit may come of it."""
+    """A run of results with an alarm class, which may become a visit; times are capture times."""
 
     first_ns: int
     first_unix_ns: int
@@ -58,13 +60,19 @@ class Run:
 
 @dataclass(slots=True)
 class Visit:
-    """A visit while it is recorded; written by the thread that watches, read by those that write files.
+    """A visit that is being recorded; written by the watching thread, read by the writing threads.
 
     Attributes:
-        run: When something was seen first and last, and the best frame.
-        clip: Its video; None where there is to be none.
-        ended_s: When the controller ended it (monotonic); None = it is open.
-        picture_value: Value of the picture that is kept.
+        camera: Name of the camera.
+        visit_id: ID of the visit.
+        class_name: Class that opened the visit.
+        run: First and last detection, and the best frame.
+        span: Start and end of the clip.
+        clip: The clip; None if there is none.
+        ended_s: Monotonic time at which the visit ended; None = it is open.
+        picture_value: Value of the picture that was saved.
+        picture_done: Whether no other picture will be saved.
+        clip_done: Whether the clip was saved or given up.
     """
 
     camera: str
@@ -91,7 +99,7 @@ class Visit:
 
 @dataclass(slots=True)
 class Kept:
-    """What an earlier recorder has kept of a visit that is still open."""
+    """What an earlier recorder process has saved of a visit that is still open."""
 
     facts: VisitFacts
     picture_value: float
@@ -100,7 +108,7 @@ class Kept:
 
 @dataclass(slots=True)
 class _Stills:
-    """The pre-roll of a camera without packets."""
+    """The pre-roll of a camera without packets: recent stills, limited in age and size."""
 
     found: deque[Still] = field(default_factory=deque)
     size: int = 0
@@ -116,13 +124,14 @@ class _Stills:
 
 
 class CameraWatcher(Closing):
-    """Follows one camera. For one thread.
+    """Follows the visits of one camera. For one thread.
 
     Attributes:
-        visits: Those that are recorded; whoever has filed one removes it.
-        kept: Visits that an earlier recorder left open, by id.
-        over: Those of them that are over.
-        blind_since_unix_ns: Since when nobody decides on this camera; None = it is watched.
+        camera: Name of the camera.
+        visits: Visits that are being recorded; the writing thread removes those that are complete.
+        kept: Visits that an earlier recorder left open, by ID.
+        over: Those of them that have ended.
+        blind_since_unix_ns: Wall-clock time since which the camera is not watched; None = it is.
     """
 
     def __init__(
@@ -159,11 +168,11 @@ class CameraWatcher(Closing):
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is there that may be the best frame in a moment."""
+        """Whether the next frames may contain the best picture, so that polling must be fast."""
         return self._run is not None or self._open is not None
 
     def poll(self) -> None:
-        """Look at all that is new."""
+        """Process new results, the board and new frames."""
         now_s = time.monotonic()
         if now_s >= self._look_s:
             self._look_s = now_s + _LOOK_S
@@ -177,7 +186,7 @@ class CameraWatcher(Closing):
             logger.debug("%s", error, extra={"camera": self.camera})
 
     def close(self) -> None:
-        """Let go of the rings."""
+        """Close the rings."""
         self._closing.close()
 
     def _look_around(self) -> None:
@@ -204,7 +213,7 @@ class CameraWatcher(Closing):
             self._take(self._judge.judge(sighting), sighting.stamp.capture_monotonic_ns)
 
     def _take(self, facts: FrameFacts, capture_ns: int) -> None:
-        """Follow one result."""
+        """Process one result."""
         if not facts.boxes:
             run = self._run
             if self._open is None and run and not 0 <= capture_ns - run.last_ns < _MISSED_NS:
@@ -228,7 +237,7 @@ class CameraWatcher(Closing):
                 run.best = BestFrame.of(facts, pixels)
 
     def _pixels_of(self, facts: FrameFacts) -> Planes | None:
-        """Copy the pixels of a result's frame; None: they are overwritten already."""
+        """Return a copy of the pixels of a result's frame; None if they were overwritten."""
         lease = self._frames.lease_next(facts.sequence - 1)
         if lease is None:
             return None
@@ -247,7 +256,7 @@ class CameraWatcher(Closing):
             self.blind_since_unix_ns = time.time_ns()
         if board is None:
             return
-        if expired:  # a controller that was restarted goes on with its visit
+        if expired:  # a restarted controller continues its visit
             if now_ns - board.expires_monotonic_ns > self._hold_ns:
                 self._end()
             return
@@ -300,7 +309,7 @@ class CameraWatcher(Closing):
             visit.ended_s = time.monotonic()
 
     def _take_still(self) -> None:
-        """Keep the newest picture for the clips of a camera without packets."""
+        """Save the newest picture for the clips of a camera without packets."""
         lease = self._frames.lease_newest(self._stills.after)
         if lease is None:
             return
@@ -309,7 +318,7 @@ class CameraWatcher(Closing):
             found = self._stills.found
             passed_ns = stamp.capture_monotonic_ns - found[-1].capture_ns if found else -1
             if 0 <= passed_ns < _STATIC_NS and self._is_static(stamp.capture_monotonic_ns):
-                return  # looked at again: its own result may show that something has changed
+                return  # checked again: the frame's own result may show a change
             self._stills.after = lease.sequence
             if 0 <= passed_ns < _STILL_NS:
                 return
@@ -328,7 +337,7 @@ class CameraWatcher(Closing):
                 metrics.EVIDENCE_ERRORS.labels(self.camera, "missed").inc()
 
     def _is_static(self, capture_ns: int) -> bool:
-        """Whether the motion gate finds the scene unchanged, and no clip waits for what comes now."""
+        """Whether the motion gate considers the scene static, and no clip is being recorded."""
         if self._is_recording or not self._static_ns:
             return False
         return capture_ns - self._static_ns < _STATIC_NS

@@ -1,4 +1,4 @@
-"""Clips of visits: the camera's own packets where there are any, else encoded from its pictures."""
+"""Write clips of visits: from the camera's own packets if there are any, otherwise encoded from its pictures."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ logger = logging.getLogger("tridetr.recorder")
 
 LONGEST_S = 300.0
 STILLS_FPS = 15
-_MOST_WAITING = 120  # pictures that wait to be encoded
-_TURN = 64  # packets or pictures of one clip before the others have their turn
+_MOST_WAITING = 120  # pictures waiting to be encoded
+_TURN = 64  # packets or pictures of one clip before the other clips get their turn
 _X264 = {"preset": "veryfast", "crf": "26", "tune": "zerolatency"}
 _TIME_BASE = Fraction(1, 90_000)
-_LONGEST_SIDE = 1920  # pixels of a clip that is encoded
+_LONGEST_SIDE = 1920  # longest side of an encoded clip in pixels
 _COLORSPACES = {"BT601": 6, "BT709": 1, "BT2020": 9}  # as in H.264's VUI
 
 
 @dataclass(slots=True)
 class Span:
-    """From when to when a clip reaches (CLOCK_MONOTONIC of the captures).
+    """The time span of a clip, in monotonic capture times.
 
     Attributes:
-        start_ns: Its first picture is at or before.
-        end_ns: Its last picture is at or before; moves on with each detection.
-        is_final: Whether the end moves no more: the visit is over.
+        start_ns: Start; the first picture may be earlier, at a key frame.
+        end_ns: End; it advances with each detection.
+        is_final: Whether the end is final because the visit is over.
     """
 
     start_ns: int
@@ -49,11 +49,11 @@ class Span:
     is_final: bool = False
 
     def has(self, capture_ns: int) -> bool:
-        """Whether a picture captured at a time belongs to the clip, as far as is known."""
+        """Return whether a picture with this capture time belongs to the clip, as far as known now."""
         return capture_ns <= min(self.end_ns, self._limit)
 
     def is_over(self, capture_ns: int) -> bool:
-        """Whether a picture captured at a time is behind the end of the clip for certain."""
+        """Return whether a picture with this capture time is certain to be after the end of the clip."""
         return not self.has(capture_ns) and (self.is_final or capture_ns > self._limit)
 
     @property
@@ -62,29 +62,35 @@ class Span:
 
 
 class PacketClip(Closing):
-    """A clip of the camera's own packets."""
+    """A clip that is remuxed from the camera's own packets.
+
+    Attributes:
+        encoded: Always False.
+        times: First and last capture time (Unix, ns); empty without a file.
+        path: Path of the unfinished file; None before the first packet.
+    """
 
     def __init__(
         self, instance: str, camera: str, span: Span, part: Callable[[], Path], largest: int
     ) -> None:
         self.encoded = False
-        self.times: list[int] = []  # first and last capture (Unix)
+        self.times: list[int] = []
         self.path: Path | None = None
         self._span = span
         self._part = part
         self._largest = largest
         self._file: Mp4File | None = None
         self._generation = 0
-        self._next: Packet | None = None  # that waits for the end of the span to move on
+        self._next: Packet | None = None  # waits for the end of the span to advance
         self._reader = PacketReader(instance, camera)
         self._reader.seek(span.start_ns)
 
     def step(self) -> bool:
-        """Write what there is; returns whether the clip is complete.
+        """Write the available packets; return whether the clip is complete.
 
         Raises:
-            OSError: It cannot be written.
-            TridetrError: The stream cannot be put into a file.
+            OSError: The file cannot be written.
+            TridetrError: The stream cannot be stored in a file.
         """
         for _ in range(_TURN):
             packet = self._next or self._reader.read()
@@ -104,13 +110,15 @@ class PacketClip(Closing):
                 self._generation = packet.generation
                 self.times = [packet.capture_unix_ns, packet.capture_unix_ns]
             elif packet.generation != self._generation or self._file.size > self._largest:
-                return True  # another picture size does not fit into the same file
+                return (
+                    True  # new stream parameters would need another file, and the size is limited
+                )
             self._file.put(packet)
             self.times[1] = packet.capture_unix_ns
         return False
 
     def finish(self) -> int:
-        """Complete the file; returns its number of pictures."""
+        """Complete the file; return its number of pictures."""
         if self._file is None:
             return 0
         file, self._file = self._file, None
@@ -118,7 +126,7 @@ class PacketClip(Closing):
         return file.packets
 
     def close(self) -> None:
-        """Let go of the ring and the file."""
+        """Close the ring and the file."""
         self._reader.close()
         if self._file is not None:
             _close_quietly(self._file.close)
@@ -127,7 +135,7 @@ class PacketClip(Closing):
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """One picture of a camera without packets: a JPEG that holds the samples of the frame as they are."""
+    """One picture of a camera without packets: a JPEG that contains the frame's samples without colour conversion."""
 
     capture_ns: int
     unix_ns: int
@@ -136,7 +144,7 @@ class Still:
 
 
 class StillsClip(Closing):
-    """A clip that is encoded from pictures; for a thread of low priority (see :class:`PacketClip`)."""
+    """A clip that is encoded from stills, in a low-priority thread; the attributes are those of :class:`PacketClip`."""
 
     def __init__(
         self, stills: Iterable[Still], span: Span, part: Callable[[], Path], largest: int
@@ -157,18 +165,18 @@ class StillsClip(Closing):
         self._decoder = av.CodecContext.create("mjpeg", "r")
 
     def add(self, still: Still) -> bool:
-        """Take the next picture; returns whether there was room for it. For another thread."""
+        """Add the next picture; return whether there was room for it. May be called in another thread."""
         if len(self._waiting) >= _MOST_WAITING:
             return False
         self._waiting.append(still)
         return True
 
     def step(self) -> bool:
-        """Encode what waits; returns whether the clip is complete.
+        """Encode the waiting pictures; return whether the clip is complete.
 
         Raises:
-            OSError: It cannot be written.
-            av.FFmpegError: It cannot be encoded.
+            OSError: The file cannot be written.
+            av.FFmpegError: A picture cannot be encoded.
         """
         for _ in range(_TURN):
             if not self._waiting:
@@ -184,7 +192,7 @@ class StillsClip(Closing):
         return False
 
     def finish(self) -> int:
-        """Complete the file; returns its number of pictures."""
+        """Complete the file; return its number of pictures."""
         container, stream, self._container = self._container, self._stream, None
         if container is None or stream is None:
             return 0
@@ -195,7 +203,7 @@ class StillsClip(Closing):
         return self._frames
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._container is not None:
             _close_quietly(self._container.close)
             self._container = None
@@ -240,7 +248,7 @@ class StillsClip(Closing):
 
 
 def _relabelled(decoded: av.VideoFrame) -> av.VideoFrame:
-    """Return the samples of a JPEG as such of a video: JPEG's own colour space is not what they mean."""
+    """Return the samples of a decoded JPEG without its colour space, which is not that of the samples."""
     picture = av.VideoFrame(decoded.width, decoded.height, "yuv420p")
     for to, plane in zip(picture.planes, decoded.planes, strict=True):
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
@@ -251,7 +259,7 @@ def _relabelled(decoded: av.VideoFrame) -> av.VideoFrame:
 
 
 def clip_is_whole(path: Path, pictures: int) -> bool:
-    """Return whether a finished file has all its pictures: FFmpeg does not report each failed write."""
+    """Return whether a finished file contains all its pictures, since FFmpeg does not report every failed write."""
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -265,4 +273,4 @@ def _close_quietly(close: Callable[[], None]) -> None:
     try:
         close()
     except (OSError, av.FFmpegError, ValueError):
-        logger.debug("an unfinished clip was given up", exc_info=True)
+        logger.debug("an unfinished clip was discarded", exc_info=True)

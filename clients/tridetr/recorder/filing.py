@@ -1,4 +1,4 @@
-"""Writes what the watchers found: in threads of its own, since a disk may take its time."""
+"""Write the watchers' pictures, clips and rows in separate threads, because the disk may be slow."""
 
 from __future__ import annotations
 
@@ -24,16 +24,14 @@ from tridetr.telemetry import metrics
 logger = logging.getLogger("tridetr.recorder")
 
 _TURN_S, _IDLE_S = 0.2, 0.5
-_BETTER_S = 2.0  # between two pictures of the same visit
+_BETTER_S = 2.0  # interval between two pictures of the same visit
 _RETRY_S = 5.0
-_CHECKPOINT_S = (
-    10.0  # how exactly the end of a visit is known to the successor of a killed recorder
-)
-_GIVE_UP_S = 60.0  # after the end of a visit
-_LATE_S = 15.0  # packets that a clip waits for when its camera has gone
+_CHECKPOINT_S = 10.0  # interval at which the end of an open visit is saved, in case of a kill
+_GIVE_UP_S = 60.0  # time after the end of a visit at which failing writes are given up
+_LATE_S = 15.0  # time for which a clip waits for packets of a camera that is gone
 _UPKEEP_S = 30.0
 _BLIND_S = 60.0
-_NICENESS = 10  # of the thread that encodes
+_NICENESS = 10  # niceness of the encoding thread
 
 
 @dataclass(slots=True)
@@ -43,7 +41,7 @@ class _Blind:
 
 
 class Filing(Closing):
-    """Two threads: one writes pictures, rows and the cameras' own video, the other encodes clips at low priority."""
+    """Writes to the archive in two threads: one for pictures, rows and packets, one that encodes at low priority."""
 
     def __init__(self, archive: Archive, watchers: Iterable[CameraWatcher], after_s: float) -> None:
         self._archive = archive
@@ -69,12 +67,12 @@ class Filing(Closing):
         ]
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Write what is there, complete the clips, and end."""
+        """Stop the threads, write the remaining pictures, and complete the clips."""
         self._stop.set()
         for thread in self._threads:
             if thread.is_alive():
@@ -86,7 +84,7 @@ class Filing(Closing):
                 self._try(visit, "row", partial(self._note, visit, COMPLETE))
 
     def check(self) -> None:
-        """Raise what ended a thread, if one has ended by itself."""
+        """Raise the exception that ended a thread, if there is one."""
         if self._failure is not None:
             raise self._failure
 
@@ -97,8 +95,8 @@ class Filing(Closing):
         try:
             while not self._stop.wait(_TURN_S if self._has_visits() else _IDLE_S):
                 turn()
-        except Exception as error:  # a fault of ours: the process ends and is started again
-            logger.exception("recording has failed")
+        except Exception as error:  # a bug: the process ends and is restarted
+            logger.exception("the recorder failed and is restarted")
             self._failure = error
 
     def _has_visits(self) -> bool:
@@ -130,7 +128,7 @@ class Filing(Closing):
                     self._step_clip(visit)
 
     def _step_picture(self, visit: Visit, *, last: bool = False) -> None:
-        """Write a visit's picture if there is a better one; note how long the visit lasts."""
+        """Write a visit's picture if there is a better one."""
         if visit.picture_done:
             return
         best = visit.run.best
@@ -154,7 +152,7 @@ class Filing(Closing):
             visit.picture_done = not is_better or time.monotonic() - visit.ended_s > _GIVE_UP_S
 
     def _step_clip(self, visit: Visit, *, last: bool = False) -> None:
-        """Write a part of a visit's clip, or complete it."""
+        """Write the next part of a visit's clip, or complete it."""
         clip = visit.clip
         if visit.clip_done or clip is None:
             return
@@ -170,7 +168,7 @@ class Filing(Closing):
             self._note_fault(visit, error)
         except (TridetrError, av.FFmpegError, ValueError) as error:
             metrics.EVIDENCE_ERRORS.labels(visit.camera, "video").inc()
-            logger.warning("no clip of a visit: %s", error, extra=_extra(visit))
+            logger.warning("the clip of a visit was not saved: %s", error, extra=_extra(visit))
         clip.close()
         if clip.path is not None:
             clip.path.unlink(missing_ok=True)
@@ -182,7 +180,7 @@ class Filing(Closing):
             metrics.EVIDENCE_ERRORS.labels(visit.camera, "missed").inc()
             return
         if not clip_is_whole(clip.path, pictures):
-            raise OSError(5, "the clip was not written whole", str(clip.path))
+            raise OSError(5, "the clip was not written completely", str(clip.path))
         facts = {
             "started_unix_ns": clip.times[0],
             "ended_unix_ns": clip.times[1],
@@ -194,7 +192,7 @@ class Filing(Closing):
         metrics.EVIDENCE_SAVED.labels(visit.camera, "clip").inc()
 
     def _finish(self, visit: Visit) -> bool:
-        """End a visit's row; returns whether nothing is left to be done."""
+        """Complete a visit's row; return whether the visit needs no more work."""
         if visit.ended_s is None:
             return False
         done = self._may_try(visit, "end", _RETRY_S) and self._try(
@@ -207,20 +205,20 @@ class Filing(Closing):
         return True
 
     def _note(self, visit: Visit, over: int) -> None:
-        """Note how long a visit lasts, and whether it goes on; ``over``: its state otherwise."""
+        """Update the end and state of a visit's row; ``over`` is the state if the visit has ended."""
         self._archive.follow(visit.facts, OPEN if visit.ended_s is None else over)
 
     def _end_kept(self, watcher: CameraWatcher) -> None:
-        """End the rows of visits that were over when this recorder started."""
+        """Complete the rows of visits that ended before this recorder could resume them."""
         while watcher.over:
             try:
                 self._archive.follow(watcher.over[-1])
             except sqlite3.Error:
-                return  # tried again
+                return  # retried at the next turn
             watcher.over.pop()
 
     def _keep_blind(self, watcher: CameraWatcher) -> None:
-        """Keep the row of a time in which a camera is not watched."""
+        """Create or update the row of a period in which a camera is not watched."""
         blind, since, now_s = (
             self._blind[watcher.camera],
             watcher.blind_since_unix_ns,
@@ -231,7 +229,7 @@ class Filing(Closing):
         if since is not None and now_s - blind.kept_s < _BLIND_S:
             return
         blind.kept_s = now_s
-        with suppress(sqlite3.Error):  # a full disk: the bar of the day shows it as watched
+        with suppress(sqlite3.Error):  # on a full disk, the timeline shows the camera as watched
             if not blind.row:
                 assert since is not None
                 blind.row = self._archive.begin_blind(watcher.camera, since)
@@ -263,8 +261,8 @@ class Filing(Closing):
         metrics.EVIDENCE_ERRORS.labels(visit.camera, "disk").inc()
         if not self._fault:
             logger.error(
-                "evidence of visits cannot be written: %s. Make room in %s, or lower evidence.max_mib; detection and "
-                "events go on",
+                "pictures and clips of visits cannot be saved: %s. Free disk space for %s, or lower evidence.max_mib; "
+                "detection and events continue",
                 error,
                 self._archive.files.parent,
                 extra=_extra(visit),
@@ -274,7 +272,7 @@ class Filing(Closing):
     def _all_is_well(self) -> None:
         if self._fault:
             self._fault = ""
-            logger.info("evidence of visits is written again")
+            logger.info("pictures and clips of visits are saved again")
 
 
 def _extra(visit: Visit) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The recorder process: all cameras of a node."""
+"""The recorder process: saves pictures and clips of visits for all cameras of a node."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tridetr.telemetry import heartbeat
 
 logger = logging.getLogger("tridetr.recorder")
 
-_IDLE_S = 0.1  # in standby frames come slowly
-_BUSY_S = 0.01  # frames are overwritten within a fraction of a second
+_IDLE_S = 0.1  # polling interval in standby, in which the frame rate is low
+_BUSY_S = 0.01  # polling interval during a visit: frames are soon overwritten
 
 
 def run(config: Config, stop: threading.Event) -> None:
-    """Keep pictures and clips until told to stop.
+    """Save pictures and clips of visits until ``stop`` is set.
 
     Raises:
         ConfigError: ``evidence`` is not configured.
-        TridetrError: Its folder cannot be used.
+        TridetrError: The evidence folder cannot be used.
     """
     path, section = config.evidence_dir, config.evidence
     if path is None or section is None:
         raise ConfigError(
-            "nothing is recorded: the configuration has no `evidence`. Add `evidence: {}` to keep pictures and "
+            "the recorder has nothing to do: `evidence` is not configured. Add `evidence: {}` to save pictures and "
             "clips of visits"
         )
     with ExitStack() as stack:
@@ -45,7 +45,7 @@ def run(config: Config, stop: threading.Event) -> None:
         filing = Filing(archive, watchers, section.after_s)
         filing.start()
         stack.callback(filing.close)
-        logger.info("pictures and clips of visits are kept in %s", path)
+        logger.info("saving pictures and clips of visits to %s", path)
         while not stop.wait(_BUSY_S if any(one.is_busy for one in watchers) else _IDLE_S):
             heartbeat.beat()
             filing.check()
@@ -56,7 +56,7 @@ def run(config: Config, stop: threading.Event) -> None:
 
 
 def take_over(archive: Archive, watchers: list[CameraWatcher]) -> None:
-    """Go on with visits that an earlier recorder left open; those that are over by now are ended by the watchers."""
+    """Resume visits that an earlier recorder left open; the watchers end those that are over by now."""
     by_camera = {watcher.camera: watcher for watcher in watchers}
     for visit_id, (facts, value, has_clip) in archive.open_visits().items():
         watcher = by_camera.get(facts.camera)

@@ -1,4 +1,4 @@
-"""What is kept of visits, for readers while the recorder runs: rows of the archive, never written here."""
+"""Read the archive of visits, read-only, while the recorder runs."""
 
 from __future__ import annotations
 
@@ -23,19 +23,23 @@ _LONGEST_SPANS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class VisitRow:
-    """One visit of which something is kept.
+    """One visit with a saved picture or clip.
 
     Attributes:
-        seq: Grows with each visit.
-        started_unix_ns: Capture of the first detection.
-        ended_unix_ns: Capture of the last one so far.
-        score: Of the best box in the picture; 0 without a picture.
-        picture: Name of the file; None: there is none.
-        crop: Likewise.
-        picture_facts: Boxes, sizes, and when it was captured.
-        clip: Like ``picture``.
-        clip_facts: From when to when it reaches, and whether it was encoded here.
-        is_complete: Whether it is over, and no file is still to come.
+        seq: Increasing number.
+        visit_id: ID of the visit, as in events.
+        camera: Name of the camera.
+        class_name: Class that opened the visit.
+        started_unix_ns: Capture time of the first detection.
+        ended_unix_ns: Capture time of the last detection so far.
+        is_open: Whether the visit has not ended.
+        score: Score of the best box in the picture; 0 without a picture.
+        picture: File name of the picture; None if there is none.
+        crop: File name of the crop; None if there is none.
+        picture_facts: Boxes, sizes and capture time of the picture.
+        clip: File name of the clip; None if there is none.
+        clip_facts: Start and end of the clip, and whether the recorder encoded it.
+        is_complete: Whether the visit has ended and no more files will be added.
     """
 
     seq: int
@@ -56,14 +60,14 @@ class VisitRow:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which visits: each None does not select.
+    """Filters for visits; None = no filter.
 
     Attributes:
-        before: Only those with a lower ``seq``.
-        camera: Only this camera's.
-        class_name: Only of this class.
-        from_unix_ns: Only those that ended then or later.
-        to_unix_ns: Only those that started before.
+        before: Only visits with a lower ``seq``.
+        camera: Only visits of this camera.
+        class_name: Only visits of this class.
+        from_unix_ns: Only visits that ended at or after this time.
+        to_unix_ns: Only visits that started before this time.
     """
 
     before: int | None = None
@@ -73,7 +77,7 @@ class Wanted:
     to_unix_ns: int | None = None
 
     def tests(self) -> dict[str, int | str]:
-        """Return the conditions in SQL, each with its value."""
+        """Return the SQL conditions and their values."""
         tests = {
             "seq < ?": self.before,
             "camera = ?": self.camera,
@@ -86,7 +90,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """A part of a camera's time line: ``visit``, ``blind`` or ``unrecorded``; the rest is quiet."""
+    """A span of a camera's timeline: ``visit``, ``blind`` or ``unrecorded``; the rest is quiet."""
 
     kind: str
     camera: str
@@ -96,17 +100,17 @@ class TimeSpan:
 
 
 def file_of(path: Path, name: str) -> Path:
-    """Return where a file that a row names is; ``path``: ``config.evidence_dir``."""
+    """Return the path of a file that a row names, in ``path`` (``config.evidence_dir``)."""
     return path / FILES / name
 
 
 def find_visits(path: Path, wanted: Wanted, limit: int) -> list[VisitRow]:
-    """Return the newest visits first; none where nothing is kept yet.
+    """Return visits, newest first; an empty list if nothing has been saved yet.
 
     Args:
         path: ``config.evidence_dir``.
-        wanted: Which ones.
-        limit: At most so many.
+        wanted: Filters.
+        limit: Maximum number of visits.
     """
     chosen = wanted.tests()
     where = f"WHERE {' AND '.join(chosen)}" if chosen else ""
@@ -119,12 +123,12 @@ def find_visits(path: Path, wanted: Wanted, limit: int) -> list[VisitRow]:
 def find_visit(
     path: Path, visit_id: str, among: Wanted | None = None
 ) -> tuple[VisitRow, str | None, str | None] | None:
-    """Return a visit with the ids of the next newer and the next older one; None: nothing is kept of it.
+    """Return a visit and the IDs of the next newer and next older visit; None if the visit is not in the archive.
 
     Args:
         path: ``config.evidence_dir``.
-        visit_id: Of the visit.
-        among: Which visits the other two are among; None: all.
+        visit_id: ID of the visit.
+        among: Filters for the newer and the older visit; None = no filters.
     """
     with _reading(path) as connection:
         if connection is None:
@@ -147,20 +151,20 @@ def find_visit(
 
 
 def classes_of(path: Path) -> list[str]:
-    """Return the classes of the visits that are kept."""
+    """Return the classes of all visits in the archive, sorted."""
     with _reading(path) as connection:
         query = "SELECT DISTINCT class FROM visit ORDER BY 1"
         return [row[0] for row in (connection.execute(query) if connection else ())]
 
 
 def time_line(path: Path, cameras: list[str], from_ns: int, to_ns: int) -> list[TimeSpan]:
-    """Return what happened in a time, by camera; quiet is what no span covers.
+    """Return the visits, blind times and unrecorded times of cameras in a period; the rest is quiet.
 
     Args:
         path: ``config.evidence_dir``.
-        cameras: Names.
-        from_ns: Unix time.
-        to_ns: Unix time, after ``from_ns``.
+        cameras: Names of the cameras.
+        from_ns: Start of the period (Unix, ns).
+        to_ns: End of the period (Unix, ns).
     """
     found: list[TimeSpan] = []
     with _reading(path) as connection:
@@ -205,7 +209,7 @@ def _row(found: tuple[Any, ...]) -> VisitRow:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """Open the rows; None where nothing was kept yet."""
+    """Open the database read-only; None if it does not exist yet."""
     file = path / DATABASE
     if not file.exists():
         yield None

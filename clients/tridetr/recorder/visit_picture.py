@@ -1,4 +1,4 @@
-"""The best picture of a visit: which frame it is, and its JPEGs."""
+"""Select the best frame of a visit, and encode it and its crop."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tridetr.gateway.encode import Color, encode
 from tridetr.i420 import planes
 
 _QUALITY = 88
-_MARGIN = 0.15  # of the box's longer side, on each side of the crop
-_LEAST_CROP = 64  # pixels
+_MARGIN = 0.15  # margin on each side of the crop, as a fraction of the box's longer side
+_LEAST_CROP = 64  # minimum side of a crop in pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """A copy of a frame's pixels: uint8 [3 * height / 2, width] I420, and how they are meant."""
+    """A copy of a frame's pixels: I420 planes, uint8 [3 * height / 2, width], and their colour space."""
 
     width: int
     height: int
@@ -29,14 +29,14 @@ class Planes:
 
 @dataclass(frozen=True, slots=True)
 class BestFrame:
-    """The best frame so far.
+    """The best frame of a visit so far.
 
     Attributes:
-        value: Score × area of its best box, in pixels.
+        value: Score × area (in square pixels) of its best box.
         score: Score of that box.
-        pixels: The frame.
-        facts: What was found in it.
-        crop: x, y, width, height of the crop, all even.
+        pixels: Pixels of the frame.
+        facts: Detections and metadata of the frame.
+        crop: x, y, width and height of the crop in pixels, all even.
     """
 
     value: float
@@ -47,14 +47,14 @@ class BestFrame:
 
     @classmethod
     def of(cls, facts: FrameFacts, pixels: Planes) -> BestFrame:
-        """Return the candidate that a frame is."""
+        """Return a frame as a candidate; it must have at least one box."""
         value, index = value_of(facts)
         box = facts.boxes[index]
         crop = crop_of(box.xyxy, pixels.width, pixels.height)
         return cls(value, box.score, pixels, facts, crop)
 
     def jpegs(self) -> tuple[bytes, bytes]:
-        """Encode the whole frame and the crop around the best box; nothing is drawn into them."""
+        """Encode the whole frame and the crop around the best box as JPEGs, without drawn boxes."""
         x, y, width, height = self.crop
         cut = Planes(width, height, _cut(self.pixels, x, y, width, height), self.pixels.color)
         whole, crop = (
@@ -64,7 +64,7 @@ class BestFrame:
         return whole, crop
 
     def describe(self) -> dict[str, Any]:
-        """Return the boxes and what else is known, for JSON."""
+        """Return the boxes and metadata of the frame as a JSON-compatible dictionary."""
         return {
             "unix_ns": self.facts.capture_unix_ns,
             "width": self.pixels.width,
@@ -78,7 +78,7 @@ class BestFrame:
 
 
 def value_of(facts: FrameFacts) -> tuple[float, int]:
-    """Return the greatest score × area of a frame's boxes, and which box has it."""
+    """Return the highest score × area of a frame's boxes, and the index of that box."""
     values = [
         box.score * max(0.0, box.xyxy[2] - box.xyxy[0]) * max(0.0, box.xyxy[3] - box.xyxy[1])
         for box in facts.boxes
@@ -90,10 +90,16 @@ def value_of(facts: FrameFacts) -> tuple[float, int]:
 def crop_of(
     box: tuple[float, float, float, float], width: int, height: int
 ) -> tuple[int, int, int, int]:
-    """Return x, y, width, height of the part of a frame around a box: even, and inside the frame.
+    """Return x, y, width and height of the crop around a box: all even, and inside the frame.
 
-    >>> crop_of((100.0, 50.0, 200.0, 250.0), 640, 480)
-    (70, 20, 160, 260)
+    Args:
+        box: x1, y1, x2, y2 in pixels.
+        width: Width of the frame in pixels.
+        height: Height of the frame in pixels.
+
+    Example:
+        >>> crop_of((100.0, 50.0, 200.0, 250.0), 640, 480)
+        (70, 20, 160, 260)
     """
     x1, y1, x2, y2 = box
     margin = _MARGIN * max(x2 - x1, y2 - y1)

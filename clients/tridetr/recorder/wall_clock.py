@@ -1,4 +1,4 @@
-"""Whether the wall clock can be trusted to say how old something is."""
+"""Check whether the wall clock can be trusted to determine the age of files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 logger = logging.getLogger("tridetr.recorder")
 
-JUMP_NS = 3600 * 10**9  # a clock that differs by more from what has passed was set
+JUMP_NS = 3600 * 10**9  # a larger difference from the elapsed time means that the clock was set
 _DAY_NS = 86_400 * 10**9
 
 
 class WallClock:
-    """Finds out whether the wall clock was set lately.
+    """Detects whether the wall clock was set recently.
 
     Args:
-        watched: From when to when recorders have run (Unix), the newest first. A clock that was set makes a gap.
+        watched: Periods in which recorders ran (Unix, ns), newest first. Setting the clock leaves a gap in them.
     """
 
     def __init__(self, watched: Sequence[tuple[int, int]]) -> None:
@@ -25,14 +25,14 @@ class WallClock:
         self._doubted_ns = None if steady_ns is None else time.monotonic_ns() - steady_ns
 
     def was_set(self) -> bool:
-        """Return whether the clock was set since the last call; it is doubted then."""
+        """Return whether the clock was set since the last call; if so, it is not trusted for a day."""
         monotonic_ns = time.monotonic_ns()
         shift_ns = time.time_ns() - monotonic_ns
         before_ns, self._shift_ns = self._shift_ns, shift_ns
         if abs(shift_ns - before_ns) <= JUMP_NS:
             return False
         logger.warning(
-            "the clock was set by %.1f h: no evidence is removed for its age for a day",
+            "the clock was changed by %.1f h: no visits are removed for their age for one day",
             (shift_ns - before_ns) / 3.6e12,
         )
         self._doubted_ns = monotonic_ns
@@ -40,12 +40,12 @@ class WallClock:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the clock has run evenly for a day, or always."""
+        """Whether the clock has not been set for a day, or not at all as far as is known."""
         return self._doubted_ns is None or time.monotonic_ns() - self._doubted_ns > _DAY_NS
 
 
 def _steady_ns(watched: Sequence[tuple[int, int]], now_ns: int) -> int | None:
-    """Return for how long the clock has run evenly; None: as long as is known."""
+    """Return the nanoseconds since the last gap in the periods; None if there is no gap."""
     if not watched:
         return None
     began_ns = now_ns

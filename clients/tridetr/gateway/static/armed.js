@@ -1,27 +1,27 @@
-// The switches that decide who is notified: one of the node, and one of each camera.
+// Arming switches for notifications: one for the node, and one per camera.
 
 import { setText } from "./dom.js";
 
-const FAILURE_MS = 4000; // for which a button shows that it changed nothing
+const FAILURE_MS = 4000; // how long a button shows that nothing was changed
 
 export class Armed {
   #buttons = new Map(); // by camera; "" is the node
-  #asked = new Set(); // cameras of which the answer is still to come
+  #pending = new Set(); // cameras with a request in progress
 
-  /** `announce` takes what screen readers are to read out. */
+  /** `announce(text)` is read out by screen readers. */
   constructor(announce) {
     this.announce = announce;
   }
 
-  /** Makes a button the switch of a camera; `""` is the node. */
+  /** Uses a button as the switch of a camera; `""` is the node. */
   add(camera, button) {
     this.#buttons.set(camera, button);
-    // The name is the same in both states: the state is in aria-pressed.
+    // The label is the same in both states: aria-pressed holds the state.
     button.setAttribute("aria-label", camera ? `Armed: ${camera}` : "Armed");
     button.addEventListener("click", () => this.#toggle(camera, button));
   }
 
-  /** Shows what a `node` message says; a switch that it does not name is not there. */
+  /** Shows the states of a `node` message; hides switches that it does not contain. */
   show(states) {
     for (const [camera, button] of this.#buttons) {
       const isOn = states?.[camera];
@@ -36,8 +36,8 @@ export class Armed {
   }
 
   async #toggle(camera, button) {
-    if (this.#asked.has(camera)) return; // not `disabled`, which would take the focus away
-    this.#asked.add(camera);
+    if (this.#pending.has(camera)) return; // not `disabled`, which would remove the focus
+    this.#pending.add(camera);
     const wanted = button.getAttribute("aria-pressed") !== "true";
     try {
       const response = await fetch(`api/armed${camera && `/${encodeURIComponent(camera)}`}`, {
@@ -49,11 +49,11 @@ export class Armed {
       if (!response.ok) throw new Error(answer.error);
       this.show({ "": answer.armed, ...answer.cameras });
     } catch (error) {
-      this.announce(`${camera || "The node"} is not ${wanted ? "armed" : "disarmed"}: ${error.message}`);
+      this.announce(`${camera || "The node"} was not ${wanted ? "armed" : "disarmed"}: ${error.message}`);
       setText(button, "Not changed");
       setTimeout(() => this.#paint(button, button.getAttribute("aria-pressed") === "true"), FAILURE_MS);
     } finally {
-      this.#asked.delete(camera);
+      this.#pending.delete(camera);
     }
   }
 }

@@ -1,11 +1,11 @@
-// Detections over the picture. They carry the number of the frame they were found in, and fade when they grow stale.
+// Draws detections over the picture that they belong to, and fades them as they become stale.
 
-const LONGEST_WAY_MS = 1500; // between two results, for boxes on the way from one to the other
-const KEPT = 32; // results, some of which are newer or older than the picture
-// By class id; person (1) is the second.
+const LONGEST_GAP_MS = 1500; // between two results whose boxes are interpolated
+const KEPT = 32; // results kept, some newer and some older than the picture
+// By class ID; person (1) is the second.
 const COLORS = ["#f2b65a", "#5fe0b7", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8"];
 
-/** The result whose frame number is nearest to the picture's; of two equally near the older. */
+/** The result whose sequence is nearest to the picture's; of two equally near ones, the earlier in the list. */
 export function bestMatch(results, sequence) {
   let best = null;
   for (const result of results) {
@@ -23,7 +23,7 @@ function overlap(a, b) {
   return (width * height) / (area(a) + area(b) - width * height);
 }
 
-/** Pairs the boxes of two results: by track, or else the best overlapping ones of a class. */
+/** Pairs the boxes of two results: by track, otherwise by the best overlap within a class. */
 function pairs(before, after) {
   const free = new Set(after.boxes);
   return before.boxes.map((box) => {
@@ -40,8 +40,8 @@ function pairs(before, after) {
 }
 
 /**
- * The boxes of the moment `captureMs`: those of the picture's own result, or between two results those on the way from
- * one to the other. Returns a result with `distance`, how far (ms) the nearest result is; null: there is none.
+ * The boxes at the capture time `captureMs`: those of the picture's own result, or interpolated between two results.
+ * Returns a result with `distance`, the time to the nearest result (ms); null without results.
  */
 export function boxesAt(results, captureMs) {
   let before = null;
@@ -54,7 +54,7 @@ export function boxesAt(results, captureMs) {
   const distance = (result) => (result ? Math.abs(result.capture_unix_ms - captureMs) : Infinity);
   const nearest = distance(before) <= distance(after) ? before : after;
   const isOwn = distance(nearest) < 0.5;
-  if (isOwn || !before || !after || after.capture_unix_ms - before.capture_unix_ms > LONGEST_WAY_MS) {
+  if (isOwn || !before || !after || after.capture_unix_ms - before.capture_unix_ms > LONGEST_GAP_MS) {
     return { ...nearest, distance: distance(nearest) };
   }
   const part = (captureMs - before.capture_unix_ms) / (after.capture_unix_ms - before.capture_unix_ms);
@@ -70,12 +70,12 @@ export function boxesAt(results, captureMs) {
   return { ...nearest, boxes, distance: 0 };
 }
 
-/** 1 up to `full`, then falling to 0 at `gone`. */
+/** 1 up to `full`, then decreasing to 0 at `gone`. */
 export function fade(value, full, gone) {
   return Math.min(1, Math.max(0, (gone - value) / (gone - full)));
 }
 
-/** How visible boxes are: how far their frame is from the picture's, and how long ago they came (ms). */
+/** Opacity of boxes, by the time between their frame and the picture and by the age of their result (ms). */
 export function opacity(distanceMs, ageMs) {
   return Math.min(fade(distanceMs, 500, 1500), fade(ageMs, 2500, 4000));
 }
@@ -92,7 +92,7 @@ export class Boxes {
   }
 
   add(result, arrived) {
-    // A sequence that runs backwards: the camera's ring was made anew.
+    // The sequence has gone backwards: the camera's ring was recreated.
     if (this.#results.length && result.sequence < this.#results.at(-1).sequence) this.#results = [];
     this.#results.push({ ...result, arrived });
     if (this.#results.length > KEPT) this.#results.shift();
@@ -106,7 +106,7 @@ export class Boxes {
     this.#results = [];
   }
 
-  /** Draws what belongs to `frame` at `time`; returns true while there is something that must still fade. */
+  /** Draws the boxes of `frame` at `time`; returns whether boxes are visible, which must be redrawn to fade. */
   draw(frame, time) {
     const { width, height, ratio } = this.#fit();
     this.#context.clearRect(0, 0, width, height);
@@ -121,13 +121,13 @@ export class Boxes {
     const scale = Math.min(width / result.width, height / result.height);
     const left = (width - result.width * scale) / 2;
     const top = (height - result.height * scale) / 2;
-    // Best last, so that its label lies on top.
+    // The best box is drawn last, so that its label is on top.
     for (const box of [...result.boxes].reverse()) this.#drawBox(box, scale, left, top, ratio);
     this.#context.globalAlpha = 1;
     return true;
   }
 
-  /** Pictures that were encoded here have the sequence of their frame, packets of the camera the capture time only. */
+  /** JPEGs have the sequence of their frame; packets of the camera's own video have a capture time only. */
   #of(frame) {
     if (frame.sequence !== undefined) return bestMatch(this.#results, frame.sequence);
     return boxesAt(this.#results, frame.capture_unix_ms);
@@ -161,7 +161,7 @@ export class Boxes {
     context.fillText(text, x + 5 * ratio, y + height / 2 + 0.5 * ratio);
   }
 
-  /** Gives the canvas one pixel per pixel of the screen. */
+  /** Sizes the canvas to one pixel per device pixel. */
   #fit() {
     const ratio = window.devicePixelRatio || 1;
     const width = Math.round(this.#canvas.clientWidth * ratio);

@@ -1,4 +1,4 @@
-// One camera: its picture, boxes, state and figures.
+// The card of one camera: its picture, boxes, state and figures.
 
 import { Boxes } from "./boxes.js";
 import { now } from "./clock.js";
@@ -11,17 +11,17 @@ import { codecName, Video } from "./video.js";
 
 const STATES = { standby: "Standby", validation: "Validation", tracking: "Tracking", unknown: "Unknown" };
 const CLOCKS = {
-  arrival: "since the picture arrived here; what the camera and the network took before is not in it",
-  device: "from the camera's own time stamp to this screen",
-  synthetic: "from the drawn picture to this screen",
-  playback: "from the moment the recording came to this picture to this screen",
-  media: "the times are those of the recording",
+  arrival: "from the arrival at the node to this screen; does not include the camera and the network before it",
+  device: "from the camera's timestamp to this screen",
+  synthetic: "from drawing the picture to this screen",
+  playback: "from playing this picture of the recording to this screen",
+  media: "not available: the times are those of the recording",
 };
 const CHOICES = { auto: "Automatic", jpeg: "JPEG", video: "Video" };
-const NO_KEY_FRAME_MS = 1500; // then it is said what is waited for
-const GIVE_UP_MS = 5000; // without a picture of the video: JPEGs again
-const LATE_MS = 900; // boxes that come later are not waited for
-const OLD_MS = 4000; // a live camera sends at least a few pictures a second
+const NO_KEY_FRAME_MS = 1500; // without a picture for this long, the card shows that it waits for a key frame
+const GIVE_UP_MS = 5000; // without a picture of the video for this long, the card switches to JPEGs
+const LATE_MS = 900; // longest delay of video pictures that wait for their boxes
+const OLD_MS = 4000; // a live camera sends at least a few pictures per second
 
 export class Card {
   camera;
@@ -29,15 +29,15 @@ export class Card {
   state = "unknown";
   visitClass = "person";
   lastEvent = 0;
-  watching = null; // the newest such message
+  watching = null; // the newest `watching` message
   #parts = {};
   #picture;
   #video;
   #transport;
-  #turnedAt = 0; // when the kind of picture changed
+  #turnedAt = 0; // when the transport changed
   #frame = null; // header of the picture that is shown
-  #lateness = new Meter(); // of results behind their pictures
-  #gaps = new Meter(); // between results
+  #lateness = new Meter(); // delays of results relative to their pictures
+  #gaps = new Meter(); // intervals between results
   #boxes;
   #stream;
   #status = null;
@@ -58,7 +58,7 @@ export class Card {
     this.node.dataset.camera = camera;
     for (const part of this.node.querySelectorAll("[data-part]")) this.#parts[part.dataset.part] = part;
     setText(this.#one(".name"), camera);
-    this.#one(".open").setAttribute("aria-label", `Show ${camera} large`);
+    this.#one(".open").setAttribute("aria-label", `Enlarge ${camera}`);
     this.#one(".picture").setAttribute("aria-label", `Live picture of ${camera}`);
     this.#parts.snapshot.href = `snapshot/${encodeURIComponent(camera)}.jpg?boxes=1`;
     this.#parts.fullscreen.addEventListener("click", () => this.toggleFullScreen());
@@ -112,7 +112,7 @@ export class Card {
     else this.#one(".stage").requestFullscreen?.().catch(() => {});
   }
 
-  /** The user wants other pictures. */
+  /** Applies the user's choice of transport. */
   choosePictures() {
     setText(this.#parts.transport, `Pictures: ${CHOICES[preference()]}`);
     this.#transport.decide();
@@ -124,7 +124,7 @@ export class Card {
     this.node.remove();
   }
 
-  // --- what the stream tells
+  // --- callbacks from the stream
 
   onOpen() {
     this.#video.restart();
@@ -153,20 +153,20 @@ export class Card {
       this.#waitForBoxes(header);
       this.#boxes.add(header, now());
       this.#drawBoxes();
-      this.#tellResult(header);
-    } else if (header.type === "state") this.#tellState(header);
-    else if (header.type === "status") this.#tellStatus(header);
-    else if (header.type === "watching") this.#tellWatching(header);
+      this.#showResult(header);
+    } else if (header.type === "state") this.#updateState(header);
+    else if (header.type === "status") this.#updateStatus(header);
+    else if (header.type === "watching") this.#updateWatching(header);
     else if (header.type === "node") this.#page.onNode(header);
     else if (header.type === "hello") this.#page.onHello(header, this);
   }
 
-  /** Once a second: figures that change by themselves. */
+  /** Updates figures that change over time; called once a second. */
   tick() {
     const time = now();
     this.#transport.tick(time);
     const isWaiting = this.#waitsForKeyFrame(time);
-    if (isWaiting && time - Math.max(this.#turnedAt, this.#drawnAt ?? 0) > GIVE_UP_MS) this.#transport.failed("no key frame has come", time);
+    if (isWaiting && time - Math.max(this.#turnedAt, this.#drawnAt ?? 0) > GIVE_UP_MS) this.#transport.failed("no key frame has arrived", time);
     const rate = this.#frames.rate(time);
     setText(this.#parts.fps, rate ? `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} fps` : "–");
     const latency = this.#status?.capture_clock === "media" ? null : this.#latencies.median(time);
@@ -182,10 +182,10 @@ export class Card {
   #latencyText(latency) {
     if (latency === null) return "–";
     const lead = this.#status?.capture_clock === "arrival" ? "≥ " : "";
-    // How well both clocks are known to agree; on a busy line or page that matters.
+    // The uncertainty of the clock offset, shown if it is significant (on a busy connection or page).
     const error = this.#stream.clock.error ?? 0;
-    const doubt = error > 50 && error > latency / 5 ? ` ± ${milliseconds(error)}` : "";
-    return `${lead}${milliseconds(Math.max(0, latency))}${doubt}`;
+    const uncertainty = error > 50 && error > latency / 5 ? ` ± ${milliseconds(error)}` : "";
+    return `${lead}${milliseconds(Math.max(0, latency))}${uncertainty}`;
   }
 
   // --- parts of the page
@@ -194,7 +194,7 @@ export class Card {
     return this.node.querySelector(selector);
   }
 
-  /** Pictures of another kind are wanted from here on. */
+  /** Switches to the transport that was decided on. */
   #turn() {
     this.#turnedAt = now();
     this.#video.restart();
@@ -204,7 +204,7 @@ export class Card {
     this.#parts.picture.title = this.#transport.isVideo ? "" : `JPEG: ${this.#transport.reason}`;
   }
 
-  /** Whether the camera delivers, but its video cannot be shown: decoding starts at a key frame only. */
+  /** Whether the camera is live but its video cannot be shown, because decoding can only start at a key frame. */
   #waitsForKeyFrame(time) {
     const isLive = this.#stream?.isOpen && this.#status?.state === "live" && !this.node.hasAttribute("data-paused");
     const { frame, needsKey } = this.#video;
@@ -214,13 +214,13 @@ export class Card {
     return time - this.#drawnAt > NO_KEY_FRAME_MS && (needsKey || isBehind);
   }
 
-  /** While there are boxes, video waits for theirs, so that they are where the person is; without any it does not. */
+  /** While there are boxes, delays the video until their results arrive, so that boxes and people match. */
   #waitForBoxes(result) {
     const time = now();
     const newest = this.#boxes.newest;
     if (newest) this.#gaps.add(time, result.capture_unix_ms - newest.capture_unix_ms);
-    const came = this.#video.arrival(result.capture_unix_ms);
-    if (came !== null) this.#lateness.add(time, time - came);
+    const arrived = this.#video.arrival(result.capture_unix_ms);
+    if (arrived !== null) this.#lateness.add(time, time - arrived);
     const isNeeded = this.#boxes.isShown && (result.boxes.length > 0 || newest?.boxes.length > 0);
     const wanted = (this.#lateness.most(time) ?? 0) + Math.max(0, this.#gaps.most(time) ?? 0);
     this.#video.wantedDelay = isNeeded ? Math.min(LATE_MS, wanted) : 0;
@@ -232,7 +232,7 @@ export class Card {
     this.#drawnAt = time;
     this.#frames.add(time);
     const offset = this.#stream.clock.offset;
-    // Until the browser has composed the picture on the screen, about one refresh goes by.
+    // The browser takes about one refresh to show the picture on the screen.
     if (offset !== null) {
       requestAnimationFrame(() => this.#latencies.add(now(), now() + offset - header.capture_unix_ms));
     }
@@ -262,16 +262,16 @@ export class Card {
     });
   }
 
-  #tellResult(result) {
+  #showResult(result) {
     const counts = new Map();
     for (const box of result.boxes) counts.set(box.label, (counts.get(box.label) ?? 0) + 1);
     const text = [...counts].map(([label, count]) => (count > 1 ? `${count} × ${label}` : label)).join(", ");
     setText(this.#parts.found, text || "nothing");
-    setText(this.#parts.inference, `${result.infer_ms.toFixed(1)} ms, ${result.total_ms.toFixed(1)} in all`);
+    setText(this.#parts.inference, `${result.infer_ms.toFixed(1)} ms (${result.total_ms.toFixed(1)} ms in total)`);
     setText(this.#parts.model, result.engine ? `${result.model}, ${result.engine}` : result.model);
   }
 
-  #tellState(header) {
+  #updateState(header) {
     this.#stateHeader = header;
     this.state = header.state;
     this.visitClass = header.visit_class || "person";
@@ -280,7 +280,7 @@ export class Card {
     this.#page.onState(this);
   }
 
-  /** An all-clear holds only while the camera is watched. */
+  /** Shows the state; Standby only counts while the camera is watched. */
   #showState() {
     const isStale = this.state === "standby" && this.watching?.watching === false;
     const state = isStale || !STATES[this.state] ? "unknown" : this.state;
@@ -289,22 +289,22 @@ export class Card {
     this.#parts.state.title = this.#stateHeader?.reason ?? "";
   }
 
-  #tellWatching(header) {
+  #updateWatching(header) {
     this.watching = header;
     this.#showState();
     this.#cover();
     this.#page.onState(this);
   }
 
-  #tellStatus(header) {
+  #updateStatus(header) {
     this.#status = header;
     const rate = header.source_fps ? ` at ${+header.source_fps.toFixed(1)} fps` : "";
-    const again = header.reconnects ? `, opened again ${header.reconnects} ×` : "";
+    const again = header.reconnects ? `, reconnected ${header.reconnects} ×` : "";
     setText(this.#parts.source, header.source_kind ? `${header.source_kind}${rate}${again}` : "–");
     this.#cover();
   }
 
-  /** Says over the picture why it is not live; a stale picture never looks like a live one. */
+  /** Shows over the picture why it is not live, so that a stale picture never looks live. */
   #cover() {
     const [kind, title, text] = this.#trouble();
     this.node.dataset.trouble = kind;
@@ -324,8 +324,8 @@ export class Card {
     if (this.#status.state === "frozen") return ["frozen", `Picture frozen${since}`, message];
     if (this.#status.state === "blind") return ["blind", `Camera cannot see${since}`, message];
     if (this.#status.state === "ended") return ["ended", "The recording has ended", message];
-    if (this.#waitsForKeyFrame(now())) return ["waiting", "Waiting for a key frame…", "the video can start at one only"];
-    const isPaused = this.node.hasAttribute("data-paused"); // no pictures were asked for
+    if (this.#waitsForKeyFrame(now())) return ["waiting", "Waiting for a key frame…", "the video can only start at a key frame"];
+    const isPaused = this.node.hasAttribute("data-paused"); // no pictures were requested
     if (this.#drawnAt === null && !isPaused) return ["waiting", "Waiting for the first picture…", message];
     const age = now() - (this.#drawnAt ?? now());
     if (age > OLD_MS && !isPaused) return ["old", "No new picture", `for ${duration(age)}`];

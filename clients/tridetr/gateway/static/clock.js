@@ -1,8 +1,8 @@
-// How far the gateway's clock is ahead of ours, from pings over the socket that carries the pictures.
+// Estimates how far the gateway's clock is ahead of the browser's, from pings over the WebSocket.
 
 const SAMPLES = 12;
 
-/** Milliseconds of Unix time by our own clock, which does not jump while the page is open. */
+/** The browser's Unix time in milliseconds, from a clock that does not jump while the page is open. */
 export function now() {
   return performance.timeOrigin + performance.now();
 }
@@ -10,7 +10,7 @@ export function now() {
 export class ClockOffset {
   #samples = [];
 
-  /** Adds an answered ping: ours when sent, the gateway's, ours when received. */
+  /** Adds an answered ping: the browser's time when sent, the gateway's time, the browser's time when received. */
   add(sent, server, received) {
     const roundTrip = received - sent;
     if (!Number.isFinite(server) || roundTrip < 0) return;
@@ -18,7 +18,7 @@ export class ClockOffset {
     if (this.#samples.length > SAMPLES) this.#samples.shift();
   }
 
-  /** The offset of the fastest recent answer, whose error is at most half its round trip; null: none yet. */
+  /** The offset from the fastest recent ping, accurate to half its round-trip time; null without a ping. */
   get offset() {
     return this.#best()?.offset ?? null;
   }

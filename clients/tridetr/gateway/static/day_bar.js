@@ -1,4 +1,4 @@
-// The bar of a day: one line per camera with visits, times without sight, and times without a recorder.
+// The timeline of a day: one line per camera with visits, times without sight, and times without a recorder.
 
 import { element } from "./dom.js";
 
@@ -22,7 +22,7 @@ export class DayBar {
       const bar = element("div", { className: "line-bar" });
       for (const span of spans) {
         const first = Math.max(from, span.from_unix_ms);
-        // What has not come yet is not a time without a recorder.
+        // The future does not count as a time without a recorder.
         const last = Math.min(span.kind === "unrecorded" ? end : to, span.to_unix_ms);
         if (last >= first) bar.append(this.#span(camera, span, first, last, from, to));
       }

@@ -1,4 +1,4 @@
-// Small helpers; text only ever reaches the page through textContent.
+// Helpers for the page; text is inserted through textContent only, never as HTML.
 
 export function element(tag, { className = "", text = "", ...attributes } = {}, ...children) {
   const node = document.createElement(tag);
@@ -13,7 +13,7 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** A class of the model as a heading: "person" becomes "Person". */
+/** The display text of a class name: "person" becomes "Person". */
 export function classText(name) {
   const text = name.replaceAll("_", " ");
   return text.charAt(0).toUpperCase() + text.slice(1);

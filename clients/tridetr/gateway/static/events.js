@@ -1,16 +1,16 @@
-// The list of what happened, from /api/events; asked for again when a camera tells of a newer event.
+// The list of events, from /api/events; reloaded when a camera reports a newer event.
 
 import { classText, clockTime, duration, element } from "./dom.js";
 
 const SHOWN = 60;
 const POLL_MS = 20_000;
 const TEXTS = {
-  camera_lost: "Out of sight",
-  camera_back: "In sight again",
+  camera_lost: "View lost",
+  camera_back: "View restored",
 };
-const ENDS = { left: "All clear", lost: "Lost from sight" };
+const ENDS = { left: "All clear", lost: "Visit lost" };
 
-/** What an event is called: an arrival by the class that alarmed (`person_arrived`: "Person"). */
+/** The text of an event; an arrival is named after its class (`person_arrived`: "Person"). */
 function textOf(event) {
   if (event.kind in TEXTS) return TEXTS[event.kind];
   const [, name, change] = /^(.*)_([a-z]+)$/.exec(event.kind) ?? [null, event.kind, ""];
@@ -32,7 +32,7 @@ export class EventList {
     setInterval(() => this.refresh(), POLL_MS);
   }
 
-  /** A camera says that events up to `seq` exist. */
+  /** A camera reports that there are events up to `seq`. */
   hear(seq) {
     if (seq > this.#wanted) {
       this.#wanted = seq;
@@ -47,7 +47,7 @@ export class EventList {
       const response = await fetch(`api/events?limit=${SHOWN}&after=${this.#newest}`);
       if (response.ok) this.#add((await response.json()).events);
     } catch {
-      // The gateway is away: the streams say so, and the next round asks again.
+      // The gateway cannot be reached: the streams report that, and the next poll retries.
     }
     this.#isAsking = false;
   }

@@ -1,9 +1,9 @@
-// How many columns the grid has: as few as let all cameras be seen at once, so that the pictures are as large as possible.
+// Chooses the number of grid columns: the fewest that fit all cameras into the window, for the largest pictures.
 
 const GAP = 14;
-const LEAST_WIDTH = 280; // of a card
+const LEAST_WIDTH = 280; // minimum width of a card
 
-/** `bar` is the height below a picture; returns the number of columns for `count` cards in width × height. */
+/** Returns the number of columns for `count` cards in width × height; `bar` is the height below a picture. */
 export function columnsFor(count, width, height, bar) {
   let columns = 1;
   for (let tried = 1; tried <= Math.max(1, count); tried += 1) {
@@ -16,7 +16,7 @@ export function columnsFor(count, width, height, bar) {
   return columns;
 }
 
-/** Fits the grid into the window. */
+/** Fits the grid to the window. */
 export function fit(grid) {
   const bars = [...grid.querySelectorAll(".bar")].map((bar) => bar.offsetHeight);
   const height = window.innerHeight - grid.getBoundingClientRect().top - window.scrollY - 16;

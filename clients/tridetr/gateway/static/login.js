@@ -1,4 +1,4 @@
-// The login keeps the link: the address names the page, its fragment the camera or the visit that was asked for.
+// Preserves the requested link through the login: the query is the page, the fragment the camera or the visit.
 
 const form = document.querySelector("form");
 form.addEventListener("submit", () => {

@@ -1,4 +1,4 @@
-// Frame rate and latency over the last seconds.
+// Measures rates and values, such as latencies, over the last seconds.
 
 const SPAN_MS = 3000;
 
@@ -10,7 +10,7 @@ export class Meter {
     this.#forget(time);
   }
 
-  /** Events a second; 0 when nothing came lately. */
+  /** Events per second; 0 without recent events. */
   rate(time) {
     this.#forget(time);
     if (this.#items.length < 2) return 0;
@@ -22,7 +22,7 @@ export class Meter {
     return span > 0 ? ((this.#items.length - 1) * 1000) / span : 0;
   }
 
-  /** The middle value of the span, or null. */
+  /** The median of the recent values; null if there are none. */
   median(time) {
     this.#forget(time);
     if (this.#items.length === 0) return null;
@@ -30,7 +30,7 @@ export class Meter {
     return values[Math.floor(values.length / 2)];
   }
 
-  /** The greatest value of the span, or null. */
+  /** The maximum of the recent values; null if there are none. */
   most(time) {
     this.#forget(time);
     return this.#items.length ? Math.max(...this.#items.map((item) => item.value)) : null;

@@ -1,8 +1,8 @@
-// Decodes and draws pictures: at most one is being decoded and one waits; a newer one replaces the waiting one.
+// Decodes and draws JPEGs: one is decoded while at most one waits; a newer one replaces the waiting one.
 
 export class Picture {
   frame = null; // header of the frame that is shown
-  isOff = false; // something else is shown on the canvas
+  isOff = false; // the canvas shows the video instead
   #canvas;
   #context;
   #waiting = null;
@@ -10,7 +10,7 @@ export class Picture {
   #onDrawn;
   #onDone;
 
-  /** `onDrawn(header)`: it is on the canvas. `onDone()`: a frame was drawn or given up. */
+  /** `onDrawn(header)`: a frame is on the canvas. `onDone()`: a frame was drawn or skipped. */
   constructor(canvas, onDrawn, onDone) {
     this.#canvas = canvas;
     this.#context = canvas.getContext("2d", { alpha: false, desynchronized: false });
@@ -34,7 +34,7 @@ export class Picture {
         this.#draw(header, bitmap);
         bitmap.close();
       } catch {
-        // A broken picture: the next one may be whole.
+        // A broken picture: the next one may be valid.
       }
       this.#onDone();
     }

@@ -1,4 +1,4 @@
-// Keyboard shortcuts, which can be turned off: single letters get in the way of speech input and screen readers.
+// Keyboard shortcuts, which can be turned off because single letters interfere with speech input and screen readers.
 
 const KEY = "tridetr.shortcuts";
 
@@ -6,19 +6,19 @@ export class Shortcuts {
   #isOn = true;
   #button;
 
-  /** `keys` maps a key to what it does; `button` turns them off and on. */
+  /** `keys` maps keys to functions; `button` turns the shortcuts on and off. */
   constructor(keys, button) {
     this.#button = button;
     try {
       this.#isOn = localStorage.getItem(KEY) !== "off";
     } catch {
-      // Storage is forbidden: the choice holds as long as the page.
+      // Storage is blocked: the choice is lost when the page is closed.
     }
     this.#show();
     button.addEventListener("click", () => this.#toggle());
     document.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || document.fullscreenElement) return;
-      // Escape is not a shortcut but the way out.
+      // Escape always works.
       if (this.#isOn || event.key === "Escape") keys[event.key]?.();
     });
   }

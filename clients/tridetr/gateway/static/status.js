@@ -1,4 +1,4 @@
-// The list of all cameras with their state and what is wrong, for the Status tab of phones.
+// The list of all cameras with their state and fault, for the Status tab on phones.
 
 import { element, setText } from "./dom.js";
 

@@ -1,4 +1,4 @@
-// One WebSocket per camera, connected again indefinitely, with jitter so that many viewers do not come back together.
+// One WebSocket per camera, which reconnects indefinitely; with jitter, so that viewers do not reconnect all at once.
 
 import { ClockOffset, now } from "./clock.js";
 import { unpack } from "./protocol.js";
@@ -8,11 +8,11 @@ const PING_MS = 4000;
 const QUICK_PINGS = 4;
 const SILENCE_MS = 12_000; // three pings without an answer
 const LONGEST_WAIT_MS = 5000;
-const EXPLAIN_EVERY = 3; // attempts in vain
+const EXPLAIN_EVERY = 3; // failed attempts
 const NOT_UPGRADED =
-  "The gateway answers, but the WebSocket does not get through. A reverse proxy must pass the Upgrade header on.";
+  "The gateway answers, but the WebSocket cannot be opened. A reverse proxy must pass the Upgrade header on.";
 
-/** Milliseconds before the n-th attempt (from 0): 100 to 200 at first, doubling, at most LONGEST_WAIT_MS. */
+/** Milliseconds to wait before an attempt (counted from 0): 100 to 200 at first, doubling up to LONGEST_WAIT_MS. */
 export function reconnectDelay(attempt, random = Math.random()) {
   return Math.min(LONGEST_WAIT_MS, 200 * 2 ** Math.min(attempt, 10)) * (0.5 + random / 2);
 }
@@ -41,33 +41,33 @@ export class Stream {
     this.#connect();
   }
 
-  /** Says what to send: size "small" or "full", paused: no pictures. */
+  /** Sets the picture size ("small" or "full") and whether pictures are paused. */
   view(size, paused) {
     if (size === this.#view.size && paused === this.#view.paused) return;
     this.#view = { ...this.#view, size, paused };
     this.#sendView();
   }
 
-  /** Whether to send the camera's own video instead of pictures. */
+  /** Selects the camera's own video (true or "source") instead of JPEGs. */
   set video(video) {
     if (video === this.#view.video) return;
     this.#view = { ...this.#view, video };
     this.#sendView();
   }
 
-  /** The frame was shown or left out: the gateway may send another. */
+  /** Acknowledges a frame that was shown or skipped, so that the gateway may send another. */
   acknowledge() {
     this.#frames += 1;
     this.#sendAck();
   }
 
-  /** So many packets of the camera's own video were decoded since the socket opened. */
+  /** Acknowledges the number of video packets decoded since the socket was opened. */
   acknowledgePackets(packets) {
     this.#packets = packets;
     this.#sendAck();
   }
 
-  /** Tries at once instead of waiting (the network is back, the page is visible again). */
+  /** Reconnects now instead of after the wait (the network is back, or the page is visible again). */
   hurry() {
     if (this.#socket === null && !this.#closed) {
       clearTimeout(this.#timer);
@@ -112,7 +112,7 @@ export class Stream {
     try {
       message = unpack(data);
     } catch {
-      return; // not for us to understand
+      return; // not a message of this protocol
     }
     const { header, image } = message;
     if (header.type === "pong") {
@@ -153,14 +153,14 @@ export class Stream {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(command));
   }
 
-  /** Browsers do not show why a WebSocket was refused; the same address answers a POST with the same refusal. */
+  /** Asks why the WebSocket was refused, which browsers do not show: the URL answers a POST with the same refusal. */
   async #explain() {
     let reason = "";
     try {
       const response = await fetch(this.#address, { method: "POST" });
       reason = response.ok ? NOT_UPGRADED : (await response.json()).error;
     } catch {
-      // The gateway is away.
+      // The gateway cannot be reached.
     }
     if (!this.isOpen && !this.#closed) this.#listener.onRefused(reason);
   }

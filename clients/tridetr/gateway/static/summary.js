@@ -1,8 +1,8 @@
-// What the header says about all cameras: only what is known now, the worst first.
+// The summary of all cameras in the page header: current facts only, the most serious first.
 
 import { classText } from "./dom.js";
 
-/** `cards` have camera, state, isOpen, watching (header or null), visitClass; `node` is the last such message. */
+/** `cards` have camera, state, isOpen, watching (header or null), visitClass; `node` is the last `node` message. */
 export function summarise(cards, node) {
   const parts = [];
   const count = `${cards.length} ${cards.length === 1 ? "camera" : "cameras"}`;
@@ -22,21 +22,21 @@ export function summarise(cards, node) {
     parts.push(cards.length === 1 ? `Blind: ${names}` : `${blind.length} of ${cards.length} blind: ${names}`);
     const part = blind.length === cards.length ? commonPart(blind) : "";
     if (part === "detector") parts.push("detection is down");
-    if (part === "controller") parts.push("nothing is decided");
+    if (part === "controller") parts.push("no decisions are made");
   }
   const isQuiet = cards.every((card) => card.watching?.watching && card.state === "standby");
   if (parts.length === 0) parts.push(isQuiet ? `${count}, all quiet` : count);
-  if (node?.broker === "away") parts.push("broker away");
+  if (node?.broker === "away") parts.push("broker unreachable");
   const kind = alarmed.size ? "alarm" : blind.length || node?.broker === "away" ? "fault" : "";
   return { text: parts.join(" · "), kind };
 }
 
-/** Whether a camera is known not to be watched; without a connection nothing is known of it. */
+/** Whether a camera is not watched, or not known to be watched because there is no connection. */
 export function isBlind(card) {
   return !card.isOpen || card.watching?.watching === false;
 }
 
-/** Lines below the header: what does not stop the watching, but must not stay as it is. */
+/** Lines below the header: problems that do not stop the watching but must be fixed. */
 export function notices(cards, node) {
   const lines = new Map(); // text: cameras
   for (const card of cards) {
@@ -44,8 +44,8 @@ export function notices(cards, node) {
   }
   const found = [...lines].map(([text, cameras]) => `${cameras.join(", ")}: ${text}`);
   if (node?.broker === "away" && cards.some((card) => card.isOpen)) {
-    const waiting = node.events_waiting === 1 ? "1 event waits" : `${node.events_waiting} events wait`;
-    found.unshift(`The MQTT broker cannot be reached: ${waiting}.`);
+    const waiting = node.events_waiting === 1 ? "1 event is" : `${node.events_waiting} events are`;
+    found.unshift(`The MQTT broker cannot be reached: ${waiting} waiting.`);
   }
   return found;
 }

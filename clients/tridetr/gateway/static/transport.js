@@ -1,4 +1,4 @@
-// Which pictures a card shows: the camera's own video where this browser can decode it, JPEGs otherwise.
+// Decides what a card shows: the camera's own video if this browser can decode it, otherwise JPEGs.
 
 import { whyNot } from "./video.js";
 
@@ -6,13 +6,13 @@ const KEY = "tridetr.transport";
 const CHOICES = ["auto", "jpeg", "video"];
 const RETRY_MS = 60_000;
 
-/** What the user wants: "auto", "jpeg" or "video"; the address (`?pictures=jpeg`) goes before what was chosen last. */
+/** The user's choice: "auto", "jpeg" or "video"; the URL (`?pictures=jpeg`) overrides the stored choice. */
 export function preference() {
   const asked = new URLSearchParams(location.search).get("pictures") ?? localStorage.getItem(KEY);
   return CHOICES.includes(asked) ? asked : "auto";
 }
 
-/** Goes on to the next choice and returns it. */
+/** Switches to the next choice and returns it. */
 export function nextPreference() {
   const next = CHOICES[(CHOICES.indexOf(preference()) + 1) % CHOICES.length];
   localStorage.setItem(KEY, next);
@@ -26,8 +26,8 @@ export function nextPreference() {
 
 export class Transport {
   isVideo = false;
-  reason = ""; // why not
-  viewReason = ""; // why the camera's second stream is not shown, only its first one
+  reason = ""; // why JPEGs are shown
+  viewReason = ""; // why the camera's first stream is shown instead of the second one
   #offer = null; // `video` of the newest `stream` message
   #withheld = "";
   #failure = "";
@@ -35,7 +35,7 @@ export class Transport {
   #onChange;
   #round = 0;
 
-  /** `onChange()`: isVideo or reason has changed. */
+  /** `onChange()` is called when isVideo or a reason has changed. */
   constructor(onChange) {
     this.#onChange = onChange;
   }
@@ -48,7 +48,7 @@ export class Transport {
     this.decide();
   }
 
-  /** What to ask the gateway for: false, true or "source" (without the second stream). */
+  /** The `video` value to request from the gateway: false, true or "source" (without the second stream). */
   get video() {
     return this.isVideo && this.viewReason ? "source" : this.isVideo;
   }
@@ -59,14 +59,14 @@ export class Transport {
     this.#onChange();
   }
 
-  /** Video does not work now: JPEGs for a while. */
+  /** Switches to JPEGs for a while, because the video does not work. */
   failed(reason, time) {
     this.#failure = reason;
     this.#failedAt = time;
     this.decide();
   }
 
-  /** Tries again after a failure, some time later. */
+  /** Retries the video some time after a failure. */
   tick(time) {
     if (this.#failure && time - this.#failedAt > RETRY_MS) {
       this.#failure = "";
@@ -78,10 +78,10 @@ export class Transport {
     const round = (this.#round += 1);
     const wanted = preference();
     let reason = this.#withheld || this.#failure;
-    if (wanted === "jpeg") reason = "chosen";
-    else if (!this.#offer) reason ||= "the camera has no video that browsers decode";
+    if (wanted === "jpeg") reason = "selected";
+    else if (!this.#offer) reason ||= "the camera sends no video that browsers can decode";
     else if (!reason) reason = await whyNot(this.#offer, wanted === "video");
-    if (round !== this.#round) return; // overtaken
+    if (round !== this.#round) return; // superseded by a later call
     const isVideo = !reason;
     if (isVideo === this.isVideo && reason === this.reason) return;
     this.isVideo = isVideo;

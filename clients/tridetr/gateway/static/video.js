@@ -1,20 +1,20 @@
-// The camera's own video: decodes packets with WebCodecs, and shows each picture when it is its turn.
+// Decodes the camera's own video with WebCodecs, and shows each picture after the current delay.
 
 import { now } from "./clock.js";
 
-const MOST_WAITING = 40; // pictures that are decoded and not shown yet
+const MOST_WAITING = 40; // decoded pictures that have not been shown yet
 const ACK_EVERY = 6; // packets
 const TOO_MANY_ERRORS = 3; // between two pictures
 const LONGEST_GAP_MS = 500; // between pictures
-const MOST_REORDERED = 4; // pictures: B-frames beyond that come too late
+const MOST_REORDERED = 4; // pictures; more B-frames delay the video too much
 const NAMES = { avc1: "H.264", avc3: "H.264", hvc1: "H.265", hev1: "H.265" };
 
-/** The name of a codec for people. */
+/** The display name of a codec. */
 export function codecName(codec) {
   return NAMES[codec.split(".")[0]] ?? codec;
 }
 
-/** What VideoDecoder.configure takes, from the `video` of a `stream` message. */
+/** The argument of VideoDecoder.configure for the `video` of a `stream` message. */
 export function decoderConfig({ codec, description, width, height }) {
   const config = { codec, codedWidth: width, codedHeight: height, optimizeForLatency: true };
   if (description) config.description = Uint8Array.from(atob(description), (letter) => letter.charCodeAt(0));
@@ -23,36 +23,36 @@ export function decoderConfig({ codec, description, width, height }) {
   return config;
 }
 
-/** Why this browser cannot show a stream; empty: it can. `force`: try all that has a decoder. */
+/** Why this browser cannot show a stream; empty if it can. `force`: accept any stream that has a decoder. */
 export async function whyNot(video, force = false) {
   if (!window.isSecureContext) return "browsers decode video only over HTTPS or on localhost";
-  if (!("VideoDecoder" in window)) return "this browser has no WebCodecs";
-  if (!force && video.reorder > MOST_REORDERED) return `${video.reorder} reordered pictures (B-frames) would come too late`;
+  if (!("VideoDecoder" in window)) return "this browser does not support WebCodecs";
+  if (!force && video.reorder > MOST_REORDERED) return `${video.reorder} reordered pictures (B-frames) would delay the video too much`;
   try {
     const { supported } = await VideoDecoder.isConfigSupported(decoderConfig(video));
     return supported ? "" : `this browser does not decode ${codecName(video.codec)} (${video.codec})`;
   } catch (error) {
-    return `this browser does not know ${video.codec}: ${error.message}`;
+    return `this browser does not support ${video.codec}: ${error.message}`;
   }
 }
 
-/** The delay of the next picture (ms): towards `wanted`, slower than time itself, so that pictures never stand still. */
+/** The delay of the next picture (ms): it grows towards `wanted` slower than time passes, so that video never stops. */
 export function approach(delay, wanted, elapsed) {
   return wanted > delay ? Math.min(wanted, delay + elapsed / 2) : Math.max(wanted, delay - elapsed);
 }
 
 export class Video {
   frame = null; // header of the picture that is shown
-  wantedDelay = 0; // ms that pictures wait, so that their boxes can come
+  wantedDelay = 0; // ms that pictures wait for their boxes
   #canvas;
   #context;
   #listener;
   #decoder = null;
   #config = null;
-  #isView = false; // the packets are those of the camera's second stream
+  #isView = false; // whether the packets are from the camera's second stream
   needsKey = true; // the next packet to decode must be a key frame
   #headers = new Map(); // by timestamp, of the packets that are being decoded
-  #arrivals = new Map(); // by capture time: when the picture came (ms)
+  #arrivals = new Map(); // by capture time: when the picture was decoded (ms)
   #waiting = []; // {picture, header, at}, oldest first
   #delay = 0;
   #lastTurn = 0;
@@ -68,7 +68,7 @@ export class Video {
     this.#listener = listener;
   }
 
-  /** Begins again: another connection, or pictures after something else. */
+  /** Starts over, for a new connection or after another transport. */
   restart() {
     this.#close();
     this.#config = null;
@@ -86,11 +86,11 @@ export class Video {
     this.#acknowledge();
   }
 
-  /** When the picture of this capture time came (ms), or null; of the second stream the next picture after it. */
+  /** When the picture with a capture time was decoded (ms), or null; in the second stream, the next picture counts. */
   arrival(captureMs) {
     if (!this.#isView) return this.#arrivals.get(captureMs) ?? null;
-    for (const [captured, came] of this.#arrivals) {
-      if (captured >= captureMs) return captured - captureMs < LONGEST_GAP_MS ? came : null;
+    for (const [captured, arrived] of this.#arrivals) {
+      if (captured >= captureMs) return captured - captureMs < LONGEST_GAP_MS ? arrived : null;
     }
     return null;
   }
@@ -99,9 +99,9 @@ export class Video {
     this.#close();
     this.#config = config;
     this.#isView = isView;
-    if (config === null) this.#fail("the stream has changed to a codec without a decoder");
+    if (config === null) this.#fail("the stream has changed to a codec that browsers cannot decode");
     else if (isView) {
-      const reason = await whyNot(config); // what was offered, and decided on, is the first stream
+      const reason = await whyNot(config); // the earlier check was for the first stream
       if (reason && this.#config === config) this.#fail(reason);
     }
   }
@@ -133,7 +133,7 @@ export class Video {
     }
   }
 
-  /** Forgets what is in the decoder: the packets that would complete it were lost. */
+  /** Discards the packets in the decoder, because following ones were lost. */
   #flush() {
     this.#decoder.reset();
     this.#decoder.configure(decoderConfig(this.#config));
@@ -144,7 +144,7 @@ export class Video {
     if (decoder !== this.#decoder) return;
     this.#closeDecoder();
     this.#errors += 1;
-    if (this.#errors >= TOO_MANY_ERRORS) this.#fail(`this browser cannot decode it: ${error.message}`);
+    if (this.#errors >= TOO_MANY_ERRORS) this.#fail(`this browser cannot decode the video: ${error.message}`);
   }
 
   #decoded(picture) {
@@ -184,7 +184,7 @@ export class Video {
     });
   }
 
-  /** Shows the newest picture whose turn has come. */
+  /** Shows the newest picture that is due. */
   #show() {
     const time = now();
     this.#delay = approach(this.#delay, this.wantedDelay, Math.min(200, time - this.#lastTurn));
@@ -203,7 +203,7 @@ export class Video {
     const turns = (this.#config?.rotation ?? 0) / 90;
     const sides = [picture.visibleRect.width, picture.visibleRect.height];
     const [width, natural] = turns % 2 ? sides.reverse() : sides;
-    // The pixels of some cameras are not square: the size of the analysed frames is the right one
+    // Some cameras have non-square pixels: use the aspect ratio of the analysed frames.
     const size = this.#listener.size();
     const height = size ? Math.round((width * size[1]) / size[0]) : natural;
     if (this.#canvas.width !== width || this.#canvas.height !== height) {

@@ -1,4 +1,4 @@
-// The page: a grid of cameras, one of them large if wanted, and the events next to it.
+// The viewer page: a grid of cameras, or one enlarged camera, with the events next to it.
 
 import { Armed } from "./armed.js";
 import { Card } from "./card.js";
@@ -15,7 +15,7 @@ const cards = new Map();
 let pageVersion = null;
 let areBoxesShown = true;
 let refreshing = null;
-let node = null; // the newest such message
+let node = null; // the newest `node` message
 const armed = new Armed((text) => setText(byId("announce"), text));
 armed.add("", byId("armed"));
 const statuses = new StatusList(byId("status"));
@@ -35,7 +35,7 @@ const page = {
   },
   onHello(header) {
     byId("logout").hidden = !header.login;
-    // After an upgrade of the gateway the scripts of this page are old.
+    // After an upgrade of the gateway, the scripts of this page are outdated.
     if (pageVersion !== null && pageVersion !== header.page_version) location.reload();
     pageVersion = header.page_version;
     events.refresh();
@@ -46,7 +46,7 @@ const page = {
   },
   onLost(attempt) {
     summarise();
-    // A refused WebSocket does not tell why; the interface does.
+    // Browsers do not show why a WebSocket was refused; the API returns the reason.
     if (attempt === 2 || attempt % 10 === 9) refreshCameras();
   },
 };
@@ -96,7 +96,7 @@ async function load() {
   }
 }
 
-// --- which camera is large: the fragment of the address says so, so that links and the back button work
+// --- the enlarged camera, stored in the URL fragment so that links and the back button work
 
 function chosen() {
   const name = decodeURIComponent(location.hash.slice(1));
@@ -112,7 +112,7 @@ function choose(name) {
 
 function show() {
   const name = chosen();
-  const had = document.activeElement?.closest(".card"); // its button keeps the focus, or the next card's gets it
+  const had = document.activeElement?.closest(".card"); // the card with the focus, which moves to the chosen card
   document.body.classList.toggle("single", name !== null);
   byId("back").hidden = name === null || cards.size === 1;
   for (const [camera, card] of cards) {
@@ -120,7 +120,7 @@ function show() {
     card.node.classList.toggle("chosen", isChosen);
     card.node.querySelector(".open").setAttribute(
       "aria-label",
-      isChosen ? `${camera}: back to all cameras` : `Show ${camera} large`,
+      isChosen ? `${camera}: back to all cameras` : `Enlarge ${camera}`,
     );
   }
   if (had && name && !had.classList.contains("chosen")) cards.get(name).node.querySelector(".open").focus();
@@ -139,7 +139,7 @@ function step(by) {
   if (names.length > 1) choose(names[(index + by + names.length) % names.length]);
 }
 
-// --- pictures are asked for only where they are seen, in the size in which they are seen
+// --- pictures are requested for visible cards only, in the size in which they are shown
 
 const sight = new WeakSet();
 const inSight = new IntersectionObserver((entries) => {
@@ -159,7 +159,7 @@ function adjustViews() {
   }
 }
 
-// --- words
+// --- texts
 
 function summarise() {
   const all = [...cards.values()];
@@ -182,7 +182,7 @@ function summarise() {
 
 const spoken = new Map();
 
-/** Tells screen readers what people must know, once each; everything else on the page is silent. */
+/** Announces important changes to screen readers, once each; nothing else on the page is announced. */
 function announce(card) {
   const isWatched = card.watching?.watching !== false;
   const now = isWatched ? card.state : "blind";
@@ -201,7 +201,7 @@ function toggleBoxes() {
   for (const card of cards.values()) card.showsBoxes = areBoxesShown;
 }
 
-// --- hands
+// --- user input
 
 byId("back").addEventListener("click", () => choose(null));
 byId("boxes").addEventListener("click", toggleBoxes);

@@ -1,4 +1,4 @@
-// One visit: its picture with or without boxes, its clip, and the ways to keep and to share them.
+// The dialog of one visit: its picture with or without boxes, its clip, and links to download and share them.
 
 import { classText, clockTime, duration, setText } from "./dom.js";
 
@@ -10,7 +10,7 @@ export class VisitDetail {
   #showsBoxes = true;
   #onStep;
 
-  /** `onStep` opens the visit with an id; `onClose` is called when the user has closed this. */
+  /** `onStep(id)` opens another visit; `onClose()` is called when the user has closed the dialog. */
   constructor(dialog, { onStep, onClose }) {
     this.#dialog = dialog;
     this.#onStep = onStep;
@@ -19,7 +19,7 @@ export class VisitDetail {
     this.#part("older").addEventListener("click", () => this.#step("older"));
     this.#part("boxes-button").addEventListener("click", () => this.#toggleBoxes());
     this.#part("copy").addEventListener("click", () => this.#copy());
-    this.#part("copy").hidden = !navigator.clipboard; // only over https, or on the machine itself
+    this.#part("copy").hidden = !navigator.clipboard; // available over HTTPS or on localhost only
     dialog.addEventListener("close", () => {
       this.#part("clip").pause();
       if (this.#visit !== null) onClose();
@@ -33,7 +33,7 @@ export class VisitDetail {
     });
   }
 
-  /** The visit that is shown, if it may still change; else null. */
+  /** ID of the visit that is shown, if it may still change; else null. */
   get changing() {
     return this.#visit?.complete === false ? this.#visit.visit_id : null;
   }
@@ -60,7 +60,7 @@ export class VisitDetail {
 
   missing(text) {
     this.#visit = {};
-    setText(this.#part("title"), "This visit is not here");
+    setText(this.#part("title"), "Visit not found");
     setText(this.#part("facts"), text);
     for (const part of ["picture-view", "clip-view", "clip-later", "link"]) this.#part(part).hidden = true;
     for (const way of ["newer", "older"]) this.#part(way).disabled = true;
@@ -100,7 +100,7 @@ export class VisitDetail {
       else video.removeAttribute("src");
     }
     if (clip === null) return;
-    const kind = clip.encoded ? "encoded here" : "the camera's own video";
+    const kind = clip.encoded ? "encoded by the recorder" : "the camera's own video";
     setText(this.#part("clip-time"), `${clockTime(clip.started_unix_ms)}, ${duration(clip.ended_unix_ms - clip.started_unix_ms)}, ${kind}`);
     const link = this.#part("clip-link");
     link.href = source;
@@ -143,7 +143,7 @@ export class VisitDetail {
       await navigator.clipboard.writeText(this.#part("link").href);
       setText(this.#part("copy"), "Copied");
     } catch {
-      setText(this.#part("copy"), "Not allowed: use the link");
+      setText(this.#part("copy"), "Not permitted: use the link");
     }
   }
 

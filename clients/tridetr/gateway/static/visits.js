@@ -1,4 +1,4 @@
-// The page of events: one row per visit, newest first, over all that is kept; filters; the bar of a day; one visit.
+// The events page: all saved visits, newest first, with filters, the timeline of a day, and a dialog for one visit.
 
 import { DayBar } from "./day_bar.js";
 import { classText, duration, element, setText } from "./dom.js";
@@ -11,23 +11,23 @@ const byId = (id) => document.getElementById(id);
 const form = byId("filters");
 const list = byId("visits");
 const note = byId("note");
-const rows = new Map(); // by visit id
+const rows = new Map(); // by visit ID
 const day = new DayBar(byId("day"), (id) => open(id));
 const detail = new VisitDetail(byId("detail"), { onStep: open, onClose: () => close() });
 let next = null; // `before` of the next page
 let hasMore = true;
-let round = 0; // of the filters: answers to earlier ones are dropped
+let round = 0; // incremented when the filters change, so that older answers are dropped
 let isLoading = false;
-let asked = 0; // how often a visit was asked for
+let asked = 0; // incremented when a visit is opened, so that older answers are dropped
 
-// --- what is asked for
+// --- requests
 
 function wanted() {
   const data = new FormData(form);
   return { camera: data.get("camera"), class: data.get("class"), day: data.get("day") };
 }
 
-/** The begin and end of a day by this browser's clock, which may have 23 or 25 hours. */
+/** Start and end of a day in the browser's time zone; it may have 23 or 25 hours. */
 function bounds(text) {
   const first = text ? new Date(`${text}T00:00`) : new Date();
   first.setHours(0, 0, 0, 0);
@@ -35,7 +35,7 @@ function bounds(text) {
   return { from: first.getTime(), to: last.getTime() };
 }
 
-/** The filters, with further parameters, as a query. */
+/** The filters and further parameters as a query. */
 function query(further = {}) {
   const { camera, class: name, day: text } = wanted();
   const parameters = new URLSearchParams(further);
@@ -77,11 +77,11 @@ async function more() {
   } finally {
     if (mine === round) isLoading = false;
   }
-  // The list may still be shorter than the window.
+  // Load more if the list is still shorter than the window.
   if (mine === round && hasMore && byId("end").getBoundingClientRect().top < innerHeight + 600) more();
 }
 
-/** Looks for what is new, and for what has changed of visits that go on. */
+/** Loads new visits, and changes of visits that are still open. */
 async function refresh() {
   if (document.hidden || isLoading) return;
   const mine = round;
@@ -140,12 +140,12 @@ function rowOf(visit) {
 function describe(page) {
   delete note.dataset.kind;
   if (!page.enabled) {
-    setText(note, "No pictures or clips of visits are kept. Add `evidence: {}` to the configuration to keep them.");
+    setText(note, "Pictures and clips of visits are not saved. Add `evidence: {}` to the configuration to save them.");
   } else if (rows.size === 0) {
     const { camera, class: name, day: text } = wanted();
     setText(note, camera || name || text ? "No visit matches the filters." : "No visit has been recorded yet.");
   } else {
-    setText(note, hasMore ? "Loading…" : "These are all visits that are kept.");
+    setText(note, hasMore ? "Loading…" : "All saved visits are shown.");
   }
 }
 
@@ -154,7 +154,7 @@ function fault(error) {
   setText(note, `The visits cannot be loaded: ${error.message}`);
 }
 
-// --- filters: the address keeps them, so that a link or a reload shows the same
+// --- filters, stored in the URL so that links and reloads show the same
 
 function offer(name, values, text = (value) => value) {
   const select = form.elements[name];
@@ -204,11 +204,11 @@ async function showDay() {
     offer("camera", Object.keys(line.cameras));
     day.show(camera ? { [camera]: line.cameras[camera] ?? [] } : line.cameras, from, to);
   } catch {
-    // The list says what is wrong.
+    // The list shows the error.
   }
 }
 
-// --- one visit: the fragment of the address names it
+// --- one visit, selected by the URL fragment
 
 async function open(id) {
   asked += 1;
@@ -220,7 +220,7 @@ async function open(id) {
   } catch (error) {
     problem = error.message;
   }
-  if (mine !== asked) return; // another one is wanted meanwhile
+  if (mine !== asked) return; // another visit was requested meanwhile
   if (decodeURIComponent(location.hash.slice(1)) !== id) history.pushState(null, "", `#${id}`);
   if (visit) detail.show(visit);
   else detail.missing(problem);
