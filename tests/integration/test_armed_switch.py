@@ -1,4 +1,4 @@
-"""The switches in the viewer and its interface: a real controller behind a real gateway."""
+"""The arming switches in the viewer and the HTTP API: a real controller behind a real gateway."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def node(tmp_path: Path) -> Iterator[tuple[ControllerProcess, Gateway, Subscribe
             yield node, gateway, ear
 
 
-def test_the_interface_for_programs(
+def test_http_api(
     node: tuple[ControllerProcess, Gateway, Subscriber],
 ) -> None:
     controller, gateway, ear = node
@@ -64,9 +64,7 @@ def test_the_interface_for_programs(
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
-def test_the_switches_of_the_viewer(
-    node: tuple[ControllerProcess, Gateway, Subscriber], tab: Tab
-) -> None:
+def test_viewer_switches(node: tuple[ControllerProcess, Gateway, Subscriber], tab: Tab) -> None:
     _, gateway, ear = node
     tab.page.goto(gateway.url)
     switch = tab.page.locator("#armed")
@@ -83,10 +81,10 @@ def test_the_switches_of_the_viewer(
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
-def test_the_switches_for_screen_readers_and_the_keyboard(
+def test_switches_work_with_screen_readers_and_keyboard(
     node: tuple[ControllerProcess, Gateway, Subscriber], tab: Tab
 ) -> None:
-    """Their names do not change with their state, the focus stays, and a failure is read out."""
+    """The labels do not change with the state, the focus stays, and a failure is announced."""
     controller, gateway, _ = node
     tab.page.goto(f"{gateway.url}/#hall")
     for name in ("Armed", "Armed: hall"):

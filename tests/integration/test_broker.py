@@ -59,7 +59,7 @@ def listens(config: Config) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_loopback_only_and_on_the_same_port_again(tmp_path: Path, kind: str) -> None:
+def test_listens_on_loopback_only_and_keeps_its_port(tmp_path: Path, kind: str) -> None:
     settings = config(tmp_path)
     with pytest.raises(BrokerError, match="not running yet"):
         resolve_broker(settings)
@@ -74,7 +74,7 @@ def test_on_loopback_only_and_on_the_same_port_again(tmp_path: Path, kind: str) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_controller_finds_it_and_its_events_are_confirmed(tmp_path: Path, kind: str) -> None:
+def test_controller_connects_and_its_events_are_acknowledged(tmp_path: Path, kind: str) -> None:
     settings = config(tmp_path)
     mqtt = {"host": "embedded", "port": 0}
     with running_controller(tmp_path, mqtt) as (controller, actor):
@@ -96,7 +96,7 @@ def _open(state_dir: str) -> Any:
     return sqlite3.connect(f"{state_dir}/controller.db")
 
 
-def test_a_wanted_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
+def test_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = broker_command(config(tmp_path, port=port))
@@ -106,7 +106,7 @@ def test_a_wanted_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
     assert f"port {port} of 127.0.0.1 cannot be used" in done.stderr
 
 
-def test_contradictions_are_named(tmp_path: Path) -> None:
+def test_contradictory_settings_are_reported(tmp_path: Path) -> None:
     with pytest.raises(BrokerError, match="without TLS"):
         resolve_broker(config(tmp_path, tls={}))
     with pytest.raises(BrokerError, match="free port"):
@@ -117,7 +117,7 @@ def test_contradictions_are_named(tmp_path: Path) -> None:
         resolve_broker(config(tmp_path))
 
 
-def test_the_address_is_what_others_read(tmp_path: Path) -> None:
+def test_address_file_holds_the_broker_address(tmp_path: Path) -> None:
     settings = config(tmp_path, port=free_port())
     with running_broker(settings, "mosquitto"):
         wait_for(lambda: listens(settings))

@@ -1,4 +1,4 @@
-"""The bundled model does what its page says on a sample of fresh scenes and on the synthetic camera's films."""
+"""The bundled model performs as documented on a sample of new scenes and on the synthetic camera's films."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def card(model: Path) -> ModelCard:
     return found
 
 
-def test_it_is_small_and_says_what_it_is(model: Path, card: ModelCard) -> None:
+def test_it_is_small_and_has_a_model_card(model: Path, card: ModelCard) -> None:
     assert model.stat().st_size < 5_000_000
     assert dict(card.classes) == {name: class_id for class_id, name in CLASS_NAMES.items()}
     assert "drawn" in card.source
     assert 0.1 < card.default_score < 0.9
 
 
-def test_it_finds_people_and_cars_in_fresh_scenes(model: Path) -> None:
-    # docs/bundled-model.md has the figures of 500 scenes; 60 of them may lie a little beside.
+def test_it_detects_people_and_cars_in_new_scenes(model: Path) -> None:
+    # docs/bundled-model.md has the figures of 500 scenes; those of 60 scenes may differ slightly.
     curves = scene_curves(Detector(model), 60)
     assert curves[PERSON].truths > 60
     assert curves[PERSON].average_precision() >= 0.88
     assert curves[CAR].average_precision() >= 0.95
 
 
-def test_it_finds_people_in_the_synthetic_cameras_films(model: Path, card: ModelCard) -> None:
+def test_it_detects_people_of_the_synthetic_camera(model: Path, card: ModelCard) -> None:
     # A street and a hall, a frame every 2 s: 65 people, so one more or less is 0.015.
     score = stream_score(Detector(model), card.default_score, seeds=(0,), step_s=2.0)
     assert score.people > 50

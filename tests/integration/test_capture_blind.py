@@ -1,4 +1,4 @@
-"""A real camera stream whose lens is covered: the state says so, and why, until the camera sees again."""
+"""A real camera stream with a covered lens: the status is blind, with the reason, until the camera sees again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as cameras: into a real ring, in real time, looping, ending, without loss, damaged."""
+"""Files as cameras with a real ring: in real time, looping, ending, lossless and damaged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FRAME_NS = 1_000_000_000 / 30
 
 
 def assert_clock(frames: list[Seen], frame_ns: float) -> None:
-    """The times are the file's own: they follow from the numbers, also where the reader missed one."""
+    """Check that capture times are the file's own: they follow from frame numbers, even after a missed frame."""
     numbers = np.array([frame.stamp.frame_number for frame in frames])
     times = np.array([frame.stamp.capture_monotonic_ns for frame in frames])
     assert (np.diff(numbers) > 0).all()
@@ -78,7 +78,7 @@ def test_422_jpegs_are_halved_and_passed_through(tmp_path: Path) -> None:
         assert frame.stamp.color_matrix is ColorMatrix.BT601
 
 
-def test_a_jpeg_that_does_not_fit_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_oversized_jpeg_is_left_out_and_counted(tmp_path: Path) -> None:
     packets = jpegs(10)
     packets[4] += bytes(100_000)  # a camera that pads; a 320x240 slot keeps 64 KiB
     rig = play_through(tmp_path, write_mjpeg(tmp_path / "clip.avi", packets))
@@ -90,7 +90,7 @@ def test_a_jpeg_that_does_not_fit_is_left_out_and_counted(tmp_path: Path) -> Non
     assert frames[4].planes.mean() > 10  # the picture is there all the same
 
 
-def test_no_room_for_the_ring_is_said_on_the_board(
+def test_status_reports_no_space_for_the_ring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -113,7 +113,7 @@ def test_odd_sizes_are_cropped_by_one(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "321x241 is cropped to 320x240" in caplog.text
 
 
-def test_rare_formats_are_converted_and_said(
+def test_rare_formats_are_converted_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = write_clip(tmp_path / "444.mp4", 3, pix_fmt="yuv444p")
@@ -123,7 +123,7 @@ def test_rare_formats_are_converted_and_said(
     assert "yuv444p, which is converted to I420" in caplog.text
 
 
-def test_looping_goes_on_counting(tmp_path: Path) -> None:
+def test_frame_numbers_continue_over_loops(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "short.mp4", 10)
     with capturing(tmp_path, clip) as rig:
         frames = rig.wait_frames(35)
@@ -131,7 +131,7 @@ def test_looping_goes_on_counting(tmp_path: Path) -> None:
     assert_clock(frames, FRAME_NS)  # over the seams too
 
 
-def test_the_end_of_a_file_ends_capture(tmp_path: Path) -> None:
+def test_end_of_file_ends_capture(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "short.mp4", 10)
     with capturing(tmp_path, clip, loop=False) as rig:
         wait_for(lambda: not rig.running, 20, "capture ends")
@@ -180,7 +180,7 @@ class TestWithoutLoss:
         rig = play_through(tmp_path, clip, SentryMode.STANDBY)
         assert [frame.stamp.frame_number for frame in rig.frames] == list(range(0, 90, 10))
 
-    def test_without_anybody_who_decides_it_waits(self, tmp_path: Path) -> None:
+    def test_waits_without_a_controller(self, tmp_path: Path) -> None:
         clip = write_clip(tmp_path / "clip.mp4", 30)
         with capturing(tmp_path, clip, realtime=False) as rig:
             rig.wait_frames(1)
@@ -189,7 +189,7 @@ class TestWithoutLoss:
 
 
 class TestPacing:
-    def test_standby_then_alarm_then_nobody(self, tmp_path: Path) -> None:
+    def test_standby_then_alarm_then_no_controller(self, tmp_path: Path) -> None:
         clip = write_clip(tmp_path / "clip.mp4", 60)
         with capturing(tmp_path, clip, start=False) as rig:
             controller = FakeController(rig)
@@ -235,7 +235,7 @@ class TestPacing:
             controller.close()
 
 
-def test_the_same_picture_freezes_and_another_thaws(tmp_path: Path) -> None:
+def test_repeated_picture_is_frozen_until_it_changes(tmp_path: Path) -> None:
     same = [7] * 75  # 2.5 s
     clip = write_clip(
         tmp_path / "frozen.avi", 0, codec="mjpeg", pix_fmt="yuvj420p",
@@ -260,7 +260,7 @@ def test_garbage_packets_are_skipped_and_counted(tmp_path: Path) -> None:
     assert rig.skipped("corrupt") == 3
 
 
-def test_damaged_h264_goes_on_after_the_damage(tmp_path: Path) -> None:
+def test_damaged_h264_continues_after_the_damage(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.ts", 90, options={"g": "15", "bf": "0"})
     data = bytearray(clip.read_bytes())
     rng = np.random.default_rng(1)
@@ -273,7 +273,7 @@ def test_damaged_h264_goes_on_after_the_damage(tmp_path: Path) -> None:
     assert len(rig.frames) > 20
 
 
-def test_a_new_size_makes_a_new_ring(tmp_path: Path) -> None:
+def test_new_frame_size_creates_a_new_ring(tmp_path: Path) -> None:
     packets = [*jpegs(10), *jpegs(10, size=(640, 480)), *jpegs(10)]
     clip = write_mjpeg(tmp_path / "sizes.avi", packets)
     rig = play_through(tmp_path, clip)
@@ -321,7 +321,7 @@ def test_bad_files_are_offline_with_the_reason(
         assert not rig.frames
 
 
-def test_a_truncated_file_plays_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_truncated_file_is_played_up_to_its_end(tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mkv", 60).read_bytes()
     clip = tmp_path / "cut.mkv"
     clip.write_bytes(whole[: len(whole) * 2 // 3])
@@ -359,9 +359,9 @@ def test_full_ring_is_a_counted_skip(tmp_path: Path) -> None:
 
 
 class TestFifo:
-    """Stands for all files whose reads may block: a stalled network share does the same."""
+    """Represents all files whose reads may block, such as those on a stalled network share."""
 
-    def test_without_a_writer_is_offline_alive_and_starts_with_the_writer(
+    def test_without_a_writer_capture_is_offline_and_alive(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         beats: list[float] = []
@@ -387,7 +387,7 @@ class TestFifo:
                 rig.wait_frames(5)
                 assert rig.wait_state(CameraState.LIVE).reconnects == stalled.reconnects
 
-    def test_does_not_hold_up_the_stop(self, tmp_path: Path) -> None:
+    def test_does_not_delay_shutdown(self, tmp_path: Path) -> None:
         fifo = tmp_path / "fifo"
         os.mkfifo(fifo)
         with capturing(tmp_path, fifo, timeout_s=60) as rig:

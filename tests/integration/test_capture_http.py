@@ -1,4 +1,4 @@
-"""HTTP cameras of bad manners, logins that are refused, certificates, proxies, playlists."""
+"""HTTP cameras: non-conforming servers, refused logins, certificates, proxies and playlists."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Part = Callable[[bytes], bytes]
 
 
 def streaming(content_type: str | None, part: Part) -> Callable[[Request], None]:
-    """Return an answer that sends pictures for ever, at 25 a second."""
+    """Return an answer that sends pictures indefinitely, at 25 per second."""
 
     def answer(request: Request) -> None:
         request.head(content_type)
@@ -64,7 +64,7 @@ MANNERS: dict[str, tuple[str | None, Part]] = {
 
 
 @pytest.mark.parametrize("manner", MANNERS)
-def test_bad_manners_are_understood(tmp_path: Path, manner: str) -> None:
+def test_non_conforming_servers_are_supported(tmp_path: Path, manner: str) -> None:
     with http_camera(streaming(*MANNERS[manner])) as camera:
         with capturing(tmp_path, camera.url()) as rig:
             seen = {frame.jpeg for frame in rig.wait_frames(15)}
@@ -74,7 +74,7 @@ def test_bad_manners_are_understood(tmp_path: Path, manner: str) -> None:
     assert (status.width, status.height) == (320, 240)
 
 
-def test_an_address_of_one_picture_is_polled_at_the_wanted_rate(tmp_path: Path) -> None:
+def test_snapshot_url_is_polled_at_the_configured_rate(tmp_path: Path) -> None:
     with http_camera(one_picture) as camera:
         with capturing(tmp_path, camera.url(), fps=20) as rig:
             rig.wait_frames(10)
@@ -82,7 +82,7 @@ def test_an_address_of_one_picture_is_polled_at_the_wanted_rate(tmp_path: Path) 
     assert len(camera.requests) >= 10
 
 
-def test_a_web_page_is_named(tmp_path: Path) -> None:
+def test_web_page_is_reported(tmp_path: Path) -> None:
     def page(request: Request) -> None:
         request.head("text/html")
         request.send(b"<html>log in</html>")
@@ -113,7 +113,9 @@ class TestLogin:
         assert "login refused" in message
         assert "wrong" not in message
 
-    def test_rtsp_cameras_likewise(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_wrong_rtsp_password_is_sent_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         (tmp_path / "secret").write_text("admin:wr0ng")
         clip = write_clip(tmp_path / "clip.mp4", 30)
         with rtsp_server(clip, "--user", "admin", "--password", "right") as server:
@@ -138,7 +140,7 @@ class TestLogin:
                 rig.wait_state(CameraState.OFFLINE)
         assert [login for _, login in other.requests] == [""]
 
-    def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
+    def test_unreadable_password_file_is_reported(self, tmp_path: Path) -> None:
         file = tmp_path / "secret"
         with http_camera(one_picture) as camera:
             with capturing(tmp_path, camera.url(), credentials_file=str(file)) as rig:
@@ -146,7 +148,7 @@ class TestLogin:
                 file.write_text("admin:word")
                 rig.wait_frames(3)
 
-    def test_placeholders_are_filled(self, tmp_path: Path) -> None:
+    def test_placeholders_are_filled_in(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("admin:w&rd")
         with http_camera(streaming(*MANNERS["pictures only"])) as camera:
             with capturing(
@@ -173,14 +175,14 @@ class TestTls:
         assert "tls_ca_file" in message
 
     @pytest.mark.parametrize("trust", ["tls_ca_file", "tls_verify"])
-    def test_trusted_ones_are_taken(self, tmp_path: Path, trust: str) -> None:
+    def test_trusted_certificates_are_accepted(self, tmp_path: Path, trust: str) -> None:
         made = make_certificates(tmp_path / "tls")
         keys = {"tls_ca_file": str(made.ca)} if trust == "tls_ca_file" else {"tls_verify": False}
         with http_camera(one_picture, (made.certificate, made.key)) as camera:
             with capturing(tmp_path, camera.url(scheme="https"), **keys) as rig:
                 rig.wait_frames(3)
 
-    def test_parts_of_a_playlist_on_another_host_likewise(self, tmp_path: Path) -> None:
+    def test_unknown_certificate_of_a_playlist_segment_is_refused(self, tmp_path: Path) -> None:
         known, unknown = make_certificates(tmp_path / "a"), make_certificates(tmp_path / "b")
         (tmp_path / "secret").write_text("admin:word")
         segment = write_clip(tmp_path / "clip.ts", 60).read_bytes()
@@ -213,7 +215,7 @@ class TestTls:
                     rig.wait_frames(3)
 
     @pytest.mark.parametrize("scheme", ["http", "rtsp"])
-    def test_a_tls_port_without_tls_is_named(self, tmp_path: Path, scheme: str) -> None:
+    def test_plain_http_to_a_tls_port_is_reported(self, tmp_path: Path, scheme: str) -> None:
         made = make_certificates(tmp_path / "tls")
         with http_camera(one_picture, (made.certificate, made.key)) as camera:
             with capturing(tmp_path, camera.url(scheme=scheme), timeout_s=2) as rig:
@@ -221,7 +223,7 @@ class TestTls:
         assert f"write {scheme}s://" in message
 
 
-def test_proxies_of_the_environment_are_not_for_cameras(
+def test_cameras_ignore_proxies_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
@@ -304,12 +306,12 @@ def test_a_long_group_of_pictures_is_waited_for_on_one_connection(tmp_path: Path
 
 
 class TestRtspRemedies:
-    def test_a_camera_that_sends_udp_only(self, tmp_path: Path) -> None:
+    def test_udp_only_camera(self, tmp_path: Path) -> None:
         with rtsp_server(write_clip(tmp_path / "clip.mp4", 60), "--udp-only") as server:
             with capturing(tmp_path, server.url) as rig:
                 assert "rtsp_transport: udp" in rig.wait_state(CameraState.OFFLINE).message
 
-    def test_a_stream_without_video_is_named(self, tmp_path: Path) -> None:
+    def test_stream_without_video_is_reported(self, tmp_path: Path) -> None:
         audio = "( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 )"
         with rtsp_server("none", "--launch", audio) as server:
             with capturing(tmp_path, server.url) as rig:

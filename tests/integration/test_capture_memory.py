@@ -1,4 +1,4 @@
-"""A camera does not decide how much memory the node uses: pictures are bounded, a full /dev/shm is a state."""
+"""Cameras cannot exhaust the node's memory: frame sizes are limited, and a full /dev/shm is reported as a state."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_picture_beyond_max_pixels_is_refused_with_the_reason(
 def test_a_picture_with_an_impossible_side_is_refused_with_the_reason(
     tmp_path: Path, camera: MjpegServer, size: tuple[int, int]
 ) -> None:
-    """Few pixels, but a ring has no such frames: capture ended, again and again."""
+    """Such a picture has few pixels, but a ring cannot hold it: capture must not crash repeatedly."""
     with capturing(tmp_path, camera.url) as rig:
         rig.wait_state(CameraState.LIVE)
         camera.jpegs[:] = jpegs(*size)
@@ -95,7 +95,7 @@ def test_a_picture_with_an_impossible_side_is_refused_with_the_reason(
         rig.wait_state(CameraState.LIVE)
 
 
-def test_a_size_without_room_is_a_state_that_ends_by_itself(
+def test_frame_size_without_memory_is_reported_and_recovers(
     tmp_path: Path, camera: MjpegServer, small_shm: Path
 ) -> None:
     with capturing(tmp_path, camera.url) as rig:
@@ -110,7 +110,7 @@ def test_a_size_without_room_is_a_state_that_ends_by_itself(
         assert rig.running
 
 
-def test_room_that_another_one_frees_is_used(
+def test_memory_freed_by_another_ring_is_used(
     tmp_path: Path, camera: MjpegServer, small_shm: Path
 ) -> None:
     ballast = small_shm / "ballast"
@@ -122,7 +122,7 @@ def test_room_that_another_one_frees_is_used(
         rig.wait_state(CameraState.LIVE)
 
 
-def test_a_camera_that_stays_away_gives_its_memory_back(
+def test_offline_camera_frees_its_memory(
     tmp_path: Path, camera: MjpegServer, small_shm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tridetr.capture.capture_process, "_KEEP_MEMORY_S", 0.5)

@@ -39,7 +39,7 @@ def mjpeg_server(server: MjpegServer) -> Iterator[MjpegServer]:
 
 
 class TestRtsp:
-    def test_killed_and_restarted_in_the_middle(self, tmp_path: Path) -> None:
+    def test_server_is_killed_and_restarted_mid_stream(self, tmp_path: Path) -> None:
         footage = shared(*FOOTAGE)
         with rtsp_server(footage) as server:
             with capturing(tmp_path, server.url, timeout_s=2) as rig:
@@ -58,10 +58,10 @@ class TestRtsp:
                 assert rig.wait_state(CameraState.LIVE, 30).reconnects >= 1
                 again = rig.wait_frames(15)
         numbers = [frame.stamp.frame_number for frame in [*first, *again]]
-        assert numbers == sorted(set(numbers)), "numbers go on over the reconnect"
+        assert numbers == sorted(set(numbers)), "frame numbers continue after the reconnect"
         times = [frame.stamp.capture_monotonic_ns for frame in rig.frames]
         assert times == sorted(times)
-        # the picture is the footage's: the first frame of each connection is the same
+        # the pictures are those of the footage: each connection starts with the same frame
         same = np.abs(first[0].planes.astype(int) - again[0].planes)
         assert same.mean() < 3
 
@@ -73,10 +73,10 @@ class TestRtsp:
             rig.wait_frames(60)
         gaps = np.diff([frame.stamp.capture_monotonic_ns for frame in rig.frames[30:]]) / 1e6
         ages = [(f.seen_ns - f.stamp.capture_monotonic_ns) / 1e6 for f in rig.frames[30:]]
-        assert np.median(ages) < slack(50), "arrival to a reader's hands [ms]"
+        assert np.median(ages) < slack(50), "arrival to reader [ms]"
         assert np.median(gaps) == pytest.approx(33.3, abs=10), "arrival times follow the camera"
 
-    def test_password_is_asked_for_and_never_shown(
+    def test_password_is_used_but_never_logged(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         clip = write_clip(tmp_path / "clip.mp4", 60)
@@ -136,7 +136,7 @@ class TestHttpMjpeg:
                 rig.wait_state(CameraState.LIVE, 30)
                 rig.wait_frames(10)
 
-    def test_a_camera_that_hangs_is_offline_and_comes_back(self, tmp_path: Path) -> None:
+    def test_hung_camera_is_offline_and_recovers(self, tmp_path: Path) -> None:
         with mjpeg_server(MjpegServer(jpegs(10))) as server:
             with capturing(tmp_path, server.url, timeout_s=1) as rig:
                 rig.wait_frames(10)
@@ -188,7 +188,7 @@ class TestHttpMjpeg:
             with capturing(tmp_path, server.url, credentials_file=str(secret)) as rig:
                 rig.wait_frames(5)
 
-    def test_no_video_behind_the_url(self, tmp_path: Path) -> None:
+    def test_url_without_video(self, tmp_path: Path) -> None:
         with mjpeg_server(MjpegServer([b"<html>log in</html>"])) as server:
             with capturing(tmp_path, server.url, timeout_s=2) as rig:
                 rig.wait_state(CameraState.OFFLINE, 30)
@@ -218,7 +218,7 @@ class QuietFiles(http.server.SimpleHTTPRequestHandler):
         """Tests are quiet."""
 
 
-def test_a_listener_that_never_answers_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+def test_unresponsive_server_does_not_delay_shutdown(tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -241,7 +241,7 @@ def test_a_slow_machine_loses_frames_not_freshness(
         with capturing(tmp_path, server.url) as rig:
             rig.wait_frames(15)
     ages = [(f.seen_ns - f.stamp.capture_monotonic_ns) / 1e6 for f in rig.frames[5:]]
-    assert max(ages) < slack(400), "arrival to a reader's hands [ms]"
+    assert max(ages) < slack(400), "arrival to reader [ms]"
     lost = rig.skipped("lost")
     numbers = rig.frames[-1].stamp.frame_number
     assert lost >= 2 * len(rig.frames)

@@ -1,4 +1,4 @@
-"""The packet ring of real sources: what the camera sent, with the capture times of its frames."""
+"""The packet ring of real sources: the camera's own packets, with the capture times of their frames."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_files_packets_have_the_times_of_its_frames(
     assert captured <= times
 
 
-def test_rtsp_packets_are_the_cameras(tmp_path: Path) -> None:
+def test_rtsp_packets_are_unchanged(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 90, options={"bf": "0", "g": "30"}, fps=30)
     with rtsp_server(clip) as server, capturing(tmp_path, server.url) as rig:
         frames = rig.wait_frames(60)
@@ -83,7 +83,7 @@ def test_rtsp_packets_are_the_cameras(tmp_path: Path) -> None:
     assert {frame.stamp.capture_unix_ns for frame in frames[:50]} <= times
 
 
-def test_http_jpegs_are_the_cameras(tmp_path: Path) -> None:
+def test_http_jpegs_are_unchanged(tmp_path: Path) -> None:
     sent = jpegs(5)
     server = MjpegServer(sent)
     server.start()
@@ -100,8 +100,8 @@ def test_http_jpegs_are_the_cameras(tmp_path: Path) -> None:
     assert packets[0].codec is VideoCodec.MJPEG
 
 
-def test_only_key_frames_are_decoded_while_all_is_calm(tmp_path: Path) -> None:
-    """With an alarm the packets since the last key frame are caught up on, and each frame comes."""
+def test_only_key_frames_are_decoded_in_standby(tmp_path: Path) -> None:
+    """On an alarm, the packets since the last key frame are decoded, and then every frame."""
     clip = write_clip(
         tmp_path / "clip.mp4", 300, options={"bf": "2", "g": "15", "sc_threshold": "0"}, fps=15
     )

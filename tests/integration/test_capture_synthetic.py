@@ -1,4 +1,4 @@
-"""The built-in camera: what it draws, when, and the truth about it."""
+"""The built-in camera: its frames, their times and the ground truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tridetr_demo.scene import SyntheticCamera
 KEYS: dict[str, Any] = {"width": 320, "height": 240, "fps": 20, "seed": 3, "scene": "hall"}
 
 
-def test_frames_are_the_film_with_its_truth(
+def test_frames_match_the_film_and_its_ground_truth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TRUTH_DIR, str(tmp_path / "truth"))
@@ -45,7 +45,7 @@ def test_frames_are_the_film_with_its_truth(
     assert np.diff(times) == pytest.approx(np.diff(numbers) * 50e6, abs=1e6)
 
 
-def test_no_truth_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ground_truth_is_off_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TRUTH_DIR, raising=False)
     with capturing(tmp_path, "synthetic", **KEYS) as rig:
         rig.wait_frames(3)

@@ -1,4 +1,4 @@
-"""Rotated recordings, EXIF orientation, anamorphic pixels: the published picture is upright, in right proportions."""
+"""Rotated recordings, EXIF orientation, anamorphic pixels: the published picture is upright and undistorted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def test_a_rotated_recording_is_upright(tmp_path: Path, rotation: int, pix_fmt: 
         (Fraction(1), (WIDTH, HEIGHT)),
     ],
 )
-def test_pixels_become_square(tmp_path: Path, aspect: Fraction, size: tuple[int, int]) -> None:
+def test_non_square_pixels_become_square(
+    tmp_path: Path, aspect: Fraction, size: tuple[int, int]
+) -> None:
     luma = luma_of(first_of(tmp_path, write_clip(tmp_path / "clip.mp4", aspect=aspect)))
     assert luma.shape[::-1] == size
     limited = [16 + level * 219 / 255 for level in _LEVELS]
@@ -121,8 +123,8 @@ def test_recordings_of_the_cases(tmp_path: Path, name: str, size: tuple[int, int
     assert luma_of(first_of(tmp_path, clip)).shape[::-1] == size
 
 
-def test_b_frames_come_in_the_order_of_display(tmp_path: Path) -> None:
-    """A bar moves to the right by seven pixels per frame."""
+def test_b_frames_arrive_in_display_order(tmp_path: Path) -> None:
+    """A bar must move to the right by seven pixels per frame."""
     clip = shared("cases", "bframes.mkv")
     with av.open(str(clip)) as container:
         expected = [f.to_ndarray(format="gray") for f in container.decode(video=0)][:20]

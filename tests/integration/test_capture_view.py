@@ -1,4 +1,4 @@
-"""The second stream of a camera: opened only while somebody watches, shown in place of the first, never in its way."""
+"""The second stream of a camera: open only while someone watches, shown instead of the first, and never blocking it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def until_size(socket: Watcher, width: int) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(120)
-def test_it_is_open_while_somebody_watches_and_replaced_while_it_fails(setup: Setup) -> None:
+def test_second_stream_is_open_while_watched_and_replaced_while_it_fails(setup: Setup) -> None:
     camera = setup.rig.camera
     assert not setup.opened()
     empty = setup.ring_bytes()
@@ -88,7 +88,7 @@ def test_it_is_open_while_somebody_watches_and_replaced_while_it_fails(setup: Se
         fault = wait_for(lambda: (s := setup.rig.status()) and s.view_fault, 20, "a fault")
         assert f"127.0.0.1:{setup.main.port}" in str(fault)
         status, _ = socket.until("status", view_fault=fault)
-        assert status["state"] == "live", "the camera is watched all the same"
+        assert status["state"] == "live", "the camera is watched nevertheless"
 
         setup.main.mend()
         assert until_size(socket, 640)["view"]
@@ -102,7 +102,7 @@ def test_it_is_open_while_somebody_watches_and_replaced_while_it_fails(setup: Se
 
 
 @pytest.mark.timeout(120)
-def test_players_get_it_too(setup: Setup) -> None:
+def test_players_get_the_second_stream_too(setup: Setup) -> None:
     def width() -> int:
         connection = http.client.HTTPConnection("127.0.0.1", setup.gateway.port, timeout=30)
         try:

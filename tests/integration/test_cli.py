@@ -1,4 +1,4 @@
-"""The command line as a user meets it."""
+"""The command line as users see it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_help_lists_every_command() -> None:
     "command",
     ["up", "capture", "detect", "control", "serve", "triton", "doctor", "config", "models"],
 )
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_has_help(command: str) -> None:
     answer = tridetr(command, "--help")
     assert answer.returncode == 0, answer.stderr
     assert len(answer.stdout) > 200
@@ -131,7 +131,7 @@ class TestInit:
         assert "h264 320x240" in answer.stdout
         assert tridetr("config", "check", "-c", str(file)).returncode == 0
 
-    def test_a_url_that_is_refused_is_not_repeated(self, tmp_path: Path) -> None:
+    def test_rejected_url_is_not_printed(self, tmp_path: Path) -> None:
         words = ["--model", "bundled", "--broker", "embedded", "-c", str(tmp_path / "node.yaml")]
         answer = tridetr("init", "--camera", "http://h/?password=S3cret", *words)
         assert answer.returncode == 2
@@ -139,7 +139,7 @@ class TestInit:
         assert "S3cret" not in answer.stdout + answer.stderr
 
 
-def test_config_check_finds_contradictions(tmp_path: Path) -> None:
+def test_config_check_reports_contradictions(tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     file.write_text("cameras: {hall: {source: synthetic}}\nalarm: {classes: [persn]}")
     answer = tridetr("config", "check", "-c", str(file))
@@ -147,14 +147,14 @@ def test_config_check_finds_contradictions(tmp_path: Path) -> None:
     assert "did you mean 'person'?" in answer.stdout
 
 
-def test_a_path_of_another_encoding_is_no_traceback(tmp_path: Path) -> None:
+def test_undecodable_path_is_an_error_without_traceback(tmp_path: Path) -> None:
     answer = tridetr("config", "check", "-c", os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr"))
     assert answer.returncode == 2
     assert "no such file" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
-def test_doctor_names_the_remedy(tmp_path: Path) -> None:
+def test_doctor_shows_the_remedy(tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     file.write_text(
         "cameras: {hall: {source: none.mp4}}\nmqtt: {host: 127.0.0.1, port: 1}\nmodel: {file: none.onnx}"
@@ -195,7 +195,7 @@ def test_summary_has_the_promised_shape(tmp_path: Path) -> None:
     assert summary["duration_s"] > 0
 
 
-def test_duration_ends_it(tmp_path: Path) -> None:
+def test_duration_ends_the_run(tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     file.write_text(
         yaml.safe_dump(
@@ -213,7 +213,7 @@ def test_duration_ends_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("process", ["gateway", "broker"])
 def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path, process: str) -> None:
-    """It ran on without a viewer, and left with 0."""
+    """The node must not keep running without a viewer."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config = {
@@ -234,8 +234,8 @@ def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path, process: str) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_a_closed_terminal_and_ctrl_c_leave_nothing_behind(tmp_path: Path, number: int) -> None:
-    """A hangup ended the supervisor at once; its segments stayed."""
+def test_hangup_and_ctrl_c_leave_nothing_behind(tmp_path: Path, number: int) -> None:
+    """After a hangup, the supervisor must clean up its segments too."""
     cameras = {"street": {"source": "synthetic", "width": 320, "height": 180, "fps": 5}}
     with running_node(tmp_path, cameras) as node:
         wait_for(lambda: list_instance(node.instance), 60)
@@ -246,7 +246,7 @@ def test_a_closed_terminal_and_ctrl_c_leave_nothing_behind(tmp_path: Path, numbe
         assert "Traceback" not in node.log_tail()
 
 
-def test_ctrl_c_while_it_is_imported_is_no_traceback() -> None:
+def test_ctrl_c_during_imports_prints_no_traceback() -> None:
     code = (
         "import os, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -1,8 +1,8 @@
-"""A crash at every single step of a visit, one after the other: no event is lost, none gets a second id.
+"""Crash the controller at every single step of a visit: no event is lost, and none gets a second ID.
 
-The real sentry, store, pump and rings run in this process; a step is each write to the disk, to the board and to the
-broker, and the crash comes right before or right after it. What the crashed process held is let go of as the kernel
-would: an open transaction rolls back, locks are freed.
+The real sentry, store, pump and rings run in this process. A step is a write to the disk, the board or the broker, and
+the crash happens immediately before or after it. Resources of the crashed process are released as the kernel would:
+an open transaction is rolled back, and locks are freed.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ SCRIPT = [NOBODY] + ([PERSON] * 5 + [NOBODY] * 6) * 2
 
 
 class Crash(BaseException):
-    """The process is gone."""
+    """The process has crashed."""
 
 
 class Fate:
-    """Counts the steps and strikes at one of them."""
+    """Counts the steps and crashes at one of them."""
 
     def __init__(self, strike_at: int) -> None:
         self.steps = 0
@@ -48,7 +48,7 @@ class Fate:
 
 
 class Broker:
-    """Takes events; its acknowledgements are under way until ``acknowledge``."""
+    """Accepts events; acknowledgements are delayed until ``acknowledge``."""
 
     connected = True
 
@@ -71,7 +71,7 @@ class Broker:
 
 
 class Process:
-    """What a controller process consists of."""
+    """The parts of a controller process."""
 
     def __init__(self, config: Config, broker: Broker) -> None:
         broker.under_way.clear()
@@ -84,7 +84,7 @@ class Process:
         )
 
     def turn(self) -> None:
-        """Do what the event loop does after a wake-up."""
+        """Run one turn of the event loop after a wake-up."""
         self.sentry.tick()
         self.pump.pump()
         while self.broker.under_way:
@@ -92,7 +92,7 @@ class Process:
 
 
 def let_go(process: Process) -> None:
-    """Free what a dead process holds, saving nothing."""
+    """Release the resources of a dead process without saving anything."""
     assert process.store._database
     process.store._database.close()
     assert process.store._lock
@@ -123,7 +123,7 @@ def fate(monkeypatch: pytest.MonkeyPatch) -> Fate:
 
 
 def play(folder: Path, fate: Fate) -> list[dict[str, object]]:
-    """Play the script with one crash; returns what the broker was given."""
+    """Play the script with one crash; return the events that the broker received."""
     config = Config.model_validate(
         {
             "instance": "x" + uuid.uuid4().hex[:10],
@@ -164,7 +164,7 @@ def play(folder: Path, fate: Fate) -> list[dict[str, object]]:
 
 
 @pytest.mark.timeout(600)
-def test_no_crash_point_loses_or_doubles_an_event(tmp_path: Path, fate: Fate) -> None:
+def test_no_crash_point_loses_or_duplicates_an_event(tmp_path: Path, fate: Fate) -> None:
     kinds_expected = ["person_arrived", "person_left"] * 2
     undisturbed = play(tmp_path / "0", fate)
     assert [event["kind"] for event in undisturbed] == kinds_expected
@@ -178,6 +178,6 @@ def test_no_crash_point_loses_or_doubles_an_event(tmp_path: Path, fate: Fate) ->
         where = f"crash at step {strike_at} of {steps}"
         assert [event["kind"] for event in distinct.values()] == kinds_expected, where
         assert len({event["visit_id"] for event in distinct.values()}) == 2, where
-        # Even the frames that decide are the same: nothing was counted twice or forgotten.
+        # Even the frames of the decisions are the same: nothing was counted twice or lost.
         assert [event["frame_sequence"] for event in distinct.values()] == frames_expected, where
         assert len(taken) <= len(distinct) + 1, where

@@ -1,4 +1,4 @@
-"""kill -9 and outages around a controller: every event arrives, under one id, in order."""
+"""kill -9 and outages of a controller and its broker: every event arrives, with one ID, in order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATIENT = {"unknown_s": 60, "hold_s": 120}
 
 
 def in_order_of_first_sight(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Drop repeats as a consumer would: by event id."""
+    """Drop repeated events by event ID, as a consumer would."""
     seen: dict[str, dict[str, Any]] = {}
     for event in events:
         seen.setdefault(event["event_id"], event)
@@ -32,7 +32,7 @@ def in_order_of_first_sight(events: list[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def check_visits(events: list[dict[str, Any]], visits: int) -> None:
-    """Exactly one arrival and one end for each visit, in order; repeats say the same."""
+    """Check that each visit has exactly one arrival and one end, in order, and that repeats are identical."""
     first = in_order_of_first_sight(events)
     assert [event["kind"] for event in first] == ["person_arrived", "person_left"] * visits
     ids = [event["visit_id"] for event in first]
@@ -81,7 +81,7 @@ def test_kill_at_random_points_of_visits(tmp_path: Path, seed: int) -> None:
         assert controller.terminate() == 0
 
 
-def test_kill_while_the_broker_is_away_loses_nothing(tmp_path: Path) -> None:
+def test_kill_while_the_broker_is_unreachable_loses_nothing(tmp_path: Path) -> None:
     with running_mosquitto(tmp_path / "broker") as broker:
         port = {"port": broker.port}
         with running_controller(tmp_path, port, sentry=PATIENT) as (controller, actor):
@@ -92,15 +92,15 @@ def test_kill_while_the_broker_is_away_loses_nothing(tmp_path: Path) -> None:
             kill_and_restart(controller)
             actor.show_and_wait(NOBODY)
             broker.start()
-            # Nobody listened when they were sent, so look at what the controller knows to be confirmed.
+            # No one was subscribed when they were sent, so check what the controller considers acknowledged.
             wait_for(lambda: "connected to the broker" in controller.log().rsplit("ended", 1)[-1])
             wait_for(lambda: _waiting(controller) == 0)
             kinds = [row.kind for row in read_history(Path(controller.config["state_dir"]))]
             assert kinds[::-1] == ["person_arrived", "person_left"] * 2
 
 
-def test_outages_of_the_network_lose_and_double_nothing(tmp_path: Path) -> None:
-    """Cut at any moment, also between an event and its acknowledgement."""
+def test_network_outages_lose_and_duplicate_nothing(tmp_path: Path) -> None:
+    """The connection is cut at any moment, including between an event and its acknowledgement."""
     chance = random.Random(7)
     visits = 8
     with (
@@ -132,7 +132,7 @@ def test_outages_of_the_network_lose_and_double_nothing(tmp_path: Path) -> None:
         wait_for(all_quiet)
 
 
-def test_a_restarted_broker_is_told_everything_again(tmp_path: Path) -> None:
+def test_everything_is_republished_to_a_restarted_broker(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         running_controller(tmp_path, {"port": broker.port}) as (_, actor),
@@ -166,8 +166,8 @@ def test_frozen_broker_gets_everything_once_it_thaws(tmp_path: Path) -> None:
         check_visits(ear.events(), 12)
 
 
-def test_a_controller_that_stood_still_gives_no_all_clear_at_once(tmp_path: Path) -> None:
-    """SIGSTOP in the middle of clearing: what happened meanwhile was not seen, so looking begins anew."""
+def test_paused_controller_does_not_end_the_visit_immediately(tmp_path: Path) -> None:
+    """SIGSTOP while a visit is about to end: the paused time was not watched, so ``clear_s`` starts over."""
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -192,7 +192,7 @@ def test_a_controller_that_stood_still_gives_no_all_clear_at_once(tmp_path: Path
         assert [event["kind"] for event in ear.events()] == ["person_arrived", "person_left"]
 
 
-def test_away_for_longer_than_the_hold_ends_the_visit_and_alarms_anew(tmp_path: Path) -> None:
+def test_downtime_longer_than_hold_ends_the_visit_and_alarms_again(tmp_path: Path) -> None:
     sentry = {"unknown_s": 0.2, "hold_s": 0.5}
     with (
         running_mosquitto(tmp_path / "broker") as broker,

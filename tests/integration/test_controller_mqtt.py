@@ -1,4 +1,4 @@
-"""The controller as a process, with a real broker: what others see and hear."""
+"""The controller process with a real broker: the messages that other clients receive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tridetr.served_model import write_served_model
 from tridetr.shm.boards import CameraState, SentryMode, SentryState
 
 
-def test_a_visit_is_told_once_with_all_that_consumers_need(tmp_path: Path) -> None:
+def test_visit_is_published_once_with_all_fields(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -71,10 +71,10 @@ def test_a_visit_is_told_once_with_all_that_consumers_need(tmp_path: Path) -> No
         assert rows[0].seq == actor.board().last_event_rowid
         assert controller.terminate() == 0
         wait_for(lambda: ear.last("/availability") == b"offline")
-        assert ear.last("/hall/person") == b"unknown", "a stopped node knows nothing"
+        assert ear.last("/hall/person") == b"unknown", "a stopped node publishes unknown"
 
 
-def test_retained_state_is_there_for_whoever_comes_later(tmp_path: Path) -> None:
+def test_late_subscribers_get_the_retained_state(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         running_controller(tmp_path, {"port": broker.port}) as (_, actor),
@@ -96,7 +96,7 @@ def test_retained_state_is_there_for_whoever_comes_later(tmp_path: Path) -> None
             assert not late.events(), "events are not retained"
 
 
-def test_last_will_and_its_late_arrival(tmp_path: Path) -> None:
+def test_late_last_will_is_overwritten(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -133,14 +133,14 @@ def test_home_assistant_discovery(tmp_path: Path) -> None:
             if component["platform"] != "event":
                 wait_for(lambda: ear.last(component["state_topic"]))
         assert hall["availability"][0]["topic"] == "tridetr/node1/availability"
-        # It has started again and asks for everything.
+        # Home Assistant has restarted: everything is published again.
         before = len(ear.payloads(topic))
         ear.client.publish("homeassistant/status", "online")
         wait_for(lambda: len(ear.payloads(topic)) > before)
 
 
-def test_what_is_no_longer_configured_is_cleared_once_the_broker_confirms(tmp_path: Path) -> None:
-    """It was published without an acknowledgement and forgotten: a cut connection left it for good."""
+def test_removed_topics_are_cleared_after_an_outage(tmp_path: Path) -> None:
+    """A lost connection must not leave stale retained messages behind."""
     two = {name: {"source": "synthetic"} for name in ("hall", "attic")}
     with (
         running_mosquitto(tmp_path / "broker") as broker,
@@ -151,7 +151,9 @@ def test_what_is_no_longer_configured_is_cleared_once_the_broker_confirms(tmp_pa
             wait_for(lambda: ear.last("homeassistant/device/tridetr_node1/attic/config"))
         controller.terminate()
         controller.config |= {"cameras": {"hall": two["hall"]}, "alarm": {"classes": ["car"]}}
-        controller.config["mqtt"] |= {"port": free_port()}  # no broker there: nothing is confirmed
+        controller.config["mqtt"] |= {
+            "port": free_port()
+        }  # no broker there: nothing is acknowledged
         controller.start()
         wait_for(lambda: "cannot be reached" in controller.log())
         controller.kill()
@@ -203,7 +205,7 @@ def test_a_car_is_published_as_a_car(tmp_path: Path) -> None:
         assert (ear.events()[1]["kind"], ear.events()[1]["class"]) == ("car_left", "car")
 
 
-def test_problems_are_published_and_a_stopped_node_says_so(tmp_path: Path) -> None:
+def test_problems_and_a_stopped_node_are_published(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -239,7 +241,7 @@ def test_problems_are_published_and_a_stopped_node_says_so(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\x00" * 40, b"x" * 100_000, b'{"command": 1}'])
-def test_commands_may_be_anything(tmp_path: Path, junk: bytes) -> None:
+def test_arbitrary_commands_are_handled(tmp_path: Path, junk: bytes) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -275,12 +277,12 @@ def test_tls_and_password(tmp_path: Path) -> None:
 
 
 def _tries(broker: Mosquitto) -> int:
-    """How often somebody connected; mosquitto calls it one or the other, by when the handshake fails."""
+    """Return the number of connection attempts; mosquitto logs them in two ways, depending on the handshake."""
     log = broker.log()
     return log.count("New connection") + log.count("Client connection from")
 
 
-def test_a_wrong_certificate_or_password_is_refused_and_said_once(tmp_path: Path) -> None:
+def test_wrong_certificate_or_password_is_logged_once(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path / "pki")
     other = make_certificates(tmp_path / "other")
     account = ("node", "s3cret")
@@ -300,13 +302,13 @@ def test_a_wrong_certificate_or_password_is_refused_and_said_once(tmp_path: Path
             before = _tries(broker)
             with running_controller(tmp_path / name, settings) as (controller, actor):
                 wait_for(lambda: expected in controller.log())
-                actor.show_and_wait(NOBODY)  # deciding goes on without a broker
+                actor.show_and_wait(NOBODY)  # decisions continue without a broker
                 # The first three tries take about 3 s; each later pause is twice as long.
                 wait_for(lambda: _tries(broker) >= before + 3, 60)
                 assert controller.log().count(expected) == 1
 
 
-def test_camera_down_in_mid_visit_holds_the_visit(tmp_path: Path) -> None:
+def test_camera_down_during_a_visit_holds_the_visit(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -327,7 +329,7 @@ def test_camera_down_in_mid_visit_holds_the_visit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", [CameraState.FROZEN, CameraState.BLIND])
-def test_a_frozen_or_blind_camera_proves_nothing(tmp_path: Path, state: CameraState) -> None:
+def test_frozen_or_blind_camera_does_not_end_a_visit(tmp_path: Path, state: CameraState) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -343,7 +345,7 @@ def test_a_frozen_or_blind_camera_proves_nothing(tmp_path: Path, state: CameraSt
         wait_for(lambda: actor.show(NOBODY) and ear.last("/hall/state") == b"standby")
 
 
-def test_a_visit_that_nobody_sees_end_is_not_stuck(tmp_path: Path) -> None:
+def test_visit_whose_end_is_not_seen_is_lost(tmp_path: Path) -> None:
     sentry = {"unknown_s": 0.5, "hold_s": 1.5}
     with (
         running_mosquitto(tmp_path / "broker") as broker,
@@ -365,8 +367,8 @@ def test_a_visit_that_nobody_sees_end_is_not_stuck(tmp_path: Path) -> None:
         assert kinds[::-1][:4] == ["person_arrived", "camera_lost", "person_lost", "camera_back"]
 
 
-def test_a_source_that_waits_for_us_is_not_silent(tmp_path: Path) -> None:
-    """A file without loss: its time stands still while the detector is busy, so nothing is forgotten meanwhile."""
+def test_lossless_source_is_not_silent(tmp_path: Path) -> None:
+    """The time of a lossless file stops while the detector is busy, which must not count as silence."""
     cameras = {"hall": {"source": "film.mp4", "realtime": False}}
     sentry = {"unknown_s": 0.4}
     with (

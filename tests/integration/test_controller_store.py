@@ -1,4 +1,4 @@
-"""The store on a real disk: full, broken, at its limit."""
+"""The store on a real disk: full, broken and at its limit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def event(number: int, details: str = "{}") -> NewRow:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB: what is written is there twice for a moment, in the log and in the file."""
+    """A disk of 1 MiB; data is briefly stored twice, in the write-ahead log and in the file."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")
     folder = tmp_path / "disk"
@@ -55,7 +55,7 @@ def remount(disk: Path, access: str) -> None:
 
 
 def fill(folder: Path) -> Path:
-    """Take all space that is left."""
+    """Fill the remaining space."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for size in (65536, 4096, 1):
@@ -67,7 +67,7 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
-def test_what_was_committed_is_there_after_the_process_died(tmp_path: Path) -> None:
+def test_commits_survive_the_death_of_the_process(tmp_path: Path) -> None:
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", '{"a": 1}', [event(1), NewRow(2, "camera_back", "{}")])
     store.commit("door", '{"b": 2}', [event(3)])
@@ -90,7 +90,7 @@ def test_what_was_committed_is_there_after_the_process_died(tmp_path: Path) -> N
     again.close()
 
 
-def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
+def test_numbers_are_never_reused(tmp_path: Path) -> None:
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", "{}", [event(1), event(2)])
     store.confirm("visit1:arrived")
@@ -142,7 +142,7 @@ def test_the_history_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_read_only_disk_does_not_keep_the_controller_from_starting(tiny_disk: Path) -> None:
-    """A worn memory card becomes read-only: a restart of the controller ended again and again."""
+    """A worn memory card becomes read-only: the controller must not end up in a crash loop."""
     folder = tiny_disk / "state"
     store = Store(folder, outbox_limit=1000)
     store.commit("hall", '"before"', [event(0)])
@@ -177,7 +177,7 @@ def test_a_full_disk_loses_nothing_while_the_process_lives(
         store.commit("hall", f'"{number}"', [event(number, '"' + "x" * 500 + '"')])
     assert "full" in store.fault
     assert metrics.STORE_ERRORS.labels("full")._value.get() > before
-    assert len(store.outbox) == 200, "all go out, on disk or not"
+    assert len(store.outbox) == 200, "all events are published, on disk or not"
     assert sum("cannot be written" in record.message for record in caplog.records) == 1
     assert "free some space" in caplog.text
     store.confirm("visit0:arrived")
@@ -210,7 +210,9 @@ def test_a_disk_that_is_full_from_the_start(tiny_disk: Path) -> None:
     again.close()
 
 
-def test_a_full_disk_is_said_and_the_alarm_still_goes_out(tmp_path: Path, tiny_disk: Path) -> None:
+def test_full_disk_is_reported_and_the_alarm_is_still_published(
+    tmp_path: Path, tiny_disk: Path
+) -> None:
     state: dict[str, Any] = {"state_dir": str(tiny_disk / "state")}
     with (
         running_mosquitto(tmp_path / "broker") as broker,
@@ -233,7 +235,7 @@ def test_a_full_disk_is_said_and_the_alarm_still_goes_out(tmp_path: Path, tiny_d
 @pytest.mark.parametrize(
     "content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 9000]
 )
-def test_a_broken_database_is_put_aside(tmp_path: Path, content: bytes) -> None:
+def test_broken_database_is_moved_aside(tmp_path: Path, content: bytes) -> None:
     (tmp_path / DATABASE).write_bytes(content)
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", '"new"', [event(1)])
@@ -314,7 +316,7 @@ def test_a_database_of_the_first_version_is_migrated(tmp_path: Path) -> None:
 
 
 def locked(folder: Path) -> sqlite3.Connection:
-    """Hold the database as a backup program may."""
+    """Lock the database as a backup program may do."""
     holder = sqlite3.connect(folder / DATABASE, isolation_level=None)
     holder.execute("PRAGMA locking_mode=EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
@@ -324,7 +326,7 @@ def locked(folder: Path) -> sqlite3.Connection:
 def test_a_database_that_is_locked_at_the_start_is_read_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it held was never sent, and what was decided meanwhile took its numbers."""
+    """Its events must still be sent, and events decided meanwhile must not reuse their numbers."""
     monkeypatch.setattr("tridetr.controller.store.START_WAIT_S", 0.1)
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", '"old"', [event(1), NewRow(1, "camera_back", "{}"), event(2)])
@@ -397,10 +399,10 @@ def run_sql(statement: str) -> Callable[[Path], None]:
         (lambda path: os.truncate(path, 4096 * 2 + 100), 0),
     ],
 )
-def test_a_damaged_database_gives_back_what_can_be_read(
+def test_readable_contents_of_a_damaged_database_are_recovered(
     tmp_path: Path, damage: Callable[[Path], None], saved: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each stopped the controller for good, or lost all."""
+    """No damage may keep the controller from starting or lose everything."""
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", "{}", [event(n, f'{{"event_id": "visit{n}:arrived"}}') for n in (1, 2, 3)])
     store.close()
@@ -421,7 +423,7 @@ def test_a_damaged_database_gives_back_what_can_be_read(
     again.close()
 
 
-def test_what_is_broken_is_not_of_a_later_version(tmp_path: Path) -> None:
+def test_broken_header_is_not_a_later_version(tmp_path: Path) -> None:
     refuse_newer(tmp_path / DATABASE)
     (tmp_path / DATABASE).write_bytes(b"junk" * 500)
     refuse_newer(tmp_path / DATABASE)
@@ -429,7 +431,7 @@ def test_what_is_broken_is_not_of_a_later_version(tmp_path: Path) -> None:
     refuse_newer(tmp_path / DATABASE)
 
 
-def test_a_folder_or_device_in_the_place_of_the_database_is_put_aside(tmp_path: Path) -> None:
+def test_folder_or_device_in_place_of_the_database_is_moved_aside(tmp_path: Path) -> None:
     ways: list[Callable[[Path], None]] = [
         Path.mkdir,
         lambda path: path.symlink_to("/dev/full"),
@@ -446,7 +448,7 @@ def test_a_folder_or_device_in_the_place_of_the_database_is_put_aside(tmp_path: 
         assert any(".corrupt-" in path.name for path in folder.iterdir())
 
 
-def test_a_replacement_that_was_interrupted_is_finished(tmp_path: Path) -> None:
+def test_interrupted_replacement_is_completed(tmp_path: Path) -> None:
     path = tmp_path / DATABASE
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", "{}", [event(1)])
@@ -459,7 +461,7 @@ def test_a_replacement_that_was_interrupted_is_finished(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_database_that_is_removed_while_in_use_is_written_again(tmp_path: Path) -> None:
+def test_database_removed_while_in_use_is_rewritten(tmp_path: Path) -> None:
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", '"hall"', [event(1), event(2)])
     store.confirm("visit1:arrived")
@@ -473,7 +475,7 @@ def test_a_database_that_is_removed_while_in_use_is_written_again(tmp_path: Path
     again.close()
 
 
-def test_a_commit_that_failed_only_in_name_is_not_repeated(
+def test_commit_reported_as_failed_but_written_is_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path, outbox_limit=100)
@@ -506,7 +508,7 @@ def test_a_damaged_row_does_not_hide_the_rest_of_the_history(tmp_path: Path) -> 
     assert [row.seq for row in read_history(tmp_path)] == [4, 3, 1]
 
 
-def test_nothing_there_is_an_empty_history(tmp_path: Path) -> None:
+def test_missing_database_is_an_empty_history(tmp_path: Path) -> None:
     assert read_history(tmp_path) == []
     (tmp_path / DATABASE).write_bytes(b"junk" * 500)
     assert read_history(tmp_path) == []

@@ -1,6 +1,6 @@
-"""The real implementation, through the real cuda-bindings, over a driver library that plays a GPU.
+"""The CUDA driver calls through the real cuda-bindings, with a driver library that simulates a GPU.
 
-What this shows is that every call has the right name, arguments and results; not what a GPU does with them.
+This checks that every call has the right name, arguments and results, not what a GPU does with them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ except CudaError as error:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the driver that plays a GPU, and return its folder."""
+    """Build the driver that simulates a GPU, and return its folder."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -106,7 +106,7 @@ def test_every_call_reaches_the_driver(library: Path) -> None:
         ("cuEventQuery", 214, ["CUDA_ERROR_ECC_UNCORRECTABLE", "dmesg"]),
     ],
 )
-def test_failures_name_cause_and_remedy(
+def test_errors_contain_cause_and_remedy(
     library: Path, call: str, code: int, words: list[str]
 ) -> None:
     message = run(library, TRIDETR_FAKE_FAILS=f"{call}:{code}")["error"]
@@ -119,7 +119,7 @@ def test_a_gpu_without_ipc(library: Path) -> None:
     assert "C GPU has no CUDA memory that processes could share" in message
 
 
-def test_a_missing_driver_is_named_with_its_remedy(library: Path, tmp_path: Path) -> None:
+def test_missing_driver_is_reported_with_its_remedy(library: Path, tmp_path: Path) -> None:
     found = run(tmp_path)
     if "name" in found:
         pytest.skip("this machine has a driver")
@@ -129,7 +129,7 @@ def test_a_missing_driver_is_named_with_its_remedy(library: Path, tmp_path: Path
 
 
 def test_a_driver_that_lacks_a_function(library: Path, tmp_path: Path) -> None:
-    """It is older than what cuda-bindings was made for; that must not be an error of another kind."""
+    """A driver older than cuda-bindings expects must give the same kind of error."""
     text = _SOURCE.read_text().replace("CUresult cuIpcGetMemHandle", "CUresult cuGone")
     (tmp_path / "old.c").write_text(text)
     target = str(tmp_path / "libcuda.so.1")

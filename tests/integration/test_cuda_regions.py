@@ -1,4 +1,4 @@
-"""GPU memory and the server: what is asked over gRPC, restarts, refusals (a fake server's, and a real one's)."""
+"""Registration of GPU memory with the server: gRPC requests, restarts and refusals, with a fake and a real server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def detecting(config: Config) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def result_of(reader: DetectionReader, sequence: int) -> None:
-    """Wait for the result of a frame, or of a newer one."""
+    """Wait for the result of a frame or of a newer one."""
     deadline = time.monotonic() + slack(20)
     while True:
         lease = reader.lease_newest()
@@ -70,7 +70,7 @@ async def result_of(reader: DetectionReader, sequence: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_registering_inferring_and_unregistering_name_the_gpu_memory(
+async def test_gpu_memory_is_registered_used_and_unregistered(
     instance: str, tmp_path: Path, gpu: FakeCuda
 ) -> None:
     with grpc_triton() as server:
@@ -107,7 +107,7 @@ async def test_registering_inferring_and_unregistering_name_the_gpu_memory(
         (Status.DEADLINE_EXCEEDED, ModelUnavailable),
     ],
 )
-async def test_a_refused_registration_is_told_from_a_server_that_is_away(
+async def test_refused_registration_is_distinguished_from_an_unreachable_server(
     instance: str, tmp_path: Path, gpu: FakeCuda, code: Status, error: type[Exception]
 ) -> None:
     with grpc_triton() as server:
@@ -157,7 +157,7 @@ async def test_the_real_server_on_a_cpu_refuses(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is a GPU build without a GPU; results come through system shared memory, which is said once."""
+    """It is a GPU build without a GPU: results use system shared memory, which is logged once."""
     config = triton_config(tmp_path, shared(*ORACLE))
     instance = config.instance
     with running_triton(config) as service:
@@ -168,7 +168,7 @@ async def test_the_real_server_on_a_cpu_refuses(
             GpuCamera(instance, gpu, width=640, height=480) as camera,
         ):
             camera.put(1)
-            # This one knows that the model runs on the CPU, and does not even ask.
+            # This one knows that the model runs on the CPU, and does not even try.
             async with detecting(config):
                 await result_of(reader, 1)
             monkeypatch.setattr(registrations, "runs_on_cpu", lambda info: False)

@@ -1,4 +1,4 @@
-"""The detector with the real server: frames in place, a killed server, a ring of the next generation."""
+"""The detector with the real server: zero-copy frames, a killed server, a ring of the next generation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def until(condition: Any, within_s: float = 40) -> None:
 
 @contextmanager
 def unlinked(instance: str) -> Iterator[None]:
-    """Remove the segments of an instance at the end, after their writers."""
+    """Remove the segments of an instance at the end, after their writers have stopped."""
     yield
     unlink_instance(instance)
 
@@ -62,7 +62,7 @@ async def registered(client: TritonClient) -> list[str]:
     return sorted((await client._ask("SystemSharedMemoryStatus", request, 5.0)).regions)
 
 
-async def test_no_lossless_frame_is_lost_while_the_server_is_killed(tmp_path: Path) -> None:
+async def test_no_lossless_frame_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
     frames = pictures(shared(*FOOTAGE))
     height, width = frames[0].shape[0] * 2 // 3, frames[0].shape[1]
     config = triton_config(tmp_path, shared(*ORACLE))
@@ -84,7 +84,7 @@ async def test_no_lossless_frame_is_lost_while_the_server_is_killed(tmp_path: Pa
                     with lease:
                         after = lease.sequence
                         number = lease.stamp.frame_number
-                        assert number not in found, "a frame came twice"
+                        assert number not in found, "a frame arrived twice"
                         found[number] = (lease.stamp.width, lease.detections.copy())
 
             def done(number: int) -> bool:

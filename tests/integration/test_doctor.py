@@ -1,4 +1,4 @@
-"""The doctor tests what it claims: brokers that ask for logins, cameras that deliver or do not."""
+"""The doctor's real checks: brokers with logins, and cameras that deliver frames or do not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cameras(folder: Path, **sources: str) -> dict[str, Finding]:
 
 
 class TestBroker:
-    def test_a_login_is_tried(self, tmp_path: Path) -> None:
+    def test_login_is_tested(self, tmp_path: Path) -> None:
         (tmp_path / "good").write_text("word")
         (tmp_path / "bad").write_text("wr0ng")
         with running_mosquitto(tmp_path / "broker", user=("node", "word")) as server:
@@ -101,7 +101,7 @@ class TestCameras:
         assert "refused" in view.text
 
     @pytest.mark.parametrize("code", [401, 404])
-    def test_refusals_are_named(self, tmp_path: Path, code: int) -> None:
+    def test_refusals_are_reported(self, tmp_path: Path, code: int) -> None:
         with http_camera(lambda request: request.head(status=code)) as camera:
             found = cameras(tmp_path, hall=camera.url())["hall"]
         assert str(code) in found.text

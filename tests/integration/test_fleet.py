@@ -1,4 +1,4 @@
-"""Many nodes on one real broker, as `tridetr fleet` shows them."""
+"""`tridetr fleet` with many nodes on one real broker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def report(age_s: float = 0, findings: Any = ()) -> str:
 
 
 class Crowd:
-    """Forty nodes that publish what real ones do."""
+    """Forty nodes that publish the same messages as real ones."""
 
     def __init__(self, broker: Mosquitto) -> None:
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
@@ -72,7 +72,7 @@ def status(folder: Path, broker: Mosquitto, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_the_status_of_forty_nodes_names_those_with_problems(tmp_path: Path) -> None:
+def test_status_of_forty_nodes_lists_those_with_problems(tmp_path: Path) -> None:
     with running_mosquitto(tmp_path / "broker") as broker:
         crowd = Crowd(broker)
         code, text = status(tmp_path, broker, "--json")
@@ -115,7 +115,7 @@ def test_watch_prints_each_change(tmp_path: Path) -> None:
         crowd.close()
 
 
-def test_no_broker_is_an_error_with_its_address(tmp_path: Path) -> None:
+def test_unreachable_broker_is_an_error_with_its_address(tmp_path: Path) -> None:
     with running_mosquitto(tmp_path / "broker") as broker:
         pass
     done = subprocess.run(
@@ -162,7 +162,7 @@ def test_a_node_describes_itself(tmp_path: Path) -> None:
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [1]}',
     ],
 )  # fmt: skip
-def test_any_report_may_come(junk: bytes) -> None:
+def test_arbitrary_reports_are_handled(junk: bytes) -> None:
     fleet = Fleet("house/cams")
     assert not fleet.hear("house/cams/n1/node", junk)
     fleet.hear("house/cams/n1/availability", b"online")

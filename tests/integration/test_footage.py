@@ -1,4 +1,4 @@
-"""Real footage through the whole pipeline, with a model that really sees people."""
+"""Real footage through the whole pipeline, with a model that detects people in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIN_SCORE = 0.5
 
 
 class Recorder(threading.Thread):
-    """Keeps every result of a camera."""
+    """Collects every result of a camera."""
 
     def __init__(self, instance: str, camera: str) -> None:
         super().__init__(daemon=True)
@@ -69,7 +69,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.timeout(400)
-def test_footage_decides_as_recorded(tmp_path: Path) -> None:
+def test_footage_gives_the_recorded_decisions(tmp_path: Path) -> None:
     footage, oracle = shared(*FOOTAGE), shared(*ORACLE)
     truth = json.loads(shared(*FOOTAGE_TRUTH).read_text())["detections"]
     events: list[dict[str, Any]] = []
@@ -91,7 +91,7 @@ def test_footage_decides_as_recorded(tmp_path: Path) -> None:
     camera = summary["cameras"]["hall"]
     assert camera["frames_inferred"] == camera["frames_published"] == len(recorder.results)
     assert camera["frames_inferred"] > 400
-    assert camera["frame_age_ms"]["p50"] is None, "the media's clock is not ours"
+    assert camera["frame_age_ms"]["p50"] is None, "the frames have the times of the recording"
     assert camera["total_ms"]["p50"] >= camera["infer_ms"]["p50"] > 0
     assert not any(summary["restarts"].values())
 

@@ -1,4 +1,4 @@
-"""Pages, snapshots, probes and the login of a real gateway over real rings."""
+"""Pages, snapshots, probes and login of a real gateway with real rings."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_page_and_its_headers(tmp_path: Path) -> None:
         "*",
     ],
 )
-def test_paths_that_lead_nowhere(tmp_path: Path, path: str) -> None:
+def test_unknown_paths(tmp_path: Path, path: str) -> None:
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
         answer = gateway.ask(path)
         assert 400 <= answer.status < 500, answer
@@ -125,7 +125,7 @@ def test_snapshot_of_an_mjpeg_camera_is_its_own_jpeg(tmp_path: Path) -> None:
             assert simplejpeg.decode_jpeg(mended).shape == (480, 640, 3)
 
 
-def test_readiness_is_about_progress(tmp_path: Path) -> None:
+def test_readiness_requires_progress(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall", "yard") as (config, fakes), Gateway(config) as gateway:
         nothing = gateway.ask("/readyz")
         assert nothing.status == 503
@@ -145,8 +145,8 @@ def test_readiness_is_about_progress(tmp_path: Path) -> None:
         assert gateway.ask("/healthz").status == 200  # the gateway itself is well
 
 
-def test_every_part_that_stops_watching_is_named(tmp_path: Path) -> None:
-    """In probes, for programs, in the stream and in the metrics."""
+def test_every_part_that_stops_is_reported(tmp_path: Path) -> None:
+    """In the probes, the HTTP API, the stream and the metrics."""
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
         camera.play()
@@ -192,7 +192,7 @@ def test_every_part_that_stops_watching_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "part", "warnings"), [(["cat"], "model", 1), (["cat", "person"], "", 1)]
 )
-def test_alarm_classes_that_the_model_does_not_have(
+def test_alarm_classes_unknown_to_the_model(
     tmp_path: Path, classes: list[str], part: str, warnings: int
 ) -> None:
     with cameras(tmp_path, "hall") as (config, fakes):
@@ -268,7 +268,7 @@ def test_token_guards_everything_but_probes_and_login(tmp_path: Path) -> None:
                 assert answer.headers["www-authenticate"].startswith("Bearer")
                 right = gateway.ask(path, headers={"Authorization": f"Bearer {TOKEN}"})
                 assert right.status in (200, 503), path
-            assert gateway.ask("/api/none").status == 401  # not even what exists is told
+            assert gateway.ask("/api/none").status == 401  # not even which paths exist is revealed
             assert gateway.ask("/").headers["location"] == "login"
             assert gateway.ask("/healthz").status == 200
             assert gateway.ask("/readyz").status in (200, 503)
@@ -292,7 +292,7 @@ def log_in(gateway: Gateway, token: str, **headers: str) -> Answer:
     return gateway.ask("/login", "POST", kind | headers, urlencode({"token": token}).encode())
 
 
-def test_login_gives_a_session_that_outlives_a_restart(tmp_path: Path) -> None:
+def test_session_survives_a_restart(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, _):
         with Gateway(config) as gateway:
@@ -323,7 +323,7 @@ def test_login_gives_a_session_that_outlives_a_restart(tmp_path: Path) -> None:
                 viewer.until("hello")
 
 
-def test_guessing_is_limited_and_never_locks_the_right_token_out(tmp_path: Path) -> None:
+def test_guessing_is_limited_and_never_locks_out_the_correct_token(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, _):
         with Gateway(config) as gateway:
@@ -335,7 +335,7 @@ def test_guessing_is_limited_and_never_locks_the_right_token_out(tmp_path: Path)
             assert gateway.ask("/api/cameras", headers=wrong).status == 429
             page = log_in(gateway, "guess", Accept="text/html")
             assert b"Too many wrong tokens" in page.body
-            # From the same address, as behind a proxy that everyone comes through:
+            # From the same address, as behind a proxy for all clients:
             assert log_in(gateway, TOKEN).status == 303
             right = {"Authorization": f"Bearer {TOKEN}"}
             assert gateway.ask("/api/cameras", headers=right).status == 200
@@ -346,7 +346,7 @@ def test_guessing_is_limited_and_never_locks_the_right_token_out(tmp_path: Path)
 
 
 def test_guesses_from_many_addresses_share_a_limit(tmp_path: Path) -> None:
-    """Each address of an IPv6 /64, and each of a botnet, has ten guesses of its own."""
+    """Otherwise each address of an IPv6 /64 and of a botnet would have its own ten guesses."""
     (tmp_path / "token").write_text(TOKEN)
     section = {"token_file": tmp_path / "token", "trusted_proxies": ["127.0.0.1"]}
     with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
@@ -363,7 +363,7 @@ def test_guesses_from_many_addresses_share_a_limit(tmp_path: Path) -> None:
         assert log_in(gateway, TOKEN, **{"X-Forwarded-For": "192.0.2.199"}).status == 303
 
 
-def test_many_requests_are_limited_but_probes_always_answered(tmp_path: Path) -> None:
+def test_requests_are_limited_but_probes_always_answered(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
         flood = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as client:
@@ -387,7 +387,7 @@ def test_logout_ends_the_session(tmp_path: Path) -> None:
             assert gateway.ask("/api/cameras", headers=stolen).status == 401
 
 
-def test_snapshots_take_basic_auth(tmp_path: Path) -> None:
+def test_snapshots_accept_basic_auth(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
         with Gateway(config) as gateway:
@@ -397,11 +397,11 @@ def test_snapshots_take_basic_auth(tmp_path: Path) -> None:
             assert gateway.ask("/snapshot/hall.jpg", headers=basic).status == 200
             refused = gateway.ask("/snapshot/hall.jpg")
             assert 'Basic realm="tridetr"' in refused.headers["www-authenticate"]
-            # Browsers send it unasked once they have it, so nothing else takes it.
+            # Browsers send it automatically once they have it, so no other route accepts it.
             assert gateway.ask("/api/cameras", headers=basic).status == 401
 
 
-def test_refusals_say_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_refusals_contain_the_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     section = {"max_viewers": 1}
     with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
         changed = {"Host": "127.0.0.1:8080", "Origin": "https://cams.example.org"}
@@ -420,7 +420,7 @@ def test_refusals_say_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
             assert (full.status, "max_viewers" in full.json()["error"]) == (503, True)
 
 
-def test_people_get_pages_and_programs_json(tmp_path: Path) -> None:
+def test_errors_are_html_for_people_and_json_for_programs(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
         browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
         page = gateway.ask("/snapshot/<b>.jpg", headers=browser)
@@ -433,7 +433,7 @@ def test_people_get_pages_and_programs_json(tmp_path: Path) -> None:
         assert gateway.ask("/nothing", headers={"Accept": "*/*"}).json()["error"]
 
 
-def test_a_proxy_that_changes_the_host_is_trusted_with_it(tmp_path: Path) -> None:
+def test_trusted_proxy_may_change_the_host(tmp_path: Path) -> None:
     section = {"trusted_proxies": ["127.0.0.0/8"], "allowed_origins": ["https://x.example.org"]}
     with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
         forwarded = {"X-Forwarded-Host": "cams.lan", "X-Forwarded-Proto": "https"}
@@ -445,7 +445,7 @@ def test_a_proxy_that_changes_the_host_is_trusted_with_it(tmp_path: Path) -> Non
 
 
 def test_foreign_host_names_are_refused_without_a_token(tmp_path: Path) -> None:
-    """DNS rebinding: a hostile page's own name points at this machine."""
+    """DNS rebinding: the name of a hostile page resolves to this machine."""
     allowed = {"allowed_origins": ["https://cams.example.org"]}
     with cameras(tmp_path, "hall", gateway=allowed) as (config, _), Gateway(config) as gateway:
         assert gateway.ask("/api/cameras", headers={"Host": "evil.example"}).status == 421
@@ -477,7 +477,7 @@ def test_methods_and_bodies(
             assert gateway.ask(path, method, headers, body).status == status
 
 
-def test_port_in_use_is_said_with_the_remedy(tmp_path: Path) -> None:
+def test_port_in_use_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
         taken = config.model_copy(
             update={
@@ -506,10 +506,10 @@ values = st.one_of(
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_answers_keep_to_the_openapi_description(
+def test_responses_match_the_openapi_description(
     data: st.DataObject, open_gateway: Gateway
 ) -> None:
-    """Any parameters: the status is a documented one, and the body has the documented shape."""
+    """For any parameters, the status and the shape of the body are documented."""
     path, operation = data.draw(st.sampled_from(OPERATIONS))
     query = {}
     for parameter in operation["parameters"]:

@@ -1,4 +1,4 @@
-"""Players: the camera's own video as MP4, byte for byte, and MJPEG for old clients."""
+"""HTTP streams: the camera's own video as MP4, byte for byte, and MJPEG for old clients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def checksums(packets: list[bytes]) -> list[list[str]]:
 
 
 def annexb(packet: bytes) -> bytes:
-    """Return an MP4's packet with start codes in place of its lengths."""
+    """Return a packet of an MP4 with start codes instead of length prefixes."""
     data, at = b"", 0
     while at < len(packet):
         size = int.from_bytes(packet[at : at + 4], "big")
@@ -43,7 +43,7 @@ def annexb(packet: bytes) -> bytes:
 
 
 def coded(packet: bytes, header: bytes) -> bytes:
-    """Return a packet of H.265 without the parameter sets that an MP4 has in its header: `hvc1` wants them there."""
+    """Return an H.265 packet without its parameter sets, which are in the header of an MP4 with `hvc1`."""
     kept = [u for u in units(packet) if not (u[0] >> 1 in _HEVC_PARAMETER_SETS and u in header)]
     return b"".join(b"\0\0\0\1" + unit for unit in kept)
 
@@ -152,7 +152,7 @@ def test_ffmpeg_plays_it_with_the_token_as_password(tmp_path: Path) -> None:
     assert len({line.split(",")[-1] for line in frames}) == 20
 
 
-def test_a_player_may_be_silent_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_silent_player_is_served_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with video(tmp_path) as camera:
         limits = Limits(connections=20, silence_s=0.5, stall_s=2)
         with Gateway(camera.config, limits) as gateway, playing(camera):  # type: ignore[attr-defined]
@@ -188,10 +188,10 @@ def test_another_resolution_ends_the_stream(tmp_path: Path) -> None:
         assert container.streams.video[0].width == 320
 
 
-def test_a_stream_whose_sender_fails_ends(
+def test_stream_ends_if_its_sender_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its client waited for pictures that no task sent any more."""
+    """Otherwise its client would wait indefinitely for pictures."""
 
     async def broken(*_: object) -> None:
         raise ValueError("nonsense")
@@ -203,7 +203,7 @@ def test_a_stream_whose_sender_fails_ends(
     assert "nonsense" in caplog.text
 
 
-def test_the_look_after_rings_goes_on_after_an_error(
+def test_ring_checks_continue_after_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     looks = []
@@ -230,7 +230,7 @@ def test_mjpeg_for_old_clients(tmp_path: Path) -> None:
     assert (frames[0].width, frames[0].height) == (640, 480)
 
 
-def test_what_cannot_be_played(tmp_path: Path) -> None:
+def test_unplayable_video_is_refused(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         assert gateway.ask("/stream/nowhere.mp4").status == 404
         assert gateway.ask("/stream/nowhere.mjpeg").status == 404

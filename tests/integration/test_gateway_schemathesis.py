@@ -1,4 +1,4 @@
-"""The gateway against its own OpenAPI description, by schemathesis: right, wrong and absurd requests."""
+"""Test the gateway against its OpenAPI description with schemathesis: valid and invalid requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode)
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_every_operation_keeps_its_word(gateway: Gateway, label: str, mode: Any) -> None:
+def test_every_operation_matches_its_description(gateway: Gateway, label: str, mode: Any) -> None:
     @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
     def send(case: Any) -> None:

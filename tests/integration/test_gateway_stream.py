@@ -1,4 +1,4 @@
-"""The WebSocket of a real gateway over real rings: frames, boxes, states, slow and hostile viewers."""
+"""The WebSocket of a real gateway with real rings: frames, detections, states, slow and hostile viewers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encoded(camera: str) -> float:
     return float(metrics.FRAMES_ENCODED.labels(camera)._value.get())
 
 
-def test_first_messages_and_what_they_say(tmp_path: Path) -> None:
+def test_first_messages_and_their_contents(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
         camera.say(SentryState.TRACKING)
@@ -85,8 +85,8 @@ def test_frames_and_states_follow(tmp_path: Path) -> None:
             assert status["message"] == "connection refused"
 
 
-def test_dead_controller_and_dead_capture_are_told(tmp_path: Path) -> None:
-    """The boards of dead processes stay in memory: their last words must not be taken for the present."""
+def test_dead_controller_and_dead_capture_are_reported(tmp_path: Path) -> None:
+    """The boards of dead processes stay in shared memory: their last contents must not count as current."""
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         fakes["hall"].say(SentryState.TRACKING)
         with gateway.watch("hall") as viewer:
@@ -114,7 +114,7 @@ def test_late_viewer_of_a_silent_camera_sees_the_last_picture(tmp_path: Path) ->
                 third.until("frame", sequence=sequence)
 
 
-def test_each_frame_is_encoded_once_and_only_while_somebody_watches(tmp_path: Path) -> None:
+def test_each_frame_is_encoded_once_and_only_for_viewers(tmp_path: Path) -> None:
     with cameras(tmp_path, "once") as (config, fakes), Gateway(config) as gateway:
         before = encoded("once")
         for _ in range(10):
@@ -224,7 +224,7 @@ def test_ping_measures_the_clock(tmp_path: Path) -> None:
         assert abs(pong["server_unix_ms"] - time.time() * 1000) < 1000
 
 
-def test_camera_that_changes_its_size_and_starts_again(tmp_path: Path) -> None:
+def test_camera_that_changes_its_size_and_restarts(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
         with gateway.watch("hall") as viewer:
@@ -252,8 +252,8 @@ def test_rate_is_limited(tmp_path: Path) -> None:
             assert len(frames) <= 5 * (time.monotonic() - begun) + 2
 
 
-def test_nonsense_in_a_result_goes_no_further(tmp_path: Path) -> None:
-    """A broken detector may leave anything in its slots: no NaN in JSON, no box beyond the picture."""
+def test_invalid_values_in_a_result_are_not_forwarded(tmp_path: Path) -> None:
+    """A faulty detector may write anything: there must be no NaN in JSON and no box outside of the picture."""
     nan, infinity = float("nan"), float("inf")
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         with gateway.watch("hall") as viewer:
@@ -276,7 +276,7 @@ def test_nonsense_in_a_result_goes_no_further(tmp_path: Path) -> None:
 
 
 def raw_viewer(gateway: Gateway, camera: str) -> socket.socket:
-    """A viewer that has asked for the stream and reads nothing but what it is told to."""
+    """A viewer that has opened the stream and reads only on request."""
     client = socket.create_connection(("127.0.0.1", gateway.port))
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.sendall(
@@ -288,12 +288,12 @@ def raw_viewer(gateway: Gateway, camera: str) -> socket.socket:
 
 
 def unread(client: socket.socket) -> int:
-    """Return how many bytes wait in a socket."""
+    """Return the number of unread bytes in a socket."""
     return int.from_bytes(fcntl.ioctl(client, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def test_viewers_that_do_not_read_harm_nobody_and_are_cut_off(tmp_path: Path) -> None:
-    """Ten sleepers and one that reads a byte a second: the camera, the others and the memory do not feel them."""
+def test_viewers_that_do_not_read_affect_no_one_and_are_disconnected(tmp_path: Path) -> None:
+    """Ten viewers that do not read, and one that reads a byte per second, affect neither camera, others nor memory."""
     options: dict[str, Any] = {"width": 1280, "height": 720, "noise": True}
     with cameras(tmp_path, "hall", **options) as (config, fakes), Gateway(config, QUICK) as gateway:
         camera = fakes["hall"]
@@ -314,7 +314,7 @@ def test_viewers_that_do_not_read_harm_nobody_and_are_cut_off(tmp_path: Path) ->
                     drip += 1
                     with contextlib.suppress(OSError):
                         sleepers[0].recv(1)
-                assert time.monotonic() - begun < slack(15), "the sleepers still hold their places"
+                assert time.monotonic() - begun < slack(15), "the sleepers are still connected"
             assert received >= 3
             assert camera.skipped == 0
             # 11 × (one frame in the mailbox, one in the socket) of 1.5 MB would be allowed; growth is not.
@@ -376,7 +376,7 @@ def test_garbage_closes_only_its_own_socket(tmp_path: Path, data: str | bytes, c
             good.until("frame", sequence=fakes["hall"].frame())
 
 
-def test_flood_of_commands_is_cut_off(tmp_path: Path) -> None:
+def test_flood_of_commands_is_disconnected(tmp_path: Path) -> None:
     with (
         cameras(tmp_path, "hall") as (config, _),
         Gateway(config) as gateway,
@@ -391,10 +391,8 @@ def test_flood_of_commands_is_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frame", [b"\x89\x80", b"\x00\x80"], ids=["pings", "fragments"])
-def test_frames_without_content_are_taken_no_faster_than_commands(
-    tmp_path: Path, frame: bytes
-) -> None:
-    """They cost the gateway as much time as commands, and no limit on commands counts them."""
+def test_empty_frames_are_read_no_faster_than_commands(tmp_path: Path, frame: bytes) -> None:
+    """They cost the gateway as much time as commands, but the limit on commands does not count them."""
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
         client = raw_viewer(gateway, "hall")
         begun = time.monotonic()
@@ -442,7 +440,7 @@ def test_noise_on_the_port(tmp_path: Path, noise: bytes) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_request_with_two_lengths_is_refused(tmp_path: Path, order: int) -> None:
-    """What one reads as a body another reads as a request: a proxy in front would let it through unseen."""
+    """Request smuggling: a proxy may treat as the body what the gateway would read as another request."""
     lengths = [b"Content-Length: 4\r\n", b"Transfer-Encoding: chunked\r\n"][::order]
     with (
         cameras(tmp_path, "hall") as (config, _),
@@ -475,7 +473,7 @@ def test_broken_websocket_frames(tmp_path: Path) -> None:
         wait_for(lambda: viewers_of(gateway) == 0)
 
 
-def test_unknown_cameras_and_full_houses_are_refused(tmp_path: Path) -> None:
+def test_unknown_cameras_and_too_many_viewers_are_refused(tmp_path: Path) -> None:
     with (
         cameras(tmp_path, "hall", gateway={"max_viewers": 2}) as (config, _),
         Gateway(config) as gateway,
@@ -515,7 +513,7 @@ def test_more_connections_than_allowed_are_dropped(tmp_path: Path) -> None:
 
 
 def test_probes_and_viewers_keep_their_slots(tmp_path: Path) -> None:
-    """More sockets than slots, each with half a request, opened again as soon as one is closed."""
+    """More connections than slots, each with half a request, and reopened as soon as one is closed."""
     few = Limits(connections=30)
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config, few) as gateway:
         half = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "
@@ -538,7 +536,7 @@ def test_probes_and_viewers_keep_their_slots(tmp_path: Path) -> None:
 # --- the end
 
 
-def test_stop_takes_no_time_where_viewers_listen(tmp_path: Path) -> None:
+def test_shutdown_is_immediate_for_listening_viewers(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes):
         gateway = Gateway(config).start()
         fakes["hall"].play()
@@ -547,7 +545,7 @@ def test_stop_takes_no_time_where_viewers_listen(tmp_path: Path) -> None:
             assert gateway.stop() < slack(1)
 
 
-def test_stop_is_quick_and_says_goodbye(tmp_path: Path) -> None:
+def test_shutdown_is_quick_and_closes_sockets(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall", width=1280, height=720, noise=True) as (config, fakes):
         gateway = Gateway(config).start()
         fakes["hall"].play(fps=20)

@@ -1,4 +1,4 @@
-"""The camera's own video over the WebSocket: from a key frame on, as it is, never more than a viewer can take."""
+"""The camera's own video over the WebSocket: from a key frame on, unchanged, at the viewer's pace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def receive(socket: Watcher, kind: str, count: int = 1) -> list[tuple[dict[str, 
     return found
 
 
-def test_hello_and_the_first_key_frame_say_how_to_decode(
+def test_hello_and_first_key_frame_contain_the_decoder_config(
     hall: tuple[VideoCamera, Gateway],
 ) -> None:
     camera, gateway = hall
@@ -80,7 +80,7 @@ def test_pictures_and_video_exclude_each_other(hall: tuple[VideoCamera, Gateway]
         receive(socket, "frame")
 
 
-def test_other_parameters_come_with_their_key_frame(hall: tuple[VideoCamera, Gateway]) -> None:
+def test_new_parameters_arrive_with_their_key_frame(hall: tuple[VideoCamera, Gateway]) -> None:
     camera, gateway = hall
     camera.frame()
     with gateway.watch("hall") as socket:
@@ -95,7 +95,7 @@ def test_other_parameters_come_with_their_key_frame(hall: tuple[VideoCamera, Gat
         assert stream["video"]["width"] in (320, 640)
 
 
-def test_a_description_where_packets_have_lengths(hall: tuple[VideoCamera, Gateway]) -> None:
+def test_length_prefixed_packets_have_a_description(hall: tuple[VideoCamera, Gateway]) -> None:
     camera, gateway = hall
     avcc = bytes.fromhex("0142c01effe10004 6742c01e 01000468ce3c80".replace(" ", ""))
     camera.writer.start_stream(replace(camera.info, extradata=avcc))
@@ -105,7 +105,7 @@ def test_a_description_where_packets_have_lengths(hall: tuple[VideoCamera, Gatew
         assert base64.b64decode(hello["video"]["description"]) == avcc
 
 
-def test_a_viewer_that_does_not_acknowledge_goes_on_at_a_key_frame(
+def test_viewer_without_acknowledgements_continues_at_a_key_frame(
     hall: tuple[VideoCamera, Gateway],
 ) -> None:
     camera, gateway = hall

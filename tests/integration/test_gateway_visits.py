@@ -1,4 +1,4 @@
-"""The gateway's routes for visits: pages, filters, files in parts, and the way in."""
+"""The gateway's routes for visits: paging, filters, range requests and access control."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ids(gateway: Gateway, query: str = "") -> list[str]:
     return [v["visit_id"] for v in gateway.ask(f"/api/visits{query}").json()["visits"]]
 
 
-def test_pages_reach_every_visit_once_newest_first(gateway: Gateway) -> None:
+def test_paging_returns_every_visit_once_newest_first(gateway: Gateway) -> None:
     seen: list[str] = []
     query = "?limit=5"
     while True:
@@ -56,13 +56,13 @@ def test_visits_are_filtered_by_camera_class_and_time(gateway: Gateway) -> None:
     assert ids(gateway, "?camera=nowhere") == []
 
 
-def test_one_visit_knows_its_neighbours(gateway: Gateway) -> None:
+def test_visit_has_its_neighbours(gateway: Gateway) -> None:
     found = gateway.ask(f"/api/visits/{visit_id(7)}").json()
     assert (found["newer"], found["older"]) == (visit_id(8), visit_id(6))
     assert found["picture"]["boxes"][0]["xyxy"] == [250.0, 60.0, 370.0, 340.0]
     assert found["clip"]["encoded"] is True
     assert gateway.ask(f"/api/visits/{visit_id(COUNT - 1)}").json()["newer"] is None
-    # Those next to it among what a list shows
+    # The neighbours in a filtered list
     filtered = gateway.ask("/api/visits?camera=yard&class=car").json()["visits"]
     first, second, third = filtered[:3]
     asked = f"/api/visits/{second['visit_id']}?camera=yard&class=car"
@@ -82,7 +82,7 @@ def test_pictures_and_crops_are_served_with_an_etag(gateway: Gateway) -> None:
     assert gateway.ask(f"/api/visits/{visit_id(3)}/picture.jpg", headers=known).status == 304
 
 
-def test_clips_come_in_parts(gateway: Gateway) -> None:
+def test_clips_are_served_in_ranges(gateway: Gateway) -> None:
     address = f"/api/visits/{visit_id(3)}/clip.mp4"
     whole = gateway.ask(address)
     assert (whole.status, whole.headers["content-type"]) == (200, "video/mp4")
@@ -113,7 +113,7 @@ def test_clips_come_in_parts(gateway: Gateway) -> None:
         "/api/visits/'--/clip.mp4",
     ],
 )
-def test_nothing_else_is_given_out(gateway: Gateway, path: str) -> None:
+def test_no_other_files_are_served(gateway: Gateway, path: str) -> None:
     assert gateway.ask(path).status == 404
 
 
@@ -145,7 +145,7 @@ def test_the_timeline_has_visits_blind_and_unrecorded_spans(gateway: Gateway) ->
     assert gateway.ask("/api/timeline").status == 400
 
 
-def test_a_token_is_asked_for(tmp_path: Path) -> None:
+def test_token_is_required(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN)
     with cameras(tmp_path, "hall", gateway={"token_file": file}) as (config, _):

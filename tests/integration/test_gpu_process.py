@@ -1,4 +1,4 @@
-"""The gpu process, with the real cuda-bindings on a driver library that plays a GPU."""
+"""The gpu process with the real cuda-bindings and a driver library that simulates a GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the driver that plays a GPU, and return its folder."""
+    """Build the driver that simulates a GPU, and return its folder."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -38,7 +38,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(library: Path, instance: str, tmp_path: Path) -> Iterator[Start]:
-    """Yield what starts a process of the node."""
+    """Yield a function that starts a process of the node."""
     config = tmp_path / "tridetr.yaml"
     config.write_text(
         f"instance: {instance}\nrun_dir: {tmp_path}/run\nstate_dir: {tmp_path}/state\n"
@@ -96,7 +96,7 @@ def _release(lease: object) -> bool:
     return lease is not None
 
 
-def test_full_gpu_memory_ends_neither_the_process_nor_capture(start: Start, instance: str) -> None:
+def test_full_gpu_memory_stops_neither_the_process_nor_capture(start: Start, instance: str) -> None:
     capture = start("capture", "cam")
     process = start("gpu", TRIDETR_FAKE_FAILS="cuMemAlloc:2")
     assert process.stderr is not None

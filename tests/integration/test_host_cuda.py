@@ -1,4 +1,4 @@
-"""The calls of CUDA's driver through the real cuda-bindings, on a driver library that does all in host memory."""
+"""CUDA driver calls through the real cuda-bindings, with a driver library that uses host memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What finds our library in the place of NVIDIA's."""
+    """Return an environment in which our library is loaded instead of NVIDIA's."""
     folder = tmp_path_factory.mktemp("driver")
     library = folder / "libcuda.so.1"
     name = f"-Wl,-soname,{library.name}"

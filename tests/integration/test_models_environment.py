@@ -1,4 +1,4 @@
-"""The export environment is made once, whole or not at all (with a package that is there already)."""
+"""The export environment is created once, completely or not at all (with a package that is already installed)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_it_is_made_once(cache: Path) -> None:
+def test_it_is_created_once(cache: Path) -> None:
     lines: list[str] = []
     python = environment.export_python(say=lines.append)
     assert python.is_file()
@@ -32,7 +32,7 @@ def test_it_is_made_once(cache: Path) -> None:
 
 
 def write_wheel(path: Path) -> None:
-    """Write the least that pip installs."""
+    """Write a minimal wheel that pip can install."""
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("pkg.py", "")
         info = "pkg-1.dist-info"
@@ -46,7 +46,7 @@ def write_wheel(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_failure_is_told_and_made_good_the_next_time(tmp_path: Path) -> None:
+def test_failure_is_reported_and_fixed_by_the_next_run(tmp_path: Path) -> None:
     wheel = tmp_path / "pkg-1-py3-none-any.whl"
     with pytest.raises(ModelError, match=r"pip says:[\s\S]*pkg-1[\s\S]*--python PATH"):
         environment.export_python([str(wheel)])

@@ -39,7 +39,7 @@ def python() -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_fine_tuned_checkpoint_becomes_a_contract_model(python: Path, tmp_path: Path) -> None:
+def test_fine_tuned_checkpoint_is_exported(python: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "best.pth"
     worker_folder = Path(export_worker.__file__).parent
     subprocess.run(

@@ -1,6 +1,6 @@
-"""Visits with the motion gate are those without it, on real footage with three kinds of noise and on the drawn street.
+"""The motion gate does not change visits, on real footage with three kinds of noise and on the drawn street.
 
-The gate, the rings and the state machine are the real ones, in media time; models that really see people decide.
+The gate, the rings and the state machine are real and run in media time, with models that detect real people.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def grainy(planes: Planes, rng: np.random.Generator, sigma: float = 3.0) -> Plan
 
 
 def infrared(planes: Planes, rng: np.random.Generator) -> Planes:
-    """Grey, dark and noisy, as a camera with weak infrared light sees it."""
+    """Grey, dark and noisy, like a camera with weak infrared light."""
     made = np.full_like(planes, 128)
     made[:HEIGHT] = 16 + (planes[:HEIGHT].astype(np.float32) - 16) * 0.22
     return grainy(made, rng, 4.0)
 
 
 def encoded(path: Path, film: Iterator[Planes], **options: str) -> Iterator[Planes]:
-    """Return what is left of a film after H.264."""
+    """Return a film after encoding with H.264."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(
             "libx264", rate=FPS, options={"preset": "veryfast", **options}
@@ -94,7 +94,7 @@ def drawn_street() -> Iterator[Planes]:
 
 
 class Model:
-    """The best score of a person in each frame of a film, found when it is asked for."""
+    """Returns the best score of a person in a frame of a film, computed on demand."""
 
     def __init__(self, file: Path, film: Iterator[Planes]) -> None:
         self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -123,7 +123,7 @@ class Node:
     def decide(
         self, film: list[Planes], score: Callable[[int], float], now: Callable[[int], None]
     ) -> list[tuple[Transition, int]]:
-        """Return what the visits do, and at which frame."""
+        """Return the transitions of visits and their frames."""
         memory: Memory = STANDBY
         told, last = [], -NS
         for number, planes in enumerate(film):
@@ -170,7 +170,7 @@ class Node:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Return what sets the gate's clock."""
+    """Return a function that sets the gate's clock."""
     clock = [0]
     monkeypatch.setattr("tridetr.detector.gate.time.monotonic_ns", lambda: clock[0])
     return lambda at: clock.__setitem__(0, at)
@@ -179,7 +179,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def both_ways(
     instance: str, now: Callable[[int], None], model: Model, visits: int
 ) -> tuple[int, int]:
-    """Compare the visits without and with the gate; return its looks and skips in standby."""
+    """Compare the visits without and with the gate; return its inferences and skips in standby."""
     told = []
     for gate_s in (0.0, DetectSection().motion_gate_s):
         node = Node(instance, gate_s)
@@ -213,10 +213,10 @@ def test_visits_of_the_drawn_street(instance: str, now: Callable[[int], None]) -
 
 
 @pytest.mark.slow
-def test_a_calm_picture_with_noise_is_hardly_looked_at(
+def test_static_noisy_scene_is_rarely_inferred(
     instance: str, tmp_path: Path, now: Callable[[int], None]
 ) -> None:
-    """The empty room, sensor noise of 3 of 255, H.264: the noise is learnt, then a look every five seconds."""
+    """An empty room with sensor noise of 3/255 after H.264: the gate learns the noise, then infers every 5 s."""
     rng = np.random.default_rng(9)
     empty = list(decoded(shared(*FOOTAGE), 0, 50))
     there_and_back = [*empty, *empty[-2:0:-1]]

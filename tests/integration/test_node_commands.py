@@ -1,4 +1,4 @@
-"""What a user asks a node from the command line: ``status``, ``events``, ``analyse``."""
+"""The commands ``status``, ``events`` and ``analyse``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tridetr(*words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[s
 
 
 def write_scene(path: Path, seconds: float, *, fps: int = 10) -> None:
-    """Record a drawn street in which somebody walks by."""
+    """Record a drawn street in which a person walks by."""
     film = SyntheticCamera(640, 360, seed=7, scene="street")
     planes = np.empty((540, 640), np.uint8)
     with av.open(str(path), "w") as container:
@@ -78,4 +78,6 @@ def test_status_and_events_of_a_running_node(tmp_path: Path) -> None:
     assert answer.returncode == 2
     assert "is running" in answer.stderr
     assert "tridetr up" in answer.stderr
-    assert "person_arrived" in tridetr("events", *words).stdout, "also of a node that does not run"
+    assert "person_arrived" in tridetr("events", *words).stdout, (
+        "also for a node that is not running"
+    )

@@ -1,4 +1,4 @@
-"""Everything that a running node makes, with the real server and a umask of 0, is for its user alone."""
+"""Everything that a running node creates is private to its user, with the real server and a umask of 0."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def umask(mask: int) -> Iterator[None]:
 
 
 class Modes:
-    """The widest mode that each of Triton's regions ever had, looked at as often as can be."""
+    """Records the widest mode that each of Triton's regions ever had, by polling as fast as possible."""
 
     def __init__(self, instance: str) -> None:
         self._pattern = f"tridetr-{instance}-triton-*"
@@ -59,10 +59,10 @@ class Modes:
                     self.seen[path.name] = self.seen.get(path.name, 0) | mode
 
 
-def test_tritons_region_is_never_open_to_others_not_even_before_the_first_inference(
+def test_triton_regions_are_never_accessible_to_others(
     tmp_path: Path,
 ) -> None:
-    """Whoever opens it while it is empty goes on reading when pictures come."""
+    """A file that is opened while it is empty can still be read when pictures are written."""
     model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
     config = triton_config(tmp_path, model)
     with umask(0), Modes(config.instance) as modes, running_triton(config) as triton:
@@ -80,20 +80,20 @@ def test_tritons_region_is_never_open_to_others_not_even_before_the_first_infere
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node whose real server has answered for a camera."""
+    """A node whose real server has returned a result for a camera."""
     with umask(0), whole_node(tmp_path_factory.mktemp("node"), STREET) as (node, _):
         yield node
 
 
 def open_to_others(path: Path) -> bool:
-    """Whether a user who may enter the folder that holds it can use the file, the folder or the socket."""
+    """Return whether another user with access to the parent folder could use a file, folder or socket."""
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
         return False
     return bool(status.st_mode & 0o077) or status.st_uid != os.geteuid()
 
 
-def test_shared_memory_is_closed_to_other_users(node: Node) -> None:
+def test_shared_memory_is_private(node: Node) -> None:
     segments = list_instance(node.instance)
     kinds = [kind for kind in CONSUMERS if any(f"-{kind}-" in path.name for path in segments)]
     assert len(kinds) >= 4
@@ -101,7 +101,7 @@ def test_shared_memory_is_closed_to_other_users(node: Node) -> None:
     assert not [path for path in segments if open_to_others(path)]
 
 
-def test_wakeup_queues_are_closed_to_other_users(node: Node) -> None:
+def test_wakeup_queues_are_private(node: Node) -> None:
     queues = {
         ring: {ring.queue(consumer) for consumer in CONSUMERS[kind]}
         for kind in CONSUMERS
@@ -122,7 +122,7 @@ def test_wakeup_queues_are_closed_to_other_users(node: Node) -> None:
     assert not {name for name, mode in modes.items() if mode & 0o077}
 
 
-def test_folders_are_closed_with_all_that_they_hold(node: Node) -> None:
+def test_folders_and_their_contents_are_private(node: Node) -> None:
     for key in ("run_dir", "state_dir"):
         folder = Path(node.config[key])
         assert not open_to_others(folder), key
@@ -130,8 +130,8 @@ def test_folders_are_closed_with_all_that_they_hold(node: Node) -> None:
         assert not strangers
 
 
-def test_files_and_sockets_that_its_processes_hold(node: Node) -> None:
-    """Found by the processes, not by a list of what they are known to make."""
+def test_files_and_sockets_of_its_processes_are_private(node: Node) -> None:
+    """The files are found through the processes, not through a list of known files."""
     assert node.process
     began = psutil.Process(node.process.pid).create_time()
     ours = [node.log, node.folder / "summary.json"]  # where this test has its output written to

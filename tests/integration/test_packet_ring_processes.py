@@ -1,4 +1,4 @@
-"""A packet ring between processes: at full speed, and with either end killed at any moment."""
+"""A packet ring between processes: at full speed, with either end killed at random moments."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def child(role: str, instance: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-def test_killed_writers_and_readers_leave_nothing_torn(instance: str) -> None:
+def test_killed_writers_and_readers_leave_no_torn_packets(instance: str) -> None:
     dice = random.Random(7)
     writers = 0
     with child("read", instance) as reader:

@@ -1,4 +1,4 @@
-"""One supervisor per process, as the containers of a pod run: they share an instance and its folders."""
+"""One supervisor per process, as in the containers of a pod: they share an instance and its folders."""
 
 from __future__ import annotations
 

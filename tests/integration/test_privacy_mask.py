@@ -1,4 +1,4 @@
-"""What a privacy mask hides is in no output: rings, WebSocket, snapshot, streams, picture, clip, MQTT, notification."""
+"""No output shows a masked area: rings, WebSocket, snapshot, streams, picture, clip, MQTT, notification."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FIRST, COUNT = 300, 100  # of the footage: a person is there all the time
 
 
 def marked_footage(folder: Path, codec: str) -> Path:
-    """Return footage with stripes that are easily found, in the corner that will be masked."""
+    """Return footage with easily detected stripes in the corner that will be masked."""
     path = folder / {"libx264": "marked.mp4", "mjpeg": "marked.avi"}[codec]
     stripes = np.where(np.arange(128) // 8 % 2, 255, 0).astype(np.uint8)
     with av.open(str(shared(*FOOTAGE))) as source, av.open(str(path), "w") as out:
@@ -56,7 +56,7 @@ def marked_footage(folder: Path, codec: str) -> Path:
 
 
 def shows_marker(luma: np.ndarray) -> bool:
-    """Whether anything but the mask's grey is in the marker's place, in a picture of any size."""
+    """Return whether the marker's area contains anything but the mask's grey, in a picture of any size."""
     height, width = luma.shape
     corner = luma[: int(height * 96 / 432 * 0.95), : int(width * 128 / 768 * 0.95)].astype(int)
     return float(corner.std()) > 6 or not 100 < corner.mean() < 150
@@ -68,7 +68,7 @@ def luma_of(jpeg: bytes) -> np.ndarray:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("codec", ["libx264", "mjpeg"])
-def test_no_output_shows_what_is_masked(tmp_path: Path, codec: str) -> None:
+def test_no_output_shows_the_masked_area(tmp_path: Path, codec: str) -> None:
     footage, oracle = marked_footage(tmp_path, codec), shared(*ORACLE)
     with av.open(str(footage)) as container:
         assert shows_marker(next(container.decode(video=0)).to_ndarray(format="gray"))
@@ -150,7 +150,7 @@ def _stream(node: Node, path: str, count: int) -> Iterator[bytes]:
 
 
 def _visit_outputs(node: Node) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what the gateway serves of the visit that is open."""
+    """Yield the gateway's outputs of the open visit."""
 
     def with_picture() -> Any:
         return [row for row in json.loads(node.get("/api/visits"))["visits"] if row["picture"]]

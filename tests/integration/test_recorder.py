@@ -1,4 +1,4 @@
-"""The recorder at a stage: which picture it keeps, what its clips show, with and without the camera's packets."""
+"""The recorder with simulated rings: the picture and the clip that it saves, with and without packets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def one_visit(recorder: Recorder, stage: Stage) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("packets", [True, False])
-def test_a_visit_leaves_its_best_picture_and_a_clip(tmp_path: Path, packets: bool) -> None:
+def test_visit_is_saved_with_best_picture_and_clip(tmp_path: Path, packets: bool) -> None:
     with recording(tmp_path, packets=packets) as (recorder, stage):
         row = one_visit(recorder, stage)
         files = recorder.evidence / "files"
@@ -81,7 +81,7 @@ def test_a_visit_leaves_its_best_picture_and_a_clip(tmp_path: Path, packets: boo
         assert {f.name for f in files.iterdir()} == {row["picture"], row["crop"], row["clip"]}
 
 
-def test_what_is_not_confirmed_leaves_nothing(tmp_path: Path) -> None:
+def test_unconfirmed_detection_leaves_nothing(tmp_path: Path) -> None:
     with recording(tmp_path) as (recorder, stage):
         stage.show(0, "", SETTLE_S)
         stage.show(50, "", 1.0)
@@ -109,7 +109,7 @@ def test_pictures_or_clips_only(tmp_path: Path) -> None:
 
 
 def test_two_visits_share_the_video_between_them(tmp_path: Path) -> None:
-    """The second one begins before the first one's clip ends: both are whole."""
+    """The second visit begins before the clip of the first one ends: both clips are complete."""
     with recording(tmp_path, before_s=2, after_s=4) as (recorder, stage):
         stage.show(0, "", SETTLE_S + 2)
         for visit in ("visit-a", "visit-b"):

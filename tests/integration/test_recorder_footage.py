@@ -1,4 +1,4 @@
-"""Real footage: each visit has a picture of the person and a clip of the camera's own packets."""
+"""The recorder on real footage: each visit has a picture of the person and a clip of the camera's own packets."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_five_visits_have_five_pictures_and_five_clips(tmp_path: Path) -> None:
 
 
 def _check_picture(path: Path, row: Any, frames: list[av.VideoFrame], truth: Any) -> int:
-    """The picture is the frame that it says it is, without boxes in it, and the best one; returns its number."""
+    """Check that the picture is the stated frame, without boxes, and the best one; return its frame number."""
     facts = json.loads(row["picture_facts"])
     number = int(facts["frame_number"])
     with av.open(str(path)) as jpeg:
@@ -96,9 +96,9 @@ def _check_picture(path: Path, row: Any, frames: list[av.VideoFrame], truth: Any
 
 
 def _check_clip(path: Path, row: Any, camera: list[tuple[str, bool]], last: int) -> None:
-    """The clip has the camera's packets, byte for byte, from before the first detection to after the last."""
+    """Check that the clip has the camera's packets unchanged, from before the first to after the last detection."""
     found = packets_of(path)
-    assert found[0][1], "it begins with a key frame"
+    assert found[0][1], "the clip starts with a key frame"
     places = range(len(camera) - len(found) + 1)
     begin = next((n for n in places if camera[n : n + len(found)] == found), None)
     assert begin is not None, "the packets are the camera's, and none is missing"
@@ -116,4 +116,6 @@ def _check_clip(path: Path, row: Any, camera: list[tuple[str, bool]], last: int)
         assert abs(float(stream.duration * stream.time_base) - len(found) / FPS) < 0.2
         assert sum(1 for _ in clip.decode(stream)) == len(found)
     data = path.read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat"), "a browser can begin before it has all"
+    assert data.index(b"moov") < data.index(b"mdat"), (
+        "a browser can start playing before the download is complete"
+    )

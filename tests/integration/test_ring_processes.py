@@ -1,4 +1,4 @@
-"""Rings between processes: at full speed, and with processes killed at the worst moment."""
+"""Rings between processes: at full speed, and with processes killed at the worst moments."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Child:
         self.said = self.process.stdout.readline().strip()
 
     def finish(self) -> dict[str, Any]:
-        """Let it end and return what it counted."""
+        """Wait for the process to end; return its counts."""
         out, _ = self.process.communicate(timeout=30)
         assert self.process.returncode == 0
         return dict(json.loads(out))
 
     def kill(self) -> None:
-        """Kill it with SIGKILL."""
+        """Kill the process with SIGKILL."""
         self.process.kill()
         self.process.communicate()
 
@@ -52,7 +52,7 @@ Start = Callable[..., Child]
 
 @pytest.fixture
 def start(instance: str) -> Iterator[Start]:
-    """Yield what starts children; those that are left are killed."""
+    """Yield a function that starts children; remaining ones are killed at the end."""
     children = []
 
     def begin(role: str, *words: str) -> Child:
@@ -67,7 +67,7 @@ def start(instance: str) -> Iterator[Start]:
 
 @pytest.mark.slow
 def test_no_reader_ever_sees_a_torn_or_stale_frame(start: Start) -> None:
-    """4 readers, two of which hold their frames for long, against a writer that never waits."""
+    """Four readers, two of which hold their frames for a long time, and a writer that never waits."""
     readers = [
         start("read", "detector", "0"),
         start("read", "gateway", "0"),
@@ -94,7 +94,7 @@ def frame_writer(instance: str, **changes: Any) -> FrameWriter:
     return FrameWriter(instance, "cam", **sizes | changes)
 
 
-def test_a_reader_killed_inside_a_lease_blocks_nobody(instance: str, start: Start) -> None:
+def test_reader_killed_inside_a_lease_blocks_no_one(instance: str, start: Start) -> None:
     slots = 4
     with frame_writer(instance, slots=slots) as writer:
         put_frame(writer, 1)
@@ -116,7 +116,7 @@ def test_a_reader_killed_inside_a_lease_blocks_nobody(instance: str, start: Star
             assert (lease.sequence, int(lease.planes.min())) == (sequences[-1], 19)
 
 
-def test_a_writer_killed_inside_a_write_leaves_nothing_half(instance: str, start: Start) -> None:
+def test_writer_killed_inside_a_write_leaves_no_partial_frame(instance: str, start: Start) -> None:
     with FrameReader(instance, "cam", "detector") as reader:
         first = start("half")
         assert first.said == "writing"

@@ -1,4 +1,4 @@
-"""A running node as an attacker finds it: open ports, files, process list, log, printed configuration."""
+"""A running node from an attacker's view: open ports, files, process list, log, printed configuration."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
         os.umask(before)
 
 
-def test_nothing_listens_beyond_loopback(found: Found) -> None:
+def test_listens_on_loopback_only(found: Found) -> None:
     addresses = {host for process in found.processes for host, _ in listening(process.pid)}
     assert addresses == {"127.0.0.1"}
 
 
-def test_files_segments_and_queues_are_for_this_user_alone(found: Found) -> None:
+def test_files_segments_and_queues_are_private(found: Found) -> None:
     node = found.node
     folders = [Path(node.config["run_dir"]), Path(node.config["state_dir"])]
     for folder in folders:
@@ -108,7 +108,7 @@ def test_secrets_are_not_in_the_process_list_the_log_or_the_run_folder(found: Fo
             assert not [name for name, text in texts.items() if form in text]
 
 
-def test_what_cameras_are_called_outside_is_scheme_host_and_port(found: Found) -> None:
+def test_published_camera_urls_are_scheme_host_and_port(found: Found) -> None:
     node = found.node
 
     def messages() -> dict[str, str]:
@@ -128,7 +128,7 @@ def test_what_cameras_are_called_outside_is_scheme_host_and_port(found: Found) -
             assert secret not in text, name
 
 
-def test_config_show_shows_no_secret(found: Found, tmp_path: Path) -> None:
+def test_config_show_prints_no_secret(found: Found, tmp_path: Path) -> None:
     environment = {**os.environ, "TRIDETR_MQTT_PASSWORD": PASSWORD, "TRIDETR_GATEWAY_TOKEN": TOKEN}
     line = [sys.executable, "-m", "tridetr", "config", "show", "--config", str(found.node.file)]
     shown = subprocess.run(line, capture_output=True, text=True, env=environment)

@@ -1,4 +1,4 @@
-"""What `helm test` runs: it must tell a node that sees from one that does not."""
+"""The check that `helm test` runs: it must distinguish a node with results from one without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server dies, its stub dies, hangs or is stopped: serving again within ten seconds, nothing left behind."""
+"""The server or its stub dies, hangs or is stopped: it serves again within ten seconds and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def restarts(reason: str) -> float:
 
 
 async def infer_until_it_works(client: TritonClient, slot: SharedFrame, within_s: float) -> float:
-    """Do what a detector does; return the seconds until an inference succeeded."""
+    """Infer like the detector; return the seconds until an inference succeeded."""
     began = time.monotonic()
     while True:
         try:
@@ -53,7 +53,7 @@ async def infer_until_it_works(client: TritonClient, slot: SharedFrame, within_s
 
 
 def slowness(start_s: float) -> float:
-    """Return by how much a machine that does other things too stretches the bounds."""
+    """Return the factor by which a loaded machine extends the time limits."""
     return max(1.0, start_s / QUIET_START_S)
 
 
@@ -118,7 +118,7 @@ async def test_a_server_that_failed_serves_again(
 
 
 class Role:
-    """`tridetr triton` as a process of its own."""
+    """`tridetr triton` as a separate process."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.config = triton_config(folder, model)
@@ -131,7 +131,7 @@ class Role:
         self.process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
 
     def serving(self, not_pid: int | None = None) -> list[psutil.Process]:
-        """Wait until it serves; return the server and its stub."""
+        """Wait until the server is ready; return the server and its stub."""
 
         def there() -> int | None:
             assert self.process.poll() is None
@@ -180,7 +180,7 @@ def test_the_server_does_not_outlive_its_watcher(tmp_path: Path) -> None:
     assert not role.regions()
 
 
-def test_a_model_of_another_contract_is_refused_with_both_shapes(tmp_path: Path) -> None:
+def test_model_with_other_shapes_is_refused_with_both_shapes(tmp_path: Path) -> None:
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 384, 384])]
     outputs = [helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 3, 384, 384])]
     node = helper.make_node("Identity", ["image"], ["boxes"])
@@ -198,7 +198,7 @@ def test_a_model_of_another_contract_is_refused_with_both_shapes(tmp_path: Path)
     assert not role.regions()
 
 
-async def test_a_replaced_model_is_taken_and_a_broken_one_is_not(
+async def test_replaced_model_is_loaded_and_a_broken_one_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "model.onnx"
@@ -223,7 +223,7 @@ async def test_a_replaced_model_is_taken_and_a_broken_one_is_not(
 
 
 def starting(triton: TritonThread, known: set[int]) -> psutil.Process | None:
-    """Return the server that is being started."""
+    """Return the server process that is starting, if there is one."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
             line = child.cmdline()
@@ -233,10 +233,10 @@ def starting(triton: TritonThread, known: set[int]) -> psutil.Process | None:
     return None
 
 
-def test_a_start_that_stands_still_is_given_up_and_made_again(
+def test_hanging_start_is_aborted_and_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server on a machine with too much to do once never became ready, and was waited for three minutes."""
+    """A server that never becomes ready must not be waited for until the start timeout."""
     monkeypatch.setattr(start, "STALLED_S", 3.0)
     config = triton_config(tmp_path, shared(*ORACLE))
     began = time.monotonic()

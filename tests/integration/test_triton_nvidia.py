@@ -1,4 +1,4 @@
-"""`tridetr triton` with a server in the layout of NVIDIA's container, which brings backends of its own."""
+"""`tridetr triton` with a server in the layout of NVIDIA's container, which includes native backends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KIND_CPU = model_config_pb2.ModelInstanceGroup.KIND_CPU
 
 
 def _regions() -> set[Path]:
-    """What the Python backend makes under its native name; a real native backend makes none, so nobody removes it."""
+    """Return the regions of the Python backend under a native name; a real native backend creates none."""
     return set(Path("/dev/shm").glob("triton_onnxruntime_backend_shm_region_*"))
 
 
@@ -47,7 +47,7 @@ def nvidia(tmp_path: Path) -> Iterator[NvidiaServer]:
         region.unlink()
 
 
-async def test_it_serves_with_the_servers_own_backend(tmp_path: Path, nvidia: NvidiaServer) -> None:
+async def test_it_serves_with_the_native_backend(tmp_path: Path, nvidia: NvidiaServer) -> None:
     config = triton_config(tmp_path, shared(*ORACLE), server_dir=str(nvidia.home))
     (finding,) = check_server(config)
     assert finding.level == "ok"
@@ -95,10 +95,10 @@ def test_an_engine_without_a_gpu_is_refused_with_cause_and_remedy(
         triton_process.run(config, threading.Event())
 
 
-async def test_the_server_takes_what_is_rendered_for_a_gpu(
+async def test_server_accepts_the_configuration_rendered_for_a_gpu(
     tmp_path: Path, nvidia: NvidiaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All but the place: accelerator with its parameters, batches with their delay go through Triton's own checks."""
+    """Triton itself validates the accelerator with its parameters and the batching delay, but not the placement."""
 
     def place_as_on_a_gpu(rendered: Any, where: Placement, *rest: Any, **more: Any) -> None:
         place(rendered, dataclasses.replace(where, gpu=True), *rest, **more)
@@ -126,10 +126,10 @@ async def test_the_server_takes_what_is_rendered_for_a_gpu(
                 await client.infer(slot.frame)
 
 
-def test_a_gpu_that_the_server_cannot_use_names_the_way_out(
+def test_gpu_unusable_by_the_server_is_reported_with_the_remedy(
     tmp_path: Path, nvidia: NvidiaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CUDA's driver shows a GPU, and this server finds none: it refuses the placement, with its own words."""
+    """The CUDA driver reports a GPU, but this server finds none and rejects the placement with its own message."""
     if find_gpus().count:
         pytest.skip("there is a GPU here")
     monkeypatch.setattr(setup, "find_machine", lambda _: Machine(Gpus(1)))

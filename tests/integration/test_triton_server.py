@@ -1,4 +1,4 @@
-"""The embedded Triton with a model that really sees people."""
+"""The embedded Triton with a model that detects people."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_detections_are_the_recorded_ones(triton: TritonThread) -> None:
             await client.unregister(slot.frame.region)
 
 
-async def test_a_bad_request_fails_alone_and_sizes_may_mix(triton: TritonThread) -> None:
+async def test_bad_request_fails_alone_and_sizes_may_be_mixed(triton: TritonThread) -> None:
     name = triton.config.instance
     async with TritonClient(triton.config) as client:
         with (
@@ -90,7 +90,7 @@ async def test_a_bad_request_fails_alone_and_sizes_may_mix(triton: TritonThread)
 
 
 async def test_a_stale_registration_of_the_same_name_is_replaced(triton: TritonThread) -> None:
-    """The server goes on reading the pages of a file that was removed, until it is registered anew."""
+    """The server keeps reading the pages of a removed file until the region is registered again."""
     planes = dict(person_frames([300]))[300]
     async with TritonClient(triton.config) as client:
         with SharedFrame(triton.config.instance, 768, 432) as old:
@@ -104,7 +104,7 @@ async def test_a_stale_registration_of_the_same_name_is_replaced(triton: TritonT
             await client.unregister(new.frame.region)
             with pytest.raises(RegionNotRegistered):
                 await client.infer(new.frame)
-            await client.unregister(new.frame.region)  # once more: no error
+            await client.unregister(new.frame.region)  # again: no error
 
 
 async def test_a_missing_region_is_a_clear_error(triton: TritonThread) -> None:
@@ -130,7 +130,7 @@ async def test_a_missing_region_is_a_clear_error(triton: TritonThread) -> None:
         ("LogSettings", service_pb2.LogSettingsRequest()),
     ],
 )
-def test_the_secret_is_needed(triton: TritonThread, method: str, request_: object) -> None:
+def test_secret_is_required(triton: TritonThread, method: str, request_: object) -> None:
     endpoint = triton.endpoint()
     assert endpoint.secret_file
     with grpc.insecure_channel(endpoint.address) as channel:
@@ -185,7 +185,7 @@ async def test_an_external_server_is_used_and_none_is_started(
             await client.register(region("tridetr-x", 4096))
 
 
-async def test_without_a_server_the_client_says_so(tmp_path: Path) -> None:
+async def test_client_reports_a_missing_server(tmp_path: Path) -> None:
     async with TritonClient(triton_config(tmp_path, shared(*ORACLE))) as client:
         with pytest.raises(ModelUnavailable, match="not running"):
             await client.model()
@@ -201,8 +201,8 @@ def test_two_servers_do_not_share_a_run_dir(triton: TritonThread) -> None:
 
 
 @pytest.mark.parametrize("name", ["with space", "umläut", "a$(touch x);b&'c\"d"])
-def test_any_name_of_the_run_folder_will_do(tmp_path: Path, name: str) -> None:
-    """The server starts its Python backend with a line for bash in which it quotes nothing."""
+def test_run_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """The server starts its Python backend with a bash command line in which nothing is quoted."""
     folder = tmp_path / name
     folder.mkdir()
     model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
@@ -214,10 +214,10 @@ def test_any_name_of_the_run_folder_will_do(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_checkout_in_a_folder_with_letters_beyond_ascii(
+def test_checkout_in_a_folder_with_a_non_ascii_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The Python of the stub knows such names as bytes only, and the server's logger refuses them."""
+    """The stub's Python can represent such names as bytes only, and the server's logger rejects them."""
     package = tmp_path / "Projekte ü" / "tridetr"
     shutil.copytree(
         Path(launch.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__")

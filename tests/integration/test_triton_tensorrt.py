@@ -1,4 +1,4 @@
-"""The entry `rfdetr_trt` on a machine without a GPU: refused with cause and remedy, by whoever notices first."""
+"""The model `rfdetr_trt` on a machine without a GPU is refused with cause and remedy."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def trt_config(folder: Path) -> Config:
     return config.model_copy(update={"model": model})
 
 
-def test_the_role_refuses_before_anything_is_started(tmp_path: Path) -> None:
+def test_triton_process_refuses_before_starting_the_server(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"rfdetr_trt needs an NVIDIA GPU: .*driver.*Remedy: .*rfdetr_ort"
     ):
         triton_process.run(trt_config(tmp_path), threading.Event())
 
 
-def test_the_backend_in_the_real_server_says_what_it_needs(
+def test_backend_in_the_real_server_reports_its_requirements(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a machine whose GPU Triton cannot use: our backend is loaded under the native name, and asked to serve."""
+    """As on a machine whose GPU Triton cannot use: our backend is loaded under the native name."""
     monkeypatch.setenv("TRIDETR_ENGINES", str(tmp_path / "engines"))
     engine = tmp_path / "engines" / "gpu.plan"
     engine.parent.mkdir()

@@ -1,4 +1,4 @@
-"""The viewer in a real headless Chromium, fed by a real gateway over real rings."""
+"""The viewer in a real headless Chromium, with a real gateway and real rings."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_picture_box_and_state(tmp_path: Path, tab: Tab) -> None:
         assert tab.complaints == []
 
 
-def test_boxes_lie_on_the_truth_and_belong_to_their_frame(tmp_path: Path, tab: Tab) -> None:
+def test_boxes_match_the_ground_truth_and_their_frame(tmp_path: Path, tab: Tab) -> None:
     with cameras(tmp_path, "hall", "yard") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
         camera.say()
@@ -146,7 +146,7 @@ def test_page_survives_a_restart_of_the_gateway(tmp_path: Path, tab: Tab) -> Non
         assert tab.page.evaluate("window.mark") == 1  # the same page, not loaded anew
 
 
-def test_troubles_are_said_and_text_is_never_markup(tmp_path: Path, tab: Tab) -> None:
+def test_faults_are_shown_and_text_is_never_markup(tmp_path: Path, tab: Tab) -> None:
     with cameras(tmp_path, "hall", "yard") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
         camera.message = "<img src=x onerror=\"document.title='owned'\">"
@@ -166,7 +166,7 @@ def test_troubles_are_said_and_text_is_never_markup(tmp_path: Path, tab: Tab) ->
         assert tab.complaints == []
 
 
-def test_header_and_cover_name_what_stopped_watching(tmp_path: Path, tab: Tab) -> None:
+def test_header_and_cover_show_the_failed_part(tmp_path: Path, tab: Tab) -> None:
     names = ("hall", "garage", "statue", "yard")
     with cameras(tmp_path, *names) as (config, fakes):
         model = ModelInfo("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
@@ -202,14 +202,14 @@ def test_header_and_cover_name_what_stopped_watching(tmp_path: Path, tab: Tab) -
         for camera in fakes.values():
             camera.gives_results = True
         expect(summary).to_have_text("4 cameras, all quiet", timeout=WAIT_MS)
-        # Nothing on the page is announced but what must be.
+        # Only important changes are announced.
         assert tab.page.locator('[role="status"]').count() == 0
         gateway.stop()
         expect(tab.page.locator("body")).to_have_class("gone", timeout=WAIT_MS)
         assert tab.complaints == []
 
 
-def test_missing_alarm_class_and_demonstration_model_are_said(tmp_path: Path, tab: Tab) -> None:
+def test_notices_for_unknown_alarm_class_and_demonstration_model(tmp_path: Path, tab: Tab) -> None:
     with cameras(tmp_path, "hall", "yard") as (config, fakes):
         config = config.model_copy(update={"alarm": AlarmSection(classes=["cat", "person"])})
         config.run_dir.mkdir()
@@ -256,7 +256,7 @@ def test_grid_fits_the_window(
                     assert (ground == "rgb(244, 246, 248)") is (scheme == "light")
 
 
-def test_keyboard_and_large_view(tmp_path: Path, tab: Tab) -> None:
+def test_keyboard_and_enlarged_view(tmp_path: Path, tab: Tab) -> None:
     options: dict[str, Any] = {"width": 1280, "height": 720}
     with (
         cameras(tmp_path, "hall", "yard", **options) as (config, fakes),
@@ -328,8 +328,8 @@ def test_the_viewer_fits_a_phone(tmp_path: Path, browser: Browser) -> None:
         context.close()
 
 
-def test_the_pure_modules_of_the_page_compute_right(tmp_path: Path, tab: Tab) -> None:
-    """The parts of the page that only reckon."""
+def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
+    """The modules of the page that only compute."""
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
         tab.page.goto(gateway.url)
         found = tab.page.evaluate(
@@ -397,7 +397,7 @@ def test_the_pure_modules_of_the_page_compute_right(tmp_path: Path, tab: Tab) ->
         assert tab.complaints == []
 
 
-def test_the_viewer_opens_with_the_token_until_log_out(tmp_path: Path, tab: Tab) -> None:
+def test_login_with_the_token_until_logout(tmp_path: Path, tab: Tab) -> None:
     (tmp_path / "token").write_text("open sesame, please")
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
         with Gateway(config) as gateway:

@@ -1,4 +1,4 @@
-"""The page of events in a real Chromium: list, filters, day, picture, clip, links, login."""
+"""The events page in a real Chromium: list, filters, timeline, picture, clip, links and login."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOKEN = "a-token-of-enough-length"
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """95 visits, one every 45 minutes: three days."""
+    """A gateway with 95 visits, one every 45 minutes, over three days."""
     folder = tmp_path_factory.mktemp("events")
     with cameras(folder, "hall", "yard") as (config, _):
         path = folder / "evidence"
@@ -54,7 +54,7 @@ def expect_shown(tab: Tab, numbers: list[int]) -> None:
     assert shown(tab) == [visit_id(number) for number in numbers]
 
 
-def test_the_list_reaches_all_that_is_kept(gateway: Gateway, tab: Tab) -> None:
+def test_list_contains_all_saved_visits(gateway: Gateway, tab: Tab) -> None:
     tab.page.goto(f"{gateway.url}/events")
     first = tab.page.locator(".visit").first
     expect(first).to_have_attribute("href", f"#{visit_id(COUNT - 1)}")
@@ -75,7 +75,7 @@ def test_the_list_reaches_all_that_is_kept(gateway: Gateway, tab: Tab) -> None:
     assert tab.complaints == []
 
 
-def test_filters_are_kept_in_the_address(gateway: Gateway, tab: Tab) -> None:
+def test_filters_are_stored_in_the_url(gateway: Gateway, tab: Tab) -> None:
     tab.page.goto(f"{gateway.url}/events")
     expect(tab.page.locator(".visit")).not_to_have_count(0)
     tab.page.get_by_label("Camera").select_option("yard")
@@ -163,14 +163,16 @@ def test_one_visit_its_boxes_and_its_clip(gateway: Gateway, tab: Tab) -> None:
     assert tab.complaints == []
 
 
-def test_the_bar_of_the_day(gateway: Gateway, tab: Tab) -> None:
+def test_timeline_of_the_day(gateway: Gateway, tab: Tab) -> None:
     tab.page.goto(f"{gateway.url}/events")
     spans = tab.page.locator(".line-bar [data-kind=visit]")
     expect(spans).not_to_have_count(0)
     expect(tab.page.locator(".line-bar [data-kind=unrecorded]").first).to_be_visible()
     expect(tab.page.locator(".line-name").nth(0)).to_have_text("hall")
     expect(spans.first).to_have_attribute("aria-label", re.compile("^Visit at "))
-    expect(tab.page.locator(".line-bar .future")).to_have_count(2)  # what is to come is not quiet
+    expect(tab.page.locator(".line-bar .future")).to_have_count(
+        2
+    )  # the future is not shown as quiet
     spans.first.click()
     expect(tab.page.locator("#detail")).to_be_visible()
     tab.page.keyboard.press("Escape")
@@ -223,7 +225,7 @@ def test_new_visits_appear_and_removed_ones_are_explained(tmp_path: Path, tab: T
             expect(tab.page.locator("#detail h2")).to_have_text("Visit not found")
 
 
-def test_a_visit_that_is_shown_gets_its_end_and_its_clip(tmp_path: Path, tab: Tab) -> None:
+def test_shown_visit_is_updated_with_its_end_and_clip(tmp_path: Path, tab: Tab) -> None:
     with cameras(tmp_path, "hall") as (config, _):
         path = tmp_path / "evidence"
         keep_visits(path, 1)
@@ -250,7 +252,7 @@ def test_a_visit_that_is_shown_gets_its_end_and_its_clip(tmp_path: Path, tab: Ta
             change("is_open = ?, clip = ?", COMPLETE, clip)
             expect(later).to_be_hidden()
             expect(detail.locator("video")).to_be_visible()
-            # What is shown again keeps the keyboard's place
+            # A row that is updated keeps the focus
             tab.page.keyboard.press("Escape")
             expect(tab.page.locator(".visit")).to_be_focused()
             change("score = ?", 0.12)
@@ -265,7 +267,7 @@ def test_a_visit_that_is_shown_gets_its_end_and_its_clip(tmp_path: Path, tab: Ta
     assert tab.complaints == []
 
 
-def test_without_evidence_the_page_names_the_key(tmp_path: Path, tab: Tab) -> None:
+def test_page_without_evidence_shows_the_config_key(tmp_path: Path, tab: Tab) -> None:
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
         tab.page.goto(gateway.url)
         tab.page.get_by_role("link", name="Events").click()

@@ -24,7 +24,9 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("prefix", ["/", "/cams/", INGRESS])
-def test_login_pictures_and_logout_below_a_path(tmp_path: Path, tab: Tab, prefix: str) -> None:
+def test_login_pictures_and_logout_under_a_path_prefix(
+    tmp_path: Path, tab: Tab, prefix: str
+) -> None:
     (tmp_path / "token").write_text(TOKEN)
     section = {"token_file": tmp_path / "token", "trusted_proxies": ["127.0.0.1"]}
     with (
@@ -41,7 +43,7 @@ def test_login_pictures_and_logout_below_a_path(tmp_path: Path, tab: Tab, prefix
         tab.page.get_by_label("Gateway token").fill(TOKEN)
         tab.page.keyboard.press("Enter")
         tab.has_picture("hall")
-        # The link that was asked for is still there.
+        # The requested link is preserved.
         assert tab.page.url == f"{proxy}{prefix}#hall"
         expect(tab.card("yard")).to_be_hidden()
         snapshot = tab.card("hall").locator('[data-part="snapshot"]').get_attribute("href")

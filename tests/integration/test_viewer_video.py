@@ -1,4 +1,4 @@
-"""The camera's own video in a real Chromium: decoded by WebCodecs, with the boxes on the picture they belong to."""
+"""The camera's own video in a real Chromium: decoded by WebCodecs, with each box on the picture it belongs to."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ RECORD = """() => {
 def playing(
     camera: VideoCamera, *, fps: float = 10, late_s: float = 0.0, every: int = 1
 ) -> Iterator[None]:
-    """Play in a thread; results of every n-th frame come so late."""
+    """Play frames in a thread; every n-th frame gets a result, after a delay."""
     stop = threading.Event()
     pending: list[tuple[float, int]] = []
 
@@ -118,7 +118,7 @@ def overlap(a: list[float], b: list[float]) -> float:
     return width * height / (area(a) + area(b) - width * height)
 
 
-def test_video_is_chosen_by_itself_and_can_be_refused(tmp_path: Path, tab: Tab) -> None:
+def test_video_is_selected_automatically_and_can_be_turned_off(tmp_path: Path, tab: Tab) -> None:
     with viewer(tmp_path) as (camera, config), Gateway(config) as gateway, playing(camera):
         tab.page.goto(gateway.url + "/#hall")
         card = tab.card("hall")
@@ -142,10 +142,8 @@ def test_video_is_chosen_by_itself_and_can_be_refused(tmp_path: Path, tab: Tab) 
 
 
 @pytest.mark.parametrize(("late_s", "every"), [(0.2, 1), (0.2, 3)])
-def test_boxes_are_where_the_person_is_though_they_come_late(
-    tmp_path: Path, tab: Tab, late_s: float, every: int
-) -> None:
-    """With inference at 200 ms, and with every third picture analysed only."""
+def test_late_boxes_match_the_person(tmp_path: Path, tab: Tab, late_s: float, every: int) -> None:
+    """With an inference time of 200 ms, and with a result for every third picture only."""
     with (
         viewer(tmp_path) as (camera, config),
         Gateway(config) as gateway,
@@ -164,7 +162,7 @@ def test_boxes_are_where_the_person_is_though_they_come_late(
     assert overlaps[len(overlaps) // 10] >= 0.9, overlaps
 
 
-def test_another_resolution_while_somebody_watches(tmp_path: Path, tab: Tab) -> None:
+def test_resolution_change_while_watching(tmp_path: Path, tab: Tab) -> None:
     with viewer(tmp_path) as (camera, config), Gateway(config) as gateway:
         with playing(camera):
             tab.page.goto(gateway.url + "/#hall")
@@ -197,7 +195,7 @@ def test_the_page_survives_a_restart_of_the_gateway(tmp_path: Path, tab: Tab) ->
             )
 
 
-def test_b_frames_come_in_order(tmp_path: Path, tab: Tab) -> None:
+def test_b_frames_are_shown_in_order(tmp_path: Path, tab: Tab) -> None:
     with (
         viewer(tmp_path, b_frames=2) as (camera, config),
         Gateway(config) as gateway,
@@ -214,7 +212,7 @@ def test_b_frames_come_in_order(tmp_path: Path, tab: Tab) -> None:
     )  # the figure starts again on the left
 
 
-def test_what_the_browser_cannot_decode_is_shown_as_jpeg(tmp_path: Path, tab: Tab) -> None:
+def test_undecodable_video_is_shown_as_jpeg(tmp_path: Path, tab: Tab) -> None:
     with (
         viewer(tmp_path, encoder="libx265") as (camera, config),
         Gateway(config) as gateway,
@@ -233,7 +231,7 @@ def test_what_the_browser_cannot_decode_is_shown_as_jpeg(tmp_path: Path, tab: Ta
         assert "H.265" in (picture.get_attribute("title") or "")
 
 
-def test_a_turned_camera_is_shown_upright_with_its_boxes(tmp_path: Path, tab: Tab) -> None:
+def test_rotated_camera_is_shown_upright_with_its_boxes(tmp_path: Path, tab: Tab) -> None:
     with cameras(tmp_path, "hall", width=480, height=640) as (config, fakes):
         camera = VideoCamera(config.instance, fakes["hall"], size=(640, 480), rotation=90)
         try:
@@ -252,7 +250,7 @@ def test_a_turned_camera_is_shown_upright_with_its_boxes(tmp_path: Path, tab: Ta
 
 
 def test_open_groups_of_pictures_are_shown(tmp_path: Path, tab: Tab) -> None:
-    """After the first, no key frame of such a camera is one that forgets all before (IDR): Chromium gives up there."""
+    """Only the first key frame of such a camera is an IDR frame, and Chromium fails at the others."""
     with viewer(tmp_path, b_frames=2, open_gop=True) as (camera, config):
         for _ in range(25):
             camera.frame()
@@ -275,7 +273,7 @@ def test_open_groups_of_pictures_are_shown(tmp_path: Path, tab: Tab) -> None:
     assert tab.complaints == []
 
 
-def test_the_second_stream_is_shown_large_where_the_browser_decodes_it(
+def test_second_stream_is_shown_enlarged_if_the_browser_decodes_it(
     tmp_path: Path, tab: Tab
 ) -> None:
     with cameras(tmp_path, "hall") as (config, fakes):
@@ -320,7 +318,7 @@ def test_the_second_stream_is_shown_large_where_the_browser_decodes_it(
             view.close()
 
 
-def test_a_camera_without_key_frames_says_so(tmp_path: Path, tab: Tab) -> None:
+def test_missing_key_frames_are_shown(tmp_path: Path, tab: Tab) -> None:
     with viewer(tmp_path, group=1000) as (camera, config), Gateway(config) as gateway:
         camera.frame()
         with playing(camera):
@@ -349,7 +347,7 @@ FIRST, LENGTH = 230, 210  # frames of the footage in which one person is in view
 
 
 def test_real_footage_with_inference_at_200_ms(tmp_path: Path, tab: Tab) -> None:
-    """The drawn box is the one that the model finds in the very picture that is shown."""
+    """The drawn box is the one that the model detects in the picture that is shown."""
     truth = json.loads(shared(*FOOTAGE_TRUTH).read_text())["detections"][FIRST : FIRST + LENGTH]
     people = [[box for box in found if box[4] >= 0.5] for found in truth]
     clip = cut(shared(*FOOTAGE), tmp_path / "clip.mp4")
@@ -358,7 +356,7 @@ def test_real_footage_with_inference_at_200_ms(tmp_path: Path, tab: Tab) -> None
     with capturing(tmp_path, clip) as rig:
 
         def detect() -> None:
-            """Take the newest frame, need 200 ms for it, publish what the oracle found in it."""
+            """Take the newest frame, wait 200 ms, and publish the oracle's detections in it."""
             with DetectionWriter(rig.config.instance, rig.camera) as writer:
                 while not stop.wait(0.01):
                     if not rig.frames:

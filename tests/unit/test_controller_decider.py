@@ -1,4 +1,4 @@
-"""What old pictures, gaps and restarts mean: any interleaving of them, by the age of what was seen."""
+"""Decisions after old pictures, gaps and restarts, in any order, by the age of what was seen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEYS = SimpleNamespace(confirm_frames=2, confirm_s=0.3, clear_s=2.0, unknown_s=5
 
 @dataclass
 class Camera:
-    """What capture says; ``down`` like a camera that is offline, ``frozen`` like one that is frozen or blind."""
+    """The reported capture state; ``down`` = offline, ``frozen`` = frozen or blind."""
 
     down: bool = False
     frozen: bool = False
@@ -68,7 +68,7 @@ class Bench:
 @pytest.mark.parametrize("person", [False, True])
 @pytest.mark.parametrize("age_s", [5.0, 12.0, 1e6])
 def test_an_old_picture_never_ends_unknown(person: bool, age_s: float) -> None:
-    """The detector was started again and took the newest frame of a camera that was gone: all clear, it said."""
+    """A restarted detector infers the last frame of an offline camera, which must not give an all-clear."""
     bench = Bench()
     for _ in range(5):
         assert bench.look(person, age_s) == []
@@ -76,7 +76,7 @@ def test_an_old_picture_never_ends_unknown(person: bool, age_s: float) -> None:
     assert bench.state() is State.UNKNOWN
 
 
-def test_a_picture_of_a_camera_that_has_just_gone_does_not_either() -> None:
+def test_picture_of_a_camera_that_just_went_offline_never_ends_unknown() -> None:
     bench = Bench()
     bench.look(False)
     bench.camera.down = True
@@ -96,8 +96,8 @@ def test_silence_counts_from_the_capture_of_what_was_seen() -> None:
     assert bench.state() is State.UNKNOWN
 
 
-def test_results_that_waited_count_with_their_own_age() -> None:
-    """A controller that was stopped for 4.9 s has missed nothing: the visit's end is where the pictures show it."""
+def test_results_that_waited_count_at_their_capture_time() -> None:
+    """A controller that was paused for 4.9 s has missed nothing: the visit ends when its pictures show it."""
     bench = Bench()
     for _ in range(3):
         bench.wait(0.2)
@@ -151,7 +151,7 @@ def test_any_interleaving_of_gaps_restarts_and_old_results(course: list[tuple[An
         if young:
             fresh[bench.now - round(age_s * S)] = person
         else:
-            assert found == [], "an old picture decides nothing"
+            assert found == [], "an old picture changes nothing"
             assert bench.state() is before
 
     for action, *arguments in course:
@@ -173,7 +173,7 @@ def test_any_interleaving_of_gaps_restarts_and_old_results(course: list[tuple[An
             bench.decider = bench.make(record, bench.decider.seen_ns)
             bench.wait(*arguments)
         bench.wait()
-        # Whoever says that the view is known has a young picture of a camera that is there.
+        # The state is known only if there is a recent picture of a camera that is up.
         newest = max(fresh, default=None)
         age_s = None if newest is None else (bench.now - newest) / S
         if bench.state() is not State.UNKNOWN:

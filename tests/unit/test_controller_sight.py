@@ -1,4 +1,4 @@
-"""What a controller makes of results that come twice, and of a model that is replaced while it runs."""
+"""The controller with results that arrive twice or late, and with a model that is replaced at run time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def make(tmp_path: Path, instance: str) -> Iterator[Make]:
         one.close()
 
 
-def test_a_frame_that_a_restarted_detector_infers_again_counts_once(make: Make) -> None:
+def test_frame_inferred_again_by_a_restarted_detector_counts_once(make: Make) -> None:
     sentry, actor = make(confirm_frames=3, confirm_s=0)
     actor.show(NOBODY)
     for _ in range(5):
@@ -73,10 +73,10 @@ def test_a_frame_that_a_restarted_detector_infers_again_counts_once(make: Make) 
     assert state_of(sentry) is State.TRACKING
 
 
-def test_the_classes_of_a_replaced_model_hold_from_its_first_result_on(
+def test_classes_of_a_replaced_model_apply_from_its_first_result(
     make: Make, tmp_path: Path
 ) -> None:
-    """For up to a second its bicycles, which had the old model's number of persons, alarmed."""
+    """Class IDs of the new model must never be interpreted with the old model's names."""
     serve(tmp_path, {"person": 1})
     sentry, actor = make(confirm_frames=1, confirm_s=0)
     actor.show(NOBODY)
@@ -103,10 +103,10 @@ def test_any_class_name_fits_on_the_board(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", [CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND])
-def test_the_last_picture_of_a_camera_that_is_gone_gives_no_all_clear(
+def test_last_picture_of_an_offline_camera_gives_no_all_clear(
     make: Make, state: CameraState
 ) -> None:
-    """A detector that was started again took it for news."""
+    """A restarted detector infers it again."""
     sentry, actor = make()
     actor.show(NOBODY, age_s=0.1)
     sentry.tick()
@@ -136,8 +136,8 @@ def test_the_last_picture_of_a_camera_that_is_gone_gives_no_all_clear(
     assert state_of(sentry) is State.STANDBY
 
 
-def test_a_controller_that_was_away_takes_what_waited_by_its_age(make: Make) -> None:
-    """It called the camera unknown first, and then calm by pictures that were as old as its absence."""
+def test_results_after_downtime_count_by_their_age(make: Make) -> None:
+    """The controller must not report Unknown first, and then Standby because of old pictures."""
     sentry, actor = make(unknown_s=1.0)
     actor.show(NOBODY, age_s=5.0)
     sentry.on_wake()
@@ -150,7 +150,7 @@ def test_a_controller_that_was_away_takes_what_waited_by_its_age(make: Make) -> 
     assert 0.1 <= facts.last_result_age_s < 1.0
 
 
-def test_the_board_follows_empty_pictures_with_the_ticks_and_others_immediately(make: Make) -> None:
+def test_board_is_written_on_ticks_for_empty_pictures_and_immediately_otherwise(make: Make) -> None:
     sentry, actor = make()
 
     def in_standby() -> bool:

@@ -1,4 +1,4 @@
-"""Token, session, origin and host name: who is let in."""
+"""Access control by token, session, origin and host name."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def sessions(tmp_path: Path) -> LoginSessions:
     return LoginSessions(TOKEN, tmp_path / "state")
 
 
-def test_the_token_alone_forges_no_session(tmp_path: Path, sessions: LoginSessions) -> None:
-    """Tokens could be tried by signing cookies with them, past the limit for wrong tokens."""
+def test_token_alone_cannot_forge_a_session(tmp_path: Path, sessions: LoginSessions) -> None:
+    """Otherwise tokens could be guessed by signing cookies with them, bypassing the rate limit."""
     assert (tmp_path / "state" / KEY_FILE).stat().st_mode & 0o777 == 0o600
     cookie = sessions.issue(1000)
     assert sessions.check(LoginSessions(TOKEN, tmp_path / "another").issue(1000), 1000) is None
@@ -48,7 +48,7 @@ def test_the_token_alone_forges_no_session(tmp_path: Path, sessions: LoginSessio
     assert LoginSessions(TOKEN, tmp_path / "third").check(cookie, 1000) is None
 
 
-def test_sessions_work_where_nothing_can_be_kept(
+def test_sessions_work_without_a_writable_state_folder(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
@@ -97,7 +97,7 @@ def test_only_the_token_passes_as_basic_password() -> None:
         assert not AUTH.is_basic(wrong)
 
 
-def test_without_a_token_nothing_is_required_and_nothing_is_right() -> None:
+def test_without_a_token_nothing_is_required_and_no_token_is_valid() -> None:
     auth = TokenAuth(None)
     assert not auth.required
     assert not auth.is_token("")
@@ -105,7 +105,7 @@ def test_without_a_token_nothing_is_required_and_nothing_is_right() -> None:
     assert not auth.is_basic("Basic Og==")
 
 
-def test_session_holds_until_it_ends_and_over_a_restart(
+def test_session_is_valid_until_it_expires_and_after_a_restart(
     tmp_path: Path, sessions: LoginSessions
 ) -> None:
     cookie = sessions.issue(1000)
@@ -117,7 +117,7 @@ def test_session_holds_until_it_ends_and_over_a_restart(
     assert again.is_due(1001 + RENEW_AFTER_S)
 
 
-def test_session_ends_with_the_token_and_cannot_be_lengthened(
+def test_session_ends_with_the_token_and_cannot_be_extended(
     tmp_path: Path, sessions: LoginSessions
 ) -> None:
     cookie = sessions.issue(1000)
@@ -131,7 +131,7 @@ def test_session_ends_with_the_token_and_cannot_be_lengthened(
     assert TOKEN not in cookie
 
 
-def test_logout_ends_every_copy_of_the_session_also_after_a_restart(
+def test_logout_ends_every_copy_of_the_session_permanently(
     tmp_path: Path, sessions: LoginSessions
 ) -> None:
     cookie, other = sessions.issue(1000), sessions.issue(1000)
@@ -147,7 +147,7 @@ def test_logout_ends_every_copy_of_the_session_also_after_a_restart(
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": "b"}', b"\xff"])
-def test_damaged_list_of_logouts_is_said(
+def test_damaged_list_of_logouts_is_logged(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ENDED_FILE).write_bytes(content)
@@ -160,7 +160,7 @@ NOISY = LoginSessions(TOKEN, Path("/dev/null"))
 
 
 @given(st.text(max_size=200))
-def test_noise_is_no_session_and_no_token(noise: str) -> None:
+def test_noise_is_neither_session_nor_token(noise: str) -> None:
     assert NOISY.check(noise, 0) is None
     assert not AUTH.is_token(noise)
     assert not AUTH.is_basic(f"Basic {noise}")
@@ -189,7 +189,7 @@ def test_noise_is_no_session_and_no_token(noise: str) -> None:
         ("http://a:99999", "a:99999", False),
     ],
 )
-def test_only_the_same_and_allowed_origins_pass(origin: str, host: str, allowed: bool) -> None:
+def test_only_own_and_allowed_origins_pass(origin: str, host: str, allowed: bool) -> None:
     assert is_origin_allowed(origin, host, ["https://dash.example.org/"]) is allowed
 
 
@@ -243,7 +243,7 @@ def test_hosts_and_origins_from_noise_raise_nothing(origin: str, host: str) -> N
     ],
 )
 def test_addresses_of_one_site_count_as_one(text: str, site: str) -> None:
-    """A /64 is what one customer gets: its 2^64 addresses count as one."""
+    """One customer gets a /64: its 2^64 addresses count as one."""
     assert site_of(parse_address(text)) == site
 
 

@@ -37,7 +37,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), json_values, max_size=6), st.binary(max_size=300))
-def test_unpack_gives_back_what_was_packed(header: dict[str, object], image: bytes) -> None:
+def test_unpack_returns_what_was_packed(header: dict[str, object], image: bytes) -> None:
     assert unpack(pack(header, image)) == (header, image)
 
 
@@ -71,7 +71,7 @@ def test_unpack_of_noise_raises_nothing_else(noise: bytes) -> None:
         unpack(noise)
 
 
-def test_not_a_number_is_no_json() -> None:
+def test_nan_is_rejected() -> None:
     with pytest.raises(ValueError, match="JSON"):
         pack({"age": float("nan")})
 
@@ -89,7 +89,7 @@ def test_not_a_number_is_no_json() -> None:
         ),
     ],
 )
-def test_commands_of_viewers_are_parsed(text: str, command: object) -> None:
+def test_viewer_commands_are_parsed(text: str, command: object) -> None:
     assert parse_command(text) == command
 
 
@@ -116,7 +116,7 @@ def test_commands_of_viewers_are_parsed(text: str, command: object) -> None:
         '{"type":"ping","t":1}\ud800',
     ],
 )
-def test_anything_else_is_refused(data: str | bytes) -> None:
+def test_invalid_commands_are_rejected(data: str | bytes) -> None:
     with pytest.raises(MessageError) as caught:
         parse_command(data)
     assert len(str(caught.value)) <= 120  # it must fit into a WebSocket close frame
@@ -158,7 +158,7 @@ def test_mailbox_holds_frames_back() -> None:
     assert box.take() is None
 
 
-def test_mailbox_knows_its_kinds() -> None:
+def test_mailbox_rejects_unknown_kinds() -> None:
     with pytest.raises(ValueError, match="unknown kind"):
         Mailbox().put("gossip", b"")
 
@@ -173,7 +173,7 @@ def test_bucket_gives_burst_then_rate() -> None:
     assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
 
 
-def test_bucket_that_may_be_overdrawn() -> None:
+def test_bucket_can_be_overdrawn() -> None:
     bucket = Bucket(rate=10, burst=20)
     assert bucket.spend(0.0, 20) == 0
     assert bucket.spend(0.0, 5) == 0.5
@@ -181,7 +181,7 @@ def test_bucket_that_may_be_overdrawn() -> None:
     assert bucket.spend(100.0, 20) == 0
 
 
-def test_a_message_too_long_is_not_kept() -> None:
+def test_overlong_message_is_not_stored() -> None:
     async def overlong() -> int:
         cut_off = asyncio.Event()
         buffer = _Buffer(1000, cut_off.set)
@@ -195,7 +195,7 @@ def test_a_message_too_long_is_not_kept() -> None:
     assert asyncio.run(overlong()) <= 1000
 
 
-def test_bucket_survives_a_clock_that_stands_or_runs_back() -> None:
+def test_bucket_tolerates_a_clock_that_stops_or_goes_backwards() -> None:
     bucket = Bucket(rate=1, burst=1)
     assert bucket.take(10.0)
     assert not bucket.take(9.0)
@@ -203,7 +203,7 @@ def test_bucket_survives_a_clock_that_stands_or_runs_back() -> None:
     assert bucket.take(11.0)
 
 
-def test_peers_have_buckets_of_their_own_and_are_forgotten() -> None:
+def test_each_peer_has_a_bucket_and_old_peers_are_dropped() -> None:
     peers = PeerBuckets(rate=1, burst=1, max_peers=2)
     assert peers.of("a").take(0)
     assert not peers.of("a").take(0)

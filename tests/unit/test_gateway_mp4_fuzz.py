@@ -1,4 +1,4 @@
-"""What a hostile camera can do to the gateway through its video: a stream that ends, nothing else."""
+"""A hostile camera's video can end its own stream, but not harm the gateway."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_streams_of_noise_end(
 
 @pytest.mark.timeout(30)
 def test_parameter_sets_that_keep_the_muxer_busy_are_refused() -> None:
-    """FFmpeg's MP4 muxer counts as far as an H.265 stream claims: the viewer stood still for all cameras."""
+    """FFmpeg's MP4 muxer loops as often as an H.265 stream demands, which would block the viewer for all cameras."""
     damaged = bytes.fromhex(
         "0000000140013f75eb6c2f667b8ac793f74b4dd121e4c8b141e1f23e4377d55a29000000014201534beeb7cb"
         "1e394a2e5d3844dd2a73de059cdf3aaa137b050000000144016274828da024701b"

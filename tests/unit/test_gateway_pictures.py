@@ -1,4 +1,4 @@
-"""From planes to JPEG: colours, sizes, the camera's own bytes, drawn boxes."""
+"""Encoding planes as JPEG: colours, sizes, the camera's own bytes, drawn boxes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Planes:
 
 
 def flat(rgb: tuple[int, int, int], color: Color, width: int = 64, height: int = 48) -> Planes:
-    """An I420 picture of one colour, by the textbook."""
+    """Return an I420 picture of one colour, by the textbook formula."""
     red, blue = WEIGHTS[color.matrix]
     r, g, b = (value / 255 for value in rgb)
     luma = red * r + (1 - red - blue) * g + blue * b
@@ -58,9 +58,7 @@ def flat(rgb: tuple[int, int, int], color: Color, width: int = 64, height: int =
 @pytest.mark.parametrize("matrix", WEIGHTS)
 @pytest.mark.parametrize("full_range", [True, False])
 @pytest.mark.parametrize("rgb", COLORS)
-def test_colours_come_out_as_they_went_in(
-    rgb: tuple[int, int, int], full_range: bool, matrix: str
-) -> None:
+def test_colours_are_preserved(rgb: tuple[int, int, int], full_range: bool, matrix: str) -> None:
     color = Color(full_range, matrix)
     for width, small in ((64, False), (1280, True)):
         image = encode(flat(rgb, color, width), color, quality=95, small=small)
@@ -70,7 +68,7 @@ def test_colours_come_out_as_they_went_in(
 
 
 @pytest.mark.parametrize("matrix", WEIGHTS)
-def test_greys_get_no_tint(matrix: str) -> None:
+def test_greys_stay_grey(matrix: str) -> None:
     for level in range(0, 256, 15):
         color = Color(False, matrix)
         image = encode(flat((level,) * 3, color), color, quality=95, small=False)
@@ -81,8 +79,8 @@ def test_greys_get_no_tint(matrix: str) -> None:
 @pytest.mark.parametrize("height", [34, 36, 46, 480])
 @pytest.mark.parametrize("width", [34, 64, 640, 642])
 @pytest.mark.parametrize("color", [Color(True, "BT601"), Color(False, "BT709")])
-def test_any_even_size_keeps_its_planes_apart(width: int, height: int, color: Color) -> None:
-    """Heights that are no multiple of four were once read with shifted chroma planes."""
+def test_planes_are_separated_at_any_even_size(width: int, height: int, color: Color) -> None:
+    """Heights that are not a multiple of four must not shift the chroma planes."""
     planes = flat((200, 40, 60), color, width, height)
     image = encode(planes, color, quality=95, small=False)
     seen = simplejpeg.decode_jpeg(image.jpeg)
@@ -113,7 +111,7 @@ def camera_jpeg(width: int = 64, height: int = 48) -> bytes:
 
 
 def without_tables(data: bytes) -> bytes:
-    """MJPEG as many cameras send it: without the Huffman tables that everybody knows."""
+    """Return MJPEG as many cameras send it: without the standard Huffman tables."""
     kept, offset = bytearray(data[:2]), 2
     while data[offset + 1] != 0xDA:
         (length,) = struct.unpack_from(">H", data, offset + 2)
@@ -129,7 +127,7 @@ def test_camera_jpeg_passes_untouched() -> None:
     assert for_browser(camera_jpeg(65, 49), 64, 48) is not None  # odd sizes are cropped by one
 
 
-def test_missing_huffman_tables_are_put_back() -> None:
+def test_missing_huffman_tables_are_added() -> None:
     whole = camera_jpeg()
     bare = without_tables(whole)
     info = read_info(bare)
@@ -154,7 +152,7 @@ def test_missing_huffman_tables_are_put_back() -> None:
         b"\xff\xd8" + b"\xff" * 500,
     ],
 )
-def test_what_is_no_such_jpeg_is_encoded_anew(data: bytes) -> None:
+def test_other_jpegs_are_encoded_again(data: bytes) -> None:
     assert for_browser(data, 64, 48) is None
 
 
@@ -171,7 +169,7 @@ def test_a_flipped_byte_never_raises(position: int, value: int) -> None:
     for_browser(bytes(data), 64, 48)
 
 
-def test_boxes_are_drawn_where_they_are() -> None:
+def test_boxes_are_drawn_at_their_position() -> None:
     data = simplejpeg.encode_jpeg(np.full((360, 640, 3), 40, np.uint8), quality=95)
     found = [
         {"xyxy": [400.0, 200.0, 800.0, 600.0], "score": 0.93, "class": 1, "label": "person"},

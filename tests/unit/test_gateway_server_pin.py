@@ -1,9 +1,8 @@
-"""The parts of Hypercorn that are not its public API, on which the gateway's limits are built, are as pinned.
+"""Check that the private parts of Hypercorn that the gateway uses are those of the pinned version.
 
-Hypercorn's public ``serve`` has no limit on connections, none for peers that do not read, and no way to turn off HTTP/2
-and the compression of messages. When this test fails after an update of Hypercorn, compare
-``gateway/http_server.py`` and ``gateway/http1.py`` with the new ``asyncio/tcp_server.py`` and ``protocol/h11.py``
-before the pin is moved.
+Hypercorn's public ``serve`` does not limit connections or peers that do not read, and cannot turn off HTTP/2 and
+message compression. If this test fails after an update of Hypercorn, compare ``gateway/http_server.py`` and
+``gateway/http1.py`` with the new ``asyncio/tcp_server.py`` and ``protocol/h11.py`` before moving the pin.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a camera is watched: the first part of its chain that does not work is named."""
+"""Whether a camera is watched: the first part of its pipeline that does not work is reported."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3)
         ({"result_age_s": 20.0, "decided_age_s": 20.0}, "detector", "results"),
     ],
 )
-def test_the_first_broken_part_is_named(
+def test_first_failed_part_is_reported(
     change: dict[str, object], part: str | None, words: str
 ) -> None:
     fault = find_fault(replace(WHOLE, **change), 10.0, 5.0, NOW)  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def test_the_first_broken_part_is_named(
     assert words in (fault.reason if fault else "")
 
 
-def test_a_recording_that_ended_reports_no_more() -> None:
+def test_ended_recording_is_reported() -> None:
     ended = replace(STATUS, state=CameraState.ENDED, heartbeat_monotonic_ns=0)
     fault = find_fault(replace(WHOLE, status=ended), 10.0, 5.0, NOW)
     assert fault

@@ -1,4 +1,4 @@
-"""Targets that hang, without an error to show, and those that never take one message."""
+"""Notification targets that hang without an error, or never accept one message."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tridetr.notify.notification import Message, example_message
 from tridetr.notify.senders import DeliveryError
 
 
-async def test_a_delivery_that_hangs_is_a_problem(
+async def test_hanging_delivery_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A resolver or a library that never returns leaves no error: nothing was shown."""
+    """A resolver or a library that never returns raises no error, but must still be reported."""
     released = threading.Event()
     monkeypatch.setattr(notifier, "deliver", lambda *_: released.wait(30))
     section = NotifySection(name="hook", kind="webhook", url_file=tmp_path / "url")

@@ -1,4 +1,4 @@
-"""The recorder's files and rows: what is named is there, what is too old or too much goes."""
+"""The recorder's files and rows: every row has its files, and old or excess visits are removed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def removed(reason: str) -> float:
     return float(metrics.EVIDENCE_REMOVED.labels(reason)._value.get())
 
 
-def test_a_better_picture_replaces_the_one_before(tmp_path: Path) -> None:
+def test_better_picture_replaces_the_previous_one(tmp_path: Path) -> None:
     with opened(tmp_path) as archive:
         for data in (b"first", b"second"):
             archive.save_picture(visit(1), (data, b"crop"), 0.9, {"value": 1.0})
@@ -78,10 +78,8 @@ class Clock:
         monkeypatch.setattr(time, "monotonic_ns", lambda: monotonic() + self.passed_ns)
 
 
-def test_a_clock_that_is_wrong_removes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A clock ten years ahead for a moment made all evidence too old."""
+def test_wrong_clock_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is briefly ten years ahead must not make all visits too old."""
     clock = Clock(monkeypatch)
     with opened(tmp_path, keep_days=7) as archive:
         keep(archive, visit(1))
@@ -166,7 +164,7 @@ def test_retention_by_size_removes_the_oldest_first(tmp_path: Path) -> None:
     assert removed("size") == before + 1
 
 
-def test_an_open_visit_stays_whatever_the_limits(tmp_path: Path) -> None:
+def test_open_visit_is_kept_beyond_the_limits(tmp_path: Path) -> None:
     with opened(tmp_path, max_mib=KIB / 2**20) as archive:
         archive.save_picture(visit(1), (b"w" * 10 * KIB, b"c"), 0.9, {"value": 1.0})
         keep(archive, visit(2))
@@ -174,7 +172,7 @@ def test_an_open_visit_stays_whatever_the_limits(tmp_path: Path) -> None:
     assert rows(tmp_path) == ["visit-1"]
 
 
-def test_what_nothing_names_is_swept_and_a_lost_file_is_forgotten(tmp_path: Path) -> None:
+def test_files_without_a_row_and_rows_without_files_are_removed(tmp_path: Path) -> None:
     with opened(tmp_path) as archive:
         keep(archive, visit(1))
         keep(archive, visit(2))

@@ -1,4 +1,4 @@
-"""Pre-roll of cameras without packets: a scene that does not change is encoded rarely, and no clip lacks its begin."""
+"""Pre-roll of cameras without packets: a static scene is encoded rarely, and every clip has its start."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Scene:
         poll_before: bool = False,
         results: bool = True,
     ) -> None:
-        """Publish frames and their results; the watcher looks after each."""
+        """Publish frames and their results; the watcher polls after each."""
         for _ in range(count):
             self.number += 1
             now = self.number * STEP_NS
@@ -123,7 +123,7 @@ def test_results_that_stop_do_not_stop_the_stills(scene: Scene) -> None:
     assert scene.encoded[-6:] == [10, 11, 12, 13, 14, 15]
 
 
-def test_a_clip_that_is_recorded_gets_every_frame(scene: Scene) -> None:
+def test_clip_in_progress_gets_every_frame(scene: Scene) -> None:
     scene.play(6, repeated=True)
     scene.play(3, repeated=False, visit="visit-a")
     scene.encoded.clear()
@@ -131,7 +131,7 @@ def test_a_clip_that_is_recorded_gets_every_frame(scene: Scene) -> None:
     assert scene.encoded == [10, 11, 12]
 
 
-def test_the_clip_begins_at_or_before_its_span() -> None:
+def test_clip_starts_at_or_before_its_span() -> None:
     stills = [Still(n * 1000, n * 1000, b"", Color(True, "BT601")) for n in range(5)]
 
     def part() -> Path:

@@ -264,8 +264,8 @@ class Archive(Closing):
     def retain(self) -> None:
         """Remove visits that are too old, and the oldest ones beyond the size limit; open visits are kept.
 
-        For a day after the clock was set, or after a pause of more than a day, nothing is removed for its age, even after
-        a restart: a wrong clock must not delete everything.
+        For a day after the clock was set, or after a pause of more than a day, nothing is removed for its age, even
+        after a restart: a wrong clock must not delete everything.
 
         Raises:
             sqlite3.Error: The database cannot be written.
