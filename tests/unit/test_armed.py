@@ -1,4 +1,4 @@
-"""Switches and schedules: who is notified, and when."""
+"""Arming switches and schedules: who is notified, and when."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_a_schedule_holds_inside_its_weekly_times_only(
     "text",
     ["", "22-6", "25:00-06:00", "22:61-06:00", "moon 22:00-06:00", "22:00-22:00", "mon- 1:00-2:00"],
 )
-def test_what_is_not_a_weekly_time_is_refused(text: str) -> None:
+def test_invalid_weekly_times_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"22:00-06:00|mon, tue|same time"):
         parse_window(text)
 
 
-def test_windows_that_touch_do_not_change_in_between() -> None:
+def test_adjacent_times_cause_no_change_in_between() -> None:
     schedule = Schedule(["08:00-12:00", "12:00-14:00"])
     assert schedule.changed_at(at("mon 13:00")) == at("mon 08:00")
     assert schedule.changed_at(at("mon 15:00")) == at("mon 14:00")
@@ -67,7 +67,7 @@ def time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("time_zone")
-def test_local_time_over_the_change_of_the_clock() -> None:
+def test_local_time_across_the_end_of_daylight_saving() -> None:
     """On 25 October 2026 the clock goes back from 03:00 to 02:00."""
     schedule = Schedule(["22:00-06:00"])
     saturday = datetime.fromisoformat("2026-10-24T22:00:00+02:00").timestamp()
@@ -99,8 +99,8 @@ class Bench:
             self.settings[name] = value
 
 
-def test_a_switch_that_was_set_with_a_wrong_clock_does_not_outlive_its_schedule() -> None:
-    """A clock that was years ahead would have kept the node disarmed until then."""
+def test_switch_set_with_a_wrong_clock_does_not_override_its_schedule() -> None:
+    """Otherwise a clock that was years ahead would keep the node disarmed until then."""
     bench = Bench(armed={"schedule": ["22:00-06:00"]})
     bench.arming.set(NODE, False, at("mon 23:00") + 10 * 365 * 86_400)
     assert bench.arming.is_on(NODE, at("mon 23:00"))
@@ -109,7 +109,7 @@ def test_a_switch_that_was_set_with_a_wrong_clock_does_not_outlive_its_schedule(
     assert bench.arming.is_on(NODE, at("tue 22:00"))
 
 
-def test_armed_until_it_is_switched_off_and_over_a_restart() -> None:
+def test_armed_until_switched_off_and_after_a_restart() -> None:
     bench = Bench()
     assert bench.arming.state(at("mon 10:00")) == {NODE: True, "hall": True, "yard": True}
     bench.arming.set("hall", False, at("mon 10:00"))
@@ -120,7 +120,7 @@ def test_armed_until_it_is_switched_off_and_over_a_restart() -> None:
     assert not again.is_armed("yard", at("mon 11:00"))
 
 
-def test_a_switch_set_by_hand_holds_until_its_schedule_changes() -> None:
+def test_manual_setting_holds_until_its_schedule_changes() -> None:
     bench = Bench(armed={"schedule": ["22:00-06:00"]})
     arming = bench.arming
     assert not arming.is_on(NODE, at("mon 12:00"))
@@ -130,7 +130,7 @@ def test_a_switch_set_by_hand_holds_until_its_schedule_changes() -> None:
     assert not arming.is_on(NODE, at("tue 06:00"))
     arming.set(NODE, False, at("tue 23:00"))
     assert not arming.is_on(NODE, at("wed 05:00"))
-    # Away meanwhile, it comes back as the schedule wants it.
+    # After a downtime, the schedule applies again.
     assert bench.restart().is_on(NODE, at("wed 22:00"))
 
 
@@ -147,7 +147,7 @@ def row(camera: str, action: str, class_name: str = "person", moment: str = "mon
     return Row(1, round(at(moment) * 1e9), camera, f"{class_name}_{action}", details, f"v:{action}")
 
 
-def test_each_target_hears_of_the_visits_it_asked_for() -> None:
+def test_each_target_gets_the_visits_it_selects() -> None:
     def target(name: str, **keys: object) -> dict[str, object]:
         return {"name": name, "kind": "webhook", "url_file": "x", **keys}
 
@@ -169,5 +169,5 @@ def test_each_target_hears_of_the_visits_it_asked_for() -> None:
     bench.arming.set("hall", False, at("mon 09:00"))
     assert audience.targets_of(row("hall", "arrived")) == ("always",)
     assert audience.targets_of(row("yard", "arrived")) == ("plain", "yard", "always")
-    # Of a camera that is no longer configured: the node's switch decides.
+    # For a camera that is no longer configured, the node's switch applies.
     assert audience.targets_of(row("gone", "lost")) == ("ends",)

@@ -1,4 +1,4 @@
-"""Cameras that are not watched: who is notified, once for each outage, however much the camera flaps."""
+"""Notifications about cameras that are not watched: one per outage, no matter how much the camera flaps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ START_UNIX_S = 1_796_000_000
 
 
 class Rig:
-    """One camera, looked at each second; settings are kept as the controller keeps them."""
+    """One camera, checked every second; settings are stored like in the controller."""
 
     def __init__(self) -> None:
         self.settings: dict[str, str] = {}
@@ -28,7 +28,7 @@ class Rig:
         )
 
     def play(self, seconds: float, why: str = "") -> list[str]:
-        """Return what was sent meanwhile: action and targets."""
+        """Return the notifications sent meanwhile: action and targets."""
         had = len(self.sent)
         for _ in range(round(seconds)):
             self.now_s += 1
@@ -74,8 +74,8 @@ def test_a_short_outage_is_not_notified(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(("blind_s", "seen_s"), [(50, 3), (20, 20), (3, 30)])
-def test_a_camera_that_never_stays_is_notified(rig: Rig, blind_s: float, seen_s: float) -> None:
-    """A camera or process in a crash loop was never blind for a whole minute, and never watched for one."""
+def test_intermittent_camera_is_notified(rig: Rig, blind_s: float, seen_s: float) -> None:
+    """A camera or process in a crash loop is never blind for a whole minute, and never watched for one."""
     told = []
     for _ in range(100):
         told += rig.play(blind_s, "offline") + rig.play(seen_s)
@@ -112,7 +112,7 @@ def test_a_target_that_is_armed_during_an_outage_is_notified_then(rig: Rig) -> N
     assert rig.play(1000) == ["watched hook"]
 
 
-def test_a_restart_repeats_nothing_and_forgets_nothing(rig: Rig) -> None:
+def test_restart_repeats_and_loses_nothing(rig: Rig) -> None:
     rig.play(200, "offline")
     rig.start()
     assert rig.play(30) + rig.play(1000, "offline") == []
@@ -120,7 +120,7 @@ def test_a_restart_repeats_nothing_and_forgets_nothing(rig: Rig) -> None:
     assert rig.play(1000) == ["watched phone"]
 
 
-def test_what_is_kept_may_be_damaged(rig: Rig) -> None:
+def test_damaged_setting_is_ignored(rig: Rig) -> None:
     rig.settings["blind/hall"] = "{"
     assert rig.play(1000) == []
     assert rig.play(1000, "offline") == ["blind phone"]

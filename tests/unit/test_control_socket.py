@@ -11,7 +11,7 @@ import pytest
 from tridetr.control_socket import ControllerAwayError, ControlSocket, ask_controller
 
 
-async def test_a_socket_in_a_deep_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+async def test_removed_socket_in_a_deep_folder_is_recreated(tmp_path: Path) -> None:
     folder = tmp_path.joinpath(*["deep-folder"] * 20)
     folder.mkdir(parents=True)
     socket = ControlSocket(folder, lambda request: request)
@@ -26,7 +26,7 @@ async def test_a_socket_in_a_deep_folder_that_was_removed_is_made_again(tmp_path
 
 
 async def test_other_users_cannot_arm_or_disarm(tmp_path: Path) -> None:
-    """The socket had the modes of the umask, in a run folder that others may be allowed to enter."""
+    """The socket must not have the mode of the umask: other users may have access to the run folder."""
     before = os.umask(0)
     try:
         socket = ControlSocket(tmp_path, lambda request: request)
@@ -37,7 +37,7 @@ async def test_other_users_cannot_arm_or_disarm(tmp_path: Path) -> None:
         os.umask(before)
 
 
-async def test_whatever_is_sent_gets_no_answer_and_hurts_nobody(tmp_path: Path) -> None:
+async def test_invalid_requests_get_no_answer_and_cause_no_harm(tmp_path: Path) -> None:
     def answer(request: dict[str, object]) -> dict[str, object]:
         return {"got": request.get("a")}
 

@@ -1,4 +1,4 @@
-"""Somebody at the broker floods the topics that the controller listens to."""
+"""A client of the broker floods the topics that the controller subscribes to."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Ear:
         self.heard.append(payload)
 
 
-async def test_a_flood_is_dropped_and_what_comes_later_is_heard() -> None:
-    """Each message was handed to the event loop, however many waited there, whatever their size."""
+async def test_flood_is_dropped_and_later_messages_are_received() -> None:
+    """The number and the size of messages that wait for the event loop must be limited."""
     ear = Ear()
     settings = BrokerSettings(lambda: ("127.0.0.1", 1), None, None, None, 60, "will")
     link = MqttLink(settings, ear, ["command"])

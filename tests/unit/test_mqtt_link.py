@@ -1,4 +1,4 @@
-"""The connection to a broker that takes everything and acknowledges nothing."""
+"""The connection to a broker that accepts everything and acknowledges nothing."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ async def reach(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.timeout(60)
-async def test_a_new_connection_repeats_nothing_by_itself() -> None:
-    """paho repeated what each earlier connection had left, and the outbox did so too: up to 13 copies of an event."""
+async def test_new_connection_resends_nothing_by_itself() -> None:
+    """If both paho and the outbox resend, up to 13 copies of an event are sent."""
     broker, ear = SilentBroker(), Ear()
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]

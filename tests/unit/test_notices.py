@@ -1,4 +1,4 @@
-"""What waits for targets of notifications, on a disk that is damaged, removed or locked."""
+"""Queued notifications with a database that is damaged, removed or locked."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run_sql(statement: str) -> Callable[[Path], None]:
         run_sql("INSERT INTO setting VALUES ('a', x'ff')"),
     ],
 )
-def test_a_damaged_database_gives_back_what_waits(
+def test_waiting_notices_of_a_damaged_database_are_recovered(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     store = opened(tmp_path)
@@ -73,7 +73,7 @@ def test_a_damaged_database_gives_back_what_waits(
     again.close()
 
 
-def test_a_notice_of_a_camera_waits_like_an_event_and_is_none(tmp_path: Path) -> None:
+def test_camera_notice_waits_like_an_event_without_being_one(tmp_path: Path) -> None:
     store = opened(tmp_path)
     visit(store, 1)
     store.add_notice(NewRow(2, "camera_blind", "{}", "o1:blind"), "hall", ("phone",))
@@ -90,7 +90,7 @@ def test_a_notice_of_a_camera_waits_like_an_event_and_is_none(tmp_path: Path) ->
     again.close()
 
 
-def test_a_database_that_is_removed_while_in_use_is_written_again(tmp_path: Path) -> None:
+def test_database_removed_while_in_use_is_rewritten(tmp_path: Path) -> None:
     store = opened(tmp_path)
     visit(store, 1, 2)
     store.keep_setting("armed/hall", "on")
@@ -106,7 +106,7 @@ def test_a_database_that_is_removed_while_in_use_is_written_again(tmp_path: Path
     again.close()
 
 
-def test_targets_that_are_gone_keep_nothing(tmp_path: Path) -> None:
+def test_removed_targets_lose_their_queue(tmp_path: Path) -> None:
     store = opened(tmp_path)
     visit(store, 1)
     store.notices.keep_only(["hook"])
@@ -116,7 +116,9 @@ def test_targets_that_are_gone_keep_nothing(tmp_path: Path) -> None:
     again.close()
 
 
-def test_the_oldest_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_notice_is_dropped_at_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notices, "LIMIT", 2)
     store = opened(tmp_path)
     visit(store, 1, 2, 3)

@@ -48,7 +48,7 @@ async def test_hanging_delivery_is_a_problem(
 
 @dataclass
 class Phone:
-    """A target that takes what `takes` allows; retries come at once."""
+    """A target that accepts the messages that `takes` allows."""
 
     store: Store
     takes: Callable[[Message], bool]
@@ -72,7 +72,7 @@ class Phone:
         self.got.append(message)
 
     async def play(self, visits: str, *, until: Callable[[], bool], turns: int = 1000) -> None:
-        """Let visits arrive, and deliver until something holds."""
+        """Add an arrival for each visit, and deliver until a condition holds."""
         for visit in visits:
             row = NewRow(time.time_ns(), "person_arrived", "{}", f"{visit}:arrived")
             self.store.commit("hall", "{}", [row])
@@ -99,10 +99,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_message_that_is_never_taken_does_not_keep_the_others(
+async def test_message_that_is_never_accepted_does_not_block_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A webhook that failed at one event (status 500) got no later alarm at all."""
+    """A webhook that fails for one event (status 500) must still get later alarms."""
     phone = Phone(store, lambda message: message.event_id != "b:arrived")
     monkeypatch.setattr(notifier, "deliver", phone.deliver)
     await phone.play("abcdefghi", until=lambda: not store.notices.waiting["phone"])
@@ -112,7 +112,7 @@ async def test_a_message_that_is_never_taken_does_not_keep_the_others(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_an_outage_loses_nothing_and_keeps_the_order(
+async def test_outage_loses_nothing_and_keeps_the_order(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phone = Phone(store, lambda _message: len(phone.asked) > 60)
@@ -124,10 +124,10 @@ async def test_an_outage_loses_nothing_and_keeps_the_order(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_picture_that_is_never_taken_costs_no_message(
+async def test_picture_that_is_never_accepted_loses_no_message(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A service's limit for pictures let the same message be sent again and again, and no other."""
+    """A service's limit for pictures must not block the message itself and those after it."""
     phone = Phone(store, lambda message: message.picture is None)
     monkeypatch.setattr(notifier, "deliver", phone.deliver)
     await phone.play("abc", until=lambda: not store.notices.waiting["phone"])
@@ -136,7 +136,7 @@ async def test_a_picture_that_is_never_taken_costs_no_message(
     store.close()
 
 
-async def test_a_new_alarm_does_not_wait_for_the_end_of_a_long_pause(
+async def test_new_alarm_does_not_wait_for_the_end_of_a_long_pause(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifier, "wait_s", lambda failures, *_: 0 if failures < 5 else 300)

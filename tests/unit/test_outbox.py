@@ -1,4 +1,4 @@
-"""The pump between outbox and broker, with a broker that does as it is told."""
+"""The pump between outbox and broker, with a scripted broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tridetr.controller.stored_rows import NewRow
 
 
 class Link:
-    """Remembers what was sent; each connection begins empty."""
+    """Records the messages that were sent; each connection starts empty."""
 
     def __init__(self) -> None:
         self.connected = False
@@ -73,7 +73,7 @@ def names(first: int, last: int) -> list[str]:
     return [f"e{number}" for number in range(first, last + 1)]
 
 
-def test_nothing_is_sent_while_the_broker_is_away(bench: Bench) -> None:
+def test_nothing_is_sent_while_disconnected(bench: Bench) -> None:
     bench.add(3)
     assert bench.link.sent == []
     bench.link.up(bench.pump)
@@ -81,7 +81,7 @@ def test_nothing_is_sent_while_the_broker_is_away(bench: Bench) -> None:
     assert len(bench.store.outbox) == 3, "sent is not acknowledged"
 
 
-def test_an_event_leaves_on_its_acknowledgement_only(bench: Bench) -> None:
+def test_event_is_removed_on_its_acknowledgement_only(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(2)
     bench.pump.on_ack(999)  # of a retained message
@@ -93,7 +93,7 @@ def test_an_event_leaves_on_its_acknowledgement_only(bench: Bench) -> None:
     assert bench.pump.idle
 
 
-def test_only_so_many_are_under_way(bench: Bench) -> None:
+def test_number_of_events_in_flight_is_limited(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(WINDOW + 5)
     assert bench.link.sent == names(1, WINDOW)
@@ -101,7 +101,7 @@ def test_only_so_many_are_under_way(bench: Bench) -> None:
     assert bench.link.sent == names(1, WINDOW + 1)
 
 
-def test_a_new_connection_gets_all_that_waits_once_and_in_order(bench: Bench) -> None:
+def test_new_connection_gets_all_waiting_events_once_in_order(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(2)
     bench.link.connected = False
@@ -113,7 +113,7 @@ def test_a_new_connection_gets_all_that_waits_once_and_in_order(bench: Bench) ->
     assert bench.pump.idle
 
 
-def test_messages_that_need_no_acknowledgement_prove_nothing(bench: Bench) -> None:
+def test_messages_without_acknowledgement_do_not_count_as_answers(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(1)
     for _ in range(30):
@@ -123,8 +123,8 @@ def test_messages_that_need_no_acknowledgement_prove_nothing(bench: Bench) -> No
     assert bench.link.bounces == 1
 
 
-def test_a_silent_broker_gets_new_connections_with_growing_pauses(bench: Bench) -> None:
-    """Each was given every event, and paho repeated those of all the connections before it."""
+def test_silent_broker_is_reconnected_with_growing_pauses(bench: Bench) -> None:
+    """Neither the pump nor paho may resend all events over each new connection."""
     bench.link.up(bench.pump)
     bench.add(2)
     bounced: list[float] = []
@@ -147,7 +147,7 @@ def test_a_silent_broker_gets_new_connections_with_growing_pauses(bench: Bench) 
     assert bench.link.bounces == len(bounced) + 1, "an acknowledgement ends the patience"
 
 
-def test_a_retained_message_that_is_acknowledged_ends_the_caution(bench: Bench) -> None:
+def test_acknowledged_retained_message_resets_the_window(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(3)
     bench.now += ACK_TIMEOUT_S + 1
@@ -173,7 +173,7 @@ def test_an_idle_connection_is_left_alone(bench: Bench) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
 )
 @given(st.lists(st.sampled_from(["add", "up", "down", "ack"]), max_size=60))
-def test_any_course_of_events_delivers_all_in_order(
+def test_any_sequence_of_faults_delivers_all_in_order(
     tmp_path_factory: pytest.TempPathFactory, course: list[str]
 ) -> None:
     bench = Bench(tmp_path_factory.mktemp("outbox"))

@@ -98,7 +98,7 @@ def test_wrong_clock_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("hours", [87_600, -87_600])
-def test_a_start_with_another_clock_removes_nothing_for_a_day(
+def test_start_with_a_changed_clock_removes_nothing_for_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     clock = Clock(monkeypatch)
@@ -122,10 +122,10 @@ def test_a_start_with_another_clock_removes_nothing_for_a_day(
         assert rows(tmp_path) == (["visit-1"] if hours > 0 else [])
 
 
-def test_a_restart_does_not_make_a_wrong_clock_right(
+def test_wrong_clock_is_not_trusted_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock ran ten years ahead, the recorder was restarted meanwhile, and all evidence was too old."""
+    """A clock that is ten years ahead during restarts must not make all visits too old."""
     clock = Clock(monkeypatch)
     with opened(tmp_path, keep_days=7) as archive:
         keep(archive, visit(1))

@@ -1,4 +1,4 @@
-"""One delivery to one target, to a real server."""
+"""One delivery to one target, with a real server."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_ntfy_gets_title_text_picture_and_link(tmp_path: Path, server: WebhookSe
 
 
 @pytest.mark.parametrize("refusal", ["413", "429", "507"])
-def test_an_ntfy_that_takes_no_attachments_gets_the_text(
+def test_ntfy_without_attachments_gets_the_text(
     tmp_path: Path, server: WebhookServer, refusal: str
 ) -> None:
-    """429 is its answer when the pictures of a day are used up: no alarm came until the next day."""
+    """It answers 429 when the daily limit of pictures is used up: alarms must still be delivered."""
     server.refuse = lambda request: request.body == PICTURE
     server.refusal = refusal
     deliver(target(tmp_path, server.url, "ntfy"), message())
@@ -112,7 +112,7 @@ def test_apprise_gets_text_and_picture_and_logs_no_password(
         ("http://no-such-host.invalid/s3cret", "no-such-host.invalid"),
     ],
 )
-def test_errors_name_the_reason_and_not_the_url(
+def test_errors_contain_the_reason_but_not_the_url(
     tmp_path: Path, server: WebhookServer, content: str, reason: str
 ) -> None:
     with pytest.raises(DeliveryError, match=reason) as caught:
@@ -121,7 +121,7 @@ def test_errors_name_the_reason_and_not_the_url(
 
 
 @pytest.mark.parametrize("kind", ["webhook", "apprise"])
-def test_a_server_that_sends_a_byte_now_and_then_is_given_up(
+def test_server_that_sends_single_bytes_times_out(
     tmp_path: Path, server: WebhookServer, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     url = server.url
@@ -135,9 +135,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(
     assert server.asked
 
 
-def test_a_tls_handshake_that_trickles_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_tls_handshake_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "DEADLINE_S", 0.5)
     over = threading.Event()
 
@@ -161,7 +159,7 @@ def test_a_tls_handshake_that_trickles_is_given_up(
 
 
 @pytest.mark.parametrize(("status", "refused"), [("400", True), ("404", False), ("503", False)])
-def test_refusals_of_the_message_are_told_from_those_of_the_target(
+def test_rejected_messages_are_distinguished_from_failing_targets(
     tmp_path: Path, server: WebhookServer, status: str, refused: bool
 ) -> None:
     server.mode = status

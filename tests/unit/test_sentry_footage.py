@@ -1,4 +1,4 @@
-"""The default keys on what a real model saw in real footage: five visits, whatever frames are skipped."""
+"""The default thresholds on a real model's results for real footage: five visits, whichever frames are skipped."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def test_five_visits_give_five_alarms(start: int, every: int) -> None:
     assert [t for t, _ in told] == [Transition.ARRIVED, Transition.LEFT] * 5
     for (_, arrived), (_, left), (first, end) in zip(told[::2], told[1::2], VISITS, strict=True):
         assert first <= arrived <= first + 2 * FPS
-        # The last visits flicker at their ends; the all-clear comes clear_s after the last sure look.
+        # The last visits flicker at their ends; the all-clear comes clear_s after the last certain detection.
         assert end <= left <= end + 5 * FPS

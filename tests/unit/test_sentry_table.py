@@ -1,4 +1,4 @@
-"""The transition table of docs/sentry.md is the specification: each row is tried, random walks follow it."""
+"""The transition table of docs/sentry.md is the specification: test each row, and random walks against it."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_confirmation_needs_frames_and_time(frames: int, step_s: float) -> None:
 
 @pytest.mark.parametrize("fps", [5, 10, 30])
 def test_a_detector_that_misses_some_frames_alarms_at_any_rate(fps: int) -> None:
-    """Each miss began the confirmation anew: at 30 fps somebody seen in 5 of 6 frames was never told."""
+    """A miss must not restart the confirmation: at 30 fps, a person may be detected in only 5 of 6 frames."""
     for pattern in ("111110", "1110", "110"):
         memory = STANDBY
         for index in range(2 * fps):
@@ -186,14 +186,14 @@ def test_a_detector_that_misses_some_frames_alarms_at_any_rate(fps: int) -> None
         assert transition is None
 
 
-def test_one_frame_after_a_gap_is_no_all_clear() -> None:
+def test_one_frame_after_a_gap_gives_no_all_clear() -> None:
     memory, _ = step(TRACKING, Result(True, 0), KEYS)
     memory, transition = step(memory, Result(False, 4 * SECOND), KEYS)
     assert transition is None
     assert memory.state is State.TRACKING
 
 
-def test_times_that_run_backwards_prove_nothing() -> None:
+def test_backward_times_do_not_count_as_elapsed_time() -> None:
     memory, transition = step(CLEARING, Result(False, 1 * SECOND), KEYS)
     assert (memory.nobody_since_ns, transition) == (1 * SECOND, None)
     memory, transition = step(VALIDATION, Result(True, 1 * SECOND), KEYS)
@@ -210,7 +210,7 @@ keys_strategy = st.builds(
 )
 inputs_strategy = st.lists(
     st.one_of(
-        # Mostly forward in time, sometimes backward.
+        # Mostly forwards in time, sometimes backwards.
         st.builds(Result, st.booleans(), st.integers(-SECOND, 2 * SECOND)),
         st.builds(Silence, st.floats(0, 100), st.booleans()),
     ),
@@ -240,7 +240,7 @@ def test_random_walks_follow_the_table(keys: Keys, inputs: list[Result | Silence
 def test_every_state_leads_back_to_standby_and_unknown(
     keys: Keys, inputs: list[Result | Silence]
 ) -> None:
-    """From wherever it is, an empty view leads to Standby and endless silence to Unknown without a visit."""
+    """From every state, an empty view leads to Standby, and endless silence to Unknown without a visit."""
     memory, now = Memory(), 0
     for seen in inputs:
         if isinstance(seen, Result):

@@ -1,4 +1,4 @@
-"""Which detections alarm."""
+"""The alarm filter: which detections count."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def test_point_in_polygon(
 
 
 @given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.integers(3, 9))
-def test_the_middle_of_the_corners_of_a_convex_polygon_is_inside(
-    x: float, y: float, corners: int
-) -> None:
+def test_centroid_of_a_convex_polygon_is_inside(x: float, y: float, corners: int) -> None:
     angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     polygon = tuple((x + 0.1 * np.cos(a), y + 0.1 * np.sin(a)) for a in angles)
     assert contains(polygon, (x, y))
@@ -66,12 +64,12 @@ def test_the_middle_of_the_corners_of_a_convex_polygon_is_inside(
         ({"min_score": 0.5}, (10, 10, 50, 100, 0.49, 1), False),
         ({"min_area": 0.18}, (10, 10, 50, 100, 0.9, 1), True),
         ({"min_area": 0.181}, (10, 10, 50, 100, 0.9, 1), False),
-        # Head and body are in the zone, the feet are not: this person stands behind it.
+        # Head and body are in the zone but the feet are not: the person stands behind it.
         ({"zone": SQUARE}, (40, 50, 60, 190, 0.9, 1), False),
         ({"zone": SQUARE}, (40, 0, 60, 100, 0.9, 1), True),
         # Cut off by the lower edge of the picture.
         ({"zone": LOWER_HALF}, (40, 50, 60, 200, 0.9, 1), True),
-        # A box beyond the edge of the picture: the model may guess where the feet are.
+        # A box that extends beyond the picture: the model may guess the position of the feet.
         ({"zone": LOWER_HALF}, (40, 50, 60, 203, 0.9, 1), True),
         ({"zone": LOWER_HALF}, (-30, 50, 20, 203, 0.9, 1), True),
         ({}, (float("nan"), 10, 50, 100, 0.9, 1), False),
@@ -87,7 +85,7 @@ def test_a_detection_counts_by_class_score_area_and_zone(
     assert chosen.tolist() == [counts]
 
 
-def test_filter_of_many_and_none() -> None:
+def test_filter_on_many_and_no_detections() -> None:
     alarm = AlarmFilter(frozenset({1, 18}), 0.5)
     rows = boxes(
         (0, 0, 9, 9, 0.9, 1), (0, 0, 9, 9, 0.9, 2), (0, 0, 9, 9, 0.6, 18), (0, 0, 9, 9, 0.4, 1)

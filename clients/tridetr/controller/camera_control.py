@@ -99,7 +99,7 @@ class CameraSentry:
         """Handle silence, renew the board and catch missed wake-ups; call a few times a second."""
         self._watch.poll()
         self.on_wake()
-        self._be_silent()
+        self._apply_silence()
         now = time.monotonic()
         if now - self._board_at >= BOARD_RENEWAL_S:
             self._judge.refresh()
@@ -172,7 +172,7 @@ class CameraSentry:
         if known or (is_from_before and stamp.frame_sequence <= self._resume_frame):
             if stamp.frame_sequence <= self._decided:
                 return
-            self._be_silent()
+            self._apply_silence()
         else:
             self._last_capture_ns = None if stamp.lossless else stamp.capture_monotonic_ns
             self._decide_on(self._judge.judge(sighting), stamp)
@@ -197,9 +197,9 @@ class CameraSentry:
             self._take(change, None)
         if changes:
             self._take(changes[-1], frame, capture_ns)
-        self._be_silent()
+        self._apply_silence()
 
-    def _be_silent(self) -> None:
+    def _apply_silence(self) -> None:
         """Apply the silence since the last result to the state machine."""
         for change in self._decider.wait(self._watch, time.monotonic_ns(), time.time_ns()):
             self._take(change, None)

@@ -66,13 +66,13 @@ class Controller:
     def __init__(self, config: Config, stack: ExitStack) -> None:
         self._topics = topics = Topics.of(config)
         self._dirty: set[str] = set()
-        self._told: dict[str, tuple[object, ...]] = {}
-        self._told_at: dict[str, float] = {}
+        self._published_status: dict[str, tuple[object, ...]] = {}
+        self._status_published_at: dict[str, float] = {}
         self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
         self._state_dir = config.state_dir
         self._started_unix_ns = time.time_ns()
-        self._node_told: object = None
-        self._node_told_at = float("-inf")
+        self._published_node: object = None
+        self._node_published_at = float("-inf")
         self._answered_at = float("-inf")
         self._described_at = float("-inf")
         self._stopping = False
@@ -158,10 +158,10 @@ class Controller:
         if time.monotonic() - self._described_at >= DESCRIBE_S:
             self._described_at = time.monotonic()
             for camera in self._cameras:
-                self._tell_status(camera)
-            self._tell_problems()
+                self._publish_status(camera)
+            self._publish_problems()
             self._notify_blind()
-            self._tell_node()
+            self._publish_node()
         self._pump.pump()
         self._pump.watch()
         self._notifier.pump()
@@ -177,7 +177,7 @@ class Controller:
             now = self._cameras[camera].record if camera in self._cameras else None
             end_unwatched(self._store, camera, self._topics.device, saved, now)
         self._retire_cameras()
-        self._tell_all()
+        self._publish_all()
 
     def _on_change(self, sentry: CameraSentry) -> None:
         self._dirty.add(sentry.camera)
@@ -187,8 +187,8 @@ class Controller:
         if not self._dirty:
             return
         for camera in self._dirty:
-            self._tell_state(camera)
-            self._tell_status(camera)
+            self._publish_state(camera)
+            self._publish_status(camera)
         self._dirty.clear()
         self._pump.pump()
         self._notifier.pump()
@@ -200,7 +200,7 @@ class Controller:
         self._unconfirmed.clear()
         if self._pictures is not None:
             self._pictures.forget_shown()
-        self._tell_all()
+        self._publish_all()
         self._pump.on_up()
 
     def on_ack(self, mid: int) -> None:
@@ -236,11 +236,11 @@ class Controller:
         now = time.monotonic()
         if asked and now - self._answered_at >= REFRESH_S:
             self._answered_at = now
-            self._tell_all()
+            self._publish_all()
 
     # --- publishing
 
-    def _tell_all(self) -> None:
+    def _publish_all(self) -> None:
         topics, store = self._topics, self._store
         own = topics.availability, topics.problem(), topics.armed(), topics.node
         current = dict.fromkeys(own, "")
@@ -255,11 +255,11 @@ class Controller:
             text = with_removed(message, declared)
             self._confirm(self._link.publish_acknowledged(topic, text, retain=True), topic)
         for camera in self._cameras:
-            self._tell_state(camera)
-            self._tell_status(camera, always=True)
-        self._tell_problems(always=True)
-        self._tell_armed(always=True)
-        self._tell_node(always=True)
+            self._publish_state(camera)
+            self._publish_status(camera, always=True)
+        self._publish_problems(always=True)
+        self._publish_armed(always=True)
+        self._publish_node(always=True)
         # Last, so that a subscriber that waits for `online` never sees stale state.
         self._link.publish(topics.availability, ONLINE, retain=True)
 
@@ -296,7 +296,7 @@ class Controller:
             store.remember(dict.fromkeys(stale, ""))
             store.forget(camera)
 
-    def _tell_problems(self, *, always: bool = False) -> None:
+    def _publish_problems(self, *, always: bool = False) -> None:
         """Publish the problems of the node and of each camera when they change."""
         cameras = {name: sentry.problems() for name, sentry in self._cameras.items()}
         waiting = next(iter(self._store.outbox.values()), None)
@@ -318,23 +318,23 @@ class Controller:
                 problems.export(kinds, name)
                 self._link.publish(self._topics.problem(name), problems.payload(kinds), retain=True)
 
-    def _tell_node(self, *, always: bool = False) -> None:
+    def _publish_node(self, *, always: bool = False) -> None:
         """Publish the node's description when it changes, and periodically as a heartbeat."""
         cameras = {
             name: {"camera": facts.camera, "state": facts.state, "source": facts.source}
             for name, facts in ((name, sentry.facts()) for name, sentry in self._cameras.items())
         }
-        news = (cameras, self._problems, self._models.read())
-        due = time.monotonic() - self._node_told_at >= payloads.NODE_S
-        if not (always or due or news != self._node_told):
+        current = (cameras, self._problems, self._models.read())
+        due = time.monotonic() - self._node_published_at >= payloads.NODE_S
+        if not (always or due or current != self._published_node):
             return
-        self._node_told, self._node_told_at = (
-            (cameras, dict(self._problems), news[2]),
+        self._published_node, self._node_published_at = (
+            (cameras, dict(self._problems), current[2]),
             time.monotonic(),
         )
         text = payloads.node(
             cameras,
-            model=news[2],
+            model=current[2],
             findings=problems.findings(self._problems),
             folder=self._state_dir,
             started_unix_ns=self._started_unix_ns,
@@ -350,7 +350,7 @@ class Controller:
         for switch, on in wanted.items():
             self._set_armed(switch, on)
         if wanted or time.monotonic() - self._armed_at >= ARMED_S:
-            self._tell_armed()
+            self._publish_armed()
 
     def _set_armed(self, switch: str, on: bool) -> None:
         now = time.time()
@@ -359,7 +359,7 @@ class Controller:
             name = f"camera {switch}" if switch else "the node"
             logger.info("%s is %s", name, "armed" if on else "disarmed")
 
-    def _tell_armed(self, *, always: bool = False) -> None:
+    def _publish_armed(self, *, always: bool = False) -> None:
         self._armed_at = time.monotonic()
         for switch, on in self._arming.state(time.time()).items():
             if always or self._armed.get(switch) != on:
@@ -372,7 +372,7 @@ class Controller:
         switch, on = request.get("switch"), request.get("on")
         if isinstance(switch, str) and switch in self._arming and isinstance(on, bool):
             self._set_armed(switch, on)
-            self._tell_armed()
+            self._publish_armed()
         return {"armed": self._arming.state(time.time())}
 
     def _notify_blind(self) -> None:
@@ -402,7 +402,7 @@ class Controller:
     def _publish_picture(self, camera: str, jpeg: bytes) -> None:
         self._link.publish(self._topics.picture(camera), jpeg, retain=True)
 
-    def _tell_state(self, camera: str) -> None:
+    def _publish_state(self, camera: str) -> None:
         record = self._cameras[camera].record
         state = record.memory.state
         seen = {topic_level(name) for name in record.visit_classes}
@@ -411,14 +411,14 @@ class Controller:
             text = payloads.presence(state, topic_level(name) in seen)
             self._link.publish(self._topics.presence(camera, name), text, retain=True)
 
-    def _tell_status(self, camera: str, *, always: bool = False) -> None:
+    def _publish_status(self, camera: str, *, always: bool = False) -> None:
         """Publish ``/status`` when anything but an age has changed, else every ``STATUS_S``."""
         facts = self._cameras[camera].facts()
-        news = (facts.state, facts.visit_id, facts.camera, facts.message, facts.store)
+        current = (facts.state, facts.visit_id, facts.camera, facts.message, facts.store)
         now = time.monotonic()
-        due = now - self._told_at.get(camera, float("-inf")) >= STATUS_S
-        if always or due or news != self._told.get(camera):
-            self._told[camera], self._told_at[camera] = news, now
+        due = now - self._status_published_at.get(camera, float("-inf")) >= STATUS_S
+        if always or due or current != self._published_status.get(camera):
+            self._published_status[camera], self._status_published_at[camera] = current, now
             text = payloads.status(facts, time.time_ns())
             self._link.publish(self._topics.status(camera), text, retain=True)
 

@@ -72,7 +72,7 @@ class Decider:
     def wait(self, sight: Sight, now_ns: int, now_unix_ns: int) -> list[Change]:
         """Apply the silence up to now and return the resulting changes."""
         silent_s = self._effective_s(sight, now_ns)
-        return self._be_silent(Silence(silent_s, sight.is_down(silent_s)), now_unix_ns)
+        return self._apply_silence(Silence(silent_s, sight.is_down(silent_s)), now_unix_ns)
 
     def look(
         self,
@@ -98,7 +98,7 @@ class Decider:
         age_s = (now_ns - seen_ns) / 1e9
         if age_s >= self._keys.unknown_s or sight.is_down(age_s):
             return []
-        changes = self._be_silent(Silence(self._effective_s(sight, seen_ns)), capture_unix_ns)
+        changes = self._apply_silence(Silence(self._effective_s(sight, seen_ns)), capture_unix_ns)
         self.seen_ns = seen_ns if self.seen_ns is None else max(self.seen_ns, seen_ns)
         return changes + self._step(seen, capture_unix_ns, classes)
 
@@ -106,7 +106,7 @@ class Decider:
         silent_s = self.silent_s(now_ns)
         return max(0.0, silent_s - self._patience_s) if sight.capture_alive else silent_s
 
-    def _be_silent(self, silence: Silence, at_unix_ns: int) -> list[Change]:
+    def _apply_silence(self, silence: Silence, at_unix_ns: int) -> list[Change]:
         changes: list[Change] = []
         while step := self._step(silence, at_unix_ns, ()):  # one silence may cause several changes
             changes += step

@@ -89,7 +89,7 @@ class Store:
         try:
             self._open(START_WAIT_S)
         except NewerDatabaseError as error:
-            self._let_go_of_folder()
+            self._unlock_folder()
             raise StoreError(str(error)) from None
         self._started = True
         self._drop_oldest()
@@ -157,9 +157,11 @@ class Store:
 
     def remember(self, topics: Mapping[str, str]) -> None:
         """Save topics that are about to hold a retained message, with the entities that it declares."""
-        news = {topic: text for topic, text in topics.items() if self.retained.get(topic) != text}
-        self.retained.update(news)
-        self._topics.update(news)
+        changed = {
+            topic: text for topic, text in topics.items() if self.retained.get(topic) != text
+        }
+        self.retained.update(changed)
+        self._topics.update(changed)
         self.flush()
 
     def cleared(self, topic: str) -> None:
@@ -179,7 +181,7 @@ class Store:
                 logger.error(
                     "%s was removed or replaced while in use: writing it again", self._path
                 )
-                self._let_go()
+                self._close_database()
                 self._dirty = dict(self.cameras)
                 self._topics.update(self.retained)
                 self._new_settings.update(self.settings)
@@ -200,12 +202,12 @@ class Store:
             assert self._database is not None
             self._database.write(*changes)
         except CorruptDatabaseError as error:
-            self._set_aside(error)
+            self._replace_broken(error)
             return False
         except sqlite3.IntegrityError as error:
             # The file holds rows that are unknown in memory, for example a commit that was reported as failed but was
             # written: read the file again.
-            self._let_go()
+            self._close_database()
             if again:
                 return self.flush(again=False)
             self._fail(error)
@@ -220,10 +222,10 @@ class Store:
     def close(self) -> None:
         """Write the pending changes and close the database."""
         self.flush()
-        self._let_go()
-        self._let_go_of_folder()
+        self._close_database()
+        self._unlock_folder()
 
-    def _let_go_of_folder(self) -> None:
+    def _unlock_folder(self) -> None:
         if self._lock is not None:
             self._lock.close()
 
@@ -241,7 +243,7 @@ class Store:
             self.fault = ""
         return True
 
-    def _let_go(self) -> None:
+    def _close_database(self) -> None:
         if self._database is not None:
             with suppress(sqlite3.Error):
                 self._database.close()
@@ -260,7 +262,7 @@ class Store:
                 database.close()
                 raise
         except CorruptDatabaseError as error:
-            self._set_aside(error)
+            self._replace_broken(error)
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
         else:
@@ -276,9 +278,9 @@ class Store:
                     "%s is empty: its contents are lost, starting a new database", self._path
                 )
 
-    def _set_aside(self, error: Exception) -> None:
+    def _replace_broken(self, error: Exception) -> None:
         """Move a broken database aside and write everything in memory and readable in the file to a new one."""
-        self._let_go()
+        self._close_database()
         metrics.STORE_ERRORS.labels("corrupt").inc()
         try:
             found = rescue(self._path)

@@ -38,7 +38,7 @@ logger = logging.getLogger("tridetr.recorder")
 
 _VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # used in file names
 _LOOK_S = 1.0
-_GAP_NS = 5_000_000_000  # a longer gap between two results starts a new run
+_GAP_NS = 5_000_000_000  # a longer gap between two detections starts a new run
 _MISSED_NS = (
     1_000_000_000  # before a visit is confirmed, a longer gap without detections ends a run
 )
@@ -176,7 +176,7 @@ class CameraWatcher(Closing):
         now_s = time.monotonic()
         if now_s >= self._look_s:
             self._look_s = now_s + _LOOK_S
-            self._look_around()
+            self._check_rings()
         try:
             self._read_results()
             self._follow(self._board.read())
@@ -189,7 +189,7 @@ class CameraWatcher(Closing):
         """Close the rings."""
         self._closing.close()
 
-    def _look_around(self) -> None:
+    def _check_rings(self) -> None:
         try:
             for ring in (self._results, self._frames, self._packets):
                 ring.forget_if_removed()

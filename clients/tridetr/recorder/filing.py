@@ -119,7 +119,7 @@ class Filing(Closing):
         now_s = time.monotonic()
         if now_s >= self._upkeep_s:
             self._upkeep_s = now_s + _UPKEEP_S
-            self._keep_up()
+            self._maintain()
 
     def _encode(self) -> None:
         for watcher in self._watchers:
@@ -144,7 +144,7 @@ class Filing(Closing):
                 ),
             )
             if saved:
-                self._all_is_well()
+                self._clear_fault()
                 visit.picture_value = best.value
                 metrics.EVIDENCE_SAVED.labels(visit.camera, "picture").inc()
                 is_better = False
@@ -165,7 +165,7 @@ class Filing(Closing):
                 return
             self._complete_clip(visit, clip)
         except (OSError, sqlite3.Error) as error:
-            self._note_fault(visit, error)
+            self._report_fault(visit, error)
         except (TridetrError, av.FFmpegError, ValueError) as error:
             metrics.EVIDENCE_ERRORS.labels(visit.camera, "video").inc()
             logger.warning("the clip of a visit was not saved: %s", error, extra=_extra(visit))
@@ -188,7 +188,7 @@ class Filing(Closing):
             "encoded": clip.encoded,
         }
         self._archive.save_clip(visit.facts, clip.path, facts)
-        self._all_is_well()
+        self._clear_fault()
         metrics.EVIDENCE_SAVED.labels(visit.camera, "clip").inc()
 
     def _finish(self, visit: Visit) -> bool:
@@ -237,7 +237,7 @@ class Filing(Closing):
             if since is None:
                 blind.row, blind.kept_s = 0, 0.0
 
-    def _keep_up(self) -> None:
+    def _maintain(self) -> None:
         try:
             self._archive.keep_watch()
             self._archive.retain()
@@ -253,11 +253,11 @@ class Filing(Closing):
         try:
             work()
         except (OSError, sqlite3.Error) as error:
-            self._note_fault(visit, error)
+            self._report_fault(visit, error)
             return False
         return True
 
-    def _note_fault(self, visit: Visit, error: Exception) -> None:
+    def _report_fault(self, visit: Visit, error: Exception) -> None:
         metrics.EVIDENCE_ERRORS.labels(visit.camera, "disk").inc()
         if not self._fault:
             logger.error(
@@ -269,7 +269,7 @@ class Filing(Closing):
             )
         self._fault = str(error)
 
-    def _all_is_well(self) -> None:
+    def _clear_fault(self) -> None:
         if self._fault:
             self._fault = ""
             logger.info("pictures and clips of visits are saved again")
