@@ -52,7 +52,7 @@ def test_a_covered_camera_is_blind_until_it_sees_again(tmp_path: Path) -> None:
             assert "covered" in status.message
             labels = {"camera": rig.camera, "reason": "covered"}
             assert REGISTRY.get_sample_value("tridetr_camera_blind", labels) == 1
-            rig.wait_frames(5)  # it goes on delivering
+            rig.wait_frames(5)  # it keeps delivering frames
             server.jpegs[:] = seen
             assert rig.wait_state(CameraState.LIVE).blind_reason is BlindReason.NONE
             assert REGISTRY.get_sample_value("tridetr_camera_blind", labels) == 0

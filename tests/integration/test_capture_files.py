@@ -87,7 +87,7 @@ def test_oversized_jpeg_is_left_out_and_counted(tmp_path: Path) -> None:
     assert frames[4].jpeg == b""
     assert frames[5].jpeg == packets[5]
     assert too_big == 1
-    assert frames[4].planes.mean() > 10  # the picture is there all the same
+    assert frames[4].planes.mean() > 10  # the picture is available nevertheless
 
 
 def test_status_reports_no_space_for_the_ring(
@@ -128,7 +128,7 @@ def test_frame_numbers_continue_over_loops(tmp_path: Path) -> None:
     with capturing(tmp_path, clip) as rig:
         frames = rig.wait_frames(35)
     assert frames[-1].stamp.frame_number >= 34
-    assert_clock(frames, FRAME_NS)  # over the seams too
+    assert_clock(frames, FRAME_NS)  # across the loops too
 
 
 def test_end_of_file_ends_capture(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_full_ring_is_a_counted_skip(tmp_path: Path) -> None:
                 return rig.skipped("ring_full") > 3
 
             wait_for(all_taken, 30, "skips while all slots are leased")
-        rig.wait_frames(5)  # the reader has let go
+        rig.wait_frames(5)  # the reader has released its leases
 
 
 class TestFifo:
@@ -379,7 +379,7 @@ class TestFifo:
                 writer.write(data[: len(data) // 2])
                 writer.flush()
                 rig.wait_frames(5)
-                # A writer that pauses: offline, but not opened again
+                # A writer that pauses: offline, but the file is not reopened
                 stalled = rig.wait_state(CameraState.OFFLINE)
                 assert "no answer" in stalled.message
                 writer.write(data[len(data) // 2 :])
@@ -393,5 +393,5 @@ class TestFifo:
         with capturing(tmp_path, fifo, timeout_s=60) as rig:
             wait_for(lambda: (status := rig.status()) and status.state is CameraState.STARTING)
             rig.finish(within_s=slack(2.0))
-        writer = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)  # lets the thread go
+        writer = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)  # releases the thread
         os.close(writer)

@@ -267,7 +267,7 @@ def test_only_the_best_variant_of_a_playlist_is_fetched(tmp_path: Path) -> None:
     assert not any("low" in path or "mid" in path for path in asked)
 
 
-def test_a_long_group_of_pictures_is_waited_for_on_one_connection(tmp_path: Path) -> None:
+def test_long_group_of_pictures_is_awaited_on_one_connection(tmp_path: Path) -> None:
     clip = write_clip(
         tmp_path / "clip.ts", 400, options={"g": "400", "bf": "0", "sc_threshold": "0"}
     )

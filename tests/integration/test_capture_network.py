@@ -122,7 +122,7 @@ class TestHttpMjpeg:
             index = packets.index(frame.jpeg)  # exactly what the camera sent
             before = [at for i, at in server.sent if i == index and at <= frame.seen_ns]
             lags.append((frame.stamp.capture_monotonic_ns - before[-1]) / 1e6)
-        # a stream without lengths shows the end of a picture only with the next one
+        # without lengths, the end of a picture is known only when the next one starts
         assert np.median(lags) < slack(20 if with_length else 70), "sent to stamped [ms]"
         assert min(lags) >= 0
 
@@ -229,7 +229,7 @@ def test_unresponsive_server_does_not_delay_shutdown(tmp_path: Path) -> None:
             rig.finish(within_s=slack(2.0))
 
 
-def test_a_slow_machine_loses_frames_not_freshness(
+def test_slow_machine_drops_frames_but_stays_current(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slowly(*arguments: Any) -> None:

@@ -53,7 +53,7 @@ def annexb_of(path: Path) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("name", [("cases", "bframes.mkv"), FOOTAGE])
-def test_a_files_packets_have_the_times_of_its_frames(
+def test_packets_of_a_file_have_the_times_of_its_frames(
     tmp_path: Path, name: tuple[str, ...]
 ) -> None:
     with capturing(tmp_path, shared(*name)) as rig:
@@ -78,7 +78,7 @@ def test_rtsp_packets_are_unchanged(tmp_path: Path) -> None:
     assert [packet.discontinuity for packet in packets] == [True] + [False] * (len(packets) - 1)
     assert packets[0].info.codec_string.startswith("avc1.64")
     assert (packets[0].info.width, packets[0].info.height) == (320, 240)
-    # What the detector sees has a packet of the same moment.
+    # Every frame that the detector gets has a packet with the same capture time.
     times = {packet.capture_unix_ns for packet in packets}
     assert {frame.stamp.capture_unix_ns for frame in frames[:50]} <= times
 
@@ -119,7 +119,7 @@ def test_only_key_frames_are_decoded_in_standby(tmp_path: Path) -> None:
         controller.close()
     gaps = np.diff([frame.stamp.capture_monotonic_ns for frame in alarmed]) / 1e9
     assert np.median(gaps) == pytest.approx(1 / 15, abs=0.03)
-    # What is decoded in the middle of a group is not torn.
+    # Frames decoded in the middle of a group of pictures are not torn.
     truth = [plane.astype(int) for plane in decoded(clip)]
     for frame in (*calm[:2], *alarmed[:3]):
         assert min(np.abs(plane - frame.planes).mean() for plane in truth) < 3

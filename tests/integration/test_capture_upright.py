@@ -110,7 +110,7 @@ def test_exif_orientation_of_a_camera_is_followed(
     expected = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("L"))
     assert luma_of(frame).shape == expected.shape
     assert corners(luma_of(frame)) == pytest.approx(corners(expected), abs=4)
-    # The camera's own bytes are passed on only where they show the same picture
+    # The camera's own JPEG is passed on only if it shows the same picture
     assert bool(frame.jpeg) == (orientation == 1)
 
 

@@ -120,5 +120,5 @@ def test_players_get_the_second_stream_too(setup: Setup) -> None:
     wait_for(lambda: not setup.opened(), 20, "the main stream to be closed")
     setup.main.cut()
     assert width() == 320
-    # What is detected, and recorded, was the first stream all the time.
+    # Detection and recording used the first stream all the time.
     assert {frame.planes.shape for frame in setup.rig.frames} == {(360, 320)}

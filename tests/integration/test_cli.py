@@ -212,7 +212,7 @@ def test_duration_ends_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("process", ["gateway", "broker"])
-def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path, process: str) -> None:
+def test_port_in_use_is_a_clear_error(tmp_path: Path, process: str) -> None:
     """The node must not keep running without a viewer."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -24,8 +24,8 @@ from tridetr.served_model import ServedModelReader
 from tridetr.shm.boards import SentrySnapshot, SentryWriter
 from tridetr.shm.names import unlink_instance
 
-# A whole visit fits into the ring, so a controller that reads old results again would see it twice; and frames alone
-# confirm, so one that is counted twice shows.
+# A whole visit fits into the ring, so a controller that reads old results again would count it twice. Confirmation
+# needs a number of frames only, so a frame that is counted twice shows up.
 KEYS = {"confirm_frames": 4, "confirm_s": 0.0, "clear_s": 0.3}
 SCRIPT = [NOBODY] + ([PERSON] * 5 + [NOBODY] * 6) * 2
 
@@ -169,7 +169,7 @@ def test_no_crash_point_loses_or_duplicates_an_event(tmp_path: Path, fate: Fate)
     undisturbed = play(tmp_path / "0", fate)
     assert [event["kind"] for event in undisturbed] == kinds_expected
     frames_expected = [event["frame_sequence"] for event in undisturbed]
-    first, steps = 8, fate.steps  # the first steps belong to the start
+    first, steps = 8, fate.steps  # the first steps are part of the start
     assert steps > 80
     for strike_at in range(first, steps + 1):
         fate.steps, fate.strike_at = 0, strike_at

@@ -18,7 +18,7 @@ from tridetr.controller.history import read_history
 from tridetr.shm.boards import SentryState
 
 VISIT = [PERSON] * 12 + [NOBODY] * 36
-CONFIRMED, CLEARED = 5, 12 + 30  # the frames of VISIT that decide
+CONFIRMED, CLEARED = 5, 12 + 30  # the frames of VISIT that change the state
 # A restart on a busy machine may take longer than the usual 5 s.
 PATIENT = {"unknown_s": 60, "hold_s": 120}
 
@@ -61,7 +61,7 @@ def test_kill_at_random_points_of_visits(tmp_path: Path, seed: int) -> None:
         actor.show_and_wait(NOBODY, 2)
         kills = 0
         for _ in range(visits):
-            # Around the frames that decide, and anywhere else.
+            # Around the frames that change the state, and at other times.
             targets = {
                 CONFIRMED,
                 CLEARED,
@@ -71,7 +71,8 @@ def test_kill_at_random_points_of_visits(tmp_path: Path, seed: int) -> None:
             for index, seen in enumerate(VISIT):
                 sequence = actor.show(seen)
                 if index in targets:
-                    time.sleep(chance.uniform(0, 0.01))  # how far it comes with this frame
+                    # How far the controller gets with this frame
+                    time.sleep(chance.uniform(0, 0.01))
                     kill_and_restart(controller)
                     kills += 1
                 actor.wait_decided(sequence)
@@ -125,7 +126,7 @@ def test_network_outages_lose_and_duplicate_nothing(tmp_path: Path) -> None:
         wait_for(lambda: ear.last("/availability") == b"online")
 
         def all_quiet() -> bool:
-            # Pictures go on: without any the camera is lost after five seconds.
+            # Pictures must continue: without any, the camera is lost after five seconds.
             actor.show_and_wait(NOBODY)
             return ear.last("/hall/person") == b"OFF"
 
@@ -158,7 +159,7 @@ def test_frozen_broker_gets_everything_once_it_thaws(tmp_path: Path) -> None:
         actor.show_and_wait(NOBODY)
         broker.freeze()
         try:
-            for seen in VISIT * 12:  # more events than may be under way
+            for seen in VISIT * 12:  # more events than may be in flight
                 actor.show_and_wait(seen)
         finally:
             broker.thaw()
@@ -212,7 +213,7 @@ def test_downtime_longer_than_hold_ends_the_visit_and_alarms_again(tmp_path: Pat
         assert kinds[:3] == ["person_arrived", "person_lost", "person_arrived"]
 
 
-def test_a_camera_that_is_removed_ends_its_visit_and_topics(tmp_path: Path) -> None:
+def test_removing_a_camera_ends_its_visit_and_clears_its_topics(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,

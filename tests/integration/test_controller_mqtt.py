@@ -107,7 +107,7 @@ def test_late_last_will_is_overwritten(tmp_path: Path) -> None:
         wait_for(lambda: ear.last("/availability") == b"offline")
         controller.start()
         wait_for(lambda: ear.last("/availability") == b"online")
-        # The broker notices a dead connection of ours late and publishes its will over the new state.
+        # The broker notices a dead connection late and overwrites the new state with its last will.
         ear.client.publish("tridetr/node1/availability", "offline", qos=1, retain=True)
         wait_for(lambda: ear.payloads("/availability")[-2:] == [b"offline", b"online"])
 
@@ -127,7 +127,7 @@ def test_home_assistant_discovery(tmp_path: Path) -> None:
         components = [*node["components"].values(), *hall["components"].values()]
         assert {c["platform"] for c in components} == {"binary_sensor", "sensor", "event", "switch"}
         assert len({c["unique_id"] for c in components}) == len(components)
-        # Every topic that Home Assistant is sent to exists.
+        # Every topic in the discovery messages exists.
         actor.show_and_wait(NOBODY, 2)
         for component in components:
             if component["platform"] != "event":
@@ -182,7 +182,7 @@ def test_removed_topics_are_cleared_after_an_outage(tmp_path: Path) -> None:
 
 def test_a_car_is_published_as_a_car(tmp_path: Path) -> None:
     car = np.array(PERSON)
-    car["class_id"] = 3  # COCO's
+    car["class_id"] = 3  # class ID in COCO
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -359,7 +359,7 @@ def test_visit_whose_end_is_not_seen_is_lost(tmp_path: Path) -> None:
         assert lost["frame_number"] is None
         assert lost["boxes"] == []
         assert ear.last("/hall/person") == b"unknown"
-        # Whoever is seen afterwards is a new visit.
+        # A person seen afterwards is a new visit.
         actor.show_and_wait(PERSON, 8)
         wait_for(lambda: len(ear.events()) == 3)
         assert ear.events()[2]["visit_id"] != lost["visit_id"]

@@ -73,7 +73,7 @@ def test_commits_survive_the_death_of_the_process(tmp_path: Path) -> None:
     store.commit("door", '{"b": 2}', [event(3)])
     store.confirm("visit1:arrived")
     assert store._lock
-    store._lock.close()  # dead: nothing is closed
+    store._lock.close()  # the process is dead: nothing is closed
     again = Store(tmp_path, outbox_limit=100)
     assert {name: saved.record for name, saved in again.cameras.items()} == {
         "hall": '{"a": 1}',
@@ -141,7 +141,7 @@ def test_the_history_is_bounded(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_read_only_disk_does_not_keep_the_controller_from_starting(tiny_disk: Path) -> None:
+def test_controller_starts_with_a_read_only_disk(tiny_disk: Path) -> None:
     """A worn memory card becomes read-only: the controller must not end up in a crash loop."""
     folder = tiny_disk / "state"
     store = Store(folder, outbox_limit=1000)
@@ -195,7 +195,7 @@ def test_a_full_disk_loses_nothing_while_the_process_lives(
     again.close()
 
 
-def test_a_disk_that_is_full_from_the_start(tiny_disk: Path) -> None:
+def test_disk_full_from_the_start(tiny_disk: Path) -> None:
     (tiny_disk / "state").mkdir()
     ballast = fill(tiny_disk)
     store = Store(tiny_disk / "state", outbox_limit=1000)
@@ -222,7 +222,7 @@ def test_full_disk_is_reported_and_the_alarm_is_still_published(
         wait_for(lambda: ear.last("/availability") == b"online")
         actor.show_and_wait(NOBODY)
         ballast = fill(tiny_disk)
-        for _ in range(12):  # some still fits into the log that is there
+        for _ in range(12):  # some data still fits into the existing write-ahead log
             actor.show_and_wait(PERSON, 8)
             actor.show_and_wait(NOBODY, 40)
         wait_for(lambda: len(ear.events()) == 24)
@@ -259,7 +259,7 @@ def test_a_database_of_a_later_version_is_refused_and_not_touched(tmp_path: Path
     assert not any(".corrupt-" in path.name for path in tmp_path.iterdir())
 
 
-def test_a_database_that_breaks_while_running_is_rebuilt_from_memory(
+def test_database_broken_while_running_is_rebuilt_from_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path, outbox_limit=100)
@@ -323,7 +323,7 @@ def locked(folder: Path) -> sqlite3.Connection:
     return holder
 
 
-def test_a_database_that_is_locked_at_the_start_is_read_later(
+def test_database_locked_at_the_start_is_read_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its events must still be sent, and events decided meanwhile must not reuse their numbers."""

@@ -86,7 +86,7 @@ def test_every_call_reaches_the_driver(library: Path) -> None:
         "uuid": bytes(range(1, 17)).hex(),
         "device_id": 0,
         "handle": bytes(range(200, 136, -1)).hex(),
-        "before": 0,  # nothing is copied before the event says so
+        "before": 0,  # nothing is copied before the event has completed
         "after": 7,
         "between": 0,
         "complete": [False, True],

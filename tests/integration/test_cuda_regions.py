@@ -103,7 +103,7 @@ async def test_gpu_memory_is_registered_used_and_unregistered(
         (Status.UNIMPLEMENTED, DeviceRegionRefused),  # a build without GPU support
         (Status.INTERNAL, DeviceRegionRefused),
         (Status.NOT_FOUND, DeviceRegionRefused),
-        (Status.UNAVAILABLE, ModelUnavailable),  # says nothing about GPUs
+        (Status.UNAVAILABLE, ModelUnavailable),  # does not mention GPUs
         (Status.DEADLINE_EXCEEDED, ModelUnavailable),
     ],
 )
@@ -130,7 +130,7 @@ async def test_a_restarted_server_gets_gpu_memory_again(
                 camera.put(1)
                 await result_of(reader, 1)
                 server.stop()
-                server.start()  # knows nothing any more
+                server.start()  # has lost all registrations
                 camera.put(2)
                 await result_of(reader, 2)
                 camera.writer.resize(W * 2, H)
@@ -151,7 +151,7 @@ async def until_only(server: GrpcTriton, region: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_the_real_server_on_a_cpu_refuses(
+async def test_real_server_on_a_cpu_refuses_gpu_memory(
     tmp_path: Path,
     gpu: FakeCuda,
     caplog: pytest.LogCaptureFixture,

@@ -68,7 +68,7 @@ async def test_no_lossless_frame_is_lost_when_the_server_is_killed(tmp_path: Pat
     config = triton_config(tmp_path, shared(*ORACLE))
     stop = asyncio.Event()
     found: dict[int, tuple[int, np.ndarray[Any, Any]]] = {}
-    detector = asyncio.create_task(run(config, stop))  # before the server is there
+    detector = asyncio.create_task(run(config, stop))  # before the server has started
     try:
         with (
             running_triton(config) as triton,
@@ -116,7 +116,7 @@ async def test_no_lossless_frame_is_lost_when_the_server_is_killed(tmp_path: Pat
                     await asyncio.sleep(0.05)
                 stop.set()
                 await asyncio.wait_for(detector, slack(3))
-                assert await registered(client) == []  # nothing is left at the server
+                assert await registered(client) == []  # no region is left on the server
     finally:
         stop.set()
         await asyncio.gather(detector, return_exceptions=True)

@@ -125,7 +125,7 @@ def test_unreachable_broker_is_an_error_with_its_address(tmp_path: Path) -> None
     assert f"127.0.0.1:{broker.port} cannot be reached" in " ".join(done.stderr.split())
 
 
-def test_a_node_describes_itself(tmp_path: Path) -> None:
+def test_node_publishes_its_description(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,

@@ -142,7 +142,7 @@ def test_readiness_requires_progress(tmp_path: Path) -> None:
         stale = wait_for(lambda: (a := gateway.ask("/readyz")).status == 503 and a)
         assert isinstance(stale, Answer)
         assert stale.json()["cameras"]["hall"]["frame_age_s"] > 1
-        assert gateway.ask("/healthz").status == 200  # the gateway itself is well
+        assert gateway.ask("/healthz").status == 200  # the gateway itself is healthy
 
 
 def test_every_part_that_stops_is_reported(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_every_part_that_stops_is_reported(tmp_path: Path) -> None:
             camera.gives_results = False  # the detector is dead, the picture is live
             detector = until("detector", reason="the detector returns no results")
             assert metrics.WATCHED.labels("hall")._value.get() == 0
-            # Since the last frame that was looked at, not since it was noticed.
+            # The fault began at the last frame that was inferred, not when it was noticed.
             assert before - 1000 < detector["since_unix_ms"] < before + 900 * slack(1)
             camera.gives_results = True
             until("")
@@ -525,7 +525,7 @@ def test_responses_match_the_openapi_description(
         return
     described = operation["responses"].get(str(answer.status))
     if described is None:
-        assert answer.status == 404, (path, answer)  # a name that no route takes
+        assert answer.status == 404, (path, answer)  # a name without a route
         return
     if "$ref" in described:
         described = DOCUMENT["components"]["responses"][described["$ref"].rsplit("/", 1)[1]]

@@ -106,7 +106,7 @@ def test_pyav_reads_every_packet_as_the_camera_sent_it(
         assert (stream.width, stream.height) == (640, 480)
         header = bytes(stream.codec_context.extradata or b"")
         found = [packet for packet in container.demux(stream) if packet.size]
-    whole = [bytes(packet) for packet in found][:-1]  # the last one is cut off by us
+    whole = [bytes(packet) for packet in found][:-1]  # the last one is truncated by this test
     assert len(whole) > 20
     came = checksums([annexb(packet) for packet in whole])
     if encoder == "libx265":
@@ -181,7 +181,7 @@ def test_another_resolution_ends_the_stream(tmp_path: Path) -> None:
         response.read1(1)
         camera.start(320, 240)
         camera.frame()
-        response.read()  # to its end
+        response.read()  # read to the end
         data = take(gateway, "/stream/hall.mp4", 500)
         connection.close()
     with av.open(io.BytesIO(data)) as container:

@@ -37,8 +37,8 @@ def test_every_operation_matches_its_description(gateway: Gateway, label: str, m
     def send(case: Any) -> None:
         answer = case.call(base_url=gateway.url, headers={"Authorization": f"Bearer {TOKEN}"})
         assert answer.status_code != 500
-        # 503 is described: no frame or no metrics yet. Wrong tokens get 429 in the end, which `ignored_auth` does
-        # not know: it is checked below.
+        # 503 is documented: no frame or no metrics yet. Wrong tokens eventually get 429, which `ignored_auth` does
+        # not support: it is checked below.
         checks = schemathesis.checks
         excluded = [checks.not_a_server_error, checks.ignored_auth]
         case.validate_response(answer, excluded_checks=excluded)

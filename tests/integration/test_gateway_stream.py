@@ -342,8 +342,8 @@ def test_slow_reader_gets_fewer_but_fresh_frames(tmp_path: Path) -> None:
                 time.sleep(0.4)
                 slow.send(type="ack", frames=shown)
             gaps = [h["sequence"] for h, _ in slow.seen if h["type"] == "frame"]
-            assert gaps[-1] - gaps[0] > 2 * len(gaps)  # most frames were left out
-            # What waits in socket and mailbox is at most two frames old, and does not pile up.
+            assert gaps[-1] - gaps[0] > 2 * len(gaps)  # most frames were skipped
+            # At most two frames wait in the socket and the mailbox; they do not accumulate.
             assert ages[-1] < slack(2) * 1000
 
 
@@ -439,7 +439,7 @@ def test_noise_on_the_port(tmp_path: Path, noise: bytes) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_request_with_two_lengths_is_refused(tmp_path: Path, order: int) -> None:
+def test_request_with_both_length_headers_is_refused(tmp_path: Path, order: int) -> None:
     """Request smuggling: a proxy may treat as the body what the gateway would read as another request."""
     lengths = [b"Content-Length: 4\r\n", b"Transfer-Encoding: chunked\r\n"][::order]
     with (

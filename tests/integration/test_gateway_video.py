@@ -115,7 +115,7 @@ def test_viewer_without_acknowledgements_continues_at_a_key_frame(
         receive(socket, "video")
         for _ in range(95):
             camera.frame()
-        found = receive(socket, "video", 23)  # as many as may be under way
+        found = receive(socket, "video", 23)  # as many as may be in flight
         socket.send(type="ping", t=1)
         socket.until("pong")
         assert [header["type"] for header, _ in socket.seen].count("video") == 24

@@ -113,7 +113,7 @@ def test_full_gpu_memory_stops_neither_the_process_nor_capture(start: Start, ins
     assert "Traceback" not in logged
 
 
-def test_a_gpu_that_fails_ends_the_process_and_not_capture(start: Start, instance: str) -> None:
+def test_gpu_failure_ends_the_process_but_not_capture(start: Start, instance: str) -> None:
     capture = start("capture", "cam")
     process = start("gpu", TRIDETR_FAKE_FAILS="cuMemcpyHtoDAsync:700")
     _, logged = process.communicate(timeout=slack(30))

@@ -33,7 +33,7 @@ NS = 1_000_000_000
 PERSON = 1
 LEAST_SCORE = 0.5
 WIDTH, HEIGHT = 768, 432
-FIRST, LAST = 447, 790  # of the footage: two people come, and the quiet before each
+FIRST, LAST = 447, 790  # of the footage: two people arrive, each after a quiet period
 
 
 def decoded(path: Path, first: int = 0, last: int | None = None) -> Iterator[Planes]:

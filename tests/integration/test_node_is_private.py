@@ -107,7 +107,7 @@ def test_wakeup_queues_are_private(node: Node) -> None:
         for kind in CONSUMERS
         for ring in [RingName(node.instance, "street", kind)]
     }
-    # Readers make theirs, whether there is a ring or not: a drawn camera has no packets.
+    # Readers create their queues even without a ring: a synthetic camera has no packets.
     listed = set(list_queues(node.instance))
     assert listed <= set().union(*queues.values()), "queues that this test does not know"
     names = listed.union(*(queues[ring] for ring in queues if ring.generations()))
@@ -134,7 +134,7 @@ def test_files_and_sockets_of_its_processes_are_private(node: Node) -> None:
     """The files are found through the processes, not through a list of known files."""
     assert node.process
     began = psutil.Process(node.process.pid).create_time()
-    ours = [node.log, node.folder / "summary.json"]  # where this test has its output written to
+    ours = [node.log, node.folder / "summary.json"]  # the output of this test
     closed = [Path(node.config[key]) for key in ("run_dir", "state_dir")]
     held: set[Path] = set()
     for pid in (node.process.pid, *(child.pid for child in node.children().values())):

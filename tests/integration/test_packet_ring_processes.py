@@ -56,7 +56,7 @@ def test_killed_writers_and_readers_leave_no_torn_packets(instance: str) -> None
     assert counts["read"] > 100 * writers
     assert (counts["torn"], counts["misplaced"], counts["damaged"]) == (0, 0, 0)
     assert len(list_instance(instance)) == 1
-    # And the ring can be used as before.
+    # The ring can still be used.
     with (
         PacketWriter(instance, "cam", seconds=1, max_mib=2) as writer,
         PacketReader(instance, "cam") as after,

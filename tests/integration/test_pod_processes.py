@@ -36,7 +36,7 @@ def pod(tmp_path: Path) -> Iterator[Node]:
 
 
 @pytest.mark.timeout(300)
-def test_the_processes_of_a_pod_work_together_and_a_node_of_their_instance_is_refused(
+def test_processes_of_a_pod_work_together_and_exclude_a_node_of_the_same_instance(
     pod: Node,
 ) -> None:
     started_s = time.monotonic()

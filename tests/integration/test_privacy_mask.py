@@ -34,7 +34,7 @@ from tridetr.shm.names import list_instance
 # The marker fills the upper left of the picture; the mask covers it and a little more.
 MARKER = (slice(0, 96), slice(0, 128))
 MASK = [[[0, 0], [0.2, 0], [0.2, 0.25], [0, 0.25]]]
-FIRST, COUNT = 300, 100  # of the footage: a person is there all the time
+FIRST, COUNT = 300, 100  # of the footage, with a person in all of them
 
 
 def marked_footage(folder: Path, codec: str) -> Path:

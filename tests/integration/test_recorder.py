@@ -34,7 +34,7 @@ def one_visit(recorder: Recorder, stage: Stage) -> dict[str, Any]:
     stage.show(40, "visit-a", 1.0)
     stage.show(90, "visit-a", 0.5)
     stage.show(60, "visit-a", 1.0)
-    stage.show(0, "visit-a", 0.5)  # gone, and the all-clear is still to come
+    stage.show(0, "visit-a", 0.5)  # gone, before the all-clear
     stage.show(0, "", 3.0)
     (_row,) = recorder.closed()
     wait_for(lambda: recorder.rows()[0]["clip"], 30, "no clip")
@@ -115,7 +115,7 @@ def test_two_visits_share_the_video_between_them(tmp_path: Path) -> None:
         for visit in ("visit-a", "visit-b"):
             stage.show(50, visit, 1.5)
             stage.show(0, "", 1.0)
-        # Over, and the clips are still to come
+        # The visits are over, but their clips are not complete
         assert [row["is_open"] for row in recorder.rows()] == [ENDED, ENDED]
         stage.show(0, "", 4.5)
         rows = recorder.closed(2)

@@ -107,7 +107,7 @@ def _check_clip(path: Path, row: Any, camera: list[tuple[str, bool]], last: int)
     start = (row["started_unix_ns"] - facts["started_unix_ns"]) / 1e9
     assert BEFORE_S <= start <= BEFORE_S + GOP_S
     end = (facts["ended_unix_ns"] - row["ended_unix_ns"]) / 1e9
-    if last + AFTER_S * FPS < len(camera):  # else the footage ends before
+    if last + AFTER_S * FPS < len(camera):  # otherwise the footage ends earlier
         assert AFTER_S - GOP_S <= end <= AFTER_S
     with av.open(str(path)) as clip:
         stream = clip.streams.video[0]

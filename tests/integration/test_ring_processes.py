@@ -131,7 +131,7 @@ def test_writer_killed_inside_a_write_leaves_no_partial_frame(instance: str, sta
                 whole.append(old.sequence)
         assert whole == [9]  # two slots take turns; the one that held 8 was half overwritten
         with frame_writer(instance) as writer:
-            assert reader.lease_newest() is None  # the new writer begins with nothing
+            assert reader.lease_newest() is None  # the new writer starts with an empty ring
             for value in range(10, 22):
                 sequence = put_frame(writer, value)
                 fresh = reader.lease_newest()
@@ -139,6 +139,6 @@ def test_writer_killed_inside_a_write_leaves_no_partial_frame(instance: str, sta
                 with fresh:
                     assert fresh.sequence == sequence
                     assert fresh.planes.min() == fresh.planes.max() == value
-            assert int(lease.planes.max()) == 9  # leased before the crash, and still whole
+            assert int(lease.planes.max()) == 9  # leased before the crash, and still intact
         assert wakeup_of(reader).drain()
     assert len(list_instance(instance)) == 1

@@ -47,7 +47,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
     }
     keys = {"credentials_file": str(folder / "camera"), "timeout_s": 1}
     cameras = {**STREET, **{name: {"source": url, **keys} for name, url in sources.items()}}
-    # A loose umask must not loosen what we make.
+    # A permissive umask must not make our files accessible.
     before = os.umask(0)
     try:
         with grpc_triton() as triton:
@@ -87,7 +87,9 @@ def test_files_segments_and_queues_are_private(found: Found) -> None:
     seen = 0
     for kind, consumers in CONSUMERS.items():
         ring = RingName(node.instance, "street", kind)
-        for consumer in consumers if ring.generations() else ():  # a drawn camera has no packets
+        for consumer in (
+            consumers if ring.generations() else ()
+        ):  # a synthetic camera has no packets
             queue = posix_ipc.MessageQueue(ring.queue(consumer))
             seen += 1
             assert not stat.S_IMODE(os.fstat(queue.mqd).st_mode) & 0o007

@@ -30,7 +30,7 @@ from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import read_endpoint
 
 RECOVERY_S = 10.0
-QUIET_START_S = 4.0  # how long a start takes on two cores that do nothing else
+QUIET_START_S = 4.0  # duration of a start on two idle cores
 
 
 def restarts(reason: str) -> float:
@@ -84,7 +84,7 @@ def remove_folder(triton: TritonThread) -> None:
 @pytest.mark.parametrize(
     ("fault", "reason", "within_s"),
     [
-        # Those that are connected go on; a detector that is restarted would find nothing.
+        # Connected clients continue, but a restarted detector would not find the socket.
         (remove_socket, "file_lost", RECOVERY_S),
         (remove_folder, "file_lost", RECOVERY_S),
         (kill_server, "died", RECOVERY_S),
@@ -94,7 +94,7 @@ def remove_folder(triton: TritonThread) -> None:
         (stop_server, "hung", RECOVERY_S + 7),
     ],
 )
-async def test_a_server_that_failed_serves_again(
+async def test_failed_server_serves_again(
     tmp_path: Path, fault: Callable[[TritonThread], None], reason: str, within_s: float
 ) -> None:
     config = triton_config(tmp_path, shared(*ORACLE), infer_timeout_s=2)

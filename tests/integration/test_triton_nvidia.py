@@ -52,7 +52,7 @@ async def test_it_serves_with_the_native_backend(tmp_path: Path, nvidia: NvidiaS
     (finding,) = check_server(config)
     assert finding.level == "ok"
     assert f"{VERSION}, its own backend onnxruntime" in finding.text
-    assert not list(check_provider(config))  # ONNX Runtime's Python package is not what serves
+    assert not list(check_provider(config))  # ONNX Runtime's Python package is not used
     with running_triton(config) as triton:
         before = await asyncio.to_thread(triton.endpoint)
         line = nvidia.started["line"]
@@ -64,7 +64,7 @@ async def test_it_serves_with_the_native_backend(tmp_path: Path, nvidia: NvidiaS
         assert not (config.run_dir / "triton" / "backends").exists()
         text = (config.run_dir / "triton/models/rfdetr_ort/config.pbtxt").read_text()
         parameters = text_format.Parse(text, model_config_pb2.ModelConfig()).parameters
-        assert "engine_report" not in parameters  # what only our backend reads
+        assert "engine_report" not in parameters  # parameters that only our backend reads
         assert "classes" in parameters
         async with TritonClient(config) as client:
             info = await client.model()

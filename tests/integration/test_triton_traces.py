@@ -25,7 +25,7 @@ async def test_a_traced_frame_becomes_spans(tmp_path: Path) -> None:
                 with SharedFrame(config.instance, 64, 48) as slot:
                     await client.register(slot.frame.region)
                     await client.infer(slot.frame)
-                    # gRPC on 2.51 loses some of the parents, so more than one is sent.
+                    # Triton 2.51 loses the parents of some gRPC requests, so more than one is sent.
                     for number in range(12):
                         parent = f"00-{TRACE}-{number + 1:016x}-01"
                         await client.infer(slot.frame, request_id=TRACE, traceparent=parent)

@@ -43,7 +43,7 @@ FIND_BOX = """([camera]) => {
 
 
 def expect_box_on_truth(tab: Tab, camera: FakeCamera, number: int) -> None:
-    # In one go: a slow machine must not see the box fade between waiting and reading.
+    # In one evaluation, so that the box cannot fade between waiting and reading on a slow machine.
     script = f"([camera]) => {{ const found = ({FIND_BOX})([camera]); return found.box && found; }}"
     found = tab.page.wait_for_function(script, arg=[camera.name], timeout=WAIT_MS).json_value()
     x1, y1, x2, y2 = camera.truth(number)
@@ -73,7 +73,7 @@ def test_picture_box_and_state(tmp_path: Path, tab: Tab) -> None:
         latency = tab.card("hall").locator('[data-part="latency"]')
         expect(latency).to_contain_text("s", timeout=WAIT_MS)
         assert 0 < float(tab.card("hall").get_attribute("data-latency")) < 5000
-        # Stand still: the picture and its box are those of the last frame.
+        # Stop: the picture and its box are those of the last frame.
         last = camera.stand_still()
         expect(tab.card("hall")).to_have_attribute("data-frame", str(last), timeout=WAIT_MS)
         expect(tab.card("hall").locator(".overlay")).to_have_attribute(
@@ -102,7 +102,7 @@ def test_boxes_match_the_ground_truth_and_their_frame(tmp_path: Path, tab: Tab) 
                 "data-sequence", str(sequence), timeout=WAIT_MS
             )
             expect_box_on_truth(tab, camera, number)
-        # A newer picture, whose result is not there yet, keeps the nearest boxes; its own replace them.
+        # A newer picture without a result shows the nearest boxes, which its own boxes then replace.
         newer = camera.frame()
         assert newer is not None
         expect(tab.card("hall")).to_have_attribute("data-frame", "6", timeout=WAIT_MS)
@@ -110,7 +110,7 @@ def test_boxes_match_the_ground_truth_and_their_frame(tmp_path: Path, tab: Tab) 
         expect(overlay).to_have_attribute("data-sequence", str(newer - 1))
         camera.result(newer)
         expect(overlay).to_have_attribute("data-sequence", str(newer), timeout=WAIT_MS)
-        # Without boxes on demand.
+        # Boxes can be turned off.
         tab.page.keyboard.press("b")
         wait_for_no_box(tab)
         expect(tab.page.locator("#boxes")).to_have_attribute("aria-pressed", "false")
@@ -143,7 +143,7 @@ def test_page_survives_a_restart_of_the_gateway(tmp_path: Path, tab: Tab) -> Non
                 f"() => +document.querySelector('[data-camera=hall]').dataset.sequence > {before}",
                 timeout=WAIT_MS,
             )
-        assert tab.page.evaluate("window.mark") == 1  # the same page, not loaded anew
+        assert tab.page.evaluate("window.mark") == 1  # the same page, not reloaded
 
 
 def test_faults_are_shown_and_text_is_never_markup(tmp_path: Path, tab: Tab) -> None:
@@ -285,7 +285,7 @@ def test_keyboard_and_enlarged_view(tmp_path: Path, tab: Tab) -> None:
         tab.page.keyboard.press("ArrowRight")
         expect(tab.page.locator("#boxes")).to_have_attribute("aria-pressed", "true")
         expect(tab.card("yard")).to_be_visible()
-        tab.page.reload()  # the choice is kept
+        tab.page.reload()  # the choice is saved
         expect(shortcuts).to_have_attribute("aria-pressed", "false")
         shortcuts.click()
         tab.has_picture("yard")
@@ -297,7 +297,7 @@ def test_keyboard_and_enlarged_view(tmp_path: Path, tab: Tab) -> None:
         assert tab.complaints == []
 
 
-def test_the_viewer_fits_a_phone(tmp_path: Path, browser: Browser) -> None:
+def test_viewer_fits_on_a_phone(tmp_path: Path, browser: Browser) -> None:
     with cameras(tmp_path, "hall", "yard") as (config, fakes), Gateway(config) as gateway:
         for camera in fakes.values():
             camera.play(fps=5)

@@ -119,7 +119,7 @@ def test_one_visit_its_boxes_and_its_clip(gateway: Gateway, tab: Tab) -> None:
     number = COUNT - 3
     expect(detail).to_be_visible()
     expect(tab.page).to_have_url(re.compile(f"/events#{visit_id(number)}$"))
-    # The picture, with its box over what was found, until it is turned off
+    # The picture has its box until boxes are turned off
     place = detail.locator("rect").bounding_box()
     shot = detail.locator(".shot").bounding_box()
     assert place is not None
@@ -128,7 +128,7 @@ def test_one_visit_its_boxes_and_its_clip(gateway: Gateway, tab: Tab) -> None:
     assert (place["y"] - shot["y"]) / shot["height"] == pytest.approx(60 / 360, abs=0.015)
     detail.get_by_role("button", name="Boxes").click()
     expect(detail.locator("[data-part=boxes]")).to_be_hidden()
-    # The clip plays, by itself nothing does
+    # The clip can be played, but does not start by itself
     video = detail.locator("video")
     tab.page.wait_for_function(
         "() => document.querySelector('video').readyState >= 1", timeout=WAIT_MS

@@ -12,7 +12,7 @@ from support.gateway import Gateway, cameras
 from support.nginx import NGINX, nginx, recipe
 
 TOKEN = "correct-horse-battery-staple"
-INGRESS = "/api/hassio_ingress/kq3J-x_1/"  # as Home Assistant's supervisor makes them
+INGRESS = "/api/hassio_ingress/kq3J-x_1/"  # as in Home Assistant's ingress
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),

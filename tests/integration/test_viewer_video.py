@@ -132,7 +132,7 @@ def test_video_is_selected_automatically_and_can_be_turned_off(tmp_path: Path, t
         expect(button).to_have_text("Pictures: JPEG")
         expect(card).to_have_attribute("data-transport", "jpeg", timeout=WAIT_MS)
         expect(card.locator('[data-part="picture"]')).to_contain_text("JPEG", timeout=WAIT_MS)
-        # It is remembered, and the address goes before.
+        # The choice is saved, and the URL overrides it.
         tab.page.reload()
         expect(tab.card("hall").locator('[data-part="picture"]')).to_contain_text("JPEG")
         tab.page.goto(gateway.url + "/?pictures=auto#hall")
@@ -152,11 +152,11 @@ def test_late_boxes_match_the_person(tmp_path: Path, tab: Tab, late_s: float, ev
         tab.page.goto(gateway.url + "/#hall")
         expect(tab.card("hall")).to_have_attribute("data-transport", "video", timeout=WAIT_MS)
         tab.has_picture("hall")
-        time.sleep(4)  # until the pictures wait as long as their boxes need
+        time.sleep(4)  # until the pictures are delayed as long as their boxes take
         tab.page.evaluate(RECORD)
         tab.page.wait_for_function("() => window.seen.length >= 30", timeout=WAIT_MS)
         seen = tab.page.evaluate("() => window.seen")
-    # The drawn line is around the box: measured against itself where the boxes come at once.
+    # The line is drawn around the box, so that the overlap is below 1 even without a delay.
     overlaps = sorted(overlap(one["box"], one["figure"]) for one in seen if one["box"])
     assert len(overlaps) >= len(seen) * 0.9
     assert overlaps[len(overlaps) // 10] >= 0.9, overlaps
@@ -328,7 +328,7 @@ def test_missing_key_frames_are_shown(tmp_path: Path, tab: Tab) -> None:
         with playing(camera):
             cover = tab.card("hall").locator(".cover-title")
             expect(cover).to_have_text("Waiting for a key frame…", timeout=WAIT_MS)
-            # After a while there are pictures all the same.
+            # After a while, JPEGs are shown instead.
             picture = tab.card("hall").locator('[data-part="picture"]')
             expect(picture).to_contain_text("JPEG", timeout=WAIT_MS)
             tab.has_picture("hall")

@@ -105,7 +105,8 @@ def test_switch_set_with_a_wrong_clock_does_not_override_its_schedule() -> None:
     bench.arming.set(NODE, False, at("mon 23:00") + 10 * 365 * 86_400)
     assert bench.arming.is_on(NODE, at("mon 23:00"))
     bench.arming.set(NODE, False, at("mon 23:00"))
-    assert not bench.arming.is_on(NODE, at("mon 23:00") - 5)  # of an event on its way
+    # For an event that is still being processed
+    assert not bench.arming.is_on(NODE, at("mon 23:00") - 5)
     assert bench.arming.is_on(NODE, at("tue 22:00"))
 
 

@@ -142,7 +142,7 @@ def test_any_interleaving_of_gaps_restarts_and_old_results(course: list[tuple[An
     bench = Bench()
     fresh: dict[
         int, bool
-    ] = {}  # capture times of pictures that were young when they were looked at
+    ] = {}  # capture times of pictures that were recent when they were decided on
 
     def look(person: bool, age_s: float) -> None:
         young = age_s < KEYS.unknown_s and not bench.camera.is_down(age_s)
@@ -191,7 +191,7 @@ def test_any_interleaving_of_gaps_restarts_and_old_results(course: list[tuple[An
     assert len({event.event_id for event in told}) == len(told)
 
 
-def test_an_all_clear_needs_young_pictures_over_clear_s() -> None:
+def test_all_clear_requires_recent_pictures_for_clear_s() -> None:
     bench = Bench()
     for _ in range(3):
         bench.wait(0.2)

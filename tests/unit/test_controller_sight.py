@@ -67,7 +67,7 @@ def test_frame_inferred_again_by_a_restarted_detector_counts_once(make: Make) ->
     sentry.on_wake()
     assert state_of(sentry) is State.VALIDATION
     assert sentry.record.memory.person_frames == 1
-    for _ in range(3):  # the first is the frame of before once more
+    for _ in range(3):  # the first one repeats the previous frame
         actor.show(PERSON)
     sentry.on_wake()
     assert state_of(sentry) is State.TRACKING
@@ -115,7 +115,7 @@ def test_last_picture_of_an_offline_camera_gives_no_all_clear(
     actor.show(NOBODY, age_s=3.0)
     sentry.tick()
     sentry.tick()
-    if state is CameraState.OFFLINE:  # what was on its way a second ago still counts
+    if state is CameraState.OFFLINE:  # results that are at most a second late still count
 
         def unknown() -> bool:
             sentry.tick()

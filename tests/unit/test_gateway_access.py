@@ -171,7 +171,7 @@ def test_noise_is_neither_session_nor_token(noise: str) -> None:
     ("origin", "host", "allowed"),
     [
         ("http://localhost:8080", "localhost:8080", True),
-        ("https://cam.example.org", "cam.example.org", True),  # TLS ends in front of the gateway
+        ("https://cam.example.org", "cam.example.org", True),  # TLS is terminated by a proxy
         ("https://cam.example.org:443", "cam.example.org", True),
         ("http://cam.example.org", "cam.example.org:80", True),
         ("http://[::1]:8080", "[::1]:8080", True),
@@ -252,12 +252,12 @@ def test_addresses_of_one_site_count_as_one(text: str, site: str) -> None:
     [
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["192.0.2.7"], "192.0.2.7"),
-        ("10.0.0.1", ["1.1.1.1, 192.0.2.7"], "192.0.2.7"),  # the first was made up by the client
+        ("10.0.0.1", ["1.1.1.1, 192.0.2.7"], "192.0.2.7"),  # the first one was forged by the client
         ("10.0.0.1", ["1.1.1.1, 192.0.2.7", "10.0.0.2"], "192.0.2.7"),
         ("10.0.0.1", ["10.0.0.3"], "10.0.0.3"),
         ("10.0.0.1", ["nonsense"], "10.0.0.1"),
         ("10.0.0.1", ["192.0.2.7, unknown"], "10.0.0.1"),
-        ("192.0.2.9", ["1.1.1.1"], "192.0.2.9"),  # not a proxy of ours
+        ("192.0.2.9", ["1.1.1.1"], "192.0.2.9"),  # not a trusted proxy
         ("::1", ["2001:db8::1"], "2001:db8::1"),
     ],
 )

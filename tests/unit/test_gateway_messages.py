@@ -209,7 +209,7 @@ def test_each_peer_has_a_bucket_and_old_peers_are_dropped() -> None:
     assert not peers.of("a").take(0)
     assert peers.of("b").take(0)
     peers.of("a")
-    peers.of("c")  # b was silent the longest
+    peers.of("c")  # b is the least recently used one
     assert len(peers) == 2
     assert not peers.of("a").take(0)
     assert peers.of("b").take(0)

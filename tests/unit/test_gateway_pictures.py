@@ -181,4 +181,4 @@ def test_boxes_are_drawn_at_their_position() -> None:
     for x, y in ((200, 200), (400, 200), (300, 300)):  # left, right and lower edge, at half size
         patch = seen[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3)
         assert np.abs(patch - green).max(axis=1).min() < 60
-    assert np.abs(seen[250, 300] - 40).max() < 12  # the inside is left alone
+    assert np.abs(seen[250, 300] - 40).max() < 12  # the inside is unchanged

@@ -46,7 +46,7 @@ def arguments(function: Any) -> str:
 
 
 def test_hypercorn_is_pinned_below_the_next_untried_version() -> None:
-    # Not the metadata of the installation, which in a checkout may be older.
+    # Not the installed metadata, which may be outdated in a checkout.
     upper = re.search(r'"hypercorn>=[\d.]+,<(\d+)\.(\d+)"', PYPROJECT.read_text(encoding="utf-8"))
     assert upper
     tried = tuple(int(part) for part in version("hypercorn").split(".")[:2])

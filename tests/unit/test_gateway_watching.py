@@ -42,7 +42,7 @@ WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3)
         ({"sentry": replace(SENTRY, state=SentryState.UNKNOWN)}, "controller", "unknown"),
         ({"unknown_classes": ("cat",), "has_alarm_classes": False}, "model", "'cat'"),
         ({"unknown_classes": ("cat",)}, None, ""),  # the others alarm; this is a warning
-        # The cause goes before what follows from it.
+        # The cause takes precedence over its consequences.
         ({"frame_age_s": 20.0, "result_age_s": 20.0, "decided_age_s": 20.0}, "capture", "frame"),
         ({"result_age_s": 20.0, "decided_age_s": 20.0}, "detector", "results"),
     ],
@@ -67,7 +67,7 @@ def test_capture_time_of_the_newest_decided_frame() -> None:
     assert decided.capture_ns(5) is None
     for sequence in (3, 6, 9):
         decided.add(sequence, sequence * 100)
-    assert decided.capture_ns(2) is None  # all that is remembered is newer
+    assert decided.capture_ns(2) is None  # all remembered frames are newer
     assert [decided.capture_ns(n) for n in (3, 5, 6, 99)] == [300, 300, 600, 900]
-    decided.add(1, 5000)  # the ring was made again
+    decided.add(1, 5000)  # the ring was recreated
     assert decided.capture_ns(99) == 5000

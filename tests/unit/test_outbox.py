@@ -154,7 +154,7 @@ def test_acknowledged_retained_message_resets_the_window(bench: Bench) -> None:
     bench.pump.watch()
     bench.link.up(bench.pump)
     assert bench.link.sent == ["e1", "e2", "e3", "e1"]
-    bench.pump.on_ack(999)  # of a message with QoS 0: it was sent, no more
+    bench.pump.on_ack(999)  # of a message with QoS 0: it was merely sent
     assert bench.link.sent[4:] == []
     bench.pump.on_answer()
     assert bench.link.sent[4:] == ["e2", "e3"]

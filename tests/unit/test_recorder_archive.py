@@ -92,7 +92,7 @@ def test_wrong_clock_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         keep(archive, visit(2, hours_ago=200))
         archive.retain()
         assert rows(tmp_path) == ["visit-1", "visit-2"]
-        clock.passed_ns += 2 * HOUR_NS  # even for a day
+        clock.passed_ns += 2 * HOUR_NS  # the clock has not been set for a day
         archive.retain()
         assert rows(tmp_path) == ["visit-1"]
 
@@ -152,7 +152,7 @@ def test_wrong_clock_is_not_trusted_after_a_restart(
 def test_retention_by_size_removes_the_oldest_first(tmp_path: Path) -> None:
     before = removed("size")
     with opened(tmp_path, max_mib=50 * KIB / 2**20) as archive:
-        for number in (4, 1, 3, 2, 0):  # by age, not in the order in which they were kept
+        for number in (4, 1, 3, 2, 0):  # removed by age, not in the order in which they were saved
             keep(archive, visit(number, hours_ago=number))
         archive.retain()
         assert rows(tmp_path) == ["visit-4", "visit-1", "visit-3", "visit-2", "visit-0"]

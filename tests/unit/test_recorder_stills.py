@@ -127,7 +127,7 @@ def test_clip_in_progress_gets_every_frame(scene: Scene) -> None:
     scene.play(6, repeated=True)
     scene.play(3, repeated=False, visit="visit-a")
     scene.encoded.clear()
-    scene.play(3, repeated=True)  # the visit is over, its clip is not
+    scene.play(3, repeated=True)  # the visit is over, but its clip is not
     assert scene.encoded == [10, 11, 12]
 
 

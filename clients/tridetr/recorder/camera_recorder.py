@@ -39,9 +39,7 @@ logger = logging.getLogger("tridetr.recorder")
 _VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # used in file names
 _LOOK_S = 1.0
 _GAP_NS = 5_000_000_000  # a longer gap between two detections starts a new run
-_MISSED_NS = (
-    1_000_000_000  # before a visit is confirmed, a longer gap without detections ends a run
-)
+_MISSED_NS = 1_000_000_000  # a longer gap without detections ends a run without a visit
 _STILL_QUALITY = 80  # with noise, quality 90 takes 25 % longer
 _STILL_NS = round(0.9e9 / STILLS_FPS)
 _STATIC_NS = 900_000_000  # interval between stills of a static scene
