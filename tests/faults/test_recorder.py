@@ -86,7 +86,7 @@ def test_a_full_disk_costs_the_picture_and_heals(tmp_path: Path, small_disk: Pat
         fill(small_disk / "ballast")
         stage.show(60, "visit-full", 2.0)
         stage.show(0, "", 2.5)
-        wait_for(lambda: "cannot be written" in recorder.log(), 30)
+        wait_for(lambda: "cannot be saved" in recorder.log(), 30)
         assert recorder.process is not None
         assert recorder.process.poll() is None
         assert [row["visit_id"] for row in recorder.rows()] == [kept["visit_id"]]
@@ -98,7 +98,7 @@ def test_a_full_disk_costs_the_picture_and_heals(tmp_path: Path, small_disk: Pat
         # The picture of the visit at the full disk is tried again for a minute
         assert ids[0] == "visit-before"
         assert "visit-after" in ids
-        assert "is written again" in recorder.log()
+        assert "are saved again" in recorder.log()
 
 
 def _over(recorder: Recorder, visit: str) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def test_dead_controller_and_dead_capture_are_reported(tmp_path: Path) -> None:
                 viewer.next()
             assert 2.5 < time.monotonic() - begun < slack(5.5)
             assert last("state")["reason"] == "no controller"
-            assert "does not report" in last("status")["message"]
+            assert "has stopped reporting" in last("status")["message"]
 
 
 def test_late_viewer_of_a_silent_camera_sees_the_last_picture(tmp_path: Path) -> None:

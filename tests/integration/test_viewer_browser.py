@@ -407,7 +407,7 @@ def test_login_with_the_token_until_logout(tmp_path: Path, tab: Tab) -> None:
             field = tab.page.get_by_label("Gateway token")
             field.fill("open barley")
             tab.page.keyboard.press("Enter")
-            expect(tab.page.get_by_role("alert")).to_contain_text("not the token")
+            expect(tab.page.get_by_role("alert")).to_contain_text("Wrong token")
             field.fill("open sesame, please")
             tab.page.keyboard.press("Enter")
             tab.has_picture("hall")

@@ -53,7 +53,7 @@ def test_sessions_work_without_a_writable_state_folder(
 ) -> None:
     (tmp_path / "file").touch()
     sessions = LoginSessions(TOKEN, tmp_path / "file" / "state")
-    assert "log in again" in caplog.text
+    assert "sessions end at the next restart" in caplog.text
     session = sessions.check(sessions.issue(1000), 1000)
     assert session
     sessions.end(session, 1000)

@@ -159,7 +159,7 @@ def test_mailbox_holds_frames_back() -> None:
 
 
 def test_mailbox_rejects_unknown_kinds() -> None:
-    with pytest.raises(ValueError, match="unknown kind"):
+    with pytest.raises(ValueError, match="unknown message kind"):
         Mailbox().put("gossip", b"")
 
 

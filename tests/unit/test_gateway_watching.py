@@ -23,7 +23,7 @@ WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3)
         (
             {"status": replace(STATUS, heartbeat_monotonic_ns=NOW - 4_000_000_000)},
             "capture",
-            "not report",
+            "stopped reporting",
         ),
         *(
             ({"status": replace(STATUS, state=state)}, "camera", "")
@@ -37,8 +37,8 @@ WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3)
         ({"result_age_s": 5.1}, "detector", "no results"),
         ({"sentry": None}, "controller", "not running"),
         ({"sentry": replace(SENTRY, expires_monotonic_ns=NOW)}, "controller", "not running"),
-        ({"decided_age_s": None}, "controller", "decides nothing"),
-        ({"decided_age_s": 5.1}, "controller", "decides nothing"),
+        ({"decided_age_s": None}, "controller", "makes no decisions"),
+        ({"decided_age_s": 5.1}, "controller", "makes no decisions"),
         ({"sentry": replace(SENTRY, state=SentryState.UNKNOWN)}, "controller", "unknown"),
         ({"unknown_classes": ("cat",), "has_alarm_classes": False}, "model", "'cat'"),
         ({"unknown_classes": ("cat",)}, None, ""),  # the others alarm; this is a warning
