@@ -163,7 +163,7 @@ def test_rejected_messages_are_distinguished_from_failing_targets(
     tmp_path: Path, server: WebhookServer, status: str, refused: bool
 ) -> None:
     server.mode = status
-    with pytest.raises(DeliveryError, match=f"answers {status}") as caught:
+    with pytest.raises(DeliveryError, match=f"answered {status}") as caught:
         deliver(target(tmp_path, server.url), message())
     assert caught.value.refused is refused
 

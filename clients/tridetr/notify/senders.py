@@ -87,7 +87,7 @@ def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
 
     Example:
         >>> signature(b"key", "id", "1", b"{}")
-        'v1,hiBlD/bxQmxgqhymtSPXL/EOnJ9fATd5a7hjRfEhbOI='
+        'v1,5PVmP2AfJGwnp9flV+flrzfukNWA9zyUdqvI+IQalVs='
     """
     signed = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
