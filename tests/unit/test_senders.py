@@ -130,7 +130,9 @@ def test_server_that_sends_single_bytes_times_out(
         url = f"json://127.0.0.1:{server.port}/s3cret"
     monkeypatch.setattr(http, "DEADLINE_S", 0.5 if kind == "webhook" else 5.0)
     server.mode = "trickle"
-    with pytest.raises(DeliveryError, match=r"has not answered after|did not deliver the message within"):
+    with pytest.raises(
+        DeliveryError, match=r"has not answered after|did not deliver the message within"
+    ):
         deliver(target(tmp_path, url, kind), message())
     assert server.asked
 
