@@ -47,6 +47,6 @@ def test_processes_of_a_pod_work_together_and_exclude_a_node_of_the_same_instanc
         line = [sys.executable, "-m", "tridetr", "up", "--config", str(pod.file), *options]
         refused = subprocess.run(line, capture_output=True, text=True, timeout=60)
         assert refused.returncode == 2, refused.stderr
-        assert "another `tridetr up` runs instance" in refused.stderr
+        assert "is already running" in refused.stderr
     now_s = time.monotonic()
     wait_for(lambda: whole(pod, now_s), 60, f"not whole: {pod.log_tail()}")

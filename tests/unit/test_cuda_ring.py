@@ -198,7 +198,7 @@ def test_pages_that_cannot_be_pinned_are_only_slow(
             camera.put(value)
         with newest(reader) as lease:
             assert device_value(gpu, lease) == 6
-    assert caplog.text.count("copies to the GPU take longer") == 1
+    assert caplog.text.count("copies to the GPU are slower") == 1
 
 
 def test_a_gpu_that_hangs_is_noticed(

@@ -224,7 +224,7 @@ def test_capture_knows_why_there_are_no_frames(
             with watch.newest() or pytest.fail("there is a frame") as lease:
                 assert watch.size == (lease.width, lease.height) == (320, 240)
             assert watch.newest() is None
-            assert "makes no pictures" in watch.fault(later)
+            assert "does not decode this stream" in watch.fault(later)
         assert "the gpu process does not run" in watch.fault(later)
 
 

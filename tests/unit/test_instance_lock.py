@@ -36,7 +36,7 @@ def test_the_processes_of_a_pod_share_an_instance_and_each_is_alone(
         InstanceLock(instance, tmp_path, ["capture hall"]),
         InstanceLock(instance, tmp_path, ["detector"]),
     ):
-        with pytest.raises(ShmError, match="runs instance"):
+        with pytest.raises(ShmError, match="already running"):
             InstanceLock(instance, tmp_path)
         with pytest.raises(ShmError, match="detector"):
             InstanceLock(instance, tmp_path / "other", ["controller", "detector"])
@@ -78,7 +78,7 @@ def test_a_removed_lock_is_made_again(instance: str, tmp_path: Path) -> None:
     with InstanceLock(instance, tmp_path) as lock:
         (SHM_DIR / f"tridetr-{instance}.lock").unlink()
         lock.keep()
-        with pytest.raises(ShmError, match="runs instance"):
+        with pytest.raises(ShmError, match="already running"):
             InstanceLock(instance, tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_a_lock_that_another_has_meanwhile_is_not_taken(
             assert len(caplog.records) == 1  # said once
             assert f"run_dir {tmp_path}/b" in caplog.text
         lock.keep()
-        with pytest.raises(ShmError, match="runs instance"):
+        with pytest.raises(ShmError, match="already running"):
             InstanceLock(instance, tmp_path)
 
 

@@ -548,7 +548,7 @@ def test_bad_names_are_refused(names_: tuple[str, str], match: str) -> None:
 
 
 def test_unknown_consumers_are_refused(instance: str) -> None:
-    with pytest.raises(ShmError, match="known are detector, gateway"):
+    with pytest.raises(ShmError, match="its consumers are detector, gateway"):
         FrameReader(instance, "cam", "nobody")
 
 

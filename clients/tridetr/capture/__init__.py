@@ -1,1 +1,1 @@
-"""Capture: from a camera's decoded planes into the frame ring, one process per camera."""
+"""The capture process: reads one camera and publishes its frames and packets in shared memory."""

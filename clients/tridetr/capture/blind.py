@@ -1,9 +1,10 @@
-"""Detects a camera that delivers pictures but cannot see: covered, dazzled, blurred or turned. Pure.
+"""Detects a camera that delivers pictures but cannot see: covered, dazzled, blurred or turned. Does no I/O.
 
-Twice a second, 64 rows of the luma plane are reduced to a map of 16 x 64 cell means, which survive noise, and to
-differences between neighbouring samples, for sharpness. Sensor noise is measured from look to look, and the mean of
-four seconds takes most of it out. A slow reference of the camera's own view and sharpness follows the light from
-day to night; it learns only while the camera sees. Subtle changes are not reported: a false alarm costs more.
+Twice a second, the detector takes a *look*: it reduces 64 rows of the luma plane to 16 x 64 cell means, which are
+robust against noise, and to differences between neighbouring samples, which measure sharpness. It estimates sensor
+noise from one look to the next, and averages four seconds to remove most of it. A slowly updated reference of the
+camera's usual view and sharpness follows the light from day to night; it is updated only while the camera can see.
+Subtle changes are not reported, because a false alarm costs more than a missed one.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ LOOK_NS = 500_000_000
 _SECOND_NS = 1_000_000_000
 _ROWS, _COLUMNS = 64, 256  # samples; a cell has 4 x 4 of them, a tile 8 x 32
 _CELLS, _TILES = (16, 64), (8, 8)
-_MARGIN = 0.1  # of the height, above and below: cameras write date and name there
+_MARGIN = 0.1  # of the height, at top and bottom, where cameras overlay date and name
 _WINDOW = 8  # looks in the window
-_MATURE = 60  # looks before the reference counts
+_MATURE = 60  # looks before the reference is used
 _SLOW = 1200  # looks in the reference: ten minutes
-_CUT_LEVELS = 6.0  # the whole picture changes by this much at once: it is another one
+_CUT_LEVELS = 6.0  # a change of the whole picture by this much between two looks is a cut
 
 _EDGE_LEVELS, _EDGE_SIGMAS = 1.5, 5.0  # curvature of neighbouring cells that counts as an edge
-_FLAT_SHARE = 0.005  # of the cells with an edge: with fewer there is nothing to see
-_SAME_VIEW = 0.15  # correlation with the reference: a trace of the usual view is left
-_OTHER_VIEW = 0.25  # below: another view, in light that shows as many edges as usual
-_SURELY_OTHER_VIEW = 0.1  # below: another view, in any light
+_FLAT_SHARE = 0.005  # of the cells must have an edge; with fewer, the picture shows nothing
+_SAME_VIEW = 0.15  # correlation with the reference; above, the usual view still shows through
+_OTHER_VIEW = 0.25  # below: a different view, in light that shows as many edges as usual
+_SURELY_OTHER_VIEW = 0.1  # below: a different view, in any light
 _OTHER_SHARE = 0.05  # of the cells must have an edge before two views are compared
 _USUAL_SHARE = 0.35  # of the usual number of edges
-_MOVED_CELLS = 2  # a view that fits better when moved by this much: the camera was turned a little
+_MOVED_CELLS = 2  # a view that fits better if shifted by this much was turned slightly
 _MOVED_FIT, _MOVED_GAIN = 0.4, 1.5
 _WHITE_LEVEL, _WHITE_SHARE = 230.0, 0.85
-_SMOOTH_LEVELS = 6.0  # spread of the cells of a picture that is not just dim
-# Sharpness of a defocused picture (0.25: no edge at all), and against the usual one
+_SMOOTH_LEVELS = 6.0  # standard deviation of the cells; above, the picture is not just dim
+# Sharpness below which a picture is blurred (0.25: no edges at all): absolute, and relative to the usual sharpness
 _SOFT, _SOFT_CHANGE = 0.5, 0.5
-_SHARP_GAIN = 0.2  # of one look: sharpness is noisy
-_FEWEST_TILES = 6  # with edges, for a judgement on sharpness
+_SHARP_GAIN = 0.2  # weight of one look: sharpness is noisy
+_FEWEST_TILES = 6  # with edges; fewer are not enough to judge sharpness
 
 _SEES_AGAIN_NS = 2 * _SECOND_NS
 _NEW_VIEW_NS = 1800 * _SECOND_NS
 
 
-# How long the evidence must last
+# How long evidence must persist before it is reported
 _PROOF_NS = {
     BlindReason.COVERED: 5 * _SECOND_NS,
     BlindReason.DAZZLED: 5 * _SECOND_NS,
@@ -71,14 +72,14 @@ class BlindDetector:
     def __init__(self) -> None:
         """Start without any knowledge of the camera."""
         self._size = (0, 0)
-        # Pages that are taken once: new ones for each look would cost more than the arithmetic
+        # Allocated once: new pages for each look would cost more than the arithmetic
         self._pixels: Map = np.zeros((_ROWS, _COLUMNS), np.float32)
         self._fine: Map = np.zeros((_ROWS, _COLUMNS), np.float32)
         self._forget()
         self.reset()
 
     def reset(self) -> None:
-        """Start a new stream of the same camera; what is known of its view stays."""
+        """Prepare for a new stream of the same camera; the learned view is kept."""
         self._restart()
         self._next_look_ns = 0
         self._suspect: BlindReason | None = None
@@ -87,15 +88,15 @@ class BlindDetector:
         self._found_ns = 0
 
     def judge(self, rows: Callable[[int], Plane], height: int, now_ns: int) -> BlindReason | None:
-        """Look at a frame.
+        """Judge a frame, at most once per `LOOK_NS`.
 
         Args:
-            rows: Returns every n-th row of its luma; called only when it is time to look.
+            rows: Returns every n-th row of the luma plane, uint8 [rows, width]; called only when a look is due.
             height: Rows of the luma plane.
-            now_ns: A monotonic time [ns].
+            now_ns: Monotonic time [ns].
 
         Returns:
-            Why the camera cannot see; None while it can.
+            Why the camera cannot see; None if it can, or if the frame is too small to judge.
         """
         if now_ns < self._next_look_ns:
             return self._found
@@ -104,7 +105,7 @@ class BlindDetector:
         first = int(height * _MARGIN) // step
         sample = rows(step)[first : first + _ROWS]
         if sample.shape[0] < _ROWS or sample.shape[1] < _COLUMNS:
-            return None  # too small to judge
+            return None
         if self._size != (height, sample.shape[1]):
             self._size = (height, sample.shape[1])
             self._forget()
@@ -122,7 +123,7 @@ class BlindDetector:
 
     def _restart(self) -> None:
         self._looks = 0  # in the window
-        self._turn = 0  # of the window that is written next
+        self._turn = 0  # index in the window that is written next
         self._window_cells: Map = np.zeros((_WINDOW, *_CELLS), np.float32)
         self._window_energy: Map = np.zeros((_WINDOW, 2, *_TILES), np.float32)
         self._last = self._mean = self._window_cells[0]
@@ -132,23 +133,24 @@ class BlindDetector:
         self._sharp_now = 0.0
 
     def _measure(self, sample: Plane) -> None:
-        """Take over one look: cell means and noise, and the energy of fine and coarse edges in each tile."""
+        """Add a look to the window: cell means, noise, and the energy of fine and coarse edges in each tile."""
         pixels, fine = self._pixels, self._fine
         pixels[...] = sample[:, :: sample.shape[1] // _COLUMNS][:, :_COLUMNS]
-        # As one row of samples: what is taken across its ends lies in the last column, which no tile has
+        # Computed on one flat row: differences across row ends land in the last column, which no tile uses
         np.subtract(pixels.ravel()[1:], pixels.ravel()[:-1], out=fine.ravel()[:-1])
         np.multiply(fine, fine, out=fine)
         cells = _means(pixels)
         if self._looks and _typical(cells - self._mean) < _CUT_LEVELS + 4 * self._noise:
-            change = _typical(cells - self._last) / 0.954  # of normal noise, in two looks
+            # 0.954 = 0.6745 * sqrt(2): the median of normal noise in the difference of two looks
+            change = _typical(cells - self._last) / 0.954
             self._noise += 0.25 * (change - self._noise)
-        else:  # a new stream, or the whole picture has become another one
+        else:  # a new stream, or a cut
             self._looks, self._sharp_now = 0, 0.0
         steps = cells[:, 1:] - cells[:, :-1]
         if self._looks == 0:
             self._turn = 0
             self._last_steps = steps
-        # Noise has no part in what two looks have in common
+        # Noise is uncorrelated between two looks, so it averages out of this product
         across = steps * self._last_steps
         self._window_cells[self._turn] = cells
         self._window_energy[self._turn, 0] = _TILE_ROWS @ fine @ _TILE_COLUMNS
@@ -159,7 +161,7 @@ class BlindDetector:
         self._last, self._last_steps = cells, steps
 
     def _evidence(self) -> BlindReason | None:
-        """Return what the present looks speak for, and learn from them where they show the usual view."""
+        """Return what the current window indicates; update the reference if the camera can see."""
         mean = self._mean
         noise = max(0.2, self._noise) / math.sqrt(self._looks)
         least = max(_EDGE_LEVELS, _EDGE_SIGMAS * 2.45 * noise)
@@ -190,12 +192,12 @@ class BlindDetector:
         return None
 
     def _measure_sharpness(self) -> float | None:
-        """Return fine against coarse edges where the picture has most of them; None with too few to judge."""
+        """Return the ratio of fine to coarse edge strength (80th percentile of tiles); None if too few have edges."""
         fine, coarse = _mean_of(self._window_energy[: self._looks])
         clear = coarse > max(1.0, 16 * self._noise * self._noise)
         if np.count_nonzero(clear) < _FEWEST_TILES:
             return None
-        # Noise adds to the fine edges. Movement looks like noise, but not in the quietest tiles
+        # Noise adds to the fine edges. So does movement, but not in the quietest tiles
         quiet = float(np.partition(fine.ravel(), 6)[6])
         noise = min(quiet, 32 * self._noise * self._noise)
         ratios = np.sort(np.maximum(fine[clear] - noise, 0) / coarse[clear])
@@ -220,7 +222,7 @@ class BlindDetector:
             self._sharpness += gain * (sharpness - self._sharpness)
 
     def _decide(self, evidence: BlindReason | None, now_ns: int) -> None:
-        """Believe evidence that has lasted, and the lack of it after a shorter time."""
+        """Report evidence once it has persisted; withdraw the report after a shorter time without any."""
         if (evidence is None) is not (self._suspect is None):
             self._suspect_since_ns = now_ns
         self._suspect = evidence
@@ -231,7 +233,7 @@ class BlindDetector:
         elif self._found is None and lasted_ns >= _PROOF_NS[evidence]:
             self._found, self._found_ns = evidence, now_ns
         if self._found is BlindReason.TURNED and now_ns - self._found_ns >= _NEW_VIEW_NS:
-            self._forget()  # it was turned for good
+            self._forget()  # the new view is permanent: learn it
             self._found = None
 
 
@@ -243,7 +245,7 @@ def _averaging(samples: int, groups: int) -> Map:
 
 
 _TILE_ROWS, _TILE_COLUMNS = _averaging(_ROWS, 8), _averaging(_COLUMNS, 8).T.copy()
-_TILE_COLUMNS[-1] = 0  # no difference there
+_TILE_COLUMNS[-1] = 0  # holds no difference, see `_measure`
 _COARSE_ROWS, _COARSE_COLUMNS = _averaging(16, 8), _averaging(64, 8).T[:-1].copy()
 
 _CELL_SIDE = _ROWS // _CELLS[0]
@@ -253,7 +255,7 @@ _COLUMN_MEAN = np.full(_CELLS[0] - 1, 1 / (_CELLS[0] - 1), np.float32)
 
 
 def _means(pixels: Map) -> Map:
-    """Return the mean of each cell [16, 64]; `numpy.mean` would take ten times as long."""
+    """Return the mean of each cell [16, 64]; `numpy.mean` takes ten times as long."""
     rows = np.add.reduce(pixels.reshape(_CELLS[0], _CELL_SIDE, _COLUMNS), axis=1)
     cells: Map = (rows.reshape(-1, _CELL_SIDE) @ _CELL_WEIGHTS).reshape(_CELLS)
     return cells
@@ -268,8 +270,8 @@ def _mean_of(looks: Map) -> Map:
 
 
 def _curvature(cells: Map) -> Map:
-    """Return the size of the second differences along rows [16, 62]."""
-    # As one row of cells: what is taken across its ends lies in the last two columns
+    """Return the magnitude of the second differences along rows [16, 62]."""
+    # Computed on one flat row: differences across row ends land in the last two columns
     flat, curved = cells.ravel(), np.empty_like(cells)
     inner = curved.ravel()[:-2]
     np.add(flat[:-2], flat[2:], out=inner)
@@ -279,14 +281,14 @@ def _curvature(cells: Map) -> Map:
 
 
 def _typical(change: Map) -> float:
-    """Return the median size of a change; what moves in a part of the picture does not count."""
+    """Return the median magnitude of a change, which movement in part of the picture does not affect."""
     sizes = np.abs(change[::2, ::2]).ravel()
     sizes.partition(sizes.size // 2)
     return float(sizes[sizes.size // 2])
 
 
 def _edges(cells: Map) -> Map:
-    """Return the strength of edges [15, 63], whatever their sign: IR light swaps dark and bright."""
+    """Return the edge strength [15, 63] regardless of sign, because infrared light swaps dark and bright."""
     corner = cells[:-1, :-1]
     strength: Map = cells[:-1, 1:] - corner
     np.abs(strength, out=strength)
@@ -294,7 +296,7 @@ def _edges(cells: Map) -> Map:
     strength += np.abs(down, out=down)
     np.minimum(strength, np.float32(3 * _typical(strength)), out=strength)
     np.sqrt(strength, out=strength)  # a few lamps must not outweigh a dark view
-    # Without what whole rows and columns have in common: any view has its edges near the ground
+    # Remove row and column means: every view has most of its edges near the ground
     strength -= (strength @ _ROW_MEAN)[:, None]
     strength -= _COLUMN_MEAN @ strength
     return strength
@@ -313,7 +315,7 @@ def _cosine(one: Map, two: Map) -> float:
 
 
 def _is_moved(edges: Map, usual: Map, alike: float) -> bool:
-    """Return whether the edges fit the usual ones far better when they are moved."""
+    """Return whether the edges fit the usual ones much better when shifted."""
     if alike * _MOVED_GAIN > 1:
         return False
     spectrum = np.fft.rfft2(edges) * np.conj(np.fft.rfft2(usual))

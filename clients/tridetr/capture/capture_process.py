@@ -1,4 +1,4 @@
-"""The capture process of one camera: source, pacing, ring; it goes on whatever the camera does."""
+"""Capture process of one camera: reads the source, paces and publishes its frames, and reconnects after failures."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _BLIND_MESSAGES = {
     BlindReason.COVERED: "the camera is covered, or in complete darkness",
     BlindReason.DAZZLED: "the camera is dazzled: the picture is white",
     BlindReason.BLURRED: "the picture is blurred: is the lens out of focus, wet or dirty?",
-    BlindReason.TURNED: "the camera shows another view than usual: was it turned?",
+    BlindReason.TURNED: "the camera shows a different view than usual: was it turned?",
 }
-_KEEP_MEMORY_S = 300.0  # of a camera that delivers nothing
-_TURN_S = 0.2  # longest wait for a frame before stop and timeout are looked at
+_KEEP_MEMORY_S = 300.0  # then a camera that delivers nothing frees its ring memory
+_TURN_S = 0.2  # longest wait for a frame before stop and timeout are checked
 _FPS_WINDOW_NS = 1_000_000_000
 
 
@@ -55,8 +55,8 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
     """Capture one camera until `stop` is set or a file that does not loop has ended.
 
     Raises:
-        ConfigError: the camera's source or credentials make no sense.
-        ShmError: ring, board or queue cannot be made.
+        ConfigError: The camera's source or credentials are invalid.
+        ShmError: A ring, board or queue cannot be created.
     """
     section = config.cameras[camera]
     with ExitStack() as stack:
@@ -72,7 +72,7 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
         stack.enter_context(sink)
         packets = None
         if not section.mask and section.source.kind != "synthetic":
-            from tridetr.capture.packets import PacketSink  # and FFmpeg with it
+            from tridetr.capture.packets import PacketSink  # loads FFmpeg
 
             packets = stack.enter_context(PacketSink(config.instance, camera, config.packets))
         if section.view is not None:
@@ -91,7 +91,7 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
 
 
 class Capture:
-    """The loop, with its parts handed in."""
+    """Capture loop of one camera; its source, sink and reporters are passed in."""
 
     def __init__(
         self,
@@ -133,10 +133,10 @@ class Capture:
         }
 
     def run(self) -> None:
-        """Open the source again and again, until stop or the end of a file."""
-        dice = random.Random()  # noqa: S311  (it only spreads the calls of many cameras)
+        """Publish the source's frames and reopen it after failures, until stop is set or a file ends."""
+        dice = random.Random()  # noqa: S311  (it only spreads the reconnects of many cameras)
         backoff = Backoff(first_s=0.25, longest_s=10.0, steady_s=5.0, dice=dice)
-        # A minute at least: many cameras lock an account after five failures
+        # At least a minute apart: many cameras lock an account after five failures
         logins = Backoff(first_s=120.0, longest_s=1800.0, steady_s=5.0, dice=dice)
         while not self._stop.is_set():
             self._live_since_s = None
@@ -173,7 +173,7 @@ class Capture:
 
     def _stream(self, info: SourceInfo) -> None:
         """Publish frames until the source is lost or ends."""
-        self._pace = Pace.NO_CONTROLLER  # the source does not know yet
+        self._pace = Pace.NO_CONTROLLER  # a newly opened source decodes everything
         self._frozen.reset()
         if self._blind is not None:
             self._blind.reset()
@@ -198,12 +198,12 @@ class Capture:
             except NoPictureYetError as why:
                 self._last_good_s = time.monotonic()
                 self._status.state(CameraState.OFFLINE, str(why))
-            # Files are read, not waited for: a slow one (a time lapse) is no lost one
+            # No timeout for files: a slow one, such as a time lapse, is not lost
             if info.kind != "file" and time.monotonic() - self._last_good_s > self._timeout_s:
                 raise SourceLostError(f"no good frame for {self._timeout_s:g} s")
 
     def _follow_alarm(self) -> None:
-        """Throw away what waits in buffers when the camera has just become alarmed."""
+        """Pass on a change of pace; discard stale frames when the camera has just become alarmed."""
         before, self._pace = self._pace, self._sentry.pace()
         if self._saves_decoding and (self._pace is Pace.STANDBY) != (before is Pace.STANDBY):
             self._source.decode_only_keys(self._pace is Pace.STANDBY)
@@ -220,7 +220,7 @@ class Capture:
         if isinstance(self._sink, FrameWatch):
             self._watch(grab, self._sink)
             return
-        # Asked again: the mode may have changed while the frame was waited for
+        # Read again: the pace may have changed while waiting for the frame
         if self._pacer.wants(grab.monotonic_ns, self._sentry.pace()):
             self._publish(grab, self._sink)
             self._published_s = time.monotonic()
@@ -228,7 +228,7 @@ class Capture:
             self._count("pacing", 1)
 
     def _watch(self, grab: Grab, frames: FrameWatch) -> None:
-        """Judge the newest picture that the gpu process made of this camera's packets."""
+        """Judge the newest frame that the gpu process decoded from this camera's packets."""
         self._published_s = time.monotonic()
         lease = frames.newest()
         if lease is None:
@@ -268,20 +268,20 @@ class Capture:
     def _bound(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
             raise SourceLostError(
-                f"pictures of {width}x{height} have more than max_pixels ({self._max_pixels:,}). Choose a smaller "
-                "picture in the camera, or raise max_pixels of this camera"
+                f"pictures of {width}x{height} exceed max_pixels ({self._max_pixels:,}). Set a smaller "
+                "resolution in the camera, or raise max_pixels for this camera"
             )
         if not all(2 <= side <= MAX_SIDE for side in (width, height)):
             raise SourceLostError(
-                f"pictures of {width}x{height} cannot be used: sides must have 2 to {MAX_SIDE} pixels. Choose another "
-                "picture size in the camera"
+                f"pictures of {width}x{height} cannot be used: each side must be 2 to {MAX_SIDE} pixels. Set another "
+                "resolution in the camera"
             )
 
     def _judge_view(self, rows: Callable[[int], Plane], height: int) -> None:
         now = time.monotonic_ns()
         blind = self._blind.judge(rows, height, now) if self._blind is not None else None
         if self._frozen.judge(rows, now):
-            self._status.state(CameraState.FROZEN, "the very same picture comes again and again")
+            self._status.state(CameraState.FROZEN, "the camera keeps sending the identical picture")
         elif blind is not None:
             self._status.state(CameraState.BLIND, _BLIND_MESSAGES[blind], blind)
         else:
@@ -295,7 +295,7 @@ class Capture:
             heartbeat.beat()
             if not said and time.monotonic() - self._last_good_s > self._timeout_s:
                 said = True
-                _log.warning("without loss: waiting for detector and controller")
+                _log.warning("realtime: false: waiting for the detector and the controller")
 
     def _corrupt(self, error: CorruptFrameError) -> None:
         self._count("corrupt", 1)
@@ -311,7 +311,7 @@ class Capture:
                 self._next_number += frames
 
     def _measure(self, info: SourceInfo) -> None:
-        """Measure the rate at which frames come, and tell it with the size."""
+        """Measure the frame rate, and report it with the frame size."""
         now = time.monotonic_ns()
         if self._fps_from_ns == 0:
             self._fps_from_ns, self._fps_frames = now, 0

@@ -1,4 +1,4 @@
-"""Lists the V4L2 cameras of this machine, with the remedy where one cannot be used."""
+"""Lists this machine's V4L2 cameras, with a remedy for those that cannot be used."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class CameraDevice:
 
     Attributes:
         path: Such as "/dev/video0".
-        name: What the device calls itself; empty where it could not be asked.
+        name: Name that the device reports; empty if it could not be queried.
         driver: Kernel driver, such as "uvcvideo".
-        bus: Where it is plugged in.
-        modes: What it offers, formats that we cannot read included.
-        problem: Cause and remedy where it cannot be used; None: fine.
+        bus: Bus and port that it is connected to.
+        modes: Modes that it offers, including formats that tridetr cannot read.
+        problem: Why it cannot be used, with a remedy; None if it can.
     """
 
     path: str
@@ -38,7 +38,7 @@ class CameraDevice:
 
     @property
     def default_choice(self) -> str:
-        """What capture takes where the configuration says nothing: "MJPG 1920x1080 at 30 fps"."""
+        """Mode that capture chooses by default, such as "MJPG 1920x1080 at 30 fps"; empty if there is none."""
         choice = choose(self.modes, Wish())
         if choice is None:
             return ""
@@ -47,10 +47,10 @@ class CameraDevice:
 
 
 def list_cameras(folder: Path = Path("/dev")) -> list[CameraDevice]:
-    """Return all video devices that may be cameras, in the order of their numbers.
+    """Return all video devices that may be cameras, sorted by number.
 
-    Nodes that do not capture pictures (metadata, encoders) are left out; a device that is in use
-    by others can still be asked.
+    Nodes that do not capture video (metadata, encoders) are left out. A device that another program
+    uses can still be queried.
     """
     numbered = [
         (int(match.group(1)), path)
@@ -78,5 +78,5 @@ def _inspect(path: str) -> CameraDevice | None:
     problem = None
     if not choose(modes, Wish()):
         offers = describe_modes(modes) or "nothing"
-        problem = f"it offers none of MJPEG, YUYV, NV12 and I420, but\n{offers}"
+        problem = f"it offers none of MJPEG, YUYV, NV12 and I420. It offers:\n{offers}"
     return CameraDevice(path, capability.card, capability.driver, capability.bus, modes, problem)

@@ -1,4 +1,4 @@
-"""The frames that the gpu process decodes from this camera's packets, as its capture process sees them."""
+"""Lets a capture process watch the frames that the gpu process decodes from its packets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FrameWatch(Closing):
         Args:
             instance: Instance of tridetr.
             camera: Name of the camera.
-            standby_fps: The lowest rate of frames while all is well.
+            standby_fps: Lowest frame rate in normal operation.
         """
         self._frames = FrameReader(instance, camera, None)
         self._patience_s = _PATIENCE_S + 2 / standby_fps
@@ -33,11 +33,11 @@ class FrameWatch(Closing):
         self.size = (0, 0)
 
     def expect(self) -> None:
-        """Note that the camera's packets begin now."""
+        """Restart the timeout: the camera's packets start now."""
         self._came_s = time.monotonic()
 
     def newest(self) -> FrameLease | None:
-        """Lease the newest frame if it was not leased before."""
+        """Lease the newest frame; None if there is no new one since the last call."""
         if time.monotonic() - self._looked_s > 1.0:
             self._looked_s = time.monotonic()
             self._frames.forget_if_removed()
@@ -49,20 +49,20 @@ class FrameWatch(Closing):
         return lease
 
     def fault(self, packet_ns: int) -> str:
-        """Return why a camera whose packets come has no frames; empty while it has, or may have soon.
+        """Return why a camera that sends packets has no frames; empty if it has some, or may soon.
 
         Args:
-            packet_ns: When the newest packet came (CLOCK_MONOTONIC).
+            packet_ns: When the newest packet arrived (CLOCK_MONOTONIC).
         """
         if packet_ns / 1e9 - self._came_s < self._patience_s:
             return ""
         if not self._frames.is_written():
-            return "decode: gpu, but the gpu process does not run; it is started again (its log has the reason)"
-        return "decode: gpu, but the gpu process makes no pictures of this stream (its log has the reason)"
+            return "decode: gpu, but the gpu process is not running; it is being restarted (see its log for the reason)"
+        return "decode: gpu, but the gpu process does not decode this stream (see its log for the reason)"
 
     def give_memory_back(self) -> None:
-        """The ring is the gpu process's."""
+        """Do nothing: the gpu process owns the ring."""
 
     def close(self) -> None:
-        """Let go of the ring."""
+        """Close the ring."""
         self._frames.close()

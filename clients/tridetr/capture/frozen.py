@@ -1,7 +1,7 @@
-"""Notices a camera that delivers the very same picture again and again. Pure.
+"""Detects a camera that keeps delivering the identical picture. Does no I/O.
 
-A real sensor is never silent: noise changes some pixels from frame to frame. Every eighth row is
-looked at, twice a second (each frame while frozen, to notice the end at once), about 30 µs a time.
+The noise of a real sensor changes some pixels in every frame. Every eighth row is compared, twice a
+second (in each frame while frozen, to notice the end immediately); a check takes about 30 µs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CHECK_EVERY_NS = 500_000_000
 
 
 class FrozenDetector:
-    """Says whether the picture has not changed for a while.
+    """Detects that the picture has not changed for a given time.
 
     >>> detector = FrozenDetector(frozen_s=2.0)
     >>> grey = np.zeros((16, 16), np.uint8)
@@ -28,7 +28,7 @@ class FrozenDetector:
     """
 
     def __init__(self, frozen_s: float) -> None:
-        """Set how long the same picture must stay [s]."""
+        """Set for how long the picture must not change [s]."""
         self._frozen_ns = round(frozen_s * 1e9)
         self._check_every_ns = min(_CHECK_EVERY_NS, self._frozen_ns // 4)
         self._sample: Plane | None = None
@@ -37,20 +37,20 @@ class FrozenDetector:
         self._frozen = False
 
     def reset(self) -> None:
-        """Forget everything (the source was opened again)."""
+        """Forget the last picture, because the source was reopened."""
         self._sample = None
         self._frozen = False
 
     def update(self, y: Plane, now_ns: int) -> bool:
-        """Look at a frame whose luma [H, W] uint8 is at hand (see `judge`)."""
+        """Judge a frame by its luma plane, uint8 [H, W] (see `judge`)."""
         return self.judge(lambda step: y[::step], now_ns)
 
     def judge(self, rows: Callable[[int], Plane], now_ns: int) -> bool:
-        """Look at a frame.
+        """Judge a frame.
 
         Args:
-            rows: gives every n-th row of its luma; called only when it is time to look.
-            now_ns: a monotonic time [ns].
+            rows: Returns every n-th row of the luma plane, uint8 [rows, width]; called only when a check is due.
+            now_ns: Monotonic time [ns].
 
         Returns:
             Whether the camera is frozen.

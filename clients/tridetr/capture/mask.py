@@ -1,4 +1,4 @@
-"""Privacy masks: parts of the picture that are made grey before anything is published."""
+"""Privacy masks: parts of the picture that are painted grey before anything is published."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _Polygon = Sequence[tuple[float, float]]
 
 
 class Mask:
-    """Polygons of one camera."""
+    """Privacy mask of one camera: polygons that are painted grey."""
 
     def __init__(self, polygons: Sequence[_Polygon]) -> None:
-        """Take polygons; their points are fractions of the frame."""
+        """Set the polygons; their points are (x, y) as fractions of the frame size."""
         self._polygons = polygons
         self._shape = (0, 0)
         self._parts: list[tuple[slice, slice, NDArray[np.bool_]]] = []
 
     def apply(self, y: _Plane, u: _Plane, v: _Plane) -> None:
-        """Make the masked parts of a picture grey, in place.
+        """Paint the masked parts of a picture grey, in place.
 
-        A block of 2x2 pixels that a polygon touches is masked whole.
+        Each block of 2x2 pixels that a polygon touches is masked entirely.
 
         Args:
             y: [H, W] uint8, writable; H and W even.
@@ -54,7 +54,7 @@ class Mask:
             for limit, axis in zip((width, height), zip(*points, strict=True), strict=True)
         )
         left, top = min(left, width - 1), min(top, height - 1)
-        scale = 4  # drawn larger than it is, so that an edge that runs through a block touches it
+        scale = 4  # drawn enlarged, so that an edge that only crosses a block still marks it
         size = (right - left) * scale, (bottom - top) * scale
         canvas = Image.new("1", size)
         shifted = [
@@ -63,14 +63,14 @@ class Mask:
         ]
         draw = ImageDraw.Draw(canvas)
         draw.polygon(shifted, fill=1)
-        draw.line([*shifted, shifted[0]], fill=1, width=3)  # what rounding moved outside
+        draw.line([*shifted, shifted[0]], fill=1, width=3)  # covers what rounding excluded
         drawn = np.asarray(canvas, bool).reshape(bottom - top, scale, right - left, scale)
         inside: NDArray[np.bool_] = np.asarray(drawn.any(axis=(1, 3)))
         return slice(top, bottom), slice(left, right), inside
 
 
 def remove_unmasked(instance: str, camera: str) -> None:
-    """Remove the pictures and packets that an earlier capture of this camera, without its mask, left in memory."""
+    """Delete the frames and packets that an earlier capture process, without this mask, left in shared memory."""
     for kind in (FRAMES, PACKETS, VIEW):
         name = RingName(instance, camera, kind)
         for generation in name.generations():

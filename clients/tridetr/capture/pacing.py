@@ -1,4 +1,4 @@
-"""Which frames go on: the sentry mode sets the rate, the frames' own times are the clock. Pure."""
+"""Paces frames: thins them out, by their capture times, to the rate that the sentry mode asks for. Does no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SECOND_NS = 1_000_000_000
 
 
 class Pace(Enum):
-    """What the controller wants, or that there is none."""
+    """Pace that the controller asks for, or NO_CONTROLLER if none is running."""
 
     STANDBY = "standby"
     ALARMED = "alarmed"
@@ -16,10 +16,11 @@ class Pace(Enum):
 
 
 class Pacer:
-    """Thins frames out to the wanted rate, on a schedule so that the average holds.
+    """Thins frames out to a target rate, on a fixed schedule so that the average rate is met.
 
-    A frame may come early by a tenth of the interval, but at most by half the time between frames
-    (then the next one is nearer): a 30 fps camera with jitter and a limit of 30 fps loses nothing.
+    A frame may be early by a tenth of the interval, but at most by half the time between frames
+    (beyond that, the next frame is nearer). So a 30 fps camera with jitter and a limit of 30 fps
+    loses no frames.
 
     >>> pacer = Pacer(standby_fps=5.0, limit_fps=None)
     >>> [n for n in range(10) if pacer.wants(n * 100_000_000, Pace.STANDBY)]
@@ -30,8 +31,8 @@ class Pacer:
         """Set the rates.
 
         Args:
-            standby_fps: frames per second while nobody is there.
-            limit_fps: most frames per second at any time; None = all the source gives.
+            standby_fps: Frames per second in standby.
+            limit_fps: Highest frames per second in any mode; None for no limit.
         """
         standby = standby_fps if limit_fps is None else min(standby_fps, limit_fps)
         self._standby_ns = round(_SECOND_NS / standby)
@@ -41,20 +42,20 @@ class Pacer:
         self._last_ns = 0
 
     def wants(self, capture_ns: int, pace: Pace) -> bool:
-        """Decide on one frame; frames come in order.
+        """Return whether to keep a frame; call it in the order of capture.
 
         Args:
-            capture_ns: the frame's capture time, on any clock that goes on [ns].
-            pace: the mode at this moment; without a controller every frame counts.
+            capture_ns: The frame's capture time, on any monotonic clock [ns].
+            pace: The current pace; only STANDBY reduces the rate below `limit_fps`.
         """
         interval = self._standby_ns if pace is Pace.STANDBY else self._full_ns
         gap, self._last_ns = max(0, capture_ns - self._last_ns), capture_ns
-        if interval != self._interval_ns:  # another mode begins with its first frame
+        if interval != self._interval_ns:  # a new rate starts with this frame
             self._interval_ns = interval
             self._due_ns = capture_ns
         if interval == 0:
             return True
-        if capture_ns < self._due_ns - 2 * interval:  # the clock went back
+        if capture_ns < self._due_ns - 2 * interval:  # the clock went backwards
             self._due_ns = capture_ns
         if capture_ns < self._due_ns - min(interval // 10, gap // 2):
             return False

@@ -1,4 +1,4 @@
-"""Publishes a camera's packets as they come from the demuxer, before anything decodes them."""
+"""Publishes a camera's packets as they leave the demuxer, before they are decoded."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tridetr.capture")
 
 _CODECS = {"h264": VideoCodec.H264, "hevc": VideoCodec.HEVC, "mjpeg": VideoCodec.MJPEG}
-_NO_KEY_FLAG = {"mjpeg", "rawvideo"}  # each packet is a picture of its own
-_HEAD = 4096  # bytes of a key frame in which its parameter sets are
+_NO_KEY_FLAG = {"mjpeg", "rawvideo"}  # each packet is a complete picture
+_HEAD = 4096  # bytes at the start of a key frame that contain its parameter sets
 
 
 class PacketSink(Closing):
-    """The packet ring of one camera, made when its first stream is opened; a context manager.
+    """Writes one camera's packets to its packet ring, which the first stream creates; a context manager.
 
-    A sink that cannot write logs why and tries again with growing delays: pictures and detections do not depend on it.
-    All calls come from the thread that demuxes.
+    If it cannot write, it logs why and retries with growing delays: frames and detections do not depend on it.
+    Not safe for concurrent calls.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PacketSink(Closing):
         self._kind = kind
         self._writer: PacketWriter | None = None
         self._info: StreamInfo | None = None
-        self._written_info: StreamInfo | None = None  # what the ring's readers know
+        self._written_info: StreamInfo | None = None  # as last written to the ring
         self._backoff = Backoff(first_s=1.0, longest_s=60.0, steady_s=60.0)
         self._opened_s = 0.0
         self._retry_s = 0.0
@@ -60,11 +60,11 @@ class PacketSink(Closing):
         self._discontinuity = True
 
     def open(self, stream: VideoStream, *, rotation: int = 0) -> None:
-        """Begin with a stream.
+        """Start to publish a stream that FFmpeg demuxes.
 
         Args:
-            stream: FFmpeg's stream; its packets follow.
-            rotation: degrees clockwise by which its pictures must be turned.
+            stream: FFmpeg's stream, whose packets go to `put`.
+            rotation: Degrees clockwise by which its pictures must be turned to be upright.
         """
         info = replace(describe(stream), rotation=rotation)
         self._in_band = None
@@ -73,7 +73,7 @@ class PacketSink(Closing):
         self._begin(info)
 
     def open_jpegs(self, width: int, height: int, fps: float) -> None:
-        """Begin with a stream of JPEGs that FFmpeg does not read."""
+        """Start to publish a stream of JPEGs that FFmpeg does not demux."""
         self._in_band = None
         self._begin(
             StreamInfo(
@@ -92,7 +92,7 @@ class PacketSink(Closing):
         )
 
     def begin(self, feed: Feed) -> None:
-        """Begin with the stream of a connection."""
+        """Start to publish the stream of a connection."""
         if feed.stream is not None:
             self.open(feed.stream)
         else:
@@ -141,7 +141,7 @@ class PacketSink(Closing):
             )
 
     def is_wanted(self) -> bool:
-        """Return whether a reader wants the stream (see `PacketWriter.is_wanted`); the ring is made if need be."""
+        """Return whether a reader wants the stream (see `PacketWriter.is_wanted`); create the ring if necessary."""
         if not self._is_open(is_key=True):
             return False
         assert self._writer is not None
@@ -152,12 +152,12 @@ class PacketSink(Closing):
             return False
 
     def clear(self) -> None:
-        """Forget all packets and free their memory."""
+        """Discard all packets and free their memory."""
         if self._writer is not None:
             self._writer.clear()
 
     def close(self) -> None:
-        """Give the ring up; it stays for its readers."""
+        """Close the ring; its file stays for readers."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -169,7 +169,7 @@ class PacketSink(Closing):
             self._open()
 
     def _is_open(self, *, is_key: bool) -> bool:
-        """Return whether packets can be written; after an error, try again at a key frame when it is time."""
+        """Return whether packets can be written; after an error, retry at a key frame once the delay has passed."""
         if self._writer is None and is_key and time.monotonic() >= self._retry_s:
             self._discontinuity = True
             self._open()
@@ -193,7 +193,7 @@ class PacketSink(Closing):
             self._give_up(error)
 
     def _start(self, info: StreamInfo) -> None:
-        """Note for the ring's readers what the following packets are."""
+        """Write the stream information of the following packets if it has changed."""
         assert self._writer is not None
         if info != self._written_info:
             self._writer.start_stream(info)
@@ -213,12 +213,12 @@ class PacketSink(Closing):
         self._retry_s = now_s + delay_s
         self._errors.inc()
         _log.warning(
-            "the camera's own video is not published: %s; trying again in %.1f s", error, delay_s
+            "cannot publish the camera's packets: %s; trying again in %.1f s", error, delay_s
         )
         self.close()
 
     def _follow_parameters(self, packet: av.Packet[VideoStream], info: StreamInfo) -> None:
-        """Note parameter sets that come with a key frame and differ from those before."""
+        """Update the stream information if a key frame carries new parameter sets."""
         assert self._in_band is not None
         head = bytes(memoryview(packet)[:_HEAD])
         sets = b""
@@ -246,7 +246,7 @@ class PacketSink(Closing):
 
 
 def describe(stream: VideoStream) -> StreamInfo:
-    """Return what a decoder must know of a stream (without its rotation)."""
+    """Return what a decoder needs to know about a stream; the rotation is left at 0."""
     context = stream.codec_context
     extradata = context.extradata or b""
     color_range, matrix = color_of(
@@ -270,7 +270,7 @@ def describe(stream: VideoStream) -> StreamInfo:
 
 
 def _probed(codec: str, key_frame: bytes, sets: bytes) -> StreamInfo | None:
-    """Return what FFmpeg finds in a key frame with other parameters; None: nothing."""
+    """Return the stream information that FFmpeg reads from a key frame; None if there is none."""
     try:
         with av.open(io.BytesIO(sets + key_frame), format=codec) as container:
             return describe(container.streams.video[0])

@@ -1,8 +1,8 @@
-"""Copies a decoded picture into the I420 planes of a slot: the one copy after decoding.
+"""Copies a decoded picture into the I420 planes of a slot, which is the only copy after decoding.
 
 Interleaved formats are read as 16- and 32-bit words and narrowed, which numpy does with vector
-instructions: four times as fast as picking every second byte. The vertical 4:2:2 to 4:2:0 step
-takes every second chroma row in that same copy.
+instructions: four times as fast as picking every second byte. The same copy reduces 4:2:2 to 4:2:0
+by taking every second chroma row.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import numpy as np
 
 from tridetr.capture.sources.base import Layout, Picture, Plane
 
-_PAIR = np.dtype("<u2")  # two bytes as they lie, on any machine
+_PAIR = np.dtype("<u2")  # two bytes in memory order, on any machine
 _QUAD = np.dtype("<u4")
 
 
 def even_size(width: int, height: int) -> tuple[int, int]:
-    """Return width and height [pixels] with odd ones cropped by one.
+    """Round a width and a height [pixels] down to even numbers.
 
     >>> even_size(641, 480)
     (640, 480)
@@ -25,16 +25,16 @@ def even_size(width: int, height: int) -> tuple[int, int]:
 
 
 def copy_picture(picture: Picture, y: Plane, u: Plane, v: Plane) -> None:
-    """Copy a picture into three planes, in place.
+    """Copy a picture into three I420 planes.
 
     Args:
-        picture: any `Layout`; its size, made even, is the size of `y`.
+        picture: Any `Layout`; its size, rounded down to even numbers, must be the size of `y`.
         y: [H, W] uint8, writable; H and W even.
         u: [H/2, W/2] uint8, writable.
         v: [H/2, W/2] uint8, writable.
 
     Raises:
-        ValueError: the picture has another size than the planes.
+        ValueError: The picture's size does not match the planes.
     """
     height, width = y.shape
     if (width, height) != even_size(picture.width, picture.height):
@@ -53,7 +53,7 @@ def copy_picture(picture: Picture, y: Plane, u: Plane, v: Plane) -> None:
         v[:] = source[2][:height:2, :columns]
     elif picture.layout is Layout.NV12:
         y[:] = source[0][:height, :width]
-        pairs = source[1][:rows, :width].view(_PAIR)  # v u as one number: u is the low byte
+        pairs = source[1][:rows, :width].view(_PAIR)  # u and v as one number: u is the low byte
         np.copyto(u, pairs, casting="unsafe")
         np.right_shift(pairs, 8, out=v, casting="unsafe")
     else:

@@ -1,4 +1,4 @@
-"""Lays one frame after the other into the ring."""
+"""Writes a camera's decoded pictures to its frame ring."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAGE = 4096
 
 
 def jpeg_capacity(width: int, height: int) -> int:
-    """Return the bytes kept for a camera's JPEG: 6 bits a pixel, a good deal more than cameras use.
+    """Return the bytes reserved for a camera's JPEG: 6 bits per pixel, considerably more than cameras use.
 
     >>> jpeg_capacity(1920, 1080)
     1560576
@@ -30,10 +30,10 @@ def jpeg_capacity(width: int, height: int) -> int:
 
 
 class Publisher(Closing):
-    """The frame ring of one camera; the first picture decides its size, others change it.
+    """Writes the frame ring of one camera, which takes its size from the first picture and follows changes.
 
     Attributes:
-        stamp: Of the frame that was published last.
+        stamp: Metadata of the frame published last; None before the first.
     """
 
     def __init__(self, instance: str, camera: str, section: CameraSection) -> None:
@@ -50,35 +50,35 @@ class Publisher(Closing):
         self._jpeg_too_big = metrics.JPEG_TOO_BIG.labels(camera)
 
     def close(self) -> None:
-        """Give the ring up; it stays for readers."""
+        """Close the ring; its file stays for readers."""
         if self._writer is not None:
             self._writer.close()
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the frames in the ring; (0, 0) while there is none."""
+        """Width and height of the frames in the ring [pixels]; (0, 0) before the first."""
         return (self._writer.width, self._writer.height) if self._writer else (0, 0)
 
     def give_memory_back(self) -> None:
-        """Free the frames of a camera that does not deliver; its next picture takes memory again."""
+        """Free the frame memory of a camera that delivers nothing; its next picture allocates it again."""
         if self._writer is not None:
-            with suppress(ShmError):  # with less than a page left it keeps what it has
+            with suppress(ShmError):  # without a free page, it keeps its memory
                 self._writer.resize(2, 2, jpeg_capacity=0)
 
     def publish(self, grab: Grab, picture: Picture, decode_ns: int) -> int | None:
         """Copy a picture into a slot and publish it.
 
         Args:
-            grab: the frame, for its number, times and JPEG.
-            picture: its planes.
-            decode_ns: what decoding it took.
+            grab: The frame, for its number, times and JPEG.
+            picture: Its planes.
+            decode_ns: Time spent decoding it [ns].
 
         Returns:
-            Its sequence; None when readers hold all slots.
+            The frame's sequence number; None if readers hold all slots.
 
         Raises:
-            NoSpaceError: there is no room for a frame of that size.
-            ShmError: no ring of that size can be made.
+            NoSpaceError: ``/dev/shm`` has no room for frames of that size.
+            ShmError: A ring of that size cannot be created.
         """
         started = time.monotonic_ns()
         with_jpeg = grab.jpeg is not None and not picture.turned and self._mask is None
@@ -87,13 +87,13 @@ class Publisher(Closing):
         if slot is None:
             return None
         try:
-            _lay(picture, slot)
+            _write_picture(picture, slot)
             if self._mask is not None:
                 self._mask.apply(slot.y, slot.u, slot.v)
             jpeg_bytes = self._keep_jpeg(grab, slot) if with_jpeg else 0
-            laid_out = time.monotonic_ns()
+            written = time.monotonic_ns()
             start_ns = started - decode_ns
-            if not self._lossless:  # whose times are the media's
+            if not self._lossless:  # lossless frames have media times
                 start_ns = min(start_ns, grab.monotonic_ns)
             span = tracing.sample("frame", start_ns, camera=self._camera, frame__number=grab.number)
             stamp = FrameStamp(
@@ -109,7 +109,7 @@ class Publisher(Closing):
         except BaseException:
             writer.abandon(slot)
             raise
-        self._decode_seconds.observe((decode_ns + laid_out - started) / 1e9)
+        self._decode_seconds.observe((decode_ns + written - started) / 1e9)
         self.stamp = stamp
         self._published.inc()
         self._last_frame.set(time.time())
@@ -163,8 +163,8 @@ class Publisher(Closing):
         return size
 
 
-def _lay(picture: Picture, slot: FrameSlot) -> None:
-    """Bring a picture into a slot."""
+def _write_picture(picture: Picture, slot: FrameSlot) -> None:
+    """Write a picture into a slot."""
     if picture.draw is not None:
         picture.draw(slot.planes)
     else:

@@ -1,4 +1,4 @@
-"""What the controller wants of this camera, as capture sees it."""
+"""Reads the pace that the controller asks of a camera."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tridetr.shm.closing import Closing
 
 _log = logging.getLogger("tridetr.capture")
 
-_REREAD_S = 0.1  # should a wake-up ever be lost
-_PATIENCE_S = 5.0  # at start the controller may come a little later
+_REREAD_S = 0.1  # in case a wake-up is lost
+_PATIENCE_S = 5.0  # the controller may start a little later
 
 
 def pace_of(snapshot: SentrySnapshot | None, now_ns: int) -> Pace:
-    """Return the pace that a board asks for; an expired board asks for nothing."""
+    """Return the pace that a board entry asks for; NO_CONTROLLER if there is none or it has expired."""
     if snapshot is None or snapshot.expires_monotonic_ns < now_ns:
         return Pace.NO_CONTROLLER
     return Pace.ALARMED if snapshot.mode is SentryMode.ALARMED else Pace.STANDBY
 
 
 class Sentry(Closing):
-    """Reads the sentry board, and says when nobody decides for a while."""
+    """Reads a camera's sentry board, and warns if no controller writes it for a while; a context manager."""
 
     def __init__(self, instance: str, camera: str, consumer: str = "capture") -> None:
         self._reader = SentryReader(instance, camera, consumer)
@@ -33,14 +33,14 @@ class Sentry(Closing):
         self._read_s = float("-inf")
         self._pace: Pace | None = None
         self._alone_since_s = time.monotonic()
-        self._said_alone = False
+        self._warned = False
 
     def close(self) -> None:
-        """Let go of the board."""
+        """Close the board."""
         self._reader.close()
 
     def pace(self) -> Pace:
-        """Return the pace at this moment; cheap, the board is read when the controller woke us."""
+        """Return the current pace; cheap, because it reads the board only after a wake-up, or every 0.1 s."""
         if self._wakeup.drain() or time.monotonic() - self._read_s > _REREAD_S:
             self._read()
         pace = pace_of(self._snapshot, time.monotonic_ns())
@@ -49,16 +49,16 @@ class Sentry(Closing):
                 _log.info("pace: %s", pace.value)
             self._pace = pace
             self._alone_since_s = time.monotonic()
-            self._said_alone = self._said_alone and pace is Pace.NO_CONTROLLER
+            self._warned = self._warned and pace is Pace.NO_CONTROLLER
         elif pace is Pace.NO_CONTROLLER:
-            self._say_alone()
+            self._warn_if_alone()
         return pace
 
-    def _say_alone(self) -> None:
-        if self._said_alone or time.monotonic() - self._alone_since_s < _PATIENCE_S:
+    def _warn_if_alone(self) -> None:
+        if self._warned or time.monotonic() - self._alone_since_s < _PATIENCE_S:
             return
-        self._said_alone = True
-        _log.warning("no controller decides: frames go on at full rate until one does")
+        self._warned = True
+        _log.warning("no controller is running: publishing frames at full rate until one starts")
 
     def _read(self) -> SentrySnapshot | None:
         self._snapshot = self._reader.read()
@@ -66,7 +66,7 @@ class Sentry(Closing):
         return self._snapshot
 
     def decided(self, sequence: int, timeout_s: float) -> bool:
-        """Wait until the controller has decided on a frame; False after the timeout."""
+        """Wait until the controller has decided on a frame; return False after the timeout."""
         deadline = time.monotonic() + timeout_s
         while True:
             snapshot = self._read()

@@ -1,4 +1,4 @@
-"""Tells on the status board how the camera is: at every change, and as a sign of life."""
+"""Reports the camera's state on the status board: at every change, and regularly as a heartbeat."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MESSAGE_BYTES = 200
 
 
 class StatusReporter:
-    """Writes the board from the capture loop, and from a thread while the source blocks."""
+    """Writes one camera's status board, from the capture loop and from a heartbeat thread; a context manager."""
 
     def __init__(self, instance: str, camera: str) -> None:
         self._camera = camera
-        metrics.RECONNECTS.labels(camera)  # at 0, so that the first one is an increase
+        metrics.RECONNECTS.labels(camera)  # start at 0, so that the first reconnect is an increase
         self._lock = threading.Lock()
         self._writer = StatusWriter(instance, camera)
         self._info: SourceInfo | None = None
@@ -47,7 +47,7 @@ class StatusReporter:
         self._writer.close()
 
     def opened(self, info: SourceInfo) -> None:
-        """Note what the source says; its state changes with the first frame."""
+        """Record the properties of an opened source; the state changes with the first frame."""
         with self._lock:
             self._info = info
             self._fps = info.fps
@@ -56,7 +56,7 @@ class StatusReporter:
     def state(
         self, state: CameraState, message: str = "", blind: BlindReason = BlindReason.NONE
     ) -> None:
-        """Set the state; `message` and `blind` say why it is not live."""
+        """Set the state; `message` and `blind` give the reason if it is not live."""
         with self._lock:
             if state is self._state and message == self._message:
                 return
@@ -69,7 +69,7 @@ class StatusReporter:
         self._write()
 
     def view(self, fault: str) -> None:
-        """Set why viewers do not get the second stream; empty: nothing is wrong with it."""
+        """Set why viewers do not get the second stream; empty if nothing is wrong with it."""
         with self._lock:
             if fault == self._view_fault:
                 return
@@ -83,7 +83,7 @@ class StatusReporter:
             self._reconnects += 1
 
     def measured(self, width: int, height: int, fps: float | None) -> None:
-        """Note the size of the frames in the ring and the rate at which the source delivers."""
+        """Record the size of the frames in the ring [pixels] and the source's frame rate; None keeps the rate."""
         with self._lock:
             self._size = (width, height)
             if fps is not None:
@@ -118,11 +118,13 @@ class StatusReporter:
             try:
                 self._writer.write(status)
             except ShmError as error:
-                _log.debug("%s: the next beat tells", error)
+                _log.debug(
+                    "cannot write the status board: %s; trying again with the next heartbeat", error
+                )
 
 
 def shorten(message: str) -> str:
-    """Return the message cut to what the board holds, never within a character.
+    """Truncate a message to the 200 bytes that the board holds, at a character boundary.
 
     >>> len(shorten("ä" * 150).encode())
     200

@@ -1,4 +1,4 @@
-"""The second stream of a camera (`cameras.x.view`), for viewers: opened while somebody watches, and never decoded."""
+"""The second stream of a camera (`cameras.x.view`), for viewers: open only while it is watched, and never decoded."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tridetr.shm.closing import Closing
 
 _log = logging.getLogger("tridetr.capture")
 
-_LOOK_S = 0.25  # how often it is looked whether somebody watches
-_LINGER_S = 5.0  # after the last viewer left: pages are reloaded, players connect again
+_LOOK_S = 0.25  # how often to check whether the stream is watched
+_LINGER_S = 5.0  # after the last viewer leaves, since pages reload and players reconnect
 _CODECS = ("h264", "hevc")
 
 
 class ViewStream(Closing):
-    """A thread that puts the packets of a camera's second stream into the ring `view` while a reader wants them."""
+    """Thread that publishes a camera's second stream in the ring `view` while a reader wants it; a context manager."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class ViewStream(Closing):
         """Start the thread.
 
         Args:
-            instance: instance of tridetr.
-            camera: name of the camera.
-            section: its section, with `view`.
-            packets: how much of the stream is kept.
-            report: gets the reason why there is no such stream; empty: there is, or it is not wanted.
+            instance: Instance of tridetr.
+            camera: Name of the camera.
+            section: Its configuration, with `view`.
+            packets: How much of the stream to keep.
+            report: Called with the reason if the stream is unavailable; with "" if it is available or not wanted.
         """
         assert section.view is not None
         self._section = section.model_copy(update={"source": section.view})
@@ -55,19 +55,19 @@ class ViewStream(Closing):
         self._report = report
         self._stop = HangUp()
         self._wanted_s = self._looked_s = 0.0
-        # A daemon: at exit nothing waits for a camera that does not answer
+        # A daemon thread, so that exit does not wait for a camera that does not respond
         self._thread = threading.Thread(target=self._run, name="view-stream", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; if the camera does not answer, it ends with the process."""
+        """Stop the thread; if the camera does not respond, the thread ends with the process."""
         self._stop.set()
         self._thread.join(0.5)
 
     def _run(self) -> None:
-        dice = random.Random()  # noqa: S311  (it only spreads the calls of many cameras)
+        dice = random.Random()  # noqa: S311  (it only spreads the reconnects of many cameras)
         backoff = Backoff(first_s=1.0, longest_s=10.0, steady_s=5.0, dice=dice)
-        # A minute at least: many cameras lock an account after five failures
+        # At least a minute apart: many cameras lock an account after five failures
         logins = Backoff(first_s=120.0, longest_s=1800.0, steady_s=5.0, dice=dice)
         try:
             while not self._stop.wait(_LOOK_S):
@@ -88,7 +88,7 @@ class ViewStream(Closing):
             self._sink.close()
 
     def _is_wanted(self) -> bool:
-        """Return whether somebody watches, or did until a moment ago."""
+        """Return whether the stream is watched, or was within the last seconds."""
         now_s = time.monotonic()
         if now_s - self._looked_s >= _LOOK_S:
             self._looked_s = now_s
@@ -97,10 +97,10 @@ class ViewStream(Closing):
         return self._wanted_s > 0 and now_s - self._wanted_s < _LINGER_S
 
     def _stream(self) -> None:
-        """Publish the stream until nobody wants it.
+        """Publish the stream until no viewer wants it.
 
         Raises:
-            SourceError: it cannot be opened, or has ended.
+            SourceError: It cannot be opened, or has ended.
         """
         source = self._section.source
         try:
@@ -123,7 +123,7 @@ class ViewStream(Closing):
         source, facts = self._section.source, feed.facts
         if facts.codec not in _CODECS:
             raise SourceError(
-                f"{source} sends {facts.codec}, which viewers cannot take as it is; set H.264 or H.265 in the camera, "
+                f"{source} sends {facts.codec}, which viewers cannot play; set H.264 or H.265 in the camera, "
                 "or remove view"
             )
         _log.info("view: opened %s (%s %dx%d)", source, facts.codec, facts.width, facts.height)
@@ -132,11 +132,11 @@ class ViewStream(Closing):
         for packet in feed.packets(self._stop):
             if metronome is not None:
                 self._stop.wait(metronome.wait_s(packet, time.monotonic()))
-            if self._stop.is_set():  # what it reports to may be closed
+            if self._stop.is_set():  # the status reporter may be closed already
                 return
             self._sink.put(packet, time.monotonic_ns(), time.time_ns())
             self._report("")
             if not self._is_wanted():
-                _log.info("view: closed, nobody watches")
+                _log.info("view: closed, no viewer is left")
                 return
         raise SourceError(f"{source}: the stream has ended")

@@ -1,1 +1,1 @@
-"""Frames in GPU memory: device memory beside the frame ring, its way to Triton, and when there is none."""
+"""Frames in GPU memory: access to CUDA, pinned frame rings, and the device ring that is shared with Triton."""

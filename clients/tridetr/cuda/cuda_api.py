@@ -1,4 +1,4 @@
-"""What is needed of CUDA, so that everything else can be tested without a GPU."""
+"""The CUDA functions that tridetr uses, as a protocol, so that everything else can be tested without a GPU."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Protocol
 
 
 class Cuda(Protocol):
-    """One GPU. Addresses, streams and events are plain numbers. All calls come from the thread that opened it.
+    """One GPU. Addresses, streams and events are plain integers. Only the thread that opened it may call it.
 
-    Every method raises ``CudaError`` with cause and remedy.
+    On failure, every method raises ``CudaError`` with cause and remedy.
 
     Attributes:
         device_id: Ordinal of the GPU in this process.
-        uuid: The GPU, 16 bytes.
-        name: What it is called.
+        uuid: UUID of the GPU, 16 bytes.
+        name: Product name of the GPU.
     """
 
     @property
@@ -24,11 +24,11 @@ class Cuda(Protocol):
     def name(self) -> str: ...
 
     def allocate(self, size: int) -> int:
-        """Return the address of ``size`` bytes of device memory."""
+        """Allocate ``size`` bytes of device memory and return their address."""
         ...
 
     def free(self, pointer: int) -> None:
-        """Free device memory; no other process may have it open."""
+        """Free device memory, which no other process may have open."""
         ...
 
     def ipc_handle(self, pointer: int) -> bytes:
@@ -36,7 +36,7 @@ class Cuda(Protocol):
         ...
 
     def pin(self, address: int, size: int) -> None:
-        """Lock host pages in place, so that the GPU reads and writes them by itself."""
+        """Lock host pages in memory, so that the GPU can access them directly."""
         ...
 
     def unpin(self, address: int) -> None:
@@ -44,7 +44,7 @@ class Cuda(Protocol):
         ...
 
     def make_stream(self) -> int:
-        """Return a stream of its own, which does not wait for the default stream."""
+        """Create a stream that does not synchronise with the default stream, and return it."""
         ...
 
     def free_stream(self, stream: int) -> None:
@@ -60,7 +60,7 @@ class Cuda(Protocol):
         ...
 
     def make_event(self) -> int:
-        """Return an event without timing."""
+        """Create an event without timing, and return it."""
         ...
 
     def free_event(self, event: int) -> None:

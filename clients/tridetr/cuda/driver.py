@@ -1,7 +1,7 @@
 """A GPU through CUDA's driver API (cuda-bindings, extra ``gpu``).
 
-The driver API and not the runtime: it needs no newer driver than the functions that are called. The primary context
-is the one that decoding libraries use as well.
+The driver API, unlike the runtime, works with any driver that has the functions called here. The primary context is
+used because the decoding libraries use it as well.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from tridetr.shm.device_region import HANDLE_BYTES
 
 _REMEDIES = {
     "CUDA_ERROR_OUT_OF_MEMORY": "the GPU's memory is full: use fewer `slots`, fewer cameras or smaller pictures, and "
-    "look at `nvidia-smi` for who else uses it",
-    "CUDA_ERROR_NO_DEVICE": "is the GPU given to this container, and does `nvidia-smi` show it?",
-    "CUDA_ERROR_DEVICE_UNAVAILABLE": "another process has the GPU for itself: `nvidia-smi -c DEFAULT`",
+    "check with `nvidia-smi` which other processes use it",
+    "CUDA_ERROR_NO_DEVICE": "is the GPU passed to this container, and does `nvidia-smi` show it?",
+    "CUDA_ERROR_DEVICE_UNAVAILABLE": "another process has exclusive use of the GPU: run `nvidia-smi -c DEFAULT`",
     "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "driver and kernel module differ: restart the machine",
     "CUDA_ERROR_SYSTEM_NOT_READY": "start the services that the GPU needs (nvidia-fabricmanager)",
-    "CUDA_ERROR_NOT_SUPPORTED": "this GPU or system cannot do that (CUDA IPC needs Linux on a PC): device: auto",
+    "CUDA_ERROR_NOT_SUPPORTED": "this GPU or system lacks support (CUDA IPC needs Linux on a PC): set device: auto",
     "CUDA_ERROR_NOT_PERMITTED": "may this container lock memory (`ulimit -l`)?",
 }
-_BROKEN = "the GPU failed: `dmesg | grep -i xid` tells why, and the process needs a new start"
+_BROKEN = "the GPU failed: `dmesg | grep -i xid` shows why, and the process must be restarted"
 
 
 def explain(call: str, code: str, text: str) -> str:
@@ -35,19 +35,19 @@ def explain(call: str, code: str, text: str) -> str:
 
 
 class DriverCuda:
-    """Keeps ``tridetr.cuda.cuda_api.Cuda``.
+    """Implements ``tridetr.cuda.cuda_api.Cuda``.
 
     Attributes:
         device_id: Ordinal of the GPU in this process.
-        uuid: The GPU, 16 bytes.
-        name: What it is called.
+        uuid: UUID of the GPU, 16 bytes.
+        name: Product name of the GPU.
     """
 
     def __init__(self, device_id: int = 0) -> None:
         """Open a GPU for the calling thread.
 
         Raises:
-            CudaError: cuda-bindings, the driver or the GPU is missing, or the GPU has no CUDA IPC.
+            CudaError: cuda-bindings, the driver or the GPU is missing, or the GPU does not support CUDA IPC.
         """
         try:
             from cuda.bindings import driver
@@ -66,13 +66,13 @@ class DriverCuda:
         attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED
         if not self._call("cuDeviceGetAttribute", attribute, self._device):
             raise CudaError(
-                f"{self.name} has no CUDA memory that processes could share. Remedy: device: auto"
+                f"{self.name} cannot share memory between processes (CUDA IPC). Remedy: set device: auto"
             )
         context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self._call("cuCtxSetCurrent", context)
 
     def close(self) -> None:
-        """Let the GPU go."""
+        """Release the GPU."""
         self._call("cuDevicePrimaryCtxRelease", self._device)
 
     def allocate(self, size: int) -> int:
@@ -83,7 +83,7 @@ class DriverCuda:
 
     def ipc_handle(self, pointer: int) -> bytes:
         handle = self._call("cuIpcGetMemHandle", pointer)
-        # Not `handle.reserved`: not all releases of cuda-bindings show it.
+        # Not `handle.reserved`: not all releases of cuda-bindings have it.
         return ctypes.string_at(int(handle.getPtr()), HANDLE_BYTES)
 
     def pin(self, address: int, size: int) -> None:
@@ -123,7 +123,7 @@ class DriverCuda:
         return True
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the driver and return its result, if it has one."""
+        """Call a function of the driver, check its status, and return its result if it has one."""
         try:
             status, *results = getattr(self._cu, name)(*arguments)
         except RuntimeError as error:  # no library, or one that is too old for this function

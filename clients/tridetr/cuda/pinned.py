@@ -1,4 +1,4 @@
-"""The pages of a frame ring as the GPU copies from and to them."""
+"""Pins the pages of a frame ring, so that the GPU can copy from and to them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _log = logging.getLogger("tridetr.cuda")
 
 
 class PinnedFile(Closing):
-    """A mapping of one ring file, pinned; a context manager. Copies work, slower, where it cannot be pinned.
+    """A pinned mapping of one ring file; a context manager. If it cannot be pinned, copies work, but are slower.
 
     Attributes:
         region: The ring file.
-        address: Where it begins in this process.
+        address: Address of the mapping in this process.
     """
 
     def __init__(self, cuda: Cuda, region: Region) -> None:
-        """Map and pin it. The mapping is writable, since CUDA pins no other pages.
+        """Map and pin the file. The mapping is writable, because CUDA pins only writable pages.
 
         Raises:
             ShmError: The ring file was removed or replaced.
@@ -52,10 +52,10 @@ class PinnedFile(Closing):
             cuda.pin(self.address, region.size_bytes)
             self._pinned = True
         except CudaError as error:
-            _log.warning("copies to the GPU take longer than they should: %s", error)
+            _log.warning("cannot pin the frame ring, so copies to the GPU are slower: %s", error)
 
     def close(self) -> None:
-        """Unpin it; the mapping goes with the object."""
+        """Unpin the file; it is unmapped with the object."""
         if self._pinned:
             self._pinned = False
             with suppress(CudaError):

@@ -1,7 +1,7 @@
-"""The device ring of one camera: GPU memory with a slot for each of a few frames, and who may read it.
+"""The device ring of one camera: GPU memory for a few frames, which other processes can read.
 
-One allocation belongs to one ring file and one epoch of its writer. It must not be freed while another process has it
-open (CUDA leaves undefined what happens then), so it outlives the writing of its ring file.
+An allocation belongs to one ring file and one epoch of its writer. It must not be freed while another process has it
+open (the behaviour is undefined in CUDA), so it may be kept after its ring file is no longer written.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from tridetr.telemetry.logs import Limiter
 
 _log = logging.getLogger("tridetr.gpu")
 
-# CUDA takes small allocations out of blocks of this size and exports whole blocks.
+# CUDA places small allocations in blocks of this size, and exports whole blocks.
 _BLOCK = 2 << 20
-_MOST_RETIRED = 4  # a server that lets go of nothing must not fill the GPU
+_MOST_RETIRED = 4  # a server that releases nothing must not fill the GPU
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSlot:
-    """A slot being written.
+    """A device slot that is being written.
 
     Attributes:
         index: Its number.
         pointer: Device address of the frame's I420 bytes: Y [height, width], then U, then V, without padding.
-        nbytes: Their number.
+        nbytes: Size of the frame.
         offset: Bytes from the start of the allocation.
     """
 
@@ -46,19 +46,19 @@ class DeviceSlot:
 
 
 class DeviceRing(Closing):
-    """Writes the frames of one camera in GPU memory; a context manager. For one thread.
+    """Writes the frames of one camera in GPU memory; a context manager. Not thread-safe.
 
-    The first frame decides the size, others change it.
+    The ring takes its size from the first frame and follows changes.
     """
 
     def __init__(self, cuda: Cuda, instance: str, camera: str, *, slots: int) -> None:
-        """Make it; nothing is allocated yet.
+        """Create the object; the first frame creates the ring and allocates its memory.
 
         Args:
             cuda: The GPU.
             instance: Instance of tridetr.
             camera: Name of the camera.
-            slots: Number of slots: all leases there can be, plus 2.
+            slots: Number of slots: the most leases at a time, plus 2.
         """
         self._cuda = cuda
         self._instance, self._camera, self._slots = instance, camera, slots
@@ -68,12 +68,12 @@ class DeviceRing(Closing):
         self._lines = Limiter(60.0)
 
     def begin(self, width: int, height: int) -> DeviceSlot | None:
-        """Take a free slot for a frame of this size; None: readers hold all of them, or too many earlier sizes.
+        """Take a free slot for a frame of this size; None if readers hold all of them, or too many earlier allocations.
 
         Raises:
             CudaError: The GPU failed.
-            GpuMemoryError: There is no memory for it.
-            ShmError: As ``DeviceFrameWriter``.
+            GpuMemoryError: The GPU has no memory for it.
+            ShmError: See ``DeviceFrameWriter``.
         """
         writer = self._writer
         if writer is None:
@@ -102,7 +102,7 @@ class DeviceRing(Closing):
         return DeviceSlot(index, self._memory.pointer + offset, frame_bytes(width, height), offset)
 
     def publish(self, slot: DeviceSlot, stamp: FrameStamp, sequence: int) -> None:
-        """Publish a slot whose memory is written: all work on it has completed."""
+        """Publish a slot; all GPU work that writes its memory must have completed."""
         assert self._writer is not None
         assert self._memory is not None
         memory = self._memory
@@ -117,14 +117,14 @@ class DeviceRing(Closing):
         self._writer.publish(slot.index, stamp, sequence, place)
 
     def abandon(self, slot: DeviceSlot) -> None:
-        """Give a slot back unpublished."""
+        """Release a slot without publishing it."""
         assert self._writer is not None
         self._writer.abandon(slot.index)
 
     def close(self) -> None:
-        """Give the ring up and free everything."""
+        """Close the ring and free its memory."""
         if self._writer is not None:
-            self._writer.close()  # before the memory goes: a ring without a writer is not read
+            self._writer.close()  # before the memory is freed: a ring without a writer is not read
             self._writer = None
         self._retire()
         for memory in self._retired:
@@ -139,7 +139,7 @@ class DeviceRing(Closing):
     def _too_many(self) -> str:
         return (
             f"camera {self._camera}: the inference server still has {_MOST_RETIRED} earlier regions of GPU memory "
-            "open; frames of another size wait. Remedy: keep the camera's picture size stable, or restart the detector"
+            "open; frames of a new size wait. Remedy: keep the camera's picture size stable, or restart the detector"
         )
 
     def _sweep(self) -> None:
@@ -148,7 +148,7 @@ class DeviceRing(Closing):
 
 
 class _Memory:
-    """The allocation of one ring file."""
+    """The GPU memory of one ring file."""
 
     def __init__(self, cuda: Cuda, segment: Segment, frame_nbytes: int) -> None:
         self._cuda = cuda
@@ -168,7 +168,7 @@ class _Memory:
     def free_if_unused(self) -> bool:
         """Free the memory of a retired ring file if no reader leases its slots and none has it registered.
 
-        With all locks in hand the slots are emptied, so that no reader that comes late finds anything.
+        While all locks are held, the slots are emptied, so that a late reader finds nothing.
         """
         span = (layout.DEVICE_BYTE, layout.SLOT_BYTE + self._slots - layout.DEVICE_BYTE)
         if not locks.apply(self._descriptor, locks.exclusive(*span)):
@@ -178,19 +178,19 @@ class _Memory:
         return True
 
     def close(self) -> None:
-        """Free it now. Whatever a broken GPU answers, the process can do no more about it."""
+        """Free the memory now; ignore the errors of a broken GPU, since nothing more can be done."""
         with suppress(CudaError):
             self._cuda.free(self.pointer)
         os.close(self._descriptor)
 
 
-_SPIN_S = 400e-6  # a 1080p frame takes 100 to 200 µs, and no sleep is as short as that
+_SPIN_S = 400e-6  # a copy of a 1080p frame takes 100 to 200 µs, less than any sleep
 _POLL_S = 50e-6
-_PATIENCE_S = 2.0  # less than the supervisor's
+_PATIENCE_S = 2.0  # less than the supervisor's timeout
 
 
 class Stream(Closing):
-    """A stream of the GPU and a wait that ends; a context manager.
+    """A CUDA stream with a bounded wait; a context manager.
 
     Attributes:
         number: The ``CUstream``.
@@ -202,13 +202,13 @@ class Stream(Closing):
         self._event = cuda.make_event()
 
     def wait(self) -> None:
-        """Wait until all that was queued has completed.
+        """Wait until all queued work has completed.
 
-        Asks again and again for the length of a copy, then sleeps between. CUDA's own waiting would not end where a
-        GPU hangs.
+        Polls without sleeping for the duration of a typical copy, then with short sleeps. CUDA's own wait would never
+        return if the GPU hangs.
 
         Raises:
-            CudaError: The GPU failed or does not answer.
+            CudaError: The GPU failed or does not respond.
         """
         self._cuda.record(self._event, self.number)
         started = time.monotonic()
@@ -222,7 +222,7 @@ class Stream(Closing):
             time.sleep(_POLL_S if waited > _SPIN_S else 0)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the stream."""
         with suppress(CudaError):
             self._cuda.free_event(self._event)
             self._cuda.free_stream(self.number)

@@ -1,1 +1,1 @@
-"""The process that owns the GPU: it uploads frames, decodes packets and lends its memory to the inference server."""
+"""The gpu process: uploads frames, decodes packets, and shares its GPU memory with the inference server."""

@@ -1,4 +1,4 @@
-"""H.264 and H.265 packets as a hardware decoder wants them: start codes, parameter sets before key frames."""
+"""Converts H.264 and H.265 packets to Annex B, with parameter sets before key frames, for hardware decoders."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _FILTERS = {
 
 
 class AnnexB:
-    """Turns the packets of one stream into Annex B bytes by FFmpeg's filters.
+    """Converts the packets of one stream to Annex B with FFmpeg's bitstream filters.
 
-    The first filter replaces lengths by start codes (MP4, MKV, FLV); the second puts the parameter sets before each key
-    frame that lacks them, as a decoder that begins in the middle of a stream needs them.
+    The first filter replaces lengths with start codes (MP4, MKV, FLV); the second puts the parameter sets before each
+    key frame that lacks them, because a decoder that starts in the middle of a stream needs them.
     """
 
     def __init__(self, info: StreamInfo) -> None:
-        """Read what comes before the packets.
+        """Set up the filters for a stream.
 
         Args:
-            info: an H.264 or H.265 stream.
+            info: Parameters of an H.264 or H.265 stream.
 
         Raises:
-            ValueError: its parameter sets are damaged.
+            ValueError: Its parameter sets are damaged.
         """
         form, filters = _FILTERS[info.codec]
-        # The filters read a stream's parameters, which a container has when its header is written: here to nowhere.
+        # The filters need the stream's parameters, which are set when a container writes its header (here discarded).
         try:
             with av.open(io.BytesIO(), "w", format=form) as container:
                 stream = add_stream(container, info)
@@ -43,10 +43,10 @@ class AnnexB:
             raise ValueError(f"the stream's parameter sets are damaged: {error}") from None
 
     def __call__(self, packet: Packet) -> bytes:
-        """Return one packet's bytes.
+        """Convert one packet and return its bytes.
 
         Raises:
-            ValueError: the packet is damaged.
+            ValueError: The packet is damaged.
         """
         given = av.Packet(packet.data)
         given.is_keyframe = packet.is_key

@@ -1,4 +1,4 @@
-"""What the gpu process does for one camera: upload the frames that capture decoded, or decode its packets."""
+"""Work of the gpu process for one camera: uploads the frames that capture decoded, or decodes its packets."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from tridetr.telemetry.logs import Limiter
 
 _log = logging.getLogger("tridetr.gpu")
 
-_RETRY_S = 10.0  # one damaged picture may have looked like what the GPU does not decode
+_RETRY_S = 10.0  # a single damaged picture may have looked like an unsupported stream
 
 
 class CameraWork(Protocol):
-    """The work for one camera; made and used in one thread."""
+    """The work for one camera; created and used in one thread."""
 
     def step(self, timeout_s: float) -> None:
-        """Do what there is to do, or wait for it.
+        """Process one frame or packet, or wait for one at most `timeout_s`.
 
         Raises:
-            ShmError: A ring cannot be made or read now; try again later.
+            ShmError: A ring cannot be created or read now; try again later.
             CudaError: The GPU failed.
         """
         ...
@@ -56,7 +56,7 @@ class Uploader(Closing):
         """Open the frame ring, which need not exist yet.
 
         Raises:
-            ShmError: A limit of the system is reached.
+            ShmError: A system limit is reached.
         """
         self._cuda = cuda
         self._after = 0
@@ -116,14 +116,14 @@ class Decoder(Closing):
         """Open the packet ring, which need not exist yet.
 
         Raises:
-            ShmError: A limit of the system is reached.
+            ShmError: A system limit is reached.
         """
         section = config.cameras[camera]
         self._decoders = decoders
         self._camera = camera
         self._generation: int | None = None
         self._decoder: GpuVideo | GpuJpeg | None = None
-        self._retry_s = 0.0  # when a stream that was given up gets another try
+        self._retry_s = 0.0  # when to retry a stream that was given up
         self._said = ""  # why it was given up
         self._number = 0
         self._last_ns = 0
@@ -185,7 +185,7 @@ class Decoder(Closing):
         self._closing.close()
 
     def _begin(self, packet: Packet) -> None:
-        """Begin with another stream."""
+        """Start to decode another stream."""
         self._generation = packet.generation
         self._decoder = None
         try:
@@ -203,7 +203,7 @@ class Decoder(Closing):
         if str(error) != self._said:
             self._said = str(error)
             _log.warning(
-                "camera %s: the GPU does not decode this stream: %s. Remedy: decode: cpu for this camera",
+                "camera %s: the GPU does not decode this stream: %s. Remedy: set decode: cpu for this camera",
                 self._camera,
                 error,
             )
@@ -230,7 +230,7 @@ class Decoder(Closing):
     def _publish(self, picture: DevicePicture) -> None:
         if picture.width * picture.height > self._max_pixels:
             raise GpuUnavailableError(
-                f"pictures of {picture.width}x{picture.height} have more than max_pixels ({self._max_pixels:,})"
+                f"pictures of {picture.width}x{picture.height} exceed max_pixels ({self._max_pixels:,})"
             )
         slot = self._device.begin(picture.width, picture.height)
         if slot is None:
@@ -250,7 +250,7 @@ class Decoder(Closing):
         self._blocked.set(0)
 
     def _publish_host(self, picture: DevicePicture, slot: DeviceSlot) -> int | None:
-        """Lay the picture into the device slot, copy it to the host and publish it there; None: no slot is free."""
+        """Write the picture to the device slot, copy it to the host and publish it there; None if no slot is free."""
         gpu, stream = self._decoders.gpu, self._stream
 
         def draw(planes: Plane) -> None:
@@ -260,7 +260,7 @@ class Decoder(Closing):
             stream.wait()
 
         packet = picture.packet
-        # Streams with B-frames send a later picture first; times must not go back all the same.
+        # With B-frames, a later picture arrives first; its capture time must still not go back.
         late_ns = max(0, self._last_ns + 1 - packet.capture_monotonic_ns)
         self._last_ns = packet.capture_monotonic_ns + late_ns
         shown = Picture(
@@ -282,14 +282,14 @@ class Decoder(Closing):
         return self._host.publish(grab, shown, 0)
 
     def _pin(self, planes: Plane) -> None:
-        """Pin the pages of a slot; a slot is whole pages."""
+        """Pin the pages of a slot, which consists of whole pages."""
         address = int(planes.ctypes.data)
         if address in self._pins:
             return
         if any(known.shape != planes.shape for known in self._pins.values()):
-            self._unpin()  # the ring goes on in another file
+            self._unpin()  # the ring has moved to another file
         start = address // mmap.PAGESIZE * mmap.PAGESIZE
-        with suppress(CudaError):  # copies only take longer
+        with suppress(CudaError):  # without it, copies are only slower
             self._decoders.gpu.pin(start, address - start + planes.nbytes)
             self._pins[address] = planes
 

@@ -1,4 +1,4 @@
-"""Device memory, copies and the one kernel, through `cuda-bindings`."""
+"""Device memory, copies and the chroma kernel, through `cuda-bindings`."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _PTX = Path(__file__).with_name("split_chroma.ptx")
 
 
 class CudaGpu(DriverCuda):
-    """The primary context of one GPU, as `api.Gpu` wants it; for the thread that made it."""
+    """Implements `decoder_api.Gpu` with the primary context of one GPU; for the thread that created it."""
 
     def __init__(self, device_id: int = 0) -> None:
         """Open the GPU and load the kernel.
 
         Raises:
-            CudaError: there is no driver, no GPU, or no `cuda-bindings`.
+            CudaError: The driver, the GPU or `cuda-bindings` is missing.
         """
         super().__init__(device_id)
         self._scratch: dict[str, tuple[int, int]] = {}
         self.context = int(self._call("cuCtxGetCurrent"))
-        # The driver compiles the text for whatever GPU is there (and keeps the result in ~/.nv)
+        # The driver compiles the PTX for the GPU in use (and caches the result in ~/.nv)
         self._module = self._call("cuModuleLoadData", _PTX.read_bytes() + b"\0")
         self._kernel = self._call("cuModuleGetFunction", self._module, _KERNEL)
 
     def scratch(self, use: str, nbytes: int) -> int:
-        """Return device memory that stays with `use` (see `Gpu`)."""
+        """Return device memory that is reserved for `use` (see `Gpu`)."""
         address, size = self._scratch.get(use, (0, 0))
         if nbytes > size:
             if address:
                 del self._scratch[use]
-                self.free(address)  # waits for what still uses it
+                self.free(address)  # waits for work that still uses it
             address = self.allocate(nbytes)
             self._scratch[use] = (address, nbytes)
         return address
@@ -56,7 +56,7 @@ class CudaGpu(DriverCuda):
     def split_chroma(
         self, pairs: int, pitch: int, u: int, v: int, columns: int, rows: int, stream: int
     ) -> None:
-        """Queue the taking apart of NV12's chroma (see `Gpu`)."""
+        """Queue the split of NV12's chroma plane (see `Gpu`)."""
         grid = (-(-columns // _BLOCK[0]), -(-rows // _BLOCK[1]), 1)
         word, number = ctypes.c_uint64, ctypes.c_uint32
         arguments = (
@@ -66,7 +66,7 @@ class CudaGpu(DriverCuda):
         self._call("cuLaunchKernel", self._kernel, *grid, *_BLOCK, 1, 0, stream, arguments, 0)
 
     def close(self) -> None:
-        """Give everything back; what a broken GPU keeps ends with the process."""
+        """Free everything; what a broken GPU keeps is freed with the process."""
         with suppress(CudaError):
             for address, _ in self._scratch.values():
                 self.free(address)
@@ -75,13 +75,13 @@ class CudaGpu(DriverCuda):
 
 
 class CudaDecoders:
-    """An NVIDIA GPU with its decoders (see `api.GpuDecoders`); their libraries are loaded when they are wanted."""
+    """An NVIDIA GPU with its decoders (see `decoder_api.GpuDecoders`), whose libraries are loaded on first use."""
 
     def __init__(self) -> None:
         """Open the GPU.
 
         Raises:
-            CudaError: there is none.
+            CudaError: There is none, or it cannot be used.
         """
         self.gpu = CudaGpu()
         self._jpeg: JpegEngine | None = None
@@ -101,5 +101,5 @@ class CudaDecoders:
         return NvDec(codec, self.gpu, reorders=reorders)
 
     def close(self) -> None:
-        """Free everything; the JPEG decoder's own memory goes with the process."""
+        """Free everything; the JPEG decoder's own memory is freed with the process."""
         self.gpu.close()

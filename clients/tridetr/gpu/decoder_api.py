@@ -1,6 +1,6 @@
-"""What decoding on a GPU needs, behind small interfaces: all but CUDA itself is tested without a GPU.
+"""Interfaces for decoding on a GPU, so that everything but CUDA itself can be tested without a GPU.
 
-Addresses and streams are plain numbers. Everything is called from the one thread of a camera.
+Addresses and streams are plain integers. All calls come from the camera's thread.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ Codec = Literal["h264", "hevc"]
 
 
 class GpuUnavailableError(TridetrError):
-    """There is no GPU, or a library is missing; the message says which."""
+    """The GPU cannot decode: a library is missing, or the stream is not supported; the message gives the reason."""
 
 
 class GpuDecodeError(TridetrError):
-    """The GPU's decoder refused this data; the next may be fine."""
+    """The GPU's decoder rejected this data; later data may be fine."""
 
 
 class Gpu(Cuda, Protocol):
-    """A GPU that lays pictures out. Copies and kernels are queued on a stream and complete in order."""
+    """A GPU that converts pictures to I420. Copies and kernels are queued on a stream and complete in order."""
 
     def scratch(self, use: str, nbytes: int) -> int:
-        """Return the address of device memory that stays with `use`; it grows as needed, losing its content."""
+        """Return the address of device memory reserved for `use`; it grows as needed, and then loses its content."""
         ...
 
     def copy(self, copy: Copy2d, stream: int) -> None:
@@ -38,13 +38,13 @@ class Gpu(Cuda, Protocol):
     def split_chroma(
         self, pairs: int, pitch: int, u: int, v: int, columns: int, rows: int, stream: int
     ) -> None:
-        """Queue the taking apart of NV12's chroma: rows of `columns` u-v pairs into two dense planes."""
+        """Queue the split of NV12's chroma plane: rows of `columns` u-v pairs into two dense planes."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class JpegShape:
-    """What the headers of a JPEG say; sizes in pixels."""
+    """Properties in the headers of a JPEG; sizes in pixels."""
 
     subsampling: Subsampling
     width: int
@@ -58,20 +58,20 @@ class JpegEngine(Protocol):
         """Read the headers.
 
         Raises:
-            GpuDecodeError: they are damaged.
+            GpuDecodeError: They are damaged.
         """
         ...
 
     def decode(self, data: Plane, channels: tuple[tuple[int, int], ...], stream: int) -> None:
-        """Queue the decoding to planar Y, U, V as they are in the file.
+        """Queue the decoding to planar Y, U and V, subsampled as in the file.
 
         Args:
-            data: the JPEG; need not outlive the call.
-            channels: address and pitch for each plane.
-            stream: where to queue it.
+            data: The JPEG; need not outlive the call.
+            channels: Address and pitch [bytes] for each plane.
+            stream: Where to queue it.
 
         Raises:
-            GpuDecodeError: it is damaged.
+            GpuDecodeError: It is damaged.
         """
         ...
 
@@ -81,11 +81,11 @@ class Surface:
     """A decoded NV12 picture in the decoder's own memory, valid until its next `decode`.
 
     Attributes:
-        index: that of the packet it belongs to.
-        luma: address.
-        chroma: address.
-        width: pixels.
-        height: pixels.
+        index: Index of the packet that it belongs to.
+        luma: Address of the luma plane.
+        chroma: Address of the chroma plane.
+        width: Pixels.
+        height: Pixels.
     """
 
     index: int
@@ -102,20 +102,20 @@ class VideoEngine(Protocol):
         """Decode one access unit in Annex B format.
 
         Args:
-            data: the bytes.
-            index: comes back with the surface of this packet.
-            discontinuity: packets are missing before this one.
+            data: The bytes.
+            index: Number that is returned with the surface of this packet.
+            discontinuity: Whether packets are missing before this one.
 
         Returns:
-            The pictures that are complete now, in the order of display.
+            The pictures that are complete now, in display order.
 
         Raises:
-            GpuDecodeError: it is refused.
+            GpuDecodeError: The decoder rejected it.
         """
         ...
 
     def before(self, stream: int) -> None:
-        """Let work queued on `stream` from now on wait until the surfaces are written."""
+        """Make work queued on `stream` from now on wait until the surfaces are written."""
         ...
 
 
@@ -129,7 +129,7 @@ class GpuDecoders(Protocol):
         """Return the JPEG decoder.
 
         Raises:
-            GpuUnavailableError: its library is not there.
+            GpuUnavailableError: Its library is missing.
         """
         ...
 
@@ -137,12 +137,12 @@ class GpuDecoders(Protocol):
         """Return a decoder for one stream.
 
         Args:
-            codec: which.
-            reorders: whether pictures are shown in another order than they are sent in (B-frames). Only then does
-                the decoder hold pictures back, until the order is known.
+            codec: Codec of the stream.
+            reorders: Whether the display order differs from the decoding order (B-frames). Only then does the
+                decoder hold pictures back, until their order is known.
 
         Raises:
-            GpuUnavailableError: its library is not there, or this GPU does not know the codec.
+            GpuUnavailableError: Its library is missing, or this GPU does not support the codec.
         """
         ...
 

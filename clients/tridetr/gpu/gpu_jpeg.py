@@ -19,32 +19,32 @@ _ORIENTATION = 0x0112  # EXIF tag
 
 
 class GpuJpeg:
-    """Decodes the JPEGs of one camera. One packet is one picture, so what is not shown is not decoded."""
+    """Decodes the JPEGs of one camera. Each packet is one picture, so skipped ones are not decoded."""
 
     every_packet = False
 
     def __init__(self, decoders: GpuDecoders) -> None:
-        """Make the decoder.
+        """Create the decoder.
 
         Raises:
-            GpuUnavailableError: its library is missing.
+            GpuUnavailableError: Its library is missing.
         """
         self._gpu = decoders.gpu
         self._engine = decoders.jpeg()
         self._first = True
 
     def decode(self, packet: Packet) -> list[DevicePicture]:
-        """Read a JPEG's headers; its pixels are decoded where they are laid.
+        """Read a JPEG's headers; its pixels are decoded when the picture is written to a slot.
 
         Raises:
-            GpuDecodeError: it is damaged.
-            GpuUnavailableError: it is of a kind that the GPU does not decode.
+            GpuDecodeError: It is damaged.
+            GpuUnavailableError: The GPU does not decode this kind of JPEG.
         """
         whole = complete_jpeg(memoryview(packet.data))
         if self._first:
             self._first = False
             if _is_turned(whole):
-                raise GpuUnavailableError("the camera's JPEGs are turned by their EXIF blocks")
+                raise GpuUnavailableError("the camera's JPEGs are rotated by their EXIF blocks")
         data = np.frombuffer(whole, np.uint8)
         shape = self._engine.shape(data)
         if shape.subsampling is Subsampling.OTHER:
@@ -70,4 +70,4 @@ def _is_turned(jpeg: memoryview) -> bool:
         with Image.open(io.BytesIO(jpeg)) as image:
             return bool(image.getexif().get(_ORIENTATION, 1) != 1)
     except OSError:
-        return False  # the decoder reports what is wrong with it
+        return False  # the decoder will report what is wrong

@@ -17,16 +17,16 @@ from tridetr.telemetry import heartbeat
 _log = logging.getLogger("tridetr.gpu")
 
 _TURN_S = 0.2
-_HUNG_S = 5.0  # a camera whose thread did nothing for so long
+_HUNG_S = 5.0  # without progress for this long, a camera's thread hangs
 _RETRY_S = 1.0
 MakeWork = Callable[[str], CameraWork]
 
 
 def run(config: Config, stop: threading.Event) -> None:
-    """Upload and decode for all cameras until told to stop.
+    """Upload and decode for all cameras until `stop` is set.
 
     Raises:
-        CudaError: There is no GPU, or it failed: the process needs a new start.
+        CudaError: There is no GPU, or it failed, so that the process must be restarted.
     """
     frames = place_frames(config, find_machine(config))
     if not frames.gpu:
@@ -49,15 +49,15 @@ def make_work(config: Config, camera: str) -> CameraWork:
 
 
 def serve(cameras: list[str], make: MakeWork, stop: threading.Event) -> None:
-    """Do the work of all cameras until told to stop or one of them fails.
+    """Run the work of all cameras until `stop` is set or one of them fails.
 
     Args:
         cameras: Their names.
-        make: Makes the work of a camera; called in its thread.
-        stop: Ends it.
+        make: Creates the work of a camera; called in its thread.
+        stop: Ends the work once it is set.
 
     Raises:
-        CudaError: The GPU failed, or does not answer.
+        CudaError: The GPU failed, or does not respond.
     """
     threads = [_CameraThread(camera, make, stop) for camera in cameras]
     for thread in threads:
@@ -80,8 +80,8 @@ class _CameraThread(threading.Thread):
     """Runs the work of one camera.
 
     Attributes:
-        turned_s: When it was last seen at work (monotonic).
-        failure: What ended it.
+        turned_s: When it last made progress (monotonic time [s]).
+        failure: The error that ended it; None if there is none.
     """
 
     def __init__(self, camera: str, make: MakeWork, stop: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""H.264 and H.265 on the GPU: packets in, pictures in the order of display out."""
+"""Decodes H.264 and H.265 on the GPU: takes packets, returns pictures in display order."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class DevicePicture:
     """A picture on the GPU, valid until the decoder's next call.
 
     Attributes:
-        packet: the packet it comes from, for its times.
-        width: pixels, even.
-        height: pixels, even.
-        color_range: range of the samples.
-        color_matrix: matrix of the samples.
-        lay: queues its laying as dense I420 at an address on a stream: called with both.
-        jpeg: the camera's own JPEG of it; None: there is none.
+        packet: The packet that it comes from, for its times.
+        width: Pixels, even.
+        height: Pixels, even.
+        color_range: Range of the samples.
+        color_matrix: Matrix of the samples.
+        lay: Called with an address and a stream; queues writing the picture there as dense I420.
+        jpeg: The camera's own JPEG of the picture; None if there is none.
     """
 
     packet: Packet
@@ -54,30 +54,32 @@ class DevicePicture:
 
 
 class GpuVideo:
-    """Decodes one stream.
+    """Decodes one H.264 or H.265 stream on the GPU.
 
-    NVDEC hides damage instead of reporting it, so packets that the demuxer marked as damaged never reach it: all up to
-    the next key frame is skipped, as no picture before it can be trusted.
+    NVDEC hides damage instead of reporting it. So packets that the demuxer marked as damaged are not passed to it, and
+    everything up to the next key frame is skipped, because no picture before it can be trusted.
 
-    Without B-frames each picture comes with its packet. Where the stream announces that it reorders pictures, or turns
-    out to (presentation times that go back), the decoder is told to hold pictures back and give them in the order of
-    display.
+    Without B-frames, each packet yields its picture immediately. If the stream announces that it reorders pictures, or
+    turns out to do so (its presentation times go back), the decoder holds pictures back and returns them in display
+    order.
     """
 
     every_packet = True
 
     def __init__(self, decoders: GpuDecoders, info: StreamInfo) -> None:
-        """Make the decoder.
+        """Create the decoder.
 
         Raises:
-            GpuUnavailableError: a library is missing, or the stream is nothing for it.
+            GpuUnavailableError: A library is missing, or the stream is not supported.
         """
         if info.codec not in _CODECS:
             raise GpuUnavailableError(
-                f"{info.codec_name} is not decoded there (H.264, H.265 and MJPEG are)"
+                f"{info.codec_name} is not supported (H.264, H.265 and MJPEG are)"
             )
         if info.rotation:
-            raise GpuUnavailableError("its pictures are turned, which only the CPU does")
+            raise GpuUnavailableError(
+                "its pictures are rotated, which only decoding on the CPU supports"
+            )
         try:
             self._annexb = AnnexB(info)
         except ValueError as error:
@@ -94,8 +96,8 @@ class GpuVideo:
         """Decode a packet.
 
         Raises:
-            GpuDecodeError: it is damaged, or refused; the next may be fine.
-            GpuUnavailableError: the GPU does not decode such a stream.
+            GpuDecodeError: It is damaged or rejected; the next one may be fine.
+            GpuUnavailableError: The GPU does not decode such a stream.
         """
         if packet.discontinuity:
             self._waiting.clear()
@@ -121,12 +123,12 @@ class GpuVideo:
             raise GpuDecodeError(f"damaged packet: {error}") from None
 
     def _follow_order(self, packet: Packet) -> None:
-        """Make the decoder reorder as soon as a presentation time goes back, from the next key frame on."""
+        """Switch the decoder to display order when a presentation time goes back, from the next key frame on."""
         last, self._last_pts = self._last_pts, packet.pts
         if self._reorders or last is None or packet.pts is None or packet.pts >= last:
             return
         if not packet.is_key:  # at a key frame, the clock of the stream was set back
-            _log.info("the stream has B-frames: pictures come in the order of display from now on")
+            _log.info("the stream has B-frames: pictures are reordered for display from now on")
             self._reorders = True
             self._engine = self._open()
             self._waiting.clear()
@@ -149,10 +151,10 @@ class GpuVideo:
 
 
 def lay_nv12(gpu: Gpu, surface: Surface) -> Lay:
-    """Return how an NV12 surface becomes I420; odd sizes lose one row or column.
+    """Return a function that writes an NV12 surface as I420; odd sizes lose one row or column.
 
     Raises:
-        ValueError: its planes do not lie as NV12 does.
+        ValueError: Its planes are not laid out as NV12.
     """
     pitch = nv12_pitch(surface.luma, surface.chroma, surface.width, surface.height)
     width, height = even_size(surface.width, surface.height)

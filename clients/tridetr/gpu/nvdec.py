@@ -1,4 +1,4 @@
-"""H.264 and H.265 decoding by PyNvVideoCodec (NVDEC)."""
+"""Decodes H.264 and H.265 with PyNvVideoCodec (NVDEC)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tridetr.gpu.decoder_api import Codec, GpuDecodeError, GpuUnavailableError, 
 
 
 class NvDec:
-    """One stream's decoder in the primary context (see `api.VideoEngine`)."""
+    """One stream's decoder in the primary context (see `decoder_api.VideoEngine`)."""
 
     def __init__(self, codec: Codec, gpu: CudaGpu, *, reorders: bool) -> None:
-        """Make it; the stream's size is found by the decoder.
+        """Create the decoder, which finds the stream's size itself.
 
         Raises:
-            GpuUnavailableError: the package is missing, or the GPU does not take this codec.
+            GpuUnavailableError: The package is missing, or the GPU does not support this codec.
         """
         try:
             nvc: Any = import_module("PyNvVideoCodec")
@@ -29,7 +29,7 @@ class NvDec:
             raise GpuUnavailableError(f"PyNvVideoCodec cannot be used ({first})") from None
         self._nvc = nvc
         names = {"h264": nvc.cudaVideoCodec.H264, "hevc": nvc.cudaVideoCodec.HEVC}
-        # LOW gives each picture with its packet, but must not be used where pictures come in another order
+        # LOW returns each picture with its packet, but must not be used if pictures are reordered
         latency = nvc.DisplayDecodeLatencyType
         try:
             self._decoder = nvc.CreateDecoder(
@@ -59,7 +59,9 @@ class NvDec:
             if not frames:
                 return []
             if self._decoder.GetPixelFormat() != self._nvc.Pixel_Format.NV12:
-                raise GpuDecodeError(f"it gives {self._decoder.GetPixelFormat()}, not NV12")
+                raise GpuDecodeError(
+                    f"the decoder returned {self._decoder.GetPixelFormat()} instead of NV12"
+                )
             width, height = int(self._decoder.GetWidth()), int(self._decoder.GetHeight())
             return [
                 Surface(
@@ -77,5 +79,5 @@ class NvDec:
             raise GpuDecodeError(str(error)) from None
 
     def before(self, stream: int) -> None:
-        """Let `stream` wait for the surfaces (see `VideoEngine`)."""
+        """Make `stream` wait for the surfaces (see `VideoEngine`)."""
         self._decoder.WaitOnCUStream(stream)

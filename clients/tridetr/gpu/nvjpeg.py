@@ -1,7 +1,7 @@
-"""JPEG decoding by nvJPEG's C interface.
+"""Decodes JPEGs with nvJPEG's C interface.
 
-nvImageCodec, NVIDIA's Python package over it, decodes into images of its own only and has no 4:2:0 output. The C
-interface writes the planes as they are in the file, to any address: for 4:2:0 into the slot itself.
+nvImageCodec, NVIDIA's Python package for it, decodes only into its own images and has no 4:2:0 output. The C interface
+writes the planes, subsampled as in the file, to any address: for 4:2:0, directly into the slot.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _STATUS = {
     1: "not initialised",
     2: "invalid parameter",
     3: "bad JPEG",
-    4: "JPEG of a kind that it does not know",
-    5: "no memory",
+    4: "unsupported kind of JPEG",
+    5: "out of memory",
     6: "execution failed",
     7: "GPU too old",
     8: "internal error",
@@ -38,7 +38,7 @@ _INSTALL = "pip install 'tridetr[gpu]'"
 
 
 class Image(ctypes.Structure):
-    """`nvjpegImage_t`: where the planes go."""
+    """`nvjpegImage_t`: where to write the planes."""
 
     _fields_ = (
         ("channel", ctypes.c_void_p * _COMPONENTS),
@@ -47,7 +47,7 @@ class Image(ctypes.Structure):
 
 
 def library_files() -> Iterator[str]:
-    """Yield what may be the library: that of the system, then those of NVIDIA's wheels."""
+    """Yield possible files of the library: the system's, then those of NVIDIA's wheels."""
     for version in _VERSIONS:
         yield f"libnvjpeg.so.{version}"
     spec = importlib.util.find_spec("nvidia")
@@ -60,7 +60,7 @@ def load_library() -> ctypes.CDLL:
     """Load nvJPEG.
 
     Raises:
-        GpuUnavailableError: it is not installed.
+        GpuUnavailableError: It is not installed.
     """
     for file in library_files():
         try:
@@ -71,13 +71,13 @@ def load_library() -> ctypes.CDLL:
 
 
 class NvJpeg:
-    """The decoder, in the current CUDA context (see `api.JpegEngine`)."""
+    """A JPEG decoder in the current CUDA context (see `decoder_api.JpegEngine`)."""
 
     def __init__(self) -> None:
-        """Load the library and make a decoder.
+        """Load the library and create a decoder.
 
         Raises:
-            GpuUnavailableError: the library is missing, or does not work with this GPU.
+            GpuUnavailableError: The library is missing, or does not work with this GPU.
         """
         self._library = load_library()
         self._handle, self._state = ctypes.c_void_p(), ctypes.c_void_p()

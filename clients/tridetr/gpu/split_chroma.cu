@@ -1,4 +1,4 @@
-// Takes the chroma plane of NV12 (u v u v ...) apart into the two planes of I420. One thread for each pair.
+// Splits the chroma plane of NV12 (u v u v ...) into the two chroma planes of I420. One thread for each pair.
 // split_chroma.ptx is this file, compiled (docs/gpu.md, "The kernel").
 extern "C" __global__ void split_chroma(
     const unsigned char *pairs,  // first pair

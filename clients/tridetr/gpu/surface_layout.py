@@ -1,4 +1,4 @@
-"""Where the planes of a picture lie in device memory, and which copies bring them into I420. Pure arithmetic."""
+"""Layout of a picture's planes in device memory, and the copies that convert it to I420. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Subsampling(Enum):
-    """How often a JPEG has chroma; the others are decoded on the CPU."""
+    """Chroma subsampling of a JPEG; the GPU does not decode others."""
 
     S420 = "4:2:0"
     S422 = "4:2:2"
@@ -16,15 +16,15 @@ class Subsampling(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Copy2d:
-    """One copy of rows within device memory. Addresses are plain numbers, all else is in bytes.
+    """A copy of rows within device memory. Addresses are plain integers; pitches and widths are in bytes.
 
     Attributes:
-        source: address of the first row.
-        source_pitch: from one row to the next.
-        target: address of the first row.
-        target_pitch: from one row to the next.
-        width: bytes of a row that are copied.
-        rows: how many.
+        source: Address of the first row to read.
+        source_pitch: Distance from one row to the next.
+        target: Address of the first row to write.
+        target_pitch: Distance from one row to the next.
+        width: Bytes to copy of each row.
+        rows: Number of rows.
     """
 
     source: int
@@ -37,11 +37,11 @@ class Copy2d:
 
 @dataclass(frozen=True, slots=True)
 class JpegPlan:
-    """How a JPEG gets into an I420 frame.
+    """How to decode a JPEG into an I420 frame.
 
     Attributes:
-        channels: address and pitch [bytes] where the decoder shall write Y, U and V.
-        copies: what is left to do then.
+        channels: Addresses and pitches [bytes] at which the decoder must write Y, U and V.
+        copies: Copies to make after decoding.
     """
 
     channels: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -59,7 +59,7 @@ def i420_planes(pointer: int, width: int, height: int) -> tuple[int, int, int]:
 
 
 def scratch_bytes(width: int, height: int) -> int:
-    """Return what `plan_jpeg` may need of scratch memory for a JPEG of this size (4:2:2, odd sizes)."""
+    """Return the scratch memory [bytes] that `plan_jpeg` needs at most for a JPEG of this size."""
     return width * height + 2 * (-(-width // 2) * height)
 
 
@@ -68,22 +68,22 @@ def plan_jpeg(
 ) -> JpegPlan:
     """Plan the decoding of a JPEG into an I420 frame.
 
-    4:2:0 of even size needs no copy: the decoder writes into the frame. Of 4:2:2 the chroma goes into
-    scratch memory, and every second row of it into the frame (a copy with twice the pitch). Odd sizes
-    lose one row or column, which takes all planes through scratch memory.
+    4:2:0 of even size needs no copy: the decoder writes into the frame. For 4:2:2, it writes the chroma to
+    scratch memory, from which every second row is copied to the frame (with twice the pitch). Odd sizes lose
+    one row or column, for which all planes go through scratch memory.
 
     Args:
         subsampling: S420 or S422.
-        width: of the JPEG, in pixels; may be odd.
-        height: likewise.
-        pointer: where the I420 frame of even size begins.
-        scratch: at least `scratch_bytes` of device memory.
+        width: Width of the JPEG in pixels; may be odd.
+        height: Height of the JPEG in pixels; may be odd.
+        pointer: Address of the I420 frame, which has an even size.
+        scratch: Address of at least `scratch_bytes` of device memory.
 
     Raises:
-        ValueError: another subsampling.
+        ValueError: The subsampling is another one.
     """
     if subsampling is Subsampling.OTHER:
-        raise ValueError("only 4:2:0 and 4:2:2 can be planned")
+        raise ValueError("only 4:2:0 and 4:2:2 are supported")
     even_width, even_height = width & ~1, height & ~1
     columns, rows = even_width // 2, even_height // 2
     y, u, v = i420_planes(pointer, even_width, even_height)
@@ -111,13 +111,13 @@ def nv12_pitch(luma: int, chroma: int, width: int, height: int) -> int:
     """Return the pitch [bytes] of a decoder's NV12 surface, whose chroma follows its luma.
 
     Args:
-        luma: address of the luma plane.
-        chroma: address of the chroma plane.
-        width: pixels.
-        height: rows of luma.
+        luma: Address of the luma plane.
+        chroma: Address of the chroma plane.
+        width: Width in pixels.
+        height: Number of luma rows.
 
     Raises:
-        ValueError: the planes do not lie like that.
+        ValueError: The planes are not laid out like that.
 
     >>> nv12_pitch(0, 2048 * 1080, 1920, 1080)
     2048
@@ -125,6 +125,6 @@ def nv12_pitch(luma: int, chroma: int, width: int, height: int) -> int:
     pitch, rest = divmod(chroma - luma, height)
     if rest or pitch < width:
         raise ValueError(
-            f"chroma lies {chroma - luma} bytes after the luma of {width}x{height}: no NV12 surface"
+            f"not an NV12 surface: chroma is {chroma - luma} bytes after the luma of {width}x{height}"
         )
     return pitch

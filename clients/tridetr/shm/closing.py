@@ -1,4 +1,4 @@
-"""Context managers that are simply closed."""
+"""Base class of context managers that are closed on exit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class Closing(ABC):
-    """Makes anything with ``close`` a context manager."""
+    """Context manager that calls ``close`` on exit."""
 
     __slots__ = ()
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what is held."""
+        """Release all resources."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""A frame in GPU memory, as a slot names it to other processes (``DeviceMemory`` of ``schemas/frame.fbs``)."""
+"""A frame in GPU memory, as a slot describes it to other processes (``DeviceMemory`` of ``schemas/frame.fbs``)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ ALIGNMENT = 512  # of each slot's frame in the allocation
 
 @dataclass(frozen=True)
 class DeviceRegion:
-    """One allocation of GPU memory as Triton knows it. Another key: register that one, unregister this one.
+    """One allocation of GPU memory, as it is registered with Triton.
+
+    If a ring's region changes, register the new one and unregister the old one.
 
     Attributes:
-        shm_name: What it is registered as: the ring file's name, and the epoch of the writer that allocated it.
-        handle: The CUDA IPC handle, 64 bytes.
-        uuid: The GPU, 16 bytes.
+        shm_name: Name to register it under: the ring file's name, and the epoch of the writer that allocated it.
+        handle: CUDA IPC handle, 64 bytes.
+        uuid: UUID of the GPU, 16 bytes.
         device_id: Ordinal of the GPU in the writer's process.
         size_bytes: Bytes of the allocation.
-        ring: The ring file that it belongs to.
+        ring: Ring file that it belongs to.
         epoch: Epoch of the writer that allocated it.
     """
 
@@ -42,7 +44,7 @@ AnyRegion = Region | DeviceRegion
 
 @dataclass(frozen=True, slots=True)
 class DevicePlace:
-    """Where a frame lies in GPU memory: the same picture as the lease's ``planes``, or the only one there is.
+    """Location of a frame in GPU memory.
 
     Attributes:
         region: The allocation.
@@ -60,18 +62,18 @@ class DevicePlace:
 
 
 def read_place(data: bytes, ring: Region, epoch: int, width: int, height: int) -> DevicePlace:
-    """Check what a slot says of its device memory.
+    """Read and validate a slot's description of its device memory.
 
     Args:
         data: One ``DeviceMemory``.
-        ring: The ring file that it stands in.
+        ring: The ring file that contains it.
         epoch: The file's epoch.
         width: Pixels of the frame.
         height: Pixels of the frame.
 
     Raises:
-        WireError: The frame would not lie inside the allocation, or the allocation is an earlier writer's, who took
-            it along.
+        WireError: The frame would not be inside the allocation, or the allocation belongs to an earlier writer and
+            is gone.
     """
     handle, uuid, size, offset, written_in, device_id = DEVICE_MEMORY.unpack(data)
     nbytes = width * height * 3 // 2

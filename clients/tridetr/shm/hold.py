@@ -11,9 +11,9 @@ from tridetr.shm.device_region import DeviceRegion
 
 
 class DeviceHold(Closing):
-    """A shared lock on the ring file's ``DEVICE_BYTE``: its writer frees no device memory meanwhile.
+    """A shared lock on the ring file's ``DEVICE_BYTE``, during which its writer frees no device memory.
 
-    Taken while a lease is held, since a lease protects the memory too. Ends with the process at the latest.
+    Take it while holding a lease, which protects the memory until then. The kernel releases it when the process ends.
     """
 
     def __init__(self, region: DeviceRegion) -> None:
@@ -31,16 +31,16 @@ class DeviceHold(Closing):
         locks.apply(self._descriptor, locks.shared(layout.DEVICE_BYTE))
 
     def is_current(self) -> bool:
-        """Return whether the writer that allocated the memory still writes this ring file.
+        """Return whether the writer that allocated the memory still writes to this ring file.
 
-        If not, a server that cannot open the memory tells nothing about other memory.
+        If not, a server that cannot open this memory may well be able to open newer memory.
         """
         return not self.is_lost() and not self._word(layout.SUCCESSOR_WORD)
 
     def is_lost(self) -> bool:
         """Return whether the writer that allocated the memory is gone, and the memory with it.
 
-        A writer that only went on in another file keeps the memory for as long as this lock is held.
+        A writer that has only moved on to another file keeps the memory for as long as this lock is held.
         """
         status = os.fstat(self._descriptor)
         if status.st_ino != self._region.ring.inode or status.st_size < layout.PAGE:
@@ -51,7 +51,7 @@ class DeviceHold(Closing):
         return not written or self._word(layout.EPOCH_WORD) != self._region.epoch
 
     def close(self) -> None:
-        """Let the memory go."""
+        """Release the lock."""
         os.close(self._descriptor)
 
     def _word(self, number: int) -> int:

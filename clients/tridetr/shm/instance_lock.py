@@ -1,7 +1,7 @@
-"""One node per instance: locks where the segments are, whatever ``run_dir`` the node has.
+"""Allows only one node per instance, with lock files next to the segments, so regardless of the node's ``run_dir``.
 
-A whole node (``tridetr up``) holds the instance exclusively. Processes that run one by one, such as the containers of
-a pod, share it, and each holds its own process's name exclusively.
+A whole node (``tridetr up``) locks the instance exclusively. Processes that are started individually, such as the
+containers of a pod, share that lock, and each locks its own process name exclusively.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class InstanceLock(Closing):
 
         Args:
             instance: Name of the instance.
-            run_dir: The node's run folder, which is named to those that are refused.
-            processes: Names of the processes, such as ``capture hall``; empty = the whole node.
+            run_dir: The node's run folder, for the error message of processes that are refused.
+            processes: Names of the processes, such as ``capture hall``; empty for the whole node.
 
         Raises:
-            ShmError: Another node or process of this instance runs.
+            ShmError: Another node or process of this instance is running, or the lock files cannot be used.
         """
         self._instance = instance
         self._lost: str | None = None
@@ -59,29 +59,29 @@ class InstanceLock(Closing):
             raise ShmError(self._refusal(error)) from None
         except OSError as error:
             raise ShmError(
-                f"the lock {path} of instance {self._instance!r} cannot be taken: {error.strerror or error}. Run all "
-                "of tridetr as one user, choose another `instance`, or remove the file if no node of it runs"
+                f"cannot take the lock {path} of instance {self._instance!r}: {error.strerror or error}. Run all "
+                "of tridetr as one user, choose another `instance`, or remove the file if no node of it is running"
             ) from None
 
     def _refusal(self, error: FileLockedError) -> str:
         return (
-            f"another `tridetr up` runs instance {self._instance!r}: {error.holder or 'an unknown process'}. Stop it, "
-            "or give this one another `instance:` in its configuration"
+            f"instance {self._instance!r} is already running: {error.holder or 'unknown process'}. Stop it, "
+            "or set another `instance:` in this node's configuration"
         )
 
     def keep(self) -> None:
-        """Take locks again whose files were removed; call it about once a second."""
+        """Take locks again if their files were removed; call it about once a second."""
         for lock in self._locks:
             try:
                 if lock.keep():
-                    _log.warning("%s was removed by another program and is made again", lock.path)
+                    _log.warning("%s was removed by another program; created it again", lock.path)
                 self._lost = None
             except FileLockedError as error:
-                self._say_lost(self._refusal(error))
+                self._log_lost(self._refusal(error))
             except OSError as error:
-                self._say_lost(f"{lock.path} was removed and cannot be made again: {error}")
+                self._log_lost(f"{lock.path} was removed and cannot be created again: {error}")
 
-    def _say_lost(self, why: str) -> None:
+    def _log_lost(self, why: str) -> None:
         if why != self._lost:
             self._lost = why
             _log.error("%s", why)

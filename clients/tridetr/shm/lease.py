@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Region:
-    """A ring file as Triton knows it. Another key: register the new one, unregister the old one after its last lease.
+    """A ring file, as it is registered with Triton.
+
+    If a ring's region changes, register the new one, and unregister the old one after its last lease.
 
     Attributes:
         shm_name: Name under ``/dev/shm``, without a slash.
         size_bytes: Size of the whole file.
         generation: Generation of the ring.
-        inode: Differs if somebody removed the file and made it again under the same name.
+        inode: Distinguishes the file from another one that was created under the same name.
     """
 
     shm_name: str
@@ -34,9 +36,9 @@ class Mapping:
 
     Attributes:
         sequences: The sequence of each slot's content, in place.
-        share: The commands that take the slots' locks.
-        held: Leases of each slot: a lock knows no counts, so several leases are one lock.
-        freed: To be called for a slot when its last lease has ended.
+        share: Commands that take the slots' locks, shared.
+        held: Number of leases of each slot; several leases share one lock.
+        freed: Functions to call when a slot's last lease has ended.
     """
 
     def __init__(self, ring: Segment) -> None:
@@ -62,7 +64,7 @@ class Mapping:
             self.freed[slot]()
 
     def retire(self) -> None:
-        """Close as soon as no lease is left."""
+        """Close as soon as no leases are left."""
         if any(self.held):
             self.freed = [self.retire] * self.slots
         else:
@@ -79,14 +81,14 @@ _RELEASED = -1
 
 
 def _nothing() -> None:
-    """All locks went with the descriptor."""
+    """Do nothing: closing the descriptor has released all locks."""
 
 
 class Lease:
     """One leased slot; a context manager. Nothing of the slot may be used after the release.
 
     Attributes:
-        sequence: Number of the slot's content; grows by 1 with each publication of the ring, for ever.
+        sequence: Number of the slot's content; grows with each publication, across restarts of the writer.
     """
 
     __slots__ = ("_mapping", "_slot", "_view", "sequence")
@@ -99,7 +101,7 @@ class Lease:
 
     @property
     def region(self) -> Region:
-        """The ring file that it lies in."""
+        """The ring file that contains the slot."""
         return self._mapping.region
 
     def release(self) -> None:
@@ -107,7 +109,7 @@ class Lease:
         slot = self._slot
         if slot >= 0:
             self._slot = _RELEASED
-            # What `Mapping.release` does, written out: this is the way of every frame.
+            # `Mapping.release`, inlined, because this runs for every frame.
             mapping = self._mapping
             mapping.held[slot] = left = mapping.held[slot] - 1
             if not left:

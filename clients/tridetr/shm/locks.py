@@ -1,8 +1,8 @@
 """Open-file-description byte-range locks.
 
-Such a lock belongs to the *open file*, not to the process: whoever leases needs a descriptor of its own, and the
-kernel frees the lock when the last copy of that descriptor is closed, also after ``kill -9``. Because a forked child
-holds copies, no process may fork after opening a ring (spawn or exec). Taking and giving a lock also orders memory
+Such a lock belongs to the *open file*, not to the process: each lease holder needs its own descriptor, and the kernel
+releases the lock when the last copy of that descriptor is closed, even after ``kill -9``. Because a forked child holds
+copies, a process must not fork after opening a ring (use spawn or exec). Taking and releasing a lock also orders memory
 between the two processes, on ARM as well, which plain loads and stores do not.
 """
 
@@ -18,7 +18,7 @@ from functools import partial
 _FLOCK = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid (0 for these locks)
 _SETLK = fcntl.F_OFD_SETLK
 _REFUSED = (errno.EAGAIN, errno.EACCES)
-Refused = BlockingIOError  # what a bound command raises while another lock forbids it (EAGAIN)
+Refused = BlockingIOError  # raised by a bound command while another lock conflicts with it (EAGAIN)
 
 
 def shared(byte: int) -> bytes:
@@ -27,25 +27,25 @@ def shared(byte: int) -> bytes:
 
 
 def exclusive(byte: int, count: int = 1) -> bytes:
-    """Return the command that takes an exclusive lock on a byte, or on several that follow each other."""
+    """Return the command that takes an exclusive lock on a byte, or on ``count`` consecutive bytes."""
     return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, count, 0)
 
 
 def unlock(byte: int) -> bytes:
-    """Return the command that gives a byte free."""
+    """Return the command that releases a byte."""
     return _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0)
 
 
 def unlock_all() -> bytes:
-    """Return the command that gives all bytes of an open file free."""
+    """Return the command that releases all bytes of an open file."""
     return _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def apply(descriptor: int, command: bytes, _fcntl: Callable[..., object] = fcntl.fcntl) -> bool:
-    """Carry out a command without waiting.
+    """Execute a command without waiting.
 
     Returns:
-        False: somebody else holds a lock that forbids it.
+        Whether it succeeded; False if a conflicting lock is held through another open file.
     """
     try:
         _fcntl(descriptor, _SETLK, command)
@@ -64,5 +64,5 @@ def is_held(descriptor: int, byte: int) -> bool:
 
 
 def bind(descriptor: int, command: bytes) -> Callable[[], object]:
-    """Return what carries out a command without waiting; it raises :data:`Refused`, and costs less than ``apply``."""
+    """Return a function that executes a command without waiting; it raises :data:`Refused`. Faster than ``apply``."""
     return partial(fcntl.fcntl, descriptor, _SETLK, command)

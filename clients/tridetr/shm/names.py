@@ -1,10 +1,10 @@
-"""All names and sizes of inter-process communication, in one place.
+"""Names and sizes of everything that processes share.
 
-A ring is one flat file under ``/dev/shm`` (``shm_open`` knows no folders, and Triton opens it by that name):
+A ring is one flat file under ``/dev/shm`` (``shm_open`` has no folders, and Triton opens the file by that name):
 ``tridetr-<instance>-<camera>-<kind>-<generation>``. A wake-up queue belongs to one (ring, consumer):
 ``/tridetr-<instance>-<camera>-<kind>-<consumer>``. The Python backend of an embedded Triton names its own regions
-``tridetr-<instance>-triton-…``; so no camera may be called ``triton`` or ``triton-…``. :func:`owner_of` is the one
-place that decides to whom a file belongs.
+``tridetr-<instance>-triton-…``; so no camera may be called ``triton`` or ``triton-…``. :func:`owner_of` is the only
+place that decides which component a file belongs to.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ PREFIX = "tridetr"
 
 FRAMES, DETECTIONS, SENTRY, STATUS = "frames", "detections", "sentry", "status"
 PACKETS = "packets"
-VIEW = "view"  # packets likewise, of the second stream that only viewers want
+VIEW = "view"  # packets of the second stream, which only viewers use
 DEVICE = "device"  # the same frames in GPU memory
-# Who is woken by a ring; the readers of a ring without consumers poll it.
+# Consumers that each ring wakes; readers of a ring without consumers poll it.
 CONSUMERS: dict[str, tuple[str, ...]] = {
     FRAMES: ("detector", "gateway", "gpu"),
     DETECTIONS: ("controller", "gateway"),
@@ -52,7 +52,7 @@ MAX_DETECTIONS = 300
 
 _INSTANCE = re.compile(r"[a-z0-9]{1,16}")
 CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_TRITON = "triton"  # the Python backend's own regions carry this in place of a camera's name
+_TRITON = "triton"  # the Python backend's regions have this in place of a camera's name
 _SEGMENT = re.compile(
     rf"{PREFIX}-(?P<instance>[a-z0-9]{{1,16}})-(?P<camera>[a-z0-9][a-z0-9_-]{{0,31}})"
     rf"-(?P<kind>{'|'.join(CONSUMERS)})-(?P<generation>[1-9][0-9]{{0,9}})"
@@ -65,18 +65,18 @@ def camera_name_fault(name: str) -> str | None:
 
     >>> camera_name_fault("yard-2")
     >>> camera_name_fault("triton-2")
-    "camera name 'triton-2' is reserved for the server's own memory, as is all that begins with 'triton-'"
+    "camera name 'triton-2' is reserved for Triton's memory, like all names that begin with 'triton-'"
     """
     if not CAMERA_NAME.fullmatch(name):
         return f"camera name {name!r}: use lower-case letters, digits, '_' and '-' (at most 32)"
     if name == _TRITON or name.startswith(f"{_TRITON}-"):
-        return f"camera name {name!r} is reserved for the server's own memory, as is all that begins with '{_TRITON}-'"
+        return f"camera name {name!r} is reserved for Triton's memory, like all names that begin with '{_TRITON}-'"
     return None
 
 
 @dataclass(frozen=True)
 class RingName:
-    """Names one ring of one camera, whatever its generation."""
+    """Name of one ring of one camera, across its generations."""
 
     instance: str
     camera: str
@@ -88,7 +88,7 @@ class RingName:
         if fault := camera_name_fault(self.camera):
             raise ShmError(fault)
         if self.kind not in CONSUMERS:
-            raise ShmError(f"ring kind {self.kind!r}: known are {', '.join(CONSUMERS)}")
+            raise ShmError(f"unknown ring kind {self.kind!r}; use one of {', '.join(CONSUMERS)}")
 
     def segment(self, generation: int) -> str:
         """Return the file name under ``/dev/shm``."""
@@ -102,11 +102,13 @@ class RingName:
         """Return the name of a consumer's message queue."""
         if consumer not in CONSUMERS[self.kind]:
             known = ", ".join(CONSUMERS[self.kind]) or "none (its readers poll)"
-            raise ShmError(f"consumer {consumer!r} of ring {self.kind!r}: known are {known}")
+            raise ShmError(
+                f"unknown consumer {consumer!r} of ring {self.kind!r}; its consumers are {known}"
+            )
         return f"/{PREFIX}-{self.instance}-{self.camera}-{self.kind}-{consumer}"
 
     def generations(self) -> list[int]:
-        """Return the generations that exist, lowest first."""
+        """Return the existing generations, lowest first."""
         found = (owner_of(path.name) for path in SHM_DIR.iterdir())
         return sorted(
             owner.generation
@@ -117,7 +119,7 @@ class RingName:
 
 @dataclass(frozen=True)
 class RingFile:
-    """Owner of a file: a generation of a ring."""
+    """A file that belongs to a ring: one generation of it."""
 
     name: RingName
     generation: int
@@ -125,13 +127,13 @@ class RingFile:
 
 @dataclass(frozen=True)
 class TritonRegion:
-    """Owner of a file: the Python backend of an instance's embedded Triton."""
+    """A file that belongs to the Python backend of an instance's embedded Triton."""
 
     instance: str
 
 
 def owner_of(file_name: str) -> RingFile | TritonRegion | None:
-    """Return to whom a file under ``/dev/shm`` belongs; None: it is not tridetr's, or of no known kind.
+    """Return what a file under ``/dev/shm`` belongs to; None if it is not tridetr's, or of an unknown kind.
 
     >>> owner_of("tridetr-home-yard-frames-3")
     RingFile(name=RingName(instance='home', camera='yard', kind='frames'), generation=3)
@@ -148,12 +150,12 @@ def owner_of(file_name: str) -> RingFile | TritonRegion | None:
 
 
 def triton_region_prefix(instance: str) -> str:
-    """Return what the names of the Python backend's regions begin with."""
+    """Return the prefix of the names of the Python backend's regions."""
     return f"{PREFIX}-{instance}-{_TRITON}-"
 
 
 def list_instance(instance: str) -> list[Path]:
-    """Return the segments of an instance, the embedded Triton's included."""
+    """Return the segments of an instance, including the embedded Triton's."""
     return sorted(SHM_DIR.glob(f"{PREFIX}-{instance}-*"))
 
 
@@ -164,7 +166,7 @@ def _triton_regions(instance: str) -> list[Path]:
 
 
 def close_triton_regions(instance: str) -> list[str]:
-    """Take other users' rights to the Python backend's regions; return the names of those that gave any."""
+    """Revoke other users' access to the Python backend's regions; return the names of those that were changed."""
     closed = []
     for path in _triton_regions(instance):
         if path.stat().st_mode & 0o077:
@@ -174,7 +176,7 @@ def close_triton_regions(instance: str) -> list[str]:
 
 
 def remove_triton_regions(instance: str) -> list[str]:
-    """Remove the memory that a killed Python backend left; return the names."""
+    """Remove the regions that a killed Python backend left behind; return their names."""
     removed = []
     for path in _triton_regions(instance):
         path.unlink(missing_ok=True)
@@ -183,7 +185,7 @@ def remove_triton_regions(instance: str) -> list[str]:
 
 
 def list_queues(instance: str) -> list[str]:
-    """Return the message queues of an instance, as far as ``/dev/mqueue`` is mounted and tells."""
+    """Return the message queues of an instance; empty where ``/dev/mqueue`` is not mounted."""
     return sorted(f"/{path.name}" for path in QUEUE_DIR.glob(f"{PREFIX}-{instance}-*"))
 
 
@@ -193,7 +195,7 @@ def list_locks(instance: str) -> list[Path]:
 
 
 def writer_of(path: Path) -> int | None:
-    """Return the process id of the writer that holds a ring file (0: not known yet); None where there is none."""
+    """Return the process ID of a ring file's writer (0 if not known yet); None if it has no writer."""
     give_access_back(path)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -208,18 +210,18 @@ def writer_of(path: Path) -> int | None:
 
 
 def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
-    """Remove all segments, queues and unheld locks of an instance; call it when all its processes have ended.
+    """Remove all segments, queues and unheld locks of an instance; call it after all its processes have ended.
 
     Args:
         instance: Name of the instance.
-        cameras: Cameras whose queues may exist though their rings do not. Without ``/dev/mqueue`` queues cannot
+        cameras: Cameras whose queues may exist although their rings do not. Without ``/dev/mqueue``, queues cannot
             be listed, so they are tried by name.
 
     Returns:
         The names of what was removed.
 
     Raises:
-        ShmError: another user made one of them, or a process still writes one: it stays.
+        ShmError: Another user owns one of them, or a process still writes one, which is kept.
     """
     removed, written = [], []
     wanted = set(cameras)
@@ -256,7 +258,7 @@ def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
                 f"message queue {queue} belongs to another user: choose another `instance`"
             ) from None
         removed.append(queue)
-    for path in list_locks(instance):  # of killed processes
+    for path in list_locks(instance):  # left by killed processes
         with contextlib.suppress(FileLockedError, OSError):
             FileLock(path, temporary=True).close()
             removed.append(path.name)

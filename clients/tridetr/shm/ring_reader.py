@@ -1,4 +1,4 @@
-"""The reading end of a ring, whatever its payload (protocol: ``layout.py``)."""
+"""Reading end of a ring with any payload (protocol: ``layout.py``)."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ from tridetr.wire.view import TableView, locate
 
 _lseek, _END = os.lseek, os.SEEK_END
 _fcntl, _SETLK = fcntl.fcntl, fcntl.F_OFD_SETLK
-_RETRIES = 4  # the writer overtook us: it is in the slot we wanted, and a newer one is there
+_RETRIES = (
+    4  # if the writer overtakes: it is writing to the wanted slot, and has published a newer one
+)
 
-ViewT = TypeVar("ViewT")  # what is kept per slot while the ring stays as it is
+ViewT = TypeVar("ViewT")  # what is cached per slot until the ring changes
 LeaseT = TypeVar("LeaseT", bound=Lease)
 
 
 class RingReader(Closing, Generic[ViewT, LeaseT]):
-    """Leases slots of a ring, and follows it over restarts and generations. Not for several threads at once.
+    """Leases slots of a ring, and follows it across restarts and generations. Not thread-safe.
 
     The ring need not exist yet.
 
     Attributes:
         wakeup: Becomes readable when a slot was published; None for a reader that polls.
-        damaged: How many slots were refused because they held no valid table.
-        damage: Why the last one was.
+        damaged: Number of slots that were rejected because they held no valid table.
+        damage: Why the last of them was rejected.
     """
 
     def __init__(
@@ -51,14 +53,14 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         make_lease: Callable[[Mapping, int, int, ViewT], LeaseT],
         wakeup: Wakeup | None = None,
     ) -> None:
-        """Make a reader.
+        """Create a reader.
 
         Args:
             name: The ring.
             spec: The table in its slots.
-            make_view: Makes what is kept per slot; raises ShmError if the slot makes no sense.
-            make_lease: Makes a lease of (mapping, slot, sequence, view); raises ShmError likewise.
-            wakeup: The reader's queue, which is closed with the reader; None for one that polls.
+            make_view: Creates what is cached per slot; raises ShmError if the slot is invalid.
+            make_lease: Creates a lease from (mapping, slot, sequence, view); raises ShmError likewise.
+            wakeup: The reader's queue, which is closed with the reader; None for a reader that polls.
         """
         self.wakeup = wakeup
         self._name = name
@@ -67,14 +69,14 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         self._make_lease = make_lease
         self._mapping: Mapping | None = None
         self._epoch = 0
-        self._anew = False  # what is found next counts its sequences from 1
+        self._restarted = False  # the next ring found counts its sequences from 1
         self._views: list[ViewT | None] = []
         self.damaged = 0
         self.damage: ShmError | None = None
 
     def lease_newest(self, after: int = 0) -> LeaseT | None:
         """Lease the newest slot whose sequence is greater than ``after``; None if there is none."""
-        # The way of nearly every frame, written out: all is as it was at the last lease. What differs is searched.
+        # Inlined fast path of nearly every frame: nothing has changed since the last lease. Otherwise, search.
         mapping = self._mapping
         if mapping is not None and _lseek(mapping.descriptor, 0, _END) >= mapping.size:
             words, sequences, held = mapping.words, mapping.sequences, mapping.held
@@ -90,7 +92,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
                 except Refused:
                     return self._search_newest(after)
                 held[slot] = 1
-                sequence = sequences[slot]  # true from here to the release
+                sequence = sequences[slot]  # valid from here to the release
                 view = self._views[slot]
                 if sequence > after and view is not None and words[EPOCH_WORD] == self._epoch:
                     try:
@@ -107,8 +109,8 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         if mapping is None:
             return None
         words = mapping.words
-        if self._anew or words[LAST_SEQUENCE_WORD] < after:
-            after = 0  # the ring was removed and made again: its sequences began anew
+        if self._restarted or words[LAST_SEQUENCE_WORD] < after:
+            after = 0  # the ring was removed and created again: its sequences restarted
         for _ in range(_RETRIES):
             slot = words[NEWEST_SLOT_WORD] - 1
             if not 0 <= slot < mapping.slots or mapping.sequences[slot] <= after:
@@ -123,12 +125,12 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         return None
 
     def lease_next(self, after: int = 0) -> LeaseT | None:
-        """Lease the oldest slot still there whose sequence is greater than ``after``; None if there is none."""
+        """Lease the oldest remaining slot whose sequence is greater than ``after``; None if there is none."""
         mapping = self._current()
         if mapping is None:
             return None
         words = mapping.words
-        if self._anew or words[LAST_SEQUENCE_WORD] < after:
+        if self._restarted or words[LAST_SEQUENCE_WORD] < after:
             after = 0
         tries = _RETRIES
         while tries:
@@ -145,12 +147,12 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
             if lease is not None:
                 if lease.sequence == wanted:
                     return lease
-                lease.release()  # overwritten meanwhile: another slot may be the oldest now
+                lease.release()  # overwritten in the meantime: another slot may be the oldest now
             tries -= 1
         return None
 
     def is_written(self) -> bool:
-        """Return whether a process has the ring for writing now."""
+        """Return whether a process currently has the ring open for writing."""
         mapping = self._current()
         return mapping is not None and locks.is_held(mapping.descriptor, WRITER_BYTE)
 
@@ -161,27 +163,27 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         return mapping.region if mapping else None
 
     def forget_if_removed(self) -> bool:
-        """Let go of a ring whose name leads to another file or to none, so that the next lease looks for a new one.
+        """Close the ring if its file was removed or replaced, so that the next lease looks for a new one.
 
-        The queue is opened again likewise. Call it about once a second, or when nothing has come for a while.
+        The queue is reopened likewise. Call it about once a second, or when nothing has arrived for a while.
 
         Returns:
-            Whether the ring was let go of.
+            Whether the ring was closed.
 
         Raises:
-            ShmError: The queue was removed, and a limit of the system forbids a new one.
+            ShmError: The queue was removed, and a system limit prevents a new one.
         """
         mapping = self._mapping
         removed = mapping is not None and not mapping.segment.has_name()
         if removed:
             self._forget()
-            self._anew = True
+            self._restarted = True
         if self.wakeup is not None:
             self.wakeup.follow_name()
         return removed
 
     def close(self) -> None:
-        """End all leases and let go of the ring and the queue."""
+        """End all leases, and close the ring and the queue."""
         mapping = self._mapping
         self._forget()
         if mapping is not None:
@@ -194,14 +196,14 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         return self._find() if mapping is None or self._must_move(mapping) else mapping
 
     def _must_move(self, mapping: Mapping) -> bool:
-        """Whether the ring goes on in another file, or this one must not be touched any more."""
+        """Return whether the ring has moved to another file, or this one must not be accessed any more."""
         if _lseek(mapping.descriptor, 0, _END) < mapping.size:
-            self._forget()  # somebody truncated it: touching it would be a SIGBUS
+            self._forget()  # truncated by another program: accessing it would raise SIGBUS
             return True
         return bool(mapping.words[SUCCESSOR_WORD])
 
     def _find(self) -> Mapping | None:
-        """Map the newest generation; the present one stays while there is no newer one that can be used."""
+        """Map the newest generation; keep the current one if no newer one can be used."""
         present = self._mapping
         for generation in reversed(self._name.generations()):
             if present is not None and generation <= present.region.generation:
@@ -230,7 +232,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
             except Refused:
                 return None
         held[slot] = leases + 1
-        # From here to the release the writer cannot touch the slot: what is seen now is true.
+        # From here to the release, the writer cannot change the slot: what is read now is valid.
         sequence = mapping.sequences[slot]
         if sequence <= after:
             mapping.release(slot)
@@ -252,7 +254,7 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
         start = geometry.slot_offset(slot)
         table = locate(self._spec, mapping.buffer, start, geometry.slot_size)
         view = self._make_view(mapping, table)
-        self._anew = False
+        self._restarted = False
         return view
 
     def _note_damage(self, error: ShmError) -> None:

@@ -1,4 +1,4 @@
-"""The writing end of a ring, whatever its payload (protocol: ``layout.py``)."""
+"""Writing end of a ring with any payload (protocol: ``layout.py``)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tridetr.shm.wakeup import Wakers
 
 _log = logging.getLogger("tridetr.shm")
 
-_ATTEMPTS = 100  # generations tried when files appear meanwhile
-_LOOK_NS = 1_000_000_000  # how often a writer looks after the names of its ring and queues
+_ATTEMPTS = 100  # generations to try when other processes create files at the same time
+_LOOK_NS = 1_000_000_000  # how often a writer checks the names of its ring and queues
 
 
 class RingWriter:
-    """Owns a ring: takes free slots, publishes them, wakes the consumers. Not for several threads at once.
+    """Owns a ring: takes free slots, publishes them and wakes the consumers. Not thread-safe.
 
     Attributes:
-        segment: The mapped file of the present generation.
+        segment: The mapped file of the current generation.
         epoch: Grows whenever a writer takes the ring over.
     """
 
@@ -37,17 +37,17 @@ class RingWriter:
         *,
         in_turn: bool = True,
     ) -> None:
-        """Take over the ring's newest generation if its geometry fits, otherwise make the next one.
+        """Take over the ring's newest generation if its geometry matches, otherwise create the next one.
 
         Args:
             name: The ring.
-            geometry: What its file shall look like.
-            consumers: Whom to wake; None = all that ``names.CONSUMERS`` lists.
-            in_turn: Take slots in turn, so that the last ones published stay readable. Otherwise as few slots as
-                readers leave free: large ones then stay in the CPU's caches.
+            geometry: The geometry that its file must have.
+            consumers: Consumers to wake; None for all in ``names.CONSUMERS``.
+            in_turn: Use the slots in turn, so that the last ones published stay readable. Otherwise reuse as few
+                slots as possible, so that large ones stay in the CPU's caches.
 
         Raises:
-            ShmError: Another writer holds the ring, or a limit of the system is reached.
+            ShmError: Another writer holds the ring, or a system limit is reached.
         """
         self.name = name
         self._in_turn = in_turn
@@ -91,7 +91,7 @@ class RingWriter:
         return None
 
     def take(self, slot: int) -> bool:
-        """Take this very slot; False if a reader holds it."""
+        """Take a specific slot for writing; return False if a reader holds it."""
         if not apply(self._descriptor, self._lock[slot]):
             return False
         self._words[SEQUENCES + slot] = 0
@@ -102,10 +102,10 @@ class RingWriter:
 
         Args:
             slot: The slot.
-            sequence: That of the same picture in another ring, which this ring counts by; 0: the next one.
+            sequence: Sequence of the same frame in another ring, for a ring that follows it; 0 for the next one.
 
         Returns:
-            Its sequence.
+            The slot's sequence.
         """
         words = self._words
         self._sequence = sequence = sequence or self._sequence + 1
@@ -117,19 +117,19 @@ class RingWriter:
         return sequence
 
     def abandon(self, slot: int) -> None:
-        """Give a slot taken with :meth:`begin` or :meth:`take` back; it holds nothing."""
+        """Release a slot taken with :meth:`begin` or :meth:`take` without publishing it; it stays empty."""
         locks.apply(self._descriptor, self._unlock[slot])
 
     def look_after_names(self) -> bool:
-        """Make a ring again that lost its name, and queues likewise; free earlier generations that nobody reads.
+        """Create the ring or its queues again if their names were removed; free earlier generations without readers.
 
-        Looks at most once a second, so call it before each :meth:`begin`. No slot may be taken.
+        Checks at most once a second, so call it before each :meth:`begin`. No slot may be taken.
 
         Returns:
-            Whether the ring goes on in another file.
+            Whether the ring has moved to another file.
 
         Raises:
-            ShmError: Another writer has the name now, or a limit of the system is reached.
+            ShmError: Another writer has taken the name, or a system limit is reached.
         """
         now_ns = time.monotonic_ns()
         if now_ns < self._look_ns:
@@ -142,7 +142,7 @@ class RingWriter:
             return False
         self.renew(lost.geometry)
         _log.warning(
-            "%s was removed by another program: the ring goes on as %s. Check for RemoveIPC=yes in logind.conf "
+            "%s was removed by another program: the ring continues as %s. Check for RemoveIPC=yes in logind.conf "
             "(`loginctl enable-linger` prevents it) and for programs that clean %s",
             lost.name,
             self.segment.name,
@@ -151,10 +151,10 @@ class RingWriter:
         return True
 
     def renew(self, geometry: Geometry) -> None:
-        """Go on with other geometry: in a file of the next generation. No slot may be taken.
+        """Continue with another geometry, in a file of the next generation. No slot may be taken.
 
         Raises:
-            ShmError: ``/dev/shm`` is too small, or another writer has the name now; the writer stays as it was.
+            ShmError: ``/dev/shm`` is too small, or another writer has taken the name; the writer stays unchanged.
         """
         old = self.segment
         fresh = _make_next(self.name, old, geometry, self._sequence)
@@ -164,9 +164,9 @@ class RingWriter:
         self._free_replaced()
 
     def _free_replaced(self) -> None:
-        """Remove the earlier generations that no reader has a lease of.
+        """Remove earlier generations of which no reader holds a lease.
 
-        A reader that holds one may still have to register its file, by name, with Triton.
+        A reader with a lease may still have to register the file with Triton, by its name.
         """
         for old in self._replaced[:]:
             every_slot = locks.exclusive(layout.SLOT_BYTE, old.geometry.slots)
@@ -177,7 +177,7 @@ class RingWriter:
                 self._replaced.remove(old)
 
     def close(self) -> None:
-        """Give the ring up; its file stays, for readers and for the next writer."""
+        """Close the ring; its file stays for readers and for the next writer."""
         self._free_replaced()
         for ring in (*self._replaced, self.segment):
             ring.close()
@@ -185,13 +185,13 @@ class RingWriter:
 
 
 def _make_next(name: RingName, old: Segment, geometry: Geometry, sequence: int) -> Segment:
-    """Make the file of the generation that follows ``old`` and all that exist.
+    """Create the file of the generation after ``old`` and after all that exist.
 
     Raises:
         ShmError: Another writer holds one of them, or ``/dev/shm`` is too small.
     """
     for _ in range(_ATTEMPTS):
-        least = old.generation + old.has_name()  # where it has not, another file may have its name
+        least = old.generation + old.has_name()  # if its name was removed, another file may have it
         found = [generation for generation in name.generations() if generation >= least]
         for generation in found:
             if (other := segment.open_writable(name, generation)) is not None:
@@ -200,14 +200,14 @@ def _make_next(name: RingName, old: Segment, geometry: Geometry, sequence: int) 
             return _make(name, max([old.generation, *found]) + 1, geometry, sequence)
         except FileExistsError:
             continue
-    raise ShmError(f"other processes keep making generations of {name.segment(0)[:-2]}")
+    raise ShmError(f"other processes keep creating generations of {name.segment(0)[:-2]}")
 
 
 def _take_over(name: RingName, geometry: Geometry) -> tuple[Segment, list[Segment]]:
     """Return the ring to write, and the earlier generations, whose locks are held."""
     for _ in range(_ATTEMPTS):
         found = name.generations()
-        # All of them: a writer that is just moving on to the next generation holds only one.
+        # Lock all of them: a writer that is moving on to the next generation holds only one.
         held: list[Segment] = []
         try:
             for generation in found:
@@ -234,11 +234,11 @@ def _take_over(name: RingName, geometry: Geometry) -> tuple[Segment, list[Segmen
                 old.close()
         _remove_unusable(name, ring.generation, replaced)
         return ring, replaced
-    raise ShmError(f"other processes keep making generations of {name.segment(0)[:-2]}")
+    raise ShmError(f"other processes keep creating generations of {name.segment(0)[:-2]}")
 
 
 def _reuse(ring: Segment) -> None:
-    """Begin a new epoch in a ring that another writer left."""
+    """Start a new epoch in a ring that another writer left behind."""
     words = ring.words
     locks.apply(ring.descriptor, locks.exclusive(layout.HEADER_BYTE))
     words[layout.EPOCH_WORD] += 1
@@ -281,7 +281,7 @@ def _note_successor(old: Segment, generation: int) -> None:
 
 
 def _remove_unusable(name: RingName, generation: int, usable: list[Segment]) -> None:
-    """Remove earlier files that hold no ring: their writers died while making them (the last one's may live)."""
+    """Remove earlier files without a valid ring: their writers died while creating them (except perhaps the last)."""
     known = {ring.generation for ring in usable}
     for old in name.generations():
         if old < generation - 1 and old not in known:

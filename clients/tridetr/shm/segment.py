@@ -1,4 +1,4 @@
-"""One ring file: made, opened and mapped."""
+"""Creates, opens and maps ring files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FULL = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT)
 
 
 class Segment:
-    """A mapped ring file with a descriptor of its own, which the locks belong to.
+    """A mapped ring file with its own descriptor, to which the locks belong.
 
     Attributes:
         name: File name under ``/dev/shm``.
         generation: Generation of the ring.
-        geometry: Its checked geometry.
-        inode: Tells a file from a later one of the same name.
+        geometry: Its validated geometry.
+        inode: Distinguishes the file from a later one of the same name.
         descriptor: The open file.
         view: The whole file as bytes; read-only for readers.
         words: The file as 64-bit words, from the header on.
@@ -44,7 +44,7 @@ class Segment:
         self.geometry: Geometry
 
     def has_name(self) -> bool:
-        """Return whether the file's name still leads to it: not so after a cleaner or another node removed it."""
+        """Return whether the file's name still refers to it; it does not after another program removed the file."""
         try:
             found = os.lstat(self._path)
         except FileNotFoundError:
@@ -52,34 +52,34 @@ class Segment:
         return found.st_ino == self.inode
 
     def remove(self) -> None:
-        """Remove the file, if its name still leads to it; the writer's lock must be held."""
+        """Remove the file if its name still refers to it; the writer's lock must be held."""
         if self.has_name():
             (names.SHM_DIR / self.name).unlink(missing_ok=True)
 
     def give_memory_back(self, start: int = 0) -> None:
-        """Free the memory from a page on (0: of all slots); processes that still map it see zeros.
+        """Free the memory from a page's offset on (0: from the first slot); processes that still map it see zeros.
 
-        The slots whose content is there must be locked, or hold nothing.
+        Slots whose content is in that part must be locked or empty.
         """
         start = start or self.geometry.slot_offset(0)
         self._map.madvise(mmap.MADV_REMOVE, start, len(self.view) - start)
 
     def close(self) -> None:
-        """Give all locks free and close. The memory goes when the last view of it goes."""
+        """Release all locks and close the file. The memory is unmapped with the last view of it."""
         if self.descriptor < 0:
             return
-        # The mapping keeps a copy of the descriptor, so closing ours alone would not free the locks.
+        # The mapping keeps a copy of the descriptor, so closing this one alone would not release the locks.
         locks.apply(self.descriptor, locks.unlock_all())
         os.close(self.descriptor)
         self.descriptor = -1
 
 
 def create(name: RingName, generation: int, geometry: Geometry) -> Segment:
-    """Make a new ring file with the space for its slots and the writer's lock; its magic is not written yet.
+    """Create a ring file, allocate its slots and take the writer's lock; its magic is not written yet.
 
     Raises:
-        FileExistsError: Somebody else made it first.
-        ShmError: ``/dev/shm`` is too small, or another writer took the file at once.
+        FileExistsError: Another process created it first.
+        ShmError: ``/dev/shm`` is too small, or another writer locked the file first.
     """
     path = name.path(generation)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -90,9 +90,9 @@ def create(name: RingName, generation: int, geometry: Geometry) -> Segment:
         try:
             allocate(descriptor, path.name, 0, geometry.data_offset)
         except ShmError:
-            path.unlink(missing_ok=True)  # nobody maps a file without magic
+            path.unlink(missing_ok=True)  # no process maps a file without magic
             raise
-        os.ftruncate(descriptor, geometry.file_size)  # the data area's space is taken by and by
+        os.ftruncate(descriptor, geometry.file_size)  # the data area is allocated as needed
         segment = Segment(name, generation, descriptor, geometry.file_size, write=True)
     except BaseException:
         os.close(descriptor)
@@ -102,7 +102,7 @@ def create(name: RingName, generation: int, geometry: Geometry) -> Segment:
 
 
 def allocate(descriptor: int, name: str, offset: int, size: int) -> None:
-    """Take the space for a part of a ring file, so that touching it is never a bus error.
+    """Allocate the memory of a part of a ring file, so that accessing it never raises SIGBUS.
 
     Raises:
         ShmError: ``/dev/shm`` is too small.
@@ -136,7 +136,7 @@ def open_writable(name: RingName, generation: int) -> Segment | None:
 
 
 def open_readable(name: RingName, generation: int) -> Segment | None:
-    """Open and map an existing ring file for reading; None if it is gone, unusable or being made."""
+    """Open and map an existing ring file for reading; None if it is gone, unusable or being created."""
     descriptor = _open(name, generation, os.O_RDONLY)
     if descriptor is None:
         return None
@@ -165,7 +165,7 @@ def _open(name: RingName, generation: int, mode: int) -> int | None:
         if give_access_back(name.path(generation)):
             return _open(name, generation, mode)
         raise ShmError(foreign) from error
-    # Anybody may make a file of our name in /dev/shm, open to all: its owner would see every picture.
+    # Any user may create a file of this name in /dev/shm, open to all: its owner would see every frame.
     if os.fstat(descriptor).st_uid not in (os.geteuid(), 0):
         os.close(descriptor)
         raise ShmError(foreign)
@@ -173,7 +173,7 @@ def _open(name: RingName, generation: int, mode: int) -> int | None:
 
 
 def _map(name: RingName, generation: int, descriptor: int, *, write: bool) -> Segment | None:
-    """Map a ring file and check its header; close it and return None where that fails."""
+    """Map a ring file and validate its header; close it and return None if that fails."""
     size = os.fstat(descriptor).st_size
     if size < layout.PAGE:
         os.close(descriptor)
@@ -201,7 +201,7 @@ def _writer_pid(descriptor: int) -> str:
 
 def _no_space(name: str, needed: int, error: OSError) -> str:
     if error.errno not in _FULL:
-        return f"cannot take {needed:,} bytes for {name}: {error.strerror}"
+        return f"cannot allocate {needed:,} bytes for {name}: {error.strerror}"
     stats = os.statvfs(names.SHM_DIR)
     free = stats.f_bavail * stats.f_frsize
     return (

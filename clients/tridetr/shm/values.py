@@ -1,4 +1,4 @@
-"""Values that slots carry."""
+"""Types of the values that slots carry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ColorRange(IntEnum):
 
 
 class ColorMatrix(IntEnum):
-    """How RGB became YUV."""
+    """Matrix by which RGB was converted to YUV."""
 
     BT601 = 0
     BT709 = 1
@@ -37,17 +37,21 @@ class TraceContext:
 
     @property
     def traceparent(self) -> str:
-        """The W3C header of that name."""
+        """Value of the W3C header ``traceparent``.
+
+        >>> TraceContext(trace_id=10, span_id=11).traceparent
+        '00-0000000000000000000000000000000a-000000000000000b-01'
+        """
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
 
 
 _LOW = (1 << 64) - 1
 NO_TRACE = (0, 0, 0, 0)
-TRACE_CODE = "QQQB7x"  # the struct of trace_context.fbs, in module struct's letters
+TRACE_CODE = "QQQB7x"  # the struct of trace_context.fbs as a format of module struct
 
 
 def trace_to_words(trace: TraceContext | None) -> tuple[int, int, int, int]:
-    """Return the struct's members; all 0 for None."""
+    """Return the members of the struct in the schema; all 0 for None."""
     if trace is None:
         return NO_TRACE
     return trace.trace_id >> 64, trace.trace_id & _LOW, trace.span_id, trace.flags

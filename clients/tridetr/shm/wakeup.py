@@ -1,10 +1,11 @@
 """Wake-ups: one POSIX message queue per (ring, consumer), with room for a single message.
 
-The writer sends without blocking and ignores a full queue: the reader is due to wake anyway and takes the newest slot
-from the ring's header. So a dead or slow reader costs the writer nothing. Whoever starts first makes the queue.
+The writer sends without blocking and ignores a full queue: the reader is about to wake up anyway and reads the newest
+slot from the ring's header. So a dead or slow reader costs the writer nothing. The end that starts first creates the
+queue.
 
-A queue may lose its name while both ends hold it (logind's RemoveIPC, a cleaner): each end looks about once a second
-and opens the queue of that name, making it if need be.
+A queue's name may be removed while both ends have it open (by logind's RemoveIPC, or a cleaner). Each end checks this
+about once a second, and then opens the queue of that name, creating it if necessary.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import posix_ipc
 
 from tridetr.errors import ShmError
 
-MESSAGE = struct.Struct("<QQ")  # sequence, epoch: for people who look into a queue
+MESSAGE = struct.Struct("<QQ")  # sequence, epoch: for debugging
 assert MESSAGE.size == 16
 _TEXTS = {
     "Insufficient space": errno.ENOSPC,
@@ -49,7 +50,7 @@ def _open(name: str, *, read: bool) -> posix_ipc.MessageQueue:
         raise ShmError(foreign) from error
     except OSError as error:
         raise ShmError(_limit(name, error)) from error
-    if os.fstat(queue.mqd).st_uid not in (os.geteuid(), 0):  # made by somebody else, open to all
+    if os.fstat(queue.mqd).st_uid not in (os.geteuid(), 0):  # created by another user, open to all
         queue.close()
         raise ShmError(foreign)
     queue.block = False
@@ -57,34 +58,34 @@ def _open(name: str, *, read: bool) -> posix_ipc.MessageQueue:
 
 
 def _limit(name: str, error: OSError) -> str:
-    # posix_ipc replaces some errors by a text of its own, without the number.
+    # posix_ipc replaces some errors with its own text, without the number.
     number = error.errno or next((n for words, n in _TEXTS.items() if words in str(error)), 0)
     if number == errno.ENOSPC:
         return (
-            f"cannot make message queue {name}: the system has as many as /proc/sys/fs/mqueue/queues_max allows "
+            f"cannot create message queue {name}: the system has as many as /proc/sys/fs/mqueue/queues_max allows "
             "(sysctl fs.mqueue.queues_max=1024; tridetr needs 11 per camera, 12 with `view`)"
         )
     if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return (
-            f"cannot make message queue {name}: RLIMIT_MSGQUEUE (ulimit -q) or RLIMIT_NOFILE (ulimit -n) of this "
-            "user is used up: raise it, or remove queues that are left over (tridetr doctor)"
+            f"cannot create message queue {name}: RLIMIT_MSGQUEUE (ulimit -q) or RLIMIT_NOFILE (ulimit -n) of this "
+            "user is exhausted: raise it (tridetr doctor shows the need), or remove leftover queues in /dev/mqueue"
         )
-    return f"cannot make message queue {name}: {error.strerror or error}"
+    return f"cannot create message queue {name}: {error.strerror or error}"
 
 
 def _lost_name(queue: posix_ipc.MessageQueue) -> bool:
-    """Return whether a queue was removed: its name leads to none, or to another one."""
+    """Return whether a queue was removed, so that its name refers to no queue or to another one."""
     return os.fstat(queue.mqd).st_nlink == 0
 
 
 class Wakeup:
-    """The reader's end. ``asyncio``: ``loop.add_reader(wakeup.fileno(), callback)``; the callback must drain."""
+    """The reader's end of a queue. With asyncio: ``loop.add_reader(wakeup.fileno(), callback)`` and :meth:`drain`."""
 
     def __init__(self, name: str) -> None:
-        """Open the queue, making it if need be.
+        """Open the queue, creating it if necessary.
 
         Raises:
-            ShmError: A limit of the system is reached; the message names it.
+            ShmError: A system limit is reached; the message names it.
         """
         self._name = name
         self._queue = _open(name, read=True)
@@ -93,11 +94,11 @@ class Wakeup:
         self._epoll.register(self._queue.mqd, select.EPOLLIN)
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when the reader was woken; it stays the same."""
+        """Return the descriptor that becomes readable when the reader is woken; it never changes."""
         return self._epoll.fileno()
 
     def drain(self) -> bool:
-        """Take the message that may be there; True if it was."""
+        """Take the message if there is one; return whether there was."""
         try:
             self._queue.receive(0)
         except posix_ipc.BusyError:
@@ -105,14 +106,14 @@ class Wakeup:
         return True
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until woken (True, the message is taken) or until the time is over (False)."""
+        """Wait for a message and take it; return False after the timeout."""
         return bool(self._epoll.poll(max(0.0, timeout_s))) and self.drain()
 
     def follow_name(self) -> bool:
-        """Open the queue again if it was removed; True if it was. Costs one system call while it is there.
+        """Open the queue again if it was removed, and return whether it was; takes one system call if it was not.
 
         Raises:
-            ShmError: A limit of the system is reached; the removed queue stays open.
+            ShmError: A system limit is reached; the removed queue stays open.
         """
         if not _lost_name(self._queue):
             return False
@@ -131,13 +132,13 @@ class Wakeup:
 
 
 class Wakers:
-    """The writer's ends of some queues."""
+    """The writer's ends of a ring's queues."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Open the queues, making them if need be.
+        """Open the queues, creating them if necessary.
 
         Raises:
-            ShmError: A limit of the system is reached; the message names it.
+            ShmError: A system limit is reached; the message names it.
         """
         self._queues: dict[int, tuple[str, posix_ipc.MessageQueue]] = {}
         self._poll = select.poll()
@@ -154,10 +155,10 @@ class Wakers:
         self._poll.register(queue.mqd, select.POLLOUT)
 
     def wake(self, sequence: int, epoch: int) -> None:
-        """Wake the readers, but for those that are due to wake anyway."""
+        """Wake the readers, except those that are about to wake up anyway."""
         if not self._queues:
             return
-        # Asking first costs less than the exception of a full queue.
+        # Polling first costs less than the exception of a full queue.
         for descriptor, _ in self._poll.poll(0):
             try:  # noqa: SIM105 (contextlib.suppress costs a microsecond)
                 self._queues[descriptor][1].send(MESSAGE.pack(sequence, epoch), 0)
@@ -165,10 +166,10 @@ class Wakers:
                 pass
 
     def follow_names(self) -> None:
-        """Open those queues again that were removed.
+        """Open the queues that were removed again.
 
         Raises:
-            ShmError: A limit of the system is reached; the removed queue stays open.
+            ShmError: A system limit is reached; the removed queue stays open.
         """
         for descriptor, (name, queue) in list(self._queues.items()):
             if _lost_name(queue):

@@ -1,7 +1,7 @@
-"""Tables whose scalars are mutated in place: their fields, and the buffer that a slot starts as.
+"""Specifications of tables whose scalars are mutated in place: their fields, and the initial content of a slot.
 
-A table is built once with the official builder and ``ForceDefaults`` (a field that equals its default would vanish
-otherwise). All scalars come to lie in one run of bytes, so that a writer mutates them with a single ``pack_into``.
+A table is built once, with the official builder and ``ForceDefaults`` (without it, a field that equals its default is
+omitted). All scalars are stored contiguously, so that a writer can mutate them with a single ``pack_into``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Field = Scalar | Inline | Text | Vector
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table: its fields in the order of the schema."""
+    """A table: its file identifier, and its fields in the order of the schema."""
 
     identifier: bytes
     fields: tuple[Field, ...]
@@ -75,7 +75,7 @@ class TableSpec:
 
     @property
     def record(self) -> tuple[Scalar | Inline, ...]:
-        """The scalars and inline structs in the order in which they lie and are packed: largest first."""
+        """The scalars and inline structs in the order in which they are stored and packed: largest first."""
         inline = [field for field in self.fields if isinstance(field, Scalar | Inline)]
         return tuple(sorted(inline, key=lambda field: -field.size))
 
@@ -83,7 +83,7 @@ class TableSpec:
         """Return a finished buffer with all scalars 0 and all texts and vectors at full capacity.
 
         Args:
-            counts: Number of elements of each vector. The vector that is named last lies last.
+            counts: Number of elements of each vector. The vector that is named last is stored last.
         """
         space = sum(counts[f.name] * f.element_size for f in self.fields if isinstance(f, Vector))
         builder = flatbuffers.Builder(space + 4096)

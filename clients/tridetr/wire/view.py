@@ -1,7 +1,7 @@
-"""Finding the fields of a table in memory that somebody else wrote.
+"""Locates the fields of a table in memory that another process wrote.
 
-Python's FlatBuffers has no verifier, so every offset and length is checked against the slot before use: a hostile or
-corrupt writer can make a reader raise :class:`WireError`, never read outside the slot.
+Python's FlatBuffers has no verifier, so every offset and length is checked against the slot before use. A hostile or
+corrupt writer can make a reader raise :class:`WireError`, but never read outside the slot.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class WireError(ShmError):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a text or vector lies.
+    """Location of a text or vector.
 
     Attributes:
         length_at: Offset of its u32 length in the buffer.
@@ -41,12 +41,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class TableView:
-    """The places of a table's fields in a buffer.
+    """Locations of a table's fields in a buffer.
 
     Attributes:
-        record: Reads (and, where the layout is our own, writes) all scalars at once.
+        record: Reads all scalars at once (and, in a table built from its specification, writes them).
         record_at: Offset of the record in the buffer.
-        reorder: Brings the values of ``record`` into the order of ``TableSpec.record``; None if they are in it.
+        reorder: Puts the values of ``record`` into the order of ``TableSpec.record``; None if they already are.
         spans: Texts and vectors by name.
     """
 
@@ -61,7 +61,7 @@ class TableView:
         return values if self.reorder is None else self.reorder(values)
 
     def length(self, buffer: memoryview, name: str) -> int:
-        """Return the present length of a text or vector.
+        """Return the current length of a text or vector.
 
         Raises:
             WireError: It exceeds the slot.
@@ -73,7 +73,7 @@ class TableView:
         return length
 
     def length_or_0(self, buffer: memoryview, name: str) -> int:
-        """Return the present length of a text or vector; 0 if it exceeds the slot."""
+        """Return the current length of a text or vector; 0 if it exceeds the slot."""
         span = self.spans[name]
         length: int = _U32.unpack_from(buffer, span.length_at)[0]
         return length if length <= span.limit else 0
@@ -84,11 +84,11 @@ class TableView:
         return str(buffer[start : start + self.length_or_0(buffer, name)], "utf-8", "replace")
 
     def put_length(self, buffer: memoryview, name: str, length: int) -> None:
-        """Overwrite the length of a text or vector of our own table."""
+        """Overwrite the length of a text or vector; only for tables built from their specification."""
         _U32.pack_into(buffer, self.spans[name].length_at, length)
 
     def put_text(self, buffer: memoryview, name: str, text: str, capacity: int) -> None:
-        """Overwrite a text of our own table; what exceeds the capacity is cut off."""
+        """Overwrite a text, truncated to its capacity; only for tables built from their specification."""
         span = self.spans[name]
         data = text.encode()[:capacity].decode(errors="ignore").encode()
         # The terminating 0 and the rest of the capacity stay zero.
@@ -97,10 +97,10 @@ class TableView:
 
 
 def locate(spec: TableSpec, buffer: memoryview, start: int, size: int) -> TableView:
-    """Find the fields of the table whose buffer begins at ``start`` and may use ``size`` bytes.
+    """Locate and validate the fields of the table whose buffer begins at ``start`` and may use ``size`` bytes.
 
     Raises:
-        WireError: Anything lies outside these bytes, or is missing.
+        WireError: A field is missing, or is outside these bytes.
     """
     end = start + size
     if start < 0 or size < 16 or end > len(buffer):

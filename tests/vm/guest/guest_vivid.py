@@ -227,5 +227,5 @@ def test_unsupported_format_lists_the_offer(camera: str) -> None:
 
 
 def test_other_files_are_refused() -> None:
-    with pytest.raises(SourceError, match="no video device"):
+    with pytest.raises(SourceError, match="not a video device"):
         source_for("/dev/null").open()

@@ -1,1 +1,1 @@
-"""Camera sources: each yields decoded frames as planes (see base.py)."""
+"""Camera sources: each delivers frames as picture planes (see base.py)."""

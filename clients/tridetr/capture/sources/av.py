@@ -1,4 +1,4 @@
-"""What the PyAV sources share: opening a container, and errors with a remedy."""
+"""Code shared by the PyAV sources: opening a container, and error messages with a remedy."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 _NO_VIDEO_FORMATS = {"tty"}  # FFmpeg reads text files as animated terminal art
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
-    (av.error.FileNotFoundError, "check the path (relative paths count from the configuration)"),
+    (
+        av.error.FileNotFoundError,
+        "check the path (relative paths start at the configuration's folder)",
+    ),
     (av.error.IsADirectoryError, "name a video file, not a folder"),
-    (av.error.PermissionError, "let the user that runs tridetr read it"),
-    (av.error.InvalidDataError, "no video that FFmpeg knows, or damaged"),
+    (av.error.PermissionError, "give the user that runs tridetr permission to read it"),
+    (av.error.InvalidDataError, "not a video format that FFmpeg knows, or damaged"),
     (av.error.ConnectionRefusedError, "is the camera on, and are host and port right?"),
     (av.error.HTTPUnauthorizedError, "login refused: correct credentials_file"),
     (av.error.HTTPForbiddenError, "login refused: correct credentials_file"),
@@ -35,7 +38,7 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (av.error.ExitError, "no answer; are the camera and the network up?"),
     (av.error.TimeoutError, "no answer; are the camera and the network up?"),
 )
-# What FFmpeg logs where its error alone does not say why
+# FFmpeg's log messages that explain more than its error code
 _LOGGED: tuple[tuple[str, str], ...] = (
     ("certificate", f"its certificate is not trusted; {TLS_REMEDY}"),
     ("461 (", "the camera does not send RTSP over TCP; set rtsp_transport: udp"),
@@ -54,15 +57,15 @@ def open_video(
     """Open a file or stream and find its video.
 
     Args:
-        url: what FFmpeg opens; may hold a password.
-        shown: the same without the password, for messages.
+        url: What FFmpeg opens; may contain a password.
+        shown: The same without the password, for messages.
         options: FFmpeg's options for the container.
-        timeout_s: for opening and for each read [s]; None = no limit (local files).
-        parts: opens the parts of a playlist; None = FFmpeg does.
+        timeout_s: For opening and for each read [s]; None for no limit (local files).
+        parts: Opens the parts of a playlist; None to let FFmpeg open them.
 
     Raises:
-        LoginRefusedError: the camera does not accept user and password.
-        SourceError: it cannot be opened or has no video.
+        LoginRefusedError: The camera does not accept user and password.
+        SourceError: It cannot be opened or contains no video.
     """
     with _errors_logged() as logged:
         try:
@@ -84,12 +87,12 @@ def open_video(
 
 _logging_lock = threading.Lock()
 _logging_users = 0
-logging.getLogger("libav").setLevel(logging.CRITICAL)  # what is captured is enough
+logging.getLogger("libav").setLevel(logging.CRITICAL)  # the captured messages are enough
 
 
 @contextlib.contextmanager
 def _errors_logged() -> Iterator[list[tuple[int, str, str]]]:
-    """Have FFmpeg log its errors, and yield those of this thread; several threads may do so."""
+    """Capture the errors that FFmpeg logs in this thread; several threads may do so."""
     global _logging_users
     with _logging_lock:
         _logging_users += 1
@@ -123,7 +126,7 @@ class FfmpegFeed:
         self.stream: VideoStream | None = stream
         codec = stream.codec_context.name
         self.facts = StreamFacts(codec, stream.width, stream.height, frame_rate(stream))
-        # What has an end is a file; a camera's stream has none
+        # A known duration means a file; a camera's stream has none
         finite = self._container.duration is not None
         self.bursts = finite or self._container.format.name in ("hls", "dash")
 
@@ -137,10 +140,10 @@ class FfmpegFeed:
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
-    """Yield the packets of a stream that hold something.
+    """Yield the packets of a stream that are not empty.
 
     Raises:
-        FFmpegError: the container is damaged, or the connection is.
+        FFmpegError: The container is damaged, or the connection failed.
     """
     while True:
         try:
@@ -149,12 +152,12 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packe
                     yield packet
             return
         except IndexError:
-            # Damaged MPEG-TS announces streams that PyAV did not see at opening; it trips over them
+            # Damaged MPEG-TS announces streams that PyAV did not see when it opened the container
             continue
 
 
 def explain(error: Exception) -> str:
-    """Return cause and remedy of an FFmpeg error, without the URL (it may hold a password)."""
+    """Return cause and remedy of an FFmpeg error, without the URL (it may contain a password)."""
     cause = getattr(error, "strerror", None) or type(error).__name__
     for kind, remedy in _REMEDIES:
         if isinstance(error, kind):
@@ -163,7 +166,7 @@ def explain(error: Exception) -> str:
 
 
 def frame_rate(stream: VideoStream) -> float:
-    """Return the stream's frames per second, 0.0 where it does not say or makes no sense."""
+    """Return the stream's frames per second; 0.0 if unknown or implausible."""
     for rate in (stream.average_rate, stream.guessed_rate):
         if rate is not None and 0 < rate <= 1000:
             return float(rate)

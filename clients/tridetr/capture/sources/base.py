@@ -1,11 +1,11 @@
-"""What a camera source is: it yields decoded frames as views, and never blocks for long.
+"""Interface of camera sources: they deliver frames as views and never block for long.
 
-The service calls `open` once, then `next` again and again, and `close` when it is done or before
-it opens the same object again after a loss. A frame is decoded only when somebody asks for its
-picture: pacing decides before that. All calls come from one thread.
+The capture loop calls `open` once, then `next` repeatedly, and `close` at the end or before it reopens
+the source after a failure. A frame is decoded only when its picture is requested, after pacing has
+decided to keep it. All calls come from one thread.
 
-A source is made as `SomeSource(section: CameraSection, stop: threading.Event, packets: PacketSink | None)`, and gives
-each packet to the sink before it decodes it. `sources/jpeg_decoder.py` decodes JPEGs for all that deliver MJPEG.
+A source that reads packets is created as `SomeSource(section: CameraSection, stop: threading.Event, packets: PacketSink
+| None)`, and passes each packet to the sink before it decodes it. `sources/jpeg_decoder.py` decodes MJPEG for them all.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Plane = NDArray[np.uint8]
 
 
 class Layout(Enum):
-    """How the bytes of a picture lie; odd sizes round the chroma planes up."""
+    """Memory layout of a picture; for odd sizes, the chroma planes are rounded up."""
 
     I420 = "i420"  # y [H, W], u [H/2, W/2], v [H/2, W/2]
     I422 = "i422"  # y [H, W], u [H, W/2],   v [H, W/2]
-    NV12 = "nv12"  # y [H, W], uv [H/2, W] (u and v bytes in turn)
+    NV12 = "nv12"  # y [H, W], uv [H/2, W] (u and v bytes alternate)
     YUYV = "yuyv"  # one plane [H, 2W]: y0 u y1 v ...
 
 
@@ -40,11 +40,16 @@ class Layout(Enum):
 class Picture:
     """A decoded picture as views, valid until the source's next call.
 
-    `planes` hold uint8 arrays shaped as the layout says; rows may be padded (strided arrays).
-    `width` and `height` in pixels may be odd: the copy into the slot crops by one pixel then.
-    `turned`: the planes are views that stand upright, while the camera's own JPEG does not.
-    A source that can write anywhere sets `draw` and no planes: it is called with the slot's I420
-    frame (uint8 [3H/2, W], writable), and nothing is copied.
+    Attributes:
+        layout: Layout of the planes.
+        planes: uint8 arrays, shaped as the layout specifies; rows may be padded (strided arrays).
+        width: Pixels; an odd one is cropped by one when the picture is copied into a slot.
+        height: Pixels; likewise.
+        color_range: Range of the samples.
+        color_matrix: Matrix of the samples.
+        turned: Whether the planes are rotated views, so that the camera's own JPEG does not match them.
+        draw: Writes the picture to a slot's I420 frame (uint8 [3H/2, W], writable), so that nothing is
+            copied; for sources that can write to any address and then set no planes.
     """
 
     layout: Layout
@@ -57,9 +62,9 @@ class Picture:
     draw: Callable[[Plane], None] | None = None
 
     def luma_rows(self, step: int) -> Plane:
-        """Return every `step`-th row of its luma, of a picture that has planes."""
+        """Return every `step`-th luma row, uint8; the picture must have planes."""
         luma = self.planes[0][::step]
-        # Y, U, Y, V in turn: every second byte
+        # Y, U, Y, V: luma is every second byte
         return luma[:, ::2] if self.layout is Layout.YUYV else luma
 
 
@@ -68,13 +73,13 @@ class Grab:
     """One frame of the source, not necessarily decoded yet; valid until the source's next call.
 
     Attributes:
-        number: the source's own index; grows over reopening too, gaps are frames that were lost.
-        monotonic_ns: capture time on CLOCK_MONOTONIC: device clock, arrival before decoding, or
+        number: The source's frame index; keeps growing when the source is reopened, gaps are lost frames.
+        monotonic_ns: Capture time on CLOCK_MONOTONIC [ns]: device clock, arrival before decoding, or
             media time.
-        unix_ns: the same moment in Unix time.
-        decode: gives the picture; called at most once; may raise `CorruptFrameError`.
-        jpeg: a complete JPEG where the source delivers MJPEG, else None.
-        decode_ns: time already spent on decoding it before `decode` is called.
+        unix_ns: The same moment in Unix time [ns].
+        decode: Returns the picture; called at most once; may raise `CorruptFrameError`.
+        jpeg: A complete JPEG if the source delivers MJPEG, else None.
+        decode_ns: Time spent decoding it before `decode` is called [ns].
     """
 
     number: int
@@ -87,13 +92,13 @@ class Grab:
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """What a network stream says about itself.
+    """Properties that a network stream reports.
 
     Attributes:
         codec: FFmpeg's name of the codec.
-        width: pixels; 0 while unknown.
-        height: pixels; 0 while unknown.
-        fps: frames per second; 0.0 where the stream does not say.
+        width: Pixels; 0 while unknown.
+        height: Pixels; 0 while unknown.
+        fps: Frames per second; 0.0 if unknown.
     """
 
     codec: str
@@ -104,17 +109,17 @@ class StreamFacts:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What an opened source says about itself.
+    """Properties of an opened source.
 
     Attributes:
-        kind: what sort of source it is.
-        description: what was chosen, for people ("MJPG 1920x1080 at 30 fps, uvcvideo").
-        capture_clock: where the capture times come from.
-        width: pixels; 0 while unknown (the first picture decides anyway).
-        height: pixels; 0 while unknown.
-        fps: frames per second; 0 where the source does not say.
-        delivers_jpeg: whether grabs carry JPEG bytes.
-        live: False where time waits for the detector (a file without loss).
+        kind: Kind of the source.
+        description: Readable summary of the stream, such as "MJPG 1920x1080 at 30 fps, uvcvideo".
+        capture_clock: Where the capture times come from.
+        width: Pixels; 0 while unknown (the first picture decides the size anyway).
+        height: Pixels; 0 while unknown.
+        fps: Frames per second; 0 if unknown.
+        delivers_jpeg: Whether grabs carry JPEG bytes.
+        live: False for a file that is read without loss, at the detector's speed.
     """
 
     kind: SourceKind
@@ -132,26 +137,26 @@ class SourceLostError(SourceError):
 
 
 class LoginRefusedError(SourceError):
-    """The camera refused the login: asking again soon would lock the account."""
+    """The camera refused the login; retrying soon could lock the account."""
 
     def __init__(self, shown: str, code: int, with_password: bool) -> None:
-        """Make the message.
+        """Build the message.
 
         Args:
-            shown: the camera's address without a password.
+            shown: The camera's address without a password.
             code: 401 or 403.
-            with_password: whether a password was sent.
+            with_password: Whether a password was sent.
         """
         remedy = "correct" if with_password else "put `user:password` into a file, named in"
         super().__init__(f"{shown}: login refused ({code}); {remedy} credentials_file")
 
 
 class NoPictureYetError(SourceError):
-    """The connection delivers, but no picture can be shown yet: go on; the message says why."""
+    """The connection delivers data, but no picture can be shown yet; the message says why. Call `next` again."""
 
 
 class SourceEndedError(SourceError):
-    """A file came to its end and shall not start again."""
+    """A file that does not loop has ended."""
 
 
 class CorruptFrameError(SourceError):
@@ -159,38 +164,38 @@ class CorruptFrameError(SourceError):
 
 
 class Source(Protocol):
-    """A camera."""
+    """A camera source (see the module's description)."""
 
     def open(self) -> SourceInfo:
-        """Open it; may take up to the camera's `timeout_s`, but ends soon after stop is set.
+        """Open the source; may take up to the camera's `timeout_s`, but returns soon after stop is set.
 
         Raises:
-            SourceError: it cannot be opened; the message names cause and remedy. The service
+            SourceError: It cannot be opened; the message names cause and remedy. The capture loop
                 tries again later.
         """
         ...
 
     def next(self, timeout_s: float) -> Grab | None:
-        """Wait at most `timeout_s` for the next frame; None when there is none yet.
+        """Wait at most `timeout_s` for the next frame; return None if there is none yet.
 
         Raises:
-            SourceLostError: close it and open it again.
-            NoPictureYetError: it delivers, but nothing that can be shown; go on.
-            SourceEndedError: a file has ended.
-            CorruptFrameError: a frame was lost to damaged data; go on.
+            SourceLostError: Close the source and open it again.
+            NoPictureYetError: It delivers data, but nothing that can be shown yet; call again.
+            SourceEndedError: A file has ended.
+            CorruptFrameError: A frame was lost to damaged data; call again.
         """
         ...
 
     def drop_stale(self) -> int:
-        """Throw away all waiting frames but the newest (the camera went to alarmed).
+        """Discard all waiting frames except the newest (the camera has become alarmed).
 
         Returns:
-            How many frames were thrown away.
+            Number of frames discarded.
         """
         ...
 
     def decode_only_keys(self, only: bool) -> None:
-        """Decode key frames only from here on, or all again; sources that decode on demand need not do anything."""
+        """Decode only key frames from now on, or all frames again; sources that decode on demand ignore it."""
         ...
 
     def close(self) -> None:
@@ -199,10 +204,10 @@ class Source(Protocol):
 
 
 def unix_from_monotonic(monotonic_ns: int) -> int:
-    """Return the Unix time [ns] of a moment on CLOCK_MONOTONIC, as the clocks stand now."""
+    """Convert a time on CLOCK_MONOTONIC [ns] to Unix time [ns], using the current offset of the clocks."""
     return monotonic_ns + (time.time_ns() - time.monotonic_ns())
 
 
 def matrix_for(height: int) -> ColorMatrix:
-    """Return the matrix to assume where limited-range video says none: BT.601 below 720 lines."""
+    """Return the matrix to assume for limited-range video that names none: BT.601 below 720 lines, else BT.709."""
     return ColorMatrix.BT601 if height < 720 else ColorMatrix.BT709

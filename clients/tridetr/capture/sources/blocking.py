@@ -1,4 +1,4 @@
-"""Calls that the kernel may hold back: a FIFO without a writer, a network share whose server is gone."""
+"""Runs calls that may block indefinitely, such as reading a FIFO without a writer or a dead network share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _TURN_S = 0.2
 
 
 class StalledError(SourceError):
-    """A call did not return in time; it goes on in its thread."""
+    """A call did not return in time; it continues in its thread."""
 
 
 class BlockingCalls:
-    """Runs calls one by one in a thread, so that the caller stays alive when one does not return."""
+    """Runs calls one by one in a thread, so that the caller stays responsive if one does not return."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -29,9 +29,9 @@ class BlockingCalls:
         self._thread: threading.Thread | None = None
 
     def begin(self, call: Callable[[], _Result]) -> Future[_Result]:
-        """Start a call, after those before it."""
+        """Queue a call; it runs after the earlier ones."""
         if self._thread is None:
-            # A daemon: at exit nothing waits for a call that does not return
+            # A daemon thread, so that exit does not wait for a call that does not return
             self._thread = threading.Thread(target=self._work, name="blocking-calls", daemon=True)
             self._thread.start()
         future: Future[_Result] = Future()
@@ -42,7 +42,7 @@ class BlockingCalls:
         """Return the result of a call, or raise its error.
 
         Raises:
-            StalledError: it has not returned within `timeout_s`, or stop is set; wait again later.
+            StalledError: It has not returned within `timeout_s`, or stop is set; wait again later.
         """
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())

@@ -1,4 +1,4 @@
-"""Video files: in real time as if they were a camera, or without loss in media time."""
+"""Video file source: plays in real time like a camera, or delivers every frame in media time."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _log = logging.getLogger("tridetr.capture")
 
 _SECOND_NS = 1_000_000_000
 _FALLBACK_FPS = 25.0
-_TOO_LATE_NS = 2 * _SECOND_NS  # after a suspend or a stall the media clock starts anew
-_LONGEST_PAUSE_NS = 10 * _SECOND_NS  # a longer one is a damaged time
+_TOO_LATE_NS = 2 * _SECOND_NS  # then, after a suspend or a stall, playback continues from here
+_LONGEST_PAUSE_NS = 10 * _SECOND_NS  # a longer one is a damaged timestamp
 _MAX_THREADS = 4
 _STALLED = "a FIFO without a writer, or a network share whose server does not answer"
 
 
 class FileSource:
-    """A video file; the frame number is the frame's index in the file, and goes on when it loops."""
+    """Reads a video file; frame numbers are indexes in the file, and keep growing when it loops."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class FileSource:
         self._step_ns = round(_SECOND_NS / _FALLBACK_FPS)
         self._base_ns = 0  # monotonic time of media time 0
         self._unix_base_ns = 0
-        self._last_ns = -1  # media time of the last frame; goes on when the file loops
+        self._last_ns = -1  # media time of the last frame; keeps growing when the file loops
         self._zero_ns: int | None = None  # the file's own time at media time 0
         self._pending: Grab | None = None
 
@@ -97,7 +97,7 @@ class FileSource:
         )
 
     def next(self, timeout_s: float) -> Grab | None:
-        """Return the next frame when its time has come (see `Source`)."""
+        """Return the next frame when it is due (see `Source`)."""
         if self._pending is None:
             self._pending = self._read()
         if self._section.realtime:
@@ -113,11 +113,11 @@ class FileSource:
         return grab
 
     def drop_stale(self) -> int:
-        """Nothing waits in a file."""
+        """Return 0: no frames wait in a file."""
         return 0
 
     def decode_only_keys(self, only: bool) -> None:
-        """Nothing changes (see `Source`)."""
+        """Do nothing (see `Source`)."""
 
     def close(self) -> None:
         """Close the file."""
@@ -171,7 +171,9 @@ class FileSource:
                     self._sink.put(packet, self._base_ns + media_ns, self._unix_base_ns + media_ns)
                 yield packet
         except av.FFmpegError as error:
-            _log.warning("%s: damaged, it ends here: %s", self._section.source, explain(error))
+            _log.warning(
+                "%s: damaged, so the file ends here: %s", self._section.source, explain(error)
+            )
 
     def _decoded(
         self, container: InputContainer, stream: VideoStream
@@ -183,7 +185,7 @@ class FileSource:
             try:
                 ready.extend(codec.decode(packet))
             except av.FFmpegError:
-                yield packet  # stands for the frame that it should have been
+                yield packet  # stands for the frame that could not be decoded
             while ready:
                 yield ready.popleft()
         try:
@@ -257,7 +259,7 @@ class FileSource:
         return max(0, at_ns - self._zero_ns)
 
     def _media_time(self, item: av.VideoFrame | av.Packet[VideoStream]) -> int:
-        """Return the media time [ns]; it always grows, and damaged times make no long pause."""
+        """Return the media time [ns]; it always grows, and damaged timestamps cause no long pause."""
         next_ns = self._last_ns + self._step_ns if self._last_ns >= 0 else 0
         if item.pts is not None and item.time_base is not None:
             base = item.time_base
@@ -274,8 +276,8 @@ class FileSource:
 
 
 def _open(path: str, *, with_rotation: bool) -> tuple[InputContainer, VideoStream, int]:
-    """Open a file; returns its container, its video and its rotation (0 unless asked for)."""
-    # Only of a file that can be read twice
+    """Open a file; return its container, its video stream and its rotation (0 unless requested)."""
+    # Only for a regular file, which can be read twice
     rotation = _rotation(path) if with_rotation and os.path.isfile(path) else 0  # noqa: PTH113
     # "file:" keeps FFmpeg from reading a colon in the name as a protocol
     return *open_video(f"file:{path}", shown=path, options={}, timeout_s=None), rotation

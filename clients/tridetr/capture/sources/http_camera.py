@@ -1,6 +1,6 @@
-"""HTTP cameras that send JPEGs: multipart streams with good and bad manners, and addresses of one picture.
+"""HTTP cameras that send JPEGs: multipart streams, well-formed or not, and URLs that return a single picture.
 
-Other streams (MPEG-TS, HLS, FLV, files) are FFmpeg's; `open_http` finds out which it is.
+FFmpeg reads all other streams (MPEG-TS, HLS, FLV, files); `open_http` finds out which kind a URL is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 16
 _SNIFF_BYTES = 8
 _PLAYLIST_BYTES = 1 << 20
-_POLL_FPS = 5.0  # of an address that gives one picture, where the configuration names no rate
+_POLL_FPS = 5.0  # requests to a URL of a single picture, if the configuration sets no rate
 _VARIANT = re.compile(
     rb"#EXT-X-STREAM-INF:([^\r\n]*)[\r\n]+(?:#[^\r\n]*[\r\n]+)*([^#\r\n][^\r\n]*)"
 )
@@ -41,15 +41,15 @@ _VARIANT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class HttpAddress:
-    """Where and how to ask.
+    """URL of an HTTP camera, and how to connect to it.
 
     Attributes:
-        url: without user and password, unless they are in path or query; never shown.
-        shown: the same for messages.
-        login: user and password for Basic or Digest.
-        tls: how to verify https.
-        timeout_s: of each read [s].
-        hang_up: ends what is being read.
+        url: URL without user and password, unless path or query contain them; never shown.
+        shown: URL for messages.
+        login: User and password for Basic or Digest authentication.
+        tls: How to verify https.
+        timeout_s: Timeout of each read [s].
+        hang_up: Once set, ends a read in progress.
     """
 
     url: str
@@ -84,13 +84,13 @@ class JpegFeed:
         """Wait for the first JPEG.
 
         Args:
-            address: where further pictures of a camera that sends one per request come from.
-            response: what the camera answers.
-            start: what has been read of it.
-            fps: how often to ask such a camera.
+            address: Where to request further pictures from a camera that sends one per request.
+            response: The camera's response.
+            start: The bytes already read from it.
+            fps: Requests per second to such a camera.
 
         Raises:
-            SourceError: there is none within the address's timeout.
+            SourceError: No JPEG arrived within the address's timeout.
         """
         self._address = address
         self._response = response
@@ -105,7 +105,7 @@ class JpegFeed:
         if self._first is None:
             response.close()
             raise SourceError(
-                f"cannot open {address.shown}: no JPEG in what it sends ({_type(response)}); "
+                f"cannot open {address.shown}: no JPEG in the response ({_type(response)}); "
                 "check the path of the URL in the camera's manual"
             )
         width, height = self._splitter.size
@@ -115,8 +115,8 @@ class JpegFeed:
         """Yield the JPEGs until the stream ends or breaks.
 
         Raises:
-            SourceError: an address of one picture does not answer any more.
-            OSError: the connection broke.
+            SourceError: A URL of a single picture does not respond any more.
+            OSError: The connection broke.
         """
         if self._first is not None:
             yield _packet(self._first)
@@ -130,7 +130,7 @@ class JpegFeed:
             self._ask()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._response.close()
 
     def _ask(self) -> None:
@@ -161,11 +161,11 @@ class JpegFeed:
 
 @dataclass(frozen=True, slots=True)
 class FfmpegTask:
-    """What FFmpeg is to open.
+    """A URL for FFmpeg to open.
 
     Attributes:
-        url: with user and password.
-        parts: opens the parts of a playlist, for which FFmpeg forgets TLS options; None: no playlist.
+        url: URL with user and password.
+        parts: Opens the parts of a playlist, for which FFmpeg drops its TLS options; None if it is not a playlist.
     """
 
     url: str
@@ -173,7 +173,7 @@ class FfmpegTask:
 
 
 class HttpPart:
-    """A part of a playlist, as a file for FFmpeg."""
+    """A part of a playlist, as a file-like object for FFmpeg."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self._response = response
@@ -186,11 +186,11 @@ class HttpPart:
 
 
 def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
-    """Ask an HTTP camera and return its JPEGs, or what FFmpeg is to open.
+    """Connect to an HTTP camera and return its JPEGs, or a URL for FFmpeg to open.
 
     Raises:
-        LoginRefusedError: it does not accept user and password.
-        SourceError: it cannot be reached, or what it sends is of no use.
+        LoginRefusedError: It does not accept user and password.
+        SourceError: It cannot be reached, or sends nothing usable.
     """
     response = get(address)
     kind = _type(response)
@@ -241,11 +241,11 @@ def best_variant(playlist: bytes) -> str | None:
 
 
 def get(address: HttpAddress) -> http.client.HTTPResponse:
-    """Send a GET request, without the environment's proxies.
+    """Send a GET request, ignoring the environment's proxies.
 
     Raises:
-        LoginRefusedError: it does not accept user and password.
-        SourceError: there is no good answer.
+        LoginRefusedError: It does not accept user and password.
+        SourceError: The request failed.
     """
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -259,7 +259,7 @@ def get(address: HttpAddress) -> http.client.HTTPResponse:
         opener.add_handler(handler)
     if address.login is not None:
         passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        # For this host only: not for the one that a redirect leads to
+        # For this host only, not for the target of a redirect
         root = urlunsplit(urlsplit(address.url)._replace(path="/", query="", fragment=""))
         passwords.add_password(None, root, *address.login)
         opener.add_handler(_DigestOnce(passwords))
@@ -305,7 +305,7 @@ def _open_part(address: HttpAddress, url: str) -> HttpPart:
 
 
 def _with_login(address: HttpAddress, url: str) -> str:
-    """Return a URL with user and password, but not for another host."""
+    """Add user and password to a URL, unless it is on another host."""
     ours, theirs = urlsplit(address.url), urlsplit(url)
     if address.login is None or (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
         return url
@@ -355,7 +355,7 @@ def _type(response: http.client.HTTPResponse) -> str:
 
 
 def _has_jpeg(kind: str, start: bytes) -> bool:
-    # Without a true type only what begins as a JPEG or a multipart boundary
+    # Without a reliable content type, only data that starts like a JPEG or a multipart boundary
     video = kind.startswith("video/") and "jpeg" not in kind
     return not video and (start.startswith(b"\xff\xd8\xff") or start.lstrip().startswith(b"--"))
 

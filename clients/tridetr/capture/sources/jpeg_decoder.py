@@ -1,4 +1,4 @@
-"""JPEG decoding for every source that delivers MJPEG: to planes, never to RGB."""
+"""Decodes JPEGs for every source that delivers MJPEG: to YUV planes, never to RGB."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PATIENCE = 15
 
 
 class JpegDecoder:
-    """Decodes JPEGs one by one; damaged ones are refused, not shown half grey.
+    """Decodes JPEGs one by one; rejects damaged ones instead of showing them half grey.
 
-    A camera none of whose first frames passes the strict check gets the lenient one (some cheap
-    ones never write an end marker).
+    After 15 damaged JPEGs in a row it accepts damaged ones, because some cheap cameras never write
+    an end marker.
     """
 
     def __init__(self) -> None:
@@ -35,10 +35,10 @@ class JpegDecoder:
         """Decode one JPEG.
 
         Returns:
-            The picture; its planes are views that stay valid as long as they are held.
+            The picture; its planes are views that stay valid as long as they are referenced.
 
         Raises:
-            CorruptFrameError: it is damaged or no JPEG at all.
+            CorruptFrameError: It is damaged, or not a JPEG.
         """
         packet = jpeg if isinstance(jpeg, av.Packet) else av.Packet(cast(bytes, jpeg))
         try:

@@ -1,4 +1,4 @@
-"""Cutting a byte stream into JPEGs by their own markers, whatever stands between them."""
+"""Splits a byte stream into JPEGs by their markers, and ignores everything in between."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_BYTES = 32 << 20
 
 
 class JpegSplitter:
-    r"""Takes what an HTTP camera sends and yields the JPEGs in it.
+    r"""Extracts the JPEGs from the bytes that an HTTP camera sends.
 
-    Boundaries, headers and lengths are not needed, so it does not matter where they are wrong. A JPEG
-    without an end marker ends where the next one begins; its decoder decides what it is worth.
+    Boundaries, headers and lengths are not needed, so they may be wrong. A JPEG without an end marker
+    ends where the next one begins; the decoder decides whether it is usable.
 
     >>> splitter = JpegSplitter()
     >>> picture = b"\xff\xd8\xff\xda\x00\x02data\xff\xd9"
@@ -26,24 +26,22 @@ class JpegSplitter:
     """
 
     def __init__(self, boundary: bytes = b"", max_bytes: int = MAX_BYTES) -> None:
-        """Set the bounds.
+        """Create a splitter.
 
         Args:
-            boundary: the multipart boundary, if known: cuts headers off JPEGs without an end marker.
-            max_bytes: a longer JPEG is dropped.
+            boundary: The multipart boundary, if known; used to cut headers off JPEGs without an end marker.
+            max_bytes: A longer JPEG is dropped.
         """
         self._boundary = boundary
         self._max_bytes = max_bytes
         self._buffer = bytearray()
-        self._at = (
-            0  # how far the JPEG at the buffer's start is known; 0: its start is not found yet
-        )
+        self._at = 0  # how much of the JPEG at the buffer's start is parsed; 0: no start found yet
         self._in_scan = False
         self.size = (0, 0)  # width and height [pixels] of the newest JPEG; 0 while unknown
         self.dropped = 0  # JPEGs that were too long
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take more bytes; yields the JPEGs that are complete now."""
+        """Add bytes, and yield the JPEGs that are complete now."""
         self._buffer += data
         while True:
             if self._at == 0 and not self._find_start():
@@ -58,7 +56,7 @@ class JpegSplitter:
                 yield self._cut(end)
 
     def flush(self) -> Iterator[bytes]:
-        """Yield a last JPEG without an end marker; there is nothing more to come."""
+        """Yield a last JPEG without an end marker, at the end of the stream."""
         if self._in_scan:
             yield self._cut(len(self._buffer))
 
@@ -72,7 +70,7 @@ class JpegSplitter:
         return True
 
     def _segment(self) -> int | None:
-        """Step over a segment; returns the JPEG's end, 0 to go on, None to wait for more bytes."""
+        """Skip a segment; return the JPEG's end, 0 to continue, or None to wait for more bytes."""
         at, buffer = self._at, self._buffer
         if at + 4 > len(buffer):
             return at + 2 if bytes(buffer[at : at + 2]) == b"\xff\xd9" else None

@@ -1,4 +1,4 @@
-"""RTSP and HTTP cameras: the capture time is the arrival of the packet, before decoding."""
+"""RTSP and HTTP camera source; the capture time is when the packet arrived, before decoding."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from tridetr.capture.packets import PacketSink
 
 _KEY_FRAME_PATIENCE_NS = 3_000_000_000
-_UNSHOWN_S = 2.0  # without a picture for so long: say why
+_UNSHOWN_S = 2.0  # without a picture for this long: report why
 
 
 def connect(section: CameraSection, hang_up: HangUp) -> Feed:
     """Open the stream of a network camera.
 
     Args:
-        section: the camera.
-        hang_up: ends the connection from another thread, also while it is opened.
+        section: The camera's configuration.
+        hang_up: Once set, ends the connection, even while it is being opened.
 
     Raises:
-        LoginRefusedError: it does not accept user and password.
-        SourceError: it cannot be opened, or there is no video.
+        LoginRefusedError: The camera does not accept user and password.
+        SourceError: It cannot be opened, or sends no video.
     """
     source, file = section.source, section.credentials_file
     url = source.url(camera_credentials(file) if file else None)
@@ -73,7 +73,7 @@ def connect(section: CameraSection, hang_up: HangUp) -> Feed:
 
 
 def _bypass_proxies(host: str) -> None:
-    """Keep FFmpeg, which reads the proxies of the environment at every level, TLS included, from using them."""
+    """Keep FFmpeg from using the environment's proxies, which it reads at every level, including TLS."""
     hosts = list(filter(None, os.environ.get("no_proxy", "").split(",")))
     if host not in hosts:
         os.environ["no_proxy"] = ",".join([*hosts, host])
@@ -91,7 +91,7 @@ def _options(section: CameraSection) -> dict[str, str]:
 
 
 class NetworkSource:
-    """A stream that comes at its own pace; frames are numbered as they come, lost ones counted."""
+    """Reads a live network stream; frames are numbered in order of arrival, including lost ones."""
 
     def __init__(
         self,
@@ -110,12 +110,11 @@ class NetworkSource:
         self._next_index = 0
         self._last_ns = 0
         self._only_keys = False
-        self._left_out: list[
-            Arrival
-        ] = []  # since what was decoded last, or the key frame that was decoded alone
-        self._decoded_ns = 0  # arrival of what was decoded last
-        self._picture_s = 0.0  # when the newest picture was handed out
-        self._stale = 0  # packets that are decoded but not shown
+        # Packets since the one decoded last, or since the key frame that was decoded alone
+        self._left_out: list[Arrival] = []
+        self._decoded_ns = 0  # arrival of the packet decoded last
+        self._picture_s = 0.0  # when the newest picture was returned
+        self._stale = 0  # packets to decode without showing them
 
     def open(self) -> SourceInfo:
         """Connect (see `Source`)."""
@@ -159,26 +158,26 @@ class NetworkSource:
             if arrival is not None:
                 self._take(arrival)
             elif time.monotonic() >= deadline:
-                self._say_why_nothing_is_shown()
+                self._report_missing_key_frame()
                 return None
         self._picture_s = time.monotonic()
         return self._ready.popleft()
 
     def drop_stale(self) -> int:
-        """Skip what waits, but for the newest (see `Source`); its decoding cannot be skipped."""
+        """Skip all waiting packets but the newest (see `Source`); they must be decoded all the same."""
         if self._pump is None or self._jpeg is not None:
-            return 0  # of JPEGs only the newest is kept anyway
+            return 0  # only the newest JPEG is kept anyway
         self._stale = max(0, self._pump.waiting() - 1)
         return self._stale
 
     def decode_only_keys(self, only: bool) -> None:
-        """Decode key frames only, where the CPU decodes (see `Source`); what is left out is caught up on afterwards."""
+        """Decode only key frames if the CPU decodes (see `Source`); decode skipped packets when this ends."""
         self._only_keys = only and isinstance(self._video, CpuVideo)
         if not only:
             self._catch_up()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._ready.clear()
         self._left_out.clear()
         self._video = None
@@ -187,7 +186,7 @@ class NetworkSource:
             self._pump = None
 
     def _waits_for_key_frame(self) -> bool:
-        """Whether the connection delivers, but nothing has been shown for a while."""
+        """Return whether packets arrive, but no picture has come out for a while."""
         return (
             self._video is not None
             and self._pump is not None
@@ -196,7 +195,7 @@ class NetworkSource:
             and self._pump.delivers()
         )
 
-    def _say_why_nothing_is_shown(self) -> None:
+    def _report_missing_key_frame(self) -> None:
         if self._waits_for_key_frame():
             raise NoPictureYetError(
                 f"{self._section.source}: connected, waiting for a key frame; set a shorter interval "
@@ -204,7 +203,7 @@ class NetworkSource:
             )
 
     def _take(self, arrival: Arrival) -> None:
-        self._next_number += arrival.index - self._next_index  # those that were thrown away
+        self._next_number += arrival.index - self._next_index  # packets that the pump dropped
         self._next_index = arrival.index + 1
         if self._jpeg is not None:
             decoder, packet = self._jpeg, arrival.packet
@@ -247,19 +246,19 @@ class NetworkSource:
             raise CorruptFrameError(f"frame {damaged} is damaged")
 
     def _leave_out(self, arrival: Arrival) -> bool:
-        """Return whether a packet need not be decoded now; it is kept until the next key frame."""
+        """Return whether a packet can be left undecoded for now; it is kept until the next key frame."""
         is_key = arrival.packet.is_keyframe
         self._left_out = [arrival] if is_key else [*self._left_out, arrival]
         if is_key:
             self._decoded_ns = arrival.monotonic_ns
-        # A camera whose key frames are so far apart would look as if it hung
+        # With key frames this far apart, the camera would appear to hang
         elif arrival.monotonic_ns - self._decoded_ns > _KEY_FRAME_PATIENCE_NS:
             self._decoded_ns = arrival.monotonic_ns
             self._catch_up()
         return not is_key
 
     def _catch_up(self) -> None:
-        """Decode what was left out, and hand out the newest picture of it."""
+        """Decode the packets that were left out, and queue the newest picture."""
         newest = None
         for arrival in self._left_out:
             assert self._video is not None
@@ -273,7 +272,7 @@ class NetworkSource:
     def _grab(self, item: Decoded, number: int, spent_ns: int) -> Grab:
         assert item.picture is not None
         arrival = item.arrival
-        # Streams with B-frames send a later picture first; times must not go back all the same
+        # With B-frames, a later picture arrives first; its capture time must still not go back
         late_ns = max(0, self._last_ns + 1 - arrival.monotonic_ns)
         self._last_ns = arrival.monotonic_ns + late_ns
         return Grab(

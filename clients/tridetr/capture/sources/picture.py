@@ -1,4 +1,4 @@
-"""From PyAV's frames to pictures: views of the decoder's own planes, with their colour meaning."""
+"""Converts PyAV frames to pictures: views of the decoder's planes, with colour range and matrix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LAYOUTS = {
     "yuyv422": Layout.YUYV,
 }
 _BYTES_PER_PIXEL = {Layout.YUYV: 2}
-# AVColorSpace: FCC, BT.470BG (JPEG) and SMPTE 170M are what is called BT.601
+# AVColorSpace: FCC, BT.470BG (JPEG) and SMPTE 170M are known as BT.601
 _MATRICES = {4: ColorMatrix.BT601, 5: ColorMatrix.BT601, 6: ColorMatrix.BT601}
 _MATRICES |= {1: ColorMatrix.BT709, 7: ColorMatrix.BT709}
 _MATRICES |= {9: ColorMatrix.BT2020, 10: ColorMatrix.BT2020}
@@ -33,15 +33,15 @@ _converted: set[str] = set()
 
 
 def picture_from(frame: av.VideoFrame, pixel_aspect: Fraction | None = None) -> Picture:
-    """Return an upright picture of square pixels, whose planes are views of the frame (which they keep alive).
+    """Return an upright picture with square pixels; its planes are views of the frame, which they keep alive.
 
-    A rotation that the stream or the JPEG's EXIF block asks for is in the views, so it costs no copy. Pixels that are
-    not square, and formats other than planar 4:2:0 and 4:2:2, NV12 and YUYV, are converted by swscale, which costs one
-    copy more; an unusual format is said once in the log.
+    A rotation that the stream or the JPEG's EXIF block requests is applied to the views, so it costs no copy. Pixels
+    that are not square, and formats other than planar 4:2:0 and 4:2:2, NV12 and YUYV, are converted by swscale, which
+    costs one more copy; such a format is logged once.
 
     Args:
-        frame: the decoded frame.
-        pixel_aspect: width of a pixel over its height, as the stream says.
+        frame: The decoded frame.
+        pixel_aspect: Pixel aspect ratio (width over height) that the stream reports; None if unknown.
     """
     size = _square_size(frame.width, frame.height, pixel_aspect)
     color_range, matrix = color_of(
@@ -57,10 +57,10 @@ def picture_from(frame: av.VideoFrame, pixel_aspect: Fraction | None = None) -> 
         if layout is None and frame.format.name not in _converted:
             _converted.add(frame.format.name)
             _log.warning(
-                "the source delivers %s, which is converted to I420 (a copy more per frame)",
+                "the source delivers %s, which is converted to I420 (one more copy per frame)",
                 frame.format.name,
             )
-        if frame.format.is_rgb:  # what swscale makes of it
+        if frame.format.is_rgb:  # swscale's output for RGB
             color_range, matrix = ColorRange.LIMITED, ColorMatrix.BT601
         av_range = AvRange.MPEG if color_range is ColorRange.LIMITED else AvRange.JPEG
         frame = frame.reformat(
@@ -95,7 +95,7 @@ def _square_size(width: int, height: int, pixel_aspect: Fraction | None) -> tupl
 
 
 def _turn(picture: Picture, quarters: int) -> Picture:
-    """Return the picture turned by quarters, anticlockwise; its planes are views still."""
+    """Return the picture rotated anticlockwise by quarter turns; its planes are still views."""
     width, height = picture.width & ~1, picture.height & ~1
     first = picture.planes[0]
     if picture.layout is Layout.YUYV:
@@ -120,13 +120,13 @@ def _turn(picture: Picture, quarters: int) -> Picture:
 def color_of(
     pix_fmt: str, color_range: int, colorspace: int, height: int
 ) -> tuple[ColorRange, ColorMatrix]:
-    """Return what the samples of a YUV picture mean; what the stream does not say is assumed.
+    """Return colour range and matrix of a YUV picture; assume the usual ones if the stream names none.
 
     Args:
         pix_fmt: FFmpeg's name of the pixel format.
         color_range: AVColorRange.
         colorspace: AVColorSpace.
-        height: pixels.
+        height: Pixels.
     """
     limited = color_range != AvRange.JPEG and not pix_fmt.startswith("yuvj")
     matrix = _MATRICES.get(int(colorspace))

@@ -1,7 +1,7 @@
-"""Reads packets of a network stream in a thread, so that each gets its arrival time.
+"""Reads packets of a network stream in a thread, so that each gets its true arrival time.
 
-Reading goes on while the consumer decodes: nothing waits unseen in a socket buffer, and what the
-consumer cannot take in time is thrown away here, where it is cheap.
+Reading continues while the consumer decodes, so packets do not pile up in a socket buffer. Packets that
+the consumer cannot take in time are dropped here, before they cost any decoding.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger("tridetr.capture")
 
 INTRA_CODECS = {"mjpeg", "rawvideo", "png", "jpeg2000"}
 _INTRA_LIMIT = 2  # the newest, and one while it is being taken
-_INTER_LIMIT = 150  # 5 s at 30 fps: then decoding has lost, and starts again at a key frame
+_INTER_LIMIT = 150  # 5 s at 30 fps; beyond that, decoding restarts at a key frame
 _KEY_FRAME_PATIENCE_S = 10.0
 _LONGEST_WITHOUT_PICTURE_S = 300.0  # then a new connection may help
 _LATEST_S = 1.0
@@ -40,12 +40,12 @@ _LONGEST_WAIT_S = 10.0
 
 
 class Feed(Protocol):
-    """A connection that yields packets; made and read in the pump's thread.
+    """A connection that yields packets; created and read in the pump's thread.
 
     Attributes:
-        stream: FFmpeg's stream, for decoders; None: the packets are JPEGs.
-        facts: what the stream says about itself.
-        bursts: whether packets come in bursts, to be spread by their own times.
+        stream: FFmpeg's stream, for decoders; None if the packets are JPEGs.
+        facts: Properties that the stream reports.
+        bursts: Whether packets arrive in bursts, to be spread out by their timestamps.
     """
 
     stream: VideoStream | None
@@ -63,10 +63,14 @@ class Feed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A packet and when it came.
+    """A packet and its arrival time.
 
-    `index` counts packets since the first key frame, those thrown away too; `restart` means that
-    packets are missing before it and the decoder must be flushed.
+    Attributes:
+        packet: The packet.
+        index: Number of packets since the first key frame, including dropped ones.
+        monotonic_ns: Arrival on CLOCK_MONOTONIC [ns].
+        unix_ns: Arrival in Unix time [ns].
+        restart: Whether packets are missing before it, so that the decoder must be flushed.
     """
 
     packet: av.Packet[VideoStream]
@@ -77,14 +81,14 @@ class Arrival:
 
 
 class Metronome:
-    """Spreads packets that come in bursts (HLS segments, files on a web server) by their own times."""
+    """Spreads out packets that arrive in bursts (HLS segments, files on a web server) by their timestamps."""
 
     def __init__(self, stream: VideoStream | None) -> None:
         self._time_base = stream.time_base if stream is not None else None
         self._zero_s: float | None = None
 
     def wait_s(self, packet: av.Packet[VideoStream], now_s: float) -> float:
-        """Return how long to hold a packet back [s]; late and odd times start the beat anew."""
+        """Return how long to hold a packet back [s]; late or implausible timestamps restart the schedule."""
         at = packet.dts if packet.dts is not None else packet.pts
         if at is None or self._time_base is None:
             return 0.0
@@ -99,7 +103,7 @@ class Metronome:
 
 
 class PacketPump:
-    """One connection; made anew for each attempt."""
+    """Reads one connection in a thread; create a new pump for each attempt."""
 
     def __init__(
         self,
@@ -111,10 +115,10 @@ class PacketPump:
         """Prepare the thread.
 
         Args:
-            connect: opens the connection, which must end when its argument is set; called once, in the thread.
-            shown: the camera's address for messages.
-            timeout_s: how long a read may take [s].
-            sink: gets every packet as it arrives.
+            connect: Opens the connection, which must end once its argument is set; called once, in the thread.
+            shown: The camera's address for messages.
+            timeout_s: How long a read may take [s].
+            sink: Receives every packet as it arrives.
         """
         self._sink = sink
         self._connect = connect
@@ -130,11 +134,15 @@ class PacketPump:
         self._needed_since_s = 0.0
         self._restart = False
         self._last_packet_s = 0.0
-        # A daemon: at exit nobody waits for a server that does not answer
+        # A daemon thread, so that exit does not wait for a server that does not respond
         self._thread = threading.Thread(target=self._run, name="packet-pump", daemon=True)
 
     def start(self, stop: threading.Event) -> Feed:
-        """Connect; returns the connection, or raises SourceError (also when stop is set)."""
+        """Start the thread and return the connection.
+
+        Raises:
+            SourceError: It cannot be opened in time, or `stop` is set.
+        """
         self._thread.start()
         deadline = time.monotonic() + 2 * self._timeout_s + 1
         with self._changed:
@@ -142,7 +150,7 @@ class PacketPump:
                 if stop.is_set() or time.monotonic() > deadline:
                     self._hang_up.set()
                     raise SourceError(f"cannot open {self._shown}: gave up waiting")
-                heartbeat.beat()  # this wait has an end: it is no hang
+                heartbeat.beat()  # this wait is bounded, so it is not a hang
                 self._changed.wait(0.1)
             if self._feed is None:
                 assert self._error is not None
@@ -150,10 +158,10 @@ class PacketPump:
             return self._feed
 
     def get(self, timeout_s: float) -> Arrival | None:
-        """Return the next packet, None after the timeout.
+        """Return the next packet; None after the timeout.
 
         Raises:
-            SourceLostError: the stream has ended and all its packets were taken.
+            SourceLostError: The stream has ended, and all its packets were taken.
         """
         with self._changed:
             if not self._queue and self._error is None:
@@ -165,19 +173,19 @@ class PacketPump:
             return None
 
     def delivers(self) -> bool:
-        """Return whether packets come, be they of use or not."""
+        """Return whether packets arrive, even if no picture can be decoded from them yet."""
         with self._changed:
             now = time.monotonic()
             lately = now - self._last_packet_s < self._timeout_s
             return lately and now - self._needed_since_s < _LONGEST_WITHOUT_PICTURE_S
 
     def waiting(self) -> int:
-        """Return how many packets wait."""
+        """Return the number of waiting packets."""
         with self._changed:
             return len(self._queue)
 
     def close(self) -> None:
-        """Stop reading; the thread ends by itself, at the latest when its read times out."""
+        """Stop reading; the thread ends by itself, when its read times out at the latest."""
         with self._changed:  # afterwards the sink belongs to the next connection
             self._hang_up.set()
             self._queue.clear()
@@ -215,7 +223,7 @@ class PacketPump:
             self._error = error
             self._changed.notify_all()
         if feed is not None:
-            # Not before the consumer has let go: it may be reading the stream, which is freed with the feed.
+            # Only after the consumer has closed the pump: it may be reading the stream, which is freed with the feed.
             self._hang_up.wait()
             feed.close()
 
@@ -245,9 +253,9 @@ class PacketPump:
 
 
 def unexpected(shown: str, error: Exception) -> SourceError:
-    """Log where an error came from that no code foresaw, and return it as one of the source.
+    """Log the traceback of an unexpected error, and return it as a SourceError.
 
-    Without its text, which may repeat a URL with its password.
+    The error's text is left out, because it may contain a URL with its password.
     """
     kind = type(error).__name__
     where = "".join(traceback.format_tb(error.__traceback__)).rstrip()

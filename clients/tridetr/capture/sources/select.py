@@ -1,4 +1,4 @@
-"""Which source reads what the configuration names."""
+"""Chooses the source that reads a camera's configured `source`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def make_source(
     stop: threading.Event,
     packets: PacketSink | None = None,
 ) -> Source:
-    """Return the source of a camera, not opened yet.
+    """Create the source of a camera, without opening it.
 
-    Each kind is imported only where it is used: a camera process holds no more than it needs.
+    Each kind is imported only when it is used, which keeps camera processes small.
     """
     match section.source.kind:
         case "synthetic":

@@ -1,6 +1,6 @@
-"""The built-in camera: a drawn street or hall, drawn straight into the slot, with known truth.
+"""Built-in synthetic camera: draws a street or a hall directly into the slot, with known ground truth.
 
-With `TRIDETR_TRUTH_DIR` in the environment the true boxes of each published frame are appended to
+With `TRIDETR_TRUTH_DIR` in the environment, the true boxes of each published frame are appended to
 `<dir>/<camera>.jsonl`: `{"frame_number": 7, "boxes": [{"xyxy": [...], "class_id": 1, "visible": 1.0}]}`.
 """
 
@@ -26,7 +26,7 @@ _DEFAULT_FPS = 15.0
 
 
 class SyntheticSource:
-    """A camera that never fails; frame `n` always shows the same, at `n / fps` seconds of its film."""
+    """A camera that never fails; frame `n` always shows the scene at `n / fps` seconds."""
 
     def __init__(self, camera: str, section: CameraSection, stop: threading.Event) -> None:
         self._camera = camera
@@ -40,7 +40,7 @@ class SyntheticSource:
         self._truth: TextIO | None = None
 
     def open(self) -> SourceInfo:
-        """Draw the scene and the people that will walk in it (see `Source`)."""
+        """Prepare the scene and the people that will walk in it (see `Source`)."""
         section = self._section
         width, height = even_size(
             section.width or _DEFAULT_SIZE[0], section.height or _DEFAULT_SIZE[1]
@@ -59,7 +59,7 @@ class SyntheticSource:
         )
 
     def next(self, timeout_s: float) -> Grab | None:
-        """Return the frame whose time has come; frames that nobody asked for in time are lost."""
+        """Return the frame that is due (see `Source`); frames that are not requested in time are lost."""
         elapsed_ns = time.monotonic_ns() - self._base_ns
         wait_ns = self._at(self._next_number) - elapsed_ns
         if wait_ns > 0:
@@ -73,14 +73,14 @@ class SyntheticSource:
         return Grab(number, self._base_ns + at, self._unix_base_ns + at, lambda: self._draw(number))
 
     def drop_stale(self) -> int:
-        """Nothing waits: frames are drawn when they are asked for."""
+        """Return 0: frames are drawn on demand."""
         return 0
 
     def decode_only_keys(self, only: bool) -> None:
-        """Nothing changes (see `Source`)."""
+        """Do nothing (see `Source`)."""
 
     def close(self) -> None:
-        """Free the film."""
+        """Free the scene."""
         self._film = None
         if self._truth is not None:
             self._truth.close()

@@ -1,4 +1,4 @@
-"""TLS of network cameras: verified by default, against the system's CAs or a file of the camera's own."""
+"""TLS of network cameras: verified by default, against the system's CAs or the camera's `tls_ca_file`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 )
-_FIRST_VERIFYING_RTSPS = 62  # libavformat's version: older ones ignore the options for rtsps
+_FIRST_VERIFYING_RTSPS = 62  # major version of libavformat; older ones ignore the options for rtsps
 
 
 def python_context(section: CameraSection) -> ssl.SSLContext | None:
@@ -39,10 +39,10 @@ def python_context(section: CameraSection) -> ssl.SSLContext | None:
 
 
 def ffmpeg_options(section: CameraSection) -> dict[str, str]:
-    """Return FFmpeg's options for the same; none for a source without TLS.
+    """Return FFmpeg's TLS options; none for a source without TLS.
 
     Raises:
-        SourceError: this FFmpeg cannot verify rtsps, or there is nothing to verify with.
+        SourceError: This FFmpeg cannot verify rtsps, or there are no CA certificates to verify with.
     """
     if not section.source.is_encrypted:
         return {}
@@ -57,7 +57,7 @@ def ffmpeg_options(section: CameraSection) -> dict[str, str]:
             "pip install --upgrade av, or set tls_verify: false"
         )
     if section.tls_ca_file is not None and not section.tls_ca_file.is_file():
-        raise SourceError(f"tls_ca_file {section.tls_ca_file} is not there")
+        raise SourceError(f"tls_ca_file {section.tls_ca_file} does not exist")
     bundle = section.tls_ca_file or next((b for b in map(Path, _BUNDLES) if b.is_file()), None)
     if bundle is None:
         raise SourceError(
@@ -68,7 +68,7 @@ def ffmpeg_options(section: CameraSection) -> dict[str, str]:
 
 
 def speaks_tls(host: str, port: int, timeout_s: float = 2.0) -> bool:
-    """Return whether a port answers a TLS handshake (asked to explain a failed plain connection)."""
+    """Return whether a port answers a TLS handshake (used to explain a failed plain connection)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""V4L2 cameras (`/dev/videoN`): frames are read in the driver's buffers, times are the driver's."""
+"""V4L2 camera source (`/dev/videoN`): frames are read in the driver's buffers, with the driver's timestamps."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from tridetr.jpeg import complete_jpeg
 
 log = logging.getLogger("tridetr.capture")
 
-# One is read, one is being filled, two wait: a pause of two frames loses nothing.
+# One is being read, one filled, and two are waiting: a pause of two frames loses nothing.
 BUFFERS = 4
-# A frame that is older than this, or from the future, has a driver with a broken clock.
+# A timestamp that is older than this, or in the future, is from a driver with a broken clock.
 OLDEST_PLAUSIBLE_NS = 30_000_000_000
 FUTURE_PLAUSIBLE_NS = 100_000_000
 
 
 class V4l2Source:
-    """A camera behind a V4L2 device file (see `base.Source` for what the methods promise)."""
+    """A camera with a V4L2 device file (see `base.Source` for its methods)."""
 
     def __init__(
         self,
@@ -104,21 +104,21 @@ class V4l2Source:
         )
 
     def next(self, timeout_s: float) -> Grab | None:
-        """Wait for a frame; the newest where several wait (older ones show as a gap of numbers)."""
+        """Wait for a frame, and return the newest if several are waiting (older ones leave a gap in the numbers)."""
         device = self._opened()
         try:
             return self._next(device, time.monotonic() + timeout_s)
         except OSError as error:
             lost = self._lost(error)
-        # Raised out here: a chained traceback would hold the frame's views (see `_drop_views`).
+        # Raised outside `except`: a chained traceback would keep the frame's views (see `_drop_views`).
         raise lost
 
     def drop_stale(self) -> int:
-        """Return 0: `next` gives the newest frame only."""
+        """Return 0: `next` returns only the newest frame."""
         return 0
 
     def decode_only_keys(self, only: bool) -> None:
-        """Nothing changes (see `Source`)."""
+        """Do nothing (see `Source`)."""
 
     def close(self) -> None:
         self._held = None
@@ -132,7 +132,9 @@ class V4l2Source:
             return Device(self._path)
         except FileNotFoundError:
             cameras = [f"\n  {camera}" for camera in list_cameras()]
-            there = "These are there:" + "".join(cameras) if cameras else "No camera is plugged in."
+            there = (
+                "Available cameras:" + "".join(cameras) if cameras else "No camera is connected."
+            )
             raise SourceError(f"{self._path} does not exist. {there}") from None
         except OSError as error:
             raise SourceError(explain(self._path, error)) from error
@@ -141,7 +143,7 @@ class V4l2Source:
         capability = device.capability
         if not capability.captures:
             raise SourceError(
-                f"{self._path} ({capability.card}) delivers no pictures; a camera's other device "
+                f"{self._path} ({capability.card}) does not capture video: a camera's other device "
                 "files carry metadata. `tridetr doctor` lists the cameras"
             )
         modes = device.modes()
@@ -149,13 +151,13 @@ class V4l2Source:
         if choice is None:
             wanted = self._wish.pixel_format or "MJPEG, YUYV, NV12 or I420"
             raise SourceError(
-                f"{self._path} ({capability.card}) does not offer {wanted}, but\n"
+                f"{self._path} ({capability.card}) does not offer {wanted}. It offers:\n"
                 f"{describe_modes(modes) or 'nothing at all'}"
             )
         mode = choice.mode
         got = device.set_format(mode.fourcc, mode.width, mode.height)
         if got.fourcc != mode.fourcc:
-            raise SourceError(f"{self._path} offers {mode.fourcc}, but then gives {got.fourcc}")
+            raise SourceError(f"{self._path} offers {mode.fourcc}, but then delivers {got.fourcc}")
         return got, device.set_rate(choice.fps)
 
     def _grab(self, buffer: Buffer) -> Grab:
@@ -165,7 +167,7 @@ class V4l2Source:
             raise CorruptFrameError(f"{self._path}: data of frame {buffer.sequence} is missing")
         if not form.compressed and buffer.data.size < form.needed_bytes:
             raise CorruptFrameError(
-                f"{self._path}: {buffer.data.size} bytes, a picture has {form.needed_bytes}"
+                f"{self._path}: the frame has {buffer.data.size} bytes, a picture needs {form.needed_bytes}"
             )
         self._last_number = self._numbers_start + buffer.sequence
         captured_ns = self._capture_time(buffer)
@@ -186,7 +188,9 @@ class V4l2Source:
 
     def _decode(self) -> Picture:
         if not self._held or not self._format:
-            raise CorruptFrameError(f"{self._path}: the frame was given back to the driver already")
+            raise CorruptFrameError(
+                f"{self._path}: the frame has already been returned to the driver"
+            )
         if self._format.compressed:
             return self._decoder.decode(self._views[0])
         return picture(self._held.data, self._format)
@@ -201,7 +205,7 @@ class V4l2Source:
         if not self._clock_complained:
             self._clock_complained = True
             log.warning(
-                "%s: a frame's timestamp is %.3f s off; such frames get their arrival time",
+                "%s: a frame's timestamp is %.3f s off; using the arrival time of such frames",
                 self._path,
                 age / 1e9,
             )
@@ -213,14 +217,14 @@ class V4l2Source:
             waiting = self._take_newest(device)
             if self._held and waiting < self._buffers - 1:
                 return self._grab(self._held)
-            # All buffers were full: the driver had none left for the newest frames, and these
-            # here are as old as the pause was long. Wait for a fresh one.
+            # All buffers were full, so the driver had none for the newest frames, and these are as
+            # old as the pause was long. Wait for a fresh one.
             self._release(device)
         return None
 
     def _take_newest(self, device: Device) -> int:
         taken = 0
-        while newer := device.take():
+        while newer := device.dequeue():
             self._release(device)
             self._held = newer
             taken += 1
@@ -230,11 +234,11 @@ class V4l2Source:
         if self._held:
             held, self._held = self._held, None
             self._drop_views()
-            device.give_back(held.index)
+            device.enqueue(held.index)
 
     def _drop_views(self) -> None:
-        # A view of a buffer keeps the device file open, even after `close`; a camera that is
-        # plugged in again would then get another number. So a forgotten Grab shall hold none.
+        # A view of a buffer keeps the device file open, even after `close`, and a camera that is
+        # plugged in again would then get another number. So an abandoned Grab must not hold any.
         for view in self._views:
             with suppress(BufferError):  # a decoder is still reading it
                 view.release()
@@ -247,12 +251,12 @@ class V4l2Source:
 
     def _lost(self, error: OSError) -> SourceLostError:
         if error.errno in (errno.ENODEV, errno.EIO, errno.EINVAL):
-            return SourceLostError(f"{self._path}: the camera is gone or its stream broke off")
+            return SourceLostError(f"{self._path}: the camera is gone or its stream failed")
         return SourceLostError(explain(self._path, error))
 
 
 def _pixel_format(section: CameraSection) -> Literal["mjpeg", "yuyv", "nv12", "i420"] | None:
-    """Return the wanted format; None: what suits best. The gpu process decodes MJPEG only."""
+    """Return the configured format; None for the best one. The gpu process decodes only MJPEG."""
     if section.decode == "gpu":
         return "mjpeg"
     return None if section.pixel_format == "auto" else section.pixel_format

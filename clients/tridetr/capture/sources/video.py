@@ -1,4 +1,4 @@
-"""Decoding a network stream of whatever codec: packets with their arrival in, pictures with theirs out."""
+"""Decodes a network stream of any codec; each picture keeps the arrival time of its packet."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Decoded:
     """A picture and the packet that it belongs to.
 
     Attributes:
-        arrival: the packet, for its times.
-        picture: gives the picture; None: it is damaged and must not be shown.
+        arrival: The packet, for its times.
+        picture: Returns the picture; None if it is damaged and must not be shown.
     """
 
     arrival: Arrival
@@ -36,10 +36,10 @@ class VideoDecoder(Protocol):
         """Decode a packet.
 
         Returns:
-            The pictures that are complete now, in the order of display.
+            The pictures that are complete now, in display order.
 
         Raises:
-            CorruptFrameError: the packet is damaged; go on.
+            CorruptFrameError: The packet is damaged; continue with the next one.
         """
         ...
 
@@ -49,7 +49,7 @@ class CpuVideo:
 
     def __init__(self, stream: VideoStream) -> None:
         codec = stream.codec_context
-        # Slices, not frames: frame threads would hold each picture back by one frame per thread
+        # Slice threads: frame threads would delay each picture by one frame per thread
         codec.thread_type = "SLICE"
         codec.copy_opaque = True  # carries the arrival through the decoder
         self._codec = codec
@@ -66,7 +66,7 @@ class CpuVideo:
         return [self._decoded(frame, arrival) for frame in frames]
 
     def decode_alone(self, arrival: Arrival) -> list[Decoded]:
-        """Decode a key frame that nothing follows, and forget it: streams with B-frames would hold it back."""
+        """Decode a single key frame and flush the decoder, which would hold it back in streams with B-frames."""
         self._codec.flush_buffers()
         decoded = self.decode(arrival)
         try:
@@ -86,7 +86,7 @@ class CpuVideo:
 
 
 class Undecoded:
-    """Passes packets on that the gpu process decodes."""
+    """Passes on packets that the gpu process decodes."""
 
     def decode(self, arrival: Arrival) -> list[Decoded]:
         """Return the packet without a picture (see `VideoDecoder`)."""

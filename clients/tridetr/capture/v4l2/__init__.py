@@ -1,1 +1,1 @@
-"""Video4Linux cameras: the kernel's calls, what a camera offers, and what we take of it."""
+"""Video4Linux cameras: kernel calls, mode selection and streaming."""

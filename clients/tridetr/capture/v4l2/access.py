@@ -1,4 +1,4 @@
-"""Says why a device file cannot be used, and what to do about it."""
+"""Explains why a device file cannot be used, and how to fix it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GONE = (errno.ENODEV, errno.ENXIO)
 
 
 def explain(path: str, error: OSError) -> str:
-    """Return cause and remedy of an error when opening or starting a device, for people."""
+    """Return a message with cause and remedy for an error when opening or starting a device."""
     if error.errno in _DENIED:
         return _denied(path)
     if error.errno == errno.EBUSY:
@@ -25,16 +25,16 @@ def explain(path: str, error: OSError) -> str:
             "a smaller width and height, or plug the camera into a port of another controller"
         )
     if error.errno in _GONE:
-        return f"{path}: the device file is there but not the camera behind it. Plug it in again"
+        return f"{path}: the device file exists, but its camera is gone. Plug the camera in again"
     if error.errno == errno.ENOTTY:
-        return f"{path} is no video device"
+        return f"{path} is not a video device"
     return f"{path}: {error.strerror or error}"
 
 
 def holders(path: str) -> list[str]:
-    """Return which other processes have the device open, such as "pid 812 (cheese)".
+    """Return the other processes that have the device open, such as "pid 812 (cheese)".
 
-    Only those that this user may look into are seen.
+    Only processes that this user may inspect are found.
     """
     found = []
     target = os.path.realpath(path)
@@ -56,8 +56,8 @@ def _target(link: Path) -> str:
 
 def _busy(path: str) -> str:
     others = holders(path)
-    who = f": {', '.join(others)}" if others else " (which one cannot be seen from here)"
-    return f"{path} is in use by another program{who}. End that program, a camera serves only one"
+    who = f": {', '.join(others)}" if others else " (which one is not visible to this user)"
+    return f"{path} is in use by another program{who}. Close that program: only one at a time can use a camera"
 
 
 def _denied(path: str) -> str:
@@ -73,7 +73,7 @@ def _denied(path: str) -> str:
     if Path("/.dockerenv").exists():
         return f"{start}. Start the container with `--device {path} --group-add {info.st_gid}`"
     if info.st_gid == 0:
-        return f"{start}. Give the device a group of its own (a udev rule, or `chgrp video {path}`)"
+        return f"{start}. Assign the device to a group (with a udev rule, or `chgrp video {path}`)"
     return f"{start}. Run `sudo usermod -aG {group} {user}` and log in again"
 
 

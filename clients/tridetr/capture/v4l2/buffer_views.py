@@ -1,4 +1,4 @@
-"""Lays views over a V4L2 buffer: where planes begin and how long rows are. No copies."""
+"""Creates views of the planes in a V4L2 buffer, without copying."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _DEFAULT_ENCODINGS = {
 
 @dataclass(frozen=True, slots=True)
 class FrameFormat:
-    """What the driver agreed to deliver.
+    """Frame format that the driver has agreed to deliver.
 
     Attributes:
         fourcc: Pixel format, such as "YUYV".
-        width: pixels.
-        height: pixels.
+        width: Pixels.
+        height: Pixels.
         bytes_per_line: Length of a row of the first plane [bytes]; 0 for compressed formats.
-        color_range: As the driver says, or as the kernel documents its default.
+        color_range: As the driver reports it, or the default that the kernel documents.
         color_matrix: Likewise.
     """
 
@@ -54,7 +54,7 @@ class FrameFormat:
 
     @property
     def needed_bytes(self) -> int:
-        """Bytes that a whole uncompressed picture has at least."""
+        """Minimum size of a complete uncompressed picture [bytes]."""
         half_width, half_height = (self.width + 1) // 2, (self.height + 1) // 2
         stride = self.bytes_per_line
         if self.fourcc == "YUYV":
@@ -81,7 +81,7 @@ def picture(data: Plane, form: FrameFormat) -> Picture:
 
     Args:
         data: The buffer, uint8 [at least form.needed_bytes].
-        form: How it lies there.
+        form: Format of the buffer's content.
 
     Raises:
         ValueError: The buffer is too short, or the format is compressed.
@@ -89,7 +89,9 @@ def picture(data: Plane, form: FrameFormat) -> Picture:
     if form.compressed:
         raise ValueError(f"{form.fourcc} is compressed")
     if data.size < form.needed_bytes:
-        raise ValueError(f"{data.size} bytes, but a picture needs {form.needed_bytes}")
+        raise ValueError(
+            f"the buffer has {data.size} bytes, but a picture needs {form.needed_bytes}"
+        )
     layout, planes = _planes(data, form)
     return Picture(layout, planes, form.width, form.height, form.color_range, form.color_matrix)
 

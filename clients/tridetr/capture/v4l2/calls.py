@@ -1,7 +1,7 @@
-"""The kernel's V4L2 calls with linuxpy's structures, and the lists that a driver offers.
+"""V4L2 ioctl calls with linuxpy's structures, and queries of the modes that a driver offers.
 
-linuxpy's own high-level classes are not used: they stop at drivers that know formats they do not,
-and copy each frame out of the driver's buffer.
+linuxpy's high-level classes are not used: they fail on drivers with formats unknown to them, and
+copy each frame out of the driver's buffer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ except ImportError:
         "pip install 'tridetr[v4l2]'"
     ) from None
 
-raw: Any = linuxpy.video.raw  # structures whose fields are made at run time
+raw: Any = linuxpy.video.raw  # structures whose fields are created at run time
 IOC: Any = raw.IOC
 
 _DISCRETE = 1
@@ -32,7 +32,7 @@ _COMMON_SIZES = ((320, 240), (640, 360), (640, 480), (1280, 720), (1920, 1080))
 
 
 def call(fd: int, request: Any, argument: Any) -> Any:
-    """Make the call and return its argument, which the driver has filled.
+    """Make an ioctl call and return its argument, which the driver has filled in.
 
     Raises:
         OSError: With the driver's errno.
@@ -42,9 +42,9 @@ def call(fd: int, request: Any, argument: Any) -> Any:
 
 
 def read_modes(fd: int, buffer_type: int) -> list[Mode]:
-    """Return what the device offers; a format without sizes is left out.
+    """Return the modes that the device offers; a format without sizes is left out.
 
-    Formats that we cannot read come without rates: some drivers list dozens of them.
+    Rates are not queried for formats that tridetr cannot read: some drivers list dozens of them.
     """
     return [
         Mode(
@@ -59,7 +59,7 @@ def read_modes(fd: int, buffer_type: int) -> list[Mode]:
 
 
 def fourcc_text(code: int) -> str:
-    """Return a pixel format as people write it; formats of the other byte order end in -BE."""
+    """Return a pixel format as text, such as "YUYV"; big-endian formats end in -BE."""
     text = (code & 0x7FFF_FFFF).to_bytes(4, "little").decode("latin-1").rstrip()
     return f"{text}-BE" if code >> 31 else text
 
@@ -72,7 +72,7 @@ def fourcc_code(fourcc: str) -> int:
 
 
 def rate_of(interval: Any) -> float:
-    """Return the frames per second of a frame interval (v4l2_fract); 0: unknown."""
+    """Return the frames per second of a frame interval (v4l2_fract); 0 if unknown."""
     if not interval.numerator:
         return 0.0
     return float(round(interval.denominator / interval.numerator, 3))
@@ -90,7 +90,7 @@ def _sizes(fd: int, fourcc: str) -> list[tuple[int, int]]:
         if entry.type == _DISCRETE:
             sizes.append((entry.discrete.width, entry.discrete.height))
             continue
-        span = entry.stepwise  # a single entry: any size between two
+        span = entry.stepwise  # a single entry: any size between a minimum and a maximum
         low, high = (span.min_width, span.min_height), (span.max_width, span.max_height)
         between = [
             (width, height)

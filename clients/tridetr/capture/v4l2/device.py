@@ -1,4 +1,4 @@
-"""A V4L2 capture device that streams through mmap: frames are read in the driver's own buffers."""
+"""A V4L2 capture device that streams with mmap: frames are read in place, in the driver's buffers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tridetr.capture.v4l2.calls import (
 from tridetr.capture.v4l2.modes import Mode
 
 MMAP = int(raw.Memory.MMAP)
-# Multi-planar drivers (image processors of boards) can hand out the planes of a picture apart. The
-# formats we read come in one piece from them too, only the structures differ.
+# Multi-planar drivers (image processors of single-board computers) can deliver the planes of a picture
+# separately. The formats read here are contiguous in these drivers too; only the structures differ.
 _SINGLE, _MULTI = int(raw.BufType.VIDEO_CAPTURE), int(raw.BufType.VIDEO_CAPTURE_MPLANE)
 _CAPTURE_CAPABILITY = 0x0000_0001
 _MULTIPLANAR_CAPABILITY = 0x0000_1000
@@ -39,7 +39,7 @@ _TIMESTAMP_MASK, _TIMESTAMP_MONOTONIC = 0xE000, 0x2000
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a device says it is; `captures`: it streams pictures."""
+    """What a device reports about itself; `captures` is whether it streams video."""
 
     driver: str
     card: str
@@ -49,7 +49,7 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A filled buffer that belongs to us until it is given back.
+    """A filled buffer, owned by the caller until it is enqueued again.
 
     Attributes:
         index: The driver's number of the buffer.
@@ -57,7 +57,7 @@ class Buffer:
         sequence: The driver's count of frames since the stream started; gaps are lost frames.
         timestamp_ns: When the frame was taken.
         monotonic: Whether that is on CLOCK_MONOTONIC.
-        damaged: Whether the driver says that data is missing.
+        damaged: Whether the driver reports that data is missing.
     """
 
     index: int
@@ -70,14 +70,14 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What the driver granted: how many buffers, and timestamps on CLOCK_MONOTONIC or not."""
+    """A started stream: its number of buffers, and whether its timestamps are on CLOCK_MONOTONIC."""
 
     buffers: int
     monotonic: bool
 
 
 class Device:
-    """An open device file. Everything raises OSError with the driver's errno."""
+    """An open V4L2 device. All methods raise OSError with the driver's errno."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -94,17 +94,17 @@ class Device:
         """Stop streaming and free everything; may be called twice."""
         if self._fd < 0:
             return
-        with suppress(OSError):  # an unplugged device has forgotten its stream already
+        with suppress(OSError):  # an unplugged device no longer has a stream
             self.stop()
         os.close(self._fd)
         self._fd = -1
 
     def modes(self) -> list[Mode]:
-        """Return what the device offers; a format without sizes is left out."""
+        """Return the modes that the device offers; a format without sizes is left out."""
         return read_modes(self._fd, self._type)
 
     def set_format(self, fourcc: str, width: int, height: int) -> FrameFormat:
-        """Ask for a format; the driver answers with the nearest that it can do."""
+        """Request a format and return the nearest one that the driver supports."""
         wish = raw.v4l2_format(type=self._type)
         pix = wish.fmt.pix_mp if self._type == _MULTI else wish.fmt.pix
         pix.width = width
@@ -126,7 +126,7 @@ class Device:
         )
 
     def set_rate(self, fps: float) -> float:
-        """Ask for frames per second (0: ask what it is); return the driver's answer, 0: unknown."""
+        """Request a frame rate [fps], or 0 to query it; return the driver's actual rate, 0 if unknown."""
         parameters = raw.v4l2_streamparm(type=self._type)
         try:
             call(self._fd, IOC.G_PARM, parameters)
@@ -135,17 +135,17 @@ class Device:
                 parameters.parm.capture.timeperframe.denominator = round(fps * 1000)
                 call(self._fd, IOC.S_PARM, parameters)
         except OSError as error:
-            if error.errno in (errno.ENOTTY, errno.EINVAL):  # it has no rate that can be set
+            if error.errno in (errno.ENOTTY, errno.EINVAL):  # the rate cannot be set
                 return 0.0
             raise
         return rate_of(parameters.parm.capture.timeperframe)
 
     def start(self, buffers: int) -> Stream:
-        """Map the driver's buffers, hand them to it and start the stream."""
+        """Map the driver's buffers, enqueue them and start the stream."""
         request = raw.v4l2_requestbuffers(count=buffers, type=self._type, memory=MMAP)
         call(self._fd, IOC.REQBUFS, request)
         if request.count < 2:
-            raise OSError(errno.ENOMEM, f"the driver grants {request.count} buffers of {buffers}")
+            raise OSError(errno.ENOMEM, f"the driver granted {request.count} of {buffers} buffers")
         flags = 0
         for index in range(request.count):
             answer = call(self._fd, IOC.QUERYBUF, self._buffer(index))
@@ -156,31 +156,31 @@ class Device:
             self._maps.append(
                 mmap.mmap(self._fd, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset)
             )
-            self.give_back(index)
+            self.enqueue(index)
         call(self._fd, IOC.STREAMON, raw.cint(self._type))
         return Stream(request.count, flags & _TIMESTAMP_MASK == _TIMESTAMP_MONOTONIC)
 
     def stop(self) -> None:
-        """End the stream; views of buffers stay readable until nobody holds them."""
+        """Stop the stream; existing views of buffers stay readable."""
         self._maps.clear()
         call(self._fd, IOC.STREAMOFF, raw.cint(self._type))
-        # A view that somebody still holds keeps the file open, and with it the device busy,
-        # unless the buffers are given up by name.
+        # A view that is still referenced keeps the file open, and so the device busy, unless the
+        # buffers are freed explicitly.
         call(self._fd, IOC.REQBUFS, raw.v4l2_requestbuffers(count=0, type=self._type, memory=MMAP))
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a filled buffer.
+        """Wait for a filled buffer, and return whether there is one.
 
         Raises:
-            OSError: ENODEV where the device is gone or its stream broke.
+            OSError: ENODEV if the device is gone or its stream failed.
         """
         ready = self._poll.poll(max(0.0, timeout_s) * 1000)
         if ready and ready[0][1] & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         return bool(ready)
 
-    def take(self) -> Buffer | None:
-        """Take the oldest filled buffer out of the queue; None where none is filled."""
+    def dequeue(self) -> Buffer | None:
+        """Dequeue the oldest filled buffer; None if none is filled."""
         try:
             got = call(self._fd, IOC.DQBUF, self._buffer(0))
         except BlockingIOError:
@@ -197,8 +197,8 @@ class Device:
             damaged=bool(got.flags & _ERROR_FLAG),
         )
 
-    def give_back(self, index: int) -> None:
-        """Let the driver fill this buffer again."""
+    def enqueue(self, index: int) -> None:
+        """Enqueue a buffer, so that the driver can fill it again."""
         call(self._fd, IOC.QBUF, self._buffer(index))
 
     def _buffer(self, index: int) -> Any:
@@ -210,9 +210,9 @@ class Device:
 
 
 def _query(fd: int) -> tuple[Capability, int]:
-    """Return what the device is, and its type of buffers."""
+    """Return the device's capability and its buffer type."""
     answer = call(fd, IOC.QUERYCAP, raw.v4l2_capability())
-    # device_caps tells of this node, capabilities of all nodes of the device together
+    # device_caps describes this node, capabilities all nodes of the device together
     flags = answer.device_caps or answer.capabilities
     multi = flags & _MULTIPLANAR_CAPABILITY
     capability = Capability(

@@ -1,4 +1,4 @@
-"""Boards: small rings of which only the newest entry matters (sentry mode, camera status)."""
+"""Boards: latest-value channels, that is, small rings of which only the newest entry matters (sentry, status)."""
 
 from tridetr.shm.boards.board_reader import SentryReader, StatusReader
 from tridetr.shm.boards.board_table import (

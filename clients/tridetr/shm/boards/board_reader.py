@@ -1,4 +1,4 @@
-"""Reading boards."""
+"""Readers of the sentry and status boards."""
 
 from __future__ import annotations
 
@@ -40,24 +40,20 @@ class _EntryLease(Lease):
 
 
 class _Reader(Closing):
-    """Reads the newest entry of a board. The board need not exist yet.
-
-    Attributes:
-        damaged: How many entries made no sense.
-    """
+    """Reads the newest entry of a board. The board need not exist yet."""
 
     def __init__(self, name: RingName, spec: TableSpec, wakeup: Wakeup | None = None) -> None:
         self._spec = spec
         self._ring = RingReader(name, spec, lambda _, table: table, _EntryLease, wakeup)
-        self._nonsense = 0
+        self._invalid = 0
 
     @property
     def damaged(self) -> int:
-        """How many entries were passed over because they made no sense."""
-        return self._ring.damaged + self._nonsense
+        """Number of entries that were skipped because they were invalid."""
+        return self._ring.damaged + self._invalid
 
     def _read(self) -> dict[str, Any] | None:
-        self._ring.forget_if_removed()  # a board is read at its newest entry again and again
+        self._ring.forget_if_removed()  # a removed board would still have its newest entry
         lease = self._ring.lease_newest()
         if lease is None:
             return None
@@ -65,12 +61,12 @@ class _Reader(Closing):
             return lease.entry(self._spec)
 
     def close(self) -> None:
-        """Let go of the board and the queue."""
+        """Close the board and the queue."""
         self._ring.close()
 
 
 class SentryReader(_Reader):
-    """Reads what the controller decided for one camera; a context manager. One reader per thread.
+    """Reads the controller's decision for one camera; a context manager. One reader per thread.
 
     Attributes:
         wakeup: Becomes readable when an entry was written; None for a reader that polls.
@@ -82,26 +78,26 @@ class SentryReader(_Reader):
         super().__init__(name, SENTRY, self.wakeup)
 
     def read(self) -> SentrySnapshot | None:
-        """Return the newest entry; None if there is none. It may have expired: compare its time."""
+        """Return the newest entry; None if there is none. Check ``expires_monotonic_ns``: it may have expired."""
         entry = self._read()
         if entry is None:
             return None
         try:
             entry["mode"], entry["state"] = SentryMode(entry["mode"]), SentryState(entry["state"])
         except ValueError:
-            self._nonsense += 1
+            self._invalid += 1
             return None
         return SentrySnapshot(**entry)
 
 
 class StatusReader(_Reader):
-    """Reads how one camera is; a context manager. One reader per thread."""
+    """Reads the status of one camera; a context manager. One reader per thread."""
 
     def __init__(self, instance: str, camera: str) -> None:
         super().__init__(RingName(instance, camera, names.STATUS), STATUS)
 
     def read(self) -> CameraStatus | None:
-        """Return the newest entry; None if there is none. Its heartbeat tells whether capture still lives."""
+        """Return the newest entry; None if there is none. Its heartbeat shows whether capture is still alive."""
         entry = self._read()
         if entry is None:
             return None
@@ -109,6 +105,6 @@ class StatusReader(_Reader):
             entry["state"] = CameraState(entry["state"])
             entry["blind_reason"] = BlindReason(entry["blind_reason"])
         except ValueError:
-            self._nonsense += 1
+            self._invalid += 1
             return None
         return CameraStatus(**entry)

@@ -1,4 +1,4 @@
-"""What slots of boards hold (``schemas/sentry.fbs`` and ``status.fbs``)."""
+"""Contents of the boards' slots (``schemas/sentry.fbs`` and ``status.fbs``)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tridetr.wire.spec import Scalar, TableSpec, Text
 
 
 class SentryMode(IntEnum):
-    """How fast a camera shall run: standby (a few frames a second) or alarmed (all)."""
+    """Frame rate of a camera: standby (a few frames per second) or alarmed (all frames)."""
 
     STANDBY = 0
     ALARMED = 1
 
 
 class SentryState(IntEnum):
-    """State of a camera's decision."""
+    """State of the controller's decision for a camera."""
 
     UNKNOWN = 0
     STANDBY = 1
@@ -47,18 +47,18 @@ class BlindReason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SentrySnapshot:
-    """What the controller decided for one camera.
+    """The controller's decision for one camera.
 
     Attributes:
-        mode: How fast the camera shall run.
+        mode: Frame rate at which the camera should run.
         state: State of the decision.
-        state_since_unix_ns: Since when.
-        visit_id: Id of the present visit, at most 36 bytes; empty: none.
-        expires_monotonic_ns: CLOCK_MONOTONIC; afterwards nobody decides, and the camera runs at full rate.
-        decided_frame_sequence: Newest frame of the frame ring that was decided on.
-        last_event_rowid: Newest row of the event outbox.
-        seen_monotonic_ns: CLOCK_MONOTONIC up to which the view was seen; 0: never.
-        visit_class: Name of the class that opened the visit, at most 32 bytes; empty: no visit.
+        state_since_unix_ns: When this state began (Unix time).
+        visit_id: ID of the current visit, at most 36 bytes; empty if there is none.
+        expires_monotonic_ns: CLOCK_MONOTONIC; after this time the decision is void, and the camera runs at full rate.
+        decided_frame_sequence: Sequence, in the frame ring, of the newest frame that was decided on.
+        last_event_rowid: Newest row of the event outbox; 0 if there is none.
+        seen_monotonic_ns: CLOCK_MONOTONIC up to which the view was seen; 0 if never.
+        visit_class: Name of the class that opened the visit, at most 32 bytes; empty if there is no visit.
     """
 
     mode: SentryMode
@@ -74,23 +74,23 @@ class SentrySnapshot:
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """How one camera is.
+    """Status of one camera.
 
     Attributes:
         state: State of the source.
-        since_unix_ns: Since when.
-        heartbeat_monotonic_ns: CLOCK_MONOTONIC of this writing: an old one means that capture is dead.
-        width: Pixels; 0: not known yet.
+        since_unix_ns: When this state began (Unix time).
+        heartbeat_monotonic_ns: When this was written (CLOCK_MONOTONIC); an old time means that capture is dead.
+        width: Pixels; 0 if not known yet.
         height: Pixels.
-        source_fps: Frames per second that the source promises; 0: not known.
+        source_fps: Frames per second of the source, as reported or measured; 0 if unknown.
         source_kind: ``v4l2``, ``rtsp``, ``http``, ``file`` or ``synthetic`` (at most 32 bytes).
         capture_clock: Where capture times come from: ``device``, ``arrival``, ``playback``, ``media`` or
             ``synthetic``.
-        reconnects: How often the source was opened again.
-        message: Why it is not live, at most 200 bytes; empty when all is well.
+        reconnects: How often the source was reopened.
+        message: Why the camera is not live, at most 200 bytes; empty if it is.
         blind_reason: Why a blind camera cannot see.
-        view_fault: Why viewers do not get the second stream (``cameras.x.view``), at most 200 bytes; empty: they do,
-            or it is not wanted.
+        view_fault: Why viewers do not get the second stream (``cameras.x.view``), at most 200 bytes; empty if they do,
+            or if it is not wanted.
     """
 
     state: CameraState

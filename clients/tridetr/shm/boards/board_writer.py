@@ -1,4 +1,4 @@
-"""Writing boards."""
+"""Writers of the sentry and status boards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Writer(Closing):
         start = geometry.slot_offset(index)
         view[start : start + len(self._template)] = self._template
         table = self._tables.get(index)
-        if table is None:  # the template puts the fields at the same places each time
+        if table is None:  # the template has the fields at the same offsets each time
             table = self._tables[index] = locate(self._spec, view, start, geometry.slot_size)
         values = [entry[field.name] for field in self._spec.record]
         table.record.pack_into(view, table.record_at, *values)
@@ -50,12 +50,12 @@ class _Writer(Closing):
         self._ring.publish(index)
 
     def close(self) -> None:
-        """Give the board up; it stays for readers and for the next writer."""
+        """Close the board; its file stays for readers and for the next writer."""
         self._ring.close()
 
 
 class SentryWriter(_Writer):
-    """Writes what the controller decided for one camera; a context manager."""
+    """Writes the controller's decision for one camera; a context manager."""
 
     def __init__(self, instance: str, camera: str) -> None:
         super().__init__(RingName(instance, camera, names.SENTRY), SENTRY)
@@ -66,7 +66,7 @@ class SentryWriter(_Writer):
 
 
 class StatusWriter(_Writer):
-    """Writes how one camera is; a context manager."""
+    """Writes the status of one camera; a context manager."""
 
     def __init__(self, instance: str, camera: str) -> None:
         super().__init__(RingName(instance, camera, names.STATUS), STATUS)

@@ -1,4 +1,4 @@
-"""The ring of detection results: what the model saw in each frame."""
+"""The ring of detection results: what the model detected in each frame."""
 
 from tridetr.shm.detections.detection_reader import DetectionLease, DetectionReader
 from tridetr.shm.detections.detection_table import DETECTION_DTYPE, ResultStamp

@@ -1,4 +1,4 @@
-"""Reading results."""
+"""Reader of detection results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tridetr.wire.view import TableView
 
 
 class _InView:
-    """What is kept of a slot: the places of its fields, checked, and an array over all that fits behind them."""
+    """Cached view of a slot: the validated offsets of its fields, and an array over its whole capacity."""
 
     __slots__ = ("detections", "table")
 
@@ -43,7 +43,7 @@ class DetectionLease(Lease):
 
     @property
     def stamp(self) -> ResultStamp:
-        """What is known of the result beside the detections."""
+        """The result's metadata."""
         table, buffer = self._view.table, self._mapping.buffer
         values = table.read(buffer)
         high, low, span, flags, number, sequence, monotonic, unix = values[:8]
@@ -73,7 +73,7 @@ class DetectionReader(RingReader[_InView, DetectionLease]):
         """Open the consumer's wake-up queue (None: this reader polls); the ring need not exist yet.
 
         Raises:
-            ShmError: A limit of the system is reached, or a name is not allowed.
+            ShmError: A system limit is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.DETECTIONS)
         wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None

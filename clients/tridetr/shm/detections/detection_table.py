@@ -1,4 +1,4 @@
-"""What a slot of a detection ring holds (``schemas/detection.fbs``)."""
+"""Contents of a slot of a detection ring (``schemas/detection.fbs``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from tridetr.shm.values import TRACE_CODE, TraceContext
 from tridetr.wire.spec import Inline, Scalar, TableSpec, Text, Vector
 
-# Struct `Detection` of detection.fbs; align=True makes the 2 bytes of padding that FlatBuffers has, too.
+# Struct `Detection` of detection.fbs; align=True adds the 2 bytes of padding that FlatBuffers has.
 DETECTION_DTYPE = np.dtype(
     [
         ("x1", "<f4"),
@@ -50,7 +50,7 @@ RESULT = TableSpec(
 
 @dataclass(slots=True)
 class ResultStamp:
-    """What is known of a result beside the detections. Times in ns of CLOCK_MONOTONIC but for ``capture_unix_ns``.
+    """Metadata of a detection result. Times are on CLOCK_MONOTONIC [ns], except ``capture_unix_ns``.
 
     Attributes:
         frame_number: The frame's index at its source.
@@ -58,16 +58,16 @@ class ResultStamp:
         width: Pixels of the frame.
         height: Pixels of the frame.
         capture_monotonic_ns: When the frame was captured.
-        capture_unix_ns: The same in Unix time.
-        lossless: The frame's writer waits for the decision.
+        capture_unix_ns: The same moment in Unix time [ns].
+        lossless: Whether the frame's writer waits for the decision.
         taken_ns: When the detector took the frame.
-        infer_start_ns: When it asked the server; before ``taken_ns`` where the picture had not changed since, so that
-            the answer to an earlier frame stands for this one too.
-        infer_end_ns: When the server had answered.
+        infer_start_ns: When it sent the request; before ``taken_ns`` if the picture had not changed since then, so that
+            the result of an earlier frame is reused for this one.
+        infer_end_ns: When it received the response.
         published_ns: When the result was published.
         model_name: At most 64 bytes of UTF-8.
         model_version: At most 64 bytes of UTF-8.
-        trace: Trace that the frame belongs to.
+        trace: Trace that the frame belongs to; None if it is not traced.
     """
 
     frame_number: int
@@ -87,5 +87,5 @@ class ResultStamp:
 
     @property
     def repeated(self) -> bool:
-        """Whether this repeats the answer to an earlier frame."""
+        """Whether the result of an earlier frame is reused."""
         return self.infer_start_ns < self.taken_ns

@@ -1,4 +1,4 @@
-"""Writing results."""
+"""Writer of detection results."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tridetr.wire.view import TableView, locate
 
 
 class _OutSlot:
-    """A slot of the writer: the places of its fields."""
+    """A slot of the writer, with the offsets of its fields."""
 
     __slots__ = ("model", "start", "table")
 
     def __init__(self, table: TableView) -> None:
         self.table = table
         self.start = table.spans["detections"].start
-        self.model = ("", "")  # as it stands in the slot
+        self.model = ("", "")  # as written in the slot
 
 
 class DetectionWriter(Closing):
@@ -47,17 +47,17 @@ class DetectionWriter(Closing):
         max_detections: int = names.MAX_DETECTIONS,
         consumers: Sequence[str] | None = None,
     ) -> None:
-        """Take over or make the ring.
+        """Take over or create the ring.
 
         Args:
             instance: Instance of tridetr.
             camera: Name of the camera.
-            slots: Number of slots: all leases there can be, plus 2.
+            slots: Number of slots: the most leases at a time, plus 2.
             max_detections: Detections that a slot holds.
-            consumers: Whom to wake; None = all.
+            consumers: Consumers to wake; None for all.
 
         Raises:
-            ShmError: Another writer, or a limit of the system.
+            ShmError: Another writer holds the ring, or a system limit is reached.
         """
         name = RingName(instance, camera, names.DETECTIONS)
         built = RESULT.build({"detections": max_detections})
@@ -78,11 +78,11 @@ class DetectionWriter(Closing):
         """Publish a result and wake the consumers.
 
         Args:
-            stamp: What is known of the result.
-            detections: ``DETECTION_DTYPE`` [n], best first; what exceeds the capacity is left out.
+            stamp: The result's metadata.
+            detections: ``DETECTION_DTYPE`` [n], best first; those beyond the capacity are left out.
 
         Returns:
-            Its sequence.
+            The result's sequence.
 
         Raises:
             ShmError: Readers hold all slots.
@@ -94,7 +94,7 @@ class DetectionWriter(Closing):
         index = ring.begin()
         if index is None:
             raise ShmError(
-                f"all slots of the detections of {self._camera} are leased: a reader does not release them"
+                f"all slots of the detection ring of camera {self._camera} are leased: a reader does not release them"
             )
         slot = self._slots[index] or self._first_use(index)
         table, view = slot.table, ring.segment.view
@@ -129,7 +129,7 @@ class DetectionWriter(Closing):
         return ring.publish(index)
 
     def close(self) -> None:
-        """Give the ring up; it stays for readers and for the next writer."""
+        """Close the ring; its file stays for readers and for the next writer."""
         self._slots = []
         self._ring.close()
 

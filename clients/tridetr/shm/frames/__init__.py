@@ -1,4 +1,4 @@
-"""The rings of camera frames: I420 planes in place with the camera's JPEG, and the same frames in GPU memory."""
+"""The rings of camera frames: I420 planes with the camera's JPEG, and the same frames in GPU memory."""
 
 from tridetr.shm.frames.device_frames import DeviceFrameLease, DeviceFrameReader, DeviceFrameWriter
 from tridetr.shm.frames.frame_reader import FrameLease, FrameReader

@@ -1,4 +1,4 @@
-"""The ring of a camera's frames in GPU memory: stamps and sequences of the frame ring, and a place for each slot."""
+"""The ring of a camera's frames in GPU memory: metadata and sequences as in the frame ring, and memory locations."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _COUNTS = {"device": 1, "pixels": 0, "jpeg": 0}
 class DeviceFrameWriter(Closing):
     """Publishes where the frames of one camera are in GPU memory; a context manager.
 
-    It knows nothing of the GPU: whoever owns the memory describes it.
+    It does not access the GPU: the owner of the memory passes its location.
     """
 
     def __init__(self, instance: str, camera: str, *, width: int, height: int, slots: int) -> None:
-        """Take over or make the ring.
+        """Take over or create the ring.
 
         Args:
             instance: Instance of tridetr.
@@ -35,7 +35,7 @@ class DeviceFrameWriter(Closing):
             slots: Number of slots.
 
         Raises:
-            ShmError: Odd sizes, another writer, or a limit of the system.
+            ShmError: A size is odd, another writer holds the ring, or a system limit is reached.
         """
         self.width, self.height = width, height
         self._camera = camera
@@ -45,7 +45,7 @@ class DeviceFrameWriter(Closing):
 
     @property
     def segment(self) -> Segment:
-        """The ring's present file."""
+        """The ring's current file."""
         return self._ring.segment
 
     @property
@@ -54,17 +54,17 @@ class DeviceFrameWriter(Closing):
         return self._ring.epoch
 
     def begin(self) -> int | None:
-        """Take a free slot; None: readers hold all others than the newest."""
+        """Take a free slot; None if readers hold all but the newest."""
         return self._ring.begin()
 
     def publish(self, slot: int, stamp: FrameStamp, sequence: int, place: bytes) -> None:
         """Publish a slot taken with :meth:`begin` and wake the detector.
 
         Args:
-            slot: The slot, with its device memory written.
-            stamp: What is known of the frame.
-            sequence: Its sequence in the frame ring.
-            place: One ``DEVICE_MEMORY``.
+            slot: The slot, whose device memory must be written already.
+            stamp: The frame's metadata.
+            sequence: The frame's sequence in the frame ring.
+            place: The frame's location, packed as ``DEVICE_MEMORY``.
         """
         geometry, view = self.segment.geometry, self.segment.view
         start = geometry.slot_offset(slot)
@@ -77,31 +77,31 @@ class DeviceFrameWriter(Closing):
         self._ring.publish(slot, sequence)
 
     def abandon(self, slot: int) -> None:
-        """Give a slot taken with :meth:`begin` back unpublished."""
+        """Release a slot taken with :meth:`begin` without publishing it."""
         self._ring.abandon(slot)
 
     def follow_name(self) -> bool:
-        """Make the ring again if it was removed; True if it was. No slot may be taken."""
+        """Create the ring again if it was removed, and return whether it was. No slot may be taken."""
         return self._ring.look_after_names()
 
     def resize(self, width: int, height: int) -> None:
-        """Go on with another size in a ring of the next generation. No slot may be taken."""
+        """Continue with another size, in a ring of the next generation. No slot may be taken."""
         self._ring.renew(self._geometry(width, height, self.segment.geometry.slots))
         self.width, self.height = width, height
 
     def close(self) -> None:
-        """Give the ring up; it stays for the next writer."""
+        """Close the ring; its file stays for the next writer."""
         self._ring.close()
 
     def _geometry(self, width: int, height: int, slots: int) -> Geometry:
-        frame_bytes(width, height)  # refuses what is no size
+        frame_bytes(width, height)  # raises ShmError if the size is invalid
         kind = names.KIND_NUMBERS[names.DEVICE]
         size = layout.round_to_page(len(self._built))
         return Geometry(kind, slots, size, (width, height, 0, 0))
 
 
 class _DeviceView:
-    """What is kept of a slot: its table and its place, checked."""
+    """Cached view of a slot: its table and its memory location, validated."""
 
     __slots__ = ("place", "table")
 
@@ -112,7 +112,7 @@ class _DeviceView:
         width, height = int(values[7]), int(values[8])
         frame_bytes(width, height)
         if table.length(buffer, "device") != 1:
-            raise WireError("a slot of a device ring names no device memory")
+            raise WireError("a slot of a device ring describes no device memory")
         start = table.spans["device"].start
         data = bytes(buffer[start : start + DEVICE_MEMORY.size])
         self.place = read_place(data, mapping.region, mapping.words[EPOCH_WORD], width, height)
@@ -122,7 +122,7 @@ class DeviceFrameLease(Lease):
     """A leased frame in GPU memory.
 
     Attributes:
-        device: Where it is.
+        device: The frame's location.
         width: Pixels.
         height: Pixels.
     """
@@ -144,7 +144,7 @@ class DeviceFrameLease(Lease):
 
     @property
     def stamp(self) -> FrameStamp:
-        """What is known of the frame besides its pixels."""
+        """The frame's metadata."""
         return read_stamp(self._view.table.read(self._mapping.buffer))
 
 
@@ -155,7 +155,7 @@ class DeviceFrameReader(RingReader[_DeviceView, DeviceFrameLease]):
         """Open the consumer's wake-up queue (None: this reader polls); the ring need not exist yet.
 
         Raises:
-            ShmError: A limit of the system is reached, or a name is not allowed.
+            ShmError: A system limit is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.DEVICE)
         wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None

@@ -1,4 +1,4 @@
-"""Reading frames."""
+"""Reader of camera frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tridetr.wire.view import TableView, WireError
 
 
 class _FrameView:
-    """What is kept of a slot: the places of its fields, checked, and arrays over its planes."""
+    """Cached view of a slot: the validated offsets of its fields, and arrays over its planes."""
 
     __slots__ = ("height", "offset", "planes", "table", "width")
 
@@ -25,7 +25,7 @@ class _FrameView:
         self.width, self.height = int(values[7]), int(values[8])
         size = frame_bytes(self.width, self.height)
         if table.length(mapping.buffer, "pixels") != size:
-            raise WireError(f"the pixels are not those of {self.width}×{self.height} I420")
+            raise WireError(f"the pixel data does not match {self.width}×{self.height} I420")
         self.offset = table.spans["pixels"].start
         pixels = np.frombuffer(mapping.buffer, np.uint8, size, self.offset)
         self.planes = pixels.reshape(self.height * 3 // 2, self.width)
@@ -67,12 +67,12 @@ class FrameLease(Lease):
 
     @property
     def stamp(self) -> FrameStamp:
-        """What is known of the frame besides its pixels."""
+        """The frame's metadata."""
         return read_stamp(self._view.table.read(self._mapping.buffer))
 
     @property
     def jpeg(self) -> memoryview:
-        """The camera's own JPEG, in place; empty if there is none. Copy it before it goes to a socket."""
+        """The camera's own JPEG, in place; empty if there is none. Copy it before sending it to a socket."""
         view, buffer = self._view, self._mapping.buffer
         start = view.table.spans["jpeg"].start
         return buffer[start : start + view.table.length_or_0(buffer, "jpeg")]
@@ -85,7 +85,7 @@ class FrameReader(RingReader[_FrameView, FrameLease]):
         """Open the consumer's wake-up queue (None: this reader polls); the ring need not exist yet.
 
         Raises:
-            ShmError: A limit of the system is reached, or a name is not allowed.
+            ShmError: A system limit is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.FRAMES)
         wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None

@@ -1,4 +1,4 @@
-"""What a slot of a frame ring holds (``schemas/frame.fbs``)."""
+"""Contents of a slot of a frame ring (``schemas/frame.fbs``)."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ _MATRICES = {int(member): member for member in ColorMatrix}
 
 @dataclass(slots=True)
 class FrameStamp:
-    """What is known of a frame beside its pixels.
+    """Metadata of a frame.
 
     Attributes:
         frame_number: Index at the source; gaps are allowed.
-        capture_monotonic_ns: CLOCK_MONOTONIC.
-        capture_unix_ns: Unix time.
+        capture_monotonic_ns: Capture time on CLOCK_MONOTONIC [ns].
+        capture_unix_ns: Capture time in Unix time [ns].
         color_range: Range of the planes.
         color_matrix: Matrix of the planes.
-        lossless: The writer waits for the decision on this frame: no reader may skip it.
-        trace: Trace that the frame belongs to.
+        lossless: Whether the writer waits for the decision on this frame, so that readers must not skip it.
+        trace: Trace that the frame belongs to; None if it is not traced.
     """
 
     frame_number: int
@@ -68,18 +68,23 @@ class FrameStamp:
 
 
 def frame_bytes(width: int, height: int) -> int:
-    """Return the bytes of an I420 frame.
+    """Return the size of an I420 frame [bytes].
 
     Raises:
-        ShmError: A side is odd or out of bounds.
+        ShmError: Width or height is odd or out of bounds.
+
+    >>> frame_bytes(1920, 1080)
+    3110400
     """
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE) or width % 2 or height % 2:
-        raise ShmError(f"a frame of {width}×{height} pixels: sides must be even, 2 to {MAX_SIDE}")
+        raise ShmError(
+            f"invalid frame size {width}×{height}: width and height must be even, 2 to {MAX_SIDE} pixels"
+        )
     return width * height * 3 // 2
 
 
 def stamp_values(stamp: FrameStamp, width: int, height: int) -> tuple[int, ...]:
-    """Return the values of a record."""
+    """Return the values of a frame's record, in the order of ``FRAME.record``."""
     return (
         *trace_to_words(stamp.trace),
         stamp.frame_number,
@@ -94,7 +99,7 @@ def stamp_values(stamp: FrameStamp, width: int, height: int) -> tuple[int, ...]:
 
 
 def read_stamp(values: tuple[int, ...]) -> FrameStamp:
-    """Return what a record says of its frame. An unknown colour range or matrix reads as the first one."""
+    """Return the metadata in a frame's record; an unknown colour range or matrix is read as LIMITED or BT601."""
     high, low, span, flags, number, monotonic, unix, _, _, range_, matrix, lossless = values
     return FrameStamp(
         number,
@@ -108,7 +113,7 @@ def read_stamp(values: tuple[int, ...]) -> FrameStamp:
 
 
 class FrameSlot:
-    """A slot being written.
+    """A frame slot that is being written.
 
     Attributes:
         planes: uint8 [3 * height / 2, width], writable, in place: Y, then U, then V.

@@ -1,4 +1,4 @@
-"""Writing frames."""
+"""Writer of camera frames."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ class FrameWriter(Closing):
         jpeg_capacity: int = 0,
         consumers: Sequence[str] | None = None,
     ) -> None:
-        """Take over or make the ring.
+        """Take over or create the ring.
 
         Args:
             instance: Instance of tridetr.
             camera: Name of the camera.
             width: Pixels, even.
             height: Pixels, even.
-            slots: Number of slots: all leases there can be, plus 2.
-            jpeg_capacity: Bytes for the camera's own JPEG; 0 for sources that have none.
-            consumers: Whom to wake; None = all.
+            slots: Number of slots: the most leases at a time, plus 2.
+            jpeg_capacity: Bytes reserved for the camera's own JPEG; 0 for sources that have none.
+            consumers: Consumers to wake; None for all.
 
         Raises:
-            ShmError: Odd sizes, another writer, or a limit of the system.
+            ShmError: A size is odd, another writer holds the ring, or a system limit is reached.
         """
         self._name = RingName(instance, camera, names.FRAMES)
         self._slot_count = slots
@@ -62,7 +62,7 @@ class FrameWriter(Closing):
         counts = {"device": 0, "pixels": pixels, "jpeg": self._jpeg_capacity}
         built = FRAME.build(counts)
         table = locate(FRAME, memoryview(built), 0, len(built))
-        # What lies before the pixels; the rest is mutated with every frame.
+        # Everything before the pixels; the rest changes with every frame.
         self._head = built[: table.spans["pixels"].start]
         self._width, self._height = width, height
         kind = names.KIND_NUMBERS[names.FRAMES]
@@ -81,13 +81,13 @@ class FrameWriter(Closing):
 
     @property
     def jpeg_capacity(self) -> int:
-        """Bytes for the camera's own JPEG."""
+        """Bytes reserved for the camera's own JPEG."""
         return self._jpeg_capacity
 
     def begin(self) -> FrameSlot | None:
-        """Take a free slot, never the newest; None: readers hold all of them (skip the frame and count it).
+        """Take a free slot, never the newest; None if readers hold all of them (then skip the frame and count it).
 
-        Only one slot may be taken at a time. A ring that was removed is made again.
+        Only one slot may be taken at a time. A ring that was removed is created again.
 
         Raises:
             ShmError: The ring was removed, and another writer has its name, or ``/dev/shm`` is too small.
@@ -104,17 +104,19 @@ class FrameWriter(Closing):
 
         Args:
             slot: The slot, with its planes written.
-            stamp: What is known of the frame.
-            jpeg_bytes: Bytes written to ``slot.jpeg``; 0: none.
+            stamp: The frame's metadata.
+            jpeg_bytes: Bytes written to ``slot.jpeg``; 0 for none.
 
         Returns:
-            Its sequence.
+            The frame's sequence.
 
         Raises:
-            ShmError: ``jpeg_bytes`` exceeds the capacity; the slot is still taken.
+            ShmError: ``jpeg_bytes`` exceeds the capacity; the slot stays taken.
         """
         if not 0 <= jpeg_bytes <= self._jpeg_capacity:
-            raise ShmError(f"a JPEG of {jpeg_bytes} bytes exceeds {self._jpeg_capacity}")
+            raise ShmError(
+                f"a JPEG of {jpeg_bytes} bytes exceeds the capacity of {self._jpeg_capacity} bytes"
+            )
         table, view = slot._table, self._ring.segment.view
         table.record.pack_into(
             view,
@@ -125,14 +127,14 @@ class FrameWriter(Closing):
         return self._ring.publish(slot._index)
 
     def abandon(self, slot: FrameSlot) -> None:
-        """Give a slot taken with :meth:`begin` back unpublished."""
+        """Release a slot taken with :meth:`begin` without publishing it."""
         self._ring.abandon(slot._index)
 
     def resize(self, width: int, height: int, *, jpeg_capacity: int | None = None) -> None:
-        """Go on with another size in a ring of the next generation; does nothing if nothing changes.
+        """Continue with another size, in a ring of the next generation; do nothing if nothing changes.
 
         Raises:
-            ShmError: Odd sizes, or ``/dev/shm`` is too small; then the writer stays as it was.
+            ShmError: A size is odd, or ``/dev/shm`` is too small; the writer stays unchanged.
         """
         before = self._width, self._height, self._jpeg_capacity, self._head
         if jpeg_capacity is not None:
@@ -147,12 +149,12 @@ class FrameWriter(Closing):
         self._slots = [None] * self._slot_count
 
     def close(self) -> None:
-        """Give the ring up; it stays for readers and for the next writer."""
+        """Close the ring; its file stays for readers and for the next writer."""
         self._slots = []
         self._ring.close()
 
     def _first_use(self, index: int) -> FrameSlot:
-        """Lay the table into a slot; under its lock, since readers may still have used the last writer's."""
+        """Write the table to a slot, under its lock, because readers may have been using the last writer's table."""
         geometry, view = self._ring.segment.geometry, self._ring.segment.view
         start = geometry.slot_offset(index)
         view[start : start + len(self._head)] = self._head

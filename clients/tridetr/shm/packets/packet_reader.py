@@ -1,4 +1,4 @@
-"""Reading packets."""
+"""Reader of a camera's encoded packets."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tridetr.shm.ring_reader import RingReader
 from tridetr.shm.wakeup import Wakeup
 from tridetr.wire.view import TableView
 
-_RETRIES = 4  # the writer overtook us
-_LOOK_NS = 1_000_000_000  # how often an idle reader looks after the names of ring and queue
+_RETRIES = 4  # if the writer overtakes
+_LOOK_NS = 1_000_000_000  # how often an idle reader checks the names of ring and queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,18 @@ class Packet:
     Attributes:
         sequence: Its number in the ring; grows by 1 with each packet.
         generation: Changes whenever ``info`` does.
-        info: What a decoder must know of its stream.
+        info: Parameters of its stream, for decoders.
         codec: The codec.
-        is_key: Decoding can start here.
-        discontinuity: Packets are missing before this one, at the camera or in the ring: flush the decoder.
-        corrupt: The demuxer marked it as damaged.
-        pts: In units of ``info.time_base``; None: unknown.
+        is_key: Whether decoding can start here.
+        discontinuity: Whether packets are missing before this one, at the camera or in the ring: flush the decoder.
+        corrupt: Whether the demuxer marked it as damaged.
+        pts: In units of ``info.time_base``; None if unknown.
         dts: Likewise.
         duration: Likewise.
-        capture_monotonic_ns: CLOCK_MONOTONIC.
-        capture_unix_ns: Unix time.
+        capture_monotonic_ns: Capture time on CLOCK_MONOTONIC [ns].
+        capture_unix_ns: Capture time in Unix time [ns].
         data: Its bytes, as the camera sent them.
-        lost: How many packets this reader missed before it, because it was too slow or skipped them.
+        lost: Number of packets before it that this reader missed, because it was too slow or skipped them.
     """
 
     sequence: int
@@ -80,8 +80,8 @@ class _PacketLease(Lease):
 class PacketReader(RingReader[TableView, _PacketLease]):
     """Reads the packets of one camera in order, from a key frame on; a context manager. One reader per thread.
 
-    A reader that falls behind goes on at a key frame and learns how many packets it lost (``Packet.lost``). It never
-    holds anything of the ring between two calls.
+    A reader that falls behind continues at a key frame; ``Packet.lost`` is the number of packets that it missed. It
+    holds no slots between two calls.
 
     Example::
 
@@ -106,13 +106,13 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         Args:
             instance: Instance of tridetr.
             camera: Name of the camera.
-            consumer: Who reads (``names.CONSUMERS``).
-            live: Start at the newest key frame, also after a loss. Otherwise at the oldest one.
+            consumer: Name of the consumer (``names.CONSUMERS``).
+            live: Start at the newest key frame, also after a loss; otherwise at the oldest one.
             kind: ``names.PACKETS``, or ``names.VIEW``: the second stream.
-            demand: Until it is closed, this reader wants the stream (see :meth:`PacketWriter.is_wanted`).
+            demand: Request the stream until this reader is closed (see :meth:`PacketWriter.is_wanted`).
 
         Raises:
-            ShmError: A limit of the system is reached, or a name is not allowed.
+            ShmError: A system limit is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, kind)
         wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
@@ -121,7 +121,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         self._demand = demand
         self._look_ns = 0
         self._next = 0  # sequence; 0: any key frame
-        self._slot = 0  # where it probably is
+        self._slot = 0  # where it is expected
         self._skipped = 0  # packets, since the last one that was read
         self._at_key_frame = True  # the next packet must be a key frame
         self._mapped: Mapping | None = None
@@ -163,17 +163,17 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         return None
 
     def _look_after_names(self) -> None:
-        """Look from time to time whether nothing comes because ring or queue were removed."""
+        """Check from time to time whether ring or queue were removed, since nothing arrives."""
         now_ns = time.monotonic_ns()
         if now_ns >= self._look_ns:
             self._look_ns = now_ns + _LOOK_NS
             self.forget_if_removed()
 
     def seek(self, monotonic_ns: int) -> bool:
-        """Go to the newest key frame that was captured at or before a time, or else to the oldest one.
+        """Move to the newest key frame captured at or before a time (CLOCK_MONOTONIC), or else to the oldest one.
 
         Returns:
-            False: there is no key frame in the ring; reading starts at the next one.
+            Whether the ring has a key frame; if not, reading starts at the next one.
         """
         self._next, self._at_key_frame = 0, True
         mapping = self._look_at_ring()
@@ -189,14 +189,14 @@ class PacketReader(RingReader[TableView, _PacketLease]):
 
     @property
     def lag(self) -> int:
-        """How many packets wait for this reader."""
+        """Number of packets that this reader has yet to read; 0 before its first one."""
         mapping = self._look_at_ring()
         if mapping is None or not self._next:
             return 0
         return max(0, int(mapping.words[LAST_SEQUENCE_WORD]) + 1 - self._next)
 
     def skip(self) -> bool:
-        """Go to the newest key frame if there is a newer one than the packet that comes next; True if there is."""
+        """Move to the newest key frame if it is newer than the next packet; return whether it is."""
         mapping = self._look_at_ring()
         if mapping is None or self._area is None:
             return False
@@ -208,7 +208,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         return True
 
     def newest_ns(self) -> int:
-        """Return when the newest packet was captured (CLOCK_MONOTONIC), without reading on; 0 if there is none."""
+        """Return the capture time of the newest packet (CLOCK_MONOTONIC) without moving to it; 0 if there is none."""
         mapping = self._look_at_ring()
         if mapping is None or self._area is None:
             return 0
@@ -217,7 +217,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         return int(self._area.times[listed.index(newest)]) if newest else 0
 
     def newest_info(self) -> StreamInfo | None:
-        """Return what a decoder must know of the newest stream, without reading on; None if there is none."""
+        """Return the parameters of the newest stream without moving to it; None if there is none."""
         mapping = self._look_at_ring()
         if mapping is None or self._area is None:
             return None
@@ -254,7 +254,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
     def _find_next(self, mapping: Mapping, area: DataArea) -> tuple[int, int] | None:
         """Return (sequence, slot) of the packet to read; None if it is not there yet."""
         last = int(mapping.words[LAST_SEQUENCE_WORD])
-        if self._anew or self._next > last + 1:  # the ring was removed and made again
+        if self._restarted or self._next > last + 1:  # the ring was removed and created again
             self._next, self._at_key_frame = 0, True
         if not self._at_key_frame:
             if self._next > last:
@@ -271,7 +271,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         keys = self._keys(mapping, area, self._next)
         if not keys:
             return None
-        # A reader that was sent somewhere goes there
+        # After `seek` or `skip`, start at the chosen key frame
         return keys[0] if keys[0][0] == self._next or not self._live else keys[-1]
 
     def _keys(self, mapping: Mapping, area: DataArea, least: int) -> list[tuple[int, int]]:
@@ -294,7 +294,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
             info = StreamInfo.unpack(lease.copy(area, info_at, info_size))
             self._info = generation, info
         if self._info is None or self._info[0] != generation:
-            raise ShmError(f"nothing is known of stream {generation}")
+            raise ShmError(f"the parameters of stream {generation} are missing")
         lost = self._skipped + (lease.sequence - self._next if self._next else 0)
         return Packet(
             lease.sequence,

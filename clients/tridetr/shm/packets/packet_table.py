@@ -1,4 +1,4 @@
-"""What a packet ring holds (``schemas/packet.fbs``), and how its data area is laid out.
+"""Contents of a packet ring (``schemas/packet.fbs``), and the layout of its data area.
 
 ::
 
@@ -6,9 +6,9 @@
     data area   8 words (the first: OLDEST) | group of each slot | capture time of each slot | bytes of the packets
 
 A *group* is a key frame and the packets up to the next one; its number is the sequence of its key frame, 0 where there
-is none. Groups and times are hints for searching: what counts is seen under the slot's lock. The bytes lie in the order
-in which they were written, and wrap around; the space for them is taken from ``/dev/shm`` as the stream needs it. A
-packet's slot lock protects its bytes, too.
+is none. Groups and times are hints for searching; only what is read under the slot's lock is authoritative. The bytes
+are stored in the order in which they were written, and wrap around; their memory is allocated from ``/dev/shm`` as the
+stream needs it. A packet's slot lock also protects its bytes.
 """
 
 from __future__ import annotations
@@ -84,21 +84,21 @@ class PacketFlags(IntFlag):
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What a decoder must know of a stream.
+    """Parameters of a stream that a decoder needs.
 
     Attributes:
         codec: The codec.
         codec_name: FFmpeg's name of it, at most 32 bytes.
-        codec_string: As WebCodecs names it, such as ``avc1.640028``, at most 64 bytes; empty: not known.
-        extradata: Parameter sets with start codes, or an avcC or hvcC record; empty: the packets carry all.
+        codec_string: WebCodecs' name of it, such as ``avc1.640028``, at most 64 bytes; empty if unknown.
+        extradata: Parameter sets with start codes, or an avcC or hvcC record; empty if the packets contain them.
         width: Pixels, before the rotation.
         height: Pixels, before the rotation.
-        rotation: Degrees clockwise by which the pictures must be turned: 0, 90, 180 or 270.
+        rotation: Degrees clockwise by which the pictures must be turned to be upright: 0, 90, 180 or 270.
         color_range: Range of the samples.
         color_matrix: Matrix of the samples.
         time_base: Seconds of one unit of the packets' times: numerator, denominator.
-        fps: Nominal frames per second; 0: not known.
-        reorder: Pictures that a decoder holds back to show them in order (B-frames).
+        fps: Nominal frames per second; 0 if unknown.
+        reorder: Number of pictures that a decoder must hold back to show them in order (B-frames).
     """
 
     codec: VideoCodec
@@ -120,14 +120,14 @@ class StreamInfo:
         return not self.extradata or self.extradata.startswith((b"\0\0\1", b"\0\0\0\1"))
 
     def pack(self) -> bytes:
-        """Return the finished FlatBuffer.
+        """Return the parameters as a finished FlatBuffer.
 
         Raises:
             ShmError: The parameter sets are too long.
         """
         if len(self.extradata) > MAX_EXTRADATA:
             raise ShmError(
-                f"the stream's parameter sets take {len(self.extradata)} bytes, at most {MAX_EXTRADATA} are possible"
+                f"the stream's parameter sets take {len(self.extradata)} bytes, at most {MAX_EXTRADATA} are allowed"
             )
         buffer = bytearray(STREAM.build({"extradata": len(self.extradata)}))
         view = memoryview(buffer)
@@ -153,10 +153,10 @@ class StreamInfo:
 
     @classmethod
     def unpack(cls, data: bytes) -> StreamInfo:
-        """Return what a FlatBuffer says.
+        """Read the parameters from a FlatBuffer.
 
         Raises:
-            ShmError: It makes no sense.
+            ShmError: The FlatBuffer is invalid.
         """
         view = memoryview(data)
         table = locate(STREAM, view, 0, len(data))
@@ -166,7 +166,7 @@ class StreamInfo:
         length = table.length(view, "extradata")
         start = table.spans["extradata"].start
         if not denominator:
-            raise ShmError("the stream's time base is a fraction of 0")
+            raise ShmError("the stream's time base has the denominator 0")
         try:
             return cls(
                 VideoCodec(codec),
@@ -183,22 +183,22 @@ class StreamInfo:
                 reorder,
             )
         except ValueError as error:
-            raise ShmError(f"stream information makes no sense: {error}") from None
+            raise ShmError(f"invalid stream parameters: {error}") from None
 
 
 @dataclass(slots=True)
 class PacketStamp:
-    """What is known of a packet besides its bytes.
+    """Metadata of a packet.
 
     Attributes:
-        capture_monotonic_ns: CLOCK_MONOTONIC.
-        capture_unix_ns: Unix time.
-        pts: In units of the stream's time base; None: unknown.
+        capture_monotonic_ns: Capture time on CLOCK_MONOTONIC [ns].
+        capture_unix_ns: Capture time in Unix time [ns].
+        pts: In units of the stream's time base; None if unknown.
         dts: Likewise.
         duration: Likewise.
-        is_key: Decoding can start here.
-        discontinuity: Packets are missing before this one.
-        corrupt: The demuxer marked it as damaged.
+        is_key: Whether decoding can start here.
+        discontinuity: Whether packets are missing before this one.
+        corrupt: Whether the demuxer marked it as damaged.
     """
 
     capture_monotonic_ns: int
@@ -216,14 +216,14 @@ class DataArea:
 
     Attributes:
         words: Its first words.
-        groups: For each slot the sequence of the key frame that its packet depends on.
-        times: For each slot the capture time of its packet (CLOCK_MONOTONIC).
-        start: Where the packets' bytes begin in the file.
-        end: Where they end at the latest.
+        groups: For each slot, the sequence of the key frame that its packet depends on.
+        times: For each slot, the capture time of its packet (CLOCK_MONOTONIC).
+        start: Offset in the file at which the packets' bytes begin.
+        end: Offset at which they end at the latest.
     """
 
     def __init__(self, words: memoryview, geometry: Geometry) -> None:
-        """Find the parts.
+        """Locate the parts of the area.
 
         Raises:
             ShmError: The area is too small to hold any packet.
@@ -241,5 +241,5 @@ class DataArea:
 
 
 def index_size(slots: int) -> int:
-    """Return the bytes of a data area before the packets' bytes."""
+    """Return the size of a data area before the packets' bytes [bytes]."""
     return layout.round_to_page(8 * (_FIXED_WORDS + 2 * slots))

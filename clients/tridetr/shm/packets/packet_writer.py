@@ -1,4 +1,4 @@
-"""Writing packets."""
+"""Writer of a camera's encoded packets."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _KEY, _DISCONTINUITY, _CORRUPT = (
     int(flag) for flag in (PacketFlags.KEY, PacketFlags.DISCONTINUITY, PacketFlags.CORRUPT)
 )
 _STEP = 1 << 20  # bytes by which the ring grows
-_RETRY_NS = 60_000_000_000  # until memory is asked for again
-_PER_SECOND = 64  # slots for each second that the ring is to hold
+_RETRY_NS = 60_000_000_000  # until it tries to allocate more memory again
+_PER_SECOND = 64  # slots for each second that the ring should hold
 
 
 @dataclass(slots=True)
@@ -49,9 +49,9 @@ class _Stored:
 
 
 class PacketWriter(Closing):
-    """Publishes the packets of one camera; a context manager. Not for several threads at once.
+    """Publishes the packets of one camera; a context manager. Not thread-safe.
 
-    The ring forgets whole groups of pictures, the oldest first. It takes memory as the stream needs it, up to a limit.
+    The ring drops whole groups of pictures, oldest first. It allocates memory as the stream needs it, up to a limit.
 
     Example::
 
@@ -60,7 +60,7 @@ class PacketWriter(Closing):
             writer.put(data, PacketStamp(monotonic_ns, unix_ns, is_key=True))
 
     Attributes:
-        dropped: How many packets did not fit into the ring; none is published after one until the next key frame.
+        dropped: Number of packets that did not fit into the ring; after one, it publishes none until a key frame.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class PacketWriter(Closing):
         kind: str = names.PACKETS,
         consumers: Sequence[str] | None = None,
     ) -> None:
-        """Take over or make the ring; it holds nothing.
+        """Take over or create the ring, which starts empty.
 
         Args:
             instance: Instance of tridetr.
             camera: Name of the camera.
-            seconds: How much of the stream it should hold.
-            max_mib: The most memory that it may take for that.
+            seconds: How much of the stream the ring should hold [s].
+            max_mib: The most memory that it may use for that [MiB].
             kind: ``names.PACKETS``, or ``names.VIEW``: the second stream.
-            consumers: Whom to wake; None = all.
+            consumers: Consumers to wake; None for all.
 
         Raises:
-            ShmError: Another writer, or a limit of the system.
+            ShmError: Another writer holds the ring, or a system limit is reached.
         """
         template = PACKET.build({})
         table = locate(PACKET, memoryview(template), 0, len(template))
@@ -110,21 +110,21 @@ class PacketWriter(Closing):
             raise
 
     def _start_over(self) -> None:
-        """Begin with an empty ring."""
+        """Start with an empty ring."""
         ring = self._ring.segment
         self._words, self._view = ring.words, ring.view
         self._slots = ring.geometry.slots
         self._first_slot, self._slot_size = ring.geometry.slot_offset(0), ring.geometry.slot_size
         self._data = DataArea(ring.words, ring.geometry)
         self._live: deque[_Stored] = deque()  # in the order of their sequences
-        self._pinned: list[_Stored] = []  # forgotten, but a reader holds them
+        self._pinned: list[_Stored] = []  # dropped, but still held by a reader
         self._free: deque[int] = deque()
         self._group = 0
         self._dropping = False
         self._missing = True
         self._generation = 0
         self._at = self._limit = self._data.start
-        self._retry_ns = 0  # when memory may be asked for again; 0: it never failed
+        self._retry_ns = 0  # when to try to allocate memory again; 0 if it never failed
         segment.allocate(
             ring.descriptor, ring.name, ring.geometry.data_offset, index_size(ring.geometry.slots)
         )
@@ -136,7 +136,7 @@ class PacketWriter(Closing):
                 self._pinned.append(stored)
 
     def _extent(self, slot: int) -> tuple[int, int]:
-        """Return where the bytes of a packet are that another writer stored; (0, 0) if there are none."""
+        """Return start and end of the bytes that an earlier writer stored for a slot; (0, 0) if there are none."""
         geometry, view = self._ring.segment.geometry, self._ring.segment.view
         try:
             table = locate(PACKET, view, geometry.slot_offset(slot), geometry.slot_size)
@@ -146,7 +146,7 @@ class PacketWriter(Closing):
         return info_offset or offset, offset + size
 
     def start_stream(self, info: StreamInfo) -> None:
-        """Say what the following packets are; call it before the first one, and when the parameters change.
+        """Set the parameters of the following packets; call it before the first one and whenever they change.
 
         Raises:
             ShmError: The parameter sets are too long.
@@ -159,10 +159,10 @@ class PacketWriter(Closing):
 
         Args:
             data: Its bytes.
-            stamp: What is known of it.
+            stamp: The packet's metadata.
 
         Returns:
-            Its sequence; None if it did not fit, or depends on one that did not.
+            The packet's sequence; None if it did not fit, or depends on one that did not.
 
         Raises:
             ShmError: The ring was removed, and another writer has its name, or ``/dev/shm`` is too small.
@@ -226,7 +226,7 @@ class PacketWriter(Closing):
     def is_wanted(self) -> bool:
         """Return whether a reader wants the stream (``PacketReader(demand=True)``).
 
-        A reader that dies wants nothing any more: the kernel frees its lock.
+        The request of a reader that dies ends: the kernel releases its lock.
 
         Raises:
             ShmError: The ring was removed, and another writer has its name, or ``/dev/shm`` is too small.
@@ -236,7 +236,7 @@ class PacketWriter(Closing):
         return locks.is_held(self._ring.segment.descriptor, layout.DEMAND_BYTE)
 
     def clear(self) -> None:
-        """Forget all packets and free their memory; what a reader is just copying stays until the next call."""
+        """Drop all packets and free their memory; if a reader is copying one, a later call frees the memory."""
         while self._live:
             self._forget_group()
         self._unpin()
@@ -246,18 +246,18 @@ class PacketWriter(Closing):
             self._at = self._limit = self._data.start
 
     def close(self) -> None:
-        """Give the ring up; it stays for readers and for the next writer."""
+        """Close the ring; its file stays for readers and for the next writer."""
         self._ring.close()
 
     def _place(self, size: int, now_ns: int) -> tuple[int | None, int]:
-        """Find room for a packet and take a slot for it; forget old groups for that.
+        """Find room for a packet and take a slot for it; drop old groups if necessary.
 
         Returns:
-            The slot (None: the packet does not fit) and where the bytes begin.
+            The slot (None if the packet does not fit), and the offset at which its bytes begin.
         """
         live, free, start = self._live, self._free, self._at
         end = start + size
-        # Nearly always there is room, and a free slot.
+        # Fast path: nearly always there is room, and a free slot.
         is_free = not (live and start <= live[0].start < end)
         if is_free and end <= self._limit and free and not self._pinned:
             slot = free[0]
@@ -283,7 +283,7 @@ class PacketWriter(Closing):
             return None
         self._unpin()
         live = self._live
-        ahead = start = self._at  # what is there and behind it is the oldest
+        ahead = start = self._at  # the oldest packets are here and behind
         for _ in range(2 + 2 * len(self._pinned)):
             if start + size > self._limit and not self._grow(start + size, now_ns):
                 if size > self._limit - self._data.start:
@@ -307,7 +307,7 @@ class PacketWriter(Closing):
         return None
 
     def _grow(self, wanted: int, now_ns: int) -> bool:
-        """Take more memory if the ring holds less than it should; False where it must go around."""
+        """Allocate more memory if the ring holds less than it should; return False if it must wrap around."""
         held_ns = now_ns - self._live[0].monotonic_ns if self._live else 0
         if now_ns < self._retry_ns or wanted > self._data.end or held_ns >= self._span_ns:
             return False
@@ -333,19 +333,19 @@ class PacketWriter(Closing):
         )
 
     def _forget_group(self) -> None:
-        """Forget the oldest group; of the present one, which is larger than the ring, only the oldest packet."""
+        """Drop the oldest group; if that is the current one, larger than the ring, drop only its oldest packet."""
         live, group = self._live, self._live[0].group
-        is_present = group == self._group
+        is_current = group == self._group
         gone = [live.popleft()]
-        while live and not is_present and live[0].group == group:
+        while live and not is_current and live[0].group == group:
             gone.append(live.popleft())
-        if is_present:
+        if is_current:
             self._group = 0  # decoding cannot start in what is left of it
         self._data.words[OLDEST] = gone[-1].sequence + 1
         self._pinned += [stored for stored in gone if not self._release(stored)]
 
     def _release(self, stored: _Stored) -> bool:
-        """Make a forgotten packet's slot free; False if a reader holds it."""
+        """Free the slot of a dropped packet; return False if a reader holds it."""
         if not self._ring.take(stored.slot):
             return False
         self._ring.abandon(stored.slot)
