@@ -1,4 +1,4 @@
-"""Covered, dazzled, blurred and turned cameras are found; weather, light, people and night are not called blind."""
+"""Covered, dazzled, blurred and turned cameras are detected; weather, light, people and night are not reported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PLACES: dict[str, Film] = {
 
 
 class Watch:
-    """Feeds a detector with a film, two looks a second, and notes what it finds."""
+    """Feeds a film to a detector, two looks a second, and records its results."""
 
     def __init__(self) -> None:
         self.detector = BlindDetector()
@@ -80,12 +80,12 @@ def lamp(across: float, down: float, width: float) -> Picture:
 
 
 def person(time_s: float) -> NDArray[np.bool_]:
-    """Where somebody is who walks past close to the lens, over three quarters of the view."""
+    """Pixels of a person who walks past close to the lens, over three quarters of the view."""
     return (np.abs(X - ((time_s % 20) / 10 - 0.5)) < 0.38) & (Y > 0.1)
 
 
 BLINDED: dict[str, tuple[Callable[[Film], Film], float, set[BlindReason], float]] = {
-    # what happens, sensor noise, what may be said, within [s]
+    # event, sensor noise, allowed results, time limit [s]
     "black with noise": (lambda _: lambda _: np.full(SIZE, 8.0), 5, {BlindReason.COVERED}, 10),
     "grey with noise": (lambda _: lambda _: np.full(SIZE, 95.0), 12, {BlindReason.COVERED}, 10),
     "a cloth with light at one side": (
@@ -196,7 +196,9 @@ def test_examples_in_docstrings() -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("what", BLINDED)
-def test_is_found_in_time_and_ends_by_itself(what: str, place: str) -> None:
+def test_blindness_is_reported_in_time_and_ends_when_the_view_is_back(
+    what: str, place: str
+) -> None:
     change, noise, reasons, within_s = BLINDED[what]
     film, watch = PLACES[place], Watch()
     assert set(watch.see(film, 40)) == {None}
@@ -208,7 +210,7 @@ def test_is_found_in_time_and_ends_by_itself(what: str, place: str) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("what", SEEN)
-def test_is_not_called_blind(what: str, place: str) -> None:
+def test_normal_events_are_not_reported(what: str, place: str) -> None:
     change, noise = SEEN[what]
     film, watch = PLACES[place], Watch()
     watch.see(film, 40)
@@ -217,7 +219,7 @@ def test_is_not_called_blind(what: str, place: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["street1", "hall1"])
-def test_a_day_and_a_night(place: str) -> None:
+def test_a_day_and_a_night_are_not_reported(place: str) -> None:
     """Dusk, infrared light on, night, infrared light off, dawn: never blind."""
     film, watch = PLACES[place], Watch()
     watch.see(film, 60)
@@ -232,7 +234,7 @@ def test_a_day_and_a_night(place: str) -> None:
         assert set(watch.see(lambda t: film(t) * light + 4, 5, 9 - step / 8)) == {None}
 
 
-def test_a_camera_that_starts_covered_is_found() -> None:
+def test_a_camera_that_starts_covered_is_reported() -> None:
     watch = Watch()
     assert watch.see(lambda _: np.full(SIZE, 12.0), 10, 6)[-1] is BlindReason.COVERED
 
@@ -248,7 +250,7 @@ def test_a_date_in_the_picture_does_not_hide_a_cover() -> None:
     assert watch.see(covered, 10, 5)[-1] is BlindReason.COVERED
 
 
-def test_a_new_view_becomes_the_usual_one() -> None:
+def test_a_permanent_new_view_is_learned() -> None:
     watch = Watch()
     watch.see(PLACES["hall1"], 40)
     found = watch.see(PLACES["street2"], 1900)
@@ -257,7 +259,7 @@ def test_a_new_view_becomes_the_usual_one() -> None:
     assert watch.see(PLACES["hall1"], 30)[-1] is BlindReason.TURNED
 
 
-def test_a_reopened_source_knows_its_view() -> None:
+def test_a_reopened_source_keeps_its_learned_view() -> None:
     watch = Watch()
     watch.see(PLACES["hall1"], 40)
     watch.detector.reset()
@@ -279,7 +281,7 @@ def test_small_and_changing_sizes_are_not_judged() -> None:
     noise=st.floats(1, 7),
     shift=st.integers(-3, 3),
 )
-def test_no_light_of_the_same_view_is_blind(
+def test_no_lighting_of_the_same_view_is_reported(
     place: str, light: float, offset: float, noise: float, shift: int
 ) -> None:
     film, watch = PLACES[place], Watch()
@@ -295,7 +297,7 @@ def test_no_light_of_the_same_view_is_blind(
     noise=st.floats(0.5, 14),
     tilt=st.floats(0, 40),
 )
-def test_any_cover_is_found_within_ten_seconds(
+def test_any_cover_is_reported_within_ten_seconds(
     place: str, level: float, noise: float, tilt: float
 ) -> None:
     watch = Watch()
@@ -311,7 +313,7 @@ def footage(step: int) -> Iterator[NDArray[np.uint8]]:
 
 
 @pytest.mark.parametrize(("light", "noise"), [(1.0, 0.0), (0.3, 3.0), (0.1, 5.0)])
-def test_real_footage_of_people_is_never_blind(light: float, noise: float) -> None:
+def test_real_footage_of_people_is_never_reported(light: float, noise: float) -> None:
     """People come in, stand and leave for two minutes; then a hand covers the lens."""
     detector, now_ns = BlindDetector(), 0
     rng = np.random.default_rng(0)

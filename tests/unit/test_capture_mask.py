@@ -1,4 +1,4 @@
-"""Privacy masks cover what they promise, and nothing else."""
+"""Privacy masks cover exactly the pixels that their polygons touch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def masked(width: int, height: int, *polygons: list[tuple[float, float]]) -> np.
     return frame
 
 
-def test_a_rectangle_is_grey_and_the_rest_stays() -> None:
+def test_a_rectangle_is_grey_and_the_rest_unchanged() -> None:
     frame = masked(64, 48, [(0.25, 0.25), (0.5, 0.25), (0.5, 0.5), (0.25, 0.5)])
     y, u, v = planes(frame)
     assert (y[12:24, 16:32] == 128).all()
@@ -43,8 +43,8 @@ def test_a_mask_of_everything_covers_everything(size: tuple[int, int]) -> None:
     assert (frame == 128).all()
 
 
-def test_slanted_edges_are_covered_whole() -> None:
-    """Every pixel that the polygon touches is grey, also where an edge cuts it."""
+def test_slanted_edges_are_covered_completely() -> None:
+    """Every pixel that the polygon touches is grey, even if an edge only crosses it."""
     polygon = [(0.1, 0.2), (0.83, 0.05), (0.6, 0.9)]
     y, _, _ = planes(masked(200, 100, polygon))
     a, b, c = (np.array([x * 200, yy * 100]) for x, yy in polygon)
@@ -63,7 +63,7 @@ def test_polygons_at_the_border_and_several_of_them() -> None:
     assert y[24, 24] == 7
 
 
-def test_another_size_is_drawn_again() -> None:
+def test_the_mask_is_redrawn_for_another_size() -> None:
     mask = Mask([[(0, 0), (1, 0), (1, 0.5), (0, 0.5)]])
     for width, height in ((64, 48), (128, 96)):
         frame = np.zeros((height * 3 // 2, width), np.uint8)
@@ -76,12 +76,12 @@ def test_another_size_is_drawn_again() -> None:
     ("mask", "said"),
     [([[(0, 0), (1, 1)]], "at least 3 points"), ([[(0, 0), (1, 1), (2, 0)]], "not within 0..1")],
 )
-def test_wrong_polygons_are_refused(mask: list[list[tuple[float, float]]], said: str) -> None:
+def test_invalid_polygons_are_rejected(mask: list[list[tuple[float, float]]], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Config.model_validate({"cameras": {"a": {"source": "synthetic", "mask": mask}}})
 
 
-def test_what_an_earlier_capture_left_without_the_mask_is_removed(instance: str) -> None:
+def test_unmasked_frames_and_packets_of_an_earlier_capture_are_removed(instance: str) -> None:
     with FrameWriter(instance, "cam", width=64, height=48, slots=3, jpeg_capacity=0) as writer:
         put_frame(writer, 200)
     for kind in ("packets", "view"):

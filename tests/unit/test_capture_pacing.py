@@ -1,4 +1,4 @@
-"""Pacing: rates hold on average, a mode begins with its first frame, gaps make no bursts."""
+"""Pacing: rates hold on average, a mode starts with its first frame, gaps cause no bursts."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def accepted(pacer: Pacer, times_ns: list[int], pace: Pace) -> list[int]:
         (25, None, Pace.ALARMED, 25),
         (25, None, Pace.NO_CONTROLLER, 25),
         (30, 10, Pace.ALARMED, 10),
-        (30, 20, Pace.ALARMED, 20),  # no whole ratio
+        (30, 20, Pace.ALARMED, 20),  # not an integer ratio
         (30, 30, Pace.ALARMED, 30),
         (30, 1, Pace.STANDBY, 1),  # the limit is below standby
-        (2, None, Pace.STANDBY, 2),  # slower than standby: all
+        (2, None, Pace.STANDBY, 2),  # slower than standby: all frames
     ],
 )
 def test_rate_holds_on_average(
@@ -38,13 +38,13 @@ def test_rate_holds_on_average(
 ) -> None:
     dice = random.Random(1)
     step = SECOND / source_fps
-    # real cameras come a little early or late
+    # frames of real cameras are a little early or late
     times = [round(n * step + dice.uniform(-0.04, 0.04) * step) for n in range(source_fps * 60)]
     got = len(accepted(Pacer(3.0, limit), times, pace))
     assert got == pytest.approx(expected_fps * 60, rel=0.02)
 
 
-def test_alarm_takes_the_very_next_frame() -> None:
+def test_an_alarm_takes_the_next_frame() -> None:
     pacer = Pacer(3.0, 10.0)
     assert pacer.wants(0, Pace.STANDBY)
     assert not pacer.wants(SECOND // 30, Pace.STANDBY)
@@ -58,7 +58,7 @@ def test_no_burst_after_a_gap() -> None:
     assert len(accepted(pacer, after, Pace.STANDBY)) == 3
 
 
-def test_clock_that_goes_back_does_not_stop_the_camera() -> None:
+def test_a_clock_that_goes_backwards_does_not_stop_the_camera() -> None:
     pacer = Pacer(3.0, None)
     assert pacer.wants(100 * SECOND, Pace.STANDBY)
     assert pacer.wants(SECOND, Pace.STANDBY)
@@ -70,7 +70,7 @@ def test_clock_that_goes_back_does_not_stop_the_camera() -> None:
     gaps=st.lists(st.integers(1_000_000, 500_000_000), min_size=2, max_size=200),
     fps=st.floats(0.5, 30),
 )
-def test_never_faster_than_wanted(gaps: list[int], fps: float) -> None:
+def test_never_faster_than_the_requested_rate(gaps: list[int], fps: float) -> None:
     times = [sum(gaps[: n + 1]) for n in range(len(gaps))]
     taken = accepted(Pacer(fps, None), times, Pace.STANDBY)
     assert taken  # the first frame always
@@ -84,11 +84,13 @@ def test_never_faster_than_wanted(gaps: list[int], fps: float) -> None:
         (None, Pace.NO_CONTROLLER),
         ((SentryMode.STANDBY, 10), Pace.STANDBY),
         ((SentryMode.ALARMED, 10), Pace.ALARMED),
-        ((SentryMode.STANDBY, 4), Pace.NO_CONTROLLER),  # expired: nobody decides
+        ((SentryMode.STANDBY, 4), Pace.NO_CONTROLLER),  # expired
         ((SentryMode.ALARMED, 4), Pace.NO_CONTROLLER),
     ],
 )
-def test_what_a_board_asks_for(snapshot: tuple[SentryMode, int] | None, expected: Pace) -> None:
+def test_the_pace_follows_the_sentry_board(
+    snapshot: tuple[SentryMode, int] | None, expected: Pace
+) -> None:
     board = None
     if snapshot is not None:
         mode, expires = snapshot

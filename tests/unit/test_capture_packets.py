@@ -1,4 +1,4 @@
-"""From demuxed packets to the ring: codec strings, parameters that change in the middle, the packets themselves."""
+"""Demuxed packets in the ring: their content, codec strings, and parameters that change in mid-stream."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def encoded(codec: str, size: tuple[int, int], count: int = 4) -> bytes:
         ("mpeg4", "mp4", ""),
     ],
 )
-def test_packets_come_as_they_were_demuxed(
+def test_packets_are_published_as_they_were_demuxed(
     instance: str, tmp_path: Path, codec: str, suffix: str, string: str
 ) -> None:
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -77,10 +77,10 @@ def test_b_frames_are_announced(instance: str) -> None:
 
 
 @pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libx265", "hevc")])
-def test_parameters_that_change_in_the_middle(
+def test_parameters_that_change_in_mid_stream(
     instance: str, tmp_path: Path, encoder: str, codec: str
 ) -> None:
-    """A camera whose resolution somebody changes goes on in the same connection."""
+    """A camera whose resolution is changed continues in the same connection."""
     clip = tmp_path / "clip.bin"
     clip.write_bytes(
         encoded(encoder, (320, 240)) + encoded(encoder, (640, 480)) + encoded(encoder, (640, 480))
@@ -99,7 +99,7 @@ def test_parameters_that_change_in_the_middle(
 
 
 def test_a_second_connection_with_the_same_stream(instance: str, tmp_path: Path) -> None:
-    """It goes on with the same parameters, and says that packets are missing."""
+    """It continues with the same parameters, and marks that packets are missing."""
     clip = write_clip(tmp_path / "clip.mp4", 4)
     with (
         PacketSink(instance, "cam", PacketsSection()) as sink,
@@ -134,7 +134,7 @@ def test_jpegs_of_a_camera(instance: str) -> None:
     assert packet.pts == 5
 
 
-def test_without_a_ring_capture_goes_on(
+def test_capture_continues_without_a_ring(
     instance: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 4)
@@ -152,10 +152,10 @@ def test_without_a_ring_capture_goes_on(
     assert "already has a writer" in caplog.text
 
 
-def test_the_ring_heals_while_the_camera_stays_connected(
+def test_the_ring_recovers_while_the_camera_stays_connected(
     instance: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing but an error of the ring stops the packets, and only until it can be written again."""
+    """An error of the ring stops the packets only until the ring can be written again."""
 
     def errors() -> float:
         return REGISTRY.get_sample_value("tridetr_packet_ring_errors_total", {"camera": "cam"}) or 0
@@ -192,7 +192,7 @@ def test_the_ring_heals_while_the_camera_stays_connected(
     assert errors() - before == 2
 
 
-def test_an_error_in_the_middle_of_a_stream_heals(
+def test_the_ring_recovers_from_an_error_in_mid_stream(
     instance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
@@ -230,7 +230,7 @@ def test_an_error_in_the_middle_of_a_stream_heals(
 @pytest.mark.parametrize(
     "extradata", ["", "00000001", "0000000100", "0000000167", "0142", "00000001674200"]
 )
-def test_what_is_not_known_has_no_string(extradata: str) -> None:
+def test_unknown_extradata_has_no_codec_string(extradata: str) -> None:
     data = bytes.fromhex(extradata)
     assert codec_string("h264", data) in ("", "avc1.4200")
     assert codec_string("hevc", data) == ""

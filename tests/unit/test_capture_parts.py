@@ -44,7 +44,7 @@ def test_examples_in_docstrings(module: str) -> None:
 
 
 class TestFrozen:
-    def test_same_picture_freezes_and_a_change_thaws_at_once(self) -> None:
+    def test_an_identical_picture_is_frozen_until_it_changes(self) -> None:
         detector = FrozenDetector(frozen_s=3.0)
         picture = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
         step = SECOND // 30
@@ -53,10 +53,10 @@ class TestFrozen:
         assert 3.0 <= first / 30 <= 3.6
         assert all(states[first:])
         changed = picture.copy()
-        changed[8, 3] ^= 1  # one pixel of noise in a row that is looked at
+        changed[8, 3] ^= 1  # one pixel of noise in a row that is checked
         assert not detector.update(changed, 120 * step)
 
-    def test_noise_never_freezes(self) -> None:
+    def test_noise_is_never_frozen(self) -> None:
         detector = FrozenDetector(frozen_s=1.0)
         rng = np.random.default_rng(0)
         for n in range(300):
@@ -69,7 +69,7 @@ class TestFrozen:
         detector.update(grey, 0)
         assert not detector.update(np.zeros((32, 32), np.uint8), 2 * SECOND)
 
-    def test_reset_starts_anew(self) -> None:
+    def test_reset_forgets_the_last_picture(self) -> None:
         detector = FrozenDetector(frozen_s=1.0)
         grey = np.zeros((64, 64), np.uint8)
         detector.update(grey, 0)
@@ -77,7 +77,7 @@ class TestFrozen:
         detector.reset()
         assert not detector.update(grey, 3 * SECOND)
 
-    def test_the_sample_is_no_view_of_a_buffer_that_is_used_again(self) -> None:
+    def test_the_sample_does_not_reference_a_reused_buffer(self) -> None:
         detector = FrozenDetector(frozen_s=1.0)
         buffer = np.zeros((64, 64), np.uint8)
         detector.update(buffer, 0)
@@ -85,7 +85,7 @@ class TestFrozen:
         assert not detector.update(buffer, 2 * SECOND)
 
 
-def test_limiter_counts_what_it_keeps_back() -> None:
+def test_limiter_counts_suppressed_lines() -> None:
     limiter = Limiter(10.0)
     lines = [(s, limiter.allow(float(s))) for s in range(35)]
     assert [(s, kept) for s, kept in lines if kept is not None] == [
@@ -96,7 +96,7 @@ def test_limiter_counts_what_it_keeps_back() -> None:
     ]
 
 
-def test_messages_never_hold_the_password() -> None:
+def test_messages_never_contain_the_password() -> None:
     error = av.error.ConnectionRefusedError(111, "Connection refused", "rtsp://u:secret@host/1")
     assert "secret" not in explain(error)
     assert "Connection refused" in explain(error)
@@ -104,7 +104,7 @@ def test_messages_never_hold_the_password() -> None:
 
 
 class TestCredentials:
-    def test_are_put_into_the_url_and_quoted(self, tmp_path: Path) -> None:
+    def test_are_added_to_the_url_and_quoted(self, tmp_path: Path) -> None:
         file = tmp_path / "secret"
         file.write_text("admin:p@ss/w:rd\n")
         source = CameraSource.parse("rtsp://camera:554/stream?x=1")
@@ -119,7 +119,7 @@ class TestCredentials:
         assert source.url(camera_credentials(file)) == "rtsp://admin:word@camera/1"
 
     @pytest.mark.parametrize("content", [None, "", "no colon", ":word"])
-    def test_bad_files_are_named(self, tmp_path: Path, content: str | None) -> None:
+    def test_invalid_files_are_named(self, tmp_path: Path, content: str | None) -> None:
         file = tmp_path / "secret"
         if content is not None:
             file.write_text(content)
@@ -138,17 +138,17 @@ class TestCredentials:
         ("/srv/footage.mp4", "FileSource"),
     ],
 )
-def test_the_source_follows_from_its_name(source: str, expected: str) -> None:
+def test_the_source_class_follows_from_the_source(source: str, expected: str) -> None:
     section = CameraSection(source=source)
     assert type(make_source("hall", section, threading.Event())).__name__ == expected
 
 
-def test_messages_are_cut_within_the_board() -> None:
+def test_messages_are_truncated_to_the_boards_capacity() -> None:
     assert shorten("short") == "short"
     assert len(shorten("x" * 500)) == 200
     assert shorten("x" + "é" * 200) == "x" + "é" * 99
 
 
-def test_a_jpeg_of_good_quality_fits() -> None:
+def test_a_high_quality_jpeg_fits() -> None:
     assert jpeg_capacity(1920, 1080) > 1_500_000
     assert jpeg_capacity(16, 16) >= 4096  # headers need room in small pictures too

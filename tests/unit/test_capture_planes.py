@@ -1,4 +1,4 @@
-"""The plane copies against a reference written byte by byte."""
+"""Plane copies, compared with a reference that copies byte by byte."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Plane = NDArray[np.uint8]
 
 
 def padded(rng: np.random.Generator, height: int, width: int, padding: int) -> Plane:
-    """A plane as a decoder gives it: a view of wider rows."""
+    """A plane as a decoder returns it: a view of wider rows."""
     return rng.integers(0, 256, (height, width + padding), dtype=np.uint8)[:, :width]
 
 
@@ -34,7 +34,7 @@ def picture(layout: Layout, width: int, height: int, padding: int, seed: int) ->
 
 
 def reference(source: Picture) -> tuple[Plane, Plane, Plane]:
-    """One byte at a time."""
+    """Copy a picture one byte at a time."""
     width, height = source.width // 2 * 2, source.height // 2 * 2
     y = np.empty((height, width), np.uint8)
     u = np.empty((height // 2, width // 2), np.uint8)
@@ -73,7 +73,7 @@ def test_copy_equals_reference(
 ) -> None:
     source = picture(layout, width, height, padding, seed)
     even_w, even_h = even_size(width, height)
-    # one block, as in a slot: a write beyond a plane would show in the next one or in the guard
+    # one block, as in a slot: a write beyond a plane would change the next one or the guard
     block = np.full(even_w * even_h * 3 // 2 + 16, 7, np.uint8)
     luma, chroma = even_w * even_h, even_w * even_h // 4
     y = block[:luma].reshape(even_h, even_w)
@@ -89,13 +89,11 @@ def test_copy_equals_reference(
     ("size", "expected"),
     [((640, 480), (640, 480)), ((641, 480), (640, 480)), ((641, 479), (640, 478))],
 )
-def test_odd_sizes_are_rounded_to_even_ones(
-    size: tuple[int, int], expected: tuple[int, int]
-) -> None:
+def test_odd_sizes_are_rounded_down(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert even_size(*size) == expected
 
 
-def test_wrong_size_is_refused() -> None:
+def test_a_wrong_size_is_rejected() -> None:
     source = picture(Layout.I420, 16, 16, 0, 0)
     y, u = np.zeros((16, 18), np.uint8), np.zeros((8, 9), np.uint8)
     with pytest.raises(ValueError, match="16x16 does not fit planes of 18x16"):

@@ -1,4 +1,4 @@
-"""The thread that reads a network stream, on a file that has an end."""
+"""The thread that reads a network stream: its end, its errors, and cameras that send a byte now and then."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tridetr.hang_up import HangUp
 
 
 class _Watched:
-    """A container that notes when it is closed."""
+    """A container that records when it is closed."""
 
     def __init__(self, container: object, closed: threading.Event) -> None:
         self._container = container
@@ -39,10 +39,10 @@ class _Watched:
         self._closed.set()
 
 
-def test_a_stream_that_ended_may_be_looked_at_until_the_pump_is_closed(
+def test_a_stream_that_has_ended_is_readable_until_the_pump_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The container was freed as soon as the connection broke; whoever still read its facts died of SIGSEGV."""
+    """The container was freed as soon as the connection broke; reading its properties then caused a SIGSEGV."""
     clip = write_clip(tmp_path / "clip.mp4", 3)
     closed = threading.Event()
     real = av.open_video
@@ -66,7 +66,7 @@ def test_a_stream_that_ended_may_be_looked_at_until_the_pump_is_closed(
 
 
 def _trickle(request: Request, start: bytes) -> None:
-    """Send a byte now and then, which no timeout of a read minds."""
+    """Send a byte now and then, so that no read times out."""
     request.send(start)
     while True:
         time.sleep(0.05)
@@ -97,7 +97,7 @@ def _pictures(request: Request) -> None:
 
 @pytest.mark.parametrize("answer", [_headers, _playlist, _part, _pictures])
 def test_a_camera_that_trickles_leaves_no_thread_behind(answer: Callable[[Request], None]) -> None:
-    """Each new connection left a thread and a socket behind, for as long as bytes came."""
+    """Each new connection left a thread and a socket behind, for as long as bytes arrived."""
 
     def pumps() -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if thread.name == "packet-pump"]
@@ -131,7 +131,7 @@ def test_a_tls_handshake_that_trickles_leaves_no_thread_behind() -> None:
         with connection:
             connection.sendall(
                 b"\x16\x03\x03\x40\x00"
-            )  # a record of which one byte comes now and then
+            )  # a record of which one byte arrives now and then
 
             def is_over() -> bool:
                 with contextlib.suppress(OSError):
@@ -142,8 +142,8 @@ def test_a_tls_handshake_that_trickles_leaves_no_thread_behind() -> None:
         opening.join(slack(10))
 
 
-def test_an_unexpected_error_is_the_reason_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Of an error that no code foresaw, "gave up waiting" was said ten seconds later."""
+def test_an_unexpected_error_is_reported_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected error was reported as "gave up waiting", ten seconds later."""
 
     text = "rtsp://user:s3cret@camera/"
 

@@ -1,4 +1,4 @@
-"""Frames in (played) GPU memory: what is uploaded, when memory may be freed, and what happens when the GPU fails."""
+"""Frames in simulated GPU memory: uploads, when memory may be freed, and failures of the GPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def device_value(gpu: FakeCuda, lease: DeviceFrameLease) -> int:
     return int(pixels[0, 0])
 
 
-def test_a_frame_is_uploaded_once_under_its_sequence(instance: str, gpu: FakeCuda) -> None:
+def test_a_frame_is_uploaded_once_with_its_sequence(instance: str, gpu: FakeCuda) -> None:
     with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
         assert not reader.is_written()
         for value in range(1, 20):
@@ -59,8 +59,8 @@ def test_a_leased_frame_is_not_overwritten(instance: str, gpu: FakeCuda) -> None
             assert device_value(gpu, lease) == 11
 
 
-def test_capture_may_stop_and_begin_again(instance: str, gpu: FakeCuda) -> None:
-    """Also with another picture size, and with a ring whose sequences begin again."""
+def test_capture_may_stop_and_start_again(instance: str, gpu: FakeCuda) -> None:
+    """With another picture size, and with a ring whose sequences restart."""
     with DeviceFrameReader(instance, "cam", "detector") as reader:
         with GpuCamera(instance, gpu) as camera:
             camera.put(1)
@@ -91,8 +91,8 @@ def test_slots_do_not_overlap(instance: str, gpu: FakeCuda) -> None:
 
 
 @pytest.mark.parametrize("keeper", ["lease", "hold"])
-def test_memory_lives_until_nobody_uses_it(instance: str, gpu: FakeCuda, keeper: str) -> None:
-    """A reader's lease keeps it, and so does a server that has it registered (the detector's lock)."""
+def test_memory_is_kept_while_it_is_used(instance: str, gpu: FakeCuda, keeper: str) -> None:
+    """It is used by a reader's lease, and by a server that has it registered (the detector's lock)."""
     with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
         camera.put(1)
         lease = newest(reader)
@@ -108,10 +108,10 @@ def test_memory_lives_until_nobody_uses_it(instance: str, gpu: FakeCuda, keeper:
         assert len(gpu.allocations) == 1
 
 
-def test_a_server_that_lets_go_of_nothing_does_not_fill_the_gpu(
+def test_a_server_that_releases_nothing_does_not_fill_the_gpu(
     instance: str, gpu: FakeCuda, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And ends nothing: the camera goes on in the size that it has memory for."""
+    """Nor does it end the work: the camera continues in the size that it has memory for."""
     holds = []
     with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
         for number in range(5):
@@ -139,7 +139,7 @@ def test_a_server_that_lets_go_of_nothing_does_not_fill_the_gpu(
     assert gpu.is_clean()
 
 
-def test_a_lost_name_while_the_server_lets_go_of_nothing_is_one_cameras_trouble(
+def test_a_lost_name_while_the_server_releases_nothing_affects_one_camera(
     instance: str, gpu: FakeCuda
 ) -> None:
     holds = []
@@ -154,7 +154,7 @@ def test_a_lost_name_while_the_server_lets_go_of_nothing_is_one_cameras_trouble(
             path.unlink()
         assert camera.uploader is not None
         assert camera.uploader._ring._writer is not None
-        camera.uploader._ring._writer._ring._look_ns = 0  # it is time to look after the name
+        camera.uploader._ring._writer._ring._look_ns = 0  # the check of the name is due
         with pytest.raises(GpuMemoryError, match="earlier regions of GPU memory open"):
             camera.put(5)
     for hold in holds:
@@ -189,7 +189,7 @@ def test_a_gpu_that_fails_ends_the_work(instance: str, gpu: FakeCuda, method: st
     assert gpu.is_clean()
 
 
-def test_pages_that_cannot_be_pinned_are_only_slow(
+def test_pages_that_cannot_be_pinned_are_only_slower(
     instance: str, gpu: FakeCuda, caplog: pytest.LogCaptureFixture
 ) -> None:
     gpu.fails["pin"] = CudaError("no")
@@ -201,7 +201,7 @@ def test_pages_that_cannot_be_pinned_are_only_slow(
     assert caplog.text.count("copies to the GPU are slower") == 1
 
 
-def test_a_gpu_that_hangs_is_noticed(
+def test_a_gpu_that_hangs_is_detected(
     instance: str, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ring, "_PATIENCE_S", 0.05)
@@ -216,7 +216,7 @@ def test_a_gpu_that_hangs_is_noticed(
 
 
 @pytest.mark.parametrize("size", [layout.MAX_FILE_SIZE * 2, 100])
-def test_hostile_places_are_refused(instance: str, gpu: FakeCuda, size: int) -> None:
+def test_hostile_memory_locations_are_rejected(instance: str, gpu: FakeCuda, size: int) -> None:
     with DeviceRing(gpu, instance, "cam", slots=4) as device:
         slot = device.begin(W, H)
         assert slot is not None

@@ -1,4 +1,4 @@
-"""From a camera's packets to frames on the GPU and on the host, by decoders that are played."""
+"""A camera's packets become frames on the GPU and on the host, with simulated decoders."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def decoders(tmp_path: Path) -> FakeDecoders:
 
 
 def seen_by(decoders: FakeDecoders, instance: str) -> tuple[int, Plane]:
-    """Return sequence and picture of the newest frame, which host and GPU agree on."""
+    """Return sequence and picture of the newest frame, which must be equal on host and GPU."""
     with (
         FrameReader(instance, "cam", None) as host,
         DeviceFrameReader(instance, "cam", None) as device,
@@ -67,7 +67,7 @@ def seen_by(decoders: FakeDecoders, instance: str) -> tuple[int, Plane]:
 def test_packets_become_frames_in_both_memories(
     instance: str, tmp_path: Path, decoders: FakeDecoders
 ) -> None:
-    """B-frames: each picture of the stream once, in the order of display."""
+    """B-frames: each picture of the stream once, in display order."""
     config = make_config(instance, tmp_path)
     file = write_clip(tmp_path / "c.mkv", 12, options={"bf": "2"})
     container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
@@ -101,7 +101,7 @@ def test_packets_become_frames_in_both_memories(
 def test_the_recorder_keeps_the_picture_of_a_frame_that_the_gpu_decoded(
     instance: str, tmp_path: Path, decoders: FakeDecoders
 ) -> None:
-    """The detector's result is of the frame in GPU memory, the recorder's copy of that in the frame ring."""
+    """The detector's result is for the frame in GPU memory, the recorder's copy is from the frame ring."""
     config = make_config(instance, tmp_path).model_copy(update={"evidence": EvidenceSection()})
     file = write_clip(tmp_path / "c.mkv", 6)
     container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
@@ -138,7 +138,7 @@ def test_the_recorder_keeps_the_picture_of_a_frame_that_the_gpu_decoded(
         assert np.array_equal(best.pixels.planes, picture)
 
 
-def test_jpegs_keep_their_bytes_and_change_size(
+def test_jpegs_keep_their_bytes_and_may_change_size(
     instance: str, tmp_path: Path, decoders: FakeDecoders
 ) -> None:
     config = make_config(instance, tmp_path)
@@ -176,7 +176,7 @@ def test_a_stream_that_the_gpu_does_not_decode_is_logged_once(
     assert "decode: cpu" in caplog.text
 
 
-def test_one_odd_picture_does_not_end_a_camera(
+def test_one_unsupported_picture_does_not_end_a_camera(
     instance: str, tmp_path: Path, decoders: FakeDecoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(instance, tmp_path)
@@ -205,15 +205,15 @@ def test_one_odd_picture_does_not_end_a_camera(
     assert decoders.gpu.is_clean()
 
 
-def test_capture_knows_why_there_are_no_frames(
+def test_capture_reports_why_there_are_no_frames(
     instance: str, tmp_path: Path, decoders: FakeDecoders
 ) -> None:
     config = make_config(instance, tmp_path)
     with FrameWatch(instance, "cam", 5.0) as watch:
         now = time.monotonic_ns()
-        assert watch.fault(now) == ""  # it may only be starting
+        assert watch.fault(now) == ""  # it may still be starting
         later = now + 60 * 10**9
-        assert "the gpu process does not run" in watch.fault(later)
+        assert "the gpu process is not running" in watch.fault(later)
         with (
             PacketSink(instance, "cam", config.packets) as sink,
             Decoder(decoders, config, "cam") as work,
@@ -225,7 +225,7 @@ def test_capture_knows_why_there_are_no_frames(
                 assert watch.size == (lease.width, lease.height) == (320, 240)
             assert watch.newest() is None
             assert "does not decode this stream" in watch.fault(later)
-        assert "the gpu process does not run" in watch.fault(later)
+        assert "the gpu process is not running" in watch.fault(later)
 
 
 def test_decode_gpu_is_for_cameras_with_packets(instance: str, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_decode_gpu_is_for_cameras_with_packets(instance: str, tmp_path: Path) -
 
 
 class Work:
-    """Work that fails as often as it is told."""
+    """Work that fails with each of the given errors."""
 
     def __init__(self, errors: list[Exception]) -> None:
         self.errors = errors

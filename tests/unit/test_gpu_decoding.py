@@ -1,4 +1,4 @@
-"""Decoding on a GPU that is played (FFmpeg decodes): pictures and order are those that the CPU gives."""
+"""Decoding on a simulated GPU (FFmpeg decodes): pictures and order are the same as on the CPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def decoders(tmp_path: Path) -> FakeDecoders:
 
 
 def on_host(picture: Picture) -> Plane:
-    """Return a picture as capture lays it."""
+    """Return a picture as capture writes it."""
     width, height = even_size(picture.width, picture.height)
     planes = np.zeros((height * 3 // 2, width), np.uint8)
     luma, chroma = width * height, width * height // 4
@@ -54,7 +54,7 @@ def on_host(picture: Picture) -> Plane:
 
 
 def on_device(decoders: FakeDecoders, picture: DevicePicture) -> Plane:
-    """Return a picture as it is laid in device memory."""
+    """Return a picture as it is written to device memory."""
     gpu = decoders.gpu
     planes = np.zeros((picture.height * 3 // 2, picture.width), np.uint8)
     stream, event = gpu.make_stream(), gpu.make_event()
@@ -81,7 +81,7 @@ def jpeg_packet(data: bytes) -> Packet:
 
 @pytest.mark.parametrize("pix_fmt", ["yuvj420p", "yuvj422p"])
 @pytest.mark.parametrize("size", [(320, 240), (64, 48), (322, 242), (321, 241), (320, 241)])
-def test_jpegs_have_the_pixels_that_the_cpu_gives(
+def test_jpegs_have_the_same_pixels_as_on_the_cpu(
     decoders: FakeDecoders, pix_fmt: str, size: tuple[int, int]
 ) -> None:
     (data,) = jpegs(1, size=size, pix_fmt=pix_fmt)
@@ -146,7 +146,7 @@ CLIPS = [
 
 
 @pytest.mark.parametrize(("name", "codec", "options"), CLIPS)
-def test_video_is_that_of_the_cpu_frame_by_frame(
+def test_video_has_the_same_frames_as_on_the_cpu(
     decoders: FakeDecoders, tmp_path: Path, name: str, codec: str, options: dict[str, str]
 ) -> None:
     file = write_clip(tmp_path / name, 12, codec=codec, size=(320, 180), options=options)
@@ -163,14 +163,14 @@ def test_video_is_that_of_the_cpu_frame_by_frame(
         assert np.array_equal(planes, expected)
     times = [packet.pts for packet in pictures if packet.pts is not None]
     assert len(times) == len(pictures)
-    assert times == sorted(times)  # in the order of display, each with its own packet's times
+    assert times == sorted(times)  # in display order, each with its own packet's times
     sent = [packet.pts for packet in fed if packet.pts is not None]
     reordered = any(b < a for a, b in itertools.pairwise(sent))
-    assert decoders.reorders == [reordered]  # pictures are held back only where they must be
+    assert decoders.reorders == [reordered]  # pictures are held back only if necessary
 
 
 def test_b_frames_that_the_stream_does_not_announce(decoders: FakeDecoders, tmp_path: Path) -> None:
-    """As with RTSP cameras whose parameter sets lie. From the next key frame on the order is right."""
+    """As with RTSP cameras whose parameter sets are wrong. From the next key frame on, the order is right."""
     options = {"bf": "2", "g": "6", "sc_threshold": "0"}
     info, fed = demuxed(write_clip(tmp_path / "c.mkv", 24, options=options))
     video = GpuVideo(decoders, replace(info, reorder=0))
@@ -183,7 +183,7 @@ def test_b_frames_that_the_stream_does_not_announce(decoders: FakeDecoders, tmp_
     assert len(shown) > 12
 
 
-def test_a_clock_that_is_set_back_at_a_key_frame_is_no_reordering(
+def test_a_clock_that_is_set_back_at_a_key_frame_is_not_reordering(
     decoders: FakeDecoders, tmp_path: Path
 ) -> None:
     info, fed = demuxed(write_clip(tmp_path / "c.mkv", 8, options={"bf": "0", "g": "8"}))
@@ -200,7 +200,7 @@ def test_a_clock_that_is_set_back_at_a_key_frame_is_no_reordering(
 )
 @example(VideoCodec.H264, bytes.fromhex("0164001fffe1000a"), b"")
 @example(VideoCodec.HEVC, bytes(22) + b"\xff", b"")
-def test_damaged_parameter_sets_and_packets_are_known_errors(
+def test_damaged_parameter_sets_and_packets_raise_known_errors(
     codec: VideoCodec, extradata: bytes, data: bytes
 ) -> None:
     info = stream_info(codec=codec, extradata=extradata, rotation=0)
@@ -209,10 +209,10 @@ def test_damaged_parameter_sets_and_packets_are_known_errors(
 
 
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.ts"])
-def test_parameter_sets_come_before_each_key_frame(
+def test_parameter_sets_precede_each_key_frame(
     decoders: FakeDecoders, tmp_path: Path, name: str
 ) -> None:
-    """Also where a stream goes on without an IDR picture, and one decoder begins in its middle."""
+    """Even if a stream continues without an IDR picture, and a decoder starts in the middle."""
     options = {"x264-params": "open-gop=1:keyint=4:scenecut=0:bframes=2"}
     info, fed = demuxed(write_clip(tmp_path / name, 16, options=options))
     annexb = AnnexB(info)
@@ -243,10 +243,10 @@ def test_parameter_sets_that_change_within_the_packets_are_followed(
     assert sizes[-1] == (640, 360)
 
 
-def test_an_empty_parameter_set_keeps_nothing_from_decoding(
+def test_an_empty_parameter_set_does_not_prevent_decoding(
     decoders: FakeDecoders, tmp_path: Path
 ) -> None:
-    """Some cameras announce one."""
+    """Some cameras send one."""
     info, fed = demuxed(write_clip(tmp_path / "c.ts", 8, options={"bf": "0"}))
     in_band = GpuVideo(decoders, replace(info, extradata=b""))
     assert len([picture for packet in fed for picture in in_band.decode(packet)]) > 4
@@ -254,9 +254,7 @@ def test_an_empty_parameter_set_keeps_nothing_from_decoding(
     assert len([picture for packet in fed for picture in padded.decode(packet)]) > 4
 
 
-def test_streams_that_the_gpu_does_not_know_are_refused(
-    decoders: FakeDecoders, tmp_path: Path
-) -> None:
+def test_unsupported_streams_are_rejected(decoders: FakeDecoders, tmp_path: Path) -> None:
     info, _ = demuxed(write_clip(tmp_path / "c.mkv", 2, codec="mpeg4"))
     with pytest.raises(GpuUnavailableError, match="mpeg4 is not supported"):
         GpuVideo(decoders, info)
@@ -264,10 +262,10 @@ def test_streams_that_the_gpu_does_not_know_are_refused(
         GpuVideo(decoders, stream_info(rotation=90))
 
 
-def test_after_damage_nothing_is_shown_before_a_key_frame(
+def test_after_damage_no_picture_is_returned_before_a_key_frame(
     decoders: FakeDecoders, tmp_path: Path
 ) -> None:
-    """The hardware hides damage, so what refers to a damaged packet must not reach it."""
+    """The hardware hides damage, so packets that depend on a damaged one must not reach it."""
     options = {"g": "8", "bf": "0", "sc_threshold": "0"}
     info, fed = demuxed(write_clip(tmp_path / "c.mkv", 20, options=options))
     video = GpuVideo(decoders, info)
@@ -295,13 +293,13 @@ def test_missing_packets_are_reported_to_the_decoder(
     ("luma", "chroma", "width", "height", "pitch"),
     [(0, 1920 * 1080, 1920, 1080, 1920), (4096, 4096 + 2048 * 1080, 1920, 1080, 2048)],
 )
-def test_the_pitch_follows_from_the_planes_of_nv12(
+def test_the_pitch_of_nv12_follows_from_its_planes(
     luma: int, chroma: int, width: int, height: int, pitch: int
 ) -> None:
     assert nv12_pitch(luma, chroma, width, height) == pitch
 
 
 @pytest.mark.parametrize("chroma", [1919 * 1080, 1920 * 1080 + 1, -5])
-def test_surfaces_of_another_layout_are_refused(chroma: int) -> None:
+def test_surfaces_with_another_layout_are_rejected(chroma: int) -> None:
     with pytest.raises(ValueError, match="NV12"):
         nv12_pitch(0, chroma, 1920, 1080)

@@ -1,4 +1,4 @@
-"""What is compiled: the kernel run as C++, and nvJPEG's C interface on a library that notes how it is called."""
+"""Compiled parts: the kernel run as C++, and calls of nvJPEG's C interface, recorded by a fake library."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from tridetr.gpu.surface_layout import Subsampling
 GPU_FOLDER = Path(nvjpeg.__file__).parent
 
 
-def test_nvjpeg_is_looked_for_in_the_wheels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nvjpeg_is_searched_in_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nvidia/nvjpeg/lib").mkdir(parents=True)
     (tmp_path / "nvidia/nvjpeg/lib/libnvjpeg.so.12").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     assert str(tmp_path / "nvidia/nvjpeg/lib/libnvjpeg.so.12") in list(nvjpeg.library_files())
 
 
-# What the kernel sees of CUDA, as plain C++: each thread in turn.
+# The part of CUDA that the kernel uses, as plain C++: runs one thread after the other.
 HOST_SHIM = """
 struct dim { unsigned int x, y; };
 static dim blockIdx, blockDim, threadIdx;
@@ -47,7 +45,7 @@ extern "C" void run(const unsigned char *pairs, unsigned long long pitch, unsign
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (apt install g++)")
 @pytest.mark.parametrize(("columns", "rows"), [(960, 540), (33, 9), (1, 1)])
-def test_the_kernel_takes_chroma_apart(tmp_path: Path, columns: int, rows: int) -> None:
+def test_the_kernel_splits_chroma(tmp_path: Path, columns: int, rows: int) -> None:
     source = tmp_path / "kernel.cpp"
     source.write_text(HOST_SHIM + (GPU_FOLDER / "split_chroma.cu").read_text() + HOST_MAIN)
     library = tmp_path / "kernel.so"
@@ -69,14 +67,14 @@ def test_the_kernel_takes_chroma_apart(tmp_path: Path, columns: int, rows: int) 
     assert np.array_equal(v, pairs[:, 1 : 2 * columns : 2])
 
 
-def test_the_compiled_kernel_is_there_and_has_the_same_arguments() -> None:
+def test_the_compiled_kernel_exists_and_has_the_same_arguments() -> None:
     text = (GPU_FOLDER / "split_chroma.ptx").read_text()
     assert ".entry split_chroma(" in text
     kinds = [line.split()[1] for line in text.splitlines() if line.strip().startswith(".param")]
     assert kinds == [".u64"] * 4 + [".u32"] * 2
 
 
-# Notes what it was called with; answers that the JPEG is 4:2:2, 640x480, and then that it is bad.
+# Records its arguments; reports that the JPEG is 4:2:2, 640x480, and then that it is damaged.
 NVJPEG = """
 #include <stddef.h>
 typedef struct { void *channel[4]; size_t pitch[4]; } Image;
@@ -95,7 +93,7 @@ int nvjpegDecode(void *handle, void *state, const unsigned char *data, size_t le
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler (apt install gcc)")
-def test_nvjpeg_is_called_as_its_header_says(
+def test_nvjpeg_is_called_as_its_header_declares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nvjpeg.c").write_text(NVJPEG)
@@ -119,7 +117,7 @@ def test_nvjpeg_is_called_as_its_header_says(
     assert list(zip(words[7:10], words[11:14], strict=True)) == list(channels)
 
 
-def test_without_any_nvjpeg_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_nvjpeg_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvjpeg, "library_files", lambda: ["libnothing.so.0"])
     with pytest.raises(GpuUnavailableError, match="nvJPEG is not installed"):
         nvjpeg.NvJpeg()

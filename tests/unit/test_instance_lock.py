@@ -1,4 +1,4 @@
-"""One node per instance, whatever its folders; processes of one pod share it."""
+"""Only one node per instance, regardless of its folders; the processes of a pod share the instance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _files(instance: str) -> list[str]:
     return sorted(path.name for path in SHM_DIR.glob(f"tridetr-{instance}.*"))
 
 
-def test_a_second_node_is_refused_and_told_who_holds_it(instance: str, tmp_path: Path) -> None:
+def test_a_second_node_is_refused_and_the_holder_is_named(instance: str, tmp_path: Path) -> None:
     with InstanceLock(instance, tmp_path / "a"):
         for processes in ([], ["detector"]):
             with pytest.raises(ShmError, match=rf"process {os.getpid()} .*run_dir {tmp_path}/a"):
@@ -40,7 +40,7 @@ def test_the_processes_of_a_pod_share_an_instance_and_each_is_alone(
             InstanceLock(instance, tmp_path)
         with pytest.raises(ShmError, match="detector"):
             InstanceLock(instance, tmp_path / "other", ["controller", "detector"])
-        InstanceLock(instance, tmp_path, ["controller"]).close()  # nothing of it is held
+        InstanceLock(instance, tmp_path, ["controller"]).close()  # it is not held
     assert not _files(instance)
 
 
@@ -74,7 +74,7 @@ def test_locks_of_killed_processes_are_removed_with_the_instance(
     assert not _files(instance)
 
 
-def test_a_removed_lock_is_made_again(instance: str, tmp_path: Path) -> None:
+def test_a_removed_lock_is_recreated(instance: str, tmp_path: Path) -> None:
     with InstanceLock(instance, tmp_path) as lock:
         (SHM_DIR / f"tridetr-{instance}.lock").unlink()
         lock.keep()
@@ -82,7 +82,7 @@ def test_a_removed_lock_is_made_again(instance: str, tmp_path: Path) -> None:
             InstanceLock(instance, tmp_path)
 
 
-def test_a_lock_that_another_has_meanwhile_is_not_taken(
+def test_a_lock_that_another_process_has_taken_is_left_to_it(
     instance: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with InstanceLock(instance, tmp_path) as lock:
@@ -90,7 +90,7 @@ def test_a_lock_that_another_has_meanwhile_is_not_taken(
         with InstanceLock(instance, tmp_path / "b"):
             lock.keep()
             lock.keep()
-            assert len(caplog.records) == 1  # said once
+            assert len(caplog.records) == 1  # logged once
             assert f"run_dir {tmp_path}/b" in caplog.text
         lock.keep()
         with pytest.raises(ShmError, match="already running"):
@@ -106,7 +106,7 @@ def test_a_foreign_lock_file_is_refused(tmp_path: Path) -> None:
         FileLock(path)
 
 
-def test_file_locks_say_who_holds_them(tmp_path: Path) -> None:
+def test_file_locks_name_their_holder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with FileLock(path, "the first"):
         with pytest.raises(FileLockedError, match="the first"):

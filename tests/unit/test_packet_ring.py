@@ -1,4 +1,4 @@
-"""The packet ring: what a reader gets, what it loses, restarts, growth, limits."""
+"""The packet ring: reading, losses, restarts, growth and limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_all(reader: PacketReader) -> list[Packet]:
 def put_groups(
     writer: PacketWriter, groups: int, *, first: int = 0, length: int = 5, size: int = 1000
 ) -> int:
-    """Publish groups of so many packets; returns the number after the last one."""
+    """Publish groups of packets; return the number after the last one."""
     for number in range(first, first + groups * length):
         put_packet(writer, number, key=(number - first) % length == 0, size=size)
     return first + groups * length
@@ -43,7 +43,7 @@ def numbers(packets: list[Packet]) -> list[int]:
     return [(packet.capture_monotonic_ns - 1) // 40_000_000 for packet in packets]
 
 
-def test_a_packet_comes_as_it_was_put(instance: str) -> None:
+def test_a_packet_is_read_as_it_was_written(instance: str) -> None:
     info = stream_info()
     with open_writer(instance) as writer, PacketReader(instance, "cam") as reader:
         assert reader.read() is None
@@ -75,7 +75,7 @@ def test_a_packet_comes_as_it_was_put(instance: str) -> None:
         assert reader.read() is None
 
 
-def test_all_come_in_order_through_many_laps(instance: str) -> None:
+def test_packets_are_read_in_order_when_the_ring_wraps_around(instance: str) -> None:
     with open_writer(instance, seconds=1) as writer, PacketReader(instance, "cam") as reader:
         seen = []
         for number in range(2000):
@@ -92,7 +92,7 @@ def test_all_come_in_order_through_many_laps(instance: str) -> None:
 def test_reading_starts_at_a_key_frame(instance: str) -> None:
     with open_writer(instance) as writer:
         for number in range(3):
-            put_packet(writer, number)  # nothing can be decoded from these
+            put_packet(writer, number)  # these cannot be decoded
         with (
             PacketReader(instance, "cam") as oldest,
             PacketReader(instance, "cam", live=True) as newest,
@@ -104,7 +104,7 @@ def test_reading_starts_at_a_key_frame(instance: str) -> None:
 
 
 @pytest.mark.parametrize(("live", "resumed"), [(False, 0), (True, 1)])
-def test_a_slow_reader_loses_whole_groups_and_learns_it(
+def test_a_slow_reader_loses_whole_groups_and_their_number_is_reported(
     instance: str, live: bool, resumed: int
 ) -> None:
     with (
@@ -133,7 +133,7 @@ def test_seek_finds_the_key_frame_before_a_time(instance: str) -> None:
             assert numbers(read_all(reader)) == list(range(first, 20))
 
 
-def test_new_parameters_are_a_new_generation(instance: str) -> None:
+def test_new_parameters_start_a_new_generation(instance: str) -> None:
     other = stream_info(width=640, height=480, codec_string="avc1.42c01e", extradata=b"")
     with open_writer(instance) as writer, PacketReader(instance, "cam") as reader:
         put_groups(writer, 2)
@@ -152,12 +152,12 @@ def test_new_parameters_are_a_new_generation(instance: str) -> None:
         assert packet.info == stream_info()
 
 
-def test_a_restarted_writer_goes_on(instance: str) -> None:
+def test_a_restarted_writer_continues(instance: str) -> None:
     with PacketReader(instance, "cam") as reader:
         with open_writer(instance) as writer:
             put_groups(writer, 2)
             assert len(read_all(reader)) == 10
-            put_groups(writer, 1, first=10)  # that nobody reads
+            put_groups(writer, 1, first=10)  # these are not read
         with open_writer(instance) as writer:
             assert reader.read() is None
             put_groups(writer, 1, first=20)
@@ -168,7 +168,7 @@ def test_a_restarted_writer_goes_on(instance: str) -> None:
 
 
 def test_a_group_larger_than_the_ring(instance: str) -> None:
-    """A camera without key frames: who keeps up loses nothing, who comes late waits."""
+    """A camera without key frames: a reader that keeps up loses nothing, a late one waits."""
     with open_writer(instance, max_mib=1) as writer, PacketReader(instance, "cam") as reader:
         for number in range(300):
             put_packet(writer, number, key=number == 0, size=10_000)
@@ -182,7 +182,7 @@ def test_a_group_larger_than_the_ring(instance: str) -> None:
             assert numbers(read_all(reader)) == [300, 301, 302, 303, 304]
 
 
-def test_a_packet_that_does_not_fit_takes_its_group_along(instance: str) -> None:
+def test_a_packet_that_does_not_fit_drops_the_rest_of_its_group(instance: str) -> None:
     with open_writer(instance, max_mib=1) as writer, PacketReader(instance, "cam") as reader:
         put_packet(writer, 0, key=True)
         assert put_packet(writer, 1, size=2 * MIB) is None
@@ -195,21 +195,21 @@ def test_a_packet_that_does_not_fit_takes_its_group_along(instance: str) -> None
         assert writer.dropped == 1
 
 
-def test_memory_is_taken_as_the_stream_needs_it(instance: str) -> None:
+def test_memory_is_allocated_as_the_stream_needs_it(instance: str) -> None:
     path = names.RingName(instance, "cam", "packets").path(1)
     with open_writer(instance, seconds=10, max_mib=8) as writer:
         put_groups(writer, 60, size=100)
         assert path.stat().st_blocks * 512 < 2 * MIB
         put_groups(writer, 60, size=10_000)  # 12 s of 2 Mbit/s: 2.5 MB in 10 s
         assert 2 * MIB < path.stat().st_blocks * 512 < 5 * MIB
-        put_groups(writer, 60, size=100_000)  # 12 s of 20 Mbit/s: more than there may be
+        put_groups(writer, 60, size=100_000)  # 12 s of 20 Mbit/s: more than the limit
         assert path.stat().st_blocks * 512 < 9 * MIB
         with PacketReader(instance, "cam") as reader:
             found = read_all(reader)
             assert len(found) * 100_000 > 6 * MIB
 
 
-def test_a_full_disk_is_a_shorter_ring(
+def test_a_full_shm_shortens_the_ring(
     instance: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_writer(instance, max_mib=8) as writer, PacketReader(instance, "cam") as reader:
@@ -227,8 +227,8 @@ def test_a_full_disk_is_a_shorter_ring(
         assert writer.dropped == 0
 
 
-def test_a_reader_that_stopped_holding_a_packet(instance: str) -> None:
-    """The writer goes around what a stopped process holds, and nobody else loses anything."""
+def test_a_reader_that_is_stopped_while_it_holds_a_packet(instance: str) -> None:
+    """The writer skips what a stopped process holds, and other readers lose nothing."""
     with (
         open_writer(instance, seconds=1, max_mib=1) as writer,
         PacketReader(instance, "cam") as stopped,
@@ -263,7 +263,7 @@ def test_the_gateway_is_woken(instance: str) -> None:
 
 
 def test_pre_roll_of_a_recorder(instance: str) -> None:
-    """What the documentation shows."""
+    """The example in the documentation works."""
     with open_writer(instance) as writer:
         put_groups(writer, 20)
         with PacketReader(instance, "cam") as reader:
@@ -271,7 +271,7 @@ def test_pre_roll_of_a_recorder(instance: str) -> None:
             assert numbers(read_all(reader)) == list(range(70, 100))
 
 
-def test_a_reader_may_want_the_second_stream_and_its_death_ends_that(instance: str) -> None:
+def test_a_reader_requests_the_second_stream_until_it_dies(instance: str) -> None:
     with PacketWriter(instance, "cam", seconds=10, max_mib=4, kind=names.VIEW) as writer:
         assert not writer.is_wanted()
         with PacketReader(instance, "cam", kind=names.VIEW) as other:
@@ -284,7 +284,7 @@ def test_a_reader_may_want_the_second_stream_and_its_death_ends_that(instance: s
         assert not writer.is_wanted()
 
 
-def test_a_wanted_ring_that_was_removed_is_wanted_again(
+def test_a_requested_ring_that_was_removed_is_requested_again(
     instance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tridetr.shm.ring_writer._LOOK_NS", 0)
@@ -301,7 +301,7 @@ def test_a_wanted_ring_that_was_removed_is_wanted_again(
         assert writer.is_wanted()
 
 
-def test_a_cleared_ring_takes_no_memory_and_goes_on_at_a_key_frame(instance: str) -> None:
+def test_a_cleared_ring_uses_no_memory_and_continues_at_a_key_frame(instance: str) -> None:
     with open_writer(instance) as writer, PacketReader(instance, "cam") as reader:
         put_groups(writer, 8, length=10, size=20_000)
         assert reader.read() is not None

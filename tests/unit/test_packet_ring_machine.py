@@ -1,4 +1,4 @@
-"""Any order of packets, reads, restarts, stopped readers and new parameters: readers see whole, decodable runs."""
+"""Any order of packets, reads, restarts, stopped readers and new parameters: readers get complete, decodable runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMITS = [1, 2]
 
 
 class PacketRingMachine(RuleBasedStateMachine):
-    """One ring, one writer; a reader that keeps up, one that does not, a live one, one that holds what it reads."""
+    """One ring and one writer; a reader that keeps up, a slow one, a live one, and one that holds what it reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class PacketRingMachine(RuleBasedStateMachine):
         self.live = PacketReader(self.instance, "cam", live=True)
         self.stopped = PacketReader(self.instance, "cam")
         self.held: list[tuple[_PacketLease, DataArea, tuple[int, ...], bytes]] = []
-        self.expected = 0  # sequence that the prompt reader has to get next; 0: a key frame
+        self.expected = 0  # sequence that the prompt reader must get next; 0: a key frame
 
     def _open_writer(self) -> PacketWriter:
         writer = PacketWriter(self.instance, "cam", seconds=1, max_mib=self.limit)
@@ -64,7 +64,7 @@ class PacketRingMachine(RuleBasedStateMachine):
 
     @rule(limit=st.sampled_from(LIMITS))
     def restart(self, limit: int) -> None:
-        """Also with another size, which makes a file of the next generation."""
+        """Restart the writer, possibly with another size, which creates the next generation."""
         self.writer.close()
         self.limit = limit
         self.writer = self._open_writer()
@@ -125,7 +125,7 @@ class PacketRingMachine(RuleBasedStateMachine):
         return packet
 
     @invariant()
-    def what_is_held_stays(self) -> None:
+    def held_packets_do_not_change(self) -> None:
         for lease, area, values, data in self.held:
             assert lease.values() == values
             assert lease.copy(area, values[6], values[8]) == data

@@ -1,4 +1,4 @@
-"""One writer and its readers in one process: leases, restarts, generations, wake-ups, refusals."""
+"""One writer and its readers in one process: leases, restarts, generations, wake-ups, errors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MakeWriter = Callable[..., FrameWriter]
 
 @pytest.fixture
 def frame_writer() -> MakeWriter:
-    """Return what makes frame writers."""
+    """Return a factory of frame writers."""
 
     def make(instance: str, **changes: Any) -> FrameWriter:
         sizes = {"width": W, "height": H}
@@ -60,10 +60,10 @@ def frame_writer() -> MakeWriter:
     return make
 
 
-# ---------------------------------------------------------------- what a reader gets
+# ---------------------------------------------------------------- reading
 
 
-def test_a_lease_gives_what_was_published(instance: str, frame_writer: MakeWriter) -> None:
+def test_a_lease_shows_the_published_frame(instance: str, frame_writer: MakeWriter) -> None:
     stamp = frame_stamp(
         41,
         color_range=ColorRange.FULL,
@@ -92,7 +92,7 @@ def test_a_lease_gives_what_was_published(instance: str, frame_writer: MakeWrite
             assert bytes(lease.jpeg) == b"\xff\xd8\xff\xd9"
             assert not lease.planes.flags.writeable
             assert lease.pixels_nbytes == W * H * 3 // 2
-            # What Triton is told: these bytes of this file are the pixels.
+            # What is registered with Triton: these bytes of this file are the pixels.
             data = (names.SHM_DIR / lease.region.shm_name).read_bytes()
             assert len(data) == lease.region.size_bytes
             pixels = data[lease.pixels_offset :][: lease.pixels_nbytes]
@@ -100,7 +100,9 @@ def test_a_lease_gives_what_was_published(instance: str, frame_writer: MakeWrite
             assert lease.pixels_offset % 64 == 0
 
 
-def test_newest_wins_and_nothing_comes_twice(instance: str, frame_writer: MakeWriter) -> None:
+def test_only_the_newest_frame_is_leased_and_only_once(
+    instance: str, frame_writer: MakeWriter
+) -> None:
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         assert reader.lease_newest() is None
         for value in range(20):
@@ -113,7 +115,7 @@ def test_newest_wins_and_nothing_comes_twice(instance: str, frame_writer: MakeWr
         assert reader.lease_newest(19) is not None
 
 
-def test_results_come_in_order_as_long_as_they_are_there(instance: str) -> None:
+def test_results_are_read_in_order_while_the_ring_holds_them(instance: str) -> None:
     with (
         DetectionWriter(instance, "cam", slots=8) as writer,
         DetectionReader(instance, "cam", None) as reader,
@@ -146,7 +148,7 @@ def test_any_number_of_detections(instance: str, count: int) -> None:
             assert np.array_equal(lease.detections, some_detections(count))
 
 
-def test_more_detections_than_fit_lose_the_worst(instance: str) -> None:
+def test_the_worst_detections_beyond_the_capacity_are_dropped(instance: str) -> None:
     with DetectionWriter(instance, "cam", max_detections=3) as writer:
         writer.publish(result_stamp(), some_detections(5))
         with DetectionReader(instance, "cam", None) as reader:
@@ -181,7 +183,7 @@ def test_boards_show_the_newest_entry(instance: str) -> None:
         assert status_reader.read() == status
 
 
-def test_long_texts_are_cut_between_characters(instance: str) -> None:
+def test_long_texts_are_truncated_between_characters(instance: str) -> None:
     with StatusWriter(instance, "cam") as writer, StatusReader(instance, "cam") as reader:
         writer.write(CameraStatus(CameraState.OFFLINE, 1, 2, message="€" * 100))
         status = reader.read()
@@ -209,7 +211,7 @@ def test_a_leased_slot_is_not_written(instance: str, frame_writer: MakeWriter) -
         assert None not in values
 
 
-def test_writer_is_refused_only_when_all_slots_are_leased(
+def test_the_writer_gets_no_slot_only_if_all_are_leased(
     instance: str, frame_writer: MakeWriter
 ) -> None:
     with (
@@ -228,8 +230,8 @@ def test_writer_is_refused_only_when_all_slots_are_leased(
         assert [int(lease.planes[0, 0]) for lease in leases] == [1, 2, 3]
 
 
-def test_two_leases_of_one_slot_are_two(instance: str, frame_writer: MakeWriter) -> None:
-    """A lock knows no counts: releasing one lease must not end the other one."""
+def test_two_leases_of_one_slot_are_independent(instance: str, frame_writer: MakeWriter) -> None:
+    """A lock is not counted: releasing one lease must not end the other one."""
     with (
         frame_writer(instance, slots=4) as writer,
         FrameReader(instance, "cam", "gateway") as reader,
@@ -244,7 +246,7 @@ def test_two_leases_of_one_slot_are_two(instance: str, frame_writer: MakeWriter)
         assert (second.planes == 1).all()
 
 
-def test_an_abandoned_slot_is_never_seen(instance: str, frame_writer: MakeWriter) -> None:
+def test_an_abandoned_slot_is_never_read(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         put_frame(writer, 1)
         for _ in range(20):
@@ -279,14 +281,14 @@ def test_a_closed_reader_holds_nothing(instance: str, frame_writer: MakeWriter) 
         reader.close()
         assert {put_frame(writer, value) for value in range(8)} == set(range(2, 10))
         lease.release()
-        assert planes.shape  # still mapped: no crash, whatever it shows
+        assert planes.shape  # still mapped: no crash, whatever its content
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["first lease", "later lease"])
-def test_a_slot_given_up_while_it_is_being_leased_is_not_leased(
+def test_a_slot_that_is_abandoned_while_it_is_being_leased_is_not_leased(
     instance: str, monkeypatch: pytest.MonkeyPatch, known: bool, frame_writer: MakeWriter
 ) -> None:
-    """Between the reader's look at a slot and its lock the writer began the slot and gave it up."""
+    """Between the reader's check of a slot and its lock, the writer took the slot and abandoned it."""
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         put_frame(writer, 1)
         if known:
@@ -317,7 +319,7 @@ def test_a_restarted_writer_reuses_the_file(instance: str, frame_writer: MakeWri
             assert held is not None
             region = reader.region
         with frame_writer(instance, slots=4) as writer:
-            assert reader.lease_newest() is None  # nothing old is taken for new
+            assert reader.lease_newest() is None  # old frames are not read as new ones
             assert reader.lease_next() is None
             for value in range(10, 20):
                 sequence = put_frame(writer, value)
@@ -325,13 +327,13 @@ def test_a_restarted_writer_reuses_the_file(instance: str, frame_writer: MakeWri
                 assert lease is not None
                 with lease:
                     assert (lease.sequence, int(lease.planes[0, 0])) == (sequence, value)
-            assert sequence == 13  # sequences go on
+            assert sequence == 13  # sequences continue
             assert (held.planes == 2).all()  # the old lease still protects its slot
             assert reader.region == region
     assert len(names.list_instance(instance)) == 1
 
 
-def test_another_size_is_the_next_generation(instance: str, frame_writer: MakeWriter) -> None:
+def test_another_size_creates_the_next_generation(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         put_frame(writer, 1)
         held = reader.lease_newest()
@@ -361,7 +363,7 @@ def test_a_writer_restarted_with_another_size(instance: str, frame_writer: MakeW
                 assert lease is not None
                 with lease:
                     assert (lease.width, lease.sequence) == (width, generation)
-    # Earlier ones are removed as soon as nobody has a lease of them: /dev/shm must not fill up.
+    # Earlier ones are removed as soon as they have no leases: /dev/shm must not fill up.
     assert [path.name[-1] for path in names.list_instance(instance)] == ["3"]
 
 
@@ -376,8 +378,10 @@ def test_a_new_reader_takes_the_newest_generation(instance: str, frame_writer: M
             assert (lease.height, lease.sequence) == (H * 2, 2)
 
 
-def test_a_generation_that_was_never_announced_is(instance: str, frame_writer: MakeWriter) -> None:
-    """A writer may die between making the next file and noting it in the old one; the next writer does."""
+def test_a_successor_that_was_never_announced_is_announced_by_the_next_writer(
+    instance: str, frame_writer: MakeWriter
+) -> None:
+    """A writer may die between creating the next file and writing its number to the old one."""
     with FrameReader(instance, "cam", "gateway") as reader:
         with frame_writer(instance) as writer:
             put_frame(writer, 1)
@@ -396,8 +400,8 @@ def test_a_generation_that_was_never_announced_is(instance: str, frame_writer: M
             assert lease.width == W * 2
 
 
-def test_a_file_without_header_is_passed_over(instance: str, frame_writer: MakeWriter) -> None:
-    """A writer died while making it: the next one does not touch it but goes on with the next generation."""
+def test_a_file_without_a_header_is_skipped(instance: str, frame_writer: MakeWriter) -> None:
+    """Its writer died while creating it: the next one leaves it alone and creates the next generation."""
     ring = names.RingName(instance, "cam", "frames")
     ring.path(1).write_bytes(b"")
     ring.path(2).write_bytes(bytes(3 * layout.PAGE))
@@ -423,18 +427,18 @@ def test_a_ring_that_was_removed_is_found_again(instance: str, frame_writer: Mak
         with frame_writer(instance) as writer:
             put_frame(writer, 77)
             assert reader.forget_if_removed()
-            lease = reader.lease_newest(5)  # sequences began anew
+            lease = reader.lease_newest(5)  # sequences restarted
             assert lease is not None
             assert (lease.sequence, int(lease.planes[0, 0])) == (1, 77)
-            assert lease.region != before  # same name, another file: to be registered anew
+            assert lease.region != before  # same name, another file: must be registered again
             assert reader.lease_newest(1) is None
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_a_ring_made_anew_may_already_be_further(
+def test_a_recreated_ring_may_have_higher_sequences_already(
     instance: str, after: int, frame_writer: MakeWriter
 ) -> None:
-    """Its sequences say nothing about those of the ring that was removed."""
+    """Its sequences are unrelated to those of the ring that was removed."""
     with (
         FrameReader(instance, "cam", "gateway") as reader,
         DetectionReader(instance, "cam", None) as results,
@@ -461,10 +465,10 @@ def test_a_ring_made_anew_may_already_be_further(
         assert second.sequence == 1
 
 
-def test_a_ring_of_another_boot_is_nothing(
+def test_a_ring_of_another_boot_is_ignored(
     instance: str, monkeypatch: pytest.MonkeyPatch, frame_writer: MakeWriter
 ) -> None:
-    """Its CLOCK_MONOTONIC times would mean nothing."""
+    """Its CLOCK_MONOTONIC times would be meaningless."""
     with monkeypatch.context() as patched:
         patched.setattr(layout, "boot_words", lambda: (1, 2))
         with frame_writer(instance) as writer:
@@ -478,8 +482,10 @@ def test_a_ring_of_another_boot_is_nothing(
             assert lease.planes[0, 0] == 2
 
 
-def test_mappings_and_descriptors_do_not_pile_up(instance: str, frame_writer: MakeWriter) -> None:
-    """Neither mappings nor descriptors pile up over generations, restarts and readers."""
+def test_mappings_and_descriptors_do_not_accumulate(
+    instance: str, frame_writer: MakeWriter
+) -> None:
+    """Generations, restarts and readers leave no mappings or descriptors behind."""
 
     def count() -> tuple[int, int]:
         maps = Path("/proc/self/maps").read_text().splitlines()
@@ -508,10 +514,10 @@ def test_mappings_and_descriptors_do_not_pile_up(instance: str, frame_writer: Ma
     assert count() == before
 
 
-# ---------------------------------------------------------------- refusals
+# ---------------------------------------------------------------- errors
 
 
-def test_two_writers_are_refused(instance: str, frame_writer: MakeWriter) -> None:
+def test_a_second_writer_is_refused(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer:
         with pytest.raises(ShmError, match=f"already has a writer .process {os.getpid()}."):
             frame_writer(instance)
@@ -525,7 +531,7 @@ def test_two_writers_are_refused(instance: str, frame_writer: MakeWriter) -> Non
 
 
 @pytest.mark.parametrize("size", [(63, 32), (64, 31), (0, 32), (64, -2), (20_000, 32)])
-def test_impossible_sizes_are_refused(
+def test_invalid_sizes_are_rejected(
     instance: str, size: tuple[int, int], frame_writer: MakeWriter
 ) -> None:
     with pytest.raises(ShmError, match="must be even"):
@@ -542,17 +548,17 @@ def test_impossible_sizes_are_refused(
         (("t", "a" * 33), "camera"),
     ],
 )
-def test_bad_names_are_refused(names_: tuple[str, str], match: str) -> None:
+def test_invalid_names_are_rejected(names_: tuple[str, str], match: str) -> None:
     with pytest.raises(ShmError, match=match):
         FrameWriter(*names_, width=W, height=H)
 
 
-def test_unknown_consumers_are_refused(instance: str) -> None:
+def test_unknown_consumers_are_rejected(instance: str) -> None:
     with pytest.raises(ShmError, match="its consumers are detector, gateway"):
         FrameReader(instance, "cam", "nobody")
 
 
-def test_a_jpeg_that_does_not_fit_is_refused(instance: str, frame_writer: MakeWriter) -> None:
+def test_a_jpeg_that_does_not_fit_is_rejected(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance, jpeg_capacity=10) as writer:
         slot = writer.begin()
         assert slot is not None
@@ -561,7 +567,7 @@ def test_a_jpeg_that_does_not_fit_is_refused(instance: str, frame_writer: MakeWr
         writer.publish(slot, frame_stamp(), jpeg_bytes=10)
 
 
-def test_wrong_dtype_is_refused(instance: str) -> None:
+def test_a_wrong_dtype_is_rejected(instance: str) -> None:
     with (
         DetectionWriter(instance, "cam") as writer,
         pytest.raises(TypeError, match="DETECTION_DTYPE"),
@@ -610,7 +616,7 @@ def test_a_resize_that_does_not_fit_changes_nothing(instance: str, tiny_shm: Pat
         assert len(list(tiny_shm.iterdir())) == 1
 
 
-def test_other_errors_of_the_system_are_named(
+def test_other_system_errors_are_named(
     instance: str, monkeypatch: pytest.MonkeyPatch, frame_writer: MakeWriter
 ) -> None:
     def fail(*_: object) -> None:
@@ -641,7 +647,7 @@ def test_queue_limits_are_named(monkeypatch: pytest.MonkeyPatch, code: int, matc
 def test_a_queue_holds_one_wakeup(instance: str, frame_writer: MakeWriter) -> None:
     with frame_writer(instance) as writer, FrameReader(instance, "cam", "gateway") as reader:
         assert not wakeup_of(reader).wait(0)
-        for value in range(5):  # nobody reads: the writer must not care
+        for value in range(5):  # nothing reads: the writer must not be affected
             put_frame(writer, value)
         assert wakeup_of(reader).wait(1)
         assert not wakeup_of(reader).wait(0)
@@ -663,7 +669,7 @@ def test_only_the_named_consumers_are_woken(instance: str, frame_writer: MakeWri
 
 async def test_asyncio_is_woken(instance: str, frame_writer: MakeWriter) -> None:
     loop = asyncio.get_running_loop()
-    with FrameReader(instance, "cam", "detector") as reader:  # the queue is there before the ring
+    with FrameReader(instance, "cam", "detector") as reader:  # the queue exists before the ring
         woken = asyncio.Event()
 
         def wake() -> None:
@@ -684,7 +690,7 @@ async def test_asyncio_is_woken(instance: str, frame_writer: MakeWriter) -> None
 # ---------------------------------------------------------------- names
 
 
-def test_unlink_instance_removes_all_of_it_and_nothing_else(
+def test_unlink_instance_removes_only_its_own_files_and_all_of_them(
     instance: str, frame_writer: MakeWriter
 ) -> None:
     other = instance + "x"
@@ -703,7 +709,7 @@ def test_unlink_instance_removes_all_of_it_and_nothing_else(
         names.unlink_instance(other)
 
 
-def test_files_are_the_users_alone(instance: str, frame_writer: MakeWriter) -> None:
+def test_files_are_private_to_the_user(instance: str, frame_writer: MakeWriter) -> None:
     frame_writer(instance).close()
     (path,) = names.list_instance(instance)
     assert path.stat().st_mode & 0o777 == 0o600

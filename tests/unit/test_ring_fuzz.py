@@ -1,4 +1,4 @@
-"""A hostile or corrupt writer: readers refuse or pass over, they never crash or read outside the file."""
+"""A hostile or corrupt writer: readers reject or skip its data, and never crash or read outside the file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_frames(instance: str) -> None:
 
 def read_frames(instance: str) -> None:
     with FrameReader(instance, "cam", "gateway") as reader:
-        for _ in range(2):  # the second time from what was kept
+        for _ in range(2):  # the second time from the cached view
             lease = reader.lease_newest()
             if lease is not None:
                 with lease:
@@ -151,7 +151,7 @@ HEADER = st.tuples(
     WORD.map(lambda value: value.to_bytes(8, "little")),
 )
 SLOT = st.tuples(
-    # The tables lie at the beginning of their slots.
+    # The tables are at the beginning of their slots.
     st.integers(0, 2).flatmap(
         lambda slot: st.integers(0, 520).map(lambda at: layout.PAGE * (1 + slot) + at)
     ),
@@ -160,7 +160,7 @@ SLOT = st.tuples(
         st.sampled_from([b"\xff\xff\xff\xff", b"\0\0\0\x80", b"\xff\xff", b"\0\0", b"\0\0\0\0"]),
     ),
 )
-# Of packets: the index in the data area, and the first StreamInfo behind it.
+# Of packets: the index in the data area, and the first StreamInfo after it.
 DATA = st.tuples(
     st.integers(0, 136).map(lambda word: layout.PAGE * 4 + 8 * word)
     | st.integers(0, 200).map(lambda at: layout.PAGE * 5 + at),
@@ -208,8 +208,8 @@ def check(
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=100, deadline=None)
 @given(changes=st.lists(st.one_of(HEADER, SLOT, DATA), min_size=1, max_size=4))
-def test_corruption_under_a_readers_hands(kind: str, changes: list[tuple[int, bytes]]) -> None:
-    """The slots were good when the reader first saw them; what it kept of them must not lead it astray."""
+def test_corruption_after_the_first_read(kind: str, changes: list[tuple[int, bytes]]) -> None:
+    """The slots were valid when the reader first read them; its cached views must not mislead it."""
     instance = "t" + uuid.uuid4().hex[:12]
     try:
         KINDS[kind][0](instance)
@@ -241,8 +241,8 @@ def test_corruption_under_a_readers_hands(kind: str, changes: list[tuple[int, by
 
 
 @pytest.mark.parametrize("size", [0, 100, layout.PAGE])
-def test_a_file_that_shrinks_is_let_go(instance: str, size: int) -> None:
-    """Touching a page that was cut off would be a SIGBUS."""
+def test_a_file_that_shrinks_is_closed(instance: str, size: int) -> None:
+    """Accessing a page that was cut off would raise SIGBUS."""
     write_frames(instance)
     (path,) = names.list_instance(instance)
     with FrameReader(instance, "cam", "gateway") as reader:
@@ -259,7 +259,7 @@ def test_a_file_that_shrinks_is_let_go(instance: str, size: int) -> None:
             assert lease.stamp.frame_number == 9
 
 
-def test_damage_is_counted_and_said(instance: str) -> None:
+def test_damage_is_counted_and_explained(instance: str) -> None:
     write_frames(instance)
     (path,) = names.list_instance(instance)
     with path.open("r+b") as ring:
@@ -273,7 +273,7 @@ def test_damage_is_counted_and_said(instance: str) -> None:
 
 
 def test_a_damaged_result_does_not_hide_the_next(instance: str) -> None:
-    write_results(instance)  # sequences 3, 4, 5 are left; 4 lies in slot 0
+    write_results(instance)  # sequences 3, 4, 5 are left; 4 is in slot 0
     (path,) = names.list_instance(instance)
     with path.open("r+b") as ring:
         ring.seek(layout.PAGE + 4)

@@ -1,4 +1,4 @@
-"""Any order of publications, leases, restarts and resizes: readers see whole, newest, never stale frames."""
+"""Any order of publications, leases, restarts and resizes: readers get complete and newest frames, never stale ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = [(16, 8), (32, 8), (16, 16)]
 
 
 class RingMachine(RuleBasedStateMachine):
-    """One ring, one writer, two readers, against what they should see."""
+    """One ring, one writer and two readers, compared with a model of what they should see."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class RingMachine(RuleBasedStateMachine):
         self.writer = self._open_writer()
         self.readers = [FrameReader(self.instance, "cam", name) for name in ("detector", "gateway")]
         self.sequence = 0  # of the newest frame ever published
-        self.newest: int | None = None  # of the newest frame that can be had
+        self.newest: int | None = None  # of the newest frame that is available
         self.slot: FrameSlot | None = None
         self.leases: list[tuple[int, FrameLease]] = []  # (reader, lease)
 
@@ -35,7 +35,7 @@ class RingMachine(RuleBasedStateMachine):
         return FrameWriter(self.instance, "cam", width=width, height=height, slots=SLOTS)
 
     def _held(self) -> set[int]:
-        """Return the sequences of the present file that somebody leases."""
+        """Return the sequences that are leased in the current file."""
         region = self.readers[0].region
         return {lease.sequence for _, lease in self.leases if lease.region == region}
 
@@ -67,7 +67,7 @@ class RingMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """Also in the middle of a write."""
+        """Restart the writer, possibly in the middle of a write."""
         if self.slot is not None:
             self.slot.planes[:] = 254
         self.slot = None
@@ -103,14 +103,14 @@ class RingMachine(RuleBasedStateMachine):
 
     @rule(reader=st.sampled_from([0, 1]))
     def restart_reader(self, reader: int) -> None:
-        """All its leases end."""
+        """Restart a reader, which ends all its leases."""
         self.readers[reader].close()
         self.leases = [(owner, lease) for owner, lease in self.leases if owner != reader]
         name = ("detector", "gateway")[reader]
         self.readers[reader] = FrameReader(self.instance, "cam", name)
 
     @invariant()
-    def leases_stay_as_they_were(self) -> None:
+    def leases_do_not_change(self) -> None:
         for _, lease in self.leases:
             assert lease.stamp.frame_number == lease.sequence
             assert (lease.planes == lease.sequence % 256).all()

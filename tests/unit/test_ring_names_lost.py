@@ -1,4 +1,4 @@
-"""Rings and queues that lose their names while both ends use them: a cleaner, RemoveIPC, another node."""
+"""Rings and queues whose names are removed while both ends use them, by a cleaner, RemoveIPC or another node."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _look_always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @LOSSES
-def test_a_frame_ring_is_made_again_and_readers_follow(
+def test_a_frame_ring_is_recreated_and_readers_follow(
     instance: str, lose: Callable[[Path], None]
 ) -> None:
     name = RingName(instance, "cam", "frames")
@@ -58,7 +58,7 @@ def test_a_frame_ring_is_made_again_and_readers_follow(
         assert lease is not None
         lease.release()
         lose(name.path(1))
-        assert put_frame(writer, 2) == 2  # sequences go on
+        assert put_frame(writer, 2) == 2  # sequences continue
         with FrameReader(instance, "cam", "detector") as late:
             for reader in (early, late):
                 lease = reader.lease_newest(1)
@@ -72,7 +72,7 @@ def test_a_frame_ring_is_made_again_and_readers_follow(
 
 
 @LOSSES
-def test_a_ring_with_device_memory_is_made_again(
+def test_a_ring_with_device_memory_is_recreated(
     instance: str, lose: Callable[[Path], None], gpu: FakeCuda
 ) -> None:
     name = RingName(instance, "cam", "device")
@@ -93,7 +93,7 @@ def test_a_ring_with_device_memory_is_made_again(
 
 
 @LOSSES
-def test_results_and_boards_are_made_again(instance: str, lose: Callable[[Path], None]) -> None:
+def test_results_and_boards_are_recreated(instance: str, lose: Callable[[Path], None]) -> None:
     status = CameraStatus(CameraState.LIVE, 1, 2)
     with (
         DetectionWriter(instance, "cam") as results,
@@ -121,7 +121,7 @@ def test_results_and_boards_are_made_again(instance: str, lose: Callable[[Path],
 
 
 @LOSSES
-def test_a_packet_ring_is_made_again(instance: str, lose: Callable[[Path], None]) -> None:
+def test_a_packet_ring_is_recreated(instance: str, lose: Callable[[Path], None]) -> None:
     with (
         PacketWriter(instance, "cam", seconds=10, max_mib=2) as writer,
         PacketReader(instance, "cam", "gateway") as reader,
@@ -145,8 +145,8 @@ def test_a_packet_ring_is_made_again(instance: str, lose: Callable[[Path], None]
         leftover.unlink()
 
 
-def test_packets_are_read_on_after_a_restart_without_a_ring(instance: str) -> None:
-    """The writer that would have named the next ring is gone, and its ring with it."""
+def test_packets_are_read_after_a_restart_without_a_ring(instance: str) -> None:
+    """The writer that would have announced the next ring is gone, and so is its ring."""
     with PacketReader(instance, "cam") as reader:
         for number in (1, 2):
             with PacketWriter(instance, "cam", seconds=10, max_mib=2) as writer:
@@ -159,14 +159,14 @@ def test_packets_are_read_on_after_a_restart_without_a_ring(instance: str) -> No
         assert reader.read() is None
 
 
-def test_a_name_that_another_writer_has_now_is_not_fought_over(instance: str) -> None:
+def test_a_name_that_another_writer_has_taken_is_left_to_it(instance: str) -> None:
     with StatusWriter(instance, "cam") as first:
         RingName(instance, "cam", "status").path(1).unlink()
         with StatusWriter(instance, "cam"), pytest.raises(ShmError, match="already has a writer"):
             first.write(CameraStatus(CameraState.LIVE, 1, 2))
 
 
-def test_a_removed_queue_is_made_again_by_both_ends(instance: str) -> None:
+def test_a_removed_queue_is_recreated_by_both_ends(instance: str) -> None:
     name = RingName(instance, "cam", "frames").queue("gateway")
     with (
         FrameWriter(instance, "cam", width=W, height=H) as writer,
@@ -183,12 +183,12 @@ def test_a_removed_queue_is_made_again_by_both_ends(instance: str) -> None:
         assert reader.wakeup.fileno() == descriptor  # event loops watch it
         assert not reader.wakeup.wait(0)
         posix_ipc.unlink_message_queue(name)
-        put_frame(writer, 3)  # the writer looks first
+        put_frame(writer, 3)  # the writer checks first
         reader.forget_if_removed()
         assert reader.wakeup.wait(1)
 
 
-def test_an_earlier_generation_goes_with_its_last_lease(instance: str) -> None:
+def test_an_earlier_generation_is_removed_with_its_last_lease(instance: str) -> None:
     name = RingName(instance, "cam", "frames")
     with (
         FrameWriter(instance, "cam", width=W, height=H) as writer,
@@ -208,7 +208,7 @@ def test_an_earlier_generation_goes_with_its_last_lease(instance: str) -> None:
 
 def test_every_file_has_one_owner(instance: str) -> None:
     assert owner_of("tridetr-a-b-frames-1") == RingFile(RingName("a", "b", "frames"), 1)
-    odd = "x-frames-1"  # a camera may be called like the end of a ring
+    odd = "x-frames-1"  # a camera's name may look like the end of a ring's name
     assert owner_of(f"tridetr-a-{odd}-status-7") == RingFile(RingName("a", odd, "status"), 7)
     for region in ("tridetr-a-triton-1f", "tridetr-a-triton-frames-1", "tridetr-a-triton-x-need-1"):
         assert owner_of(region) == TritonRegion("a")
@@ -217,13 +217,13 @@ def test_every_file_has_one_owner(instance: str) -> None:
 
 
 @pytest.mark.parametrize("camera", ["triton", "triton-hall", "triton-frames-1"])
-def test_names_of_the_servers_memory_are_reserved(camera: str) -> None:
+def test_names_of_tritons_memory_are_reserved(camera: str) -> None:
     with pytest.raises(ShmError, match="reserved"):
         RingName("t", camera, "frames")
     RingName("t", camera.replace("triton", "tritons"), "frames")
 
 
-def test_the_servers_regions_are_removed_and_no_rings(instance: str) -> None:
+def test_tritons_regions_are_removed_but_no_rings(instance: str) -> None:
     StatusWriter(instance, "cam").close()
     region = names.SHM_DIR / (names.triton_region_prefix(instance) + "status-1")
     region.write_bytes(b"x")
@@ -231,7 +231,7 @@ def test_the_servers_regions_are_removed_and_no_rings(instance: str) -> None:
     assert len(names.list_instance(instance)) == 1
 
 
-def test_a_ring_that_is_written_is_not_removed(instance: str) -> None:
+def test_a_ring_with_a_writer_is_not_removed(instance: str) -> None:
     with StatusWriter(instance, "cam"):
         StatusWriter(instance, "yard").close()
         with pytest.raises(ShmError, match=r"in use: .*-cam-status-1 \(process \d+\)"):

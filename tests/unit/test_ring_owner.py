@@ -1,4 +1,4 @@
-"""Rings and queues that another user of the machine made first, under our names and open to all."""
+"""Rings and queues that another user of the machine created first, under tridetr's names and open to all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOMEBODY = 12345
 
 
 def test_a_foreign_ring_is_neither_written_nor_read(instance: str) -> None:
-    """It was taken over like one of ours, and its owner saw every picture."""
+    """It was taken over like tridetr's own, and its owner could see every picture."""
     StatusWriter(instance, "cam").close()
     path = RingName(instance, "cam", "status").path(1)
     os.chown(path, SOMEBODY, SOMEBODY)

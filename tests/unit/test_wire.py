@@ -1,4 +1,4 @@
-"""The wire contract: slots are FlatBuffers that others can read with code made from the schemas."""
+"""The wire contract: slots are FlatBuffers that other programs can read with code generated from the schemas."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_frame_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
 
 def test_result_slot_converts_with_flatc(instance: str, tmp_path: Path) -> None:
     with DetectionWriter(instance, "cam") as writer:
-        for count in (300, 0, 2):  # what one slot held must not show in another
+        for count in (300, 0, 2):  # the content of one slot must not appear in another
             writer.publish(result_stamp(3), some_detections(count))
         ring = RingName(instance, "cam", "detections")
         seen = [
@@ -144,7 +144,7 @@ def test_packet_slot_and_stream_convert_with_flatc(
 def test_tables_match_the_generated_accessors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each field that is mutated in place is the one that the generated reader reads."""
+    """The generated reader reads each field that is mutated in place."""
     built = bytearray(FRAME.build({"device": 1, "pixels": 12, "jpeg": 64}))
     view = locate(FRAME, memoryview(built), 0, len(built))
     values = [9, 8, 7, 6, 11, 12, 13, 14, 15, 1, 2, True]
@@ -189,7 +189,7 @@ def test_tables_match_the_generated_accessors(
         (PACKET, "packet", "EncodedPacket"),
     ],
 )
-def test_field_order_is_the_schemas(spec: Any, schema: str, table: str) -> None:
+def test_field_order_is_that_of_the_schema(spec: Any, schema: str, table: str) -> None:
     text = (SCHEMAS / f"{schema}.fbs").read_text()
     table = text[text.index(f"\ntable {table} ") :].split("}")[0]
     names = [
@@ -199,8 +199,8 @@ def test_field_order_is_the_schemas(spec: Any, schema: str, table: str) -> None:
 
 
 @pytest.mark.parametrize("spec", [FRAME, RESULT, SENTRY, STATUS, PACKET, STREAM])
-def test_every_truncation_is_refused(spec: Any) -> None:
-    """No prefix of a valid slot makes a reader look behind its end."""
+def test_every_truncation_is_rejected(spec: Any) -> None:
+    """No prefix of a valid slot makes a reader read beyond its end."""
     counts = {field.name: 2 for field in spec.fields if isinstance(field, Vector)}
     built = memoryview(spec.build(counts))
     whole = locate(spec, built, 0, len(built))
@@ -217,8 +217,8 @@ def test_every_truncation_is_refused(spec: Any) -> None:
     assert whole.read(built)
 
 
-def test_a_table_of_another_writer_may_order_its_fields_otherwise() -> None:
-    """The record is read by the vtable, not by our own layout."""
+def test_a_table_of_another_writer_may_have_another_field_order() -> None:
+    """The record is read according to the vtable, not to tridetr's own layout."""
     built = bytearray(SENTRY.build({}))
     view = locate(SENTRY, memoryview(built), 0, len(built))
     view.record.pack_into(built, view.record_at, 1, 2, 3, 4, 5, 0, 1)
