@@ -1,6 +1,6 @@
-"""The wall clock is stepped by years, there and back: nothing is restarted, no visit ends, no event is sent.
+"""The wall clock is set back and forth by years: nothing is restarted, no visit ends, no event is sent.
 
-libfaketime gives the node's processes a wall clock that the test sets; the monotonic one stays the kernel's.
+libfaketime gives the node's processes a wall clock that the test sets; the monotonic clock remains the kernel's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def forget_library(pid: int) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed (apt install faketime)")
-def test_stepped_wall_clock_changes_nothing(
+def test_a_stepped_wall_clock_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = tmp_path / "clock"
@@ -61,7 +61,7 @@ def test_stepped_wall_clock_changes_nothing(
             for step in ("+3650d", "-3650d", "+0"):
                 clock.write_text(step)
                 stepped_s = time.monotonic()
-                # Longer than unknown_s and the hang limit, so that any age by the wall clock would tell.
+                # Longer than unknown_s and the hang limit, so that an age by the wall clock would be noticed.
                 wait_for(lambda: time.monotonic() - stepped_s > 11, 20)
                 wait_for(lambda: whole(node, time.monotonic() - 1), machine.bound(5), step)
                 assert visit() == opened, step
@@ -75,7 +75,7 @@ def test_stepped_wall_clock_changes_nothing(
                 f"{opened}:arrived",
                 f"{opened}:left",
             ]
-            # Not stopped in order: libfaketime breaks time.sleep, with which the supervisor waits for its processes.
+            # Not stopped cleanly: libfaketime breaks time.sleep, with which the supervisor waits for its processes.
             assert node.process
             node.process.kill()
             wait_for(lambda: not any(psutil.pid_exists(pid) for pid in processes.values()), 30)

@@ -1,4 +1,4 @@
-"""The state database is locked or damaged while the controller is away: the alarm that waited in it is still sent."""
+"""The state database is locked or damaged while the controller is down: the alarm that waits in it is still sent."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tridetr.controller.history import DATABASE
 
 
 def leave_an_alarm(controller: ControllerProcess, actor: Actor) -> Path:
-    """Let an arrival wait in the outbox of a killed controller, whose broker is away; return the database."""
+    """Leave an arrival in the outbox of a killed controller, whose broker is down; return the database."""
     actor.show_and_wait(NOBODY)
     actor.show_and_wait(PERSON, 8)
     controller.kill()
     return Path(controller.config["state_dir"]) / DATABASE
 
 
-def test_locked_by_a_backup_at_the_start(tmp_path: Path) -> None:
+def test_a_database_that_a_backup_locks_at_the_start(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -35,7 +35,7 @@ def test_locked_by_a_backup_at_the_start(tmp_path: Path) -> None:
         backup.execute("BEGIN EXCLUSIVE")
         controller.start()
         wait_for(lambda: "database is locked" in controller.log())
-        # It decides and alarms all the same.
+        # It still decides and raises alarms.
 
         def alarms() -> list[dict[str, Any]]:
             actor.show(PERSON)

@@ -1,4 +1,4 @@
-"""The system refuses memory or queues: said with the remedy, and healed by itself when there is room again."""
+"""The system refuses memory or queues: the remedy is logged, and the node recovers when there is room again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
         ("queues", ("queues_max",)),
     ],
 )
-def test_refused_resources_are_named_and_taken_when_there(
+def test_refused_resources_are_named_and_used_once_available(
     tmp_path: Path, what: str, said: tuple[str, ...]
 ) -> None:
     node = tmp_path / "node.yaml"

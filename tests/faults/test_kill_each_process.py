@@ -1,4 +1,4 @@
-"""kill -9 of each process of a node in turn: the pipeline is whole again within ten seconds of a quiet machine."""
+"""kill -9 of each process of a node in turn: the pipeline works again within ten seconds on an idle machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_killed_process_is_replaced(running: tuple[Node, Machine], role: str) ->
     wait_for(
         lambda: node.children().get(role, victim).pid != victim.pid, within_s, f"{role} is away"
     )
-    # What runs now, and not only what was already under way, must work.
+    # New frames must be processed, not only those that were already on their way.
     replaced_s = time.monotonic()
     wait_for(lambda: whole(node, replaced_s), within_s, f"not whole: {node.cameras()}")
     took_s = time.monotonic() - killed_s
@@ -53,13 +53,13 @@ def test_killed_process_is_replaced(running: tuple[Node, Machine], role: str) ->
 
 
 @pytest.mark.timeout(300)
-def test_killed_supervisor_takes_its_processes_along_and_the_next_start_cleans_up(
+def test_a_killed_supervisor_ends_its_processes_and_the_next_start_cleans_up(
     tmp_path: Path,
 ) -> None:
     with whole_node(tmp_path) as (node, machine):
         assert node.process
         family = psutil.Process(node.process.pid).children(recursive=True)
-        # A stopped process does not heed the kernel's SIGTERM: the next start has to end it.
+        # A stopped process does not react to the kernel's SIGTERM: the next start has to end it.
         node.children()["detect"].suspend()
         node.process.kill()
         node.process.wait()

@@ -1,4 +1,4 @@
-"""Names that are removed under a running node's feet: rings, queues, all of a user's shared memory."""
+"""Names that are removed while a node is running: rings, queues, all of a user's shared memory."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def _remove(node: Node, kinds: tuple[str, ...]) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kinds", [*((kind,) for kind in KINDS), KINDS], ids=[*KINDS, "all"])
-def test_what_was_removed_is_made_again(
+def test_removed_names_are_recreated(
     running: tuple[Node, Machine], kinds: tuple[str, ...], request: pytest.FixtureRequest
 ) -> None:
-    """The camera stayed live and Unknown, and nothing healed it."""
+    """The camera stayed live and Unknown, and never recovered."""
     node, machine = running
     before = {name: process.pid for name, process in node.children().items()}
     _remove(node, kinds)
@@ -49,7 +49,7 @@ def test_what_was_removed_is_made_again(
     for kind in kinds:
         ring = RingName(node.instance, "street", kind)
         wait_for(ring.generations, within_s, f"no ring of {kind}: {node.log_tail()}")
-    # Read through the names, after the rings were made again.
+    # Read through the names, after the rings were recreated.
     made_s = time.monotonic()
     wait_for(lambda: whole(node, made_s), within_s, f"not whole: {node.cameras()}")
     machine.record(f"removed {request.node.callspec.id}", time.monotonic() - removed_s)
@@ -61,7 +61,7 @@ def test_what_was_removed_is_made_again(
 def test_a_second_node_with_other_folders_is_refused(
     running: tuple[Node, Machine], tmp_path: Path
 ) -> None:
-    """Each removed the other's rings: XDG_RUNTIME_DIR is set in a login session and not in a service."""
+    """Each removed the other's rings: XDG_RUNTIME_DIR is set in a login session, but not in a service."""
     node, _ = running
     files = {path: path.stat().st_ino for path in list_instance(node.instance)}
     second = Node(tmp_path, node.config["cameras"], instance=node.instance)
@@ -75,10 +75,10 @@ def test_a_second_node_with_other_folders_is_refused(
 
 
 @pytest.mark.timeout(300)
-def test_what_was_removed_from_the_run_folder_is_made_again(
+def test_files_removed_from_the_run_folder_are_recreated(
     running: tuple[Node, Machine],
 ) -> None:
-    """Heartbeats, metrics, the server's socket and key, addresses: a cleaner took what was ten days old."""
+    """Heartbeats, metrics, the server's socket and key, addresses: a cleaner removes files that are ten days old."""
     node, machine = running
     run_dir = Path(node.config["run_dir"])
     for path in run_dir.iterdir():
@@ -98,7 +98,7 @@ def test_what_was_removed_from_the_run_folder_is_made_again(
         within_s,
         "no metrics",
     )
-    # Nobody hangs on to what is gone: a process that starts now finds all it needs.
+    # No process depends on removed files: one that starts now finds everything it needs.
     node.children()["detect"].kill()
     killed_s = time.monotonic()
     wait_for(lambda: whole(node, killed_s), within_s, node.log_tail())

@@ -1,4 +1,4 @@
-"""Targets of notifications that fail, stall or redirect, and a controller that is killed: each visit arrives once."""
+"""Notification targets that fail, stall or redirect, and a controller that is killed: each visit arrives once."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_failing_and_stalling_targets_delay_only_themselves(
         assert not stalling.taken
         failing.mode = "ok"
         wait_for(lambda: failing.ids() == server.ids(), 60)
-        # The request that stalled is given up after 10 s and repeated, under the same id.
+        # The request that stalled is given up after 10 s and repeated, with the same ID.
         stalling.mode = "ok"
         wait_for(lambda: stalling.ids() == server.ids(), 60)
         assert len(stalling.taken) == 4
@@ -89,11 +89,11 @@ def test_failing_and_stalling_targets_delay_only_themselves(
         assert_nothing_leaked(controller)
 
 
-def test_what_a_webhook_gets(tmp_path: Path, server: WebhookServer) -> None:
+def test_what_a_webhook_receives(tmp_path: Path, server: WebhookServer) -> None:
     with running_controller(
         tmp_path, {"port": 1}, sentry=PATIENT, notify=[target(tmp_path, server)]
     ) as (_, actor):
-        visit(actor)  # the broker is away: that delays no notification
+        visit(actor)  # the broker is down: that delays no notification
         wait_for(lambda: len(server.taken) == 2, 30)
     arrived, left = server.taken
     assert arrived.path == "/hook/s3cret-path?token=s3cret-query"
@@ -111,7 +111,7 @@ def test_what_a_webhook_gets(tmp_path: Path, server: WebhookServer) -> None:
         assert request.headers["webhook-signature"] == f"v1,{expected}"
 
 
-def test_the_picture_goes_along(tmp_path: Path, server: WebhookServer) -> None:
+def test_the_picture_is_sent_with_the_notification(tmp_path: Path, server: WebhookServer) -> None:
     """The recorder's archive is filled by the test, after the event: the notification waits a moment."""
     jpeg = b"\xff\xd8\xff a picture"
     with (
@@ -136,7 +136,7 @@ def test_the_picture_goes_along(tmp_path: Path, server: WebhookServer) -> None:
         content = server.taken[0].json()
         assert base64.b64decode(content["picture"]["base64"]) == b"x" * 300_000
         assert content["link"] == f"http://10.0.0.7:8080/events#{visit_id}"
-        # Brokers refuse large messages: the crop.
+        # Brokers reject large messages, so the crop is sent.
         wait_for(lambda: ear.last("/hall/picture") == jpeg)
         archive.save_picture(facts, (b"better", jpeg), 0.95, {})
         wait_for(lambda: ear.last("/hall/picture") == b"better")
@@ -161,7 +161,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path, server: WebhookServer) -> No
 
 
 @pytest.mark.timeout(300)
-def test_a_message_that_is_refused_again_and_again_makes_way(
+def test_a_message_that_is_rejected_repeatedly_does_not_block_others(
     tmp_path: Path, server: WebhookServer
 ) -> None:
     server.mode = "422"
@@ -194,12 +194,12 @@ def test_kill_at_any_moment_notifies_each_visit_once_per_target(
         actor.show_and_wait(NOBODY, 2)
         course = [PERSON] * 8 + [NOBODY] * 36
         for number in range(3):
-            other.mode = "503" if number < 2 else "ok"  # is told of all visits in the end
+            other.mode = "503" if number < 2 else "ok"  # receives all visits in the end
             kills = {5, 39, chance.randrange(len(course))}
             for index, seen in enumerate(course):
                 sequence = actor.show(seen)
                 if index in kills:
-                    time.sleep(chance.uniform(0, 0.05))  # how far it comes
+                    time.sleep(chance.uniform(0, 0.05))  # how far it gets
                     controller.kill()
                     controller.start()
                 actor.wait_decided(sequence)
@@ -210,8 +210,10 @@ def test_kill_at_any_moment_notifies_each_visit_once_per_target(
         assert_nothing_leaked(controller)
 
 
-def test_only_what_is_asked_for_and_only_while_armed(tmp_path: Path, server: WebhookServer) -> None:
-    """Arming decides who is notified; MQTT hears of each visit."""
+def test_only_selected_events_are_notified_and_only_while_armed(
+    tmp_path: Path, server: WebhookServer
+) -> None:
+    """Arming decides which visits are notified; MQTT gets every visit."""
     with (
         running_webhooks() as always,
         running_webhooks() as cars,

@@ -1,4 +1,4 @@
-"""A recorder that is killed or has no disk space keeps what it can, and names no lost file."""
+"""A recorder that is killed or has no disk space keeps what it can, and lists no lost file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def is_playable(path: Path) -> bool:
 
 
 @pytest.mark.timeout(300)
-def test_killed_at_any_time_of_a_visit(tmp_path: Path) -> None:
-    """Before, in and after each of several visits: every visit has its row, its picture and no half file."""
+def test_a_recorder_that_is_killed_at_any_time_of_a_visit(tmp_path: Path) -> None:
+    """Killed before, during and after several visits: each visit has its row and picture, and no partial file."""
     with recording(tmp_path, before_s=1, after_s=1) as (recorder, stage):
         stage.show(0, "", 1.0)
         kills = (0.05, 0.4, 0.9, 1.6, 2.2, 2.9)  # seconds after the visit begins, which lasts two
@@ -34,7 +34,7 @@ def test_killed_at_any_time_of_a_visit(tmp_path: Path) -> None:
             if after_s > 2.0:
                 stage.show(0, "", after_s - 2.0)
             recorder.kill()
-            for row in recorder.rows():  # as the gateway finds it meanwhile
+            for row in recorder.rows():  # as the gateway finds them in the meantime
                 assert row["picture"] or row["clip"]
             recorder.start()
             if after_s < 2.0:
@@ -44,7 +44,7 @@ def test_killed_at_any_time_of_a_visit(tmp_path: Path) -> None:
         rows = recorder.closed(len(kills))
         assert [row["visit_id"] for row in rows] == [f"visit-{n}" for n in range(len(kills))]
         assert all(row["picture"] for row in rows)
-        # One that was killed in mid-visit has a clip of what its successor still found in the ring
+        # A visit during which it was killed has a clip of what its successor still found in the ring
         assert sum(row["clip"] is not None for row in rows) >= 4
         files = recorder.evidence / "files"
         for row, after_s in zip(rows, kills, strict=True):
@@ -78,7 +78,9 @@ def fill(path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_full_disk_costs_the_picture_and_heals(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_costs_the_picture_until_there_is_space(
+    tmp_path: Path, small_disk: Path
+) -> None:
     with recording(tmp_path, path=str(small_disk / "evidence")) as (recorder, stage):
         stage.show(60, "visit-before", 1.5)
         stage.show(0, "", 2.5)
@@ -95,7 +97,7 @@ def test_a_full_disk_costs_the_picture_and_heals(tmp_path: Path, small_disk: Pat
         stage.show(60, "visit-after", 1.5)
         stage.show(0, "", 2.5)
         ids = [row["visit_id"] for row in wait_for(lambda: _over(recorder, "visit-after"), 60)]
-        # The picture of the visit at the full disk is tried again for a minute
+        # Saving the picture of the visit with the full disk is retried for a minute
         assert ids[0] == "visit-before"
         assert "visit-after" in ids
         assert "are saved again" in recorder.log()
@@ -109,7 +111,7 @@ def _over(recorder: Recorder, visit: str) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(300)
 def test_a_full_disk_neither_delays_nor_loses_an_alarm(tmp_path: Path, small_disk: Path) -> None:
-    """Controller and recorder share a disk that is full: the broker has each event all the same."""
+    """Controller and recorder share a disk that is full: the broker still gets each event."""
     state = small_disk / "state"
     with (
         running_mosquitto(tmp_path / "broker") as broker,

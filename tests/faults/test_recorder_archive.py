@@ -1,4 +1,4 @@
-"""A recorder that is killed at any step, or has no room, leaves whole files and rows that name them."""
+"""A recorder that is killed at any step, or has no disk space, leaves complete files and rows that name them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHOLE = {b"whole", b"whole" * 2, b"crop", b"clip" * 1000}
 
 
 def named(folder: Path) -> set[str]:
-    """Return the files that rows name."""
+    """Return the files that the rows name."""
     with closing(sqlite3.connect(folder / "evidence.db")) as connection:
         found = connection.execute("SELECT picture, crop, clip FROM visit").fetchall()
     return {name for row in found for name in row if name}
@@ -31,7 +31,7 @@ def test_killed_at_each_step(tmp_path: Path) -> None:
     folders = sorted(tmp_path.iterdir())
     assert len(folders) > 40, "the process was not killed often enough"
     for folder in folders:
-        # As the gateway finds it, before any recorder has looked: each row has its files, and they are whole
+        # As the gateway finds it, before a recorder starts: each row has its files, and they are complete
         for name in named(folder):
             assert (folder / "files" / name).read_bytes() in WHOLE, (folder.name, name)
         with Archive(folder, keep_days=36_500, max_mib=64) as archive:
@@ -53,11 +53,11 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_keeps_what_is_there(tiny_disk: Path) -> None:
+def test_a_full_disk_keeps_existing_files(tiny_disk: Path) -> None:
     folder = tiny_disk / "evidence"
     with Archive(folder, keep_days=36_500, max_mib=64) as archive:
         archive.save_picture(OLD, (b"whole", b"crop"), 0.5, {"value": 1.0})
-        for room in range(0, 300_000, 20_000):  # less and less is missing, also for SQLite
+        for room in range(0, 300_000, 20_000):  # with more and more room, also for SQLite
             facts = VisitFacts(f"visit-{2 + room}", "hall", "person", 1_000, 2_000)
             ballast = tiny_disk / "ballast"
             _fill(ballast)
@@ -75,7 +75,7 @@ def test_a_full_disk_keeps_what_is_there(tiny_disk: Path) -> None:
     assert b"whole" in {(folder / "files" / name).read_bytes() for name in named(folder)}
 
 
-def test_the_last_of_the_disk_belongs_to_others(tiny_disk: Path) -> None:
+def test_the_last_space_on_the_disk_is_left_to_others(tiny_disk: Path) -> None:
     with Archive(tiny_disk / "evidence", keep_days=7, max_mib=64) as archive:
         ballast = tiny_disk / "ballast"
         _fill(ballast)

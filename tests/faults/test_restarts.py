@@ -1,4 +1,4 @@
-"""Graceful ends and rolling restarts: viewers come back, the broker is told, nothing stays behind."""
+"""Graceful stops and rolling restarts: viewers reconnect, the broker is notified, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 class Viewer:
-    """Watches as the page does: comes again at once, then ever more rarely."""
+    """Watches as the page does: reconnects immediately, then at growing intervals."""
 
     def __init__(self, node: Node) -> None:
         self.url = node.url.replace("http", "ws") + "/ws/street"
@@ -84,7 +84,7 @@ async def test_a_rolling_restart_leaves_viewers_watching(stage: Stage, role: str
         machine.record(f"restart {role}: longest gap between pictures", gap_s)
         assert first_s - ended_s < machine.bound(RECONNECTED_S + 1)
         if role == "serve":
-            assert viewer.codes[0] == 1001  # it was told, not dropped
+            assert viewer.codes[0] == 1001  # the connection was closed, not dropped
         else:
             assert not viewer.closed
     finally:
@@ -97,7 +97,7 @@ async def until(condition, within_s: float) -> None:  # type: ignore[no-untyped-
 
 
 @pytest.mark.timeout(200)
-def test_the_end_is_told_to_the_broker_and_quick(tmp_path: Path) -> None:
+def test_a_stop_is_published_to_the_broker_and_quick(tmp_path: Path) -> None:
     with grpc_triton() as triton, running_mosquitto(tmp_path / "broker") as broker:
         sections: dict[str, Any] = {
             "triton": {"url": triton.url},

@@ -1,4 +1,4 @@
-"""An RTSP camera that comes back with another picture size, sends damaged packets, or is cut off: numbers and state."""
+"""An RTSP camera that returns with another picture size, sends damaged packets, or is cut off: sequences and state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENCODED = {"bf": "0", "tune": "zerolatency", "g": "10", "preset": "ultrafast"}
 
 
 @pytest.mark.timeout(240)
-def test_another_size_after_a_restart_is_a_new_generation(tmp_path: Path) -> None:
+def test_another_size_after_a_restart_creates_a_new_generation(tmp_path: Path) -> None:
     small = write_clip(tmp_path / "small.mp4", 100, options=ENCODED, fps=10)
     large = write_clip(tmp_path / "large.mp4", 100, options=ENCODED, fps=10, size=(1280, 720))
     with rtsp_server(small) as server, capturing(tmp_path, server.url, timeout_s=2) as rig:
@@ -35,7 +35,7 @@ def test_another_size_after_a_restart_is_a_new_generation(tmp_path: Path) -> Non
     assert again[-1].planes.shape == (1080, 1280)
     assert again[-1].generation == first[0].generation + 1
     sequences = [frame.sequence for frame in rig.frames]
-    assert sequences == sorted(set(sequences)), "sequences go on over the generations"
+    assert sequences == sorted(set(sequences)), "sequences must continue across generations"
 
 
 @pytest.mark.timeout(240)
@@ -61,7 +61,7 @@ def test_damaged_packets_never_end_the_capture(tmp_path: Path, share: float) -> 
 
 
 @pytest.mark.timeout(240)
-def test_a_cut_network_is_offline_and_mended_is_live(tmp_path: Path) -> None:
+def test_a_camera_is_offline_while_its_network_is_cut(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 600, options=ENCODED, fps=10)
     with rtsp_server(clip) as server, relay_to(server.port) as relay:
         url = f"rtsp://127.0.0.1:{relay.port}/video"

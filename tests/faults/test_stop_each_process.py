@@ -1,7 +1,7 @@
-"""SIGSTOP of each process: it is there, and makes no progress. It is found by that, killed and replaced.
+"""SIGSTOP of each process: it exists, but makes no progress. This is detected, and it is killed and replaced.
 
-A process that is stopped answers the kernel's side of everything (its port accepts, its pipes fill), so nothing but
-missing progress tells. Meanwhile what is shown must be Unknown or offline, never the last state as if it still held.
+The kernel still acts for a stopped process (its port accepts, its pipes fill), so only missing progress reveals it. In
+the meantime the state shown must be Unknown or offline, never the last state as if it were still valid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from support.faults import Machine, alive, whole, whole_node
 from support.node import Node
 from support.waiting import wait_for
 
-# Ten seconds without a beat, then what a kill costs. The server: five without an inference, ten without an answer.
+# Ten seconds without a heartbeat, plus recovery. The server: five without an inference, ten without a response.
 RECOVERY_S = 25.0
 ROLES = ("capture street", "detect", "control", "serve", "triton", "tritonserver", "stub", "broker")
 SHOWN = {  # what the viewer's API must have shown in between
@@ -36,7 +36,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Ma
 @pytest.mark.long_faults
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("role", ROLES)
-def test_stopped_process_is_found_and_replaced(running: tuple[Node, Machine], role: str) -> None:
+def test_a_stopped_process_is_detected_and_replaced(
+    running: tuple[Node, Machine], role: str
+) -> None:
     node, machine = running
     victim = wait_for(lambda: node.children().get(role), 60, f"no {role} in {node.children()}")
     victim.suspend()
@@ -58,7 +60,7 @@ def test_stopped_process_is_found_and_replaced(running: tuple[Node, Machine], ro
         return whole(node, replaced_s)
 
     try:
-        # The watcher of the server (role `triton`) takes the server along.
+        # The watcher of the server (role `triton`) ends the server, too.
         wait_for(replaced, within_s, f"{role} stands still: {node.log_tail()}")
         replaced_s = time.monotonic()
         wait_for(healed, within_s, f"{node.cameras()} {node.log_tail()}")

@@ -1,6 +1,6 @@
-"""SIGSTOP of the supervisor: the node goes on, and nothing is restarted until it goes on too, or is replaced.
+"""SIGSTOP of the supervisor: the node keeps running, but restarts nothing until it continues or is replaced.
 
-Who notices is whoever started it: systemd's watchdog (docs/how-to/systemd.md), or the liveness probe of its container.
+Whatever started it must notice: systemd's watchdog (docs/how-to/systemd.md), or the liveness probe of its container.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ RECOVERY_S = 10.0
 
 @pytest.mark.long_faults
 @pytest.mark.timeout(300)
-def test_a_stopped_supervisor_is_seen_and_takes_up_its_work_without_harm(tmp_path: Path) -> None:
-    """It killed the broker when it went on: that one's heartbeat had grown old with the supervisor itself."""
+def test_a_stopped_supervisor_is_detected_and_resumes_without_harm(tmp_path: Path) -> None:
+    """It killed the broker when it resumed, because the broker's heartbeat had aged in the meantime."""
     with whole_node(tmp_path) as (node, machine):
         assert node.process
         supervisor = psutil.Process(node.process.pid)

@@ -1,7 +1,7 @@
-"""A server that fails, is late, never answers, answers nonsense or is gone: Unknown in time, and then on as before.
+"""A server that fails, is late, never responds, returns nonsense or is gone: Unknown in time, then it continues.
 
-The server is a stand-in behind ``triton.url`` that misbehaves on demand. A person is in the picture all the while: the
-visit must neither end nor begin anew, whatever the server does.
+The server is a stand-in behind ``triton.url`` that misbehaves on demand. A person is in the picture all the time: the
+visit must neither end nor start again, whatever the server does.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mood", [*(mood for mood in Mood if mood is not Mood.WELL), None])
-def test_unknown_in_time_and_the_visit_goes_on(stage: Stage, mood: Mood | None) -> None:
+def test_unknown_in_time_and_the_visit_continues(stage: Stage, mood: Mood | None) -> None:
     triton, machine = stage.triton, stage.machine
     before = len(stage.ear.events())
     triton.person = True
@@ -77,7 +77,7 @@ def test_unknown_in_time_and_the_visit_goes_on(stage: Stage, mood: Mood | None) 
     if mood is None:
         triton.start()
     triton.be(Mood.WELL)
-    # A request that is never answered is given up; whatever else is healed is tried again within a second.
+    # A request without a response is given up; any other failure is retried within a second.
     within_s = machine.bound(RECOVERY_S + (GIVE_UP_S if mood is Mood.NEVER else 0))
     wait_for(lambda: whole(stage.node, healed_s), within_s, stage.node.log_tail())
     machine.record(f"triton {mood.value if mood else 'gone'}: unknown", unknown_s)

@@ -1,4 +1,4 @@
-"""Viewers of a camera's own video: processes are killed, the resolution changes; they recover, and nothing leaks."""
+"""Viewers of a camera's own video: they recover when processes are killed or the resolution changes; nothing leaks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENCODED = {"bf": "0", "tune": "zerolatency", "g": "10", "preset": "ultrafast"}
 
 
 class Watcher(threading.Thread):
-    """Watches as the page does: connects again whenever it is cut off, and starts decoding at key frames only."""
+    """Watches as the page does: reconnects whenever it is cut off, and starts decoding only at key frames."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(daemon=True)
@@ -73,8 +73,8 @@ class Watcher(threading.Thread):
                 self.packets += 1
 
 
-def goes_on(watchers: list[Watcher]) -> None:
-    """Wait until each gets new packets."""
+def continues(watchers: list[Watcher]) -> None:
+    """Wait until each watcher gets new packets."""
     before = [watcher.packets for watcher in watchers]
     wait_for(
         lambda: all(w.packets > n + 10 for w, n in zip(watchers, before, strict=True)),
@@ -99,7 +99,7 @@ def player(node: Node) -> Iterator[http.client.HTTPResponse]:
 
 @contextlib.contextmanager
 def capture_and_gateway(folder: Path, cameras: dict[str, Any]) -> Iterator[Node]:
-    """Run these two processes only; the rings that they leave for a pod's other containers are removed here."""
+    """Run only these two processes; remove the rings that they leave for a pod's other containers."""
     node = Node(folder, cameras)
     node.start("--only", "capture hall", "--only", "gateway")
     try:
@@ -113,7 +113,7 @@ def capture_and_gateway(folder: Path, cameras: dict[str, Any]) -> Iterator[Node]
 
 @contextlib.contextmanager
 def page_of(node: Node) -> Iterator[Callable[[], None]]:
-    """Watch in a real browser too; gives what waits until its page shows the camera's own video going on."""
+    """Watch in a real browser, too; yield a function that waits until its page shows the camera's own video."""
     if CHROMIUM is None:
         yield lambda: None
         return
@@ -122,7 +122,7 @@ def page_of(node: Node) -> Iterator[Callable[[], None]]:
         with open_tab(browser) as tab:
             tab.page.goto(node.url + "/#hall")
 
-            def goes_on() -> None:
+            def continues() -> None:
                 card = tab.card("hall")
                 expect(card).to_have_attribute("data-transport", "video", timeout=90_000)
                 before = float(card.get_attribute("data-captured") or 0)
@@ -135,7 +135,7 @@ def page_of(node: Node) -> Iterator[Callable[[], None]]:
                     timeout=90_000,
                 )
 
-            yield goes_on
+            yield continues
         browser.close()
 
 
@@ -147,31 +147,31 @@ def test_viewers_recover_by_themselves(tmp_path: Path) -> None:
         cameras = {"hall": {"source": server.url, "timeout_s": 2}}
         with capture_and_gateway(tmp_path, cameras) as node, contextlib.ExitStack() as stack:
             wait_for(lambda: node.cameras(), 60, "the gateway")
-            page_goes_on = stack.enter_context(page_of(node))
+            page_continues = stack.enter_context(page_of(node))
             watchers = [Watcher(node) for _ in range(3)]
             for watcher in watchers:
                 watcher.start()
             try:
-                goes_on(watchers)
-                page_goes_on()
+                continues(watchers)
+                page_continues()
                 with player(node) as response:
                     assert response.status == 200
                     assert len(response.read(2000)) == 2000
 
                 node.children()["capture hall"].kill()
-                goes_on(watchers)
-                page_goes_on()
+                continues(watchers)
+                page_continues()
                 assert {watcher.connections for watcher in watchers} == {1}
 
                 server.kill()
                 server.arguments[0] = str(large)
                 server.start()
                 wait_for(lambda: {w.size for w in watchers} == {(640, 480)}, 90, "another size")
-                goes_on(watchers)
-                page_goes_on()
+                continues(watchers)
+                page_continues()
                 assert {watcher.connections for watcher in watchers} == {1}
 
-                # Nothing but what the viewers and the gateway itself read is still held.
+                # Only what the viewers and the gateway itself read is still held.
                 held = len(watchers) + (CHROMIUM is not None) + 1
                 rings = wait_for(
                     lambda: (n := packet_rings(node.children()["serve"])) <= held and n, 30, "leaks"
@@ -179,8 +179,8 @@ def test_viewers_recover_by_themselves(tmp_path: Path) -> None:
                 assert rings == held
 
                 node.children()["serve"].kill()
-                goes_on(watchers)
-                page_goes_on()
+                continues(watchers)
+                page_continues()
                 assert min(watcher.connections for watcher in watchers) >= 2
             finally:
                 for watcher in watchers:

@@ -288,14 +288,16 @@ class Capture:
             self._status.state(CameraState.LIVE)
 
     def _wait_decided(self, sequence: int) -> None:
-        said = False
+        warned = False
         while not self._stop.is_set():
             if self._sentry.decided(sequence, _TURN_S):
                 return
             heartbeat.beat()
-            if not said and time.monotonic() - self._last_good_s > self._timeout_s:
-                said = True
-                _log.warning("realtime: false: waiting for the detector and the controller")
+            if not warned and time.monotonic() - self._last_good_s > self._timeout_s:
+                warned = True
+                _log.warning(
+                    "waiting for the detector and the controller, because of realtime: false"
+                )
 
     def _corrupt(self, error: CorruptFrameError) -> None:
         self._count("corrupt", 1)

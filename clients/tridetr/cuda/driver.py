@@ -19,7 +19,8 @@ _REMEDIES = {
     "CUDA_ERROR_DEVICE_UNAVAILABLE": "another process has exclusive use of the GPU: run `nvidia-smi -c DEFAULT`",
     "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "driver and kernel module differ: restart the machine",
     "CUDA_ERROR_SYSTEM_NOT_READY": "start the services that the GPU needs (nvidia-fabricmanager)",
-    "CUDA_ERROR_NOT_SUPPORTED": "this GPU or system lacks support (CUDA IPC needs Linux on a PC): set device: auto",
+    "CUDA_ERROR_NOT_SUPPORTED": "this GPU or system does not support it (CUDA IPC needs Linux on a PC): set "
+    "device: auto",
     "CUDA_ERROR_NOT_PERMITTED": "may this container lock memory (`ulimit -l`)?",
 }
 _BROKEN = "the GPU failed: `dmesg | grep -i xid` shows why, and the process must be restarted"

@@ -124,7 +124,7 @@ class Decoder(Closing):
         self._generation: int | None = None
         self._decoder: GpuVideo | GpuJpeg | None = None
         self._retry_s = 0.0  # when to retry a stream that was given up
-        self._said = ""  # why it was given up
+        self._logged = ""  # why it was given up
         self._number = 0
         self._last_ns = 0
         self._pacer = Pacer(config.sentry_for(camera).standby_fps, section.fps)
@@ -161,7 +161,7 @@ class Decoder(Closing):
         self._count("lost", packet.lost)
         self._number += packet.lost
         if packet.generation != self._generation:
-            self._said = ""
+            self._logged = ""
             self._begin(packet)
         elif self._decoder is None and packet.is_key and time.monotonic() >= self._retry_s:
             self._begin(packet)
@@ -200,8 +200,8 @@ class Decoder(Closing):
         self._decoder = None
         self._blocked.set(1)
         self._retry_s = time.monotonic() + _RETRY_S
-        if str(error) != self._said:
-            self._said = str(error)
+        if str(error) != self._logged:
+            self._logged = str(error)
             _log.warning(
                 "camera %s: the GPU does not decode this stream: %s. Remedy: set decode: cpu for this camera",
                 self._camera,

@@ -68,7 +68,8 @@ def _limit(name: str, error: OSError) -> str:
     if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return (
             f"cannot create message queue {name}: RLIMIT_MSGQUEUE (ulimit -q) or RLIMIT_NOFILE (ulimit -n) of this "
-            "user is exhausted: raise it (tridetr doctor shows the need), or remove leftover queues in /dev/mqueue"
+            "user is exhausted: raise it (tridetr doctor shows how much is needed), or remove leftover queues in "
+            "/dev/mqueue"
         )
     return f"cannot create message queue {name}: {error.strerror or error}"
 
