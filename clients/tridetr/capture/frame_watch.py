@@ -18,7 +18,7 @@ class FrameWatch(Closing):
     """
 
     def __init__(self, instance: str, camera: str, standby_fps: float) -> None:
-        """Open the ring, which need not exist yet.
+        """Open the ring, which does not have to exist yet.
 
         Args:
             instance: Instance of tridetr.

@@ -53,7 +53,7 @@ class Uploader(Closing):
     """Copies each frame that capture publishes into the camera's device ring; a context manager."""
 
     def __init__(self, cuda: Cuda, instance: str, camera: str) -> None:
-        """Open the frame ring, which need not exist yet.
+        """Open the frame ring, which does not have to exist yet.
 
         Raises:
             ShmError: A system limit is reached.
@@ -113,7 +113,7 @@ class Decoder(Closing):
     """Decodes a camera's packets into its device ring and its frame ring; a context manager."""
 
     def __init__(self, decoders: GpuDecoders, config: Config, camera: str) -> None:
-        """Open the packet ring, which need not exist yet.
+        """Open the packet ring, which does not have to exist yet.
 
         Raises:
             ShmError: A system limit is reached.

@@ -26,9 +26,7 @@ from tridetr.wire.view import TableView, locate
 
 _lseek, _END = os.lseek, os.SEEK_END
 _fcntl, _SETLK = fcntl.fcntl, fcntl.F_OFD_SETLK
-_RETRIES = (
-    4  # if the writer overtakes: it is writing to the wanted slot, and has published a newer one
-)
+_RETRIES = 4  # if the writer overtakes: it has taken the wanted slot, and published a newer one
 
 ViewT = TypeVar("ViewT")  # what is cached per slot until the ring changes
 LeaseT = TypeVar("LeaseT", bound=Lease)
@@ -37,7 +35,7 @@ LeaseT = TypeVar("LeaseT", bound=Lease)
 class RingReader(Closing, Generic[ViewT, LeaseT]):
     """Leases slots of a ring, and follows it across restarts and generations. Not thread-safe.
 
-    The ring need not exist yet.
+    The ring does not have to exist yet.
 
     Attributes:
         wakeup: Becomes readable when a slot was published; None for a reader that polls.

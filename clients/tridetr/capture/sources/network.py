@@ -164,7 +164,7 @@ class NetworkSource:
         return self._ready.popleft()
 
     def drop_stale(self) -> int:
-        """Skip all waiting packets but the newest (see `Source`); they must be decoded all the same."""
+        """Skip all waiting packets but the newest (see `Source`); they still have to be decoded."""
         if self._pump is None or self._jpeg is not None:
             return 0  # only the newest JPEG is kept anyway
         self._stale = max(0, self._pump.waiting() - 1)

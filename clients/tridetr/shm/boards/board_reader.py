@@ -40,7 +40,7 @@ class _EntryLease(Lease):
 
 
 class _Reader(Closing):
-    """Reads the newest entry of a board. The board need not exist yet."""
+    """Reads the newest entry of a board. The board does not have to exist yet."""
 
     def __init__(self, name: RingName, spec: TableSpec, wakeup: Wakeup | None = None) -> None:
         self._spec = spec

@@ -70,7 +70,7 @@ class DetectionReader(RingReader[_InView, DetectionLease]):
     """Leases the results of one camera; a context manager. One reader per thread."""
 
     def __init__(self, instance: str, camera: str, consumer: str | None) -> None:
-        """Open the consumer's wake-up queue (None: this reader polls); the ring need not exist yet.
+        """Open the consumer's wake-up queue (None: this reader polls); the ring does not have to exist yet.
 
         Raises:
             ShmError: A system limit is reached, or a name is not allowed.

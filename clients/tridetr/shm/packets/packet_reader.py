@@ -101,7 +101,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
         kind: str = names.PACKETS,
         demand: bool = False,
     ) -> None:
-        """Open the consumer's wake-up queue (None: this reader polls); the ring need not exist yet.
+        """Open the consumer's wake-up queue (None: this reader polls); the ring does not have to exist yet.
 
         Args:
             instance: Instance of tridetr.
