@@ -1,4 +1,4 @@
-"""In standby few frames of a camera are decoded, and from the alarm on all of them."""
+"""In standby only a few of a camera's frames are decoded; once it is alarmed, all of them are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FPS, EACH = 30, 60
 
 
 class Camera:
-    """Delivers frames at once, with the times of a camera of 30 frames a second, and is alarmed half-way."""
+    """Delivers frames without delay, with the times of a 30 fps camera, and becomes alarmed halfway."""
 
     def __init__(self, board: SentryWriter) -> None:
         self._board = board

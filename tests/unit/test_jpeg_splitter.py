@@ -1,4 +1,4 @@
-"""JPEGs out of a byte stream, whatever stands between them and however it is cut."""
+"""JPEGs are extracted from a byte stream, with any bytes between them and in chunks of any size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_examples_in_docstrings(module: object) -> None:
 @pytest.mark.parametrize(
     "between", [b"", b"\r\n--frame\r\nContent-Length: 7\r\n\r\n", b"\xff\xd8 no picture", b"\xff"]
 )
-def test_pictures_come_out_as_they_were_sent(between: bytes, chunk: int) -> None:
+def test_pictures_are_extracted_as_they_were_sent(between: bytes, chunk: int) -> None:
     assert split(between + between.join(PICTURES) + between, chunk) == PICTURES
 
 
@@ -46,7 +46,7 @@ def test_the_size_is_known() -> None:
     assert splitter.size == (320, 240)
 
 
-def test_a_picture_without_an_end_ends_at_the_next() -> None:
+def test_a_picture_without_an_end_marker_ends_at_the_next_one() -> None:
     head = b"\r\n--frame\r\nContent-Type: image/jpeg\r\n\r\n"
     cut = [picture[:-2] for picture in PICTURES]
     sent = head + head.join(cut)
@@ -60,7 +60,7 @@ def test_an_embedded_thumbnail_is_part_of_its_picture() -> None:
     assert split(picture) == [picture]
 
 
-def test_a_picture_without_end_takes_no_endless_memory() -> None:
+def test_a_picture_without_an_end_marker_uses_limited_memory() -> None:
     splitter = JpegSplitter(max_bytes=100_000)
     list(splitter.feed(PICTURES[0][:-2]))
     for _ in range(100):
@@ -71,7 +71,7 @@ def test_a_picture_without_end_takes_no_endless_memory() -> None:
 
 
 @given(st.binary(max_size=3000), st.integers(1, 500))
-def test_any_noise_ends_and_a_good_picture_behind_it_is_found(noise: bytes, chunk: int) -> None:
+def test_a_valid_picture_after_any_noise_is_found(noise: bytes, chunk: int) -> None:
     found = split(noise + b"\x00" * 70_000 + PICTURES[0] + PICTURES[1], chunk + 1000)
     assert found[-1] == PICTURES[1]
 

@@ -1,4 +1,4 @@
-"""Which of a camera's modes is taken."""
+"""The choice of a camera's mode."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _WISH = st.builds(
 
 
 @given(st.lists(_MODE, max_size=12), _WISH)
-def test_choice_is_always_on_offer(modes: list[Mode], wish: Wish) -> None:
+def test_the_choice_is_always_an_offered_mode(modes: list[Mode], wish: Wish) -> None:
     choice = choose(modes, wish)
     fitting = [mode for mode in modes if mode.name and wish.pixel_format in (None, mode.name)]
     if choice is None:
@@ -81,7 +81,7 @@ def test_choice_is_always_on_offer(modes: list[Mode], wish: Wish) -> None:
     assert choice.fps in (*choice.mode.rates, 0.0)
 
 
-def test_offers_are_told_for_people() -> None:
+def test_modes_are_described_in_readable_form() -> None:
     assert describe_modes(WEBCAM).splitlines() == [
         "YUYV (yuyv): 640x480@30, 1280x720@10, 1920x1080@5",
         "MJPG (mjpeg): 640x480@60, 1280x720@60, 1920x1080@30, 3840x2160@15",

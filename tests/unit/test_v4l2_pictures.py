@@ -1,4 +1,4 @@
-"""Views over V4L2 buffers: planes lie where the format says, whatever the padding."""
+"""Views of V4L2 buffers: planes are located as the format specifies, with any padding."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_planes_are_found_in_place(fourcc: str, padding: int) -> None:
 
 
 @pytest.mark.parametrize("fourcc", ["YUYV", "NV12", "YU12"])
-def test_short_buffers_are_refused_to_the_byte(fourcc: str) -> None:
+def test_buffers_that_are_a_byte_too_short_are_rejected(fourcc: str) -> None:
     data, stride = buffer_of(fourcc, 8)
     needed = form(fourcc, stride).needed_bytes
     # the last row's padding need not be there, everything else must
