@@ -86,6 +86,6 @@ def test_a_second_start_of_the_same_node_is_refused(tmp_path: Path) -> None:
         second, node.process = node.process, first
         assert second
         assert second.wait(60) != 0
-        assert "another `tridetr up`" in node.log_tail()
+        assert "is already running" in node.log_tail()
         now_s = time.monotonic()
         wait_for(lambda: newest_result_ns(node) > now_s * 1e9, 60, "the first one was disturbed")

@@ -243,7 +243,7 @@ def test_repeated_picture_is_frozen_until_it_changes(tmp_path: Path) -> None:
     )  # fmt: skip
     with capturing(tmp_path, clip, frozen_s=1.5) as rig:
         frozen = rig.wait_state(CameraState.FROZEN)
-        assert "same picture" in frozen.message
+        assert "identical picture" in frozen.message
         assert rig.wait_state(CameraState.LIVE).message == ""
 
 
