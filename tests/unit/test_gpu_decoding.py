@@ -258,7 +258,7 @@ def test_unsupported_streams_are_rejected(decoders: FakeDecoders, tmp_path: Path
     info, _ = demuxed(write_clip(tmp_path / "c.mkv", 2, codec="mpeg4"))
     with pytest.raises(GpuUnavailableError, match="mpeg4 is not supported"):
         GpuVideo(decoders, info)
-    with pytest.raises(GpuUnavailableError, match="turned"):
+    with pytest.raises(GpuUnavailableError, match="rotated"):
         GpuVideo(decoders, stream_info(rotation=90))
 
 

@@ -562,7 +562,7 @@ def test_a_jpeg_that_does_not_fit_is_rejected(instance: str, frame_writer: MakeW
     with frame_writer(instance, jpeg_capacity=10) as writer:
         slot = writer.begin()
         assert slot is not None
-        with pytest.raises(ShmError, match="11 bytes exceeds 10"):
+        with pytest.raises(ShmError, match="11 bytes exceeds the capacity of 10"):
             writer.publish(slot, frame_stamp(), jpeg_bytes=11)
         writer.publish(slot, frame_stamp(), jpeg_bytes=10)
 
