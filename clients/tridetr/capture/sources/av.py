@@ -30,7 +30,7 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     ),
     (av.error.IsADirectoryError, "name a video file, not a folder"),
     (av.error.PermissionError, "give the user that runs tridetr permission to read it"),
-    (av.error.InvalidDataError, "not a video format that FFmpeg knows, or damaged"),
+    (av.error.InvalidDataError, "no video in a format that FFmpeg supports, or damaged"),
     (av.error.ConnectionRefusedError, "is the camera on, and are host and port right?"),
     (av.error.HTTPUnauthorizedError, "login refused: correct credentials_file"),
     (av.error.HTTPForbiddenError, "login refused: correct credentials_file"),
