@@ -59,5 +59,5 @@ def test_padding_is_cut_off(padding: int) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"\xff", b"\xff\xd8", b"no picture at all", jpeg()[:40], b"\xff\xd8" * 100]
 )
-def test_anything_else_is_returned_unchanged(data: bytes) -> None:
+def test_anything_else_comes_back_as_it_is(data: bytes) -> None:
     assert bytes(complete_jpeg(memoryview(data))) == data
