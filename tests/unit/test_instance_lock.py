@@ -106,7 +106,7 @@ def test_a_foreign_lock_file_is_refused(tmp_path: Path) -> None:
         FileLock(path)
 
 
-def test_file_locks_name_their_holder(tmp_path: Path) -> None:
+def test_the_error_of_a_held_lock_contains_the_holder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with FileLock(path, "the first"):
         with pytest.raises(FileLockedError, match="the first"):
