@@ -29,7 +29,7 @@
 SHELL := /bin/sh
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
-# The server binary for PCs; its own pins conflict with numpy 2, hence --no-deps.
+# The server binary for PCs. --no-deps, because its pinned dependencies conflict with numpy 2.
 TRITON_WHEEL := nvidia-pytriton==0.7.0
 TEST_PACKAGES := mosquitto prometheus chromium nginx-light faketime ffmpeg libb64-0d qemu-system-x86 busybox-static \
 	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
@@ -58,7 +58,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 demo: $(VENV)/.base
-	@echo "Starting the demo: a drawn street, the bundled model (4 MB), Triton and an embedded broker; ready in about 10 seconds."
+	@echo "Starting the demo: a synthetic street, the bundled model (4 MB), Triton and an embedded broker; ready in about 10 seconds."
 	@exec $(VENV)/bin/tridetr up --demo $(if $(DURATION),--duration $(DURATION))
 
 test: $(VENV)/.dev
@@ -135,7 +135,7 @@ bench-calm: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/calm.py $(MODEL) $(FOOTAGE) $(TRUTH) --out build/bench/calm --json build/bench/calm.json \
 		$(BENCH_ARGS)
 
-# The tables of docs/benchmarks.md and README.md from the last report
+# Writes the tables of docs/benchmarks.md, docs/hardware.md and README.md from the latest reports.
 bench-docs:
 	@for report in $(addprefix build/,bench/bench.json bench/peers.json bench/calm.json bench/start.json bench-gpu/gpu.json); do \
 		test ! -f $$report || \

@@ -15,7 +15,7 @@ _LOOKS = 200
 
 
 def look_us(width: int, height: int) -> float:
-    """Return the least mean time of a look [µs], on pictures of noise over a fixed view."""
+    """Return the lowest mean time of a check [µs], on pictures with noise over a fixed view."""
     rng = np.random.default_rng(0)
     view = np.repeat(np.repeat(rng.integers(0, 200, (height // 20, width // 20)), 20, 0), 20, 1)
     pictures = [(view + rng.integers(0, 9, view.shape)).astype(np.uint8) for _ in range(4)]
@@ -27,7 +27,7 @@ def look_us(width: int, height: int) -> float:
         picture = pictures[number % 4]
         detector.judge(lambda step: picture[::step], picture.shape[0], number * LOOK_NS)
 
-    timeit.timeit(look, number=_LOOKS)  # until the reference counts
+    timeit.timeit(look, number=_LOOKS)  # until the reference view is learnt
     return min(timeit.repeat(look, number=_LOOKS, repeat=10)) / _LOOKS * 1e6
 
 

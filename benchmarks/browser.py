@@ -106,7 +106,7 @@ class Encoder(Closing):
             self._writer.put(bytes(packet), stamp)
 
     def close(self) -> None:
-        """Give the ring up."""
+        """Close the ring."""
         self._writer.close()
 
 
@@ -168,7 +168,7 @@ class Camera(threading.Thread):
 
 
 def look(url: str, seconds: float) -> tuple[list[float], str]:
-    """Return the age of each picture when it was on the canvas in milliseconds, and the browser's version."""
+    """Return the age of each picture when it was on the canvas [ms], and the browser's version."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit("Chromium is not installed: apt-get install chromium")
@@ -180,7 +180,7 @@ def look(url: str, seconds: float) -> tuple[list[float], str]:
             "() => (document.querySelector('canvas.picture')?.width ?? 0) > 64", timeout=60_000
         )
         page.evaluate(READ_BARS)
-        time.sleep(2)  # until the page has settled
+        time.sleep(2)  # until the page is stable
         page.evaluate("() => { window.seen.length = 0; }")
         time.sleep(seconds)
         return list(page.evaluate("() => window.seen")), browser.version
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=15)
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--video", action="store_true", help="the camera's own H.264, not JPEG")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     instance = f"bench{os.getpid()}"
     with socket.socket() as probe:

@@ -1,19 +1,19 @@
-"""What a calm camera costs over minutes of real footage, next to a plain script, and whether the gate misses anybody.
+"""Measure a calm camera over minutes of real footage against a plain script, and what the motion gate misses.
 
     python benchmarks/calm.py MODEL.onnx FOOTAGE.mp4 TRUTH.json --out FOLDER [--parts 5 --calm 100] [--json FILE]
 
-MODEL is an RF-DETR export such as a full-size Nano; FOOTAGE a recording of a fixed camera that begins with an empty
-scene; TRUTH what a detector sees in it: ``{"detections": [[[x1, y1, x2, y2, score], …] for each frame]}``. From them a
-clip is made for each part, in 1080p H.264 at 30 frames a second with sensor noise of 3 of 255: the empty scene for
-about ``--calm`` seconds, and one of the visits within. Of each part, in turn:
+MODEL is an RF-DETR export, such as a full-size Nano; FOOTAGE is a recording of a fixed camera that begins with an empty
+scene; TRUTH has a detector's results on it: ``{"detections": [[[x1, y1, x2, y2, score], …] for each frame]}``. For each
+part, a clip is made of them, in 1080p H.264 at 30 frames a second with sensor noise of 3 of 255: the empty scene for
+about ``--calm`` seconds, with one of the visits in it. For each part, in turn:
 
-- the node with its default settings plays the clip once; its CPU is taken over windows of 5 s;
+- the node with its default settings plays the clip once; its CPU is measured over windows of 5 s;
 - the plain script (peers/plain.py: the same graph and session) runs for a quarter of the time.
 
-Each result of the node, inferred or repeated, is of a frame that would be inferred without the motion gate. So one run
-shows both: a visit is noticed at the first frame with a person that is inferred, and would have been noticed at the
-first one that has a result. Weights may be random: whether the model sees anybody plays no part, and no camera is
-alarmed. Parts that are in FOLDER already are not measured again.
+Each result of the node, inferred or repeated, belongs to a frame that would be inferred without the motion gate. So one
+run shows both: a visit is noticed at the first inferred frame with a person, and would have been noticed at the first
+one with a result. The weights can be random: what the model detects does not matter, and no camera is alarmed. Parts
+that are already in FOLDER are not measured again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from scaling import cpu_of, rates, running
 from tridetr.shm.detections import DetectionReader
 
 WINDOW_S = 5.0
-BEFORE_S, AFTER_S = 2, 2  # of the footage around a visit
-LEAST_FRAMES = 6  # of a visit; what is shorter is a false detection
+BEFORE_S, AFTER_S = 2, 2  # footage around a visit
+LEAST_FRAMES = 6  # shortest visit; shorter ones are false detections
 LEARNT_S = 12.0
 SPEED = 10  # frames a second of the footage
 
@@ -54,7 +54,7 @@ def visits_in(truth: Path) -> list[tuple[int, int]]:
 
 
 class Clips:
-    """Makes the clips of the parts: encoded once, then put together by their packets."""
+    """Creates the clips of the parts: encodes the footage once and joins its packets."""
 
     def __init__(self, footage: Path, folder: Path) -> None:
         self._folder = folder
@@ -194,7 +194,7 @@ def plain_part(bench: Bench, clip: Path, seconds: float, folder: Path) -> Any:
 
 
 def summed_up(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the medians over all windows of all parts, and what was missed."""
+    """Return the medians over all windows of all parts, and the missed visits."""
     node = [window for part in parts for window in part["node"]["cpu_percent"]]
     plain = [window for part in parts for window in part["plain"]["cpu_percent"]]
     delays = [
@@ -239,11 +239,15 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("footage", type=Path)
     parser.add_argument("truth", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="clips, and what was measured")
-    parser.add_argument("--parts", type=int, default=5, help="each with one visit")
-    parser.add_argument("--calm", type=float, default=100, help="seconds without anybody in a part")
-    parser.add_argument("--only-clips", action="store_true", help="make the clips, measure nothing")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--out", type=Path, required=True, help="folder for clips and measurements")
+    parser.add_argument("--parts", type=int, default=5, help="number of parts, each with one visit")
+    parser.add_argument(
+        "--calm", type=float, default=100, help="seconds without a person in a part"
+    )
+    parser.add_argument(
+        "--only-clips", action="store_true", help="create the clips without measuring"
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     plan = options.out / "plan.json"

@@ -29,7 +29,7 @@ PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
+    """Return a description of the machine and the software, on which the figures depend."""
     return {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
@@ -40,7 +40,7 @@ def machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 1),
         "scheduling": scheduling(),
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        # Of files elsewhere only the names: reports are shown to others.
+        # Only the names of files in other folders, because reports are published
         "command": " ".join(
             ["python", *(Path(word).name if word.startswith("/") else word for word in sys.argv)]
         ),
@@ -57,7 +57,7 @@ def cpu_name() -> str:
 
 
 def scheduling() -> str:
-    """Return under which policy and niceness this process runs (its children inherit it)."""
+    """Return the scheduling policy and niceness of this process, which its children inherit."""
     policy = os.sched_getscheduler(0)
     if policy == os.SCHED_FIFO:
         return f"SCHED_FIFO {os.sched_getparam(0).sched_priority}"
@@ -65,7 +65,7 @@ def scheduling() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what takes part, as far as it is installed."""
+    """Return the versions of the relevant packages that are installed."""
     found = {}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -74,7 +74,7 @@ def versions() -> dict[str, str]:
 
 
 def summary(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """Median, 95th percentile and least of a series."""
+    """Return median, 95th percentile and minimum of a series."""
     array = np.asarray(values, float)
     p50, p95 = np.percentile(array, (50, 95))
     return {
@@ -108,7 +108,7 @@ def node(
 
 
 def role_of(process: psutil.Process) -> str | None:
-    """Name a process of a node by its command line."""
+    """Return the name of a node's process, derived from its command line."""
     words = process.cmdline()
     line = " ".join(words)
     for module in ("tridetr.role", "tridetr"):
@@ -119,7 +119,7 @@ def role_of(process: psutil.Process) -> str | None:
 
 
 def roles(of: psutil.Process) -> dict[str, psutil.Process]:
-    """Return the processes of a node by what they are."""
+    """Return the processes of a node by name."""
     found: dict[str, psutil.Process] = {}
     for process in [of, *of.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
@@ -129,7 +129,7 @@ def roles(of: psutil.Process) -> dict[str, psutil.Process]:
 
 
 def fused_model(given: Path | None, folder: Path) -> tuple[Path, Path]:
-    """Return a model of the contract and the bare network inside it, as files.
+    """Return a fused model and the bare network inside it, as files.
 
     Args:
         given: a fused model or an RF-DETR export; None: the bundled one.
@@ -156,7 +156,7 @@ def fused_model(given: Path | None, folder: Path) -> tuple[Path, Path]:
 
 
 def as_served(fused: Path, choice: Choice, folder: Path) -> Path:
-    """Return the fused model with the pre-processing that the node gives to this provider, as a file."""
+    """Return the fused model with the pre-processing that the node uses for this provider, as a file."""
     from tridetr.models.gathering import written_for_openvino
     from tridetr.triton.engine.choice import OPENVINO
 

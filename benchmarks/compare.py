@@ -47,7 +47,7 @@ def figures(report: dict[str, Any]) -> dict[str, float]:
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Return what of the two machines differs."""
+    """Return the differences between the two machines."""
     one, other = a["machine"], b["machine"]
     return [
         f"{key}: {one.get(key)} | {other.get(key)}"
@@ -60,7 +60,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("a", type=Path)
     parser.add_argument("b", type=Path)
-    parser.add_argument("--threshold", type=float, default=0.1, help="mark what changed by more")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.1,
+        help="mark figures that changed by more than this share",
+    )
     options = parser.parse_args()
     for path in (options.a, options.b):
         if not path.is_file():

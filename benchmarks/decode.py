@@ -46,7 +46,7 @@ def write_clip(
     size: tuple[int, int],
     pan: int = 6,
 ) -> None:
-    """A picture with edges, ramps and a little noise that moves by ``pan`` pixels a frame."""
+    """Return a picture with edges, ramps and a little noise that moves by ``pan`` pixels a frame."""
     width, height = size
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 200, (height // 40 + 1, width // 40 + 1, 3), dtype=np.uint8)
@@ -64,7 +64,7 @@ def write_clip(
 
 
 def decoded(path: Path, frames: int) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Yield frames and the milliseconds that decoding each took (one thread), over and over."""
+    """Yield frames and their decoding time [ms] (one thread), in a loop."""
     done = 0
     while True:
         with av.open(str(path)) as container:
@@ -82,14 +82,14 @@ def decoded(path: Path, frames: int) -> Iterator[tuple[av.VideoFrame, float]]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Milliseconds of a call."""
+    """Return the duration of a call [ms]."""
     started = time.perf_counter_ns()
     work()
     return (time.perf_counter_ns() - started) / 1e6
 
 
 def into_fresh(picture: Picture) -> NDArray[np.uint8]:
-    """The same copy, but into an array made for each frame."""
+    """Make the same copy, but into a new array for each frame."""
     height, width = picture.height, picture.width
     array = np.empty(height * width * 3 // 2, np.uint8)
     luma, chroma = height * width, height * width // 4
@@ -110,7 +110,7 @@ class Ring:
         self._number = 0
 
     def write(self, picture: Picture) -> tuple[float, float]:
-        """Publish a picture; returns milliseconds of the copy alone and of everything."""
+        """Publish a picture; return the duration of the copy alone, and of everything [ms]."""
         started = time.perf_counter_ns()
         slot = self._writer.begin()
         assert slot is not None
@@ -122,12 +122,12 @@ class Ring:
         return copied, (time.perf_counter_ns() - started) / 1e6
 
     def close(self) -> None:
-        """Give up the ring."""
+        """Close the ring."""
         self._writer.close()
 
 
 def compressed(ring: Ring, path: Path, frames: int) -> dict[str, Any]:
-    """One clip, each frame of it the three ways in turn."""
+    """Measure one clip, each frame in the three ways in turn."""
     rows: dict[str, list[float]] = {}
 
     def add(name: str, value: float) -> None:
@@ -138,7 +138,7 @@ def compressed(ring: Ring, path: Path, frames: int) -> dict[str, Any]:
         started = time.perf_counter_ns()
         picture = picture_from(frame)
         add("views_ms", (time.perf_counter_ns() - started) / 1e6)
-        # Whoever comes first finds the picture where the decoder left it: they take turns
+        # The order changes, because the first one finds the picture in the decoder's caches
         ways = ("slot", "fresh", "rgb")
         for way in ways[index % 3 :] + ways[: index % 3]:
             if way == "slot":
@@ -151,12 +151,12 @@ def compressed(ring: Ring, path: Path, frames: int) -> dict[str, Any]:
                 add("to_rgb_ms", timed(partial(frame.to_ndarray, format="rgb24")))
         if picture.layout is not Layout.I420:
             add("swscale_to_i420_ms", timed(partial(frame.reformat, format="yuv420p")))
-        del picture  # or freeing it would count as making the next views
+        del picture  # otherwise freeing it would count for the next views
     return {name: summary(values) for name, values in rows.items()}
 
 
 def raw(ring: Ring, layout: Layout, size: tuple[int, int], frames: int) -> dict[str, Any]:
-    """A camera's own buffers (V4L2): no decoding, the copy only; eight buffers in turn."""
+    """Measure a V4L2 camera's raw buffers: only the copy, without decoding; eight buffers in turn."""
     width, height = size
     rng = np.random.default_rng(0)
     shapes = {
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--frames", type=int, default=200)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     size = (options.width, options.height)
     instance = f"bench{os.getpid()}"

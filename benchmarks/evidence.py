@@ -3,9 +3,9 @@
     python benchmarks/evidence.py [--rounds 5 --seconds 20 --noise 4] [--json FILE]
 
 Three 1080p cameras, one after the other, each in standby (3 frames a second): `packets` sends H.264, so that the
-recorder reads nothing but results; `raw` sends noisy pictures without packets, so that the recorder encodes its
-pre-roll from them; `restless` is the same with the motion gate off, as if something moved all the time. CPU in per cent
-of one core: of the whole node and, with evidence, of its recorder.
+recorder only reads results; `raw` sends noisy pictures without packets, from which the recorder encodes its pre-roll;
+`restless` is the same with the motion gate off, as if something moved all the time. The CPU is in per cent of one core:
+of the whole node and, with evidence, of its recorder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tridetr.shm.detections import DetectionReader
 
 SIZE = (1920, 1080)
 RAW_FPS, RAW_FRAMES = 10, 20
-SETTLE_S = 12.0  # until the motion gate knows the noise, and the pre-roll is full
+SETTLE_S = 12.0  # until the motion gate has learnt the noise, and the pre-roll is full
 
 
 def write_noise(path: Path, like: Path, noise: float) -> None:
@@ -48,7 +48,7 @@ def write_noise(path: Path, like: Path, noise: float) -> None:
 
 
 def cpu(clip: Path, seconds: float, **sections: Any) -> dict[str, float]:
-    """Return the CPU of each kind of process of a node in which nothing happens."""
+    """Return the CPU of each kind of process of an idle node."""
     with running(clip, 1, **sections) as (process, config, log):
         with DetectionReader(config["instance"], "cam0", None) as reader:
             deadline = time.monotonic() + 120
@@ -64,7 +64,7 @@ def cpu(clip: Path, seconds: float, **sections: Any) -> dict[str, float]:
 
 
 def in_turns(clip: Path, rounds: int, seconds: float, **sections: Any) -> dict[str, Any]:
-    """Measure a node with evidence and without it, one after the other, several times."""
+    """Measure a node with and without evidence alternately, several times."""
     nodes: dict[str, list[float]] = {"on": [], "off": []}
     recorder = []
     for number in range(rounds):
@@ -89,9 +89,11 @@ def main() -> None:
     )
     parser.add_argument("--cameras", nargs="+", default=["packets", "raw", "restless"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=20, help="of each turn")
-    parser.add_argument("--noise", type=float, default=4, help="standard deviation, of 255")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--seconds", type=float, default=20, help="duration of each measurement")
+    parser.add_argument(
+        "--noise", type=float, default=4, help="standard deviation of the noise, of 255"
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         short, packets, raw = (Path(folder) / name for name in ("short.mp4", "p.mp4", "raw.avi"))

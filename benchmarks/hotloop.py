@@ -34,7 +34,7 @@ from tridetr.shm.detections import DetectionReader
 ROLES = {"capture": "capture cam0", "detector": "detect", "gateway": "serve", "controller": "control"}  # fmt: skip
 PY_SPY = str(Path(sys.executable).with_name("py-spy"))
 TOP = 12
-# Where threads wait: py-spy cannot tell a wait from work in C everywhere (containers, some kernels).
+# Functions in which threads wait: py-spy cannot always distinguish waiting from work in C (containers, some kernels)
 WAITS = (
     "Condition.wait ",
     "EpollSelector.select ",
@@ -47,7 +47,7 @@ WAITS = (
 def record(
     processes: dict[str, psutil.Process], form: str, end: str, options: argparse.Namespace
 ) -> dict[str, Path]:
-    """Let py-spy look at all processes at the same time; return its files."""
+    """Sample all processes at the same time with py-spy; return its files."""
     files = {name: options.out / f"{name}.{end}" for name in processes}
     children = []
     for name, process in processes.items():
@@ -62,7 +62,7 @@ def record(
 
 
 def own_shares(folded: str) -> list[tuple[str, float]]:
-    """Return functions by their own share of the samples that are work, from py-spy's folded stacks.
+    """Return functions by their own share of the working samples, from py-spy's folded stacks.
 
     >>> own_shares("a (x.py:1);b (y.py:2) 3\\na (x.py:5) 1\\nCondition.wait (threading.py:1) 9")
     [('b (y.py)', 0.75), ('a (x.py)', 0.25)]
@@ -78,7 +78,7 @@ def own_shares(folded: str) -> list[tuple[str, float]]:
 
 
 async def watched(port: int, seconds: float, work: Any) -> Any:
-    """Do something in a thread while one viewer watches."""
+    """Run work in a thread while one viewer watches."""
     counts = [0]
     viewer = asyncio.create_task(watch(port, counts, 0))
     try:

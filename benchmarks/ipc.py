@@ -43,7 +43,7 @@ BLOCK = 20
 
 
 def take_turns(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """Time all cases in turn, some calls each; microseconds without what an empty call costs."""
+    """Time all cases in turn, some calls each; return microseconds without the time of an empty call."""
     clock = time.perf_counter_ns
     empty: Callable[[], object] = lambda: None  # noqa: E731
     samples: dict[str, list[float]] = {name: [] for name in cases}
@@ -72,7 +72,7 @@ def stamp(number: int) -> FrameStamp:
 def frame_cases(
     writer: FrameWriter, reader: FrameReader, picture: np.ndarray[Any, Any]
 ) -> dict[str, Callable[[], object]]:
-    """Publishing and leasing frames."""
+    """Return the cases of publishing and leasing frames."""
     fixed = stamp(1)
 
     def publish() -> None:
@@ -118,7 +118,7 @@ def frame_cases(
 
 
 def detection_cases(instance: str) -> dict[str, Callable[[], object]]:
-    """Writing and reading results of several sizes; nobody waits, so each queue is full (the usual case is less)."""
+    """Return the cases of writing and reading results of several sizes; no reader waits, so each queue is full."""
     cases: dict[str, Callable[[], object]] = {}
     result = ResultStamp(1, 2, 1920, 1080, 3, 4, False, 5, 6, 7, 8, "rfdetr_ort", "1")
     for count in COUNTS:
@@ -141,7 +141,7 @@ def detection_cases(instance: str) -> dict[str, Callable[[], object]]:
 
 
 def await_wakeups(instance: str, way: str, count: int) -> None:
-    """The reader's process: answer each wake-up with a dot; at the end print what each took in microseconds."""
+    """Run the reader's process: answer each wake-up with a dot; at the end, print the time of each [µs]."""
     seen: list[float] = []
 
     def note(sent_ns: int, now_ns: int) -> None:
@@ -150,7 +150,7 @@ def await_wakeups(instance: str, way: str, count: int) -> None:
 
     def look(reader: FrameReader, now_ns: int) -> None:
         lease = reader.lease_newest()
-        if lease is None:  # woken by what the last run left
+        if lease is None:  # woken by a frame of the last run
             return
         with lease:
             sent_ns = lease.stamp.capture_monotonic_ns
@@ -186,7 +186,7 @@ def await_wakeups(instance: str, way: str, count: int) -> None:
 
 
 def wakeups(instance: str, way: str, pause_s: float, count: int) -> dict[str, float]:
-    """Publish small frames for a reader in another process, each one when the last was seen."""
+    """Publish small frames for a reader in another process, each after the reader has seen the last one."""
     with FrameWriter(instance, "wake", width=64, height=64, consumers=("gateway",)) as writer:
         argv = [sys.executable, __file__, "--await-wakeups", instance, way, str(count)]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--rounds", type=int, default=4000)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--await-wakeups", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.await_wakeups:

@@ -33,8 +33,8 @@ from tridetr.shm.names import unlink_instance
 Array = NDArray[np.uint8]
 STAMP = struct.Struct("<q")
 BLOCK = 10
-# A way is a function for each side: it gets what both share, and returns what to call for each frame. The receiver's
-# returns the time in the frame and keeps the array until it looked at it.
+# A way has a function for each side: it gets the common state and returns a function to call for each frame. That of
+# the receiver returns the time in the frame and keeps the array until it has been read.
 Look = Callable[[Array], None]
 Sender = Callable[[Array], None]
 Receiver = Callable[[Look], int]
@@ -208,7 +208,7 @@ WAYS: dict[str, tuple[Callable[..., Sender], Callable[..., Receiver]]] = {
 
 
 def serve(way: str, shared: dict[str, Any], pipe: Connection) -> None:
-    """The receiving process: answer each frame with how long it took in microseconds."""
+    """Run the receiving process: answer each frame with the time that it took [µs]."""
     receive = WAYS[way][1](shared)
     pipe.send("ready")
     seen: list[float] = []
@@ -223,7 +223,7 @@ def serve(way: str, shared: dict[str, Any], pipe: Connection) -> None:
 
 
 def measure(shape: tuple[int, int], instance: str, rounds: int, memory: Any) -> dict[str, Any]:
-    """Take turns with all ways; return handed over and sender's time of each frame."""
+    """Take turns with all ways; return both times of each frame."""
     spawn = multiprocessing.get_context("spawn")
     picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     rows: dict[str, dict[str, list[float]]] = {}
@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--rounds", type=int, default=400)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     shape = (options.height * 3 // 2, options.width)
     instance = f"bench{os.getpid()}"

@@ -1,4 +1,4 @@
-"""The model alone: the bare network and the fused graph, each provider and precision, and INT8.
+"""Measure the model alone: the bare network and the fused graph, with each provider and precision, and INT8.
 
     python benchmarks/model.py [MODEL.onnx] [--runs 15 --width 1920 --height 1080] [--int8 QUANTIZED.onnx] [--json FILE]
 
@@ -30,7 +30,7 @@ WARM_UP = 2
 
 
 def choices() -> list[Choice]:
-    """Return what can be measured here."""
+    """Return the cases that can be measured on this machine."""
     available = onnxruntime.get_available_providers()
     wanted = [Choice(CPU, "fp32", ""), Choice(OPENVINO, "fp32", "")]
     if cpu_flags() & {"amx_bf16", "avx512_bf16"}:
@@ -57,13 +57,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
+    parser.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     parser.add_argument("--int8", type=Path, help="the same model, quantised")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     frame = np.random.default_rng(0).integers(
         0, 256, (1, options.height * 3 // 2, options.width), np.uint8

@@ -64,7 +64,7 @@ def make_clip() -> bytes:
 
 
 def put_packets(clip: bytes, instance: str, *, decode: bool) -> dict[str, Any]:
-    """Return microseconds of CPU time for putting a packet, and for decoding it in between.
+    """Return the CPU time of writing a packet, and of decoding it in between [µs].
 
     The time is that of the thread: waiting for the GIL or for a core is not part of it. The ring has wrapped around
     before, as after the first ten seconds of a camera.
@@ -147,7 +147,7 @@ class Camera(threading.Thread):
 
 
 async def watch(port: int, *, video: bool, counts: list[int], index: int) -> None:
-    """Take all that comes, as the page does."""
+    """Receive all messages, like the page."""
     address = f"ws://127.0.0.1:{port}/ws/cam"
     async with connect(
         address, subprotocols=[Subprotocol("tridetr.v1")], max_size=None, compression=None
@@ -169,7 +169,7 @@ async def watch(port: int, *, video: bool, counts: list[int], index: int) -> Non
 
 
 def view(port: int, viewers: int, video: bool, seconds: float, out: Any) -> None:
-    """Watch with many viewers; report messages per second and viewer. Runs in a process of its own."""
+    """Watch with many viewers in a separate process; report messages per second and viewer."""
 
     async def work() -> float:
         counts = [0] * viewers
@@ -193,7 +193,7 @@ def view(port: int, viewers: int, video: bool, seconds: float, out: Any) -> None
 def measure(
     process: Any, port: int, viewers: int, *, video: bool, seconds: float
 ) -> dict[str, float]:
-    """Return what the gateway takes for so many viewers."""
+    """Return the CPU of the gateway for this number of viewers."""
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
     child = context.Process(target=view, args=(port, viewers, video, seconds, out))
@@ -214,7 +214,7 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--viewers", type=int, nargs="+", default=[1, 50])
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     instance = f"pk{os.getpid()}"
     clip = make_clip()

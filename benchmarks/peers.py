@@ -14,8 +14,8 @@ camera. All publish to one broker, which is not counted. Taken in turns:
 - `original`: detr-mmap, built with peers/feed.rs among capture's examples, in FOLDER (``target/release``). It supports
   one camera, with MJPEG only.
 
-CPU in per cent of one core and memory in MiB (proportional share) are of all processes. Latency is from when a frame
-was due to when its result was published.
+CPU (per cent of one core) and memory (MiB, proportional share) include all processes. Latency is measured from when a
+frame is due until its result is published.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Times = list[tuple[float, float]]  # when a frame was due, when it was decided o
 
 
 def empty_room(footage: Path | None) -> Iterator[np.ndarray]:
-    """Yield pictures of an empty room, I420 uint8 [3H/2, W], there and back."""
+    """Yield pictures of an empty room, I420 uint8 [3H/2, W], forwards and backwards."""
     frames = []
     if footage is None:
         planes = np.empty((HEIGHT * 3 // 2, WIDTH), np.uint8)
@@ -75,9 +75,9 @@ def empty_room(footage: Path | None) -> Iterator[np.ndarray]:
 
 
 def write_clips(folder: Path, footage: Path | None) -> tuple[Path, Path]:
-    """Write the clip as H.264, and as JPEGs that each follow their length in four bytes."""
+    """Write the clip as H.264, and as JPEGs, each after its length in four bytes."""
     rng = np.random.default_rng(1)
-    # Noise for a few frames is enough: it is laid down somewhere else each time.
+    # Noise for a few frames is enough, because it is shifted each time
     noise = (rng.standard_normal((HEIGHT + 64, WIDTH + 64), np.float32) * SIGMA).astype(np.int16)
     clip, jpegs = folder / "clip.mp4", folder / "clip.jpegs"
     options = {"preset": "veryfast", "crf": "23", "g": str(2 * FPS)}
@@ -87,7 +87,7 @@ def write_clips(folder: Path, footage: Path | None) -> tuple[Path, Path]:
     with av.open(str(clip), "w") as container, jpegs.open("wb") as pictures:
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        # The footage has ten frames a second: each one three times, with other noise.
+        # The footage has ten frames a second: use each three times, with different noise
         rooms = (planes for planes in empty_room(footage) for _ in range(3))
         for planes in islice(rooms, CLIP_S * FPS):
             top, left = rng.integers(0, 64, 2)
@@ -103,7 +103,7 @@ def write_clips(folder: Path, footage: Path | None) -> tuple[Path, Path]:
 
 
 class Usage:
-    """CPU and memory of some processes and their children, but for brokers."""
+    """Measures CPU and memory of processes and their children, without brokers."""
 
     def __init__(self, roots: list[psutil.Process]) -> None:
         self._roots = roots
@@ -125,7 +125,7 @@ class Usage:
         return used
 
     def figures(self) -> dict[str, Any]:
-        """Return per cent of one core since the start, and MiB now."""
+        """Return the CPU since the start in per cent of one core, and the current memory in MiB."""
         took = time.monotonic() - self._began
         parts = {pid: now - self._before.get(pid, 0.0) for pid, now in self._cpu().items()}
         used = sum(parts.values())
@@ -144,7 +144,7 @@ class Usage:
 
 
 def figures_of(usage: Usage, times: Times, cameras: int) -> dict[str, Any]:
-    """Sum up a run."""
+    """Summarise a run."""
     found: dict[str, Any] = usage.figures()
     found["cpu_percent_per_camera"] = round(found["cpu_percent"] / cameras, 1)
     found["results_per_second_and_camera"] = round(len(times) / found["seconds"] / cameras, 2)
@@ -170,7 +170,7 @@ def middle(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def measured(
     roots: list[psutil.Process], cameras: int, seconds: float, take: Callable[[], Times]
 ) -> dict[str, Any]:
-    """Measure processes that run already, from their first results on."""
+    """Measure running processes, from their first results on."""
     deadline = time.monotonic() + FIRST_RESULTS_S
     seen = 0
     while seen < 2 * cameras:  # not each camera's, but about
@@ -178,7 +178,7 @@ def measured(
         if time.monotonic() > deadline or not all(root.is_running() for root in roots):
             raise RuntimeError("no results")
         time.sleep(0.2)
-    time.sleep(5 + 2 * cameras)  # until the gate has learnt, and files are in the cache
+    time.sleep(5 + 2 * cameras)  # until the gate has learnt the noise, and files are in the cache
     take()
     usage, times = Usage(roots), []
     end = time.monotonic() + seconds
@@ -197,7 +197,7 @@ class Peer:
         self._read: list[int] = []
 
     def start(self, *command: str, **environment: str) -> None:
-        """Start one of them."""
+        """Start one process."""
         name = self._folder / f"peer{len(self._children)}"
         with name.with_suffix(".out").open("wb") as out, name.with_suffix(".log").open("wb") as log:
             child = subprocess.Popen(
@@ -224,7 +224,7 @@ class Peer:
         return found
 
     def stop(self) -> str:
-        """End all of them; return what the first one logged last."""
+        """Stop all of them; return the last line that the first one logged."""
         for child in self._children:
             child.send_signal(signal.SIGKILL)
             child.wait()
@@ -232,7 +232,7 @@ class Peer:
 
 
 class Node:
-    """The results of a node that runs."""
+    """The results of a running node."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._readers = {
@@ -241,7 +241,7 @@ class Node:
         self._after = dict.fromkeys(self._readers, 0)
 
     def take(self) -> Times:
-        """Return the times of inferences since the last call; call it often, the ring is short."""
+        """Return the times of inferences since the last call; call it often, because the ring is short."""
         found = []
         for name, reader in self._readers.items():
             while (lease := reader.lease_next(self._after[name])) is not None:
@@ -258,7 +258,7 @@ class Node:
 
 
 class Bench:
-    """All that the runs share."""
+    """The settings that all runs share."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self._options = options
@@ -309,7 +309,7 @@ class Bench:
         }
 
     def node(self, cameras: int, fps: float | None = None) -> dict[str, Any]:
-        """Measure a node: with its default settings, or with so many frames a second to the model."""
+        """Measure a node, with its default settings or with a given rate of frames to the model."""
         sections = self.node_sections()
         if fps is not None:
             sections["detect"] = {"motion_gate_s": 0}
@@ -322,7 +322,7 @@ class Bench:
                 node.close()
 
     def script(self, name: str, clip: Path) -> tuple[str, ...]:
-        """Return the command of a script, but for its cameras."""
+        """Return the command of a script, without its cameras."""
         python = sys.executable if name == "plain.py" else str(self._options.python)
         return python, name, str(clip), str(FPS), str(self._settings), str(self._port)
 
@@ -339,7 +339,7 @@ class Bench:
         return self._measured(peer, cameras, peer.take)
 
     def original(self) -> dict[str, Any]:
-        """Measure detr-mmap with one camera; how many frames it decided on is in its detection buffer."""
+        """Measure detr-mmap with one camera; its detection buffer has the number of frames that it decided on."""
         built = self._options.original
         buffer, count = Path("/dev/shm/bridge_detection_buffer"), 0
 
@@ -385,18 +385,23 @@ def main() -> None:
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("--cameras", type=int, nargs="*", default=[1, 4, 8])
-    parser.add_argument("--seconds", type=float, default=15, help="for each run")
-    parser.add_argument("--rounds", type=int, default=2, help="of all in turn; medians are kept")
+    parser.add_argument("--seconds", type=float, default=15, help="duration of each run")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds over all; medians are kept")
     parser.add_argument(
-        "--every", type=int, default=10, help="also with every n-th frame to the model; 0: not"
+        "--every",
+        type=int,
+        default=10,
+        help="also measure with every n-th frame to the model; 0 = do not",
     )
     parser.add_argument("--footage", type=Path, help="a video that begins with an empty room")
-    parser.add_argument("--python", type=Path, help="of an environment with the other projects")
     parser.add_argument(
-        "--others-up-to", type=int, default=8, help="cameras that the other projects run with"
+        "--python", type=Path, help="Python of an environment with the other projects"
     )
-    parser.add_argument("--original", type=Path, help="detr-mmap's target/release")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument(
+        "--others-up-to", type=int, default=8, help="most cameras to run the other projects with"
+    )
+    parser.add_argument("--original", type=Path, help="folder target/release of detr-mmap")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
@@ -429,7 +434,7 @@ def main() -> None:
 
 
 def write(options: argparse.Namespace, engine: str, figures: dict[str, Any]) -> None:
-    """Write what was measured so far."""
+    """Write the figures measured so far."""
     result = {
         "benchmark": "peers",
         "machine": machine(),

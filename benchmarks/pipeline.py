@@ -1,4 +1,4 @@
-"""The pipeline tax: what everything around the model adds to it.
+"""Measure the pipeline tax: the time that everything around the model adds to it.
 
     python benchmarks/pipeline.py [MODEL.onnx] [--frames 40 --width 1920 --height 1080] [--precision auto] [--json FILE]
 
@@ -52,7 +52,7 @@ class Camera:
         self._writer.close()
 
     def detect(self, timeout_s: float = 10.0) -> tuple[ResultStamp, int, int] | None:
-        """Publish a frame; return the stamp of its result, and when capture began and the result was read."""
+        """Publish a frame; return the stamp of its result, and the times when capture began and the result was read."""
         began_ns = time.monotonic_ns()
         slot = self._writer.begin()
         assert slot is not None
@@ -84,7 +84,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 def measure(
     camera: Camera, bare: Callable[[], object], fused: Callable[[], object], frames: int
 ) -> dict[str, list[float]]:
-    """Take turns in changing order."""
+    """Take turns in a changing order."""
     rows: dict[str, list[float]] = {}
 
     def add(**values: float) -> None:
@@ -121,7 +121,7 @@ def measure(
 
 
 def report(rows: dict[str, list[float]]) -> dict[str, Any]:
-    """Sum up, with ratios by medians, by minima, and by the median of the ratios of neighbours."""
+    """Summarise, with ratios of medians, of minima, and the median of the ratios of neighbouring runs."""
 
     def ratios(upper: str, lower: str) -> dict[str, float]:
         a, b = np.array(rows[upper]), np.array(rows[lower])
@@ -147,14 +147,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
+    parser.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--provider", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     instance = f"bench{os.getpid()}"
     choice = choose(

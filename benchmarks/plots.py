@@ -28,7 +28,7 @@ def _svg(figure: Any) -> str:
 
 
 def samples(rows: dict[str, list[float]]) -> str:
-    """Draw each frame's times in the order in which they were taken."""
+    """Draw each frame's times in the order of the measurements."""
     figure, axis = pyplot.subplots(figsize=(9, 3.2), layout="constrained")
     for name, label in SHOWN.items():
         if name in rows:
@@ -42,7 +42,7 @@ def samples(rows: dict[str, list[float]]) -> str:
 
 
 def scaling(result: dict[str, Any]) -> str:
-    """Draw what cameras and viewers take of the CPU."""
+    """Draw the CPU of cameras and viewers."""
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=False)
     cameras, viewers = result["cameras"], result["viewers"]
     roles = sorted({role for row in cameras.values() for role in row["cpu_percent"]})

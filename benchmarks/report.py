@@ -28,7 +28,7 @@ from compare import flatten
 from tables import Table, number, summary_of, tables_of
 
 HERE = Path(__file__).parent
-LONGEST_S = 900  # of one benchmark
+LONGEST_S = 900  # time limit of one benchmark
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def planned(options: argparse.Namespace) -> Iterator[tuple[str, Benchmark, list[
 
 
 def run(name: str, script: str, words: list[str], out: Path) -> dict[str, Any]:
-    """Run one benchmark; return what it wrote, or why there is nothing."""
+    """Run one benchmark; return its figures, or the reason why there are none."""
     stem = name.replace(", ", "-").replace(" ", "-")
     file, said = out / f"{stem}.json", out / f"{stem}.log"
     file.unlink(missing_ok=True)
@@ -101,7 +101,7 @@ def run(name: str, script: str, words: list[str], out: Path) -> dict[str, Any]:
                 timeout=LONGEST_S,
             ).returncode
     except subprocess.TimeoutExpired:
-        failed = f"not done after {LONGEST_S} s"
+        failed = f"not finished after {LONGEST_S} s"
     if file.exists():
         result = json.loads(file.read_text())
     if failed:
@@ -170,7 +170,7 @@ def _machine(facts: dict[str, Any]) -> str:
 
 
 def _table(table: Table) -> str:
-    """Return a table with bars beside the column that it draws."""
+    """Return a table with bars next to the column that it draws."""
     bar = table.bar
     lines = [f"<h3>{html.escape(table.title)}</h3><table><tr>"]
     lines += [f"<th>{html.escape(word)}" for word in table.head]
@@ -203,9 +203,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
-    parser.add_argument("--quick", action="store_true", help="a few samples: does it run?")
-    parser.add_argument("--model", type=Path, help="an RF-DETR export, beside the bundled model")
-    parser.add_argument("--int8", type=Path, help="the same model, of `tridetr models quantize`")
+    parser.add_argument(
+        "--quick", action="store_true", help="few samples, to check that everything runs"
+    )
+    parser.add_argument(
+        "--model", type=Path, help="RF-DETR export, in addition to the bundled model"
+    )
+    parser.add_argument(
+        "--int8", type=Path, help="the same model, made by `tridetr models quantize`"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"machine": machine(), "benchmarks": {}}

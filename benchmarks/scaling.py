@@ -34,7 +34,7 @@ H264 = ("libx264", "yuv420p", {"preset": "veryfast", "tune": "zerolatency"})
 
 
 def repeated(clip: Path, target: Path, times: int) -> None:
-    """Write a clip several times over, without encoding it again."""
+    """Write a clip repeated several times, without encoding it again."""
     with av.open(str(clip)) as source, av.open(str(target), "w") as made:
         stream = source.streams.video[0]
         copy = made.add_stream_from_template(stream)
@@ -57,7 +57,7 @@ def configuration(
     return {
         "instance": instance,
         "cameras": {f"cam{number}": {"source": str(clip)} for number in range(cameras)},
-        "alarm": {"min_score": 1.0},  # whatever the model takes the picture for, all stay calm
+        "alarm": {"min_score": 1.0},  # whatever the model detects, all stay in standby
         "sentry": {"standby_fps": standby_fps},
         "mqtt": {"host": "embedded", "port": 0, "discovery_prefix": None},
         "gateway": {"host": "127.0.0.1", "port": port},
@@ -69,7 +69,7 @@ def configuration(
 
 
 def cpu_of(processes: dict[str, psutil.Process]) -> dict[str, float]:
-    """Return the CPU seconds that each has used."""
+    """Return the CPU time of each process [s]."""
     used = {}
     for role, process in processes.items():
         with contextlib.suppress(psutil.Error):
@@ -78,7 +78,7 @@ def cpu_of(processes: dict[str, psutil.Process]) -> dict[str, float]:
 
 
 def rates(before: dict[str, float], after: dict[str, float], seconds: float) -> dict[str, float]:
-    """Return per cent of one core of each kind of process; captures are added up."""
+    """Return the CPU of each kind of process in per cent of one core; captures are added up."""
     found: dict[str, float] = {}
     for role, used in after.items():
         kind = role.split()[0]
@@ -94,7 +94,7 @@ def running(
     standby_fps: float = 3.0,
     **sections: Any,
 ) -> Iterator[tuple[psutil.Process, dict[str, Any], Path]]:
-    """Run a node; nothing of it stays."""
+    """Run a node, and remove everything of it afterwards."""
     instance = f"bench{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
         config = configuration(Path(name), clip, cameras, instance, standby_fps, **sections)
@@ -106,7 +106,7 @@ def running(
 
 
 def newest(readers: list[DetectionReader]) -> int:
-    """Return how many results there were so far."""
+    """Return the number of results so far."""
     count = 0
     for reader in readers:
         if (lease := reader.lease_newest()) is not None:
@@ -129,9 +129,7 @@ def with_cameras(
                 raise SystemExit(log.read_text()[-3000:])
             time.sleep(0.02)
         start_s = time.monotonic() - began
-        while (
-            time.monotonic() < began + start_s + 20
-        ):  # until the controller has said that all is calm
+        while time.monotonic() < began + start_s + 20:  # until all cameras are in standby
             had = newest(readers)
             time.sleep(1)
             if newest(readers) - had <= (standby_fps + 1) * cameras:
@@ -157,7 +155,7 @@ def with_cameras(
 
 
 async def watch(port: int, counts: list[int], number: int) -> None:
-    """Receive frames as a viewer that shows each."""
+    """Receive frames like a viewer that shows each of them."""
     async with websockets.connect(f"ws://127.0.0.1:{port}/ws/cam0", max_size=None) as viewer:
         async for message in viewer:
             counts[number] += b'"type":"frame"' in message[4:120]
@@ -218,19 +216,21 @@ def main() -> None:
     parser.add_argument("--viewers", type=int, nargs="*", default=[1, 10, 50])
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
-    parser.add_argument("--seconds", type=float, default=8, help="for each step")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--seconds", type=float, default=8, help="duration of each step")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument(
-        "--every-frame", action="store_true", help="all 30 frames a second to the model, as alarmed"
+        "--every-frame",
+        action="store_true",
+        help="all 30 frames a second to the model, as when alarmed",
     )
     parser.add_argument(
         "--motion-gate",
         type=float,
         metavar="S",
-        help="detect.motion_gate_s (0: every frame is inferred)",
+        help="detect.motion_gate_s (0 = inference on every frame)",
     )
-    parser.add_argument("--still", action="store_true", help="a picture that stands still")
-    parser.add_argument("--model", type=Path, help="a fused model instead of the bundled one")
+    parser.add_argument("--still", action="store_true", help="a picture without motion")
+    parser.add_argument("--model", type=Path, help="fused model (default: the bundled model)")
     options = parser.parse_args()
     sections: dict[str, Any] = {}
     if options.motion_gate is not None:

@@ -25,7 +25,7 @@ START_S = 180
 def serving(
     model: Path | None, *, device: str = "auto", provider: str = "auto"
 ) -> Iterator[tuple[Config, Path]]:
-    """Run `tridetr triton`; yields the node's configuration and the fused model's file.
+    """Run `tridetr triton`; yield the node's configuration and the fused model's file.
 
     Args:
         model: An export or a model of the contract; None: the bundled one.

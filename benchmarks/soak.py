@@ -73,7 +73,7 @@ class Soak:
         self._latency = {name: Latency(self.instance, name) for name in self.cameras}
 
     async def run(self) -> dict[str, Any]:
-        """Run the node for its time; return its own summary."""
+        """Run the node for the given time; return its own summary."""
         line = [sys.executable, "-m", "tridetr", "up", "--config", str(self.file), "--json"]
         with (self.folder / "log").open("wb") as log, (self.folder / "summary").open("wb") as out:
             node = subprocess.Popen(line, stdout=out, stderr=log, stdin=subprocess.DEVNULL)  # noqa: ASYNC220
@@ -135,7 +135,7 @@ class Soak:
             await asyncio.sleep(1)
 
     async def _crawl(self, camera: str) -> None:
-        """Watch as the worst of viewers: one byte a second."""
+        """Watch like the slowest viewer: read one byte a second."""
         request = (
             f"GET /ws/{camera} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -189,7 +189,7 @@ class Soak:
         }
 
     def _metrics(self, **names: str) -> dict[str, float | None]:
-        """Return each metric, summed over its labels; None where the gateway does not answer."""
+        """Return each metric, summed over its labels; None if the gateway does not answer."""
         try:
             url = f"http://127.0.0.1:{self.port}/metrics"
             with urllib.request.urlopen(url, timeout=20) as answer:
@@ -204,7 +204,7 @@ class Soak:
 
 
 def main() -> None:
-    """Run it and write the report."""
+    """Run the node and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, default=0.5)
     parser.add_argument("--cameras", type=int, default=2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-WARM_UP = 0.25  # share of the run that caches may take to fill
+WARM_UP = 0.25  # share of the run in which caches may still fill
 GROWTH_MIB = (
     8.0  # per process and run beyond the warm-up: a leak of a frame an hour is seen in a night
 )
@@ -33,7 +33,7 @@ def trend(samples: Sequence[dict[str, Any]], role: str, key: str) -> tuple[float
 
 
 def faults_of(samples: Sequence[dict[str, Any]], facts: dict[str, Any]) -> list[str]:
-    """Return what must not have happened; empty when all is well."""
+    """Return the faults of a run; empty if there are none."""
     found = []
     for role in roles_of(samples):
         first, last, _ = trend(samples, role, "private_mib")
@@ -57,7 +57,7 @@ def faults_of(samples: Sequence[dict[str, Any]], facts: dict[str, Any]) -> list[
 
 
 def roles_of(samples: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the processes that were there at the end."""
+    """Return the processes that existed at the end."""
     return sorted(samples[-1]["processes"])
 
 

@@ -12,7 +12,7 @@ from tridetr.shm.names import CONSUMERS, RingName
 
 
 def queue_depths(instance: str, cameras: list[str]) -> list[int]:
-    """Return the depth of each message queue there is (by name: /dev/mqueue is not mounted everywhere)."""
+    """Return the depth of each existing message queue (by name, because /dev/mqueue is not always mounted)."""
     depths = []
     for camera in cameras:
         for kind, consumers in CONSUMERS.items():
@@ -25,7 +25,7 @@ def queue_depths(instance: str, cameras: list[str]) -> list[int]:
 
 
 def anonymous_mib(pid: int) -> float:
-    """Return the memory that is a process's own: pages of files count for whoever else maps them, or not."""
+    """Return the private memory of a process, without file pages, which depend on the other processes."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):
@@ -34,7 +34,7 @@ def anonymous_mib(pid: int) -> float:
 
 
 def sizes_of(paths: list[Path]) -> list[int]:
-    """Return the bytes that each file takes; one that vanishes meanwhile is left out."""
+    """Return the size of each file on disk [bytes]; without files that disappear meanwhile."""
     sizes = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -50,7 +50,7 @@ class Latency:
         self._after = 0
 
     def take(self) -> tuple[list[float], list[float]]:
-        """Return age of the frame when taken and taken to published, both in ms."""
+        """Return the age of the frame when the detector takes it, and the time from then until published [ms]."""
         ages, totals = [], []
         while (lease := self._reader.lease_next(self._after)) is not None:
             with lease:

@@ -37,7 +37,7 @@ DECODES = ("all", "keyframes")
 
 
 def make_stream(footage: Path, arrival: int, passes: int, file: Path) -> list[int]:
-    """Write the stream; returns the numbers of the packets with the person's first picture."""
+    """Write the stream; return the numbers of the packets with the first picture of the person."""
     frames = {}
     first, last = arrival - BEFORE - 30, arrival + AFTER
     resize = VideoReformatter()
@@ -60,7 +60,7 @@ def make_stream(footage: Path, arrival: int, passes: int, file: Path) -> list[in
         }
         count = 0
         for index in range(passes):
-            # As many pictures after a key frame as no pass before
+            # A distance from the key frame that no earlier pass had
             wait = BEFORE + (3 * index - count - BEFORE) % fps
             arrivals.append(count + wait)
             for number in range(arrival - wait, last):
@@ -97,12 +97,12 @@ class Player(http.server.BaseHTTPRequestHandler):
                         out.mux(packet)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @dataclass
 class Watch:
-    """What is seen of one camera."""
+    """The observations of one camera."""
 
     instance: str
     camera: str
@@ -111,7 +111,7 @@ class Watch:
     cpu_s: float = 0.0
     standby_s: float = 0.0
     packets: int = 0
-    at: dict[int, float] = field(default_factory=dict)  # when a packet came
+    at: dict[int, float] = field(default_factory=dict)  # time of arrival of each packet
 
     def run(self, process: psutil.Process, stop: threading.Event) -> None:
         last_s, last_cpu, mode = time.monotonic(), sum(process.cpu_times()[:2]), None
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--arrival", type=int, required=True, help="first frame with the person")
     parser.add_argument("--passes", type=int, default=8)
     parser.add_argument("--min-score", type=float, default=0.5)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     instance = f"sd{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:

@@ -1,14 +1,14 @@
-"""How long a node takes from its command to its first result, and where that time goes.
+"""Measure the time from a node's command to its first result, and its parts.
 
     python benchmarks/start.py [--model FILE ...] [--rounds 5] [--cameras 1] [--log] [--json FILE]
 
-``tridetr up`` with its default settings, an embedded broker and one 1080p30 H.264 file, with the bundled model and each
-``--model`` in turn. Files are in the page cache, and the graph for the provider is written already, as at every start
-after the first one of a model. ``--log`` prints when each line was logged. Seconds since the command:
+Runs ``tridetr up`` with default settings, an embedded broker and one 1080p30 H.264 file, with the bundled model and
+each ``--model`` in turn. Files are in the page cache, and the graph for the provider is already written, as at every
+start of a model except the first. ``--log`` prints the node's log with times. Seconds since the command:
 
-- `broker`, `server ready`, `first frame`: when each of them is there;
-- `first result`: the first frame's detections are in the ring, where controller and viewers read them;
-- `everything`: controller and gateway are connected too.
+- `broker`, `server ready`, `first frame`: when each of them is available;
+- `first result`: when the detections of the first frame are in the ring, where controller and viewers read them;
+- `everything`: when controller and gateway are connected, too.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def one_start(clip: Path, cameras: int, log: bool, sections: dict[str, Any]) -> 
 
 
 def has_frame(frames: FrameReader) -> bool:
-    """Whether there is a frame in the ring."""
+    """Return whether there is a frame in the ring."""
     lease = frames.lease_newest()
     if lease is not None:
         lease.release()
@@ -106,7 +106,7 @@ def has_frame(frames: FrameReader) -> bool:
 
 
 def answers(port: int) -> bool:
-    """Whether the viewer's port is open."""
+    """Return whether the viewer's port is open."""
     try:
         socket.create_connection(("127.0.0.1", port), 0.05).close()
     except OSError:
@@ -119,10 +119,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, nargs="*", default=[], help="exports or fused models")
-    parser.add_argument("--rounds", type=int, default=5, help="medians are kept")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; medians are kept")
     parser.add_argument("--cameras", type=int, default=1)
     parser.add_argument("--log", action="store_true", help="print the node's log with times")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -34,7 +34,7 @@ class Table:
 
 
 def number(value: Cell) -> str:
-    """Three significant digits are more than such a measurement has.
+    """Return a number as text with three significant digits, which is more than such measurements have.
 
     >>> [number(v) for v in (0.1234, 12.345, 1234.5, None, "x")]
     ['0.123', '12.3', '1234', '–', 'x']
@@ -48,7 +48,7 @@ def number(value: Cell) -> str:
 
 
 def with_least(figures: dict[str, float]) -> str:
-    """Median and, in parentheses, minimum."""
+    """Return the median and, in parentheses, the minimum as text."""
     return f"{number(figures['p50'])} ({number(figures['min'])})"
 
 
@@ -183,7 +183,7 @@ def _browser(name: str, result: Result) -> list[Table]:
 
 _PLAIN = "plain script"
 _BUSY_RATE = 5  # results a second that are enough to follow people
-_LOAD = 0.8  # of the cores that cameras may take
+_LOAD = 0.8  # share of the cores that cameras may take
 _SMALL = (512 / 384) ** 2  # pixels of RF-DETR Small to those of Nano
 
 
@@ -214,12 +214,12 @@ def _peers(name: str, result: Result) -> list[Table]:
             ))  # fmt: skip
     head = ("cameras", "", "CPU", "inferences a second and camera", "CPU of one inference, with decoding", "latency",
             "memory", "frames not inferred")  # fmt: skip
-    title = f"Beside a plain script ({result['model']}, {result['engine']})"
+    title = f"Compared with a plain script ({result['model']}, {result['engine']})"
     return [Table(name, title, head, rows), *_cost(name, result)]
 
 
 def _cost(name: str, result: Result) -> list[Table]:
-    """Return what cameras cost, and how many of them machines of this kind carry."""
+    """Return the cost of cameras, and how many of them machines of this kind can run."""
     runs = result["cameras"]
     calm, alarmed = runs["1"]["node, calm"], runs["1"]["node, alarmed"]
     plain = runs["1"][_PLAIN]
@@ -306,13 +306,13 @@ _MAKERS: dict[str, Callable[[str, Result], list[Table]]] = {
 
 
 def tables_of(name: str, result: Result) -> list[Table]:
-    """Return the tables of one benchmark; none where it failed."""
+    """Return the tables of one benchmark; none if it failed."""
     kind = name.split(",")[0]
     return _MAKERS[kind](name, result) if kind in _MAKERS and "failed" not in result else []
 
 
 def summary_of(report: dict[str, Any]) -> list[Table]:
-    """Return the figures that a user cares about, as far as the report has them."""
+    """Return the table of the most important figures that the report has."""
     found = report["benchmarks"]
     rows: list[tuple[Cell, ...]] = []
     for name, result in found.items():
@@ -360,7 +360,7 @@ def markdown(table: Table) -> str:
 
 
 def update(text: str, tables: list[Table]) -> tuple[str, list[str]]:
-    """Put tables into a document; return it and the names that it asks for in vain."""
+    """Insert tables into a document; return it and the names of missing tables."""
     known = {table.name: markdown(table) for table in tables}
     missing = []
 
@@ -376,7 +376,7 @@ def update(text: str, tables: list[Table]) -> tuple[str, list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("report", type=Path, help="of all benchmarks, or of one")
+    parser.add_argument("report", type=Path, help="report of all benchmarks, or of one")
     parser.add_argument(
         "--update", type=Path, nargs="+", help="Markdown files with places for tables"
     )
@@ -397,7 +397,7 @@ def main() -> None:
         text, missing = update(path.read_text(), tables)
         path.write_text(text)
         for name in missing:
-            print(f"{path}: no table {name!r} in the report, left as it was", file=sys.stderr)
+            print(f"{path}: no table {name!r} in the report; not changed", file=sys.stderr)
 
 
 if __name__ == "__main__":

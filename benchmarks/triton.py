@@ -33,10 +33,8 @@ from tridetr.shm.frames import ColorMatrix, ColorRange, FrameReader, FrameStamp,
 from tridetr.triton.client import TritonClient
 from tridetr.triton.endpoint import read_endpoint
 
-WHEEL = (
-    "tritonclient==2.51.0"  # the last one with a perf_analyzer binary that runs beside this server
-)
-# Its libraries are in the server's wheel, under names with a checksum
+WHEEL = "tritonclient==2.51.0"  # the last version whose perf_analyzer binary works with this server
+# Its libraries are in the server's wheel, with a checksum in their names
 LIBRARIES = ("libb64.so.0d", "libcudart.so.12")
 CASES = (
     ("shared memory none", ("--shared-memory", "none"), 1, 1),
@@ -52,7 +50,7 @@ GPU_CASES = (
 
 
 def perf_analyzer(cache: Path) -> tuple[Path, dict[str, str]]:
-    """Return the binary, fetched where it is missing, and the environment that it needs."""
+    """Return the binary, downloaded if it is missing, and the environment that it needs."""
     binary = cache / "perf_analyzer"
     if not binary.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -104,7 +102,7 @@ def run_perf_analyzer(
         interval = line.index("--measurement-interval") + 1
         for _ in range(
             3
-        ):  # on a busy machine a window may be too short for the fewest requests it wants
+        ):  # on a busy machine, a window can be too short for the required number of requests
             done = subprocess.run(
                 line, env=environment, capture_output=True, text=True, timeout=300
             )
@@ -127,7 +125,7 @@ def run_perf_analyzer(
 
 
 async def our_client(config: Config, options: argparse.Namespace) -> dict[str, float]:
-    """Infer a frame of a ring for a while."""
+    """Run inference on a frame of a ring for a while."""
     with (
         FrameWriter(
             config.instance, CAMERA, width=options.width, height=options.height, consumers=()
@@ -158,12 +156,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
+    parser.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
-    parser.add_argument("--seconds", type=float, default=10, help="for each case")
+    parser.add_argument("--seconds", type=float, default=10, help="duration of each case")
     parser.add_argument("--cuda", action="store_true", help="serve on a GPU, and use CUDA regions")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     binary, environment = perf_analyzer(base / "tridetr" / "perf_analyzer")
@@ -174,7 +172,7 @@ def main() -> None:
         shape = f"{options.height * 3 // 2},{options.width}"
         figures["our client, ring"] = asyncio.run(our_client(config, options))
         for case, words, at_once, batch in (*CASES, *(GPU_CASES if options.cuda else ())):
-            if batch == 1 or batches:  # exports have a batch of one, unless made otherwise
+            if batch == 1 or batches:  # exports have a batch size of 1 by default
                 figures[case] = run_perf_analyzer(
                     binary,
                     environment,

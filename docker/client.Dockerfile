@@ -1,5 +1,5 @@
 # Capture, detector, controller and gateway: `docker build -f docker/client.Dockerfile -t tridetr .`
-# The image holds Python, tridetr and what these load (docker/root), and no distribution: no package manager, no further tools.
+# The image contains Python, tridetr and the libraries that these load (docker/root), but no distribution and no package manager.
 ARG BASE=docker.io/library/python:3.12-slim-bookworm
 FROM ${BASE} AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils busybox

@@ -1,6 +1,6 @@
 # Triton on a PC without a GPU: the server of the nvidia-pytriton wheel (x86_64 only) with ONNX Runtime and OpenVINO.
 # `docker build -f docker/triton-cpu.Dockerfile -t tridetr-triton-cpu .`
-# It holds everything else too, so that `docker run --shm-size 512m tridetr-triton-cpu up --demo` is the whole demo.
+# It also contains all other parts of tridetr: `docker run --shm-size 512m tridetr-triton-cpu up --demo` runs the whole demo.
 ARG BASE=docker.io/library/python:3.12-slim-bookworm
 FROM ${BASE} AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils

@@ -10,12 +10,12 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY clients clients
 COPY model_repository model_repository
-# Without pip inside: the base image need not have ensurepip.
+# --without-pip, because the base image may not have ensurepip
 RUN python3 -m venv --without-pip --system-site-packages /opt/tridetr \
  && python3 -m pip --python /opt/tridetr/bin/python3 install --no-cache-dir --constraint constraints.txt '.[otel,gpu,v4l2]' onnx \
  && rm -rf /src
-# `tridetr models build-engine` needs Python's bindings of the very TensorRT that the image has; its version stands in the
-# library's name. Where there are none (some Jetson releases) all else works, and the command says what is missing.
+# `tridetr models build-engine` needs the Python bindings of exactly the TensorRT version in the image, which is part of the
+# library's name. If there are none (some Jetson releases), everything else works, and the command reports what is missing.
 RUN library="$(readlink -f "$(ldconfig -p | grep -om1 '/.*libnvinfer\.so\.[0-9]*$')")" \
  && python3 -m pip --python /opt/tridetr/bin/python3 install --no-cache-dir \
       "tensorrt-cu${CUDA_VERSION%%.*}-bindings==${library##*.so.}.*" \
@@ -25,6 +25,6 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tridetr \
 WORKDIR /
 ENV PATH=/opt/tridetr/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001:10001
-# The base image's entry point prints a banner and starts no server; ours is the clients' command.
+# Replaces the base image's entry point, which only prints a banner.
 ENTRYPOINT ["tridetr"]
 CMD ["up", "--config", "/etc/tridetr/node/tridetr.yaml", "--only", "triton"]

@@ -1,4 +1,4 @@
-"""Fixtures of all tests."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from support.fake_cuda import FakeCuda
 from tridetr.shm import names
 
-# A test run gives the same answer twice: fixed examples, and no judging by the clock. `make fuzz` looks for new ones.
+# Test runs are reproducible: fixed examples and no deadlines. `make fuzz` searches for new examples.
 settings.register_profile(
     "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -23,14 +23,14 @@ settings.load_profile(os.environ.get("TRIDETR_HYPOTHESIS", "same"))
 
 @pytest.fixture
 def instance() -> Iterator[str]:
-    """Yield an instance name of its own; afterwards nothing of it is left, whatever its cameras are called."""
+    """Yield a unique instance name; afterwards, check that no segment or queue of it is left."""
     name = "t" + uuid.uuid4().hex[:12]
     yield name
     try:
         names.unlink_instance(name, ["cam"])
     finally:
         left = list(names.SHM_DIR.glob(f"*-{name}[-.]*"))
-        for path in left:  # a test that failed may still write it
+        for path in left:  # a failed test may still be writing it
             path.unlink(missing_ok=True)
     assert not left, f"left behind: {left}"
     assert not names.list_queues(name)
@@ -38,7 +38,7 @@ def instance() -> Iterator[str]:
 
 @pytest.fixture
 def gpu(tmp_path: Path) -> FakeCuda:
-    """Return a played GPU whose memory lies in files."""
+    """Return a simulated GPU whose memory is in files."""
     folder = tmp_path / "gpu"
     folder.mkdir()
     return FakeCuda(folder)

@@ -19,7 +19,7 @@ SERVICES = ("pypi", "osv")
 
 
 def ask(service: str, file: Path) -> list[dict[str, Any]]:
-    """Return what pip-audit says of each dependency; nothing where the service cannot be asked."""
+    """Return pip-audit's result for each dependency; empty if the service cannot be reached."""
     line = ["uvx", "pip-audit", "--requirement", str(file), "--no-deps", "--disable-pip"]
     line += ["--format", "json", "--progress-spinner", "off", "--vulnerability-service", service]
     try:
@@ -30,7 +30,7 @@ def ask(service: str, file: Path) -> list[dict[str, Any]]:
 
 
 def judge(answers: list[dict[str, Any]]) -> tuple[int, list[str]]:
-    """Return how many dependencies were audited, and a line for each known vulnerability."""
+    """Return the number of audited dependencies, and a line for each known vulnerability."""
     audited = [one for one in answers if "skip_reason" not in one]
     found = [
         f"{one['name']} {one['version']}: {known['id']}, fixed in {', '.join(known['fix_versions']) or 'no version'}"
@@ -44,17 +44,17 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    parser.add_argument("--strict", action="store_true", help="fail where nobody could be asked")
+    parser.add_argument("--strict", action="store_true", help="fail if no database can be reached")
     options = parser.parse_args()
     locked = sum("==" in line for line in options.file.read_text(encoding="utf-8").splitlines())
     for service in SERVICES:
         audited, found = judge(ask(service, options.file))
         if audited:
-            print("\n".join(found) if found else "no known vulnerability")
+            print("\n".join(found) if found else "no known vulnerabilities")
             print(f"{audited} of {locked} dependencies audited ({service})")
             sys.exit(1 if found else 0)
     print(
-        f"NOT AUDITED: {' and '.join(SERVICES)} know none of the {locked} dependencies or cannot be reached from here"
+        f"NOT AUDITED: {' and '.join(SERVICES)} cannot be reached, or know none of the {locked} dependencies"
     )
     sys.exit(1 if options.strict else 0)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the Grafana dashboard of the chart: a table of panels in, Grafana's JSON out.
+"""Generate the chart's Grafana dashboard from a table of panels.
 
 python tools/dashboard.py            # writes helm/tridetr/files/dashboard.json
 python tools/dashboard.py --check    # fails if it is not up to date
@@ -28,13 +28,13 @@ class Panel:
     """One panel.
 
     Attributes:
-        title: above it.
-        queries: legend and PromQL.
+        title: Title of the panel.
+        queries: Legend and PromQL of each query.
         unit: Grafana's name of the unit.
         kind: timeseries, stat or state-timeline.
-        width: of 24 columns.
-        names: text and colour of the values 0, 1, 2 and so on.
-        text: what the reader should know.
+        width: Width in columns, of 24.
+        names: Text and colour of the values 0, 1, 2 and so on.
+        text: Description of the panel.
     """
 
     title: str
@@ -72,7 +72,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Since the last frame", (("{{camera}}", f"tridetr:frame_silence:seconds{{{CAMERA}}}"),), "s",
-            text="Grows when capture or camera is gone.",
+            text="Grows while capture or camera is down.",
         ),
         Panel("Since the last result", (("{{camera}}", f"tridetr:result_silence:seconds{{{CAMERA}}}"),), "s"),
         Panel(
@@ -84,7 +84,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Published", (("{{camera}}", rate("tridetr_frames_published_total")),), "fps"),
         Panel("With a result", (("{{camera}}", rate("tridetr_frames_inferred_total")),), "fps"),
         Panel(
-            "Left out", (("{{camera}} {{reason}}", rate("tridetr_frames_skipped_total")),), "fps",
+            "Skipped", (("{{camera}} {{reason}}", rate("tridetr_frames_skipped_total")),), "fps",
             text="pacing: by design while calm; unchanged: the motion gate; superseded: a newer frame came first.",
         ),
         Panel(
@@ -170,14 +170,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ("Triton {{reason}}", f"increase(tridetr_triton_restarts_total{{{NODE}}}[1h])"),
             ),
         ),
-        Panel("Triton serves", (("{{instance}}", f"tridetr_triton_healthy{{{NODE}}}"),), kind="state-timeline",
+        Panel("Triton healthy", (("{{instance}}", f"tridetr_triton_healthy{{{NODE}}}"),), kind="state-timeline",
               names=(("no", "red"), ("yes", "green"))),
     ),
 }  # fmt: skip
 
 
 def grafana_panel(panel: Panel, number: int, x: int, y: int) -> dict[str, Any]:
-    """Return Grafana's form of a panel."""
+    """Return a panel in Grafana's JSON format."""
     mappings = [
         {
             "type": "value",
@@ -220,7 +220,7 @@ def grafana_panel(panel: Panel, number: int, x: int, y: int) -> dict[str, Any]:
 
 
 def variable(name: str, label: str, query: str) -> dict[str, Any]:
-    """Return a choice of label values, all of them at first."""
+    """Return a dashboard variable that selects label values; by default all."""
     everything = {"text": ["All"], "value": ["$__all"]}
     return {
         "name": name, "label": label, "type": "query", "datasource": SOURCE,

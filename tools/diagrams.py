@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Draw the diagrams of the documentation as SVG, light and dark, into docs/images/diagrams.
+"""Draw the diagrams of the documentation as SVG, in a light and a dark theme, into docs/images/diagrams.
 
 python tools/diagrams.py            # writes all; needs Graphviz (`dot`)
-python tools/diagrams.py --check    # compares the text of each diagram with the committed picture
+python tools/diagrams.py --check    # compares the texts of each diagram with those of the committed file
 
-The state machine is explored by calling the controller's own transition function.
+The diagram of the state machine is derived by calling the controller's own transition function.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def ring_layout(theme: dict[str, str]) -> str:
         f"{layout.HEADER_BYTE}: while the ring is made or mapped",
         f"{layout.DEVICE_BYTE}: shared while GPU memory is registered",
         f"{layout.SLOT_BYTE} + i: exclusively while slot i is written,",
-        "shared while somebody uses it (a lease)",
+        "shared while a reader uses it (a lease)",
     ]
     for number, lock in enumerate(locks):
         canvas.text(440 if number < 4 else 510, 206 + 22 * number, lock)

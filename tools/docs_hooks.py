@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: generated references, and links to files of the repository."""
+"""MkDocs hooks: insert the generated reference pages, and rewrite links to files of the repository."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LINK = re.compile(r"(\]\()((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Fill in what is generated, and lead links out of ``docs/`` to the repository's site."""
+    """Replace the marks for generated and included text, and point links out of ``docs/`` to the repository's site."""
 
     def generated(match: re.Match[str]) -> str:
         return reference_docs.GENERATORS[match[1]]()
 
     def included(match: re.Match[str]) -> str:
-        # Links of the file count from the repository's root, those of the page from its folder
+        # Links in the file are relative to the repository's root, those in the page to its folder
         up = "../" * (page.file.src_uri.count("/") + 1)
         text = (ROOT / match[1]).read_text(encoding="utf-8").split("\n", 1)[1]
         return re.sub(r"\]\((?!https?://|#)", f"]({up}", text)

@@ -26,7 +26,7 @@ def read(file: Path) -> list[dict[str, float | str]]:
 
 
 def longest(rows: list[dict[str, float | str]]) -> dict[str, str]:
-    """Return the figure of each fault; of one that was measured several times the longest."""
+    """Return the longest time of each fault [s], as text."""
     found: dict[str, float] = {}
     for row in rows:
         name = str(row["fault"])
@@ -35,7 +35,7 @@ def longest(rows: list[dict[str, float | str]]) -> dict[str, str]:
 
 
 def conditions(rows: list[dict[str, float | str]]) -> str:
-    """Return what the machine was like."""
+    """Return a text about the load of the machine during the measurements."""
     loads = [float(row["load"]) for row in rows]
     slower = max(float(row["slowness"]) for row in rows)
     load = f"load average {min(loads):.1f} to {max(loads):.1f}"
@@ -43,7 +43,7 @@ def conditions(rows: list[dict[str, float | str]]) -> str:
 
 
 def update(text: str, cells: Mapping[str, str], told: str) -> tuple[str, set[str]]:
-    """Return the document with the new figures, and the names of those it has a place for."""
+    """Return the document with the new figures, and the names of all figures in it."""
     text = CONDITIONS.sub(rf"\g<1>{told}\g<2>", text)
     named = {match[1] for match in NUMBER.finditer(text)}
     for name in named & cells.keys():
@@ -66,7 +66,7 @@ def main() -> None:
     text, named = update(options.update.read_text(encoding="utf-8"), cells, told)
     options.update.write_text(text, encoding="utf-8")
     faults = [f"not measured: {name}" for name in sorted(named - cells.keys())]
-    faults += [f"no cell for: {name}" for name in sorted(cells.keys() - named)]
+    faults += [f"no figure in the document: {name}" for name in sorted(cells.keys() - named)]
     sys.exit("\n".join(faults) if faults else 0)
 
 

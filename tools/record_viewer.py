@@ -1,8 +1,8 @@
-"""Record the viewer of a running node: a still and a short animation for the documentation.
+"""Record the viewer of a running node: a screenshot and a short animation for the documentation.
 
 VENV/bin/python tools/record_viewer.py http://127.0.0.1:8080/ docs/images     # of `make demo`
 
-Needs Chromium and FFmpeg (`tools/apt-install chromium ffmpeg`), and Playwright of the extra `dev`.
+Needs Chromium and FFmpeg (`tools/apt-install chromium ffmpeg`), and Playwright (extra `dev`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FPS = 8
 
 
 def main() -> None:
-    """Wait for somebody to walk by, then record."""
+    """Wait until a person is tracked, then record."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("url")
     parser.add_argument("folder", type=Path)
@@ -37,7 +37,7 @@ def main() -> None:
         page = browser.new_page(viewport=SIZE, color_scheme="dark")
         page.goto(asked.url)
         page.get_by_text("tracking", exact=False).first.wait_for(timeout=120_000)
-        time.sleep(2)  # the visit is in the list, the picture is steady
+        time.sleep(2)  # until the visit is in the list and the picture is stable
         page.screenshot(path=asked.folder / "viewer.png")
         frames = Path(name)
         record(page, frames, asked.seconds)
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def record(page: Any, folder: Path, seconds: float) -> None:
-    """Write the page's pictures and FFmpeg's list of them with their durations."""
+    """Write screenshots of the page, and a list of them with their durations for FFmpeg."""
     session = page.context.new_cdp_session(page)
     taken: list[tuple[float, Path]] = []
 

@@ -150,7 +150,7 @@ def api_routes() -> str:
 
 
 def metric_list() -> str:
-    """Return every metric of a node's own processes."""
+    """Return every metric of the node's processes (without Triton's own)."""
     rows = []
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):

@@ -19,7 +19,7 @@ from typing import Any
 
 from rig import need_gpu
 
-# Name, script, its words, whether it takes the model. Each takes less than a minute on an H200.
+# Name, script, its arguments, whether it needs the model. Each takes less than a minute on an H200.
 PARTS: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
     ("check", "check", (), False),
     ("engine", "engine", (), True),
@@ -38,7 +38,7 @@ LIMIT_S = 120
 
 
 def run(script: str, words: list[str]) -> dict[str, Any]:
-    """Run a part and return its report, or why there is none."""
+    """Run a part and return its report, or the reason why there is none."""
     file = Path(__file__).with_name(f"{script}.py")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
@@ -57,7 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, nargs="?", help="a full-size export; default: bundled")
+    parser.add_argument(
+        "model", type=Path, nargs="?", help="full-size export; default: the bundled model"
+    )
     parser.add_argument("--out", type=Path, default=Path("build/bench-gpu/gpu.json"))
     names = [name for name, *_ in PARTS]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
@@ -72,7 +74,7 @@ def main() -> None:
             results[name] = run(script, [*model, *words])
             results[name]["took_s"] = round(time.monotonic() - began, 1)
             options.out.parent.mkdir(parents=True, exist_ok=True)
-            found = {"benchmark": "gpu", "parts": results}  # as far as it got
+            found = {"benchmark": "gpu", "parts": results}  # partial, until all parts have run
             options.out.write_text(json.dumps(found, indent=2) + "\n")
     failed = [name for name, result in results.items() if "failed" in result]
     for name in failed:

@@ -56,7 +56,7 @@ def on_host(picture: Picture) -> Plane:
 
 
 def from_gpu(gpu: Gpu, picture: DevicePicture) -> Plane:
-    """Return a picture that is decoded on the GPU as I420."""
+    """Return a picture that was decoded on the GPU, as I420."""
     planes = np.zeros((picture.height * 3 // 2, picture.width), np.uint8)
     target = gpu.scratch("frame", planes.nbytes)
     with Stream(gpu) as stream:
@@ -82,7 +82,7 @@ def compared(ours: Plane, expected: Plane, allowed: int = 0) -> dict[str, Any]:
 
 
 def read_region(instance: str) -> None:
-    """In another process: open the newest frame's device memory and write its bytes to standard output."""
+    """Open the newest frame's device memory, in another process, and write its bytes to standard output."""
     gpu = BenchGpu.open()
     with DeviceFrameReader(instance, CAMERA, None) as reader:
         lease = reader.lease_newest()
@@ -169,7 +169,7 @@ def check_jpeg() -> dict[str, Any]:
 
 
 def check_video() -> dict[str, Any]:
-    """Compare frame by frame, in the order in which they come: B-frames must come in the order of display."""
+    """Compare the frames in the order of output: B-frames must come in display order."""
     decoders = CudaDecoders()
     found: dict[str, Any] = {"ok": True}
     h265 = {"x265-params": "log-level=none:bframes=3"}

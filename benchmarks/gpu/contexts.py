@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/contexts.py [--processes 4] [--json FILE]
 
-Processes are started one after the other; each opens the GPU as the gpu process does, then allocates device memory for
-the slots of a 1080p camera. The used memory of the GPU is read by NVML, which needs no context itself.
+Processes are started one after the other; each opens the GPU like the gpu process, then allocates device memory for the
+slots of a 1080p camera. The used memory of the GPU is read with NVML, which needs no context.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tridetr.shm.names import unlink_instance
 
 
 def child() -> None:
-    """Go one step with each line of standard input: context, ring, end."""
+    """Advance one step with each line of standard input: context, ring, end."""
     gpu = BenchGpu.open()
     sys.stdout.write("context\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Host to device and back: one frame of 1080p I420 (3.1 MB), pageable and pinned.
+"""Measure copies between host and device: one frame of 1080p I420 (3.1 MB), pageable and pinned.
 
     python benchmarks/gpu/copies.py [--runs 200 --width 1920 --height 1080] [--json FILE]
 

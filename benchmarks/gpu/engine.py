@@ -81,7 +81,7 @@ def ours(
 
 
 def annotated(model: Path, batches: list[int]) -> dict[int, Run]:
-    """Return runs of the network alone, by one session that keeps a CUDA graph for each batch size."""
+    """Return runs of the network alone, in one session that keeps a CUDA graph for each batch size."""
     parts = split(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -97,12 +97,12 @@ def annotated(model: Path, batches: list[int]) -> dict[int, Run]:
 
 
 def complain(text: str) -> None:
-    """Show a warning of the engine."""
+    """Print a warning of the engine."""
     sys.stderr.write(f"{text}\n")
 
 
 def rewritten(fused: Path, folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Write the models of `tridetr models fuse --target cuda`; return them, and what it would not keep."""
+    """Write the models of `tridetr models fuse --target cuda`; return them, and the changes it would not keep."""
     portable = onnx.load(fused)
     joined = cuda_form.join(network_of(portable))
     files: dict[str, Path] = {}
@@ -115,7 +115,7 @@ def rewritten(fused: Path, folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
+    made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
     made.add_argument("--runs", type=int, default=40)
     options = made.parse_args()
@@ -158,7 +158,7 @@ def main() -> None:
 def measure(
     gpu: BenchGpu, ways: dict[str, Callable[[], dict[int, Run]]], batches: list[int], runs: int
 ) -> dict[str, Any]:
-    """Load all ways, then let them take turns for each batch size."""
+    """Load all variants, then let them take turns for each batch size."""
     rows: dict[str, Any] = {}
     ready: dict[str, dict[int, Run]] = {}
     for name, make in ways.items():

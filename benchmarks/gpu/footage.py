@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/footage.py [MODEL.onnx] [--video FILE --frames 60] [--json FILE]
 
-TF32, which is on by default, moves scores a little. `lost` counts detections above 0.5 on one side that have none of
-their class within 5 pixels on the other.
+TF32, which is on by default, changes scores slightly. `lost` counts detections above 0.5 on one side without one of the
+same class within 5 pixels on the other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SURE, NEAR_PX = 0.5, 5.0
 
 
 def lost(found: list[Any], expected: list[Any]) -> int:
-    """Count the sure detections that have no counterpart."""
+    """Count the confident detections without a counterpart."""
     count = 0
     for one, other in ((found, expected), (expected, found)):
         boxes, scores, classes = (part[0] for part in one)
@@ -41,8 +41,8 @@ def lost(found: list[Any], expected: list[Any]) -> int:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
-    made.add_argument("--video", type=Path, help="default: a drawn one")
+    made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
+    made.add_argument("--video", type=Path, help="default: a synthetic one")
     made.add_argument("--frames", type=int, default=60)
     options = made.parse_args()
     need_gpu()

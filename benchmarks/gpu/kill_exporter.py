@@ -63,7 +63,7 @@ def exporter(config: Config) -> Iterator[subprocess.Popen[bytes]]:
 async def newest(
     reader: DeviceFrameReader, child: subprocess.Popen[bytes], dead_epoch: int = 0
 ) -> DeviceFrameLease:
-    """Wait for a frame of a live exporter: not for one that a dead one left in the ring."""
+    """Wait for a frame of a live exporter, not for one that a dead exporter left in the ring."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and child.poll() is None:
         lease = reader.lease_newest()
@@ -76,7 +76,7 @@ async def newest(
 
 
 async def outcome(client: TritonClient, frame: Any) -> str:
-    """Infer once and say what came of it."""
+    """Run one inference and return its outcome."""
     try:
         await asyncio.wait_for(client.infer(frame), 20)
     except TridetrError as error:
@@ -116,7 +116,7 @@ async def experiment(config: Config, at_once: int) -> dict[str, Any]:
                 with lease, host:
                     place = lease.device
                     epoch = place.region.epoch
-                    # The memory must not be freed by the exporter, only lost with it
+                    # The exporter must not free the memory; it must be lost with the process
                     with DeviceHold(place.region):
                         await client.register(place.region)
                         await client.register(host.region)
@@ -156,8 +156,8 @@ async def experiment(config: Config, at_once: int) -> dict[str, Any]:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
-    made.add_argument("--at-once", type=int, default=4, help="inferences under way at the kill")
+    made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
+    made.add_argument("--at-once", type=int, default=4, help="inferences in progress at the kill")
     made.add_argument("--export", help="internal: publish frames for this instance")
     options = made.parse_args()
     need_gpu()

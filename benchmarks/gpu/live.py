@@ -1,4 +1,4 @@
-"""Whole nodes with live cameras: results a second, the GPU's load, contexts and processes.
+"""Measure whole nodes with live cameras: results a second, load of the GPU, contexts and processes.
 
     python benchmarks/gpu/live.py [MODEL.onnx] [--cameras 1 4 8 --seconds 12] [--json FILE]
 
@@ -28,12 +28,12 @@ from common import fused_model, roles
 from decode import CLIP_FRAMES, write_clip
 from tridetr.ports import free_port
 
-START_S = 4.0  # of the run, in which little is inferred
+START_S = 4.0  # start of the run, with few inferences
 _H264 = {"preset": "ultrafast", "tune": "zerolatency", "bf": "0", "g": "30"}
 
 
 class Camera(http.server.BaseHTTPRequestHandler):
-    """Sends an MPEG-TS file at its own pace, again and again."""
+    """Sends an MPEG-TS file in real time, in a loop."""
 
     data = b""
 
@@ -74,7 +74,7 @@ def smi(*words: str) -> list[str]:
 
 
 def run(model: Path, url: str, count: int, decode: str, seconds: float) -> dict[str, Any]:
-    """Run one node and return what it did."""
+    """Run one node and return its measurements."""
     with tempfile.TemporaryDirectory(prefix="tridetr-live-") as name:
         folder = Path(name)
         config = {
@@ -130,7 +130,7 @@ def run(model: Path, url: str, count: int, decode: str, seconds: float) -> dict[
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
+    made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--cameras", type=int, nargs="+", default=[1, 4, 8])
     made.add_argument("--decode", nargs="+", choices=("cpu", "gpu"), default=["cpu", "gpu"])
     made.add_argument("--seconds", type=float, default=12)

@@ -16,7 +16,7 @@ from rig import need_gpu, parser
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
+    made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--seconds", type=float, default=4)
     options = made.parse_args()
     need_gpu()

@@ -72,7 +72,7 @@ async def measure(
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("model", type=Path, nargs="?", help="default: the bundled one")
+    made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--runs", type=int, default=200)
     made.add_argument("--width", type=int, default=FULL_HD[0])
     made.add_argument("--height", type=int, default=FULL_HD[1])

@@ -30,35 +30,35 @@ from tridetr.machine import find_gpus
 from tridetr.shm.closing import Closing
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
 
-NO_GPU = 3  # exit status: nothing was measured because nothing can be
+NO_GPU = 3  # exit status: nothing was measured because there is no usable GPU
 FULL_HD = (1920, 1080)
 
 
 def parser(text: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that all share."""
+    """Return a parser with the common options."""
     made = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--json", type=Path, help="write the figures there too")
+    made.add_argument("--json", type=Path, help="also write the figures to this file")
     return made
 
 
 def need_gpu() -> None:
-    """End with NO_GPU and the reason where CUDA shows no GPU to this process; makes no CUDA context."""
+    """Exit with NO_GPU and the reason if this process sees no GPU; does not create a CUDA context."""
     found = find_gpus()
     if not found.count:
         sys.stderr.write(
-            f"no GPU, so nothing is measured: {found.why_none}. `tridetr doctor` says what is missing.\n"
+            f"no GPU, so nothing is measured: {found.why_none}. `tridetr doctor` shows what is missing.\n"
         )
         raise SystemExit(NO_GPU)
 
 
 class BenchGpu(DriverCuda):
-    """A GPU with clocks."""
+    """A GPU with timing functions."""
 
     @classmethod
     def open(cls) -> BenchGpu:
-        """Open it, or end with the reason."""
+        """Open the GPU, or exit with the reason."""
         need_gpu()
         try:
             return cls()
@@ -67,7 +67,7 @@ class BenchGpu(DriverCuda):
             raise SystemExit(NO_GPU) from None
 
     def clock(self) -> int:
-        """Return an event that keeps the time."""
+        """Return an event that records its time."""
         return int(self._call("cuEventCreate", 0))
 
     def wait(self, stream: int) -> None:
@@ -101,7 +101,7 @@ class BenchGpu(DriverCuda):
 
 
 def pages(nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """Return host memory that begins on a page, as pinning wants it."""
+    """Return page-aligned host memory, which pinning requires."""
     array = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
     array[:] = np.random.default_rng(0).integers(0, 256, nbytes, np.uint8)
     return array
@@ -123,7 +123,7 @@ class DeviceCamera(Closing):
         self._uploader = Uploader(gpu, instance, CAMERA)
 
     def write(self, number: int, planes: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        """Publish a frame in host memory; one that finds no free slot is left out."""
+        """Publish a frame in host memory; skip it if there is no free slot."""
         slot = self._writer.begin()
         if slot is not None:
             slot.planes[:] = planes
@@ -136,18 +136,18 @@ class DeviceCamera(Closing):
         self._uploader.step(0)
 
     def publish(self, number: int, planes: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        """Do both."""
+        """Publish a frame in host memory and on the GPU."""
         self.write(number, planes)
         self.upload()
 
     def close(self) -> None:
-        """Give both rings up."""
+        """Close both rings."""
         self._uploader.close()
         self._writer.close()
 
 
 def report(name: str, options: argparse.Namespace, figures: dict[str, Any]) -> None:
-    """Print the figures as JSON, and write them where that is wanted."""
+    """Print the figures as JSON, and write them to the file of ``--json``, if given."""
     result = {
         "benchmark": name,
         "machine": machine(),

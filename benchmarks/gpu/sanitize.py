@@ -1,4 +1,4 @@
-"""The frame ring, the kernel and the decoders under compute-sanitizer.
+"""Run the frame ring, the kernel and the decoders under compute-sanitizer.
 
     python benchmarks/gpu/sanitize.py [--tool memcheck racecheck initcheck synccheck] [--json FILE]
 
@@ -29,7 +29,7 @@ def command(sanitizer: str, tool: str) -> list[str]:
     """Return the command line for one tool."""
     return [
         sanitizer, "--tool", tool, "--target-processes", "all", "--error-exitcode", str(FOUND),
-        "--report-api-errors", "no",  # cuda-bindings asks for functions that are not there
+        "--report-api-errors", "no",  # cuda-bindings looks up functions that do not exist
         sys.executable, str(CHECK), "--only", "ring", "kernel",
     ]  # fmt: skip
 

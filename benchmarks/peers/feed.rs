@@ -1,4 +1,4 @@
-// The capture loop with a file of JPEGs (u32 length + bytes, repeated) in place of the V4L2 device, at a fixed rate.
+// Runs detr-mmap's capture loop with a file of JPEGs (u32 length + bytes, repeated) instead of a V4L2 device, at a fixed rate.
 use bridge::{BridgeSemaphore, FrameWriter, SemaphoreType, SentryControl};
 use capture::decoder::{FrameDecoder, MjpegDecoder};
 use capture::pacing::CapturePacing;

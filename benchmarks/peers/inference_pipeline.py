@@ -1,9 +1,9 @@
-"""Roboflow's inference: its pipeline with custom logic over all cameras, in one process.
+"""Run Roboflow's inference: its pipeline with custom logic over all cameras, in one process.
 
     python inference_pipeline.py CLIP FPS SETTINGS.json PORT NAME...
 
-The clips play in real time; the pipeline drops frames when it is late, as it does with streams. Detection is that of
-supervision_loop.py. Each line of output is when a frame was due and when it was decided on.
+The clips play in real time; the pipeline drops frames when it is late, as with streams. Detection is the same as in
+supervision_loop.py. Each line of output has the times when a frame was due and when it was decided on.
 """
 
 import json
@@ -29,7 +29,7 @@ from supervision_loop import detect
 
 
 class Camera(VideoFrameProducer):  # type: ignore[misc]  # untyped
-    """A clip that plays over and over, in real time."""
+    """A clip that plays in a loop, in real time."""
 
     def __init__(self, clip: str, fps: float) -> None:
         self._clip, self._fps = clip, fps
@@ -78,7 +78,7 @@ def main() -> None:
         return [detect(session, frame.image) for frame in frames]
 
     def publish(found: Any, frames: Any) -> None:
-        if not isinstance(frames, list):  # of one camera they come alone
+        if not isinstance(frames, list):  # a single camera's frame is not in a list
             found, frames = [found], [frames]
         for one, frame in zip(found, frames, strict=True):
             if frame is None:

@@ -37,7 +37,7 @@ while True:
             if number % every:
                 time.sleep(max(0.0, due - now))
                 continue
-            if now > due + 1 / fps:  # late: a newer frame waits
+            if now > due + 1 / fps:  # late: skip to a newer frame
                 continue
             time.sleep(max(0.0, due - now))
             boxes, scores, classes = session.run(

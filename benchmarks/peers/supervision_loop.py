@@ -1,9 +1,9 @@
-"""The loop of supervision's examples: its frame generator, an RF-DETR export, its tracker. One process per camera.
+"""Run the loop of supervision's examples: frame generator, an RF-DETR export, tracker. One process per camera.
 
     python supervision_loop.py CLIP FPS SETTINGS.json PORT NAME
 
-Pre- and post-processing are rfdetr's, in numpy and OpenCV. Each line of output is when a frame was due and when it was
-decided on.
+Pre- and post-processing are those of rfdetr, in numpy and OpenCV. Each line of output has the times when a frame was
+due and when it was decided on.
 """
 
 import json
@@ -23,7 +23,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def detect(session: onnxruntime.InferenceSession, picture: np.ndarray) -> sv.Detections:
-    """Return what RF-DETR sees in a BGR picture."""
+    """Return RF-DETR's detections in a BGR picture."""
     entry = session.get_inputs()[0]
     side = entry.shape[2]
     rgb = cv2.cvtColor(cv2.resize(picture, (side, side)), cv2.COLOR_BGR2RGB)
@@ -58,7 +58,7 @@ def main() -> None:
             number += 1
             due = began + number / fps
             now = time.monotonic()
-            if now > due + 1 / fps:  # late: a newer frame waits
+            if now > due + 1 / fps:  # late: skip to a newer frame
                 continue
             time.sleep(max(0.0, due - now))
             found = tracker.update_with_detections(detect(session, picture))

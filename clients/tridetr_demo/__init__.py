@@ -1,1 +1,1 @@
-"""The drawn world of the synthetic camera, and the training of the bundled model on it. Not part of the product."""
+"""The synthetic camera's scenes, and the training of the bundled model on them. Only used by the demo."""

@@ -1,4 +1,4 @@
-"""Images, built once for all tests of this folder by whichever engine is there."""
+"""The container engine, and the images, which are built once for all tests in this folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.containers import CLIENT, ROOT, TRITON, Engine
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """Return a container engine that works."""
+    """Return the first container engine that works; skip the tests if there is none."""
     folder = tmp_path_factory.mktemp("engine")
     for program in ("docker", "podman"):
         found = Engine(program, folder)

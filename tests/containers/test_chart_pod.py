@@ -1,4 +1,4 @@
-"""The chart's CPU demo as pods of podman, from an installation to the chart's own test."""
+"""Run the chart's CPU demo as podman pods, from the installation to the chart's own test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READY = (
 
 
 def as_pod(manifest: Manifest) -> Manifest:
-    """Return a Deployment's pod. Podman has no probes without systemd; the images are those built here."""
+    """Return a Deployment's pod with the images built here, without probes, which podman only runs with systemd."""
     spec = copy.deepcopy(manifest["spec"])
     metadata = {"name": manifest["metadata"]["name"]}
     if manifest["kind"] == "Deployment":
@@ -50,7 +50,7 @@ def probes(manifests: list[Manifest], name: str) -> dict[str, list[str]]:
 
 
 class Release:
-    """An installed release: pods in a network of their own."""
+    """An installed release: pods in their own network."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
@@ -68,11 +68,11 @@ class Release:
         self.engine.run("kube", "play", "--network", self.name, str(file))
 
     def exec(self, container: str, *command: str) -> str:
-        """Run a command in a container of the node's pod; empty when it fails."""
+        """Run a command in a container of the node's pod and return its output; empty if it fails."""
         return self.engine.run("exec", f"{self.pod}-{container}", *command, check=False)
 
     def install(self) -> None:
-        """Create everything that the chart's test does not need alone."""
+        """Create everything except the pod of the chart's test."""
         kept = ("ConfigMap", "PersistentVolumeClaim")
         objects = [m for m in self.manifests if m["kind"] in kept]
         pods = [as_pod(m) for m in self.manifests if m["kind"] == "Deployment"]
@@ -97,7 +97,7 @@ class Release:
 
 
 def open_volumes(release: Release) -> None:
-    """Give the pod's user its volumes, as Kubernetes does by `fsGroup`, which podman does not know."""
+    """Change the owner of the volumes to the pod's user, like `fsGroup`, which podman does not support."""
     pods = [as_pod(m) for m in release.manifests if m["kind"] == "Deployment"]
     for volume in [v for pod in pods for v in pod["spec"]["volumes"]]:
         claim = volume.get("persistentVolumeClaim", {}).get("claimName")
@@ -122,7 +122,7 @@ def release(images: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_the_node_recovers_from_volumes_of_the_wrong_owner(release: Release) -> None:
-    """Podman's volumes belong to root at first; the containers restart until they may write."""
+    """Podman's volumes belong to root at first; the containers restart until they can write."""
     assert not release.ready()
     open_volumes(release)
     wait_for(release.ready, 180, "the node watches its camera")
@@ -151,7 +151,7 @@ def test_liveness_probes_pass(release: Release) -> None:
 @pytest.mark.parametrize(
     "container", ["triton", "capture-street", "detector", "controller", "gateway"]
 )
-def test_a_killed_container_of_the_pod_comes_back(release: Release, container: str) -> None:
+def test_a_killed_container_of_the_pod_is_restarted(release: Release, container: str) -> None:
     wait_for(release.ready, 180)
     name = f"{release.pod}-{container}"
     before: dict[str, Any] = release.engine.inspect(name)["State"]

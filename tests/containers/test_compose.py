@@ -1,4 +1,4 @@
-"""The README's compose file, with evidence: viewer, MQTT, privileges, and each container killed in turn."""
+"""Run the README's compose file with evidence: check viewer, MQTT and privileges, and kill each container in turn."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ def test_containers_need_no_privileges(project: Project, images: Engine, service
     assert facts["NoNewPrivs"] == "1"
     container = images.inspect(project.container(service))
     assert container["HostConfig"]["ReadonlyRootfs"]
-    # Mount points are made when the container is; nothing else differs from the image.
+    # Only the mount points, which are created with the container, differ from the image
     changed = images.run("diff", container["Id"]).split("\n")
     assert not [line for line in changed if line and not line[2:].startswith("/etc")]
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "broker"])
-def test_a_killed_container_comes_back(project: Project, images: Engine, service: str) -> None:
+def test_a_killed_container_is_restarted(project: Project, images: Engine, service: str) -> None:
     container = project.container(service)
     before = images.inspect(container)["State"]["Pid"]
-    # The engine does not restart what was killed through it, only what dies.
+    # The engine restarts containers that die, but not those killed through it
     subprocess.run(["kill", "-9", str(before)], check=True)
     wait_for(lambda: images.inspect(container)["State"]["Pid"] not in (0, before), 60, "restarted")
     wait_for(project.ready, 120, "the node watches its camera again")

@@ -1,4 +1,4 @@
-"""One container for one's own cameras: docker/node.yaml with a mounted tridetr.yaml, as it would run outside."""
+"""Run docker/node.yaml, which is one container for the user's own cameras, with a mounted tridetr.yaml."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def project(images: Engine, tmp_path: Path) -> Iterator[Project]:
             run.run("down", "--volumes", "--timeout", "15")
 
 
-def test_a_mounted_configuration_runs_and_comes_back(project: Project, images: Engine) -> None:
+def test_a_mounted_configuration_runs_and_survives_a_restart(
+    project: Project, images: Engine
+) -> None:
     wait_for(project.ready, 120, "the node watches its camera")
     status = project.run("exec", "-T", "node", "cat", "/proc/1/status")
     assert "\nUid:\t10001\t10001\t10001\t10001\n" in status

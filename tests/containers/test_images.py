@@ -1,4 +1,4 @@
-"""The images: their size, and that nothing was cut away that a process of the node needs."""
+"""The images: their size, and that they contain everything that the processes need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from support.containers import CLIENT, TRITON, Engine
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
-# Of extras that the client's image leaves out: models are made and run elsewhere.
+# Modules of extras that are not in the client's image, which neither builds nor runs models
 OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "torch", "cuda", "amqtt", "apprise"}
 
 _IMPORT = """
@@ -47,13 +47,13 @@ print(json.dumps({
 
 
 def python(engine: Engine, script: str) -> str:
-    """Run a script in the client's image, hardened as in compose file and chart."""
+    """Run a script in the client's image, with the same restrictions as in the compose file and the chart."""
     hardened = ("--rm", "--read-only", "--cap-drop", "ALL", "--network", "none")
     return engine.run("run", *hardened, "--entrypoint", "python3", CLIENT, "-c", script)
 
 
 @pytest.mark.parametrize(("image", "most_mb"), [(CLIENT, 250), (TRITON, 900)])
-def test_an_image_is_no_larger_than_it_must_be(images: Engine, image: str, most_mb: int) -> None:
+def test_image_size_is_below_its_limit(images: Engine, image: str, most_mb: int) -> None:
     assert images.size_mb(image) <= most_mb
 
 

@@ -1,4 +1,4 @@
-"""The chart: rendered by the real Helm, checked against Kubernetes' schemas and against what users rely on."""
+"""The chart, rendered by Helm and checked against the Kubernetes schemas and tridetr's own requirements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tridetr.supervisor.process_list import plan_processes
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34")
-# Volumes that Pod Security "restricted" admits, of those that a chart could use.
+# Kinds of volume that Pod Security "restricted" admits
 RESTRICTED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 MIB = 1 << 20
 # Read by the C library and by NVIDIA's container runtime.
@@ -129,7 +129,7 @@ def node_pods(manifests: list[Manifest]) -> list[Manifest]:
     ]
 
 
-# Which container reads the files of which keys; each key of the configuration that is a path has one.
+# The container that reads the files of each configuration key that is a path
 READERS = {
     "build-engine": ("model.file",),
     "triton": ("run_dir", "model.file", "triton."),
@@ -247,7 +247,7 @@ def test_every_mount_has_its_volume_and_every_volume_its_source(manifests: list[
                 assert config["name"] in maps
 
 
-def test_the_configuration_is_one_that_the_clients_read(manifests: list[Manifest]) -> None:
+def test_the_rendered_configuration_is_valid(manifests: list[Manifest]) -> None:
     found = configurations(manifests)
     assert found
     for config, pod in zip(found, node_pods(manifests), strict=True):
@@ -287,7 +287,7 @@ def test_every_environment_variable_is_one_that_the_code_reads(manifests: list[M
 
 
 def test_shared_memory_holds_two_generations_of_the_rings(manifests: list[Manifest]) -> None:
-    """The chart's arithmetic and the doctor's must agree, or the pod ends in a full /dev/shm."""
+    """The chart and the doctor must compute the same size, or /dev/shm fills up."""
     for config, pod in zip(configurations(manifests), node_pods(manifests), strict=True):
         shm = next(volume for volume in pod["volumes"] if volume["name"] == "shm")["emptyDir"]
         assert shm["medium"] == "Memory"
@@ -301,7 +301,7 @@ def test_shared_memory_holds_two_generations_of_the_rings(manifests: list[Manife
 
 
 def test_the_claim_holds_state_and_evidence(manifests: list[Manifest]) -> None:
-    """By the doctor's arithmetic, as the volume of shared memory."""
+    """Its size is the one that the doctor computes."""
     claims = {
         claim["metadata"]["name"]: claim["spec"]["resources"]["requests"]["storage"]
         for claim in of_kind(manifests, "PersistentVolumeClaim")
@@ -334,7 +334,7 @@ def test_the_claim_follows_the_evidence(evidence: dict[str, Any] | None, wanted:
         assert state_mib(config) == mib(wanted)
 
 
-def test_the_collector_takes_traces_and_scrapes_every_node() -> None:
+def test_the_collector_receives_traces_and_scrapes_every_node() -> None:
     manifests = render(COLLECTOR)
     (config,) = configurations(manifests)
     assert config.otel.endpoint == "http://demo-collector:4318"
@@ -353,12 +353,12 @@ def test_the_collector_takes_traces_and_scrapes_every_node() -> None:
     assert int(port) == services[host]["spec"]["ports"][0]["port"]
 
 
-def test_a_collector_with_nowhere_to_send_is_refused() -> None:
-    with pytest.raises(Exception, match=r"tracing.collector needs an endpoint"):
+def test_a_collector_without_a_destination_is_rejected() -> None:
+    with pytest.raises(Exception, match=r"tracing.collector has no destination"):
         render({"tracing": {"collector": {"enabled": True}}})
 
 
-def test_the_viewer_answers_for_the_host_of_its_ingress() -> None:
+def test_the_viewer_accepts_the_host_name_of_its_ingress() -> None:
     manifests = render(FULL)
     (ingress,) = of_kind(manifests, "Ingress")
     (config,) = configurations(manifests)
@@ -385,7 +385,7 @@ def test_gpu_nodes_and_devices() -> None:
     assert capture["resources"]["limits"]["smarter-devices/video0"] == 1
     on_host = {v["name"]: v["hostPath"] for v in fleet["volumes"] if "hostPath" in v}
     assert set(on_host) == {"state", "engines"}  # one claim cannot serve pods on several nodes
-    # A folder that the kubelet makes belongs to root, and nothing here runs as root: it must be there.
+    # The folder must exist: one that the kubelet creates belongs to root, but the containers run as another user
     assert {path["type"] for path in on_host.values()} == {"Directory"}
 
 
@@ -400,10 +400,10 @@ def environment(container: Manifest) -> dict[str, str]:
         ({"resource": "", "visibleDevices": "GPU-1"}, None, "GPU-1"),  # without one
     ],
 )
-def test_the_gpu_process_sees_the_gpu_that_triton_has(
+def test_the_gpu_process_uses_the_same_gpu_as_triton(
     gpu: dict[str, Any], asked: int | None, tritons: str | None
 ) -> None:
-    """A frame in GPU memory is of use only if the server opens it there."""
+    """The server must be able to open the frames in GPU memory."""
     values = {**FULL, "gpu": {**FULL["gpu"], **gpu}}
     (pod,) = node_pods(render(values))
     containers = {container["name"]: container for container in pod["containers"]}
@@ -423,7 +423,7 @@ def test_the_gpu_process_sees_the_gpu_that_triton_has(
 
 
 def test_engines_are_built_only_for_the_model_that_needs_one(tmp_path: Path) -> None:
-    """By a command that exists, from the node's own configuration, into the folder that Triton looks into."""
+    """The command exists, uses the node's configuration, and writes into the folder that Triton reads."""
     manifests = render(FULL)
     (pod,) = node_pods(manifests)
     (builder,) = pod["initContainers"]
@@ -445,7 +445,7 @@ def test_engines_are_built_only_for_the_model_that_needs_one(tmp_path: Path) -> 
         [sys.executable, "-m", *line], capture_output=True, text=True,
         env={"PATH": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
-    # It went as far as one comes without a GPU.
+    # The error of the last step that can be reached without a GPU
     assert done.returncode == 2
     assert "no NVIDIA GPU here: nvidia-smi is missing" in done.stderr
 
@@ -483,7 +483,7 @@ def camera(**keys: str) -> dict[str, Any]:
         ({"files": [{"name": "empty"}]}, "files"),
     ],
 )
-def test_mistakes_are_refused_with_their_name(values: dict[str, Any], named: str) -> None:
+def test_invalid_values_are_rejected_by_name(values: dict[str, Any], named: str) -> None:
     with pytest.raises(helm.HelmError, match=named.replace("[", r"\[").replace("]", r"\]")):
         render(values)
 

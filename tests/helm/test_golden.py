@@ -1,6 +1,6 @@
-"""Whole renders, reviewed by eye: a change of the chart shows as a difference of these files.
+"""Complete rendered manifests, reviewed manually: a change of the chart shows as a difference of these files.
 
-TRIDETR_WRITE_GOLDEN=1 pytest tests/helm/test_golden.py     # after a change that is meant
+TRIDETR_WRITE_GOLDEN=1 pytest tests/helm/test_golden.py     # regenerates them after an intended change
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def test_render_is_as_reviewed(example: Path) -> None:
     manifests = [
         manifest
         for manifest in render(yaml.safe_load(example.read_text()))
-        # The dashboard has its own tests, and its generator.
+        # The dashboard is generated, and has its own tests
         if "dashboard" not in manifest["metadata"]["name"]
     ]
     for manifest in manifests:
-        # Changes with each word of the configuration, which is rendered below in full.
+        # Changes with the configuration, which is part of the same file
         template = (
             manifest["spec"]["template"]["metadata"] if manifest["kind"] == "Deployment" else {}
         )

@@ -1,6 +1,6 @@
-"""Upgrades from earlier versions of the chart: their values are still taken, and no object has to be deleted by hand.
+"""Upgrades from earlier versions of the chart: their values still work, and no object has to be deleted manually.
 
-`released/VERSION.yaml` holds, for each example of that version, its values and what Kubernetes lets no upgrade change.
+`released/VERSION.yaml` has the values of each example of that version, and the fields that Kubernetes makes immutable.
 PYTHONPATH=tests python tests/helm/test_upgrade.py > tests/helm/released/VERSION.yaml     # before a release
 """
 

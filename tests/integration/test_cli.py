@@ -66,7 +66,7 @@ def test_config_commands(tmp_path: Path) -> None:
     assert json.loads(tridetr("config", "schema").stdout) == Config.model_json_schema()
     file = tmp_path / "node.yaml"
     file.write_text("cameras: {hall: {source: synthetic}}")
-    assert "right, 1 camera(s): hall" in tridetr("config", "check", "-c", str(file)).stdout
+    assert "valid, 1 camera(s): hall" in tridetr("config", "check", "-c", str(file)).stdout
     assert (
         yaml.safe_load(tridetr("config", "show", "-c", str(file)).stdout)["sentry"]["clear_s"] == 3
     )

@@ -51,7 +51,7 @@ def test_analyse_prints_the_visits_in_media_time(tmp_path: Path) -> None:
         assert visit["begin_s"] == pytest.approx(visit["frame_number"] / 10)
         assert visit["ended"] in ("left", None)
         assert visit["end_s"] is None or visit["begin_s"] < visit["end_s"] <= 40
-    assert "drawn people only" in answer.stderr
+    assert "only recognises drawn people" in answer.stderr
 
 
 def test_status_and_events_of_a_running_node(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What tests share: real servers on free ports, whole nodes, waiting on conditions."""
+"""Test helpers: real servers on free ports, whole nodes, waiting for conditions."""

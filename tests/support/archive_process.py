@@ -1,6 +1,6 @@
 """Save a picture and a clip in a recorder's archive, and be killed at the first step, the second, and so on.
 
-python archive_process.py FOLDER     # makes FOLDER/1, FOLDER/2, ...
+python archive_process.py FOLDER     # creates FOLDER/1, FOLDER/2, ...
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def main(folder: Path) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Keep a visit before anything happens."""
+    """Save a visit that exists before the process is killed."""
     with Archive(folder, keep_days=36_500, max_mib=64) as kept:
         kept.save_picture(OLD, (b"whole", b"crop"), 0.5, {"value": 1.0})
         kept.follow(OLD)
 
 
 def keep(folder: Path, step: int) -> None:
-    """Keep a visit with two pictures and a clip, then remove the oldest; die on the way."""
+    """Save a visit with two pictures and a clip, then remove the oldest visit; die at the given step."""
     countdown = Countdown(step)
     CountedConnection.countdown = countdown
     connect = sqlite3.connect

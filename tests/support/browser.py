@@ -24,7 +24,7 @@ expect.set_options(timeout=WAIT_MS)
 
 @dataclass
 class Tab:
-    """An open viewer; whatever it complains about is kept."""
+    """A browser tab with the viewer; collects the errors of its console."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
@@ -33,13 +33,13 @@ class Tab:
         return self.page.locator(f'.card[data-camera="{camera}"]')
 
     def has_picture(self, camera: str) -> None:
-        """Wait until pictures come."""
+        """Wait until the camera's picture is shown."""
         expect(self.card(camera)).to_have_attribute("data-trouble", "", timeout=WAIT_MS)
 
 
 @contextmanager
 def open_tab(browser: Browser, **options: Any) -> Iterator[Tab]:
-    """Give a tab with a context of its own; ``options`` are those of Playwright's context."""
+    """Open a tab in a new browser context; ``options`` are passed to the context."""
     options.setdefault("viewport", {"width": 1200, "height": 800})
     context = browser.new_context(**options)
     context.set_default_timeout(WAIT_MS)

@@ -91,7 +91,7 @@ class Rig:
         return self._capture.is_alive()
 
     def finish(self, within_s: float | None = None) -> None:
-        """Stop; capture must be gone in time (two seconds of a quiet machine)."""
+        """Stop capture, which must end in time (two seconds on a quiet machine)."""
         within_s = slack(2.0) if within_s is None else within_s
         self.stop.set()
         self._capture.join(within_s)
@@ -137,7 +137,7 @@ def capturing(
     config = Config.model_validate(
         {
             "instance": "t" + uuid.uuid4().hex[:10],
-            # The pictures of `clips` are smooth: a covered camera
+            # The smooth pictures of `clips` look like a covered camera
             "cameras": {camera: {"source": str(source), "blind_check": False, **keys}},
             "run_dir": tmp_path / "run",
             "state_dir": tmp_path / "state",
@@ -159,7 +159,7 @@ def capturing(
 
 
 class FakeController:
-    """Writes the sentry board of a rig, as the controller would."""
+    """Writes the sentry board of a rig in place of the controller."""
 
     def __init__(self, rig: Rig) -> None:
         self._writer = SentryWriter(rig.config.instance, rig.camera)
@@ -182,7 +182,7 @@ class FakeController:
 
 
 class Decider(threading.Thread):
-    """Decides on each frame of a rig, a little late, as detector and controller would."""
+    """Decides on each frame of a rig after a delay, in place of detector and controller."""
 
     def __init__(self, rig: Rig, mode: SentryMode, delay_s: float = 0.0) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""The chart, rendered by the real Helm (as a library)."""
+"""Render the chart with Helm (as a library)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def picture(index: int, width: int, height: int) -> NDArray[np.uint8]:
-    """An RGB picture [height, width, 3] that differs from index to index, smooth enough for JPEG."""
+    """Return an RGB picture [height, width, 3] that differs for each index, and is smooth enough for JPEG."""
     y, x = np.mgrid[0:height, 0:width]
     red = (x * 255 // width + index * 9) % 256
     green = (y * 255 // height + index * 5) % 256
@@ -46,7 +46,7 @@ def write_clip(
 def jpegs(
     count: int, *, size: tuple[int, int] = (320, 240), pix_fmt: str = "yuvj420p"
 ) -> list[bytes]:
-    """JPEGs of `picture(0)`, `picture(1)`, ... as a camera would deliver them."""
+    """Return JPEGs of `picture(0)`, `picture(1)`, ... as a camera delivers them."""
     codec = av.CodecContext.create("mjpeg", "w")
     codec.width, codec.height = size
     codec.pix_fmt = pix_fmt
@@ -62,7 +62,7 @@ def jpegs(
 
 
 def write_mjpeg(path: Path, packets: Sequence[bytes], *, fps: int = 30) -> Path:
-    """Write these packets, whatever is in them, as an MJPEG file."""
+    """Write packets with any content as an MJPEG file."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=fps)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuvj420p"
@@ -77,6 +77,6 @@ def write_mjpeg(path: Path, packets: Sequence[bytes], *, fps: int = 30) -> Path:
 
 
 def decoded(path: Path) -> list[NDArray[np.uint8]]:
-    """All frames of a file as I420 [3H/2, W], by PyAV's own conversion."""
+    """Return all frames of a file as I420 [3H/2, W], converted by PyAV."""
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="yuv420p") for frame in container.decode(video=0)]

@@ -17,10 +17,10 @@ class Project:
     """The services of compose files.
 
     Args:
-        environment: In which a client of Docker reaches the engine.
+        environment: Environment variables with which Docker clients reach the engine.
         program: The command of Docker Compose.
-        files: The compose files; later ones override.
-        port: Of the viewer, on the loopback interface.
+        files: The compose files; later ones override earlier ones.
+        port: Port of the viewer on the loopback interface.
         profile: A profile to start, if any.
     """
 
@@ -54,7 +54,7 @@ class Project:
         return done.stdout
 
     def get(self, path: str) -> Any:
-        """Return what the viewer's API answers, also with an error status."""
+        """Return the response of the viewer's API, also with an error status."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return json.load(answer)
@@ -75,6 +75,6 @@ class Project:
     def topics(self) -> dict[str, str]:
         """Return the broker's retained topics."""
         listen = ("mosquitto_sub", "-t", "tridetr/#", "-v", "--retained-only", "-W", "3")
-        # mosquitto_sub ends with an error where its time is over.
+        # mosquitto_sub exits with an error when its time is over
         text = self.run("exec", "-T", "broker", *listen, check=False)
         return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)

@@ -1,4 +1,4 @@
-"""Container engines, and stand-ins for base images where no registry can be reached."""
+"""Container engines, and substitutes for base images if no registry can be reached."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Engine:
         self._environment = dict(os.environ)
         if program == "podman":
             configuration = folder / "containers.conf"
-            # crun refuses hybrid cgroups, and the default limits ask for more than an unprivileged host grants.
+            # runc, because crun does not support hybrid cgroups; lower limits, because an unprivileged host refuses the
+            # defaults
             configuration.write_text(
                 "[containers]\n"
                 'default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
@@ -54,7 +55,7 @@ class Engine:
         """Run a command of the engine and return what it prints.
 
         Raises:
-            RuntimeError: The command failed; with its output.
+            RuntimeError: The command failed; the message contains its output.
         """
         done = subprocess.run(
             [self.program, *arguments],
@@ -80,7 +81,7 @@ class Engine:
         return True
 
     def build(self, dockerfile: Path, tag: str, context: Path = ROOT) -> None:
-        """Build an image. The host's certificates are trusted, for registries behind a proxy."""
+        """Build an image, with the host's certificates, for registries behind a proxy."""
         trust = ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"] if self.program == "podman" else []
         self.run(
             *("build", "--network", "host", *trust, "--file", str(dockerfile), "--tag", tag),
@@ -97,12 +98,12 @@ class Engine:
         return float(json.loads(self.run("image", "inspect", name))[0]["Size"]) / 1e6
 
     def inspect(self, container: str) -> dict[str, Any]:
-        """Return what the engine knows of a container."""
+        """Return the engine's description of a container."""
         found: dict[str, Any] = json.loads(self.run("container", "inspect", container))[0]
         return found
 
     def need_base_images(self) -> None:
-        """Pull the base images; where no registry can be reached, make stand-ins from Debian's packages."""
+        """Pull the base images; if no registry can be reached, build substitutes from Debian packages."""
         if not self._pulled(PYTHON):
             _import_debian(self, PYTHON, self._folder)
         if not self._pulled(MOSQUITTO):
@@ -121,7 +122,7 @@ class Engine:
 
     @contextmanager
     def docker_host(self) -> Iterator[dict[str, str]]:
-        """Yield an environment in which clients of Docker reach this engine."""
+        """Yield environment variables with which Docker clients reach this engine."""
         if self.program == "docker":
             yield self._environment
             return
@@ -144,7 +145,7 @@ def _listens(path: Path) -> bool:
 
 
 def _import_debian(engine: Engine, tag: str, folder: Path) -> None:
-    """Import a bare Debian with its Python under a tag."""
+    """Import a bare Debian with its Python as an image with this tag."""
     tree = folder / "debian"
     packages = "ca-certificates,python3,python3-venv,libpython3.11"
     subprocess.run(
@@ -165,7 +166,7 @@ def _import_debian(engine: Engine, tag: str, folder: Path) -> None:
 
 
 def compose_command() -> Sequence[str] | None:
-    """Return Docker Compose, if it is installed."""
+    """Return the command of Docker Compose; None if it is not installed."""
     for program in (shutil.which("docker-compose"), str(ROOT / "build/docker-compose")):
         if program and Path(program).exists():
             return [program]

@@ -16,7 +16,7 @@ def shared(*parts: str) -> Path:
     base = Path(data).resolve().parent if data else _ROOT.parent / "shared"
     path = base.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"{path} is not here (set TRIDETR_TEST_DATA to the folder of the test data)")
+        pytest.skip(f"{path} does not exist (set TRIDETR_TEST_DATA to the folder of the test data)")
     return path
 
 

@@ -16,7 +16,7 @@ MINUTE_NS = 60 * 10**9
 
 
 def picture(number: int) -> bytes:
-    """A JPEG that differs from number to number."""
+    """Return a JPEG that differs for each number."""
     image = Image.new("RGB", SIZE, (40 + number * 13 % 120, 60, 90))
     draw = ImageDraw.Draw(image)
     draw.rectangle((250, 60, 370, 340), fill=(200, 170, 140))
@@ -46,7 +46,7 @@ def keep_visits(
     minutes_apart: float = 7.0,
     clips: bool = True,
 ) -> None:
-    """Keep visits; number 0 is the oldest. The newest has just ended."""
+    """Save visits; number 0 is the oldest, and the newest has just ended."""
     clip = (
         write_clip(folder.parent / "clip.mp4", 60, size=SIZE, options={"g": "10"})
         if clips

@@ -24,16 +24,16 @@ _MARK = b"fake-cuda:"
 
 
 class FakeCuda:
-    """Keeps ``tridetr.cuda.cuda_api.Cuda``.
+    """Implements ``tridetr.cuda.cuda_api.Cuda``.
 
     Attributes:
-        folder: Where its memory lies; all processes of a test use the same.
-        fails: Error of each method that shall fail, by name.
-        asleep: Whether no work completes any more.
-        copies: What was copied: "up" and "down" in turn.
-        allocations: Addresses that are not freed yet.
-        pinned: Addresses that are not unpinned yet.
-        made: Streams and events that are not freed yet.
+        folder: Folder of its memory; all processes of a test use the same.
+        fails: Name of each method that must fail, and its error.
+        asleep: Whether work no longer completes.
+        copies: The direction of each copy, "up" or "down", in order.
+        allocations: Addresses that have not been freed yet.
+        pinned: Addresses that have not been unpinned yet.
+        made: Streams and events that have not been freed yet.
     """
 
     device_id = 0
@@ -50,10 +50,10 @@ class FakeCuda:
         self.made: set[int] = set()
         self._last = 0
         self._queues: dict[int, list[Callable[[], None]]] = {}
-        self._events: dict[int, tuple[int, int]] = {}  # (stream, how often it was asked for)
+        self._events: dict[int, tuple[int, int]] = {}  # (stream, number of queries)
 
     def is_clean(self) -> bool:
-        """Return whether all was given back."""
+        """Return whether everything has been freed."""
         return not (self.allocations or self.pinned or self.made or list(self.folder.iterdir()))
 
     def queue(self, stream: int, work: Callable[[], None]) -> None:
@@ -166,7 +166,7 @@ def read_device(
 
 
 class GpuCamera(Closing):
-    """A camera that capture decodes: its frame ring, and the gpu process's work for it; a context manager."""
+    """A camera that capture decodes: its frame ring, and the gpu process's work for it. A context manager."""
 
     def __init__(self, instance: str, gpu: FakeCuda, *, width: int = 64, height: int = 32) -> None:
         self.gpu = gpu
@@ -184,11 +184,11 @@ class GpuCamera(Closing):
         return sequence
 
     def start_gpu(self) -> None:
-        """Begin the work on the GPU."""
+        """Start the work on the GPU."""
         self.uploader = Uploader(self.gpu, self._instance, "cam")
 
     def stop_gpu(self) -> None:
-        """End the work on the GPU; capture goes on."""
+        """Stop the work on the GPU; capture continues."""
         if self.uploader is not None:
             self.uploader.close()
             self.uploader = None

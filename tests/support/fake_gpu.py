@@ -38,7 +38,7 @@ def rows_at(address: int, pitch: int, width: int, rows: int) -> Plane:
 
 
 class FakeGpu(FakeCuda):
-    """Keeps `tridetr.gpu.decoder_api.Gpu`."""
+    """Implements `tridetr.gpu.decoder_api.Gpu`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -68,7 +68,7 @@ class FakeGpu(FakeCuda):
 
 
 class FakeJpeg:
-    """Keeps `JpegEngine`."""
+    """Implements `JpegEngine`."""
 
     def __init__(self, gpu: FakeGpu) -> None:
         self._gpu = gpu
@@ -100,7 +100,7 @@ class FakeJpeg:
 
 
 class FakeVideo:
-    """Keeps `VideoEngine`; takes Annex B with parameter sets in the stream and nothing else, as NVDEC does."""
+    """Implements `VideoEngine`; like NVDEC, only accepts Annex B with parameter sets in the stream."""
 
     def __init__(self, gpu: FakeGpu, codec: Codec) -> None:
         self._gpu = gpu
@@ -141,12 +141,12 @@ class FakeVideo:
 
 
 class FakeDecoders:
-    """Keeps `GpuDecoders`.
+    """Implements `GpuDecoders`.
 
     Attributes:
-        missing: "jpeg" and "video" that shall not be there.
-        videos: all video decoders that were made.
-        reorders: for each of them whether it was to reorder pictures.
+        missing: The decoders that are not available: "jpeg", "video".
+        videos: All video decoders that were created.
+        reorders: For each of them, whether it was asked to reorder pictures.
     """
 
     def __init__(self, folder: Path, *missing: str) -> None:

@@ -102,7 +102,7 @@ class Engine:
 
 
 def fake_tensorrt(engine: Engine | None) -> Any:
-    """Return the module; with None it refuses every engine."""
+    """Return the module; with None, it rejects every engine."""
     logger = type("Logger", (), {"WARNING": 1, "__init__": lambda self, level: None})
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine)
     return SimpleNamespace(

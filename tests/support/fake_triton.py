@@ -22,18 +22,18 @@ INFO = ModelInfo(
 
 @dataclass
 class FakeTriton:
-    """Keeps the part of ``TritonClient`` that the detector uses.
+    """Implements the part of ``TritonClient`` that the detector uses.
 
-    The answer is one box whose x1 is the value of the frame's first pixel, when the answer is given.
+    The answer is one box, whose x1 is the value of the frame's first pixel at the time of the answer.
 
     Attributes:
-        error: raised by every call, if set.
-        frame_errors: raised by inferences, one each.
-        hold: answers wait while it is cleared.
-        second_score: score of the second box, a car.
-        regions: what is registered, by name.
-        gpu: where the (played) GPU's memory lies that it can open; None: it has no GPU.
-        asked: (region name, value of the first pixel) of each inference, when it came.
+        error: Raised by every call, if set.
+        frame_errors: Raised by inferences, one each.
+        hold: Answers wait while it is cleared.
+        second_score: Score of the second box, a car.
+        regions: The registered regions, by name.
+        gpu: Folder of the simulated GPU memory that it can open; None if it has no GPU.
+        asked: (region name, value of the first pixel) of each inference at its arrival.
     """
 
     info: ModelInfo = INFO
@@ -117,5 +117,5 @@ class FakeTriton:
 
 
 def unavailable() -> ModelUnavailable:
-    """Return the error of a server that is away."""
+    """Return the error of a server that cannot be reached."""
     return ModelUnavailable("connection refused")

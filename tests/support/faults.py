@@ -18,12 +18,12 @@ from tridetr.controller.camera_control import BOARD_LEASE_S
 from tridetr.shm.boards import SentryReader
 from tridetr.shm.detections import DetectionReader
 
-QUIET_START_S = 8.0  # from the command to the first decision, on two cores that do nothing else
+QUIET_START_S = 8.0  # from the command to the first decision, on two idle cores
 STREET = {"street": {"source": "synthetic", "width": 640, "height": 360, "fps": 10}}
 
 
 def newest_result_ns(node: Node, camera: str = "street") -> int:
-    """Return when the camera's newest result was published (monotonic); 0: there is none."""
+    """Return when the camera's newest result was published (monotonic [ns]); 0 if there is none."""
     with DetectionReader(node.instance, camera, None) as reader:
         lease = reader.lease_newest()
         if lease is None:
@@ -33,7 +33,7 @@ def newest_result_ns(node: Node, camera: str = "street") -> int:
 
 
 def decided(node: Node, camera: str = "street") -> bool:
-    """Whether the controller knows what it sees: not Unknown, and the camera is live."""
+    """Return whether the camera is live and its sentry state is not Unknown."""
     row = node.cameras().get(camera, {})
     return row.get("status", {}).get("state") == "live" and row.get("state", {}).get(
         "state"
@@ -44,14 +44,14 @@ def decided(node: Node, camera: str = "street") -> bool:
 
 
 def board_written_ns(node: Node, camera: str) -> int:
-    """Return when the controller last renewed its board (monotonic); 0: never."""
+    """Return when the controller last renewed its board (monotonic [ns]); 0 if never."""
     with SentryReader(node.instance, camera) as reader:
         board = reader.read()
     return board.expires_monotonic_ns - round(BOARD_LEASE_S * 1e9) if board else 0
 
 
 def whole(node: Node, since_s: float, camera: str = "street") -> bool:
-    """Whether since then a frame went the whole way, to a result, the decision and the browser's API."""
+    """Return whether a frame since then was processed end to end: result, decision, and the browser's API."""
     since_ns = since_s * 1e9
     if newest_result_ns(node, camera) < since_ns or board_written_ns(node, camera) < since_ns:
         return False
@@ -63,7 +63,7 @@ def whole(node: Node, since_s: float, camera: str = "street") -> bool:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it is there and no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
@@ -71,7 +71,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def record(fault: str, seconds: float, slowness: float = 1.0) -> None:
-    """Print what was measured, and append it to ``$TRIDETR_FAULT_TIMES``."""
+    """Print a measurement, and append it to ``$TRIDETR_FAULT_TIMES``."""
     line = json.dumps(
         {
             "fault": fault,
@@ -87,17 +87,17 @@ def record(fault: str, seconds: float, slowness: float = 1.0) -> None:
 
 
 class Machine:
-    """How much slower than a quiet one this machine is now: bounds are stretched by it, results are printed."""
+    """How much slower than a quiet machine this one is: stretches time limits, and records measurements."""
 
     def __init__(self, start_s: float) -> None:
         self.slowness = max(1.0, start_s / QUIET_START_S)
 
     def bound(self, seconds: float) -> float:
-        """Return the bound for this machine, as slow as it was at the start or as busy as it is now."""
+        """Return a time limit [s], scaled by how slow this machine was at the start or is now."""
         return seconds * max(self.slowness, slack(1.0))
 
     def record(self, fault: str, seconds: float) -> None:
-        """Keep what was measured."""
+        """Record a measurement."""
         record(fault, seconds, self.slowness)
 
 
@@ -109,7 +109,7 @@ def whole_node(
     whole_cameras: Iterable[str] | None = None,
     **sections: Any,
 ) -> Iterator[tuple[Node, Machine]]:
-    """Run a node until the test ends; yields it when all its cameras, or those named, are whole.
+    """Run a node until the test ends; yield it when all its cameras, or the given ones, work end to end.
 
     Without the motion gate: a result proves that the model works.
     """
@@ -121,5 +121,5 @@ def whole_node(
             try:
                 wait_for(lambda: whole(node, started_s, camera), 150)
             except AssertionError:
-                raise AssertionError(f"the node never became whole: {node.log_tail()}") from None
+                raise AssertionError(f"the node did not start working: {node.log_tail()}") from None
         yield node, Machine(time.monotonic() - started_s)

@@ -23,7 +23,7 @@ def _run(*arguments: str | Path) -> None:
 
 
 def python_readers(folder: Path, monkeypatch: pytest.MonkeyPatch, schema: str) -> Any:
-    """Return the module that flatc makes of a schema."""
+    """Return the Python module that flatc generates from a schema."""
     schemas = sorted(path.name for path in SCHEMAS.glob("*.fbs"))
     _run("--python", "--gen-onefile", "--python-typing", "-o", folder, *schemas)
     monkeypatch.syspath_prepend(str(folder))
@@ -33,7 +33,7 @@ def python_readers(folder: Path, monkeypatch: pytest.MonkeyPatch, schema: str) -
 
 
 def as_json(schema: str, slot: bytes, folder: Path) -> dict[str, Any]:
-    """Convert a slot with flatc: what any other language's FlatBuffers would see."""
+    """Convert a slot to JSON with flatc, as any other FlatBuffers implementation would read it."""
     (folder / "slot.bin").write_bytes(slot)
     _run("--json", "--strict-json", "-o", folder, f"{schema}.fbs", "--", folder / "slot.bin")
     return dict(json.loads((folder / "slot.json").read_text()))

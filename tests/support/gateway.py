@@ -43,7 +43,7 @@ FIGURE = (200, 90, 180)
 
 
 class FakeCamera:
-    """Writes frames with a rectangle whose place is known, and whatever else the test wants to say."""
+    """Writes frames with a rectangle at a known position, results, and boards of one camera."""
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class FakeCamera:
         self.decided = 0
 
     def truth(self, number: int) -> tuple[int, int, int, int]:
-        """Where the rectangle of a frame is: x1 y1 x2 y2, even numbers."""
+        """Return the position of the rectangle in a frame: x1, y1, x2, y2, even numbers."""
         x = 40 + (number * 8) % (self.width - 200) // 2 * 2
         return x, 100, x + 120, 340
 
     def frame(self, jpeg: bytes = b"") -> int | None:
-        """Publish the next frame and return its sequence; None: readers held all slots."""
+        """Publish the next frame and return its sequence number; None if readers hold all slots."""
         self.number += 1
         slot = self.frames.begin()
         if slot is None:
@@ -111,7 +111,7 @@ class FakeCamera:
         return sequence
 
     def result(self, sequence: int, *further: tuple[float, ...]) -> None:
-        """Publish the true box of a frame, and further ones: x1 y1 x2 y2 score class track."""
+        """Publish the true box of a frame, and further ones: x1, y1, x2, y2, score, class, track."""
         number, monotonic, unix = self.stamps[sequence]
         found = np.zeros(1 + len(further), DETECTION_DTYPE)
         found[0] = (*self.truth(number), 0.9, 1, 0)
@@ -150,7 +150,7 @@ class FakeCamera:
         )  # fmt: skip
 
     def play(self, fps: float = 15) -> None:
-        """Publish frames, their results and the boards in a thread from now on."""
+        """Start publishing frames, their results and the boards in a thread."""
 
         def work() -> None:
             while not self._stop.wait(1 / fps):
@@ -165,10 +165,10 @@ class FakeCamera:
         self._ticker.start()
 
     def stand_still(self) -> int:
-        """Publish no more; return the number of the last frame."""
+        """Stop publishing; return the number of the last frame."""
         self.alive = False
         before = self.turns
-        wait_for(lambda: self.turns > before + 1)  # the turn under way may still publish one
+        wait_for(lambda: self.turns > before + 1)  # the current iteration may still publish one
         return self.number
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ class Answer:
 
 @dataclass
 class Gateway:
-    """A gateway in a thread, with a loop of its own."""
+    """A gateway in a thread, with its own event loop."""
 
     config: Config
     limits: Limits | None = None
@@ -228,7 +228,7 @@ class Gateway:
         return int(self.url.rsplit(":", 1)[1])
 
     def stop(self) -> float:
-        """Stop it and return the seconds that it took."""
+        """Stop it and return how long it took [s]."""
         assert self._loop is not None
         assert self._stop is not None
         assert self._thread is not None
@@ -248,7 +248,7 @@ class Gateway:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
     ) -> Answer:
-        """Send exactly this path and these headers."""
+        """Send exactly this path and these headers, and return the response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, body, headers or {})
@@ -264,7 +264,7 @@ class Gateway:
     def watch(self, camera: str, **options: Any) -> Watcher:
         options.setdefault("subprotocols", [PROTOCOL])
         options.setdefault("open_timeout", 30)
-        # Otherwise the client stops to read behind sixteen messages that the test has not taken.
+        # Otherwise the client stops reading after sixteen messages that the test has not consumed
         options.setdefault("max_queue", None)
         return Watcher(
             connect(f"{self.url.replace('http', 'ws')}/ws/{camera}", max_size=None, **options)
@@ -300,7 +300,7 @@ class Watcher:
         return self.seen[-1]
 
     def until(self, kind: str, timeout: float = 30, **wanted: Any) -> tuple[dict[str, Any], bytes]:
-        """Read on until a message of this kind with these values comes."""
+        """Read until a message of this kind with these values arrives."""
         deadline = time.monotonic() + timeout
         while True:
             header, image = self.next(max(0.01, deadline - time.monotonic()))
@@ -328,7 +328,7 @@ class Watcher:
 def cameras(
     tmp_path: Path, *names: str, gateway: dict[str, Any] | None = None, **camera: Any
 ) -> Iterator[tuple[Config, dict[str, FakeCamera]]]:
-    """Give a configuration and its cameras' writers; everything is removed afterwards."""
+    """Yield a configuration and the writers of its cameras; remove everything afterwards."""
     instance = f"g{uuid.uuid4().hex[:10]}"
     timeouts = {"timeout_s": 1.0, "sentry": {"unknown_s": 1.0}}
     config = Config(

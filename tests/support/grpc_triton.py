@@ -33,7 +33,7 @@ class Mood(Enum):
     NEVER = "never"
     GARBAGE = "garbage"  # tensors whose bytes and shapes contradict each other
     UNHEALTHY = (
-        "unhealthy"  # as when the backend's process is dead: ready, but each inference fails
+        "unhealthy"  # like a server whose backend process is dead: ready, but every inference fails
     )
 
 
@@ -46,7 +46,7 @@ class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.late_s = 3.0
         self.asked = 0
         self.answered = 0
-        # What CudaSharedMemoryRegister is refused with (code, text); None: it is not.
+        # Error of CudaSharedMemoryRegister (code, text); None if it succeeds
         self.gpu_refusal: tuple[grpc.StatusCode, str] | None = None
         self.cuda_requests: list[Any] = []
         self.inferred: list[tuple[str, int, int]] = []  # region, offset, size of each input
@@ -60,7 +60,7 @@ class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen, knowing no region."""
+        """Start listening, with no region registered."""
         self._regions.clear()
         self._server = grpc.server(futures.ThreadPoolExecutor(32))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
@@ -68,12 +68,12 @@ class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._server.start()
 
     def stop(self) -> None:
-        """Be gone at once; calls in flight break."""
+        """Stop immediately; calls in progress fail."""
         if self._server is not None:
             self._server.stop(0).wait(5)
 
     def be(self, mood: Mood) -> None:
-        """Change the mood; requests that were never to be answered stay so."""
+        """Change the mood; requests that are waiting without an answer stay unanswered."""
         with self._moved:
             self.mood = mood
 
@@ -172,7 +172,7 @@ class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
 @contextlib.contextmanager
 def grpc_triton() -> Iterator[GrpcTriton]:
-    """Run it for the length of a test."""
+    """Run the server for the duration of a test."""
     server = GrpcTriton()
     server.start()
     try:

@@ -1,4 +1,4 @@
-"""The real Home Assistant, set up over its own interface: a user, and the MQTT integration."""
+"""Run Home Assistant, set up through its own API: a user, and the MQTT integration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READY_S = 180
 
 
 class HomeAssistant:
-    """One installation with a folder of its own; it can be stopped and started again.
+    """One installation with its own configuration folder; it can be stopped and restarted.
 
     Attributes:
         folder: Its configuration folder, with its database.
@@ -55,7 +55,7 @@ class HomeAssistant:
         (folder / "configuration.yaml").write_text(yaml.safe_dump(content))
 
     def start(self) -> None:
-        """Start it and wait until it has started completely."""
+        """Start it and wait until the start is complete."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [str(ROOT / "tools/home-assistant"), str(INSTALLED), str(self.folder)],
@@ -79,7 +79,7 @@ class HomeAssistant:
         return self._log.read_text(errors="replace")[-6000:]
 
     def ask(self, path: str, body: object = None, *, form: bool = False) -> Any:
-        """GET, or POST a body; return the JSON of the answer."""
+        """Send a GET request, or a POST request with a body; return the JSON of the response."""
         data = headers = None
         if body is not None:
             kind = "x-www-form-urlencoded" if form else "json"
@@ -94,7 +94,7 @@ class HomeAssistant:
             return json.loads(answer.read() or b"null")
 
     def picture(self, path: str) -> bytes:
-        """Return what a path such as an entity's picture answers."""
+        """Return the content of a path, such as an entity's picture."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
         request.add_header("Authorization", f"Bearer {self._token}")
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -105,7 +105,7 @@ class HomeAssistant:
         return {state["entity_id"]: state for state in self.ask("/api/states")}
 
     def state(self, entity: str) -> str:
-        """Return an entity's state; empty where there is no such entity."""
+        """Return an entity's state; empty if the entity does not exist."""
         return str(self.states().get(entity, {}).get("state", ""))
 
     def command(self, kind: str, **arguments: Any) -> Any:
@@ -146,7 +146,7 @@ class HomeAssistant:
         code = self.ask("/api/onboarding/users", {**user, "password": "a test's password"})
         grant = {"grant_type": "authorization_code", "code": code["auth_code"], "client_id": client}
         self._token = self.ask("/auth/token", grant, form=True)["access_token"]
-        # For longer than the half hour of that one.
+        # Longer than the half hour of the first token
         self._token = self.command("auth/long_lived_access_token", client_name="test", lifespan=1)
 
 
@@ -161,7 +161,7 @@ def _received(socket: Connection, kind: str) -> dict[str, Any]:
 def running_home_assistant(
     folder: Path, files: dict[str, Path], **configuration: Any
 ) -> Iterator[HomeAssistant]:
-    """Run it with files in its configuration folder; skips where it is not installed."""
+    """Run it with files in its configuration folder; skip the test if it is not installed."""
     if not (INSTALLED / "version").exists():
         pytest.skip("Home Assistant is not installed (make test-home-assistant does that)")
     home = HomeAssistant(folder, files, configuration)

@@ -1,6 +1,6 @@
-// A driver library (libcuda.so.1) whose device memory is host memory: what cuda-bindings calls, does what CUDA would do,
-// at once. Memory are POSIX shared-memory objects, so that another process can open it by its handle. The one kernel
-// is recognised by being the only one. Enough for benchmarks/gpu/check.py; whatever is not known succeeds and does nothing.
+// A driver library (libcuda.so.1) whose device memory is host memory: the functions that cuda-bindings calls do what CUDA does,
+// but immediately. Allocations are POSIX shared-memory objects, so that another process can open them by handle. There is only
+// one kernel, so it needs no name. Enough for benchmarks/gpu/check.py; all other functions succeed and do nothing.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

@@ -13,7 +13,7 @@ Answer = Callable[["Request"], None]
 
 
 class Request(http.server.BaseHTTPRequestHandler):
-    """A request; `head` and `send` answer it."""
+    """A request, with methods to answer it."""
 
     def head(self, content_type: str | None = None, status: int = 200, **headers: str) -> None:
         self.send_response(status)
@@ -28,11 +28,11 @@ class Request(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, *arguments: object) -> None:
-        """Tests are quiet."""
+        """Log nothing."""
 
 
 class HttpCamera:
-    """Serves on loopback; `requests` are the paths and Authorization headers that were asked with."""
+    """Serves on the loopback interface; `requests` has the path and Authorization header of each request."""
 
     def __init__(self, answer: Answer, tls: tuple[Path, Path] | None = None) -> None:
         self.requests: list[tuple[str, str]] = []
@@ -49,7 +49,7 @@ class HttpCamera:
             daemon_threads = True
 
             def handle_error(self, *arguments: object) -> None:
-                """Clients that hang up, also in the middle of TLS, are meant."""
+                """Ignore clients that disconnect, also during the TLS handshake: tests do that on purpose."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]

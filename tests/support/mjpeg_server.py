@@ -1,4 +1,4 @@
-"""A network camera that delivers MJPEG over HTTP, as cheap ones do; it can be stopped, restarted and hung."""
+"""A network camera that delivers MJPEG over HTTP; it can be stopped, restarted and made to hang."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BOUNDARY = "frame"
 
 
 class MjpegServer:
-    """Serves these JPEGs again and again at a fixed rate on loopback.
+    """Serves JPEGs in a loop at a fixed rate on the loopback interface.
 
     Attributes:
-        port: stays the same over restarts.
-        sent: monotonic times [ns] at which the JPEGs were sent, by their index in the sequence.
-        hang: while set, connections stay open and nothing comes.
+        port: Its port, which stays the same across restarts.
+        sent: Monotonic times at which the JPEGs were sent, by index in the sequence [ns].
+        hang: While set, connections stay open, but nothing is sent.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class MjpegServer:
                 camera._serve(self)
 
             def log_message(self, *args: object) -> None:
-                """Tests are quiet."""
+                """Log nothing."""
 
         self._stopping.clear()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
@@ -61,7 +61,7 @@ class MjpegServer:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Die as a camera does that loses power: all connections break."""
+        """Stop like a camera that loses power: all connections break."""
         self._stopping.set()
         if self._server is not None:
             self._server.shutdown()

@@ -28,7 +28,7 @@ MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sb
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that was free a moment ago, and that no outgoing connection is given meanwhile."""
+    """Return a TCP port of the loopback interface that is free, and outside of the range of outgoing connections."""
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     candidates = range(10_000, first)
     for port in random.SystemRandom().sample(candidates, min(50, len(candidates))):
@@ -42,7 +42,7 @@ def free_port() -> int:
 
 @dataclass
 class Certificates:
-    """A CA of the test's own, and a server certificate for 127.0.0.1 and localhost."""
+    """A CA for the test, and a server certificate for 127.0.0.1 and localhost."""
 
     ca: Path
     certificate: Path
@@ -50,7 +50,7 @@ class Certificates:
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Make a self-signed CA and a server certificate with openssl."""
+    """Create a self-signed CA and a server certificate with openssl."""
     folder.mkdir(parents=True, exist_ok=True)
     names = folder / "names.cnf"
     names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
@@ -71,7 +71,7 @@ def make_certificates(folder: Path) -> Certificates:
 
 
 class Mosquitto:
-    """A broker that can be killed, stopped and started again on the same port."""
+    """A broker that can be killed, frozen and restarted on the same port."""
 
     def __init__(
         self, folder: Path, *, tls: Certificates | None = None, user: tuple[str, str] | None = None
@@ -84,7 +84,7 @@ class Mosquitto:
         self._log = folder / "mosquitto.log"
         lines = [f"listener {self.port} 127.0.0.1", "max_queued_messages 100000", "log_type all"]
         if os.geteuid() == 0:
-            lines.append("user root")  # the test's folder is not mosquitto's
+            lines.append("user root")  # mosquitto's own user cannot read the test's folder
         if tls:
             lines += [f"cafile {tls.ca}", f"certfile {tls.certificate}", f"keyfile {tls.key}"]
         if user:
@@ -118,18 +118,18 @@ class Mosquitto:
         return False
 
     def kill(self) -> None:
-        """Kill it; what it had retained is gone."""
+        """Kill it; its retained messages are lost."""
         assert self.process
         self.process.kill()
         self.process.wait()
 
     def freeze(self) -> None:
-        """Stop it without closing a connection."""
+        """Stop the process without closing connections."""
         assert self.process
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let the process continue."""
         assert self.process
         self.process.send_signal(signal.SIGCONT)
 
@@ -138,7 +138,7 @@ class Mosquitto:
 def running_mosquitto(
     folder: Path, *, tls: Certificates | None = None, user: tuple[str, str] | None = None
 ) -> Iterator[Mosquitto]:
-    """Run a broker; skips the test where mosquitto is not installed."""
+    """Run a broker; skip the test if mosquitto is not installed."""
     if MOSQUITTO is None:
         pytest.skip("mosquitto is not installed (apt install mosquitto)")
     broker = Mosquitto(folder, tls=tls, user=user)
@@ -164,7 +164,7 @@ class Heard:
 
 
 class Subscriber:
-    """Hears everything, over restarts of the broker too (a session of its own that the broker may forget)."""
+    """Receives all messages, also after restarts of the broker."""
 
     def __init__(
         self, port: int, *, ca: Path | None = None, user: tuple[str, str] | None = None
@@ -193,7 +193,7 @@ class Subscriber:
         )
 
     def payloads(self, suffix: str) -> list[bytes]:
-        """Return the payloads of all topics that end so."""
+        """Return the payloads of all topics with this ending."""
         return [one.payload for one in list(self.heard) if one.topic.endswith(suffix)]
 
     def last(self, suffix: str) -> bytes | None:
@@ -202,7 +202,7 @@ class Subscriber:
         return found[-1] if found else None
 
     def events(self) -> list[dict[str, Any]]:
-        """Return all events, repeats included."""
+        """Return all events, including repeats."""
         return [json.loads(payload) for payload in self.payloads("/events")]
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class Subscriber:
 
 @contextlib.contextmanager
 def listening(broker: Mosquitto, **options: Any) -> Iterator[Subscriber]:
-    """Subscribe to everything for the length of a test."""
+    """Subscribe to all topics for the duration of a test."""
     subscriber = Subscriber(broker.port, **options)
     try:
         yield subscriber

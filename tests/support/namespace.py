@@ -23,13 +23,13 @@ MESSAGE = {"shm": r"bytes.*|/dev/shm.*", "queues": r".*queues_max.*"}
 
 
 def main() -> None:
-    """Take away, start, give back."""
+    """Take the resource away, start the process, and give the resource back."""
     what, file = sys.argv[1:]
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", SHM], check=True)
     if what == "queues":
         subprocess.run(["mount", "-o", "remount,size=64m", SHM], check=True)
         QUEUES_MAX.write_text("0")
-    # Root may go over the limits of queues: without that capability it is like everybody.
+    # Root may exceed the limits of message queues, unless this capability is dropped
     line = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"]
     line += [sys.executable, "-m", "tridetr", "up", "--only", "capture cam", "--config", file]
     node = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""A real nginx on a free port, with `location` blocks as the documentation has them."""
+"""A real nginx on a free port, with the `location` blocks of the documentation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ http {{
 
 
 def recipe(upstream: int, prefix: str) -> str:
-    """Return the documented `location` for a gateway on port ``upstream`` below ``prefix``."""
+    """Return the documented `location` block for a gateway on port ``upstream`` under the path ``prefix``."""
     block = re.search(r"```nginx\n(.*?)```", GUIDE.read_text(), re.S)
     assert block
     return block[1].replace("/cams/", prefix).replace("127.0.0.1:8080", f"127.0.0.1:{upstream}")
@@ -35,7 +35,7 @@ def recipe(upstream: int, prefix: str) -> str:
 
 @contextmanager
 def nginx(folder: Path, locations: str) -> Iterator[str]:
-    """Run nginx and give its address."""
+    """Run nginx and yield its address."""
     assert NGINX
     folder.mkdir(exist_ok=True)
     with socket.socket() as probe:

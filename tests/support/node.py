@@ -27,8 +27,8 @@ class Node:
     """A running ``tridetr up``.
 
     Attributes:
-        config: what it was started with.
-        process: the supervisor.
+        config: Its configuration.
+        process: The supervisor.
     """
 
     def __init__(self, folder: Path, cameras: dict[str, Any], **sections: Any) -> None:
@@ -70,21 +70,21 @@ class Node:
             self.process = subprocess.Popen(argv, stdout=out, stderr=log, stdin=subprocess.DEVNULL)
 
     def finish(self, within_s: float = 120) -> dict[str, Any]:
-        """Wait until it ends by itself; return its summary."""
+        """Wait until it ends without being stopped; return its summary."""
         assert self.process
         code = self.process.wait(within_s)
         assert code == 0, self.log_tail()
         return self.summary()
 
     def stop(self, within_s: float = 60) -> dict[str, Any]:
-        """Stop it as Ctrl-C does; return its summary."""
+        """Stop it like Ctrl-C; return its summary."""
         assert self.process
         self.process.send_signal(signal.SIGINT)
         self.process.wait(within_s)
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
-        """Return the JSON that it printed."""
+        """Return the summary that it printed."""
         text = (self.folder / "summary.json").read_text()
         assert text, self.log_tail()
         return dict(json.loads(text))
@@ -115,12 +115,12 @@ class Node:
         return found
 
     def get(self, path: str) -> bytes:
-        """Fetch from the gateway."""
+        """Fetch a path from the gateway."""
         with urllib.request.urlopen(self.url + path, timeout=20) as answer:
             return bytes(answer.read())
 
     def cameras(self) -> dict[str, Any]:
-        """Return what ``/api/cameras`` says, by name; empty while the gateway is away."""
+        """Return the cameras of ``/api/cameras`` by name; empty while the gateway does not answer."""
         with contextlib.suppress(OSError, ValueError):
             data = json.loads(self.get("/api/cameras"))
             rows = data["cameras"] if isinstance(data, dict) else data
@@ -128,7 +128,7 @@ class Node:
         return {}
 
     def leftovers(self) -> list[str]:
-        """Return the segments and queues that are still there."""
+        """Return the segments and queues that still exist."""
         return [str(path) for path in list_instance(self.instance)] + list_queues(self.instance)
 
 
@@ -136,7 +136,7 @@ class Node:
 def running_node(
     folder: Path, cameras: dict[str, Any], *options: str, **sections: Any
 ) -> Iterator[Node]:
-    """Run a node; at the end it must be gone without a trace."""
+    """Run a node; at the end, check that it left nothing behind."""
     node = Node(folder, cameras, **sections)
     node.start(*options)
     assert node.process
@@ -151,5 +151,5 @@ def running_node(
             os.kill(node.process.pid, signal.SIGKILL)
             node.process.wait()
     assert not node.leftovers(), node.log_tail()
-    # By their mark, not by descent: an orphan has no parent that would tell.
+    # By their mark, not by their parent, which an orphan no longer has
     wait_for(lambda: not orphans.find(folder / "run"), 30, f"alive: {orphans.find(folder / 'run')}")

@@ -33,10 +33,10 @@ END
 
 
 class NvidiaServer:
-    """The folder, and what the server was started with last."""
+    """The server's folder, and the command line and environment of its last start."""
 
     def __init__(self, home: Path, python: str) -> None:
-        """Lay it out below ``home``; skips the test where the wheel is missing."""
+        """Create the folder in ``home``; skip the test if the wheel is not installed."""
         try:
             wheel = find_server()
         except TridetrError as error:
@@ -61,6 +61,6 @@ class NvidiaServer:
 
     @property
     def started(self) -> dict[str, Any]:
-        """Command line and environment of the last start."""
+        """Return the command line and environment of the last start."""
         record: dict[str, Any] = json.loads(self._record.read_text())
         return record

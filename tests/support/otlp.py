@@ -1,4 +1,4 @@
-"""A real OTLP/HTTP receiver: takes protobuf (the Python exporter) and JSON (Triton) and keeps the spans."""
+"""An OTLP/HTTP receiver that accepts protobuf (Python exporter) and JSON (Triton), and keeps the spans."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Span:
 
 
 class Collector(ThreadingHTTPServer):
-    """Listens on a free port of loopback.
+    """Listens on a free port of the loopback interface.
 
     Attributes:
-        spans: all that came.
-        refuse: answer 503 instead.
-        requests: how many posts came.
+        spans: All received spans.
+        refuse: While set, requests are answered with 503.
+        requests: Number of requests.
     """
 
     daemon_threads = True
@@ -45,11 +45,11 @@ class Collector(ThreadingHTTPServer):
 
     @property
     def endpoint(self) -> str:
-        """What goes into ``otel.endpoint``."""
+        """The value for ``otel.endpoint``."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def traces(self) -> dict[str, list[Span]]:
-        """Return the spans by trace."""
+        """Return the spans, grouped by trace."""
         found: dict[str, list[Span]] = {}
         for span in list(self.spans):
             found.setdefault(span.trace, []).append(span)

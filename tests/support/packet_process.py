@@ -19,7 +19,7 @@ GROUP = 10
 
 
 def write(instance: str) -> None:
-    """Publish packets at full speed whose pts is the checksum of their bytes."""
+    """Publish packets at full speed; the pts of each is the checksum of its bytes."""
     stop = until_stdin_closes()
     dice = random.Random(5)
     noise = dice.randbytes(1 << 20)
@@ -44,7 +44,7 @@ def write(instance: str) -> None:
 
 
 def read(instance: str) -> None:
-    """Count what comes and whether it is whole, in order, and resumed at key frames."""
+    """Count the packets, and check that they are intact, in order, and resumed at key frames."""
     stop = until_stdin_closes()
     counts = {"read": 0, "torn": 0, "misplaced": 0, "lost": 0}
     before = 0

@@ -21,7 +21,7 @@ from tridetr.shm.values import ColorMatrix, ColorRange
 
 
 def stream_info(**changes: Any) -> StreamInfo:
-    """Return what is known of a 1080p H.264 stream."""
+    """Return the description of a 1080p H.264 stream."""
     fields: dict[str, Any] = {
         "codec": VideoCodec.H264,
         "codec_name": "h264",
@@ -40,7 +40,7 @@ def stream_info(**changes: Any) -> StreamInfo:
 
 
 def payload(number: int, size: int) -> bytes:
-    """Return bytes that only this packet has."""
+    """Return content that is unique to this packet."""
     return (number.to_bytes(4, "little") * (size // 4 + 1))[:size]
 
 
@@ -59,10 +59,10 @@ def put_packet(
 
 
 def through_ring(instance: str, path: Path, form: str | None = None) -> list[Packet]:
-    """Return what a reader sees of a file's packets."""
+    """Publish a file's packets to a ring and return those that a reader gets."""
     with (
         PacketSink(instance, "cam", PacketsSection()) as sink,
-        # As with a camera, FFmpeg does not see the end before it starts
+        # As with a camera, FFmpeg cannot see the end of the stream when it opens it
         av.open(str(path), format=form, options={"probesize": "2048"} if form else {}) as container,
         PacketReader(instance, "cam") as reader,
     ):

@@ -13,7 +13,7 @@ _LISTENS = "0A"
 
 
 def descriptors(pid: int) -> list[str]:
-    """Return what a process has open, as /proc names it: paths, `socket:[inode]`, …"""
+    """Return the open files of a process as /proc shows them: paths, `socket:[inode]`, …"""
     folder = Path(f"/proc/{pid}/fd")
     found = []
     try:
@@ -21,7 +21,7 @@ def descriptors(pid: int) -> list[str]:
             with contextlib.suppress(FileNotFoundError):
                 found.append(str(entry.readlink()))
         return found
-    except PermissionError:  # the embedded mosquitto has changed its user: look as that one
+    except PermissionError:  # the embedded mosquitto has changed its user: read as that user
         status = psutil.Process(pid)
         listed = subprocess.run(
             ["find", folder, "-type", "l", "-printf", "%l\\n"],
@@ -42,7 +42,7 @@ def listening(pid: int) -> list[tuple[str, int]]:
     held = {name for name in descriptors(pid) if name.startswith("socket:")}
     found = []
     for file, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        with contextlib.suppress(FileNotFoundError):  # no IPv6 here
+        with contextlib.suppress(FileNotFoundError):  # without IPv6
             for line in Path(f"/proc/{pid}/net/{file}").read_text().splitlines()[1:]:
                 words = line.split()
                 if words[3] == _LISTENS and f"socket:[{words[9]}]" in held:
@@ -52,6 +52,6 @@ def listening(pid: int) -> list[tuple[str, int]]:
 
 def _address(text: str, family: int) -> tuple[str, int]:
     digits, port = text.split(":")
-    numbers = bytes.fromhex(digits)  # words of 32 bits in the machine's order
+    numbers = bytes.fromhex(digits)  # words of 32 bits in native byte order
     words = [numbers[i : i + 4][::-1] for i in range(0, len(numbers), 4)]
     return socket.inet_ntop(family, b"".join(words)), int(port, 16)

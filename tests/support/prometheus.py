@@ -22,7 +22,7 @@ RULES = Path(__file__).resolve().parents[2] / "helm" / "tridetr" / "files" / "ru
 
 
 def promtool(*words: str) -> str:
-    """Run promtool; fail with what it says."""
+    """Run promtool; fail with its output."""
     program = shutil.which("promtool")
     if program is None:
         pytest.skip("promtool is not installed (apt-get install prometheus)")
@@ -51,7 +51,7 @@ class Prometheus:
         return list(self._ask("query", query=expression)["result"])
 
     def value(self, expression: str) -> float | None:
-        """Return the value of the first series; None if there is none."""
+        """Return the value of the first series of an instant query; None if there is none."""
         found = self.query(expression)
         return float(found[0]["value"][1]) if found else None
 
@@ -62,7 +62,7 @@ class Prometheus:
 
 @contextlib.contextmanager
 def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Scrape ``target`` (host:port) every second, with the chart's rules evaluated as often."""
+    """Run a server that scrapes ``target`` (host:port) and evaluates the chart's rules every second."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not installed (apt-get install prometheus)")

@@ -1,4 +1,4 @@
-"""A TCP relay that can be cut or damage what passes: the network between a client and its server."""
+"""A TCP relay between a client and its server that can cut connections and damage data."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from collections.abc import Iterator
 
 
 class Relay:
-    """Forwards connections to a port; ``cut`` ends them and refuses new ones until ``mend``."""
+    """Forwards connections to a port; ``cut`` closes them and refuses new ones until ``mend``."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._whole = True
-        self.damage = 0.0  # share of the bytes towards the client that are replaced
+        self.damage = 0.0  # share of the bytes to the client that are replaced
         self._random = random.Random(5)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """End all connections at once, with whatever is under way in them."""
+        """Close all connections immediately, including data in transit."""
         with self._lock:
             self._whole = False
             for connection in self._open:
@@ -33,13 +33,13 @@ class Relay:
             self._open.clear()
 
     def mend(self) -> None:
-        """Let new connections through again."""
+        """Accept new connections again."""
         with self._lock:
             self._whole = True
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """Number of connected clients."""
         with self._lock:
             return len(self._open) // 2
 
@@ -59,7 +59,7 @@ class Relay:
                     continue
                 try:
                     far = socket.create_connection(("127.0.0.1", self._target), 5)
-                    far.settimeout(None)  # those 5 s are not for each silence
+                    far.settimeout(None)  # the 5 s are only the limit for connecting
                 except OSError:
                     near.close()
                     continue
@@ -92,7 +92,7 @@ class Relay:
 
 @contextlib.contextmanager
 def relay_to(port: int) -> Iterator[Relay]:
-    """Run a relay for the length of a test."""
+    """Run a relay for the duration of a test."""
     relay = Relay(port)
     try:
         yield relay

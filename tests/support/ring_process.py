@@ -17,11 +17,13 @@ from support.rings import frame_stamp, put_frame, wakeup_of
 from tridetr.shm.frames import FrameLease, FrameReader, FrameWriter
 
 WIDTH, HEIGHT = 320, 240
-PICTURES = 61  # more than slots, so that what a slot held before is always another picture
+PICTURES = (
+    61  # more than there are slots, so that the previous picture in a slot is always another one
+)
 
 
 def pictures() -> list[np.ndarray[tuple[int, int], np.dtype[np.uint8]]]:
-    """Return pictures of noise: half of one and half of another have neither's checksum."""
+    """Return pictures of noise, so that a mix of two halves has the checksum of neither."""
     dice = np.random.default_rng(5)
     shape = (HEIGHT * 3 // 2, WIDTH)
     return [dice.integers(0, 256, shape, np.uint8) for _ in range(PICTURES)]
@@ -33,7 +35,7 @@ def checksum(lease: FrameLease) -> int:
 
 
 def until_stdin_closes() -> threading.Event:
-    """Return an event that is set when the parent closes our stdin, or dies."""
+    """Return an event that is set when the parent closes this process's stdin, or dies."""
     stop = threading.Event()
 
     def wait() -> None:
@@ -45,7 +47,7 @@ def until_stdin_closes() -> threading.Event:
 
 
 def write_at_full_speed(instance: str, slots: int) -> None:
-    """Publish frames whose stamp carries the checksum of their pixels, and whose number is their sequence."""
+    """Publish frames with the checksum of their pixels in the stamp, and their sequence number as frame number."""
     stop = until_stdin_closes()
     noise = pictures()
     sums = [zlib.crc32(picture.data) for picture in noise]
@@ -66,7 +68,7 @@ def write_at_full_speed(instance: str, slots: int) -> None:
 
 
 def read_at_full_speed(instance: str, consumer: str, hold_s: float) -> None:
-    """Check each frame that can be had: its checksum before and after holding it, its number, its order."""
+    """Check frames as fast as possible: their checksum before and after holding them, number, and order."""
     stop = until_stdin_closes()
     counts = {"frames": 0, "torn": 0, "stale": 0, "changed": 0}
     with FrameReader(instance, "cam", consumer) as reader:
@@ -92,7 +94,7 @@ def read_at_full_speed(instance: str, consumer: str, hold_s: float) -> None:
 
 
 def hold_a_lease(instance: str) -> None:
-    """Lease the newest frame and keep it."""
+    """Lease the newest frame and keep the lease."""
     reader = FrameReader(instance, "cam", "gateway")
     lease = reader.lease_newest()
     assert lease is not None
@@ -101,7 +103,7 @@ def hold_a_lease(instance: str) -> None:
 
 
 def die_while_writing(instance: str) -> None:
-    """Publish frames of 1 to 9, and write half of another."""
+    """Publish frames with the values 1 to 9, and write half of another."""
     writer = FrameWriter(instance, "cam", width=WIDTH, height=HEIGHT)
     for value in range(1, 10):
         put_frame(writer, value)

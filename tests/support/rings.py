@@ -13,7 +13,7 @@ from tridetr.shm.wakeup import Wakeup
 
 
 def frame_stamp(number: int = 0, **changes: Any) -> FrameStamp:
-    """Return a stamp whose times follow from the frame number."""
+    """Return a stamp whose times are derived from the frame number."""
     fields: dict[str, Any] = {
         "frame_number": number,
         "capture_monotonic_ns": number * 1000 + 1,
@@ -31,7 +31,7 @@ def wakeup_of(reader: RingReader[Any, Any]) -> Wakeup:
 
 
 def put_frame(writer: FrameWriter, value: int, number: int = 0, **changes: Any) -> int | None:
-    """Publish a frame whose pixels all are ``value``; None if no slot was free."""
+    """Publish a frame whose pixels are all ``value`` and return its sequence number; None if no slot is free."""
     slot = writer.begin()
     if slot is None:
         return None
@@ -60,7 +60,7 @@ def result_stamp(number: int = 0, **changes: Any) -> ResultStamp:
 
 
 def some_detections(count: int) -> np.ndarray[Any, np.dtype[np.void]]:
-    """Return detections that all differ."""
+    """Return detections that are all different."""
     found = np.zeros(count, DETECTION_DTYPE)
     for index, name in enumerate(DETECTION_DTYPE.names or ()):
         found[name] = np.arange(count) * 10 + index

@@ -15,10 +15,10 @@ SERVER = Path(__file__).with_name("rtsp_server.py")
 
 
 class RtspServer:
-    """GStreamer's RTSP server in a process of its own, on a port that stays the same."""
+    """GStreamer's RTSP server in a separate process, on a fixed port."""
 
     def __init__(self, *arguments: str | Path) -> None:
-        self.arguments = [str(argument) for argument in arguments]  # of the next start
+        self.arguments = [str(argument) for argument in arguments]  # for the next start
         self.port = 0
         self.process: subprocess.Popen[str] | None = None
 

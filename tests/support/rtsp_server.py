@@ -1,4 +1,4 @@
-"""An RTSP server for tests: GStreamer's, run by the system's Python (it needs gi, which is not on PyPI).
+"""GStreamer's RTSP server for tests, run by the system's Python (it needs gi, which is not on PyPI).
 
     /usr/bin/python3 rtsp_server.py FILE.mp4 [PORT] [--user NAME --password WORD]
 

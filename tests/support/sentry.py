@@ -34,7 +34,7 @@ FRAME_NS = 100_000_000
 
 
 class Actor:
-    """Plays capture and detector of one camera: frames at 10 fps of its own time, as fast as wanted."""
+    """Simulates capture and detector of one camera: 10 fps in media time, at any speed."""
 
     def __init__(self, instance: str, camera: str) -> None:
         self.camera = camera
@@ -52,12 +52,12 @@ class Actor:
         seconds: float = FRAME_NS / 1e9,
         age_s: float | None = None,
     ) -> int:
-        """Publish the next frame's result; returns the frame's sequence.
+        """Publish the next frame's result; return the frame's sequence number.
 
         Args:
-            detections: of the frame.
-            seconds: since the frame before, in the time of a recording.
-            age_s: of a live camera's frame: how long ago it was captured; None = a recording's.
+            detections: Detections in the frame.
+            seconds: Media time since the previous frame [s].
+            age_s: Age of a live camera's frame [s]; None for a recording.
         """
         self.be(self._state)  # capture's heartbeat
         self.frame += 1
@@ -84,7 +84,7 @@ class Actor:
         return self.frame
 
     def show_and_wait(self, detections: np.ndarray = NOBODY, frames: int = 1) -> None:
-        """Publish frames one by one, each after the decision on the last: the lossless mode."""
+        """Publish frames one by one, each after the decision on the last one, as in lossless mode."""
         for _ in range(frames):
             sequence = self.show(detections)
             self.wait_decided(sequence)
@@ -119,7 +119,7 @@ class Actor:
 
 
 class ControllerProcess:
-    """``tridetr control`` as a process that can be killed and started again."""
+    """``tridetr control`` as a process that can be killed and restarted."""
 
     def __init__(self, folder: Path, mqtt: dict[str, Any], **sections: Any) -> None:
         self.instance = "c" + uuid.uuid4().hex[:10]
@@ -145,13 +145,13 @@ class ControllerProcess:
             )
 
     def kill(self) -> None:
-        """Kill it as the kernel would: nothing is said or saved."""
+        """Kill it with SIGKILL, so that it cannot publish or save anything."""
         assert self.process
         self.process.kill()
         self.process.wait()
 
     def terminate(self, within_s: float = 20) -> int:
-        """Stop it as the supervisor does; return the exit status."""
+        """Stop it like the supervisor; return the exit status."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(within_s)
@@ -164,7 +164,7 @@ class ControllerProcess:
 def running_controller(
     folder: Path, mqtt: dict[str, Any], *, start: bool = True, **sections: Any
 ) -> Iterator[tuple[ControllerProcess, Actor]]:
-    """Run a controller for the camera ``hall``; at the end process, segments and queues are gone."""
+    """Run a controller for the camera ``hall``; afterwards, stop it and remove segments and queues."""
     folder.mkdir(parents=True, exist_ok=True)
     controller = ControllerProcess(folder, mqtt, **sections)
     actor = Actor(controller.instance, "hall")

@@ -1,6 +1,6 @@
-// A driver library (libcuda.so.1) that plays one GPU strictly, for our calls through cuda-bindings: it refuses calls
-// without context and wrong flags, copies nothing before an event was asked for twice, knows no function but these, and
-// fails on command (TRIDETR_FAKE_FAILS=cuFunction:code). `host_cuda.c` is the obliging one.
+// A driver library (libcuda.so.1) that simulates one GPU strictly, to test the calls through cuda-bindings: it rejects calls
+// without a context and wrong flags, copies nothing before an event was queried twice, has no other functions than these, and
+// fails on command (TRIDETR_FAKE_FAILS=cuFunction:code). `host_cuda.c` is the lenient variant.
 //
 // cc -shared -fPIC -o libcuda.so.1 strict_cuda.c
 #define _GNU_SOURCE

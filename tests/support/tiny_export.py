@@ -1,4 +1,4 @@
-"""A network with the interface of an RF-DETR export, small and smooth, for tests of its wrapping."""
+"""A small, smooth network with the interface of an RF-DETR export, to test the graph that `models fuse` adds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tiny_export(
     symbolic_outputs: bool = False,
     seed: int = 0,
 ) -> onnx.ModelProto:
-    """Each of 4 x 4 cells of the picture is a query; box and logits are linear in its mean colour."""
+    """Return a network in which each of 4 x 4 cells is a query; box and logits are linear in its mean colour."""
     rng = np.random.default_rng(seed)
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     image, boxes, logits = names

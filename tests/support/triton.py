@@ -1,4 +1,4 @@
-"""The embedded Triton in this process, and frames in shared memory for it."""
+"""Run the embedded Triton from this process, and provide frames in shared memory for it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def running_triton(config: Config) -> Iterator[TritonThread]:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    """Whether all ended; who reaps an orphan is not our business."""
+    """Return whether all processes have ended, reaped or not."""
 
     def alive(process: psutil.Process) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -111,7 +111,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def region(name: str, size: int) -> Region:
-    """Name a file in `/dev/shm` to the server."""
+    """Register a file in `/dev/shm` with the server."""
     return Region(name, size, generation=1, inode=0)
 
 
@@ -125,7 +125,7 @@ class Frame:
 
 
 class SharedFrame:
-    """A region with room for one I420 frame, one page behind its start."""
+    """A region with space for one I420 frame, which starts one page after its beginning."""
 
     OFFSET = 4096
 

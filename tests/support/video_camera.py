@@ -48,15 +48,15 @@ class VideoCamera:
         """Begin.
 
         Args:
-            instance: Instance of tridetr.
-            camera: Whose pictures it encodes.
+            instance: Name of the tridetr instance.
+            camera: The camera whose pictures are encoded.
             encoder: libx264 or libx265.
-            group: Pictures from one key frame to the next.
-            b_frames: B-frames between two others.
-            open_gop: Pictures of a group may depend on the group before.
-            size: Of the stored pictures; None: as the frames.
-            rotation: Degrees clockwise by which they must be turned.
-            kind: Which ring: that of the first or of the second stream.
+            group: Number of pictures from one key frame to the next.
+            b_frames: Number of B-frames between two other frames.
+            open_gop: Whether pictures can depend on the previous group.
+            size: Size of the stored pictures; None = that of the frames.
+            rotation: Degrees clockwise by which the pictures must be rotated.
+            kind: Kind of the ring: that of the first or of the second stream.
         """
         self.camera = camera
         self._open_gop, self._rotation = open_gop, rotation
@@ -67,7 +67,7 @@ class VideoCamera:
         self.start(*(size or (camera.width, camera.height)))
 
     def start(self, width: int, height: int, *, encoder: str = "") -> None:
-        """Begin a stream, as a camera does whose resolution, or codec, was changed."""
+        """Begin a new stream, like a camera whose resolution or codec was changed."""
         self._encoder = encoder or self._encoder
         name, codec = _CODECS[self._encoder]
         self.size = width, height
@@ -107,7 +107,7 @@ class VideoCamera:
         return context
 
     def frame(self) -> int:
-        """Publish the next picture, as frame and as packets; returns the frame's sequence."""
+        """Publish the next picture, as frame and as packets; return the frame's sequence number."""
         sequence = self.camera.frame()
         assert sequence is not None
         self.encode(sequence)
@@ -148,7 +148,7 @@ class VideoCamera:
         return np.concatenate(planes).reshape(self.size[1] * 3 // 2, self.size[0])
 
     def play(self, seconds: float, fps: float = 15, *, results: bool = True) -> None:
-        """Publish pictures, each with its result, for some time."""
+        """Publish pictures, each with its result, for a while."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             sequence = self.frame()
@@ -158,7 +158,7 @@ class VideoCamera:
             time.sleep(1 / fps)
 
     def reopen(self, instance: str) -> None:
-        """Go on as a capture process that was restarted in the middle of a group of pictures."""
+        """Continue like a capture process that was restarted in the middle of a group of pictures."""
         self.writer.close()
         self.writer = PacketWriter(instance, self.camera.name, seconds=10, max_mib=8)
         self.writer.start_stream(self.info)

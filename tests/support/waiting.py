@@ -1,4 +1,4 @@
-"""Wait on conditions, never for a fixed time."""
+"""Wait for conditions instead of fixed times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node under observation: every frame traced, Triton's own metrics on."""
+"""Run a node in which every frame is traced and Triton's own metrics are on."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Watched:
 
 @contextlib.contextmanager
 def running_watched_node(folder: Path) -> Iterator[Watched]:
-    """Run one; yields when its first frame was decided on."""
+    """Run a node; yield it when its first frame has been decided on."""
     with running_collector() as collector:
         with running_node(
             folder,
             CAMERAS,
             otel={"endpoint": collector.endpoint, "sample_ratio": 1.0},
             triton={"metrics_port": free_port()},
-            detect={"motion_gate_s": 0},  # an inference in each trace
+            detect={"motion_gate_s": 0},  # so that each trace has an inference
             evidence={},
         ) as node:
             wait_for(

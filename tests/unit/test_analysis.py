@@ -1,4 +1,4 @@
-"""The visits of a recording, from the events of its run."""
+"""Deriving the visits in a recording from the events of the run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_events_are_paired_to_visits_in_media_time() -> None:
     assert (third.begin_s, third.end_s, third.ended) == (9.9, None, None)
 
 
-def test_frames_have_the_times_at_which_they_are_shown(tmp_path: Path) -> None:
+def test_frames_have_presentation_times(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 30, fps=10)  # with B-frames: packets are out of order
     recording = open_recording(clip)
     assert recording.times_s == pytest.approx([n / 10 for n in range(30)])
@@ -47,7 +47,7 @@ def test_frames_have_the_times_at_which_they_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no video at all"])
-def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_that_is_not_a_video_is_rejected(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "clip.mp4"
     if content is not None:
         file.write_bytes(content)
@@ -55,7 +55,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes | None) -> N
         open_recording(file)
 
 
-def test_the_settings_of_a_camera_count(tmp_path: Path) -> None:
+def test_the_settings_of_a_camera_are_used(tmp_path: Path) -> None:
     text = (
         "sentry: {clear_s: 7}\nalarm: {classes: [car]}\n"
         "cameras: {hall: {source: synthetic, blind_check: false, alarm: {min_area: 0.1}}}"

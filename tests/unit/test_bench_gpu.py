@@ -1,4 +1,4 @@
-"""The GPU benchmarks where there is no GPU: help, and an end at once that says why."""
+"""The GPU benchmarks without a GPU: they print help, and exit immediately with the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_each_explains_itself(script: str) -> None:
+def test_each_script_has_help(script: str) -> None:
     answer = run(FOLDER / script, "--help")
     assert answer.returncode == 0, answer.stderr
     assert f"python benchmarks/gpu/{script}" in answer.stdout

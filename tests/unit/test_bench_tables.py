@@ -1,4 +1,4 @@
-"""Reports of the benchmarks: tables of the docs, comparison of two runs."""
+"""Reports of the benchmarks: tables for the documentation, comparison of two runs."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_calm_camera_is_a_ratio_to_the_plain_script(tables: Any) -> None:
     assert "0.11 × a plain script" in cost.rows[0][1]
 
 
-def test_places_of_a_document_get_their_tables(tables: Any) -> None:
+def test_tables_are_inserted_into_a_document(tables: Any) -> None:
     def place(name: str, text: str) -> str:
         return f"<!-- figures: {name} -->\n{text}<!-- /figures -->"
 
@@ -128,7 +128,7 @@ def test_places_of_a_document_get_their_tables(tables: Any) -> None:
     assert tables.update(text, tables.all_tables(report())) == (text, missing), "again: no change"
 
 
-def test_all_places_of_the_documentation_have_a_maker(tables: Any) -> None:
+def test_all_tables_of_the_documentation_can_be_generated(tables: Any) -> None:
     import re
 
     text = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
@@ -139,7 +139,7 @@ def test_all_places_of_the_documentation_have_a_maker(tables: Any) -> None:
     assert text.count("<!-- /figures -->") == len(re.findall("<!-- figures: ", text))
 
 
-def test_comparison_says_what_changed(tmp_path: Path) -> None:
+def test_the_comparison_marks_changes(tmp_path: Path) -> None:
     for name, lock in (("a", 1.8), ("b", 3.6)):
         (tmp_path / f"{name}.json").write_text(json.dumps(report(lock)))
     line = [sys.executable, str(BENCHMARKS / "compare.py"), str(tmp_path / "a.json")]
@@ -153,7 +153,7 @@ def test_comparison_says_what_changed(tmp_path: Path) -> None:
 
 
 def gpu_report() -> dict[str, Any]:
-    """Return what `make bench-gpu` writes, with figures that nobody measured."""
+    """Return a report like that of `make bench-gpu`, with made-up figures."""
     common = {
         "machine": {"cpu": "some", "cores": 16},
         "gpu": {"driver": "580.1", "cuda": [13, 0], "gpus": [{"name": "A card"}]},

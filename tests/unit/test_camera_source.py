@@ -1,22 +1,16 @@
-"""A camera's source: its kind, and that no password in a URL is taken or shown."""
+"""A camera's source: its kind, and that passwords in URLs are neither accepted nor shown."""
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tridetr.config import source
 from tridetr.config.load import parse_config
 from tridetr.config.source import CameraSource, shown_url
 from tridetr.errors import ConfigError
-
-
-def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(source).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -69,7 +63,7 @@ LEAKS = [
 
 
 @pytest.mark.parametrize("url", LEAKS)
-def test_a_url_with_a_password_is_refused_and_not_repeated(url: str) -> None:
+def test_a_url_with_a_password_is_rejected_and_not_repeated(url: str) -> None:
     for text in (
         f'cameras: {{hall: {{source: "{url}"}}}}',
         f'cameras: {{hall: "{url}"}}',
@@ -95,7 +89,7 @@ def test_only_scheme_host_and_port_of_any_url_are_shown(rest: str, scheme: str) 
     assert taken.shown == f"{scheme}://cam:80"
 
 
-def test_placeholders_need_a_file_and_are_filled_quoted(tmp_path: Path) -> None:
+def test_placeholders_need_a_file_and_are_filled_in_percent_encoded(tmp_path: Path) -> None:
     text = "cameras: {hall: {source: 'http://camera/?u={user}&pass={password}'"
     with pytest.raises(ConfigError, match="credentials_file"):
         parse_config(text + "}}", origin=tmp_path / "node.yaml")
@@ -105,6 +99,6 @@ def test_placeholders_need_a_file_and_are_filled_quoted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["''", "7", "[a]", "null", '"\\uDCFC"', "ftp://h/1"])
-def test_a_bad_source_is_one_fault(value: str) -> None:
+def test_a_bad_source_is_reported_as_one_fault(value: str) -> None:
     with pytest.raises(ConfigError, match=r"1 fault\(s\)\n  cameras.hall.source: [^\n]*$"):
         parse_config(f"cameras: {{hall: {{source: {value}}}}}", origin=Path("node.yaml"))

@@ -1,4 +1,4 @@
-"""The configuration: what is refused, and that the message helps."""
+"""Loading the configuration: what is rejected, and that the error message helps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refused(text: str) -> str:
 
 
 @pytest.mark.parametrize("file", [DEMO, EXAMPLE, REFERENCE])
-def test_packaged_configurations_are_right(file: Path) -> None:
+def test_packaged_configurations_are_valid(file: Path) -> None:
     assert load_config(file).cameras
 
 
@@ -69,9 +69,9 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
         ("cameras: {Hall: {source: synthetic}}", "lower-case"),
         ("cameras: {triton: {source: synthetic}}", "reserved"),
         ("cameras: {hall: {source: 'rtsp://u:secret@h/x'}}", "credentials_file"),
-        ("cameras: {hall: {source: 'ftp://camera/1'}}", "ftp:// is not known; use rtsp://"),
+        ("cameras: {hall: {source: 'ftp://camera/1'}}", "ftp:// is not supported; use rtsp://"),
         ("cameras: {hall: {source: /dev/video0, realtime: false}}", "video files only"),
-        ("cameras: {hall: {source: synthetic, width: 640}}", "belong together"),
+        ("cameras: {hall: {source: synthetic, width: 640}}", "both width and height"),
         ("cameras: {hall: {source: synthetic, alarm: {zone: [[0, 0], [1, 1]]}}}", "3 points"),
         ("cameras: {hall: {source: synthetic, alarm: {zone: [[0, 0], [1, 1], [0, 9]]}}}", "0..1"),
         (
@@ -84,47 +84,50 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
         (MINIMAL + "mqtt: {prefix: '#'}", "mqtt.prefix"),
         (
             MINIMAL + "device: cpu\nmodel: {provider: cuda}",
-            "model.provider: cuda runs on a GPU only",
+            "model.provider: cuda needs a GPU",
         ),
-        (MINIMAL + "device: cpu\nmodel: {provider: tensorrt}", "device: cpu forbids that"),
-        (MINIMAL + "device: cpu\nmodel: {name: rfdetr_trt}", "Remedy: device: auto"),
+        (MINIMAL + "device: cpu\nmodel: {provider: tensorrt}", "device: cpu rules it out"),
+        (MINIMAL + "device: cpu\nmodel: {name: rfdetr_trt}", "Set device: auto"),
         (
             MINIMAL + "device: cuda\nmodel: {provider: openvino}",
-            "openvino runs on the CPU, and device: cuda forbids that",
+            "openvino runs on the CPU, but device: cuda rules that out",
         ),
         (
             "cameras: {hall: {source: 'rtsp://c/2', view: 'rtsp://u:secret@c/1'}}",
             "credentials_file",
         ),
-        ("cameras: {hall: {source: 'rtsp://c/2', view: 'rtsp://{user}@c/1'}}", "view has {user}"),
+        (
+            "cameras: {hall: {source: 'rtsp://c/2', view: 'rtsp://{user}@c/1'}}",
+            "view contains {user}",
+        ),
         ("cameras: {hall: {source: a.mp4, view: 'rtsp://c/1'}}", "main stream of a network camera"),
         ("cameras: {hall: {source: 'rtsp://c/2', view: a.mp4}}", "both must be rtsp(s)://"),
         (
             "cameras: {hall: {source: 'rtsp://c/2', view: 'rtsp://c/1', mask: [[[0, 0], [1, 0], [1, 1]]]}}",
-            "view and mask exclude each other: packets of the camera cannot be masked",
+            "view and mask cannot be combined: packets cannot be masked",
         ),
         ("- a list", "expected keys"),
         ("cameras: [", "not valid YAML"),
-        ("cameras: {hall: {source: a}, hall: {source: b}}", "given twice"),
+        ("cameras: {hall: {source: a}, hall: {source: b}}", "duplicate key"),
         ("cameras: {hall: {source: ~nosuchuser/a.mp4}}", "no such user"),
     ],
 )
-def test_faults_are_named(text: str, expected: str) -> None:
+def test_errors_name_the_fault(text: str, expected: str) -> None:
     assert expected in refused(text)
 
 
-def test_frames_may_stay_off_the_gpu_where_another_server_runs_the_model() -> None:
+def test_device_cpu_is_allowed_with_a_gpu_model_on_an_external_server() -> None:
     text = MINIMAL + "device: cpu\nmodel: {name: rfdetr_trt}\ntriton: {url: 'host:8001'}"
     assert parse_config(text, origin=Path("node.yaml")).device == "cpu"
 
 
-def test_every_fault_is_listed_at_once_and_no_consequence_of_one() -> None:
+def test_all_faults_are_listed_together_without_their_consequences() -> None:
     message = refused("instance: NO\ncameras: {hall: {source: synthetic, fps: -1}}\nmqt: {}")
     assert message.startswith("node.yaml: 3 fault(s)")
     assert "run_dir" not in message
 
 
-def test_a_refused_password_is_not_repeated_in_the_message() -> None:
+def test_a_rejected_password_is_not_repeated_in_the_message() -> None:
     assert "secret" not in refused("cameras: {hall: {source: 'rtsp://u:secret@h/x'}}")
 
 
@@ -133,7 +136,7 @@ def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
 
 
-def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
+def test_relative_paths_are_resolved_against_the_folder_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").touch()
     file = tmp_path / "node.yaml"
     file.write_text("cameras: {a: {source: clip.mp4}, b: {source: /dev/video0}}\nrun_dir: run")
@@ -143,14 +146,14 @@ def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
     assert config.run_dir == tmp_path / "run"
 
 
-def test_what_the_supervisor_writes_for_the_processes_reads_back_the_same(tmp_path: Path) -> None:
+def test_a_configuration_survives_a_round_trip_through_json(tmp_path: Path) -> None:
     config = load_config(REFERENCE)
     file = tmp_path / "copy.yaml"
     file.write_text(config.model_dump_json())
     assert load_config(file) == config
 
 
-def test_merge_keys_load_as_yaml_says() -> None:
+def test_merge_keys_load_as_yaml_specifies() -> None:
     config = parse_config(
         "cameras:\n"
         "  front: &base {source: synthetic, fps: 5}\n"
@@ -164,11 +167,11 @@ def test_merge_keys_load_as_yaml_says() -> None:
     assert (cameras["side"].fps, cameras["yard"].fps) == (7, 7)
 
 
-def test_the_shared_case_of_merge_keys_loads() -> None:
+def test_the_shared_example_with_merge_keys_loads() -> None:
     assert load_config(shared("cases", "merge_key.yaml")).cameras["back"].seed == 2
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     for name in ("node.yaml", "camera"):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
     assert load_config(tmp_path / "node.yaml").cameras
@@ -176,7 +179,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+def test_the_error_for_a_wrong_encoding_names_utf_8(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "node.yaml"
     file.write_bytes((MINIMAL + "# für den Flur\n").encode(encoding))
     with pytest.raises(ConfigError, match="save the file as UTF-8"):
@@ -185,7 +188,7 @@ def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
         camera_credentials(file)
 
 
-def test_a_folder_with_a_latin_1_name_is_named(tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_not_utf_8_is_a_clear_error(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr"))
     folder.mkdir()
     (folder / "node.yaml").write_text(MINIMAL)

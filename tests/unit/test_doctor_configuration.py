@@ -1,4 +1,4 @@
-"""Configurations that cannot work, and classes that the model does not know."""
+"""The doctor's checks of the configuration: contradictions, missing files, unknown class names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_packaged_configurations_have_no_fault(file: Path) -> None:
         ("cameras: {a: {source: clip.mp4}}", "model", "warning"),
     ],
 )  # fmt: skip
-def test_impossible_configurations_are_named(
+def test_contradictions_are_reported_under_their_key(
     tmp_path: Path, text: str, subject: str, level: str
 ) -> None:
     (tmp_path / "p").write_text("word")
@@ -56,7 +56,7 @@ def test_impossible_configurations_are_named(
     assert found[subject][0] == level
 
 
-def test_a_class_is_suggested(tmp_path: Path) -> None:
+def test_the_closest_class_name_is_suggested(tmp_path: Path) -> None:
     config = parse_config(CAMERA + "alarm: {classes: [persn]}", origin=tmp_path / "node.yaml")
     assert [f.remedy for f in check_model(config) if f.level == "fault"] == [
         "did you mean 'person'?"

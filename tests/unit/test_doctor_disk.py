@@ -1,14 +1,13 @@
-"""The doctor's look at the disk: state, and pictures and clips of visits."""
+"""The doctor's check of the disk space for state, and for pictures and clips of visits."""
 
 from __future__ import annotations
 
-import doctest
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tridetr.config import Config, memory
+from tridetr.config import Config
 from tridetr.config.load import parse_config
 from tridetr.config.memory import MIB, STATE_MIB, state_mib
 from tridetr.doctor.system import check_disk
@@ -19,13 +18,7 @@ def parse(folder: Path, more: str = "") -> Config:
     return parse_config(text, origin=folder / "tridetr.yaml")
 
 
-def test_the_example_of_the_rings_is_right() -> None:
-    result = doctest.testmod(memory)
-    assert result.attempted
-    assert not result.failed
-
-
-def test_evidence_counts_with_a_clip_that_is_being_written(tmp_path: Path) -> None:
+def test_evidence_includes_a_clip_that_is_being_written(tmp_path: Path) -> None:
     plain = parse(tmp_path)
     assert state_mib(plain) == STATE_MIB
     with_evidence = parse(tmp_path, "evidence: {max_mib: 100}")
@@ -35,7 +28,7 @@ def test_evidence_counts_with_a_clip_that_is_being_written(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("free_mib", "level"), [(300, "warning"), (371, "ok")])
-def test_what_is_kept_already_counts_as_room(
+def test_evidence_on_disk_counts_as_available_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_mib: int, level: str
 ) -> None:
     config = parse(tmp_path, "evidence: {max_mib: 100}")
@@ -48,7 +41,7 @@ def test_what_is_kept_already_counts_as_room(
     assert finding.text == f"{free_mib + 10} MiB for state and evidence, 381 MiB needed"
 
 
-def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     config = parse(tmp_path / "a" / "b")
     (finding,) = check_disk(config)
     assert finding.subject == f"{tmp_path}/a/b"

@@ -1,4 +1,4 @@
-"""The doctor's view of a GPU, on fake machines."""
+"""The doctor's checks of the GPU, on fake machines."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def findings(facts: GpuFacts, **keys: Any) -> dict[str, Finding]:
     return {finding.subject: finding for finding in judge(config(**keys), facts)}
 
 
-def test_a_whole_node_has_no_fault() -> None:
+def test_a_complete_gpu_node_has_no_fault() -> None:
     found = findings(WHOLE, decode="gpu", device="cuda")
     assert {finding.level for finding in found.values()} == {"ok"}
     assert "570.86" in found["GPU driver"].text
@@ -55,7 +55,7 @@ def test_a_whole_node_has_no_fault() -> None:
     assert found["TensorRT"].text == "10.9"
 
 
-def test_without_a_gpu_and_a_wish_for_one_there_is_one_line() -> None:
+def test_one_finding_where_no_gpu_exists_and_none_is_requested() -> None:
     assert [str(f.level) for f in judge(config(), GpuFacts())] == ["ok"]
 
 
@@ -115,7 +115,7 @@ CASES: list[tuple[str, GpuFacts, dict[str, Any], str, str, str]] = [
         "tridetr[gpu]",
     ),
     (
-        "Triton not to be seen",
+        "Triton not visible",
         WHOLE,
         {"triton": {"url": "127.0.0.1:8001"}},
         "CUDA regions",
@@ -144,7 +144,7 @@ CASES: list[tuple[str, GpuFacts, dict[str, Any], str, str, str]] = [
         {"decode": "gpu"},
         "GPU decoding",
         "fault",
-        "must hold video",
+        "must include video",
     ),
     (
         "no decoders",
@@ -194,12 +194,12 @@ def test_what_is_missing_and_the_remedy(
     assert remedy in finding.remedy
 
 
-def test_triton_in_our_namespaces_is_fine() -> None:
+def test_triton_in_the_same_namespaces_is_ok() -> None:
     facts = replace(WHOLE, servers=(ServerProcess(7, dict(OURS)),))
     assert findings(facts, triton={"url": "127.0.0.1:8001"})["CUDA regions"].level == "ok"
 
 
-def test_a_jetson_is_told_that_it_has_no_cuda_ipc() -> None:
+def test_a_jetson_is_reported_as_having_no_cuda_ipc() -> None:
     facts = GpuFacts(jetson=True, nvml_error="nvidia-ml-py is not installed")
     finding = findings(facts, device="cuda")["CUDA regions"]
     assert finding.level == "ok"
@@ -211,7 +211,7 @@ class NvmlError(Exception):
 
 
 def fake_nvml(fail: str = "") -> Any:
-    """Behaves like the module pynvml; `fail` names a function that raises."""
+    """Return a stand-in for the module pynvml; `fail` is the name of a function that raises."""
 
     def function(name: str, value: Any) -> Any:
         def call(*_: Any) -> Any:
@@ -239,19 +239,19 @@ def fake_nvml(fail: str = "") -> Any:
 
 
 def test_driver_cuda_version_and_gpus_come_from_nvml(tmp_path: Path) -> None:
-    facts = gather(tmp_path, fake_nvml("nvmlDeviceGetMigMode"))  # most GPUs know no MIG
+    facts = gather(tmp_path, fake_nvml("nvmlDeviceGetMigMode"))  # most GPUs do not support MIG
     assert (facts.driver, facts.cuda, facts.nvml_error) == ("570.86", (12, 8), "")
     assert facts.gpus == (Gpu("NVIDIA L4", 24576, 20480, (8, 9)),)
 
 
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetMemoryInfo"])
-def test_an_nvml_that_fails_is_named(tmp_path: Path, function: str) -> None:
+def test_an_nvml_failure_is_reported(tmp_path: Path, function: str) -> None:
     facts = gather(tmp_path, fake_nvml(function))
     assert facts.gpus == ()
     assert function in facts.nvml_error
 
 
-def test_the_machine_is_read(tmp_path: Path) -> None:
+def test_facts_are_read_from_proc(tmp_path: Path) -> None:
     version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Tue\n"
     (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
     (tmp_path / "proc/driver/nvidia/version").write_text(version)
@@ -269,7 +269,7 @@ def test_the_machine_is_read(tmp_path: Path) -> None:
     assert facts.servers == (ServerProcess(7, OURS),)
 
 
-def test_the_newest_library_counts() -> None:
+def test_the_newest_version_of_a_library_is_found() -> None:
     def load(name: str) -> None:
         if name not in ("libnvjpeg.so.13", "libnvjpeg.so.12", "libcuda.so.1"):
             raise OSError(name)

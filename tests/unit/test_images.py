@@ -1,4 +1,4 @@
-"""Images and compose file, as far as that can be told without an engine."""
+"""Checks of the images and compose files that need no container engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_image_is_pinned_unprivileged_and_locked(file: Path) -> None:
 
 
 def read_compose(text: str) -> object:
-    """Read it as the Compose specification says (no engine is asked)."""
+    """Read a compose file as the Compose specification defines it, without an engine."""
     compose_spec = pytest.importorskip("compose_spec", reason="compose-spec is not installed")
     options = compose_spec.PyOptions()
     options.apply_merge = True

@@ -1,4 +1,4 @@
-"""The scripts for clusters: without `--yes` they change nothing, and they name what is missing."""
+"""The cluster scripts: they change nothing without `--yes`, and report what is missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_plan_is_printed_and_nothing_is_done(options: list[str], steps: list
     places = [shown.stdout.find(step) for step in steps]
     assert -1 not in places
     assert places == sorted(places)
-    assert "Nothing was done" in shown.stdout
+    assert "Nothing was changed" in shown.stdout
 
 
 def test_an_unknown_option_is_refused() -> None:

@@ -16,7 +16,7 @@ case "$*" in --version) echo "Python 3.14.1" ;; *) exit 1 ;; esac
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder of programs to be used as PATH, with such a Python."""
+    """Return a folder of programs for PATH, with such a Python."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("sh", "dirname", "rm", "id"):
@@ -47,14 +47,14 @@ def test_uv_fetches_a_python_that_works(machine: Path, tmp_path: Path) -> None:
     assert asked == f"venv --quiet --seed --python >=3.10,<3.14 {tmp_path}/venv\n"
 
 
-def test_where_uv_cannot_the_remedy_is_named(machine: Path, tmp_path: Path) -> None:
+def test_the_remedy_is_printed_if_uv_fails(machine: Path, tmp_path: Path) -> None:
     program(machine / "uv", "#!/bin/sh\nexit 2\n")
     made = make_venv(machine, tmp_path / "venv")
     assert made.returncode == 1
     assert "set PYTHON=/path/to/python3" in made.stderr
 
 
-def test_where_there_is_no_installer_either_what_is_missing_is_named(
+def test_missing_packages_are_printed_if_there_is_no_installer(
     machine: Path, tmp_path: Path
 ) -> None:
     made = make_venv(machine, tmp_path / "venv")

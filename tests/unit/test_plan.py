@@ -72,7 +72,7 @@ def test_a_model_on_the_cpu_takes_no_gpu_memory(provider: str, found: Machine) -
     choice = choose("auto", provider, found)
     assert (choice.cuda, choice.why_not) == (False, "")
     assert choice.gpu == (found in (GPU, JETSON))
-    with pytest.raises(ValidationError, match=r"device: cuda forbids that"):
+    with pytest.raises(ValidationError, match=r"device: cuda rules that out"):
         choose("cuda", provider, found)
 
 

@@ -1,4 +1,4 @@
-"""Small files by which the processes of a node find each other."""
+"""Small files in the run folder through which the processes of a node find each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tridetr.served_model import (
 MODEL = ModelInfo("m", "1", "onnxruntime", "cpu", "fp32", {"person": 7})
 
 
-def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "a"
     (tmp_path / ".a.new").write_text("left by a writer that was killed")
     files.write_text(path, "ä")
@@ -29,7 +29,7 @@ def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a"
@@ -45,8 +45,8 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_model_whose_file_was_removed_stays_known_and_is_written_again(tmp_path: Path) -> None:
-    """Its classes were taken for COCO's: persons had another number, and nobody alarmed."""
+def test_the_model_card_is_rewritten_after_its_file_was_removed(tmp_path: Path) -> None:
+    """Its classes used to be replaced by those of COCO: the id of `person` differed, and no person alarmed."""
     write_served_model(tmp_path, MODEL)
     reader = ServedModelReader(tmp_path)
     assert reader.classes() == {"person": 7}

@@ -20,7 +20,7 @@ def _frame() -> np.ndarray:
 
 @pytest.mark.parametrize("scene", ["street", "hall"])
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
-def test_people_come_and_leave_quiet_gaps(scene: str, seed: int) -> None:
+def test_people_cross_with_quiet_gaps_in_between(scene: str, seed: int) -> None:
     table = make_timetable(seed, scene)
     step = 0.1
     there = [
@@ -39,7 +39,7 @@ def test_people_come_and_leave_quiet_gaps(scene: str, seed: int) -> None:
     assert sum(there) / len(there) > 0.35
 
 
-def test_somebody_is_in_view_within_the_first_seconds() -> None:
+def test_a_person_is_in_view_within_the_first_seconds() -> None:
     for scene in ("street", "hall"):
         camera = SyntheticCamera(320, 180, seed=1, scene=scene)
         assert any(box.class_id == 1 and box.visible > 0.8 for box in camera.truth(4.0))
@@ -60,7 +60,7 @@ def test_the_same_seed_and_time_give_the_same_frame(street: SyntheticCamera) -> 
     assert not np.array_equal(one, other), "two frames are never equal, even when nobody moves"
 
 
-def test_true_boxes_bound_what_changed(street: SyntheticCamera) -> None:
+def test_true_boxes_enclose_the_changed_pixels(street: SyntheticCamera) -> None:
     quiet = min(
         np.arange(0, street.timetable.period_s, 0.25), key=lambda t: len(street.truth(float(t)))
     )

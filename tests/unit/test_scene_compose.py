@@ -1,4 +1,4 @@
-"""Drawn scenes: true boxes really bound what is drawn, and chance comes from the generator alone."""
+"""Synthetic scenes: true boxes enclose the drawn objects, and the generator is the only source of randomness."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_same_generator_state_gives_the_same_scene() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_boxes_lie_in_the_picture_and_name_known_classes(seed: int) -> None:
+def test_boxes_are_within_the_picture_and_have_known_classes(seed: int) -> None:
     rgb, boxes, classes = draw_scene(np.random.default_rng(seed), SIZE)
     assert rgb.shape == (180, 320, 3)
     assert rgb.dtype == np.uint8
@@ -44,7 +44,7 @@ def test_all_classes_and_empty_scenes_occur() -> None:
 
 
 @pytest.mark.parametrize("yaw", [0.0, 1.57, 3.14, -1.57])
-def test_a_person_sprite_is_tight_and_about_as_tall_as_asked(yaw: float) -> None:
+def test_a_person_sprite_is_cropped_tight_and_has_about_the_given_height(yaw: float) -> None:
     style = random_person(np.random.default_rng(8))
     sprite = draw_person(style, 200, phase=0.5, yaw=yaw)
     alpha = sprite[..., 3]
@@ -53,7 +53,7 @@ def test_a_person_sprite_is_tight_and_about_as_tall_as_asked(yaw: float) -> None
         assert edge.max() >= 64, "a margin was left"
 
 
-def test_the_owner_map_bounds_exactly_the_changed_pixels() -> None:
+def test_the_owner_map_covers_exactly_the_changed_pixels() -> None:
     grey = np.full((180, 320, 3), 127, np.uint8)
     block = np.full((40, 20, 4), 255, np.uint8)
     block[..., :3] = 10

@@ -1,4 +1,4 @@
-"""I420 conversion, the model's view, and sprites laid straight into planes."""
+"""I420 conversion, the model's view, and sprites drawn directly into planes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tridetr_demo.scene.sprites import Sprite, blit_rgba
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 60), (10, 120, 240)])
-def test_a_plain_colour_survives_the_way_to_i420_and_back(colour: tuple[int, int, int]) -> None:
+def test_a_plain_colour_survives_the_conversion_to_i420_and_back(
+    colour: tuple[int, int, int],
+) -> None:
     rgb = np.full((36, 64, 3), colour, np.uint8)
     seen = model_view(rgb_to_i420(rgb), 16)
     assert seen.shape == (16, 16, 3)
@@ -40,7 +42,7 @@ def test_planes_are_views_of_the_frame() -> None:
 
 
 def _picture(rng: np.random.Generator) -> np.ndarray:
-    """A soft-edged disc of one colour."""
+    """Return a soft-edged disc of one colour."""
     height, width = int(rng.integers(20, 60)), int(rng.integers(20, 60))
     y, x = np.mgrid[:height, :width]
     distance = np.hypot((y - height / 2) / (height / 2), (x - width / 2) / (width / 2))

@@ -12,7 +12,7 @@ from tridetr_demo.training.pool import CLASS_IDS, _cut_out, _vary, draw_scenes
 
 
 def _marked(cx: float, cy: float, w: float, h: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A black picture with one white rectangle, its box and its label."""
+    """Return a black picture with one white rectangle, its box and its label."""
     pixels = np.zeros((100, 100, 3), np.uint8)
     x0, y0 = round((cx - w / 2) * 100), round((cy - h / 2) * 100)
     pixels[y0 : y0 + round(h * 100), x0 : x0 + round(w * 100)] = 255
@@ -40,7 +40,7 @@ def test_a_cut_out_leaves_no_unlabelled_sliver(seed: int) -> None:
         assert (boxes[:, 2:] > 0.03).all()
 
 
-def test_chunks_are_reproducible_and_hold_staged_and_filmed_scenes() -> None:
+def test_chunks_are_reproducible_and_contain_staged_and_filmed_scenes() -> None:
     first, second = (draw_scenes(4, 2, 4, 64) for _ in range(2))
     np.testing.assert_array_equal(first.pixels, second.pixels)
     assert first.pixels.shape == (4, 64, 64, 3)

@@ -1,4 +1,4 @@
-"""Average precision, thresholds and the weights stored as halves."""
+"""Average precision, thresholds, and weights stored as float16."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_intersection_over_union_of_shifted_and_distant_boxes() -> None:
     )
 
 
-def test_weights_as_halves_compute_the_same_in_less_space() -> None:
+def test_weights_stored_as_float16_give_the_same_results_in_less_space() -> None:
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(64, 64)).astype(np.float16).astype(np.float32)
     graph = helper.make_graph(

@@ -1,4 +1,4 @@
-"""The supervisor's pure parts, and one process that dies, hangs and finishes."""
+"""The supervisor: process planning, restarts after a crash or hang, stopping, heartbeats."""
 
 from __future__ import annotations
 
@@ -54,9 +54,11 @@ mqtt: {host: embedded, port: 0}
     assert [name for name, spec in specs.items() if spec.may_finish] == ["capture b"]
     stages = [specs[name].stop_stage for name in ("capture a", "detector", "controller", "broker")]
     assert stages == sorted(set(stages)), "what is upstream stops first"
-    assert [name for name, spec in specs.items() if spec.delay_s] == ["gateway"], "not on its way"
+    assert [name for name, spec in specs.items() if spec.delay_s] == ["gateway"], (
+        "the first result does not need it"
+    )
     (alone,) = plan_processes(config, Path("x.yaml"), only=["gateway"])
-    assert not alone.delay_s, "in a container of its own"
+    assert not alone.delay_s, "in a separate container"
     on_gpu = [spec.name for spec in plan_processes(config, Path("x.yaml"), gpu=True)]
     assert on_gpu[1:3] == ["triton", "gpu"]
     assert [spec.name for spec in plan_processes(config, Path("x.yaml"), only=["gpu"])] == ["gpu"]
@@ -90,20 +92,20 @@ def test_a_full_disk_does_not_end_the_supervisor(
     part.wait(time.monotonic() + 5)
 
 
-def test_what_dies_is_started_again(tmp_path: Path) -> None:
+def test_a_process_that_dies_is_restarted(tmp_path: Path) -> None:
     part = managed(tmp_path, "raise SystemExit(3)")
     until(lambda: part.restarts >= 2, part)
     part.stop()
     part.wait(time.monotonic() + 5)
 
 
-def test_what_may_finish_and_leaves_with_0_is_not(tmp_path: Path) -> None:
+def test_a_process_that_may_finish_and_exits_with_0_is_not_restarted(tmp_path: Path) -> None:
     part = managed(tmp_path, "pass", may_finish=True)
     until(lambda: part.finished, part)
     assert part.restarts == 0
 
 
-def test_what_makes_no_progress_is_killed_and_started_again(
+def test_a_process_without_progress_is_killed_and_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_module, "HANG_S", 0.3)
@@ -117,10 +119,10 @@ def test_what_makes_no_progress_is_killed_and_started_again(
     part.wait(time.monotonic() + 5)
 
 
-def test_old_heartbeats_after_a_pause_of_the_supervisor_itself_kill_nothing(
+def test_old_heartbeats_after_a_pause_of_the_supervisor_do_not_kill_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped for ten seconds, it killed the broker when it went on: that one's heartbeat it renews itself."""
+    """After ten seconds of SIGSTOP, it used to kill the broker, whose heartbeat it renews itself."""
     part = managed(tmp_path, "import time; time.sleep(600)", beats=True)
     began_s = time.monotonic()
     part.tick(began_s)
@@ -135,8 +137,8 @@ def test_old_heartbeats_after_a_pause_of_the_supervisor_itself_kill_nothing(
     part.wait(time.monotonic() + 5)
 
 
-def test_a_removed_heartbeat_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All processes that had run for a minute were killed when a cleaner took the files."""
+def test_a_removed_heartbeat_is_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a cleaner removed the files, all processes that had run for a minute used to be killed."""
     part = managed(tmp_path, "import time; time.sleep(600)", beats=True)
     now_s = time.monotonic()
     part.tick(now_s)
@@ -154,10 +156,10 @@ def test_a_removed_heartbeat_is_no_hang(tmp_path: Path, monkeypatch: pytest.Monk
     part.wait(time.monotonic() + 5)
 
 
-def test_a_heartbeat_that_cannot_be_read_is_no_hang_and_ends_nothing(
+def test_a_heartbeat_that_cannot_be_read_is_neither_a_hang_nor_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One file of mode 000 ended the supervisor, and with it the node."""
+    """One file with mode 000 used to end the supervisor, and with it the node."""
     part = managed(tmp_path, "import time; time.sleep(600)", beats=True)
     now_s = time.monotonic()
     part.tick(now_s)
@@ -172,12 +174,12 @@ def test_a_heartbeat_that_cannot_be_read_is_no_hang_and_ends_nothing(
         assert part.up_s(now_s + second) == 0
     assert part.pid
     assert part.restarts == 0
-    assert "cannot be read" in caplog.text
+    assert "cannot read the heartbeat" in caplog.text
     part.stop()
     part.wait(time.monotonic() + 5)
 
 
-def test_stopping_kills_what_the_process_started(tmp_path: Path) -> None:
+def test_stopping_kills_the_children_of_the_process(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = (
         "import subprocess, sys, time;"
@@ -193,8 +195,8 @@ def test_stopping_kills_what_the_process_started(tmp_path: Path) -> None:
     until(lambda: not child.exists() or child.read_text().split(")")[1].split()[0] == "Z", part)
 
 
-def test_what_a_killed_process_started_does_not_outlive_it(tmp_path: Path) -> None:
-    """Each kill of Triton's watcher left a process of the Python backend running for ever."""
+def test_the_children_of_a_killed_process_do_not_outlive_it(tmp_path: Path) -> None:
+    """Each kill of Triton's watcher used to leave a process of the Python backend running."""
     pid_file = tmp_path / "pid"
     code = (
         "import subprocess, sys, time;"
@@ -213,10 +215,10 @@ def test_what_a_killed_process_started_does_not_outlive_it(tmp_path: Path) -> No
     part.wait(time.monotonic() + 5)
 
 
-def test_what_never_reaches_its_main_loop_is_given_the_time_to_start(
+def test_a_process_before_its_main_loop_is_given_time_to_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Opening a source took longer than a hang may take, and a camera that was starting was killed for ever."""
+    """A camera whose source took longer to open than the hang limit used to be killed again and again."""
     monkeypatch.setattr(process_module, "HANG_S", 0.0)
     started = tmp_path / "heartbeats" / "part"
     code = (
@@ -252,7 +254,7 @@ def test_heartbeat_ages_and_is_forgotten(tmp_path: Path) -> None:
 def test_a_real_time_signal_is_named_by_its_number(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Only the first and the last one have a name in Python: the supervisor ended with a ValueError."""
+    """Python only names the first and the last one; for others, the supervisor used to end with a ValueError."""
     number = signal.SIGRTMIN + 3
     part = managed(tmp_path, f"import os; os.kill(os.getpid(), {number})")
     until(lambda: part.restarts >= 1, part)
@@ -264,7 +266,7 @@ def test_a_real_time_signal_is_named_by_its_number(
 def test_a_process_that_cannot_be_started_now_is_started_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No memory or no process number left: the other processes must not go down with it."""
+    """If no memory or process id is left, the other processes must keep running."""
     part = managed(tmp_path, "import time; time.sleep(60)")
     with monkeypatch.context() as patched:
         patched.setattr("tridetr.supervisor.process.subprocess.Popen", _refuse)
@@ -284,7 +286,7 @@ def _refuse(*_: object, **__: object) -> None:
 def test_a_ring_that_cannot_be_read_does_not_end_the_supervisor(
     instance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as a file of the ring's name that another user made."""
+    """For example, a file with the ring's name that another user created."""
 
     def refuse(*_: object) -> None:
         raise ShmError("belongs to another user")
@@ -295,7 +297,7 @@ def test_a_ring_that_cannot_be_read_does_not_end_the_supervisor(
     sampler.close()
 
 
-def test_a_first_start_may_wait(tmp_path: Path) -> None:
+def test_the_first_start_can_be_delayed(tmp_path: Path) -> None:
     spec = ProcessSpec("part", (sys.executable, "-c", "import time; time.sleep(60)"), 0, delay_s=5)
     part = ManagedProcess(spec, tmp_path, None, lambda _: None)
     now_s = time.monotonic()

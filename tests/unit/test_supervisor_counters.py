@@ -1,4 +1,4 @@
-"""Reading metric files while other processes make them."""
+"""Reading metric files that other processes are creating, have damaged, or lost."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tridetr.supervisor.counters import Counters
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"\xff" * 7, b"\xff" * 64, b"\0" * 64])
-def test_a_file_that_is_being_made_does_not_end_the_supervisor(
+def test_a_file_that_is_being_created_does_not_end_the_supervisor(
     tmp_path: Path, content: bytes
 ) -> None:
-    """A file that was still empty ended `tridetr up`, and the node with it."""
+    """A file that was still empty used to end `tridetr up`, and with it the node."""
     (tmp_path / "counter_detector.db").write_bytes(content)
     assert Counters.read(tmp_path).total("tridetr_frames_published_total") == 0
 
@@ -30,7 +30,9 @@ def test_a_file_that_is_being_made_does_not_end_the_supervisor(
         struct.pack("<iii12sdd", 40, 0, 4, b"null", 1.0, 0.0),
     ],
 )
-def test_a_damaged_file_ends_neither_supervisor_nor_gateway(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_ends_neither_the_supervisor_nor_the_gateway(
+    tmp_path: Path, content: bytes
+) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
     (folder / "gauge_mostrecent_controller_1.db").write_bytes(content)
@@ -40,8 +42,8 @@ def test_a_damaged_file_ends_neither_supervisor_nor_gateway(tmp_path: Path, cont
     assert broker.facts["broker"] == "unknown"
 
 
-def test_removed_metric_files_are_made_again_with_their_values(tmp_path: Path) -> None:
-    """A cleaner took them: the page was empty until each process was restarted, and nothing alerted."""
+def test_removed_metric_files_are_recreated_with_their_values(tmp_path: Path) -> None:
+    """After a cleaner removed them, the metrics page used to stay empty until each process was restarted."""
     code = f"""
 import shutil, sys
 import subprocess

@@ -1,4 +1,4 @@
-"""Where a camera's frames get no further, and which process is restarted for it."""
+"""Detecting where a camera's frames are stuck, and restarting the process at fault."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.telemetry import metrics
 
 
-def test_a_stage_stands_still_only_while_it_has_something_to_do() -> None:
+def test_a_stage_is_stalled_only_while_it_has_work_to_do() -> None:
     progress = Progress()
 
     def stalled(now_s: float, *, live: bool, frame: int, result: int, decided: int) -> list[float]:
@@ -60,13 +60,13 @@ def test_a_stage_stands_still_only_while_it_has_something_to_do() -> None:
     assert stalled(62, live=True, frame=9, result=1, decided=0) == [0, 0, 1]
     assert stalled(72, live=True, frame=19, result=11, decided=0) == [0, 0, 11]
     assert stalled(73, live=False, frame=19, result=19, decided=19) == [0, 0, 0]
-    # A ring that was made again counts from 1.
+    # A recreated ring counts from 1
     assert stalled(74, live=True, frame=2, result=19, decided=19) == [0, 1, 0]
     assert stalled(75, live=True, frame=4, result=2, decided=19) == [0, 0, 1]
     assert stalled(76, live=True, frame=6, result=4, decided=2) == [0, 0, 0]
 
 
-def test_a_stage_stands_still_for_as_long_as_it_does() -> None:
+def test_the_time_that_a_stage_is_stalled_accumulates() -> None:
     progress = Progress()
     for hours in range(100):
         found = progress.stalled_s(Look(True, 10 * hours + 9, 5, 5), 3600.0 * hours)
@@ -74,7 +74,7 @@ def test_a_stage_stands_still_for_as_long_as_it_does() -> None:
 
 
 class Pipeline:
-    """The rings of one camera, written as its processes would, and those processes doing nothing."""
+    """The rings of one camera, written by the test, and idle stand-ins for the node's processes."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
         self.config = config
@@ -110,11 +110,11 @@ class Pipeline:
     def run(
         self, *, upto: Stage | None, until_s: float, from_s: float = 0.0, settle_s: float = 0.3
     ) -> list[str]:
-        """Let frames come as far as before ``upto`` (None: all the way); return what was killed meanwhile."""
+        """Publish frames up to the stage before ``upto`` (None: all stages); return the processes killed."""
         pids = {name: process.pid for name, process in self.processes.items()}
         for now_s in range(int(from_s), int(until_s), 2):
             now_ns = time.monotonic_ns()
-            # A camera without pictures is not live, whatever else comes from it
+            # A camera without pictures is not live
             shown = CameraState.LIVE
             if self.packets is not None:
                 self.packets.put_jpeg(memoryview(b"a picture"), now_ns, now_ns)
@@ -132,7 +132,7 @@ class Pipeline:
                         )
                     )
             self.watch.look(float(now_s))
-        # A killed process is noticed within moments; one that lives, never.
+        # A killed process is noticed immediately
         time.sleep(settle_s)
         return [name for name, process in self.processes.items() if process.pid != pids[name]]
 
@@ -163,7 +163,7 @@ def _stalled(stage: Stage) -> float:
         (Stage.DECISIONS, "controller"),
     ],
 )
-def test_the_process_at_fault_is_restarted_and_no_other(
+def test_only_the_process_at_fault_is_restarted(
     pipeline: Pipeline, stage: Stage, culprit: str, tmp_path: Path
 ) -> None:
     assert pipeline.run(upto=None, until_s=4 * PATIENCE_S) == []
@@ -182,7 +182,7 @@ def test_the_process_at_fault_is_restarted_and_no_other(
     assert _stalled(stage) == 0
 
 
-def test_restarts_that_do_not_help_become_rarer(pipeline: Pipeline) -> None:
+def test_restarts_that_do_not_help_become_less_frequent(pipeline: Pipeline) -> None:
     """A capture process is not live for a moment after each restart, which must not count as progress."""
     process = pipeline.processes["capture cam"]
     restarts, now_s = [], 0.0
@@ -220,7 +220,7 @@ def test_a_gpu_decoder_that_silently_makes_no_pictures_is_restarted(pipeline: Pi
 def test_a_gpu_decoder_that_reports_why_is_left_alone_for_minutes(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """A restart does not teach the GPU a codec, and interrupts the other cameras."""
+    """A restart does not add support for a codec, and interrupts the other cameras."""
     _set_gauge(tmp_path / "run" / "metrics", "gpu", "DECODER_BLOCKED")
     assert pipeline.run(upto=Stage.FRAMES, until_s=REPORTED_PATIENCE_S - 10) == []
     assert _stalled(Stage.FRAMES) == 1  # shown all the same
@@ -229,7 +229,9 @@ def test_a_gpu_decoder_that_reports_why_is_left_alone_for_minutes(
 
 
 @pytest.mark.parametrize("pipeline", ["gpu"], indirect=True)
-def test_a_camera_that_delivers_nothing_is_not_the_gpu_processs_fault(pipeline: Pipeline) -> None:
+def test_the_gpu_process_is_not_restarted_for_a_camera_that_delivers_nothing(
+    pipeline: Pipeline,
+) -> None:
     pipeline.packets = None
     assert pipeline.run(upto=Stage.FRAMES, until_s=10) == []
     pipeline.status.write(CameraStatus(CameraState.OFFLINE, 1, time.monotonic_ns()))
@@ -239,7 +241,7 @@ def test_a_camera_that_delivers_nothing_is_not_the_gpu_processs_fault(pipeline: 
 
 
 def _set_gauge(folder: Path, process: str, gauge: str) -> None:
-    """Set a gauge of the camera to 1 as another process."""
+    """Set a gauge of the camera to 1 in another process."""
     folder.mkdir()
     code = (
         "from pathlib import Path; from tridetr.telemetry.process_files import use_process_files\n"
@@ -249,13 +251,13 @@ def _set_gauge(folder: Path, process: str, gauge: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_detector_that_reports_its_server_away_is_left_alone_for_minutes(
+def test_a_detector_that_reports_an_unavailable_server_is_left_alone_for_minutes(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     _set_gauge(tmp_path / "run" / "metrics", "detector", "DETECTOR_BLOCKED")
     assert pipeline.run(upto=Stage.RESULTS, until_s=100) == []
     assert _stalled(Stage.RESULTS) == 1  # shown all the same
-    # An engine may take twenty minutes to build: as long as the server does not claim to serve, its watcher decides.
+    # Building an engine can take twenty minutes: until the server publishes its address, its own watcher is in charge
     assert pipeline.run(upto=Stage.RESULTS, from_s=100, until_s=REPORTED_PATIENCE_S + 50) == []
     (tmp_path / "run" / "triton.json").touch()
     since_s = REPORTED_PATIENCE_S + 50
@@ -265,8 +267,8 @@ def test_a_detector_that_reports_its_server_away_is_left_alone_for_minutes(
     assert restarted == ["triton"]
 
 
-def test_progress_is_judged_through_the_names(pipeline: Pipeline) -> None:
-    """The detector went on in a ring that no other process could find."""
+def test_rings_are_opened_by_name(pipeline: Pipeline) -> None:
+    """The detector used to continue in a ring that no other process could find, which went unnoticed."""
     pipeline.run(upto=None, until_s=10)
     RingName(pipeline.config.instance, "cam", "detections").path(1).unlink()
     assert pipeline.watch._eyes["cam"].look().result == 0

@@ -1,4 +1,4 @@
-"""What the supervisor asks of a broker, finds of earlier runs, and thinks of foreign folders."""
+"""The supervisor's broker check, systemd notifications, orphaned processes, and folder permissions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tridetr.telemetry import heartbeat
 
 
 def test_a_stopped_broker_does_not_answer_although_its_port_is_open(tmp_path: Path) -> None:
-    """The embedded broker was not watched at all: stopped, it stayed so, and no event went out."""
+    """The embedded broker used to be unwatched: once stopped, it stayed stopped, and no event was published."""
     with running_mosquitto(tmp_path) as broker:
         assert answers("127.0.0.1", broker.port)
         broker.freeze()
@@ -37,7 +37,7 @@ def test_a_stopped_broker_does_not_answer_although_its_port_is_open(tmp_path: Pa
     assert not answers("127.0.0.1", broker.port, timeout_s=0.3)
 
 
-def test_another_server_is_no_broker() -> None:
+def test_another_kind_of_server_is_not_a_broker() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:
@@ -51,7 +51,7 @@ def test_another_server_is_no_broker() -> None:
         thread.join()
 
 
-def test_a_heartbeat_on_behalf_of_another(tmp_path: Path) -> None:
+def test_a_heartbeat_is_renewed_for_another_process(tmp_path: Path) -> None:
     heartbeat.beat_for(tmp_path, "broker")
     pulse = heartbeat.read(tmp_path, "broker")
     assert pulse is not None
@@ -59,7 +59,7 @@ def test_a_heartbeat_on_behalf_of_another(tmp_path: Path) -> None:
     assert 0 <= pulse.age_s < 10
 
 
-def test_systemd_is_told_that_the_node_is_watched_and_of_every_turn(
+def test_systemd_gets_ready_and_watchdog_notifications(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -73,16 +73,16 @@ def test_systemd_is_told_that_the_node_is_watched_and_of_every_turn(
         pulse.stopping()
         said = [systemd.recv(64) for _ in range(4)]
     assert said == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"STOPPING=1"]
-    pulse.beat()  # systemd is gone: nobody minds
+    pulse.beat()  # without systemd: no error
     beats = heartbeat.read(tmp_path, "supervisor")
     assert beats is not None
     assert not beats.starting
 
 
-def test_a_stopped_orphan_is_killed_and_nobody_else(
+def test_only_a_stopped_orphan_of_this_node_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopped process does not heed its supervisor's end; its locks refused the next run for ever."""
+    """A stopped process does not react to the end of its supervisor; its locks used to block every later run."""
     monkeypatch.setattr(orphans, "GRACE_S", 0.2)
 
     def sleeper(folder: Path) -> subprocess.Popen[bytes]:
@@ -98,7 +98,7 @@ def test_a_stopped_orphan_is_killed_and_nobody_else(
         ours.send_signal(signal.SIGSTOP)
         assert [process.pid for process in orphans.find(tmp_path)] == [ours.pid]
         orphans.end(tmp_path)
-        assert not psutil.pid_exists(ours.pid)  # gone, and collected
+        assert not psutil.pid_exists(ours.pid)  # ended, and reaped
         assert other.poll() is None
     finally:
         for process in (ours, other):
@@ -106,15 +106,15 @@ def test_a_stopped_orphan_is_killed_and_nobody_else(
             process.communicate()
 
 
-def test_a_folder_of_ours_is_taken_and_private(tmp_path: Path) -> None:
+def test_an_own_folder_is_used_and_made_private(tmp_path: Path) -> None:
     folder = paths.private_folder(tmp_path / "run")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert paths.private_folder(folder) == folder
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
-def test_a_folder_that_somebody_else_made_first_is_refused(tmp_path: Path) -> None:
-    """Whoever made /tmp/tridetr-0-default first owned the secrets and the code that were written there."""
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    """A user who created /tmp/tridetr-0-default first used to own the secrets and code written there."""
     folder = tmp_path / "run"
     folder.mkdir(mode=0o777)
     os.chown(folder, 12345, 12345)
@@ -127,7 +127,7 @@ def test_a_folder_that_somebody_else_made_first_is_refused(tmp_path: Path) -> No
         paths.private_folder(link)
 
 
-def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+def test_a_world_writable_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(0o777)
@@ -140,7 +140,7 @@ def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None
     paths.private_folder(folder)
 
 
-def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TridetrError, match="cannot be made: Not a directory"):
         paths.private_folder(tmp_path / "file" / "run")
@@ -150,8 +150,8 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
         paths.private_folder(Path("/proc/self/tridetr"))
 
 
-def test_the_default_run_folder_is_not_aged_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of /tmp that are ten days old are removed; a service has no XDG_RUNTIME_DIR."""
+def test_the_default_run_folder_is_not_removed_for_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in /tmp are removed after ten days, and services have no XDG_RUNTIME_DIR."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
     found = paths.default_run_dir("home")
     assert found.name in ("tridetr-home", f"tridetr-{os.geteuid()}-home")
@@ -162,7 +162,7 @@ def test_the_default_run_folder_is_not_aged_away(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="no systemd-tmpfiles here")
-def test_a_guarded_folder_is_not_cleaned_by_age(tmp_path: Path) -> None:
+def test_a_guarded_folder_is_not_removed_for_its_age(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "metrics").mkdir(parents=True)
     old, deep = run / "config.yaml", run / "metrics" / "counter.db"
@@ -183,7 +183,7 @@ def test_a_guarded_folder_is_not_cleaned_by_age(tmp_path: Path) -> None:
     assert not old.exists()
 
 
-def test_a_removed_heartbeat_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_heartbeat_is_recreated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "_LOOK_NS", 0)
     heartbeat.start(tmp_path, "part")
     heartbeat.beat()

@@ -1,4 +1,4 @@
-"""Spans reach a collector; without one, or switched off, tracing costs nothing and harms nothing."""
+"""Spans reach a collector; if it is unavailable, or tracing is off, the process is not affected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def configure(endpoint: str | None, ratio: float = 1.0, role: str = "capture hal
     tracing.configure(OtelSection(endpoint=endpoint, sample_ratio=ratio), role)
 
 
-def test_a_span_and_its_child_arrive_as_they_were() -> None:
+def test_a_span_and_its_child_arrive_unchanged() -> None:
     with running_collector() as collector:
         configure(collector.endpoint)
         now_ns, unix_ns = time.monotonic_ns(), time.time_ns()
@@ -65,7 +65,9 @@ def test_the_ratio_is_kept(ratio: float, low: int, high: int) -> None:
     assert len({trace.context.trace_id for trace in sampled}) == len(sampled)
 
 
-def test_a_dead_collector_slows_nothing_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dead_collector_does_not_block_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with running_collector() as collector, caplog.at_level(logging.INFO):
         collector.refuse = True
         configure(collector.endpoint)
@@ -101,7 +103,7 @@ def test_switched_off_it_costs_nothing_measurable() -> None:
     assert stepping < 20e-6
 
 
-def test_without_the_extra_it_says_so_and_goes_on(
+def test_without_the_extra_a_warning_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)

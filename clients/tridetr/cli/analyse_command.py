@@ -1,4 +1,4 @@
-"""``tridetr analyse``: the visits of a recording."""
+"""``tridetr analyse``: find the visits in a recording."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def register(app: typer.Typer) -> None:
 
 
 def analyse(
-    file: Annotated[Path, typer.Argument(help="The recording: any file that FFmpeg reads.")],
+    file: Annotated[Path, typer.Argument(help="The recording: any file that FFmpeg can read.")],
     config_file: ConfigFile = DEFAULT_CONFIG,
     camera: Annotated[
         str | None,
         typer.Option(
-            help="Use this camera's own zone, scores and times, not only the common ones."
+            help="Use the settings of this camera (zone, scores, times) instead of the common ones."
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="JSON instead of a table, and no progress.")
+        bool, typer.Option("--json", help="Print JSON instead of a table, and no progress bar.")
     ] = False,
 ) -> None:
-    """Print the visits of a recording, decided as a live camera's would have been, in media time.
+    """Print the visits in a recording, decided as for a live camera, in media time.
 
-    Every frame is read, as fast as the model allows. Model, classes, zones and times are those of the configuration
-    file; without one they are the defaults. A running node is not disturbed, and nothing is published.
+    Every frame is processed, as fast as the model allows. Model, classes, zones and times are those of the
+    configuration file, or the defaults without one. A running node is not disturbed, and nothing is published.
     """
     from tridetr.analysis import CAMERA, open_recording
     from tridetr.analysis import analyse as run
@@ -60,8 +60,8 @@ def analyse(
     console = Console(stderr=True)
     if settings is None or (settings.model.file is None and settings.triton.url is None):
         console.print(
-            "warning: the bundled demonstration model recognises drawn people only; "
-            "`tridetr models pull` fetches one for recordings, `model.file` names it",
+            "warning: the bundled demonstration model only recognises drawn people; "
+            "download a model for recordings with `tridetr models pull` and set model.file",
             style="yellow",
             soft_wrap=True,
         )
@@ -79,12 +79,12 @@ def analyse(
         _print(found, decided, elapsed_s)
     if not decided:
         raise TridetrError(
-            f"no frame of {recording.path} was processed; `tridetr doctor` looks for the cause"
+            f"no frame of {recording.path} was processed; run `tridetr doctor` to find the cause"
         )
 
 
 class _Progress:
-    """A bar over the frames of the recording, below the node's warnings."""
+    """A progress bar over the frames of the recording, below the node's warnings."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Progress:
         self._print_logs()
 
     def update(self, counters: Counters, timings: dict[str, CameraTimings]) -> None:
-        """Move the bar."""
+        """Print new log lines and update the bar."""
         self._print_logs()
         count, visits = counters.count("tridetr_frames_published_total"), self._visits()
         if count:

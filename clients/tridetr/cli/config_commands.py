@@ -18,7 +18,7 @@ app = typer.Typer(help="Check, show and explain the configuration.", no_args_is_
 
 @app.command()
 def check(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check keys, files and class names; every fault is named with its key. Exits with 1 if there is one.
+    """Check keys, files and class names; report every fault with its key. Exits with 1 if there is one.
 
     `tridetr doctor` also opens the cameras and logs in to the broker.
     """
@@ -33,7 +33,7 @@ def check(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     if any(finding.level == "fault" for finding in findings):
         raise typer.Exit(1)
     cameras = ", ".join(config.cameras)
-    typer.echo(f"{config_file}: right, {len(config.cameras)} camera(s): {cameras}")
+    typer.echo(f"{config_file}: valid, {len(config.cameras)} camera(s): {cameras}")
 
 
 @app.command()
@@ -48,23 +48,23 @@ def show(
 
 @app.command()
 def memory(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Print the size of /dev/shm that this configuration needs, as containers want it: `--shm-size 318m`."""
+    """Print the size of /dev/shm that this configuration needs, such as `318m`, for `docker run --shm-size`."""
     typer.echo(f"{node_mib(load_config(config_file))}m")
 
 
 @app.command()
 def schema() -> None:
-    """Print the JSON schema, for editors: `# yaml-language-server: $schema=tridetr.schema.json`."""
+    """Print the JSON schema. Editors use it with `# yaml-language-server: $schema=tridetr.schema.json`."""
     typer.echo(json.dumps(Config.model_json_schema(), indent=2))
 
 
 @app.command()
 def example() -> None:
-    """Print the shortest configuration, to start from."""
+    """Print a minimal configuration to start from."""
     typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
 
 
 @app.command()
 def reference() -> None:
-    """Print a configuration with every key, its default and what it does."""
+    """Print a configuration with every key, its default and a comment."""
     typer.echo(REFERENCE.read_text(encoding="utf-8"), nl=False)

@@ -31,8 +31,8 @@ def doctor(
 ) -> None:
     """Check the node's requirements and show how to fix what is missing.
 
-    Logs in to the broker, opens each camera for a few seconds, and compares class names with the model's.
-    Without a configuration file it looks at what the demo needs. Exits with 1 if there is a fault.
+    Logs in to the broker, opens each camera for a few seconds, and compares class names with those of the model.
+    Without a configuration file, it checks what the demo needs. Exits with 1 if there is a fault.
     """
     wanted = config_file if config_file != DEFAULT_CONFIG or config_file.exists() else DEMO
     findings = _examine(load_config(wanted))
@@ -41,10 +41,10 @@ def doctor(
     else:
         styles = {"ok": "green", "warning": "yellow", "fault": "bold red"}
         table = Table(title=f"tridetr doctor, for {wanted}")
-        for title in ("what", "", "found", "remedy"):
+        for title in ("check", "", "found", "remedy"):
             table.add_column(title, overflow="fold")
         for finding in findings:
-            # Text, not markup: an address such as [::1] is not a style
+            # Text, not markup: [::1] is an address, not a style
             cells = [Text(cell) for cell in (finding.subject, finding.text, finding.remedy)]
             cells.insert(1, Text(finding.level, styles[finding.level]))
             table.add_row(*cells)
@@ -53,7 +53,7 @@ def doctor(
 
 
 def _examine(config: Config) -> list[Finding]:
-    """Run all checks, in the order in which a person would look."""
+    """Run all checks, in the order in which the findings are printed."""
     from tridetr.doctor import gpu, parts, system
     from tridetr.doctor.configuration import check_configuration
     from tridetr.doctor.mqtt_broker import check_broker

@@ -1,4 +1,4 @@
-"""``tridetr fleet status|watch``: all nodes of a broker."""
+"""``tridetr fleet status|watch``: show all nodes of a broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tridetr.fleet import FleetListener, NodeView
 
 app = typer.Typer(
-    help="All nodes of a broker. Reads the broker of the configuration's `mqtt` only.",
+    help="Show all nodes of a broker. Of the configuration, only `mqtt` is used.",
     no_args_is_help=True,
 )
 _COLORS = {"ok": "green", "problem": "yellow", "silent": "red", "offline": "red", "unknown": "dim"}
@@ -30,9 +30,9 @@ _LOOK_S = 1.0
 @app.command()
 def status(
     config_file: ConfigFile = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show every node once. Exits with 1 unless all are well."""
+    """Show every node once. Exits with 1 unless all are ok."""
     from tridetr.fleet import counts
 
     with _listener(config_file) as listener:
@@ -50,10 +50,10 @@ def status(
 def watch(
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One line of JSON for each change of a node.")
+        bool, typer.Option("--json", help="Print one line of JSON for each change of a node.")
     ] = False,
 ) -> None:
-    """Show every node until Ctrl-C."""
+    """Show every node continuously until Ctrl-C."""
     with _listener(config_file) as listener:
         listener.wait_quiet()
         try:

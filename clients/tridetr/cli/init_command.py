@@ -1,4 +1,4 @@
-"""``tridetr init``: asks for a camera and a model, tries the camera, and writes the shortest configuration."""
+"""``tridetr init``: ask for a camera, a model and a broker, try the camera, and write a minimal configuration."""
 
 from __future__ import annotations
 
@@ -29,23 +29,26 @@ def register(app: typer.Typer) -> None:
 def init(
     config_file: ConfigFile = DEFAULT_CONFIG,
     camera: Annotated[
-        str | None, typer.Option(help="Source of the camera; asked for if not given.")
+        str | None, typer.Option(help="Source of the camera; prompts if not given.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the camera.")] = "camera",
     model: Annotated[
-        str | None, typer.Option(help="An installed model, or `bundled`; asked for if not given.")
+        str | None, typer.Option(help="An installed model, or `bundled`; prompts if not given.")
     ] = None,
     broker: Annotated[
-        str | None, typer.Option(help="Host of the MQTT broker, or `embedded`; asked for.")
+        str | None,
+        typer.Option(help="Host of the MQTT broker, or `embedded`; prompts if not given."),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
     """Ask for a camera, a model and a broker, try the camera, and write a configuration.
 
-    With --camera, --model and --broker it asks nothing.
+    With --camera, --model and --broker it does not prompt.
     """
     if config_file.exists() and not force:
-        raise ConfigError(f"{config_file} exists: name another file with -c, or use --force")
+        raise ConfigError(
+            f"{config_file} already exists: choose another file with -c, or replace it with --force"
+        )
     asked = camera is None
     section = _camera(camera or _ask_camera(), name, config_file.parent, ask=asked)
     model = model or _ask_model()
@@ -58,8 +61,8 @@ def init(
     try:
         write_text(config_file, text, mode=0o644)
     except OSError as error:
-        raise ConfigError(f"{config_file} cannot be written: {error.strerror}") from None
-    typer.echo(f"{config_file} is written. Start it: tridetr up -c {config_file}")
+        raise ConfigError(f"cannot write {config_file}: {error.strerror}") from None
+    typer.echo(f"Wrote {config_file}. Start the node with: tridetr up -c {config_file}")
 
 
 def _ask_camera() -> str:
@@ -67,13 +70,13 @@ def _ask_camera() -> str:
         from tridetr.capture.devices import list_cameras
 
         devices = list_cameras()
-    except ConfigError as error:  # without the extra for them
-        typer.echo(f"USB cameras are not listed: {error}")
+    except ConfigError as error:  # the extra for V4L2 cameras is not installed
+        typer.echo(f"Cannot list USB cameras: {error}")
         devices = []
     for number, device in enumerate(devices, 1):
         typer.echo(f"{number}: {device}")
     if not devices:
-        typer.echo("No camera is plugged in.")
+        typer.echo("No USB camera found.")
     choice: str = typer.prompt(
         "Camera (a number above, rtsp://…, http://…, a video file, or synthetic)",
         "1" if devices else "synthetic",
@@ -88,17 +91,17 @@ def _ask_model() -> str:
 
     names = [model.name for model in installed()]
     typer.echo(
-        f"Installed models: {', '.join(names) or 'none'}; `tridetr models pull` fetches one."
+        f"Installed models: {', '.join(names) or 'none'}. Download one with `tridetr models pull`."
     )
     choice: str = typer.prompt(
-        f"Model (or `{BUNDLED}`: the demonstration model, for synthetic cameras)",
+        f"Model (`{BUNDLED}` is the demonstration model for synthetic cameras)",
         names[0] if names else BUNDLED,
     )
     return choice
 
 
 def _camera(source: str, name: str, folder: Path, *, ask: bool) -> dict[str, str]:
-    """Return the section of a camera, tried; its password goes into a file."""
+    """Try the camera and return its section; write its password to a file."""
     source, login = _without_login(source)
     section = {"source": source}
     if login:
@@ -114,7 +117,7 @@ def _camera(source: str, name: str, folder: Path, *, ask: bool) -> dict[str, str
     if finding.level == "fault":
         typer.echo(f"  {finding.remedy}")
         if ask:
-            typer.confirm("Write the configuration all the same?", abort=True)
+            typer.confirm("Write the configuration anyway?", abort=True)
     return section
 
 
@@ -137,7 +140,7 @@ def _try(section: dict[str, str], name: str, folder: Path) -> Finding:
 
 
 def _without_login(source: str) -> tuple[str, tuple[str, str] | None]:
-    """Return a URL without `user:password@`, and these."""
+    """Split a URL into the URL without `user:password@` and (user, password), None if it has none."""
     try:
         parts = urlsplit(source)
         user, password = parts.username, parts.password
@@ -150,11 +153,11 @@ def _without_login(source: str) -> tuple[str, tuple[str, str] | None]:
 
 
 def _write_login(login: tuple[str, str], name: str, folder: Path) -> str:
-    """Write `user:password` next to the configuration, for this user only; returns the file's name."""
+    """Write `user:password` to a file next to the configuration, readable by this user only; return its name."""
     file = f"{name}.credentials"
     try:
         write_text(folder / file, ":".join(login) + os.linesep, mode=0o600)
     except OSError as error:
-        raise ConfigError(f"{folder / file} cannot be written: {error.strerror}") from None
-    typer.echo(f"User and password are in {folder / file}.")
+        raise ConfigError(f"cannot write {folder / file}: {error.strerror}") from None
+    typer.echo(f"User and password are stored in {folder / file}.")
     return file

@@ -1,4 +1,4 @@
-"""The ``tridetr`` command line: errors are printed as one clear message, without a traceback."""
+"""The ``tridetr`` command line. Expected errors are printed as one message, without a traceback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tridetr.errors import TridetrError
 
 app = typer.Typer(
     name="tridetr",
-    help="Watch cameras at the edge: shared-memory frames, NVIDIA Triton, RF-DETR, calm decisions over MQTT.",
+    help="Camera detection at the edge with NVIDIA Triton and RF-DETR: one stable state per camera, over MQTT.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -58,7 +58,7 @@ def _root(
 
 
 def _mount_models() -> None:
-    # The commands about models need nothing heavy to be listed; what they need is imported when they run.
+    # Listing the model commands is cheap: they import their heavy dependencies when they run
     from tridetr.models.cli import app as models_app
 
     app.add_typer(models_app, name="models")
@@ -71,7 +71,7 @@ def main() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files may be of any encoding
+            stream.reconfigure(errors="backslashreplace")  # file names may have any encoding
     try:
         app()
     except TridetrError as error:

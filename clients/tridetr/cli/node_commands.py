@@ -1,4 +1,4 @@
-"""``tridetr status`` and ``tridetr events``: what a running node sees and what happened."""
+"""``tridetr status`` and ``tridetr events``: show the cameras of the running node, and its newest events."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from tridetr.config.secrets import gateway_token
 from tridetr.errors import ConfigError, GatewayError
 
 _TIMEOUT_S = 10.0
-_Demo = Annotated[bool, typer.Option("--demo", help="Of the running demo; needs no file.")]
-_AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+_Demo = Annotated[
+    bool, typer.Option("--demo", help="Show those of the demo; needs no configuration file.")
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def status(
     config_file: ConfigFile = DEFAULT_CONFIG, demo: _Demo = False, as_json: _AsJson = False
 ) -> None:
-    """Show the cameras of the running node. Exits with 1 if one is not watched, and shows why."""
+    """Show the cameras of the running node, with the reason where one is not watched. Exits with 1 then."""
     config = load_config(DEMO if demo else config_file)
     cameras = _ask(config)
     if as_json:
@@ -47,18 +49,18 @@ def status(
 def events(
     config_file: ConfigFile = DEFAULT_CONFIG,
     demo: _Demo = False,
-    camera: Annotated[str | None, typer.Option(help="Only of this camera.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 20,
+    camera: Annotated[str | None, typer.Option(help="Only events of this camera.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Most events to show.")] = 20,
     as_json: _AsJson = False,
 ) -> None:
-    """Show the newest events, newest first, also of a node that does not run."""
+    """Show the newest events, newest first. The node need not be running."""
     from tridetr.controller.history import read_history
     from tridetr.supervisor.runner import DEMO_STATE
 
     config = load_config(DEMO if demo else config_file)
     if camera is not None and camera not in config.cameras:
         raise ConfigError(
-            f"no camera {camera!r} in the configuration: it has {', '.join(config.cameras)}"
+            f"no camera {camera!r} in the configuration; known cameras: {', '.join(config.cameras)}"
         )
     folder = config.run_dir / DEMO_STATE if demo else config.state_dir
     rows = read_history(folder, limit=limit, camera=camera)
@@ -76,7 +78,7 @@ def events(
         typer.echo(f"no events yet in {folder}")
         return
     table = Table()
-    for title in ("time", "camera", "what", "score", "duration", "details"):
+    for title in ("time", "camera", "event", "score", "duration", "details"):
         table.add_column(title, overflow="fold")
     for row in rows:
         score, duration_s = row.details.get("score"), row.details.get("duration_s")
@@ -92,11 +94,11 @@ def events(
 
 
 def _ask(config: Config) -> list[dict[str, Any]]:
-    """Return what the gateway of the running node reports of each camera."""
+    """Return the cameras as the gateway of the running node reports them."""
     from tridetr.gateway.gateway_process import ADDRESS_FILE
 
     file = config.run_dir / ADDRESS_FILE
-    remedy = "Start it with `tridetr up`, or name its configuration with -c"
+    remedy = "Start it with `tridetr up`, or select its configuration with -c"
     try:
         url = json.loads(file.read_text(encoding="utf-8"))["url"]
     except FileNotFoundError:
@@ -109,7 +111,7 @@ def _ask(config: Config) -> list[dict[str, Any]]:
     if token := gateway_token(config):
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        # The node's own address, never a proxy's
+        # Connect directly, never through a proxy
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=_TIMEOUT_S) as answer:
             cameras: list[dict[str, Any]] = json.load(answer)["cameras"]
@@ -123,7 +125,7 @@ def _ask(config: Config) -> list[dict[str, Any]]:
 
 
 def _status_table(cameras: list[dict[str, Any]]) -> Table:
-    # No lines between the columns, so that they fit into 80 characters
+    # No lines between the columns, so that the table fits into 80 characters
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("camera", "source", "state"):
         table.add_column(title, no_wrap=True)

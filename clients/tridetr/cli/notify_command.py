@@ -1,4 +1,4 @@
-"""``tridetr notify test``."""
+"""``tridetr notify test``: send a test notification."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def send_test(
     name: Annotated[str, typer.Argument(help="Name of the target in `notify`.")],
     config_file: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Send a test message to one target, once. Exits with 1 if it was not taken."""
+    """Send one test message to a target. Exits with 1 if the target does not accept it."""
     from tridetr.controller.discovery import viewer_address
     from tridetr.controller.topics import default_device
     from tridetr.notify.notification import example_message
@@ -33,8 +33,8 @@ def send_test(
     config = load_config(config_file)
     target = next((target for target in config.notify if target.name == name), None)
     if target is None:
-        known = ", ".join(target.name for target in config.notify) or "there is none"
-        raise ConfigError(f"no target {name!r} in notify: {known}")
+        known = ", ".join(target.name for target in config.notify) or "none"
+        raise ConfigError(f"no target {name!r} in notify; known targets: {known}")
     device = config.mqtt.device or default_device(socket.gethostname(), config.instance)
     camera = next(iter(target.cameras or config.cameras))
     try:

@@ -1,4 +1,4 @@
-"""The single processes: ``tridetr up`` starts them, and so does each container of the chart."""
+"""Commands that run a single process of a node."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def gpu(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 def detect(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Name each camera's newest frame to Triton and publish what comes back."""
+    """Run inference on each camera's newest frame and publish the detections."""
     role.run("detect", config_file)
 
 
 def control(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Decide on detections, publish events over MQTT, set the sentry mode."""
+    """Turn detections into sentry states and visits, and publish the events over MQTT."""
     role.run("control", config_file)
 
 
 def record(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Keep pictures and clips of visits on disk, as `evidence` asks for."""
+    """Save pictures and clips of visits to disk, as configured in `evidence`."""
     role.run("record", config_file)
 
 

@@ -1,4 +1,4 @@
-"""``tridetr up``."""
+"""``tridetr up``: run a node."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ def register(app: typer.Typer) -> None:
 def up(
     config_file: ConfigFile = DEFAULT_CONFIG,
     demo: Annotated[
-        bool, typer.Option("--demo", help="Run the built-in synthetic camera; needs no file.")
+        bool,
+        typer.Option(
+            "--demo", help="Run the demo with a synthetic camera; needs no configuration file."
+        ),
     ] = False,
     duration: Annotated[
         float | None,
         typer.Option(
-            min=0.1, help="Stop after so many seconds; else on Ctrl-C or at the files' end."
+            min=0.1,
+            help="Stop after this many seconds; without it, on Ctrl-C or at the end of all files.",
         ),
     ] = None,
     as_json: Annotated[
@@ -35,14 +39,14 @@ def up(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run this process alone, kept alive (a container's main process): "
-            "`--only 'capture hall'`, `--only detector`. May be given several times."
+            help="Supervise only this process, such as `--only 'capture hall'` or `--only detector` (the chart runs "
+            "one per container). Can be repeated."
         ),
     ] = None,
 ) -> None:
-    """Run the whole node: Triton, captures, detector, controller, gateway; restart what dies.
+    """Run the whole node (Triton, captures, detector, controller, gateway), and restart processes that fail.
 
-    Leaves no segment, queue or process behind. Exits with 1 when no frame made it from a camera to a result.
+    Leaves no segment, queue or process behind. Exits with 1 if no frame was processed end to end.
     """
     from tridetr.supervisor.runner import DEMO_STATE
     from tridetr.supervisor.runner import up as run_up
@@ -51,13 +55,13 @@ def up(
         config = load_config(config_file)
         sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
     config = _free_demo_port(load_config(DEMO))
-    # A demo begins with nothing in memory, so that it publishes no end of the last one's visit.
+    # The demo starts without state, so that it does not publish the end of a visit of the last run
     config = config.model_copy(update={"state_dir": config.run_dir / DEMO_STATE})
     sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
 
 
 def _free_demo_port(config: Config) -> Config:
-    """Let the demo run alongside whatever holds its usual port."""
+    """Choose another port for the demo's viewer if the default one is taken."""
     host = config.gateway.host
     if bind_fault(host, config.gateway.port) is None:
         return config

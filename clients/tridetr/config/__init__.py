@@ -1,4 +1,4 @@
-"""Configuration: the schema, and loading it from YAML with errors that help."""
+"""Configuration: the schema, and loading it from YAML with actionable errors."""
 
 from tridetr.config.camera_sections import AlarmSection, CameraSection, DetectSection, SentrySection
 from tridetr.config.load import load_config

@@ -1,4 +1,4 @@
-"""Read the YAML file and check it; errors name the key, the reason and the nearest known key."""
+"""Load and validate the YAML configuration; errors name the key, the reason and the closest known key."""
 
 from __future__ import annotations
 
@@ -21,40 +21,54 @@ _PLAIN_KEY = re.compile(r"[\w. -]{1,64}")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, except that a key given twice is an error and not a silent last-one-wins."""
+    """YAML's safe loader, but a duplicate key is an error; YAML would silently keep the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Here and not at construction, where merge keys (`<<`) have been replaced by what they merge
+        # Not at construction: by then, merge keys (`<<`) have been replaced by what they merge
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} is given twice", key.start_mark
+                        None, None, f"duplicate key {key.value!r}", key.start_mark
                     )
                 seen.add((key.tag, key.value))
         return node
 
 
 def load_config(path: Path) -> Config:
-    """Read and check a configuration file.
+    """Load and validate a configuration file.
 
-    Relative paths in it are taken from the file's own folder, or from the working folder where the file's own
-    has no such file.
+    Relative paths in it are resolved against the file's folder; if nothing exists there, but does in the working
+    directory, against the working directory.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or a value is refused; the message lists every fault.
+        ConfigError: The file cannot be read, is not valid YAML, or a value is invalid; the message lists every
+            fault.
     """
     if not path.exists():
         raise ConfigError(
-            f"{path}: no such file; `tridetr init -c {path}` or `tridetr config example > {path}` makes one"
+            f"{path}: no such file; create it with `tridetr init -c {path}` or `tridetr config example > {path}`"
         )
     return parse_config(read_text(path), origin=path)
 
 
 def parse_config(text: str, *, origin: Path) -> Config:
-    """Check the text of a configuration; ``origin`` is for messages and relative paths."""
+    """Validate the text of a configuration.
+
+    Args:
+        text: YAML.
+        origin: Path of the file, for messages and to resolve relative paths.
+
+    Raises:
+        ConfigError: The text is not valid YAML, or a value is invalid; the message lists every fault.
+
+    Example:
+        >>> config = parse_config("cameras: {hall: {source: synthetic}}", origin=Path("tridetr.yaml"))
+        >>> config.cameras["hall"].source.kind
+        'synthetic'
+    """
     try:
         # The loader derives from SafeLoader.
         data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506
@@ -69,7 +83,7 @@ def parse_config(text: str, *, origin: Path) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        # A default that depends on a refused value is a consequence, not a fault of the user's.
+        # A default that depends on an invalid value fails too, but is not a fault in the file
         faults = [
             fault for fault in error.errors() if fault["type"] != "default_factory_not_called"
         ]
@@ -85,7 +99,7 @@ def parse_config(text: str, *, origin: Path) -> Config:
 
 
 def _yaml_fault(error: yaml.YAMLError) -> str:
-    """Return what is wrong and where, without the text around it (which may hold a password)."""
+    """Return the problem and its position, without the surrounding text, which may contain a password."""
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     return f"{where}{getattr(error, 'problem', None) or type(error).__name__}"
@@ -93,7 +107,7 @@ def _yaml_fault(error: yaml.YAMLError) -> str:
 
 def _explain(fault: dict[str, Any]) -> str:
     location = [part for part in fault["loc"] if part != "[key]"]
-    # A URL as a key is a slip of the hand, and may hold a password
+    # A URL in place of a key is a typing mistake, and may contain a password
     parts = [str(part) if _PLAIN_KEY.fullmatch(str(part)) else "…" for part in location]
     dotted = ".".join(parts) or "(top level)"
     if fault["type"] == "extra_forbidden":
@@ -102,7 +116,7 @@ def _explain(fault: dict[str, Any]) -> str:
         hint = f"did you mean `{nearest[0]}`?" if nearest else f"known keys: {', '.join(known)}"
         return f"  {dotted}: unknown key; {hint}"
     if fault["type"] == "missing":
-        return f"  {dotted}: is missing"
+        return f"  {dotted}: missing, but required"
     message = fault["msg"].removeprefix("Value error, ")
     value = fault.get("input")
     if isinstance(value, str):
@@ -112,7 +126,12 @@ def _explain(fault: dict[str, Any]) -> str:
 
 
 def known_keys(location: list[str | int]) -> list[str]:
-    """Return the keys that the section at ``location`` (a path of keys from the top) knows."""
+    """Return the valid keys of the section at ``location`` (a path of keys from the top level).
+
+    Example:
+        >>> known_keys(["log"])
+        ['level', 'format']
+    """
     section: Any = Config
     for part in location:
         if isinstance(section, type) and issubclass(section, BaseModel):
@@ -141,7 +160,9 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         try:
             path = path.expanduser()
         except RuntimeError:
-            raise ConfigError(f"{path}: there is no such user, or no home folder") from None
+            raise ConfigError(
+                f"{path}: cannot expand ~: no such user, or the user has no home folder"
+            ) from None
         if path.is_absolute():
             return path
         return base / path if (base / path).exists() or not path.exists() else path.resolve()

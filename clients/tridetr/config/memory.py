@@ -1,4 +1,4 @@
-"""How much of ``/dev/shm`` and of the disk a node takes: for doctor and containers; the chart computes the same."""
+"""Estimate how much of ``/dev/shm`` and of the disk a node needs. The chart uses the same formulas."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tridetr.config.schema import Config
 
 MIB = 1 << 20
 ASSUMED_SIZE = (1920, 1080)  # of a camera whose size is not configured
-SMALL_RINGS_MIB = 2  # results, states, and the pages of headers
-SLACK_MIB = 192  # the Python backend's own regions, and room
+SMALL_RINGS_MIB = 2  # results, states, and header pages
+SLACK_MIB = 192  # the Python backend's own regions, and headroom
 STATE_MIB = 256  # outbox, sentry state, and what evidence leaves free for them
-GENERATIONS = 2  # a camera whose picture changes its size has both rings for a moment
+GENERATIONS = 2  # while the picture size changes, the old and the new ring exist together
 
 
 def ring_mib(config: Config, camera: CameraSection) -> int:
-    """Return the MiB of one generation of a camera's rings.
+    """Return the size of one generation of a camera's rings [MiB].
 
-    A slot holds an I420 frame (1.5 bytes a pixel) and as much again for the camera's own JPEG.
+    A slot counts 3 bytes per pixel: 1.5 for the I420 frame, 0.75 for the camera's own JPEG, and a reserve.
 
     Example:
         >>> from pathlib import Path
@@ -35,15 +35,23 @@ def ring_mib(config: Config, camera: CameraSection) -> int:
 
 
 def node_mib(config: Config) -> int:
-    """Return the MiB of ``/dev/shm`` that a node needs: all rings in two generations, and Triton's regions."""
+    """Return the space in ``/dev/shm`` that a node needs [MiB]: two generations of all rings, and Triton's regions.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tridetr.config.load import parse_config
+        >>> text = "cameras: {hall: {source: rtsp://192.0.2.1/s}}"
+        >>> node_mib(parse_config(text, origin=Path("tridetr.yaml")))
+        314
+    """
     rings = sum(ring_mib(config, camera) for camera in config.cameras.values())
     return GENERATIONS * rings + SLACK_MIB
 
 
 def state_mib(config: Config) -> int:
-    """Return the MiB of disk that a node needs in ``state_dir``, pictures and clips of visits included.
+    """Return the disk space that a node needs in ``state_dir`` [MiB], including pictures and clips of visits.
 
-    A clip that is being written takes up to a quarter of ``evidence.max_mib`` on top of it.
+    A clip that is being written takes up to a quarter of ``evidence.max_mib`` in addition to that limit.
     """
     evidence, folder = config.evidence, config.evidence_dir
     if evidence is None or folder is None or not folder.is_relative_to(config.state_dir):

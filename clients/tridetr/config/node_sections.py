@@ -1,4 +1,4 @@
-"""The sections of a node: model, server, broker, viewer, notifications, what is kept."""
+"""Node sections of the configuration: model, inference server, broker, viewer, notifications, evidence."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ FrameAncestor = Annotated[str, Field(pattern=r"^(self|https?://[^\s/;,'\"]+)$")]
 
 
 class ModelSection(Section):
-    """Which model serves the cameras."""
+    """The model and how it is run."""
 
     name: Literal["rfdetr_ort", "rfdetr_trt"] = Field(
         "rfdetr_ort", description="Entry of the model repository: ONNX Runtime or TensorRT."
     )
     file: Path | None = Field(
         None,
-        description="An ONNX of the contract (`tridetr models fuse`) instead of the bundled one.",
+        description="ONNX file that follows tridetr's model contract (made by `tridetr models fuse`); null = the "
+        "bundled model.",
     )
     provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx"] = Field(
-        "auto", description="ONNX Runtime execution provider; auto takes the fastest that works."
+        "auto",
+        description="ONNX Runtime execution provider; auto selects the fastest that works.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Arithmetic inside the engine; auto decides by what the CPU or GPU has."
+        "auto",
+        description="Arithmetic inside the engine; auto chooses by what the CPU or GPU supports.",
     )
     threads: int = Field(
         0, ge=0, le=256, description="Threads of one inference on the CPU; 0 = all cores."
@@ -49,13 +52,13 @@ class TritonSection(Section):
     )
     secret_file: Path | None = Field(
         None,
-        description="File with the key of Triton's restricted APIs; null = made afresh at start.",
+        description="File with the key of Triton's restricted APIs; null = generated at each start.",
     )
     infer_timeout_s: Seconds = Field(
         10.0, description="After this time without an answer the server counts as unhealthy."
     )
     metrics_port: Port = Field(
-        8002, description="Triton's Prometheus port on loopback; 0 turns it off."
+        8002, description="Triton's Prometheus port on the loopback interface; 0 turns it off."
     )
 
 
@@ -64,12 +67,12 @@ class PacketsSection(Section):
 
     seconds: float = Field(10.0, ge=1, le=60, description="Seconds of the stream to keep.")
     max_mib: float = Field(
-        24.0, ge=1, le=1024, description="Most memory per camera for that, in /dev/shm."
+        24.0, ge=1, le=1024, description="Most memory per camera for it, in /dev/shm."
     )
 
 
 class EvidenceSection(Section):
-    """What is kept on disk of each visit. Without this section nothing is."""
+    """What is kept on disk of each visit. Without this section, nothing is kept."""
 
     pictures: bool = Field(True, description="Keep the best picture of each visit.")
     clips: bool = Field(True, description="Keep a video of each visit.")
@@ -81,7 +84,10 @@ class EvidenceSection(Section):
     )
     keep_days: float = Field(7.0, gt=0, le=3650, description="Days after which a visit is removed.")
     max_mib: float = Field(
-        2048.0, ge=16, le=16_777_216, description="Most disk space; the oldest visits make room."
+        2048.0,
+        ge=16,
+        le=16_777_216,
+        description="Most disk space; the oldest visits are removed to stay below it.",
     )
     path: Path | None = Field(
         None, description="Folder of pictures and clips; null = `evidence` in state_dir."
@@ -89,38 +95,39 @@ class EvidenceSection(Section):
 
 
 class NotifySection(Section):
-    """One target of notifications."""
+    """One notification target."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$",
         description="Name in logs, metrics and `tridetr notify test`.",
     )
     kind: Literal["webhook", "ntfy", "apprise"] = Field(
-        description="A signed JSON POST, a topic of ntfy, or any service that Apprise knows (extra `apprise`)."
+        description="A signed JSON POST, an ntfy topic, or any service that Apprise supports (extra `apprise`)."
     )
     url_file: Path = Field(
-        description="File with the URL, which often is a secret: one line, read for each delivery."
+        description="File with the URL, which is often secret: one line, read for each delivery."
     )
     secret_file: Path | None = Field(
         None,
-        description="webhook: file with the key of the signature (Base64, `whsec_` before it or not).",
+        description="webhook: file with the signing key (Base64, with or without the prefix `whsec_`).",
     )
     events: tuple[Literal["arrived", "left", "lost", "blind", "watched"], ...] = Field(
         ("arrived", "blind", "watched"),
         min_length=1,
-        description="Which events of a visit, and of a camera that is not watched (blind) and is again (watched).",
+        description="Events to notify: of a visit (arrived, left, lost), and of a camera that is no longer watched "
+        "(blind) or is watched again (watched).",
     )
     cameras: tuple[str, ...] = Field((), description="Only these cameras; empty = all.")
     classes: tuple[str, ...] = Field(
         (),
-        description="Only visits of these classes; empty = all. Cameras that are not watched are notified in any case.",
+        description="Only visits of these classes; empty = all. The events blind and watched are sent in any case.",
     )
     picture: bool = Field(True, description="Attach a picture of the visit.")
     when: Literal["armed", "always"] = Field(
         "armed", description="armed: only while the node and the camera are armed."
     )
     schedule: tuple[WeeklyTime, ...] = Field(
-        (), description="Only at these weekly times (see armed.schedule); empty = at any time."
+        (), description="Only in these weekly periods (see armed.schedule); empty = at any time."
     )
 
     @model_validator(mode="after")
@@ -165,39 +172,48 @@ class MqttSection(Section):
     )
     keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive.")
     outbox_limit: int = Field(
-        10_000, ge=100, le=1_000_000, description="Events kept while the broker is away."
+        10_000, ge=100, le=1_000_000, description="Events kept while the broker is unavailable."
     )
 
     @field_validator("device")
     @classmethod
     def _device_is_a_topic_level(cls, device: str | None) -> str | None:
         if device is not None and not DEVICE_NAME.fullmatch(device):
-            raise ValueError("device may hold letters, digits, '_' and '-' only (at most 64)")
+            raise ValueError(
+                "device must be 1 to 64 letters, digits, '_' or '-', and start with a letter or digit"
+            )
         return device
 
 
 class GatewaySection(Section):
     """The web viewer."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on (0.0.0.0: everybody).")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on; 0.0.0.0 = all interfaces, open to the network.",
+    )
     port: Port = Field(8080, description="Port of the viewer; 0 = a free one.")
     token_file: Path | None = Field(
-        None, description="File with a bearer token that all but /healthz and /readyz ask for."
+        None,
+        description="File with a bearer token, required for all paths but /healthz and /readyz.",
     )
     allowed_origins: tuple[str, ...] = Field(
-        (), description="Further origins that may open the WebSocket (its own is always allowed)."
+        (),
+        description="Further origins that may open the WebSocket (its own is always allowed).",
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         (),
-        description="Addresses or networks of reverse proxies whose X-Forwarded-For and -Host headers are believed.",
+        description="Addresses or networks of reverse proxies whose X-Forwarded-For and -Host headers are trusted.",
     )
     frame_ancestors: tuple[FrameAncestor, ...] = Field(
         (),
         description="Origins whose pages may show the viewer in a frame; `self` = its own origin.",
     )
-    max_viewers: int = Field(64, ge=1, le=10_000, description="WebSockets at the same time.")
-    jpeg_quality: int = Field(80, ge=10, le=95, description="Quality where frames are encoded.")
-    max_fps: float = Field(30.0, gt=0, le=120, description="Frames per second to one viewer.")
+    max_viewers: int = Field(64, ge=1, le=10_000, description="Most WebSockets at the same time.")
+    jpeg_quality: int = Field(
+        80, ge=10, le=95, description="JPEG quality of frames that the gateway encodes."
+    )
+    max_fps: float = Field(30.0, gt=0, le=120, description="Most frames per second to one viewer.")
 
 
 class OtelSection(Section):
@@ -212,5 +228,7 @@ class OtelSection(Section):
 class LogSection(Section):
     """Logging."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level that is logged."
+    )
     format: Literal["text", "json"] = Field("text", description="text for people, json for Loki.")

@@ -1,4 +1,4 @@
-"""Weekly times, such as ``mon-fri 22:00-06:00``: parsed once, asked for the state at a moment. Local time."""
+"""Weekly schedules in local time, such as ``mon-fri 22:00-06:00``: parse them and evaluate them at a moment."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from pydantic import AfterValidator
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SHAPE = re.compile(r"(?:([a-z,-]+) +)?(\d\d?):(\d\d)-(\d\d?):(\d\d)")
 _DAY_MINUTES = 24 * 60
-_PERIOD_S = 7.5 * 86_400  # within which whatever changes has changed
+_PERIOD_S = (
+    7.5 * 86_400
+)  # a week and a clock change: a schedule that ever changes has changed within it
 _HINT = "write it like `22:00-06:00`, `mon-fri 22:00-06:00` or `sat,sun 00:00-24:00`"
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One time of the week.
+    """One weekly period.
 
     Attributes:
-        days: weekdays on which it begins, Monday = 0.
-        start: minute of the day.
-        end: minute after ``start``'s midnight; more than a day's where it ends after midnight.
+        days: Weekdays on which it begins, Monday = 0.
+        start: Minute of the day at which it begins.
+        end: Minute at which it ends, counted from the midnight before ``start``; above 1440 if that is on the
+            next day.
     """
 
     days: frozenset[int]
@@ -33,10 +36,10 @@ class Window:
 
 
 def parse_window(text: str) -> Window:
-    """Return the window that a text describes.
+    """Parse a weekly period.
 
     Raises:
-        ValueError: it describes none.
+        ValueError: The text is not a weekly period.
 
     Example:
         >>> parse_window("sat,sun 22:00-06:00")
@@ -44,7 +47,7 @@ def parse_window(text: str) -> Window:
     """
     match = _SHAPE.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(f"not a weekly time; {_HINT}")
+        raise ValueError(f"not a weekly period; {_HINT}")
     days, *numbers = match.groups()
     hours, minutes, end_hours, end_minutes = map(int, numbers)
     start, end = hours * 60 + minutes, end_hours * 60 + end_minutes
@@ -79,7 +82,7 @@ WeeklyTime = Annotated[str, AfterValidator(_checked)]
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What holds between two edges of windows [Unix seconds]."""
+    """The state between two neighbouring edges of windows [Unix seconds]."""
 
     begin: float
     end: float
@@ -88,18 +91,27 @@ class _Known:
 
 
 class Schedule:
-    """Several windows together; without any it never changes and always holds."""
+    """The union of several weekly periods; an empty schedule always holds and never changes.
+
+    Example:
+        >>> from datetime import datetime
+        >>> nights = Schedule(["mon-fri 22:00-06:00"])
+        >>> nights.holds(datetime(2026, 1, 6, 23, 0).timestamp())  # a Tuesday
+        True
+        >>> nights.holds(datetime(2026, 1, 6, 12, 0).timestamp())
+        False
+    """
 
     def __init__(self, windows: Iterable[str]) -> None:
         self._windows = [parse_window(text) for text in windows]
         self._known = _Known(0, 0, True, None)
 
     def holds(self, unix_s: float) -> bool:
-        """Return whether the moment is in a window."""
+        """Return whether the moment (Unix seconds) is in one of the periods."""
         return not self._windows or self._at(unix_s).holds
 
     def changed_at(self, unix_s: float) -> float | None:
-        """Return when ``holds`` last changed; None where it never does."""
+        """Return when ``holds`` last changed before the moment [Unix seconds]; None if it never changes."""
         return self._at(unix_s).changed_at if self._windows else None
 
     def _at(self, unix_s: float) -> _Known:
@@ -119,7 +131,7 @@ class Schedule:
         return self._known
 
     def _spans(self, unix_s: float) -> list[tuple[float, float]]:
-        """Return begin and end of the windows around a moment, as the local clock has them."""
+        """Return begin and end of the windows around a moment [Unix seconds], in local time."""
         today = datetime.fromtimestamp(unix_s).replace(hour=0, minute=0, second=0, microsecond=0)
         spans = []
         for ago in range(-8, 10):

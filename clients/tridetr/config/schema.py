@@ -1,4 +1,4 @@
-"""The configuration: one pydantic model, every key documented and bounded, unknown keys refused."""
+"""The configuration as one pydantic model: every key is documented and bounded, unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Config(Section):
     instance: str = Field(
         "default",
         pattern=r"^[a-z0-9]{1,16}$",
-        description="Keeps two pipelines on one machine apart (segments, queues, folders).",
+        description="Separates several nodes on one machine: part of the names of segments, queues and folders.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where frames and model live; auto takes a GPU where there is one."
+        "auto", description="Where frames and model are held; auto uses a GPU if there is one."
     )
     model: ModelSection = Field(default_factory=ModelSection)
     triton: TritonSection = Field(default_factory=TritonSection)
@@ -64,11 +64,11 @@ class Config(Section):
     log: LogSection = Field(default_factory=LogSection)
     run_dir: Path = Field(
         default_factory=lambda data: default_run_dir(data.get("instance", "default")),
-        description="Files that live as long as the run: secrets, rendered models, metrics.",
+        description="Folder for files of one run: secrets, rendered models, metrics.",
     )
     state_dir: Path = Field(
         default_factory=lambda data: _default_state_dir(data.get("instance", "default")),
-        description="Files that survive: the outbox and the sentry state.",
+        description="Folder for files that outlive a run: the outbox and the sentry state.",
     )
 
     @field_validator("cameras")
@@ -83,11 +83,13 @@ class Config(Section):
     def _targets_fit(self) -> Config:
         names = [target.name for target in self.notify]
         if double := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"notify: two targets are named {double[0]!r}")
+            raise ValueError(
+                f"notify: two targets have the name {double[0]!r}; give each its own name"
+            )
         for target in self.notify:
             if unknown := [name for name in target.cameras if name not in self.cameras]:
                 raise ValueError(
-                    f"notify: {target.name}: unknown camera {unknown[0]!r}: {', '.join(self.cameras)}"
+                    f"notify: {target.name}: unknown camera {unknown[0]!r}; known cameras: {', '.join(self.cameras)}"
                 )
         return self
 
@@ -107,42 +109,40 @@ class Config(Section):
     @model_validator(mode="after")
     def _device_suits_the_model(self) -> Config:
         if self.triton.url is not None:
-            return self  # another machine's server: `device` is about this one's frames
+            return self  # an external server: `device` only concerns the frames here
         provider = self.model.provider
         engine = self.model.name == "rfdetr_trt"
         asked = "model.name: rfdetr_trt" if engine else f"model.provider: {provider}"
         if self.device == "cpu" and (engine or provider in GPU_PROVIDERS):
-            raise ValueError(
-                f"{asked} runs on a GPU only, and device: cpu forbids that. Remedy: device: auto"
-            )
+            raise ValueError(f"{asked} needs a GPU, but device: cpu rules it out. Set device: auto")
         if self.device == "cuda" and provider in ("cpu", "openvino"):
             raise ValueError(
-                f"model.provider: {provider} runs on the CPU, and device: cuda forbids that. Remedy: device: auto"
+                f"model.provider: {provider} runs on the CPU, but device: cuda rules that out. Set device: auto"
             )
         return self
 
     @property
     def evidence_dir(self) -> Path | None:
-        """Where pictures and clips of visits are; None = none are kept."""
+        """Folder of pictures and clips of visits; None if none are kept."""
         section = self.evidence
         if section is None or not (section.pictures or section.clips):
             return None
         return section.path or self.state_dir / "evidence"
 
     def detect_for(self, camera: str) -> DetectSection:
-        """Return what counts as a detection of this camera."""
+        """Return the `detect` section of a camera: the common one with the camera's own keys."""
         return _merged(self.detect, self.cameras[camera].detect)
 
     def alarm_for(self, camera: str) -> AlarmSection:
-        """Return which detections alarm this camera."""
+        """Return the `alarm` section of a camera: the common one with the camera's own keys."""
         return _merged(self.alarm, self.cameras[camera].alarm)
 
     def sentry_for(self, camera: str) -> SentrySection:
-        """Return the sentry keys of this camera."""
+        """Return the `sentry` section of a camera: the common one with the camera's own keys."""
         return _merged(self.sentry, self.cameras[camera].sentry)
 
     def with_merged_sections(self) -> Config:
-        """Return the same with each camera's own sections complete (see `detect_for`)."""
+        """Return a copy in which the sections that cameras override are complete (see `detect_for`)."""
         cameras = {
             name: camera.model_copy(
                 update={
@@ -160,7 +160,7 @@ _AnySection = TypeVar("_AnySection", bound=Section)
 
 
 def _merged(common: _AnySection, own: _AnySection | None) -> _AnySection:
-    """Return a common section with the keys that a camera sets itself."""
+    """Return the common section, overridden by the keys that the camera sets."""
     if own is None:
         return common
     return common.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})

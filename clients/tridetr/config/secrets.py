@@ -1,4 +1,4 @@
-"""Secrets come from files or the environment, never from the configuration itself."""
+"""Read secrets from files or the environment; the configuration itself never contains them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
 
 
 def mqtt_password(config: Config) -> str | None:
-    """Return the broker password from ``mqtt.password_file`` or ``TRIDETR_MQTT_PASSWORD``."""
+    """Return the broker password from ``mqtt.password_file`` or ``TRIDETR_MQTT_PASSWORD``; None if neither is set.
+
+    Raises:
+        ConfigError: The file cannot be read or is empty.
+    """
     return _secret(config.mqtt.password_file, "TRIDETR_MQTT_PASSWORD", "mqtt.password_file")
 
 
 def gateway_token(config: Config) -> str | None:
-    """Return the viewer's token from ``gateway.token_file`` or ``TRIDETR_GATEWAY_TOKEN``.
+    """Return the viewer's token from ``gateway.token_file`` or ``TRIDETR_GATEWAY_TOKEN``; None if neither is set.
 
     Raises:
-        ConfigError: the file cannot be read, or the token can be guessed.
+        ConfigError: The file cannot be read or is empty, or the token is shorter than ``MIN_GATEWAY_TOKEN``.
     """
     key = "gateway.token_file"
     token = _secret(config.gateway.token_file, GATEWAY_TOKEN_VARIABLE, key)
@@ -38,7 +42,7 @@ def gateway_token(config: Config) -> str | None:
         )
         raise ConfigError(
             f"{where}: the token has {len(token)} characters, but at least {MIN_GATEWAY_TOKEN} are needed "
-            "so that it cannot be guessed. Make one with `openssl rand -hex 32`."
+            "so that it cannot be guessed. Generate one with `openssl rand -hex 32`."
         )
     return token
 
@@ -47,36 +51,39 @@ def camera_credentials(file: Path) -> tuple[str, str]:
     """Return (user, password) from a camera's ``credentials_file``.
 
     Raises:
-        ConfigError: the file cannot be read or does not hold ``user:password``.
+        ConfigError: The file cannot be read or does not contain ``user:password``.
     """
     try:
         user, separator, password = read_text(file).strip().partition(":")
     except ConfigError as error:
         raise ConfigError(f"credentials_file: {error}") from None
     if not separator or not user:
-        raise ConfigError(f"credentials_file {file}: write `user:password` into it")
+        raise ConfigError(
+            f"credentials_file: {file} does not contain `user:password`: write it as one line"
+        )
     return user, password
 
 
 def notify_url(file: Path) -> str:
-    """Return the URL of a target's ``url_file``.
+    """Return the URL in a notification target's ``url_file``.
 
     Raises:
-        ConfigError: the file cannot be read or holds something else; the message does not repeat it.
+        ConfigError: The file cannot be read or does not contain a URL; the message does not repeat its content.
     """
     url = _secret(file, "", "url_file") or ""
     if not _URL.fullmatch(url):
         raise ConfigError(
-            f"url_file: {file} does not hold one URL: write it as one line, other letters than ASCII percent-encoded"
+            f"url_file: {file} does not contain exactly one URL: write it as one line, with non-ASCII characters "
+            "percent-encoded"
         )
     return url
 
 
 def signing_key(file: Path) -> bytes:
-    """Return the key of a webhook's ``secret_file``.
+    """Return the signing key in a webhook's ``secret_file``.
 
     Raises:
-        ConfigError: the file cannot be read, is not Base64, or the key can be guessed.
+        ConfigError: The file cannot be read, is not Base64, or the key is shorter than ``MIN_SIGNING_KEY``.
     """
     text = (_secret(file, "", "secret_file") or "").removeprefix("whsec_")
     try:
@@ -85,8 +92,8 @@ def signing_key(file: Path) -> bytes:
         key = b""
     if len(key) < MIN_SIGNING_KEY:
         raise ConfigError(
-            f"secret_file: {file} must hold at least {MIN_SIGNING_KEY} bytes as Base64. Make them with "
-            "`openssl rand -base64 32`."
+            f"secret_file: {file} must contain a key of at least {MIN_SIGNING_KEY} bytes in Base64. Generate one "
+            "with `openssl rand -base64 32`."
         )
     return key
 

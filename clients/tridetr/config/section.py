@@ -1,4 +1,4 @@
-"""What the sections of the configuration share: their base, and types of values."""
+"""The base class and the value types that all configuration sections share."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Point = Annotated[tuple[float, float], Field(description="x, y as fractions of t
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are frozen and checked."""
+    """Base of all sections: validated and immutable; unknown keys are errors."""
 
-    # Deferred: built once, as parts of Config, in each of the node's processes.
+    # Deferred, so that each process builds the validators once, as parts of Config
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
 
@@ -23,7 +23,9 @@ def require_fractions(what: str, polygon: tuple[Point, ...]) -> None:
     """Raise ValueError unless all points are within the frame."""
     for x, y in polygon:
         if not (0 <= x <= 1 and 0 <= y <= 1):
-            raise ValueError(f"{what} point ({x}, {y}) is not within 0..1 (fractions of the frame)")
+            raise ValueError(
+                f"{what}: point ({x}, {y}) is outside 0..1; give fractions of the frame"
+            )
 
 
 def area(a: Point, b: Point, c: Point) -> float:

@@ -1,4 +1,4 @@
-"""A camera's `source`, parsed once: its kind, what FFmpeg or the kernel opens, and what may be shown."""
+"""Parse a camera's `source` and print it without secrets."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _SECRET = re.compile(
     r"(?:pass|pas(?==)|pwd|psw|secret|token|credential|api_?key|(?<![a-z])pw|(?<![a-z])auth)[a-z_-]*=([^&;/?#]*)",
     re.IGNORECASE,
 )
-# URLs that lost their scheme or its slashes, which must not be shown as the names of files
+# URLs without their scheme or its slashes, which must not be mistaken for file names and shown
 _LOST_SCHEME = re.compile(
     r"^(?:rtsps?|https?|rtmp|udp|tcp):|:[^/]*@|" + _SECRET.pattern, re.IGNORECASE
 )
 _NO_SECRETS = {"", "0", "1", "true", "false", "yes", "no"}
 _USER, _PASSWORD = "{user}", "{password}"
 _REMEDY = (
-    "put `user:password` into a file, name it in credentials_file, and write {user} and {password} "
+    "write `user:password` to a file, set credentials_file to its path, and write {user} and {password} "
     "where the URL needs them (not needed for user:password@host)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class CameraSource:
-    """What a camera's frames come from.
+    """The source of a camera's frames.
 
     Attributes:
-        text: the source as configured; a URL may hold the placeholders {user} and {password}.
-        kind: what sort of source it is.
+        text: The source as configured; a URL may contain the placeholders {user} and {password}.
+        kind: The kind of source.
 
     >>> door = CameraSource.parse("rtsp://camera:8554/live?channel=1")
     >>> door.kind, door.address, door.shown
@@ -56,8 +56,8 @@ class CameraSource:
         """Parse a source.
 
         Raises:
-            ValueError: it is of no known kind, not a valid URL, or holds a password; the message
-                does not repeat it.
+            ValueError: The text is not a known kind of source, not a valid URL, or contains a password; the
+                message does not repeat it.
         """
         if text == "synthetic":
             return cls(text, "synthetic")
@@ -67,15 +67,15 @@ class CameraSource:
             is_path = text[0] in "/.~" and not text.startswith("//")
             if not is_path and _LOST_SCHEME.search(text):
                 raise ValueError(
-                    f"a URL begins with rtsp://, rtsps://, http:// or https:// (a file of such a name: "
-                    f"write ./ before it); if it holds a password, {_REMEDY}"
+                    f"a URL must begin with rtsp://, rtsps://, http:// or https:// (if it is a file, "
+                    f"write ./ before its name); if it contains a password, {_REMEDY}"
                 )
             return cls(text, "file")
         scheme = text.partition("://")[0].lower()
         if scheme not in _SCHEMES:
             name = f"{scheme}://" if scheme.isalnum() else "this protocol"
             raise ValueError(
-                f"{name} is not known; use rtsp://, rtsps://, http://, https://, /dev/videoN, "
+                f"{name} is not supported; use rtsp://, rtsps://, http://, https://, /dev/videoN, "
                 "a video file or synthetic"
             )
         text = scheme + text[len(scheme) :]
@@ -84,7 +84,7 @@ class CameraSource:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of a network camera."""
+        """Host and port of a network camera; the port defaults to that of the URL's scheme."""
         parts = urlsplit(self.text)
         return parts.hostname or "", parts.port or _PORTS[parts.scheme]
 
@@ -100,16 +100,19 @@ class CameraSource:
 
     @property
     def needs_credentials(self) -> bool:
-        """Whether the source has placeholders to be filled from `credentials_file`."""
+        """Whether the URL has placeholders that are filled in from `credentials_file`."""
         return self.is_network and (_USER in self.text or _PASSWORD in self.text)
 
     @property
     def shown(self) -> str:
-        """The source for logs and messages: of a URL only scheme, host and port."""
+        """The source for logs and messages; of a URL, only scheme, host and port."""
         return shown_url(self.text) if self.is_network else self.text
 
     def url(self, credentials: tuple[str, str] | None) -> str:
-        """Return the URL to open, with the credentials in its placeholders or its user-info.
+        """Return the URL to open, with the credentials in its placeholders or its user info.
+
+        Args:
+            credentials: (user, password), or None to return the URL as configured.
 
         >>> CameraSource.parse("http://camera/?u={user}&p={password}").url(("me", "a b"))
         'http://camera/?u=me&p=a%20b'
@@ -157,12 +160,12 @@ class CameraSource:
 
 
 def absolute_file(source: CameraSource, absolute: Path) -> CameraSource:
-    """Return a file's source with its path made absolute."""
+    """Return a file source with its path replaced by ``absolute``."""
     return CameraSource(str(absolute), source.kind)
 
 
 def shown_url(url: str) -> str:
-    """Return what may be shown of any URL, however odd: scheme, host and port.
+    """Return scheme, host and port of a URL, without anything that may be secret; "…" for what cannot be parsed.
 
     >>> shown_url("rtsp://user:secret@camera:554/live?token=secret")
     'rtsp://camera:554'
@@ -180,14 +183,14 @@ def shown_url(url: str) -> str:
 
 
 def shown_value(text: str) -> str:
-    """Return what may be shown of a refused value, which may be a URL that lost its scheme."""
+    """Return an invalid value for a message, or "…" where it may contain a secret."""
     if "://" in text:
         return shown_url(text)
     return "…" if "@" in text or _SECRET.search(text) else text
 
 
 def without_logins(message: str) -> str:
-    """Return a message with the URLs in it that may hold a password as they may be shown."""
+    """Return a message with every URL in it that may contain a password cut to scheme, host and port."""
 
     def shown(found: re.Match[str]) -> str:
         return shown_url(found[0]) if "@" in found[0] or _SECRET.search(found[0]) else found[0]
@@ -196,7 +199,7 @@ def without_logins(message: str) -> str:
 
 
 def _check_url(url: str) -> None:
-    """Raise ValueError where a URL holds a password or cannot be opened."""
+    """Raise ValueError if a URL is malformed or contains a password."""
     try:
         parts = urlsplit(url)
         odd_port = parts.port == 0
@@ -206,21 +209,21 @@ def _check_url(url: str) -> None:
     user_info, _, host = parts.netloc.rpartition("@")
     password = unquote(user_info).partition(":")[2]
     if password and password != _PASSWORD:
-        raise ValueError(f"the URL holds a password: {_REMEDY}")
+        raise ValueError(f"the URL contains a password: {_REMEDY}")
     values = _SECRET.findall(unquote(rest))
     if any(value not in _NO_SECRETS and not value.startswith(_PASSWORD) for value in values):
-        raise ValueError(f"the URL seems to hold a password in its path or query: {_REMEDY}")
+        raise ValueError(f"the URL seems to contain a password in its path or query: {_REMEDY}")
     if "@" in rest:
         raise ValueError(
-            f"there is an @ after the host: if it belongs to a password, {_REMEDY}; "
-            "else write it as %40"
+            f"the URL has an @ after the host: if it belongs to a password, {_REMEDY}; "
+            "otherwise write it as %40"
         )
     if odd_port or _ADDRESS.fullmatch(host) is None:
         raise ValueError(
-            f"not a valid URL (host and port, such as rtsp://192.0.2.17:554/1); if it holds a "
+            f"not a valid URL (host and port, such as rtsp://192.0.2.17:554/1); if it contains a "
             f"password, {_REMEDY}"
         )
     if any(not char.isprintable() or char.isspace() for char in url):
         raise ValueError(
-            "the URL holds a blank or a control character; write it as %20 or the like"
+            "the URL contains a blank or a control character; percent-encode it (a blank is %20)"
         )

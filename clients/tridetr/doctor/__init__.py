@@ -1,1 +1,1 @@
-"""``tridetr doctor``: look at everything that a node needs and say the remedy for what is missing."""
+"""``tridetr doctor``: check a node's requirements and show how to fix what is missing."""

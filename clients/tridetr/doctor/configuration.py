@@ -1,4 +1,4 @@
-"""Checks of the configuration itself: keys that contradict each other, files that are not there."""
+"""Check the configuration for contradicting keys and missing files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MQTTS_PORT = 8883
 
 
 def check_configuration(config: Config) -> Iterator[Finding]:
-    """What the schema cannot see: each key is right by itself, together they are not."""
+    """Yield what the schema cannot check: keys that contradict each other, missing files, unreadable secrets."""
     found = [*_check_mqtt(config), *_check_ports(config), *_check_cameras(config)]
     found += [*_check_secrets(config), *_check_toy_model(config)]
     yield from found
@@ -37,19 +37,39 @@ def _check_mqtt(config: Config) -> Iterator[Finding]:
     mqtt = config.mqtt
     embedded = mqtt.host == "embedded"
     if embedded and mqtt.tls is not None:
-        yield _fault("mqtt.tls", "the embedded broker has no TLS", "remove mqtt.tls")
+        yield _fault("mqtt.tls", "the embedded broker does not support TLS", "remove mqtt.tls")
     if not embedded and mqtt.port == 0:
-        yield _fault("mqtt.port", "0 (a free port) is for `mqtt.host: embedded` only", "set it")
+        yield _fault(
+            "mqtt.port",
+            "0 (any free port) works with `mqtt.host: embedded` only",
+            "set mqtt.port to the broker's port",
+        )
     if embedded and (mqtt.username or mqtt.password_file):
-        yield Finding("mqtt.username", "warning", "the embedded broker takes everyone", "remove it")
+        yield Finding(
+            "mqtt.username",
+            "warning",
+            "the embedded broker does not check logins",
+            "remove mqtt.username and mqtt.password_file",
+        )
     if not embedded and mqtt.port == _MQTTS_PORT and mqtt.tls is None:
         yield Finding(
-            "mqtt.tls", "warning", f"{_MQTTS_PORT} is the port of MQTT over TLS", "set mqtt.tls: {}"
+            "mqtt.tls",
+            "warning",
+            f"port {_MQTTS_PORT} is for MQTT over TLS, but mqtt.tls is not set",
+            "set mqtt.tls: {}",
         )
     if mqtt.password_file is not None and mqtt.username is None:
-        yield _fault("mqtt.username", "there is a password but no user", "set mqtt.username")
+        yield _fault(
+            "mqtt.username",
+            "mqtt.password_file is set, but mqtt.username is not",
+            "set mqtt.username",
+        )
     if mqtt.tls is not None and mqtt.tls.key_file and not mqtt.tls.cert_file:
-        yield _fault("mqtt.tls.cert_file", "there is a key but no certificate", "set it")
+        yield _fault(
+            "mqtt.tls.cert_file",
+            "mqtt.tls.key_file is set, but mqtt.tls.cert_file is not",
+            "set mqtt.tls.cert_file",
+        )
 
 
 def _check_ports(config: Config) -> Iterator[Finding]:
@@ -61,7 +81,7 @@ def _check_ports(config: Config) -> Iterator[Finding]:
     for port, times in Counter(port for _, port in ports).items():
         if port and times > 1:
             keys = " and ".join(key for key, other in ports if other == port)
-            yield _fault(keys, f"both are {port}", "choose different ports")
+            yield _fault(keys, f"the same port, {port}", "choose different ports")
 
 
 def _check_cameras(config: Config) -> Iterator[Finding]:
@@ -69,7 +89,9 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
     for device, times in devices.items():
         if times > 1:
             yield _fault(
-                "cameras", f"{device} is named {times} times", "a device serves one camera"
+                "cameras",
+                f"{device} is the source of {times} cameras",
+                "use each device for one camera only",
             )
     for name, camera in config.cameras.items():
         subject = f"cameras.{name}"
@@ -79,7 +101,7 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
         if unseen:
             yield _fault(
                 f"{subject}.alarm.classes",
-                f"{', '.join(unseen)}: not in detect.classes, so never alarms",
+                f"{', '.join(unseen)}: not in detect.classes, so it never raises the alarm",
                 "add it to detect.classes",
             )
         sentry = config.sentry_for(name)
@@ -87,11 +109,17 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
         if camera.source.kind != "file" and 1 / slowest >= sentry.unknown_s:
             yield _fault(
                 f"{subject}.sentry.unknown_s",
-                f"a frame each {1 / slowest:g} s, but Unknown after {sentry.unknown_s:g} s without one",
+                f"a frame comes every {1 / slowest:g} s, but the state is Unknown after {sentry.unknown_s:g} s "
+                "without one",
                 "raise unknown_s or standby_fps",
             )
         if camera.decode == "gpu" and config.device == "cpu":
-            yield Finding(f"{subject}.decode", "warning", "gpu with device: cpu", "set decode: cpu")
+            yield Finding(
+                f"{subject}.decode",
+                "warning",
+                "decode: gpu has no effect with device: cpu",
+                "set decode: cpu",
+            )
 
 
 def _check_secrets(config: Config) -> Iterator[Finding]:
@@ -117,10 +145,10 @@ def _check_secrets(config: Config) -> Iterator[Finding]:
         try:
             read()
         except ConfigError as error:
-            yield _fault(key, str(error), "write the file, or correct the key")
+            yield _fault(key, str(error), f"correct the file, or {key}")
     for key, path in files:
         if path is not None and not path.is_file():
-            yield _fault(key, f"{path}: no such file", "write the file, or correct the key")
+            yield _fault(key, f"{path}: no such file", f"create the file, or correct {key}")
 
 
 def _check_toy_model(config: Config) -> Iterator[Finding]:
@@ -130,12 +158,15 @@ def _check_toy_model(config: Config) -> Iterator[Finding]:
             "model",
             "warning",
             f"the bundled demonstration model does not recognise people in {', '.join(real)}",
-            "`tridetr models pull`, then name it in model.file (docs/models.md)",
+            "download a model with `tridetr models pull` and set model.file (docs/models.md)",
         )
 
 
 def real_cameras_of_the_toy_model(config: Config) -> list[str]:
-    """Return the cameras that show the real world to the bundled model, which knows the drawn one only."""
+    """Return the names of real cameras on the bundled model, which only recognises drawn people.
+
+    Empty if the configuration uses another model or an external server.
+    """
     if config.model.file is not None or config.triton.url is not None:
         return []
     return [name for name, cam in config.cameras.items() if cam.source.kind != "synthetic"]

@@ -1,4 +1,4 @@
-"""What a check of the doctor says."""
+"""The result of one check of the doctor."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Level = Literal["ok", "warning", "fault"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor.
+    """One row of the doctor's table.
 
     Attributes:
-        subject: what was looked at.
-        level: ok, warning (works, but …) or fault (the node will not run).
-        text: what was found.
-        remedy: what to do; empty when all is well.
+        subject: What was checked, such as `MQTT broker` or a configuration key.
+        level: ok, warning (the node runs, with a limitation) or fault (it does not work).
+        text: What was found.
+        remedy: How to fix it; empty if the level is ok.
     """
 
     subject: str

@@ -1,4 +1,4 @@
-"""Checks of the GPU: what is there, what the GPU path still lacks, and the remedy. Pure but for `check_gpu`."""
+"""Check the GPU and what the GPU path needs. All functions except `check_gpu` are pure."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from tridetr.doctor.gpu_facts import GpuFacts
 from tridetr.triton.engine.rtx import PACKAGE as RTX_PACKAGE
 
 INSTALL = "pip install 'tridetr[gpu]'"
-# The oldest that today's Triton containers and TensorRT 10 still serve (Turing).
+# Turing, the oldest that current Triton containers and TensorRT 10 support
 _LEAST_CAPABILITY = (7, 5)
 _LEAST_CUDA = (12, 0)
-# What a full-size model takes with TensorRT or ONNX Runtime, context included: a rule of thumb.
+# Rule of thumb for a full-size model with TensorRT or ONNX Runtime, including the CUDA context
 _LEAST_FREE_MIB = 1500
 _SHARE = "shareProcessNamespace: true for the pod (docker: --pid and --ipc of Triton's container)"
 
 
 def check_gpu(config: Config) -> Iterator[Finding]:
-    """All that the GPU path needs; one line where nobody wants a GPU and there is none."""
+    """Check everything that the GPU path needs; one finding if no GPU is requested and none exists."""
     return judge(config, gpu_facts.gather())
 
 
 def judge(config: Config, facts: GpuFacts) -> Iterator[Finding]:
-    """Say what the facts mean for this configuration."""
+    """Yield what the facts mean for this configuration."""
     wanted = wants_gpu(config)
     if facts.driver is None and not facts.jetson:
         if wanted:
             yield Finding(
                 "GPU",
                 "fault" if config.device == "cuda" else "warning",
-                f"{wanted}, but there is no NVIDIA driver",
+                f"{wanted} is set, but no NVIDIA driver is loaded",
                 _driver_remedy(facts),
             )
         else:
-            yield Finding("GPU", "ok", "none; the CPU serves")
+            yield Finding("GPU", "ok", "none; the model runs on the CPU")
         return
     yield _driver(facts)
     yield from _gpus(facts)
@@ -51,7 +51,7 @@ def judge(config: Config, facts: GpuFacts) -> Iterator[Finding]:
 
 
 def wants_gpu(config: Config) -> str:
-    """Return the setting that asks for a GPU; empty: none does."""
+    """Return the setting that requests a GPU, such as `device: cuda`; empty if none does."""
     if config.device == "cuda":
         return "device: cuda"
     if config.model.provider in GPU_PROVIDERS:
@@ -67,15 +67,19 @@ def wants_gpu(config: Config) -> str:
 def _driver_remedy(facts: GpuFacts) -> str:
     if facts.container:
         return "start the container with the NVIDIA runtime (docker: --gpus all; k3s: gpu.enabled)"
-    return "install the driver (Debian: nvidia-driver; then reboot), or device: auto"
+    return "install the driver (Debian: nvidia-driver; then reboot), or set device: auto"
 
 
 def _driver(facts: GpuFacts) -> Finding:
     if facts.nvml_error:
-        remedy = INSTALL if "not installed" in facts.nvml_error else "is it loaded? see dmesg"
+        remedy = (
+            INSTALL
+            if "not installed" in facts.nvml_error
+            else "check that the driver is loaded (dmesg)"
+        )
         if "not installed" not in facts.nvml_error and facts.container:
-            remedy = "NVIDIA_DRIVER_CAPABILITIES must hold utility and compute"
-        text = f"{facts.driver or 'of a Jetson'}; NVML cannot be asked: {facts.nvml_error}"
+            remedy = "NVIDIA_DRIVER_CAPABILITIES must include utility and compute"
+        text = f"{facts.driver or 'of a Jetson'}; NVML does not work: {facts.nvml_error}"
         return Finding("GPU driver", "warning", text, remedy)
     cuda = f"CUDA up to {facts.cuda[0]}.{facts.cuda[1]}" if facts.cuda else "CUDA unknown"
     text = f"{facts.driver}, {cuda}"
@@ -97,26 +101,27 @@ def _gpus(facts: GpuFacts) -> Iterator[Finding]:
         if gpu.capability < _LEAST_CAPABILITY:
             least = ".".join(map(str, _LEAST_CAPABILITY))
             level = "warning"
-            remedy = f"TensorRT 10 and current containers need {least}: device: cpu, or a newer GPU"
+            remedy = f"TensorRT 10 and current containers need {least}: set device: cpu, or use a newer GPU"
         elif gpu.exclusive:
             level = "fault"
             text += ", exclusive compute mode"
-            remedy = "the gpu process and Triton both need a context: sudo nvidia-smi -c DEFAULT"
+            remedy = "the gpu process and Triton each need a context: sudo nvidia-smi -c DEFAULT"
         elif gpu.mig:
             level = "warning"
             text += ", MIG is on"
-            remedy = "CUDA IPC works within one MIG instance only: give all containers the same one"
+            remedy = "CUDA IPC only works within one MIG instance: give all containers the same one"
         elif gpu.free_mib < _LEAST_FREE_MIB:
             level = "warning"
-            remedy = f"a full-size model takes about {_LEAST_FREE_MIB} MiB: see nvidia-smi for who"
+            remedy = f"a full-size model takes about {_LEAST_FREE_MIB} MiB: nvidia-smi shows what uses the memory"
         yield Finding(f"GPU {number}", level, text, remedy)
     if not facts.gpus and not facts.nvml_error and not facts.jetson:
         text = "the driver shows no GPU to this process"
-        yield Finding("GPU", "fault", text, "NVIDIA_VISIBLE_DEVICES, or the pod's GPU resource")
+        remedy = "check NVIDIA_VISIBLE_DEVICES, or the pod's GPU resource"
+        yield Finding("GPU", "fault", text, remedy)
 
 
 def _provider(config: Config, facts: GpuFacts) -> Iterator[Finding]:
-    """Whether ONNX Runtime's CUDA provider really loads: it falls back to the CPU in silence."""
+    """Check that ONNX Runtime's CUDA provider loads: otherwise it falls back to the CPU silently."""
     if (
         config.model.provider in ("cpu", "openvino", "tensorrt-rtx")
         or config.model.name == "rfdetr_trt"
@@ -135,10 +140,10 @@ def _provider(config: Config, facts: GpuFacts) -> Iterator[Finding]:
 
 
 def _regions(config: Config, facts: GpuFacts) -> Iterator[Finding]:
-    """Whether frames can lie in device memory that Triton opens."""
+    """Check whether Triton can open frames in device memory by CUDA IPC."""
     subject = "CUDA regions"
     if facts.jetson:
-        text = "CUDA IPC does not exist on a Jetson: frames go through system shared memory"
+        text = "a Jetson has no CUDA IPC: frames go through system shared memory"
         yield Finding(subject, "ok", text)
         return
     if "cuda-bindings" not in facts.packages:
@@ -146,11 +151,11 @@ def _regions(config: Config, facts: GpuFacts) -> Iterator[Finding]:
         yield Finding(subject, "warning", text, INSTALL)
         return
     if config.triton.url is None:
-        yield Finding(subject, "ok", "the embedded Triton shares our namespaces")
+        yield Finding(subject, "ok", "the embedded Triton is in the same namespaces")
         return
     if not facts.servers:
-        text = "Triton's process cannot be seen from here: it runs in another PID namespace"
-        yield Finding(subject, "warning", f"{text}, or is not started yet", _SHARE)
+        text = "Triton's process is not visible: it is in another PID namespace, or has not started"
+        yield Finding(subject, "warning", text, _SHARE)
         return
     for server in facts.servers:
         yield _same_namespaces(subject, facts, server)
@@ -168,17 +173,17 @@ def _same_namespaces(subject: str, facts: GpuFacts, server: gpu_facts.ServerProc
     if others:
         text = f"{named} is in another {' and '.join(others)} namespace: no CUDA IPC"
         return Finding(subject, "warning", text, _SHARE)
-    return Finding(subject, "ok", f"{named} is in our IPC and PID namespace")
+    return Finding(subject, "ok", f"{named} is in the same IPC and PID namespaces")
 
 
 def _decoders(config: Config, facts: GpuFacts) -> Iterator[Finding]:
-    """What `decode: gpu` needs."""
+    """Check the libraries that `decode: gpu` needs."""
     asked = [name for name, camera in config.cameras.items() if camera.decode != "cpu"]
     missing = []
     if "PyNvVideoCodec" not in facts.packages:
         missing.append(("PyNvVideoCodec (H.264, H.265)", INSTALL))
     elif "libnvcuvid.so" not in facts.libraries:
-        container = "NVIDIA_DRIVER_CAPABILITIES must hold video"
+        container = "NVIDIA_DRIVER_CAPABILITIES must include video"
         host = "install the driver's decode library (Debian: libnvcuvid1)"
         remedy = container if facts.container else host
         missing.append(("libnvcuvid (H.264, H.265)", remedy))
@@ -187,22 +192,22 @@ def _decoders(config: Config, facts: GpuFacts) -> Iterator[Finding]:
         missing.append(("nvJPEG (MJPEG)", INSTALL))
     subject = "GPU decoding"
     if not missing:
-        used = f"used by {', '.join(asked)}" if asked else "no camera asks for it (decode: cpu)"
+        used = f"used by {', '.join(asked)}" if asked else "not used by any camera (decode: cpu)"
         yield Finding(subject, "ok", f"H.264, H.265 and MJPEG; {used}")
         return
     text = " and ".join(name for name, _ in missing)
     remedies = "; ".join(dict.fromkeys(remedy for _, remedy in missing))
     if asked:
-        text += f" missing: {', '.join(asked)} would have no pictures"
-        yield Finding(subject, "fault", text, f"{remedies}; or decode: cpu")
+        text += f" missing: no pictures from {', '.join(asked)}"
+        yield Finding(subject, "fault", text, f"{remedies}; or set decode: cpu")
     else:
-        yield Finding(subject, "ok", f"no camera asks for it; missing: {text}")
+        yield Finding(subject, "ok", f"not used by any camera; missing: {text}")
 
 
 def _tensorrt(config: Config, facts: GpuFacts) -> Iterator[Finding]:
     yield from _rtx(config, facts)
     if config.triton.url is not None:
-        return  # the server brings its own
+        return  # the external server has its own
     found = facts.packages.get("tensorrt") or facts.libraries.get("libnvinfer.so")
     if found:
         yield Finding("TensorRT", "ok", found)
@@ -210,24 +215,22 @@ def _tensorrt(config: Config, facts: GpuFacts) -> Iterator[Finding]:
         yield Finding(
             "TensorRT",
             "fault",
-            "is asked for, but its libraries are not here",
-            "use NVIDIA's Triton container (docker/triton-gpu.Dockerfile), or model.provider: cuda",
+            "is requested, but its libraries are not installed",
+            "use NVIDIA's Triton container (docker/triton-gpu.Dockerfile), or set model.provider: cuda",
         )
     else:
-        yield Finding("TensorRT", "ok", "none here, and not asked for")
+        yield Finding("TensorRT", "ok", "not installed, and not requested")
 
 
 def _rtx(config: Config, facts: GpuFacts) -> Iterator[Finding]:
-    """Offer TensorRT for RTX where the first GPU is one that it takes."""
+    """Suggest TensorRT for RTX if it supports the first GPU."""
     capability = facts.gpus[0].capability if facts.gpus else (0, 0)
     takes = capability in ((7, 5), (8, 6), (8, 9)) or capability[0] == 12
     if config.model.provider == "tensorrt-rtx" and facts.gpus and not takes:
-        text = f"does not take a GPU of compute capability {'.'.join(map(str, capability))}"
-        yield Finding("TensorRT for RTX", "fault", text, "model.provider: cuda")
+        text = f"does not support compute capability {'.'.join(map(str, capability))}"
+        yield Finding("TensorRT for RTX", "fault", text, "set model.provider: cuda")
     elif takes:
-        text = (
-            f"takes this GPU: model.provider: tensorrt-rtx, pip install {RTX_PACKAGE} (not run yet)"
-        )
+        text = f"supports this GPU: model.provider: tensorrt-rtx, pip install {RTX_PACKAGE} (not tested yet)"
         yield Finding("TensorRT for RTX", "ok", text)
 
 
@@ -236,9 +239,9 @@ def _runtime(facts: GpuFacts) -> Iterator[Finding]:
     if facts.jetson or (facts.container and facts.capabilities is None):
         return
     if facts.container:
-        yield Finding(subject, "ok", f"runs this container ({facts.capabilities})")
+        yield Finding(subject, "ok", f"in use by this container ({facts.capabilities})")
     elif facts.runtime:
         yield Finding(subject, "ok", "installed")
     else:
-        text = "not installed: containers (k3s, docker) on this host see no GPU"
+        text = "not installed: containers (k3s, Docker) on this host cannot use the GPU"
         yield Finding(subject, "ok", text)

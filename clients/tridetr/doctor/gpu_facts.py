@@ -1,4 +1,4 @@
-"""What can be seen of a GPU from here: driver, devices, libraries, namespaces. Gathers, judges nothing."""
+"""Gather facts about the GPU: driver, devices, libraries, namespaces. `doctor.gpu` judges them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tridetr.paths import model_repository_dir
 
 _MIB = 1 << 20
 SERVER_PROCESS = "tritonserver"
-# Library to look for: soname without its version, and the versions that are tried, newest first.
+# Soname without its version: the versions that are tried, newest first
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "libcuda.so": ("1",),
     "libnvcuvid.so": ("1",),
@@ -32,7 +32,7 @@ _NAMESPACES = ("ipc", "pid")
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as NVML shows it; memory in MiB."""
+    """One GPU as NVML reports it; memory in MiB."""
 
     name: str
     memory_mib: int
@@ -44,11 +44,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A Triton server that can be seen from here.
+    """A Triton server process that is visible in this PID namespace.
 
     Attributes:
-        pid: as seen here.
-        namespaces: ids of its "ipc" and "pid" namespaces; one that may not be read is left out.
+        pid: Its process id in this namespace.
+        namespaces: Ids of its "ipc" and "pid" namespaces; without those that this user cannot read.
     """
 
     pid: int
@@ -57,22 +57,23 @@ class ServerProcess:
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """What was found.
+    """Facts about the GPU, driver and libraries of this machine.
 
     Attributes:
-        driver: version of the kernel driver; None: none is loaded.
-        cuda: newest CUDA that the driver can run, such as (12, 8).
-        gpus: the GPUs; empty where NVML cannot be asked.
-        nvml_error: why it cannot.
-        jetson: whether this is a Jetson (CUDA IPC does not exist there).
-        container: whether this process runs in a container.
-        runtime: whether the NVIDIA container runtime is installed (seen on a host only).
-        capabilities: NVIDIA_DRIVER_CAPABILITIES of a container; None where it is not set.
-        libraries: name to file for each of LIBRARIES that can be loaded.
-        packages: name to version for each of PACKAGES that is installed.
-        namespaces: ids of our own "ipc" and "pid" namespaces.
-        servers: Triton servers that can be seen.
-        cuda_provider: why ONNX Runtime's CUDA provider does not load; empty: it does; None: it is not installed.
+        driver: Version of the kernel driver; None if none is loaded.
+        cuda: Newest CUDA version that the driver supports, such as (12, 8).
+        gpus: The GPUs; empty if NVML does not work.
+        nvml_error: Why NVML does not work; empty if it does.
+        jetson: Whether this is a Jetson (which has no CUDA IPC).
+        container: Whether this process runs in a container.
+        runtime: Whether the NVIDIA container runtime is installed (only visible on the host).
+        capabilities: NVIDIA_DRIVER_CAPABILITIES of a container; None if it is not set.
+        libraries: Name to file for each of LIBRARIES that can be loaded.
+        packages: Name to version for each of PACKAGES that is installed.
+        namespaces: Ids of this process's "ipc" and "pid" namespaces.
+        servers: Triton server processes that are visible here.
+        cuda_provider: Why ONNX Runtime's CUDA provider does not load; empty if it does, None if it is not
+            installed.
     """
 
     driver: str | None = None
@@ -91,11 +92,11 @@ class GpuFacts:
 
 
 def gather(root: Path = Path("/"), nvml: Any = None) -> GpuFacts:
-    """Look at this machine.
+    """Gather the facts of this machine.
 
     Args:
-        root: where /proc, /etc and /dev lie; another folder in tests.
-        nvml: the module `pynvml`, or what behaves like it; None imports it.
+        root: Folder that contains /proc, /etc and /dev; another one in tests.
+        nvml: The module `pynvml` or a stand-in; None imports it.
     """
     driver, cuda, gpus, nvml_error = _ask_nvml(nvml)
     return GpuFacts(
@@ -130,13 +131,13 @@ sys.exit(0 if session.get_providers()[0] == "CUDAExecutionProvider" else 4)
 
 
 def _try_provider() -> str | None:
-    """Load the bundled model by the CUDA provider, in a process of its own; see ``GpuFacts.cuda_provider``."""
+    """Load the bundled model with the CUDA provider in a separate process; return ``GpuFacts.cuda_provider``."""
     model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
     line = [sys.executable, "-c", _TRY_PROVIDER, str(model)]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
-        return "it does not load within 60 s"
+        return "not loaded within 60 s"
     if done.returncode == 3:
         return None
     lines = [text for text in (done.stdout + done.stderr).splitlines() if text.strip()]
@@ -171,7 +172,7 @@ def _gpu(nvml: Any, handle: Any) -> Gpu:
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     try:
         mig = bool(nvml.nvmlDeviceGetMigMode(handle)[0])
-    except nvml.NVMLError:  # most GPUs know no MIG
+    except nvml.NVMLError:  # most GPUs do not support MIG
         mig = False
     exclusive = nvml.nvmlDeviceGetComputeMode(handle) == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
     return Gpu(
@@ -194,7 +195,7 @@ def _kernel_driver(root: Path) -> str | None:
 
 
 def find_libraries(load: Callable[[str], object] = ctypes.CDLL) -> dict[str, str]:
-    """Return which of LIBRARIES the loader finds (not those that wheels carry), by name."""
+    """Return name to file for those of LIBRARIES that the dynamic loader finds (not those in Python wheels)."""
     found = {}
     for name, versions in LIBRARIES.items():
         for number in versions:

@@ -1,4 +1,4 @@
-"""Check of the MQTT broker: log in as the controller does."""
+"""Check the MQTT broker by logging in as the controller does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SUBJECT = "MQTT broker"
 
 
 def check_broker(config: Config) -> Iterator[Finding]:
-    """The embedded broker's program, or a login at the broker."""
+    """Check that a broker can be embedded, or log in to the configured one."""
     if config.mqtt.host != EMBEDDED:
         yield _log_in(config)
     elif find_mosquitto() is not None:
@@ -28,7 +28,12 @@ def check_broker(config: Config) -> Iterator[Finding]:
     elif importlib.util.find_spec("amqtt"):
         yield Finding(_SUBJECT, "ok", "embedded amqtt (mosquitto is not installed)")
     else:
-        yield Finding(_SUBJECT, "fault", "none to embed", "sudo apt-get install mosquitto")
+        yield Finding(
+            _SUBJECT,
+            "fault",
+            "no broker that could be embedded is installed",
+            "sudo apt-get install mosquitto",
+        )
 
 
 def _log_in(config: Config) -> Finding:
@@ -57,22 +62,23 @@ def _log_in(config: Config) -> Finding:
         client.connect(mqtt.host, mqtt.port)
     except ssl.SSLCertVerificationError as error:
         text = f"{where}: its certificate is not trusted ({error.verify_message})"
-        return Finding(_SUBJECT, "fault", text, "name its CA in mqtt.tls.ca_file")
+        return Finding(_SUBJECT, "fault", text, "set mqtt.tls.ca_file to its CA")
     except ssl.SSLError as error:
         return Finding(
-            _SUBJECT, "fault", f"{where}: no TLS there ({error.reason})", "remove mqtt.tls"
+            _SUBJECT, "fault", f"{where}: does not use TLS ({error.reason})", "remove mqtt.tls"
         )
     except (OSError, ValueError, TridetrError) as error:
         text = f"{where}: {getattr(error, 'strerror', None) or error}"
-        return Finding(_SUBJECT, "fault", text, "start it, or correct the keys of mqtt")
+        return Finding(_SUBJECT, "fault", text, "start the broker, or correct mqtt")
     client.loop_start()
     answered.wait(_TIMEOUT_S)
     client.disconnect()
     client.loop_stop()
     if not reasons:
         if mqtt.tls is None and speaks_tls(mqtt.host, mqtt.port):
-            return Finding(_SUBJECT, "fault", f"{where} speaks TLS", "set mqtt.tls: {}")
-        return Finding(_SUBJECT, "fault", f"{where}: no MQTT answer", "is it an MQTT broker?")
+            return Finding(_SUBJECT, "fault", f"{where} uses TLS", "set mqtt.tls: {}")
+        remedy = "check that it is an MQTT broker"
+        return Finding(_SUBJECT, "fault", f"{where}: no MQTT answer", remedy)
     if reasons[0].is_failure:
         remedy = "correct mqtt.username and mqtt.password_file"
         return Finding(_SUBJECT, "fault", f"{where}: login refused ({reasons[0]})", remedy)

@@ -1,4 +1,4 @@
-"""Checks of the parts: server binary and model."""
+"""Check the inference server, ONNX Runtime and the model file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN_CLASSES = 10
 
 
 def check_server(config: Config) -> Iterator[Finding]:
-    """The embedded server's binary, or the external server's port."""
+    """Check the embedded server's installation, or that the external server's port is open."""
     if config.triton.url is not None:
         yield _reachable("Triton", config.triton.url, "start the server, or correct triton.url")
         return
@@ -30,7 +30,7 @@ def check_server(config: Config) -> Iterator[Finding]:
         if not native:
             check_stub(server, backend)
     except TridetrError as error:
-        yield Finding("Triton", "fault", "there is no server that could serve", str(error))
+        yield Finding("Triton", "fault", "no usable server is installed", str(error))
         return
     whose = "its own" if native else "tridetr's"
     version = f" {server.version}" if server.version else ""
@@ -48,9 +48,9 @@ def _is_native(config: Config) -> bool:
 
 
 def check_provider(config: Config) -> Iterator[Finding]:
-    """ONNX Runtime and its providers (two of its packages in one environment break each other).
+    """Check ONNX Runtime and its providers: two of its packages in one environment break each other.
 
-    Of no interest where tridetr's Python-based backend does not run.
+    Yields nothing if tridetr's Python-based backend is not used.
     """
     ours = BACKENDS[config.model.name] == "onnxruntime" and not _is_native(config)
     if config.triton.url is not None or not ours:
@@ -77,7 +77,7 @@ def check_provider(config: Config) -> Iterator[Finding]:
 
 
 def check_model(config: Config) -> Iterator[Finding]:
-    """The model file, and whether it knows the classes that the configuration names."""
+    """Check the model file, and that it has the classes that the configuration names."""
     if config.triton.url is not None:
         yield Finding("model", "ok", f"{config.model.name} of the server at {config.triton.url}")
         return
@@ -101,8 +101,8 @@ def check_model(config: Config) -> Iterator[Finding]:
             for unknown in [wish for wish in names if wish not in classes]:
                 nearest = difflib.get_close_matches(unknown, classes, n=1)
                 shown = ", ".join(list(classes)[:_SHOWN_CLASSES])
-                hint = f"did you mean {nearest[0]!r}?" if nearest else f"it knows {shown} …"
-                text = f"{unknown!r} is no class of the model, so it never comes"
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"its classes are {shown} …"
+                text = f"{unknown!r} is not a class of the model, so it is never detected"
                 yield Finding(f"camera {name} {key}", "fault", text, hint)
 
 

@@ -1,4 +1,4 @@
-"""Check of the cameras: each is opened for a few seconds, as its capture process would."""
+"""Check the cameras by opening each for a few seconds, as its capture process does."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tridetr.config import CameraSection, Config
 from tridetr.doctor.finding import Finding
 from tridetr.errors import SourceError, TridetrError
 
-_LOOK_S = 3.0  # at frames, to measure their rate
+_LOOK_S = 3.0  # time to measure the frame rate
 _LONGEST_S = 25.0
 _AT_ONCE = 8
 
 
 def check_cameras(config: Config) -> Iterator[Finding]:
-    """Codec, size and measured rate of each camera, or why there is no picture."""
+    """Yield codec, size and measured rate of each camera and its second stream, or why there is no picture."""
     streams = []
     for name, camera in config.cameras.items():
         streams.append((name, camera, "source"))
@@ -41,9 +41,9 @@ def check_camera(name: str, camera: CameraSection, key: str = "source") -> Findi
     """Open one camera and return what it delivers, or why there is no picture.
 
     Args:
-        name: Its name.
-        camera: Its section.
-        key: What of the configuration its ``source`` comes from.
+        name: Name of the camera.
+        camera: Section of the camera; its ``source`` is the stream that is opened.
+        key: Configuration key that the stream is set in: "source" or "view".
     """
     subject = f"camera {name}" if key == "source" else f"camera {name}, {key}"
     if camera.source.kind == "synthetic":
@@ -63,13 +63,17 @@ def check_camera(name: str, camera: CameraSection, key: str = "source") -> Findi
         timer.cancel()
         stop.set()
     rate = f", {fps:.1f} fps measured" if fps else ""
-    # A source of unknown size at opening (0x0) has shown it by now
+    # Some sources do not know their size when they are opened (0x0); the first picture has it
     described = info.description.replace("0x0", f"{width}x{height}")
     return Finding(subject, "ok", f"{described}, picture {width}x{height}{rate}")
 
 
 def _watch(source: Source, info: SourceInfo, timeout_s: float) -> tuple[int, int, float]:
-    """Return size and rate of what comes; raises SourceError where nothing good does."""
+    """Return width, height and frames per second (0: unknown).
+
+    Raises:
+        SourceError: No picture arrived in time.
+    """
     started = time.monotonic()
     first: Grab | None = None
     size = (0, 0)
@@ -99,6 +103,6 @@ def _watch(source: Source, info: SourceInfo, timeout_s: float) -> tuple[int, int
 
 
 def _fault(subject: str, message: str, key: str) -> Finding:
-    """Split a source's message into what was found and the remedy, where it has one."""
+    """Return a fault; a message of the form "found; remedy" is split at the semicolon."""
     text, separator, remedy = message.partition("; ")
     return Finding(subject, "fault", text, remedy if separator else f"correct {key}")

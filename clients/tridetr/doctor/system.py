@@ -1,4 +1,4 @@
-"""Checks of the machine: shared memory, message queues, libpython, CPU, ports."""
+"""Check the machine: Python, shared memory, disk, message queues, CPU, ports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUEUE_FOLDER = Path("/proc/sys/fs/mqueue")
 
 
 def check_python() -> Iterator[Finding]:
-    """Python's version, and libpython as a shared library (the Triton backend's stub links to it)."""
+    """Check Python, and that libpython is a shared library: the stub of Triton's Python backend links to it."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("Python", "ok", f"{version} at {sys.executable}")
     name = sysconfig.get_config_var("INSTSONAME") or ""
@@ -37,28 +37,28 @@ def check_python() -> Iterator[Finding]:
     yield Finding(
         "libpython",
         "fault",
-        f"{name or 'libpython'} is not there as a shared library, the embedded Triton needs it",
+        f"{name or 'libpython'} is not installed as a shared library; the embedded Triton needs it",
         f"sudo apt-get install libpython{short} (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared)",
     )
 
 
 def check_shm(config: Config) -> Iterator[Finding]:
-    """Space for the rings."""
+    """Check the space in /dev/shm for the rings."""
     subject = str(SHM_DIR)
     if not os.access(SHM_DIR, os.W_OK):
-        yield Finding(subject, "fault", "is not writable", "mount a tmpfs at /dev/shm")
+        yield Finding(subject, "fault", "not writable", "mount a writable tmpfs at /dev/shm")
         return
     free, needed = shutil.disk_usage(SHM_DIR).free // MIB, node_mib(config)
     text = f"{free} MiB free, {needed} MiB needed"
     if free < needed:
-        remedy = f"sudo mount -o remount,size={2 * needed}M /dev/shm, or fewer slots"
+        remedy = f"sudo mount -o remount,size={2 * needed}M /dev/shm, or configure fewer slots"
         yield Finding(subject, "fault", text, f"{remedy} (container: --shm-size or an emptyDir)")
     else:
         yield Finding(subject, "ok", text)
 
 
 def check_disk(config: Config) -> Iterator[Finding]:
-    """Space for the state, and for pictures and clips of visits; what is kept already counts as room."""
+    """Check the disk space for state and evidence; space that evidence takes already counts as available."""
     subject, evidence = str(config.state_dir), config.evidence_dir
     try:
         folder = next(
@@ -68,20 +68,20 @@ def check_disk(config: Config) -> Iterator[Finding]:
         if evidence is not None and evidence.is_relative_to(config.state_dir):
             room += sum(file.stat().st_size for file in evidence.rglob("*"))
     except OSError as error:
-        remedy = "run the doctor as the user of the node"
+        remedy = "run tridetr doctor as the user that runs the node"
         yield Finding(subject, "warning", f"cannot be examined: {error}", remedy)
         return
     needed = state_mib(config)
     text = f"{room // MIB} MiB for state and evidence, {needed} MiB needed"
     if room < needed * MIB:
-        remedy = f"make room in {folder}, or lower evidence.max_mib (chart: raise state.size)"
+        remedy = f"free space in {folder}, or lower evidence.max_mib (chart: raise state.size)"
         yield Finding(subject, "warning", text, remedy)
     else:
         yield Finding(subject, "ok", text)
 
 
 def check_queues(config: Config) -> Iterator[Finding]:
-    """Limits of POSIX message queues."""
+    """Check the limits of POSIX message queues."""
     needed = sum(
         len(consumers)
         for camera in config.cameras.values()
@@ -99,7 +99,7 @@ def check_queues(config: Config) -> Iterator[Finding]:
         )
         return
     byte_limit = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0]
-    # Each queue of one 16-byte message is charged with 16 bytes and the kernel's two small structures.
+    # The kernel charges a queue of one 16-byte message with these bytes and two small structures
     bytes_needed = needed * (16 + 48 + 8)
     text = f"{needed} needed, at most {limit}"
     if needed > limit:
@@ -111,14 +111,14 @@ def check_queues(config: Config) -> Iterator[Finding]:
             "message queues",
             "fault",
             f"{bytes_needed} bytes needed, RLIMIT_MSGQUEUE is {byte_limit}",
-            "raise it: ulimit -q, or LimitMSGQUEUE= in the systemd unit",
+            "raise it with ulimit -q, or LimitMSGQUEUE= in the systemd unit",
         )
     else:
         yield Finding("message queues", "ok", text)
 
 
 def check_cpu() -> Iterator[Finding]:
-    """Instruction sets that the fast CPU path wants."""
+    """Report the CPU's cores and the instruction sets that make inference fast."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -131,7 +131,7 @@ def check_cpu() -> Iterator[Finding]:
 
 
 def check_ports(config: Config) -> Iterator[Finding]:
-    """Ports that the node listens on."""
+    """Check that the ports that the node listens on are free."""
     wanted = [("viewer port", config.gateway.host, config.gateway.port)]
     if config.triton.url is None and config.triton.metrics_port:
         wanted.append(("Triton metrics port", "127.0.0.1", config.triton.metrics_port))
@@ -142,7 +142,7 @@ def check_ports(config: Config) -> Iterator[Finding]:
                 subject,
                 "warning",
                 f"{host}:{port}: {why}",
-                "stop what listens there (or is it this node, running?), or choose another port",
+                "stop the program that uses it (unless it is this node), or choose another port",
             )
         else:
             yield Finding(subject, "ok", f"{host}:{port} is free")

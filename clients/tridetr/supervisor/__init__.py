@@ -1,1 +1,1 @@
-"""``tridetr up``: start every process of a node, keep them alive, show what they do, leave nothing behind."""
+"""``tridetr up``: start the processes of a node, restart them when they fail, and clean up at the end."""

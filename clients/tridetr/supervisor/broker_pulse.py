@@ -1,4 +1,4 @@
-"""The embedded broker's sign of life: it has no heartbeat of its own, so it is asked for one."""
+"""Keep a heartbeat for the embedded broker, which writes none itself, by connecting to it regularly."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _DISCONNECT = b"\xe0\x00"
 
 
 def answers(host: str, port: int, timeout_s: float = TIMEOUT_S) -> bool:
-    """Return whether an MQTT broker acknowledges a connection.
+    """Return whether an MQTT broker acknowledges a connection within ``timeout_s``.
 
-    That the port is open proves nothing: the kernel accepts connections for a process that is stopped.
+    An open port is not enough: the kernel also accepts connections for a stopped process.
     """
     try:
         with socket.create_connection((host, port), timeout_s) as connection:
@@ -40,7 +40,7 @@ def answers(host: str, port: int, timeout_s: float = TIMEOUT_S) -> bool:
 
 
 class BrokerPulse:
-    """Asks the embedded broker every two seconds, and renews its heartbeat when it answers."""
+    """Connects to the embedded broker every two seconds, and renews its heartbeat when it answers."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -48,11 +48,11 @@ class BrokerPulse:
         self._thread = threading.Thread(target=self._run, name="broker pulse", daemon=True)
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop the thread, without waiting for it."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -63,7 +63,7 @@ class BrokerPulse:
                 try:
                     found = resolve_broker(self._config)
                 except BrokerError:
-                    # Removed by another program: the broker itself writes it only when it starts.
+                    # The file was removed by another program; the broker writes it only when it starts
                     if known is None or not answers(*known):
                         continue
                     write_address(run_dir, known[1])

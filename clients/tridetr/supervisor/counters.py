@@ -1,4 +1,4 @@
-"""The counters of all processes of a node, read from their metric files."""
+"""Read the counters of all processes of a node from their metric files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Labels = frozenset[tuple[str, str]]
 
 
 class Counters:
-    """One reading of every sample."""
+    """A snapshot of all samples."""
 
     def __init__(self, samples: Mapping[tuple[str, Labels], float]) -> None:
         self._samples = samples
 
     @classmethod
     def read(cls, folder: Path) -> Counters:
-        """Read the metric files in ``folder``; where one is damaged or being made at this moment, none counts."""
+        """Read the metric files in ``folder``; empty if one of them is damaged or just being created."""
         samples: dict[tuple[str, Labels], float] = {}
         try:
             registry = CollectorRegistry()
@@ -33,7 +33,18 @@ class Counters:
         return cls(samples)
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum of the samples of ``name`` that carry at least these labels."""
+        """Return the sum of the samples of ``name`` that have at least these labels.
+
+        Example:
+            >>> samples = {
+            ...     ("frames_total", frozenset({("camera", "hall")})): 2.0,
+            ...     ("frames_total", frozenset({("camera", "yard")})): 3.0,
+            ... }
+            >>> Counters(samples).total("frames_total")
+            5.0
+            >>> Counters(samples).total("frames_total", camera="hall")
+            2.0
+        """
         wanted = set(labels.items())
         return sum(
             value
@@ -42,10 +53,10 @@ class Counters:
         )
 
     def count(self, name: str, **labels: str) -> int:
-        """Return ``total`` as a whole number."""
+        """Return ``total``, rounded to an integer."""
         return round(self.total(name, **labels))
 
     def labels_of(self, name: str) -> dict[str, str]:
-        """Return the labels of a sample of ``name`` (of an info metric); empty if there is none."""
+        """Return the labels of the first sample of ``name``, such as an info metric; empty if there is none."""
         found = (labels for sample, labels in self._samples if sample == name)
         return dict(next(found, frozenset()))

@@ -1,8 +1,8 @@
-"""Processes that outlived the one that started them.
+"""Find and end processes that outlived their parent.
 
-The kernel sends SIGTERM to the children of a supervisor that was killed. One that is stopped, or hangs, does not heed
-it, and would hold its rings' locks against the next run for ever. And the process of Triton's Python backend outlives
-a server that was killed. All inherit a mark in their environment, by which they are found.
+If the supervisor is killed, the kernel sends SIGTERM to its children. A child that is stopped or hangs does not react,
+and would keep the next run from its rings indefinitely, because it holds their locks. The process of Triton's Python
+backend also outlives a server that is killed. All of them inherit a mark in their environment, by which they are found.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import psutil
 logger = logging.getLogger("tridetr.supervisor")
 
 MARK = "TRIDETR_NODE"  # environment: the run folder; the server and its backends inherit it
-GRACE_S = 3.0  # SIGTERM may be at work
+GRACE_S = 3.0  # for processes that are already handling SIGTERM
 
 
 def mark(run_dir: Path, name: str = "") -> str:
-    """Return what tells the processes of this node (and of its process ``name``) from those of others."""
+    """Return the mark of this node's processes, or of those that its process ``name`` started."""
     return f"{run_dir.resolve()}\t{name}"
 
 
 def find(run_dir: Path, name: str = "") -> list[psutil.Process]:
-    """Return this node's processes, or those that its process ``name`` started; the caller is left out.
+    """Return this node's processes, or those that its process ``name`` started, without the calling process.
 
-    Call it while none of them is meant to live.
+    Call it only while none of them should be running.
     """
     wanted, user, found = mark(run_dir, name), os.geteuid(), []
     for process in psutil.process_iter():
@@ -42,15 +42,15 @@ def find(run_dir: Path, name: str = "") -> list[psutil.Process]:
 
 
 def end(run_dir: Path) -> None:
-    """Give them the time to leave by themselves, then kill them."""
+    """Wait up to ``GRACE_S`` for the node's processes to exit, then kill the rest."""
     _, alive = psutil.wait_procs(find(run_dir), timeout=GRACE_S)
     for process in alive:
-        logger.warning("process %d outlived its supervisor, killing it", process.pid)
+        logger.warning("process %d outlived its supervisor; killing it", process.pid)
     _kill(alive)
 
 
 def kill_children(run_dir: Path, name: str) -> None:
-    """Kill what a dead process of this node left running."""
+    """Kill the processes that a dead process of this node left running."""
     _kill(find(run_dir, name))
 
 

@@ -1,4 +1,4 @@
-"""One supervised process: started, watched by exit and heartbeat, restarted, stopped with its children."""
+"""Run one supervised process: start it, watch its exit and heartbeat, restart it, stop it with its children."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tridetr.telemetry.logs import Limiter
 
 logger = logging.getLogger("tridetr.supervisor")
 
-HANG_S = 10.0  # a main loop beats every second; so long without a beat is a hang
-AWAY_S = 5.0  # a supervisor that looked away for longer was stopped itself, or its machine was
-START_S = 60.0  # time to reach the main loop: imports and opening things on a slow machine
+HANG_S = 10.0  # a main loop beats every second; this long without a beat is a hang
+AWAY_S = 5.0  # if the supervisor did not run for longer, it was stopped itself, or the machine was
+START_S = 60.0  # time to reach the main loop on a slow machine: imports, opening devices and models
 
 
 class ManagedProcess:
@@ -39,14 +39,15 @@ class ManagedProcess:
         on_restart: Callable[[str], None],
         before_start: Callable[[], object] = lambda: None,
     ) -> None:
-        """Prepare, without starting.
+        """Prepare without starting; the first :meth:`tick` starts it.
 
         Args:
-            spec: what to start.
-            run_dir: folder of the heartbeats.
-            on_output: gets the process's stderr to read; None lets it inherit the supervisor's.
-            on_restart: told the name at every restart.
-            before_start: called before every start, to write what the process reads.
+            spec: The process to start.
+            run_dir: Run folder, which contains the heartbeats.
+            on_output: Called with the process's output (stdout and stderr) to read; None sends both to the
+                supervisor's stderr.
+            on_restart: Called with the name at every restart.
+            before_start: Called before every start, to write the files that the process reads.
         """
         self.spec = spec
         self.restarts = 0
@@ -57,28 +58,32 @@ class ManagedProcess:
         self._before_start = before_start
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
-        self._beat_s: float | None = None  # when it was last seen to have beaten
+        self._beat_s: float | None = None  # time of the last known heartbeat
         self._start_at_s: float | None = 0.0
         if spec.delay_s:
             self._start_at_s = time.monotonic() + spec.delay_s
         self._ticked_s = 0.0
         self._watched_since_s = 0.0
         self._lines = Limiter(60.0)
-        # A single crash costs a tenth of a second, a crash loop never spins.
+        # A single crash costs a tenth of a second; a crash loop does not spin
         self._backoff = Backoff(first_s=0.1, longest_s=5.0, steady_s=20.0)
 
     @property
     def pid(self) -> int | None:
-        """Process id, None while it is down."""
+        """Process id; None while it is not running."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def tick(self, now_s: float) -> None:
-        """Start, restart or kill as needed; call it a few times a second."""
+        """Start, restart or kill the process as needed; call it a few times a second.
+
+        Args:
+            now_s: Monotonic time [s].
+        """
         if self.finished:
             return
         if now_s - self._ticked_s > AWAY_S:
-            # Heartbeats that this process hands on (the broker's) or that stopped with the machine are old through no
-            # fault of the others.
+            # Heartbeats that this process relays (the broker's), or that stopped with the machine, are old without a
+            # fault of the processes
             self._watched_since_s = now_s
         self._ticked_s = now_s
         if self._process is None:
@@ -89,11 +94,11 @@ class ManagedProcess:
         if code is not None:
             self._on_exit(code, now_s)
         elif self.spec.beats and self._hangs(now_s):
-            logger.warning("%s shows no progress, killing it", self.spec.name)
+            logger.warning("%s shows no progress; killing it", self.spec.name)
             self._process.kill()
 
     def up_s(self, now_s: float) -> float:
-        """Return for how long it has been running and watched [s]; 0 while it is down or starting."""
+        """Return how long the process has been running and watched [s]; 0 while it is down or starting."""
         try:
             pulse = heartbeat.read(self._run_dir, self.spec.name)
         except OSError:
@@ -103,25 +108,25 @@ class ManagedProcess:
         return now_s - max(self._started_s, self._watched_since_s)
 
     def replace(self, why: str) -> None:
-        """Kill it, so that the next :meth:`tick` starts it again."""
+        """Kill the process, so that a later :meth:`tick` starts it again; ``why`` is logged."""
         if self._process is not None:
             logger.warning("%s: restarting %s", why, self.spec.name)
             self._process.kill()
 
     def stop(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM, and do not restart it."""
         self.finished = True
         if self._process is not None:
             self._process.terminate()
 
     def wait(self, deadline_s: float) -> None:
-        """Wait until it is gone, killing it and its children at the deadline (monotonic seconds)."""
+        """Wait until it has exited; kill it and its children at the deadline (monotonic seconds)."""
         if self._process is None:
             return
         try:
             self._process.wait(max(0.0, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
-            logger.warning("%s did not stop in time, killing it", self.spec.name)
+            logger.warning("%s did not stop in time; killing it", self.spec.name)
         self._process.kill()
         self._process.wait()
         orphans.kill_children(self._run_dir, self.spec.name)
@@ -133,14 +138,14 @@ class ManagedProcess:
         except (
             OSError,
             TridetrError,
-        ) as error:  # a full disk; what was written before may still be there
+        ) as error:  # such as a full disk; files of an earlier start may still exist
             logger.warning("%s: %s", self.spec.name, error)
         try:
             self._process = self._launch()
-        except OSError as error:  # no memory or no process number left: the others go on
+        except OSError as error:  # such as no memory or process id left: the others go on
             delay_s = self._backoff.failed(0.0)
             logger.warning(
-                "%s cannot be started (%s), trying again in %.1f s", self.spec.name, error, delay_s
+                "cannot start %s (%s); trying again in %.1f s", self.spec.name, error, delay_s
             )
             self._start_at_s = now_s + delay_s
             return
@@ -150,11 +155,11 @@ class ManagedProcess:
             self._on_output(self._process.stdout)
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        # A session of its own: Ctrl-C reaches the supervisor alone, which then stops all in order.
+        # In a new session: Ctrl-C only reaches the supervisor, which stops the processes in order
         return subprocess.Popen(
             self.spec.argv,
             stdin=subprocess.DEVNULL,
-            # The supervisor's own stdout is for its summary alone.
+            # The supervisor's stdout is reserved for the summary
             stdout=sys.stderr if self._on_output is None else subprocess.PIPE,
             stderr=sys.stderr if self._on_output is None else subprocess.STDOUT,
             start_new_session=True,
@@ -173,8 +178,10 @@ class ManagedProcess:
             logger.info("%s has finished", self.spec.name)
             return
         delay_s = self._backoff.failed(now_s - self._started_s)
-        reason = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with {code}"
-        logger.warning("%s %s, starting it again in %.1f s", self.spec.name, reason, delay_s)
+        reason = (
+            f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with status {code}"
+        )
+        logger.warning("%s %s; restarting it in %.1f s", self.spec.name, reason, delay_s)
         self._start_at_s = now_s + delay_s
         self.restarts += 1
         self._on_restart(self.spec.name)
@@ -183,21 +190,21 @@ class ManagedProcess:
         watched_s = now_s - self._watched_since_s
         try:
             pulse = heartbeat.read(self._run_dir, self.spec.name)
-        except OSError as error:  # no descriptor left, perhaps: nothing is known of the process
+        except OSError as error:  # such as no descriptor left: says nothing about the process
             if self._lines.allow(now_s) is not None:
-                logger.warning("the heartbeat of %s cannot be read: %s", self.spec.name, error)
+                logger.warning("cannot read the heartbeat of %s: %s", self.spec.name, error)
             self._watched_since_s = now_s
             return False
         if pulse is not None and not pulse.starting:
             self._beat_s = now_s - pulse.age_s
         elif self._beat_s is None:
             return min(watched_s, now_s - self._started_s) > START_S
-        # Without a file (it was removed) its owner makes it again.
+        # If the file was removed, the process recreates it
         return min(watched_s, now_s - self._beat_s) > HANG_S
 
 
 def _signal_name(number: int) -> str:
-    """Return a signal's name; real-time signals between the first and the last have none."""
+    """Return a signal's name; most real-time signals have none in Python."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which processes a configuration needs, in the order in which they start."""
+"""Plan the processes that a configuration needs, in the order in which they start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.errors import ConfigError
 
-# Of what no result waits for, and which imports the most: about as long as the others take to start on two cores
+# Delay of processes that the first result does not need: about the time the others take to start on two cores
 _LATER_S = 2.0
 
 
@@ -19,12 +19,12 @@ class ProcessSpec:
     """One process of the node.
 
     Attributes:
-        name: such as ``detector`` or ``capture hall``; also the name of its heartbeat and metrics.
-        argv: the command.
-        stop_stage: processes of a lower stage are stopped first, so that the way downstream can drain.
-        beats: whether its main loop keeps a heartbeat.
-        may_finish: whether leaving with code 0 means done (a file that ended) and not a fault.
-        delay_s: how long the first start waits, so that what the first result needs has the cores [s].
+        name: Such as ``detector`` or ``capture hall``; also the name of its heartbeat and metrics.
+        argv: The command line.
+        stop_stage: Processes of a lower stage are stopped first, so that those downstream can drain.
+        beats: Whether it keeps a heartbeat.
+        may_finish: Whether exit status 0 means that it is done (a file that ended) and not a fault.
+        delay_s: Delay of the first start, to leave the cores to what the first result needs [s].
     """
 
     name: str
@@ -41,10 +41,10 @@ def plan_processes(
     """Return the processes of a node.
 
     Args:
-        config: the checked configuration.
-        config_file: the file that the processes read.
-        only: names of the processes to keep; empty = all.
-        gpu: whether the node uses a GPU; a container that is to run the gpu process asks for it by name.
+        config: The validated configuration.
+        config_file: The file that the processes read.
+        only: Names of the processes to run; empty = all.
+        gpu: Whether the node needs the gpu process; in a container, naming it in ``only`` is enough.
 
     Raises:
         ConfigError: ``only`` names a process that this configuration does not have.
@@ -79,5 +79,7 @@ def plan_processes(
     known = {spec.name: spec for spec in specs}
     unknown = [name for name in only if name not in known]
     if unknown:
-        raise ConfigError(f"no process {', '.join(map(repr, unknown))} here: {', '.join(known)}")
+        raise ConfigError(
+            f"no process {', '.join(map(repr, unknown))} in this configuration; known processes: {', '.join(known)}"
+        )
     return [known[name] for name in only] if only else specs

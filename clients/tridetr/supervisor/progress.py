@@ -1,7 +1,7 @@
-"""Judges every camera end to end, through the names: frames published → results → decisions.
+"""Watch every camera end to end: frames published → results → decisions.
 
-A process whose main loop goes round may still do nothing for a camera. So the supervisor reads the same rings and
-boards as the processes do, and restarts the process at which a camera's frames get no further.
+A process whose main loop runs may still do nothing for a camera. So the supervisor opens the same rings and boards by
+name as the processes do, and restarts the process at which a camera's frames get stuck.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger("tridetr.supervisor")
 PATIENCE_S = 15.0
 # A decoder that gets packets may wait for a key frame, and a restart interrupts the other cameras of the process.
 DECODER_PATIENCE_S = 60.0
-# A detector that reports why it has no results is restarted only in case it is wrong about that.
+# A process that reports why it makes no progress is only restarted in case the reason it reports is wrong
 REPORTED_PATIENCE_S = 300.0
 LONGEST_PATIENCE_S = 3600.0
 STATUS_OLD_NS = 5_000_000_000
@@ -40,7 +40,7 @@ TRITON = "triton"
 
 
 class Stage(str, Enum):
-    """What becomes of a camera's frames, one after the other."""
+    """The stages of a camera's data flow, in order."""
 
     FRAMES = "frames"
     RESULTS = "results"
@@ -48,9 +48,9 @@ class Stage(str, Enum):
 
 
 _MISSING = {
-    Stage.FRAMES: "it delivers, but no frame is in its ring",
-    Stage.RESULTS: "frames come, but no result",
-    Stage.DECISIONS: "results come, but no decision",
+    Stage.FRAMES: "live, but no frames in its ring",
+    Stage.RESULTS: "frames, but no results",
+    Stage.DECISIONS: "results, but no decisions",
 }
 
 
@@ -59,10 +59,10 @@ class Look:
     """How far a camera's frames have come.
 
     Attributes:
-        live: Capture has reported lately that the camera is live, or packets come that the GPU should decode.
-        frame: Sequence of the newest frame; 0: there is none.
-        result: Sequence of the frame of the newest result; 0: there is none.
-        decided: Sequence of the newest frame that was decided on; 0: there is none.
+        live: Whether capture recently reported the camera as live, or packets arrive that the GPU should decode.
+        frame: Sequence number of the newest frame; 0 if there is none.
+        result: Sequence number of the frame of the newest result; 0 if there is none.
+        decided: Sequence number of the newest frame that was decided on; 0 if there is none.
     """
 
     live: bool
@@ -72,18 +72,28 @@ class Look:
 
 
 class Progress:
-    """Finds for how long each stage of one camera has stood still. Pure."""
+    """Tracks how long each stage of one camera has been stalled. Without I/O.
+
+    Example:
+        >>> progress = Progress()
+        >>> first = Look(live=True, frame=1, result=1, decided=1)
+        >>> progress.stalled_s(first, 10.0)[Stage.RESULTS]
+        0.0
+        >>> stuck = Look(live=True, frame=9, result=1, decided=1)
+        >>> progress.stalled_s(stuck, 30.0)[Stage.RESULTS]
+        20.0
+    """
 
     def __init__(self) -> None:
         self._last = Look(live=False, frame=0, result=0, decided=0)
         self._moved_s: dict[Stage, float] = {}
 
     def stalled_s(self, look: Look, now_s: float) -> dict[Stage, float]:
-        """Return for how long each stage has got nothing done although it has something to do [s].
+        """Return how long each stage has made no progress although it has work to do [s].
 
         Args:
             look: How far the frames have come now.
-            now_s: Monotonic time.
+            now_s: Monotonic time [s].
         """
         last, self._last = self._last, look
         moves = {
@@ -98,15 +108,15 @@ class Progress:
 
 
 class CameraEyes(Closing):
-    """Reads how far one camera's frames have come. Opens everything by name, again where a name leads elsewhere."""
+    """Reads how far one camera's frames have come. Opens everything by name, and again when a name is replaced."""
 
     def __init__(self, instance: str, camera: str, *, decodes_packets: bool) -> None:
-        """Open what need not exist yet.
+        """Prepare the readers; the segments need not exist yet.
 
         Args:
-            instance: Instance of tridetr.
+            instance: Name of the tridetr instance.
             camera: Name of the camera.
-            decodes_packets: Whether the gpu process makes the frames out of the camera's packets.
+            decodes_packets: Whether the gpu process decodes the frames from the camera's packets.
         """
         self._frames = FrameReader(instance, camera, None)
         self._results = DetectionReader(instance, camera, None)
@@ -116,7 +126,7 @@ class CameraEyes(Closing):
         self._could_decode = False
 
     def look(self) -> Look:
-        """Return how far they are.
+        """Return how far the frames have come.
 
         Raises:
             ShmError: A ring cannot be read.
@@ -140,7 +150,7 @@ class CameraEyes(Closing):
         return Look(live, frame, result, board.decided_frame_sequence if board else 0)
 
     def _decodable_packets_come(self) -> bool:
-        """Return whether packets have come lately, and a key frame with which decoding can start."""
+        """Return whether packets arrived recently, including a key frame at which decoding can start."""
         if self._packets is None:
             return False
         self._packets.forget_if_removed()
@@ -152,21 +162,21 @@ class CameraEyes(Closing):
         return self._could_decode
 
     def close(self) -> None:
-        """Let go of rings and boards."""
+        """Close the rings and boards."""
         for reader in (self._frames, self._results, self._sentry, self._status, self._packets):
             if reader is not None:
                 reader.close()
 
 
 class PipelineWatch(Closing):
-    """Looks at all cameras of a node; shows where one stands still and restarts the process that is at fault."""
+    """Watches all cameras of a node; reports where one is stalled, and restarts the process at fault."""
 
     def __init__(self, config: Config, processes: Mapping[str, ManagedProcess]) -> None:
-        """Begin.
+        """Prepare the watch.
 
         Args:
             config: The configuration of the node.
-            processes: Those of its processes that run here, by name.
+            processes: The processes of this supervisor, by name.
         """
         from tridetr.telemetry import (
             metrics,
@@ -186,14 +196,18 @@ class PipelineWatch(Closing):
         }
         self._stalled: set[tuple[str, Stage]] = set()
         self._patience_s: dict[str, float] = {}
-        self._at_fault_s: dict[str, float] = {}  # when each was last seen at fault
+        self._at_fault_s: dict[str, float] = {}  # when each process was last at fault
         self._endpoint = 0
         self._serves_since_s = math.inf
         for gauge in self._gauges.values():
             gauge.set(0)
 
     def look(self, now_s: float) -> None:
-        """Look once; call it about once a second (monotonic seconds)."""
+        """Check all cameras; call it about once a second.
+
+        Args:
+            now_s: Monotonic time [s].
+        """
         at_fault: set[str] = set()
         self._look_at_server(now_s)
         for camera, eyes in self._eyes.items():
@@ -208,14 +222,14 @@ class PipelineWatch(Closing):
             if name in at_fault:
                 self._at_fault_s[name] = now_s
             else:
-                # A moment without a fault follows each restart, and proves nothing
+                # The moment without a fault that follows each restart does not reset the patience
                 if now_s - self._at_fault_s.get(name, -math.inf) > self._patience_s.get(name, 0.0):
                     self._patience_s.pop(name, None)
                 with contextlib.suppress(OSError):
                     heartbeat.beat_for(self._config.run_dir, heartbeat.progress_of(name))
 
     def _look_at_server(self, now_s: float) -> None:
-        """Note since when the embedded server has claimed to serve; until then its own watcher is in charge."""
+        """Note when the embedded server last published its address; before that, its own watcher handles it."""
         try:
             endpoint = (self._config.run_dir / ENDPOINT_FILE).stat().st_ino
         except OSError:
@@ -231,7 +245,7 @@ class PipelineWatch(Closing):
             if key in self._stalled:
                 self._stalled.discard(key)
                 self._gauges[key].set(0)
-                logger.info("%s come again", stage.value, extra={"camera": camera})
+                logger.info("%s arrive again", stage.value, extra={"camera": camera})
             return
         name, reported = self._culprit(camera, stage)
         if key not in self._stalled:
@@ -261,7 +275,7 @@ class PipelineWatch(Closing):
                 return DECODER_PATIENCE_S
             if (
                 section.source.kind == "file"
-            ):  # read at its own pace, which may be that of a time lapse
+            ):  # played at its own pace, which may be that of a time lapse
                 return math.inf
             slowest_fps = min(config.sentry_for(camera).standby_fps, section.fps or math.inf)
             return max(PATIENCE_S, section.timeout_s + 5, 5 / slowest_fps)
@@ -270,7 +284,7 @@ class PipelineWatch(Closing):
         return PATIENCE_S
 
     def _culprit(self, camera: str, stage: Stage) -> tuple[str, bool]:
-        """Return the process at which the frames get no further, and whether it is known to report why."""
+        """Return the process at which the frames are stuck, and whether it reports the reason itself."""
         if stage is Stage.FRAMES:
             if self._config.cameras[camera].decode == "gpu":
                 counters = Counters.read(self._config.run_dir / "metrics")
@@ -284,6 +298,6 @@ class PipelineWatch(Closing):
         return ("detector" if self._config.triton.url else TRITON), True
 
     def close(self) -> None:
-        """Let go of all rings and boards."""
+        """Close all rings and boards."""
         for eyes in self._eyes.values():
             eyes.close()

@@ -1,4 +1,4 @@
-"""The supervisor's own sign of life, for whoever watches it: systemd's watchdog, or the probe of its container."""
+"""Publish the supervisor's own heartbeat, for systemd's watchdog or the liveness probe of its container."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ EVERY_S = 1.0
 
 
 class SupervisorPulse:
-    """Renewed in every turn of the main loop, so that a supervisor that stands still is found by it."""
+    """The supervisor's heartbeat, renewed in every iteration of its main loop."""
 
     def __init__(self, run_dir: Path, only: Sequence[str]) -> None:
-        """Begin to beat and tell systemd, where it started us, that the node is being watched.
+        """Start the heartbeat; report READY to systemd if it started the supervisor.
 
         Args:
-            run_dir: folder of the heartbeats.
-            only: the processes it watches; empty = the whole node.
+            run_dir: Run folder, which contains the heartbeats.
+            only: Names of the supervised processes; empty = the whole node.
         """
         heartbeat.start(run_dir, heartbeat.supervisor_of("+".join(only)))
         self._address = os.environ.get(NOTIFY, "")
@@ -31,7 +31,7 @@ class SupervisorPulse:
         self._notify("READY=1")
 
     def beat(self) -> None:
-        """Say that the main loop goes round."""
+        """Renew the heartbeat, and systemd's watchdog once a second."""
         heartbeat.beat()
         now_s = time.monotonic()
         if now_s >= self._next_s:
@@ -39,13 +39,13 @@ class SupervisorPulse:
             self._notify("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """Say that the end is meant."""
+        """Report to systemd that the supervisor is stopping."""
         self._notify("STOPPING=1")
 
     def _notify(self, state: str) -> None:
         if not self._address:
             return
-        # "@" stands for the zero byte of an abstract socket's name.
+        # "@" stands for the zero byte at the start of an abstract socket's name
         address = self._address.replace("@", "\0", 1)
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.setblocking(False)

@@ -1,4 +1,4 @@
-"""The main loop of ``tridetr up``."""
+"""Run a node: the main loop of ``tridetr up``."""
 
 from __future__ import annotations
 
@@ -50,17 +50,15 @@ logger = logging.getLogger("tridetr.supervisor")
 TICK_S = 0.1
 STATUS_S = 1.0
 LOOK_S = 1.0
-WALK_S = 5.0  # how often all of the run folder is looked at
+WALK_S = 5.0  # how often the access rights in the whole run folder are checked
 STOP_S = 5.0  # for each stage
-DRAIN_S = 10.0  # for the last events of files that ended
-DEMO_STATE = (
-    "demo-state"  # in the run folder: the state folder of a node that is to remember nothing
-)
+DRAIN_S = 10.0  # for the last events once all files have ended
+DEMO_STATE = "demo-state"  # state folder of the demo, in the run folder: deleted with each run
 _RUN_FOLDERS = ("metrics", "heartbeats", DEMO_STATE)
 
 
 class Supervisor:
-    """Keeps the processes of one node alive until it is told to stop."""
+    """Keeps the processes of one node running until it is stopped."""
 
     def __init__(
         self,
@@ -72,10 +70,10 @@ class Supervisor:
         """Prepare a run.
 
         Args:
-            config: the checked configuration.
-            only: names of the processes to run (one container of a pod); empty = the whole node, whose segments
-                and queues are then removed at the end.
-            make_display: returns what shows the run, given the processes' log lines; None = they go to stderr.
+            config: The validated configuration.
+            only: Names of the processes to run (one container of a pod); empty = the whole node. Segments and
+                queues are only removed at the end of a whole node.
+            make_display: Returns the display of the run, given the queue of log lines; None = log to stderr.
         """
         self._config = config
         self._whole_node = not only
@@ -92,7 +90,13 @@ class Supervisor:
         return self._stop.is_set()
 
     def run(self, duration_s: float | None) -> dict[str, Any]:
-        """Run until SIGINT, SIGTERM, the duration's end or the end of all files; return the summary."""
+        """Run the node and return the summary (see :func:`summarise`).
+
+        Ends on a stop signal such as SIGINT or SIGTERM, after ``duration_s``, or when all files have ended.
+
+        Raises:
+            TridetrError: A folder or port cannot be used, or another run uses the same instance or run folder.
+        """
         for number in stop_signals():
             signal.signal(number, lambda *_: self._stop.set())
         run_dir = private_folder(self._config.run_dir)
@@ -114,7 +118,9 @@ class Supervisor:
                 for spec in plan_processes(self._config, config_file, self._only, gpu=gpu)
             ]
             for process in processes:
-                self._count_restart(process.spec.name, 0)  # so that the first one is an increase
+                self._count_restart(
+                    process.spec.name, 0
+                )  # so that the first restart is an increase
             broker = broker_pulse.BrokerPulse(self._config)
             if any(process.spec.name == broker_pulse.NAME for process in processes):
                 broker.start()
@@ -146,10 +152,10 @@ class Supervisor:
             )
 
     def _check_ports(self) -> None:
-        """Refuse to start with a port that another program has; one that is taken later only costs a restart.
+        """Refuse to start if a port is in use; one that is taken later only costs a restart.
 
         Raises:
-            TridetrError: the viewer's or the embedded broker's port is taken or not allowed.
+            TridetrError: The port of the viewer or of the embedded broker is in use or not permitted.
         """
         config, only = self._config, self._only
         if not only or "gateway" in only:
@@ -157,13 +163,13 @@ class Supervisor:
             if why := bind_fault(host, port):
                 raise GatewayError(
                     f"the viewer cannot bind to {host} port {port}: {why}. Set gateway.host and gateway.port to an "
-                    "address and a free port of this machine (0 takes any)"
+                    "address and a free port of this machine (0 = any free port)"
                 )
         if config.mqtt.host == EMBEDDED and (not only or broker_pulse.NAME in only):
             choose_port(config.run_dir, config.mqtt.port)
 
     def _prepare(self) -> None:
-        """Remove what an earlier run left behind."""
+        """Remove what an earlier run left behind, and set up this process's metric files."""
         run_dir = self._config.run_dir
         if self._whole_node:
             orphans.end(run_dir)
@@ -175,7 +181,7 @@ class Supervisor:
         )
 
     def _write_config(self) -> Path:
-        """Write the configuration for the processes, again before each start: a cleaner may have removed it."""
+        """Write the configuration for the processes. Called before each start, in case the file was removed."""
         run_dir = private_folder(self._config.run_dir)
         config_file = run_dir / f"config{'-'.join(['', *self._only]).replace(' ', '-')}.yaml"
         text = self._config.model_dump_json(indent=2)
@@ -184,7 +190,7 @@ class Supervisor:
                 write_text(config_file, text)
         except OSError as error:
             raise TridetrError(
-                f"{config_file} cannot be written: {error.strerror or error}; make room there, or set run_dir to "
+                f"cannot write {config_file}: {error.strerror or error}; free space there, or set run_dir to "
                 "another folder"
             ) from None
         return config_file
@@ -235,7 +241,7 @@ class Supervisor:
                 self._stop.wait(TICK_S)
 
     def _keep_files(self) -> None:
-        """Keep locks and folders, and make again what was removed."""
+        """Keep locks and folders, and recreate those that were removed."""
         self._instance_lock.keep()
         with contextlib.suppress(OSError, TridetrError):
             private_folder(self._config.run_dir)
@@ -246,7 +252,7 @@ class Supervisor:
             give_tree_back(self._config.run_dir)
 
     def _drain(self) -> None:
-        """Give the last results time to be decided on and the last events time to be confirmed."""
+        """Wait until the last results are decided on and the last events confirmed, ``DRAIN_S`` at most."""
         metrics = self._config.run_dir / "metrics"
         deadline_s = time.monotonic() + DRAIN_S
         quiet_since_s, seen = time.monotonic(), -1
@@ -278,7 +284,7 @@ class Supervisor:
 
 @contextlib.contextmanager
 def _records_to(logs: LogPipe) -> Iterator[None]:
-    """Show this process's own records above the table, among those of the others."""
+    """Send this process's own log records to the display, too."""
     root = logging.getLogger()
     handlers = root.handlers[:]
     root.handlers[:] = [logs.handler(TextFormatter("up"))]
@@ -299,29 +305,39 @@ def _viewer_hint(config: Config) -> str:
 
 
 def _sole_run(run_dir: Path, name: str) -> FileLock:
-    """Return the lock of this run in its folder: two instances may be given the same one.
+    """Lock the run folder: two instances may be configured with the same one.
 
     Raises:
-        TridetrError: another run holds it.
+        TridetrError: Another run holds the lock.
     """
     path = run_dir / f"lock-{name.replace(' ', '-')}"
     try:
         return FileLock(path, f"process {os.getpid()}")
     except FileLockedError as error:
         raise TridetrError(
-            f"another `tridetr up` ({error.holder}) uses run_dir {run_dir}: stop it, or give this one another "
-            "`run_dir:` in its configuration"
+            f"another `tridetr up` ({error.holder}) uses run_dir {run_dir}: stop it, or set another run_dir in "
+            "the configuration of this one"
         ) from None
 
 
 def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequence[str] = ()) -> int:
-    """Run the node; return the exit code: 0, or 1 when no frame made it the whole way."""
+    """Run a node until it ends.
+
+    Args:
+        config: The validated configuration.
+        duration_s: Stop after this time [s]; None = run until stopped.
+        as_json: Print the summary as JSON to stdout, and no table.
+        only: Names of the processes to run; empty = the whole node.
+
+    Returns:
+        The exit status: 0, or 1 if no frame was processed end to end.
+    """
     terminal = sys.stderr.isatty() and not as_json
     configure_logging(config.log.level, config.log.format, "up")
     if real := real_cameras_of_the_toy_model(config):
         logger.warning(
-            "the bundled demonstration model does not recognise people in %s: `tridetr models pull` "
-            "fetches one that does; name it in model.file",
+            "the bundled demonstration model does not recognise people in %s: download a model with "
+            "`tridetr models pull` and set model.file",
             ", ".join(real),
         )
 
@@ -336,16 +352,17 @@ def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequenc
         sys.stdout.write("\n")
     inferred = sum(camera["frames_inferred"] for camera in summary["cameras"].values())
     if not only and not inferred:
-        logger.error("no frame made it the whole way; `tridetr doctor` looks for the cause")
+        logger.error("no frame was processed end to end; run `tridetr doctor` to find the cause")
         return 1
     return 0
 
 
 def needs_gpu_process(config: Config) -> bool:
-    """Plan the node; return whether it needs the gpu process, and log why frames stay off a GPU that is there.
+    """Return whether the node needs the gpu process; log why frames are not placed on an existing GPU.
 
     Raises:
-        CudaError, ModelError: the configuration asks for what this machine does not have.
+        CudaError: The configuration requests a GPU, but this machine has none that can be used.
+        ModelError: The configured model cannot run on this machine.
     """
     found = plan(config, find_machine(config))
     if found.frames.why_not and config.device != "cpu":

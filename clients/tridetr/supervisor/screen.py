@@ -1,4 +1,4 @@
-"""The live status table of ``tridetr up`` in a terminal."""
+"""Show the live status table of ``tridetr up`` in a terminal."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _STYLES = {
 
 
 class LogPipe:
-    """Lines of all processes, waiting to be shown; reading never waits for the terminal."""
+    """A bounded queue of the log lines of all processes; a slow terminal never blocks a process."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=1000)
 
     def attach(self, stream: IO[bytes]) -> None:
-        """Read a process's output to its end in a thread."""
+        """Read a process's output in a thread until it ends."""
         threading.Thread(target=self._drain, args=(stream,), daemon=True).start()
 
     def _drain(self, stream: IO[bytes]) -> None:
@@ -45,11 +45,11 @@ class LogPipe:
                 self._lines.append(line.decode(errors="replace").rstrip())
 
     def handler(self, formatter: logging.Formatter) -> logging.Handler:
-        """Return a handler that puts this process's own records among the lines."""
+        """Return a logging handler that adds this process's own records to the queue."""
         return _LineHandler(self._lines, formatter)
 
     def take(self) -> list[str]:
-        """Return and forget the lines so far."""
+        """Remove and return all lines in the queue."""
         lines = []
         with contextlib.suppress(IndexError):
             while True:
@@ -68,7 +68,7 @@ class _LineHandler(logging.Handler):
 
 
 class Display(Protocol):
-    """What shows a run while it lasts: log lines, and something about each camera."""
+    """Shows a run while it lasts: log lines and the state of each camera."""
 
     def __enter__(self) -> Display: ...
 
@@ -85,7 +85,7 @@ class Display(Protocol):
 
 
 class Screen:
-    """Shows the processes' log lines, and below them one row for each camera."""
+    """Shows the log lines of the processes, and below them a table with one row per camera."""
 
     def __init__(self, console: Console, cameras: Sequence[str], logs: LogPipe, hint: str) -> None:
         self._console = console
@@ -104,7 +104,7 @@ class Screen:
         self._live.stop()
 
     def flush_logs(self) -> None:
-        """Print the processes' log lines above the table."""
+        """Print the queued log lines above the table."""
         for line in self._logs.take():
             self._console.print(Text(line), soft_wrap=True, highlight=False)
 
@@ -122,7 +122,7 @@ class Screen:
         }
         self._last = (now, counts)
         elapsed_s = max(now - then, 1e-6)
-        # No lines between the columns: ten of them have to fit into 80 characters.
+        # No lines between the columns, so that the table fits into 80 characters
         table = Table(caption=self._hint, caption_justify="left", box=None, padding=(0, 1, 0, 0))
         for title in ("camera", "source", "sentry"):
             table.add_column(title, no_wrap=True)
@@ -150,7 +150,7 @@ class Screen:
 
 
 def _stalled(counters: Counters, camera: str) -> Text | None:
-    """Return what is missing of a camera although it should come; None if nothing is."""
+    """Return what a stalled camera is missing, such as "no results"; None if it is not stalled."""
     for stage in Stage:
         if counters.total("tridetr_stalled", camera=camera, stage=stage.value):
             return Text(f"no {stage.value}", style="bold red")

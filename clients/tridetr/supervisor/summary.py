@@ -1,4 +1,4 @@
-"""The one object that ``tridetr up --json`` prints at its end."""
+"""Build the summary that ``tridetr up --json`` prints at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from tridetr.supervisor.timings import CameraTimings
 
 
 def percentiles_ms(values: Sequence[float]) -> dict[str, float | None]:
-    """Return p50 and p95 of milliseconds; None where nothing was measured."""
+    """Return p50 and p95 of durations [ms]; None if there are none.
+
+    Example:
+        >>> percentiles_ms([1.0, 2.0, 3.0])
+        {'p50': 2.0, 'p95': 2.9}
+    """
     if not values:
         return {"p50": None, "p95": None}
     p50, p95 = np.percentile(np.asarray(values), [50, 95])
@@ -29,11 +34,11 @@ def summarise(
     """Build the summary of a run.
 
     Args:
-        cameras: names, in the order of the configuration.
-        counters: the processes' counters at the end.
-        timings: what was sampled from the detection rings.
-        restarts: process name to number of restarts.
-        duration_s: length of the run.
+        cameras: Names, in the order of the configuration.
+        counters: The processes' counters at the end.
+        timings: Camera name to the timings sampled from its detection ring.
+        restarts: Process name to number of restarts.
+        duration_s: Length of the run [s].
     """
 
     def camera(name: str) -> dict[str, Any]:

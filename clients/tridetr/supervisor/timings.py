@@ -1,4 +1,4 @@
-"""Timings of a camera, sampled from the results in its detection ring."""
+"""Sample the timings of a camera from the results in its detection ring."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tridetr.errors import ShmError
 from tridetr.shm.detections import DetectionReader, ResultStamp
 
-KEPT = 10_000  # the newest results that percentiles are taken over
+KEPT = 10_000  # newest results, of which percentiles are computed
 
 
 def _kept() -> deque[float]:
@@ -18,12 +18,13 @@ def _kept() -> deque[float]:
 
 @dataclass
 class CameraTimings:
-    """Milliseconds of the last results.
+    """Durations of the newest results [ms].
 
     Attributes:
-        frame_age_ms: capture to taken by the detector; not for lossless files, whose clock is the media's.
-        infer_ms: inside the model: request to answer.
-        total_ms: taken by the detector to published.
+        frame_age_ms: From capture until the detector takes the frame; without lossless files, which run in media
+            time.
+        infer_ms: From the request to the server until its answer.
+        total_ms: From when the detector takes the frame until the result is published.
     """
 
     frame_age_ms: deque[float] = field(default_factory=_kept)
@@ -31,17 +32,17 @@ class CameraTimings:
     total_ms: deque[float] = field(default_factory=_kept)
 
     def add(self, stamp: ResultStamp) -> None:
-        """Take in one result."""
+        """Add one result."""
         if not stamp.lossless:
             self.frame_age_ms.append((stamp.taken_ns - stamp.capture_monotonic_ns) / 1e6)
         if stamp.repeated:
-            return  # nothing was inferred for it
+            return  # repeats an earlier result, without inference
         self.infer_ms.append((stamp.infer_end_ns - stamp.infer_start_ns) / 1e6)
         self.total_ms.append((stamp.published_ns - stamp.taken_ns) / 1e6)
 
 
 class TimingsSampler:
-    """Reads what is new in the detection ring of one camera, without a wake-up queue of its own."""
+    """Reads the new results in the detection ring of one camera by polling, without a wake-up queue."""
 
     def __init__(self, instance: str, camera: str) -> None:
         self.timings = CameraTimings()
@@ -49,7 +50,7 @@ class TimingsSampler:
         self._after = 0
 
     def poll(self) -> None:
-        """Take in the results that are still in the ring and were not seen yet."""
+        """Add the results in the ring that are new since the last call."""
         with suppress(ShmError):  # tried again
             while (lease := self._reader.lease_next(self._after)) is not None:
                 with lease:
@@ -57,7 +58,7 @@ class TimingsSampler:
                     self.timings.add(lease.stamp)
 
     def look_again(self) -> None:
-        """Find the ring again if it was removed; call it about once a second."""
+        """Reopen the ring if it was replaced; call it about once a second."""
         self._reader.forget_if_removed()
 
     def close(self) -> None:

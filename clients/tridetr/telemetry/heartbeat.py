@@ -1,7 +1,7 @@
-"""A process's sign of life: sixteen bytes in a file of ``run_dir`` that its main loop renews.
+"""Heartbeats: sixteen bytes in a file in ``run_dir`` that a process's main loop renews.
 
-The supervisor (and a Kubernetes probe) reads the age: a process that is stopped or hangs is found by its missing
-progress, not by asking it. Monotonic nanoseconds, so that a stepped clock changes nothing.
+The supervisor (and a Kubernetes probe) reads their age, and so finds a process that is stopped or hangs without asking
+it. The time is monotonic, so that a clock step has no effect.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tridetr.files import give_access_back
 from tridetr.telemetry.process_files import keep_process_files
 
 _BEAT = struct.Struct("<QQ")  # time of the last beat (CLOCK_MONOTONIC, ns), number of beats
-_LOOK_NS = 1_000_000_000  # how often a process looks whether its file is still there
+_LOOK_NS = 1_000_000_000  # how often a process checks that its file still exists
 _mapped: mmap.mmap | None = None
 _path = Path()
 _beats = 0
@@ -32,17 +32,17 @@ def _file(run_dir: Path, role: str) -> Path:
 
 
 def supervisor_of(process: str) -> str:
-    """Return the role under which the supervisor of ``process`` (empty: of the whole node) beats."""
+    """Return the heartbeat role of the supervisor of ``process`` (empty: of the whole node)."""
     return f"supervisor of {process}" if process else "supervisor"
 
 
 def progress_of(process: str) -> str:
-    """Return the role under which the supervisor beats while no camera's frames get stuck at ``process``."""
+    """Return the role of the heartbeat that is renewed while no camera's frames are stuck at ``process``."""
     return f"progress of {process}"
 
 
 def start(run_dir: Path, role: str) -> None:
-    """Begin this process's heartbeat."""
+    """Start this process's heartbeat under the name ``role``."""
     global _mapped, _path, _beats
     _path = _file(run_dir, role)
     _mapped = _map(_path)
@@ -61,9 +61,9 @@ def _map(path: Path) -> mmap.mmap:
 
 
 def beat() -> None:
-    """Renew the heartbeat; costs about a microsecond, so call it in every turn of the main loop.
+    """Renew the heartbeat; takes about a microsecond, so call it in every iteration of the main loop.
 
-    A file that was removed is made again, as are the process's metric files.
+    Recreates the file if it was removed, and the process's metric files likewise.
     """
     global _beats, _mapped, _look_ns
     if _mapped is None:
@@ -71,7 +71,7 @@ def beat() -> None:
     now_ns = time.monotonic_ns()
     if now_ns >= _look_ns:
         _look_ns = now_ns + _LOOK_NS
-        with contextlib.suppress(OSError):  # a full disk, or a closed folder, perhaps: tried again
+        with contextlib.suppress(OSError):  # such as a full disk or a read-only folder: retried
             if not _path.exists():
                 _mapped = _map(_path)
             keep_process_files()
@@ -80,7 +80,7 @@ def beat() -> None:
 
 
 def beat_for(run_dir: Path, role: str) -> None:
-    """Renew the heartbeat of a process that cannot do it itself."""
+    """Renew the heartbeat of a process that writes none itself."""
     path = _file(run_dir, role)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     give_access_back(path)
@@ -93,11 +93,11 @@ def beat_for(run_dir: Path, role: str) -> None:
 
 @dataclass(frozen=True)
 class Pulse:
-    """What a heartbeat tells.
+    """A heartbeat as it was read.
 
     Attributes:
-        age_s: seconds since the last beat.
-        starting: only the first beat was seen, the process has not reached its main loop yet.
+        age_s: Time since the last beat [s].
+        starting: Whether there was only the first beat, so that the main loop has not been reached yet.
     """
 
     age_s: float
@@ -105,10 +105,10 @@ class Pulse:
 
 
 def read(run_dir: Path, role: str) -> Pulse | None:
-    """Return the heartbeat of ``role``; None if it never beat.
+    """Return the heartbeat of ``role``; None if there is none.
 
     Raises:
-        OSError: It cannot be read now, which is not the fault of that process.
+        OSError: The file cannot be read at the moment, which says nothing about the process.
     """
     path = _file(run_dir, role)
     try:
@@ -126,12 +126,12 @@ def read(run_dir: Path, role: str) -> Pulse | None:
 
 
 def forget(run_dir: Path, role: str) -> None:
-    """Remove the heartbeat of a role whose process is gone."""
+    """Remove the heartbeat of a role whose process has exited."""
     _file(run_dir, role).unlink(missing_ok=True)
 
 
 def beating(work: Callable[[], None]) -> None:
-    """Do something that may take seconds, while the heartbeat goes on; raises what it raises."""
+    """Run ``work``, which may take seconds, in a thread while the heartbeat goes on; its exceptions are raised."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
         while not wait([future], timeout=0.5).done:

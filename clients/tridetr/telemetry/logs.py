@@ -1,4 +1,4 @@
-"""Logging: one line per record, as text for people or as JSON for a log store."""
+"""Configure logging: one line per record, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskN
 
 
 def configure_logging(level: str, form: str, role: str) -> None:
-    """Send all records to stderr.
+    """Send all log records to stderr.
 
     Args:
-        level: debug, info, warning or error.
+        level: Lowest level of tridetr's own records: debug, info, warning or error. Libraries log from warning.
         form: ``text`` or ``json``.
-        role: name of the process, part of every line (such as ``capture hall``).
+        role: Name of the process, part of every line, such as ``capture hall``.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(role) if form == "json" else TextFormatter(role))
@@ -28,12 +28,12 @@ def configure_logging(level: str, form: str, role: str) -> None:
 
 
 def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what the caller passed as ``extra``."""
+    """Return the fields that the caller passed as ``extra``."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
 class TextFormatter(logging.Formatter):
-    """``12:03:04.567 WARNING capture hall: message key=value``."""
+    """Formats a record as ``12:03:04.567 WARNING capture hall: message key=value``."""
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line."""
+    """Formats a record as one JSON object in one line."""
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class Limiter:
-    """Lets one line through per interval and counts the others.
+    """Limits a log line to one per interval and counts the suppressed ones.
 
     >>> limiter = Limiter(every_s=10.0)
     >>> [limiter.allow(second) for second in (0.0, 1.0, 2.0, 11.0)]
@@ -79,13 +79,13 @@ class Limiter:
     """
 
     def __init__(self, every_s: float) -> None:
-        """Set the least time between two lines [s]."""
+        """Set the shortest time between two lines [s]."""
         self._every_s = every_s
         self._last_s: float | None = None
         self._kept_back = 0
 
     def allow(self, now_s: float) -> int | None:
-        """Return how many lines were kept back before this one, None to keep this one back too."""
+        """Return how many lines were suppressed before this one; None if this one must be suppressed, too."""
         if self._last_s is not None and now_s - self._last_s < self._every_s:
             self._kept_back += 1
             return None

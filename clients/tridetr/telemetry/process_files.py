@@ -1,7 +1,7 @@
-"""Where a process keeps its metric samples, so that one endpoint shows the whole node.
+"""Store each process's metric samples in files, so that one endpoint can export those of the whole node.
 
-Each process writes memory-mapped files under ``run_dir/metrics`` (prometheus-client's multiprocess mode), named by
-role instead of pid: counters go on across restarts, and containers with equal pids cannot collide.
+Each process writes memory-mapped files in ``run_dir/metrics`` (prometheus-client's multiprocess mode), named after its
+role instead of its pid: counters continue across restarts, and containers with equal pids do not collide.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-_LOOK_NS = 2_000_000_000  # how often a process looks whether its files are still there
+_LOOK_NS = 2_000_000_000  # how often a process checks that its files still exist
 _DESCRIPTORS = "/proc/self/fd"
 _folder: Path | None = None
 _identifier = ""
@@ -20,10 +20,10 @@ _look_ns = 0
 
 
 def use_process_files(folder: Path, role: str) -> None:
-    """Send this process's samples to ``folder`` under the name ``role`` (such as ``capture_hall``).
+    """Store this process's samples in ``folder`` under the name ``role`` (such as ``capture_hall``).
 
-    Must be called before ``tridetr.telemetry.metrics`` is imported: metrics without labels take their storage
-    when they are made.
+    Call it before ``tridetr.telemetry.metrics`` is imported: metrics without labels open their file when they are
+    created.
     """
     global _folder, _identifier
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,12 +31,12 @@ def use_process_files(folder: Path, role: str) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     from prometheus_client import values
 
-    # With another identifier, the library goes on in files of that name and takes their values over.
+    # If the identifier changes, the library continues in files of that name, with the values in them
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _identifier)  # type: ignore[no-untyped-call]
 
 
 def keep_process_files() -> None:
-    """Go on in new files, with the same values, where this process's files were removed. Looks every two seconds."""
+    """Continue in new files, with the same values, if this process's files were removed; checks every two seconds."""
     global _identifier, _generation, _look_ns
     now_ns = time.monotonic_ns()
     if _folder is None or now_ns < _look_ns:
@@ -55,7 +55,7 @@ def keep_process_files() -> None:
     if not lost:
         return
     following = f"{_identifier.partition('.')[0]}.{_generation + 1}"
-    with contextlib.suppress(OSError):  # a full disk, perhaps: tried again
+    with contextlib.suppress(OSError):  # such as a full disk: retried
         _folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for entry, kind in lost:
             (_folder / f"{kind}{following}.db").write_bytes(entry.read_bytes())
@@ -64,7 +64,7 @@ def keep_process_files() -> None:
 
 
 def render_all(folder: Path) -> bytes:
-    """Return the samples of all processes that write to ``folder``, in Prometheus text format."""
+    """Return the samples of all processes that write to ``folder``, in the Prometheus text format."""
     from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
     registry = CollectorRegistry()

@@ -1,12 +1,12 @@
-"""Traces: what happened to one frame, from the camera to the browser, as OpenTelemetry spans.
+"""Trace single frames from the camera to the browser, as OpenTelemetry spans.
 
-Capture decides which frames are traced (`sample`). The context then travels in the frame's and the result's slot, so
-each process adds its spans by what it reads there. Spans begin and end at times that are known anyway: an untraced
-frame costs one comparison. Without `configure`, without the extra `otel` or with `otel.endpoint: null` nothing is
-sampled and nothing recorded.
+Capture decides which frames are traced (`sample`). The trace context is stored in the slot of the frame and of its
+result, where the other processes read it to add their spans. Spans use timestamps that are taken anyway, so an untraced
+frame costs one comparison. Without `configure`, without the extra `otel`, or with `otel.endpoint: null`, nothing is
+sampled or recorded.
 
-A span that has ended waits in a bounded queue and is sent by a thread; a collector that is away costs the spans and
-nothing else.
+Finished spans wait in a bounded queue and are sent by a thread. If the collector is unavailable, spans are dropped;
+nothing else is affected.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _TIMEOUT_S = 5.0
 _FLUSH_S = 1.0  # at the end of the process
 
 Attribute: TypeAlias = "str | int | float | bool"
-_NOTHING = contextlib.nullcontext()  # may be entered by many at once
+_NOTHING = contextlib.nullcontext()  # reusable and reentrant
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span that has begun; without :meth:`end` it is dropped.
+    """A span that has begun; it is only recorded when :meth:`end` is called.
 
     Attributes:
-        context: what its children name as their parent.
+        context: The trace context to pass as the parent of its children.
     """
 
     context: TraceContext
@@ -51,11 +51,11 @@ class Span:
     _to_unix_ns: int
 
     def end(self, end_ns: int, **attributes: Attribute) -> None:
-        """Record it as over.
+        """End the span and record it.
 
         Args:
-            end_ns: CLOCK_MONOTONIC [ns]; its begin, if that is later.
-            attributes: further facts, as for :func:`begin`.
+            end_ns: CLOCK_MONOTONIC [ns]; if it is before the span's begin, the begin is used.
+            attributes: Further attributes, as for :func:`begin`.
         """
         self._span.set_attributes(_dotted(attributes))
         self._span.end(max(self._span.start_time, end_ns + self._to_unix_ns))
@@ -67,11 +67,11 @@ _finish: Callable[[], None] | None = None
 
 
 def configure(section: OtelSection, role: str) -> None:
-    """Begin to trace in this process, if the configuration says so.
+    """Start tracing in this process, if `otel.endpoint` is set.
 
     Args:
-        section: where to and how often.
-        role: name of the process, such as ``capture hall``.
+        section: Endpoint and share of frames.
+        role: Name of the process, such as ``capture hall``.
     """
     global _ratio, _begin, _finish
     shutdown()
@@ -81,8 +81,8 @@ def configure(section: OtelSection, role: str) -> None:
         _begin, _finish = _exporter(section.endpoint, role)
     except ImportError:
         log.warning(
-            "otel.endpoint is set, but OpenTelemetry is not installed: no traces of this process "
-            "(pip install 'tridetr[otel]')"
+            "otel.endpoint is set, but OpenTelemetry is not installed: this process records no traces. Install it "
+            "with pip install 'tridetr[otel]'"
         )
         return
     _ratio = section.sample_ratio
@@ -90,11 +90,11 @@ def configure(section: OtelSection, role: str) -> None:
 
 
 def shutdown() -> None:
-    """Send what waits, for a second at most, and trace no more."""
+    """Stop tracing; send the spans that are waiting, for one second at most."""
     global _ratio, _begin, _finish
     finish, _finish, _begin, _ratio = _finish, None, None, 0.0
     if finish is not None:
-        # The library would wait for half a minute for a dead collector.
+        # The library would wait for half a minute for an unavailable collector
         thread = threading.Thread(target=finish, name="trace flush", daemon=True)
         thread.start()
         thread.join(_FLUSH_S)
@@ -102,12 +102,15 @@ def shutdown() -> None:
 
 
 def sample(name: str, start_ns: int, **attributes: Attribute) -> Span | None:
-    """Begin the first span of a new trace for some of the frames; None for all others.
+    """Begin the first span of a new trace, for the configured share of frames.
 
     Args:
-        name: what is done.
+        name: Name of the span.
         start_ns: CLOCK_MONOTONIC [ns].
-        attributes: facts to search by; dots in their names are written as ``__``.
+        attributes: Attributes of the span; write ``__`` for a dot in a name.
+
+    Returns:
+        The span; None if the frame is not traced.
     """
     if _begin is None or random.random() >= _ratio:  # noqa: S311
         return None
@@ -128,7 +131,14 @@ def begin(
 
 
 def record(name: str, parent: TraceContext | None, start_ns: int, end_ns: int) -> None:
-    """Record a span below ``parent`` that is over and has none below it."""
+    """Record a span below ``parent`` that has already ended and has no children.
+
+    Args:
+        name: Name of the span.
+        parent: Its parent; None records nothing.
+        start_ns: CLOCK_MONOTONIC [ns].
+        end_ns: CLOCK_MONOTONIC [ns].
+    """
     if span := begin(name, parent, start_ns):
         span.end(end_ns)
 
@@ -159,10 +169,10 @@ def _dotted(attributes: dict[str, Attribute]) -> dict[str, Attribute]:
 
 
 def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[], None]]:
-    """Return what begins a span and what ends it all.
+    """Return a function that begins a span, and one that shuts the exporter down.
 
     Raises:
-        ImportError: the extra `otel` is not installed.
+        ImportError: The extra `otel` is not installed.
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -183,7 +193,7 @@ def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[
     from tridetr import __version__
 
     class Exporter(SpanExporter):  # type: ignore[misc]
-        """Says once that the collector does not take spans, and once that it does again."""
+        """Logs once when the collector stops accepting spans, and once when it accepts them again."""
 
         def __init__(self) -> None:
             self._http = OTLPSpanExporter(
@@ -197,15 +207,15 @@ def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[
             if failing != self._failing:
                 self._failing = failing
                 if failing:
-                    log.warning("%s does not take traces: they are dropped", endpoint)
+                    log.warning("%s does not accept traces: they are dropped", endpoint)
                 else:
-                    log.info("%s takes traces again", endpoint)
+                    log.info("%s accepts traces again", endpoint)
             return result
 
         def shutdown(self) -> None:
             self._http.shutdown()
 
-    # The library says every failure and every dropped span: too much for a collector that is away all night.
+    # The library logs every failure and every dropped span: too much while a collector is unavailable for hours
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
     processor = BatchSpanProcessor(

@@ -61,7 +61,7 @@ class TritonClient:
     """Asks one model of one server, and goes on when the server was restarted: its address stays.
 
     Example:
-        >>> async with TritonClient(config) as client:
+        >>> async with TritonClient(config) as client:  # doctest: +SKIP
         ...     info = await client.model()
         ...     await client.register(lease.region)
         ...     prediction = await client.infer(lease)

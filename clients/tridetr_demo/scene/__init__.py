@@ -1,7 +1,7 @@
-"""A drawn world of streets and halls: training scenes with true boxes, and a live camera that needs no hardware.
+"""Synthetic streets and halls: training scenes with true boxes, and a live camera without hardware.
 
-Pure drawing with numpy and Pillow. `draw_scene` makes single pictures; `SyntheticCamera` draws moving ones straight
-into I420 planes.
+Everything is drawn with numpy and Pillow. `draw_scene` draws single pictures; `SyntheticCamera` draws moving ones
+directly into I420 planes.
 
     >>> import numpy as np
     >>> from tridetr_demo.scene import SyntheticCamera

@@ -1,4 +1,4 @@
-"""Drawn dogs."""
+"""Draw dogs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def draw_dog(
     mirrored: bool = False,
     light: float = 0.0,
 ) -> NDArray[np.uint8]:
-    """A walking dog from the side, facing right unless mirrored; RGBA uint8 [h, w, 4], tight."""
+    """Draw a walking dog from the side, facing right unless mirrored; RGBA uint8 [h, w, 4], cropped tight."""
     fur = pick_colour(rng, FURS)
     dark, ear = shade(fur, 0.75), shade(fur, 0.6)
     stout = rng.uniform(0.85, 1.25)

@@ -1,4 +1,4 @@
-"""What drawn people look like: skin, hair, clothes, hats and bags, drawn by lot."""
+"""Choose the appearance of drawn people at random: skin, hair, clothes, hats and bags."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TROUSERS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class PersonStyle:
-    """What one person looks like; the same style gives the same figure in every pose."""
+    """The appearance of one person; the same style gives the same figure in every pose."""
 
     skin: Colour
     hair: Colour
@@ -44,7 +44,7 @@ class PersonStyle:
 
 
 def random_person(rng: np.random.Generator) -> PersonStyle:
-    """Draws a style; every source of variety comes from `rng`."""
+    """Choose a style at random with `rng`."""
 
     def colour(choices: tuple[Colour, ...]) -> Colour:
         base = np.array(choices[rng.integers(len(choices))]) + rng.integers(-22, 23, 3)

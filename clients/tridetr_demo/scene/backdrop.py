@@ -1,4 +1,4 @@
-"""What all backgrounds share: their description, gradients, windows and the lens."""
+"""Parts that all backgrounds share: their description, gradients, windows and lens effects."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tridetr_demo.scene.pen import Colour, shade
 
 @dataclass(frozen=True)
 class Background:
-    """A background and where things stand in it.
+    """A background, and the geometry for placing things in it.
 
     Attributes:
         rgb: uint8 [H, W, 3].
         floor_y: Where the ground meets the wall, in pixels from the top.
         horizon_y: The vanishing line in pixels from the top.
         road: Top and bottom of the road in pixels, or None in a hall.
-        light: Side the light comes from, -1 left .. 1 right.
+        light: Side that the light comes from, -1 left .. 1 right.
         kind: street or hall.
     """
 
@@ -57,7 +57,7 @@ def window(
 
 
 def add_lens(image: Image.Image, rng: np.random.Generator, strength: float) -> NDArray[np.uint8]:
-    """Grain, light pools and the darker corners of a lens."""
+    """Add grain, light pools and the darker corners of a lens."""
     width, height = image.size
     pixels = np.asarray(image, dtype=np.float32)
     coarse = rng.normal(0.0, 1.0, (6, 9)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A live camera that is drawn: moving people in a street or a hall, straight into I420 planes."""
+"""A synthetic live camera: draws moving people in a street or a hall directly into I420 planes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASS_OF = {"person": PERSON, "car": CAR, "dog": DOG}
 
 @dataclass(frozen=True)
 class _Standing:
-    """Something in the picture now: a sprite and where its upper left corner is."""
+    """A sprite in the current picture, and the position of its upper left corner."""
 
     sprite: Sprite
     left: int
@@ -36,25 +36,24 @@ class _Standing:
 
 
 class SyntheticCamera:
-    """Draws what a camera over a street or in a hall would see; the same seed draws the same film.
+    """Draws the film of a camera over a street or in a hall; the same seed gives the same film.
 
-    Frames are I420 with full-range BT.601 colours (as JPEG has them). A little noise lies over each frame, so that no
-    two are equal.
+    Frames are I420 with full-range BT.601 colours (like JPEG). Each has a little noise, so that no two are equal.
 
     Args:
         width: Even width in pixels.
         height: Even height in pixels.
-        seed: Base of all chance.
+        seed: Random seed.
         scene: `street` or `hall`.
 
     Raises:
-        ValueError: for odd sizes or an unknown scene.
+        ValueError: A size is odd, or the scene is unknown.
     """
 
     def __init__(self, width: int, height: int, seed: int = 0, scene: str = "street") -> None:
         require_even(width, height)
         if scene not in ("street", "hall"):
-            raise ValueError(f"no scene is called {scene!r}: use 'street' or 'hall'")
+            raise ValueError(f"unknown scene {scene!r}: use 'street' or 'hall'")
         self.width, self.height = width, height
         self.timetable: Timetable = make_timetable(seed, scene)
         rng = np.random.default_rng([seed, 5 if scene == "street" else 6])
@@ -66,7 +65,7 @@ class SyntheticCamera:
         )
         self._view = Perspective(self._place)
         self._furniture = self._furnish(rng, self._place)
-        # Kept off the ends of the byte, so that the noise cannot wrap around.
+        # Away from the limits of a byte, so that the noise cannot wrap around
         self._background = rgb_to_i420(self._place.rgb)
         luma = self._background[:height]
         np.clip(luma, NOISE, 255 - NOISE, out=luma)
@@ -75,14 +74,14 @@ class SyntheticCamera:
         self._troupe = Troupe(rng, self.timetable, self._view)
 
     def draw(self, time_s: float, out: NDArray[np.uint8]) -> list[TrueBox]:
-        """Draws the frame of that time.
+        """Draw the frame of a moment.
 
         Args:
-            time_s: Seconds since the film began; it repeats after `timetable.period_s`.
-            out: Where to draw, uint8 [3H/2, W], contiguous; fully overwritten.
+            time_s: Time since the film began [s]; the film repeats after `timetable.period_s`.
+            out: Frame to draw into, uint8 [3H/2, W], contiguous; fully overwritten.
 
         Returns:
-            True boxes of everything in view, far ones first.
+            True boxes of everything in view, the farthest first.
         """
         if out.shape != self._background.shape or out.dtype != np.uint8:
             raise ValueError(
@@ -102,11 +101,11 @@ class SyntheticCamera:
         return self._boxes(present)
 
     def truth(self, time_s: float) -> list[TrueBox]:
-        """The true boxes of that time, without drawing."""
+        """Return the true boxes of a moment, without drawing."""
         return self._boxes(self._present(time_s))
 
     def _furnish(self, rng: np.random.Generator, place: Background) -> list[_Standing]:
-        """Paints what stands behind everybody into the background; returns what stands in front of somebody."""
+        """Draw furniture that is behind all people into the background; return furniture in front of some of them."""
         in_front: list[_Standing] = []
         street = place.road is not None
         behind = ("tree", "bench", "post") if street else ("planter", "bench", "desk")
@@ -142,7 +141,7 @@ class SyntheticCamera:
         return _Standing(sprite, round(left / 2) * 2, round(top / 2) * 2, foot, class_id)
 
     def _present(self, time_s: float) -> list[_Standing]:
-        """Everything that moves or stands in front, farthest first."""
+        """Return everything that moves or is in front of moving things, the farthest first."""
         items = list(self._furniture)
         for visit, across, walking in self.timetable.present(time_s):
             items.append(self._pose(visit, across, walking))

@@ -1,4 +1,4 @@
-"""Whole scenes with their true boxes, for training and evaluation."""
+"""Draw whole scenes with their true boxes, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIN_VISIBLE = 0.3
 
 
 def _paint(canvas: NDArray[np.uint8], placed: list[Placed]) -> NDArray[np.int16]:
-    """Draws everything back to front; returns which item (index + 1) each pixel shows, 0 the background."""
+    """Draw everything back to front; return the item (index + 1) that each pixel shows, 0 for the background."""
     owner = np.zeros(canvas.shape[:2], np.int16)
     for index, item in enumerate(placed):
         cast_shadow(canvas, item.left + item.rgba.shape[1] / 2, item.foot - 1, item.rgba.shape[1])
@@ -32,12 +32,12 @@ def draw_scene(
     size_wh: tuple[int, int] = (640, 360),
     background: Background | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
-    """Draws one scene.
+    """Draw one scene.
 
     Args:
-        rng: Source of all chance; the same generator state gives the same scene.
+        rng: Random generator; the same state gives the same scene.
         size_wh: Width and height in pixels.
-        background: Background of that size; drawn anew when None.
+        background: Background of that size; None draws a new one.
 
     Returns:
         The picture uint8 [H, W, 3]; the visible extent of each object, float32 [N, 4] xyxy in pixels; and
@@ -61,7 +61,7 @@ def draw_scene(
                 continue
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
             boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-        if not hidden:  # nothing may be seen a little and yet bear no label
+        if not hidden:  # nothing without a label may be partly visible
             break
         placed = [item for index, item in enumerate(placed) if index not in hidden]
     classes = np.array([item.class_id for item in placed if item.class_id], np.int64)
@@ -69,7 +69,7 @@ def draw_scene(
 
 
 def _camera(rng: np.random.Generator, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What a camera adds: a little blur, exposure, white balance and noise."""
+    """Add the effects of a camera: slight blur, exposure, white balance and noise."""
     if rng.random() < 0.3:
         blurred = Image.fromarray(canvas).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
         canvas = np.asarray(blurred)

@@ -1,4 +1,4 @@
-"""Drawn furniture of streets and halls."""
+"""Draw the furniture of streets and halls."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tridetr_demo.scene.pen import PAINTS, Pen, crop_to_content, pick_colour, sh
 
 
 def draw_furniture(rng: np.random.Generator, kind: str, height: int) -> NDArray[np.uint8]:
-    """A piece of furniture that people pass in front of or behind; RGBA uint8 [h, w, 4], tight.
+    """Draw a piece of furniture; RGBA uint8 [h, w, 4], cropped tight.
 
     Args:
-        rng: Source of its colours and proportions.
+        rng: Random generator, for its colours and proportions.
         kind: bench, planter, bin, bollard, post, tree, sign, column, desk or case.
         height: Its height in pixels.
 
     Raises:
-        ValueError: for an unknown kind.
+        ValueError: The kind is unknown.
     """
     pen = Pen((height * 3 + 4, height + 4), height, (height * 1.5 + 2, 2))
     wood = pick_colour(rng, ((126, 88, 56), (150, 112, 76), (96, 70, 50)))
@@ -68,5 +68,5 @@ def draw_furniture(rng: np.random.Generator, kind: str, height: int) -> NDArray[
         pen.rounded((0.1, 0.0), (0.14, 0.4), 0.0, metal)
         pen.rounded((-0.3, 0.3), (0.3, 0.96), 0.06, pick_colour(rng, PAINTS))
     else:
-        raise ValueError(f"no furniture is called {kind!r}")
+        raise ValueError(f"unknown furniture {kind!r}")
     return crop_to_content(pen.finish())

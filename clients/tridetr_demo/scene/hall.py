@@ -1,4 +1,4 @@
-"""A drawn hall: walls with doors, windows and pictures over a tiled floor."""
+"""Draw a hall: walls with doors, windows and pictures, and a tiled floor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tridetr_demo.scene.pen import mix, pick_colour, shade
 
 
 def draw_hall(rng: np.random.Generator, size_wh: tuple[int, int]) -> Background:
-    """A hall or lobby: wall with doors, windows and pictures, skirting, and a floor in perspective."""
+    """Draw a hall or lobby: wall with doors, windows and pictures, skirting, and a floor in perspective."""
     width, height = size_wh
     image = Image.new("RGB", size_wh)
     draw = ImageDraw.Draw(image)

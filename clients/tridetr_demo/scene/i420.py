@@ -1,4 +1,4 @@
-"""I420 and RGB, full-range BT.601 (as JPEG has it), and the picture as a model sees it."""
+"""Convert between I420 and RGB (full-range BT.601, like JPEG), and to the picture that a model sees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ YUV_TO_RGB = np.array(
 
 
 def rgb_to_i420(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] as an I420 frame uint8 [3H/2, W]; chroma is the mean of each 2x2 block."""
+    """Convert RGB uint8 [H, W, 3] to an I420 frame uint8 [3H/2, W]; chroma is the mean of each 2x2 block."""
     height, width = rgb.shape[:2]
     require_even(width, height)
     frame = np.empty((height * 3 // 2, width), np.uint8)
@@ -36,7 +36,7 @@ def rgb_to_i420(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _taps(
     source: int, target: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Left and right source index and the right one's weight for half-pixel bilinear sampling."""
+    """Return left and right source index, and the weight of the right one, for half-pixel bilinear sampling."""
     position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     left = np.floor(position).astype(np.intp)
     return left, np.minimum(left + 1, source - 1), (position - left).astype(np.float32)
@@ -50,9 +50,9 @@ def _stretch(plane: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
 
 
 def model_view(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """What a model with a square input sees of a frame.
+    """Convert a frame to the picture that a model with a square input sees.
 
-    Each plane is stretched bilinearly without antialiasing, then the colours are converted.
+    Each plane is resized bilinearly without antialiasing, then the colours are converted.
 
     Args:
         frame: I420, uint8 [3H/2, W].

@@ -1,4 +1,4 @@
-"""Drawing with antialiasing: a Pillow canvas at twice the size, in unit coordinates, with a few round shapes."""
+"""Draw with antialiasing: a Pillow canvas of twice the size, in unit coordinates, with a few round shapes."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ FURS: tuple[Colour, ...] = (
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """The colour made darker (factor < 1) or lighter (factor > 1), each channel kept within 0..255."""
+    """Make a colour darker (factor < 1) or lighter (factor > 1), with each channel clipped to 0..255."""
     red, green, blue = (max(0, min(255, round(channel * factor))) for channel in colour)
     return red, green, blue
 
 
 def mix(first: Colour, second: Colour, amount: float) -> Colour:
-    """`first` at amount 0, `second` at amount 1, a straight blend between."""
+    """Blend two colours linearly: `first` at amount 0, `second` at amount 1."""
     red, green, blue = (round(a + (b - a) * amount) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 class Pen:
-    """Draws in unit coordinates on a transparent RGBA canvas that is reduced at the end.
+    """Draws in unit coordinates on a transparent RGBA canvas that is scaled down at the end.
 
     Args:
         size_wh: Width and height of the finished picture in pixels.
         unit: Pixels of the finished picture per unit.
-        origin: Where the unit point (0, 0) lies, in pixels of the finished picture.
+        origin: Position of the unit point (0, 0) in pixels of the finished picture.
     """
 
     def __init__(self, size_wh: tuple[int, int], unit: float, origin: Point = (0.0, 0.0)) -> None:
@@ -89,7 +89,7 @@ class Pen:
         )
 
     def capsule(self, start: Point, end: Point, start_r: float, end_r: float, fill: Colour) -> None:
-        """A limb: two circles and the tapered band between them; radii in units."""
+        """Draw a limb: two circles and the tapered band between them; radii in units."""
         self.ellipse(start, start_r, start_r, fill)
         self.ellipse(end, end_r, end_r, fill)
         dx, dy = end[0] - start[0], end[1] - start[1]
@@ -108,14 +108,14 @@ class Pen:
         )
 
     def finish(self) -> NDArray[np.uint8]:
-        """The picture, uint8 [H, W, 4] RGBA with straight alpha."""
-        # Reducing premultiplied colours keeps the transparent black out of the edges.
+        """Return the picture, uint8 [H, W, 4] RGBA with straight alpha."""
+        # Scaling premultiplied colours keeps the transparent black out of the edges
         reduced = self._image.convert("RGBa").reduce(SUPERSAMPLING).convert("RGBA")
         return np.asarray(reduced)
 
 
 def crop_to_content(rgba: NDArray[np.uint8], threshold: int = 64) -> NDArray[np.uint8]:
-    """The part of an RGBA picture [H, W, 4] whose alpha reaches the threshold, cropped tight."""
+    """Crop an RGBA picture [H, W, 4] to the part whose alpha reaches the threshold."""
     solid = rgba[..., 3] >= threshold
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     if rows.size == 0:
@@ -124,7 +124,7 @@ def crop_to_content(rgba: NDArray[np.uint8], threshold: int = 64) -> NDArray[np.
 
 
 def light_from_side(rgba: NDArray[np.uint8], direction: float) -> NDArray[np.uint8]:
-    """Gives a flat sprite some volume: brighter towards the light (-1 left .. 1 right), darker away."""
+    """Shade a flat sprite: brighter towards the light (-1 left .. 1 right), darker away from it."""
     width = rgba.shape[1]
     ramp = 1.0 + 0.18 * direction * np.linspace(-1.0, 1.0, width, dtype=np.float32)
     lit: NDArray[np.uint8] = rgba.copy()
@@ -133,12 +133,12 @@ def light_from_side(rgba: NDArray[np.uint8], direction: float) -> NDArray[np.uin
 
 
 def pick_colour(rng: np.random.Generator, choices: tuple[Colour, ...]) -> Colour:
-    """One of the choices, a little changed."""
+    """Return one of the colours at random, slightly changed."""
     base = np.clip(np.array(choices[rng.integers(len(choices))]) + rng.integers(-15, 16, 3), 5, 250)
     return int(base[0]), int(base[1]), int(base[2])
 
 
 def finish(pen: Pen, light: float, mirrored: bool) -> NDArray[np.uint8]:
-    """The picture cropped tight, lit from one side, RGBA uint8 [h, w, 4]."""
+    """Return the picture, cropped tight and lit from one side, RGBA uint8 [h, w, 4]."""
     sprite = crop_to_content(pen.finish())
     return light_from_side(sprite[:, ::-1] if mirrored else sprite, light)

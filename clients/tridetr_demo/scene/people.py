@@ -1,4 +1,4 @@
-"""Drawn people: a small jointed figure in three dimensions, dressed at random, seen from any side while it walks."""
+"""Draw people: a jointed figure in three dimensions, dressed at random, walking, from any side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tridetr_demo.scene.pen import Pen, Point, crop_to_content, light_from_side,
 
 @dataclass(frozen=True)
 class _Joint:
-    """A point of the body: forward, to the body's left, and down, in body heights."""
+    """A point of the body: forward, to its left, and down, in body heights."""
 
     forward: float
     left: float
@@ -22,7 +22,7 @@ class _Joint:
 
 
 class _Figure:
-    """One pose being drawn: projects joints to the picture and keeps the parts for drawing back to front."""
+    """Draws one pose: projects joints to the picture and collects the parts to draw them back to front."""
 
     def __init__(self, style: PersonStyle, phase: float, yaw: float, stride: float) -> None:
         self.style, self.phase, self.stride = style, phase, stride
@@ -35,7 +35,7 @@ class _Figure:
         return joint.forward * self.cos - joint.left * self.sin
 
     def wide(self, across: float, along: float) -> float:
-        """Half the projected width of a body part with the given half widths across and along the body."""
+        """Return half the projected width of a body part, given its half widths across and along the body."""
         return math.hypot(across * self.cos, along * self.sin)
 
     def leg(self, pen: Pen, side: int) -> None:
@@ -188,15 +188,15 @@ def draw_person(
     stride: float = 1.0,
     light: float = 0.0,
 ) -> NDArray[np.uint8]:
-    """Draws one pose.
+    """Draw one pose.
 
     Args:
-        style: The person.
-        height: Nominal body height in pixels; the sprite is cropped to what is visible.
-        phase: Place in the walk cycle, 0..2π.
+        style: Appearance of the person.
+        height: Nominal body height in pixels; the sprite is cropped to the visible part.
+        phase: Position in the walk cycle, 0..2π.
         yaw: Heading: 0 towards the viewer, π/2 to the right, π away, -π/2 to the left.
         stride: 0 stands, 1 walks, 1.4 runs.
-        light: Side the light comes from, -1 left .. 1 right.
+        light: Side that the light comes from, -1 left .. 1 right.
 
     Returns:
         RGBA sprite, uint8 [h, w, 4], tight around the figure.

@@ -1,4 +1,4 @@
-"""Sprites and shadows laid over a frame: I420 ones, which touch nothing but their own pixels, and RGB ones."""
+"""Draw sprites and shadows over I420 frames, changing only their own pixels, and over RGB pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Layer:
 
     Attributes:
         colour: uint8 [h, w], already multiplied by the opacity.
-        clear: uint16 [h, w], how much of what lies below shows, 0..256.
+        clear: uint16 [h, w], transparency, 0..256.
     """
 
     colour: NDArray[np.uint8]
@@ -40,12 +40,12 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A picture with opacity, ready to be laid over I420 planes at even positions.
+    """A picture with opacity, prepared for drawing over I420 planes at even positions.
 
     Attributes:
         layers: Y, U and V.
         size_wh: Even width and height in pixels.
-        box: Extent of the thing itself, xyxy in sprite pixels (its shadow lies outside).
+        box: Extent of the object, xyxy in sprite pixels, without its shadow.
     """
 
     layers: tuple[_Layer, _Layer, _Layer]
@@ -54,11 +54,11 @@ class Sprite:
 
     @classmethod
     def from_rgba(cls, rgba: NDArray[np.uint8], *, shadow: float = 0.0) -> Sprite:
-        """Converts a tight RGBA picture.
+        """Convert a tightly cropped RGBA picture.
 
         Args:
             rgba: uint8 [h, w, 4], straight alpha.
-            shadow: Strength of the soft shadow drawn on the ground at its foot, 0 for none.
+            shadow: Strength of the soft shadow on the ground at its foot; 0 for none.
         """
         height, width = rgba.shape[:2]
         side = (round(width * 0.2) + 1) // 2 * 2 if shadow else 0
@@ -81,13 +81,13 @@ class Sprite:
         )
 
     def mirrored(self) -> Sprite:
-        """The same, looking the other way; shares the memory."""
+        """Return the mirrored sprite, which shares the memory."""
         y, u, v = (layer.mirrored() for layer in self.layers)
         x0, y0, x1, y1 = self.box
         return Sprite((y, u, v), self.size_wh, (self.size_wh[0] - x1, y0, self.size_wh[0] - x0, y1))
 
     def lay(self, planes: tuple[NDArray[np.uint8], ...], left: int, top: int) -> None:
-        """Lays the sprite over Y, U and V planes in place; what lies outside is cut off.
+        """Draw the sprite over Y, U and V planes, in place; parts outside of the frame are cut off.
 
         Args:
             planes: uint8 [H, W], [H/2, W/2], [H/2, W/2].
@@ -102,7 +102,7 @@ def _layer(premultiplied: NDArray[np.float32], channel: int) -> _Layer:
     alpha = premultiplied[..., 3]
     offset = 128.0 if channel else 0.0
     value = premultiplied[..., :3] @ RGB_TO_YUV[channel] + offset * alpha
-    # Rounded so that the largest sum with what shows through stays within a byte.
+    # Rounded so that the largest sum with the background fits into a byte
     return _Layer(
         np.clip(value, 0, 255).astype(np.uint8),
         np.clip((1 - alpha) * 256, 0, 256).astype(np.uint16),
@@ -121,10 +121,10 @@ def _add_shadow(
 def blit_rgba(
     canvas: NDArray[np.uint8], rgba: NDArray[np.uint8], left: int, top: int
 ) -> tuple[slice, slice, NDArray[np.bool_]] | None:
-    """Lays a sprite over the canvas [H, W, 3] in place.
+    """Draw a sprite over the canvas [H, W, 3], in place.
 
     Returns:
-        The rows and columns it covers and which pixels there it hides, or None when it lies outside.
+        The rows and columns that it covers and the mask of the pixels that it hides, or None if it is outside.
     """
     y0, x0 = max(0, top), max(0, left)
     y1, x1 = min(canvas.shape[0], top + rgba.shape[0]), min(canvas.shape[1], left + rgba.shape[1])
@@ -140,7 +140,7 @@ def blit_rgba(
 def cast_shadow(
     canvas: NDArray[np.uint8], centre_x: float, foot_y: float, width: float, strength: float = 0.4
 ) -> None:
-    """A soft ellipse of shade on the ground under something `width` pixels wide, in place."""
+    """Draw a soft elliptic shadow on the ground under an object of `width` pixels, in place."""
     half_w, half_h = max(2.0, width * 0.6), max(1.5, width * 0.13)
     x0, x1 = max(0, int(centre_x - half_w)), min(canvas.shape[1], int(centre_x + half_w) + 1)
     y0, y1 = max(0, int(foot_y - half_h)), min(canvas.shape[0], int(foot_y + half_h) + 1)

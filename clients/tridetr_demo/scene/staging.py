@@ -1,4 +1,4 @@
-"""Who and what is in a random scene, and where: people, dogs, cars, bicycles and furniture by lot."""
+"""Choose the content of a random scene: people, dogs, cars, bicycles and furniture, and their positions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Placed:
         left: Column of its left edge in the picture.
         top: Row of its upper edge.
         class_id: COCO-91 id, 0 for furniture.
-        foot: Row where it touches the ground; the larger, the nearer.
+        foot: Row at which it touches the ground; the larger, the nearer.
     """
 
     rgba: NDArray[np.uint8]
@@ -44,7 +44,7 @@ class Placed:
 
 
 class _Stage:
-    """One scene being filled; every choice comes from `rng`."""
+    """Fills one scene; all choices are made with `rng`."""
 
     def __init__(self, rng: np.random.Generator, background: Background) -> None:
         self.rng, self.background = rng, background
@@ -54,12 +54,12 @@ class _Stage:
         self.placed: list[Placed] = []
 
     def body_height(self, foot: float) -> float:
-        """How tall somebody is whose feet are at that row: perspective, within 10..80 % of the picture."""
+        """Return the height of a person whose feet are at a row: by perspective, 10 to 80 % of the picture."""
         tall = max(0.1 * self.height, (foot - self.background.horizon_y) * self.tallness)
         return min(tall, 0.8 * self.height)
 
     def somewhere(self, margin: float = 0.02, below: float = 1.02) -> float:
-        """A row on the ground."""
+        """Return a random row on the ground."""
         return float(
             self.rng.uniform(self.background.floor_y + margin * self.height, below * self.height)
         )
@@ -72,7 +72,7 @@ class _Stage:
         self.placed.append(Placed(rgba, left, top, class_id, foot))
 
     def add_person(self, any_size: bool) -> None:
-        """Somebody walking or standing; `any_size` gives heights that no perspective would."""
+        """Return a person, walking or standing; with `any_size`, the height ignores the perspective."""
         rng, height = self.rng, self.height
         if any_size:
             tall = height * math.exp(rng.uniform(math.log(0.1), math.log(0.75)))
@@ -124,14 +124,14 @@ class _Stage:
 
 
 def stage_actors(rng: np.random.Generator, background: Background) -> list[Placed]:
-    """Fills a scene at random, up to five people among it.
+    """Fill a scene at random, with up to five people.
 
     Args:
-        rng: Source of all chance.
-        background: Where they stand.
+        rng: Random generator.
+        background: Background of the scene.
 
     Returns:
-        Everything placed, farthest first; it may overlap and reach beyond the picture.
+        The placed items, the farthest first; they may overlap and reach beyond the picture.
     """
     stage = _Stage(rng, background)
     any_size = rng.random() < 0.3

@@ -1,4 +1,4 @@
-"""A drawn street: houses, pavement and road, by day and by night."""
+"""Draw a street: houses, pavement and road, by day and by night."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _house(
 def draw_street(
     rng: np.random.Generator, size_wh: tuple[int, int], *, daylight: bool = False
 ) -> Background:
-    """A street seen from across the road: sky, a row of houses, pavement, kerb and road."""
+    """Draw a street seen from across the road: sky, a row of houses, pavement, kerb and road."""
     width, height = size_wh
     image = Image.new("RGB", size_wh)
     draw = ImageDraw.Draw(image)

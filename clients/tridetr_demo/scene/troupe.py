@@ -1,4 +1,4 @@
-"""The cast of the live camera: everybody in the timetable rendered once, in every pose, as I420 sprites."""
+"""Render the cast of the live camera: each member of the timetable once, in all poses, as I420 sprites."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PHASES = 12
 
 @dataclass(frozen=True)
 class Actor:
-    """One of the cast in all poses, looking to the right.
+    """One member of the cast in all poses, facing right.
 
     Attributes:
         walking: One sprite per phase of the walk cycle (a single one for cars).
-        standing: Turned to the viewer.
-        cycle_px: Distance walked in one cycle.
+        standing: Sprite that faces the viewer.
+        cycle_px: Distance walked in one cycle [pixels].
     """
 
     walking: list[Sprite]
@@ -35,14 +35,14 @@ class Actor:
 
 
 class Perspective:
-    """Where on the ground the lanes of a background are, and how tall people look there."""
+    """Position of a background's lanes on the ground, and the height of people there."""
 
     def __init__(self, place: Background) -> None:
         self.place = place
         self.height: int = place.rgb.shape[0]
 
     def foot(self, lane: float, role: str) -> float:
-        """Row of the feet, for lane 0 (far) to 1 (near); cars keep to the road."""
+        """Return the row of the feet, for lane 0 (far) to 1 (near); cars stay on the road."""
         road = self.place.road
         if role == "car" and road is not None:
             return road[0] + 0.6 * (self.height - road[0])
@@ -51,18 +51,18 @@ class Perspective:
         return (far + (near - far) * lane) * self.height
 
     def body_height(self, foot: float) -> float:
-        """The nearer, the taller; between a quarter and 62 % of the picture."""
+        """Return the height of a person: 25 % (far) to 62 % (near) of the picture."""
         tall = (foot - self.place.horizon_y) * 1.15
         return min(max(tall, 0.25 * self.height), 0.62 * self.height)
 
 
 class Troupe:
-    """Renders each member in the sizes that their lanes need.
+    """Render each member in the sizes that its lanes need.
 
     Args:
-        rng: Source of their looks.
-        timetable: Who has to appear.
-        view: Where they walk.
+        rng: Random generator, for their appearance.
+        timetable: The visits, with their members and lanes.
+        view: The lanes of the background.
     """
 
     def __init__(self, rng: np.random.Generator, timetable: Timetable, view: Perspective) -> None:

@@ -1,4 +1,4 @@
-"""Drawn cars and bicycles."""
+"""Draw cars and bicycles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def draw_car(
     mirrored: bool = False,
     light: float = 0.0,
 ) -> NDArray[np.uint8]:
-    """A car, RGBA uint8 [h, w, 4], tight, about `height` pixels high; from the side, or from the front or rear."""
+    """Draw a car from the side, front or rear, about `height` pixels high; RGBA uint8 [h, w, 4], cropped tight."""
     paint = pick_colour(rng, PAINTS)
     if end_on:
         return _car_end_on(rng, height, paint, light)
@@ -94,7 +94,7 @@ def _car_end_on(
 def draw_bicycle(
     rng: np.random.Generator, height: int, *, mirrored: bool = False, light: float = 0.0
 ) -> NDArray[np.uint8]:
-    """A parked bicycle from the side, RGBA uint8 [h, w, 4], tight, about `height` pixels high."""
+    """Draw a parked bicycle from the side, about `height` pixels high; RGBA uint8 [h, w, 4], cropped tight."""
     paint = pick_colour(rng, PAINTS)
     pen = Pen((int(height * 1.75) + 4, height + 4), height, (2, 2))
     rear, front, axle = 0.36, 1.35, 0.66

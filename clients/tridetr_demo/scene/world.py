@@ -1,4 +1,4 @@
-"""Who is where at which time: a timetable of people, dogs and cars that cross the picture, with quiet gaps between."""
+"""Plan a timetable of people, dogs and cars that cross the picture, with quiet gaps in between."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 CAST = 5
 GAP_S = (5.0, 8.0)
-STRIDE_LENGTH = 0.8  # of a body height, one full walk cycle
+STRIDE_LENGTH = 0.8  # length of a full walk cycle, in body heights
 
 
 @dataclass(frozen=True)
 class TrueBox:
-    """What is really in the picture.
+    """The true box of an object in the picture.
 
     Attributes:
-        xyxy: Extent in pixels, cut off at the frame's edges.
+        xyxy: Extent in pixels, clipped to the frame.
         class_id: COCO-91 id: person 1, car 3, dog 18.
-        visible: Share of it within the frame and not behind something nearer, 0..1.
+        visible: Share of it that is within the frame and not hidden by something nearer, 0..1.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -33,12 +33,12 @@ class Visit:
 
     Attributes:
         role: person, dog or car.
-        member: Which of the cast.
-        start_s: When it is about to enter.
+        member: Index in the cast.
+        start_s: Time at which it starts, outside of the picture [s].
         lane: 0 far .. 1 near.
-        rightwards: Direction.
+        rightwards: Whether it moves to the right.
         speed: Widths of the picture per second.
-        pause_s: How long it stands still in the middle.
+        pause_s: Time for which it stands still in the middle [s].
     """
 
     role: str
@@ -51,11 +51,11 @@ class Visit:
 
     @property
     def end_s(self) -> float:
-        """When it has surely left: it starts and ends a quarter of the picture outside."""
+        """Time at which it has left [s]: it starts and ends a quarter of the picture's width outside."""
         return self.start_s + 1.5 / self.speed + self.pause_s
 
     def place(self, time_s: float) -> tuple[float, bool] | None:
-        """Its centre in widths of the picture (-0.25 .. 1.25) and whether it walks, or None when it is away."""
+        """Return its centre in widths of the picture (-0.25 .. 1.25) and whether it walks; None if it is absent."""
         if not self.start_s <= time_s < self.end_s:
             return None
         gone = (time_s - self.start_s) * self.speed
@@ -69,13 +69,13 @@ class Visit:
 
 @dataclass(frozen=True)
 class Timetable:
-    """All visits of one round, which repeats for ever."""
+    """All visits of one round, which repeats indefinitely."""
 
     visits: tuple[Visit, ...]
     period_s: float
 
     def present(self, time_s: float) -> list[tuple[Visit, float, bool]]:
-        """Visits under way at that time, each with its place across the picture and whether it walks."""
+        """Return the visits at a moment, each with its position across the picture and whether it walks."""
         within = math.fmod(time_s, self.period_s)
         if within < 0:
             within += self.period_s
@@ -84,7 +84,7 @@ class Timetable:
 
 
 def make_timetable(seed: int, scene: str) -> Timetable:
-    """People crossing one after another and at times together, several seconds of nobody after each.
+    """Return a timetable of people who cross one after another, sometimes together, with gaps of several seconds.
 
     Args:
         seed: The same seed gives the same timetable.

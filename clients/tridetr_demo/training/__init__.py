@@ -1,4 +1,4 @@
-"""Training of the bundled model: a compact RF-DETR that learns from drawn scenes.
+"""Train the bundled model, a compact RF-DETR, on synthetic scenes.
 
-Needs the packages of the extra `train`; run `python -m tridetr_demo.training`.
+Needs the packages of the extra `train`. Run it with `python -m tridetr_demo.training`.
 """

@@ -1,4 +1,4 @@
-"""Trains the bundled model: `python -m tridetr_demo.training --out DIR`."""
+"""Train the bundled model: `python -m tridetr_demo.training --out DIR`."""
 
 from __future__ import annotations
 

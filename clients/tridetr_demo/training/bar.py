@@ -1,4 +1,4 @@
-"""What the bundled model must reach: `python -m tridetr_demo.training.bar MODEL.onnx`."""
+"""Evaluate the quality that the bundled model must reach: `python -m tridetr_demo.training.bar MODEL.onnx`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tridetr_demo.scene.staging import PERSON
 from tridetr_demo.training.score import Curve, Matcher, iou_matrix
 
 UNSEEN_SEED = 20_000_003
-BARELY_VISIBLE = 0.4  # less of somebody need not be found, and may be
+BARELY_VISIBLE = 0.4  # people of whom less is visible may be found, but need not
 SCENE_SIZES = ((1280, 720), (640, 360), (640, 480))
 
 
 @dataclass(frozen=True)
 class StreamScore:
-    """Precision and recall of people over a stream, at one threshold."""
+    """Precision and recall for people in a stream, at one threshold."""
 
     precision: float
     recall: float
@@ -33,11 +33,11 @@ class StreamScore:
 
 
 class Detector:
-    """A fused model run on the CPU without a server.
+    """Runs a fused model on the CPU without a server.
 
     Args:
-        model: Fused model file or model.
-        threads: Threads of one inference, 0 for all cores.
+        model: Fused model, or its file.
+        threads: Threads of one inference; 0 for all cores.
     """
 
     def __init__(self, model: Path | onnx.ModelProto, threads: int = 1) -> None:
@@ -46,7 +46,7 @@ class Detector:
     def __call__(
         self, frame: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
-        """Detects in one I420 frame [3H/2, W]: boxes [K, 4], scores [K], classes [K]."""
+        """Return the detections in one I420 frame [3H/2, W]: boxes [K, 4], scores [K], classes [K]."""
         boxes, scores, classes = self._session.run(
             ["boxes", "scores", "classes"], {"frame": frame[None]}
         )
@@ -54,7 +54,7 @@ class Detector:
 
 
 def scene_curves(detect: Detector, count: int, seed: int = UNSEEN_SEED) -> dict[int, Curve]:
-    """Detection curves per class over `count` freshly drawn scenes of three sizes."""
+    """Return the detection curve of each class over `count` new scenes of three sizes."""
     rng = np.random.default_rng(seed)
     matchers = {class_id: Matcher() for class_id in CLASS_NAMES}
     for number in range(count):
@@ -74,9 +74,9 @@ def stream_score(
     step_s: float = 0.7,
     size_wh: tuple[int, int] = (1280, 720),
 ) -> StreamScore:
-    """Precision and recall of people in the synthetic camera's films, over one whole round of each.
+    """Return precision and recall for people in the synthetic camera's films, over one whole round of each.
 
-    People of whom less than `BARELY_VISIBLE` is to be seen count neither as missed nor, if found, as wrong.
+    People of whom less than `BARELY_VISIBLE` is visible count neither as missed nor, if found, as wrong.
     """
     hits = wrong = people = 0
     for scene in ("street", "hall"):
@@ -99,7 +99,7 @@ def stream_score(
 
 
 def _match(found: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.intp]:
-    """For each detection, best first, the true box it takes (IoU at least 0.5), or -1."""
+    """Return, for each detection, best first, the index of its true box (IoU at least 0.5), or -1."""
     overlaps = iou_matrix(found, truth)
     taken = np.full(len(found), -1, np.intp)
     free = np.ones(len(truth), np.bool_)
@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--scenes", type=int, default=500)
-    parser.add_argument("--seeds", type=int, default=3, help="films of each kind")
+    parser.add_argument("--seeds", type=int, default=3, help="number of films of each kind")
     options = parser.parse_args()
     metadata = {entry.key: entry.value for entry in onnx.load(options.model).metadata_props}
     card = ModelCard.from_metadata(metadata)

@@ -1,4 +1,4 @@
-"""The training loop: one process a core, gradients averaged, weights averaged over time, resumable."""
+"""The training loop: one process per core, averaged gradients, weights averaged over time; resumable."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EMA_DECAY = 0.998
 
 @dataclass(frozen=True)
 class Options:
-    """What can be chosen on the command line; the defaults made the bundled model."""
+    """Options of the command line; the bundled model was trained with the defaults."""
 
     out: Path
     steps: int = 9000
@@ -72,7 +72,7 @@ class Options:
 def _losses(
     model: RfDetrForObjectDetection, dense: DenseHead, scenes: Scenes, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """RF-DETR's own loss and the helper head's, for one batch."""
+    """Return RF-DETR's own loss plus that of the helper head, for one batch."""
     images = normalise(torch.from_numpy(scenes.pixels).to(device))
     targets = [
         {
@@ -86,7 +86,7 @@ def _losses(
 
 
 def _average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Every process gets the mean of all processes' gradients, in one message."""
+    """Set the gradients of every process to the mean over all processes, in one message."""
     present = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
     flat = torch.cat([grad.flatten() for grad in present])
     distributed.all_reduce(flat)
@@ -107,7 +107,7 @@ def _corners(boxes: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np
 def evaluate(
     model: RfDetrForObjectDetection, scenes: Scenes, device: torch.device
 ) -> dict[str, float]:
-    """AP50 per class, and the best person threshold with its precision and recall."""
+    """Return AP50 per class, and the best threshold for people with its precision and recall."""
     model.eval()
     matchers = [Matcher() for _ in CLASS_IDS]
     for start in range(0, len(scenes.boxes), 20):
@@ -134,7 +134,7 @@ def evaluate(
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: int = 300) -> float:
-    """Warm-up, a flat stretch, and a long cosine from `FLAT` of the way on."""
+    """Return the factor of the learning rate: warm-up, constant, then a cosine decay from the share `FLAT` on."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
     done = max(0.0, (step / steps - FLAT) / (1 - FLAT))
@@ -142,7 +142,7 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: int = 300) -> flo
 
 
 class _Run:
-    """Everything a checkpoint holds."""
+    """The content of a checkpoint."""
 
     def __init__(self, options: Options, device: torch.device) -> None:
         torch.manual_seed(options.seed)
@@ -159,7 +159,7 @@ class _Run:
             state = torch.load(self.path, map_location=device, weights_only=True)
             self.step, self.first = int(state["step"]), int(state.get("first", 0))
             fitted = [fit_positions(state[name], options.shape()) for name in ("model", "average")]
-            if any(fitted):  # another resolution: a new stage, with a learning rate of its own
+            if any(fitted):  # another resolution: a new stage, with its own learning rate
                 self.first = self.step
                 del state["optimiser"]
             for name, part in self._parts().items():
@@ -184,7 +184,7 @@ class _Run:
         new.replace(self.path)
 
     def follow(self) -> None:
-        """Moves the averaged weights a little towards the current ones."""
+        """Move the averaged weights slightly towards the current ones."""
         decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(
@@ -195,7 +195,7 @@ class _Run:
 
 
 def train(rank: int, options: Options) -> None:
-    """Trains to `options.steps`, going on from the checkpoint if there is one; rank 0 reports, saves and exports."""
+    """Train until `options.steps`, from the checkpoint if there is one; rank 0 reports, saves and exports."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     alone = device.type == "cuda" or options.processes == 1
     if not alone:

@@ -19,7 +19,7 @@ DECODER_WIDTH = 128
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of the network; the defaults train in well under two hours on two CPU cores."""
+    """Size of the network; with the defaults, training takes well under two hours on two CPU cores."""
 
     resolution: int = 224
     patch: int = 16
@@ -32,12 +32,12 @@ class Shape:
 
 
 def build(shape: Shape) -> RfDetrForObjectDetection:
-    """A fresh RF-DETR: windowed DINOv2-style backbone, projector, two-stage LW-DETR decoder."""
+    """Return a new RF-DETR: windowed DINOv2-style backbone, projector, two-stage LW-DETR decoder."""
     backbone = RfDetrDinov2Config(
         hidden_size=shape.hidden, num_hidden_layers=shape.layers, num_attention_heads=shape.hidden // 32, mlp_ratio=3,
         image_size=shape.resolution, patch_size=shape.patch, num_windows=2,
         out_indices=[max(1, shape.layers // 3), 2 * shape.layers // 3, shape.layers], layerscale_value=1.0)  # fmt: skip
-    # Class loss counts double: it alone teaches the decoder to find each object once.
+    # The class loss counts double: only it teaches the decoder to find each object once
     config = RfDetrConfig(
         backbone_config=backbone,
         d_model=DECODER_WIDTH,
@@ -59,12 +59,12 @@ def build(shape: Shape) -> RfDetrForObjectDetection:
 
 
 def fit_positions(state: dict[str, Tensor], shape: Shape) -> bool:
-    """Stretches the position embeddings of a state to another resolution, in place.
+    """Resize the position embeddings of a state to another resolution, in place.
 
-    Small pictures first and large ones later is the cheapest way to a network that sees small things.
+    Training first with small and then with large pictures is the cheapest way to a network that detects small objects.
 
     Returns:
-        Whether they had another size.
+        Whether the size changed.
     """
     name = next(key for key in state if key.endswith("position_embeddings"))
     kept, side = state[name], shape.resolution // shape.patch
@@ -78,10 +78,10 @@ def fit_positions(state: dict[str, Tensor], shape: Shape) -> bool:
 
 
 class DenseHead(nn.Module):
-    """Predicts class and box at every cell of the feature map; used in training only.
+    """Predicts class and box at every cell of the feature map; only used in training.
 
-    One-to-one matching gives a network from scratch very few signals per picture. This head gives the same
-    features a target at every cell that lies in an object, and is thrown away afterwards.
+    One-to-one matching gives a network that starts from scratch very few signals per picture. This head gives the
+    same features a target at every cell in an object, and is discarded after training.
     """
 
     def __init__(self, width: int, classes: int) -> None:
@@ -92,7 +92,7 @@ class DenseHead(nn.Module):
         nn.init.constant_(self.classes.bias, -3.0)
 
     def loss(self, features: Tensor, targets: list[dict[str, Tensor]]) -> Tensor:
-        """Focal class loss and generalised-IoU box loss.
+        """Return the sum of focal class loss and generalised-IoU box loss.
 
         Args:
             features: float [B, D, h, w].
@@ -119,11 +119,11 @@ class DenseHead(nn.Module):
 def _assign(
     targets: list[dict[str, Tensor]], height: int, width: int
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
-    """Which cells of the feature map answer for which object; the smallest object wins a cell.
+    """Assign cells of the feature map to objects; the smallest object wins a cell.
 
     Returns:
-        Picture, row and column of each answering cell (int64 [P] each), its class int64 [P] and its object's
-        box, float [P, 4] normalised xyxy.
+        Picture, row and column of each assigned cell (int64 [P] each), its class int64 [P], and the box of its
+        object, float [P, 4] normalised xyxy.
     """
     owner = np.full((len(targets), height, width), -1, np.int64)
     boxes = torch.cat([target["boxes"] for target in targets]).cpu().numpy()
@@ -131,7 +131,7 @@ def _assign(
     pictures = np.repeat(np.arange(len(targets)), [len(target["boxes"]) for target in targets])
     for index in np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable"):
         cx, cy, w, h = boxes[index]
-        # The middle of the object, and at least the cell at its centre.
+        # The middle part of the object, at least the cell at its centre
         top, bottom = (int(np.clip((cy + s * 0.4 * h) * height, 0, height - 1)) for s in (-1, 1))
         left, right = (int(np.clip((cx + s * 0.4 * w) * width, 0, width - 1)) for s in (-1, 1))
         owner[pictures[index], top : bottom + 1, left : right + 1] = index
@@ -159,14 +159,14 @@ def _giou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """uint8 [B, R, R, 3] to the network's float32 [B, 3, R, R]."""
+    """Convert uint8 [B, R, R, 3] to the network's input, float32 [B, 3, R, R]."""
     mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)
     std = torch.tensor(IMAGENET_STD, device=pixels.device)
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 class _Outputs(nn.Module):
-    """The two outputs every RF-DETR export has: boxes (normalised cxcywh) and logits."""
+    """Returns the two outputs of every RF-DETR export: boxes (normalised cxcywh) and logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -178,13 +178,13 @@ class _Outputs(nn.Module):
 
 
 def export(trained: RfDetrForObjectDetection, shape: Shape, path: Path) -> None:
-    """Writes a plain ONNX: `input` [B, 3, R, R] to `dets` [B, Q, 4] and `labels` [B, Q, C], opset 17.
+    """Write the network as ONNX: `input` [B, 3, R, R] to `dets` [B, Q, 4] and `labels` [B, Q, C], opset 17.
 
     Args:
         trained: The network.
-        shape: Its shape. The resolution may be larger than the one it was trained at: small things then fill
-            more patches, at the price of a slower inference.
-        path: Where to.
+        shape: Its shape. The resolution may be larger than that of the training: small objects then cover more
+            patches, but inference is slower.
+        path: File to write.
     """
     state = trained.state_dict()
     fit_positions(state, shape)
@@ -193,7 +193,7 @@ def export(trained: RfDetrForObjectDetection, shape: Shape, path: Path) -> None:
     model.eval()
     for module in model.modules():
         if hasattr(module, "interpolate_pos_encoding"):
-            # Tracing would emit an antialiased bicubic resize that ONNX lacks; the size never changes anyway.
+            # Tracing would emit an antialiased bicubic resize, which ONNX does not have; the size is fixed anyway
             module.interpolate_pos_encoding = (lambda kept: lambda *_: kept.position_embeddings)(
                 module
             )

@@ -1,4 +1,4 @@
-"""Training pictures: scenes drawn ahead in worker processes, as the model will see them."""
+"""Draw training pictures ahead in worker processes, converted as for the model."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SCENES_PER_BACKGROUND = 6
 
 @dataclass(frozen=True)
 class Scenes:
-    """Some drawn scenes.
+    """A chunk of drawn scenes.
 
     Attributes:
-        pixels: uint8 [N, R, R, 3], stretched to the model's square.
+        pixels: uint8 [N, R, R, 3], resized to the model's square.
         boxes: One float32 [n, 4] per scene, normalised cxcywh.
         labels: One int64 [n] per scene, index into CLASS_IDS.
     """
@@ -43,10 +43,10 @@ class Scenes:
 
 
 def draw_scenes(seed: int, index: int, count: int, resolution: int) -> Scenes:
-    """Draws `count` scenes; the same seed and index give the same ones.
+    """Draw `count` scenes; the same seed and index give the same ones.
 
-    A quarter are frames of the synthetic camera's films (of other seeds than anybody will use), the others
-    are staged at random.
+    A quarter are frames of the synthetic camera's films (with seeds that cameras do not use), the others are staged at
+    random.
     """
     rng = np.random.default_rng([seed, index])
     pixels = np.empty((count, resolution, resolution, 3), np.uint8)
@@ -67,7 +67,7 @@ _Picture = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 
 
 def _staged(rng: np.random.Generator, count: int) -> Iterator[_Picture]:
-    """Random scenes: I420 frame, boxes xyxy in pixels, class ids."""
+    """Yield random scenes: I420 frame, boxes xyxy in pixels, class ids."""
     for number in range(count):
         if number % SCENES_PER_BACKGROUND == 0:
             size_wh = SIZES[rng.integers(len(SIZES))]
@@ -79,7 +79,7 @@ def _staged(rng: np.random.Generator, count: int) -> Iterator[_Picture]:
 
 
 def _filmed(rng: np.random.Generator, count: int) -> Iterator[_Picture]:
-    """Frames of one synthetic camera at random times, few of them empty."""
+    """Yield frames of one synthetic camera at random times, few of them empty."""
     width, height = FILM_SIZES[rng.integers(len(FILM_SIZES))]
     scene = "street" if rng.random() < 0.5 else "hall"
     camera = SyntheticCamera(
@@ -102,12 +102,12 @@ class ScenePool:
     """A window over an endless, reproducible sequence of scene chunks that workers draw ahead.
 
     Args:
-        seed: Base of all chance.
-        resolution: Side of the model's square input.
-        first: Index of the first chunk (a resumed run goes on where it was).
+        seed: Random seed.
+        resolution: Side of the model's square input in pixels.
+        first: Index of the first chunk, to resume a run.
         chunk: Scenes in one chunk.
-        window: Chunks kept to sample from.
-        workers: Drawing processes.
+        window: Number of chunks that batches are sampled from.
+        workers: Number of worker processes.
     """
 
     def __init__(
@@ -135,12 +135,12 @@ class ScenePool:
             self._next += 1
 
     def advance(self) -> None:
-        """Takes the next chunk into the window, waiting for it if it is not drawn yet."""
+        """Add the next chunk to the window; wait for it if it is not drawn yet."""
         self._kept.append(self._pending.popleft().get())
         self._order()
 
     def batches(self, rng: np.random.Generator, size: int) -> Iterator[Scenes]:
-        """Endless random batches from the window, each picture flipped and toned anew."""
+        """Yield random batches from the window endlessly, with new random augmentations of each picture."""
         while True:
             chosen = [
                 (self._kept[int(rng.integers(len(self._kept)))], int(rng.integers(self._chunk)))
@@ -169,7 +169,7 @@ def _vary(
     boxes: NDArray[np.float32],
     labels: NDArray[np.int64],
 ) -> _View:
-    """Cuts out and mirrors at random, and changes brightness, contrast and colour by one table a channel."""
+    """Crop and mirror at random, and change brightness, contrast and colour with one table per channel."""
     if rng.random() < 0.6:
         pixels, boxes, labels = _cut_out(rng, pixels, boxes, labels)
     if rng.random() < 0.5:
@@ -188,7 +188,7 @@ def _cut_out(
     boxes: NDArray[np.float32],
     labels: NDArray[np.int64],
 ) -> _View:
-    """A random part stretched to the whole, unless that leaves a sliver of something that bears no label."""
+    """Resize a random part to the full size, unless only a sliver of an object, without a label, would remain."""
     for _ in range(4):
         extent = rng.uniform(0.7, 1.0, 2)
         corner = rng.uniform(0.0, 1.0 - extent)
@@ -205,7 +205,7 @@ def _cut_out(
 def _zoom(
     pixels: NDArray[np.uint8], corner: NDArray[np.float64], extent: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """The part at `corner` (x, y) of the given extent, in shares of the picture, stretched to [R, R, 3]."""
+    """Resize the part at `corner` (x, y) with the given extent, as fractions of the picture, to [R, R, 3]."""
     side = pixels.shape[0]
     wide, high = (
         np.clip(

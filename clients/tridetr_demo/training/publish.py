@@ -1,4 +1,4 @@
-"""From the trained export to the bundled model: `python -m tridetr_demo.training.publish EXPORT.onnx OUT.onnx`."""
+"""Make the bundled model from the trained export: `python -m tridetr_demo.training.publish EXPORT.onnx OUT.onnx`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ LARGEST_HALF = 65504.0
 def publish(
     export: Path, out: Path, *, scenes: int = 150, default_score: float | None = None
 ) -> float:
-    """Fuses the export to the model contract, chooses the default score and writes a small file.
+    """Fuse the export to the model contract, choose the default score, and write a small file.
 
     Args:
-        export: Plain ONNX of the training.
-        out: Where the fused model goes; replaced whole.
-        scenes: Validation scenes to choose the score on.
-        default_score: The score, if it need not be chosen.
+        export: ONNX export of the training.
+        out: File for the fused model; replaced atomically.
+        scenes: Number of validation scenes for choosing the score.
+        default_score: The score; None chooses the one with the best F1 for people.
 
     Returns:
-        The default score that went into the model: the one with the best F1 for people.
+        The default score of the model.
     """
     model = onnx.load(export)
 
@@ -56,12 +56,12 @@ def publish(
 
 
 def store_as_halves(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store each float32 weight of some size as float16 with a Cast, which engines fold when they load.
+    """Store each large float32 weight as float16 with a Cast node, which engines fold when they load the model.
 
-    The file halves; the model still computes in float32.
+    This halves the file; the model still computes in float32.
 
     Args:
-        model: Any model; it is left as it is.
+        model: Any model; it is not changed.
 
     Returns:
         A copy with the same inputs, outputs, opset and metadata.
@@ -82,7 +82,7 @@ def store_as_halves(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     nodes = list(small.graph.node)
     del small.graph.node[:]
-    # The first node of a contract model casts the frame, and stays the first.
+    # The first node of a fused model casts the frame, and must stay the first
     weights = {cast.output[0] for cast in casts}
     first = 0 if weights & set(nodes[0].input) else 1
     small.graph.node.extend([*nodes[:first], *casts, *nodes[first:]])
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--scenes", type=int, default=150, help="validation scenes")
     parser.add_argument(
-        "--score", type=float, help="default score; chosen on the validation scenes if left out"
+        "--score", type=float, help="default score; chosen on the validation scenes by default"
     )
     options = parser.parse_args()
     score = publish(options.export, options.out, scenes=options.scenes, default_score=options.score)

@@ -1,4 +1,4 @@
-"""Average precision and precision/recall at IoU 0.5, in plain numpy."""
+"""Compute average precision, and precision and recall, at IoU 0.5, in numpy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Curve:
 
     Attributes:
         scores: float32 [N], descending.
-        hits: bool [N], whether each found an object nobody better had found.
+        hits: bool [N], whether each found an object that no better detection had found.
         truths: Number of objects.
     """
 
@@ -23,7 +23,7 @@ class Curve:
     truths: int
 
     def average_precision(self) -> float:
-        """Area under the precision envelope (all points)."""
+        """Return the area under the precision envelope (all points)."""
         if self.truths == 0:
             return float("nan")
         found = np.cumsum(self.hits)
@@ -33,13 +33,13 @@ class Curve:
         return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
     def at(self, threshold: float) -> tuple[float, float]:
-        """Precision and recall of the detections scoring at least the threshold."""
+        """Return precision and recall of the detections with at least this score."""
         kept = self.hits[self.scores >= threshold]
         precision = float(kept.mean()) if kept.size else 1.0
         return precision, float(kept.sum()) / max(1, self.truths)
 
     def best_threshold(self) -> float:
-        """The threshold with the best F1, in steps of 0.01."""
+        """Return the threshold with the best F1, in steps of 0.01."""
         candidates = np.arange(0.05, 0.95, 0.01)
 
         def f1(threshold: float) -> float:
@@ -50,7 +50,7 @@ class Curve:
 
 
 def iou_matrix(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intersection over union of boxes xyxy [N, 4] and [M, 4], as [N, M]."""
+    """Return the intersection over union of boxes xyxy [N, 4] and [M, 4], as [N, M]."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(-1)
@@ -61,7 +61,7 @@ def iou_matrix(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArr
 
 
 class Matcher:
-    """Collects one class's detections picture by picture."""
+    """Collects the detections of one class, picture by picture."""
 
     def __init__(self, iou: float = 0.5) -> None:
         self._iou = iou
@@ -72,7 +72,7 @@ class Matcher:
     def add(
         self, boxes: NDArray[np.float32], scores: NDArray[np.float32], truth: NDArray[np.float32]
     ) -> None:
-        """Matches one picture: best score first, each object found once.
+        """Match the detections of one picture, best score first; each object is found once.
 
         Args:
             boxes: Detections xyxy, float32 [N, 4].

@@ -81,7 +81,7 @@ tridetr/node: {{ .node.name }}
 {{- if hasPrefix (printf "/etc/tridetr/files/%s/" .name) $.path -}}{{- $found = true -}}{{- end -}}
 {{- end -}}
 {{- if not $found -}}
-{{- fail (printf "%s: %s is in no volume of the pod; add its volume to `files` and name it as /etc/tridetr/files/NAME/…" .key .path) -}}
+{{- fail (printf "%s: %s is not in a volume of the pod; add its volume to `files` and write the path as /etc/tridetr/files/NAME/…" .key .path) -}}
 {{- end -}}
 {{- end -}}
 
@@ -118,7 +118,7 @@ tridetr/node: {{ .node.name }}
 {{- define "tridetr.brokerHost" -}}
 {{- if .root.Values.mqtt.host -}}{{ .root.Values.mqtt.host }}
 {{- else if .root.Values.broker.enabled -}}{{ .root.Release.Name }}-broker
-{{- else -}}{{ fail "mqtt.host is empty and broker.enabled is false: name a broker, or enable the chart's" }}
+{{- else -}}{{ fail "mqtt.host is empty and broker.enabled is false: set mqtt.host, or enable the chart's broker" }}
 {{- end -}}
 {{- end -}}
 
@@ -132,7 +132,7 @@ tridetr/node: {{ .node.name }}
 {{/* The configuration file of a node: exactly the keys that the clients know. */}}
 {{- define "tridetr.evidence" -}}
 {{- $evidence := .Values.config.evidence -}}
-{{- /* An empty section has the defaults; without a section nothing is kept. */ -}}
+{{- /* An empty section means the defaults; without the section, nothing is kept. */ -}}
 {{- if kindIs "map" $evidence -}}{{ or (dig "pictures" true $evidence) (dig "clips" true $evidence) }}{{- end -}}
 {{- end -}}
 
@@ -162,7 +162,7 @@ tridetr/node: {{ .node.name }}
 {{- end -}}
 {{- $origins := $values.gateway.allowedOrigins -}}
 {{- if $values.gateway.ingress.enabled -}}
-{{- /* The gateway answers for host names that it knows. */ -}}
+{{- /* The gateway only answers requests for host names that it knows. */ -}}
 {{- $scheme := ternary "https" "http" (ne $values.gateway.ingress.tlsSecret "") -}}
 {{- $host := $values.gateway.ingress.host | replace "{node}" .node.name -}}
 {{- $origins = append $origins (printf "%s://%s" $scheme $host) -}}

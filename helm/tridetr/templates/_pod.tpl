@@ -84,7 +84,7 @@ spec:
   {{- with $values.gpu.runtimeClassName }}
   runtimeClassName: {{ . }}
   {{- end }}
-  # Triton opens the GPU memory of the gpu process: CUDA wants one PID namespace for that.
+  # Triton opens the GPU memory of the gpu process, for which CUDA needs a common PID namespace.
   shareProcessNamespace: true
   {{- end }}
   {{- with $values.priorityClassName }}
@@ -159,7 +159,7 @@ spec:
         - {name: engines, mountPath: /var/cache/tridetr}
         {{- end }}
     {{- if $gpu }}
-    {{- /* It needs the GPU's libraries, which Triton's image has. */}}
+    {{- /* It needs the GPU libraries of Triton's image. */}}
     - {{- include "tridetr.processContainer" (dict "root" $root "name" "gpu" "process" "gpu" "image" $image "gpu" $gpu) | nindent 6 }}
       resources:
         {{- toYaml $values.resources.gpu | nindent 8 }}
@@ -174,7 +174,7 @@ spec:
         requests:
           {{- toYaml $values.resources.capture.requests | nindent 10 }}
         limits:
-          # The rings' pages are charged to capture, which touches them first: two generations where the size changes.
+          # Capture touches the pages of the rings first, so they are charged to it: two generations while the size changes.
           memory: {{ add (mul 2 $ringMiB) (int $values.resources.capture.workingSetMiB) }}Mi
           {{- if and $v4l2 (eq $values.devices.mode "plugin") }}
           {{ $values.devices.resource }}: 1
@@ -235,7 +235,7 @@ spec:
     - name: shm
       emptyDir: {medium: Memory, sizeLimit: {{ include "tridetr.shmMiB" . }}Mi}
     - name: run
-      # Mostly empty; room for the graph that Triton is given on a CPU (a copy of the model) and what is compiled of it.
+      # Mostly empty; on a CPU it needs space for a copy of the model and its compiled form.
       emptyDir: {medium: Memory, sizeLimit: 1Gi}
     - name: tmp
       emptyDir: {sizeLimit: 1Gi}
@@ -245,7 +245,7 @@ spec:
       {{- if eq $values.state.type "pvc" }}
       persistentVolumeClaim: {claimName: {{ include "tridetr.name" . }}-state}
       {{- else if eq $values.state.type "hostPath" }}
-      # Must be there: what the kubelet makes belongs to root, and no container here does.
+      # Must exist: a folder that the kubelet creates belongs to root, but the containers run as another user.
       hostPath: {path: {{ $values.state.hostPath }}/{{ $node.name }}, type: Directory}
       {{- else }}
       emptyDir: {}

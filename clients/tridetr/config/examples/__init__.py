@@ -1,4 +1,4 @@
-"""Configurations that come with the package."""
+"""Example configurations that are part of the package."""
 
 from pathlib import Path
 
