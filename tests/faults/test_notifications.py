@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.mosquitto import listening, running_mosquitto
@@ -17,7 +18,9 @@ from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_con
 from support.waiting import wait_for
 from support.webhooks import WebhookServer, running_webhooks
 from tridetr.recorder.archive import Archive, VisitFacts
+from tridetr.shm.detections import DETECTION_DTYPE
 
+CAR = np.array([(300, 200, 500, 300, 0.95, 3, 0)], DETECTION_DTYPE)
 KEY = bytes(range(32))
 PATIENT = {"unknown_s": 60, "hold_s": 120}
 BOTH = ["arrived", "left"]
@@ -253,3 +256,39 @@ def test_only_selected_events_are_notified_and_only_while_armed(
         assert server.ids() == always.ids()[4:5]
         assert not cars.asked
         assert len(ear.events()) == 6
+
+
+@pytest.mark.timeout(120)
+def test_who_comes_while_a_car_is_parked_is_notified(tmp_path: Path, server: WebhookServer) -> None:
+    """The car kept its visit open, so the person opened none: no notification for as long as it stood there."""
+    car, both = CAR, np.concatenate((CAR, PERSON))
+    with (
+        running_webhooks() as other,
+        running_controller(
+            tmp_path,
+            {"port": 1},
+            sentry=PATIENT,
+            alarm={"classes": ["person", "car"]},
+            notify=[
+                target(tmp_path, server, "people", classes=["person"]),
+                target(tmp_path, other, "all"),
+            ],
+        ) as (_, actor),
+    ):
+        actor.show_and_wait(car, 10)
+        wait_for(lambda: len(other.taken) == 1, 30)
+        assert not server.taken
+        actor.show_and_wait(both, 10)
+        wait_for(lambda: len(server.taken) == 1, 30)
+        sent = server.taken[0].json()
+        assert (sent["event"]["kind"], sent["title"]) == ("person_arrived", "Person at hall")
+        assert {box["class"] for box in sent["event"]["boxes"]} == {"person"}
+        assert sent["event"]["visit_id"] == other.taken[0].json()["event"]["visit_id"]
+        actor.show_and_wait(car, 60)
+        actor.show_and_wait(both, 10)
+        actor.show_and_wait(NOBODY, 40)
+        wait_for(lambda: len(other.taken) == 2, 30)
+        assert [request.json()["event"]["kind"] for request in other.taken] == [
+            "car_arrived", "car_left",
+        ]  # fmt: skip
+        assert len(server.taken) == 1

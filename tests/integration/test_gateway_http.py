@@ -22,7 +22,7 @@ from websockets.exceptions import InvalidStatus
 
 from support.gateway import Answer, Gateway, cameras, subprotocol_for
 from support.waiting import slack, wait_for
-from tridetr.config import AlarmSection
+from tridetr.config import AlarmSection, DetectSection
 from tridetr.errors import GatewayError
 from tridetr.gateway.message import PROTOCOL
 from tridetr.gateway.openapi import description
@@ -190,15 +190,28 @@ def test_every_part_that_stops_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "part", "warnings"), [(["cat"], "model", 1), (["cat", "person"], "", 1)]
+    ("classes", "published", "part", "warnings"),
+    [
+        (["cat"], [], "model", 1),
+        (["cat", "person"], [], "", 1),
+        (["cat", "person"], ["person"], "", 2),
+        (["cat"], ["dog"], "model", 2),
+        (["dog"], ["person"], "model", 1),
+    ],
 )
-def test_alarm_classes_unknown_to_the_model(
-    tmp_path: Path, classes: list[str], part: str, warnings: int
+def test_alarm_classes_that_never_come(
+    tmp_path: Path, classes: list[str], published: list[str], part: str, warnings: int
 ) -> None:
+    """The model does not have them, or the detector does not publish them."""
     with cameras(tmp_path, "hall") as (config, fakes):
-        config = config.model_copy(update={"alarm": AlarmSection(classes=classes)})
+        sections = {
+            "alarm": AlarmSection(classes=tuple(classes)),
+            "detect": DetectSection(classes=tuple(published)),
+        }
+        config = config.model_copy(update=sections)
         config.run_dir.mkdir()
-        model = ModelInfo("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", {"person": 1})
+        known = {"person": 1, "dog": 18}
+        model = ModelInfo("rfdetr_ort", "1", "onnxruntime", "CPU", "fp32", known)
         write_served_model(config.run_dir, model)
         with Gateway(config) as gateway:
             fakes["hall"].play()
@@ -210,7 +223,7 @@ def test_alarm_classes_unknown_to_the_model(
             found = wait_for(shown)
             assert found is not None
             assert len(found["warnings"]) == warnings  # type: ignore[arg-type]
-            assert "'cat'" in str(found["warnings"])
+            assert repr(classes[0]) in str(found["warnings"])
 
 
 def test_cameras_and_events(tmp_path: Path) -> None:

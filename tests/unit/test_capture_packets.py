@@ -192,8 +192,11 @@ def test_the_ring_recovers_while_the_camera_stays_connected(
     assert errors() - before == 2
 
 
+@pytest.mark.parametrize(
+    "error", [ShmError("another writer has the ring's name"), OSError(24, "Too many open files")]
+)
 def test_the_ring_recovers_from_an_error_in_mid_stream(
-    instance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    instance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     now_s = 1000.0
     monkeypatch.setattr("tridetr.capture.packets.time.monotonic", lambda: now_s)
@@ -202,7 +205,7 @@ def test_the_ring_recovers_from_an_error_in_mid_stream(
 
     def fails_once(writer: PacketWriter, data: memoryview, stamp: PacketStamp) -> int | None:
         if next(failures):
-            raise ShmError("another writer has the ring's name")
+            raise error
         return put(writer, data, stamp)
 
     monkeypatch.setattr(PacketWriter, "put", fails_once)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from support.sentry import FRAME_NS, NOBODY, PERSON, Actor
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.controller.camera_control import CameraSentry
+from tridetr.controller.problems import CameraProblem
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.model_card import ModelInfo
@@ -100,6 +102,26 @@ def test_any_class_name_fits_on_the_board(make: Make, tmp_path: Path) -> None:
     sentry.tick()
     assert sentry.record.visit_classes == (name,)
     assert name.startswith(actor.board().visit_class)
+
+
+def test_an_alarm_class_that_the_detector_does_not_publish_is_a_problem(
+    tmp_path: Path, instance: str
+) -> None:
+    """All looked well, and no person ever raised the alarm."""
+    config = Config.model_validate(
+        {
+            "instance": instance,
+            "cameras": {"cam": {"source": "synthetic", "detect": {"classes": ["car"]}}},
+            "run_dir": str(tmp_path),
+            "state_dir": str(tmp_path / "state"),
+        }
+    )
+    serve(tmp_path, {"person": 1, "car": 3})
+    with closing(Store(config.state_dir, outbox_limit=100)) as store:
+        models = ServedModelReader(tmp_path)
+        sentry = CameraSentry(config, "cam", store, models, "node1", lambda _: None)
+        with closing(sentry):
+            assert sentry.problems()[CameraProblem.CLASSES] == "not in detect.classes: person"
 
 
 @pytest.mark.parametrize("state", [CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND])

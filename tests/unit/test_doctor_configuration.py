@@ -41,6 +41,8 @@ def test_packaged_configurations_have_no_fault(file: Path) -> None:
         (CAMERA + "model: {file: none.onnx}", "model", "fault"),
         (CAMERA + "alarm: {classes: [persn]}", "camera hall alarm.classes", "fault"),
         (CAMERA + "detect: {classes: [car]}", "cameras.hall.alarm.classes", "fault"),
+        (CAMERA + "detect: {min_score: 0.6}\nalarm: {min_score: 0.3}", "cameras.hall.alarm.min_score", "warning"),
+        (CAMERA + "notify: [{name: p, kind: ntfy, url_file: p, classes: [Person]}]", "notify.p.classes", "fault"),
         (CAMERA + "sentry: {standby_fps: 0.1}", "cameras.hall.sentry.unknown_s", "fault"),
         ("cameras: {a: {source: /dev/video0}, b: {source: /dev/video0}}", "cameras", "fault"),
         ("cameras: {a: {source: 'rtsp://h/1', credentials_file: none}}", "cameras.a.credentials_file", "fault"),

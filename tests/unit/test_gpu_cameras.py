@@ -22,6 +22,7 @@ from tridetr.capture.sources.av import open_video, packets
 from tridetr.config import Config
 from tridetr.config.node_sections import EvidenceSection
 from tridetr.errors import CudaError, GpuMemoryError, ShmError
+from tridetr.gpu import gpu_process
 from tridetr.gpu.cameras import Decoder
 from tridetr.gpu.gpu_process import serve
 from tridetr.recorder.archive import Archive
@@ -265,6 +266,25 @@ def test_one_camera_without_memory_does_not_stop_the_others(error: Exception) ->
     stop.set()
     thread.join(slack(10))
     assert (works["a"].closed, works["b"].closed) == (2, 1)
+
+
+def test_a_gpu_that_is_slow_to_open_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was killed and started again for as long as each opening took."""
+    beats: list[float] = []
+    monkeypatch.setattr(gpu_process, "_HUNG_S", 0.01)
+    monkeypatch.setattr(gpu_process, "_TURN_S", 0.01)
+    monkeypatch.setattr("tridetr.gpu.gpu_process.heartbeat.beat", lambda: beats.append(0))
+    works, stop = {"a": Work([])}, threading.Event()
+
+    def make(camera: str) -> Work:
+        wait_for(lambda: len(beats) > 10, slack(10), "beats while it opens")
+        return works[camera]
+
+    thread = threading.Thread(target=serve, args=(["a"], make, stop))
+    thread.start()
+    wait_for(lambda: works["a"].steps > 0, slack(10), "the camera")
+    stop.set()
+    thread.join(slack(10))
 
 
 def test_a_broken_gpu_ends_the_process() -> None:

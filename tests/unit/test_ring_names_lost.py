@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import posix_ipc
 import pytest
 
 from support.fake_cuda import FakeCuda, GpuCamera
-from support.packets import stream_info
+from support.packets import put_packet, stream_info
 from support.rings import put_frame, result_stamp, some_detections
 from support.waiting import wait_for
 from tridetr.errors import ShmError
+from tridetr.gateway.readers import CameraReaders
 from tridetr.shm import names, ring_writer
 from tridetr.shm.boards import CameraState, CameraStatus, StatusReader, StatusWriter
 from tridetr.shm.detections import DetectionReader, DetectionWriter
@@ -237,3 +239,19 @@ def test_a_ring_with_a_writer_is_not_removed(instance: str) -> None:
         with pytest.raises(ShmError, match=r"in use: .*-cam-status-1 \(process \d+\)"):
             names.unlink_instance(instance)
         assert [path.name.split("-")[2] for path in names.list_instance(instance)] == ["cam"]
+
+
+def test_the_gateway_is_woken_by_a_second_stream_whose_queue_was_removed(instance: str) -> None:
+    """Its viewers got a second of video at a time from then on."""
+    with (
+        closing(CameraReaders(instance, "cam", has_view=True)) as readers,
+        PacketWriter(instance, "cam", seconds=2, max_mib=1, kind=names.VIEW) as writer,
+    ):
+        writer.start_stream(stream_info())
+        posix_ipc.unlink_message_queue(RingName(instance, "cam", names.VIEW).queue("gateway"))
+        readers.forget_removed()
+        put_packet(writer, 1, key=True)  # the writer looks after the names, too
+        put_packet(writer, 2)
+        assert readers.view is not None
+        assert readers.view.wakeup is not None
+        assert readers.view.wakeup.wait(1)

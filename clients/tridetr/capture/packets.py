@@ -32,6 +32,8 @@ _log = logging.getLogger("tridetr.capture")
 
 _CODECS = {"h264": VideoCodec.H264, "hevc": VideoCodec.HEVC, "mjpeg": VideoCodec.MJPEG}
 _NO_KEY_FLAG = {"mjpeg", "rawvideo"}  # each packet is a complete picture
+# Also what opening and mapping its file may raise: no descriptor or memory is left
+_RING_ERRORS = (ShmError, OSError)
 _HEAD = 4096  # bytes at the start of a key frame that contain its parameter sets
 
 
@@ -147,7 +149,7 @@ class PacketSink(Closing):
         assert self._writer is not None
         try:
             return self._writer.is_wanted()
-        except ShmError as error:
+        except _RING_ERRORS as error:
             self._give_up(error)
             return False
 
@@ -189,7 +191,7 @@ class PacketSink(Closing):
                 self._written_info = None
             if self._info is not None:
                 self._start(self._info)
-        except ShmError as error:
+        except _RING_ERRORS as error:
             self._give_up(error)
 
     def _start(self, info: StreamInfo) -> None:
@@ -204,10 +206,10 @@ class PacketSink(Closing):
         try:
             self._writer.put(data, stamp)
             self._discontinuity = False
-        except ShmError as error:
+        except _RING_ERRORS as error:
             self._give_up(error)
 
-    def _give_up(self, error: ShmError) -> None:
+    def _give_up(self, error: Exception) -> None:
         now_s = time.monotonic()
         delay_s = self._backoff.failed(now_s - self._opened_s if self._writer is not None else 0.0)
         self._retry_s = now_s + delay_s
@@ -241,7 +243,7 @@ class PacketSink(Closing):
         )
         try:
             self._start(self._info)
-        except ShmError as error:
+        except _RING_ERRORS as error:
             self._give_up(error)
 
 

@@ -14,6 +14,7 @@ from tridetr.errors import ShmError
 from tridetr.shm.closing import Closing
 from tridetr.shm.frames import FrameSlot, FrameStamp, FrameWriter
 from tridetr.telemetry import metrics, tracing
+from tridetr.telemetry.logs import Limiter
 
 _log = logging.getLogger("tridetr.capture")
 
@@ -44,6 +45,7 @@ class Publisher(Closing):
         self.stamp: FrameStamp | None = None
         self._lossless = not section.realtime
         self._writer: FrameWriter | None = None
+        self._lines = Limiter(1.0)  # of a camera whose size flips
         self._published = metrics.FRAMES_PUBLISHED.labels(camera)
         self._last_frame = metrics.LAST_FRAME.labels(camera)
         self._decode_seconds = metrics.DECODE_SECONDS.labels(camera)
@@ -129,7 +131,8 @@ class Publisher(Closing):
             and (writer.jpeg_capacity or not with_jpeg)
         ):
             return writer
-        if (width, height) != (picture.width, picture.height):
+        is_odd = (width, height) != (picture.width, picture.height)
+        if is_odd and self._lines.allow(time.monotonic()) is not None:
             _log.info(
                 "the odd size %dx%d is cropped to %dx%d",
                 picture.width,
@@ -148,7 +151,8 @@ class Publisher(Closing):
                 jpeg_capacity=capacity,
             )
         else:
-            _log.info("the picture size is now %dx%d", width, height)
+            if self._lines.allow(time.monotonic()) is not None:
+                _log.info("the picture size is now %dx%d", width, height)
             writer.resize(width, height, jpeg_capacity=capacity)
         return writer
 

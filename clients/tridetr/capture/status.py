@@ -117,7 +117,7 @@ class StatusReporter:
             )
             try:
                 self._writer.write(status)
-            except ShmError as error:
+            except (ShmError, OSError) as error:
                 _log.debug(
                     "cannot write the status board: %s; trying again with the next heartbeat", error
                 )

@@ -137,6 +137,18 @@ class Config(Section):
         """Return the `alarm` section of a camera: the common one with the camera's own keys."""
         return _merged(self.alarm, self.cameras[camera].alarm)
 
+    def unpublished_classes(self, camera: str) -> tuple[str, ...]:
+        """Return the classes that should alarm, but that `detect.classes` leaves out, so that they never do."""
+        published = self.detect_for(camera).classes
+        wanted = self.alarm_for(camera).classes
+        return tuple(name for name in wanted if published and name not in published)
+
+    def silent_classes(self, target: NotifySection) -> tuple[str, ...]:
+        """Return the classes of a target of notifications that alarm at none of its cameras."""
+        cameras = target.cameras or tuple(self.cameras)
+        alarming = {name for camera in cameras for name in self.alarm_for(camera).classes}
+        return tuple(name for name in target.classes if name not in alarming)
+
     def sentry_for(self, camera: str) -> SentrySection:
         """Return the `sentry` section of a camera: the common one with the camera's own keys."""
         return _merged(self.sentry, self.cameras[camera].sentry)

@@ -7,11 +7,14 @@ schedule next changes; without a schedule it keeps it until it is set again. Swi
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 
 from tridetr.config import Config, NotifySection
 from tridetr.config.schedule import Schedule
 from tridetr.controller.stored_rows import Row
+
+logger = logging.getLogger("tridetr.controller")
 
 _SETTING = "armed/"
 NODE = ""
@@ -85,6 +88,14 @@ class Audience:
     def __init__(self, config: Config, arming: Arming) -> None:
         self._arming = arming
         self._targets = [(target, Schedule(target.schedule)) for target in config.notify]
+        for target in config.notify:
+            if silent := config.silent_classes(target):
+                logger.warning(
+                    "notify: %s: %s not in alarm.classes of its cameras, so never notified. Correct the name, or add "
+                    "it to alarm.classes",
+                    target.name,
+                    ", ".join(map(repr, silent)),
+                )
 
     def targets_of(self, row: Row) -> tuple[str, ...]:
         """Return the names of the targets to notify of a visit's event."""

@@ -7,19 +7,20 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tridetr.config import Config
 from tridetr.controller.decider import Change, Decider
-from tridetr.controller.payloads import CameraFacts, FrameFacts, event_rows
+from tridetr.controller.joined_classes import JoinedClasses
+from tridetr.controller.payloads import CameraFacts, FrameFacts, event_rows, frame_of_class
 from tridetr.controller.problems import CameraProblem
 from tridetr.controller.resume import read_board, resume
 from tridetr.controller.sight import CameraWatch, Judge, ResultSource, Sighting
-from tridetr.controller.state_machine import Result, State
+from tridetr.controller.state_machine import Result, State, Transition
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
-from tridetr.controller.visits import Record
+from tridetr.controller.visits import Record, VisitEvent
 from tridetr.errors import ShmError
 from tridetr.served_model import ServedModelReader
 from tridetr.shm.boards import (
@@ -57,12 +58,14 @@ class CameraSentry:
         models: ServedModelReader,
         device: str,
         on_change: Callable[[CameraSentry], None],
+        on_joined: Callable[[str, NewRow], None] = lambda _camera, _row: None,
     ) -> None:
         self.camera = camera
         self._device = device
         self._store = store
         keys = config.sentry_for(camera)
         self._on_change = on_change
+        self._on_joined = on_joined
         self._judge = Judge(config, camera, models)
         self._watch = CameraWatch(config.instance, camera)
         self._last_capture_ns: int | None = None
@@ -73,6 +76,11 @@ class CameraSentry:
         # A source that waits for each decision has no frames while the detector is busy: that silence is normal.
         patience_s = 0.0 if config.cameras[camera].realtime else keys.hold_s
         self._decider = Decider(keys, self.record, seen_ns, lambda: str(uuid.uuid4()), patience_s)
+        classes = config.alarm_for(camera).classes
+        self._joined: JoinedClasses | None = None
+        if len(classes) > 1:
+            there = self.record.visit_classes
+            self._joined = JoinedClasses(keys, classes, there, time.monotonic_ns())
         self._results = ResultSource(config.instance, camera)
         self._board = SentryWriter(config.instance, camera)
         self._board_at = self._saved_at = -math.inf
@@ -140,11 +148,15 @@ class CameraSentry:
         if state not in ("live", "starting") and not (starting and state == "unknown"):
             camera = f"{state}: {message}" if message else state
         blind = not camera and self.record.memory.state is State.UNKNOWN and not starting
-        unknown = ", ".join(self._judge.unknown)
+        unknown, unpublished = map(", ".join, (self._judge.unknown, self._judge.unpublished))
+        classes = [
+            f"the model does not know: {unknown}" if unknown else "",
+            f"not in detect.classes: {unpublished}" if unpublished else "",
+        ]
         return {
             CameraProblem.CAMERA: camera,
             CameraProblem.DETECTOR: "no results from the detector" if blind else "",
-            CameraProblem.CLASSES: f"the model does not know: {unknown}" if unknown else "",
+            CameraProblem.CLASSES: "; ".join(filter(None, classes)),
         }
 
     def close(self) -> None:
@@ -197,7 +209,29 @@ class CameraSentry:
             self._take(change, None)
         if changes:
             self._take(changes[-1], frame, capture_ns)
+        seen_ns = min(now_ns, now_ns if stamp.lossless else capture_ns)
+        is_accepted = (self._decider.seen_ns or 0) >= seen_ns
+        if self._joined is not None and is_accepted:
+            self._follow_classes(self._joined, frame, capture_ns, changes)
         self._apply_silence()
+
+    def _follow_classes(
+        self, joined: JoinedClasses, frame: FrameFacts, capture_ns: int, changes: Sequence[Change]
+    ) -> None:
+        """Report the classes that have joined the open visit, but for the one that its own event is of."""
+        told = {change.event.class_name for change in changes if change.event is not None}
+        for name in joined.look(frame.boxes, capture_ns):
+            if name in told or not self.record.memory.visit_open:
+                continue
+            visit_id, now_ns = self.record.visit_id, time.time_ns()
+            event = VisitEvent(
+                Transition.ARRIVED, visit_id, self.record.visit_since_unix_ns, now_ns, name
+            )
+            own = frame_of_class(frame, name)
+            for row in event_rows(event, self._device, self.camera, own, now_ns):
+                event_id = f"{visit_id}:{uuid.uuid4()}:{event.transition.value}"
+                details = json.dumps({**json.loads(row.details), "event_id": event_id})
+                self._on_joined(self.camera, replace(row, details=details, event_id=event_id))
 
     def _apply_silence(self) -> None:
         """Apply the silence since the last result to the state machine."""
@@ -211,6 +245,8 @@ class CameraSentry:
             after = replace(after, frame_sequence=frame.sequence, frame_time_ns=stamp_ns)
             self._decider.record = after
         self.record = after
+        if self._joined is not None and before.memory.visit_open and not after.memory.visit_open:
+            self._joined.forget()
         now_ns = time.time_ns()
         rows = [
             *event_rows(change.event, self._device, self.camera, frame, now_ns),

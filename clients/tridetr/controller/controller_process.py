@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -30,7 +31,7 @@ from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command, parse_on_off
 from tridetr.controller.pictures import PicturePublisher, wait_for_picture
 from tridetr.controller.resume import end_unwatched
-from tridetr.controller.state_machine import State
+from tridetr.controller.state_machine import State, Transition
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow, Row
 from tridetr.controller.topics import Topics, topic_level
@@ -46,6 +47,7 @@ OUTBOX_WAIT_S = 60.0  # an event that waits longer is reported as a problem
 DRAIN_S = 1.0
 REFRESH_S = 5.0  # shortest interval between two answers to `refresh`
 ARMED_S = 1.0  # interval at which schedules are checked
+JOINED_S = 60.0  # shortest interval between two notifications of one visit
 DESCRIBE_S = 1.0  # interval at which status, problems and node state are checked for changes
 
 
@@ -85,7 +87,9 @@ class Controller:
         self._viewer = viewer_address(config.gateway)
         self._arming = Arming(config, store.settings, store.keep_setting)
         audience = Audience(config, self._arming)
-        store.audience = audience.targets_of
+        self._audience = audience
+        self._notified_at: dict[tuple[str, str], float] = {}  # camera, target: of an arrival
+        store.audience = self._targets_of
         self._blind = BlindNotices(topics.device, config.cameras, store.settings, audience.wanting)
         for setting in self._blind.stale_settings:
             store.keep_setting(setting, None)
@@ -106,7 +110,15 @@ class Controller:
         self._models = models = ServedModelReader(config.run_dir)
         self._cameras: dict[str, CameraSentry] = {}
         for camera in config.cameras:
-            sentry = CameraSentry(config, camera, store, models, topics.device, self._on_change)
+            sentry = CameraSentry(
+                config,
+                camera,
+                store,
+                models,
+                topics.device,
+                self._on_change,
+                self._notify_joined,
+            )
             stack.callback(sentry.close)
             self._cameras[camera] = sentry
         self._switches = {topics.arm(name): name for name in [NODE, *self._cameras]}
@@ -386,11 +398,35 @@ class Controller:
                 self._store.add_notice(row, camera, notice.targets)
                 self._store.keep_setting(notice.setting, notice.kept)
 
+    def _targets_of(self, row: Row) -> tuple[str, ...]:
+        """Return the targets of an event, and note which of them are notified of an arrival."""
+        targets = self._audience.targets_of(row)
+        if row.event_id.endswith(f":{Transition.ARRIVED.value}"):
+            self._note_notified(row.camera, targets)
+        return targets
+
+    def _note_notified(self, camera: str, targets: Iterable[str]) -> None:
+        now = time.monotonic()
+        self._notified_at |= {(camera, target): now for target in targets}
+
+    def _notify_joined(self, camera: str, new: NewRow) -> None:
+        """Notify targets of a class that has joined an open visit, but those that have just been notified of it."""
+        row = Row(0, new.unix_ns, camera, new.kind, new.details, new.event_id)
+        recent = time.monotonic() - JOINED_S
+        targets = tuple(
+            target
+            for target in self._audience.targets_of(row)
+            if self._notified_at.get((camera, target), float("-inf")) < recent
+        )
+        if targets:
+            self._note_notified(camera, targets)
+            self._store.add_notice(new, camera, targets)
+
     def _compose_notification(self, target: NotifySection, row: Row) -> Message:
         """Return the notification of an event; called in a target's thread."""
         if row.kind in KINDS.values():
             return message_of(row.details, self._viewer)
-        visit_id = row.event_id.rpartition(":")[0]
+        visit_id = row.event_id.partition(":")[0]
         link = (
             f"{self._viewer}events#{visit_id}"
             if self._viewer and self._config.evidence_dir

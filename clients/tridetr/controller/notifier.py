@@ -47,8 +47,8 @@ class Target:
         self._jobs: SimpleQueue[tuple[Row, bool]] = SimpleQueue()
         self._is_busy = False
         self._failures = self._refusals = 0  # of the oldest event
-        self._tried_next = ""  # ID of the following event, if it was tried too
-        self._must_wait = False  # whether the target asked for the pause
+        self._newest = ""  # id of the newest event when it was tried last
+        self._must_wait = False  # the target has asked for the pause
         self._retry_at = float("-inf")
         for outcome in ("delivered", "failed", "dropped"):
             metrics.NOTIFICATIONS.labels(section.name, outcome)
@@ -66,17 +66,18 @@ class Target:
         return next(rows, None), next(rows, None)
 
     def pump(self) -> None:
-        """Hand the oldest event to the thread, unless the thread is busy or a retry is not yet due."""
-        waiting = len(self._store.notices.waiting.get(self.section.name, ()))
-        metrics.NOTIFICATIONS_WAITING.labels(self.section.name).set(waiting)
-        row, following = self._first_two
-        if row is None or self._is_busy:
+        """Hand the oldest event to the thread, if it is time."""
+        waiting: dict[str, Row] = self._store.notices.waiting.get(self.section.name, {})
+        metrics.NOTIFICATIONS_WAITING.labels(self.section.name).set(len(waiting))
+        if not waiting or self._is_busy:
             return
-        # A new event does not wait for the end of a long pause, unless the target asked for it.
-        is_new = following is not None and following.event_id != self._tried_next
-        is_due = time.monotonic() >= self._retry_at
-        if is_due or (is_new and self._failures >= _FAILURES and not self._must_wait):
-            self._start(row, with_picture=self._failures < _WITH_PICTURE)
+        # What is new need not wait for the end of a long pause, unless the target has asked for it.
+        newest = next(reversed(waiting))
+        is_new = newest != self._newest and self._failures >= _FAILURES and not self._must_wait
+        if is_new or time.monotonic() >= self._retry_at:
+            self._newest = newest
+            oldest = next(iter(waiting.values()))
+            self._start(oldest, with_picture=self._failures < _WITH_PICTURE)
 
     def _start(self, row: Row, *, with_picture: bool) -> None:
         self._is_busy = True
@@ -128,7 +129,6 @@ class Target:
         self._retry_at = time.monotonic() + min(max(pause_s, error.wait_s), _RETRY_S[1])
         self._must_wait = error.wait_s > 0
         if self._failures >= _FAILURES and following is not None and not self._must_wait:
-            self._tried_next = following.event_id
             self._start(following, with_picture=True)
 
     def _done_next(self, row: Row, error: DeliveryError | None, oldest: Row | None) -> None:
@@ -154,7 +154,6 @@ class Target:
 
     def _finish(self, row: Row, outcome: str) -> None:
         self._failures = self._refusals = 0
-        self._tried_next = ""
         self._retry_at = float("-inf")
         self._count(row, outcome)
 

@@ -130,6 +130,11 @@ def event(
     return payload
 
 
+def frame_of_class(frame: FrameFacts, class_name: str) -> FrameFacts:
+    """Return the facts of a frame with the boxes of one class only."""
+    return replace(frame, boxes=tuple(box for box in frame.boxes if box.name == class_name))
+
+
 def event_rows(
     made: VisitEvent | None, device: str, camera: str, frame: FrameFacts | None, now_ns: int
 ) -> list[NewRow]:

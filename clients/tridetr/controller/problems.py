@@ -26,7 +26,7 @@ class CameraProblem(enum.Enum):
 
     CAMERA = "camera"  # offline, frozen, blind, or its capture process is dead
     DETECTOR = "detector"  # the camera is live, but there are no results for its frames
-    CLASSES = "classes"  # the model does not know a class of alarm.classes
+    CLASSES = "classes"  # the model does not know a class of alarm.classes, or detect.classes leaves it out
 
 
 Problems: TypeAlias = "Mapping[NodeProblem, str] | Mapping[CameraProblem, str]"

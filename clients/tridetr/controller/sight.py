@@ -133,6 +133,7 @@ class Judge:
 
     Attributes:
         unknown: alarm classes that the model does not know.
+        unpublished: alarm classes that `detect.classes` leaves out.
     """
 
     def __init__(self, config: Config, camera: str, models: ServedModelReader) -> None:
@@ -147,6 +148,13 @@ class Judge:
         self._names: dict[int, str] = {}
         self._filter = AlarmFilter(frozenset())
         self.unknown: list[str] = []
+        self.unpublished = config.unpublished_classes(camera)
+        if self.unpublished:
+            logger.warning(
+                "alarm.classes: %s not in detect.classes, so never alarms. Add it to detect.classes",
+                ", ".join(map(repr, self.unpublished)),
+                extra={"camera": camera},
+            )
         self.refresh()
 
     def refresh(self) -> None:

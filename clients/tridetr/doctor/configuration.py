@@ -23,6 +23,7 @@ _MQTTS_PORT = 8883
 def check_configuration(config: Config) -> Iterator[Finding]:
     """Yield what the schema cannot check: keys that contradict each other, missing files, unreadable secrets."""
     found = [*_check_mqtt(config), *_check_ports(config), *_check_cameras(config)]
+    found += _check_notify(config)
     found += [*_check_secrets(config), *_check_toy_model(config)]
     yield from found
     if not any(finding.level == "fault" for finding in found):
@@ -95,14 +96,19 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
             )
     for name, camera in config.cameras.items():
         subject = f"cameras.{name}"
-        published = config.detect_for(name).classes
-        alarming = config.alarm_for(name).classes
-        unseen = [c for c in alarming if published and c not in published]
-        if unseen:
+        if unseen := config.unpublished_classes(name):
             yield _fault(
                 f"{subject}.alarm.classes",
                 f"{', '.join(unseen)}: not in detect.classes, so it never raises the alarm",
                 "add it to detect.classes",
+            )
+        least, alarming = config.detect_for(name).min_score, config.alarm_for(name).min_score
+        if least is not None and alarming is not None and alarming < least:
+            yield Finding(
+                f"{subject}.alarm.min_score",
+                "warning",
+                f"{alarming:g}, but detect.min_score, the least score that is published, is {least:g}",
+                "lower detect.min_score",
             )
         sentry = config.sentry_for(name)
         slowest = min(sentry.standby_fps, camera.fps or sentry.standby_fps)
@@ -119,6 +125,16 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
                 "warning",
                 "decode: gpu has no effect with device: cpu",
                 "set decode: cpu",
+            )
+
+
+def _check_notify(config: Config) -> Iterator[Finding]:
+    for target in config.notify:
+        if silent := config.silent_classes(target):
+            yield _fault(
+                f"notify.{target.name}.classes",
+                f"{', '.join(silent)}: in alarm.classes of none of its cameras, so never notified",
+                "correct the name, or add it to alarm.classes",
             )
 
 

@@ -104,6 +104,8 @@ class CameraReaders:
         self.frames.forget_if_removed()
         self.detections.forget_if_removed()
         self.packets.forget_if_removed()
+        if self.view is not None:
+            self.view.forget_if_removed()
 
     def close(self) -> None:
         """Close all readers."""

@@ -27,6 +27,7 @@ class CameraWatch:
         self._frame_limit_s = config.cameras[camera].timeout_s
         self._result_limit_s = config.sentry_for(camera).unknown_s
         self._classes = config.alarm_for(camera).classes
+        self._unpublished = config.unpublished_classes(camera)
         self._has_demo_model = config.model.file is None and config.triton.url is None
         self._decided = Decided()
         # Sequence, and the monotonic time at which it was first seen here: for recordings, whose times are not current.
@@ -88,6 +89,7 @@ class CameraWatch:
         unknown = self._labels.unknown(self._classes)
         self._warnings = [
             *(f"the model does not know the alarm class {name!r}" for name in unknown),
+            *(f"detect.classes leaves out the alarm class {name!r}" for name in self._unpublished),
             *self._demo_warning(status.source_kind if status else ""),
         ]
         chain = Chain(
@@ -99,7 +101,11 @@ class CameraWatch:
             unknown,
             len(unknown) < len(self._classes),
         )
-        return find_fault(chain, self._frame_limit_s, self._result_limit_s, now)
+        fault = find_fault(chain, self._frame_limit_s, self._result_limit_s, now)
+        if fault is None and set(self._classes) <= {*unknown, *self._unpublished}:
+            names = ", ".join(map(repr, self._unpublished))
+            return Fault("model", f"detect.classes leaves out the alarm class {names}")
+        return fault
 
     def _result_age_s(self, result: NewestResult | None, now: int) -> float | None:
         if result is None:

@@ -18,6 +18,7 @@ _log = logging.getLogger("tridetr.gpu")
 
 _TURN_S = 0.2
 _HUNG_S = 5.0  # without progress for this long, a camera's thread hangs
+_OPEN_S = 60.0  # time to open a GPU: a machine with many of them needs a while
 _RETRY_S = 1.0
 MakeWork = Callable[[str], CameraWork]
 
@@ -80,7 +81,7 @@ class _CameraThread(threading.Thread):
     """Runs the work of one camera.
 
     Attributes:
-        turned_s: When it last made progress (monotonic time [s]).
+        turned_s: When it last made progress (monotonic time [s]); while it opens the GPU, the deadline for that.
         failure: The error that ended it; None if there is none.
     """
 
@@ -89,7 +90,7 @@ class _CameraThread(threading.Thread):
         self._camera = camera
         self._make = make
         self._stopping = stop
-        self.turned_s = time.monotonic()
+        self.turned_s = time.monotonic() + _OPEN_S
         self.failure: Exception | None = None
 
     def run(self) -> None:
@@ -99,7 +100,7 @@ class _CameraThread(threading.Thread):
                     self._work()
                 except (ShmError, GpuMemoryError) as error:
                     _log.warning("camera %s: %s; trying again", self._camera, error)
-                    self.turned_s = time.monotonic()
+                    self.turned_s = time.monotonic() + _OPEN_S
                     self._stopping.wait(_RETRY_S)
         except Exception as error:
             self.failure = error
