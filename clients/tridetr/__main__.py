@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C ends it without a traceback, also while it is still being imported."""
+    """Run the command line; Ctrl-C exits without a traceback, even during the imports."""
     try:
         from tridetr.cli.main import main as run
 

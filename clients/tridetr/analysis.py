@@ -1,4 +1,7 @@
-"""The visits of a recording: a node of its own reads the file without loss; its history becomes media time."""
+"""Find the visits in a video file.
+
+A temporary node processes every frame of the file. The times in its event history are then converted to media time.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ class Recording:
     """A video file.
 
     Attributes:
-        path: of the file, absolute.
-        times_s: media time of each frame, in the order in which they are shown; the first is 0.
+        path: absolute path of the file.
+        times_s: media time of each frame in seconds, in display order; the first is 0.
     """
 
     path: Path
@@ -41,22 +44,22 @@ class Recording:
         return self.times_s[-1]
 
     def time_s(self, frame_number: int) -> float:
-        """Return the media time of a frame; of one behind the last frame, the last frame's."""
+        """Return the media time of a frame; numbers beyond the last frame count as the last frame."""
         return self.times_s[min(frame_number, len(self.times_s) - 1)]
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One visit in media time.
+    """One visit, in media time.
 
     Attributes:
-        visit_id: as in the events of a live camera.
+        visit_id: the same ID as in the events of a live camera.
         class_name: the class that opened the visit.
         begin_s: media time of the frame that confirmed it.
         end_s: media time of its end; None if it was still open at the end of the recording.
-        ended: ``left`` (the view was seen to be empty), ``lost`` (nothing could be seen), None (open).
-        score: of the best detection in the frame that confirmed it.
-        frame_number: of that frame.
+        ended: ``left`` (the view was seen empty), ``lost`` (the camera could not be observed), None (still open).
+        score: score of the best detection in the frame that confirmed it.
+        frame_number: number of that frame.
     """
 
     visit_id: str
@@ -70,12 +73,12 @@ class Visit:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was found in a recording.
+    """The result of analysing a recording.
 
     Attributes:
         recording: the file.
-        visits: in the order in which they began.
-        summary: of the run, as ``tridetr up --json`` prints it.
+        visits: the visits, ordered by their begin.
+        summary: summary of the run, as ``tridetr up --json`` prints it.
         complete: whether the whole file was read; False after Ctrl-C.
     """
 
@@ -86,10 +89,10 @@ class Analysis:
 
 
 def open_recording(path: Path) -> Recording:
-    """Read the times of all frames of a file; nothing is decoded.
+    """Read the timestamps of all frames of a file without decoding them.
 
     Raises:
-        SourceError: it cannot be read, or has no video.
+        SourceError: the file cannot be read, or contains no video.
     """
     path = path.expanduser().absolute()
     if not path.is_file():
@@ -109,7 +112,7 @@ def open_recording(path: Path) -> Recording:
             if not times:
                 raise SourceError(f"cannot read {path}: {explain(error)}") from None
     if not times:
-        raise SourceError(f"cannot read {path}: there is no frame in it")
+        raise SourceError(f"cannot read {path}: it contains no video frames")
     times.sort()
     return Recording(path, tuple(time_s - times[0] for time_s in times))
 
@@ -121,12 +124,12 @@ def recording_config(
 
     Args:
         recording: the file.
-        settings: whose model, classes, zones and times count; None = the defaults.
-        camera: the camera of ``settings`` whose own sections count too; None = only the common ones.
-        folder: for run and state files.
+        settings: configuration to take the model, classes, zones and times from; None = the defaults.
+        camera: camera of ``settings`` whose own sections apply as well; None = only the common sections.
+        folder: folder for run and state files.
 
     Raises:
-        ConfigError: there is no such camera.
+        ConfigError: ``settings`` has no such camera.
     """
     section: dict[str, Any] = {
         "source": f"{recording.path}", "realtime": False, "loop": False,
@@ -168,20 +171,21 @@ def analyse(
     camera: str | None,
     make_display: Callable[[LogPipe, Callable[[], int]], Display],
 ) -> Analysis:
-    """Run a recording through the whole node.
+    """Run a recording through a complete node and return its visits.
 
     Args:
         recording: the file.
         settings: see `recording_config`.
         camera: see `recording_config`.
-        make_display: returns what shows the progress; its second argument returns the number of visits so far.
+        make_display: returns the progress display; its second argument is a function that returns the number of
+            visits found so far.
     """
     with tempfile.TemporaryDirectory(prefix="tridetr-") as name:
         config = recording_config(recording, settings, camera, Path(name))
         rows: list[HistoryRow] = []
 
         def visits_so_far() -> int:
-            # The history forgets its oldest rows, so it is read while it grows.
+            # The history drops its oldest rows, so read it while it grows.
             after = rows[-1].seq if rows else 0
             rows.extend(reversed(read_history(config.state_dir, limit=HISTORY_LIMIT, after=after)))
             return sum(_transition(row) is Transition.ARRIVED for row in rows)
@@ -195,7 +199,7 @@ def analyse(
 
 
 def visits_of(rows: Iterable[HistoryRow], recording: Recording) -> list[Visit]:
-    """Pair the events of a history, oldest first, to visits in media time."""
+    """Pair the begin and end events of a history, oldest first, into visits in media time."""
     visits: dict[str, Visit] = {}
     for row in rows:
         transition, details = _transition(row), row.details
@@ -213,6 +217,6 @@ def visits_of(rows: Iterable[HistoryRow], recording: Recording) -> list[Visit]:
 
 
 def _transition(row: HistoryRow) -> Transition | None:
-    """Return what an event says of its visit; None for rows of another kind."""
+    """Return the visit transition that an event reports; None for rows of another kind."""
     _, _, word = str(row.details.get("event_id", "")).rpartition(":")
     return next((known for known in Transition if known.value == word), None)

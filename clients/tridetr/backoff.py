@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again."""
+"""Exponential back-off: how long to wait before retrying after a failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import random
 
 
 def wait_s(failures: int, first_s: float, longest_s: float) -> float:
-    """Return how long to wait after so many failures in a row, at least one [s].
+    """Return the wait in seconds after a number of consecutive failures.
+
+    Args:
+        failures: Consecutive failures, at least 1.
+        first_s: Wait after the first failure; it doubles with each further one.
+        longest_s: Upper bound of the wait.
 
     >>> [wait_s(failures, 0.1, 0.5) for failures in (1, 2, 3, 4, 5000)]
     [0.1, 0.2, 0.4, 0.5, 0.5]
@@ -16,7 +21,7 @@ def wait_s(failures: int, first_s: float, longest_s: float) -> float:
 
 
 class Backoff:
-    """Waits that double up to a limit, and start over after a time without failure.
+    """Waiting times that double up to a limit and are reset after a period without failures.
 
     >>> backoff = Backoff(first_s=1.0, longest_s=4.0)
     >>> [backoff.failed() for _ in range(4)]
@@ -36,8 +41,9 @@ class Backoff:
         Args:
             first_s: The first wait.
             longest_s: The longest wait.
-            steady_s: After having worked for so long, the waits start over.
-            dice: Shortens each wait by up to half, so that many that failed together do not try together.
+            steady_s: The waits are reset after this long without a failure.
+            dice: Source of jitter: shortens each wait by up to half, so that clients that failed together do not
+                retry together.
         """
         self._first_s = first_s
         self._longest_s = longest_s
@@ -46,10 +52,10 @@ class Backoff:
         self._failures = 0
 
     def failed(self, worked_s: float = 0.0) -> float:
-        """Note a failure and return how long to wait [s].
+        """Record a failure and return how long to wait, in seconds.
 
         Args:
-            worked_s: For how long it had worked before [s].
+            worked_s: How long it had worked before the failure, in seconds.
         """
         if worked_s >= self._steady_s:
             self._failures = 0

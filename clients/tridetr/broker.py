@@ -1,8 +1,8 @@
-"""The embedded broker of ``mqtt.host: embedded``: mosquitto where it is installed, else amqtt; TLS to any other.
+"""The embedded MQTT broker of ``mqtt.host: embedded``: mosquitto where it is installed, otherwise amqtt.
 
-``python -m tridetr.broker`` takes a port, writes it to ``run_dir/broker.json`` for the others, and becomes the broker
-(mosquitto replaces this process). It listens on loopback only, without a password: whoever is logged in on this
-machine can use it. For anything else run a broker of your own and name it in ``mqtt.host``.
+``python -m tridetr.broker`` chooses a port, writes it to ``run_dir/broker.json`` for the other processes, and becomes the
+broker (mosquitto replaces this process). The broker listens on loopback only and has no password, so every user who is
+logged in on this machine can use it. For anything else, run your own broker and set ``mqtt.host`` to it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 LOOPBACK = "127.0.0.1"
 _FILE = "broker.json"
-_SBIN = "/usr/sbin:/usr/local/sbin"  # Debian's mosquitto lies here, often outside a user's PATH
+_SBIN = "/usr/sbin:/usr/local/sbin"  # where Debian installs mosquitto; often not in a user's PATH
 
 
 def broker_command(config: Config) -> list[str]:
-    """Return the command that runs the embedded broker of ``config``."""
+    """Return the command line that runs the embedded broker of ``config``."""
     return [
         *(sys.executable, "-m", "tridetr.broker"),
         *("--run-dir", str(config.run_dir), "--port", str(config.mqtt.port)),
@@ -46,18 +46,18 @@ def broker_command(config: Config) -> list[str]:
 
 
 def resolve_broker(config: Config) -> tuple[str, int]:
-    """Return host and port of the broker.
+    """Return the host and port of the broker.
 
     Raises:
-        BrokerError: the embedded broker has not started yet, or ``mqtt`` contradicts itself.
+        BrokerError: the embedded broker has not started yet, or the settings in ``mqtt`` contradict each other.
     """
     if config.mqtt.host != EMBEDDED:
         if config.mqtt.port == 0:
-            raise BrokerError("mqtt.port: 0 (a free port) is for `mqtt.host: embedded` only")
+            raise BrokerError("mqtt.port: 0 (any free port) works only with `mqtt.host: embedded`")
         return config.mqtt.host, config.mqtt.port
     if config.mqtt.tls is not None:
         raise BrokerError(
-            "mqtt.tls: the embedded broker listens on loopback without TLS; remove it"
+            "mqtt.tls: the embedded broker listens on loopback without TLS; remove mqtt.tls"
         )
     file = config.run_dir / _FILE
     try:
@@ -72,12 +72,12 @@ def resolve_broker(config: Config) -> tuple[str, int]:
 
 
 def find_mosquitto() -> str | None:
-    """Return the path of the mosquitto server, if it is installed."""
+    """Return the path of the mosquitto server; None if it is not installed."""
     return shutil.which("mosquitto") or shutil.which("mosquitto", path=_SBIN)
 
 
 def mosquitto_config(port: int) -> str:
-    """Return the configuration file: loopback, nothing on disk, log to stderr."""
+    """Return the text of mosquitto's configuration: loopback only, no persistence, log to stderr."""
     return (
         f"listener {port} {LOOPBACK}\n"
         "allow_anonymous true\n"
@@ -86,26 +86,26 @@ def mosquitto_config(port: int) -> str:
         "log_type error\n"
         "log_type warning\n"
         "max_queued_messages 10000\n"
-        # Anybody on this machine may publish, and a client takes in whatever the broker lets through.
+        # Any user of this machine can publish, and clients read every message the broker forwards.
         "max_packet_size 1048576\n"
     )
 
 
 def choose_port(run_dir: Path, wanted: int) -> int:
-    """Return ``wanted``, or for 0 the port of the last start where it is free, else any free one.
+    """Return ``wanted``; for 0, the port of the previous start if it is free, otherwise any free port.
 
-    The same port again lets clients come back by themselves when only the broker was restarted.
+    Keeping the port lets clients reconnect by themselves after the broker was restarted.
 
     Raises:
-        BrokerError: ``wanted`` is taken.
+        BrokerError: ``wanted`` is in use.
     """
     if wanted:
         try:
             return free_port(LOOPBACK, wanted)
         except OSError as error:
             raise BrokerError(
-                f"port {wanted} of {LOOPBACK} cannot be used ({error.strerror}): if a broker runs there, name it in "
-                "mqtt.host instead of `embedded`; else set mqtt.port: 0"
+                f"the embedded broker cannot bind to {LOOPBACK}:{wanted}: {error.strerror}. If another broker runs there, set "
+                "mqtt.host to it instead of `embedded`; otherwise set mqtt.port: 0"
             ) from None
     try:
         last = int(json.loads((run_dir / _FILE).read_text(encoding="utf-8"))["port"])
@@ -115,12 +115,12 @@ def choose_port(run_dir: Path, wanted: int) -> int:
 
 
 def write_address(run_dir: Path, port: int) -> None:
-    """Note where the embedded broker listens."""
+    """Write the address of the embedded broker to the run folder."""
     write_text(run_dir / _FILE, json.dumps({"host": LOOPBACK, "port": port}))
 
 
 def _become_mosquitto(binary: str, run_dir: Path, port: int) -> None:
-    # In memory, because mosquitto's own user may not read run_dir.
+    # In memory, because mosquitto's own user has no access to run_dir.
     file = os.memfd_create("mosquitto.conf", 0)
     os.write(file, mosquitto_config(port).encode())
     write_address(run_dir, port)
@@ -131,13 +131,13 @@ def _become_mosquitto(binary: str, run_dir: Path, port: int) -> None:
 
 
 def _drop_root() -> None:
-    """Become mosquitto's user, as it would itself: but then the kernel would forget ``die_with_parent``."""
+    """Switch to mosquitto's user before ``die_with_parent``: mosquitto's own switch would make the kernel forget that."""
     if os.geteuid() != 0:
         return
     try:
         user = pwd.getpwnam("mosquitto")
     except KeyError:
-        return  # mosquitto then says itself that it stays root or goes to `nobody`
+        return  # mosquitto then stays root or becomes `nobody`, and logs it
     os.setgroups([])
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
@@ -149,7 +149,7 @@ async def _run_amqtt(run_dir: Path, port: int) -> None:
     except ImportError:
         raise BrokerError(
             "mqtt.host: embedded needs a broker: `apt install mosquitto`, or `pip install 'tridetr[server]'` "
-            "for amqtt; or name your own broker in mqtt.host"
+            "for amqtt; or set mqtt.host to your own broker"
         ) from None
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument(
-        "--amqtt", action="store_true", help="amqtt even where mosquitto is installed"
+        "--amqtt", action="store_true", help="use amqtt even if mosquitto is installed"
     )
     arguments = parser.parse_args()
     run_dir: Path = arguments.run_dir
@@ -196,10 +196,10 @@ if __name__ == "__main__":
 
 
 def set_tls(client: paho.Client, tls: TlsSection) -> None:
-    """Make a client speak TLS.
+    """Enable TLS on an MQTT client.
 
     Raises:
-        BrokerError: the certificates cannot be used.
+        BrokerError: the certificates cannot be loaded.
     """
     try:
         client.tls_set(
@@ -208,4 +208,4 @@ def set_tls(client: paho.Client, tls: TlsSection) -> None:
             keyfile=str(tls.key_file) if tls.key_file else None,
         )
     except (OSError, ssl.SSLError, ValueError) as error:
-        raise BrokerError(f"mqtt.tls: the certificates cannot be used: {error}") from None
+        raise BrokerError(f"mqtt.tls: the certificates cannot be loaded: {error}") from None

@@ -1,17 +1,17 @@
-"""Codec strings (RFC 6381), as WebCodecs and `video/mp4; codecs=…` want them, and parameter sets. Pure."""
+"""Codec strings (RFC 6381) for WebCodecs and `video/mp4; codecs=…`, and H.264/H.265 parameter sets. Pure functions."""
 
 from __future__ import annotations
 
 import re
 
 _START_CODE = re.compile(rb"\x00\x00\x00?\x01")
-_HEAD = 4096  # bytes of a key frame in which its parameter sets are
+_HEAD = 4096  # the parameter sets are within this many bytes of a key frame
 _H264_SPS = 7
 _HEVC_SPS = 33
 
 
 def codec_string(codec: str, extradata: bytes) -> str:
-    """Return the codec string of an H.264 or H.265 stream; empty where it cannot be known.
+    """Return the codec string of an H.264 or H.265 stream; empty if it cannot be determined.
 
     Args:
         codec: FFmpeg's name of the codec.
@@ -29,19 +29,22 @@ def codec_string(codec: str, extradata: bytes) -> str:
     if codec == "hevc":
         if annexb:
             unit = _first(units(extradata), _HEVC_SPS, 0x3F, 1)
-            # Two bytes of header, one of layers, then the same as in the record
+            # Two header bytes and one byte of layers, then the same fields as in hvcC
             return _hevc(re.sub(rb"\x00\x00\x03", b"\0\0", unit)[3:15])
         return _hevc(extradata[1:13])
     return ""
 
 
 def is_annexb(extradata: bytes) -> bool:
-    """Return whether parameter sets have start codes (none at all counts as such: the packets carry them)."""
+    """Return whether parameter sets use start codes (Annex B).
+
+    Empty ``extradata`` counts as Annex B: the packets then carry the parameter sets.
+    """
     return not extradata or _START_CODE.match(extradata) is not None
 
 
 def units(data: bytes) -> list[bytes]:
-    """Return the units between start codes.
+    """Split Annex B data at its start codes and return the NAL units.
 
     >>> [unit.hex() for unit in units(bytes.fromhex("00000001 6742 000001 68ce"))]
     ['6742', '68ce']
@@ -50,7 +53,7 @@ def units(data: bytes) -> list[bytes]:
 
 
 def has_parameter_sets(codec: str, packet: bytes) -> bool:
-    """Return whether a packet with start codes brings its sequence parameter set along."""
+    """Return whether an Annex B packet contains a sequence parameter set."""
     kind, mask, shift = (_H264_SPS, 0x1F, 0) if codec == "h264" else (_HEVC_SPS, 0x3F, 1)
     return any(unit[0] >> shift & mask == kind for unit in units(packet[:_HEAD]))
 
@@ -60,7 +63,7 @@ def _first(found: list[bytes], kind: int, mask: int, shift: int) -> bytes:
 
 
 def _hevc(profile: bytes) -> str:
-    """Return the string of a profile_tier_level structure of 12 bytes."""
+    """Return the codec string for a profile_tier_level structure of 12 bytes."""
     if len(profile) < 12:
         return ""
     space = ("", "A", "B", "C")[profile[0] >> 6]

@@ -1,8 +1,8 @@
-"""The model contract: which inputs and outputs every model has, whatever the engine, and COCO's class names.
+"""The model contract: the inputs and outputs that every model has on every engine, and COCO's class names.
 
 | tensor    | type  | shape         | meaning                                                   |
 |-----------|-------|---------------|-----------------------------------------------------------|
-| `frame`   | UINT8 | [B, 3H/2, W]  | I420 frame as it lies in the ring slot; H, W even         |
+| `frame`   | UINT8 | [B, 3H/2, W]  | I420 frame as stored in the ring slot; H, W even          |
 | `boxes`   | FP32  | [B, K, 4]     | x1 y1 x2 y2 in source pixels                              |
 | `scores`  | FP32  | [B, K]        | best first, 0 where there is no detection                 |
 | `classes` | INT32 | [B, K]        | the model's own class ids                                 |
@@ -16,10 +16,10 @@ from typing import Final, Protocol
 
 from tridetr.errors import ModelError
 
-VERSION: Final = "1"  # of the contract, as `tridetr models fuse` writes it into a model's metadata
+VERSION: Final = "1"  # contract version that `tridetr models fuse` writes to a model's metadata
 INPUT: Final = "frame"
 OUTPUTS: Final = ("boxes", "scores", "classes")
-# A dimension is -1 where the model takes any size; None stands for "any, but one and the same K".
+# Data type and rank of each tensor.
 _WANTED: Final[dict[str, tuple[str, int]]] = {
     "frame": ("UINT8", 3),
     "boxes": ("FP32", 3),
@@ -35,7 +35,7 @@ _SHOWN: Final = {
 
 
 class TensorSpec(Protocol):
-    """One input or output as Triton's metadata and our ONNX reader describe it."""
+    """One input or output, as described by Triton's metadata or by the ONNX reader (`Tensor`)."""
 
     @property
     def name(self) -> str: ...
@@ -55,33 +55,34 @@ class Tensor:
 
 
 def check_version(version: str) -> None:
-    """Refuse a model of another version of the contract.
+    """Check the contract version of a model.
 
     Raises:
-        ModelError: names both versions.
+        ModelError: the version differs from `VERSION`; the message names both.
     """
     if version != VERSION:
         raise ModelError(
-            f"the model keeps contract version {version}, this tridetr knows {VERSION}: fuse the export again with "
-            "this version"
+            f"the model was made for contract version {version}, this tridetr supports version {VERSION}: fuse the export "
+            "again with this tridetr"
         )
 
 
 def check_contract(model: str, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
-    """Refuse a model that does not keep the contract.
+    """Check that a model conforms to the contract.
 
     Raises:
-        ModelError: names every tensor that differs, with the wanted and the found type and shape.
+        ModelError: it does not; the message lists every tensor that differs, with the expected and the actual type and
+            shape.
     """
     found = {spec.name: spec for spec in (*inputs, *outputs)}
     inputs_wanted, outputs_wanted = {INPUT}, set(OUTPUTS)
     faults = [
-        f"{name}: wanted {_SHOWN[name]}, found {_show(found[name]) if name in found else 'nothing'}"
+        f"{name}: expected {_SHOWN[name]}, found {_show(found[name]) if name in found else 'nothing'}"
         for name in (INPUT, *OUTPUTS)
         if name not in found or not _fits(found[name])
     ]
     faults += [
-        f"{name}: wanted nothing of that name, found {_show(spec)}"
+        f"{name}: not part of the contract, found {_show(spec)}"
         for name, spec in found.items()
         if name not in inputs_wanted | outputs_wanted
     ]
@@ -89,10 +90,10 @@ def check_contract(model: str, inputs: Iterable[TensorSpec], outputs: Iterable[T
         lengths = {found[name].shape[1] for name in OUTPUTS} - {-1}
         if len(lengths) > 1:
             shapes = ", ".join(f"{name} {_show(found[name])}" for name in OUTPUTS)
-            faults = [f"outputs: wanted one K (detections) for all, found {shapes}"]
+            faults = [f"outputs: expected the same K (detections) for all, found {shapes}"]
     if faults:
         raise ModelError(
-            f"model {model!r} does not keep the contract:\n  "
+            f"model {model!r} does not conform to the model contract:\n  "
             + "\n  ".join(faults)
             + "\nRemedy: wrap the exported RF-DETR with `tridetr models fuse IN.onnx OUT.onnx`."
         )
@@ -112,7 +113,7 @@ def _show(spec: TensorSpec) -> str:
     return f"{spec.datatype} [{', '.join('any' if n == -1 else str(n) for n in spec.shape)}]"
 
 
-# An empty name is an id that COCO never used.
+# An empty name marks an id that COCO does not use.
 _NAMES = """\
 person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,,
 stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,,

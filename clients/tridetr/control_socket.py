@@ -1,6 +1,6 @@
-"""Requests to a running controller from other processes of its node: one line of JSON each way over a Unix socket.
+"""Send requests to a running controller from other processes of its node.
 
-The socket is in the run folder, which only the node's user can enter.
+Request and answer are one line of JSON each, over a Unix socket in the run folder, which only the node's user can access.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Answerer: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class ControllerAwayError(TridetrError):
-    """The controller does not run, or does not answer."""
+    """The controller is not running or does not answer."""
 
 
 class ControlSocket:
-    """The controller's side.
+    """The controller's end of the socket: answers requests.
 
     Args:
         run_dir: the node's run folder.
-        answer: answers a request; called in the event loop's thread.
+        answer: returns the answer to a request; called on the event loop's thread.
     """
 
     def __init__(self, run_dir: Path, answer: Answerer) -> None:
@@ -42,18 +42,18 @@ class ControlSocket:
         self._server: asyncio.Server | None = None
 
     async def keep(self) -> None:
-        """Listen; make the socket again if it was removed."""
+        """Listen, and create the socket again if it was removed; call this periodically."""
         path = self._folder / _NAME
         if self._server is not None and path.exists():
             return
         await self.close()
         try:
-            path.unlink(missing_ok=True)  # of a controller that was killed
+            path.unlink(missing_ok=True)  # left by a controller that was killed
             with _short(self._folder) as short:
                 self._server = await asyncio.start_unix_server(self._serve, short, limit=_LONGEST)
             path.chmod(0o600)  # the folder may be one that others can enter
         except OSError as error:
-            logger.warning("%s cannot be made (%s): the viewer cannot arm or disarm", path, error)
+            logger.warning("cannot create %s (%s): the viewer cannot arm or disarm", path, error)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -74,7 +74,7 @@ async def ask_controller(run_dir: Path, request: dict[str, Any]) -> dict[str, An
     """Send a request to the controller of a node and return its answer.
 
     Raises:
-        ControllerAwayError: it does not run, or does not answer.
+        ControllerAwayError: the controller is not running or does not answer.
     """
 
     async def exchange() -> dict[str, Any]:
@@ -90,12 +90,12 @@ async def ask_controller(run_dir: Path, request: dict[str, Any]) -> dict[str, An
     try:
         return await asyncio.wait_for(exchange(), _TIMEOUT_S)
     except (OSError, ValueError, asyncio.TimeoutError):
-        raise ControllerAwayError("the controller does not run or does not answer") from None
+        raise ControllerAwayError("the controller is not running or does not answer") from None
 
 
 @contextlib.contextmanager
 def _short(folder: Path) -> Iterator[str]:
-    """Yield a path of the socket that fits into the 107 bytes that the kernel takes, however deep the folder is."""
+    """Yield a path of the socket that fits the kernel's limit of 107 bytes, however long the folder's path is."""
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}/{_NAME}"

@@ -1,22 +1,22 @@
-"""Errors that a user can act on: each message names the cause and the remedy."""
+"""Errors that users can act on: each message states the cause and the remedy."""
 
 from __future__ import annotations
 
 
 class TridetrError(Exception):
-    """Base of all errors that the command line prints without a traceback."""
+    """Base class of the errors that the command line prints without a traceback."""
 
 
 class ConfigError(TridetrError):
-    """The configuration cannot be read or makes no sense."""
+    """The configuration cannot be read or is invalid."""
 
 
 class ShmError(TridetrError):
-    """A shared-memory segment or message queue cannot be made, opened or trusted."""
+    """A shared-memory segment or message queue cannot be created, opened or trusted."""
 
 
 class NoSpaceError(ShmError):
-    """Shared memory has no room for what is to be stored; it may have later."""
+    """Shared memory is full; a later attempt may succeed."""
 
 
 class CudaError(TridetrError):
@@ -24,19 +24,19 @@ class CudaError(TridetrError):
 
 
 class GpuMemoryError(CudaError):
-    """The GPU's memory is full: the same may succeed later."""
+    """The GPU's memory is full; a later attempt may succeed."""
 
 
 class SourceError(TridetrError):
-    """A camera source cannot be opened or stopped delivering."""
+    """A camera source cannot be opened or stopped delivering frames."""
 
 
 class ModelError(TridetrError):
-    """A model file does not keep the contract, or cannot be made or fetched."""
+    """A model file does not conform to the contract, or cannot be created or downloaded."""
 
 
 class TritonError(TridetrError):
-    """The inference server cannot be started or does not answer as agreed."""
+    """The inference server cannot be started, or its answer is invalid."""
 
 
 class BrokerError(TridetrError):
@@ -44,20 +44,20 @@ class BrokerError(TridetrError):
 
 
 class GatewayError(TridetrError):
-    """The viewer cannot listen where it shall."""
+    """The viewer cannot bind to its configured address."""
 
 
-class ModelUnavailable(TritonError):  # noqa: N818  (named by what is the case)
-    """The server or the model does not answer now; trying again later may help."""
+class ModelUnavailable(TritonError):  # noqa: N818  (named after the condition)
+    """The server or the model is temporarily unavailable; a later attempt may succeed."""
 
 
-class RegionNotRegistered(TritonError):  # noqa: N818  (named by what is the case)
-    """The server does not know the shared-memory region (it was restarted): register it again."""
+class RegionNotRegistered(TritonError):  # noqa: N818  (named after the condition)
+    """The shared-memory region is not registered (the server was restarted): register it again."""
 
 
-class DeviceRegionRefused(TritonError):  # noqa: N818  (named by what is the case)
-    """The server cannot open GPU memory of ours: it has no GPU, another one, or another PID namespace."""
+class DeviceRegionRefused(TritonError):  # noqa: N818  (named after the condition)
+    """The server cannot open our GPU memory: it has no GPU, a different GPU, or a different PID namespace."""
 
 
-class InferenceFailed(TritonError):  # noqa: N818  (named by what is the case)
-    """The server answered this request with an error; others may succeed."""
+class InferenceFailed(TritonError):  # noqa: N818  (named after the condition)
+    """The server answered this request with an error; other requests may succeed."""

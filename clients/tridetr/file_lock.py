@@ -1,4 +1,4 @@
-"""Locks on files that the kernel releases when their holder dies."""
+"""File locks (``flock``), which the kernel releases when their holder exits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FileLockedError(TridetrError):
     """Another process holds the lock.
 
     Attributes:
-        holder: What it noted about itself; may be empty.
+        holder: The note of the lock's holder; may be empty.
     """
 
     def __init__(self, path: Path, holder: str) -> None:
@@ -27,22 +27,22 @@ class FileLockedError(TridetrError):
 
 
 class FileLock(Closing):
-    """An exclusive or shared ``flock`` on a file of its own; a context manager. Does not wait."""
+    """An exclusive or shared ``flock`` on a dedicated file; a context manager. Never blocks."""
 
     def __init__(
         self, path: Path, note: str = "", *, shared: bool = False, temporary: bool = False
     ) -> None:
-        """Take the lock, making the file if need be.
+        """Acquire the lock; create the file if it does not exist.
 
         Args:
             path: The file.
-            note: Describes the holder to those that are refused.
-            shared: Let others hold it too, if they also ask for it shared.
-            temporary: Remove the file with its last holder.
+            note: Describes the holder in the error that other processes get.
+            shared: Acquire a shared lock, which other shared holders do not block.
+            temporary: Remove the file when its last holder releases the lock.
 
         Raises:
-            FileLockedError: Another process holds it.
-            OSError: The file cannot be made, or belongs to another user.
+            FileLockedError: Another process holds the lock.
+            OSError: The file cannot be created, or belongs to another user.
         """
         self.path = path
         self._note = note
@@ -69,9 +69,11 @@ class FileLock(Closing):
                     holder = os.pread(descriptor, _NOTE_BYTES, 0).decode(errors="replace").strip()
                     raise FileLockedError(self.path, holder) from None
                 if not self._leads_to(descriptor):
-                    os.close(descriptor)  # its last holder has just removed it
+                    os.close(descriptor)  # its last holder has just removed the file
                     continue
-                with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+                with contextlib.suppress(
+                    OSError
+                ):  # a full disk: the lock is valid without its note
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, self._note.encode()[:_NOTE_BYTES], 0)
             except BaseException:
@@ -87,14 +89,14 @@ class FileLock(Closing):
         return os.path.samestat(found, os.fstat(descriptor))
 
     def keep(self) -> bool:
-        """Take the lock again if its file was removed; costs two system calls while it is there.
+        """Acquire the lock again if its file was removed; costs two system calls if it was not.
 
         Returns:
-            Whether it was.
+            Whether the file had been removed.
 
         Raises:
-            FileLockedError: Another process has it now; this one holds the removed file.
-            OSError: The file cannot be made.
+            FileLockedError: Another process holds the lock by now; this one still holds the removed file.
+            OSError: The file cannot be created.
         """
         if self._leads_to(self._descriptor):
             return False

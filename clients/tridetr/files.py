@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and text that people wrote: UTF-8, or a clear error."""
+"""Atomic file writes, reading of UTF-8 text, and repair of file modes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _log = logging.getLogger("tridetr.files")
 
 
 def give_access_back(path: Path) -> bool:
-    """Let this user use a file or folder of its own again, whose mode was changed by mistake.
+    """Restore the owner's access to a file or folder of this user whose mode was changed by mistake.
 
     Returns:
-        Whether that was necessary, and done.
+        Whether the mode had to be changed and was.
     """
     try:
         found = path.lstat()
@@ -31,12 +31,19 @@ def give_access_back(path: Path) -> bool:
     except OSError:
         return False
     mode = stat.S_IMODE(found.st_mode)
-    _log.warning("%s had mode %03o: tridetr gave itself access to it again", path, mode)
+    _log.warning(
+        "%s had mode %03o, which denied tridetr access: the owner's permissions were restored",
+        path,
+        mode,
+    )
     return True
 
 
 def give_tree_back(folder: Path) -> None:
-    """Do the same with a folder and all in it that cannot even be read; what is only read-only may be meant to be."""
+    """Restore the owner's access to a folder, and to everything in it that the owner cannot read.
+
+    Files that are only read-only stay as they are: that may be intended.
+    """
     give_access_back(folder)
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -46,20 +53,20 @@ def give_tree_back(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Replace a file by one with this text (UTF-8); see :func:`write_bytes`."""
+    """Replace a file's content with this text (UTF-8); see :func:`write_bytes`."""
     write_bytes(path, text.encode(), mode=mode)
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
-    """Replace a file by one with these bytes: readers see the old file or the new one, never a part.
+    """Replace a file's content atomically: readers see the old file or the new one, never a part.
 
-    For one writer at a time. What a writer left that was killed meanwhile is removed by the next one.
+    For one writer at a time. The next write removes the temporary file of a writer that was killed.
 
     Args:
         path: The file; its folder must exist.
         data: The bytes.
         mode: Permissions of the new file.
-        durable: Wait until the disk has it, so that a power cut leaves the old file or the new one.
+        durable: Sync the data to disk, so that a power cut leaves the old file or the new one.
 
     Raises:
         OSError: The file cannot be written; the old one stays.
@@ -82,10 +89,10 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = F
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text without its byte-order mark.
+    """Return a UTF-8 file's text without its byte-order mark.
 
     Raises:
-        ConfigError: it cannot be read, or it is not UTF-8.
+        ConfigError: the file cannot be read, or it is not UTF-8.
     """
     try:
         data = path.read_bytes()

@@ -1,4 +1,7 @@
-"""All nodes of a broker, from what they publish there: nothing is asked of the nodes themselves."""
+"""The state of all nodes of an MQTT broker, from their retained and published messages alone.
+
+No requests are sent to the nodes themselves.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ _LONGEST_WAIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """What is known of one node.
+    """The last known state of one node.
 
     Attributes:
-        name: the device of its topics.
-        condition: ``ok``, ``problem``, ``silent`` (its reports have stopped), ``offline`` or ``unknown`` (it never
-            described itself).
-        report: its newest description (docs/mqtt.md); empty = none.
-        age_s: of that description, by the clock of this machine; None = there is none.
+        name: the device name in its topics.
+        condition: ``ok``, ``problem``, ``silent`` (its reports have stopped), ``offline`` or ``unknown`` (no report
+            was received).
+        report: its newest report (docs/mqtt.md); empty = none.
+        age_s: age of that report in seconds, by this machine's clock; None = no report.
     """
 
     name: str
@@ -43,7 +46,7 @@ class NodeView:
     age_s: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as `tridetr fleet status --json` prints it."""
+        """Return the state as `tridetr fleet status --json` prints it."""
         return {
             "device": self.name,
             "condition": self.condition,
@@ -53,7 +56,7 @@ class NodeView:
 
 
 class Fleet:
-    """Nodes by name, as their messages come; any text may come.
+    """The nodes by name, updated from their messages; invalid messages are ignored.
 
     Args:
         prefix: `mqtt.prefix` of the nodes.
@@ -66,11 +69,11 @@ class Fleet:
 
     @property
     def topics(self) -> list[str]:
-        """What is to be subscribed to."""
+        """The topic filters to subscribe to."""
         return [f"{self._prefix}/+/node", f"{self._prefix}/+/availability"]
 
     def hear(self, topic: str, payload: bytes) -> bool:
-        """Take a message; returns whether it was understood."""
+        """Process a message and return whether it was understood."""
         name, _, kind = topic.removeprefix(f"{self._prefix}/").partition("/")
         if kind == "availability":
             self._availability[name] = payload.decode(errors="replace")
@@ -87,12 +90,12 @@ class Fleet:
             if not all(isinstance(part, dict) for part in [*cameras, *findings]):
                 return False
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-            return False  # not of a node, or of a later version
+            return False  # not from a node, or from a later version
         self._reports[name] = report
         return True
 
     def view(self, now_unix_s: float) -> list[NodeView]:
-        """Return all nodes, by name."""
+        """Return all nodes, sorted by name."""
         names = sorted({*self._reports, *self._availability})
         return [self._node(name, now_unix_s) for name in names]
 
@@ -116,7 +119,7 @@ def _moment(text: str) -> float:
 
 
 class FleetListener:
-    """Listens to the broker of a configuration, also over its restarts; a context manager.
+    """Subscribes to the broker of a configuration and reconnects when it restarts; a context manager.
 
     Raises:
         BrokerError: the broker cannot be reached or refuses the connection.
@@ -144,7 +147,7 @@ class FleetListener:
         try:
             self._client.connect(host, port, 30)
         except OSError as error:
-            raise BrokerError(f"the broker at {host}:{port} cannot be reached: {error}") from None
+            raise BrokerError(f"cannot connect to the broker at {host}:{port}: {error}") from None
         self._client.loop_start()
         if not self._ready.wait(_CONNECT_S) or self._refusal:
             self.__exit__()
@@ -157,12 +160,12 @@ class FleetListener:
         self._client.loop_stop()
 
     def view(self) -> list[NodeView]:
-        """Return all nodes as they are now."""
+        """Return the current state of all nodes."""
         with self._lock:
             return self._fleet.view(time.time())
 
     def wait_quiet(self) -> None:
-        """Wait until the retained messages have come."""
+        """Wait until the retained messages have arrived."""
         give_up = time.monotonic() + _LONGEST_WAIT_S
         while time.monotonic() < min(give_up, self._heard_at + _QUIET_S):
             time.sleep(0.05)
@@ -182,7 +185,7 @@ class FleetListener:
             try:
                 self._fleet.hear(message.topic, bytes(message.payload))
             except UnicodeDecodeError:
-                return  # a topic that no node has
+                return  # not a topic of a node
 
 
 def counts(nodes: Iterable[NodeView]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""HTTP connections that another thread can end, whatever they wait for: a TLS handshake, headers, a body."""
+"""HTTP connections that another thread can abort at any point: in the TLS handshake, the headers or the body."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 
 class HangUp(threading.Event):
-    """Ends, once set, all reads and writes on the sockets that were attached to it.
+    """An event that, once set, ends all reads and writes on the sockets attached to it.
 
-    A timeout of a socket bounds one read. A peer that sends a byte now and then keeps to it for as long as it likes.
+    A socket timeout bounds a single read: a peer that sends one byte now and then can stay below it indefinitely.
     """
 
     def __init__(self) -> None:
@@ -23,14 +23,14 @@ class HangUp(threading.Event):
         self._attaching = threading.Lock()
 
     def attach(self, sock: socket.socket) -> None:
-        """End this connection, too, when set; it is forgotten with the socket."""
+        """Shut this socket down when the event is set; only a weak reference to it is kept."""
         with self._attaching:
             self._sockets.add(sock)
         if self.is_set():
             _shut_down(sock)
 
     def set(self) -> None:
-        """End all connections."""
+        """Set the event and shut all attached sockets down."""
         super().set()
         with self._attaching:
             sockets = list(self._sockets)
@@ -39,24 +39,24 @@ class HangUp(threading.Event):
 
 
 class PlainConnection(http.client.HTTPConnection):
-    """A connection without TLS."""
+    """An HTTP connection that a `HangUp` can abort."""
 
     def __init__(self, host: str, port: int | None = None, *, hang_up: HangUp, **rest: Any) -> None:
         super().__init__(host, port, **rest)
         self._hang_up = hang_up
 
     def connect(self) -> None:
-        """Connect.
+        """Connect, and attach the socket.
 
         Raises:
-            OSError: There is no connection.
+            OSError: The connection failed.
         """
         super().connect()
         self._hang_up.attach(self.sock)
 
 
 class TlsConnection(PlainConnection):
-    """A connection with TLS."""
+    """An HTTPS connection that a `HangUp` can abort."""
 
     default_port = http.client.HTTPS_PORT
 
@@ -73,13 +73,13 @@ class TlsConnection(PlainConnection):
         self._tls = tls
 
     def connect(self) -> None:
-        """Connect and shake hands.
+        """Connect and perform the TLS handshake.
 
         Raises:
-            OSError: There is no connection, or its certificate is not trusted.
+            OSError: The connection failed, or the server's certificate is not trusted.
         """
         super().connect()
-        # While `wrap_socket` shakes hands itself, no other thread can get at the socket
+        # If `wrap_socket` did the handshake, no other thread could reach the new socket during it.
         self.sock = wrapped = self._tls.wrap_socket(
             self.sock, server_hostname=self.host, do_handshake_on_connect=False
         )
@@ -88,7 +88,7 @@ class TlsConnection(PlainConnection):
 
 
 def _shut_down(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it is closed, or not connected any more
+    with contextlib.suppress(OSError):  # closed already, or no longer connected
         socket.socket.shutdown(
             sock, socket.SHUT_RDWR
-        )  # past TLS, which another thread may be using
+        )  # below TLS, which another thread may be using

@@ -1,4 +1,4 @@
-"""The planes of an I420 frame. Pure."""
+"""The planes of an I420 frame. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 
 def require_even(width: int, height: int) -> None:
-    """Raise ValueError unless both sides are even and positive: I420 halves them."""
+    """Check that a size fits I420, whose chroma planes halve both sides.
+
+    Raises:
+        ValueError: width or height is odd or not positive.
+    """
     if width < 2 or height < 2 or width % 2 or height % 2:
-        raise ValueError(
-            f"I420 needs an even width and height, got {width}x{height}: use an even size"
-        )
+        raise ValueError(f"I420 needs an even, positive width and height, got {width}x{height}")
 
 
 def planes(
@@ -21,6 +23,9 @@ def planes(
 
     >>> [plane.shape for plane in planes(np.zeros((6, 8), np.uint8))]
     [(4, 8), (2, 4), (2, 4)]
+
+    Raises:
+        ValueError: the size is odd, or the array is not a contiguous I420 frame.
     """
     height, width = frame.shape[0] * 2 // 3, frame.shape[1]
     require_even(width, height)

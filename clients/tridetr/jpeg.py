@@ -1,4 +1,4 @@
-"""JPEGs of cameras: their headers, and what MJPEG leaves out and other programs need (pure)."""
+"""Camera JPEGs: parse their headers, and add the Huffman tables that MJPEG leaves out. Pure functions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AC_CHROMA = (
     "82838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9ca"
     "d2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8e9eaf2f3f4f5f6f7f8f9fa"
 )
-# The Huffman tables of the JPEG standard (annex K.3), which MJPEG decoders know by heart and browsers do not.
+# The Huffman tables of the JPEG standard (annex K.3), which MJPEG decoders have built in and browsers do not.
 _TABLES = (
     _table(0x00, "00010501010101010100000000000000", "000102030405060708090a0b"),
     _table(0x10, "0002010303020403050504040000017d", _AC_LUMA),
@@ -41,7 +41,7 @@ _STANDARD_DHT = b"".join(
 
 @dataclass(frozen=True, slots=True)
 class JpegInfo:
-    """What the headers of a JPEG say; ``scan`` is the offset of its first scan."""
+    """The header fields of a JPEG; ``scan`` is the offset of its first scan."""
 
     width: int
     height: int
@@ -50,7 +50,7 @@ class JpegInfo:
 
 
 def read_info(data: bytes | memoryview) -> JpegInfo | None:
-    """Walk the markers up to the first scan; None when ``data`` is no (whole) JPEG header."""
+    """Parse the markers up to the first scan; None if ``data`` is not a JPEG with complete headers."""
     if data[:2] != b"\xff\xd8":
         return None
     offset, size, tables = 2, None, False
@@ -62,7 +62,7 @@ def read_info(data: bytes | memoryview) -> JpegInfo | None:
             offset += 1
             continue
         if marker in (_SOI, _EOI) or 0xD0 <= marker <= 0xD7 or marker == 0x01:
-            return None  # markers without a length have no place in the headers
+            return None  # markers without a length are not allowed in the headers
         (length,) = struct.unpack_from(">H", data, offset + 2)
         if length < 2:
             return None
@@ -80,11 +80,11 @@ def read_info(data: bytes | memoryview) -> JpegInfo | None:
 
 
 def complete(data: bytes | memoryview, info: JpegInfo) -> bytes | memoryview:
-    """Return the JPEG with Huffman tables: MJPEG may leave out the standard ones, a file needs them.
+    """Return the JPEG with Huffman tables, adding the standard ones that MJPEG may leave out.
 
     Args:
         data: the JPEG.
-        info: what its headers say.
+        info: its headers, from :func:`read_info`.
     """
     if info.has_huffman_tables:
         return data
@@ -92,16 +92,16 @@ def complete(data: bytes | memoryview, info: JpegInfo) -> bytes | memoryview:
 
 
 def complete_jpeg(data: memoryview) -> memoryview:
-    """Return the frame without padding and with Huffman tables.
+    """Return an MJPEG frame without padding and with Huffman tables.
 
-    MJPEG allows a frame to leave out the standard tables, which many cameras do; as a file of its
-    own or in a browser it needs them. Only such a frame is copied.
+    MJPEG allows a frame to leave out the standard tables, and many cameras do so; a stand-alone file or a browser
+    needs them. Only such a frame is copied.
 
     Args:
-        data: The frame as it came, uint8.
+        data: The frame as received, uint8.
 
     Returns:
-        The JPEG. What does not look like one comes back unchanged (the decoder will say why).
+        The JPEG. Data that is not a JPEG is returned unchanged: the decoder reports the error.
     """
     data = _unpadded(data)
     info = read_info(data)
@@ -117,12 +117,12 @@ def _unpadded(data: memoryview) -> memoryview:
 
 
 def for_browser(data: bytes, width: int, height: int) -> bytes | None:
-    """Return the camera's JPEG such that any browser shows it, or None when it cannot be trusted.
+    """Return a camera's JPEG in a form that every browser displays; None if its headers do not match the frame.
 
     Args:
         data: the JPEG as the camera sent it.
-        width: of the frame, in pixels; the JPEG may be one pixel larger (odd sizes are cropped).
-        height: likewise.
+        width: width of the frame in pixels; the JPEG may be one pixel larger (odd sizes are cropped).
+        height: height of the frame in pixels, likewise.
     """
     info = read_info(data)
     if info is None or not (0 <= info.width - width <= 1 and 0 <= info.height - height <= 1):

@@ -1,4 +1,7 @@
-"""What this process can see of GPU, libraries and namespaces. Judges nothing, and creates no CUDA context."""
+"""Detect the GPUs, libraries and namespaces that this process can use.
+
+Only facts, no decisions (those are made in `tridetr.plan`). Creates no CUDA context.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """What CUDA's driver says.
+    """The GPUs that the CUDA driver reports.
 
     Attributes:
-        count: how many GPUs this process may use.
-        why_none: the reason, where there is none.
+        count: number of GPUs that this process can use.
+        why_none: why there is none; empty if there is one.
     """
 
     count: int
@@ -28,36 +31,36 @@ class Gpus:
 
 
 def find_gpus(library: str = "libcuda.so.1") -> Gpus:
-    """Ask CUDA's driver.
+    """Return the GPUs that the CUDA driver reports.
 
     Args:
-        library: the driver's library, which the NVIDIA runtime brings into containers.
+        library: the driver's library; in containers, the NVIDIA runtime provides it.
     """
     try:
         driver = ctypes.CDLL(library)
     except OSError:
-        return Gpus(0, f"NVIDIA's driver is not here ({library} is missing)")
+        return Gpus(0, f"the NVIDIA driver is not installed ({library} is missing)")
     count = ctypes.c_int(0)
     code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     if code == _NO_DEVICE or (code == 0 and count.value == 0):
-        return Gpus(0, "NVIDIA's driver shows no GPU to this process")
+        return Gpus(0, "the NVIDIA driver shows no GPU to this process")
     if code:
-        return Gpus(0, f"NVIDIA's driver does not start (CUDA error {code})")
+        return Gpus(0, f"the NVIDIA driver cannot be initialised (CUDA error {code})")
     return Gpus(count.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is known of the machine as this process sees it.
+    """The machine as this process sees it.
 
     Attributes:
-        gpus: what CUDA's driver says.
-        cuda_wheel: whether the ONNX Runtime that our Python-based backend imports can use a GPU.
-        openvino_wheel: whether it has OpenVINO.
-        native: whether the inference server has the model's backend as a library of its own.
+        gpus: the GPUs that the CUDA driver reports.
+        cuda_wheel: whether the installed ONNX Runtime supports CUDA (onnxruntime-gpu).
+        openvino_wheel: whether the installed ONNX Runtime supports OpenVINO (onnxruntime-openvino).
+        native: whether the inference server has a native library for the model's backend.
         bindings: whether cuda-bindings is installed.
         jetson: whether this is a Jetson.
-        server_in_pid_namespace: whether the inference server shares our PID namespace; None: not known.
+        server_in_pid_namespace: whether the inference server shares our PID namespace; None: unknown.
     """
 
     gpus: Gpus
@@ -70,7 +73,11 @@ class Machine:
 
 
 def find_machine(config: Config) -> Machine:
-    """Look at this machine; the inference server may still be starting."""
+    """Inspect this machine.
+
+    While the inference server is starting, ``server_in_pid_namespace`` is None. ``native`` is left False: only the
+    server's setup knows it.
+    """
     endpoint = endpoint_of(config)
     pid = endpoint.pid if endpoint is not None else None
     return Machine(
@@ -100,10 +107,10 @@ def has_bindings() -> bool:
 
 
 def is_jetson(root: Path = Path("/")) -> bool:
-    """Return whether this is a Jetson.
+    """Return whether this machine is an NVIDIA Jetson.
 
     Args:
-        root: Where /proc and /etc lie; another folder in tests.
+        root: Folder that contains proc and etc; a temporary folder in tests.
     """
     if (root / "etc/nv_tegra_release").exists():
         return True
@@ -114,11 +121,11 @@ def is_jetson(root: Path = Path("/")) -> bool:
 
 
 def same_pid_namespace(pid: int, root: Path = Path("/")) -> bool | None:
-    """Return whether a process is in our PID namespace; None: it cannot be seen.
+    """Return whether a process is in our PID namespace; None if the process is not visible.
 
     Args:
-        pid: The process.
-        root: Where /proc lies; another folder in tests.
+        pid: The process ID.
+        root: Folder that contains proc; a temporary folder in tests.
     """
     try:
         theirs = (root / "proc" / str(pid) / "ns/pid").readlink()

@@ -1,7 +1,7 @@
-"""The description of a model: what its file, its engine and the server report about it.
+"""Model descriptions: the card stored in a model's file, and the information that the server reports.
 
-The card travels in the metadata of the ONNX file (`tridetr.*`) and, without that prefix, in the `parameters` of
-Triton's model configuration, by which it reaches the clients.
+The card is stored in the metadata of the ONNX file (`tridetr.*`). Clients read it from the `parameters` of Triton's
+model configuration, where the keys have no prefix.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PREFIX = "tridetr."
 
 
 class Form(str, Enum):
-    """Which engines a fused graph is written for: any, OpenVINO on a CPU, or ONNX Runtime on an NVIDIA GPU."""
+    """The engines that a fused graph is written for: any, OpenVINO on a CPU, or ONNX Runtime on an NVIDIA GPU."""
 
     PORTABLE = "portable"
     OPENVINO = "openvino"
@@ -26,7 +26,7 @@ class Form(str, Enum):
 
 
 class FrameColor(str, Enum):
-    """Matrix and range of a frame, as written into a model's metadata."""
+    """Colour matrix and range of a frame, as stored in a model's metadata."""
 
     BT601_LIMITED = "bt601-limited"
     BT601_FULL = "bt601-full"
@@ -40,24 +40,24 @@ class FrameColor(str, Enum):
 
     @property
     def is_full_range(self) -> bool:
-        """Whether the bytes use 0..255 (JPEG) instead of 16..235 and 16..240 (video)."""
+        """Whether the samples use 0..255 (JPEG) instead of 16..235 and 16..240 (video)."""
         return self.value.endswith("full")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a client must know about a model and cannot see in its tensors.
+    """The facts about a model that a client needs and that its tensors do not show.
 
     Attributes:
-        classes: class name -> id, as it stands in the output ``classes``.
-        resolution: side of the network's square input in pixels; 0: not known.
-        source: where the export came from, for people.
+        classes: class name -> id, as in the output ``classes``.
+        resolution: side of the network's square input in pixels; 0: unknown.
+        source: human-readable origin of the export.
         checksum: SHA-256 (hex) of the export that was wrapped.
-        color: which meaning of the I420 bytes is baked into the graph.
-        default_score: least score that counts as a detection unless the user says otherwise.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        form: which engines the graph is written for.
-        contract: version of the contract that the model keeps; empty where another program made it.
+        color: colour matrix and range of the I420 frames, built into the graph.
+        default_score: minimum score of a detection unless the configuration sets another.
+        precision: ``fp32``, ``fp16``, ``int8``, or ``unknown``.
+        form: the engines that the graph is written for.
+        contract: contract version of the model; empty if another program made it.
     """
 
     classes: Mapping[str, int] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class ModelCard:
     contract: str = VERSION
 
     def to_metadata(self, prefix: str = PREFIX) -> dict[str, str]:
-        """Return the card as strings, for a file's metadata or Triton's parameters; what is not known is left out."""
+        """Return the card as strings, for a file's metadata or Triton's parameters; unknown fields are left out."""
         known = {
             "classes": json.dumps(dict(self.classes)),
             "source": self.source,
@@ -93,11 +93,11 @@ class ModelCard:
         """Read a card.
 
         Args:
-            metadata: what ``to_metadata`` returned, among other entries; what is missing is not known.
-            prefix: of the keys.
+            metadata: the entries of ``to_metadata``, possibly among others; missing ones count as unknown.
+            prefix: prefix of the keys.
 
         Raises:
-            ModelError: a card of another contract version, or one that cannot be read.
+            ModelError: the card has another contract version, or cannot be parsed.
         """
         found = {
             key.removeprefix(prefix): text
@@ -127,18 +127,18 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What serves the cameras, as far as the server reports it.
+    """The model that serves the cameras, as reported by the server.
 
     Attributes:
-        name: the model's own name, or that of the server's entry.
-        version: the first digits of its checksum, or Triton's version.
+        name: the model's own name, or the name of its entry in the server's repository.
+        version: the first digits of its checksum, or Triton's version number.
         engine: backend, such as `onnxruntime`.
-        provider: what runs inside it, such as `OpenVINOExecutionProvider`.
-        precision: arithmetic inside the engine.
-        classes: class name to id, as results have it.
+        provider: execution provider of the backend, such as `OpenVINOExecutionProvider`.
+        precision: arithmetic precision of the engine.
+        classes: class name -> id, as in the results.
         checksum: SHA-256 (hex) of the export.
-        default_score: least score that counts as a detection unless the user sets another.
-        color: which meaning of the I420 bytes the graph expects.
+        default_score: minimum score of a detection unless the configuration sets another.
+        color: colour matrix and range that the graph expects (a `FrameColor` value), or `frame` if unknown.
     """
 
     name: str
@@ -153,10 +153,13 @@ class ModelInfo:
 
 
 def class_table(text: str) -> dict[str, int]:
-    """Parse the `classes` parameter, a JSON object of names and ids.
+    """Parse the `classes` parameter, a JSON object of class names and ids.
+
+    >>> class_table('{"person": 1, "car": 3}')
+    {'person': 1, 'car': 3}
 
     Raises:
-        ModelError: it is not such an object.
+        ModelError: the text is not such an object.
     """
     try:
         table = json.loads(text)

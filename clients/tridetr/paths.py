@@ -1,4 +1,4 @@
-"""Folders: those of the installed package or a checkout, and those that a node writes to."""
+"""Locate the folders of tridetr: the shipped model repository, and the folders that a node writes to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model_repository_dir() -> Path:
     """Return the model repository: inside the installed wheel, or at the root of a checkout.
 
     Raises:
-        ModelError: neither is there (an incomplete installation).
+        ModelError: neither exists (an incomplete installation).
     """
     candidates = (_PACKAGE / "_model_repository", _PACKAGE.parents[1] / "model_repository")
     for candidate in candidates:
@@ -29,12 +29,12 @@ def model_repository_dir() -> Path:
             return candidate
     raise ModelError(
         f"the model repository is missing (looked for {' and '.join(map(str, candidates))}): "
-        "install tridetr again"
+        "reinstall tridetr"
     )
 
 
 def default_run_dir(instance: str) -> Path:
-    """Return where a node keeps the files of its run: where nothing is removed by age, if there is such a place."""
+    """Return the default run folder of a node, preferably below a folder whose old files are not cleaned up."""
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
     for base in (Path(runtime), Path("/run")):
         if os.access(base, os.W_OK | os.X_OK):
@@ -43,18 +43,18 @@ def default_run_dir(instance: str) -> Path:
 
 
 def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool = False) -> Path:
-    """Make a folder that only this user may write to, or take one that is there.
+    """Create a folder that only this user can write to, or check an existing one, and return it.
 
-    The run folder may be in the shared temporary folder, where anybody could make it first and then own what is
-    written there: secrets, the configuration, the code of Triton's backends.
+    The run folder may be in the shared temporary folder. Another user could create it there first and would then control
+    its content: secrets, the configuration, the code of Triton's backends.
 
     Args:
         path: The folder.
-        key: The configuration key that names it.
-        may_be_read_only: Take it too where its file system is read-only, as that of a worn memory card becomes.
+        key: The configuration key that sets it, for the error messages.
+        may_be_read_only: Accept a folder on a read-only file system (a worn memory card becomes read-only).
 
     Raises:
-        TridetrError: It cannot be made or written to, or others could change what is in it.
+        TridetrError: The folder cannot be created or written to, or other users could change its content.
     """
     remedy = f"set {key} to a folder of your own"
     try:
@@ -62,44 +62,43 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
         owners, found = {path.lstat().st_uid, path.stat().st_uid}, path.stat()
     except OSError as error:
         raise TridetrError(
-            f"{key} {path} cannot be made: {error.strerror or error}; {remedy}"
+            f"cannot create {key} {path}: {error.strerror or error}; {remedy}"
         ) from None
-    # Root may prepare it for us, as Kubernetes does; it needs no trick to read our files.
+    # Root may own it, as in Kubernetes: root can read our files anyway.
     if not owners <= {os.geteuid(), 0}:
         raise TridetrError(
-            f"{key} {path} belongs to another user, who could read and replace what is written there: "
+            f"{key} {path} belongs to another user, who could read and replace the files in it: "
             f"remove it, or {remedy}"
         )
-    # A volume of a container is open to all that run in it, which are ours.
+    # A container's volume may be world-writable: only our own processes see it.
     is_volume = path.is_mount() and path not in _PUBLIC
     if found.st_mode & stat.S_IWOTH and not is_volume:
         raise TridetrError(
-            f"{key} {path} can be written to by everybody on this machine (mode {found.st_mode & 0o7777:o}): "
+            f"{key} {path} is writable by every user of this machine (mode {found.st_mode & 0o7777:o}): "
             f"run `chmod 700 {path}`, or {remedy}"
         )
     if may_be_read_only and os.statvfs(path).f_flag & os.ST_RDONLY:
         return path
     if not os.access(path, os.W_OK | os.X_OK) and not give_access_back(path):
-        raise TridetrError(
-            f"{key} {path} cannot be written to (a read-only file system?); {remedy}"
-        )
+        raise TridetrError(f"{key} {path} is not writable (a read-only file system?); {remedy}")
     return path
 
 
 class FolderGuard(Closing):
-    """Keeps systemd-tmpfiles and the like from removing what is in a folder because it is old.
+    """Keeps systemd-tmpfiles and similar programs from removing old files in a folder.
 
-    They leave a folder alone that is locked (``flock``), with all that is below it, but look at the top one's files.
+    They skip a folder that is locked with ``flock``, and everything below it. A lock on the folder that a cleaning rule
+    itself names does not protect that folder's own files.
     """
 
     def __init__(self, path: Path) -> None:
-        """Guard a folder and the folders in it."""
+        """Lock a folder and its immediate subfolders."""
         self._path = path
         self._held: dict[Path, int] = {}
         self.renew()
 
     def renew(self) -> None:
-        """Guard folders that were made meanwhile; call it from time to time."""
+        """Lock subfolders that were created since; call this periodically."""
         folders = [self._path]
         with contextlib.suppress(OSError):
             folders += [entry for entry in self._path.iterdir() if entry.is_dir()]
@@ -118,7 +117,7 @@ class FolderGuard(Closing):
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def close(self) -> None:
-        """Guard no more."""
+        """Release all locks."""
         for descriptor in self._held.values():
             os.close(descriptor)
         self._held.clear()

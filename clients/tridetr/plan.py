@@ -1,7 +1,7 @@
-"""What runs where on this machine: the model, the frames, the decoding of each camera. Pure, and the only place.
+"""Decide what runs where on this machine: the model, the frames, and the decoding of each camera.
 
-A whole node is planned before its processes start. A container plans what it runs itself: what another one has
-(libraries, a server) cannot be seen from it.
+Pure functions, and the only place where this is decided. A whole node is planned before its processes start. A container
+plans only the processes that it runs: it cannot see the libraries and servers of other containers.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from tridetr.machine import Machine
 from tridetr.model_card import Form
 
 BACKENDS: Final = {"rfdetr_ort": "onnxruntime", "rfdetr_trt": "tensorrt"}
-_INSTEAD = "or device: auto, which takes system shared memory then"
+_INSTEAD = "or set device: auto, which then uses system shared memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Which engine runs the model, and where.
+    """The engine that runs the model, and its device.
 
     Attributes:
         backend: `onnxruntime` or `tensorrt`.
-        native: whether the server's own library of that name runs it, and not our Python-based one.
-        gpu: whether it goes to the first GPU.
-        other_gpus: whether there are GPUs that it must not go to.
-        provider: what our Python-based backend is to take (`tridetr.triton.engine.choice`).
-        graph: which form of the graph suits; portable is the file as it is.
+        native: whether the server's native backend of that name runs the model, instead of our Python-based one.
+        gpu: whether the model runs on the first GPU.
+        other_gpus: whether there are GPUs that the model must not use.
+        provider: provider for our Python-based backend (`tridetr.triton.engine.choice`).
+        graph: form of the graph to serve; portable means the model file as it is.
     """
 
     backend: str
@@ -42,13 +42,13 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Where frames go.
+    """The memory that frames are stored in.
 
     Attributes:
-        cuda: Whether frames go to GPU memory.
-        why_not: What keeps them from it, and the remedy; empty where the configuration wants it so.
-        is_loss: Whether there is a GPU that frames could go to if the remedy was applied.
-        gpu: Whether this machine has a GPU that processes of ours can use, wherever the model runs.
+        cuda: Whether frames are stored in GPU memory.
+        why_not: Why they are not, with the remedy; empty if the configured provider needs them in host memory.
+        is_loss: Whether frames could be stored in GPU memory if the remedy were applied.
+        gpu: Whether our processes can use a GPU of this machine, regardless of where the model runs.
     """
 
     cuda: bool
@@ -59,11 +59,11 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What runs where.
+    """The placement of a whole node.
 
     Attributes:
-        model: where the model runs; None: on a server that others start.
-        frames: whether frames go to GPU memory.
+        model: where the model runs; None: on an external server.
+        frames: the memory that frames are stored in.
         decoded_on_gpu: cameras that the gpu process decodes.
     """
 
@@ -73,36 +73,36 @@ class Plan:
 
     @property
     def needs_gpu_process(self) -> bool:
-        """Whether there is work for the gpu process."""
+        """Whether the node needs the gpu process."""
         return self.frames.cuda or bool(self.decoded_on_gpu)
 
 
 def plan(config: Config, machine: Machine) -> Plan:
-    """Plan a node.
+    """Return the placement of a node on this machine.
 
     Raises:
-        CudaError: the configuration asks for GPU memory or decoding, and that cannot be had here.
-        ModelError: the model cannot run here as the configuration asks.
+        CudaError: the configuration requires GPU memory or GPU decoding, which this machine does not support.
+        ModelError: the model cannot run here as configured.
     """
     frames = place_frames(config, machine)
     decoded = tuple(name for name, camera in config.cameras.items() if camera.decode == "gpu")
     if decoded and not (frames.cuda or frames.gpu):
         raise CudaError(
-            f"camera {decoded[0]}: decode: gpu is impossible here: {frames.why_not}. Remedy: decode: cpu"
+            f"camera {decoded[0]}: decode: gpu is impossible here: {frames.why_not}. Remedy: set decode: cpu"
         )
     model = place_model(config, machine) if config.triton.url is None else None
     return Plan(model, frames, decoded)
 
 
 def place_model(config: Config, machine: Machine) -> Placement:
-    """Decide where the model runs, on what, and in which form.
+    """Decide on the backend, device, provider and graph form of the model.
 
     Args:
         config: the node's configuration.
-        machine: what this machine has.
+        machine: what is installed on this machine; `native` must be set.
 
     Raises:
-        ModelError: what is asked for cannot be had here.
+        ModelError: the configuration requires something that this machine does not have.
     """
     backend, native = BACKENDS[config.model.name], machine.native
     provider, engine = config.model.provider, backend == "tensorrt"
@@ -114,12 +114,12 @@ def place_model(config: Config, machine: Machine) -> Placement:
     if wanted and not gpus.count:
         raise ModelError(
             f"{asked} needs an NVIDIA GPU: {gpus.why_none}. Remedy: install the driver, give the container the GPU "
-            "(docker run --gpus all; in the chart gpu.enabled), or use model.name: rfdetr_ort with device: auto"
+            "(Docker: --gpus all; Helm chart: gpu.enabled), or use model.name: rfdetr_ort with device: auto"
         )
     if native and config.model.precision not in ("auto", "fp32"):
         raise ModelError(
-            f"model.precision {config.model.precision}: NVIDIA's native backends run a model in the types of its file. "
-            "Remedy: precision: auto, and a model of that precision (`tridetr models quantize`, `build-engine`)"
+            f"model.precision {config.model.precision}: native backends run a model in the data types of its file. Remedy: set "
+            "precision: auto and use a model of that precision (`tridetr models quantize`, `build-engine`)"
         )
     usable = gpus.count and (native or machine.cuda_wheel)
     gpu = wanted or bool(config.device != "cpu" and provider == "auto" and usable)
@@ -148,10 +148,10 @@ def _graph(provider: str, machine: Machine, *, on_cpu: bool) -> Form:
 
 
 def place_frames(config: Config, machine: Machine) -> Frames:
-    """Decide whether frames go to GPU memory.
+    """Decide whether frames are stored in GPU memory.
 
     Raises:
-        CudaError: `device` is `cuda`, and that cannot be.
+        CudaError: `device` is `cuda`, but frames cannot be stored in GPU memory here.
     """
     if config.device == "cpu":
         return Frames(False, "device: cpu")
@@ -167,18 +167,18 @@ def place_frames(config: Config, machine: Machine) -> Frames:
 
 
 def _obstacle(machine: Machine) -> tuple[str, str, bool]:
-    """Return what stands in the way of CUDA IPC, the remedy, and whether that is worth a warning."""
+    """Return what prevents CUDA IPC (empty: nothing), the remedy, and whether it is worth a warning."""
     if machine.jetson:
-        return "a Jetson has no CUDA memory that processes could share", "a PC with a GPU", False
+        return "a Jetson cannot share CUDA memory between processes", "use a PC with a GPU", False
     if not machine.gpus.count:
-        remedy = "install NVIDIA's driver, or give the container the GPU"
+        remedy = "install the NVIDIA driver, or give the container the GPU"
         return machine.gpus.why_none or "there is no NVIDIA GPU", remedy, False
     if not machine.bindings:
         return "cuda-bindings is not installed", "pip install 'tridetr[gpu]'", True
     if machine.server_in_pid_namespace is False:
         return (
             "the inference server runs in another PID namespace, so it cannot open our GPU memory",
-            "one PID namespace for both (Kubernetes: shareProcessNamespace, Docker: --pid)",
+            "use one PID namespace for both (Kubernetes: shareProcessNamespace, Docker: --pid)",
             True,
         )
     return "", "", False

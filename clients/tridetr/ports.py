@@ -1,4 +1,4 @@
-"""TCP ports: whether one is free, or any free one."""
+"""Find free TCP ports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def bind_fault(host: str, port: int) -> str | None:
-    """Return why no server could listen there at this moment; None if one could."""
+    """Return why a server cannot bind to this address now; None if it can."""
     try:
         _bound(host, port)
     except OSError as error:
@@ -15,10 +15,10 @@ def bind_fault(host: str, port: int) -> str | None:
 
 
 def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
-    """Return a port where a server could listen at this moment: the wanted one, or with 0 any free one.
+    """Return a port that a server can bind to now: ``wanted``, or any free port if that is 0.
 
     Raises:
-        OSError: The wanted one is taken or not allowed, or the host is not this machine's.
+        OSError: The wanted port is in use or not permitted, or the host is not an address of this machine.
     """
     return _bound(host, wanted)
 

@@ -1,4 +1,4 @@
-"""Packets of a camera's ring into MP4, without decoding or encoding them."""
+"""Remux packets of a camera's packet ring into MP4, without decoding or encoding them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-CLOCK = 90_000  # units of a second
+CLOCK = 90_000  # ticks per second
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _LONGEST_STEP = 10 * CLOCK
 _DEFAULT_FPS = 25.0
-# PyAV makes a stream for packets of others only from a stream that it has read: these are pictures of one colour, whose
-# parameters are then replaced.
+# PyAV can only add a stream for foreign packets by copying a stream that it has read. These templates contain one picture
+# of a single colour; the stream's parameters are then replaced.
 _TEMPLATES = {
     VideoCodec.H264: (
         "h264",
@@ -37,16 +37,16 @@ _TEMPLATES = {
 }
 
 
-# What the bytes and times of a hostile camera lead to
+# Errors that the bytes and timestamps of a malicious camera can cause
 _ERRORS = (av.FFmpegError, ArithmeticError, ValueError)
 
 
 class StreamDamagedError(TridetrError):
-    """A camera's video cannot be put into MP4."""
+    """A camera's video cannot be stored as MP4."""
 
 
 def can_remux(info: StreamInfo) -> bool:
-    """Return whether players can have a stream as it is."""
+    """Return whether a stream can be remuxed to MP4: H.264 or H.265, with its parameter sets."""
     return info.codec in _TEMPLATES and bool(info.extradata)
 
 
@@ -54,7 +54,7 @@ def add_stream(container: OutputContainer, info: StreamInfo) -> VideoStream:
     """Add a stream of the packet ring to a container.
 
     Args:
-        container: not yet written to.
+        container: a container that was not written to yet.
         info: an H.264 or H.265 stream.
     """
     form, picture = _TEMPLATES[info.codec]
@@ -63,7 +63,7 @@ def add_stream(container: OutputContainer, info: StreamInfo) -> VideoStream:
     context = stream.codec_context
     context.extradata, context.width, context.height = info.extradata, info.width, info.height
     if info.codec is VideoCodec.HEVC:
-        context.codec_tag = "hvc1"  # Apple's players know no other
+        context.codec_tag = "hvc1"  # the only tag that Apple's players accept
     if info.rotation:
         stream.set_display_rotation(-info.rotation)
     stream.time_base = Fraction(1, CLOCK)
@@ -71,13 +71,16 @@ def add_stream(container: OutputContainer, info: StreamInfo) -> VideoStream:
 
 
 class PacketMuxer(Closing):
-    """Puts packets of one stream into a container; times begin at 0 and always grow, whatever the camera's own do."""
+    """Writes the packets of one stream to a container.
+
+    Timestamps start at 0 and increase strictly, even if the camera's own timestamps jump.
+    """
 
     def __init__(self, container: OutputContainer, info: StreamInfo) -> None:
         """Add the stream.
 
         Args:
-            container: A new MP4 container, which is closed with this.
+            container: A new MP4 container; :meth:`close` closes it.
             info: The stream (see :func:`can_remux`).
 
         Raises:
@@ -100,7 +103,7 @@ class PacketMuxer(Closing):
 
         Raises:
             StreamDamagedError: FFmpeg cannot store it.
-            OSError: It cannot be written, such as when the disk is full.
+            OSError: The container cannot be written, for example because the disk is full.
         """
         try:
             dts, pts = self._times(packet)
@@ -116,10 +119,10 @@ class PacketMuxer(Closing):
             raise StreamDamagedError(f"a packet cannot be stored in an MP4: {error}") from None
 
     def close(self) -> None:
-        """Finish the container.
+        """Finish and close the container.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The container cannot be written.
         """
         self._container.close()
 
@@ -143,18 +146,18 @@ class PacketMuxer(Closing):
 
 
 class Mp4File(Closing):
-    """An MP4 file of a camera's packets that players can begin to show before they have all of it.
+    """An MP4 file of a camera's packets, with its index at the start so that playback can begin during the download.
 
     Attributes:
-        packets: How many were written.
-        size: Their bytes.
+        packets: Number of packets written.
+        size: Total size of the packets in bytes.
     """
 
     def __init__(self, path: Path, info: StreamInfo) -> None:
-        """Begin the file; it is complete when :meth:`close` returns.
+        """Create the file; it is complete when :meth:`close` returns.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: The file cannot be created.
             StreamDamagedError: The parameter sets are damaged.
         """
         self.packets = self.size = 0
@@ -163,22 +166,22 @@ class Mp4File(Closing):
         self._muxer = PacketMuxer(container, info)
 
     def put(self, packet: Packet) -> None:
-        """Append a packet; raises what :meth:`PacketMuxer.put` raises."""
+        """Append a packet; raises the same errors as :meth:`PacketMuxer.put`."""
         self._muxer.put(packet)
         self.packets += 1
         self.size += len(packet.data)
 
     def close(self) -> None:
-        """Finish the file.
+        """Finish and close the file.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         self._muxer.close()
 
 
 def _check_parameters(info: StreamInfo) -> None:
-    """Let a decoder read the parameter sets first: it has limits where FFmpeg's MP4 muxer counts to four billion."""
+    """Validate the parameter sets with a decoder: FFmpeg's MP4 muxer accepts counts of up to four billion."""
     decoder = av.CodecContext.create(_TEMPLATES[info.codec][0], "r")
     decoder.extradata = info.extradata
     decoder.options = {"err_detect": "explode"}

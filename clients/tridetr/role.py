@@ -1,7 +1,7 @@
-"""One process of the pipeline: ``python -m tridetr.role COMMAND [CAMERA] --config FILE``, as `tridetr up` starts it.
+"""Run one process of the pipeline: ``python -m tridetr.role COMMAND [CAMERA] --config FILE``.
 
-The commands `tridetr capture`, `tridetr detect` and so on run the same, by way of the command line, whose imports would
-delay each process by a tenth of a second.
+`tridetr up` starts its processes this way. The commands `tridetr capture`, `tridetr detect` and so on run the same code, but
+the imports of the command line would delay each process by a tenth of a second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tridetr import service
 from tridetr.config import load_config
 from tridetr.errors import ConfigError, TridetrError
 
-# Command: its name in logs and metrics, its module
+# command: (role name in logs and metrics, module)
 ROLES: Final = {
     "gpu": ("gpu", "tridetr.gpu.gpu_process"),
     "detect": ("detector", "tridetr.detector.detector_process"),
@@ -29,7 +29,7 @@ _ASYNC: Final = ("detect", "control", "serve")
 
 
 def run(command: str, config_file: Path) -> None:
-    """Run the role of a command until a signal ends it."""
+    """Run the role of a command until a signal stops it."""
     config = load_config(config_file)
     name, module = ROLES[command]
     service.prepare(config, name)
@@ -41,10 +41,10 @@ def run(command: str, config_file: Path) -> None:
 
 
 def run_capture(camera: str, config_file: Path) -> None:
-    """Run the capture process of a camera until a signal ends it, or its file has ended.
+    """Run the capture process of a camera until a signal stops it or its video file ends.
 
     Raises:
-        ConfigError: there is no such camera.
+        ConfigError: the configuration has no such camera.
     """
     config = load_config(config_file)
     if camera not in config.cameras:
@@ -59,7 +59,7 @@ def main() -> None:
     """Entry point of ``python -m tridetr.role``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files may be of any encoding
+            stream.reconfigure(errors="backslashreplace")  # file names may have any encoding
     command, *camera, _, file = sys.argv[1:]
     try:
         if camera:

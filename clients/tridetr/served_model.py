@@ -1,7 +1,7 @@
-"""Which model serves the node, for the processes that don't talk to Triton themselves.
+"""Share the served model's description with the processes that do not talk to Triton.
 
-The detector writes a small file into ``run_dir`` whenever it has (re)loaded the model; controller and gateway read
-the class names from it, because results carry class ids only.
+The detector writes a small file to ``run_dir`` whenever a model starts to serve. The controller and the gateway read the
+class names from it, because results contain class ids only.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _FILE = "served_model.json"
 
 
 def write_served_model(run_dir: Path, model: ModelInfo) -> None:
-    """Write the file; readers see the old or the new one, never a part."""
+    """Write the file atomically."""
     write_text(run_dir / _FILE, json.dumps(asdict(model)))
 
 
 def keep_served_model(run_dir: Path, model: ModelInfo) -> None:
     """Write the file again if it was removed."""
     if not (run_dir / _FILE).exists():
-        with contextlib.suppress(OSError):  # tried again
+        with contextlib.suppress(OSError):  # the caller tries again
             write_served_model(run_dir, model)
 
 
@@ -40,7 +40,7 @@ class ServedModelReader:
         self._model: ModelInfo | None = None
 
     def read(self) -> ModelInfo | None:
-        """Return the model that serves; None until the detector has said so."""
+        """Return the served model; None until the detector has written the file."""
         try:
             status = self._path.stat()
             identity = (status.st_ino, status.st_mtime_ns)
@@ -50,17 +50,22 @@ class ServedModelReader:
                 self._model = ModelInfo(**{**fields, "classes": classes})
                 self._seen = identity
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return self._model  # unreadable or removed: what was known stays
+            return self._model  # unreadable or removed: keep the last known model
         return self._model
 
     def classes(self) -> dict[str, int]:
-        """Return class name to id: the served model's, or COCO's while none is known."""
+        """Return class name -> id of the served model, or COCO's while no model is known."""
         model = self.read()
         return dict(model.classes) if model else dict(COCO_91)
 
 
 class Labels:
-    """Class id to name; follows the model that serves."""
+    """Class names by id, following the served model.
+
+    Attributes:
+        engine: backend, provider and precision of the served model, such as ``onnxruntime OpenVINO bf16``; empty while
+            no model is known.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self._models = ServedModelReader(run_dir)
@@ -69,7 +74,7 @@ class Labels:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over the names of the model that serves now; costs a system call."""
+        """Update the names and the engine from the served model; costs a system call if nothing changed."""
         self._names = {number: name for name, number in self._models.classes().items()}
         model = self._models.read()
         provider = model.provider.removesuffix("ExecutionProvider") if model else ""
@@ -77,10 +82,10 @@ class Labels:
         self.engine = " ".join(part for part in parts if part)
 
     def unknown(self, names: Collection[str]) -> tuple[str, ...]:
-        """Return those ``names`` that the serving model does not have; none while no model has reported."""
+        """Return the ``names`` that the served model does not have; empty while no model is known."""
         known = self._models.read() is not None
         return tuple(name for name in names if known and name not in self._names.values())
 
     def of(self, class_id: int) -> str:
-        """Return the name of a class, or `class N` where the model has none for it."""
+        """Return the name of a class, or `class N` if the model does not name it."""
         return self._names.get(class_id, f"class {class_id}")

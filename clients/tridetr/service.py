@@ -27,7 +27,10 @@ SUPERVISED = "TRIDETR_SUPERVISED"  # environment: the supervisor's pid
 
 
 def prepare(config: Config, role: str) -> None:
-    """Set up logging, metrics and traces of this process; must come before the role's modules are imported."""
+    """Set up logging, heartbeat, metrics and traces of this process, and lock the instance.
+
+    Must be called before the role's modules are imported: these use the metrics.
+    """
     configure_logging(config.log.level, config.log.format, role)
     private_folder(config.run_dir)
     if role in ("controller", "recorder"):
@@ -37,13 +40,13 @@ def prepare(config: Config, role: str) -> None:
     tracing.configure(config.otel, role)
     if os.environ.get(SUPERVISED):
         die_with_parent()
-    else:  # a supervisor holds the instance for its processes
+    else:  # a supervisor holds the instance lock for its processes
         lock = InstanceLock(config.instance, config.run_dir, [role])
         atexit.register(lock.close)
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that ask for an orderly end: also the terminal's, unless `nohup` has it ignored."""
+    """Return the signals that request a graceful stop: SIGTERM, SIGINT, and SIGHUP unless it is ignored (`nohup`)."""
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
@@ -51,7 +54,7 @@ def stop_signals() -> list[signal.Signals]:
 
 
 def die_with_parent() -> None:
-    """Let the kernel send SIGTERM to this process when the supervisor dies, even by SIGKILL."""
+    """Make the kernel send SIGTERM to this process when the supervisor exits, even if it is killed."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(os.environ[SUPERVISED]):
@@ -59,7 +62,7 @@ def die_with_parent() -> None:
 
 
 def run_blocking(work: Callable[[threading.Event], None]) -> None:
-    """Run a blocking role; the signals that ask for its end set the event that it watches."""
+    """Run a blocking role; the signals of `stop_signals` set the event that is passed to it."""
     stop = threading.Event()
     for number in stop_signals():
         signal.signal(number, lambda *_: stop.set())
@@ -67,7 +70,7 @@ def run_blocking(work: Callable[[threading.Event], None]) -> None:
 
 
 def run_async(role: AsyncRole, config: Config) -> None:
-    """Run an asyncio role; the signals that ask for its end set the event that it watches."""
+    """Run an asyncio role; the signals of `stop_signals` set the event that is passed to it."""
 
     async def beat() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""``python -m tridetr.smoke``: wait until the node says over MQTT that its cameras are looked at (`helm test`)."""
+"""``python -m tridetr.smoke``: wait until every camera has a fresh result, as reported over MQTT (`helm test`)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tridetr.config.secrets import mqtt_password
 from tridetr.controller.topics import Topics
 from tridetr.errors import TridetrError
 
-FRESH_S = 15.0  # statuses come every 10 s
+FRESH_S = 15.0  # a status is published every 10 s
 
 
 def wait_until_seen(config: Config, timeout_s: float) -> list[str]:
-    """Return the cameras that nothing was heard of in time; empty when each has a fresh result.
+    """Wait for a fresh result of every camera and return the cameras without one after ``timeout_s``.
 
     Raises:
         OSError: the broker cannot be reached.
@@ -59,7 +59,7 @@ def wait_until_seen(config: Config, timeout_s: float) -> list[str]:
 
 
 def main() -> None:
-    """Exit with 1 and the names of the cameras that are not looked at."""
+    """Exit with status 1 and print the cameras without a fresh result."""
     parser = argparse.ArgumentParser(prog="python -m tridetr.smoke", description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument(
@@ -72,7 +72,7 @@ def main() -> None:
         sys.exit(str(error))
     if missing:
         sys.exit(f"no fresh result within {options.timeout:.0f} s of: {', '.join(missing)}")
-    print("every camera is looked at")
+    print("every camera has a fresh result")
 
 
 if __name__ == "__main__":

@@ -267,8 +267,8 @@ def test_folders_that_cannot_be_used_are_clear_errors(tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     for key, folder, why in (
         ("run_dir", tmp_path / "node.yaml" / "run", "Not a directory"),
-        ("run_dir", tmp_path / "open", "by everybody"),
-        ("state_dir", tmp_path / "open", "by everybody"),
+        ("run_dir", tmp_path / "open", "by every user"),
+        ("state_dir", tmp_path / "open", "by every user"),
     ):
         folders = {"run_dir": str(tmp_path / "run"), "state_dir": str(tmp_path / "state")}
         config = {"cameras": {"street": {"source": "synthetic"}}, **folders, key: str(folder)}

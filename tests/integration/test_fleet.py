@@ -122,7 +122,9 @@ def test_unreachable_broker_is_an_error_with_its_address(tmp_path: Path) -> None
         command(tmp_path, broker, "status"), capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert f"127.0.0.1:{broker.port} cannot be reached" in " ".join(done.stderr.split())
+    assert f"cannot connect to the broker at 127.0.0.1:{broker.port}" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_node_publishes_its_description(tmp_path: Path) -> None:

@@ -190,9 +190,9 @@ def test_model_with_other_shapes_is_refused_with_both_shapes(tmp_path: Path) -> 
     role = Role(tmp_path, path)
     assert role.process.wait(60) != 0
     said = role.end()
-    assert "frame: wanted UINT8 [B, 3H/2, W], found nothing" in said
-    assert "boxes: wanted FP32 [B, K, 4], found FP32 [1, 3, 384, 384]" in said
-    assert "image: wanted nothing of that name, found FP32 [1, 3, 384, 384]" in said
+    assert "frame: expected UINT8 [B, 3H/2, W], found nothing" in said
+    assert "boxes: expected FP32 [B, K, 4], found FP32 [1, 3, 384, 384]" in said
+    assert "image: not part of the contract, found FP32 [1, 3, 384, 384]" in said
     assert "tridetr models fuse" in said
     assert "Traceback" not in said
     assert not role.regions()

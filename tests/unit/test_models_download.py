@@ -221,9 +221,9 @@ def test_pull_installs_a_contract_model(server: Server) -> None:
     pull(entry(server), python=no_python, replace=True)
 
 
-def test_pull_refuses_what_is_no_contract_model(server: Server) -> None:
+def test_pull_refuses_a_file_that_is_not_a_contract_model(server: Server) -> None:
     server.body = tiny_export().SerializeToString()
-    with pytest.raises(ModelError, match="does not keep the model contract"):
+    with pytest.raises(ModelError, match="does not conform to the model contract"):
         pull(entry(server), python=no_python)
     server.body = b"no model at all"
     with pytest.raises(ModelError, match="cannot load"):

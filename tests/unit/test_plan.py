@@ -18,7 +18,7 @@ from tridetr.supervisor import runner
 from tridetr.triton.endpoint import Endpoint, write_endpoint
 
 GPU = Machine(Gpus(1))
-NONE = Machine(Gpus(0, "NVIDIA's driver is not here"))
+NONE = Machine(Gpus(0, "the NVIDIA driver is not installed"))
 JETSON = Machine(Gpus(1), jetson=True)
 NO_BINDINGS = Machine(Gpus(1), bindings=False)
 OTHER_PIDS = Machine(Gpus(1), server_in_pid_namespace=False)
@@ -41,12 +41,12 @@ def test_frames_go_to_the_gpu(device: Any, provider: str, found: Machine) -> Non
 @pytest.mark.parametrize(
     ("found", "why", "remedy", "is_loss"),
     [
-        (NONE, "NVIDIA's driver is not here", "install NVIDIA's driver", False),
-        (JETSON, "Jetson", "a PC with a GPU", False),
+        (NONE, "the NVIDIA driver is not installed", "install the NVIDIA driver", False),
+        (JETSON, "Jetson", "use a PC with a GPU", False),
         (NO_BINDINGS, "cuda-bindings is not installed", r"pip install 'tridetr\[gpu\]'", True),
-        (OTHER_PIDS, "another PID namespace", "one PID namespace", True),
-        # The first obstacle is said: the others may not even be there once it is gone.
-        (Machine(Gpus(0, "no driver"), bindings=False, jetson=True), "Jetson", "a PC", False),
+        (OTHER_PIDS, "another PID namespace", "use one PID namespace", True),
+        # Only the first obstacle is reported: removing it may remove the others.
+        (Machine(Gpus(0, "no driver"), bindings=False, jetson=True), "Jetson", "use a PC", False),
         (Machine(Gpus(0, "no driver"), bindings=False), "no driver", "install", False),
     ],
 )
@@ -56,14 +56,14 @@ def test_what_keeps_the_gpu_from_being_used_is_named_with_its_remedy(
     choice = choose("auto", "auto", found)
     assert (choice.cuda, choice.is_loss) == (False, is_loss)
     assert why in choice.why_not
-    # Without a GPU there is nothing to remedy: most machines have none.
+    # Without a GPU there is no remedy to log: most machines have none.
     assert ("Remedy" in choice.why_not) == is_loss
     with pytest.raises(
         CudaError, match=rf"device: cuda is impossible here.*Remedy: {remedy}"
     ) as raised:
         choose("cuda", "auto", found)
     assert why in str(raised.value)
-    assert "or device: auto" in str(raised.value)
+    assert "or set device: auto" in str(raised.value)
 
 
 @pytest.mark.parametrize("found", [GPU, NONE, JETSON, NO_BINDINGS])
@@ -179,7 +179,7 @@ def test_which_nodes_need_the_gpu_process(tmp_path: Path) -> None:
         plan(make_config(tmp_path, device="cpu", cameras=decoded), GPU)
     assert not plan(make_config(tmp_path), NONE).needs_gpu_process
     with pytest.raises(
-        CudaError, match=r"camera cam: decode: gpu is impossible.*driver is not here"
+        CudaError, match=r"camera cam: decode: gpu is impossible.*driver is not installed"
     ):
         plan(make_config(tmp_path, cameras=decoded), NONE)
     with pytest.raises(CudaError, match="device: cuda is impossible here"):

@@ -28,17 +28,19 @@ def test_a_probe_names_what_a_process_lacks(tmp_path: Path) -> None:
     assert "no progress" in str(fault("triton", tmp_path, ready=True, max_age_s=0.01))
 
 
-def test_a_supervisor_that_stands_still_is_a_fault_of_its_container(tmp_path: Path) -> None:
-    """Stopped, it would have restarted nothing, and nobody would have noticed until something died."""
+def test_a_stalled_supervisor_fails_the_probe_of_its_container(tmp_path: Path) -> None:
+    """Without this, a stopped supervisor would only be noticed when one of its processes dies."""
     SupervisorPulse(tmp_path, ["capture hall"])
     heartbeat.beat_for(tmp_path, "capture hall")
     assert fault("capture hall", tmp_path, ready=False) is None
     old = struct.pack("<QQ", time.monotonic_ns() - 31_000_000_000, 5)
     (tmp_path / "heartbeats" / "supervisor_of_capture_hall").write_bytes(old)
-    assert "supervisor stands still" in str(fault("capture hall", tmp_path, ready=False))
+    assert "supervisor of capture hall has made no progress" in str(
+        fault("capture hall", tmp_path, ready=False)
+    )
 
 
-def test_command_tells_the_reason_and_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_the_command_prints_the_reason_and_imports_nothing_heavy(tmp_path: Path) -> None:
     argv = [
         sys.executable,
         "-X",

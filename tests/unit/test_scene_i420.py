@@ -24,7 +24,7 @@ def test_a_plain_colour_survives_the_conversion_to_i420_and_back(
 
 @pytest.mark.parametrize("size", [(63, 36), (64, 35), (0, 0)])
 def test_odd_sizes_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="even width and height"):
+    with pytest.raises(ValueError, match="even, positive width and height"):
         rgb_to_i420(np.zeros((size[1], size[0], 3), np.uint8))
 
 

@@ -18,7 +18,7 @@ from tridetr.triton import placement
 from tridetr.triton.placement import place, provider_name
 from tridetr.triton.repository import read_entry
 
-NONE, ONE = Gpus(0, "NVIDIA's driver is not here"), Gpus(1)
+NONE, ONE = Gpus(0, "the NVIDIA driver is not installed"), Gpus(1)
 HD, VGA = {"width": 1920, "height": 1080}, {"width": 640, "height": 480}
 KIND = model_config_pb2.ModelInstanceGroup
 FACTS = EngineFacts("GPU", "11.4", "fp16", (1, 72, 64), (1, 1620, 1920), (4, 1620, 1920))
@@ -89,7 +89,7 @@ def test_what_the_backend_is_told_and_which_graph_it_gets(
 @pytest.mark.parametrize(
     ("device", "model", "gpus", "said"),
     [
-        ("auto", {"name": "rfdetr_trt"}, NONE, "rfdetr_trt needs an NVIDIA GPU: .*not here.*rfdetr_ort"),
+        ("auto", {"name": "rfdetr_trt"}, NONE, "rfdetr_trt needs an NVIDIA GPU: .*not installed.*rfdetr_ort"),
         ("cuda", {}, NONE, "device: cuda needs an NVIDIA GPU"),
         ("auto", {"provider": "cuda"}, NONE, "model.provider: cuda needs"),
         ("auto", {"precision": "bf16"}, ONE, "precision bf16.*types of its file.*precision: auto"),
@@ -222,5 +222,5 @@ def test_cuda_graphs_of_a_model_without_batches() -> None:
 
 def test_a_missing_driver_is_no_gpu_and_says_why() -> None:
     assert find_gpus("libtridetr-no-such-driver.so") == Gpus(
-        0, "NVIDIA's driver is not here (libtridetr-no-such-driver.so is missing)"
+        0, "the NVIDIA driver is not installed (libtridetr-no-such-driver.so is missing)"
     )

@@ -173,7 +173,9 @@ def test_a_model_has_a_name_of_its_own_that_fits_into_results(tmp_path: Path) ->
 
 def test_a_model_of_another_contract_version_is_refused(tmp_path: Path) -> None:
     path = contract_model(tmp_path / "m.onnx", 1, {"tridetr.contract": "2"})
-    with pytest.raises(ModelError, match=r"version 2, this tridetr knows 1: fuse .* again"):
+    with pytest.raises(
+        ModelError, match=r"version 2, this tridetr supports version 1: fuse .* again"
+    ):
         read_model_file(path)
 
 

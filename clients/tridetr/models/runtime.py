@@ -1,4 +1,4 @@
-"""Running a model file directly, without Triton: for checks and measurements."""
+"""Run a model file directly, without Triton, for checks and measurements."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tridetr.models.choices import Engine
 def open_session(
     model: Path | onnx.ModelProto, engine: Engine = Engine.CPU, threads: int = 0
 ) -> Any:
-    """Open an ``onnxruntime.InferenceSession``.
+    """Open an ``onnxruntime.InferenceSession`` on the given engine.
 
     Args:
         model: a file, or a model in memory (below 2 GB).
-        engine: provider and arithmetic.
-        threads: threads of one inference; 0 = all cores.
+        engine: execution provider and precision.
+        threads: number of threads per inference; 0 = all cores.
 
     Raises:
-        ModelError: the provider is not installed, or refuses the model.
+        ModelError: the provider is not installed, or cannot load the model.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -37,13 +37,13 @@ def open_session(
         raise ModelError(
             f"{provider} is not in this onnxruntime (it has "
             f"{', '.join(onnxruntime.get_available_providers())}); install onnxruntime-openvino or "
-            "onnxruntime-gpu in the place of onnxruntime, never beside it"
+            "onnxruntime-gpu instead of onnxruntime, never together with it"
         )
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)])
     except Exception as error:
-        # ONNX Runtime raises a dozen unrelated types; each means that this file does not load
+        # ONNX Runtime raises a dozen unrelated types; each means that the model cannot be loaded
         raise ModelError(f"ONNX Runtime ({engine.value}) cannot load the model: {error}") from error
     if session.get_providers()[0] != provider:
         raise ModelError(f"{provider} could not be started; ONNX Runtime fell back to the CPU")
@@ -68,16 +68,24 @@ def _provider(engine: Engine, threads: int) -> tuple[str, dict[str, str]]:
 def run_frame(
     session: Any, frame: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
-    """Run a contract model on one I420 frame uint8 [3H/2, W]: boxes, scores, class ids."""
+    """Run a contract model on one I420 frame.
+
+    Args:
+        session: from ``open_session``.
+        frame: uint8 [3H/2, W].
+
+    Returns:
+        Boxes float32 [K, 4] (xyxy in source pixels), scores float32 [K] and class ids int32 [K].
+    """
     boxes, scores, classes = session.run(["boxes", "scores", "classes"], {"frame": frame[None]})
     return boxes[0], scores[0], classes[0]
 
 
 def require_contract(session: Any, name: str) -> None:
-    """Check that a session is a contract model.
+    """Check that a session's model conforms to the contract.
 
     Raises:
-        ModelError: it is not; says what was found.
+        ModelError: it does not; the message shows the inputs and outputs that were found.
     """
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name for value in session.get_outputs()}
@@ -93,7 +101,7 @@ def require_contract(session: Any, name: str) -> None:
             return
     found = ", ".join(f"{v.name} {v.type} {v.shape}" for v in inputs.values())
     raise ModelError(
-        f"{name} does not keep the model contract: expected input frame uint8 [B, 3H/2, W] and "
+        f"{name} does not conform to the model contract: expected input frame uint8 [B, 3H/2, W] and "
         f"outputs boxes, scores, classes; found {found} -> {', '.join(sorted(outputs))}. "
         "Wrap an RF-DETR export with `tridetr models fuse`."
     )
