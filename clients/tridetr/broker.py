@@ -1,8 +1,8 @@
 """The embedded MQTT broker of ``mqtt.host: embedded``: mosquitto where it is installed, otherwise amqtt.
 
-``python -m tridetr.broker`` chooses a port, writes it to ``run_dir/broker.json`` for the other processes, and becomes the
-broker (mosquitto replaces this process). The broker listens on loopback only and has no password, so every user who is
-logged in on this machine can use it. For anything else, run your own broker and set ``mqtt.host`` to it.
+``python -m tridetr.broker`` chooses a port, writes it to ``run_dir/broker.json`` for the other processes, and becomes
+the broker (mosquitto replaces this process). The broker listens on loopback only and has no password, so every user
+who is logged in on this machine can use it. For anything else, run your own broker and set ``mqtt.host`` to it.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def choose_port(run_dir: Path, wanted: int) -> int:
             return free_port(LOOPBACK, wanted)
         except OSError as error:
             raise BrokerError(
-                f"the embedded broker cannot bind to {LOOPBACK}:{wanted}: {error.strerror}. If another broker runs there, set "
-                "mqtt.host to it instead of `embedded`; otherwise set mqtt.port: 0"
+                f"the embedded broker cannot bind to {LOOPBACK}:{wanted}: {error.strerror}. If another broker runs "
+                "there, set mqtt.host to it instead of `embedded`; otherwise set mqtt.port: 0"
             ) from None
     try:
         last = int(json.loads((run_dir / _FILE).read_text(encoding="utf-8"))["port"])
@@ -131,7 +131,7 @@ def _become_mosquitto(binary: str, run_dir: Path, port: int) -> None:
 
 
 def _drop_root() -> None:
-    """Switch to mosquitto's user before ``die_with_parent``: mosquitto's own switch would make the kernel forget that."""
+    """Switch to mosquitto's user, since its own switch would make the kernel forget ``die_with_parent``."""
     if os.geteuid() != 0:
         return
     try:

@@ -62,8 +62,8 @@ def check_version(version: str) -> None:
     """
     if version != VERSION:
         raise ModelError(
-            f"the model was made for contract version {version}, this tridetr supports version {VERSION}: fuse the export "
-            "again with this tridetr"
+            f"the model was made for contract version {version}, this tridetr supports version {VERSION}: fuse the "
+            "export again with this tridetr"
         )
 
 

@@ -45,8 +45,8 @@ def default_run_dir(instance: str) -> Path:
 def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool = False) -> Path:
     """Create a folder that only this user can write to, or check an existing one, and return it.
 
-    The run folder may be in the shared temporary folder. Another user could create it there first and would then control
-    its content: secrets, the configuration, the code of Triton's backends.
+    The run folder may be in the shared temporary folder. Another user could create it there first and would then
+    control its content: secrets, the configuration, the code of Triton's backends.
 
     Args:
         path: The folder.

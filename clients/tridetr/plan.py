@@ -1,7 +1,7 @@
 """Decide what runs where on this machine: the model, the frames, and the decoding of each camera.
 
-Pure functions, and the only place where this is decided. A whole node is planned before its processes start. A container
-plans only the processes that it runs: it cannot see the libraries and servers of other containers.
+Pure functions, and the only place where this is decided. A whole node is planned before its processes start. A
+container plans only the processes that it runs: it cannot see the libraries and servers of other containers.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def place_model(config: Config, machine: Machine) -> Placement:
         )
     if native and config.model.precision not in ("auto", "fp32"):
         raise ModelError(
-            f"model.precision {config.model.precision}: native backends run a model in the data types of its file. Remedy: set "
-            "precision: auto and use a model of that precision (`tridetr models quantize`, `build-engine`)"
+            f"model.precision {config.model.precision}: native backends run a model in the data types of its file. "
+            "Remedy: set precision: auto and use a model of that precision (`tridetr models quantize`, `build-engine`)"
         )
     usable = gpus.count and (native or machine.cuda_wheel)
     gpu = wanted or bool(config.device != "cpu" and provider == "auto" and usable)

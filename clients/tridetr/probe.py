@@ -1,8 +1,9 @@
 """``python -m tridetr.probe PROCESS``: exec probe of a container for liveness and readiness.
 
 The probe reads heartbeat files and sends no requests. It imports nothing heavy, because it runs every few seconds. A
-process is alive while its main loop renews its heartbeat and no camera's frames are stuck at it; the supervisor checks the
-latter in the rings. Triton is ready while its watcher publishes an endpoint, which it removes when inference fails.
+process is alive while its main loop renews its heartbeat and no camera's frames are stuck at it; the supervisor
+checks the latter in the rings. Triton is ready while its watcher publishes an endpoint, which it removes when
+inference fails.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ CLOCK = 90_000  # ticks per second
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _LONGEST_STEP = 10 * CLOCK
 _DEFAULT_FPS = 25.0
-# PyAV can only add a stream for foreign packets by copying a stream that it has read. These templates contain one picture
-# of a single colour; the stream's parameters are then replaced.
+# PyAV can only add a stream for foreign packets by copying a stream that it has read. These templates contain one
+# picture of a single colour; the stream's parameters are then replaced.
 _TEMPLATES = {
     VideoCodec.H264: (
         "h264",

@@ -1,7 +1,7 @@
 """Run one process of the pipeline: ``python -m tridetr.role COMMAND [CAMERA] --config FILE``.
 
-`tridetr up` starts its processes this way. The commands `tridetr capture`, `tridetr detect` and so on run the same code, but
-the imports of the command line would delay each process by a tenth of a second.
+`tridetr up` starts its processes this way. The commands `tridetr capture`, `tridetr detect` and so on run the same
+code, but the imports of the command line would delay each process by a tenth of a second.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Share the served model's description with the processes that do not talk to Triton.
 
-The detector writes a small file to ``run_dir`` whenever a model starts to serve. The controller and the gateway read the
-class names from it, because results contain class ids only.
+The detector writes a small file to ``run_dir`` whenever a model starts to serve. The controller and the gateway read
+the class names from it, because results contain class ids only.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def test_it_is_created_once(cache: Path) -> None:
     lines: list[str] = []
     python = environment.export_python(say=lines.append)
     assert python.is_file()
-    assert lines[0].startswith("making ")
+    assert lines[0].startswith("creating ")
     lines.clear()
     assert environment.export_python(say=lines.append) == python
     assert lines == []
@@ -48,7 +48,7 @@ def write_wheel(path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_failure_is_reported_and_fixed_by_the_next_run(tmp_path: Path) -> None:
     wheel = tmp_path / "pkg-1-py3-none-any.whl"
-    with pytest.raises(ModelError, match=r"pip says:[\s\S]*pkg-1[\s\S]*--python PATH"):
+    with pytest.raises(ModelError, match=r"pip reports:[\s\S]*pkg-1[\s\S]*--python PATH"):
         environment.export_python([str(wheel)])
     write_wheel(wheel)
     lines: list[str] = []

@@ -251,4 +251,4 @@ def test_hanging_start_is_aborted_and_repeated(
         assert third.pid != second.pid
         assert gone([second])
     assert restarts("start_timeout") == counted + 1
-    assert "nothing has moved in it" in caplog.text
+    assert "has made no progress for" in caplog.text

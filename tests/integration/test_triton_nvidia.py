@@ -71,7 +71,7 @@ async def test_it_serves_with_the_native_backend(tmp_path: Path, nvidia: NvidiaS
             assert (info.engine, info.provider) == ("onnxruntime", "CPUExecutionProvider")
             assert info.classes["person"] == 1
             report = json.loads((config.run_dir / "triton" / "engine.json").read_text())
-            assert report["reason"] == "the server's own backend, on CPU"
+            assert report["reason"] == "the server's native backend, on CPU"
             with SharedFrame(config.instance, 320, 240) as slot:
                 slot.planes[:] = 128
                 await client.register(slot.frame.region)

@@ -157,7 +157,7 @@ async def test_waits_for_a_server_that_comes_late(
         await until(lambda: results.take())
     assert results.values == [[2]]
     assert [record.message for record in caplog.records].count(
-        "no inference: connection refused"
+        "inference is unavailable: connection refused"
     ) == 1
 
 
@@ -231,8 +231,8 @@ async def test_refused_frames_are_counted_said_once_and_never_spin(
     assert errors._value.get() - before == 5
     assert skipped("error") - lost == 1
     said = [record.message for record in caplog.records]
-    assert said.count("a frame has no result: bad shape") == 1
-    assert said.count("results come again") == 1
+    assert said.count("inference of a frame failed: bad shape") == 1
+    assert said.count("inference results are available again") == 1
 
 
 async def test_a_slow_answer_is_said_and_waited_for(

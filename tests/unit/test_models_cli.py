@@ -1,4 +1,4 @@
-"""`tridetr models ...` as a user runs it, with a tiny network in the place of RF-DETR."""
+"""The commands of `tridetr models`, with a tiny network instead of RF-DETR."""
 
 from __future__ import annotations
 
@@ -89,40 +89,42 @@ def test_from_checkpoint_to_an_installed_verified_model(exported: Path, tmp_path
     assert "too far" not in run("verify", "yard", "--data", pictures)
     assert "exists: --force" in refused("export", "--weights", checkpoint, "--name", "yard")
     run("remove", "yard")
-    assert "none yet" in run("list")
+    assert "no models are installed" in run("list")
 
 
-def test_a_failing_export_says_why_and_installs_nothing(exported: Path, tmp_path: Path) -> None:
+def test_a_failing_export_reports_the_cause_and_installs_nothing(
+    exported: Path, tmp_path: Path
+) -> None:
     checkpoint = tmp_path / "best.pth"
     checkpoint.touch()
     python = fake_python(tmp_path, exported, {"error": "ValueError: no such head"}, status=1)
     message = refused("export", "--weights", checkpoint, "--python", python)
     assert "no such head" in message
     assert "deep trouble" in message
-    assert "none yet" in run("list")
+    assert "no models are installed" in run("list")
 
 
-def test_a_worker_that_dies_is_noticed(exported: Path, tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_an_error(exported: Path, tmp_path: Path) -> None:
     python = fake_python(tmp_path, exported, status=9)
-    with pytest.raises(ModelError, match="ended with status 9"):
+    with pytest.raises(ModelError, match="exited with status 9"):
         export(tmp_path / "o.onnx", python=python, weights="random", variant="nano")
 
 
 @pytest.mark.parametrize(
     ("weights", "variant", "message"),
-    [("nowhere.pth", None, "no such checkpoint"), ("random", None, "needs a --variant")],
+    [("nowhere.pth", None, "no such checkpoint"), ("random", None, "requires --variant")],
 )
-def test_exports_of_nothing_are_refused(
+def test_export_without_weights_or_variant_is_refused(
     weights: str, variant: str | None, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=message):
         export(tmp_path / "o.onnx", python=Path("/nowhere"), weights=weights, variant=variant)
 
 
-def test_offline_is_told_from_other_failures(exported: Path, tmp_path: Path) -> None:
+def test_an_offline_machine_has_its_own_error(exported: Path, tmp_path: Path) -> None:
     error = {"error": "ConnectionError: Max retries exceeded"}
     python = fake_python(tmp_path, exported, error, status=1)
-    with pytest.raises(ModelError, match=r"cannot be fetched.*--weights FILE"):
+    with pytest.raises(ModelError, match=r"cannot download the pretrained weights.*--weights FILE"):
         export(tmp_path / "o.onnx", python=python, weights="pretrained", variant="nano")
 
 
@@ -183,7 +185,7 @@ def test_class_names_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_classes(str(names)) == {"person": 0, "car": 1}
 
 
-def test_an_export_that_serves_as_it_is_is_refused_with_the_remedy(exported: Path) -> None:
+def test_serving_a_raw_export_is_refused_with_the_remedy(exported: Path) -> None:
     with pytest.raises(ModelError, match=r"models install \S+export.onnx --name export"):
         read_model_file(exported)
 
@@ -205,10 +207,10 @@ def test_an_engine_needs_a_gpu(
     monkeypatch.setenv("PATH", str(tmp_path))
     message = refused("build-engine", tmp_path / "m.onnx", "--size", "640x480")
     assert "no NVIDIA GPU here" in message
-    assert "name a MODEL" in refused("build-engine", "--size", "640x480")
+    assert "specify MODEL" in refused("build-engine", "--size", "640x480")
 
 
-def test_every_command_tells_what_it_does() -> None:
+def test_every_command_has_help() -> None:
     for command in app.registered_commands:
         name = command.name or getattr(command.callback, "__name__", "")
         assert len(run(name, "--help")) > 200

@@ -83,7 +83,9 @@ def test_networks_are_strongly_typed(version: str, flags: int) -> None:
     assert network_flags(bare) == 0
 
 
-def test_no_gpu_is_said_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_reported_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ModelError, match=r"no NVIDIA GPU here.*rfdetr_ort"):
         engine.build(tmp_path / "model.onnx", profile=PROFILE)
@@ -166,7 +168,7 @@ def test_a_build_is_found_with_what_it_was_built_for(
         plan = engine.build(model, profile=PROFILE, precision=wanted, step=said.append)
         assert find_engine(model) == plan
     assert len(trt.graphs) == 1
-    assert "built already" in said[-1]
+    assert "exists already" in said[-1]
     in_half = {w.name for w in trt.graphs[0].graph.initializer if w.name.endswith("/fp16")}
     assert bool(in_half) == halved
     trt.shapes.set_shape.assert_called_once_with(
@@ -176,13 +178,13 @@ def test_a_build_is_found_with_what_it_was_built_for(
     assert facts is not None
     assert (facts.gpu, facts.tensorrt, facts.precision) == ("Some GPU", "11.4.0", precision)
     assert facts.takes(1920, 1080)
-    assert facts.takes(64, 48)  # the watcher's own question
+    assert facts.takes(64, 48)  # the watcher's probe frame
     assert not facts.takes(3840, 2160)
 
 
-def test_a_fixed_batch_is_refused_for_more() -> None:
+def test_a_larger_batch_than_the_models_fixed_one_is_refused() -> None:
     fixed = fuse(tiny_export(batch=1), classes=COCO_91, source="test")
-    with pytest.raises(ModelError, match="fixed to batches of 1"):
+    with pytest.raises(ModelError, match="fixed batch size of 1"):
         engine.check_profile(fixed, PROFILE)
     engine.check_profile(fixed, Profile.of([(640, 480)], 1))
     model = fuse(tiny_export(), classes=COCO_91, source="test")

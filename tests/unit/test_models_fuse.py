@@ -246,7 +246,7 @@ def with_dims(name: str, dims: list[int]) -> onnx.ModelProto:
         (with_dims("input", [3, 32, 32]), "rank 3 instead of 4"),
         (with_dims("input", [1, 1, 32, 32]), "1 channels instead of 3"),
         (with_dims("input", [1, 3, 32, 64]), "32x64"),
-        (tiny_export(batch=4), "fixed to batches of 4, and frames come one by one. Remedy"),
+        (tiny_export(batch=4), "fixed batch size of 4, but frames arrive one by one. Remedy"),
         (with_dims("dets", [1, 16, 5]), "5 numbers instead of 4"),
         (with_dims("dets", [1, 15, 4]), "15 boxes but 16"),
         (fuse(EXPORT, classes=COCO_91, source="test"), "fused already"),
@@ -265,9 +265,9 @@ def test_wrong_graphs_are_refused_with_expected_and_found(
 @pytest.mark.parametrize(
     ("classes", "ids", "message"),
     [
-        ({"person": 200}, None, "no logit column yields"),
-        ({"person": 1}, [1, 2], "2 class ids were given"),
-        ({"person": 1, "car": 1}, None, "share one id"),
+        ({"person": 200}, None, "no logit column has the ids"),
+        ({"person": 1}, [1, 2], "got 2 class ids"),
+        ({"person": 1, "car": 1}, None, "have the same id"),
         ({}, None, "at least one class"),
     ],
 )

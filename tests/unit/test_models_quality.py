@@ -84,7 +84,7 @@ def test_verify_finds_a_broken_model(
     assert getattr(difference, grows) > 0.01
 
 
-def test_verify_needs_a_model_of_ours(tmp_path: Path) -> None:
+def test_verify_needs_a_fused_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="tridetr models fuse"):
         Verifier(saved(tiny_export(), tmp_path / "m.onnx"))
 
@@ -146,7 +146,7 @@ def test_evaluate_refuses_other_classes(pictures: Path, tmp_path: Path) -> None:
         evaluate(model, data)
 
 
-def test_yolo_and_coco_layouts_tell_the_same(pictures: Path, tmp_path: Path) -> None:
+def test_yolo_and_coco_layouts_give_the_same_labels(pictures: Path, tmp_path: Path) -> None:
     yolo = tmp_path / "yolo"
     (yolo / "labels").mkdir(parents=True)
     pictures.rename(yolo / "images")
@@ -166,7 +166,7 @@ def test_yolo_and_coco_layouts_tell_the_same(pictures: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [("9 0 0 1 1", "2 classes"), ("x", "is no"), ("0 1 2", "is no")]
+    ("line", "message"), [("9 0 0 1 1", "2 classes"), ("x", "is not"), ("0 1 2", "is not")]
 )
 def test_bad_labels_name_the_file(line: str, message: str, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
@@ -237,5 +237,5 @@ def test_a_failed_quantisation_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_quantize_needs_a_contract_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no contract model"):
+    with pytest.raises(ModelError, match="not a contract model"):
         quantize(saved(tiny_export(), tmp_path / "m.onnx"), tmp_path / "o.onnx", [])

@@ -147,7 +147,7 @@ def test_where_memory_is_short_the_oldest_size_goes(monkeypatch: pytest.MonkeyPa
     assert set(memory.taken) == {"weights", "batch 1", "any size", "64x48", "128x48"}
     engine._make((6, 2))
     assert engine.sizes == [(72, 64), (72, 128)]
-    assert said == ["frames of 2x4 run with open sizes: no such operator"]
+    assert said == ["frames of 2x4 run with dynamic shapes, more slowly: no such operator"]
     engine.close()
 
 
@@ -168,7 +168,7 @@ def test_a_batch_for_which_memory_is_short_is_left_out(monkeypatch: pytest.Monke
     engine = StaticEngine(MODEL, CHOICE, most=8, warn=said.append)
     assert engine.batches == (1, 2)
     assert len(engine.run(frames_of([picture(seed, 64, 48) for seed in range(5)]))) == 5
-    assert "frames are run 2 at a time, not 4" in said[0]
+    assert "at most 2 frames are batched, not 4" in said[0]
     assert "Remedy: if memory is short, free GPU memory" in said[0]
     engine.close()
     up_to(0)

@@ -142,7 +142,7 @@ def test_a_world_writable_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_created_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(TridetrError, match="cannot create run_dir .*: Not a directory"):
+    with pytest.raises(TridetrError, match=r"cannot create run_dir .*: Not a directory"):
         paths.private_folder(tmp_path / "file" / "run")
     if os.access("/proc/self", os.W_OK):
         pytest.skip("this user may write to every file system")

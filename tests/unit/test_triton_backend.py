@@ -221,4 +221,4 @@ def test_a_model_of_another_kind_runs_with_open_sizes(
     monkeypatch.setattr(backend.onnxruntime, "preload_dlls", lambda: None, raising=False)
     model = started(backend, provider="cuda")
     assert model._engine.nodes == {CUDA: 1}
-    assert "open sizes" in backend.warnings[0]
+    assert "dynamic shapes" in backend.warnings[0]

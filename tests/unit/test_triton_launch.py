@@ -127,7 +127,7 @@ def test_the_version_may_stand_in_the_environment(
 
 
 def test_a_named_folder_without_a_server_is_refused(nvidia: Path, tmp_path: Path) -> None:
-    with pytest.raises(TritonError, match=r"no Triton server .*triton\.server_dir"):
+    with pytest.raises(TritonError, match=r"not contain a Triton server .*triton\.server_dir"):
         installation.find_server(tmp_path)
 
 
@@ -153,7 +153,7 @@ def test_ours_stands_in_for_a_native_backend_that_is_missing(nvidia: Path, tmp_p
 @pytest.mark.parametrize(
     ("stub", "said"),
     [
-        (None, "no Python backend that could stand in"),
+        (None, "nor a Python backend to replace it"),
         (b"libpython2.7.so.1.0", "is for Python 2.7"),
     ],
 )

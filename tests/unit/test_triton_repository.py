@@ -113,7 +113,7 @@ def test_a_model_without_metadata_gets_the_names_of_coco(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "is not there"), (b"not onnx", "not an ONNX model")]
+    ("content", "said"), [(None, "does not exist"), (b"not onnx", "not an ONNX model")]
 )
 def test_a_missing_or_broken_file_is_refused(
     tmp_path: Path, content: bytes | None, said: str
@@ -125,9 +125,9 @@ def test_a_missing_or_broken_file_is_refused(
         render(config(tmp_path, path), tmp_path)
 
 
-def test_a_batch_of_four_only_is_refused(tmp_path: Path) -> None:
+def test_a_fixed_batch_of_four_is_refused(tmp_path: Path) -> None:
     path = contract_model(tmp_path / "m.onnx", 4)
-    with pytest.raises(ModelError, match="batches of 4"):
+    with pytest.raises(ModelError, match="fixed batch size of 4"):
         render(config(tmp_path, path), tmp_path)
 
 

@@ -37,12 +37,12 @@ def test_a_library_that_does_not_load_and_a_gpu_that_it_does_not_take(
     plugin.get_ep_name = lambda: "nv_tensorrt_rtx"  # type: ignore[attr-defined]  # up to 0.3
     plugin.get_library_path = lambda: "/nowhere/libplugin.so"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
-    with pytest.raises(ModelError, match="does not load"):
+    with pytest.raises(ModelError, match="cannot load"):
         rtx.devices()
     monkeypatch.setattr(
         onnxruntime, "register_execution_provider_library", lambda name, path: None, raising=False
     )
-    with pytest.raises(ModelError, match="takes no GPU of this machine"):
+    with pytest.raises(ModelError, match="supports no GPU of this machine"):
         rtx.devices()
     device = SimpleNamespace(ep_name=RTX)
     monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [device], raising=False)

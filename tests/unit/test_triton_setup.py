@@ -43,7 +43,7 @@ def test_a_metrics_port_that_is_taken_does_not_keep_the_server_down(
         taken = other.getsockname()[1]
         found = setup._free_metrics_port(taken)
     assert found not in (0, taken)
-    assert f"{taken} cannot be used (Address already in use" in caplog.text
+    assert f"cannot bind to port {taken} (Address already in use" in caplog.text
     assert str(found) in caplog.text
     assert setup._free_metrics_port(found) == found
     assert setup._free_metrics_port(0) == 0

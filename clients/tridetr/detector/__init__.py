@@ -1,1 +1,1 @@
-"""The detector: names each camera's newest frame to Triton and publishes what comes back."""
+"""The detector: run inference on each camera's newest frame and publish the detections."""

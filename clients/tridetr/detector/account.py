@@ -1,4 +1,4 @@
-"""What one camera's detector counts and measures."""
+"""Frame accounting and metrics of one camera in the detector."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ ERROR_REASONS = ("region", "unavailable", "refused", "shared_memory", "slow", "d
 
 
 class FrameAccount:
-    """Counts the frames that were passed over, from the gaps between those that were inferred. Pure."""
+    """Counts skipped frames from the gaps between the sequences of inferred frames. Pure."""
 
     def __init__(self, last: int) -> None:
-        """Begin after a frame.
+        """Start counting after a frame.
 
         Args:
-            last: Sequence of the last frame with a result; 0: none.
+            last: Sequence of the last frame with a result; 0 = none.
         """
         self._last = last
         self._failed: set[int] = set()
 
     def failed(self, sequence: int) -> None:
-        """Note that an inference failed; the frame may be tried again."""
+        """Record a failed inference; the frame may be tried again."""
         self._failed.add(sequence)
 
     def inferred(self, sequence: int) -> tuple[int, int]:
-        """Note a result.
+        """Record a result.
 
         Returns:
-            How many frames since the last result were superseded by newer ones, and how many were given up after
-            errors.
+            The number of frames since the last result that were superseded by newer ones, and the number of frames
+            that were given up after errors.
         """
         if (
             sequence <= self._last
-        ):  # the ring was made anew, or a restarted detector repeats a frame
+        ):  # the ring was recreated, or a restarted detector repeats a frame
             superseded = errors = 0
         else:
             errors = sum(self._last < number < sequence for number in self._failed)
@@ -50,7 +50,7 @@ class FrameAccount:
 
 
 class CameraMetrics:
-    """The metrics of one camera."""
+    """Updates the Prometheus metrics of one camera."""
 
     def __init__(self, camera: str) -> None:
         self._camera = camera
@@ -66,15 +66,15 @@ class CameraMetrics:
         self._blocked.set(0)
         self._is_blocked = False
         self._names: dict[int, str] = {}
-        for reason in ERROR_REASONS:  # at 0, so that the first error is an increase
+        for reason in ERROR_REASONS:  # start at 0, so that `increase()` sees the first error
             metrics.INFERENCE_ERRORS.labels(camera, reason)
 
     def name_classes(self, classes: Mapping[str, int]) -> None:
-        """Set the names that class ids have from now on."""
+        """Set the class names of the served model, for the metrics' labels."""
         self._names = {number: name for name, number in classes.items()}
 
     def blocked(self, blocked: bool) -> None:
-        """Note whether the camera waits for a server that is away, fails or is late."""
+        """Record whether the camera waits for a server that is unavailable, failing or slow."""
         if blocked is not self._is_blocked:
             self._is_blocked = blocked
             self._blocked.set(blocked)
@@ -91,7 +91,7 @@ class CameraMetrics:
             self._given_up.inc(errors)
 
     def repeated(self, stamp: ResultStamp) -> None:
-        """Count a frame whose picture had not changed: it has a result, but was not inferred."""
+        """Count an unchanged frame, which got the previous result without inference."""
         self._unchanged.inc()
         self._last_result.set(time.time())
         self._age.observe((stamp.taken_ns - stamp.capture_monotonic_ns) / 1e9)
@@ -100,7 +100,7 @@ class CameraMetrics:
         """Count and measure a published result."""
         self._inferred.inc()
         self._last_result.set(time.time())
-        if not stamp.lossless:  # its times are the media's, not this machine's
+        if not stamp.lossless:  # its timestamps are media time, not this machine's clock
             self._age.observe((stamp.taken_ns - stamp.capture_monotonic_ns) / 1e9)
         self._inference.observe((stamp.infer_end_ns - stamp.infer_start_ns) / 1e9)
         self._total.observe((stamp.published_ns - stamp.taken_ns) / 1e9)

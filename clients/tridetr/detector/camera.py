@@ -1,4 +1,4 @@
-"""One camera's way through the detector: newest frame → server → result, one frame at a time."""
+"""The inference loop of one camera: lease the newest frame, infer it, publish the result."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ log = logging.getLogger("tridetr.detector")
 
 
 class CameraDetector:
-    """Infers the frames of one camera for as long as it runs.
+    """Infers the frames of one camera, one at a time, until stopped.
 
-    A frame counts as done only when its result is published. After an error the newest frame is taken again, which
-    may be the same one: so a lossless source, which waits for the decision on each frame, loses none.
+    A frame is done only when its result is published. After an error the newest frame is leased again, which may be the
+    same one. A lossless source waits for the decision on each frame, so it loses none.
 
     Attributes:
-        in_flight: Whether the server works on a frame at this moment.
+        in_flight: Whether the server is working on a frame.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class CameraDetector:
         """Open the rings of a camera.
 
         Args:
-            instance: Instance of tridetr.
+            instance: Instance name of the node.
             camera: Name of the camera.
-            section: What counts as a detection.
-            server: Where frames are inferred.
-            slow_s: An answer that takes longer is said and counted, and waited for all the same.
-            alarming: Names of the classes that can raise its alarm.
+            section: The camera's `detect` section: scores, classes, motion gate.
+            server: The inference server.
+            slow_s: Answers that take longer than this are logged and counted as slow, but still waited for.
+            alarming: Names of the classes that can trigger the camera's alarm.
 
         Raises:
             ShmError: Another detector runs, or a limit of the system is reached.
@@ -73,7 +73,9 @@ class CameraDetector:
         self._model = ("", "")
         self._metrics = CameraMetrics(camera)
         self._account = FrameAccount(_last_result(instance, camera))
-        self._after = 0  # the newest frame is inferred again: nobody may have read its result
+        self._after = (
+            0  # 0: infer the newest frame even if it has a result, which may not have been read
+        )
         self._region: AnyRegion | None = None
         self._damaged = 0
         self._failures = 0
@@ -91,7 +93,7 @@ class CameraDetector:
             raise
 
     def use_model(self, info: ModelInfo) -> None:
-        """Take over what serves from now on.
+        """Use the model that serves from now on.
 
         Raises:
             ConfigError: The camera wants classes that the model does not know.
@@ -108,7 +110,7 @@ class CameraDetector:
         self._range.use_model(info.color)
 
     def tick(self) -> None:
-        """Look for a frame although nothing woke us; call it about once a second."""
+        """Check for a new frame without a wake-up; call this about once a second."""
         self._frames.forget_if_removed()
         self._woken.set()
 
@@ -117,7 +119,7 @@ class CameraDetector:
 
         Raises:
             ConfigError: The camera wants classes that the model does not know.
-            ModelError: The model does not keep the contract.
+            ModelError: The model does not conform to the contract.
             CudaError: ``device`` is `cuda`, and the server cannot open GPU memory.
         """
         loop = asyncio.get_running_loop()
@@ -135,12 +137,12 @@ class CameraDetector:
                 loop.remove_reader(wakeup.fileno())
 
     def stop(self) -> None:
-        """End :meth:`run` after the frame that is in flight."""
+        """Make :meth:`run` return after the frame in flight."""
         self._stopping = True
         self._woken.set()
 
     def close(self) -> None:
-        """Let go of all rings."""
+        """Release all rings."""
         self._frames.close()
         self._writer.close()
         self._gate.close()
@@ -150,7 +152,7 @@ class CameraDetector:
         self._woken.set()
 
     async def _step(self) -> bool:
-        """Infer the newest frame; False if there is none."""
+        """Infer the newest frame; return False if there is none."""
         if not self._server.is_up:
             self._metrics.blocked(True)
             await self._server.available()
@@ -172,7 +174,7 @@ class CameraDetector:
             self._server.restarted()
             self._failed("region", sequence, error, quietly=not self._failures)
         except ModelUnavailable as error:
-            self._server.failed(error)  # which says it, and makes all cameras wait
+            self._server.failed(error)  # logs it once, and makes all cameras wait
             self._failed("unavailable", sequence, error, quietly=True)
         except TritonError as error:
             self._failed("refused", sequence, error)
@@ -185,7 +187,7 @@ class CameraDetector:
         return True
 
     def _known_answer(self, lease: AnyFrame) -> Answer | None:
-        """Return the answer that holds for a frame too; None: the model has to look."""
+        """Return the earlier answer if it is still valid for a frame; None: run inference."""
         if not isinstance(lease, DeviceFrameLease):
             return self._gate.answer_for(lease)
         if not self._gate.is_on:
@@ -198,7 +200,7 @@ class CameraDetector:
             return self._gate.answer_for(host)
 
     async def _infer_host(self) -> bool:
-        """Infer the newest frame in host memory: the server cannot read it on the GPU. False if there is none."""
+        """Infer the newest frame in host memory, because the server cannot read GPU memory; False if there is none."""
         lease = self._frames.host.lease_newest(self._after)
         if lease is None:
             return False
@@ -209,10 +211,10 @@ class CameraDetector:
         return True
 
     async def _infer(self, lease: AnyFrame) -> bool:
-        """Infer a leased frame and publish the result; returns when the server has let go of the frame.
+        """Infer a leased frame and publish the result; returns when the server no longer reads the frame.
 
         Returns:
-            False: it is in GPU memory, which the server cannot read.
+            False if the frame is in GPU memory that the server cannot read.
         """
         taken_ns = time.monotonic_ns()
         frame = lease.stamp
@@ -271,14 +273,14 @@ class CameraDetector:
         return await self._server.place(lease)
 
     def _likeness(self, answer: Prediction) -> float:
-        """Return the best score of the alarming classes as a share of the least score that counts."""
+        """Return the best score of the alarming classes, relative to the minimum score of a detection."""
         assert self._selection is not None
         alarming = np.isin(answer.classes, list(self._alarming_ids))
         best = float(answer.scores[alarming].max(initial=0.0))
         return best / max(self._selection.min_score, 1e-6)
 
     def _repeat(self, lease: AnyFrame, known: Answer) -> None:
-        """Publish the answer to an earlier frame for this one, which shows the same."""
+        """Publish the answer to an earlier frame for this one, which is unchanged."""
         result = known.stamp_for(lease, time.monotonic_ns())
         self._writer.publish(result, known.rows)
         self._after = lease.sequence
@@ -287,7 +289,7 @@ class CameraDetector:
 
     def _succeeded(self) -> None:
         if self._said is not None:
-            log.info("results come again", extra=self._extra)
+            log.info("inference results are available again", extra=self._extra)
         self._said, self._failures, self._pause_s = None, 0, 0.0
         self._metrics.blocked(False)
 
@@ -299,16 +301,20 @@ class CameraDetector:
         self._account.failed(sequence)
         self._gate.forget()
         self._failures += 1
-        # Where the server tells all cameras to wait, or was only restarted, there is nothing more to wait for.
+        # No pause if the server makes all cameras wait anyway, or was only restarted.
         self._pause_s = 0.0 if quietly else pause_s(self._failures)
         if not quietly and str(error) != self._said:
             self._said = str(error)
-            log.warning("a frame has no result: %s", error, extra=self._extra)
+            log.warning("inference of a frame failed: %s", error, extra=self._extra)
 
     def _say_slow(self) -> None:
         self._metrics.error("slow")
         self._metrics.blocked(True)
-        log.warning("no answer for %g s; waiting on", self._slow_s, extra=self._extra)
+        log.warning(
+            "no answer from the inference server for %g s; still waiting",
+            self._slow_s,
+            extra=self._extra,
+        )
 
     def _note_damage(self) -> None:
         damaged = self._frames.host.damaged
@@ -316,13 +322,15 @@ class CameraDetector:
             self._metrics.error("damaged")
             if not self._damaged:
                 log.warning(
-                    "a slot holds no valid frame: %s", self._frames.host.damage, extra=self._extra
+                    "a ring slot contains an invalid frame, which is skipped: %s",
+                    self._frames.host.damage,
+                    extra=self._extra,
                 )
             self._damaged = damaged
 
 
 def _last_result(instance: str, camera: str) -> int:
-    """Return the sequence of the frame that the last detector published a result of; 0: none."""
+    """Return the sequence of the last frame that a previous detector published a result for; 0 = none."""
     with DetectionReader(instance, camera, None) as reader:
         lease = reader.lease_newest()
         if lease is None:

@@ -1,4 +1,4 @@
-"""Whether frames have the colour range that the model was made for."""
+"""Check that frames have the colour range that the model was made for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ log = logging.getLogger("tridetr.detector")
 
 
 class RangeCheck:
-    """Says once for each model that frames have another range: nothing fails, it finds less."""
+    """Logs a warning, once per model, if the frames' colour range differs from the model's.
+
+    Inference works with the wrong range, but finds fewer objects.
+    """
 
     def __init__(self, camera: str) -> None:
         self._extra = {"camera": camera}
@@ -18,22 +21,22 @@ class RangeCheck:
         self._said = False
 
     def use_model(self, color: str) -> None:
-        """Begin anew with a model.
+        """Start to check against another model.
 
         Args:
-            color: Matrix and range that it was made for ("bt601-full"), or "frame" where it takes any.
+            color: Matrix and range that the model was made for ("bt601-full"), or "frame" if that is unknown.
         """
         self._color = color
         self._said = False
 
     def check(self, found: ColorRange) -> None:
-        """Look at the range of a frame."""
-        made_for = self._color.partition("-")[2]  # "full", "limited", or nothing that is known
+        """Compare the colour range of a frame with the model's."""
+        made_for = self._color.partition("-")[2]  # "full", "limited", or "" if unknown
         if made_for and not self._said and made_for != found.name.lower():
             self._said = True
             log.warning(
-                "frames are %s range, the model is made for %s: it finds a little less. Remedy: "
-                "`tridetr models recolor` makes a copy for these frames",
+                "frames have %s range, but the model is made for %s, so it finds slightly fewer objects. Remedy: "
+                "make a copy of the model for these frames with `tridetr models recolor`",
                 found.name.lower(),
                 self._color,
                 extra=self._extra,

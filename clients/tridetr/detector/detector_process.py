@@ -1,4 +1,4 @@
-"""The detector process: all cameras of a node, one inference server."""
+"""The detector process: infers the frames of all cameras of a node on one inference server."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tridetr.triton.client import TritonClient
 
 log = logging.getLogger("tridetr.detector")
 
-# Times infer_timeout_s without an answer: longer than the embedded server's watcher has patience with a slow machine.
+# Give up a request after this many times infer_timeout_s: longer than the watcher of the embedded server waits.
 _PATIENCE = 7.0
-_GRACE_S = 1.5  # for answers that are under way when we are told to stop
+_GRACE_S = 1.5  # for requests in flight when the process is stopped
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
-    """Infer the frames of all cameras until told to stop.
+    """Infer the frames of all cameras until `stop` is set.
 
     Raises:
         ConfigError: A camera wants classes that the model does not know.
-        ModelError: The model does not keep the contract.
+        ModelError: The model does not conform to the contract.
         ShmError: Another detector runs, or a limit of the system is reached.
         CudaError: ``device`` is `cuda`, and the server cannot open GPU memory.
     """
@@ -36,14 +36,14 @@ async def run(config: Config, stop: asyncio.Event) -> None:
 
 
 class Detector:
-    """All cameras of a node."""
+    """Runs the inference loops of all cameras of a node."""
 
     def __init__(self, config: Config, client: Client) -> None:
         """Open the rings of all cameras.
 
         Args:
             config: The configuration of the node.
-            client: The way to the server.
+            client: The connection to the inference server.
 
         Raises:
             ShmError: Another detector runs, or a limit of the system is reached.
@@ -70,13 +70,13 @@ class Detector:
             raise
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Infer until told to stop; raises what :func:`run` raises."""
+        """Infer until `stop` is set; raises the same errors as :func:`run`."""
         tasks = {asyncio.create_task(camera.run()): camera for camera in self._cameras}
         helpers = {asyncio.create_task(self._tick()), asyncio.create_task(_wait(stop))}
         try:
             done, _ = await asyncio.wait({*tasks, *helpers}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # raises what ended a camera
+                task.result()  # raises the error that ended a camera's loop
         finally:
             for task in helpers:
                 task.cancel()
@@ -85,7 +85,7 @@ class Detector:
             self._close()
 
     async def _finish(self, tasks: dict[asyncio.Task[None], CameraDetector]) -> None:
-        """End the cameras, those last that wait for an answer: Triton still reads their frames."""
+        """Stop the cameras; wait for those with a request in flight, whose frames Triton still reads."""
         for task, camera in tasks.items():
             if not camera.in_flight:
                 task.cancel()
@@ -106,7 +106,7 @@ class Detector:
 
     def _use_model(self, info: ModelInfo) -> None:
         if not info.classes:
-            log.info("the model does not name its classes: COCO's are assumed")
+            log.info("the model does not name its classes; assuming COCO's")
             info = replace(info, classes=COCO_91)
         if info == self._served:
             return

@@ -1,8 +1,8 @@
-"""The motion gate (static-scene skip): in standby, a picture without motion is not inferred again.
+"""The motion gate (static-scene skip): in standby, skip inference of frames without motion.
 
-Only where nothing can be lost by it: the controller reports standby, the last answer shows nothing of a class that
-alarms, and it is not older than ``detect.motion_gate_s``. Whatever is unknown (no controller, an error, a new model,
-another size) means: infer.
+A frame is skipped only if the controller reports standby and the last answer is at most ``detect.motion_gate_s`` old
+and contains no object of an alarming class. In all uncertain cases (no controller, an error, a new model, another
+frame size) the frame is inferred.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from tridetr.shm.detections import ResultStamp
 from tridetr.shm.frames import FrameLease
 from tridetr.telemetry import metrics
 
-_SMALLEST = 16  # pixels a side; smaller pictures are always inferred
+_SMALLEST = 16  # pixels per side; smaller frames are always inferred
 LOOK_REASONS = ("motion", "interval", "learning", "uncertain")
-_UNCERTAIN = 0.5  # a score above this share of the least one that counts deserves another look
-_LONGEST_UNCERTAIN = 10  # looks in a row; what stays uncertain is part of the scene
+_UNCERTAIN = 0.5  # a score above this share of the minimum score is inferred again
+_LONGEST_UNCERTAIN = 10  # such inferences in a row; what stays uncertain is part of the scene
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model reported last.
+    """The last result of the model.
 
     Attributes:
-        stamp: Of the result.
-        rows: Its detections, ``DETECTION_DTYPE`` [n].
+        stamp: Metadata of the result.
+        rows: The detections, ``DETECTION_DTYPE`` [n].
     """
 
     stamp: ResultStamp
     rows: NDArray[np.void]
 
     def stamp_for(self, lease: AnyFrame, now_ns: int) -> ResultStamp:
-        """Return the stamp of a result that repeats this one for another frame, taken at this moment."""
+        """Return the metadata of a result that repeats this one for another frame, at the time ``now_ns``."""
         frame = lease.stamp
         return replace(
             self.stamp,
@@ -57,15 +57,15 @@ class Answer:
 
 
 class MotionGate(Closing):
-    """Decides for one camera whether the model has to look at a frame."""
+    """Decides for one camera whether a frame must be inferred."""
 
     def __init__(self, instance: str, camera: str, section: DetectSection) -> None:
-        """Begin without a memory.
+        """Start without a stored answer.
 
         Args:
-            instance: Instance of tridetr.
+            instance: Instance name of the node.
             camera: Name of the camera.
-            section: Its key ``motion_gate_s`` (0: every frame is inferred).
+            section: Supplies ``motion_gate_s`` (0 = every frame is inferred).
         """
         self._longest_ns = int(section.motion_gate_s * 1e9)
         self._sentry = SentryReader(instance, camera)
@@ -73,8 +73,8 @@ class MotionGate(Closing):
         self._grid: PatchGrid | None = None
         self._motion: MotionDetector | None = None
         self._answer: Answer | None = None
-        self._watching = False  # whether the motion detector has seen the frame that is leased now
-        self._interval = False  # whether the model looks only because the last answer is old
+        self._watching = False  # whether the motion detector has seen the leased frame
+        self._interval = False  # whether the frame is inferred only because the last answer is old
         self._uncertain = 0  # uncertain answers in a row
         self._looks = {
             reason: metrics.MOTION_GATE_LOOKS.labels(camera, reason) for reason in LOOK_REASONS
@@ -82,7 +82,7 @@ class MotionGate(Closing):
         self._missed = metrics.MOTION_GATE_MISSED.labels(camera)
 
     def answer_for(self, lease: FrameLease) -> Answer | None:
-        """Return the answer that holds for a frame too; None: the model has to look."""
+        """Return the stored answer if it is valid for a frame; None: run inference."""
         now_ns = time.monotonic_ns()
         self._interval = False
         if not self.is_on or lease.stamp.lossless:
@@ -113,11 +113,11 @@ class MotionGate(Closing):
 
     @property
     def is_on(self) -> bool:
-        """Whether frames may be spared at all."""
+        """Whether the configuration allows skipping frames."""
         return self._longest_ns > 0
 
     def unseen(self) -> None:
-        """Note that the model looks at a frame that this gate has not seen."""
+        """Record the inference of a frame that this gate has not seen."""
         if self.is_on:
             self._interrupt()
 
@@ -128,13 +128,13 @@ class MotionGate(Closing):
         alarming: Collection[int],
         likeness: float = 0.0,
     ) -> None:
-        """Remember the answer to the frame that was asked about last, unless it shows what alarms.
+        """Store the result of the frame last passed to `answer_for`, unless it contains an alarming class.
 
         Args:
-            stamp: Of its result.
-            rows: Its detections.
-            alarming: Class ids that can raise the alarm.
-            likeness: The best score of those classes, as a share of the least one that counts.
+            stamp: Metadata of the result.
+            rows: Its detections, ``DETECTION_DTYPE`` [n].
+            alarming: Class ids that can trigger the alarm.
+            likeness: The best score of those classes, relative to the minimum score of a detection.
         """
         found = bool(np.isin(rows["class_id"], list(alarming)).any())
         if found and self._interval:
@@ -147,15 +147,15 @@ class MotionGate(Closing):
         self._uncertain = self._uncertain + 1 if likeness >= _UNCERTAIN else 0
 
     def forget(self) -> None:
-        """Let the model look at the next frame whatever it shows."""
+        """Drop the stored answer, so that the next frame is inferred in any case."""
         self._answer = None
 
     def close(self) -> None:
-        """Let go of the sentry board."""
+        """Release the reader of the sentry state."""
         self._sentry.close()
 
     def _motion_for(self, width: int, height: int) -> MotionDetector | None:
-        """Return the motion detector for pictures of this size; None: they are too small."""
+        """Return the motion detector for frames of this size; None if they are too small."""
         if self._size != (width, height):
             self._size = (width, height)
             self._grid = self._motion = None

@@ -1,14 +1,15 @@
-"""Detect change in a fixed camera's picture: noise is learnt per patch, lighting is removed, slow change adds up. Pure.
+"""Detect changes in the picture of a fixed camera. Pure.
 
-The picture is reduced to the mean brightness of about 60 x 34 patches, at two scales: single patches (a small figure
-far away) and averages of 3 x 3 of them (a large one that hardly differs from its background). Two tests run on both:
+The picture is reduced to the mean brightness of about 60 x 34 patches, at two scales: single patches (for a small,
+distant object) and averages of 3 x 3 patches (for a large object with little contrast). Changes of lighting are
+removed, and the noise of each patch is learnt. Two tests run at both scales:
 
-- *sudden*: the picture against its running average;
-- *drift*: the running average against what it was when the model last looked, so that slow movers add up.
+- *sudden*: compares the picture with its running average;
+- *drift*: compares the running average with its value at the last inference, so that slow movement accumulates.
 
-A test fires when a patch deviates by more than `_SIGMAS` times its own noise, within fixed bounds: less than the floor
-is never a change, more than the ceiling always is, whatever has been learnt. Restless patches are left out, if they are
-few: those of a clock that the camera writes into its picture, or of a flag.
+A test fires when a patch deviates by more than `_SIGMAS` times its learnt noise. The threshold is bounded: a deviation
+below the floor is never a change, and one above the ceiling always is. Patches that change all the time (a flag, or a
+clock that the camera draws into its picture) are ignored as long as they are few.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from numpy.typing import NDArray
 Patches = NDArray[np.float32]
 
 _COLUMNS = 60
-_ROWS_PER_PATCH = 4  # sampled; every pixel of such a row counts
+_ROWS_PER_PATCH = 4  # sampled rows; all pixels of a sampled row are used
 _PAIRS = np.uint64(0x00FF00FF00FF00FF)
 
 _SIGMAS = 6.5
 _FLOOR = np.array([2.5, 1.0], np.float32)[:, None, None]  # single patches, 3 x 3 averages
 _CEILING = np.array([12.0, 5.0], np.float32)[:, None, None]
-_BRIGHTEST = 12.0  # a larger offset of the whole picture is a lamp, and a change
+_BRIGHTEST = 12.0  # a larger offset of the whole picture (a lamp) counts as a change
 _LARGEST_NOISE = _CEILING / _SIGMAS
-_AVERAGE_WEIGHT = 0.3  # of the newest picture; about a second in standby
+_AVERAGE_WEIGHT = 0.3  # weight of the newest picture; about a second in standby
 _NOISE_WEIGHT = 0.02
-# Noise of the difference of two running averages, relative to that of a picture against its running average.
+# Noise of the difference of two running averages, relative to the noise of a picture's deviation from its average.
 _DRIFT_NOISE = 0.6
-_LEARNING = 10  # pictures before noise counts as known
+_LEARNING = 10  # pictures until the noise estimate is used
 _RESTLESS = 0.15  # share of recent pictures in which a patch has changed
-_RESTLESS_WEIGHT = 0.005  # of the newest picture; about a minute in standby
-_MOST_RESTLESS = 0.03  # of all patches; where more are, none is left out
+_RESTLESS_WEIGHT = 0.005  # weight of the newest picture; about a minute in standby
+_MOST_RESTLESS = 0.03  # share of all patches; if more are restless, none is ignored
 _TYPICAL = 0.6745  # median of |z| of Gaussian noise
 _TINY = np.float32(1e-3)
 
 
 class PatchGrid:
-    """Mean brightness of patches of pictures of one size; buffers are reused.
+    """Computes the mean brightness of the patches of a picture of a fixed size; buffers are reused.
 
     Example:
         >>> PatchGrid(1920, 1080)(np.full((1080, 1920), 7, np.uint8)).shape
@@ -48,11 +49,11 @@ class PatchGrid:
     """
 
     def __init__(self, width: int, height: int) -> None:
-        """Lay the grid.
+        """Compute the layout of the patches.
 
         Args:
-            width: Pixels, even.
-            height: Pixels.
+            width: Width of the pictures in pixels, even.
+            height: Height of the pictures in pixels.
         """
         side = max(8, 2 * round(width / _COLUMNS / 2))
         step = max(1, side // _ROWS_PER_PATCH)
@@ -71,8 +72,10 @@ class PatchGrid:
         self.shape = self._scale.shape
 
     def __call__(self, luma: NDArray[np.uint8]) -> Patches:
-        """Return the means, float32 [R, C], of luma uint8 [H, W]."""
-        eight = luma[self._rows, : self._used].view(np.uint64)  # pixels at a time, in 16-bit lanes
+        """Return the mean brightness of each patch, float32 [R, C], of luma uint8 [H, W]."""
+        eight = luma[self._rows, : self._used].view(
+            np.uint64
+        )  # 8 pixels per word, split into 16-bit lanes
         np.right_shift(eight, np.uint64(8), out=self._high)
         np.bitwise_and(self._high, _PAIRS, out=self._high)
         np.bitwise_and(eight, _PAIRS, out=self._low)
@@ -86,17 +89,17 @@ class PatchGrid:
 
 
 class MotionDetector:
-    """Compares the pictures of a fixed camera with each other.
+    """Detects motion between successive pictures of a fixed camera.
 
     Attributes:
-        learning: Whether too few pictures were seen to know the noise.
+        learning: Whether too few pictures were seen to estimate the noise.
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
-        """Begin without knowledge.
+        """Start without a noise estimate.
 
         Args:
-            shape: Rows and columns of the patches.
+            shape: Rows and columns of the patch grid.
         """
         both = (2, *shape)
         self._now, self._average, self._reference, self._deviation, self._limit, self._scratch = (
@@ -115,13 +118,13 @@ class MotionDetector:
         return self._seen < _LEARNING
 
     def changed(self, patches: Patches) -> bool:
-        """Take the next picture.
+        """Process the next picture and return whether it has changed.
 
         Args:
-            patches: float32 [R, C], its mean brightness.
+            patches: float32 [R, C], the mean brightness from :class:`PatchGrid`.
 
         Returns:
-            Whether it differs from those before, or from the one that :meth:`looked` was called for.
+            Whether it differs from the pictures before, or from the one that :meth:`looked` was called for.
         """
         now, average, limit, changed = self._now, self._average, self._limit, self._changed
         now[0] = patches
@@ -132,7 +135,7 @@ class MotionDetector:
             return True
         deviation = self._deviate(now, average)
         np.sqrt(self._variance, out=limit)
-        # A key frame or a darker exposure makes the whole picture noisier; a person in it does not.
+        # A key frame or a darker exposure makes the whole picture noisier; a moving person does not.
         np.divide(deviation[0], limit[0], out=self._scratch[0])
         limit *= _SIGMAS * max(1.0, _median(self._scratch[0]) / _TYPICAL)
         np.maximum(limit, _FLOOR, out=limit)
@@ -149,23 +152,23 @@ class MotionDetector:
         return self._any_but_restless()
 
     def looked(self) -> None:
-        """Note that the model looks at the newest picture: drift is measured from here."""
+        """Record that the newest picture was inferred: drift is measured from here."""
         self._reference[:] = self._average
         self._has_reference = True
 
     def interrupted(self) -> None:
-        """Note that pictures were not passed for a while: only the learnt noise still holds."""
+        """Record a gap in the pictures: only the learnt noise stays valid."""
         self._has_average = self._has_reference = False
 
     def _any_but_restless(self) -> bool:
-        """Return whether a patch has changed that does not change all the time."""
+        """Return whether a patch has changed that is not restless."""
         changed, restless = self._changed, self._restless
         restless *= 1 - _RESTLESS_WEIGHT
         np.add(restless, _RESTLESS_WEIGHT, out=restless, where=changed)
         if not changed.any():
             return False
         known = restless > _RESTLESS
-        # An average over a restless patch is restless, too.
+        # A 3 x 3 average that includes a restless patch is restless, too.
         around = _sum3x3(known[0].astype(np.float32), self._scratch[0])
         known[1] |= around > 0
         if np.count_nonzero(known) <= self._most_restless:
@@ -173,7 +176,7 @@ class MotionDetector:
         return bool(changed.any())
 
     def _deviate(self, picture: Patches, before: Patches) -> Patches:
-        """Return |picture - before| without what lighting explains: an offset and a gain."""
+        """Return |picture - before| after removing a change of lighting, modelled as an offset and a gain."""
         deviation, level = self._deviation, self._scratch
         np.subtract(picture, before, out=deviation)
         deviation -= max(-_BRIGHTEST, min(_BRIGHTEST, _median(deviation[0])))
@@ -187,7 +190,7 @@ class MotionDetector:
         return deviation
 
     def _learn(self, deviation: Patches) -> None:
-        """Update each patch's noise; what is more than the largest noise counts as the largest."""
+        """Update the noise estimate of each patch; deviations are capped at the largest noise."""
         self._seen += 1
         np.minimum(deviation, _LARGEST_NOISE, out=deviation)
         np.square(deviation, out=deviation)
@@ -198,13 +201,13 @@ class MotionDetector:
 
 
 def _median(patches: Patches) -> float:
-    """Return about the median: that of every third patch."""
+    """Return the median of every third patch, an approximation of the median of all."""
     some = patches.ravel()[::3]
     return float(np.partition(some, some.size // 2)[some.size // 2])
 
 
 def _sum3x3(patches: Patches, columns: Patches) -> Patches:
-    """Return the sums of each patch and its neighbours; ``columns`` is overwritten."""
+    """Return the sum of each patch and its 8 neighbours; ``columns`` is a scratch buffer."""
     columns[:] = patches
     columns[:, 1:] += patches[:, :-1]
     columns[:, :-1] += patches[:, 1:]

@@ -1,4 +1,4 @@
-"""Which memory the server knows: GPU memory where it can open it, system shared memory otherwise."""
+"""Register frame memory with the server: GPU memory if the server can open it, otherwise system shared memory."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Place = FrameLease | DevicePlace
 _GPU = ("cuda", "tensorrt")
 _CPU = ("cpu", "openvino")
 _REMEDY = (
-    "Remedy: CUDA IPC needs the gpu process and the server on one GPU, in one IPC and one PID namespace (Kubernetes: "
-    "shareProcessNamespace, Docker: --ipc and --pid)"
+    "Remedy: run the gpu process and the server on the same GPU and in the same IPC and PID namespaces, as CUDA IPC "
+    "requires (Kubernetes: shareProcessNamespace, Docker: --ipc and --pid)"
 )
 
 
 class Client(Protocol):
-    """What is needed of ``TritonClient``."""
+    """The methods of ``TritonClient`` that are used here."""
 
     async def register(self, region: AnyRegion) -> None: ...
     async def unregister(self, region: AnyRegion) -> None: ...
 
 
 def runs_on_gpu(info: ModelInfo) -> bool:
-    """Return whether a model runs on a GPU, as far as is known.
+    """Return whether a model is known to run on a GPU.
 
     >>> runs_on_gpu(ModelInfo("m", "1", "tensorrt", "unknown", "fp16"))
     True
@@ -42,7 +42,7 @@ def runs_on_gpu(info: ModelInfo) -> bool:
 
 
 def runs_on_cpu(info: ModelInfo) -> bool:
-    """Return whether a model runs on the CPU, as far as is known.
+    """Return whether a model is known to run on the CPU.
 
     >>> runs_on_cpu(ModelInfo("m", "1", "onnxruntime", "openvino", "bf16"))
     True
@@ -51,13 +51,13 @@ def runs_on_cpu(info: ModelInfo) -> bool:
 
 
 class Registrations:
-    """Registers the memory of frames before they are inferred, and lets the server forget what is no longer used."""
+    """Registers the memory of frames before their inference, and unregisters memory that is no longer used."""
 
     def __init__(self, client: Client, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
-        """Make it; nothing is registered yet.
+        """Start without registrations.
 
         Args:
-            client: The way to the server.
+            client: The connection to the inference server.
             device: `device` of the configuration.
         """
         self._client = client
@@ -70,12 +70,12 @@ class Registrations:
         self._said: str | None = None
 
     def use_model(self, info: ModelInfo) -> None:
-        """Begin anew with a server that was away: it knows no region any more."""
+        """Start over with a server that was unavailable: it has lost all registrations."""
         self.forget()
         self._on_cpu = runs_on_cpu(info)
 
     def forget(self) -> None:
-        """Note that the server has forgotten everything."""
+        """Drop all registrations, because the server has lost them."""
         self._known.clear()
         for hold in self._holds.values():
             hold.close()
@@ -84,7 +84,7 @@ class Registrations:
 
     @property
     def may_open_device(self) -> bool:
-        """Whether the server may be able to read GPU memory, as far as is known."""
+        """Whether the server may be able to read GPU memory: False only if it is known not to."""
         if self._device == "cpu" or self._refused:
             return False
         if self._on_cpu:
@@ -93,7 +93,7 @@ class Registrations:
         return True
 
     async def place(self, lease: FrameLease) -> Place:
-        """Return where the server reads a leased frame in host memory, which it knows now.
+        """Register the region of a leased frame in host memory, and return where the server reads the frame.
 
         Raises:
             TritonError: As ``TritonClient.register``.
@@ -105,7 +105,10 @@ class Registrations:
         return lease
 
     async def place_device(self, lease: DeviceFrameLease) -> Place | None:
-        """Return where the server reads a leased frame in GPU memory; None: it cannot.
+        """Register the region of a leased frame in GPU memory, and return where the server reads the frame.
+
+        Returns:
+            None if the server cannot read it.
 
         Raises:
             TritonError: As ``TritonClient.register``.
@@ -115,7 +118,7 @@ class Registrations:
         return lease.device if await self._can_open(lease.device.region) else None
 
     def retire(self, region: AnyRegion) -> None:
-        """Let the server forget a region that no lease uses any more, beside the work."""
+        """Unregister a region that no lease uses any more, in the background."""
         if self._known.get(region.shm_name) == region:
             del self._known[region.shm_name]
             hold = self._holds.pop(region.shm_name, None)
@@ -124,7 +127,7 @@ class Registrations:
             task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Let the server forget all regions, as far as it answers."""
+        """Unregister all regions; waits at most half a second for the server."""
         for region in list(self._known.values()):
             self.retire(region)
         if self._tasks:
@@ -133,15 +136,15 @@ class Registrations:
             task.cancel()
 
     async def _can_open(self, region: DeviceRegion) -> bool:
-        """Whether the server can read this GPU memory; registers it first where need be."""
+        """Return whether the server can read this GPU memory; registers it if it is not registered yet."""
         if self._known.get(region.shm_name) == region:
-            # A server that reads the memory of a dead process may not survive that.
+            # A server that reads the GPU memory of a dead process may crash.
             return not self._holds[region.shm_name].is_lost()
         if not self.may_open_device:
             return False
         with ExitStack() as stack:
             hold = stack.enter_context(DeviceHold(region))
-            # Memory of a writer that is gone cannot be opened, and tells nothing about the server.
+            # Failing to open the memory of a writer that has exited would prove nothing about the server.
             if not hold.is_current():
                 return False
             try:
@@ -161,18 +164,20 @@ class Registrations:
         self._refused = True
         if self._device == "cuda":
             raise CudaError(
-                f"device: cuda is impossible here: {error}. {_REMEDY}, or device: auto"
+                f"device: cuda is impossible here: {error}. {_REMEDY}, or set device: auto"
             ) from error
         self._say(f"{error}. {_REMEDY}")
 
     def _say(self, why: str) -> None:
         if why != self._said:
             self._said = why
-            log.warning("frames go to the server through system shared memory: %s", why)
+            log.warning("frames are passed to the server in system shared memory: %s", why)
 
     async def _unregister(self, region: AnyRegion, hold: DeviceHold | None) -> None:
         try:
-            with suppress(TritonError):  # it was restarted or is gone: so is the registration
+            with suppress(
+                TritonError
+            ):  # the server was restarted or has exited, and the registration with it
                 await self._client.unregister(region)
         finally:
             if hold is not None:

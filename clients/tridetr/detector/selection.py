@@ -1,4 +1,4 @@
-"""Which of a model's answers are published. Pure."""
+"""Filter a model's detections by score and class. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IDS = 1 << 16  # class_id is a uint16
 
 
 class Selection:
-    """Keeps the detections of the wanted classes from a least score on.
+    """Keeps the detections of the wanted classes that reach a minimum score.
 
     Example:
         >>> select = Selection(0.5, ("person",), {"person": 1, "car": 3})
@@ -27,15 +27,15 @@ class Selection:
     """
 
     def __init__(self, min_score: float, wanted: Sequence[str], known: Mapping[str, int]) -> None:
-        """Look the wanted classes up.
+        """Look up the ids of the wanted classes.
 
         Args:
-            min_score: Least score, inclusive; rows of score 0 are never kept (they are padding).
-            wanted: Class names; empty = all.
-            known: The model's class names and ids.
+            min_score: Minimum score, inclusive; rows of score 0 are never kept (they are padding).
+            wanted: Names of the classes to keep; empty = all.
+            known: Class name -> id of the model.
 
         Raises:
-            ConfigError: The model does not know a wanted class; the message names those that it knows.
+            ConfigError: The model does not have a wanted class; the message lists the classes that it has.
         """
         self.min_score = min_score
         unknown = [name for name in wanted if name not in known]
@@ -49,7 +49,7 @@ class Selection:
     def __call__(
         self, boxes: NDArray[np.float32], scores: NDArray[np.float32], classes: NDArray[Any]
     ) -> NDArray[np.void]:
-        """Return the rows that count, in the model's order.
+        """Return the rows to keep, in the model's order.
 
         Args:
             boxes: float32 [K, 4], x1 y1 x2 y2 in pixels of the frame.
@@ -57,7 +57,7 @@ class Selection:
             classes: int32 [K], the model's class ids.
 
         Returns:
-            ``DETECTION_DTYPE`` [n]; without rows that are not finite or whose class does not fit.
+            ``DETECTION_DTYPE`` [n], without rows that are not finite or whose class id does not fit into uint16.
         """
         keep = (scores >= self.min_score) & (scores > 0)
         keep &= (classes >= 0) & (classes < _IDS)
@@ -77,6 +77,6 @@ def _unknown(unknown: Sequence[str], known: Mapping[str, int]) -> str:
     near = [match for name in unknown for match in difflib.get_close_matches(name, known, 1)]
     hint = f" (did you mean {', '.join(near)}?)" if near else ""
     return (
-        f"detect.classes names {', '.join(map(repr, unknown))}, which the model does not know{hint}; "
-        f"it knows {', '.join(sorted(known)) or 'none'}"
+        f"detect.classes names {', '.join(map(repr, unknown))}, which the model does not have{hint}; "
+        f"its classes: {', '.join(sorted(known)) or 'none'}"
     )

@@ -1,4 +1,4 @@
-"""Triton as the cameras of one detector see it: is it there, what does it serve, which regions does it know."""
+"""The inference server as shared by the cameras of one detector: availability, served model, registered regions."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tridetr.triton.client import Frame, Prediction
 
 log = logging.getLogger("tridetr.detector")
 
-# One is computed while the next one waits at the server, so that it never idles. More would only age the frames;
-# a GPU computes several together.
+# On a CPU, one request is computed while the next one waits at the server, which therefore never idles; more would only
+# let frames grow old. A GPU computes several in a batch.
 _AT_ONCE_CPU = 2
 _AT_ONCE_GPU = 8
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
-# Between two questions whether it is there: they cost little, and a server that has just started is used soon.
+# Between availability checks: these are cheap, and a server that has just started is used without delay.
 _LONGEST_ASK_S = 0.1
 
 
 def pause_s(failures: int) -> float:
-    """Return how long to wait after so many failures in a row [s].
+    """Return the pause in seconds after a number of consecutive failures.
 
     >>> [pause_s(n) for n in (1, 2, 3, 99)]
     [0.05, 0.1, 0.2, 1.0]
@@ -39,12 +39,12 @@ def pause_s(failures: int) -> float:
 
 
 def requests_at_once(info: ModelInfo) -> int:
-    """Return how many requests keep this model busy."""
+    """Return how many concurrent requests keep this model busy."""
     return _AT_ONCE_GPU if runs_on_gpu(info) else _AT_ONCE_CPU
 
 
 class Client(Protocol):
-    """What the detector needs of ``TritonClient``."""
+    """The methods of ``TritonClient`` that the detector uses."""
 
     async def model(self) -> ModelInfo: ...
     async def register(self, region: AnyRegion) -> None: ...
@@ -55,11 +55,12 @@ class Client(Protocol):
 
 
 class Server:
-    """One server and model for all cameras; finds out again what serves whenever it was away.
+    """One server and model for all cameras; queries the served model again after each outage.
 
     Attributes:
-        turns: At most that many requests at once, first come first served: with each camera asking for one frame
-            at a time, the cameras take turns, and a frame is taken when its turn has come, not before it queues.
+        turns: Semaphore that limits the concurrent requests, first come first served. Each camera has at most one
+            request, so the cameras take turns. A frame is leased after its camera has got its turn, so it does not
+            grow old in a queue.
     """
 
     def __init__(
@@ -69,13 +70,13 @@ class Server:
         give_up_s: float = 70.0,
         device: Literal["auto", "cpu", "cuda"] = "auto",
     ) -> None:
-        """Make it; nothing is asked yet.
+        """Start unconnected; nothing is requested yet.
 
         Args:
-            client: The way to the server.
-            on_model: Called with what serves each time it was looked up; may raise to refuse it.
-            give_up_s: A request that was not answered for so long is given up, so that a server which lost it
-                does not blind a camera for ever.
+            client: The connection to the server.
+            on_model: Called with the served model each time it was queried; may raise to reject it.
+            give_up_s: Seconds after which an unanswered request is given up, so that a server that lost a request
+                does not block its camera indefinitely.
             device: `device` of the configuration.
         """
         self._give_up_s = give_up_s
@@ -94,10 +95,10 @@ class Server:
         return self._up
 
     async def available(self) -> None:
-        """Wait until the model serves; returns at once while it does.
+        """Wait until the model is ready; returns immediately if it is.
 
         Raises:
-            ModelError: It does not keep the contract.
+            ModelError: The model does not conform to the contract.
         """
         if self._up:
             return
@@ -119,12 +120,12 @@ class Server:
                 self._up = True
 
     async def place(self, lease: FrameLease) -> Place:
-        """Return where the server shall read a leased frame; see ``Registrations.place``."""
+        """Return where the server reads a leased frame in host memory; see ``Registrations.place``."""
         return await self._regions.place(lease)
 
     @property
     def may_open_device(self) -> bool:
-        """Whether the server may be able to read GPU memory, as far as is known."""
+        """Whether the server may be able to read GPU memory; see ``Registrations.may_open_device``."""
         return self._regions.may_open_device
 
     async def place_device(self, lease: DeviceFrameLease) -> Place | None:
@@ -132,15 +133,15 @@ class Server:
         return await self._regions.place_device(lease)
 
     async def infer(self, frame: Place, traceparent: str | None) -> tuple[int, Prediction, int]:
-        """Run the model on a frame in its place.
+        """Run the model on a frame in shared memory.
 
         Returns:
-            CLOCK_MONOTONIC [ns] of the request, the answer, and CLOCK_MONOTONIC [ns] of the answer.
+            The time of the request, the prediction, and the time of the answer; times are CLOCK_MONOTONIC in ns.
 
         Raises:
-            TritonError: As ``TritonClient.infer``; ModelUnavailable also where no answer came within ``give_up_s``.
-                The server may then still read the frame while it is written over; that is harmless, because nobody
-                takes its answer any more.
+            TritonError: As ``TritonClient.infer``; ModelUnavailable also if no answer arrived within ``give_up_s``.
+                The server may then read the frame while it is overwritten, which is harmless: its answer is
+                discarded.
         """
         trace_id = traceparent[3:35] if traceparent else ""
         start_ns = time.monotonic_ns()
@@ -149,34 +150,34 @@ class Server:
             answer = await asyncio.wait_for(asked, self._give_up_s)
         except asyncio.TimeoutError:
             raise ModelUnavailable(
-                f"no answer for {self._give_up_s:g} s, the request is given up"
+                f"no answer for {self._give_up_s:g} s; the request was given up"
             ) from None
         end_ns = time.monotonic_ns()
         if self._said is not None:
-            log.info("inference works")
+            log.info("inference works again")
         self._said, self._failures = None, 0
         return start_ns, answer, end_ns
 
     def restarted(self) -> None:
-        """Note that the server has forgotten our regions: it is another one, perhaps with another model."""
+        """Record that the server has lost our regions: it was restarted, perhaps with another model."""
         self._up = False
         self._regions.forget()
 
     def failed(self, error: TritonError) -> None:
-        """Note that the server does not serve now; said once for each cause."""
+        """Record that the server is unavailable; each cause is logged once."""
         self._failures += self._up  # requests that were in flight together fail together
         self._up = False
         self._say(error)
 
     def retire(self, region: AnyRegion) -> None:
-        """Let the server forget a region that no lease uses any more, beside the work."""
+        """Unregister a region that no lease uses any more, in the background."""
         self._regions.retire(region)
 
     async def close(self) -> None:
-        """Let the server forget all regions, as far as it answers."""
+        """Unregister all regions; see ``Registrations.close``."""
         await self._regions.close()
 
     def _say(self, error: TritonError) -> None:
         if str(error) != self._said:
             self._said = str(error)
-            log.warning("no inference: %s", error)
+            log.warning("inference is unavailable: %s", error)

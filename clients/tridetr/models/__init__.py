@@ -1,1 +1,1 @@
-"""From an RF-DETR checkpoint to a verified entry of the model repository."""
+"""Make, verify, measure and install models: from an RF-DETR checkpoint to a contract model."""

@@ -1,8 +1,8 @@
-"""What `tridetr models pull` can fetch: a short list with a checksum for each entry.
+"""The catalogue of models that `tridetr models pull` can download, each with a checksum.
 
-The built-in list (`catalogue.json`) names Roboflow's published checkpoints with the MD5 sums that the
-``rfdetr`` package (1.11.2) itself checks them by. A list of one's own, with models ready to run, is
-given with ``--catalogue FILE-or-URL``; an entry without a checksum is refused.
+The built-in catalogue (`catalogue.json`) lists Roboflow's published checkpoints, with the MD5 sums that the ``rfdetr``
+package (1.11.2) itself uses to verify them. ``--catalogue FILE-or-URL`` selects another catalogue, which can also list
+models that are ready to run. Every entry must have a checksum.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ _MAX_BYTES = 1 << 20
 
 
 class Entry(BaseModel):
-    """One model that can be fetched."""
+    """One model that can be downloaded."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="What it is called once installed.")
+    name: str = Field(description="Name of the installed model.")
     url: str
     checksum: str = Field(description="sha256:<hex> or md5:<hex> of the file at the URL.")
     kind: Literal["contract", "export", "checkpoint"] = Field(
-        description="Ready to run; an RF-DETR ONNX to be fused; a checkpoint to be exported and fused."
+        description="contract: ready to run; export: an RF-DETR ONNX file to fuse; checkpoint: to export and fuse."
     )
     size: int | None = Field(
-        None, gt=0, description="Bytes at most; more is not fetched. null = 4 GiB."
+        None,
+        gt=0,
+        description="Maximum size in bytes; larger files are not downloaded. null = 4 GiB.",
     )
     variant: Literal["nano", "small", "medium", "large"] | None = None
-    file: str | None = Field(None, description="File name to keep it under; null = the URL's.")
+    file: str | None = Field(None, description="Name of the downloaded file; null = as in the URL.")
     license: str = ""
     note: str = ""
 
@@ -72,7 +74,7 @@ class Catalogue(BaseModel):
         """Return an entry by name.
 
         Raises:
-            ModelError: there is none; names those there are.
+            ModelError: there is no such entry; the message lists the entries.
         """
         for entry in self.models:
             if entry.name == name:
@@ -84,10 +86,10 @@ class Catalogue(BaseModel):
 
 
 def load_catalogue(source: str | None = None) -> Catalogue:
-    """Load the built-in catalogue, a file, or an https:// address.
+    """Load a catalogue from a file or an https:// URL; None = the built-in one.
 
     Raises:
-        ModelError: it cannot be read or is no catalogue.
+        ModelError: the catalogue cannot be read or is invalid.
     """
     if source is None:
         text = resources.files("tridetr.models").joinpath("catalogue.json").read_text()
@@ -98,7 +100,9 @@ def load_catalogue(source: str | None = None) -> Catalogue:
     try:
         return Catalogue.model_validate(json.loads(text))
     except (json.JSONDecodeError, ValidationError) as error:
-        raise ModelError(f"{source or 'the catalogue'} is no catalogue: {error}") from error
+        raise ModelError(
+            f"{source or 'the built-in catalogue'} is not a valid catalogue: {error}"
+        ) from error
 
 
 def _fetch(url: str) -> str:
@@ -109,4 +113,6 @@ def _fetch(url: str) -> str:
             raise ModelError(f"the catalogue {url} is larger than {_MAX_BYTES} bytes")
         return data.decode("utf-8-sig")
     except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
-        raise ModelError(f"the catalogue {url} cannot be fetched: {error}. Offline?") from error
+        raise ModelError(
+            f"cannot download the catalogue {url}: {error}. Check the network connection"
+        ) from error

@@ -1,4 +1,4 @@
-"""Choices that the command line offers, apart so that listing them imports nothing heavy."""
+"""Choices of the command-line options, in a module that imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Engine(str, Enum):
-    """Execution provider and arithmetic of a check."""
+    """Execution provider and precision that a model is checked with."""
 
     CPU = "cpu"
     OPENVINO = "openvino"
@@ -15,14 +15,14 @@ class Engine(str, Enum):
 
 
 class Target(str, Enum):
-    """Which engines a quantised file is for."""
+    """The engines that a quantised file is made for."""
 
     CPU = "cpu"
     TENSORRT = "tensorrt"
 
 
 class EnginePrecision(str, Enum):
-    """What a TensorRT engine computes in: FP16 products, or the types that the ONNX file has."""
+    """Precision of a TensorRT engine: FP16 products, or the data types of the ONNX file."""
 
     FP16 = "fp16"
     KEEP = "keep"

@@ -1,4 +1,4 @@
-"""What the Y, Cb and Cr bytes of an I420 frame mean: matrix (BT.601, BT.709) and range."""
+"""Conversion of the Y, Cb and Cr samples of an I420 frame to RGB, by matrix (BT.601, BT.709) and range."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ class YuvToRgb:
 
     @classmethod
     def of(cls, color: FrameColor) -> YuvToRgb:
-        """Return the conversion for ``color``."""
+        """Return the conversion for a colour matrix and range.
+
+        >>> YuvToRgb.of(FrameColor.BT601_FULL).weight.round(3)[0]
+        array([0.004, 0.   , 0.005])
+        """
         kr, kb = _LUMA[color.matrix]
         kg = 1.0 - kr - kb
         luma, chroma, black = (255.0, 255.0, 0.0) if color.is_full_range else (219.0, 224.0, 16.0)
@@ -47,7 +51,7 @@ class YuvToRgb:
         return cls(weight, -weight @ np.array([black, 128.0, 128.0]))
 
     def normalised(self) -> YuvToRgb:
-        """Return the same conversion with the ImageNet normalisation of RF-DETR folded in."""
+        """Return the conversion combined with RF-DETR's ImageNet normalisation."""
         return YuvToRgb(
             self.weight / IMAGENET_STD[:, None], (self.bias - IMAGENET_MEAN) / IMAGENET_STD
         )

@@ -1,8 +1,8 @@
-"""Rewrites a fused model for ONNX Runtime's CUDA provider: fewer and larger kernels, and real FP16 where that holds.
+"""Rewrite a fused model for ONNX Runtime's CUDA provider: joined kernels, and FP16 where the detections stay the same.
 
 ONNX Runtime's transformer optimizer joins attention, layer norms and GELU of the ViT backbone into one kernel each.
-FP16 pays only with them: without, each product is cast back and forth. Pre- and post-processing stay in FP32. What
-changes the detections is not kept.
+FP16 is only faster with joined kernels: without them, each product is cast back and forth. Pre- and post-processing
+stay in FP32. A rewrite that changes the detections is discarded.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from tridetr.models.verify import compare_detections
 
 _JOINED = ("Attention", "MultiHeadAttention", "SkipLayerNormalization", "LayerNormalization", "Gelu",
            "FastGelu", "BiasGelu")  # fmt: skip
-_DOMAIN = "com.microsoft"  # of the joined kernels
+_DOMAIN = "com.microsoft"  # operator domain of the joined kernels
 _NO_FP16 = (
     "GridSample",
-)  # ONNX Runtime would run them on the CPU: its CUDA provider has them in FP32 only
-_SCORE = 0.02  # most that a score may move
-_BOX_PX = 2.0  # most that a box may move, at 640x480
-_SURE = 0.3
+)  # the CUDA provider supports these only in FP32; in FP16 they would run on the CPU
+_SCORE = 0.02  # largest accepted change of a score
+_BOX_PX = 2.0  # largest accepted change of a box coordinate in pixels, at 640x480
+_SURE = 0.3  # boxes below this score are not compared
 _PICTURES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """A model for CUDA, and what was done to it.
+    """A model rewritten for CUDA.
 
     Attributes:
         model: the model.
-        kernels: how many nodes of each joined kind it has.
+        kernels: number of nodes of each joined operator.
         half: whether it computes in FP16.
-        refused: what was tried and not kept, and why.
+        refused: rewrites that were tried and discarded, with the reason.
     """
 
     model: onnx.ModelProto
@@ -53,21 +53,24 @@ class Rewritten:
 
 
 def for_cuda(fused: onnx.ModelProto) -> Rewritten:
-    """Rewrite a fused model; the input stays as it is.
+    """Return a fused model rewritten for CUDA; ``fused`` itself is not changed.
 
     Raises:
-        ModelError: it is no portable model of `tridetr models fuse`, or nothing was gained.
+        ModelError: the model is not a portable model of `tridetr models fuse`, or the joined kernels change its
+            detections.
     """
     card = ModelCard.from_metadata(metadata_of(fused))
     if not card.contract or card.form is not Form.PORTABLE:
-        raise ModelError("only portable models of `tridetr models fuse` can be rewritten for cuda")
+        raise ModelError("only portable models of `tridetr models fuse` can be rewritten for CUDA")
     expected = _results(fused)
     joined = join(network_of(fused))
     best, half = with_network(fused, joined), False
     refused: list[str] = []
     kernels = Counter(node.op_type for node in joined.graph.node if node.op_type in _JOINED)
     if why := _difference(expected, best):
-        raise ModelError(f"the joined kernels change the detections: {why}. Use the portable model")
+        raise ModelError(
+            f"the joined kernels change the detections: {why}. Remedy: use the portable model"
+        )
     if card.precision == "fp32":
         candidate = with_network(fused, halve(joined))
         why = _difference(expected, candidate)
@@ -81,12 +84,12 @@ def for_cuda(fused: onnx.ModelProto) -> Rewritten:
 
 
 def join(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the network with joined kernels."""
+    """Return the network with joined kernels (ONNX Runtime's transformer optimizer)."""
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
     options = FusionOptions("vit")
-    options.enable_shape_inference = False  # joins the same kernels, and needs no sympy
+    options.enable_shape_inference = False  # would need sympy, and joins the same kernels
     joined = optimizer.optimize_model(
         network, model_type="vit", opt_level=0, use_gpu=True, optimization_options=options
     ).model
@@ -97,12 +100,12 @@ def join(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def halve(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the network in FP16, with the types of its ends."""
+    """Return the network in FP16; the data types of its inputs and outputs stay the same."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     model = onnx.ModelProto()
     model.CopyFrom(network)
-    # Contrib operators stop onnx's shape inference, and only values of a known type are cast.
+    # The converter casts only values of a known type, but onnx's shape inference stops at contrib operators.
     known = {value.name for value in model.graph.value_info}
     around = {
         value
@@ -125,7 +128,7 @@ def halve(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _results(model: onnx.ModelProto) -> list[list[NDArray[Any]]]:
-    """Return the detections of some pictures: noise of several sizes of grain, which has edges as well."""
+    """Return a model's detections in generated pictures: noise of several grain sizes."""
     from tridetr.models.runtime import open_session
 
     session = open_session(model)
@@ -140,14 +143,14 @@ def _results(model: onnx.ModelProto) -> list[list[NDArray[Any]]]:
 
 
 def _difference(expected: list[list[NDArray[Any]]], model: onnx.ModelProto) -> str:
-    """Return what a model changes; empty: nothing that counts."""
+    """Return how a model's detections differ from the expected ones; empty if they are within the bounds."""
     try:
         found = _results(model)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
-        return f"ONNX Runtime does not run it ({str(error).splitlines()[0][:160]})"
+        return f"ONNX Runtime cannot run it ({str(error).splitlines()[0][:160]})"
     for before, after in zip(expected, found, strict=True):
         if not np.isfinite(after[1]).all():
-            return "scores that are no numbers"
+            return "scores are NaN or infinite"
         (old, new) = (
             Detections(boxes[0], scores[0], classes[0])
             for boxes, scores, classes in (before, after)

@@ -1,6 +1,7 @@
-"""Fetching a file so that it is whole and right, or not there: resumable, bounded, checked, atomic.
+"""Download a file: resumable, with a size limit and a checksum, and atomic.
 
-`pooch` cannot resume and `huggingface_hub` only fetches from its own hub, so this is urllib with a range request.
+`pooch` cannot resume downloads and `huggingface_hub` only supports its own hub, so this uses urllib with range
+requests.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from tridetr.file_lock import FileLock, FileLockedError
 
 CONNECT_TIMEOUT_S = 10.0
 RESOLVE_TIMEOUT_S = 3.0
-MAX_BYTES = 4 << 30  # of a file whose size the catalogue does not give
+MAX_BYTES = 4 << 30  # limit for files without a size in the catalogue
 _CHUNK = 1 << 18
 _ALGORITHMS = {"sha256": 64, "md5": 32}
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes there are so far and the total, None where the server does not say."""
+"""Called with the number of bytes so far and the total; None if the server does not report the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """``sha256:<hex>`` or ``md5:<hex>`` (some publishers give only the latter)."""
+    """``sha256:<hex>`` or ``md5:<hex>`` (some publishers provide only the latter)."""
 
     algorithm: str
     hexdigest: str
@@ -45,17 +46,22 @@ class Checksum:
     def parse(cls, text: str) -> Checksum:
         """Parse ``algorithm:hex``.
 
+        >>> str(Checksum.parse("md5:FB6504CCE7FBDC783F7A46991F07639F"))
+        'md5:fb6504cce7fbdc783f7a46991f07639f'
+
         Raises:
-            ModelError: unknown algorithm or no such digest.
+            ModelError: the algorithm is unknown or the digest is invalid.
         """
         algorithm, _, digest = text.partition(":")
         digest = digest.lower()
         if len(digest) != _ALGORITHMS.get(algorithm) or set(digest) - set("0123456789abcdef"):
-            raise ModelError(f"{text!r} is no checksum: expected sha256:<64 hex> or md5:<32 hex>")
+            raise ModelError(
+                f"{text!r} is not a checksum: expected sha256:<64 hex digits> or md5:<32 hex digits>"
+            )
         return cls(algorithm, digest)
 
     def of(self, path: Path) -> str:
-        """Return the file's digest in this algorithm."""
+        """Return the hex digest of a file with this algorithm."""
         with path.open("rb") as file:
             digest = hashlib.new(self.algorithm, usedforsecurity=False)
             while chunk := file.read(1 << 20):
@@ -67,17 +73,17 @@ class Checksum:
 
 
 def check_address(url: str) -> None:
-    """Refuse addresses from which nothing is fetched: all but https://, and http:// on this machine.
+    """Check that a URL is https://, or http:// on this machine.
 
     Raises:
-        ModelError: It is such an address.
+        ModelError: It is not.
     """
     parts = urllib.parse.urlsplit(url)
     local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
     if parts.scheme != "https" and not local:
         raise ModelError(
-            f"{url}: models and catalogues are fetched over https:// only, since anybody on the way could replace "
-            "what plain HTTP brings. Remedy: an https:// address, or fetch the file yourself"
+            f"{url}: models and catalogues are downloaded only over https://, because plain HTTP can be tampered with "
+            "on the way. Remedy: use an https:// URL, or download the file yourself"
         )
 
 
@@ -90,14 +96,18 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def open_address(url: str, headers: Mapping[str, str] | None = None) -> Any:
-    """Open an address for reading; redirects lead to allowed addresses only.
+    """Open a URL for reading; redirects are checked like the URL itself.
+
+    Args:
+        url: An allowed URL; see `check_address`.
+        headers: Further request headers.
 
     Raises:
-        ModelError: The address is refused, or the machine is offline.
+        ModelError: The URL is not allowed, or its host cannot be resolved.
         OSError: The server cannot be reached, or answers with an error (`urllib.error`).
     """
     check_address(url)
-    # A proxy resolves names itself; `no_proxy` alone names none.
+    # A proxy resolves names itself; a `no_proxy` setting alone is not a proxy.
     if not urllib.request.getproxies().keys() - {"no"}:
         require_host(url)
     request = urllib.request.Request(url)  # noqa: S310
@@ -114,22 +124,21 @@ def download(
     *,
     limit: int = MAX_BYTES,
 ) -> Path:
-    """Fetch ``url`` to ``target``; a file that is there and right is not fetched again.
+    """Download ``url`` to ``target``, unless ``target`` already has the right checksum; return ``target``.
 
-    What arrives goes to ``<target>.part``; a broken transfer goes on where it stopped the next time,
-    provided the server still has the same file. Only a file with the right checksum becomes
-    ``target``.
+    Data is written to ``<target>.part``. An interrupted download is resumed by the next call if the server still has
+    the same file. The file is renamed to ``target`` only if its checksum matches.
 
     Args:
-        url: https://, or http:// on this machine.
+        url: An https:// URL, or http:// on this machine.
         target: The file to write.
-        checksum: What the file must have.
-        progress: Called while bytes arrive.
-        limit: Largest size in bytes; more is not stored.
+        checksum: The expected checksum.
+        progress: Called while data arrives.
+        limit: Maximum size in bytes.
 
     Raises:
-        ModelError: The server cannot be reached (immediately when offline), refuses, breaks off,
-            or sends something else or more than was announced; or the disk is full.
+        ModelError: The server cannot be reached, answers with an error or aborts the transfer; the file is too large or
+            has another checksum; the disk is full; or another process downloads the same file.
     """
     if target.is_file() and checksum.of(target) == checksum.hexdigest:
         return target
@@ -138,7 +147,7 @@ def download(
     try:
         lock = FileLock(part.with_name(part.name + ".lock"))
     except FileLockedError:
-        raise ModelError(f"another process is fetching {target.name}") from None
+        raise ModelError(f"another process is already downloading {target.name}") from None
     with lock:
         _transfer(url, part, progress, limit)
         actual = checksum.of(part)
@@ -146,7 +155,7 @@ def download(
             _discard(part)
             raise ModelError(
                 f"{url} has the checksum {checksum.algorithm}:{actual}, expected {checksum}: not "
-                "installed. Either the file was changed at its source or on the way."
+                "installed. The file was changed at its source or during the transfer."
             )
         part.replace(target)
         _validator_file(part).unlink(missing_ok=True)
@@ -156,7 +165,7 @@ def download(
 def _transfer(url: str, part: Path, progress: Progress, limit: int) -> None:
     have = part.stat().st_size if part.exists() else 0
     validator = _read_validator(part, url)
-    # Without a validator the rest could be that of another file.
+    # Without a validator (ETag), the rest could belong to another version of the file.
     resume = {"Range": f"bytes={have}-", "If-Range": validator} if have and validator else {}
     try:
         with open_address(url, resume) as response:
@@ -170,41 +179,43 @@ def _transfer(url: str, part: Path, progress: Progress, limit: int) -> None:
                 have = _copy(response, file, have, total, progress, limit)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # nothing left to send: the checksum decides
+        if error.code == 416:  # the file is complete already: the checksum decides
             return
-        raise ModelError(f"{url}: the server answers {error.code} {error.reason}") from error
+        raise ModelError(
+            f"cannot download {url}: the server answered {error.code} {error.reason}"
+        ) from error
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
             _discard(part)
         raise ModelError(_unreachable(url, error, part)) from error
     if have > limit:
         _discard(part)
-        raise ModelError(f"{url} is larger than the {limit} bytes that it may have: not installed")
+        raise ModelError(f"{url} is larger than the limit of {limit} bytes: not installed")
     if total is not None and have < total:
         raise ModelError(
-            f"{url} broke off after {have} of {total} bytes: nothing was installed; the same command "
-            "goes on where it stopped"
+            f"the download of {url} was interrupted after {have} of {total} bytes: nothing was installed. Run the same "
+            "command again to resume it"
         )
 
 
 def _check_room(url: str, part: Path, have: int, total: int | None, limit: int) -> None:
     if total is not None and total > limit:
         raise ModelError(
-            f"{url} has {total} bytes, more than the {limit} that it may have: not fetched"
+            f"{url} has {total} bytes, more than the limit of {limit} bytes: not downloaded"
         )
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - have > free:
         raise ModelError(
-            f"{url} has {total} bytes, and {part.parent} has room for {free} more. Remedy: make room, or set "
-            "XDG_CACHE_HOME to a larger disk"
+            f"{url} has {total} bytes, but only {free} bytes are free in {part.parent}. Remedy: free some space, or "
+            "set XDG_CACHE_HOME to a folder on a larger disk"
         )
 
 
 def require_host(url: str) -> None:
-    """Say at once that this machine is offline (the resolver's own patience is 10 s and more).
+    """Check within 3 s that the host of a URL can be resolved; the resolver's own timeout is 10 s or more.
 
     Raises:
-        ModelError: the host's name cannot be resolved in time.
+        ModelError: The host name cannot be resolved in time.
     """
     parts = urllib.parse.urlsplit(url)
     host, port = parts.hostname or "", parts.port or 443
@@ -217,14 +228,14 @@ def require_host(url: str) -> None:
         except OSError as error:
             failure[:] = [error]
 
-    # A daemon: the resolver cannot be told to stop.
+    # A daemon thread, because the resolver cannot be interrupted.
     thread = threading.Thread(target=resolve, daemon=True)
     thread.start()
     thread.join(RESOLVE_TIMEOUT_S)
     if failure:
         raise ModelError(
-            f"{host} cannot be found ({failure[0].strerror or failure[0]}): this machine is offline or "
-            "has no DNS. Fetch the file elsewhere and install it with `tridetr models install FILE`."
+            f"cannot resolve {host} ({failure[0].strerror or failure[0]}): this machine is offline or "
+            "has no DNS. Download the file elsewhere and install it with `tridetr models install FILE`."
         )
 
 
@@ -242,8 +253,12 @@ def _copy(
 def _unreachable(url: str, error: Exception, part: Path) -> str:
     host = urllib.parse.urlsplit(url).netloc or url
     reason = getattr(error, "reason", error)
-    kept = "; what arrived is kept, the same command goes on" if part.exists() else ""
-    return f"{host} cannot be reached ({reason}){kept}. Offline?"
+    kept = (
+        ". The part that arrived is kept: run the same command again to resume"
+        if part.exists()
+        else ""
+    )
+    return f"cannot connect to {host} ({reason}){kept}. Check the network connection"
 
 
 def _validator_file(part: Path) -> Path:
@@ -260,7 +275,7 @@ def _read_validator(part: Path, url: str) -> str | None:
 
 
 def _write_validator(part: Path, url: str, etag: str | None) -> None:
-    # Weak validators promise no equal bytes.
+    # A weak validator does not guarantee identical bytes.
     strong = etag if etag and not etag.startswith("W/") else None
     _validator_file(part).write_text(json.dumps({"url": url, "etag": strong}))
 

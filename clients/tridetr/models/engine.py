@@ -1,8 +1,8 @@
-"""TensorRT engines: built on the GPU that will run them, cached by what they depend on.
+"""Build TensorRT engines on the GPU that will run them, and cache them.
 
-An engine serves one GPU model and one TensorRT version, so it is built on the target, in the
-container that has Triton (same TensorRT) or as a Kubernetes Job, from the very ONNX file that ONNX
-Runtime serves. Networks are strongly typed: precision is what the graph says (``half.py``, Q/DQ).
+An engine works with one GPU model and one TensorRT version. So it is built on the target machine: in the container of
+Triton, which has the same TensorRT, or as a Kubernetes Job. The source is the same ONNX file that ONNX Runtime serves.
+Networks are strongly typed: the data types in the graph determine the precision (``half.py``, Q/DQ nodes).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tridetr.models.onnx_file import load_model, metadata_of
 from tridetr.models.tensorrt_module import import_tensorrt
 
 PROBE_SIZE = (64, 48)
-"""Width and height of the frame of `tridetr.triton.server_probe`."""
+"""Width and height of the probe frame of `tridetr.triton.server_probe`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineKey:
-    """What an engine depends on."""
+    """The inputs of a build: engines with equal keys are interchangeable."""
 
     gpu: str
     tensorrt: str
@@ -48,14 +48,14 @@ class EngineKey:
 
     @property
     def file_name(self) -> str:
-        """A readable file name that differs where the engine would."""
+        """A readable file name, unique for each key."""
         gpu = re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
         digest = hashlib.sha256(f"{self.checksum} {self.profile}".encode()).hexdigest()[:12]
         return f"{gpu}_trt{self.tensorrt}_{self.precision.value}_{digest}.plan"
 
     @property
     def facts(self) -> EngineFacts:
-        """What stands beside the engine for those who cannot read it."""
+        """The build parameters that are stored next to the engine, which cannot be read without its GPU."""
         shapes = self.profile
         return EngineFacts(
             self.gpu, self.tensorrt, self.precision.value,
@@ -65,7 +65,7 @@ class EngineKey:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Least, usual and largest shape of the input ``frame`` [B, 3H/2, W]."""
+    """Optimisation profile: minimum, optimum and maximum shape of the input ``frame`` [B, 3H/2, W]."""
 
     least: tuple[int, int, int]
     usual: tuple[int, int, int]
@@ -73,20 +73,25 @@ class Profile:
 
     @classmethod
     def of(cls, sizes: Sequence[tuple[int, int]], max_batch: int) -> Profile:
-        """Return the profile that spans all sizes (width, height); the first is the usual one.
+        """Return a profile that covers all frame sizes (width, height); it is optimised for the first one.
 
-        It also takes the tiny frame with which the watcher asks whether the engine still computes.
+        It also covers the small frame with which the watcher probes the server.
+
+        >>> Profile.of([(1920, 1080), (640, 480)], max_batch=4)
+        Profile(least=(1, 72, 64), usual=(1, 1620, 1920), largest=(4, 1620, 1920))
 
         Raises:
-            ModelError: no size, an odd one, or no good batch.
+            ModelError: there is no size, a size is odd, or ``max_batch`` is less than 1.
         """
         if not sizes:
             raise ModelError("give at least one frame size, such as --size 1920x1080")
         if max_batch < 1:
-            raise ModelError("the largest batch must be at least 1")
+            raise ModelError(f"the largest batch must be at least 1, got {max_batch}")
         for width, height in sizes:
             if width < 2 or height < 2 or width % 2 or height % 2:
-                raise ModelError(f"{width}x{height} is no I420 frame: both sides must be even")
+                raise ModelError(
+                    f"{width}x{height} is not a valid I420 frame size: width and height must be even"
+                )
         widths, rows = [w for w, _ in sizes], [h * 3 // 2 for _, h in sizes]
         return cls(
             (1, min(*rows, PROBE_SIZE[1] * 3 // 2), min(*widths, PROBE_SIZE[0])),
@@ -96,14 +101,17 @@ class Profile:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Parse ``1920x1080``.
+    """Parse a frame size such as ``1920x1080``.
+
+    >>> parse_size("1920x1080")
+    (1920, 1080)
 
     Raises:
-        ModelError: it is no size.
+        ModelError: the text is not a frame size.
     """
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if match is None:
-        raise ModelError(f"{text!r} is no frame size; write it like 1920x1080")
+        raise ModelError(f"{text!r} is not a frame size such as 1920x1080")
     return int(match[1]), int(match[2])
 
 
@@ -111,11 +119,11 @@ def gpu_name() -> str:
     """Return the name of the first GPU.
 
     Raises:
-        ModelError: this machine has none, or no driver.
+        ModelError: this machine has no NVIDIA GPU or driver.
     """
     remedy = (
-        "An engine can only be built on the GPU that will run it: run this on the target, in the "
-        "container (docker run --gpus all …) or as the chart's Job. Without a GPU, use the model "
+        "An engine can only be built on the GPU that will run it. Run this on the target machine, in "
+        "the container (docker run --gpus all …) or as the chart's Job. Without a GPU, use the model "
         "entry rfdetr_ort."
     )
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -124,11 +132,11 @@ def gpu_name() -> str:
     except FileNotFoundError:
         raise ModelError(f"no NVIDIA GPU here: nvidia-smi is missing. {remedy}") from None
     except subprocess.TimeoutExpired:
-        raise ModelError(f"nvidia-smi does not answer within 30 s. {remedy}") from None
+        raise ModelError(f"nvidia-smi did not answer within 30 s. {remedy}") from None
     names = done.stdout.strip().splitlines()
     if done.returncode or not names:
-        cause = (done.stderr or done.stdout).strip() or "it names none"
-        raise ModelError(f"no NVIDIA GPU here: nvidia-smi says: {cause}. {remedy}")
+        cause = (done.stderr or done.stdout).strip() or "it lists no GPU"
+        raise ModelError(f"no NVIDIA GPU here: nvidia-smi reports: {cause}. {remedy}")
     return names[0].strip()
 
 
@@ -143,21 +151,25 @@ def build(
     force: bool = False,
     step: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Build an engine, or return the one there is.
+    """Build an engine, or return the cached one.
 
     Args:
         model: a contract model.
-        profile: the frames it shall take.
-        precision: FP16 products of a float32 file, or as the file is.
-        output: where it goes; None: the cache, under a name that tells what it depends on, with a
-            link by which ``rfdetr_trt`` finds it.
-        cache: the folder of the cache; None: this machine's.
-        workspace_mib: scratch memory for TensorRT on the GPU.
-        force: build even if it is cached.
-        step: called with what is being done.
+        profile: the frame sizes and batches that the engine must support.
+        precision: FP16 products (for a float32 file), or the data types of the file.
+        output: file to write; None = the cache, under the name of the `EngineKey`, with a link by which ``rfdetr_trt``
+            finds it.
+        cache: folder of the cache; None = this machine's.
+        workspace_mib: scratch memory for TensorRT on the GPU, in MiB.
+        force: build the engine even if it is cached.
+        step: called with a description of each step.
+
+    Returns:
+        The engine file.
 
     Raises:
-        ModelError: no GPU, no TensorRT, or TensorRT refuses the graph (with its reasons).
+        ModelError: no GPU, no TensorRT, the profile does not fit the model, or TensorRT cannot build the graph; the
+            message contains TensorRT's reasons.
     """
     gpu = gpu_name()
     trt = import_tensorrt()
@@ -168,7 +180,7 @@ def build(
     cached = (cache or engines_dir()) / key.file_name
     target = output or cached
     if target == cached and cached.is_file() and not force:
-        step(f"{cached.name} is built already")
+        step(f"{cached.name} exists already")
         write_facts(cached, key.facts)
         link_engine(cached, checksum)
         return cached
@@ -187,30 +199,33 @@ def build(
 
 
 def check_profile(graph: onnx.ModelProto, profile: Profile) -> None:
-    """Refuse a profile that the graph cannot take.
+    """Check that a profile fits a graph.
 
     Raises:
-        ModelError: no contract model, or a fixed batch.
+        ModelError: the model is not a portable contract model, or has a fixed batch size that differs from the
+            profile's.
     """
     card = ModelCard.from_metadata(metadata_of(graph))
     if card.form is not Form.PORTABLE:
         raise ModelError(
-            f"the model was written for {card.form.value}, which TensorRT does not take. Remedy: fuse the export "
+            f"the model was written for {card.form.value}, which TensorRT does not support. Remedy: fuse the export "
             "with --target portable"
         )
     frame = graph.graph.input[0]
     if frame.name != "frame":
-        raise ModelError("this is no contract model (its input is no `frame`): fuse it first")
+        raise ModelError(
+            f"this is not a contract model (its input is {frame.name!r} instead of 'frame'): fuse it first"
+        )
     first = frame.type.tensor_type.shape.dim[0]
     if first.HasField("dim_value") and profile.largest[0] != first.dim_value:
         raise ModelError(
-            f"the model is fixed to batches of {first.dim_value}, --max-batch is "
-            f"{profile.largest[0]}: export with a dynamic batch (`tridetr models export` does)"
+            f"the model has a fixed batch size of {first.dim_value}, but --max-batch is {profile.largest[0]}. "
+            "Remedy: export it with a dynamic batch (`tridetr models export` does)"
         )
 
 
 def network_flags(trt: Any) -> int:
-    """Return the flags of a strongly typed network; from TensorRT 11 on there is no other kind."""
+    """Return the creation flags of a strongly typed network; TensorRT 11 and newer have no other kind."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     if flag is None or int(trt.__version__.split(".")[0]) >= 11:
         return 0
@@ -226,7 +241,7 @@ def _serialise(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx_bytes):
         reasons = "\n  ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise ModelError(f"TensorRT {trt.__version__} does not take this graph:\n  {reasons}")
+        raise ModelError(f"TensorRT {trt.__version__} cannot parse this graph:\n  {reasons}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
     shapes = builder.create_optimization_profile()
@@ -236,7 +251,7 @@ def _serialise(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ModelError(
-            f"TensorRT {trt.__version__} could not build the engine; its messages above say why (too "
-            f"little GPU memory? the workspace is {workspace_mib} MiB)"
+            f"TensorRT {trt.__version__} could not build the engine; see its messages above (too little "
+            f"GPU memory? the workspace has {workspace_mib} MiB)"
         )
     return bytes(plan)

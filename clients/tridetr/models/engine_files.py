@@ -1,6 +1,7 @@
-"""TensorRT engines: where they are stored, which one belongs to a model, and what it was built for.
+"""Files of TensorRT engines: the cache folder, the engine of a model, and its build parameters.
 
-The last is a small file next to the engine, which cannot be read without its GPU. Imports nothing heavy.
+The build parameters are in a small file next to the engine, which itself cannot be read without its GPU. This module
+imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ SYSTEM_FOLDER = Path("/var/cache/tridetr")
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What was given to the build.
+    """The build parameters of an engine.
 
     Attributes:
         gpu: name of the GPU.
         tensorrt: version of TensorRT.
-        precision: `fp16` or `keep` (the types of the model file).
-        least: smallest `frame` [B, 3H/2, W] that it takes.
-        usual: the one that it was tuned for.
-        largest: the largest one.
+        precision: `fp16` or `keep` (the data types of the model file).
+        least: minimum shape of `frame` [B, 3H/2, W].
+        usual: the shape that the engine is optimised for.
+        largest: maximum shape.
     """
 
     gpu: str
@@ -41,7 +42,7 @@ class EngineFacts:
     largest: Shape
 
     def takes(self, width: int, height: int) -> bool:
-        """Whether the engine takes frames of this size."""
+        """Return whether the engine supports frames of this size."""
         rows = height * 3 // 2
         return (
             self.least[1] <= rows <= self.largest[1] and self.least[2] <= width <= self.largest[2]
@@ -49,20 +50,20 @@ class EngineFacts:
 
 
 def facts_file(engine: Path) -> Path:
-    """Return where the facts of an engine stand."""
+    """Return the path of the file with an engine's build parameters."""
     return engine.with_name(f"{engine.name}.json")
 
 
 def write_facts(engine: Path, facts: EngineFacts) -> None:
-    """Write the facts beside an engine."""
+    """Write the build parameters next to an engine."""
     facts_file(engine).write_text(json.dumps(asdict(facts), indent=1))
 
 
 def read_facts(engine: Path) -> EngineFacts | None:
-    """Return the facts of an engine, None where it came without.
+    """Return the build parameters of an engine; None if the file does not exist.
 
     Raises:
-        ModelError: the file is there and is no such thing.
+        ModelError: the file exists but is invalid.
     """
     path = facts_file(engine)
     try:
@@ -79,7 +80,7 @@ def read_facts(engine: Path) -> EngineFacts | None:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(
-            f"{path} does not say what its engine was built for ({error}). Remedy: build it again "
+            f"{path} does not contain the build parameters of its engine ({error}). Remedy: build the engine again "
             "(`tridetr models build-engine --force`)"
         ) from error
 
@@ -90,7 +91,7 @@ def _shape(numbers: Sequence[int]) -> Shape:
 
 
 def engines_dir() -> Path:
-    """Return where engines built on this machine go: ``$TRIDETR_ENGINES`` or beside the models."""
+    """Return the folder of engines built on this machine: ``$TRIDETR_ENGINES``, or next to the models folder."""
     folder = os.environ.get("TRIDETR_ENGINES")
     return Path(folder) if folder else models_dir().parent / "engines"
 
@@ -105,7 +106,7 @@ def checksum_of(model: Path) -> str:
 
 
 def link_engine(engine: Path, model_checksum: str) -> Path:
-    """Let ``<model>.plan`` beside the engine point to it: the newest engine of a model serves."""
+    """Point the link ``<model checksum>.plan`` to an engine, which then serves that model; return the link."""
     link = engine.parent / f"{model_checksum[:16]}.plan"
     fresh = link.with_suffix(".new")
     fresh.unlink(missing_ok=True)
@@ -115,7 +116,7 @@ def link_engine(engine: Path, model_checksum: str) -> Path:
 
 
 def find_engine(model: Path) -> Path | None:
-    """Return the engine built last from this very model file, None where there is none."""
+    """Return the engine that was built last from this model file; None if there is none."""
     name = f"{checksum_of(model)[:16]}.plan"
     for folder in (engines_dir(), SYSTEM_FOLDER):
         if (folder / name).is_file():

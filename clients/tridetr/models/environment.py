@@ -1,8 +1,8 @@
-"""The environment that exports run in: ``rfdetr`` and PyTorch, apart from tridetr's own.
+"""The virtual environment in which exports run, with ``rfdetr`` and PyTorch.
 
-``rfdetr`` pulls packages that collide with tridetr's (``rfdetr[onnx]`` brings onnxruntime, which
-breaks onnxruntime-openvino), and PyTorch is big. So exports run in a virtual environment of their
-own, made on first use below the cache folder.
+``rfdetr`` depends on packages that conflict with tridetr's (``rfdetr[onnx]`` installs onnxruntime, which breaks
+onnxruntime-openvino), and PyTorch is large. So exports run in a separate virtual environment below the cache folder,
+which is created on first use.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _READY = ".tridetr-ready"
 def export_python(
     extra: Sequence[str] = (), say: Callable[[str], None] = lambda line: None
 ) -> Path:
-    """Return the Python of the export environment; make the environment on first use.
+    """Return the Python interpreter of the export environment; create the environment on first use.
 
     Args:
-        extra: further requirements for pip, such as ``torch==2.13.0`` to take a certain build.
-        say: called with pip's lines while the environment is made.
+        extra: further pip requirements, such as ``torch==2.13.0`` for a certain build.
+        say: called with each line of pip's output while the environment is created.
 
     Raises:
-        ModelError: it cannot be made; holds the end of pip's output.
+        ModelError: the environment cannot be created; the message contains the end of pip's output.
     """
     wanted = [*extra, *REQUIREMENTS]
     tag = f"{sys.version_info.major}.{sys.version_info.minor}-" + _digest(wanted)
@@ -43,16 +43,16 @@ def export_python(
     if folder.exists():
         say("removing an unfinished environment")
         shutil.rmtree(folder)
-    say(f"making {folder}")
+    say(f"creating {folder}")
     try:
         venv.EnvBuilder(with_pip=True, symlinks=True).create(folder)
     except (OSError, subprocess.CalledProcessError) as error:
         raise ModelError(
-            f"{folder} cannot be made ({error}): on Debian and Ubuntu install python3-venv, or name an "
+            f"cannot create {folder} ({error}). Remedy: on Debian and Ubuntu install python3-venv, or use an "
             "environment that has rfdetr with --python PATH"
         ) from error
     if extra:
-        # First, so that what follows is chosen to fit.
+        # First, so that pip selects compatible versions of the rest.
         _pip(python, list(extra), say)
     _pip(python, wanted, say)
     (folder / _READY).write_text("\n".join(wanted) + "\n")
@@ -76,8 +76,8 @@ def _pip(python: Path, requirements: list[str], say: Callable[[str], None]) -> N
     if process.returncode:
         end = "\n  ".join(line for line in lines[-8:] if not line.startswith("WARNING"))
         raise ModelError(
-            f"the export environment cannot be made, pip says:\n  {end}\n"
-            "Offline? An environment that has rfdetr can be named with --python PATH."
+            f"cannot create the export environment, pip reports:\n  {end}\n"
+            "If this machine is offline, use an environment that has rfdetr with --python PATH."
         )
 
 

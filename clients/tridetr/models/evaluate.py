@@ -1,4 +1,4 @@
-"""COCO mean average precision of contract models on labelled pictures."""
+"""Measure the COCO mean average precision of contract models on labelled pictures."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ MIN_SCORE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a model reached.
+    """The scores of a model.
 
     Attributes:
-        model: the file.
-        engine: what ran it.
+        model: the model file.
+        engine: the engine that ran it.
         ap: mean AP over IoU 0.50 to 0.95 and all classes, 0..1.
         ap50: mean AP at IoU 0.50.
-        ap_by_class: class name -> AP, of the classes that occur in the labels.
+        ap_by_class: class name -> AP, for the classes that occur in the labels.
         ap50_by_class: class name -> AP at IoU 0.50.
-        median_ms: median time of one inference.
-        pictures: how many pictures.
+        median_ms: median time of one inference, in ms.
+        pictures: number of pictures.
         curves: class name -> precision at recalls 0, 0.01 .. 1 (IoU 0.50), float64 [101].
     """
 
@@ -58,19 +58,19 @@ def evaluate(
     threads: int = 0,
     progress: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Run a contract model over labelled pictures and score it.
+    """Run a contract model on labelled pictures and return its scores.
 
     Args:
-        model: the file.
+        model: the model file.
         pictures: the labelled pictures; labels and model are matched by class *name*.
-        engine: what runs the model.
-        frame_color: how the pictures become I420 frames; None: as the model expects. Another value
-            tells what a wrong guess costs.
-        threads: threads of one inference; 0 = all cores.
+        engine: the engine that runs the model.
+        frame_color: colour matrix and range of the I420 frames that the pictures are converted to; None = as the model
+            expects. Another value shows the cost of a mismatch.
+        threads: number of threads per inference; 0 = all cores.
         progress: called after each picture.
 
     Raises:
-        ModelError: no contract model, or no class in common with the labels.
+        ModelError: the file is not a contract model, or has no class in common with the labels.
     """
     card = read_card(model)
     classes = dict(card.classes) or COCO_91
@@ -79,8 +79,8 @@ def evaluate(
     known = [name for name in names if name in classes]
     if not known:
         raise ModelError(
-            f"the model knows {', '.join(sorted(classes)[:10])} …, the labels are "
-            f"{', '.join(names[:10])} …: no class name in common"
+            f"model and labels have no class name in common: the model has {', '.join(sorted(classes)[:10])} …, "
+            f"the labels have {', '.join(names[:10])} …"
         )
     session = open_session(model, engine, threads)
     require_contract(session, str(model))
@@ -90,7 +90,7 @@ def evaluate(
     for number, picture in enumerate(pictures, start=1):
         frame = rgb_to_i420(load_rgb(picture.path), color)
         if not times:
-            run_frame(session, frame)  # the first run of a session allocates and compiles
+            run_frame(session, frame)  # warm-up: the first run of a session allocates and compiles
         started = time.perf_counter()
         boxes, scores, class_ids = run_frame(session, frame)
         times.append(time.perf_counter() - started)
@@ -159,7 +159,7 @@ def _truth(pictures: Sequence[LabelledPicture], category: dict[str, int]) -> dic
 
 def _precision(truth: dict[str, object], found: list[dict[str, object]]) -> NDArray[np.float64]:
     """Return COCO's precision [10 IoUs, 101 recalls, classes]; NaN where a class has no labels."""
-    # Imported here: only this command needs the extra `models`.
+    # Imported here, because only this needs the extra `models`.
     from faster_coco_eval import COCO, COCOeval_faster
 
     annotations = truth["annotations"]

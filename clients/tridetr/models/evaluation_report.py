@@ -1,4 +1,4 @@
-"""Evaluations as a table and as a picture."""
+"""Show evaluations as tables and as a plot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tridetr.models.evaluate import Evaluation
 
 
 def comparison_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Return one row per model; differences are in points (hundredths) against the first."""
+    """Return a table with one row per model; differences to the first model are in points (hundredths)."""
     first = evaluations[0]
     table = Table(title=f"COCO AP on {first.pictures} pictures, {len(first.ap_by_class)} classes")
     table.add_column("model")
@@ -34,7 +34,12 @@ def comparison_table(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def class_table(evaluations: Sequence[Evaluation], top: int = 20) -> Table:
-    """Return AP by class of the first model's best classes, one column per model."""
+    """Return a table of AP by class, one column per model.
+
+    Args:
+        evaluations: the models.
+        top: number of classes, the best ones of the first model.
+    """
     table = Table(title="AP by class")
     table.add_column("class")
     for one in evaluations:
@@ -47,11 +52,11 @@ def class_table(evaluations: Sequence[Evaluation], top: int = 20) -> Table:
 
 
 def plot(evaluations: Sequence[Evaluation], output: Path) -> None:
-    """Draw AP of each model and the precision-recall curve at IoU 0.50.
+    """Plot the AP of each model and the precision-recall curves at IoU 0.50.
 
     Args:
         evaluations: the models.
-        output: picture file; the suffix says the format.
+        output: image file; its suffix determines the format.
     """
     import matplotlib as mpl
 

@@ -1,4 +1,4 @@
-"""RF-DETR checkpoint to ONNX, through rfdetr's own exporter in its own environment."""
+"""Export an RF-DETR checkpoint to ONNX, with rfdetr's own exporter in a separate environment."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def export(
     resolution: int | None = None,
     step: Callable[[str], None] = lambda text: None,
 ) -> RawExport:
-    """Export an RF-DETR.
+    """Export an RF-DETR model to ONNX and return the interface of the export.
 
     Args:
         output: the ONNX file to write.
         python: interpreter of an environment that has ``rfdetr``.
-        weights: a checkpoint's path, ``pretrained`` or ``random``.
-        variant: nano, small, medium or large; may be None for a checkpoint, which knows its own.
-        resolution: side of the input; None: the variant's or checkpoint's.
-        step: called with what is being done.
+        weights: path of a checkpoint, ``pretrained`` or ``random``.
+        variant: nano, small, medium or large; None = as stored in the checkpoint.
+        resolution: side of the input in pixels; None = the variant's or the checkpoint's.
+        step: called with a description of each step.
 
     Raises:
-        ModelError: no such checkpoint, weights that cannot be fetched, or the exporter fails.
+        ModelError: the checkpoint does not exist, the weights cannot be downloaded, or the exporter failed.
     """
     if weights not in (PRETRAINED, RANDOM):
         if not Path(weights).is_file():
             raise ModelError(
-                f"{weights}: no such checkpoint (give a file, `{PRETRAINED}` or `{RANDOM}`)"
+                f"{weights}: no such checkpoint. Use a file, `{PRETRAINED}` or `{RANDOM}`"
             )
         weights = str(Path(weights).resolve())
     elif variant is None:
-        raise ModelError(f"--weights {weights} needs a --variant")
+        raise ModelError(f"--weights {weights} requires --variant")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
         written = Path(folder) / "model.onnx"
@@ -68,12 +68,12 @@ def export(
 
 
 def _run(command: list[str], step: Callable[[str], None], weights: str) -> dict[str, Any]:
-    """Run the worker; its standard error is kept for the message if it fails."""
+    """Run the worker and return its result; if it fails, the error contains the end of its standard error."""
     with tempfile.TemporaryFile("w+") as log:
         try:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         except OSError as error:
-            raise ModelError(f"{command[0]} cannot be run: {error}") from error
+            raise ModelError(f"cannot run {command[0]}: {error}") from error
         assert process.stdout is not None
         outcome: dict[str, Any] = {}
         with process:
@@ -93,11 +93,11 @@ def _run(command: list[str], step: Callable[[str], None], weights: str) -> dict[
         done = outcome["done"]
         assert isinstance(done, dict)
         return done
-    cause = outcome.get("error", f"it ended with status {process.returncode}")
+    cause = outcome.get("error", f"the exporter exited with status {process.returncode}")
     if weights == PRETRAINED and _looks_offline(f"{cause} {tail}"):
         raise ModelError(
-            "the pretrained weights cannot be fetched: this machine does not reach Roboflow's "
-            f"storage ({cause}). Fetch the checkpoint elsewhere and give it with --weights FILE."
+            "cannot download the pretrained weights: this machine cannot reach Roboflow's storage "
+            f"({cause}). Download the checkpoint elsewhere and pass it with --weights FILE."
         )
     raise ModelError(f"the export failed: {cause}\n  {tail}")
 

@@ -1,8 +1,8 @@
-"""Exports an RF-DETR to ONNX: run by ``tridetr models export`` with the export environment's Python.
+"""Export an RF-DETR model to ONNX; run by ``tridetr models export`` with the export environment's Python.
 
-This file is started by its path, in an environment that has ``rfdetr`` and not tridetr, so it imports
-neither tridetr nor anything at module level that may be missing. It speaks JSON lines on standard
-output: ``{"step": "..."}`` while it works, at the end ``{"done": {...}}`` or ``{"error": "..."}``.
+This file is started by its path, in an environment with ``rfdetr`` but without tridetr. So it does not import
+tridetr, and imports nothing at module level that may be missing. It prints JSON lines on standard output: ``{"step":
+"..."}`` while it works, and ``{"done": {...}}`` or ``{"error": "..."}`` at the end.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from typing import Any
 
 
 def main() -> int:
-    """Export as the command line says; 0 on success."""
+    """Export as specified on the command line; return the exit status, 0 on success."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--variant", help="nano, small, medium or large; checkpoints know theirs")
+    parser.add_argument(
+        "--variant", help="nano, small, medium or large; default: as stored in the checkpoint"
+    )
     parser.add_argument("--weights", required=True, help="a checkpoint, `pretrained` or `random`")
     parser.add_argument("--resolution", type=int)
     parser.add_argument("--opset", type=int, default=17)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    # Everything that libraries print goes to standard error; the protocol keeps standard output.
+    # Output of libraries goes to standard error; standard output is reserved for the protocol.
     protocol = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
@@ -35,7 +37,7 @@ def main() -> int:
 
     try:
         result = export(options, lambda step: say(step=step))
-    except Exception as error:  # the parent prints it: this process has no other way to tell
+    except Exception as error:  # of any kind: the parent process prints it
         import traceback
 
         traceback.print_exc(file=sys.stderr)
@@ -46,7 +48,12 @@ def main() -> int:
 
 
 def export(options: argparse.Namespace, step: Any) -> dict[str, Any]:
-    """Load and export; return the file and the facts that ONNX cannot carry."""
+    """Load the model and export it; return the facts that the ONNX file does not contain.
+
+    Args:
+        options: the parsed command line.
+        step: called with a description of each step.
+    """
     step("loading PyTorch and rfdetr")
     import_torchvision()
     import rfdetr
@@ -54,27 +61,29 @@ def export(options: argparse.Namespace, step: Any) -> dict[str, Any]:
     from rfdetr import detr
 
     torch.manual_seed(0)
-    # Tracing needs no GPU, and an old driver would only be in the way.
+    # Tracing needs no GPU, and an old driver could make it fail.
     settings: dict[str, Any] = {"device": "cpu"}
     if options.resolution:
         settings["resolution"] = options.resolution
     kind = getattr(rfdetr, f"RFDETR{options.variant.capitalize()}") if options.variant else None
     if options.weights not in ("random", "pretrained"):
         step(f"loading {options.weights}")
-        # Reads variant, resolution and class names from the checkpoint. That is a pickle, which could hold code; only
-        # tensors and plain values are taken from it (PyTorch's `weights_only`).
+        # Reads variant, resolution and class names from the checkpoint. It is a pickle, which could contain code, so
+        # only tensors and plain values are loaded (PyTorch's `weights_only`).
         model = detr.RFDETR.from_checkpoint(options.weights, trust_checkpoint=False, **settings)
         if kind is not None and not isinstance(model, kind):
-            raise ValueError(f"{options.weights} holds a {type(model).__name__}: see --variant")
+            raise ValueError(
+                f"{options.weights} contains a {type(model).__name__}: correct --variant"
+            )
     elif kind is None:
-        raise ValueError("random and pretrained weights need a --variant")
+        raise ValueError("random and pretrained weights require --variant")
     elif options.weights == "random":
         step("building the network with random weights")
         model = kind(pretrain_weights=None, **settings)
     else:
-        step("fetching the pretrained weights (rfdetr keeps them)")
+        step("downloading the pretrained weights (rfdetr caches them)")
         model = kind(**settings)
-    step("tracing the network to ONNX (a minute or two)")
+    step("tracing the network to ONNX (takes a minute or two)")
     folder = options.output.parent
     with contextlib.redirect_stdout(sys.stderr):
         written = model.export(
@@ -95,10 +104,9 @@ def export(options: argparse.Namespace, step: Any) -> dict[str, Any]:
 
 
 def class_table(model: Any) -> dict[str, int]:
-    """Return class name -> id.
+    """Return class name -> id of a model.
 
-    COCO-pretrained models use COCO's category ids, fine-tuned ones number their classes from 0 (as
-    ``predict()`` does).
+    COCO-pretrained models use COCO's category ids; fine-tuned ones number their classes from 0, as ``predict()`` does.
     """
     from rfdetr.assets.coco_classes import COCO_CLASS_NAMES, COCO_CLASSES
 
@@ -110,10 +118,10 @@ def class_table(model: Any) -> dict[str, int]:
 
 
 def import_torchvision() -> None:
-    """Import torchvision, also a CUDA build beside a CPU-only PyTorch.
+    """Import torchvision, even if it is a CUDA build and PyTorch is CPU-only.
 
-    There its compiled part does not load, and importing it fails on the missing operators, one by
-    one. Exporting calls none of them: once they are declared, the pure Python part loads.
+    In that case its compiled part cannot be loaded, and the import fails for one missing operator after the other. The
+    export calls none of these operators, so they are only declared; then the Python part can be imported.
     """
     import torch
 
@@ -130,7 +138,7 @@ def import_torchvision() -> None:
             library = library or torch.library.Library("torchvision", "FRAGMENT")
             library.define(f"{missing[1]}(Tensor x) -> Tensor")
         else:
-            # A collected Library takes its operators along.
+            # Keep a reference: the operators disappear when the Library is garbage-collected.
             globals()["_declared_operators"] = library
             return
 

@@ -1,22 +1,20 @@
-"""Wrap an RF-DETR export into the model contract: I420 frame in, boxes, scores and classes out.
+"""Wrap an RF-DETR export as a contract model: I420 frame in, boxes, scores and classes out.
 
-The whole of pre- and post-processing becomes part of the graph, so that ONNX Runtime, OpenVINO and
-TensorRT run the very same arithmetic::
+Pre- and post-processing become part of the graph, so that ONNX Runtime, OpenVINO and TensorRT run the same arithmetic::
 
     frame uint8 [B, 3H/2, W]
-      -> Cast to float                 first: TensorRT refuses every other uint8 tensor
+      -> Cast to float                 first, because TensorRT allows uint8 only for inputs
       -> planes Y [B,1,H,W], CbCr [B,2,H/2,W/2]
       -> Resize to R x R               bilinear, half-pixel, no antialias, stretched
       -> 1x1 Conv, Max, Min            colour matrix, range, /255, clipping, ImageNet normalisation
-      -> RF-DETR                       the export, untouched
+      -> RF-DETR                       the export, unchanged
       -> TopK over (query, class) -> Sigmoid, boxes to source pixels, class ids
 
-**Colour is baked per model**, not read from the frame. The contract has one input, and a frame's
-bytes are given to the engine where they lie in shared memory; a second input per request would have
-to exist in every engine, backend and client. What a wrong guess costs was measured (person_oracle,
-coco128, AP 0.320): the other matrix nothing (+0.3 points, noise), the other range 1.3 to 2.0 points.
-So a node whose cameras are all full range (JPEG, most USB cameras) uses a model of that range, which
-``recolor`` makes from another one in a second; the default is limited-range BT.601.
+**The colour conversion is fixed per model**, not chosen per frame. The contract has one input, and the engine reads the
+frame from shared memory; a second input would have to be supported by every engine, backend and client. The cost of a
+mismatch was measured (person_oracle, coco128, AP 0.320): a wrong matrix costs nothing (+0.3 points, noise), a wrong
+range costs 1.3 to 2.0 points. If all cameras of a node are full range (JPEG, most USB cameras), use a model of that
+range, which ``recolor`` makes from another one in a second. The default is limited-range BT.601.
 """
 
 from __future__ import annotations
@@ -51,19 +49,19 @@ def fuse(
     color: FrameColor = FrameColor.BT601_LIMITED,
     checksum: str | None = None,
 ) -> onnx.ModelProto:
-    """Wrap an RF-DETR export to the model contract.
+    """Wrap an RF-DETR export as a contract model.
 
     Args:
         model: the export: normalised RGB float [B, 3, R, R] to boxes (cxcywh in 0..1) and logits.
-            A dynamic batch stays dynamic, a fixed one stays fixed; the weights' types are kept.
-        classes: class name -> id, as the output ``classes`` reports it.
+            A dynamic batch stays dynamic, a fixed one stays fixed; the data types of the weights are kept.
+        classes: class name -> id, as in the output ``classes``.
         class_ids: the id of each logit column (``DROPPED`` = never reported); None: the column's
             index is the id.
-        topk: K, the number of detections per frame. Where the model has fewer (query, class) pairs,
-            the rest has score 0.
-        default_score: least score that counts as a detection unless the user says otherwise.
-        source: where the export came from, for people.
-        color: the meaning of the I420 bytes.
+        topk: K, the number of detections per frame. If the model has fewer (query, class) pairs,
+            the remaining rows have score 0.
+        default_score: minimum score of a detection unless the configuration sets another.
+        source: human-readable origin of the export.
+        color: colour matrix and range of the I420 frames.
         checksum: SHA-256 of the export's file; None: of the model as it is serialised here.
 
     Returns:
@@ -71,7 +69,7 @@ def fuse(
         pixels, within the frame), ``scores`` float32 [B, K] (best first), ``classes`` int32 [B, K].
 
     Raises:
-        ModelError: the model is no RF-DETR export, or the classes do not fit it.
+        ModelError: the model is not an RF-DETR export, or the classes do not match it.
     """
     export = RawExport.of(model)
     ids = _column_ids(export, classes, class_ids)
@@ -111,14 +109,16 @@ def fuse(
 
 
 def recolor(fused: onnx.ModelProto, color: FrameColor) -> onnx.ModelProto:
-    """Return a copy of a fused model for frames of another matrix or range.
+    """Return a copy of a fused model for frames of another colour matrix or range.
 
     Raises:
         ModelError: the model was not made by ``fuse``.
     """
     card = ModelCard.from_metadata(metadata_of(fused))
     if not card.contract:
-        raise ModelError("only models that `tridetr models fuse` made can be given other colours")
+        raise ModelError(
+            "only models of `tridetr models fuse` can be converted to another colour matrix or range"
+        )
     old, new = YuvToRgb.of(card.color).normalised(), YuvToRgb.of(color).normalised()
     model = onnx.ModelProto()
     model.CopyFrom(fused)
@@ -132,7 +132,9 @@ def recolor(fused: onnx.ModelProto, color: FrameColor) -> onnx.ModelProto:
                 weight.CopyFrom(numpy_helper.from_array(shaped, weight.name))
                 changed += 1
     if changed != 2:
-        raise ModelError("the colour conversion was not found in this model: fuse the export again")
+        raise ModelError(
+            "cannot find the colour conversion in this model. Remedy: fuse the export again"
+        )
     set_metadata(model, replace(card, color=color).to_metadata())
     return model
 
@@ -142,18 +144,16 @@ def _column_ids(
 ) -> list[int]:
     ids = list(range(export.columns)) if class_ids is None else [int(i) for i in class_ids]
     if len(ids) != export.columns:
-        raise ModelError(
-            f"{len(ids)} class ids were given, but the logits have {export.columns} columns"
-        )
+        raise ModelError(f"got {len(ids)} class ids, but the logits have {export.columns} columns")
     if not classes:
         raise ModelError("a model needs at least one class name")
     if unknown := {name: i for name, i in classes.items() if i not in ids or i < 0}:
         raise ModelError(
-            f"no logit column yields the ids of {unknown}; the export's {export.columns} columns "
-            f"yield {min(ids)}..{max(ids)}"
+            f"no logit column has the ids of {unknown}; the export's {export.columns} columns "
+            f"have the ids {min(ids)}..{max(ids)}"
         )
     if len(set(classes.values())) != len(classes):
-        raise ModelError("two class names share one id")
+        raise ModelError("two class names have the same id")
     return ids
 
 
@@ -199,4 +199,6 @@ def _check(fused: onnx.ModelProto) -> None:
         if value.type.tensor_type.elem_type == TensorProto.UINT8
     ]
     if uint8:
-        raise ModelError(f"values {uint8} of the export are uint8, which TensorRT refuses")
+        raise ModelError(
+            f"the export contains uint8 values {uint8}, which TensorRT does not support"
+        )

@@ -1,19 +1,19 @@
-"""The pre-processing of a fused graph for OpenVINO on a CPU: only the pixels that are looked at.
+"""Rewrite the pre-processing of a fused graph for OpenVINO on a CPU, to convert only the pixels that are used.
 
-The contract's graph makes the whole frame float before anything else, because TensorRT refuses bytes anywhere else.
-OpenVINO then converts, cuts and reorders two million floats for a picture of some ten thousand pixels. Here the rows
-that the bilinear resize touches are gathered as bytes, out of those the columns, and only what is left becomes float::
+The portable graph first converts the whole frame to float, because TensorRT supports uint8 only for inputs. OpenVINO
+then converts, slices and reorders two million floats for an input of some ten thousand pixels. Here, the rows that
+the bilinear resize uses are gathered as bytes, then their columns, and only the result is converted to float::
 
     frame uint8 [B, 3H/2, W]
       -> Gather the upper and the lower row of each output row       [B, R, W], twice
       -> Gather the left and the right column of each output column  [B, R, R], four times, still bytes
-      -> Cast, weigh by the distances                                [B, 1, R, R] for each of Y, Cb, Cr
+      -> Cast, interpolate                                           [B, 1, R, R] for each of Y, Cb, Cr
       -> multiply, add, clip for each of R, G, B                     [B, 3, R, R]
 
-The same arithmetic in another order: what differs is the last digit, and bf16 no longer rounds the pixels (element-wise
-float operations stay float32). Indices and weights come from integers, which no precision hint touches. On two Zen 4
-cores and a 1080p frame this needs 0.6 ms for 224 x 224 instead of 2.8, and 1.2 ms for 384 x 384 instead of 4.8. Plain
-ONNX Runtime gathers single bytes slowly (5 and 15 ms), so it runs the graph of the contract.
+The arithmetic is the same in another order: results differ in the last digit, and bf16 no longer rounds the pixels
+(element-wise float operations stay float32). Indices and weights are computed from integers, which no precision hint
+affects. On two Zen 4 cores, a 1080p frame takes 0.6 ms instead of 2.8 for 224 x 224, and 1.2 ms instead of 4.8 for
+384 x 384. Plain ONNX Runtime gathers single bytes slowly (5 and 15 ms), so it runs the portable graph.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from tridetr.models.wrapping import OUR_PREFIX
 
 
 def written_for_openvino(model: Path, folder: Path) -> Path:
-    """Write a model with the pre-processing described above into a folder, unless it is there already.
+    """Write the OpenVINO form of a model to a folder, unless it exists there, and return its path.
 
     Args:
         model: a contract model.
-        folder: where the files are kept; the name depends on the model's bytes and on this module's.
+        folder: cache folder; the file name is a checksum of the model and of this module.
 
     Returns:
-        The file written; ``model`` itself where it is in this form already or is not made by `tridetr models fuse`.
+        The OpenVINO form; ``model`` itself if it already has this form or was not made by `tridetr models fuse`.
 
     Raises:
         ModelError: ``model`` cannot be read.
@@ -63,13 +63,14 @@ def written_for_openvino(model: Path, folder: Path) -> Path:
 
 
 def gather_pixels(model: onnx.ModelProto) -> bool:
-    """Replace the pre-processing of a fused model by the one described above.
+    """Replace the pre-processing of a fused model with the one for OpenVINO.
 
     Args:
-        model: changed in place; it is then no longer what TensorRT takes.
+        model: changed in place; TensorRT does not support the result.
 
     Returns:
-        Whether `tridetr models fuse` made the model; others stay as they are.
+        Whether the model was changed. Models that `tridetr models fuse` did not make, or that have this form already,
+        are not changed.
     """
     casts = [node for node in model.graph.node if INPUT in node.input]
     try:
@@ -87,7 +88,7 @@ def gather_pixels(model: onnx.ModelProto) -> bool:
     _preprocess(graph, card.resolution, card.color, kind, image)
     nodes = [*graph.nodes, *(node for node in model.graph.node if node is not last)]
     for node in nodes:
-        # The frame's shape needs no floats.
+        # Take the frame's shape from the input itself, so that its Cast to float can be removed.
         if node.op_type == "Shape" and node.input[0] == casts[0].output[0]:
             node.input[0] = INPUT
     _keep_what_counts(model, nodes, graph.initializers)
@@ -97,7 +98,7 @@ def gather_pixels(model: onnx.ModelProto) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """Names of int64 [R], int64 [R] and float [R]: the two neighbours and the second one's weight."""
+    """Value names of int64 [R], int64 [R] and float [R]: the two neighbours, and the weight of the second."""
 
     low: str
     high: str
@@ -105,7 +106,7 @@ class _Axis:
 
 
 def _neighbours(graph: GraphBuilder, length: str, side: int) -> _Axis:
-    """Bilinear, half-pixel: output i lies at (i + 1/2) length / side - 1/2, kept within the plane."""
+    """Add the bilinear, half-pixel sampling: output i is at (i + 1/2) length / side - 1/2, clipped to the plane."""
     add, const = graph.add, graph.const
     whole = const([2 * side])
     position = add("Mul", [const([2 * i + 1 for i in range(side)]), length])
@@ -124,7 +125,7 @@ def _shifted(graph: GraphBuilder, axis: _Axis, by: str) -> _Axis:
 
 
 def _resized(graph: GraphBuilder, source: str, rows: _Axis, columns: _Axis) -> str:
-    """Return the name of float [B, 1, R, R] out of uint8 [B, rows, columns]."""
+    """Add the resize of a plane uint8 [B, rows, columns]; return the name of the result, float [B, 1, R, R]."""
     add, const = graph.add, graph.const
 
     def between(first: str, second: str, weight: str, shape: list[int]) -> str:
@@ -151,7 +152,7 @@ def _preprocess(graph: GraphBuilder, side: int, color: FrameColor, kind: int, im
     height = add("Div", [add("Mul", [rows, two]), const([3])])
     half_height, half_width = add("Div", [height, two]), add("Div", [width, two])
     luma = _resized(graph, INPUT, _neighbours(graph, height, side), _neighbours(graph, width, side))
-    # Seen as rows of W/2 bytes, the frame has Cb from row 2H on and Cr H/2 rows further on.
+    # Reshaped to rows of W/2 bytes, the frame has Cb from row 2H on, and Cr H/2 rows after that.
     halves = add("Concat", [const([0]), add("Mul", [rows, two]), half_width], axis=0)
     halved = add("Reshape", [INPUT, halves])
     first = _shifted(graph, _neighbours(graph, half_height, side), add("Mul", [height, two]))
@@ -176,7 +177,7 @@ def _preprocess(graph: GraphBuilder, side: int, color: FrameColor, kind: int, im
 def _keep_what_counts(
     model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]
 ) -> None:
-    """Write the nodes and constants that lead to an output, the nodes in their order."""
+    """Keep only the nodes and constants that an output depends on; nodes stay in order."""
     wanted = {value.name for value in model.graph.output}
     kept = []
     for node in reversed(nodes):
@@ -191,7 +192,7 @@ def _keep_what_counts(
 
 
 def _inputs(node: onnx.NodeProto) -> set[str]:
-    """Return what a node reads, its subgraphs (If, Loop) included."""
+    """Return the values that a node reads, including those of its subgraphs (If, Loop)."""
     found = set(node.input)
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:

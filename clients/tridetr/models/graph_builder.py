@@ -1,4 +1,4 @@
-"""Building an ONNX graph node by node around another one."""
+"""Build an ONNX graph node by node, around another graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 class GraphBuilder:
-    """Collects nodes and constants; the names it makes all start with ``prefix``."""
+    """Collects nodes and constants, whose generated names all start with ``prefix``.
+
+    >>> graph = GraphBuilder("demo/")
+    >>> graph.add("Add", ["x", graph.const([1, 2])])
+    'demo/Add_0'
+    """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -25,7 +30,7 @@ class GraphBuilder:
         return self.add_named(op, inputs, self._new_name(op), **attributes)
 
     def add_named(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node whose one output has the given name."""
+        """Add a node whose single output has the given name; return that name."""
         name = self._new_name(op)
         self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))
         return output
@@ -38,7 +43,7 @@ class GraphBuilder:
         return outputs
 
     def const(self, value: NDArray[np.generic] | np.generic | Sequence[int]) -> str:
-        """Return the name of a constant; sequences of int become int64, equal ones share a name."""
+        """Add a constant, unless an equal one exists, and return its name; sequences of int become int64."""
         array = np.asarray(value, np.int64 if isinstance(value, (list, tuple)) else None)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
@@ -48,7 +53,7 @@ class GraphBuilder:
         return self._constants[key]
 
     def append_core(self, graph: onnx.GraphProto) -> None:
-        """Append another graph's nodes and weights as they are."""
+        """Append another graph's nodes and weights unchanged."""
         self.nodes.extend(graph.node)
         self.initializers.extend(graph.initializer)
 
@@ -57,7 +62,7 @@ class GraphBuilder:
 
 
 def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Rename values of a graph in place, subgraphs (If, Loop) included."""
+    """Rename values of a graph in place, including subgraphs (If, Loop)."""
     for node in graph.node:
         for values in (node.input, node.output):
             for index, value in enumerate(values):
@@ -73,7 +78,7 @@ def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 
 def precision_of(model: onnx.ModelProto) -> str:
-    """Return ``int8``, ``fp16`` or ``fp32`` by what the graph computes in."""
+    """Return the precision of a graph: ``int8`` if it has Q/DQ nodes, else ``fp16`` or ``fp32`` by its weights."""
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return "int8"
     sizes: dict[int, int] = {TensorProto.FLOAT16: 0, TensorProto.FLOAT: 0}

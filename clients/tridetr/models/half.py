@@ -1,8 +1,8 @@
 """Mixed precision for strongly typed TensorRT: products in FP16, everything else in FP32.
 
-From TensorRT 11 on precision comes from the graph's types alone. Casting all of RF-DETR to FP16
-ruins it (LayerNorm and Softmax overflow or lose digits); casting only the products (MatMul, Gemm,
-Conv), where the time goes, keeps it. Their sums run in FP32 inside the tensor cores anyway.
+Since TensorRT 11, the data types of the graph alone determine the precision. Casting all of RF-DETR to FP16 ruins its
+accuracy (LayerNorm and Softmax overflow or lose precision). Casting only the products (MatMul, Gemm, Conv), which take
+most of the time, preserves it. Tensor cores accumulate their sums in FP32 anyway.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 def engine_precision(source: onnx.ModelProto, wanted: EnginePrecision) -> EnginePrecision:
-    """Return what becomes of a model on its way to TensorRT: only a float32 file has products to cast.
+    """Return the precision to build an engine with: ``wanted`` for a float32 model, otherwise KEEP.
 
-    One that is half or quantised already says itself what each product computes in.
+    In a float16 or quantised model, the data types already determine the precision of each product.
     """
     return wanted if precision_of(source) == "fp32" else EnginePrecision.KEEP
 
@@ -32,15 +32,15 @@ def engine_precision(source: onnx.ModelProto, wanted: EnginePrecision) -> Engine
 def halve_products(source: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a float32 contract model whose products run in float16.
 
-    Constant inputs become float16 weights, the others are cast on the way in; outputs are cast back.
-    The wrapping (pixels, coordinates) stays as it is.
+    Constant inputs become float16 weights, other inputs are cast; outputs are cast back to float32.
+    Pre- and post-processing (pixels, coordinates) stay in float32.
 
     Raises:
         ModelError: the model is not float32, or a weight does not fit into float16.
     """
     if (precision := precision_of(source)) != "fp32":
         raise ModelError(
-            f"the model is {precision} already; build the engine with --precision keep"
+            f"the model is {precision} already. Remedy: build the engine with --precision keep"
         )
     model = onnx.ModelProto()
     model.CopyFrom(source)
@@ -81,7 +81,10 @@ def _cast(value: str, result: str, kind: int) -> onnx.NodeProto:
 def _half(weight: onnx.TensorProto, name: str) -> onnx.TensorProto:
     array = numpy_helper.to_array(weight)
     if float(np.abs(array).max(initial=0.0)) > _LARGEST:
-        raise ModelError(f"the weight {weight.name} does not fit into float16")
+        raise ModelError(
+            f"the weight {weight.name} exceeds the range of float16. Remedy: build the engine with "
+            "--precision keep"
+        )
     return numpy_helper.from_array(array.astype(np.float16), name)
 
 

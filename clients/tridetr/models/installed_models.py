@@ -1,4 +1,4 @@
-"""The models that are installed on this machine: one folder, one file per model."""
+"""The models that are installed on this machine: one folder with one file per model."""
 
 from __future__ import annotations
 
@@ -25,31 +25,32 @@ def models_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder of what can be made or fetched again: ``$XDG_CACHE_HOME/tridetr``."""
+    """Return the cache folder, whose content can be created or downloaded again: ``$XDG_CACHE_HOME/tridetr``."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "tridetr"
 
 
 def installed_path(name: str) -> Path:
-    """Return where the model ``name`` lies or would lie.
+    """Return the path of the installed model ``name``, which may not exist.
 
     Raises:
-        ModelError: no good name for a file.
+        ModelError: the name is invalid.
     """
     if not _NAME.fullmatch(name) or name.endswith(SUFFIX):
         raise ModelError(
-            f"{name!r} is no model name: letters, digits, '.', '_' and '-' (at most 64), no {SUFFIX}"
+            f"{name!r} is not a valid model name: use letters, digits, '.', '_' and '-' (at most 64), without {SUFFIX}"
         )
     return models_dir() / f"{name}{SUFFIX}"
 
 
 def resolve_model(name_or_path: str | Path) -> Path:
-    """Find a model by path or by the name it is installed under.
+    """Find a model by its path or its installed name.
 
-    What has a folder or ends in ``.onnx`` is a path, everything else a name.
+    Text with a ``/`` or the suffix ``.onnx`` is a path, everything else a name.
 
     Raises:
-        ModelError: no such file, or no model of that name; names those there are.
+        ModelError: the file does not exist, or no model of that name is installed; the message lists the installed
+            ones.
     """
     text = str(name_or_path)
     if os.sep in text or text.endswith(SUFFIX):
@@ -61,23 +62,27 @@ def resolve_model(name_or_path: str | Path) -> Path:
     if not path.is_file():
         names = [model.name for model in installed()]
         raise ModelError(
-            f"no model named {text!r} is installed in {models_dir()} (there: {', '.join(names) or 'none yet'}); "
-            f"{did_you_mean(text, names)}`tridetr models pull {text}` fetches one, a file is given by its path"
+            f"no model named {text!r} is installed in {models_dir()} (installed: {', '.join(names) or 'none'}); "
+            f"{did_you_mean(text, names)}`tridetr models pull {text}` downloads one; a file needs its path"
         )
     return path
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the known name that is most like ``name``; empty where none is."""
+    """Return a hint with the known name that is most similar to ``name``; empty if none is.
+
+    >>> did_you_mean("rfdetr-nan", ["rfdetr-nano", "yard"])
+    "did you mean 'rfdetr-nano'? "
+    """
     nearest = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {nearest[0]!r}? " if nearest else ""
 
 
 def configured_model(file: Path | None) -> Path:
-    """Return the ONNX file that ``model.file`` of a configuration means; None is the bundled model.
+    """Return the ONNX file that ``model.file`` of a configuration refers to; None = the bundled model.
 
-    The configuration has made relative paths absolute; what is not a file and does not end in
-    ``.onnx`` may be the name of an installed model.
+    The configuration has already made relative paths absolute. A path that is not a file and does not end in
+    ``.onnx`` can be the name of an installed model.
     """
     if file is None:
         return model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
@@ -89,11 +94,11 @@ def configured_model(file: Path | None) -> Path:
 
 
 def missing_model(path: Path) -> str:
-    """Return why there is no model where the configuration looks for one, and the remedy."""
+    """Return the error message for a missing configured model, with the remedy."""
     if path.suffix == SUFFIX or not _NAME.fullmatch(path.name):
         return (
-            f"the model file {path} is not there. Remedy: correct model.file, an ONNX of `tridetr models fuse` or "
-            "the name of an installed model"
+            f"the model file {path} does not exist. Remedy: set model.file to an ONNX file of `tridetr models fuse` or "
+            "to the name of an installed model"
         )
     from tridetr.models.catalogue import load_catalogue  # which imports this module
 
@@ -101,7 +106,7 @@ def missing_model(path: Path) -> str:
     fetched = [entry.name for entry in load_catalogue().models]
     return (
         f"the model {path.name!r} is neither the file {path} nor installed (installed: {', '.join(names) or 'none'}). "
-        f"Remedy: {did_you_mean(path.name, [*names, *fetched])}`tridetr models pull` lists what can be fetched"
+        f"Remedy: {did_you_mean(path.name, [*names, *fetched])}`tridetr models pull` lists the models to download"
     )
 
 
@@ -114,7 +119,7 @@ class Installed:
 
 
 def installed() -> list[Installed]:
-    """Return the installed models in order of name."""
+    """Return the installed models, sorted by name."""
     folder = models_dir()
     files = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
     return [Installed(path.stem, path) for path in files if not path.name.startswith(".")]
@@ -122,15 +127,15 @@ def installed() -> list[Installed]:
 
 @contextmanager
 def installing(name: str, *, replace: bool) -> Iterator[Path]:
-    """Yield a file to write; on success it becomes the model ``name``, whole, in one step.
+    """Yield a temporary file to write; at the end of the `with` block, it is installed as the model ``name``.
 
     Raises:
-        ModelError: the name is taken and ``replace`` is not set.
+        ModelError: a model of that name exists and ``replace`` is not set.
     """
     final = installed_path(name)
     if final.exists() and not replace:
         raise ModelError(
-            f"a model named {name!r} is installed already: choose another name or --force"
+            f"a model named {name!r} is installed already: choose another name, or use --force"
         )
     with replacing(final) as path:
         yield path
@@ -138,7 +143,7 @@ def installing(name: str, *, replace: bool) -> Iterator[Path]:
 
 @contextmanager
 def replacing(final: Path) -> Iterator[Path]:
-    """Yield a file to write beside ``final``; on success it takes its place in one step."""
+    """Yield a temporary file to write; at the end of the `with` block, it replaces ``final`` atomically."""
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=".installing-") as folder:
         path = Path(folder) / final.name
@@ -152,7 +157,7 @@ def remove(name: str) -> None:
     """Delete an installed model.
 
     Raises:
-        ModelError: there is none of that name.
+        ModelError: no model of that name is installed.
     """
     path = installed_path(name)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Labelled pictures: folders in YOLO's or COCO's layout."""
+"""Load labelled pictures from a data set in YOLO or COCO layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tridetr.models.picture_files import find_pictures
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One object: its class name and box x, y, width, height in pixels."""
+    """One labelled object: its class name and its box (x, y, width, height) in pixels."""
 
     name: str
     xywh: tuple[float, float, float, float]
@@ -26,28 +26,28 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class LabelledPicture:
-    """A picture and all objects in it."""
+    """A picture file and the objects in it."""
 
     path: Path
     labels: tuple[Label, ...]
 
 
 def load_labelled(folder: Path, limit: int | None = None) -> list[LabelledPicture]:
-    """Load a labelled folder.
+    """Load a labelled data set.
 
-    YOLO: ``images/**/x.jpg`` beside ``labels/**/x.txt`` (``class cx cy w h``, normalised), names in
-    ``data.yaml`` (or ``dataset.yaml``), COCO's 80 where there is none. COCO: one ``*.json`` of
-    instances in the folder, in ``annotations/`` or as Roboflow's ``_annotations.coco.json``.
+    YOLO layout: ``images/**/x.jpg`` and ``labels/**/x.txt`` (``class cx cy w h``, normalised); class names from
+    ``data.yaml`` or ``dataset.yaml``, otherwise COCO's 80 classes. COCO layout: one ``*.json`` with instances in the
+    folder or in ``annotations/``, such as Roboflow's ``_annotations.coco.json``.
 
     Args:
         folder: the data set.
-        limit: use only the first so many pictures.
+        limit: number of pictures to load, from the beginning; None = all.
 
     Raises:
-        ModelError: neither layout, or a label that cannot be read.
+        ModelError: the folder has neither layout or no labels, or a label cannot be read.
     """
     if not folder.is_dir():
-        raise ModelError(f"{folder} is no folder; give a data set in YOLO's or COCO's layout")
+        raise ModelError(f"{folder} is not a folder: expected a data set in YOLO or COCO layout")
     candidates = [*sorted(folder.glob("*.json")), *sorted((folder / "annotations").glob("*.json"))]
     if (folder / "labels").is_dir():
         pictures = _load_yolo(folder)
@@ -55,10 +55,10 @@ def load_labelled(folder: Path, limit: int | None = None) -> list[LabelledPictur
         pictures = _load_coco(folder, _instances(candidates))
     else:
         raise ModelError(
-            f"{folder} holds neither images/ and labels/ (YOLO) nor a *.json with COCO instances"
+            f"{folder} contains neither images/ and labels/ (YOLO) nor a *.json with COCO instances"
         )
     if not any(picture.labels for picture in pictures):
-        raise ModelError(f"{folder} has pictures but not one label")
+        raise ModelError(f"{folder} contains pictures but no labels")
     return pictures[:limit]
 
 
@@ -83,7 +83,7 @@ def _yolo_names(folder: Path) -> list[str]:
             if isinstance(names, dict):
                 names = [names[key] for key in sorted(names)]
             if not isinstance(names, list):
-                raise ModelError(f"{folder / file} has no list `names`")
+                raise ModelError(f"{folder / file} has no list or mapping `names` of class names")
             return [str(name) for name in names]
     return list(COCO_91)
 
@@ -95,7 +95,7 @@ def _yolo_label(line: str, names: list[str], size: tuple[int, int], file: Path) 
         name = names[int(number)]
     except (ValueError, IndexError) as error:
         raise ModelError(
-            f"{file}: {line!r} is no `class cx cy w h` of {len(names)} classes"
+            f"{file}: {line!r} is not `class cx cy w h` with one of {len(names)} classes"
         ) from error
     width, height = size
     return Label(name, ((cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height))
@@ -124,6 +124,6 @@ def _load_coco(folder: Path, file: Path) -> list[LabelledPicture]:
     for number, name in files.items():
         path = by_name.get(Path(name).name)
         if path is None:
-            raise ModelError(f"{file} names {name}, which is not below {folder}")
+            raise ModelError(f"{file} refers to {name}, which does not exist below {folder}")
         pictures.append(LabelledPicture(path, tuple(labels[number])))
     return pictures

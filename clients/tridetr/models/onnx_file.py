@@ -1,4 +1,4 @@
-"""ONNX files: loading them, their metadata, and the card in it."""
+"""Load ONNX files, and access their metadata and model card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
-    """Merge ``metadata`` into the model's, replacing equal keys."""
+    """Merge ``metadata`` into a model's metadata in place; existing keys are replaced."""
     merged = metadata_of(model) | dict(metadata)
     del model.metadata_props[:]
     for key, value in merged.items():
@@ -25,10 +25,10 @@ def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read the card of an ONNX file.
+    """Read the model card of an ONNX file.
 
     Raises:
-        ModelError: no such file, or no ONNX model.
+        ModelError: the file does not exist or is not an ONNX model, or its card cannot be parsed.
     """
     return ModelCard.from_metadata(metadata_of(load_model(path)))
 
@@ -37,7 +37,7 @@ def load_model(path: Path) -> onnx.ModelProto:
     """Load an ONNX file with its weights.
 
     Raises:
-        ModelError: no such file, or no ONNX model.
+        ModelError: the file does not exist or is not an ONNX model.
     """
     try:
         return onnx.load(path)

@@ -1,4 +1,4 @@
-"""Pictures on disk as I420 frames: what verify, evaluate and quantize feed to a model."""
+"""Load picture files and convert them to I420 frames, for verify, evaluate and quantize."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def find_pictures(folder: Path, limit: int | None = None) -> list[Path]:
-    """Return the pictures below ``folder`` in order of name; with ``limit``, evenly spread ones.
+    """Return the pictures below ``folder``, sorted by path; with ``limit``, an evenly spread selection.
 
     Raises:
-        ModelError: no such folder, or no picture in it.
+        ModelError: the folder does not exist, or contains no pictures.
     """
     if not folder.is_dir():
-        raise ModelError(f"{folder} is no folder; give one with pictures")
+        raise ModelError(f"{folder} is not a folder: expected a folder of pictures")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
     if not found:
-        raise ModelError(f"no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) below {folder}")
+        raise ModelError(
+            f"there are no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) below {folder}"
+        )
     if limit is not None and limit < len(found):
         found = [found[index * len(found) // limit] for index in range(limit)]
     return found
 
 
 def load_rgb(path: Path) -> NDArray[np.uint8]:
-    """Load a picture as uint8 [H, W, 3], one pixel cropped where a side is odd (as capture does).
+    """Load a picture as RGB uint8 [H, W, 3]; odd sides are cropped by one pixel, as in capture.
 
     Raises:
-        ModelError: the file is no picture.
+        ModelError: the file cannot be read as a picture.
     """
     try:
         with Image.open(path) as image:
-            # Labels are drawn on the picture as people see it.
+            # Labels refer to the picture after its EXIF rotation.
             rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
         raise ModelError(f"{path} cannot be read as a picture: {error}") from error
@@ -48,9 +50,12 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def rgb_to_i420(rgb: NDArray[np.uint8], color: FrameColor) -> NDArray[np.uint8]:
-    """Convert uint8 [H, W, 3] (even sides) to an I420 frame uint8 [3H/2, W].
+    """Convert RGB uint8 [H, W, 3] with even sides to an I420 frame uint8 [3H/2, W].
 
     Chroma is the mean of 2x2 pixels.
+
+    >>> rgb_to_i420(np.zeros((4, 6, 3), np.uint8), FrameColor.BT601_FULL)[:, 0].tolist()
+    [0, 0, 0, 0, 128, 128]
     """
     height, width = rgb.shape[:2]
     conversion = YuvToRgb.of(color)

@@ -1,4 +1,4 @@
-"""From a catalogue entry, or any file, to an installed model that was verified."""
+"""Install a model from a catalogue entry or a file: download, export, fuse and check it as needed."""
 
 from __future__ import annotations
 
@@ -34,23 +34,26 @@ def pull(
     step: Step = lambda text: None,
     progress: Progress = lambda done, total: None,
 ) -> Path:
-    """Fetch, check, export and fuse as the entry needs it, and install under its name.
+    """Download the model of a catalogue entry and install it under the entry's name.
 
     Args:
-        entry: what to fetch.
-        python: gives the interpreter of the export environment; called for checkpoints only.
-        replace: whether an installed model of that name may be replaced.
-        color: the meaning of the frames' bytes, baked into what is fused here.
-        step: called with what is being done.
-        progress: called while bytes arrive.
+        entry: the catalogue entry.
+        python: returns the interpreter of the export environment; called for checkpoints only.
+        replace: whether to replace an installed model of that name.
+        color: colour matrix and range of the frames, for models that are fused here.
+        step: called with a description of each step.
+        progress: called while data arrives.
+
+    Returns:
+        The installed file.
 
     Raises:
-        ModelError: no network, a wrong checksum, or a file that is not what the entry says.
+        ModelError: the download failed, the checksum is wrong, or the file is not of the entry's kind.
     """
     if installed_path(entry.name).exists() and not replace:
-        raise ModelError(f"{entry.name} is installed already; --force fetches it again")
+        raise ModelError(f"{entry.name} is installed already; use --force to download it again")
     file_name = entry.file or Path(urllib.parse.urlsplit(entry.url).path).name
-    step(f"fetching {entry.url}")
+    step(f"downloading {entry.url}")
     checksum = Checksum.parse(entry.checksum)
     fetched = download(
         entry.url,
@@ -84,10 +87,23 @@ def install(
 ) -> Path:
     """Install a contract model, an RF-DETR export or a checkpoint under ``name``.
 
-    ``kind`` None: seen from the file. The installed model has loaded and kept the contract.
+    The model is loaded and checked against the contract before it is installed.
+
+    Args:
+        source: the file.
+        name: name of the installed model.
+        kind: `contract`, `export` or `checkpoint`; None = detected from the file.
+        variant: variant of a checkpoint; None = as stored in it.
+        python: returns the interpreter of the export environment; called for checkpoints only.
+        replace: whether to replace an installed model of that name.
+        color: colour matrix and range of the frames, for models that are fused here.
+        step: called with a description of each step.
+
+    Returns:
+        The installed file.
 
     Raises:
-        ModelError: the file is none of these.
+        ModelError: the file is none of these kinds, or the name is in use.
     """
     if kind is None:
         kind = _kind_of(source)
@@ -118,10 +134,18 @@ def fuse_file(
     topk: int = 300,
     origin: str | None = None,
 ) -> onnx.ModelProto:
-    """Fuse an export's file; class names are its own unless given.
+    """Fuse the export in a file; see ``fuse`` for the arguments.
+
+    Args:
+        source: the export.
+        classes: class name -> id; None = as stored in the file.
+        color: colour matrix and range of the frames.
+        default_score: minimum score of a detection.
+        topk: number of detections per frame.
+        origin: human-readable origin; None = as stored in the file, otherwise its name.
 
     Raises:
-        ModelError: no RF-DETR export, or one that does not tell its classes.
+        ModelError: the file is not an RF-DETR export, or contains no class names.
     """
     model = load_model(source)
     raw = RawExport.of(model)
@@ -129,8 +153,8 @@ def fuse_file(
         classes = raw.classes
     if classes is None:
         raise ModelError(
-            f"{source} does not tell its class names (it was not made by `tridetr models export`): "
-            "give them with --classes names.txt, or --classes coco for COCO's own numbering"
+            f"{source} contains no class names (it was not made by `tridetr models export`). Remedy: "
+            "set them with --classes names.txt, or --classes coco for COCO's numbering"
         )
     return fuse(
         model,
@@ -153,7 +177,7 @@ def _kind_of(source: Path) -> str:
 
 
 def is_contract_model(source: Path) -> bool:
-    """Whether a model takes frames, as fused ones do.
+    """Return whether a model has the contract's input `frame`.
 
     Raises:
         ModelError: the file cannot be read.

@@ -1,19 +1,18 @@
-"""INT8 with explicit Q/DQ nodes, calibrated on real pictures.
+"""Quantise a model to INT8 with explicit Q/DQ nodes, calibrated on real pictures.
 
-What is quantised: the products of activations with constant weights (MatMul, Gemm, Conv), where a
-vision transformer spends its time. What stays in float, and why:
+Products of activations with constant weights (MatMul, Gemm, Conv) are quantised: a vision transformer spends most of
+its time there. The rest stays in float:
 
-* the wrapping (pre- and post-processing): it costs nothing and holds pixels and coordinates;
-* products of two activations (attention): their ranges differ from picture to picture;
-* the first layer, which sees the picture, and the last ones, whose output is a score or coordinate;
-* RF-DETR's small layers that yield scores, coordinates, sampling places or attention weights: an
-  error of one step moves a box, and together they are a few percent of the work;
-* LayerNorm, Softmax, GELU: never quantised.
+* pre- and post-processing, which are cheap and compute pixels and coordinates;
+* products of two activations (attention), whose ranges differ from picture to picture;
+* the first layer, which reads the picture, and the last ones, whose outputs are scores or coordinates;
+* RF-DETR's small layers that compute scores, coordinates, sampling positions or attention weights: an error of one
+  quantisation step moves a box, and together they take a few percent of the time;
+* LayerNorm, Softmax and GELU.
 
-Weights are signed, symmetric and per channel. Activations are per tensor, and here the engines part:
-TensorRT takes only signed and symmetric ones, with which OpenVINO 2025.4's convolutions go wrong
-(person_oracle: AP 0.02 instead of 0.32). So a file is made for the CPU (unsigned, with a zero point)
-or for TensorRT.
+Weights are signed, symmetric and per channel. Activations are per tensor, and the engines differ: TensorRT supports
+only signed, symmetric activations, with which OpenVINO 2025.4 computes wrong convolutions (person_oracle: AP 0.02
+instead of 0.32). So a file is made either for the CPU (unsigned, with a zero point) or for TensorRT.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _SENSITIVE = re.compile(
 
 
 class _Frames(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Feeds calibration pictures as I420 frames."""
+    """Supplies calibration pictures as I420 frames."""
 
     def __init__(
         self, pictures: Sequence[Path], color: FrameColor, batch: int, progress: Callable[[], None]
@@ -84,22 +83,22 @@ def quantize(
 
     Args:
         source: a contract model in float.
-        output: where the quantised model goes; written whole or not at all.
-        pictures: calibration pictures, a few dozen like those the cameras will show.
-        target: which engines the file is for.
-        keep_float: regular expression of further node names that stay in float.
+        output: the file to write; it is written atomically.
+        pictures: calibration pictures, a few dozen that resemble the cameras' pictures.
+        target: the engines that the file is made for.
+        keep_float: regular expression for names of further nodes to keep in float.
         progress: called after each calibration picture.
 
     Returns:
         The number of quantised layers.
 
     Raises:
-        ModelError: no contract model, one that is quantised already, or nothing to quantise.
+        ModelError: the file is not a contract model, is already quantised, or has no layer to quantise.
     """
     model = load_model(source)
     if [value.name for value in model.graph.input] != ["frame"]:
         raise ModelError(
-            f"{source} is no contract model (its input is no `frame`): `tridetr models fuse` first"
+            f"{source} is not a contract model (it has no input `frame`). Remedy: `tridetr models fuse`"
         )
     if precision_of(model) == "int8":
         raise ModelError(f"{source} is quantised already")
@@ -107,7 +106,9 @@ def quantize(
     resolve_shared_weights(model)
     layers = layers_to_quantize(model, re.compile(keep_float) if keep_float else None)
     if not layers:
-        raise ModelError(f"{source} has no layer worth quantising (>= {MIN_WEIGHTS} weights)")
+        raise ModelError(
+            f"{source} has no layer that is worth quantising (with {MIN_WEIGHTS} weights or more)"
+        )
     first = model.graph.input[0].type.tensor_type.shape.dim[0]
     reader = _Frames(
         pictures,
@@ -150,7 +151,12 @@ def quantize(
 
 
 def layers_to_quantize(model: onnx.ModelProto, keep_float: re.Pattern[str] | None) -> list[str]:
-    """Return the names of the nodes that are worth and safe to quantise (see the module)."""
+    """Return the names of the nodes to quantise (see the module's docstring).
+
+    Args:
+        model: the model.
+        keep_float: pattern for names of further nodes to keep in float.
+    """
     sizes = {w.name: int(np.prod(w.dims)) for w in model.graph.initializer}
     nodes = list(model.graph.node)
     products = [n for n in nodes if n.op_type in PRODUCTS and not n.name.startswith(OUR_PREFIX)]
@@ -166,9 +172,9 @@ def layers_to_quantize(model: onnx.ModelProto, keep_float: re.Pattern[str] | Non
 
 
 def resolve_shared_weights(model: onnx.ModelProto) -> None:
-    """Let nodes use weights directly that exporters hand on through Identity or Cast nodes.
+    """Remove Identity and Cast nodes between weights and the nodes that use them, in place.
 
-    Casts are from models that store their weights in float16 and compute in float32.
+    Such Casts occur in models that store their weights in float16 and compute in float32.
     """
     weights = {w.name: w for w in model.graph.initializer}
     alias: dict[str, str] = {}
@@ -197,7 +203,7 @@ def _casts_to_float(node: onnx.NodeProto) -> bool:
 
 
 def _first_and_last(nodes: Sequence[onnx.NodeProto], products: set[str]) -> set[str]:
-    """Return the products that have no other product before them, or none after them."""
+    """Return the products that depend on no other product, or that no other product depends on."""
     before: set[str] = set()  # values that depend on a product
     first = set()
     for node in nodes:
@@ -223,15 +229,15 @@ def _first_and_last(nodes: Sequence[onnx.NodeProto], products: set[str]) -> set[
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what onnxruntime says and users cannot act on."""
+    """Suppress messages of onnxruntime that users cannot act on."""
 
     def is_news(record: logging.LogRecord) -> bool:
-        # It advises a pre-processing that would merge the nodes that we tell apart by name.
+        # It recommends a pre-processing that would merge nodes that are selected by name here.
         return "pre-processing before quantization" not in record.getMessage()
 
     logging.getLogger().addFilter(is_news)
     try:
-        # Channels whose weights are all zero have no range; it handles them, after a warning.
+        # Channels whose weights are all zero cause a numpy warning; onnxruntime handles them correctly.
         with np.errstate(invalid="ignore", divide="ignore"):
             yield
     finally:

@@ -1,4 +1,4 @@
-"""An RF-DETR export as it leaves an exporter: what it must look like, and what is wrong with it."""
+"""Recognise a raw RF-DETR export, and explain what is wrong with other models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOGIT_NAMES = ("labels", "logits", "pred_logits")
 _FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 MIN_OPSET = 13
 DROPPED = -1
-"""Class id of a logit column that is never reported (a background class, say)."""
+"""Class id of a logit column that is never reported, such as a background class."""
 _METADATA = "tridetr.export"
 
 EXPECTED = (
@@ -39,13 +39,13 @@ class RawExport:
         input_type: ONNX element type of the input.
         boxes_name: the output with cxcywh in 0..1, [B, Q, 4].
         logits_name: the output with class logits, [B, Q, C].
-        batch: the fixed batch size, None for any.
+        batch: the fixed batch size; None = dynamic.
         resolution: R.
-        queries: Q; None where the exporter left it symbolic (it is fixed all the same).
+        queries: Q; None if the exporter left it symbolic (it is fixed nevertheless).
         columns: C.
-        classes: class name -> id, where `tridetr models export` made the file; the rest of the columns (a
-            background) is never reported.
-        source: what was exported, for people; empty where another program exported.
+        classes: class name -> id, if `tridetr models export` made the file; other columns (a background) are never
+            reported.
+        source: human-readable origin of the export; empty if another program made the file.
     """
 
     input_name: str
@@ -60,20 +60,20 @@ class RawExport:
     source: str = ""
 
     def column_ids(self, classes: Mapping[str, int]) -> list[int]:
-        """Return the id of each logit column; ``DROPPED`` where none of the classes has it."""
+        """Return the class id of each logit column; ``DROPPED`` for columns that none of the classes has."""
         ids = set(classes.values())
         return [column if column in ids else DROPPED for column in range(self.columns)]
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> RawExport:
-        """Look at a model.
+        """Return the interface of a model.
 
         Raises:
-            ModelError: the model is no RF-DETR export; says what was expected and what was found.
+            ModelError: the model is not an RF-DETR export; the message shows what was expected and found.
         """
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
         if opset < MIN_OPSET:
-            raise ModelError(f"the export has opset {opset}, at least {MIN_OPSET} is needed")
+            raise ModelError(f"the export has opset {opset}, but at least {MIN_OPSET} is required")
         weights = {weight.name for weight in model.graph.initializer}
         inputs = {v.name: v for v in model.graph.input if v.name not in weights}
         outputs = {v.name: v for v in model.graph.output}
@@ -89,7 +89,7 @@ class RawExport:
             raise ModelError(f"the {missing} are missing: {EXPECTED}; {found}")
         if extra := set(outputs) - {boxes, logits}:
             raise ModelError(
-                f"further outputs {sorted(extra)} (a segmentation export?): {EXPECTED}; {found}"
+                f"unexpected outputs {sorted(extra)} (a segmentation export?): {EXPECTED}; {found}"
             )
         ((input_name, image),) = inputs.items()
         for value in (image, outputs[boxes], outputs[logits]):
@@ -113,7 +113,7 @@ class RawExport:
 
 
 def export_metadata(classes: Mapping[str, int], source: str) -> dict[str, str]:
-    """Return the ONNX metadata by which an export carries its classes and origin to ``fuse``."""
+    """Return the ONNX metadata with which an export passes its classes and origin to ``fuse``."""
     return {_METADATA: json.dumps({"classes": dict(classes), "source": source})}
 
 
@@ -123,7 +123,7 @@ def _image_shape(dims: list[Dim], found: str) -> tuple[int | None, int]:
     batch, channels, height, width = dims
     if isinstance(batch, int) and batch != 1:
         raise ModelError(
-            f"the export is fixed to batches of {batch}, and frames come one by one. Remedy: export it again with "
+            f"the export has a fixed batch size of {batch}, but frames arrive one by one. Remedy: export it again with "
             "a dynamic batch (`tridetr models export` does; in rfdetr: model.export(dynamic_batch=True)); "
             f"{EXPECTED}; {found}"
         )

@@ -1,8 +1,8 @@
-"""The reference that fused graphs are judged by: plain numpy in float64, from the definitions.
+"""Reference implementation of pre- and post-processing, in numpy float64, to verify fused graphs.
 
-Nothing here is shared with the code that builds the graph: the resize is a matrix product, the
-colour conversion is written with the constants of the standards' textbook form, post-processing
-follows RF-DETR's own (sigmoid, the best of all (query, class) pairs, cxcywh to xyxy).
+It shares no code with the graph builder: the resize is a matrix product, the colour conversion uses the textbook
+constants of the standards, and post-processing follows RF-DETR's own (sigmoid, the best of all (query, class) pairs,
+cxcywh to xyxy).
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ class Detections:
 
 
 def resize_matrix(size_in: int, size_out: int) -> Array:
-    """Return the [size_out, size_in] matrix of a bilinear resize (half-pixel, no antialias)."""
+    """Return the matrix [size_out, size_in] of a bilinear resize (half-pixel, no antialiasing).
+
+    >>> resize_matrix(4, 2)
+    array([[0.5, 0.5, 0. , 0. ],
+           [0. , 0. , 0.5, 0.5]])
+    """
     matrix = np.zeros((size_out, size_in))
     centers = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5
     centers = np.clip(centers, 0, size_in - 1)
@@ -47,7 +52,7 @@ def resize_matrix(size_in: int, size_out: int) -> Array:
 
 
 def resize(plane: NDArray[np.number], side: int) -> Array:
-    """Stretch a plane [H, W] to [side, side]."""
+    """Resize a plane [H, W] to [side, side], ignoring its aspect ratio."""
     height, width = plane.shape
     resized: Array = (
         resize_matrix(height, side) @ plane.astype(float) @ resize_matrix(width, side).T
@@ -93,8 +98,8 @@ def postprocess(
         cxcywh: boxes [Q, 4] in 0..1.
         logits: class logits [Q, C].
         resolution_wh: the source frame's size.
-        class_ids: id of each logit column; negative = never reported.
-        best: how many (query, class) pairs to return at most.
+        class_ids: class id of each logit column; negative = never reported.
+        best: maximum number of (query, class) pairs to return.
     """
     scores = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
     scores = np.where(np.array(class_ids) < 0, -1.0, scores)

@@ -1,4 +1,4 @@
-"""TensorRT's Python module, under either of its names, in a version that this project can use."""
+"""Import TensorRT's Python module under either of its names, and check its version."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from types import ModuleType
 from tridetr.errors import ModelError
 
 MIN_TENSORRT = 10
-# The bindings alone, for machines that have the libraries from elsewhere (NVIDIA's container, JetPack).
+# tensorrt_bindings: for machines whose TensorRT libraries are installed separately (NVIDIA's container, JetPack).
 _NAMES = ("tensorrt", "tensorrt_bindings")
 
 
 def import_tensorrt() -> ModuleType:
-    """Import TensorRT >= 10.
+    """Import TensorRT 10 or newer and return the module.
 
     Raises:
-        ModelError: it is missing, does not find its libraries, or is too old.
+        ModelError: the module is missing, cannot load its libraries, or is too old.
     """
     reasons = []
     for name in _NAMES:
@@ -32,7 +32,7 @@ def import_tensorrt() -> ModuleType:
         if int(version.split(".")[0]) < MIN_TENSORRT:
             raise ModelError(
                 f"TensorRT {version} is too old: strong typing needs {MIN_TENSORRT} or newer (weakly "
-                "typed FP16 ruins RF-DETR)"
+                "typed FP16 ruins the accuracy of RF-DETR)"
             )
         return module
     raise ModelError(

@@ -1,4 +1,4 @@
-"""Looking into a fused model: the network inside, the values at its seams, its class table."""
+"""Take a fused model apart: the network inside, the values at its interface, and its class table."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ def seam_values(fused: onnx.ModelProto) -> tuple[str, str, str]:
     made_inside = {value for node in inner for value in node.output}
     used_inside = {value for node in inner for value in node.input}
     inputs = {v for node in outer for v in node.output if v in used_inside}
-    # In the order of the post-processing, boxes come first.
+    # The post-processing uses boxes before logits.
     outputs = [v for node in outer for v in node.input if v in made_inside]
     if len(inputs) != 1 or len(outputs) != 2:
         raise ModelError(
-            "the network inside this model cannot be told from its wrapping; was it made by "
-            "`tridetr models fuse`?"
+            "cannot find the network inside this model: `tridetr models fuse` did not make it"
         )
     return inputs.pop(), outputs[0], outputs[1]
 
 
 def with_outputs(fused: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy of the model with inner values as further outputs."""
+    """Return a copy of a model with the given inner values as additional outputs."""
     model = onnx.ModelProto()
     model.CopyFrom(fused)
     known = _known_values(fused, values)
@@ -45,7 +44,7 @@ def with_outputs(fused: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelPro
 
 
 def network_of(fused: onnx.ModelProto) -> onnx.ModelProto:
-    """Cut the wrapped network out of a fused model.
+    """Return the network inside a fused model, without pre- and post-processing.
 
     Raises:
         ModelError: the model was not made by ``fuse``.
@@ -80,11 +79,11 @@ def _with_interface(
 
 
 def with_network(fused: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProto:
-    """Put another network in place of the wrapped one; the inputs stay as they are.
+    """Return a copy of a fused model with its network replaced.
 
     Args:
-        fused: a model of ``fuse``.
-        network: with the interface that ``network_of`` gives.
+        fused: a model of ``fuse``; it is not changed.
+        network: the new network, with the same interface as ``network_of(fused)``.
 
     Raises:
         ModelError: the model was not made by ``fuse``.
@@ -122,7 +121,15 @@ def _values(graph: onnx.GraphProto) -> set[str]:
 
 
 def column_ids(fused: onnx.ModelProto, columns: int) -> list[int]:
-    """Read the class id of each logit column back from the fused graph's constants."""
+    """Return the class id of each logit column, from the constants of a fused graph.
+
+    Args:
+        fused: a model of ``fuse``.
+        columns: number of logit columns of the network inside.
+
+    Raises:
+        ModelError: the model was not made by ``fuse``.
+    """
     weights = {w.name: w for w in fused.graph.initializer}
     kept: list[int] | None = None
     for node in fused.graph.node:
@@ -145,5 +152,5 @@ def _known_values(fused: onnx.ModelProto, values: Sequence[str]) -> dict[str, on
     shapes = onnx.shape_inference.infer_shapes(fused)
     known = {value.name: value for value in shapes.graph.value_info}
     if missing := [value for value in values if value not in known]:
-        raise ModelError(f"the shapes of {missing} inside the model cannot be inferred")
+        raise ModelError(f"cannot infer the shapes of {missing} inside the model")
     return known

@@ -1,4 +1,4 @@
-"""Judge a fused model by the numpy reference, on real pictures."""
+"""Verify a fused model against the numpy reference, on real pictures."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ from tridetr.models.unwrap import column_ids, network_of, seam_values, with_outp
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far a fused model is from the reference on one picture.
+    """The largest differences between a fused model and the reference on one picture.
 
     Attributes:
-        picture: the file.
-        input: worst difference of the network's (normalised) input: the pre-processing alone.
-        box_px: worst difference of a box coordinate in source pixels, given the same raw outputs:
-            the post-processing alone.
-        score: worst difference of a score, likewise.
-        end_box_px: worst difference of a box, each side having run its own network.
-        end_score: worst difference of a score, likewise.
-        i420_score: worst difference of a confident score between the I420 frame and the RGB picture
-            it was made from: what 8-bit 4:2:0 costs, whatever the implementation.
-        compared: how many detections were compared end to end.
+        picture: the picture file.
+        input: difference of the network's normalised input (pre-processing only).
+        box_px: difference of a box coordinate in source pixels, from the same raw outputs (post-processing only).
+        score: difference of a score, likewise.
+        end_box_px: difference of a box coordinate in source pixels, end to end.
+        end_score: difference of a score, end to end.
+        i420_score: difference of a confident score between the I420 frame and its RGB picture, in the reference: the
+            effect of 8-bit 4:2:0 on any implementation.
+        compared: number of detections that were compared end to end.
     """
 
     picture: Path
@@ -49,7 +48,7 @@ class Difference:
 
 
 class Verifier:
-    """Compares a fused model with the reference way around the very same network."""
+    """Compares a fused model with the reference pre- and post-processing around the same network."""
 
     def __init__(
         self,
@@ -61,25 +60,25 @@ class Verifier:
         least_score: float = 0.1,
         threads: int = 0,
     ) -> None:
-        """Open both sides.
+        """Open the sessions of the fused model and the reference's network.
 
         Args:
             model: the fused model.
-            engine: what runs the fused model; the reference's network runs in ONNX Runtime, float32.
-            against: the export that was wrapped; None: the network inside ``model``.
-            precision: FP16 judges the graph that `build-engine` gives to TensorRT instead of the file.
-            least_score: detections below are not compared end to end (near a random score, the
-                last digit of the input decides which queries the network itself selects).
-            threads: threads of one inference; 0 = all cores.
+            engine: the engine of the fused model; the reference's network runs on ONNX Runtime's CPU provider.
+            against: the export that was wrapped; None = the network inside ``model``.
+            precision: FP16 verifies the graph that `build-engine` passes to TensorRT instead of the file.
+            least_score: minimum score of detections to compare end to end (for random scores, the last digit of the
+                input decides which queries the network itself selects).
+            threads: number of threads per inference; 0 = all cores.
 
         Raises:
-            ModelError: no fused model, or the export does not fit it.
+            ModelError: the file is not a fused model, or the export does not match it.
         """
         fused = load_model(model)
         card = ModelCard.from_metadata(metadata_of(fused))
         if not card.contract:
             raise ModelError(
-                f"{model} has no tridetr metadata, so its class ids and colours are unknown: wrap "
+                f"{model} has no tridetr metadata, so its class ids and colour conversion are unknown: wrap "
                 "the export with `tridetr models fuse`"
             )
         network = network_of(fused) if against is None else load_model(against)
@@ -94,7 +93,7 @@ class Verifier:
         self._fused = open_session(with_outputs(served, self._inside), engine, threads)
 
     def compare(self, picture: Path) -> Difference:
-        """Run both ways on one picture."""
+        """Run the fused model and the reference on one picture and return their differences."""
         rgb = load_rgb(picture)
         frame = rgb_to_i420(rgb, self.card.color)
         wh = (rgb.shape[1], rgb.shape[0])
@@ -135,7 +134,7 @@ class Verifier:
     def _decode(
         self, cxcywh: NDArray[np.floating], logits: NDArray[np.floating], wh: tuple[int, int]
     ) -> reference.Detections:
-        # Twice as many as a model reports: the last places may change with the last digit.
+        # Twice as many as a model reports: rounding can change which detections are the last ones.
         return reference.postprocess(
             cxcywh, logits, resolution_wh=wh, class_ids=self._class_ids, best=600
         )
@@ -144,17 +143,26 @@ class Verifier:
 def compare_detections(
     found: reference.Detections, expected: reference.Detections, least_score: float
 ) -> tuple[float, float, int]:
-    """Return the worst box difference (pixels), the worst score difference, and how many compared.
+    """Compare two lists of detections.
 
-    The n-th score is compared with the n-th score; a box with the nearest expected box of its class
-    (equal scores may change places).
+    The n-th score is compared with the n-th expected score, a box with the nearest expected box of its class:
+    detections with equal scores can change places.
+
+    Args:
+        found: the detections.
+        expected: the reference's detections.
+        least_score: minimum score of detections to compare.
+
+    Returns:
+        The largest box difference in pixels (infinite if a class is not expected), the largest score difference, and
+        the number of compared boxes.
     """
     ranks = min(len(found.scores), len(expected.scores))
     pairs = np.abs(found.scores[:ranks] - expected.scores[:ranks])
     relevant = np.maximum(found.scores[:ranks], expected.scores[:ranks]) >= least_score
     score = float(pairs[relevant].max(initial=0.0))
     box_px = 0.0
-    # Score 0 fills up what the model has fewer of than K.
+    # Rows of score 0 are padding.
     confident = np.flatnonzero((found.scores >= least_score) & (found.scores > 0))
     for index in confident:
         same = expected.class_ids == found.class_ids[index]

@@ -1,4 +1,4 @@
-"""The nodes before and after the network in a fused graph."""
+"""Build the pre- and post-processing nodes of a fused graph."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from tridetr.models.graph_builder import GraphBuilder
 from tridetr.models.raw_export import DROPPED, RawExport
 
 OUR_PREFIX = "tridetr/"
-"""Start of the names of all nodes, values and constants that the wrapping adds."""
+"""Prefix of the names of all nodes, values and constants of the pre- and post-processing."""
 
 CORE_PREFIX = "rfdetr/"
-"""Put before names of the export that the contract takes."""
+"""Prefix for values of the export whose names the contract uses."""
 
 # Far below any logit: its sigmoid is exactly 0, in float16 too.
 _NO_LOGIT = -1e4
 
 
 def preprocess(graph: GraphBuilder, export: RawExport, color: FrameColor, image: str) -> str:
-    """Add the nodes from ``frame`` to ``image``; return the name of float [4]: W, H, W, H."""
+    """Add the nodes from ``frame`` to the network's input.
+
+    Args:
+        graph: receives the nodes.
+        export: the network's interface.
+        color: colour matrix and range of the frame.
+        image: name of the network's input.
+
+    Returns:
+        The name of a float [4] value: W, H, W, H of the frame.
+    """
     add, const = graph.add, graph.const
     pixels = add("Cast", ["frame"], to=TensorProto.FLOAT)
     shape = add("Shape", [pixels])
@@ -31,8 +41,8 @@ def preprocess(graph: GraphBuilder, export: RawExport, color: FrameColor, image:
     dynamic = export.batch is None
     batch = add("Gather", [shape, const([0])]) if dynamic else const([export.batch or 1])
     luma = add("Unsqueeze", [add("Slice", [pixels, const([0]), height, const([1])]), const([1])])
-    # Cb and Cr are H/2 x W/2 each and lie one after the other, so together they are H/2 rows of W
-    # bytes; Cr starts in the middle of a row where H/2 is odd. A reshape does not care.
+    # Cb and Cr have H/2 x W/2 bytes each, one after the other: together H/2 rows of W bytes. If H/2 is odd, Cr starts
+    # in the middle of a row, which makes no difference to a reshape.
     two = const([2])
     half_height, half_width = add("Div", [height, two]), add("Div", [width, two])
     planes = add("Concat", [batch, two, half_height, half_width], axis=0)
@@ -81,7 +91,17 @@ def postprocess(
     topk: int,
     whwh: str,
 ) -> None:
-    """Add the nodes from the export's outputs to ``boxes``, ``scores`` and ``classes``."""
+    """Add the nodes from the export's outputs to ``boxes``, ``scores`` and ``classes``.
+
+    Args:
+        graph: receives the nodes.
+        export: the network's interface.
+        boxes: name of the network's boxes.
+        logits: name of the network's logits.
+        ids: class id of each logit column.
+        topk: number of detections.
+        whwh: name of the value that ``preprocess`` returned.
+    """
     add, const = graph.add, graph.const
     cxcywh = add("Cast", [boxes], to=TensorProto.FLOAT)
     logits = add("Cast", [logits], to=TensorProto.FLOAT)
@@ -89,13 +109,13 @@ def postprocess(
     if len(kept) < len(ids):
         logits = add("Gather", [logits, const(kept)], axis=2)
     columns = len(kept)
-    # Fewer (query, class) pairs than K, or their number unknown: further queries that detect
-    # nothing, so that TopK always finds K.
+    # If there are fewer (query, class) pairs than K, or an unknown number, pad with queries that detect nothing, so
+    # that TopK always finds K.
     if (lacking := -(-topk // columns) - (export.queries or 0)) > 0:
         pads = const([0, 0, 0, 0, lacking, 0])
         logits = add("Pad", [logits, pads, const(np.float32(_NO_LOGIT))])
         cxcywh = add("Pad", [cxcywh, pads, const(np.float32(0.0))])
-    # The order of the logits is the order of the scores: only K sigmoids instead of Q * C.
+    # Logits and scores have the same order, so only K sigmoids are needed instead of Q * C.
     flat = add("Reshape", [logits, const([0, -1])])
     best, pair = graph.add_pair("TopK", [flat, const([topk])], axis=1, largest=1, sorted=1)
     graph.add_named("Sigmoid", [best], "scores")

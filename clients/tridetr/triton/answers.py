@@ -1,4 +1,4 @@
-"""What the server's answers mean: detections as arrays, and errors by what a caller can do about them."""
+"""Convert the server's answers: detections to arrays, and gRPC errors to exceptions that callers can act on."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from tridetr.errors import (
 )
 
 _DTYPES = {"boxes": np.float32, "scores": np.float32, "classes": np.int32}
-# NOT_FOUND and UNAVAILABLE: model not loaded (yet); the others: connection or server broke.
+# The connection or the server failed.
 _BROKEN = frozenset({
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
 })  # fmt: skip
+# Also: the model is not loaded (yet).
 _GONE = _BROKEN | {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED}
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One frame's detections, best first; rows with score 0 are padding. Read-only arrays."""
+    """The detections of one frame, best first; rows with score 0 are padding. The arrays are read-only."""
 
     boxes: npt.NDArray[np.float32]  # [K, 4] x1 y1 x2 y2 in source pixels
     scores: npt.NDArray[np.float32]  # [K]
@@ -38,47 +39,52 @@ class Prediction:
 
 
 def parse_prediction(response: Any) -> Prediction:
-    """Turn a response of batch 1 into arrays (views of the message's bytes).
+    """Parse an inference response of batch 1 into arrays, which are views of the message's bytes.
 
     Raises:
-        InferenceFailed: an output is missing, its bytes do not match its shape, or it is not numbers.
+        InferenceFailed: an output is missing, its size does not match its shape, or it contains NaN or infinite values.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for spec, raw in zip(response.outputs, response.raw_output_contents, strict=False):
         dtype = _DTYPES.get(spec.name)
         shape = tuple(spec.shape)[1:]
-        wrong = f"output {spec.name} {list(spec.shape)} came with {len(raw)} bytes"
+        wrong = f"the server's answer is invalid: output {spec.name} {list(spec.shape)} has {len(raw)} bytes"
         if dtype is None or min(shape, default=0) < 0:
             raise InferenceFailed(wrong)
         try:
             arrays[spec.name] = np.frombuffer(raw, dtype).reshape(shape)
-        except ValueError as error:  # other bytes than the shape's, or a shape no array can have
+        except ValueError as error:  # the size does not match the shape, or the shape is invalid
             raise InferenceFailed(wrong) from error
     missing = [name for name in OUTPUTS if name not in arrays]
     if missing:
-        raise InferenceFailed(f"the server's answer lacks {', '.join(missing)}")
+        raise InferenceFailed(f"the server's answer is invalid: {', '.join(missing)} missing")
     shapes = {name: arrays[name].shape for name in OUTPUTS}
     count = len(arrays["scores"]) if arrays["scores"].ndim == 1 else -1
     if shapes != {"boxes": (count, 4), "scores": (count,), "classes": (count,)}:
         raise InferenceFailed(
-            f"the server's answer has shapes that contradict each other: {shapes}"
+            f"the server's answer is invalid: the shapes of its outputs do not match: {shapes}"
         )
     found = Prediction(arrays["boxes"], arrays["scores"], arrays["classes"])
-    # Without this, a model that overflows would look like one that sees nobody.
+    # Without this check, a model that overflows would look like an empty picture.
     if not np.isfinite(found.scores).all() or not np.isfinite(found.boxes[found.scores > 0]).all():
         raise InferenceFailed(
-            "the model's answer holds values that are not numbers (NaN or infinite), so what is in the picture is "
-            "unknown. Remedy: use another precision (model.precision: fp32), or another model"
+            "the model's answer contains NaN or infinite values, so the content of the picture is unknown. Remedy: set "
+            "model.precision: fp32, or use another model"
         )
     return found
 
 
 class AlreadyRegisteredError(TritonError):
-    """A region of that name is registered already, perhaps with the pages of an earlier file."""
+    """A region of that name is already registered, possibly with the pages of an earlier file."""
 
 
 def translate(method: str, error: grpc.aio.AioRpcError) -> TritonError:
-    """Return the error to raise for a call that failed."""
+    """Return the exception to raise for a gRPC call that failed.
+
+    Args:
+        method: Name of the gRPC method.
+        error: The error that gRPC raised.
+    """
     code, details = error.code(), error.details() or ""
     text = f"Triton {method}: {details or code.name}"
     lower = details.lower()
@@ -86,7 +92,7 @@ def translate(method: str, error: grpc.aio.AioRpcError) -> TritonError:
         return AlreadyRegisteredError(text)
     if "protocol is restricted" in lower:
         return TritonError(
-            f"{text}. Remedy: set triton.secret_file to the file with the server's key."
+            f"{text}. Remedy: set triton.secret_file to the file that contains the server's key."
         )
     if method == "CudaSharedMemoryRegister" and code not in _BROKEN:
         return DeviceRegionRefused(text)

@@ -1,8 +1,8 @@
-"""The detector's way to Triton: regions registered once, frames named by offset, results inline.
+"""Asynchronous Triton client of the detector: frames stay in registered shared memory, results come inline.
 
-All methods belong to one asyncio loop. Nothing here has a deadline: a deadline on the client's side does not stop
-the server, which may go on reading the frame. Whoever waits too long keeps the lease and waits on; the watchdog of
-the embedded server ends a hung one, and then every waiting call ends with `ModelUnavailable`.
+Use all methods from one asyncio event loop. `infer` has no deadline, because a client-side deadline does not stop the
+server, which may still be reading the frame: keep the lease until the call returns. The watcher of the embedded server
+restarts a hung server, and all pending calls then raise `ModelUnavailable`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _UNREGISTER_PAUSE_S = 0.1
 
 
 class Frame(Protocol):
-    """An I420 frame that lies in a region; a `FrameLease` is one, and so is its `device`."""
+    """An I420 frame in a shared-memory region, such as a `FrameLease` or a `DevicePlace`."""
 
     @property
     def region(self) -> AnyRegion: ...
@@ -58,7 +58,7 @@ class Frame(Protocol):
 
 
 class TritonClient:
-    """Asks one model of one server, and goes on when the server was restarted: its address stays.
+    """A client for one model of one server; it reconnects after the server was restarted under the same address.
 
     Example:
         >>> async with TritonClient(config) as client:  # doctest: +SKIP
@@ -81,17 +81,17 @@ class TritonClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls in flight end with ModelUnavailable."""
+        """Close the connection; calls in flight raise ModelUnavailable."""
         channel, self._channel, self._endpoint = self._channel, None, None
         self._calls.clear()
         if channel is not None:
             await channel.close()
 
     async def model(self, timeout_s: float = 5.0) -> ModelInfo:
-        """Return what serves, after checking that it keeps the contract.
+        """Return the description of the served model, after checking that it conforms to the contract.
 
         Raises:
-            ModelUnavailable: server or model is not ready (yet).
+            ModelUnavailable: the server or the model is not ready.
             ModelError: the model's inputs or outputs differ from the contract.
         """
         name = self._model_name
@@ -104,15 +104,14 @@ class TritonClient:
         return describe.model_info(reply.config, version, report)
 
     async def register(self, region: AnyRegion) -> None:
-        """Make a region known to the server, whole and at offset 0.
+        """Register a whole region with the server, at offset 0.
 
-        A registration that is already there may show the pages of an earlier file of the same name, so it is
-        replaced.
+        An existing registration is replaced: it may map the pages of an earlier file of the same name.
 
         Raises:
             ModelUnavailable: the server does not answer.
             DeviceRegionRefused: the server cannot open this GPU memory.
-            TritonError: the server cannot open the region, or refuses us (secret).
+            TritonError: the server cannot open the region, or rejects the secret.
         """
         method, request = registration(region)
         try:
@@ -122,11 +121,11 @@ class TritonClient:
             await self._ask(method, request, 5.0)
 
     async def unregister(self, region: AnyRegion) -> None:
-        """Make the server forget a region; unknown ones are fine.
+        """Unregister a region; succeeds also if it is not registered.
 
         Raises:
             ModelUnavailable: the server does not answer.
-            TritonError: the region is in use for longer than five seconds.
+            TritonError: the region is still in use after five seconds.
         """
         method, request = unregistration(region)
         for attempt in range(_UNREGISTER_TRIES):
@@ -135,7 +134,7 @@ class TritonClient:
                 return
             except RegionNotRegistered:
                 return
-            except InferenceFailed:  # refused while an inference reads it
+            except InferenceFailed:  # refused while an inference uses the region
                 if attempt == _UNREGISTER_TRIES - 1:
                     raise
                 await asyncio.sleep(_UNREGISTER_PAUSE_S)
@@ -143,17 +142,20 @@ class TritonClient:
     async def infer(
         self, frame: Frame, *, request_id: str = "", traceparent: str | None = None
     ) -> Prediction:
-        """Run the model on a frame where it lies; returns when the server has let go of it.
+        """Run the model on a frame in shared memory; returns when the server no longer reads the frame.
 
         Args:
-            frame: the frame, in a region that was registered.
-            request_id: appears in the server's logs and traces (the trace id).
-            traceparent: W3C trace context, handed to the server as a header.
+            frame: the frame, in a registered region.
+            request_id: shown in the server's logs and traces (the trace ID).
+            traceparent: W3C trace context, sent to the server as a header.
+
+        Returns:
+            The detections, at most K rows; see `Prediction`.
 
         Raises:
-            RegionNotRegistered: the server does not know the region (any more).
-            ModelUnavailable: the connection broke, or the model is broken or not loaded.
-            InferenceFailed: the server refused or failed this request.
+            RegionNotRegistered: the region is not, or no longer, registered with the server.
+            ModelUnavailable: the connection failed, or the model is unhealthy or not loaded.
+            InferenceFailed: the server answered this request with an error.
         """
         request = service_pb2.ModelInferRequest(model_name=self._model_name, id=request_id)
         tensor = request.inputs.add(
@@ -180,7 +182,7 @@ class TritonClient:
         except grpc.aio.AioRpcError as error:
             raise translate(method, error) from None
         except asyncio.CancelledError:
-            # Closing the channel cancels its calls; a cancelled task is told apart by its channel.
+            # Closing the channel cancels its calls. If the channel is still open, the task itself was cancelled.
             if self._channel is None:
                 raise ModelUnavailable("the connection to Triton was closed") from None
             raise
@@ -215,7 +217,7 @@ def type_of_response(method: str) -> Any:
 
 
 def registration(region: AnyRegion) -> tuple[str, Any]:
-    """Return the method and the request that register a region, whole and at offset 0."""
+    """Return the gRPC method and request that register a whole region at offset 0."""
     if isinstance(region, DeviceRegion):
         return "CudaSharedMemoryRegister", service_pb2.CudaSharedMemoryRegisterRequest(
             name=region.shm_name,
@@ -229,7 +231,7 @@ def registration(region: AnyRegion) -> tuple[str, Any]:
 
 
 def unregistration(region: AnyRegion) -> tuple[str, Any]:
-    """Return the method and the request that unregister a region."""
+    """Return the gRPC method and request that unregister a region."""
     name = region.shm_name
     if isinstance(region, DeviceRegion):
         return "CudaSharedMemoryUnregister", service_pb2.CudaSharedMemoryUnregisterRequest(

@@ -1,7 +1,7 @@
-"""What a server serves, put together from Triton's model configuration and the engine's own report.
+"""Describe the served model, from Triton's model configuration and the engine's report file.
 
-Triton 2.51 offers a Python-based backend no way to tell its clients what it chose, so the backend of the embedded
-server writes a small report file, and the configuration's `parameters` say what was asked for.
+Triton 2.51 has no way for a Python-based backend to report to clients which provider it chose. So the backend of the
+embedded server writes a small report file; the `parameters` of the model configuration contain what was requested.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 from tridetr.files import write_text
 from tridetr.model_card import ModelCard, ModelInfo
 
-_SHOWN_DIGITS = 12  # of a checksum
+_SHOWN_DIGITS = 12  # digits of the checksum in a version
 
 
 def model_info(config: Any, version: str, engine_report: str | None) -> ModelInfo:
-    """Return the description of a model, by its own name and checksum where the configuration has them.
+    """Return the description of a model, with its own name and checksum if the configuration contains them.
 
     Args:
         config: Triton's `ModelConfig` message.
         version: the version that Triton serves.
-        engine_report: file that the backend wrote, if it is ours.
+        engine_report: path of the engine's report file; None if there is none.
     """
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     report = read_report(engine_report)
@@ -42,7 +42,7 @@ def model_info(config: Any, version: str, engine_report: str | None) -> ModelInf
 
 
 def read_report(path: str | None) -> dict[str, str]:
-    """Return what the engine reported (`engine`, `provider`, `precision`, `reason`), if anything."""
+    """Return the fields of an engine's report (`engine`, `provider`, `precision`, `reason`); empty if unreadable."""
     if path is None:
         return {}
     try:
@@ -53,5 +53,5 @@ def read_report(path: str | None) -> dict[str, str]:
 
 
 def write_report(path: Path, fields: Mapping[str, str]) -> None:
-    """Write the report in one step."""
+    """Write an engine's report file atomically."""
     write_text(path, json.dumps(dict(fields)))

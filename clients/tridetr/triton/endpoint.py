@@ -1,4 +1,4 @@
-"""Where the inference server of this node answers: a small file in the run directory."""
+"""The address of the inference server of this node, published in a small file in the run folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SECRET_HEADER = f"triton-grpc-protocol-{SECRET_KEY}"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A gRPC target with what is needed to use its restricted APIs.
+    """The gRPC address of a server, and the key for its restricted APIs.
 
     Attributes:
-        address: the target.
-        secret_file: file with the key of the restricted APIs.
-        pid: the embedded server's process.
+        address: the gRPC target.
+        secret_file: file that contains the key of the restricted APIs.
+        pid: process ID of the embedded server.
         engine_report: file in which the engine describes itself.
-        metrics_port: port of the embedded server's metrics on loopback; 0 = none.
+        metrics_port: loopback port of the embedded server's metrics; 0 = none.
     """
 
     address: str
@@ -33,17 +33,17 @@ class Endpoint:
     metrics_port: int = 0
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the gRPC headers for the restricted APIs (read anew: the secret may change)."""
+        """Return the gRPC headers for the restricted APIs; the secret is read each time, since it may change."""
         if self.secret_file is None:
             return ()
         try:
             return ((SECRET_HEADER, Path(self.secret_file).read_text().strip()),)
         except OSError:
-            return ()  # the server's refusal tells the rest
+            return ()  # the server rejects the request, and its error is reported
 
 
 def endpoint_of(config: Config) -> Endpoint | None:
-    """Return where to connect: the configured server, or the embedded one once it is there."""
+    """Return the endpoint of the configured server, or of the embedded one; None while that is not running."""
     secret = config.triton.secret_file
     if config.triton.url is not None:
         address = config.triton.url.removeprefix("grpc://")
@@ -52,7 +52,7 @@ def endpoint_of(config: Config) -> Endpoint | None:
 
 
 def read_endpoint(run_dir: Path) -> Endpoint | None:
-    """Return the embedded server's endpoint, or None while there is none."""
+    """Return the embedded server's endpoint; None while it is not running."""
     try:
         fields = json.loads((run_dir / FILE_NAME).read_text())
         return Endpoint(**fields)
@@ -61,10 +61,10 @@ def read_endpoint(run_dir: Path) -> Endpoint | None:
 
 
 def write_endpoint(run_dir: Path, endpoint: Endpoint) -> None:
-    """Publish the endpoint in one step, readable by the owner only."""
+    """Publish the endpoint atomically, readable by the owner only."""
     write_text(run_dir / FILE_NAME, json.dumps(asdict(endpoint)))
 
 
 def remove_endpoint(run_dir: Path) -> None:
-    """Take the endpoint back (the server is gone)."""
+    """Withdraw the endpoint: the server is not available any more."""
     (run_dir / FILE_NAME).unlink(missing_ok=True)

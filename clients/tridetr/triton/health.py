@@ -1,7 +1,7 @@
-"""When the server counts as healthy: after a successful inference lately, nothing less.
+"""Health of the server: it counts as healthy only after a recent successful inference.
 
-Triton's own health stays true when the Python backend's process is gone. So the watcher reads the model's counters,
-and where they tell of no success for a while, or of failures alone, it asks for one tiny inference itself.
+Triton's own health check still succeeds after the process of its Python backend has died. So the watcher reads the
+model's counters. If they show no success for a while, or only failures, it runs a small inference of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PROBE_AFTER_S = 5.0
 
 
 class Next(Enum):
-    """What the watcher should do."""
+    """The watcher's next action."""
 
     WAIT = "wait"
     PROBE = "probe"
@@ -21,7 +21,7 @@ class Next(Enum):
 
 @dataclass(slots=True)
 class Health:
-    """Judges by counters and times that it is told; has no clock and does no I/O.
+    """Decides from counters and times that the caller passes in; has no clock and does no I/O.
 
     Attributes:
         last_success_s: monotonic time of the last inference known to have succeeded.
@@ -32,16 +32,16 @@ class Health:
     _failures: int = 0
 
     def observe(self, successes: int, failures: int, now_s: float) -> Next:
-        """Take the model's counters as of now.
+        """Process the model's current counters and return the next action.
 
         Args:
-            successes: inferences that succeeded since the server's start.
-            failures: inferences that failed.
-            now_s: monotonic time.
+            successes: successful inferences since the server's start.
+            failures: failed inferences since the server's start.
+            now_s: monotonic time in seconds.
 
         Returns:
-            PROBE where there were failures and no success since the last look (a client's bad request, or a broken
-            model: only an inference of our own tells), or no success for PROBE_AFTER_S.
+            PROBE if there were failures but no success since the last call (only an inference of our own can
+            distinguish a client's bad request from a broken model), or no success for PROBE_AFTER_S.
         """
         succeeded, failed = successes > self._successes, failures > self._failures
         self._successes, self._failures = successes, failures
@@ -53,5 +53,5 @@ class Health:
         return Next.WAIT
 
     def probed(self, now_s: float) -> None:
-        """Note that our own inference succeeded."""
+        """Record that our own inference succeeded."""
         self.last_success_s = now_s

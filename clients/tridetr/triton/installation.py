@@ -1,7 +1,7 @@
-"""Finds an installed Triton: NVIDIA's, or the one that the `nvidia-pytriton` wheel carries.
+"""Find the installed Triton server: NVIDIA's distribution, or the one in the `nvidia-pytriton` wheel.
 
-NVIDIA's (the container's `/opt/tritonserver`, or an unpacked release for Jetson) brings native backends. The wheel
-brings `tritonserver` and its Python backend, no others.
+NVIDIA's distribution (`/opt/tritonserver` in the container, or an unpacked release for Jetson) contains native
+backends. The wheel contains only `tritonserver` and its Python backend.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Server:
     """An installed server.
 
     Attributes:
-        binary: the program.
+        binary: the `tritonserver` executable.
         backends: its backend directory.
-        library_path: folders that `LD_LIBRARY_PATH` must begin with; empty = as it is.
-        version: what it calls itself; empty where it does not say.
-        stub: the process of the Python backend for this Python; None where there is no such backend.
+        library_path: folders to prepend to `LD_LIBRARY_PATH`; empty = none.
+        version: version of the server; empty if unknown.
+        stub: stub executable of the Python backend; None if the server has no Python backend.
     """
 
     binary: Path
@@ -43,22 +43,22 @@ class Server:
     stub: Path | None
 
     def knows(self, option: str) -> bool:
-        """Whether this server has a command-line option (its name stands in the binary)."""
+        """Return whether this server has a command-line option: whether the binary contains its name."""
         return option.encode() in self.binary.read_bytes()
 
     def is_native(self, backend: str) -> bool:
-        """Whether it brings this backend as a library of its own."""
+        """Return whether the server has a native library for this backend."""
         return (self.backends / backend / f"libtriton_{backend}.so").is_file()
 
 
 def find_server(server_dir: Path | None = None) -> Server:
-    """Return the installed server: the named one, else NVIDIA's, else the wheel's.
+    """Return the installed server: the given one, otherwise NVIDIA's, otherwise the wheel's.
 
     Args:
-        server_dir: folder of a server (`bin/tritonserver`, `backends/`); None looks in the usual places.
+        server_dir: folder of a server (`bin/tritonserver`, `backends/`); None = search the usual places.
 
     Raises:
-        TritonError: it, or something it needs, is missing; says how to install it.
+        TritonError: the server or one of its dependencies is missing; the message explains how to install it.
     """
     home = server_dir or NVIDIA_HOME
     if server_dir is not None or (home / "bin" / "tritonserver").is_file():
@@ -71,7 +71,7 @@ def _installed(home: Path) -> Server:
     for needed in (binary, backends):
         if not needed.exists():
             raise TritonError(
-                f"{home} holds no Triton server ({needed} is missing). Remedy: correct triton.server_dir "
+                f"{home} does not contain a Triton server ({needed} is missing). Remedy: correct triton.server_dir "
                 "(in NVIDIA's container it is /opt/tritonserver)"
             )
     stub = backends / "python" / STUB
@@ -92,10 +92,10 @@ def _installed(home: Path) -> Server:
 def _of_wheel() -> Server:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise TritonError(
-            "there is no Triton server here. The wheel that carries one exists for Linux on x86_64 only (this is "
+            "no Triton server is installed. The wheel that contains one exists only for Linux on x86_64 (this is "
             f"{sys.platform} on {platform.machine()}). Remedy: run this in NVIDIA's container "
-            "(docker/triton-gpu.Dockerfile), name an unpacked release in triton.server_dir, or a running server in "
-            "triton.url"
+            "(docker/triton-gpu.Dockerfile), or set triton.server_dir to an unpacked release or triton.url to a "
+            "running server"
         )
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
@@ -109,7 +109,7 @@ def _of_wheel() -> Server:
         library_path=os.pathsep.join((
             str(_needed_libpython_dir()), str(package.parent / "nvidia_pytriton.libs")
         )),
-        version="2.51.0",  # of the one wheel that INSTALL names; it carries no file that says so
+        version="2.51.0",  # of the wheel in INSTALL, which has no version file
         stub=stub,
     )  # fmt: skip
     for needed in (server.binary, server.backends / "python", stub):
@@ -122,27 +122,27 @@ def _of_wheel() -> Server:
 
 
 def check_stub(server: Server, backend: str) -> Path:
-    """Return the stub that runs our Python-based backend.
+    """Return the Python backend's stub, which runs our Python-based backend.
 
     Raises:
-        TritonError: the server has neither this backend nor a Python backend for this Python.
+        TritonError: the server has no Python backend for this Python version.
     """
     if server.stub is None:
         raise TritonError(
-            f"{server.binary.parent.parent} has no backend {backend!r}, and no Python backend that could stand in "
-            "for it. Remedy: use an image with it (NVIDIA's `-py3` images have all, `-py3-min` have none)"
+            f"{server.binary.parent.parent} has neither the backend {backend!r} nor a Python backend to replace it. "
+            "Remedy: use an image that has one (NVIDIA's `-py3` images have all backends, `-py3-min` images none)"
         )
     linked = re.search(rb"libpython(\d+\.\d+)\.so", server.stub.read_bytes())
     if linked and linked[1].decode() != _PYTHON:
         raise TritonError(
-            f"the Python backend of {server.binary.parent.parent} is for Python {linked[1].decode()}, and tridetr runs "
+            f"the Python backend of {server.binary.parent.parent} is for Python {linked[1].decode()}, but tridetr runs "
             f"on {_PYTHON}. Remedy: install tridetr with that Python (in NVIDIA's container: its python3)"
         )
     return server.stub
 
 
 def libpython_dir() -> Path | None:
-    """Return the folder of the shared libpython, which the backend's stub links; None where there is none."""
+    """Return the folder of the shared libpython that the backend's stub needs; None if it is not installed."""
     library_dir = sysconfig.get_config_var("LIBDIR") or "/usr/lib"
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
     folders = (
@@ -155,7 +155,7 @@ def _needed_libpython_dir() -> Path:
     folder = libpython_dir()
     if folder is None:
         raise TritonError(
-            f"{LIBPYTHON} is missing (Triton's Python backend needs it). Remedy: apt-get install "
-            f"libpython{_PYTHON}, or for pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {_PYTHON}"
+            f"{LIBPYTHON} is missing, which Triton's Python backend needs. Remedy: apt-get install "
+            f"libpython{_PYTHON}, or with pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {_PYTHON}"
         )
     return folder

@@ -1,7 +1,7 @@
-"""What one run of the server needs: its folders, backend directory, environment and command line.
+"""Prepare a run of the server: folders, backend directory, environment and command line.
 
-Where the server lacks a native backend, our own Python-based one stands in for it under the same name, so that the
-model repository is the same everywhere.
+If the server lacks a native backend, our Python-based backend replaces it under the same name, so the model repository
+is the same for all servers.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from tridetr.triton.installation import LIBPYTHON, STUB, Server, check_stub, lib
 
 SOCKET_PATH_LIMIT = 107  # sizeof(sockaddr_un.sun_path) - 1
 _OURS = Path(__file__).resolve().parent / "backends"
-# The backend's pool in /dev/shm, taken at start; it holds the frame in work, and 4K I420 is 12.4 MB.
+# Size of the Python backend's pool in /dev/shm, allocated at start. It holds the current frame; 4K I420 has 12.4 MB.
 _POOL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where one embedded server keeps its files, all below `run_dir/triton`.
+    """The files of one embedded server, all below `run_dir/triton`.
 
-    The server runs in `root` and is given relative paths (`relative`): it starts the Python backend by a line for bash,
-    in which it quotes nothing, and that Python cannot use paths with letters beyond ASCII.
+    The server runs in `root` and gets relative paths (`relative`). It starts the Python backend with a bash command in
+    which it does not quote paths, and that Python cannot use paths with non-ASCII characters.
     """
 
     root: Path
     socket: Path
 
     def relative(self, path: Path) -> Path:
-        """Return a path as the server, running in `root`, is given it."""
+        """Return a path relative to `root`, where the server runs; paths outside `root` stay as they are."""
         return path.relative_to(self.root) if path.is_relative_to(self.root) else path
 
     @property
@@ -49,20 +49,21 @@ class Layout:
 
     @property
     def backends(self) -> Path:
-        """The private backend directory, where ours serve.
+        """The private backend directory, with our Python-based backends.
 
-        As deep as in the wheel, whose libraries are linked to look for others in the folder `libraries`.
+        It is nested as deeply as in the wheel, because the RPATH of the wheel's libraries leads from there to
+        `libraries`.
         """
         return self.root / "server" / "tritonserver" / "backends"
 
     @property
     def libraries(self) -> Path:
-        """Where the copied backend looks for libraries first; so it must not be outside the private folder."""
+        """The folder that the copied backend searches first for libraries; so it must be inside the private folder."""
         return self.root / "nvidia_pytriton.libs"
 
     @property
     def packages(self) -> Path:
-        """Links to folders of Python packages whose names the backend's stub cannot use."""
+        """Links to folders of Python packages whose paths the backend's stub cannot use."""
         return self.root / "packages"
 
     @property
@@ -72,35 +73,35 @@ class Layout:
 
     @property
     def engine_report(self) -> Path:
-        """What the engine says about itself."""
+        """The report file of the engine."""
         return self.root / "engine.json"
 
     @property
     def engine_cache(self) -> Path:
-        """Where an engine may keep what it compiled."""
+        """The folder in which an engine can cache compiled code."""
         return self.root / "engine-cache"
 
     @property
     def secret(self) -> Path:
-        """The key of the restricted APIs, where none is configured."""
+        """The file with the key of the restricted APIs, used if none is configured."""
         return self.root / "secret"
 
     @property
     def address(self) -> str:
-        """The gRPC target of clients, a URI."""
+        """The gRPC target for clients, a `unix:` URI."""
         return "unix:" + urllib.parse.quote(str(self.socket_file))
 
     @property
     def socket_file(self) -> Path:
-        """The socket as the server makes it: it appends a port to the name."""
+        """The path of the socket that the server creates: it appends a port to the name."""
         return self.socket.with_name(f"{self.socket.name}:1")
 
 
 def layout(run_dir: Path) -> Layout:
-    """Return the files of the server of this run directory.
+    """Return the layout of the embedded server's files in a run folder.
 
     Raises:
-        TritonError: the run directory's name is too long for a Unix socket.
+        TritonError: the path of the run folder is too long for a Unix socket.
     """
     root = run_dir.resolve() / "triton"
     made = Layout(root, root / "grpc")
@@ -114,13 +115,13 @@ def layout(run_dir: Path) -> Layout:
 
 
 def prepare_backends(server: Server, backend: str, files: Layout) -> Path:
-    """Return the backend directory to serve from: the server's own where it has the backend, else a private one.
+    """Return the backend directory to use: the server's own if it has the backend, otherwise a private one.
 
-    The private one holds the server's Python backend with its stub, and ours. Copies, not links: the server refuses a
-    backend library that lies outside its directory.
+    The private directory contains the server's Python backend with its stub, and our backends. These are copies,
+    because the server rejects a backend library outside its backend directory.
 
     Raises:
-        TritonError: there is no Python backend for ours.
+        TritonError: the server has no Python backend that can run ours.
     """
     if server.is_native(backend):
         return server.backends
@@ -141,14 +142,14 @@ def prepare_backends(server: Server, backend: str, files: Layout) -> Path:
 
 
 def backend_module(name: str, links: Path) -> str:
-    """Return the `model.py` that leads the stub to our backend of this name; it prints why an import fails.
+    """Return a `model.py` that imports our backend of this name in the stub and prints import errors.
 
     Args:
         name: the backend.
         links: folder for links to the folders of packages (`_import_path`).
 
     Raises:
-        TritonError: the stub could load nothing from these folders.
+        TritonError: the stub could not load packages from these folders.
     """
     return (
         f"import sys\nimport traceback\n\nsys.path[:0] = {_import_path(links)}\n"
@@ -158,11 +159,11 @@ def backend_module(name: str, links: Path) -> str:
 
 
 def _import_path(links: Path) -> str:
-    """Return, as a literal, where the stub finds tridetr and the packages that it imports.
+    """Return the `sys.path` entries for tridetr and its packages in the stub, as a Python literal.
 
-    The stub's Python heeds neither PYTHONPATH nor, in a folder with letters beyond ASCII, the `.pth` files of a virtual
-    environment. It knows names as ASCII, with escaped bytes for the rest, and from 3.13 on loads no extension module
-    by such a name: so those folders get links.
+    The stub's Python ignores PYTHONPATH, and in a folder with non-ASCII characters also the `.pth` files of a virtual
+    environment. It decodes paths as ASCII with surrogate escapes, and since Python 3.13 it cannot load extension
+    modules from such paths. So these folders are replaced by links with ASCII names.
     """
     folders = [str(_OURS.parents[2]), *(path for path in sys.path if path.endswith("-packages"))]
     for number, folder in enumerate(folders):
@@ -174,18 +175,18 @@ def _import_path(links: Path) -> str:
             folders[number] = str(link)
             if sys.version_info >= (3, 13) and not folders[number].isascii():
                 raise TritonError(
-                    f"neither {folder} nor run_dir {links.parent.parent} has a name of ASCII letters only, and "
-                    "Python 3.13 in Triton's backend loads nothing from such folders. Remedy: set run_dir to one "
-                    "of ASCII letters"
+                    f"the paths {folder} and run_dir {links.parent.parent} both contain non-ASCII characters, and "
+                    "Python 3.13 in Triton's backend cannot load modules from such folders. Remedy: set run_dir "
+                    "to a path with ASCII characters only"
                 )
     return ascii([os.fsencode(folder).decode("ascii", "surrogateescape") for folder in folders])
 
 
 def _use_own_libpython(stub: Path, libraries: Path) -> None:
-    """Give the stub this Python's library where it was built with one of its own.
+    """Make a stub that bundles its own libpython use this Python's library instead.
 
-    The wheel's stub for Python 3.13 brings a library that has other built-in modules than most systems' Python, so that
-    it finds no module for, say, `_datetime`.
+    The wheel's stub for Python 3.13 bundles a library whose set of built-in modules differs from most systems'
+    Python, so that it fails to import, for example, `_datetime`.
     """
     bundled = re.search(rb"libpython3-[0-9a-f]+[0-9.]*\.so\.1\.0", stub.read_bytes())
     folder = libpython_dir()
@@ -195,11 +196,11 @@ def _use_own_libpython(stub: Path, libraries: Path) -> None:
 
 
 def environment(server: Server, files: Layout, base: Mapping[str, str]) -> dict[str, str]:
-    """Return the server's environment: its libraries, and this Python for the backend's stub."""
+    """Return the server's environment variables: library path, temporary folder, and this Python for the stub."""
     variables = dict(base)
     if server.library_path:
         variables["LD_LIBRARY_PATH"] = _prepend(server.library_path, base.get("LD_LIBRARY_PATH"))
-    # The stub takes the first python3 on the PATH; not that of a virtual environment (see `_import_path`).
+    # The stub uses the first python3 in PATH, which must not be that of a virtual environment (see `_import_path`).
     variables["PATH"] = _prepend(str(Path(sys.base_prefix) / "bin"), base.get("PATH"))
     variables["TMPDIR"] = str(files.temporary)
     return variables
@@ -222,13 +223,13 @@ def command(
     Args:
         config: the node's configuration.
         server: the installed server.
-        files: its folders.
+        files: the server's files.
         backends: the backend directory (`prepare_backends`).
         secret: key of the restricted APIs (shared memory, model repository, trace, logging).
-        metrics_port: port of its metrics on loopback; 0 = none.
+        metrics_port: loopback port of its metrics; 0 = none.
     """
     restricted = f"shared-memory,model-repository,trace,logging:{SECRET_KEY}={secret}"
-    # A server that does not load its Python backend would only warn of options for it.
+    # A server that does not load its Python backend would log a warning about options for it.
     python_options = (
         {}
         if backends == server.backends
@@ -246,7 +247,7 @@ def command(
         "--model-control-mode=explicit",
         f"--load-model={config.model.name}",
         "--strict-readiness=true",
-        "--disable-auto-complete-config",  # the rendered one is complete; saves a load of the model
+        "--disable-auto-complete-config",  # the rendered one is complete; saves loading the model twice
         "--exit-timeout-secs=5",
         "--log-format=ISO8601",
         "--allow-http=false",
@@ -262,19 +263,19 @@ def command(
             "--metrics-address=127.0.0.1", f"--metrics-port={metrics_port}",
             "--metrics-config=summary_latencies=true",
         ]  # fmt: skip
-    if server.knows("allow-client-shm"):  # from 2.68 on, and off unless it is given
+    if server.knows("allow-client-shm"):  # since 2.68, off by default
         line.append("--allow-client-shm=true")
     return line
 
 
 def trace_settings(config: Config) -> list[str]:
-    """Return the `--trace-config` values: requests that carry a `traceparent` become spans of their trace."""
+    """Return the `--trace-config` values: only requests with a sampled `traceparent` are traced."""
     if config.otel.endpoint is None:
         return []
     return [
         "mode=opentelemetry",
         "level=TIMESTAMPS",
-        "rate=0",  # none but those that a sampled frame asks for
+        "rate=0",  # no requests except those of sampled frames
         f"opentelemetry,url={config.otel.endpoint.rstrip('/')}/v1/traces",
         "opentelemetry,resource=service.name=tridetr-triton",
     ]

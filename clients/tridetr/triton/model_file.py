@@ -1,4 +1,4 @@
-"""What an ONNX file says about itself: tensors and the metadata that `tridetr models fuse` wrote."""
+"""Read an ONNX model file: its tensors, and the metadata that `tridetr models fuse` wrote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ _TRITON_TYPES = {"UINT8": "UINT8", "FLOAT": "FP32", "INT32": "INT32", "FLOAT16":
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """An ONNX file that keeps the contract."""
+    """An ONNX file that conforms to the contract.
+
+    Attributes:
+        path: the file.
+        frame: the input.
+        outputs: the outputs.
+        card: the model's description; fields that the file does not set have assumed values.
+    """
 
     path: Path
     frame: Tensor
@@ -25,7 +32,7 @@ class ModelFile:
 
     @property
     def batch(self) -> int:
-        """The batch size the graph is fixed to; -1 if it takes any."""
+        """The fixed batch size of the graph; -1 if it is dynamic."""
         return self.frame.shape[0]
 
 
@@ -33,7 +40,7 @@ def read_model_file(path: Path) -> ModelFile:
     """Read and check an ONNX file.
 
     Raises:
-        ModelError: the file is missing, is no ONNX, or does not keep the contract.
+        ModelError: the file is missing, is not an ONNX model, or does not conform to the contract.
     """
     try:
         import onnx
@@ -45,7 +52,7 @@ def read_model_file(path: Path) -> ModelFile:
         raise ModelError(missing_model(path))
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's DecodeError and its like, by version
+    except Exception as error:  # protobuf's DecodeError or others, depending on the version
         raise ModelError(f"{path} is not an ONNX model: {error}") from error
 
     def tensor(value: onnx.ValueInfoProto) -> Tensor:
@@ -62,9 +69,9 @@ def read_model_file(path: Path) -> ModelFile:
     names = {value.name for value in (*inputs, *outputs)}
     if all(names.intersection(known) for known in (INPUT_NAMES, BOX_NAMES, LOGIT_NAMES)):
         raise ModelError(
-            f"{path} is an RF-DETR as an exporter wrote it, without pre- and post-processing. Remedy: `tridetr models "
-            f"install {path} --name {path.stem}`, then `model: {{file: {path.stem}}}` (`tridetr models fuse` where it "
-            "lacks its class names)"
+            f"{path} is a raw RF-DETR export without pre- and post-processing. Remedy: `tridetr models install "
+            f"{path} --name {path.stem}`, then set `model: {{file: {path.stem}}}` (use `tridetr models fuse` if the "
+            "file lacks its class names)"
         )
     check_contract(path.name, inputs, outputs)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -72,7 +79,7 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 def _completed(card: ModelCard, path: Path) -> ModelCard:
-    """Fill in what a model that another program made leaves open."""
+    """Fill in the fields that are missing in a model that another program made."""
     return replace(
         card,
         classes=card.classes or COCO_91,

@@ -1,4 +1,4 @@
-"""What a model's configuration needs where the model runs (`tridetr.plan`). Pure."""
+"""Adapt a model's Triton configuration to its placement (`tridetr.plan`). Pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tridetr.models.engine_files import EngineFacts
 from tridetr.plan import Placement
 
 Kind = model_config_pb2.ModelInstanceGroup
-# Cameras of one size that come within it share one run. Half a millisecond is less than a frame's own way.
+# Frames of one size that arrive within this time share a batch. It is less than the transport of a frame takes.
 BATCH_DELAY_US = 500
 _GRAPH_BATCHES = (1, 2, 3, 4, 6, 8)
 _NATIVE_OPENVINO = "openvino"
@@ -30,18 +30,18 @@ def place(
     facts: EngineFacts | None = None,
     cache: Path | None = None,
 ) -> None:
-    """Write into a configuration what this place needs.
+    """Adapt a model configuration to the model's placement.
 
     Args:
         rendered: Triton's `ModelConfig`, changed in place.
         placement: where the model runs.
         config: the node's configuration.
-        facts: what the engine was built for (TensorRT).
-        cache: where ONNX Runtime may keep the engines that it builds.
+        facts: the build parameters of the TensorRT engine; None for other backends.
+        cache: folder in which ONNX Runtime can cache the engines that it builds.
     """
     (group,) = rendered.instance_group
     if placement.gpu:
-        # One GPU, that of the frames: a request for another one would be copied there.
+        # The GPU that holds the frames: an instance on another GPU would need copies.
         group.kind, group.gpus[:] = Kind.KIND_GPU, [0]
     elif placement.other_gpus:
         group.kind = Kind.KIND_CPU
@@ -52,9 +52,9 @@ def place(
     if not placement.gpu:
         return
     if not placement.native:
-        # A frame that lies on the GPU comes to our backend as it is, not by way of the host.
+        # Pass frames in GPU memory to our backend directly, without a copy to the host.
         rendered.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
-        # What our engine prepares when it is loaded.
+        # Our engine prepares for these when it is loaded.
         rendered.parameters["cameras"].string_value = str(len(config.cameras))
         rendered.parameters["frame_sizes"].string_value = ",".join(
             f"{height * 3 // 2}x{width}" for width, height in frame_sizes(config)
@@ -67,7 +67,7 @@ def place(
 
 
 def provider_name(placement: Placement, config: Config) -> str:
-    """Return what runs the model natively, in the words that ONNX Runtime uses for its own."""
+    """Return the provider of a native backend, in ONNX Runtime's naming."""
     if placement.backend == "tensorrt":
         return "TensorRT"
     if placement.gpu:
@@ -78,7 +78,7 @@ def provider_name(placement: Placement, config: Config) -> str:
 
 
 def frame_sizes(config: Config) -> Mapping[tuple[int, int], int]:
-    """Return how many cameras tell each size (width, height), cropped to even."""
+    """Return the number of cameras per configured size (width, height), cropped to even."""
     return Counter(
         (camera.width & ~1, camera.height & ~1)
         for camera in config.cameras.values()
@@ -98,11 +98,11 @@ def _native_onnxruntime(
         if config.model.provider == _NATIVE_OPENVINO:
             accelerators.cpu_execution_accelerator.add(name=_NATIVE_OPENVINO)
         return
-    # CUDA itself is no accelerator: it is what an instance on a GPU uses. Its exhaustive search for convolutions, the
-    # backend's default, would run anew for each batch size that is seen for the first time.
+    # CUDA is not an accelerator here: an instance on a GPU uses it by default. The exhaustive search for convolution
+    # algorithms, the backend's default, would run again for each new batch size.
     rendered.parameters["cudnn_conv_algo_search"].string_value = "1"  # heuristic
     if config.model.provider == "tensorrt":
-        # In the types of the file: `precision_mode` FP16 would be the weakly typed one that ruins RF-DETR.
+        # FP32 keeps the data types of the file; FP16 would select weak typing, which ruins RF-DETR's accuracy.
         settings = {"precision_mode": "FP32"}
         if cache is not None:
             settings |= {"trt_engine_cache_enable": "true", "trt_engine_cache_path": str(cache)}
@@ -113,15 +113,16 @@ def _native_onnxruntime(
 
 
 def profile_settings(config: Config, max_batch: int) -> dict[str, str]:
-    """Return ONNX Runtime's settings of one optimisation profile over all cameras' sizes; none if one is unknown.
+    """Return ONNX Runtime's settings for one optimisation profile that covers all cameras' sizes.
 
-    Without them it builds an engine anew, for minutes, whenever a size lies outside those that it has seen.
+    Without them, ONNX Runtime rebuilds the engine, which takes minutes, whenever a size is outside the range seen so
+    far. Empty if the size of a camera is unknown.
     """
     if not _all_sizes_known(config):
         return {}
     sizes = list(frame_sizes(config))
     widths, rows = [w for w, _ in sizes], [h * 3 // 2 for _, h in sizes]
-    # As of an engine of `tridetr models build-engine`: with the watcher's own tiny frame.
+    # Includes the watcher's small probe frame, as in `tridetr models build-engine`.
     shapes = {
         "min": (1, min(*rows, _PROBE_ROWS), min(*widths, _PROBE_WIDTH)),
         "opt": (1, rows[0], widths[0]),
@@ -134,10 +135,10 @@ def profile_settings(config: Config, max_batch: int) -> dict[str, str]:
 
 
 def _cuda_graphs(rendered: Any, sizes: Mapping[tuple[int, int], int], facts: EngineFacts) -> None:
-    """Ask for CUDA graphs of the shapes that the cameras tell.
+    """Request CUDA graphs for the configured frame sizes.
 
-    A graph saves the launch of each kernel, and is recorded for one exact shape: so there are graphs only where the
-    configuration names the sizes. Other shapes run without; one that cannot be recorded is a warning of the server.
+    A graph replaces the launches of all kernels by one, but is recorded for one exact shape. So there are graphs only
+    for sizes in the configuration; other shapes run without. If a graph cannot be recorded, the server logs a warning.
     """
     limit = rendered.max_batch_size
     for (width, height), cameras in sizes.items():

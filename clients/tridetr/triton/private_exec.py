@@ -1,11 +1,12 @@
-"""Start the server in place of this process: ended with its watcher, and with nothing it makes readable by other users.
+"""Execute the server so that it dies with its watcher and other users cannot read the files that it creates.
 
-Run by path, isolated: `python -I private_exec.py WATCHER_PID PROGRAM [ARGUMENT…]`. Set between fork and exec, which is
-safe here where a `preexec_fn` in a process with threads is not.
+Run by path in isolated mode: `python -I private_exec.py WATCHER_PID PROGRAM [ARGUMENT…]`. The process attributes are
+set here, before `exec`, because a `preexec_fn` is not safe in a process with threads.
 
-The server's Python backend makes a shared-memory region that holds camera pictures. Boost creates it with mode 0644
-and then calls `fchmod`, so that no umask helps; and a `chmod` afterwards leaves it open to whoever opened it first. A
-seccomp filter therefore answers each `fchmod` that would let other users in with success, without doing it.
+The server's Python backend creates a shared-memory region that contains camera pictures. Boost creates it with mode
+0644 and then calls `fchmod`, so a umask does not help. A later `chmod` would be too late for a user who has already
+opened it. A seccomp filter therefore makes each `fchmod` that would give access to other users succeed without
+effect.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
 # machine: (AUDIT_ARCH_… of linux/audit.h, number of fchmod)
 _ABIS = {"x86_64": (0xC000003E, 91), "aarch64": (0xC00000B7, 52)}
-# Offsets in `struct seccomp_data`; the low half of the second argument holds the mode.
+# Offsets in `struct seccomp_data`; the low half of the second argument is the mode.
 _NUMBER, _ARCHITECTURE, _MODE = 0, 4, 24
 # Classic BPF, linux/bpf_common.h
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_SET, _RETURN = 0x20, 0x15, 0x45, 0x06
@@ -35,11 +36,11 @@ class _Program(ctypes.Structure):
 
 
 def fchmod_filter(architecture: int, number: int) -> bytes:
-    """Return a seccomp filter: `fchmod` with a mode for group or others succeeds and changes nothing.
+    """Return a seccomp filter that makes `fchmod` calls with permissions for group or others no-ops.
 
     Args:
-        architecture: the kernel's name of the machine (`AUDIT_ARCH_…`).
-        number: number of the system call `fchmod` there.
+        architecture: the kernel's constant for the machine (`AUDIT_ARCH_…`).
+        number: system call number of `fchmod` on it.
     """
     instructions = (
         (_LOAD, 0, 0, _ARCHITECTURE),
@@ -55,9 +56,9 @@ def fchmod_filter(architecture: int, number: int) -> bytes:
 
 
 def keep_private() -> None:
-    """Let nothing that this process or its children make be readable by other users.
+    """Prevent other users from reading files and regions that this process or its children create.
 
-    Without seccomp in the kernel only the umask holds; the watcher checks the region before it is used.
+    If the kernel has no seccomp, only the umask applies; the watcher checks the region before it is used.
     """
     os.umask(0o077)
     abi = _ABIS.get(platform.machine())
@@ -71,11 +72,11 @@ def keep_private() -> None:
 
 
 def main() -> None:
-    """Become the program, unless the watcher died meanwhile: nobody would restart or stop it."""
+    """Execute the program, unless the watcher has died: nothing would restart or stop the program."""
     watcher, line = int(sys.argv[1]), sys.argv[2:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != watcher:
-        sys.exit("its watcher died")
+        sys.exit("the watcher of the Triton server has died")
     keep_private()
     os.execv(line[0], line)  # noqa: S606
 

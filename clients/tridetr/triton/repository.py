@@ -1,7 +1,8 @@
-"""Renders the model repository that the server loads, from the one that ships and the model file.
+"""Render the model repository that the server loads, from the shipped repository and the model file.
 
-The shipped `config.pbtxt` says what is the same everywhere; batch size, classes and the like stand in the model file's
-metadata. Neither ONNX metadata nor TensorRT engines reach Triton's clients, the configuration's `parameters` do.
+The shipped `config.pbtxt` contains the settings that are the same for all models; batch size, classes and so on come
+from the model file's metadata. Triton does not pass ONNX metadata on to its clients, so they are copied to the
+configuration's `parameters`.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ _KINDS = {"rfdetr_ort": "model.onnx", "rfdetr_trt": "model.plan"}
 
 
 def read_entry(name: str) -> Any:
-    """Return the shipped configuration of a model as Triton's `ModelConfig` message.
+    """Return the shipped configuration of a model entry as Triton's `ModelConfig` message.
 
     Raises:
-        ModelError: it is missing or is not what Triton understands.
+        ModelError: the file is missing or not a valid `config.pbtxt`.
     """
     path = model_repository_dir() / name / CONFIG_FILE
     try:
@@ -48,14 +49,14 @@ def read_entry(name: str) -> Any:
 
 
 def own_name(config: Config) -> str:
-    """Return what people call the model: the name it is installed under, its file's, or `bundled`."""
+    """Return the display name of the configured model: its installed name, its file's name, or `bundled`."""
     if config.model.file is None:
         return "bundled"
     return configured_model(config.model.file).stem.encode()[:NAME_BYTES].decode(errors="ignore")
 
 
 def model_stamp(config: Config) -> Stamp | None:
-    """Return what changes when the model file is replaced; None while there is none."""
+    """Return an identity of the model file that changes when the file is replaced; None if the file is missing."""
     try:
         status = configured_model(config.model.file).stat()
     except OSError:
@@ -64,9 +65,10 @@ def model_stamp(config: Config) -> Stamp | None:
 
 
 def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> Any:
-    """Fill a configuration with what the model file says.
+    """Return a copy of a shipped configuration with the values of the model file.
 
-    A graph that is fixed to one frame has its batch dimension written into `dims`: Triton's batching wants an open one.
+    If the graph has a fixed batch size of 1, its batch dimension becomes part of `dims`, because Triton's batching
+    needs a dynamic one.
 
     Args:
         entry: the shipped configuration.
@@ -74,13 +76,14 @@ def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> A
         extra: further parameters.
 
     Raises:
-        ModelError: the graph is fixed to a batch larger than one.
+        ModelError: the graph has a fixed batch size other than 1.
     """
     rendered = model_config_pb2.ModelConfig()
     rendered.CopyFrom(entry)
     if model.batch not in (-1, 1):
         raise ModelError(
-            f"{model.path} is fixed to batches of {model.batch}: fuse it with a dynamic batch"
+            f"{model.path} has a fixed batch size of {model.batch}. Remedy: export it with a dynamic batch "
+            "(`tridetr models export` does)"
         )
     batched = model.batch == -1
     rendered.max_batch_size = MAX_BATCH_SIZE if batched else 0
@@ -96,34 +99,34 @@ def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> A
 
 
 def model_in(repository: Path, name: str) -> Path:
-    """Return the file that the server loads of an entry."""
+    """Return the path of the model file of an entry."""
     return repository / name / "1" / _KINDS[name]
 
 
 def render(
     config: Config, target: Path, placement: Placement, *, engine_report: Path, cache: Path
 ) -> ModelFile:
-    """Write the entry of `config.model` to `target` (an empty or earlier rendered repository).
+    """Write the entry of `config.model` to `target`, an empty or previously rendered repository.
 
     Args:
         config: the node's configuration.
         target: the repository folder for `--model-repository`.
         placement: where the model runs.
-        engine_report: where our Python-based backend writes what it chose.
-        cache: where an engine may keep what it compiled.
+        engine_report: path of the report file that our Python-based backend writes.
+        cache: folder in which an engine can cache compiled code.
 
     Returns:
-        The model file that serves.
+        The model file.
 
     Raises:
-        ModelError: the model file is missing or does not keep the contract, or there is no engine for it.
+        ModelError: the model file is missing or does not conform to the contract, or there is no engine for it.
     """
     name = config.model.name
     model = read_model_file(configured_model(config.model.file))
     if placement.gpu and model.batch == 1 and len(config.cameras) > 1:
         log.warning(
-            "%s is fixed to a batch of 1, so cameras do not share a run. Remedy: export it with a dynamic batch "
-            "(`tridetr models export` does)",
+            "%s has a fixed batch size of 1, so the frames of several cameras cannot be batched. Remedy: export it "
+            "with a dynamic batch (`tridetr models export` does)",
             model.path,
         )
     served, facts = model.path, None
@@ -149,7 +152,7 @@ def _extra(
     extra = {"model_name": own_name(config)}
     if config.model.threads:
         extra["intra_op_thread_count"] = str(config.model.threads)
-    if not placement.native:  # parameters that only ours reads
+    if not placement.native:  # parameters of our Python-based backend
         extra |= {
             "provider": placement.provider,
             "engine_precision": config.model.precision,
@@ -162,18 +165,18 @@ def _extra(
 
 
 def _for_openvino(model: Path, run_folder: Path) -> Path:
-    """Return the model as `tridetr models fuse --target openvino` writes it: kept beyond the run where possible."""
+    """Return the OpenVINO form of a model (`tridetr models fuse --target openvino`), cached if possible."""
     from tridetr.models.gathering import written_for_openvino  # imports onnx
 
     try:
         return written_for_openvino(model, cache_dir() / "graphs")
     except (OSError, RuntimeError) as error:  # read-only or full; no home folder
-        log.debug("the cache cannot be used for %s: %s", model, error)
+        log.debug("cannot cache the OpenVINO form of %s: %s", model, error)
         return written_for_openvino(model, run_folder)
 
 
 def engine_precision(model: ModelFile) -> str:
-    """Return what the engine of a model file computes in, as far as it is known."""
+    """Return the precision of a model file's TensorRT engine, or `unknown`."""
     _, facts = _engine_of(model.path)
     if facts is None:
         return "unknown"
@@ -184,13 +187,13 @@ def _engine_of(model: Path) -> tuple[Path, EngineFacts | None]:
     served = find_engine(model) or model_repository_dir() / "rfdetr_trt" / "1" / "model.plan"
     if not served.is_file():
         raise ModelError(
-            f"there is no engine for {model}: `tridetr models build-engine` builds it on the target GPU"
+            f"there is no TensorRT engine for {model}. Remedy: build it on this GPU with `tridetr models build-engine`"
         )
     return served, read_facts(served)
 
 
 class Replacement:
-    """Compares the model file with the one that was rendered."""
+    """Detects that the model file was replaced after the repository was rendered."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -199,26 +202,26 @@ class Replacement:
         self._refused: Stamp | None = None
 
     def is_rendered(self) -> bool:
-        """Whether the rendered repository holds the file as it is now."""
+        """Return whether the rendered repository uses the current model file."""
         return self._rendered is not None and self._rendered == model_stamp(self._config)
 
     def rendered(self, stamp: Stamp | None) -> None:
-        """Note which file was rendered."""
+        """Record the identity of the file that was rendered."""
         self._rendered = stamp
 
     def is_due(self) -> bool:
-        """Whether another file is there, whole and keeping the contract; logs once why one is not taken."""
+        """Return whether a new, complete and valid model file exists; logs once why one is rejected."""
         stamp = model_stamp(self._config)
         if stamp in (None, self._rendered, self._refused):
             self._seen = None
             return False
         if stamp != self._seen:
-            self._seen = stamp  # it may still be being written: look again
+            self._seen = stamp  # it may still be being written: check it at the next call
             return False
         try:
             read_model_file(configured_model(self._config.model.file))
         except TridetrError as error:
             self._refused = stamp
-            log.error("the new model is not taken, the old one goes on: %s", error)
+            log.error("the new model file is rejected, the old model continues to serve: %s", error)
             return False
         return True

@@ -1,4 +1,4 @@
-"""The server's log lines, passed on to our logger with their levels."""
+"""Forward the server's log lines to our logger, with their levels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OWN: Final = re.compile(r"\S+Z [EWIVF] \d+ |[EWIVF]\d{4} ")
 _LEVELS: Final = {
     "F": logging.CRITICAL, "E": logging.ERROR, "W": logging.WARNING, "I": logging.INFO, "V": logging.DEBUG,
 }  # fmt: skip
-# Said on every machine without an NVIDIA GPU; true, and no fault.
+# Logged on every machine without an NVIDIA GPU; harmless.
 _NO_GPU: Final = (
     "pinned_memory_manager.cc",
     "CudaDriverHelper",
@@ -25,16 +25,16 @@ _NO_GPU: Final = (
     "DCGM",
 )
 _KEPT_LINES: Final = 20
-_LONGEST: Final = 400  # characters of a line in an error message
+_LONGEST: Final = 400  # maximum length of a line in an error message
 _INSTANCE: Final = re.compile(r"TRITONBACKEND_ModelInstanceInitialize: \S+ \((\w+) device (\d+)\)")
 
 
 class ServerLog:
-    """Turns lines into log records; remembers the last important ones for the message about a failed start.
+    """Converts lines to log records, and keeps the last important ones for the error message of a failed start.
 
     Attributes:
-        lines: how many lines there were.
-        device: where the server put the model (`CPU`, `GPU 0`); empty until it said so.
+        lines: number of lines so far.
+        device: device on which the server placed the model (`CPU`, `GPU 0`); empty until it was logged.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -46,16 +46,16 @@ class ServerLog:
 
     @property
     def last_words(self) -> list[str]:
-        """What explains a failure, oldest first, each once: errors, and lines that are not the server's own.
+        """The lines that explain a failure, oldest first, without repetitions.
 
-        Those come from what it starts: a shell, the dynamic linker, Python, the C++ runtime. Where there are none, its
-        last line.
+        These are errors, and lines of other programs that the server starts: a shell, the dynamic linker, Python, the
+        C++ runtime. If there are none, the server's last line.
         """
         lines = dict.fromkeys(line[:_LONGEST] for line in self._important)
         return list(lines) or [self._last or "it logged nothing"]
 
     def feed(self, line: str) -> None:
-        """Pass on one line."""
+        """Forward one line to the logger."""
         self.lines += 1
         level, text = parse(line)
         if not text:
@@ -69,14 +69,14 @@ class ServerLog:
 
 
 def _is_foreign(line: str) -> bool:
-    """Whether something else than the server wrote it; frames of a traceback do not count."""
+    """Return whether another program wrote a line; indented lines (of a traceback) do not count."""
     return not (line[:1].isspace() or _OWN.match(line) or len(line.strip()) < 4)
 
 
 def parse(line: str) -> tuple[int, str]:
-    """Return level and text of a line.
+    """Return the logging level and the text of a line; the text is empty for lines to drop (tables).
 
-    The server's own chatter counts as debug, what a model says as info; tables are left out (empty text).
+    The server's own info messages are demoted to debug; those of Python models stay info.
     """
     line = line.rstrip()
     match = _LINE.match(line)

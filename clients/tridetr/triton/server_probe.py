@@ -1,4 +1,4 @@
-"""The watcher's own questions to the server, one at a time, each with a deadline."""
+"""The watcher's own requests to the server: blocking, one at a time, each with a deadline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _QUICK_S = 2.0
 
 
 class Probe:
-    """A blocking connection to one server and model."""
+    """A blocking gRPC connection to one server and model."""
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
         self._endpoint = endpoint
@@ -34,7 +34,7 @@ class Probe:
         self._channel.close()
 
     def ready(self) -> bool:
-        """Whether the server says that the model is loaded (which does not mean that it works)."""
+        """Return whether the server reports the model as loaded, which does not mean that it works."""
         try:
             request = service_pb2.ModelReadyRequest(name=self._model)
             return bool(self._stub.ModelReady(request, timeout=_QUICK_S).ready)
@@ -42,11 +42,11 @@ class Probe:
             return False
 
     def model(self) -> ModelInfo:
-        """Return what serves, after checking the contract.
+        """Return the description of the served model, after checking that it conforms to the contract.
 
         Raises:
-            ModelError: it differs from the contract.
-            grpc.RpcError: no answer.
+            ModelError: the model does not conform.
+            grpc.RpcError: the server did not answer.
         """
         named = service_pb2.ModelMetadataRequest(name=self._model)
         metadata = self._stub.ModelMetadata(named, timeout=_QUICK_S)
@@ -56,10 +56,10 @@ class Probe:
         return model_info(reply.config, metadata.versions[-1], self._endpoint.engine_report)
 
     def counters(self) -> tuple[int, int]:
-        """Return how many inferences succeeded and failed since the server's start.
+        """Return the numbers of successful and failed inferences since the server's start.
 
         Raises:
-            grpc.RpcError: no answer.
+            grpc.RpcError: the server did not answer.
         """
         request = service_pb2.ModelStatisticsRequest(name=self._model)
         reply = self._stub.ModelStatistics(request, timeout=_QUICK_S)
@@ -67,7 +67,7 @@ class Probe:
         return sum(s.success.count for s in stats), sum(s.fail.count for s in stats)
 
     def start_inference(self, timeout_s: float) -> Any:
-        """Start one tiny inference; returns gRPC's future."""
+        """Start an inference of one small frame and return gRPC's future."""
         rows = _HEIGHT * 3 // 2
         request = service_pb2.ModelInferRequest(model_name=self._model, id="tridetr-probe")
         request.inputs.add(name=INPUT, datatype="UINT8", shape=(1, rows, _WIDTH))
@@ -76,10 +76,10 @@ class Probe:
 
     @staticmethod
     def result(future: Any) -> Prediction:
-        """Return what a finished inference gave.
+        """Return the prediction of a finished inference.
 
         Raises:
-            grpc.RpcError: it failed or timed out.
-            InferenceFailed: the answer is not what the contract says.
+            grpc.RpcError: the inference failed or timed out.
+            InferenceFailed: the answer does not conform to the contract.
         """
         return parse_prediction(future.result())

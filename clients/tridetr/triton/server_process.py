@@ -1,4 +1,4 @@
-"""The server as a child process: started, logged, stopped with all that it started."""
+"""Run the server as a child process, and stop it together with the processes that it started."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ class ServerProcess:
     """One run of the server."""
 
     def __init__(self, line: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
-        """Start it in a folder; the calling thread must outlive it (the kernel watches threads)."""
+        """Start the server in a folder.
+
+        The calling thread must outlive the server: the kernel kills the server when that thread exits.
+
+        Args:
+            line: the server's command line.
+            environment: its environment variables.
+            folder: its working directory.
+        """
         self._process = subprocess.Popen(
             [sys.executable, "-I", private_exec.__file__, str(os.getpid()), *line],
             env=dict(environment),
@@ -45,35 +53,35 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Process id of the server."""
+        """Process ID of the server."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
+        """Exit code of the server, negative for a signal; None while it runs."""
         return self._process.poll()
 
     @property
     def last_words(self) -> str:
-        """The lines it logged last that explain a failure."""
+        """The server's last log lines that explain a failure."""
         return "; ".join(self._log.last_words)
 
     @property
     def device(self) -> str:
-        """Where it put the model (`CPU`, `GPU 0`), as far as it said so."""
+        """Device on which the server placed the model (`CPU`, `GPU 0`); empty if it did not log that."""
         return self._log.device
 
     def remember_stubs(self) -> None:
-        """Note the processes of the Python backend (after the model was loaded); native backends have none."""
+        """Remember the processes of the Python backend; call this after the model was loaded."""
         with contextlib.suppress(psutil.Error):
             self._stubs = psutil.Process(self.pid).children()
 
     def lost_stub(self) -> bool:
-        """Whether a process of the Python backend is gone."""
+        """Return whether a process of the Python backend has exited."""
         return any(not _alive(stub) for stub in self._stubs)
 
     def backend_cpu_s(self) -> float:
-        """CPU time that the backend has used, in seconds: its own processes', a native one's is the server's."""
+        """Return the CPU time of the backend's processes in seconds; for a native backend, that of the server."""
         used = 0.0
         with contextlib.suppress(psutil.Error):
             for process in self._stubs or [psutil.Process(self.pid)]:
@@ -82,16 +90,16 @@ class ServerProcess:
         return used
 
     def sample(self) -> Sample:
-        """What it and its processes have used so far: tells a slow start from one that stands still."""
+        """Return the resources used so far, to distinguish a slow start from a stalled one."""
         return take_sample(self.pid, self._log.lines)
 
     def stop(self, grace_s: float) -> None:
-        """End the server: SIGTERM, and SIGKILL after the grace; its stubs end with it."""
+        """Stop the server and its stubs: SIGTERM, then SIGKILL after ``grace_s`` seconds (0 = SIGKILL only)."""
         if self.exit_code is None and grace_s > 0:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)
-        # The stubs are in the server's session. A stopped one takes only SIGKILL.
+        # The stubs are in the server's process group. A stopped process reacts only to SIGKILL.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()

@@ -1,4 +1,4 @@
-"""Lays out what the server needs and starts it: which server, where the model runs, what it says about itself."""
+"""Set up the server: find it, place the model, write its files, and start it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tridetr.triton.server_process import ServerProcess
 from tridetr.triton.start import TIMEOUT_S
 
 log = logging.getLogger("tridetr.triton")
-# ONNX Runtime's TensorRT provider builds its engine when the model is loaded.
+# ONNX Runtime's TensorRT provider builds its engine while the model is loaded.
 ENGINE_BUILD_S = 1200.0
 _ENVIRONMENTS = Path("/tmp")  # noqa: S108  (fixed in the server's Python backend)
 _LEFT_OVER_S = 3600
 
 
 class Setup:
-    """The same server, model and folders for one start after another."""
+    """The server, model and folders, which are the same for each restart of the server."""
 
     def __init__(self, config: Config, files: launch.Layout, secret: tuple[Path, str]) -> None:
         """Find the server and decide where the model runs; nothing is written yet.
@@ -62,7 +62,7 @@ class Setup:
 
     @property
     def start_timeout_s(self) -> float:
-        """How long a start may take that gets on."""
+        """The longest time that a start may take while it makes progress, in seconds."""
         return ENGINE_BUILD_S if self._builds_engine else TIMEOUT_S
 
     @property
@@ -71,21 +71,21 @@ class Setup:
 
     @property
     def way_out(self) -> str:
-        """What to try when the server does not start here; empty where there is nothing else."""
+        """What to try if the server does not start, as text to append to an error; empty if there is no alternative."""
         if not self.placement.gpu or self._config.model.name == "rfdetr_trt":
             return ""
-        return " (the model was placed on the GPU; Remedy, if that is the cause: device: cpu)"
+        return " (the model was placed on the GPU; if that is the cause, set device: cpu)"
 
     def model_is_due(self) -> bool:
-        """Whether another model file is there, whole and keeping the contract."""
+        """Return whether a new, complete and valid model file exists."""
         return self._replacement.is_due()
 
     def lay_out(self) -> None:
-        """Write repository and backend directory; a restart finds them as they are.
+        """Write the model repository and the backend directory, unless they are up to date.
 
         Raises:
-            TritonError: the server cannot run the model, or there is no room for what it needs.
-            ModelError: the model file is missing or does not keep the contract.
+            TritonError: the server cannot run the model, or there is not enough disk space for its files.
+            ModelError: the model file is missing or does not conform to the contract.
         """
         if self._replacement.is_rendered() and self._is_laid_out():
             return
@@ -95,12 +95,12 @@ class Setup:
             root = self._files.root
             free_mib = shutil.disk_usage(root).free / 2**20
             raise TritonError(
-                f"the server's files cannot be written to {root}: {error} ({free_mib:.0f} MiB are free). Remedy: make "
-                "room there (Kubernetes: sizeLimit of the run volume), or set run_dir to a larger disk"
+                f"cannot write the server's files to {root}: {error} ({free_mib:.0f} MiB are free). Remedy: free some "
+                "space there (Kubernetes: sizeLimit of the run volume), or set run_dir to a folder on a larger disk"
             ) from None
 
     def _is_laid_out(self) -> bool:
-        """Whether what was written, and the model it points to, are still there."""
+        """Return whether the files that were written, and the model that they link to, still exist."""
         served = repository.model_in(self._files.repository, self._config.model.name)
         return served.is_file() and self._backends.is_dir()
 
@@ -110,7 +110,9 @@ class Setup:
         stamp = repository.model_stamp(config)
         cache = files.engine_cache
         if self._builds_engine:
-            cache = engines_dir() / "onnxruntime"  # minutes of work, which outlives the run
+            cache = (
+                engines_dir() / "onnxruntime"
+            )  # takes minutes to build, so it is kept across runs
             cache.mkdir(parents=True, exist_ok=True)
         model = repository.render(
             config,
@@ -126,7 +128,7 @@ class Setup:
         self._replacement.rendered(stamp)
 
     def start(self) -> tuple[ServerProcess, Endpoint]:
-        """Start the server; the calling thread must outlive it."""
+        """Start the server and return its process and endpoint; the calling thread must outlive the server."""
         files = self._files
         files.engine_report.unlink(missing_ok=True)
         self.clean()
@@ -144,14 +146,14 @@ class Setup:
         return process, Endpoint(files.address, str(self._secret_file), process.pid, report, port)
 
     def lost_file(self) -> Path | None:
-        """Return a file that the server is reached by and that is not there any more; None if all are there."""
+        """Return a missing file that clients need to reach the server; None if all exist."""
         own = [self._files.socket_file]
         if self._secret_file == self._files.secret:
             own.append(self._secret_file)
         return next((path for path in own if not path.exists()), None)
 
     def report(self, process: ServerProcess) -> None:
-        """Say what serves, for a native backend; ours says it by itself."""
+        """Write the engine report for a native backend; our Python-based backend writes its own."""
         self._remove_environments()
         where = self.placement
         if not where.native:
@@ -161,20 +163,20 @@ class Setup:
             "engine_version": f"Triton {self._server.version}".strip(),
             "provider": placement.provider_name(where, self._config),
             "precision": self._precision,
-            "reason": f"the server's own backend, on {process.device or 'a device it did not name'}",
+            "reason": f"the server's native backend, on {process.device or 'an unknown device'}",
         })  # fmt: skip
 
     def keep_private(self) -> None:
-        """Make sure, before the first picture, that other users cannot read the backend's shared memory."""
+        """Make sure, before the first frame, that other users cannot read the backend's shared memory."""
         for name in close_triton_regions(self._config.instance):
             log.warning(
-                "other users could open %s until now: this kernel has no seccomp. Remedy: run no other users' "
-                "programs on this machine",
+                "other users of this machine could open the shared memory %s until now, because this kernel has no "
+                "seccomp. Remedy: let no other users run programs on this machine",
                 name,
             )
 
     def clean(self) -> None:
-        """Remove what a killed server left."""
+        """Remove the files and regions that a killed server left behind."""
         for name in remove_triton_regions(self._config.instance):
             log.debug("removed the left-over region %s", name)
         self._files.socket_file.unlink(missing_ok=True)
@@ -182,9 +184,9 @@ class Setup:
         self._remove_environments()
 
     def _remove_environments(self) -> None:
-        """Remove the folder that the Python backend makes at each start, outside TMPDIR, and uses for nothing here.
+        """Remove the folder that the Python backend creates outside TMPDIR at each start, and that is not used here.
 
-        Those of killed runs go too: a folder that is still empty after an hour is not used by any server.
+        Folders of killed runs are removed, too: a folder that is still empty after an hour is not used by any server.
         """
         old_unix_s = time.time() - _LEFT_OVER_S
         for path in _ENVIRONMENTS.glob("python_env_*"):
@@ -197,7 +199,7 @@ class Setup:
 
 
 def _free_metrics_port(wanted: int) -> int:
-    """Return a port for the server's metrics: the wanted one, or a free one where another program has that."""
+    """Return a port for the server's metrics: the wanted one, or another one if that is in use; 0 = no metrics."""
     if not wanted:
         return 0
     why = bind_fault("127.0.0.1", wanted)
@@ -205,8 +207,8 @@ def _free_metrics_port(wanted: int) -> int:
         return wanted
     found = free_port()
     log.warning(
-        "triton.metrics_port: %d cannot be used (%s; another instance?), so Triton's own metrics are on port %d; the "
-        "viewer's /metrics shows them too",
+        "triton.metrics_port: cannot bind to port %d (%s; another instance?), so Triton's own metrics are on port %d; "
+        "the viewer's /metrics includes them, too",
         wanted,
         why,
         found,

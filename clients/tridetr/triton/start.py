@@ -1,4 +1,4 @@
-"""How long a start of the server may take: long while it gets on, half a minute where nothing moves."""
+"""Decide when a start of the server has failed: after a long time, or after half a minute without progress."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 import psutil
 
-TIMEOUT_S = 180.0  # a big model's first compilation on a small machine
+TIMEOUT_S = 180.0  # enough to compile a large model on a small machine
 STALLED_S = 30.0
 _LOOK_EVERY_S = 1.0
-# A server that only waits uses some CPU too: it answers our questions. Beyond this share it works.
+# A server that only waits uses some CPU time, too, to answer our requests. More than this between samples is progress.
 _WORKS_CPU_S = 0.2
 _READS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a starting server has used so far.
+    """The resources that a starting server has used so far.
 
     Attributes:
-        cpu_s: CPU time of each of its processes, by process id.
-        log_lines: lines it logged.
-        read_bytes: what its processes read from disks.
+        cpu_s: CPU time of each of its processes in seconds, by process ID.
+        log_lines: number of lines that it logged.
+        read_bytes: bytes that its processes read from disk.
     """
 
     cpu_s: Mapping[int, float]
@@ -32,7 +32,7 @@ class Sample:
 
 
 def take_sample(pid: int, log_lines: int) -> Sample:
-    """Look at the server ``pid`` and the processes it started."""
+    """Measure the server ``pid`` and the processes that it started."""
     cpu_s: dict[int, float] = {}
     read_bytes = 0
     with contextlib.suppress(psutil.Error):
@@ -46,7 +46,7 @@ def take_sample(pid: int, log_lines: int) -> Sample:
 
 
 class StartProgress:
-    """Judges one start by samples and times that it is told; has no clock of its own."""
+    """Monitors one start, from samples and times that the caller passes in; has no clock of its own."""
 
     def __init__(self, first: Sample, now_s: float, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
@@ -54,11 +54,11 @@ class StartProgress:
         self._last = first
 
     def too_long(self, sample: Callable[[], Sample], now_s: float) -> str | None:
-        """Return why to wait no longer, None while there is hope.
+        """Return why the start has failed; None while it can still succeed.
 
         Args:
-            sample: takes a sample; called once a second at most.
-            now_s: monotonic time.
+            sample: takes a sample; called at most once per second.
+            now_s: monotonic time in seconds.
         """
         if now_s - self._began_s >= self._timeout_s:
             return f"is not ready after {self._timeout_s:.0f} s"
@@ -69,7 +69,7 @@ class StartProgress:
         if _moved(self._last, latest):
             self._last, self._moved_s = latest, now_s
         if now_s - self._moved_s >= STALLED_S:
-            return f"is not ready, and nothing has moved in it for {STALLED_S:.0f} s"
+            return f"is not ready and has made no progress for {STALLED_S:.0f} s"
         return None
 
 

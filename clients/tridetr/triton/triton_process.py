@@ -1,4 +1,4 @@
-"""The embedded server as a role of the node: `tridetr triton`."""
+"""The triton process of a node, which runs the embedded server: `tridetr triton`."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ def run(config: Config, stop: threading.Event) -> None:
     Raises:
         TritonError: the server is not installed, another one uses the same run directory, the configuration names an
             external server, or the very first start fails.
-        ModelError: the model file is missing or does not keep the contract.
+        ModelError: the model file is missing or does not conform to the contract.
     """
     if config.triton.url is not None:
         raise TritonError(
-            f"triton.url names an external server ({config.triton.url}), so there is nothing to start"
+            f"triton.url is set to an external server ({config.triton.url}), so there is no server to start"
         )
     files = launch.layout(config.run_dir)
     files.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.root.chmod(0o700)  # holds the socket: who may enter may infer
+    files.root.chmod(0o700)  # contains the socket: access to the folder allows inference
     try:
         lock = FileLock(files.root / "lock", f"process {os.getpid()}")
     except FileLockedError as error:
         raise TritonError(
-            f"another `tridetr triton` ({error.holder}) runs with run_dir {config.run_dir}. Remedy: stop it, or set "
-            "another instance or run_dir"
+            f"another `tridetr triton` ({error.holder}) is running with run_dir {config.run_dir}. Remedy: stop it, or "
+            "set another instance or run_dir"
         ) from None
     with lock:
         Watcher(config, files, _secret(config, files), stop).run()
 
 
 def _secret(config: Config, files: launch.Layout) -> tuple[Path, str]:
-    """Return the key of the restricted APIs and its file, which the server's setup writes where none is configured."""
+    """Return the file and the text of the restricted APIs' key; the setup writes the file if none is configured."""
     configured = config.triton.secret_file
     if configured is not None:
         try:
@@ -51,7 +51,7 @@ def _secret(config: Config, files: launch.Layout) -> tuple[Path, str]:
             raise TritonError(f"triton.secret_file: {error}") from None
         if not text or not text.isascii() or any(c.isspace() or c == "," for c in text):
             raise TritonError(
-                f"triton.secret_file: {configured} must hold one word of printable ASCII"
+                f"triton.secret_file: {configured} must contain one word of printable ASCII characters without commas"
             )
         return configured, text
     return files.secret, secrets.token_urlsafe(32)

@@ -1,4 +1,4 @@
-"""Keeps one server serving: restarts it when it dies, when its backend dies, and when it stops to infer."""
+"""Keep one server running: restart it when it dies, when its backend dies, or when inference stops working."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tridetr.triton.start import StartProgress
 
 log = logging.getLogger("tridetr.triton")
 
-# Requests in flight are answered within it; the server's own way out takes two seconds more and gains nothing.
+# Enough for the requests in flight; the server's own shutdown would take two more seconds without benefit.
 STOP_GRACE_S = 1.0
 _LOOK_EVERY_S = 0.5
 _TURN_S = 0.1
-_PATIENCE = 6  # timeouts of a server that computes
-_COMPUTES_S = 0.1  # CPU time in one timeout; a hung backend uses none
+_PATIENCE = 6  # timeouts in a row until a server that computes counts as hung
+_COMPUTES_S = 0.1  # CPU time within one timeout from which on it computes; a hung backend uses none
 _REASONS = ("start_timeout", "start_failed", "model_replaced", "stub_unhealthy",
             "failing", "hung", "died", "stub_died", "file_lost")  # fmt: skip
 
@@ -52,7 +52,7 @@ class _Unhealthy(Exception):  # noqa: N818
 
 
 class Watcher:
-    """One server at a time, for as long as the role runs."""
+    """Runs one server at a time until stopped."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Watcher:
         secret: tuple[Path, str],
         stop: threading.Event,
     ) -> None:
-        """Find the server; nothing is started yet.
+        """Find the server and place the model; nothing is started yet.
 
         Args:
             config: the node's configuration.
-            files: the server's folders.
+            files: the server's files.
             secret: file and text of the key of its restricted APIs.
-            stop: ends `run`.
+            stop: event that ends `run`.
 
         Raises:
             TritonError: the server is not installed.
@@ -79,7 +79,7 @@ class Watcher:
         self._was_ready = False
         self._healthy = metrics.SERVER_HEALTHY.labels(config.model.name)
         self._healthy.set(0)
-        for reason in _REASONS:  # at 0, so that the first restart is an increase
+        for reason in _REASONS:  # start at 0, so that `increase()` sees the first restart
             metrics.SERVER_RESTARTS.labels(reason=reason)
 
     def run(self) -> None:
@@ -87,7 +87,7 @@ class Watcher:
 
         Raises:
             TritonError: the very first start fails.
-            ModelError: the model file is missing or does not keep the contract.
+            ModelError: the model file is missing or does not conform to the contract.
         """
         backoff = Backoff(first_s=0.1, longest_s=10.0, steady_s=30.0)
         while not self._stop.is_set():
@@ -111,7 +111,7 @@ class Watcher:
 
     def _run_once(self) -> None:
         config = self._config
-        remove_endpoint(config.run_dir)  # of a watcher that was killed
+        remove_endpoint(config.run_dir)  # left by a watcher that was killed
         beating(self._setup.lay_out)
         process, endpoint = self._setup.start()
         probe = Probe(endpoint, config.model.name)
@@ -143,7 +143,7 @@ class Watcher:
         try:
             info = probe.model()
         except grpc.RpcError as error:
-            raise _Unhealthy("start_failed", f"does not describe its model: {error}") from None
+            raise _Unhealthy("start_failed", f"cannot describe its model: {error}") from None
         process.remember_stubs()
         self._infer(process, probe)
         self._was_ready = True
@@ -172,23 +172,24 @@ class Watcher:
                 health.probed(time.monotonic())
 
     def _check_files(self, endpoint: Endpoint) -> None:
-        """Make sure that clients find the server: their connections, and the probe's, outlive the files."""
+        """Make sure that new clients can reach the server: existing connections work even without the files."""
         lost = self._setup.lost_file()
         if lost is not None:
-            raise _Unhealthy("file_lost", f"cannot be reached any more: {lost} was removed")
+            raise _Unhealthy("file_lost", f"can no longer be reached: {lost} was removed")
         if read_endpoint(self._config.run_dir) is None:
-            log.warning("%s was removed by another program and is made again", FILE_NAME)
-            with contextlib.suppress(OSError):  # a full disk, perhaps: tried again
+            log.warning("%s was removed by another program; writing it again", FILE_NAME)
+            with contextlib.suppress(OSError):  # perhaps a full disk: tried again in the next round
                 write_endpoint(self._config.run_dir, endpoint)
 
     def _infer(self, process: ServerProcess, probe: Probe) -> None:
         """Run one inference of our own.
 
-        A late answer is no hang while the backend computes: on a machine with too much to do, killing the server
-        would only add to it.
+        A late answer does not count as a hang while the backend uses CPU time: on an overloaded machine, restarting the
+        server would only add load.
 
         Raises:
-            _Unhealthy: it failed, or is late with an idle backend, or is late beyond all patience.
+            _Unhealthy: the inference failed, or its answer is late while the backend is idle, or after `_PATIENCE`
+                timeouts.
         """
         timeout_s = self._config.triton.infer_timeout_s
         for attempt in range(1, _PATIENCE + 1):
@@ -198,17 +199,18 @@ class Watcher:
                 return
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                    # "not healthy": the backend was stopped, or died and this was not seen yet
+                    # "not healthy": the backend was stopped, or has just died
                     unhealthy = "not healthy" in (error.details() or "")
                     reason = "stub_unhealthy" if unhealthy else "failing"
-                    raise _Unhealthy(reason, f"does not infer: {error.details()}") from None
+                    raise _Unhealthy(reason, f"fails to infer: {error.details()}") from None
             except TridetrError as error:
-                raise _Unhealthy("failing", f"answers wrongly: {error}") from None
+                raise _Unhealthy("failing", f"returns invalid answers: {error}") from None
             computes = process.backend_cpu_s() - computed_s >= _COMPUTES_S
             if not computes or attempt == _PATIENCE:
                 raise _Unhealthy("hung", f"did not answer within {attempt * timeout_s:g} s")
             log.warning(
-                "Triton computes, but did not answer within %g s: too much to do", timeout_s
+                "Triton did not answer within %g s, but is still computing: the machine is overloaded",
+                timeout_s,
             )
 
     def _infer_once(self, process: ServerProcess, probe: Probe, timeout_s: float) -> None:
@@ -224,7 +226,7 @@ class Watcher:
     def _check_alive(self, process: ServerProcess) -> None:
         code = process.exit_code
         if code is not None:
-            raise _Unhealthy("died", f"ended with code {code}: {process.last_words}")
+            raise _Unhealthy("died", f"exited with code {code}: {process.last_words}")
         if process.lost_stub():
             raise _Unhealthy("stub_died", "lost the process of its Python backend")
 

@@ -1,4 +1,4 @@
-"""``tridetr models``: from "RF-DETR" to a verified model that cameras are watched with."""
+"""The commands of ``tridetr models``."""
 
 from __future__ import annotations
 

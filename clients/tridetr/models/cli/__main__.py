@@ -1,4 +1,4 @@
-"""``python -m tridetr.models.cli``: the same commands without the rest of tridetr."""
+"""``python -m tridetr.models.cli``: the commands of ``tridetr models`` without the rest of tridetr."""
 
 from __future__ import annotations
 

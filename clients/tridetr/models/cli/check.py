@@ -1,4 +1,4 @@
-"""Commands that judge models: verify, evaluate."""
+"""Commands that check models: verify, evaluate."""
 
 from __future__ import annotations
 
@@ -26,27 +26,34 @@ def verify(
     data: Annotated[Path, typer.Option(help="Folder of pictures.")],
     limit: options.Limit = 16,
     against: Annotated[
-        Path | None, typer.Option(help="The export that was fused; default: the network inside.")
+        Path | None,
+        typer.Option(help="The export that was fused; default: the network inside the model."),
     ] = None,
     engine: options.EngineChoice = Engine.CPU,
     precision: Annotated[
         EnginePrecision,
-        typer.Option(help="fp16: what `build-engine` makes of it for TensorRT; keep: the file."),
+        typer.Option(
+            help="fp16: verify the graph that `build-engine` passes to TensorRT; keep: the file."
+        ),
     ] = EnginePrecision.KEEP,
     max_input: Annotated[
-        float, typer.Option(help="Bound of the network's normalised input.")
+        float, typer.Option(help="Largest accepted difference of the network's normalised input.")
     ] = 0.005,
-    max_box: Annotated[float, typer.Option(help="Bound of box coordinates in pixels.")] = 0.5,
-    max_score: Annotated[float, typer.Option(help="Bound of scores.")] = 0.005,
+    max_box: Annotated[
+        float, typer.Option(help="Largest accepted difference of box coordinates, in pixels.")
+    ] = 0.5,
+    max_score: Annotated[
+        float, typer.Option(help="Largest accepted difference of scores.")
+    ] = 0.005,
     least_score: Annotated[
-        float, typer.Option(min=0, max=1, help="End to end, compare detections from this score.")
+        float, typer.Option(min=0, max=1, help="Minimum score of detections to compare end to end.")
     ] = 0.1,
     threads: options.Threads = 0,
 ) -> None:
-    """Compare a fused model with the reference way on real pictures; fails above the bounds.
+    """Compare a fused model with a reference on real pictures; exit with 1 if a difference is too large.
 
-    The reference is plain numpy: resize without antialias, normalise, the bare network in float32,
-    RF-DETR's own post-processing.
+    The reference is plain numpy: resize without antialiasing, normalisation, the bare network, and RF-DETR's own
+    post-processing.
     """
     with packages():
         from tridetr.models.installed_models import resolve_model
@@ -84,8 +91,8 @@ def verify(
     compared = sum(d.compared for d in found)
     i420 = max(d.i420_score for d in found)
     console.print(
-        f"{compared} detections compared end to end. I420 itself (8-bit 4:2:0 against the RGB "
-        f"picture) moves a confident score by up to {i420:.3f}."
+        f"{compared} detections compared end to end. The conversion to I420 alone (8-bit 4:2:0 instead of "
+        f"RGB) changes a confident score by up to {i420:.3f}."
     )
     if any(worst > bound for _, worst, bound, _ in rows):
         raise typer.Exit(1)
@@ -93,24 +100,31 @@ def verify(
 
 def evaluate(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL…", help="Files or names; the first is the base.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL…", help="Files or installed models; the first is the baseline."
+        ),
     ],
-    data: Annotated[Path, typer.Option(help="Labelled pictures in YOLO's or COCO's layout.")],
+    data: Annotated[Path, typer.Option(help="Folder of labelled pictures in YOLO or COCO layout.")],
     engine: Annotated[
-        list[Engine], typer.Option(help="What runs the models; several are compared.")
+        list[Engine], typer.Option(help="Engine that runs the models; several are compared.")
     ] = [Engine.CPU],  # noqa: B006
     limit: options.Limit = None,
     frame_color: Annotated[
         FrameColor | None,
-        typer.Option(help="Make frames of this colour, to see what a wrong guess costs."),
+        typer.Option(
+            help="Colour matrix and range of the frames, to measure the cost of a mismatch."
+        ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the comparison (.png, .svg).")] = None,
-    by_class: Annotated[bool, typer.Option("--by-class", help="Also AP by class.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot the comparison to this file (.png, .svg, .pdf).")
+    ] = None,
+    by_class: Annotated[bool, typer.Option("--by-class", help="Show AP by class as well.")] = False,
     threads: options.Threads = 0,
 ) -> None:
     """Measure COCO mAP and speed of models on your labelled pictures.
 
-    Labels and model meet by class name. What INT8 costs:
+    Labels and model are matched by class name. To measure the cost of INT8:
     `tridetr models evaluate model.onnx int8.onnx --data DIR --engine openvino-bf16`.
     """
     with packages():
@@ -141,6 +155,6 @@ def evaluate(
         console.print(class_table(found))
     if plot is not None:
         if plot.suffix not in (".png", ".svg", ".pdf"):
-            raise ModelError(f"{plot}: a plot is a .png, .svg or .pdf")
+            raise ModelError(f"{plot}: unsupported format; use .png, .svg or .pdf")
         draw(found, plot)
-        console.print(f"{plot} drawn")
+        console.print(f"{plot} written")

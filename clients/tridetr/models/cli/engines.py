@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tridetr.config import Config
 
 UNKNOWN_SIZES = ((1920, 1080), (320, 240), (3840, 2160))
-"""Usual, least and largest frame, where a camera's size stands nowhere."""
+"""Frame sizes to assume if the size of a camera is not configured: optimum, minimum and maximum."""
 
 
 def register(app: typer.Typer) -> None:
@@ -27,35 +27,40 @@ def register(app: typer.Typer) -> None:
 def build_engine(
     model: Annotated[
         str | None,
-        typer.Argument(help="A file or an installed model; default: the configuration's."),
+        typer.Argument(help="A file or an installed model; default: the model of --config."),
     ] = None,
     size: Annotated[
-        list[str], typer.Option(help="Frame size such as 1920x1080, one for each camera size.")
+        list[str],
+        typer.Option(help="Frame size such as 1920x1080; repeat it for each camera size."),
     ] = [],  # noqa: B006
     max_batch: Annotated[
         int | None,
         typer.Option(min=1, max=64, help="Largest batch; default: the number of cameras, or 4."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Take model, sizes and batch from this configuration.")
+        Path | None, typer.Option(help="Configuration to take the model, sizes and batch from.")
     ] = None,
     precision: Annotated[
         EnginePrecision,
-        typer.Option(help="fp16: products of a float32 file in FP16; keep: as the file is."),
+        typer.Option(
+            help="fp16: FP16 products, for a float32 file; keep: the data types of the file."
+        ),
     ] = EnginePrecision.FP16,
     output: Annotated[
-        Path | None, typer.Option(help="Where the engine goes; default: the engine cache.")
+        Path | None, typer.Option(help="File to write; default: in the engine cache.")
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the engine cache; default: this machine's.")
     ] = None,
-    workspace_mib: Annotated[int, typer.Option(min=64, help="GPU scratch memory.")] = 4096,
+    workspace_mib: Annotated[
+        int, typer.Option(min=64, help="Scratch memory for TensorRT on the GPU, in MiB.")
+    ] = 4096,
     force: options.Force = False,
 ) -> None:
     """Build a TensorRT engine on the GPU that will run it (TensorRT 10 or newer).
 
     Engines are cached by GPU, TensorRT version, model checksum, precision and sizes. The model entry
-    rfdetr_trt serves the one that was built last from its model file.
+    rfdetr_trt serves the engine that was built last from its model file.
     """
     with packages():
         from tridetr.models.engine import Profile, build, parse_size
@@ -71,7 +76,7 @@ def build_engine(
         sizes = sizes or camera_sizes(loaded)
         max_batch = max_batch or min(len(loaded.cameras), 8)
     if path is None:
-        raise ModelError("name a MODEL, or a configuration with --config")
+        raise ModelError("no model: specify MODEL, or a configuration with --config")
     plan = build(
         path,
         profile=Profile.of(sizes, max_batch or 4),
@@ -86,7 +91,7 @@ def build_engine(
 
 
 def camera_sizes(config: Config) -> list[tuple[int, int]]:
-    """Return the frame sizes of the cameras; a wide span where one does not tell its size."""
+    """Return the frame sizes of the cameras, plus `UNKNOWN_SIZES` if the size of a camera is not configured."""
     known = [
         (camera.width & ~1, camera.height & ~1)
         for camera in config.cameras.values()

@@ -1,4 +1,4 @@
-"""Commands about what is installed: pull, install, list, info, remove."""
+"""Commands that manage installed models: pull, install, list, info, remove."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 def pull(
     name: Annotated[
-        str | None, typer.Argument(help="Which model; without it the catalogue is listed.")
+        str | None, typer.Argument(help="Name of the model; without it, the catalogue is listed.")
     ] = None,
     catalogue: Annotated[
-        str | None, typer.Option(help="A catalogue of your own: file or https:// address.")
+        str | None, typer.Option(help="Another catalogue: a file or an https:// URL.")
     ] = None,
     color: options.Color = FrameColor.BT601_LIMITED,
     python: options.Python = None,
@@ -38,10 +38,10 @@ def pull(
     force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fetch a model: resumable, checked, installed whole or not at all.
+    """Download and install a model; interrupted downloads are resumed.
 
-    The built-in catalogue has Roboflow's COCO checkpoints. These are exported and fused here, in an
-    environment of their own that is made on first use.
+    The built-in catalogue contains Roboflow's COCO checkpoints. They are exported in a separate environment, which is
+    created on first use, and then fused.
     """
     with packages():
         from tridetr.models.catalogue import load_catalogue
@@ -52,7 +52,7 @@ def pull(
         console.print_json(data=[entry.model_dump(mode="json") for entry in listed.models])
         return
     if name is None:
-        table = Table("name", "kind", "what", "licence", "checksum")
+        table = Table("name", "kind", "note", "licence", "checksum")
         for entry in listed.models:
             table.add_row(
                 entry.name, entry.kind, entry.note, entry.license, entry.checksum[:14] + "…"
@@ -76,14 +76,18 @@ def install(
     source: Annotated[
         Path, typer.Argument(help="A contract model, an RF-DETR export or a checkpoint (.pth).")
     ],
-    name: Annotated[str | None, typer.Option(help="Default: the file's name.")] = None,
-    variant: Annotated[Variant | None, typer.Option(help="For checkpoints.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the installed model; default: the name of the file.")
+    ] = None,
+    variant: Annotated[
+        Variant | None, typer.Option(help="Variant of a checkpoint; default: as stored in it.")
+    ] = None,
     color: options.Color = FrameColor.BT601_LIMITED,
     python: options.Python = None,
     with_: options.With = [],  # noqa: B006
     force: options.Force = False,
 ) -> None:
-    """Install a model file under a name; exports and fuses it where needed."""
+    """Install a model file; checkpoints are exported and fused, exports are fused."""
     with packages():
         from tridetr.models.pull import install as run
 
@@ -100,7 +104,7 @@ def install(
 
 
 def list_models(as_json: options.AsJson = False) -> None:
-    """List the installed models and the engines built from them."""
+    """List the installed models and TensorRT engines."""
     with packages():
         from tridetr.models.installed_models import installed, models_dir
 
@@ -113,7 +117,7 @@ def list_models(as_json: options.AsJson = False) -> None:
         console.print_json(data=found)
         return
     if not models:
-        console.print(f"none yet in {models_dir()}: see `tridetr models pull`")
+        console.print(f"no models are installed in {models_dir()}: see `tridetr models pull`")
     else:
         table = Table("name", "engine", "precision", "classes", "input", "frames", "size")
         for model in models:
@@ -140,7 +144,7 @@ def _row(path: Path) -> tuple[str, ...]:
 
 
 def _facts(path: Path) -> dict[str, object]:
-    """Return what is known of a model's file, for JSON; ``card`` is null where the file has none."""
+    """Return the facts about a model file for JSON output; ``card`` is None if the file has no card."""
     from tridetr.models.onnx_file import read_card
 
     facts: dict[str, object] = {"file": str(path), "bytes": path.stat().st_size}
@@ -197,4 +201,4 @@ def remove(name: Annotated[str, typer.Argument(help="An installed model.")]) -> 
         from tridetr.models.installed_models import remove as run
 
     run(name)
-    console.print(f"{name} is removed")
+    console.print(f"{name} was removed")

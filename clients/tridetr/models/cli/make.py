@@ -27,22 +27,23 @@ def register(app: typer.Typer) -> None:
 
 def export(
     output: Annotated[
-        Path | None, typer.Argument(help="ONNX to write; without it the model is installed.")
+        Path | None, typer.Argument(help="ONNX file to write; without it, the model is installed.")
     ] = None,
     variant: Annotated[
-        Variant | None, typer.Option(help="Size of RF-DETR; a checkpoint knows its own.")
+        Variant | None, typer.Option(help="Size of RF-DETR; default: as stored in the checkpoint.")
     ] = None,
     weights: Annotated[
         str, typer.Option(help="A checkpoint (.pth), `pretrained` or `random`.")
     ] = "pretrained",
     resolution: Annotated[
-        int | None, typer.Option(min=32, help="Side of the input; default: the variant's.")
+        int | None,
+        typer.Option(min=32, help="Side of the input in pixels; default: the variant's."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name to install it under; default: rfdetr-VARIANT.")
+        str | None, typer.Option(help="Name of the installed model; default: rfdetr-VARIANT.")
     ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Write the bare network, to be fused later.")
+        bool, typer.Option("--raw", help="Write the bare network without fusing it.")
     ] = False,
     default_score: Annotated[
         float, typer.Option(min=0, max=1, help="Least score that counts as a detection.")
@@ -54,7 +55,7 @@ def export(
 ) -> None:
     """Export an RF-DETR, pretrained or your own fine-tuned checkpoint, ready to run.
 
-    Uses the rfdetr package's own exporter, in an environment of its own that is made on first use
+    Uses the exporter of the rfdetr package, in a separate environment that is created on first use
     (about 2 GB with PyTorch). Class names come from the checkpoint.
     """
     with packages():
@@ -67,7 +68,7 @@ def export(
         from tridetr.models.pull import fuse_file
 
     if raw and output is None:
-        raise ModelError("--raw needs an OUTPUT file")
+        raise ModelError("--raw requires an OUTPUT file")
     target = output
     if target is None:
         target = installed_path(
@@ -105,8 +106,8 @@ def fuse(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="File with one class name a line (line 1 = id 0, empty = none), or `coco` for "
-            "COCO's ids; default: what `tridetr models export` wrote into the file."
+            help="File with one class name per line (line 1 = id 0, empty line = unused id), or `coco` for "
+            "COCO's ids; default: as stored in the file by `tridetr models export`."
         ),
     ] = None,
     color: options.Color = DEFAULT_COLOR,
@@ -117,16 +118,16 @@ def fuse(
     target: Annotated[
         Form,
         typer.Option(
-            help="What runs the model: any engine; OpenVINO on a CPU (the node rewrites a portable model for that by "
-            "itself); or ONNX Runtime on an NVIDIA GPU (joined kernels, FP16)."
+            help="Engine to write the model for: any engine (portable); OpenVINO on a CPU (the node converts "
+            "portable models automatically); or ONNX Runtime on an NVIDIA GPU (joined kernels, FP16)."
         ),
     ] = Form.PORTABLE,
     source_note: Annotated[
-        str | None, typer.Option("--source", help="Where it came from, kept in the file.")
+        str | None, typer.Option("--source", help="Origin of the export, stored in the file.")
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Wrap an RF-DETR export to the model contract: I420 frame in, detections out."""
+    """Wrap an RF-DETR export as a contract model: I420 frame in, detections out."""
     with packages():
         import onnx
 
@@ -150,7 +151,7 @@ def fuse(
         )
     if target is Form.OPENVINO and not gather_pixels(model):
         raise ModelError(
-            f"{source} cannot be rewritten for {target.value}: it is not a portable model of `tridetr models fuse`"
+            f"cannot rewrite {source} for {target.value}: it is not a portable model of `tridetr models fuse`"
         )
     if target is Form.CUDA:
         from tridetr.models.cuda_form import for_cuda
@@ -160,18 +161,18 @@ def fuse(
         kernels = ", ".join(f"{count} {name}" for name, count in sorted(rewritten.kernels.items()))
         console.print(f"{'FP16' if rewritten.half else 'FP32'}; joined: {kernels or 'nothing'}")
         for text in rewritten.refused:
-            console.print(f"not kept: {text}")
+            console.print(f"discarded: {text}")
     with replacing(output) as path:
         onnx.save(model, path)
     console.print(
-        f"{output}: {output.stat().st_size / 1e6:.1f} MB. `tridetr models verify` checks it."
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB. Check it with `tridetr models verify`."
     )
 
 
 def recolor(
     model: options.Model,
     output: Annotated[Path, typer.Argument(metavar="OUT.onnx")],
-    color: Annotated[FrameColor, typer.Option(help="What the bytes of the frames mean.")],
+    color: Annotated[FrameColor, typer.Option(help="Colour matrix and range of the frames.")],
     force: options.Force = False,
 ) -> None:
     """Make a copy of a model for frames of another colour matrix or range."""
@@ -194,18 +195,18 @@ def quantize(
     model: options.Model,
     output: Annotated[Path, typer.Argument(metavar="OUT.onnx")],
     data: Annotated[
-        Path, typer.Option(help="Folder of pictures like those the cameras will show.")
+        Path, typer.Option(help="Folder of pictures that resemble the cameras' pictures.")
     ],
     limit: options.Limit = 64,
-    target: Annotated[Target, typer.Option(help="Which engines the file is for.")] = Target.CPU,
+    target: Annotated[Target, typer.Option(help="Engines that the file is made for.")] = Target.CPU,
     keep_float: Annotated[
-        str | None, typer.Option(help="Regular expression of node names that stay in float.")
+        str | None, typer.Option(help="Regular expression for names of nodes to keep in float.")
     ] = None,
     force: options.Force = False,
 ) -> None:
     """Quantise a model to INT8 (explicit Q/DQ), calibrated on real pictures.
 
-    Then `tridetr models evaluate MODEL OUT.onnx --data FOLDER` says what it costs and gains.
+    To measure the effect on accuracy and speed: `tridetr models evaluate MODEL OUT.onnx --data FOLDER`.
     """
     with packages():
         from tridetr.models.installed_models import resolve_model
@@ -225,11 +226,11 @@ def quantize(
 
 
 def read_classes(text: str) -> dict[str, int]:
-    """Read class names: a file of one a line, or ``coco``.
+    """Return class name -> id, from a file with one name per line, or COCO's for ``coco``.
 
     Raises:
         ConfigError: the file cannot be read, or is not UTF-8.
-        ModelError: it has no name, or one twice.
+        ModelError: the file contains no names, or a name twice.
     """
     from tridetr.contract import COCO_91
 
@@ -240,11 +241,11 @@ def read_classes(text: str) -> dict[str, int]:
         name = line.strip()
         if name in classes:
             raise ModelError(
-                f"{text}: line {index + 1} repeats the class {name!r} of line {classes[name] + 1}. Each class needs a "
-                "name of its own; an empty line is an id without a class"
+                f"{text}: line {index + 1} repeats the class {name!r} of line {classes[name] + 1}. Class names must be "
+                "unique; use an empty line for an unused id"
             )
         if name:
             classes[name] = index
     if not classes:
-        raise ModelError(f"{text} holds no class names (one a line)")
+        raise ModelError(f"{text} contains no class names (one per line)")
     return classes

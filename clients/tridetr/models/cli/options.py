@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A file, or the name of an installed model.")
 ]
 Color = Annotated[
-    FrameColor, typer.Option(help="What the bytes of the frames mean (JPEG cameras: bt601-full).")
+    FrameColor,
+    typer.Option(help="Colour matrix and range of the frames (JPEG cameras: bt601-full)."),
 ]
-Threads = Annotated[int, typer.Option(min=0, help="Threads of one inference; 0 = all cores.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use at most so many pictures.")]
-EngineChoice = Annotated[Engine, typer.Option(help="What runs the model.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Threads = Annotated[
+    int, typer.Option(min=0, help="Number of threads per inference; 0 = all cores.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of pictures to use.")]
+EngineChoice = Annotated[Engine, typer.Option(help="Engine that runs the model.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 Python = Annotated[
     Path | None,
-    typer.Option(help="Interpreter that has rfdetr, instead of the environment made on first use."),
+    typer.Option(help="Python interpreter that has rfdetr, instead of the export environment."),
 ]
 With = Annotated[
     list[str],
     typer.Option(
-        "--with", help="Further pip requirement of that environment, such as torch==2.13.0."
+        "--with", help="Further pip requirement of the export environment, such as torch==2.13.0."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -1,4 +1,4 @@
-"""What the commands share: consoles, progress bars, a clear word about missing packages."""
+"""Helpers of the commands: consoles, progress bars, and an error for missing packages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ errors = Console(stderr=True)
 
 @contextmanager
 def packages() -> Iterator[None]:
-    """Say which extra is missing where an import of the commands' packages fails."""
+    """Convert a failed import in the `with` block to an error that shows how to install the package."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -37,13 +37,13 @@ def packages() -> Iterator[None]:
 
 
 def step(text: str) -> None:
-    """Print what is being done."""
+    """Print the description of a step."""
     console.print(f"[dim]•[/] {text}", highlight=False)
 
 
 @contextmanager
 def counting(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar of ``total`` steps; yield a function that advances it."""
+    """Show a progress bar with ``total`` steps; yield a function that advances it by one."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
@@ -54,7 +54,7 @@ def counting(description: str, total: int) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def downloading(description: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar of bytes; yield a function that takes the bytes there are and the total."""
+    """Show a download's progress bar; yield a function that sets the bytes so far and the total."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
         TimeRemainingColumn(),
@@ -65,18 +65,20 @@ def downloading(description: str) -> Iterator[Callable[[int, int | None], None]]
 
 
 def export_python(python: Path | None, extra: list[str], *, live: bool = True) -> Path:
-    """Return the given interpreter, or that of the export environment, made on first use.
+    """Return the given interpreter, or that of the export environment, which is created on first use.
 
     Args:
-        python: the interpreter to use instead.
+        python: an interpreter to use instead of the export environment's.
         extra: further pip requirements.
-        live: show pip's lines as they come; False where a progress bar is up already.
+        live: show pip's output in a status line; False if a progress bar is already shown.
     """
     from tridetr.models.environment import export_python as make
 
     if python is not None:
         return python
     if not live:
-        return make(extra, lambda line: step(line) if line.startswith(("making", "Down")) else None)
+        return make(
+            extra, lambda line: step(line) if line.startswith(("creating", "Down")) else None
+        )
     with errors.status("export environment") as status:
         return make(extra, lambda line: status.update(f"export environment: {line[:90]}"))

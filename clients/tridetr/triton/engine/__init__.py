@@ -1,1 +1,1 @@
-"""ONNX Runtime inside the Python-based backend: which provider and precision, sessions, report."""
+"""Inference engines of the Python-based backends: ONNX Runtime and TensorRT sessions, and their selection."""

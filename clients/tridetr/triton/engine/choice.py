@@ -1,7 +1,7 @@
-"""Which execution provider and precision to use: by what the machine has, unless the user forces it.
+"""Choose the execution provider and precision of ONNX Runtime.
 
-`tridetr.plan` says where the model runs. What is left to choose is known in the model's own process only: what the
-ONNX Runtime that is imported there offers, which may differ from the installed packages, and what is in the model file.
+`tridetr.plan` decides where the model runs. The rest depends on facts that are only known in the model's process: the
+providers of the ONNX Runtime that is imported there, which may differ from the installed packages, and the model file.
 
 Measured with a full-size RF-DETR Nano on two Zen 4 cores, OpenVINO in bf16 needs about 0.4 times the CPU time of
 plain ONNX Runtime in fp32, and OpenVINO in fp32 about 0.8 times. bf16 pays only where the CPU multiplies it in
@@ -39,7 +39,7 @@ _PACKAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An execution provider of ONNX Runtime, a precision, and why."""
+    """An execution provider of ONNX Runtime, its precision, and the reason for the choice."""
 
     provider: str
     precision: str
@@ -47,7 +47,7 @@ class Choice:
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Return the instruction sets of this CPU as Linux names them; empty if it does not say."""
+    """Return the feature flags of this CPU as named by Linux; empty if unknown."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -68,19 +68,19 @@ def choose(
     gpu: bool,
     ours: bool,
 ) -> Choice:
-    """Choose provider and precision.
+    """Choose the provider and precision.
 
     Args:
         provider: `auto`, `auto-cpu`, `auto-cuda`, or one by name (`cpu`, `openvino`, `cuda`, `tensorrt`).
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        available: ONNX Runtime's providers as installed.
-        flags: instruction sets of the CPU.
+        available: the providers of the installed ONNX Runtime.
+        flags: feature flags of the CPU.
         gpu: whether Triton placed the instance on a GPU.
-        ours: whether `tridetr models fuse` made the model (an RF-DETR). What bf16 does to other graphs is unknown:
-            a YOLOX whose two best anchors are a hair apart reports the other one.
+        ours: whether `tridetr models fuse` made the model (an RF-DETR). Other models never use bf16 by default, whose
+            effect on them is unknown: a YOLOX whose two best anchors are nearly equal reports the other one.
 
     Raises:
-        ModelError: what was forced is not there, or the two do not go together.
+        ModelError: the configured provider is not available, or does not support the configured precision.
     """
     if provider in _BY_NAME:
         chosen, why = _BY_NAME[provider], "as configured"
@@ -90,9 +90,9 @@ def choose(
         chosen, why = OPENVINO, "the fastest on a CPU"
     else:
         chosen, why = CPU, f"{_PACKAGES[OPENVINO]} is not installed"
-    if chosen not in available and chosen != RTX:  # a plug-in, which is not listed
+    if chosen not in available and chosen != RTX:  # a plug-in, which is never listed
         raise ModelError(
-            f"ONNX Runtime has no {chosen} (it has {', '.join(available)}). Remedy: "
+            f"ONNX Runtime has no {chosen} (available: {', '.join(available)}). Remedy: "
             f"pip uninstall onnxruntime onnxruntime-openvino onnxruntime-gpu, then pip install "
             f"{_PACKAGES[chosen]} (they share one folder, so only one of them may be installed)"
         )
@@ -103,7 +103,7 @@ def _with_precision(
     chosen: str, precision: str, why: str, flags: Collection[str], ours: bool
 ) -> Choice:
     if chosen != OPENVINO:
-        # These run a graph in the types it has; a GPU's FP16 comes from the model file.
+        # These run a graph in its own data types; FP16 on a GPU needs an FP16 model file.
         if precision not in ("auto", "fp32"):
             raise ModelError(
                 f"precision {precision} is for the OpenVINO provider; {chosen} runs a model in the "
@@ -113,7 +113,9 @@ def _with_precision(
     if precision != "auto":
         return Choice(chosen, precision, f"{why}, precision as configured")
     if not ours:
-        return Choice(chosen, "fp32", f"{why}, no RF-DETR of `tridetr models fuse`: exact")
+        return Choice(
+            chosen, "fp32", f"{why}, exact because `tridetr models fuse` did not make the model"
+        )
     found = next((flag for flag in _BF16_FLAGS if flag in flags), None)
     if found:
         return Choice(chosen, "bf16", f"{why}, the CPU has {found}")

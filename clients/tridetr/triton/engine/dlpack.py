@@ -1,4 +1,4 @@
-"""Where the bytes of a tensor lie that Triton hands over by DLPack: on the host, or on a GPU."""
+"""Get the address and device of a tensor that Triton passes as DLPack, in host or GPU memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAME: Final = b"dltensor"
 
 
 class _Tensor(ctypes.Structure):
-    """`DLTensor` of dlpack.h, which begins a `DLManagedTensor`."""
+    """`DLTensor` of dlpack.h, the first member of `DLManagedTensor`."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -39,12 +39,12 @@ _get_pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """A batch of frames, where it lies. The owner of the bytes must outlive their use.
+    """The location of a batch of frames in memory; the owner of the memory must outlive its use.
 
     Attributes:
-        pointer: address on the host or on the GPU.
-        shape: [B, 3H/2, W], one byte each, without gaps.
-        gpu: the GPU, None for the host.
+        pointer: address in host or GPU memory.
+        shape: [B, 3H/2, W], uint8, contiguous.
+        gpu: number of the GPU; None = host memory.
     """
 
     pointer: int
@@ -61,23 +61,25 @@ class Frames:
 
 
 def frames_of(tensor: Any) -> Frames:
-    """Return where the bytes of a tensor lie; nothing is copied or moved.
+    """Return the location of a tensor's bytes, without copying them.
 
     Args:
-        tensor: offers `__dlpack__`, such as Triton's and numpy's; the caller keeps it.
+        tensor: an object with `__dlpack__`, such as a Triton tensor or a numpy array; the caller must keep it alive.
 
     Raises:
-        ModelError: it is no contiguous UINT8 tensor, or lies neither on the host nor on an NVIDIA GPU.
+        ModelError: the tensor is not contiguous UINT8, or is neither in host memory nor on an NVIDIA GPU.
     """
     capsule = tensor.__dlpack__()
     found = _Tensor.from_address(_get_pointer(capsule, _NAME))
     shape = tuple(found.shape[: found.ndim])
     if (found.code, found.bits, found.lanes) != (_UINT, 8, 1):
-        raise ModelError(f"wanted frame UINT8 [B, 3H/2, W], found another type {list(shape)}")
+        raise ModelError(f"expected frame UINT8 [B, 3H/2, W], found another type {list(shape)}")
     if found.strides and _has_gaps(shape, found.strides[: found.ndim]):
-        raise ModelError(f"wanted a frame without gaps, found {list(shape)} with strides")
+        raise ModelError(f"expected a contiguous frame, found {list(shape)} with strides")
     if found.device_type != _CPU and found.device_type not in _CUDA:
-        raise ModelError(f"the frame lies on a device of DLPack's type {found.device_type}")
+        raise ModelError(
+            f"the frame is on an unsupported device (DLPack's type {found.device_type})"
+        )
     gpu = None if found.device_type == _CPU else int(found.device_id)
     return Frames(int(found.data or 0) + int(found.byte_offset), shape, gpu)
 

@@ -1,4 +1,4 @@
-"""What the engine takes of the GPU's memory: measured for each session, and bounded for all of them together."""
+"""Measure the GPU memory that each session of the engine uses, and limit their total."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Final
 from tridetr.errors import ModelError
 
 SHARE: Final = (
-    0.7  # of the memory that is free when the engine starts; the frame rings need some, too
+    0.7  # share of the memory that is free when the engine starts; the frame rings need some, too
 )
 MIB: Final = 1 << 20
 
 
 def free_memory() -> int:
-    """Return the free bytes of the first GPU, from any thread.
+    """Return the free memory of the first GPU in bytes; callable from any thread.
 
     Raises:
-        ModelError: CUDA's driver does not respond.
+        ModelError: the NVIDIA driver is missing or fails.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise ModelError(f"NVIDIA's driver is missing: {error}") from None
+        raise ModelError(f"the NVIDIA driver is missing: {error}") from None
     context, free, total = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
-    # The primary context is the one that ONNX Runtime uses; retaining it again costs nothing.
+    # The primary context, which ONNX Runtime uses as well; retaining it again is cheap.
     code = (
         driver.cuInit(0)
         or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
@@ -35,26 +35,26 @@ def free_memory() -> int:
         or driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
     )
     if code:
-        raise ModelError(f"the GPU's free memory cannot be read (CUDA error {code})")
+        raise ModelError(f"cannot read the GPU's free memory (CUDA error {code})")
     return free.value
 
 
 class GpuMemory:
-    """Bytes that sessions took, and how many are left for others.
+    """Accounts for the GPU memory of sessions: how much each uses, and how much is left.
 
-    The figures come from the free memory before and after a session is made, so they include what CUDA's libraries
-    allocate for it, and whatever another process allocated in the meantime.
+    A session's usage is the difference of the free memory before and after its creation. So it includes allocations of
+    CUDA's libraries for it, and allocations of other processes in the meantime.
 
     Attributes:
-        limit: most bytes for all sessions together.
+        limit: limit for all sessions together, in bytes.
     """
 
     def __init__(self, free: Callable[[], int] = free_memory, share: float = SHARE) -> None:
-        """Read the free memory.
+        """Set the limit from the current free memory.
 
         Args:
-            free: returns the free bytes.
-            share: the part of them that the sessions may take.
+            free: returns the free memory in bytes.
+            share: share of the free memory that the sessions may use.
         """
         self._free = free
         self.limit = int(free() * share)
@@ -63,25 +63,25 @@ class GpuMemory:
 
     @property
     def taken(self) -> Mapping[str, int]:
-        """Bytes by session."""
+        """Used bytes by session."""
         with self._lock:
             return dict(self._taken)
 
     @property
     def left(self) -> int:
-        """Bytes that another session may take, at least 1: for ONNX Runtime, 0 is no limit."""
+        """Bytes that another session may use; at least 1, because 0 means no limit to ONNX Runtime."""
         return max(1, self.limit - sum(self.taken.values()))
 
     @contextmanager
     def measure(self, session: str) -> Iterator[None]:
-        """Note what making a session takes; what fails took nothing."""
+        """Measure the creation of a session in the `with` block; nothing is recorded if it fails."""
         before = self._free()
         yield
         with self._lock:
             self._taken[session] = max(0, before - self._free())
 
     def forget(self, session: str) -> None:
-        """A session was closed."""
+        """Remove a closed session from the account."""
         with self._lock:
             self._taken.pop(session, None)
 

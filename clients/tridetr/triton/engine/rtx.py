@@ -1,4 +1,4 @@
-"""TensorRT for RTX, a plug-in provider of ONNX Runtime for consumer RTX cards. It has not run yet (docs/gpu.md)."""
+"""TensorRT for RTX, a plug-in provider of ONNX Runtime for consumer RTX cards. Untested on hardware (docs/gpu.md)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PACKAGE = "onnxruntime-ep-nv-tensorrt-rtx-cu13"
 
 
 def devices() -> list[Any]:
-    """Register the provider's library, and return the GPUs that it takes.
+    """Register the provider's library and return the GPUs that it supports.
 
     Raises:
-        ModelError: the package is missing, or there is no such GPU.
+        ModelError: the package is missing or cannot be loaded, or no GPU is supported.
     """
     import onnxruntime
 
@@ -25,23 +25,25 @@ def devices() -> list[Any]:
     except ImportError:
         raise ModelError(
             f"{PACKAGE} is not installed. Remedy: pip install {PACKAGE} (needs onnxruntime 1.24 or newer, not "
-            "onnxruntime-gpu), or provider: cuda"
+            "onnxruntime-gpu), or set provider: cuda"
         ) from None
-    # The name under which it is registered is the provider's; `get_ep_name()` differs between releases.
+    # Registered under the provider's name; the module's `get_ep_name()` differs between releases.
     if not any(device.ep_name == RTX for device in onnxruntime.get_ep_devices()):
         try:
             onnxruntime.register_execution_provider_library(RTX, plugin.get_library_path())
-        except Exception as error:  # ONNX Runtime's own kinds
-            raise ModelError(f"{PACKAGE} does not load: {error}. Remedy: provider: cuda") from None
+        except Exception as error:  # ONNX Runtime's own exception types
+            raise ModelError(
+                f"cannot load {PACKAGE}: {error}. Remedy: set provider: cuda"
+            ) from None
     found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == RTX]
     if not found:
         raise ModelError(
-            "TensorRT for RTX takes no GPU of this machine (compute capability 7.5, 8.6, 8.9 and 12.x). Remedy: "
-            "provider: cuda"
+            "TensorRT for RTX supports no GPU of this machine (it supports compute capability 7.5, 8.6, 8.9 and 12.x). "
+            "Remedy: set provider: cuda"
         )
     return found
 
 
 def settings(cache_dir: Path | None) -> dict[str, str]:
-    """Return the provider's options: compiled engines are kept for the next start."""
+    """Return the provider's options, which cache compiled engines in ``cache_dir``."""
     return {"nv_runtime_cache_path": str(cache_dir)} if cache_dir is not None else {}

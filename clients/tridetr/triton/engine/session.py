@@ -1,8 +1,8 @@
-"""One ONNX Runtime session with the chosen provider, checked to really run there.
+"""An ONNX Runtime session with the chosen provider, verified to run on it.
 
-ONNX Runtime falls back to its CPU provider in silence when another one fails or leaves nodes behind, so the first
-run is profiled and counted by provider. Frame height and width stay dynamic: behind the first resize every shape
-is fixed, and compiling for each frame size gained nothing (measured).
+ONNX Runtime silently falls back to its CPU provider if another one fails or does not support a node. So the first run
+is profiled, and its nodes are counted by provider. Frame height and width stay dynamic: after the first resize all
+shapes are fixed, and compiling for each frame size gained nothing (measured).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, RTX, TENSORRT, Cho
 from tridetr.triton.engine.dlpack import Frames
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-BATCH = "batch"  # the name of the open batch dimension in fused graphs
+BATCH = "batch"  # name of the dynamic batch dimension in fused graphs
 WARM_UP_SIZES = ((640, 480),)  # width, height
 
 
@@ -34,7 +34,7 @@ class Engine:
 
     Attributes:
         choice: provider and precision.
-        nodes: how many nodes of the prepared graph each provider ran (OpenVINO's subgraph is one).
+        nodes: number of nodes that each provider ran in the warm-up (OpenVINO's subgraph counts as one).
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Engine:
         cache_dir: Path | None = None,
         profile: Mapping[str, str] | None = None,
     ) -> None:
-        """Load and warm up.
+        """Load the model and warm it up.
 
         Args:
             model: an ONNX file of the contract.
             choice: provider and precision.
-            threads: threads of one inference; 0 = all cores.
-            cache_dir: where TensorRT engines are kept for the next start.
-            profile: TensorRT's settings of the optimisation profile (`trt_profile_…`).
+            threads: number of threads per inference; 0 = all cores.
+            cache_dir: folder in which compiled TensorRT engines are cached.
+            profile: TensorRT provider options of the optimisation profile (`trt_profile_…`).
 
         Raises:
             ModelError: ONNX Runtime did not use the chosen provider.
@@ -61,21 +61,21 @@ class Engine:
         self.choice = choice
         if cache_dir is not None:
             cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A CPU gains nothing from batches, and shapes that are known at compilation make it faster.
+        # A CPU gains nothing from batches, and is faster if the shapes are known at compile time.
         self._one_by_one = choice.provider in (OPENVINO, CPU)
         self._outputs = list(OUTPUTS)
         self._settings = provider_options(choice, threads, cache_dir, profile)
         with tempfile.TemporaryDirectory(prefix="tridetr-") as folder:
-            # Relative: inside Triton's stub, Python cannot encode all absolute paths.
+            # Relative, because Python in Triton's stub cannot encode all absolute paths.
             placement = Path(os.path.relpath(folder)) / "placement"
             self._session = self._open(model, threads, placement)
             self.nodes: Mapping[str, int] = self._warm_up()
 
     def run(self, frames: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        """Return boxes [B, K, 4], scores [B, K] and classes [B, K] of I420 frames [B, 3H/2, W].
+        """Return boxes [B, K, 4], scores [B, K] and classes [B, K] of I420 frames uint8 [B, 3H/2, W].
 
         Raises:
-            ModelError: these are no such frames.
+            ModelError: the frames have another type or an invalid shape.
         """
         check_frames(frames)
         if len(frames) > 1 and self._one_by_one:
@@ -85,17 +85,17 @@ class Engine:
         return results
 
     def run_bound(self, frames: Frames) -> list[npt.NDArray[Any]]:
-        """Return boxes, scores and classes of frames that are used where they lie, such as in a CUDA region.
+        """Return boxes, scores and classes of frames in host or GPU memory, without copying the frames.
 
         Raises:
-            ModelError: these are no such frames.
+            ModelError: the frames have an invalid shape.
         """
         check_shape(frames.shape)
         binding = self._session.io_binding()
         device, number = ("cpu", 0) if frames.gpu is None else ("cuda", frames.gpu)
         binding.bind_input(INPUT, device, number, np.uint8, frames.shape, frames.pointer)
         for name in self._outputs:
-            binding.bind_output(name)  # on the host, where the answer leaves from
+            binding.bind_output(name)  # on the host, from where the response is sent
         self._session.run_with_iobinding(binding)
         results: list[npt.NDArray[Any]] = binding.copy_outputs_to_cpu()
         return results
@@ -105,7 +105,7 @@ class Engine:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.enable_profiling = True  # until the end of the warm-up
+        options.enable_profiling = True  # ends with the warm-up
         options.profile_file_prefix = str(profile)
         if threads:
             options.intra_op_num_threads = threads
@@ -115,7 +115,7 @@ class Engine:
             options.add_free_dimension_override_by_name(BATCH, 1)
         providers = [(self.choice.provider, self._settings)]
         if self.choice.provider == TENSORRT:
-            # What TensorRT leaves behind stays on the GPU.
+            # Nodes that TensorRT does not support stay on the GPU.
             providers.append((CUDA, provider_options(Choice(CUDA, "fp32", ""), 0, None)))
         if self.choice.provider == RTX:
             options.add_provider_for_devices(rtx.devices(), self._settings)
@@ -125,7 +125,7 @@ class Engine:
         session.disable_fallback()
         if session.get_providers()[0] != self.choice.provider:
             raise ModelError(
-                f"ONNX Runtime did not take {self.choice.provider} but {session.get_providers()}"
+                f"ONNX Runtime did not use {self.choice.provider} but {session.get_providers()}"
             )
         return session
 
@@ -143,7 +143,14 @@ class Engine:
 def provider_options(
     choice: Choice, threads: int, cache_dir: Path | None, profile: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return ONNX Runtime's options of the chosen provider."""
+    """Return ONNX Runtime's options for the chosen provider.
+
+    Args:
+        choice: provider and precision.
+        threads: number of threads per inference; 0 = all cores.
+        cache_dir: folder in which compiled engines are cached.
+        profile: TensorRT provider options of the optimisation profile.
+    """
     if choice.provider == OPENVINO:
         plugin: dict[str, str] = {
             "INFERENCE_PRECISION_HINT": _HINTS[choice.precision],
@@ -160,41 +167,41 @@ def provider_options(
     if choice.provider == RTX:
         return rtx.settings(cache_dir)
     if choice.provider == CUDA:
-        # The exhaustive search, the default, would run anew for each batch size that is seen for the first time.
+        # The exhaustive search, which is the default, would run again for each new batch size.
         return {"cudnn_conv_algo_search": "HEURISTIC"}
     return {}
 
 
 def check_frames(frames: npt.NDArray[Any]) -> None:
-    """Refuse what is not a batch of I420 frames.
+    """Check that an array is a batch of I420 frames.
 
     Raises:
-        ModelError: says what was wanted and what was found.
+        ModelError: it is not; the message shows the expected and the actual type and shape.
     """
     if frames.dtype != np.uint8:
         raise ModelError(
-            f"wanted frame UINT8 [B, 3H/2, W], found {frames.dtype} {list(frames.shape)}"
+            f"expected frame UINT8 [B, 3H/2, W], found {frames.dtype} {list(frames.shape)}"
         )
     check_shape(frames.shape)
 
 
 def check_shape(shape: tuple[int, ...]) -> None:
-    """Refuse what is no shape of a batch of I420 frames.
+    """Check that a shape is that of a batch of I420 frames [B, 3H/2, W].
 
     Raises:
-        ModelError: says what was wanted and what was found.
+        ModelError: it is not; the message shows the expected and the actual shape.
     """
     if len(shape) != 3 or 0 in shape:
-        raise ModelError(f"wanted frame UINT8 [B, 3H/2, W], found uint8 {list(shape)}")
+        raise ModelError(f"expected frame UINT8 [B, 3H/2, W], found uint8 {list(shape)}")
     rows, width = shape[1:]
     if rows % 3 or width % 2:
         raise ModelError(
-            f"wanted an I420 frame of even height and width, found {rows} rows of {width} bytes"
+            f"expected an I420 frame of even height and width, found {rows} rows of {width} bytes"
         )
 
 
 def count_providers(profile: str) -> dict[str, int]:
-    """Count the nodes of one run by provider in ONNX Runtime's profile (JSON trace events)."""
+    """Return the number of nodes by provider in ONNX Runtime's profile of a run (JSON trace events)."""
     events = json.loads(profile)
     kernels = {
         (event["args"].get("node_index"), event["name"], event["args"]["provider"])

@@ -1,4 +1,4 @@
-"""Cuts a fused graph at its seams, so that the weights are loaded once for all frame sizes."""
+"""Split a fused graph into pre-processing and network, so that one network serves all frame sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tridetr.contract import INPUT, OUTPUTS
 from tridetr.errors import ModelError
 
-_OURS = "tridetr/"  # start of the names of all nodes that `tridetr models fuse` adds
+_OURS = "tridetr/"  # prefix of the names of all nodes that `tridetr models fuse` adds
 _RESOLUTION = "tridetr.resolution"
 
 
@@ -21,8 +21,8 @@ class Parts:
         pixels: `frame` uint8 [1, rows, width] to `image`, the network's input. No weights.
         network: `image` to `boxes`, `scores` and `classes`; boxes in fractions of the frame.
         image: name of the network's input.
-        boxes: name of the boxes in fractions.
-        batch: the batch size that the file is fixed to; -1: open.
+        boxes: name of the network's output with boxes in fractions of the frame.
+        batch: the fixed batch size of the file; -1 = dynamic.
     """
 
     pixels: bytes
@@ -33,13 +33,13 @@ class Parts:
 
 
 def split(path: Path) -> Parts:
-    """Cut a model file.
+    """Split a model file into its two halves.
 
-    The boxes are multiplied by the frame's size at the very end of the graph: without that the second half is the same
-    for every size, and frames of several sizes could share a batch.
+    The multiplication of the boxes by the frame's size, at the end of the graph, is left out. So the second half is the
+    same for every frame size, and frames of several sizes can share a batch.
 
     Raises:
-        ModelError: `tridetr models fuse` did not make it.
+        ModelError: `tridetr models fuse` did not make the file.
     """
     import onnx
     from onnx.helper import make_tensor_value_info
@@ -60,7 +60,7 @@ def split(path: Path) -> Parts:
     first = _sizes(frame)[0]
     side = int({entry.key: entry.value for entry in model.metadata_props}[_RESOLUTION])
     kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
-    # With the sizes that are known: inference does not find all of them through the resizing
+    # Set the known sizes: shape inference does not find all of them across the Resize nodes.
     seam = make_tensor_value_info(image, kinds[image], [first, 3, side, side])
     shown = make_tensor_value_info(boxes, kinds[boxes], [first, *_sizes(found[OUTPUTS[0]])[1:]])
     for value in (seam, shown):

@@ -1,12 +1,13 @@
-"""A fused model with all shapes fixed, as a GPU likes it: buffers that stay, CUDA graphs, whole batches in one run.
+"""Run a fused model on a GPU with fixed shapes: preallocated buffers, CUDA graphs, and batches of several cameras.
 
-With open sizes ONNX Runtime leaves shape arithmetic on the CPU and launches hundreds of kernels for each frame; with
-fixed ones a CUDA graph replays them by one launch. So there is one small session for each frame size, which turns a
-frame into the network's input, and one session for each batch size; these share the weights. A frame goes from where
-it is into its place in the batch.
+With dynamic shapes, ONNX Runtime leaves shape arithmetic on the CPU and launches hundreds of kernels per frame; with
+fixed shapes, a CUDA graph replays them with one launch. So there is one small session per frame size, which converts
+a frame to the network's input, and one session per batch size; the latter share the weights. A frame is converted
+directly into its place in the batch.
 
-ONNX Runtime can also keep several graphs in one session (`gpu_graph_id`), but the batch would have to stay open: then
-it copies between shape arithmetic on the CPU and the GPU, and refuses to capture (`benchmarks/gpu/engine.py` tries it).
+ONNX Runtime can also keep several graphs in one session (`gpu_graph_id`), but the batch dimension would then be
+dynamic: it would copy between shape arithmetic on the CPU and the GPU, and refuse to capture (see
+`benchmarks/gpu/engine.py`).
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from tridetr.triton.engine.static_sessions import (
 )
 
 BATCHES = (1, 2, 4, 8)
-MOST_SIZES = 8  # sessions of frame sizes that are kept
+MOST_SIZES = 8  # maximum number of frame sizes with a session
 _REMEDY = "free GPU memory (`nvidia-smi` shows which process uses it), or use a smaller model"
 Say = Callable[[str], None]
 
 
 def batches_up_to(most: int) -> tuple[int, ...]:
-    """Return the batch sizes to prepare for so many cameras.
+    """Return the batch sizes to prepare for a number of cameras.
 
     >>> [batches_up_to(n) for n in (1, 3, 8, 20)]
     [(1,), (1, 2, 4), (1, 2, 4, 8), (1, 2, 4, 8)]
@@ -50,13 +51,13 @@ def batches_up_to(most: int) -> tuple[int, ...]:
 
 
 class StaticEngine:
-    """A loaded model. For the thread that made it: ONNX Runtime keeps CUDA graphs by thread.
+    """A loaded model with fixed shapes. Use it only from the thread that created it: CUDA graphs are per thread.
 
     Attributes:
         choice: provider and precision.
-        batches: the batch sizes that are prepared.
+        batches: the prepared batch sizes.
         graphs: whether the network runs as CUDA graphs.
-        memory: what the sessions take of the GPU's memory; None on a CPU.
+        memory: GPU memory used by the sessions; None on a CPU.
     """
 
     def __init__(
@@ -72,21 +73,21 @@ class StaticEngine:
         warn: Say = lambda text: None,
         note: Say = lambda text: None,
     ) -> None:
-        """Load the network, and prepare the sizes that are known.
+        """Load the network and prepare the known frame sizes.
 
         Args:
             model: an ONNX file of the contract, made by `tridetr models fuse`.
             choice: provider and precision.
-            sizes: rows (3/2 of the height) and width of frames that will come.
-            most: how many frames may come at once.
-            threads: threads of one inference; 0 = all cores.
+            sizes: rows (3/2 of the height) and width of the expected frames.
+            most: largest number of frames that arrive together.
+            threads: number of threads per inference; 0 = all cores.
             graphs: whether to use CUDA graphs where the provider is CUDA.
-            memory: the GPU's memory; default: that of the first GPU where the provider is CUDA.
+            memory: GPU memory accounting; None = of the first GPU if the provider is CUDA.
             warn: logs a warning.
-            note: logs a line.
+            note: logs an info message.
 
         Raises:
-            ModelError: the file was not made by `tridetr models fuse`, the provider does not run it, or the GPU has
+            ModelError: the file was not made by `tridetr models fuse`, the provider cannot run it, or the GPU has
                 too little memory.
         """
         self.choice = choice
@@ -99,15 +100,15 @@ class StaticEngine:
         self._making: set[Size] = set()
         self._lock = threading.Lock()
         self._maker = ThreadPoolExecutor(1, "sizes")
-        # What every frame needs comes first, and all captures before the other thread does anything: one fails where
-        # another thread allocates GPU memory.
+        # Sessions that every frame needs come first. All graphs are captured before the other thread starts to work: a
+        # capture fails if another thread allocates GPU memory meanwhile.
         try:
             self._networks[1] = self._network(1)
             self._open = self._sessions.pixels(None)
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             raise ModelError(
                 f"the model does not run on {choice.provider}: {self._why(error)}. Remedy: if memory is short, "
-                f"{_REMEDY}; if a library is missing, pip install 'onnxruntime-gpu[cuda,cudnn]'; or device: cpu"
+                f"{_REMEDY}; if a library is missing, pip install 'onnxruntime-gpu[cuda,cudnn]'; or set device: cpu"
             ) from None
         for size in dict.fromkeys(sizes):
             self._make(size)
@@ -118,7 +119,7 @@ class StaticEngine:
 
     @property
     def sizes(self) -> list[Size]:
-        """The frame sizes that are prepared, the one used last at the end."""
+        """The prepared frame sizes, the most recently used last."""
         with self._lock:
             return list(self._sizes)
 
@@ -126,10 +127,10 @@ class StaticEngine:
         """Return boxes [1, K, 4], scores [1, K] and classes [1, K] of each frame.
 
         Args:
-            frames: I420 frames [1, 3H/2, W], each where it is; sizes may differ.
+            frames: I420 frames [1, 3H/2, W] in host or GPU memory; their sizes may differ.
 
         Raises:
-            ModelError: these are no such frames.
+            ModelError: a frame has an invalid shape.
         """
         for frame in frames:
             check_shape(frame.shape)
@@ -140,7 +141,7 @@ class StaticEngine:
         return found
 
     def close(self) -> None:
-        """End the preparation of sizes."""
+        """Stop the thread that prepares frame sizes."""
         self._maker.shutdown(cancel_futures=True)
 
     def _run_batch(self, frames: Sequence[Frames]) -> list[Results]:
@@ -158,7 +159,7 @@ class StaticEngine:
         return results
 
     def _pixels_for(self, size: Size) -> Pixels:
-        """Return the session of a size; while it is being made, the one for any size."""
+        """Return the session of a frame size, or the session for any size until that is prepared."""
         with self._lock:
             known = self._sizes.get(size)
             if known is not None:
@@ -170,7 +171,7 @@ class StaticEngine:
         return self._open
 
     def _make(self, size: Size) -> None:
-        """Prepare a size, in place of older ones if memory is short."""
+        """Prepare a frame size; close the sessions of older sizes if memory is short."""
         while True:
             try:
                 made = self._sessions.pixels(size)
@@ -178,8 +179,8 @@ class StaticEngine:
             except Exception as error:  # as above
                 why = str(error)
             if "memory" not in why or not self._forget_oldest():
-                self._warn(f"frames of {name_of(size)} run with open sizes: {why}")
-                return  # and stays in the set: it is not tried again
+                self._warn(f"frames of {name_of(size)} run with dynamic shapes, more slowly: {why}")
+                return  # the size stays in `_making`, so it is not tried again
         with self._lock:
             self._sizes[size] = made
             self._making.discard(size)
@@ -190,7 +191,7 @@ class StaticEngine:
             self._note(f"frames of {name_of(size)}: {taken / MIB:.0f} MiB of GPU memory")
 
     def _forget_oldest(self) -> bool:
-        """Close the session of the size that was used longest ago; False where there is none."""
+        """Close the session of the least recently used size; return False if there is none."""
         with self._lock:
             if not self._sizes:
                 return False
@@ -200,13 +201,13 @@ class StaticEngine:
         return True
 
     def _prepare_batch(self, batch: int) -> bool:
-        """Load the network for a batch size; False where that cannot be done."""
+        """Load the network for a batch size; return False if that fails."""
         try:
             self._networks[batch] = self._network(batch)
         except Exception as error:  # as above
             self._warn(
-                f"frames are run {batch // 2} at a time, not {batch}: {self._why(error)}. Remedy: if memory is short, "
-                f"{_REMEDY}"
+                f"at most {batch // 2} frames are batched, not {batch}: {self._why(error)}. Remedy: if memory is "
+                f"short, {_REMEDY}"
             )
             return False
         return True
@@ -216,14 +217,14 @@ class StaticEngine:
         return why if self.memory is None else f"{why} (GPU memory: {self.memory})"
 
     def _network(self, batch: int) -> Network:
-        """Load the network for a batch size, as a CUDA graph where that is possible."""
+        """Load the network for a batch size, as a CUDA graph if possible."""
         why = ""
         if self.graphs:
             try:
                 return self._sessions.network(batch, graph=True)
             except Exception as error:  # as above
                 why = str(error)
-            gc.collect()  # frees the GPU memory of what failed
+            gc.collect()  # frees the GPU memory of the failed session
         network = self._sessions.network(batch, graph=False)
         if why:
             self.graphs = False

@@ -1,4 +1,4 @@
-"""Sessions with all shapes fixed: of a frame size, or of the network with a batch size. They share a memory limit."""
+"""ONNX Runtime sessions with fixed shapes, for each frame size and each batch size, under a common memory limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tridetr.triton.engine.weights import SharedWeights
 Size = tuple[int, int]  # rows (3/2 of the height), width
 Results = list[npt.NDArray[Any]]
 ANY_SIZE: Final = "any size"
-_LARGE: Final = (1620, 1920)  # a frame that the session for any size is tried with
+_LARGE: Final = (1620, 1920)  # size of the frame that warms up the session for any size
 _TYPES: Final = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -31,7 +31,7 @@ _TYPES: Final = {
 
 
 def name_of(size: Size) -> str:
-    """Return a size in words.
+    """Return a size as WIDTHxHEIGHT.
 
     >>> name_of((1620, 1920))
     '1920x1080'
@@ -41,23 +41,23 @@ def name_of(size: Size) -> str:
 
 
 class Sessions:
-    """Opens the sessions of one model, and runs each once, which allocates all that it needs.
+    """Opens the sessions of one model and runs each once, which allocates all its memory.
 
     Attributes:
-        parts: the halves of the model.
-        memory: what the sessions take of the GPU's memory; None on a CPU.
+        parts: the two halves of the model.
+        memory: GPU memory used by the sessions; None on a CPU.
     """
 
     def __init__(
         self, model: Path, choice: Choice, *, threads: int, memory: GpuMemory | None
     ) -> None:
-        """Cut the model and load its weights.
+        """Split the model and load its weights.
 
         Args:
             model: an ONNX file of the contract, made by `tridetr models fuse`.
             choice: provider and precision.
-            threads: threads of one inference; 0 = all cores.
-            memory: default: that of the first GPU where the provider is CUDA.
+            threads: number of threads per inference; 0 = all cores.
+            memory: GPU memory accounting; None = of the first GPU if the provider is CUDA.
 
         Raises:
             ModelError: the file was not made by `tridetr models fuse`, or the GPU does not respond.
@@ -75,8 +75,8 @@ class Sessions:
         """Open the network for a batch size.
 
         Args:
-            batch: how many images.
-            graph: whether to capture it as a CUDA graph, which no other thread's allocations may disturb.
+            batch: number of images.
+            graph: whether to capture it as a CUDA graph; no other thread may allocate GPU memory meanwhile.
         """
         settings = {"enable_cuda_graph": "1"} if graph else {}
         with self._measure(f"batch {batch}"):
@@ -86,7 +86,7 @@ class Sessions:
         return network
 
     def pixels(self, size: Size | None) -> Pixels:
-        """Open the session of a frame size; None: of any, within a quarter of the memory that is left."""
+        """Open the pre-processing session of a frame size; None = any size, limited to a quarter of the memory left."""
         shapes, settings = {BATCH: 1}, {}
         if size is not None:
             shapes |= {"rows": size[0], "width": size[1]}
@@ -120,7 +120,7 @@ class Sessions:
             weights.share(options)
         limits = {}
         if self.memory is not None and self._provider == CUDA:
-            # Shapes are fixed, so what an arena doubles in advance would never be used.
+            # All shapes are fixed, so memory that an arena allocates in advance would never be used.
             limits = {
                 "arena_extend_strategy": "kSameAsRequested",
                 "gpu_mem_limit": str(self.memory.left),
@@ -130,13 +130,13 @@ class Sessions:
         session.disable_fallback()
         if session.get_providers()[0] != self._provider:
             raise ModelError(
-                f"ONNX Runtime did not take {self._provider} but {session.get_providers()}"
+                f"ONNX Runtime did not use {self._provider} but {session.get_providers()}"
             )
         return session
 
 
 class Network:
-    """The session of one batch size, with buffers that live as long."""
+    """The network's session of one batch size, with its input and output buffers."""
 
     def __init__(self, session: Any, parts: Parts, batch: int, device: str) -> None:
         import onnxruntime
@@ -161,21 +161,21 @@ class Network:
             self._outputs.append(value)
 
     def place(self, index: int) -> int:
-        """Return the address of an image in the batch."""
+        """Return the address of an image in the input buffer."""
         return int(self._image.data_ptr()) + index * self._stride
 
     def run(self, options: Any = None) -> Results:
-        """Run the whole batch and return the outputs on the host.
+        """Run the whole batch and return the outputs as host arrays.
 
         Args:
-            options: of ONNX Runtime for this run.
+            options: ONNX Runtime's `RunOptions`; None = default.
         """
         self._session.run_with_iobinding(self._binding, options)
         return [value.numpy() for value in self._outputs]
 
 
 class Pixels:
-    """The session that makes the network's input of a frame, of one size or of any."""
+    """The session that converts a frame, of one size or any size, to the network's input."""
 
     def __init__(self, session: Any, parts: Parts) -> None:
         self._session = session
@@ -183,11 +183,11 @@ class Pixels:
         self._image = parts.image
 
     def try_out(self, size: Size) -> None:
-        """Run once, which allocates all that a run needs."""
+        """Run once with a frame of this size, which allocates the memory that a run needs."""
         self._session.run(None, {INPUT: np.zeros((1, *size), np.uint8)})
 
     def lay(self, frame: Frames, network: Network, index: int) -> None:
-        """Turn a frame, where it is, into an image of the network's batch."""
+        """Convert a frame, in host or GPU memory, to the image at ``index`` of the network's input buffer."""
         binding = self._binding
         device, number = ("cpu", 0) if frame.gpu is None else ("cuda", frame.gpu)
         binding.bind_input(INPUT, device, number, np.uint8, frame.shape, frame.pointer)

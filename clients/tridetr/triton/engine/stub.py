@@ -1,4 +1,4 @@
-"""What our Python-based backends share: a request's tensor in, its answer out."""
+"""Request handling that our Python-based backends share: input tensors in, responses out."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
 _set_destructor.argtypes = (ctypes.py_object, ctypes.c_void_p)
 
 
-# Triton's logger notes the file that calls it, and ends the process where that has letters beyond ASCII in its path.
+# Triton's logger records the calling file, and aborts the process if the path of that contains non-ASCII characters.
 _call = eval(compile("lambda write, text: write(text)", "model.py", "eval"))  # noqa: S307
 
 
 def log(write: Callable[[str], None], text: str) -> None:
-    """Log a line by one of the functions of `pb_utils.Logger`."""
+    """Log a line with one of the functions of `pb_utils.Logger`."""
     _call(write, text.encode("ascii", "backslashreplace").decode())
 
 
 def parameters_of(args: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters of the model's configuration, as `initialize` is given it."""
+    """Return the parameters in the model configuration that Triton passes to `initialize`."""
     parameters = json.loads(args["model_config"]).get("parameters", {})
     return {key: value["string_value"] for key, value in parameters.items()}
 
 
 def answer(triton: Any, request: Any, infer: Callable[[Any], Sequence[Any]]) -> Any:
-    """Answer one request; whatever goes wrong belongs to it alone.
+    """Answer one request; any error goes into its response.
 
     Args:
         triton: `triton_python_backend_utils`, which exists only in the stub.
         request: Triton's request.
-        infer: The frames' tensor to the arrays of the contract's outputs.
+        infer: Function from the input tensor to the arrays of the contract's outputs.
     """
     try:
         results = infer(triton.get_input_tensor_by_name(request, INPUT))
@@ -47,7 +47,7 @@ def answer(triton: Any, request: Any, infer: Callable[[Any], Sequence[Any]]) -> 
         return triton.InferenceResponse(output_tensors=tensors)
     except TridetrError as error:
         message = str(error)
-    except Exception as error:  # the engine's own kinds
+    except Exception as error:  # the engine's own exception types
         message = f"{type(error).__name__}: {error}"
     return _refusal(triton, message)
 
@@ -55,12 +55,12 @@ def answer(triton: Any, request: Any, infer: Callable[[Any], Sequence[Any]]) -> 
 def answer_all(
     triton: Any, requests: Sequence[Any], run: Callable[[list[Frames]], Sequence[Sequence[Any]]]
 ) -> list[Any]:
-    """Answer several requests by one run; one that holds no frames does not touch the others.
+    """Answer several requests with one run; an invalid request does not affect the others.
 
     Args:
         triton: `triton_python_backend_utils`, which exists only in the stub.
         requests: Triton's requests.
-        run: Frames [1, 3H/2, W] to the arrays of the contract's outputs, for each of them.
+        run: Function from a list of frames [1, 3H/2, W] to the arrays of the contract's outputs, one list per frame.
     """
     tensors = [triton.get_input_tensor_by_name(request, INPUT) for request in requests]
     frames: list[Frames] = []
@@ -78,7 +78,7 @@ def answer_all(
         frames += held.singles()
     try:
         results = run(frames)
-    except Exception as error:  # the engine's own kinds
+    except Exception as error:  # the engine's own exception types
         message = f"{type(error).__name__}: {error}"
         return [answer or _refusal(triton, message) for answer in answers]
     for index, place in places.items():
@@ -93,11 +93,11 @@ def _refusal(triton: Any, message: str) -> Any:
 
 
 def _tensor(triton: Any, name: str, array: Any) -> Any:
-    """Wrap an array without a copy.
+    """Wrap an array as a Triton tensor without a copy.
 
-    Triton 2.51 sends 0 bytes for a numpy >= 2 array given to `Tensor(...)`, so it goes through DLPack. The capsule's
-    own destructor is taken off: the server renames the capsule in a way that numpy's does not know, which would
-    print a traceback for each tensor; the tensor itself is released by its deleter.
+    Triton 2.51 sends 0 bytes for a numpy >= 2 array passed to `Tensor(...)`, so DLPack is used. The capsule's
+    destructor is removed: the server renames the capsule in a way that numpy's destructor does not expect, which
+    would print a traceback for each tensor. The tensor itself is released by its deleter.
     """
     capsule = array.__dlpack__()
     _set_destructor(capsule, None)

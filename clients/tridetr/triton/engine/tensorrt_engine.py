@@ -1,7 +1,7 @@
-"""One TensorRT engine inside the Python-based backend: the frame stays on the GPU, the few results come to the host.
+"""Run a TensorRT engine in the Python-based backend; only the results are copied to the host.
 
-Only for servers without the native `tensorrt` backend. Written against TensorRT 10 and 11 (`tensorrt-stubs`), and
-tested with stand-ins for TensorRT and CUDA; it has not run on a GPU.
+Only for servers without the native `tensorrt` backend. Written for TensorRT 10 and 11 (`tensorrt-stubs`), and tested
+with fakes of TensorRT and CUDA; it has not run on a GPU.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _TYPES: Mapping[str, Any] = {
     "classes": np.int32,
 }
 _POLL_S = 50e-6
-_PATIENCE_S = 60.0  # the watcher gives up long before
+_PATIENCE_S = 60.0  # the watcher restarts the server long before
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """What one optimisation profile takes."""
+    """The shapes that one optimisation profile supports."""
 
     least: Shape
     largest: Shape
@@ -47,27 +47,27 @@ class _Range:
 
 
 class TensorRtEngine:
-    """A loaded engine with its buffers. All calls come from the thread that made it."""
+    """A loaded engine with its buffers. Use it only from the thread that created it."""
 
     def __init__(self, plan: Path, tensorrt: Any, cuda: Cuda) -> None:
         """Load an engine.
 
         Args:
             plan: the engine's file.
-            tensorrt: the module.
+            tensorrt: the `tensorrt` module.
             cuda: the GPU.
 
         Raises:
-            ModelError: it does not belong to this GPU and TensorRT, or does not keep the contract.
-            CudaError: there is too little memory on the GPU.
+            ModelError: the engine was built for another GPU or TensorRT version, or does not conform to the contract.
+            CudaError: a stream or event cannot be created on the GPU.
         """
         self._cuda = cuda
         self._runtime: trt.Runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
         engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if engine is None:
             raise ModelError(
-                f"TensorRT {tensorrt.__version__} on {cuda.name} does not load {plan}: an engine belongs to one GPU "
-                "model and one version. Remedy: build it here, with `tridetr models build-engine`"
+                f"TensorRT {tensorrt.__version__} on {cuda.name} cannot load {plan}: an engine works only with the GPU "
+                "model and TensorRT version that built it. Remedy: build it here, with `tridetr models build-engine`"
             )
         self._engine = engine
         _check_tensors(engine, tensorrt)
@@ -88,17 +88,17 @@ class TensorRtEngine:
         """Return boxes [B, K, 4], scores [B, K] and classes [B, K].
 
         Args:
-            frames: used where they lie if that is this engine's GPU; copied there from the host. The caller keeps
-                them until this returns.
+            frames: read in place if they are on this engine's GPU; copied to it from host memory. The caller must
+                keep them until this returns.
 
         Raises:
-            ModelError: the engine does not take frames of this size, or fails.
-            CudaError: a copy fails.
+            ModelError: the engine does not support frames of this size, or fails.
+            CudaError: a copy failed, or the GPU's memory is full.
         """
         self._choose_profile(frames.shape)
         context, stream = self._context, self._stream
         if not context.set_input_shape(INPUT, frames.shape):
-            raise ModelError(f"TensorRT refuses frames {list(frames.shape)}")
+            raise ModelError(f"TensorRT rejects frames of shape {list(frames.shape)}")
         if frames.gpu == self._cuda.device_id:
             address = frames.pointer
         elif frames.gpu is None:
@@ -107,7 +107,7 @@ class TensorRtEngine:
             self._cuda.upload(address, frames.pointer, size, stream)
         else:
             raise ModelError(
-                f"the frame lies on GPU {frames.gpu}, the engine on GPU {self._cuda.device_id}"
+                f"the frame is on GPU {frames.gpu}, the engine on GPU {self._cuda.device_id}"
             )
         context.set_tensor_address(INPUT, address)
         results = [
@@ -117,7 +117,7 @@ class TensorRtEngine:
             context.set_tensor_address(name, self._buffer(name, result.nbytes))
         if not context.execute_async_v3(stream):
             raise ModelError(
-                "TensorRT did not run the engine; its messages in the server's log say why"
+                "TensorRT did not run the engine; see its messages in the server's log"
             )
         for name, result in zip(OUTPUTS, results, strict=True):
             self._cuda.download(result.ctypes.data, self._buffers[name][0], result.nbytes, stream)
@@ -125,7 +125,7 @@ class TensorRtEngine:
         return results
 
     def close(self) -> None:
-        """Free what lies on the GPU."""
+        """Free the GPU memory, stream and event."""
         for address, _ in self._buffers.values():
             self._cuda.free(address)
         self._buffers.clear()
@@ -138,12 +138,12 @@ class TensorRtEngine:
         for index, profile in enumerate(self._ranges):
             if profile.takes(shape):
                 if not self._context.set_optimization_profile_async(index, self._stream):
-                    raise ModelError(f"TensorRT does not change to optimisation profile {index}")
+                    raise ModelError(f"TensorRT cannot switch to optimisation profile {index}")
                 self._profile = index
                 return
         raise ModelError(
-            f"the engine takes {' or '.join(map(_show, self._ranges))} of [B, 3H/2, W], this is {list(shape)}. Remedy: "
-            "`tridetr models build-engine` with --size and --max-batch of your cameras"
+            f"the engine supports frames [B, 3H/2, W] from {' or '.join(map(_show, self._ranges))}, not {list(shape)}. "
+            "Remedy: build it with --size and --max-batch of your cameras (`tridetr models build-engine`)"
         )
 
     def _buffer(self, name: str, size: int) -> int:
@@ -168,14 +168,16 @@ class TensorRtEngine:
 def _check_tensors(engine: trt.ICudaEngine, tensorrt: Any) -> None:
     names: Sequence[str] = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     if set(names) != set(_TYPES):
-        raise ModelError(f"the engine has {', '.join(names)} and not {', '.join(_TYPES)}")
+        raise ModelError(
+            f"the engine's tensors are {', '.join(names)} instead of {', '.join(_TYPES)}"
+        )
     for name, wanted in _TYPES.items():
         found = np.dtype(tensorrt.nptype(engine.get_tensor_dtype(name)))
         if found != np.dtype(wanted):
-            raise ModelError(f"the engine's {name} is {found} and not {np.dtype(wanted)}")
+            raise ModelError(f"the engine's {name} is {found} instead of {np.dtype(wanted)}")
         is_input = engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT
         if is_input != (name == INPUT):
-            raise ModelError(f"the engine takes {name} for an {'input' if is_input else 'output'}")
+            raise ModelError(f"the engine's {name} is an {'input' if is_input else 'output'}")
 
 
 def _show(profile: _Range) -> str:

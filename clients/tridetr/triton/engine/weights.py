@@ -1,4 +1,4 @@
-"""The weights of a network in the device's memory, which the sessions of all batch sizes use together."""
+"""Load a network's weights into device memory once, shared by the sessions of all batch sizes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-_SMALLEST: Final = 4096  # bytes; smaller ones are not worth sharing
+_SMALLEST: Final = 4096  # bytes; smaller weights are not worth sharing
 
 
 class SharedWeights:
-    """A network whose large weights are loaded once.
+    """A network whose large weights are loaded only once.
 
     Attributes:
-        network: the network as a serialised ONNX model. Weights that it stores as FP16 are FP32: ONNX Runtime would
-            convert them for each session.
-        names: names of the weights that are shared.
+        network: the network as a serialised ONNX model. Weights that the file stores as FP16 for FP32 arithmetic are
+            converted here: ONNX Runtime would convert them for each session.
+        names: names of the shared weights.
     """
 
     def __init__(self, network: bytes, device: str) -> None:
-        """Bring the weights to the device.
+        """Copy the weights to the device.
 
         Args:
             network: a serialised ONNX model.
@@ -42,13 +42,13 @@ class SharedWeights:
         self.names = frozenset(self._values)
 
     def share(self, options: Any) -> None:
-        """Let a session with these options use the weights; they must outlive it."""
+        """Make sessions with these options use the shared weights, which must outlive them."""
         for name, value in self._values.items():
             options.add_initializer(name, value)
 
 
 def _widened(model: Any) -> dict[str, npt.NDArray[Any]]:
-    """Replace each weight that is only cast by the result of the cast, and return all weights by name."""
+    """Fold casts of weights into the weights, and return all weights by name; changes the model in place."""
     from onnx import numpy_helper
     from onnx.helper import tensor_dtype_to_np_dtype
 
@@ -69,7 +69,7 @@ def _widened(model: Any) -> dict[str, npt.NDArray[Any]]:
 
 
 def _lent(owner: Any) -> Any:
-    """Return a value over another one's memory: ONNX Runtime shares no memory that a value owns."""
+    """Return a non-owning value over another value's memory: ONNX Runtime shares only such values."""
     from onnxruntime import OrtValue
     from onnxruntime.capi import _pybind_state as native
 

@@ -1,6 +1,7 @@
-"""Triton's `onnxruntime` backend for servers that have only the Python backend.
+"""Python-based `onnxruntime` backend, for servers that have only Triton's Python backend.
 
-Runs inside Triton's Python stub. Only the glue to Triton lives here; the engine is `tridetr.triton.engine`.
+Runs in the Python backend's stub. This module contains only the interface to Triton; the engine is in
+`tridetr.triton.engine`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class TritonPythonModel:
     """One instance of a model."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Choose, load, warm up, and say what serves."""
+        """Choose the provider, load the model, warm it up, and report the result."""
         parameters = parameters_of(args)
         wanted = parameters.get("provider", "auto")
         choice = choose(
@@ -74,7 +75,10 @@ class TritonPythonModel:
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             if wanted not in ("auto", "auto-cpu") or choice.provider == CPU:
                 raise
-            log(pb_utils.Logger.log_warn, f"{choice.provider} fails, the plain CPU serves: {error}")
+            log(
+                pb_utils.Logger.log_warn,
+                f"{choice.provider} fails, falling back to the CPU provider: {error}",
+            )
             choice = Choice(CPU, "fp32", f"{choice.provider} fails with this model")
             self._engine = load(choice)
         nodes = ", ".join(f"{name}: {count}" for name, count in self._engine.nodes.items())
@@ -83,7 +87,7 @@ class TritonPythonModel:
     def _load_static(
         self, model: Path, choice: Choice, parameters: dict[str, str]
     ) -> StaticEngine | None:
-        """Load the model with fixed shapes; None where its file does not allow that."""
+        """Load the model with fixed shapes; None if its file does not support that."""
         onnxruntime.preload_dlls()  # CUDA and cuDNN of pip are found without LD_LIBRARY_PATH
         try:
             return StaticEngine(
@@ -103,13 +107,16 @@ class TritonPythonModel:
                 note=partial(log, pb_utils.Logger.log_info),
             )
         except ModelError as error:
-            log(pb_utils.Logger.log_warn, f"the model runs with open sizes, slowly: {error}")
+            log(
+                pb_utils.Logger.log_warn,
+                f"the model runs with dynamic shapes, more slowly: {error}",
+            )
             return None
 
     def _report(
         self, args: dict[str, str], parameters: dict[str, str], choice: Choice, how: str
     ) -> None:
-        """Log what serves, and write it for the clients."""
+        """Log the provider and precision, and write the engine report for the clients."""
         log(
             pb_utils.Logger.log_info,
             f"{parameters.get('model_name', args['model_name'])} runs on ONNX Runtime {onnxruntime.__version__}, "
@@ -126,9 +133,10 @@ class TritonPythonModel:
             })  # fmt: skip
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer the requests; one that fails does not touch the others.
+        """Answer the requests; one that fails does not affect the others.
 
-        On a GPU they share one run. On a CPU a batch of two takes as long as two runs, and the first would wait.
+        On a GPU they share a batch. On a CPU a batch of two takes as long as two runs, and the first answer would be
+        late.
         """
         if self._static is not None:
             answers = answer_all(pb_utils, requests, self._static.run)
@@ -137,7 +145,7 @@ class TritonPythonModel:
         return [answer(pb_utils, request, self._infer) for request in requests]
 
     def _show_memory(self) -> None:
-        """Set the metrics of sessions that came or went."""
+        """Update the metric after sessions were opened or closed."""
         if self._static is None or self._static.memory is None:
             return
         taken = self._static.memory.taken
@@ -151,6 +159,6 @@ class TritonPythonModel:
 
     def _infer(self, tensor: Any) -> Sequence[Any]:
         if tensor.is_cpu():
-            # Not as_numpy(): with numpy >= 2 Triton 2.51 shows the first byte everywhere.
+            # Not as_numpy(): with numpy >= 2, Triton 2.51 returns an array that repeats the first byte.
             return self._engine.run(np.from_dlpack(tensor))
         return self._engine.run_bound(frames_of(tensor))

@@ -1,6 +1,7 @@
-"""Triton's `tensorrt` backend for servers that have only the Python backend.
+"""Python-based `tensorrt` backend, for servers that have only Triton's Python backend.
 
-Runs inside Triton's Python stub. Only the glue to Triton lives here; the engine is `tridetr.triton.engine`.
+Runs in the Python backend's stub. This module contains only the interface to Triton; the engine is in
+`tridetr.triton.engine`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ class TritonPythonModel:
     """One instance of a model."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine, and say what serves."""
+        """Load the engine and report it."""
         parameters = parameters_of(args)
         if args["model_instance_kind"] != "GPU":
             raise ModelError(
                 f"{args['model_name']} is a TensorRT engine and needs an NVIDIA GPU, but Triton put it on the CPU. "
-                "Remedy: a GPU with its driver (docker run --gpus all), or model.name: rfdetr_ort"
+                "Remedy: provide a GPU with its driver (docker run --gpus all), or set model.name: rfdetr_ort"
             )
         tensorrt = import_tensorrt()
         from tridetr.cuda.driver import DriverCuda  # needs the extra `gpu`
@@ -55,11 +56,11 @@ class TritonPythonModel:
             })  # fmt: skip
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer each request by itself: one that fails does not touch the others."""
+        """Answer each request separately; one that fails does not affect the others."""
         return [answer(pb_utils, request, self._infer) for request in requests]
 
     def finalize(self) -> None:
-        """Free what lies on the GPU."""
+        """Free the engine's memory on the GPU."""
         self._engine.close()
         self._cuda.close()
 
