@@ -103,7 +103,7 @@ def test_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
-    assert f"port {port} of 127.0.0.1 cannot be used" in done.stderr
+    assert f"cannot bind to 127.0.0.1:{port}" in done.stderr
 
 
 def test_contradictory_settings_are_reported(tmp_path: Path) -> None:

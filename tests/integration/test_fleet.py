@@ -107,7 +107,7 @@ def test_watch_prints_each_change(tmp_path: Path) -> None:
             assert watch.stdout
             first = [json.loads(watch.stdout.readline()) for _ in range(40)]
             assert {node["condition"] for node in first} == {"ok"}
-            crowd.say(4, "node", report())  # nothing new
+            crowd.say(4, "node", report())  # no change
             crowd.say(8, "availability", "offline")
             change = json.loads(watch.stdout.readline())
             assert (change["device"], change["condition"]) == ("n08", "offline")

@@ -89,7 +89,7 @@ def remove_folder(triton: TritonThread) -> None:
         (remove_folder, "file_lost", RECOVERY_S),
         (kill_server, "died", RECOVERY_S),
         (kill_stub, "stub_died", RECOVERY_S),
-        # A hang is seen after PROBE_AFTER_S + infer_timeout_s (2 s here).
+        # A hang is detected after PROBE_AFTER_S + infer_timeout_s (2 s here).
         (stop_stub, "stub_unhealthy", RECOVERY_S + 7),
         (stop_server, "hung", RECOVERY_S + 7),
     ],
@@ -114,7 +114,7 @@ async def test_failed_server_serves_again(
         assert restarts(reason) == counted + 1
         print(f"{fault.__name__}: serving again after {took:.1f} s")
         regions = list(SHM.glob(f"tridetr-{config.instance}-triton-*"))
-        assert len(regions) == 1, regions  # the killed backend's is gone
+        assert len(regions) == 1, regions  # the killed backend's was removed
 
 
 class Role:

@@ -1,21 +1,13 @@
-"""How long to wait before something is tried again."""
+"""Exponential back-off."""
 
 from __future__ import annotations
 
-import doctest
 import random
 
-from tridetr import backoff as backoff_module
 from tridetr.backoff import Backoff
 
 
-def test_examples_in_docstrings() -> None:
-    result = doctest.testmod(backoff_module)
-    assert result.attempted > 0
-    assert result.failed == 0
-
-
-def test_it_grows_to_the_longest_and_stays_there() -> None:
+def test_the_wait_grows_to_its_limit() -> None:
     backoff = Backoff(first_s=0.25, longest_s=10.0, dice=random.Random(0))
     waits = [backoff.failed() for _ in range(2000)]
     for attempt, wait in enumerate(waits):
@@ -23,16 +15,16 @@ def test_it_grows_to_the_longest_and_stays_there() -> None:
         assert full / 2 <= wait <= full
 
 
-def test_a_steady_time_resets_it_and_a_short_one_does_not() -> None:
+def test_only_a_steady_time_resets_it() -> None:
     backoff = Backoff(first_s=0.25, longest_s=10.0, steady_s=5.0)
     for _ in range(10):
         backoff.failed(0.0)
-    assert backoff.failed(1.0) == 10.0  # a source that flaps
+    assert backoff.failed(1.0) == 10.0  # works for a short time only
     assert backoff.failed(5.0) == 0.25
     assert backoff.failed() == 0.5
 
 
-def test_those_that_failed_together_do_not_try_together() -> None:
+def test_jitter_spreads_the_retries_of_simultaneous_failures() -> None:
     first, second = (
         Backoff(first_s=0.25, longest_s=10.0, dice=random.Random(seed)) for seed in (1, 2)
     )

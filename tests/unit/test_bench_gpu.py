@@ -33,5 +33,5 @@ def test_without_a_gpu_nothing_is_measured_and_the_reason_is_given(tmp_path: Pat
     out = tmp_path / "gpu.json"
     answer = run(FOLDER / "all.py", "--out", out)
     assert answer.returncode == 3
-    assert "no GPU, so nothing is measured: NVIDIA's driver" in answer.stderr
+    assert "no GPU, so nothing is measured: the NVIDIA driver" in answer.stderr
     assert not out.exists()

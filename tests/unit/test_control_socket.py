@@ -1,4 +1,4 @@
-"""The socket over which the gateway reaches the controller."""
+"""The Unix socket for requests to the controller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tridetr.control_socket import ControllerAwayError, ControlSocket, ask_controller
 
 
-async def test_removed_socket_in_a_deep_folder_is_recreated(tmp_path: Path) -> None:
+async def test_a_removed_socket_in_a_deep_folder_is_created_again(tmp_path: Path) -> None:
     folder = tmp_path.joinpath(*["deep-folder"] * 20)
     folder.mkdir(parents=True)
     socket = ControlSocket(folder, lambda request: request)
@@ -26,7 +26,7 @@ async def test_removed_socket_in_a_deep_folder_is_recreated(tmp_path: Path) -> N
 
 
 async def test_other_users_cannot_arm_or_disarm(tmp_path: Path) -> None:
-    """The socket must not have the mode of the umask: other users may have access to the run folder."""
+    """The umask once set the socket's mode, in a run folder that other users may be allowed to enter."""
     before = os.umask(0)
     try:
         socket = ControlSocket(tmp_path, lambda request: request)
@@ -37,7 +37,7 @@ async def test_other_users_cannot_arm_or_disarm(tmp_path: Path) -> None:
         os.umask(before)
 
 
-async def test_invalid_requests_get_no_answer_and_cause_no_harm(tmp_path: Path) -> None:
+async def test_invalid_requests_get_no_answer_and_do_no_harm(tmp_path: Path) -> None:
     def answer(request: dict[str, object]) -> dict[str, object]:
         return {"got": request.get("a")}
 

@@ -1,4 +1,4 @@
-"""Models rewritten for the CUDA provider: joined kernels, seams that stay, nothing that changes detections."""
+"""Models rewritten for the CUDA provider: joined kernels, same interfaces, same detections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_fewer_kernels_and_the_same_card(rewritten: cuda_form.Rewritten) -> None
     assert new.precision == ("fp16" if rewritten.half else old.precision)
 
 
-def test_the_engine_cuts_and_runs_it(rewritten: cuda_form.Rewritten, tmp_path: Path) -> None:
+def test_the_engine_splits_and_runs_it(rewritten: cuda_form.Rewritten, tmp_path: Path) -> None:
     file = tmp_path / "cuda.onnx"
     onnx.save(rewritten.model, file)
     frame = np.random.default_rng(0).integers(0, 256, (1, 360, 320), np.uint8)
@@ -53,7 +53,7 @@ def test_the_engine_cuts_and_runs_it(rewritten: cuda_form.Rewritten, tmp_path: P
 def test_fp16_computes_in_fp16_between_the_networks_ends(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The bundled model is small and moves by more than is accepted; the conversion itself must be right."""
+    """The bundled model is too small for FP16 to be accepted; only the conversion itself is tested here."""
     monkeypatch.setattr(cuda_form, "_SCORE", 0.1)
     monkeypatch.setattr(cuda_form, "_BOX_PX", 20.0)
     monkeypatch.setattr(cuda_form, "_PICTURES", 1)
@@ -65,7 +65,7 @@ def test_fp16_computes_in_fp16_between_the_networks_ends(
     kinds = {casts[node.input[1]].attribute[0].i for node in products if node.input[1] in casts}
     assert kinds == {onnx.TensorProto.FLOAT16}  # the weights, which the file stores as FP16
     sampled = [node for node in found.model.graph.node if node.op_type == "GridSample"]
-    assert sampled  # in FP32, since the CUDA provider has no other and would leave them to the CPU
+    assert sampled  # stay in FP32: the CUDA provider would leave FP16 to the CPU
     for node in sampled:
         assert {casts[value].attribute[0].i for value in node.input} == {onnx.TensorProto.FLOAT}
     file = tmp_path / "cuda.onnx"
@@ -79,7 +79,7 @@ def test_fp16_computes_in_fp16_between_the_networks_ends(
     engine.close()
 
 
-def test_fp16_that_changes_scores_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp16_that_changes_scores_is_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
     def ruined(joined: onnx.ModelProto) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.CopyFrom(joined)
@@ -102,6 +102,6 @@ def test_kernels_are_joined_without_sympy(monkeypatch: pytest.MonkeyPatch) -> No
     assert min(kernels[kind] for kind in ("LayerNormalization", "SkipLayerNormalization")) > 10
 
 
-def test_a_model_that_was_rewritten_is_refused(rewritten: cuda_form.Rewritten) -> None:
+def test_a_rewritten_model_is_refused(rewritten: cuda_form.Rewritten) -> None:
     with pytest.raises(ModelError, match="portable models"):
         cuda_form.for_cuda(rewritten.model)

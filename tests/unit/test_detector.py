@@ -1,4 +1,4 @@
-"""The detector against a server that fails on command: nothing is lost, nothing comes twice, nobody waits for long."""
+"""The detector with a fake server that fails on command: no frame is lost, repeated or delayed for long."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def until(condition: Callable[[], Any], within_s: float = 20) -> Any:
 
 
 class Results:
-    """Takes in all results of a camera."""
+    """Collects all results of a camera."""
 
     def __init__(self, instance: str, camera: str = "cam") -> None:
         self.reader = DetectionReader(instance, camera, None)
@@ -121,7 +121,7 @@ async def test_each_frame_becomes_a_result(
     assert served.classes == {"person": 1, "car": 3}
 
 
-async def test_one_frame_at_a_time_and_then_the_newest(
+async def test_one_frame_is_in_flight_and_the_newest_comes_next(
     instance: str, tmp_path: Path, frames: FrameWriter, results: Results
 ) -> None:
     client = FakeTriton()
@@ -130,17 +130,17 @@ async def test_one_frame_at_a_time_and_then_the_newest(
     async with running(make_config(instance, tmp_path), client):
         put_frame(frames, 1)
         await until(lambda: client.asked)
-        for value in range(2, 40):  # far more than there are slots
+        for value in range(2, 40):  # far more than the ring has slots
             assert put_frame(frames, value)
         client.hold.set()
         await until(lambda: len(results.take()) == 2)
-    # The frame that the server had was not overwritten, however long it took.
+    # The frame that the server was reading was not overwritten.
     assert results.values == [[1], [39]]
     assert client.most_in_flight == 1
     assert skipped("superseded") - before == 37
 
 
-async def test_waits_for_a_server_that_comes_late(
+async def test_waits_for_a_server_that_starts_late(
     instance: str,
     tmp_path: Path,
     frames: FrameWriter,
@@ -161,7 +161,7 @@ async def test_waits_for_a_server_that_comes_late(
     ) == 1
 
 
-async def test_a_restarted_server_gets_the_regions_again(
+async def test_regions_are_registered_again_with_a_restarted_server(
     instance: str, tmp_path: Path, frames: FrameWriter, results: Results
 ) -> None:
     client = FakeTriton()
@@ -179,10 +179,10 @@ async def test_a_restarted_server_gets_the_regions_again(
         client.error = None
         await until(lambda: len(results.take()) == 3)
     assert results.values == [[1], [2], [3]]
-    assert results.stamps[2].model_name == "other"  # what serves is looked up anew
+    assert results.stamps[2].model_name == "other"  # the served model is queried again
 
 
-async def test_a_server_that_dies_in_between_costs_no_lossless_frame(
+async def test_no_lossless_frame_is_lost_when_the_server_dies(
     instance: str, tmp_path: Path, frames: FrameWriter, results: Results
 ) -> None:
     client = FakeTriton()
@@ -209,7 +209,7 @@ async def test_a_server_that_dies_in_between_costs_no_lossless_frame(
     assert [stamp.frame_number for stamp in results.stamps] == list(range(6))
 
 
-async def test_refused_frames_are_counted_said_once_and_never_spin(
+async def test_failed_frames_are_counted_logged_once_and_retried_with_pauses(
     instance: str,
     tmp_path: Path,
     frames: FrameWriter,
@@ -224,7 +224,7 @@ async def test_refused_frames_are_counted_said_once_and_never_spin(
     async with running(make_config(instance, tmp_path), client):
         put_frame(frames, 1)
         await until(lambda: len(client.frame_errors) < 4)
-        put_frame(frames, 2)  # takes over: freshness beats completeness
+        put_frame(frames, 2)  # supersedes the first frame
         await until(lambda: results.take())
     assert time.monotonic() - began > 0.05 + 0.1 + 0.2 + 0.4 + 0.8
     assert results.values == [[2]]
@@ -235,10 +235,10 @@ async def test_refused_frames_are_counted_said_once_and_never_spin(
     assert said.count("inference results are available again") == 1
 
 
-async def test_a_slow_answer_is_said_and_waited_for(
+async def test_a_slow_answer_is_logged_and_waited_for(
     instance: str, tmp_path: Path, frames: FrameWriter, results: Results
 ) -> None:
-    """A deadline of ours would not stop the server: it still reads the frame."""
+    """A client-side deadline would not stop the server, which still reads the frame."""
     client = FakeTriton()
     client.hold.clear()
     slow = metrics.INFERENCE_ERRORS.labels("cam", "slow")
@@ -267,10 +267,10 @@ async def test_follows_the_ring_to_its_next_generation(
         await until(lambda: client.unregistered)
         assert list(client.regions) == [f"tridetr-{instance}-cam-frames-2"]
     assert (results.stamps[1].width, results.stamps[1].height) == (128, 64)
-    assert not client.regions  # nothing is left at the server
+    assert not client.regions  # no region stays registered
 
 
-async def test_a_ring_that_was_made_anew_is_registered_anew(
+async def test_a_recreated_ring_is_registered_again(
     instance: str, tmp_path: Path, results: Results
 ) -> None:
     client = FakeTriton()
@@ -297,7 +297,7 @@ async def test_the_detector_may_start_before_capture_and_be_restarted(
     client.restart()
     before = skipped("superseded")
     async with running(config, client):
-        # The newest frame again: nobody may have read the result that the dead detector left.
+        # The newest frame is inferred again: the result of the first detector may not have been read.
         await until(lambda: len(results.take()) == 2)
         with FrameWriter(instance, "cam", width=64, height=32) as frames:
             put_frame(frames, 3)
@@ -307,7 +307,7 @@ async def test_the_detector_may_start_before_capture_and_be_restarted(
 
 
 async def test_cameras_take_turns(instance: str, tmp_path: Path) -> None:
-    """A camera that is always ready gets no more than its share."""
+    """A camera that always has a frame ready gets no more than its share."""
     client = FakeTriton()
     cameras = ["fast", "slow", "other"]
     config = make_config(
@@ -331,14 +331,14 @@ async def test_cameras_take_turns(instance: str, tmp_path: Path) -> None:
     assert max(counts.values()) - min(counts.values()) <= 2, counts
 
 
-async def test_unknown_classes_end_the_detector(instance: str, tmp_path: Path) -> None:
+async def test_unknown_classes_stop_the_detector(instance: str, tmp_path: Path) -> None:
     config = make_config(instance, tmp_path, detect={"classes": ["person", "unicorn"]})
     async with running(config, FakeTriton()) as task:
         with pytest.raises(ConfigError, match="unicorn"):
             await task
 
 
-async def test_a_model_without_the_contract_ends_the_detector(
+async def test_a_model_that_does_not_conform_stops_the_detector(
     instance: str, tmp_path: Path
 ) -> None:
     config = make_config(instance, tmp_path)
@@ -357,7 +357,7 @@ async def test_a_model_without_the_contract_ends_the_detector(
         ({"classes": ["person"]}, None, ModelInfo("m", "1", "e", "p", "fp32"), 1),  # COCO's names
     ],
 )
-async def test_what_counts_as_a_detection(
+async def test_detections_are_filtered_by_the_configured_score_and_classes(
     instance: str,
     tmp_path: Path,
     frames: FrameWriter,
@@ -382,7 +382,7 @@ async def test_two_detectors_are_refused(instance: str, tmp_path: Path) -> None:
             Detector(config, FakeTriton())
 
 
-async def test_stops_while_the_server_is_silent(
+async def test_stops_while_the_server_does_not_answer(
     instance: str, tmp_path: Path, frames: FrameWriter
 ) -> None:
     client = FakeTriton()
@@ -393,7 +393,7 @@ async def test_stops_while_the_server_is_silent(
 
 
 @pytest.mark.parametrize(("color", "said"), [("bt601-full", 1), ("bt601-limited", 0), ("frame", 0)])
-async def test_frames_of_another_range_than_the_model_are_said_once(
+async def test_frames_of_another_colour_range_are_logged_once(
     instance: str,
     tmp_path: Path,
     frames: FrameWriter,

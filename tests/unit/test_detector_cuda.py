@@ -1,4 +1,4 @@
-"""The detector and frames in (played) GPU memory: which memory it names to the server, and when it takes another."""
+"""The detector with frames in simulated GPU memory: which memory the server reads, and when that changes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def pixel(
         return client.asked[-1]
 
 
-async def test_gpu_memory_is_named_where_the_server_can_open_it(
+async def test_gpu_memory_is_used_if_the_server_can_open_it(
     instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
@@ -70,7 +70,7 @@ async def test_gpu_memory_is_named_where_the_server_can_open_it(
     assert not client.regions
 
 
-async def test_memory_is_held_until_the_server_has_let_go_of_it(
+async def test_memory_is_held_until_the_server_has_unregistered_it(
     instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
@@ -123,7 +123,7 @@ async def test_which_memory_is_used(
     with GpuCamera(instance, gpu) as camera, caplog.at_level(logging.INFO):
         for _ in range(
             2
-        ):  # a restarted server is asked again, but the same thing is not logged again
+        ):  # a restarted server is tried again, but the same reason is not logged again
             for value in (1, 2, 3):
                 camera.put(value)
                 with newest(reader) as lease:
@@ -151,7 +151,7 @@ async def test_forced_and_refused_is_an_error(
 async def test_memory_of_a_dead_process_is_never_read(
     instance: str, gpu: FakeCuda, reader: DeviceFrameReader
 ) -> None:
-    """A server may not survive reading what is gone; and that nobody can open it tells nothing about the server."""
+    """A server may crash if it reads such memory, and failing to open it proves nothing about the server."""
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)
     regions = Registrations(client, "cuda")
     with GpuCamera(instance, gpu) as camera:
@@ -170,7 +170,7 @@ async def test_memory_of_a_dead_process_is_never_read(
     await regions.close()
 
 
-def test_the_frame_is_that_of_the_gpu_while_its_process_lives(
+def test_frames_in_gpu_memory_are_leased_while_the_gpu_process_runs(
     instance: str, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with NewestFrames(instance, "cam") as frames, GpuCamera(instance, gpu) as camera:
@@ -184,7 +184,7 @@ def test_the_frame_is_that_of_the_gpu_while_its_process_lives(
                     assert host.planes.max() == 1
         uploader, camera.uploader = camera.uploader, None  # it hangs
         camera.put(2)
-        assert frames.lease(first, gpu=True) is None  # it may be under way
+        assert frames.lease(first, gpu=True) is None  # its upload may be in progress
         monkeypatch.setattr("tridetr.detector.frames._LATE_S", 0.0)
         with frames.lease(first, gpu=True) or pytest.fail("no frame") as lease:
             assert isinstance(lease, FrameLease)
@@ -217,7 +217,7 @@ async def detecting(instance: str, folder: Path, client: FakeTriton) -> AsyncIte
 
 
 async def until(camera: GpuCamera, condition: Callable[[], bool]) -> None:
-    """Publish frames until something is so."""
+    """Publish frames until a condition holds."""
     deadline = time.monotonic() + slack(20)
     value = 0
     while not condition():
@@ -227,7 +227,7 @@ async def until(camera: GpuCamera, condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_results_go_on_without_the_gpu_process_and_return_to_it(
+async def test_results_continue_without_the_gpu_process_and_return_to_it(
     instance: str, gpu: FakeCuda, tmp_path: Path
 ) -> None:
     client = FakeTriton(info=GPU_MODEL, gpu=gpu.folder)

@@ -1,4 +1,4 @@
-"""Frames without motion: their answer is repeated where nothing is lost by it, and inferred in every other case."""
+"""The motion gate: unchanged frames get the previous answer if that is safe; all others are inferred."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ HOUR_S = 3600.0
 
 
 class Rig:
-    """A detector with a fake server, a camera, and whoever writes the sentry board."""
+    """A detector with a fake server, a camera, and the writer of the sentry state."""
 
     def __init__(self, instance: str, folder: Path, **detect: Any) -> None:
-        self.client = FakeTriton()  # which sees a person in every frame
+        self.client = FakeTriton()  # detects a person in every frame
         self.config = make_config(
             instance, folder, detect={"motion_gate_s": 60} | detect, alarm={"classes": ["car"]}
         )
@@ -52,7 +52,7 @@ class Rig:
         self.frames.publish(slot, frame_stamp(self.number, **stamp))
 
     async def learn(self, value: int = 100) -> None:
-        """Show a still picture until its noise is known; what was asked so far is forgotten."""
+        """Show a still picture until its noise is learnt, and reset the counted requests."""
         for _ in range(12):
             await self.show(value)
         self.client.asked.clear()
@@ -98,12 +98,12 @@ async def test_the_answer_is_repeated_for_the_same_picture_and_marked(rig: Rig) 
     assert [stamp.frame_sequence for stamp in stamps] == numbers
     assert [stamp.capture_monotonic_ns for stamp in stamps] == [n * 1000 + 1 for n in numbers]
     for stamp in stamps:
-        # The times of the model are those of the inference that the answer is from.
+        # The inference times are those of the repeated answer.
         assert stamp.infer_end_ns in [s.infer_end_ns for s in rig.results.stamps if not s.repeated]
         assert stamp.published_ns >= stamp.taken_ns
 
 
-async def test_motion_is_looked_at_and_settles(rig: Rig) -> None:
+async def test_motion_is_inferred_until_it_settles(rig: Rig) -> None:
     rig.decide(*CALM)
     async with running(rig.config, rig.client):
         await rig.learn()
@@ -111,13 +111,13 @@ async def test_motion_is_looked_at_and_settles(rig: Rig) -> None:
         for _ in range(30):
             await rig.show(100)
     asked = len(rig.client.asked)
-    assert 1 <= asked < 20  # until the running average is there
+    assert 1 <= asked < 20  # until the running average has followed
     assert rig.results.stamps[-1].repeated
     assert not rig.results.stamps[-30].repeated
 
 
-async def test_slow_change_adds_up(rig: Rig) -> None:
-    """Compared is with what the model saw, too, not with the last frame only."""
+async def test_slow_changes_accumulate(rig: Rig) -> None:
+    """A frame is compared with the last inferred one, too, and not only with its predecessor."""
     rig.decide(*CALM)
     async with running(rig.config, rig.client):
         await rig.learn()
@@ -127,7 +127,7 @@ async def test_slow_change_adds_up(rig: Rig) -> None:
     assert rig.client.asked
 
 
-async def test_an_uncertain_answer_is_looked_at_again_for_a_while(rig: Rig) -> None:
+async def test_an_uncertain_answer_is_inferred_again_for_a_while(rig: Rig) -> None:
     rig.decide(*CALM)
     rig.client.second_score = 0.3
     async with running(rig.config, rig.client):
@@ -138,7 +138,7 @@ async def test_an_uncertain_answer_is_looked_at_again_for_a_while(rig: Rig) -> N
     assert rig.results.stamps[-1].repeated
 
 
-async def test_a_person_on_an_unchanged_picture_is_a_counted_miss(
+async def test_a_person_found_in_an_unchanged_picture_counts_as_missed(
     instance: str, tmp_path: Path
 ) -> None:
     rig = Rig(instance, tmp_path, motion_gate_s=0.3)
@@ -170,7 +170,7 @@ REASONS: dict[str, Callable[[Rig], None]] = {
 
 
 @pytest.mark.parametrize("reason", REASONS)
-async def test_the_model_looks_unless_all_is_calm(rig: Rig, reason: str) -> None:
+async def test_frames_are_inferred_unless_all_conditions_hold(rig: Rig, reason: str) -> None:
     REASONS[reason](rig)
     async with running(rig.config, rig.client):
         for _ in range(15):
@@ -188,7 +188,7 @@ async def test_the_model_looks_unless_all_is_calm(rig: Rig, reason: str) -> None
     ],
     ids=["off", "too old", "a person is there", "lossless"],
 )
-async def test_the_model_looks_at_every_frame(
+async def test_every_frame_is_inferred(
     instance: str, tmp_path: Path, detect: dict[str, float], alarm: list[str], lossless: bool
 ) -> None:
     rig = Rig(instance, tmp_path, **detect)
@@ -203,7 +203,7 @@ async def test_the_model_looks_at_every_frame(
     assert len(rig.client.asked) == 15
 
 
-async def test_another_size_and_a_failed_inference_are_looked_at(rig: Rig) -> None:
+async def test_another_size_and_a_failed_inference_reset_the_gate(rig: Rig) -> None:
     rig.decide(*CALM)
     async with running(rig.config, rig.client):
         await rig.learn()
@@ -219,7 +219,7 @@ async def test_another_size_and_a_failed_inference_are_looked_at(rig: Rig) -> No
 
 
 async def test_a_dead_server_is_noticed_in_time(instance: str, tmp_path: Path) -> None:
-    """Repeating ends after `motion_gate_s` at the latest: then there are no results, and the state becomes unknown."""
+    """Answers are repeated for at most `motion_gate_s`. Then there are no results, and the state becomes unknown."""
     rig = Rig(instance, tmp_path, motion_gate_s=0.4)
     rig.decide(*CALM)
     async with running(rig.config, rig.client):

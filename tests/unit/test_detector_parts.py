@@ -1,8 +1,6 @@
-"""The pure parts of the detector: what is published, and what is counted."""
+"""The pure parts of the detector: selection of detections, and frame accounting."""
 
 from __future__ import annotations
-
-import doctest
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from tridetr.detector import selection, server
+from tridetr.detector import server
 from tridetr.detector.account import FrameAccount
 from tridetr.detector.selection import Selection
 from tridetr.errors import ConfigError
@@ -25,7 +23,7 @@ CLASSES = np.array([1, 3, 1, 2, 1, 1], np.int32)
 @pytest.mark.parametrize(
     ("min_score", "wanted", "rows"),
     [
-        (0.5, (), [0, 1, 2]),  # the least score counts
+        (0.5, (), [0, 1, 2]),  # the minimum score is inclusive
         (0.501, (), [0, 1]),
         (0.0, (), [0, 1, 2, 3, 4]),  # score 0 is padding
         (0.5, ("person",), [0, 2]),
@@ -55,9 +53,7 @@ def test_detections_are_selected_by_score_and_class(
         ([0, 0, 1, 1], 0.9, 65_536),
     ],
 )
-def test_rows_that_make_no_sense_are_left_out(
-    boxes: list[float], score: float, number: int
-) -> None:
+def test_invalid_rows_are_dropped(boxes: list[float], score: float, number: int) -> None:
     rows = np.array([boxes], np.float32)
     found = Selection(0.5, (), {})(
         rows, np.array([score], np.float32), np.array([number], np.int32)
@@ -65,7 +61,7 @@ def test_rows_that_make_no_sense_are_left_out(
     assert len(found) == 0
 
 
-def test_unknown_classes_are_named_with_those_that_are_known() -> None:
+def test_the_error_for_unknown_classes_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'persn'.*did you mean person\?.*bicycle, car"):
         Selection(0.5, ("car", "persn"), KNOWN)
 
@@ -76,14 +72,14 @@ def test_unknown_classes_are_named_with_those_that_are_known() -> None:
     boxes=nps.arrays(np.float32, (8, 4), elements=st.floats(width=32)),
     least=st.floats(0, 1),
 )
-def test_any_answer_gives_finite_rows_in_order(
+def test_any_answer_gives_finite_rows_in_the_models_order(
     scores: np.ndarray, classes: np.ndarray, boxes: np.ndarray, least: float
 ) -> None:
     found = Selection(least, (), {})(boxes, scores, classes)
     assert np.isfinite(found["score"]).all()
     assert (found["score"] >= least).all()
     assert (found["score"] > 0).all()
-    # In the model's order: found is a subsequence of what came.
+    # The model's order: the result is a subsequence of the input.
     rest = iter(zip(scores.tolist(), classes.tolist(), boxes[:, 0].tolist(), strict=True))
     for row in found:
         assert (float(row["score"]), int(row["class_id"]), float(row["x1"])) in rest
@@ -96,13 +92,13 @@ def test_any_answer_gives_finite_rows_in_order(
         (0, [("ok", 5)], [(4, 0)]),  # frames before the first result count, too
         (7, [("ok", 7)], [(0, 0)]),  # a restarted detector repeats the newest frame
         (7, [("ok", 10)], [(2, 0)]),
-        (0, [("bad", 1), ("ok", 1)], [(0, 0)]),  # tried again with success: nothing is lost
+        (0, [("bad", 1), ("ok", 1)], [(0, 0)]),  # retried with success: no frame is lost
         (0, [("bad", 1), ("bad", 3), ("ok", 5)], [(2, 2)]),
         (0, [("bad", 2), ("bad", 2), ("ok", 3), ("ok", 5)], [(1, 1), (1, 0)]),
-        (90, [("ok", 3), ("ok", 5)], [(0, 0), (1, 0)]),  # the ring was made anew
+        (90, [("ok", 3), ("ok", 5)], [(0, 0), (1, 0)]),  # the ring was recreated
     ],
 )
-def test_frames_between_two_results_are_counted_as_left_out(
+def test_frames_between_two_results_are_counted_as_skipped(
     last: int, events: list[tuple[str, int]], counted: list[tuple[int, int]]
 ) -> None:
     account = FrameAccount(last)
@@ -125,10 +121,3 @@ def test_frames_between_two_results_are_counted_as_left_out(
 )
 def test_requests_at_once(engine: str, provider: str, at_once: int) -> None:
     assert server.requests_at_once(ModelInfo("m", "1", engine, provider, "fp32")) == at_once
-
-
-@pytest.mark.parametrize("module", [selection, server])
-def test_the_examples_of_docstrings_hold(module: object) -> None:
-    result = doctest.testmod(module)  # type: ignore[arg-type]
-    assert result.attempted > 0
-    assert result.failed == 0

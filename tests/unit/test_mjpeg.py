@@ -1,4 +1,4 @@
-"""MJPEG frames become JPEGs that any program can show."""
+"""MJPEG frames are completed to JPEGs that every program can show."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_missing_tables_are_added() -> None:
     bare = without_tables(jpeg())
     assert b"\xff\xc4" not in bare
     complete = bytes(complete_jpeg(memoryview(bare)))
-    assert sorted(complete) == sorted(jpeg())  # nothing but the tables was added
+    assert sorted(complete) == sorted(jpeg())  # only the tables were added
     shown = np.asarray(Image.open(io.BytesIO(complete)))
     np.testing.assert_array_equal(shown, np.asarray(Image.open(io.BytesIO(jpeg()))))
 
@@ -59,5 +59,5 @@ def test_padding_is_cut_off(padding: int) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"\xff", b"\xff\xd8", b"no picture at all", jpeg()[:40], b"\xff\xd8" * 100]
 )
-def test_anything_else_comes_back_as_it_is(data: bytes) -> None:
+def test_other_data_is_returned_unchanged(data: bytes) -> None:
     assert bytes(complete_jpeg(memoryview(data))) == data

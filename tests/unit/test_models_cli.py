@@ -54,7 +54,7 @@ def refused(*arguments: object) -> str:
 
 
 def fake_python(tmp_path: Path, model: Path, *messages: dict[str, Any], status: int = 0) -> Path:
-    """An interpreter that answers like the export worker, whatever it is told to run."""
+    """Return a fake interpreter that answers like the export worker, regardless of its arguments."""
     script = tmp_path / "python"
     lines = "".join(f"echo '{json.dumps(message)}'\n" for message in messages)
     find = 'while [ "$1" != --output ]; do shift; done; cp ' + f"'{model}' \"$2\"\n"
@@ -73,7 +73,7 @@ DONE = {
 }
 
 
-def test_from_checkpoint_to_an_installed_verified_model(exported: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_exported_installed_and_verified(exported: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "best.pth"
     checkpoint.touch()
     python = fake_python(tmp_path, exported, {"step": "tracing"}, DONE)
@@ -145,7 +145,7 @@ def test_fuse_writes_for_openvino_from_an_export_and_from_a_fused_model(
     )
 
 
-def test_fuse_takes_names_from_a_file_or_the_export(exported: Path, tmp_path: Path) -> None:
+def test_fuse_reads_class_names_from_a_file_or_the_export(exported: Path, tmp_path: Path) -> None:
     run("fuse", exported, tmp_path / "own.onnx")
     names = tmp_path / "names.txt"
     names.write_text("cat\n\ndog\n")
@@ -169,9 +169,7 @@ def test_fuse_takes_names_from_a_file_or_the_export(exported: Path, tmp_path: Pa
         (None, "cannot be read"),
     ],
 )
-def test_class_names_that_cannot_be_used_are_refused(
-    tmp_path: Path, data: bytes | None, said: str
-) -> None:
+def test_invalid_class_names_are_refused(tmp_path: Path, data: bytes | None, said: str) -> None:
     names = tmp_path / "names.txt"
     if data is not None:
         names.write_bytes(data)
@@ -190,7 +188,7 @@ def test_serving_a_raw_export_is_refused_with_the_remedy(exported: Path) -> None
         read_model_file(exported)
 
 
-def test_verify_exits_with_one_above_its_bounds(exported: Path, tmp_path: Path) -> None:
+def test_verify_exits_with_1_above_its_bounds(exported: Path, tmp_path: Path) -> None:
     run("fuse", exported, tmp_path / "m.onnx")
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / "noise.png")

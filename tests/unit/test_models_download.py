@@ -1,4 +1,4 @@
-"""Fetching models from a real HTTP server on loopback: ranges, truncation, wrong checksums."""
+"""Downloads from a real HTTP server on loopback: ranges, interruptions, wrong checksums."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BODY = bytes(range(256)) * 4000
 
 @dataclass
 class Server:
-    """What the server sends and what it was asked."""
+    """The server's behaviour, and the requests that it got."""
 
     url: str = ""
     body: bytes = BODY
@@ -155,7 +155,7 @@ def test_a_file_above_the_size_limit_is_not_stored(
     server: Server, tmp_path: Path, announced: bool
 ) -> None:
     server.announced = announced
-    with pytest.raises(ModelError, match="the limit of .* bytes: not"):
+    with pytest.raises(ModelError, match=r"the limit of .* bytes: not"):
         download(server.url, tmp_path / "model.bin", sha256(BODY), limit=len(BODY) - 1)
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".bin", ".part")]
     assert download(server.url, tmp_path / "model.bin", sha256(BODY), limit=len(BODY))

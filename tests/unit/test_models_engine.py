@@ -1,4 +1,4 @@
-"""What of TensorRT engines can be tested without a GPU."""
+"""Building TensorRT engines, as far as it can be tested without a GPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tridetr.models.tensorrt_module import import_tensorrt
 PROFILE = Profile.of([(1920, 1080), (640, 480)], 4)
 
 
-def test_profile_spans_the_sizes_and_is_tuned_for_the_first() -> None:
+def test_the_profile_covers_all_sizes_and_is_optimised_for_the_first() -> None:
     assert Profile((1, 72, 64), (1, 1620, 1920), (4, 1620, 1920)) == PROFILE
 
 
@@ -38,13 +38,15 @@ def test_profile_spans_the_sizes_and_is_tuned_for_the_first() -> None:
     ("sizes", "batch", "message"),
     [([], 1, "at least one"), ([(641, 480)], 1, "even"), ([(640, 480)], 0, "at least 1")],
 )
-def test_bad_profiles_are_refused(sizes: list[tuple[int, int]], batch: int, message: str) -> None:
+def test_invalid_profiles_are_refused(
+    sizes: list[tuple[int, int]], batch: int, message: str
+) -> None:
     with pytest.raises(ModelError, match=message):
         Profile.of(sizes, batch)
 
 
 @pytest.mark.parametrize("text", ["1920", "1920x", "axb", "1920*1080"])
-def test_bad_sizes_are_refused(text: str) -> None:
+def test_invalid_sizes_are_refused(text: str) -> None:
     with pytest.raises(ModelError, match="1920x1080"):
         parse_size(text)
 
@@ -60,7 +62,7 @@ def key(**changes: object) -> EngineKey:
     return EngineKey(**values | changes)
 
 
-def test_the_cache_key_has_all_that_an_engine_depends_on() -> None:
+def test_the_cache_key_contains_everything_that_an_engine_depends_on() -> None:
     names = {
         key().file_name,
         key(gpu="NVIDIA H100").file_name,
@@ -91,7 +93,9 @@ def test_a_missing_gpu_is_reported_with_the_remedy(
         engine.build(tmp_path / "model.onnx", profile=PROFILE)
 
 
-def test_a_failing_driver_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_failing_driver_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'driver mismatch' >&2\nexit 9\n")
     tool.chmod(0o755)
@@ -106,7 +110,7 @@ def test_old_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         import_tensorrt()
 
 
-def test_tensorrt_without_its_libraries_and_type_stubs_are_none(
+def test_incomplete_tensorrt_packages_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())
@@ -118,7 +122,7 @@ def test_tensorrt_without_its_libraries_and_type_stubs_are_none(
 
 
 class PlayedTensorRt:
-    """As much of TensorRT as a build uses; remembers the graph that it was given."""
+    """The parts of TensorRT that a build uses; records the graphs that it gets."""
 
     __version__ = "11.4.0"
     Logger = MagicMock()
@@ -148,11 +152,11 @@ class PlayedTensorRt:
     [
         (TensorProto.FLOAT, EnginePrecision.FP16, True, "fp16"),
         (TensorProto.FLOAT, EnginePrecision.KEEP, False, "keep"),
-        # A file that is half already, as the bundled one: nothing to cast, and no reason to fail.
+        # A file that is float16 already, such as the bundled one: nothing is cast, and nothing fails.
         (TensorProto.FLOAT16, EnginePrecision.FP16, False, "keep"),
     ],
 )
-def test_a_build_is_found_with_what_it_was_built_for(
+def test_a_built_engine_is_found_with_its_build_parameters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     kind: int, wanted: EnginePrecision, halved: bool, precision: str,
 ) -> None:  # fmt: skip
@@ -194,7 +198,7 @@ def test_a_larger_batch_than_the_models_fixed_one_is_refused() -> None:
         engine.check_profile(model, PROFILE)
 
 
-def test_products_run_in_half_and_the_rest_in_float() -> None:
+def test_products_run_in_float16_and_the_rest_in_float32() -> None:
     model = fuse(tiny_export(), classes=COCO_91, source="test")
     half = halve_products(model)
     weights = {w.name: w.data_type for w in half.graph.initializer}
@@ -210,7 +214,7 @@ def test_products_run_in_half_and_the_rest_in_float() -> None:
     assert 0 < np.abs(full - mixed).max() < 5e-3
 
 
-def test_half_of_half_is_refused() -> None:
+def test_casting_a_float16_model_is_refused() -> None:
     half = fuse(tiny_export(kind=TensorProto.FLOAT16), classes=COCO_91, source="test")
     with pytest.raises(ModelError, match="fp16 already"):
         halve_products(half)

@@ -1,4 +1,4 @@
-"""Fused graphs against a reference that shares no code with them."""
+"""Fused graphs compared with a reference that shares no code with them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
     st.integers(1, 120).map(lambda n: 2 * n),
     st.sampled_from(list(FrameColor)),
 )
-def test_any_even_size_and_colour_is_as_the_reference(
+def test_any_even_size_and_colour_matches_the_reference(
     width: int, height: int, color: FrameColor
 ) -> None:
     """Includes heights not divisible by 4, where the Cr plane starts in the middle of a row."""
@@ -93,7 +93,7 @@ def test_any_even_size_and_colour_is_as_the_reference(
 def test_extreme_frames_are_clipped_like_the_reference(value: int, color: FrameColor) -> None:
     frame = np.full((48 * 3 // 2, 64), value, np.uint8)
     assert_same(SESSIONS[color], frame, color)
-    # Y at its end, chroma neutral: plain black and white
+    # extreme Y, neutral chroma: pure black and white
     frame[48:] = 128
     assert_same(SESSIONS[color], frame, color)
 
@@ -105,7 +105,7 @@ def test_limited_range_differs_from_full_range() -> None:
     assert np.abs(limited.scores - full.scores).max() > 1e-3
 
 
-def test_each_frame_of_a_batch_is_as_alone() -> None:
+def test_a_batch_gives_the_same_results_as_single_frames() -> None:
     session = SESSIONS[FrameColor.BT601_LIMITED]
     frames = np.stack([noise(70, 50, seed) for seed in range(4)])
     for size in range(1, 5):
@@ -119,7 +119,7 @@ def test_each_frame_of_a_batch_is_as_alone() -> None:
 @pytest.mark.parametrize(
     "shape", [(72, 63), (71, 64), (73, 64), (70, 64)], ids=["odd width", "71", "73", "70 rows"]
 )
-def test_frames_that_are_no_i420_are_refused(shape: tuple[int, int]) -> None:
+def test_frames_that_are_not_i420_are_refused(shape: tuple[int, int]) -> None:
     session = SESSIONS[FrameColor.BT601_LIMITED]
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException):
         session.run(None, {"frame": np.zeros((1, *shape), np.uint8)})
@@ -143,8 +143,8 @@ def test_only_the_input_is_uint8_and_the_first_node_casts_it() -> None:
     assert [name for name, kind in kinds.items() if kind == TensorProto.UINT8] == []
 
 
-def test_no_operator_that_an_engine_lacks() -> None:
-    """Antialiased Resize is not in TensorRT, Mod on int64 not in every version of it."""
+def test_all_operators_are_supported_by_every_engine() -> None:
+    """TensorRT does not support antialiased Resize, and some of its versions no Mod on int64."""
     model = fuse(EXPORT, classes=COCO_91, source="test")
     for node in model.graph.node:
         assert node.domain in ("", "ai.onnx")
@@ -156,7 +156,7 @@ def test_no_operator_that_an_engine_lacks() -> None:
 
 
 def test_class_ids_of_columns() -> None:
-    """A fine-tuned model: columns 0..2 are ids 10, 11, 12, column 3 is the background."""
+    """A fine-tuned model: columns 0..2 have the ids 10, 11, 12, column 3 is the background."""
     export = tiny_export(columns=4)
     ids = [10, 11, 12, DROPPED]
     model = fuse(export, classes={"a": 10, "b": 11, "c": 12}, class_ids=ids, topk=20, source="test")
@@ -204,7 +204,7 @@ def test_weights_in_half_precision_are_kept() -> None:
     assert kinds["to_box"] == kinds["to_logit"] == TensorProto.FLOAT16
 
 
-def test_card_travels_in_the_metadata() -> None:
+def test_the_metadata_contains_the_card() -> None:
     model = fuse(EXPORT, classes={"person": 1}, default_score=0.37, source="somewhere")
     card = ModelCard.from_metadata(metadata_of(model))
     assert card is not None
@@ -213,7 +213,7 @@ def test_card_travels_in_the_metadata() -> None:
     assert len(card.checksum) == 64
 
 
-def test_recolor_is_like_fusing_for_that_colour() -> None:
+def test_recolor_equals_fusing_for_that_colour() -> None:
     frame = noise(66, 50)
     again = recolor(fuse(EXPORT, classes=COCO_91, source="test"), FrameColor.BT709_FULL)
     assert_same(open_session(again), frame, FrameColor.BT709_FULL)
@@ -271,14 +271,14 @@ def test_wrong_graphs_are_refused_with_expected_and_found(
         ({}, None, "at least one class"),
     ],
 )
-def test_classes_that_do_not_fit_are_refused(
+def test_classes_that_do_not_match_the_export_are_refused(
     classes: dict[str, int], ids: list[int] | None, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
         fuse(EXPORT, classes=classes, class_ids=ids, source="test")
 
 
-def test_fused_file_survives_saving(tmp_path: Path) -> None:
+def test_a_saved_model_gives_the_same_results(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(fuse(EXPORT, classes=COCO_91, source="test"), path)
     assert_same(open_session(path), noise(64, 48), FrameColor.BT601_LIMITED)

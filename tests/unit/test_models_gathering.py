@@ -1,4 +1,4 @@
-"""The pre-processing for OpenVINO against the numpy reference and the graph of the contract."""
+"""The pre-processing for OpenVINO compared with the numpy reference and the portable graph."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gathered(model: onnx.ModelProto) -> onnx.ModelProto:
 def image_session(
     color: FrameColor, engine: Engine = Engine.CPU
 ) -> tuple[onnxruntime.InferenceSession, str]:
-    """A session that also yields the network's input, and the name of that."""
+    """Return a session that also outputs the network's input, and the name of that output."""
     model = gathered(fused(color))
     image = seam_values(model)[0]
     return open_session(with_outputs(model, [image]), engine), image
@@ -73,10 +73,10 @@ def noise(width: int, height: int) -> np.ndarray:
     st.integers(1, 120).map(lambda n: 2 * n),
     st.sampled_from(list(FrameColor)),
 )
-def test_any_even_size_and_colour_is_as_the_reference(
+def test_any_even_size_and_colour_matches_the_reference(
     width: int, height: int, color: FrameColor
 ) -> None:
-    """Larger and smaller than the network's input, and Cr from the middle of a row on."""
+    """Larger and smaller than the network's input, and with Cr starting in the middle of a row."""
     session, image = SESSIONS[color]
     frame = noise(width, height)
     wanted = reference.preprocess_i420(frame[0], SIDE, color.matrix, color.is_full_range)
@@ -86,7 +86,7 @@ def test_any_even_size_and_colour_is_as_the_reference(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("size", [(1920, 1080), (640, 480), (66, 50), (2, 2)])
-def test_every_precision_sees_the_same_pixels(engine: Engine, size: tuple[int, int]) -> None:
+def test_every_precision_uses_the_same_pixels(engine: Engine, size: tuple[int, int]) -> None:
     """Indices in bf16 would be off by many pixels, pixels in bf16 by a half."""
     color = FrameColor.BT601_FULL
     session, image = image_session(color, engine)
@@ -99,7 +99,7 @@ def test_every_precision_sees_the_same_pixels(engine: Engine, size: tuple[int, i
 @pytest.mark.parametrize(
     "export", [{}, {"batch": 1}, {"kind": TensorProto.FLOAT16}], ids=["", "fixed", "half"]
 )
-def test_whole_models_answer_as_before(export: dict[str, Any]) -> None:
+def test_whole_models_give_the_same_results(export: dict[str, Any]) -> None:
     model = fused(**export)
     changed = gathered(model)
     assert {n.op_type for n in changed.graph.node if "frame" in n.input} == {
@@ -123,7 +123,7 @@ def detections(outputs: list[np.ndarray]) -> reference.Detections:
     return reference.Detections(boxes.astype(float), scores.astype(float), classes)
 
 
-def test_each_frame_of_a_batch_is_as_alone() -> None:
+def test_a_batch_gives_the_same_results_as_single_frames() -> None:
     session = open_session(gathered(fused()))
     frames = np.concatenate([noise(70, 50), noise(70, 50)[:, ::-1]])
     together = session.run(OUTPUTS, {"frame": frames})
@@ -141,7 +141,7 @@ def test_the_bundled_form_with_stored_halves() -> None:
     np.testing.assert_allclose(after[1], before[1], atol=1e-5)
 
 
-def test_models_of_other_make_stay_as_they_are() -> None:
+def test_models_that_fuse_did_not_make_are_not_changed() -> None:
     without_card = fused()
     del without_card.metadata_props[:]
     foreign = helper.make_model(

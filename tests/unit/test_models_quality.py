@@ -1,4 +1,4 @@
-"""Verify, evaluate and quantize: that they find what they are for."""
+"""Verify, evaluate and quantize detect errors and measure accuracy correctly."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def saved(model: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def test_verify_finds_no_difference_in_a_sound_model(pictures: Path, tmp_path: Path) -> None:
+def test_verify_finds_no_difference_in_a_correct_model(pictures: Path, tmp_path: Path) -> None:
     model = saved(fuse(tiny_export(), classes=COCO_91, source="test"), tmp_path / "m.onnx")
     verifier = Verifier(model)
     for picture in sorted(pictures.iterdir()):
@@ -55,10 +55,10 @@ def test_verify_finds_no_difference_in_a_sound_model(pictures: Path, tmp_path: P
         assert max(difference.score, difference.end_score) < 1e-4
 
 
-def test_verify_judges_the_graph_that_tensorrt_gets(pictures: Path, tmp_path: Path) -> None:
+def test_verify_checks_the_graph_that_tensorrt_gets(pictures: Path, tmp_path: Path) -> None:
     model = saved(fuse(tiny_export(), classes=COCO_91, source="test"), tmp_path / "m.onnx")
     difference = Verifier(model, precision=EnginePrecision.FP16).compare(next(pictures.iterdir()))
-    assert difference.input < 1e-3  # the wrapping stays as it is
+    assert difference.input < 1e-3  # pre- and post-processing stay in float32
     assert 0 < difference.end_score < 5e-3
 
 
@@ -66,7 +66,7 @@ def test_verify_judges_the_graph_that_tensorrt_gets(pictures: Path, tmp_path: Pa
     ("constant", "change", "grows"),
     [
         ([3, 3, 1, 1], 1.02, "input"),  # a wrong colour matrix
-        ([], 1.1, "box_px"),  # the half of cxcywh to xyxy
+        ([], 1.1, "box_px"),  # the factor 1/2 of cxcywh to xyxy
     ],
 )
 def test_verify_finds_a_broken_model(
@@ -90,7 +90,7 @@ def test_verify_needs_a_fused_model(tmp_path: Path) -> None:
 
 
 def constant_model(boxes: list[list[float]], ids: list[int], path: Path) -> Path:
-    """A contract model that sees the same boxes in every frame, whatever its size."""
+    """Write a contract model that detects the same boxes in every frame."""
     scores = [0.9 - 0.1 * index for index in range(len(ids))]
     values = {
         "boxes": np.array([boxes], np.float32),
@@ -120,7 +120,7 @@ def constant_model(boxes: list[list[float]], ids: list[int], path: Path) -> Path
     return saved(model, path)
 
 
-def test_evaluate_gives_full_marks_to_the_truth_and_none_to_a_miss(
+def test_evaluate_gives_ap_1_for_the_labels_and_0_for_a_miss(
     pictures: Path, tmp_path: Path
 ) -> None:
     labels = (Label("person", (10, 10, 20, 30)), Label("car", (50, 20, 20, 20)))
@@ -168,7 +168,9 @@ def test_yolo_and_coco_layouts_give_the_same_labels(pictures: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("line", "message"), [("9 0 0 1 1", "2 classes"), ("x", "is not"), ("0 1 2", "is not")]
 )
-def test_bad_labels_name_the_file(line: str, message: str, pictures: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_bad_label_contains_the_file(
+    line: str, message: str, pictures: Path, tmp_path: Path
+) -> None:
     (tmp_path / "labels").mkdir()
     pictures.rename(tmp_path / "images")
     (tmp_path / "data.yaml").write_text("names: [cat, dog]")
@@ -203,7 +205,7 @@ def deep_export() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("target", list(Target))
-def test_quantize_changes_the_inner_layers_only_and_little(
+def test_quantize_changes_only_the_inner_layers_and_results_little(
     target: Target, pictures: Path, tmp_path: Path
 ) -> None:
     model = fuse(deep_export(), classes=COCO_91, source="test")
@@ -229,7 +231,7 @@ def test_quantize_changes_the_inner_layers_only_and_little(
         quantize(output, tmp_path / "again.onnx", [])
 
 
-def test_a_failed_quantisation_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_quantisation_leaves_no_file(tmp_path: Path) -> None:
     source = saved(fuse(deep_export(), classes=COCO_91, source="t"), tmp_path / "float.onnx")
     with pytest.raises(ModelError, match="cannot be read as a picture"):
         quantize(source, tmp_path / "out" / "int8.onnx", [source])

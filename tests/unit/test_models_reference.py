@@ -1,4 +1,4 @@
-"""The reference itself, against worked examples."""
+"""The reference implementation, compared with worked examples."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tridetr.models.color_matrix import YuvToRgb
 from tridetr.models.picture_files import rgb_to_i420
 
 
-def test_resize_matrix_halves_by_the_mean_of_two() -> None:
+def test_halving_takes_the_mean_of_two_pixels() -> None:
     np.testing.assert_allclose(reference.resize_matrix(4, 2), [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
 
 
 def test_resize_does_not_antialias() -> None:
-    """A third of the size takes the middle pixel of three, not the mean."""
+    """Resizing to a third takes the middle one of three pixels, not their mean."""
     np.testing.assert_allclose(
         reference.resize_matrix(6, 2), [[0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0]]
     )
@@ -32,8 +32,10 @@ def test_resize_enlarges_with_clamped_edges() -> None:
 @pytest.mark.parametrize(
     "rgb", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 140, 200)]
 )
-def test_colours_survive_the_way_through_i420(color: FrameColor, rgb: tuple[int, int, int]) -> None:
-    """The picture converter and the reference are written apart: together they must be identity."""
+def test_colours_survive_the_conversion_to_i420_and_back(
+    color: FrameColor, rgb: tuple[int, int, int]
+) -> None:
+    """The picture converter and the reference share no code; together they must be the identity."""
     picture = np.full((4, 4, 3), rgb, np.uint8)
     frame = rgb_to_i420(picture, color)
     got = reference.preprocess_i420(frame, 2, color.matrix, color.is_full_range)

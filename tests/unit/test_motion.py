@@ -1,4 +1,4 @@
-"""What counts as motion: small and dark figures do, noise and lighting do not."""
+"""Motion detection: small and dark figures are motion, noise and lighting are not."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Film = Callable[[int], NDArray[np.float32]]
     st.floats(0, 1),
     st.floats(0, 1),
 )
-def test_a_small_thing_anywhere_changes_a_patch(
+def test_a_small_object_anywhere_changes_a_patch(
     width: int, height: int, across: float, down: float
 ) -> None:
-    """As wide as a patch, and 40 brighter: edges and corners are no blind strips."""
+    """As wide as a patch and 40 brighter, also at the edges and in the corners."""
     grid = PatchGrid(width, height)
     side = max(8, 2 * round(width / 120))
     before = np.full((height, width), 90, np.uint8)
@@ -55,7 +55,10 @@ def room() -> NDArray[np.float32]:
 
 
 def changes(film: Film, looks: int, sigma: float = 3.0, every: int = 15) -> list[bool]:
-    """Return for each look of a film whether it differs; the model looks then, and each ``every`` looks."""
+    """Return for each frame of a film whether it has changed.
+
+    Changed frames, and every ``every``-th one, count as inferred.
+    """
     rng = np.random.default_rng(2)
     grid = PatchGrid(WIDTH, HEIGHT)
     detector = MotionDetector(grid.shape)
@@ -94,13 +97,13 @@ def test_more_noise_at_night_is_learnt_again() -> None:
     assert sum(found[100:]) <= 2
 
 
-def test_changing_light_is_no_motion() -> None:
+def test_changing_light_is_not_motion() -> None:
     picture = room()
     found = changes(lambda n: picture * (1 + 0.15 * np.sin(n / 25)), 200)
     assert sum(found[10:]) <= 4
 
 
-def test_a_lamp_is_looked_at_and_settles() -> None:
+def test_a_lamp_is_motion_until_it_settles() -> None:
     picture = room()
     found = changes(lambda n: picture if n < 40 else picture * 0.6, 120)
     assert found[40]
@@ -108,7 +111,7 @@ def test_a_lamp_is_looked_at_and_settles() -> None:
 
 
 def with_figure(picture: NDArray[np.float32], left: float, contrast: float) -> NDArray[np.float32]:
-    """Return the picture with a figure of 24 x 64 pixels that is so much darker than what is behind it."""
+    """Return the picture with a figure of 24 x 64 pixels, darker than its background by a number of levels."""
     made: NDArray[np.float32] = picture.copy()
     x = round(left)
     made[200:264, max(0, x) : max(0, x + 24)] -= contrast
@@ -116,24 +119,24 @@ def with_figure(picture: NDArray[np.float32], left: float, contrast: float) -> N
 
 
 @pytest.mark.parametrize("contrast", [60.0, 12.0])
-def test_a_figure_that_walks_in_is_noticed_at_once(contrast: float) -> None:
+def test_a_figure_that_walks_in_is_detected_immediately(contrast: float) -> None:
     picture = room()
     found = changes(lambda n: with_figure(picture, (n - 60) * 20.0, contrast), 64)
     assert sum(found[10:59]) <= 1
     assert any(found[60:63])
 
 
-def test_a_dark_figure_that_hardly_moves_adds_up() -> None:
-    """One pixel a look, 6 of 255 darker than the dark behind it, in noise of 3."""
+def test_slow_movement_of_a_dark_figure_accumulates() -> None:
+    """One pixel per frame, 6 of 255 darker than its dark background, with noise of 3."""
     dark = 16 + room() * 0.15
     found = changes(lambda n: with_figure(dark, n - 60 - 24, 6.0), 130)
     assert sum(found[10:58]) <= 1
-    assert any(found[60:90])  # until it is whole in the picture
+    assert any(found[60:90])  # until it is completely in the picture
     assert sum(found[90:]) >= 2
 
 
-def test_a_clock_in_the_picture_is_no_motion() -> None:
-    """Digits that change once a second, for two minutes; a figure elsewhere is noticed as before."""
+def test_a_clock_in_the_picture_is_not_motion() -> None:
+    """Digits change once per second for two minutes; a figure elsewhere is still detected."""
     picture = room()
     rng = np.random.default_rng(6)
     digits = rng.uniform(0, 255, (200, 2, 2))
@@ -151,8 +154,8 @@ def test_a_clock_in_the_picture_is_no_motion() -> None:
     assert any(found[360:])
 
 
-def test_what_is_learnt_never_hides_a_clear_figure() -> None:
-    """A tree that moves all the time, for long: a person in front of it is motion as before."""
+def test_learnt_noise_never_hides_a_clear_figure() -> None:
+    """After a tree has moved for a long time, a person in front of it is still motion."""
     picture = room()
     rng = np.random.default_rng(3)
 

@@ -1,4 +1,4 @@
-"""Where frames go: the table, what is seen of a machine, and what is said."""
+"""Placement of frames and decoding, detection of the machine, and the logged reasons."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_frames_go_to_the_gpu(device: Any, provider: str, found: Machine) -> Non
         (Machine(Gpus(0, "no driver"), bindings=False), "no driver", "install", False),
     ],
 )
-def test_what_keeps_the_gpu_from_being_used_is_named_with_its_remedy(
+def test_the_reason_against_gpu_memory_is_reported_with_its_remedy(
     found: Machine, why: str, remedy: str, is_loss: bool
 ) -> None:
     choice = choose("auto", "auto", found)
@@ -68,7 +68,7 @@ def test_what_keeps_the_gpu_from_being_used_is_named_with_its_remedy(
 
 @pytest.mark.parametrize("found", [GPU, NONE, JETSON, NO_BINDINGS])
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
-def test_a_model_on_the_cpu_takes_no_gpu_memory(provider: str, found: Machine) -> None:
+def test_a_model_on_the_cpu_needs_no_gpu_memory(provider: str, found: Machine) -> None:
     choice = choose("auto", provider, found)
     assert (choice.cuda, choice.why_not) == (False, "")
     assert choice.gpu == (found in (GPU, JETSON))
@@ -77,11 +77,11 @@ def test_a_model_on_the_cpu_takes_no_gpu_memory(provider: str, found: Machine) -
 
 
 @pytest.mark.parametrize("found", [GPU, NONE, JETSON, NO_BINDINGS])
-def test_cpu_asks_for_nothing(found: Machine) -> None:
+def test_device_cpu_uses_no_gpu_memory(found: Machine) -> None:
     assert not choose("cpu", "auto", found).cuda
 
 
-# ---------------------------------------------------------------- what is seen
+# ---------------------------------------------------------------- detection
 
 
 def test_a_jetson_is_recognised(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_pid_namespaces_are_compared(tmp_path: Path) -> None:
     assert machine_module.same_pid_namespace(1) in (True, False, None)  # this very machine
 
 
-def test_the_servers_namespace_is_looked_up(
+def test_the_servers_pid_namespace_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(tmp_path)
@@ -128,7 +128,7 @@ def test_the_servers_namespace_is_looked_up(
     assert asked == [77]
 
 
-# ---------------------------------------------------------------- what is said
+# ---------------------------------------------------------------- logged reasons
 
 
 def make_config(folder: Path, **sections: Any) -> Config:
@@ -150,7 +150,7 @@ def make_config(folder: Path, **sections: Any) -> Config:
         ("cpu", NO_BINDINGS, None),
     ],
 )
-def test_the_reason_is_said_once(
+def test_the_reason_is_logged_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -186,6 +186,6 @@ def test_which_nodes_need_the_gpu_process(tmp_path: Path) -> None:
         plan(make_config(tmp_path, device="cuda"), NONE)
 
 
-def test_this_machine_can_be_looked_at(tmp_path: Path) -> None:
+def test_this_machine_can_be_inspected(tmp_path: Path) -> None:
     found = machine_module.find_machine(make_config(tmp_path))
     assert found.gpus.count > 0 or found.gpus.why_none

@@ -13,7 +13,7 @@ from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.telemetry import heartbeat
 
 
-def test_a_probe_names_what_a_process_lacks(tmp_path: Path) -> None:
+def test_the_probe_reports_the_fault_of_a_process(tmp_path: Path) -> None:
     assert "has not started" in str(fault("triton", tmp_path, ready=False))
     heartbeat.start(tmp_path, "triton")
     assert fault("triton", tmp_path, ready=False) is None

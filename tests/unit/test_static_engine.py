@@ -1,4 +1,4 @@
-"""The engine with fixed shapes, on the CPU provider by the same code: results, sizes, batches, memory, refusals."""
+"""The engine with fixed shapes, run on the CPU provider: results, sizes, batches, memory, errors."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def plain() -> Engine:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 9])
-def test_a_batch_is_what_each_frame_gives_alone(
+def test_a_batch_gives_the_same_results_as_single_frames(
     engine: StaticEngine, plain: Engine, count: int
 ) -> None:
-    """Also of several sizes at once, and of more frames than the largest batch."""
+    """Also with frames of several sizes, and with more frames than the largest batch."""
     arrays = [picture(seed, *((320, 240), (642, 362))[seed % 2]) for seed in range(count)]
     found = engine.run(frames_of(arrays))
     assert len(found) == count
@@ -71,15 +71,15 @@ def test_results_do_not_change_with_the_next_run(engine: StaticEngine) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(kept, copy, strict=True))
 
 
-def test_sizes_are_prepared_in_the_background_and_the_oldest_is_forgotten(
+def test_sizes_are_prepared_in_the_background_and_the_oldest_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(static, "MOST_SIZES", 2)
     engine = StaticEngine(MODEL, CHOICE, sizes=[(360, 320)])
-    assert engine.sizes == [(360, 320)]  # announced: there before the first frame
+    assert engine.sizes == [(360, 320)]  # configured: prepared before the first frame
     for width in (64, 128):
         array = picture(1, width, 48)
-        engine.run(frames_of([array]))  # at once, by the open session
+        engine.run(frames_of([array]))  # without delay, in the session for any size
         wait_for(lambda: (72, width) in engine.sizes, slack(20), "the size")
     assert engine.sizes == [(72, 64), (72, 128)]
     engine.run(frames_of([picture(1, 64, 48)]))
@@ -88,7 +88,7 @@ def test_sizes_are_prepared_in_the_background_and_the_oldest_is_forgotten(
 
 
 def test_the_weights_are_loaded_once_for_all_batch_sizes(engine: StaticEngine) -> None:
-    """Weights that are changed in memory change the results of every batch size."""
+    """Changing the weights in memory changes the results of every batch size."""
     arrays = [picture(seed, 320, 240) for seed in range(4)]
     counts = (1, 2, 4)
     before = {count: engine.run(frames_of(arrays[:count]))[0] for count in counts}
@@ -106,12 +106,12 @@ def test_the_weights_are_loaded_once_for_all_batch_sizes(engine: StaticEngine) -
 
 
 def played_memory(each_mib: int) -> GpuMemory:
-    """Return memory of which every session takes the same."""
+    """Return GPU memory of which every session uses the same amount."""
     free = itertools.count(1000 * MIB, -each_mib * MIB)
     return GpuMemory(lambda: next(free), share=0.5)
 
 
-def test_what_each_session_takes_is_measured_and_said() -> None:
+def test_the_memory_of_each_session_is_measured_and_logged() -> None:
     said: list[str] = []
     memory = played_memory(5)
     engine = StaticEngine(
@@ -125,8 +125,8 @@ def test_what_each_session_takes_is_measured_and_said() -> None:
     engine.close()
 
 
-def test_where_memory_is_short_the_oldest_size_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another failure than memory closes nothing."""
+def test_the_oldest_size_is_closed_if_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures for other reasons close no session."""
     said: list[str] = []
     memory = played_memory(5)
     engine = StaticEngine(
@@ -151,8 +151,8 @@ def test_where_memory_is_short_the_oldest_size_goes(monkeypatch: pytest.MonkeyPa
     engine.close()
 
 
-def test_a_batch_for_which_memory_is_short_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its frames take several runs; without memory for a single frame the engine does not load."""
+def test_a_batch_size_without_enough_memory_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames take several runs. Without memory for a single frame, loading the engine fails."""
     network = Sessions.network
 
     def up_to(most: int) -> None:
@@ -189,7 +189,7 @@ def test_a_network_that_cannot_be_captured_runs_without_graphs(
     monkeypatch.setattr(Sessions, "network", refused)
     said: list[str] = []
     engine = StaticEngine(MODEL, CHOICE, warn=said.append)
-    engine.graphs = True  # as with CUDA
+    engine.graphs = True  # as if the provider were CUDA
     engine._network(1)
     assert not engine.graphs
     assert said == [
@@ -201,11 +201,11 @@ def test_a_network_that_cannot_be_captured_runs_without_graphs(
 def test_only_what_is_needed_is_prepared() -> None:
     engine = StaticEngine(MODEL, CHOICE, most=3)
     assert engine.batches == (1, 2, 4)
-    assert not engine.graphs  # on a CPU there are none
+    assert not engine.graphs  # never on a CPU
     engine.close()
 
 
-def test_frames_that_are_none_are_refused(engine: StaticEngine) -> None:
+def test_invalid_frames_are_refused(engine: StaticEngine) -> None:
     with pytest.raises(ModelError, match="even height and width"):
         engine.run([Frames(0, (1, 361, 320), None)])
 

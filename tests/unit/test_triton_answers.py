@@ -1,4 +1,4 @@
-"""Answers of a server that is broken or hostile: refused as failed inferences, never an exception of another kind."""
+"""Invalid answers of a broken or malicious server raise InferenceFailed and no other exception."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ def test_a_good_answer_has_boxes_scores_and_classes() -> None:
         [("boxes", [1, 2, 4], floats(2, 4)[:-1]), ("scores", [1, 2], floats(2)), ("classes", [1, 2], floats(2))],
     ],
 )  # fmt: skip
-def test_contradictions_are_refused(outputs: list[tuple[str, list[int], bytes]]) -> None:
-    """Boxes of another number than scores ended the detector with a traceback."""
+def test_contradicting_outputs_are_refused(outputs: list[tuple[str, list[int], bytes]]) -> None:
+    """Different numbers of boxes and scores once ended the detector with a traceback."""
     with pytest.raises(InferenceFailed):
         parse_prediction(answer(outputs))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["boxes", "scores"])
-def test_answers_that_are_not_numbers_are_failures_and_not_an_empty_view(
+def test_nan_and_infinite_answers_are_failures_and_not_an_empty_picture(
     where: str, bad: float
 ) -> None:
-    """A model that overflows in half precision looked like one that sees nobody: the camera stayed in standby."""
+    """A model that overflowed in half precision once looked like an empty picture: the camera stayed in standby."""
     arrays = {
         "boxes": np.ones((1, 2, 4), np.float32),
         "scores": np.array([[0.9, 0]], np.float32),
@@ -82,14 +82,16 @@ def test_answers_that_are_not_numbers_are_failures_and_not_an_empty_view(
         )
 
     arrays["boxes"][0, 1] = bad
-    parsed()  # the box of a padding row may be anything
+    parsed()  # boxes of padding rows are ignored
     arrays[where][0, 0] = bad
     with pytest.raises(InferenceFailed, match="NaN or infinite"):
         parsed()
 
 
 @given(st.lists(OUTPUT, max_size=5))
-def test_noise_raises_nothing_else(outputs: list[tuple[str, list[int], bytes]]) -> None:
+def test_random_answers_raise_no_other_exception(
+    outputs: list[tuple[str, list[int], bytes]],
+) -> None:
     try:
         got = parse_prediction(answer(outputs))
     except InferenceFailed:

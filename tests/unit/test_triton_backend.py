@@ -1,4 +1,4 @@
-"""The Python-based backend, with a stand-in for the module that only Triton's stub provides."""
+"""The Python-based backend, with a fake of the module that only Triton's stub provides."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FakeEngine:
 
 
 class TritonTensor(np.ndarray):
-    """What Triton hands over, as far as the backend asks."""
+    """A fake request with the parts that the backend uses."""
 
     place = "cpu"
 
@@ -112,7 +112,7 @@ def started(backend: ModuleType, **parameters: str) -> Any:
     return model
 
 
-def test_a_provider_that_fails_is_replaced_and_it_is_said(
+def test_a_failing_provider_is_replaced_and_this_is_logged(
     backend: ModuleType, tmp_path: Path
 ) -> None:
     report = tmp_path / "engine.json"
@@ -132,12 +132,12 @@ def test_a_provider_that_fails_is_replaced_and_it_is_said(
     )
 
 
-def test_a_provider_that_was_forced_is_not_replaced(backend: ModuleType) -> None:
+def test_a_configured_provider_is_not_replaced(backend: ModuleType) -> None:
     with pytest.raises(RuntimeError, match="no such operator"):
         started(backend, provider="openvino")
 
 
-def test_a_request_that_fails_fails_alone(backend: ModuleType) -> None:
+def test_a_failing_request_does_not_affect_others(backend: ModuleType) -> None:
     model = started(backend, provider="cpu")
     requests = [np.full((1, 6, 4), value, np.uint8).view(TritonTensor) for value in (1, 13, 14, 2)]
     answers = model.execute(requests)
@@ -147,7 +147,7 @@ def test_a_request_that_fails_fails_alone(backend: ModuleType) -> None:
     assert answers[3].tensors == ["boxes", "scores", "classes"]
 
 
-def test_a_frame_on_the_gpu_is_bound_where_it_lies(backend: ModuleType) -> None:
+def test_a_frame_in_gpu_memory_is_used_in_place(backend: ModuleType) -> None:
     model = started(backend, provider="cpu")
     tensor = np.full((1, 6, 4), 1, np.uint8).view(TritonTensor)
     tensor.place = "gpu"
@@ -156,10 +156,10 @@ def test_a_frame_on_the_gpu_is_bound_where_it_lies(backend: ModuleType) -> None:
     assert model._engine.bound == Frames(tensor.ctypes.data, (1, 6, 4), None)
 
 
-def test_requests_share_a_run_on_a_gpu(
+def test_requests_share_a_batch_on_a_gpu(
     backend: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the real engine, on the CPU provider; one request that holds no frame is refused alone."""
+    """With the real engine on the CPU provider; an invalid request is refused without affecting the others."""
     file = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
     made: list[StaticEngine] = []
 
@@ -210,7 +210,7 @@ def test_requests_share_a_run_on_a_gpu(
     engine.close()
 
 
-def test_a_model_of_another_kind_runs_with_open_sizes(
+def test_a_model_that_fuse_did_not_make_runs_with_dynamic_shapes(
     backend: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **options: Any) -> None:

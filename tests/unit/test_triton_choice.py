@@ -60,7 +60,7 @@ def test_provider_and_precision_are_chosen_for_the_machine(
         ("cpu", "bf16", OV, "precision bf16 is for the OpenVINO provider"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_impossible_settings_are_refused(
     provider: str, precision: str, available: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(ModelError, match=said):

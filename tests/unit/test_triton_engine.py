@@ -41,7 +41,7 @@ def outputs_of(model: onnx.ModelProto, frame: np.ndarray) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_the_engine_answers_as_the_graph_does(
+def test_the_engine_gives_the_results_of_the_graph(
     tmp_path: Path, fused: onnx.ModelProto, provider: str
 ) -> None:
     path = tmp_path / "model.onnx"
@@ -69,7 +69,7 @@ def test_the_engine_answers_as_the_graph_does(
         (np.zeros((0, 72, 64), np.uint8), r"\[0, 72, 64\]"),
     ],
 )
-def test_what_is_no_frame_is_refused(
+def test_invalid_frames_are_refused(
     tmp_path: Path, fused: onnx.ModelProto, frame: np.ndarray, said: str
 ) -> None:
     path = tmp_path / "model.onnx"
@@ -79,7 +79,7 @@ def test_what_is_no_frame_is_refused(
         engine.run(frame)
 
 
-def test_nodes_are_counted_once_whatever_the_number_of_runs() -> None:
+def test_nodes_are_counted_once_for_any_number_of_runs() -> None:
     def event(index: int, provider: str) -> str:
         args = f'{{"node_index": "{index}", "provider": "{provider}"}}'
         return f'{{"cat": "Node", "name": "n{index}_kernel_time", "args": {args}}}'
@@ -89,7 +89,7 @@ def test_nodes_are_counted_once_whatever_the_number_of_runs() -> None:
     assert count_providers(f"[{session}, {profile}]") == {"A": 2, "B": 1}
 
 
-def test_the_report_comes_back(tmp_path: Path) -> None:
+def test_a_written_report_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "engine.json"
     assert read_report(None) == read_report(str(path)) == {}
     write_report(path, {"engine": "onnxruntime", "provider": "P"})
@@ -98,8 +98,8 @@ def test_the_report_comes_back(tmp_path: Path) -> None:
     assert read_report(str(path)) == {}
 
 
-def test_bound_frames_give_the_same_numbers(fused: onnx.ModelProto, tmp_path: Path) -> None:
-    """On a GPU the binding names device memory; the way is the same on the host."""
+def test_frames_in_place_give_the_same_results(fused: onnx.ModelProto, tmp_path: Path) -> None:
+    """On a GPU the binding refers to device memory; the code is the same for host memory."""
     onnx.save(fused, tmp_path / "m.onnx")
     engine = Engine(tmp_path / "m.onnx", Choice(CPU, "fp32", ""))
     frame = frames(1, 320, 240)
@@ -109,7 +109,7 @@ def test_bound_frames_give_the_same_numbers(fused: onnx.ModelProto, tmp_path: Pa
         engine.run_bound(Frames(frame.ctypes.data, (1, 359, 320), None))
 
 
-def test_tensorrt_keeps_engines_and_knows_the_sizes(tmp_path: Path) -> None:
+def test_tensorrt_caches_engines_and_gets_the_sizes(tmp_path: Path) -> None:
     shapes = {"trt_profile_max_shapes": "frame:8x1620x1920"}
     assert provider_options(Choice(TENSORRT, "fp32", ""), 0, tmp_path, shapes) == {
         "trt_engine_cache_enable": "1",

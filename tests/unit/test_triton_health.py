@@ -22,11 +22,11 @@ from tridetr.triton.server_process import ServerProcess
         ([(0, 0, 1), (0, 0, PROBE_AFTER_S)], [Next.WAIT, Next.PROBE]),
         ([(5, 0, 1), (5, 0, 3), (5, 0, 1 + PROBE_AFTER_S)], [Next.WAIT, Next.WAIT, Next.PROBE]),
         ([(5, 0, 1), (5, 1, 2)], [Next.WAIT, Next.PROBE]),
-        ([(5, 1, 1), (6, 2, 2)], [Next.WAIT, Next.WAIT]),  # some clients send nonsense
+        ([(5, 1, 1), (6, 2, 2)], [Next.WAIT, Next.WAIT]),  # some clients send invalid requests
         ([(5, 9, 1), (5, 9, 2)], [Next.WAIT, Next.WAIT]),
     ],
 )
-def test_when_the_watcher_asks(looks: list[tuple[int, int, float]], wanted: list[Next]) -> None:
+def test_when_the_watcher_probes(looks: list[tuple[int, int, float]], wanted: list[Next]) -> None:
     health = Health(0.0)
     assert [health.observe(*look) for look in looks] == wanted
 
@@ -66,7 +66,7 @@ def test_log_lines_of_the_server_keep_their_level(line: str, level: int, text: s
     assert parse(line) == (level, text)
 
 
-def test_errors_are_kept_for_the_message_about_a_failed_start() -> None:
+def test_errors_are_kept_for_the_message_of_a_failed_start() -> None:
     server_log = ServerLog(logging.getLogger("tridetr.test"))
     for number in range(30):
         server_log.feed(f"error: number {number}")
@@ -75,7 +75,7 @@ def test_errors_are_kept_for_the_message_about_a_failed_start() -> None:
     assert len(server_log.last_words) == 20
 
 
-def test_lines_of_what_the_server_starts_explain_a_failed_start() -> None:
+def test_lines_of_other_programs_explain_a_failed_start() -> None:
     server_log = ServerLog(logging.getLogger("tridetr.test"))
     assert server_log.last_words == ["it logged nothing"]
     server_log.feed('2026-01-02T04:47:57Z I 1 x.cc:1] "loading: m:1"')
@@ -90,7 +90,7 @@ def test_lines_of_what_the_server_starts_explain_a_failed_start() -> None:
 @pytest.mark.parametrize(
     ("kind", "device"), [("CPU device 0", "CPU"), ("GPU device 0", "GPU 0"), (None, "")]
 )
-def test_the_server_says_where_it_put_the_model(kind: str | None, device: str) -> None:
+def test_the_models_device_is_read_from_the_log(kind: str | None, device: str) -> None:
     said = ServerLog(logging.getLogger("tridetr.test"))
     name = "TRITONBACKEND_ModelInstanceInitialize: rfdetr_ort_0_0"
     line = "2026-01-02T04:47:57Z I 1 onnxruntime.cc:3]"
@@ -99,7 +99,7 @@ def test_the_server_says_where_it_put_the_model(kind: str | None, device: str) -
 
 
 def test_the_cpu_time_of_a_native_backend_is_the_servers() -> None:
-    """Without it a native backend that is slow would count as one that hangs."""
+    """Otherwise a slow native backend would count as hung."""
     busy = "import time\nt = time.process_time()\nwhile time.process_time() - t < 0.3: pass\ntime.sleep(60)"
     process = ServerProcess([sys.executable, "-c", busy], dict(os.environ), Path.cwd())
     try:
@@ -108,10 +108,10 @@ def test_the_cpu_time_of_a_native_backend_is_the_servers() -> None:
         assert not process.lost_stub()
     finally:
         process.stop(0)
-    assert process.backend_cpu_s() == 0  # gone: nothing to read, and no error
+    assert process.backend_cpu_s() == 0  # the process has exited: no error
 
 
-def test_a_region_that_others_can_open_is_closed(instance: str) -> None:
+def test_a_region_that_others_can_open_is_made_private(instance: str) -> None:
     path = names.SHM_DIR / (names.triton_region_prefix(instance) + "1")
     path.touch()
     path.chmod(0o644)

@@ -28,7 +28,7 @@ def config(tmp_path: Path, **sections: object) -> Config:
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed wheel, as far as files go."""
+    """The files of an installed wheel."""
     root = tmp_path / "site" / "pytriton" / "tritonserver"
     for file in ("bin/tritonserver", "backends/python/libtriton_python.so"):
         (root / file).parent.mkdir(parents=True)
@@ -47,7 +47,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def nvidia(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """NVIDIA's container, as far as files go; the wheel is there too and is not taken."""
+    """The files of NVIDIA's container; the wheel is installed as well, but not used."""
     home = tmp_path / "opt" / "tritonserver"
     monkeypatch.setattr(installation, "NVIDIA_HOME", home)
     for file in (
@@ -85,7 +85,7 @@ def test_the_wheel_is_found(wheel: Path) -> None:
     assert not found.is_native("onnxruntime")
 
 
-def test_what_is_missing_is_named_with_the_remedy(
+def test_a_missing_part_is_reported_with_the_remedy(
     wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (wheel / "python_backend_stubs" / PYTHON / installation.STUB).unlink()
@@ -99,14 +99,14 @@ def test_what_is_missing_is_named_with_the_remedy(
         installation.find_server()
 
 
-def test_a_missing_libpython_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_libpython_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda self: False)
     with pytest.raises(TritonError, match=rf"libpython{PYTHON}\.so.*apt-get install"):
         installation._needed_libpython_dir()
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_nvidias_server_is_taken_before_the_wheel(
+def test_nvidias_server_is_preferred_to_the_wheel(
     nvidia: Path, monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
@@ -118,7 +118,7 @@ def test_nvidias_server_is_taken_before_the_wheel(
     assert found.library_path.split(os.pathsep) == [str(nvidia / "lib"), "/opt/python/lib"]
 
 
-def test_the_version_may_stand_in_the_environment(
+def test_the_version_can_come_from_the_environment(
     nvidia: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (nvidia / "TRITON_VERSION").unlink()
@@ -126,13 +126,13 @@ def test_the_version_may_stand_in_the_environment(
     assert installation.find_server().version == "2.62.0"
 
 
-def test_a_named_folder_without_a_server_is_refused(nvidia: Path, tmp_path: Path) -> None:
+def test_a_configured_folder_without_a_server_is_refused(nvidia: Path, tmp_path: Path) -> None:
     with pytest.raises(TritonError, match=r"not contain a Triton server .*triton\.server_dir"):
         installation.find_server(tmp_path)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
-def test_a_native_backend_is_used_as_it_is(nvidia: Path, tmp_path: Path, backend: str) -> None:
+def test_a_native_backend_is_used_directly(nvidia: Path, tmp_path: Path, backend: str) -> None:
     line = command(tmp_path, backend)
     assert f"--backend-directory={nvidia / 'backends'}" in line
     assert not [word for word in line if word.startswith("--backend-config=python")]
@@ -140,7 +140,7 @@ def test_a_native_backend_is_used_as_it_is(nvidia: Path, tmp_path: Path, backend
     assert not launch.layout(tmp_path).backends.exists()
 
 
-def test_ours_stands_in_for_a_native_backend_that_is_missing(nvidia: Path, tmp_path: Path) -> None:
+def test_our_backend_replaces_a_missing_native_one(nvidia: Path, tmp_path: Path) -> None:
     (nvidia / "backends" / "onnxruntime" / "libtriton_onnxruntime.so").unlink()
     line = command(tmp_path)
     assert "--backend-directory=server/tritonserver/backends" in line
@@ -157,7 +157,7 @@ def test_ours_stands_in_for_a_native_backend_that_is_missing(nvidia: Path, tmp_p
         (b"libpython2.7.so.1.0", "is for Python 2.7"),
     ],
 )
-def test_no_stand_in_without_a_python_backend_of_this_python(
+def test_our_backend_needs_a_python_backend_for_this_python(
     nvidia: Path, tmp_path: Path, stub: bytes | None, said: str
 ) -> None:
     (nvidia / "backends" / "tensorrt" / "libtriton_tensorrt.so").unlink()
@@ -167,10 +167,10 @@ def test_no_stand_in_without_a_python_backend_of_this_python(
         command(tmp_path, "tensorrt")
 
 
-def test_the_command_is_closed_to_others(wheel: Path, tmp_path: Path) -> None:
+def test_the_server_is_closed_to_other_users(wheel: Path, tmp_path: Path) -> None:
     line = command(tmp_path)
     assert "--allow-http=false" in line
-    assert "--grpc-address=unix:grpc" in line  # in its working directory
+    assert "--grpc-address=unix:grpc" in line  # relative to its working directory
     assert "--metrics-address=127.0.0.1" in line
     (restricted,) = [word for word in line if word.startswith("--grpc-restricted-protocol=")]
     assert restricted.endswith("=shared-memory,model-repository,trace,logging:tridetr=s3cret")
@@ -178,7 +178,7 @@ def test_the_command_is_closed_to_others(wheel: Path, tmp_path: Path) -> None:
     assert not [word for word in line if "client-shm" in word or "trace-config" in word]
 
 
-def test_options_that_only_some_servers_know(wheel: Path, tmp_path: Path) -> None:
+def test_options_that_only_some_servers_have(wheel: Path, tmp_path: Path) -> None:
     (wheel / "bin" / "tritonserver").write_text("... allow-client-shm ...")
     sections: dict[str, Any] = {
         "triton": {"metrics_port": 0},
@@ -190,10 +190,10 @@ def test_options_that_only_some_servers_know(wheel: Path, tmp_path: Path) -> Non
     assert "--trace-config=opentelemetry,url=http://127.0.0.1:4318/v1/traces" in line
 
 
-def test_the_backends_are_copies_with_the_stub_beside(wheel: Path, tmp_path: Path) -> None:
+def test_the_backends_are_copied_with_the_stub(wheel: Path, tmp_path: Path) -> None:
     files = launch.layout(tmp_path)
     target = files.backends
-    for _ in range(2):  # again over the earlier ones
+    for _ in range(2):  # the second time over the first
         assert launch.prepare_backends(installation.find_server(), "onnxruntime", files) == target
     assert (target / "python" / installation.STUB).read_text() == "the stub"
     text = (target / "onnxruntime" / "model.py").read_text()
@@ -202,9 +202,7 @@ def test_the_backends_are_copies_with_the_stub_beside(wheel: Path, tmp_path: Pat
     assert not [path for path in target.rglob("*") if path.is_symlink()]
 
 
-def test_a_stub_that_was_built_with_its_own_libpython_is_given_the_systems(
-    wheel: Path, tmp_path: Path
-) -> None:
+def test_a_stub_that_bundles_libpython_uses_the_systems(wheel: Path, tmp_path: Path) -> None:
     stub = wheel / "python_backend_stubs" / PYTHON / installation.STUB
     stub.write_bytes(b"...\0libpython3-419a3a08.13.so.1.0\0...")
     files = launch.layout(tmp_path)
@@ -218,8 +216,8 @@ def test_a_stub_that_was_built_with_its_own_libpython_is_given_the_systems(
     assert not files.libraries.exists()
 
 
-def test_copied_programs_look_for_libraries_in_the_private_folder_only(tmp_path: Path) -> None:
-    """They are linked to look four folders up: a `run_dir` in /tmp made that a folder of everybody's."""
+def test_copied_programs_search_libraries_only_in_the_private_folder(tmp_path: Path) -> None:
+    """Their RPATH leads four folders up: with a `run_dir` in /tmp, that was once a folder open to all users."""
     try:
         found = installation.find_server()
     except TritonError as error:
@@ -253,13 +251,13 @@ def test_a_run_dir_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
         launch.layout(tmp_path / ("x" * 120))
 
 
-def test_the_endpoint_file_comes_back_and_is_private(tmp_path: Path) -> None:
+def test_a_written_endpoint_can_be_read_and_is_private(tmp_path: Path) -> None:
     assert read_endpoint(tmp_path) is None
     endpoint = Endpoint("unix:/x", str(tmp_path / "secret"), 12, None)
     write_endpoint(tmp_path, endpoint)
     assert read_endpoint(tmp_path) == endpoint
     assert (tmp_path / "triton.json").stat().st_mode & 0o777 == 0o600
-    assert endpoint.metadata() == ()  # no such file: the server's refusal tells the rest
+    assert endpoint.metadata() == ()  # no such file: the server reports the error
     (tmp_path / "secret").write_text("s3cret\n")
     assert endpoint.metadata() == (("triton-grpc-protocol-tridetr", "s3cret"),)
     (tmp_path / "triton.json").write_text('{"address": "unix:/x", "unknown": 1}')

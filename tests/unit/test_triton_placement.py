@@ -1,4 +1,4 @@
-"""Where the model runs, and what its rendered configuration says, for every kind of machine and server."""
+"""Placement and rendered configuration of the model, for every kind of machine and server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def decided(settings: Config, gpus: Gpus, *, native: bool, cuda_wheel: bool = Fa
 @pytest.mark.parametrize(
     ("device", "model", "gpus", "native", "cuda_wheel", "gpu", "other_gpus", "provider"),
     [
-        # One setting, `auto`: the GPU where there is one and the engine can use it.
+        # `auto`: the GPU, if there is one that the engine can use.
         ("auto", {}, NONE, False, False, False, False, "CPUExecutionProvider"),
         ("auto", {}, NONE, True, False, False, False, "CPUExecutionProvider"),
         ("auto", {}, ONE, True, False, True, False, "CUDAExecutionProvider"),
@@ -48,7 +48,7 @@ def decided(settings: Config, gpus: Gpus, *, native: bool, cuda_wheel: bool = Fa
         ("auto", {}, ONE, False, False, False, True, "CPUExecutionProvider"),
         ("auto", {"name": "rfdetr_trt"}, ONE, True, False, True, False, "TensorRT"),
         ("auto", {"name": "rfdetr_trt"}, ONE, False, False, True, False, "TensorRT"),
-        # Forced.
+        # Explicit settings.
         ("cpu", {}, ONE, True, False, False, True, "CPUExecutionProvider"),
         ("auto", {"provider": "openvino"}, ONE, True, False, False, True, "OpenVINOExecutionProvider"),
         ("auto", {"provider": "tensorrt"}, ONE, True, False, True, False, "TensorrtExecutionProvider"),
@@ -79,7 +79,7 @@ def test_where_the_model_runs(
         ("auto", "auto", Machine(NONE, openvino_wheel=True), True, "auto", "portable"),
     ],
 )  # fmt: skip
-def test_what_the_backend_is_told_and_which_graph_it_gets(
+def test_the_provider_and_the_graph_of_the_backend(
     device: str, provider: str, machine: Machine, native: bool, told: str, graph: str
 ) -> None:
     found = place_model(config(device=device, provider=provider), replace(machine, native=native))
@@ -95,7 +95,7 @@ def test_what_the_backend_is_told_and_which_graph_it_gets(
         ("auto", {"precision": "bf16"}, ONE, "precision bf16.*types of its file.*precision: auto"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_had_is_refused_with_cause_and_remedy(
+def test_impossible_settings_are_refused_with_cause_and_remedy(
     device: str, model: dict[str, str], gpus: Gpus, said: str
 ) -> None:
     with pytest.raises(ModelError, match=f"{said}"):
@@ -122,7 +122,7 @@ def test_the_instance_is_where_the_frames_are(where: Placement, kind: int, gpus:
     assert (group.kind, list(group.gpus), group.count) == (kind, gpus, 1)
 
 
-def test_ours_takes_gpu_tensors_as_they_are_and_only_on_a_gpu() -> None:
+def test_our_backend_gets_tensors_in_gpu_memory_only_on_a_gpu() -> None:
     key = "FORCE_CPU_ONLY_INPUT_TENSORS"
     ours = placed(config(), Placement("onnxruntime", False, gpu=True))
     assert ours.parameters[key].string_value == "no"
@@ -130,14 +130,16 @@ def test_ours_takes_gpu_tensors_as_they_are_and_only_on_a_gpu() -> None:
         assert key not in placed(config(), where).parameters
 
 
-def test_native_onnxruntime_on_a_gpu_is_cuda_by_itself() -> None:
-    """Servers before the option `cuda` existed refuse an accelerator of that name."""
+def test_native_onnxruntime_on_a_gpu_uses_cuda_by_default() -> None:
+    """Older servers reject an accelerator named `cuda`."""
     rendered = placed(config(), Placement("onnxruntime", True, gpu=True))
     assert not rendered.optimization.HasField("execution_accelerators")
     assert rendered.parameters["cudnn_conv_algo_search"].string_value == "1"
 
 
-def test_native_onnxruntime_with_tensorrt_keeps_types_and_engines(tmp_path: Path) -> None:
+def test_native_onnxruntime_with_tensorrt_keeps_data_types_and_caches_engines(
+    tmp_path: Path,
+) -> None:
     settings = config(HD, VGA, provider="tensorrt")
     rendered = placed(settings, Placement("onnxruntime", True, gpu=True), cache=tmp_path)
     (accelerator,) = rendered.optimization.execution_accelerators.gpu_execution_accelerator
@@ -167,14 +169,14 @@ def test_native_onnxruntime_with_openvino() -> None:
 @pytest.mark.parametrize(
     ("cameras", "delay"),
     [
-        ((HD,), 0),  # nobody to wait for
+        ((HD,), 0),  # no other camera to wait for
         ((HD, VGA), 0),
         ((HD, HD), placement.BATCH_DELAY_US),
-        ((HD, {}), placement.BATCH_DELAY_US),  # may be of one size
+        ((HD, {}), placement.BATCH_DELAY_US),  # can be of one size
     ],
 )
 @pytest.mark.parametrize("name", ["rfdetr_ort", "rfdetr_trt"])
-def test_requests_wait_only_where_company_may_come(
+def test_requests_wait_only_if_others_of_their_size_can_come(
     name: str, cameras: tuple[dict[str, int], ...], delay: int
 ) -> None:
     settings = config(*cameras, name=name)
@@ -195,12 +197,12 @@ def specs(rendered: Any) -> list[tuple[int, list[int]]]:
     [
         ((HD,), [(1, [1620, 1920])]),
         ((HD, HD, HD, VGA), [(n, [1620, 1920]) for n in (1, 2, 3)] + [(1, [720, 640])]),
-        ((HD,) * 6, [(n, [1620, 1920]) for n in (1, 2, 3, 4)]),  # the engine takes 4
-        (({},), []),  # a size that nobody knows
-        (({"width": 3840, "height": 2160},), []),  # larger than the engine takes
+        ((HD,) * 6, [(n, [1620, 1920]) for n in (1, 2, 3, 4)]),  # the engine's largest batch is 4
+        (({},), []),  # the size is unknown
+        (({"width": 3840, "height": 2160},), []),  # larger than the engine supports
     ],
 )
-def test_cuda_graphs_for_the_sizes_that_are_known(
+def test_cuda_graphs_for_the_configured_sizes(
     cameras: tuple[dict[str, int], ...], expected: list[tuple[int, list[int]]]
 ) -> None:
     where = Placement("tensorrt", True, gpu=True)
@@ -210,7 +212,7 @@ def test_cuda_graphs_for_the_sizes_that_are_known(
 
 
 def test_cuda_graphs_of_a_model_without_batches() -> None:
-    """Triton wants batch size 0 and the whole shape there."""
+    """Triton requires batch size 0 and the whole shape in this case."""
     rendered, where = read_entry("rfdetr_trt"), Placement("tensorrt", True, gpu=True)
     rendered.max_batch_size = 0
     rendered.ClearField("dynamic_batching")
@@ -220,7 +222,7 @@ def test_cuda_graphs_of_a_model_without_batches() -> None:
     assert not rendered.HasField("dynamic_batching")
 
 
-def test_a_missing_driver_is_no_gpu_and_says_why() -> None:
+def test_a_missing_driver_means_no_gpu_and_has_a_reason() -> None:
     assert find_gpus("libtridetr-no-such-driver.so") == Gpus(
         0, "the NVIDIA driver is not installed (libtridetr-no-such-driver.so is missing)"
     )

@@ -63,7 +63,7 @@ def render(settings: Config, tmp_path: Path, placement: Placement = ON_CPU) -> M
 
 
 @pytest.mark.parametrize("name", ["rfdetr_ort", "rfdetr_trt"])
-def test_the_shipped_entries_are_what_triton_understands(name: str) -> None:
+def test_the_shipped_entries_are_valid(name: str) -> None:
     text = (model_repository_dir() / name / "config.pbtxt").read_text()
     entry = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert entry.name == name
@@ -102,10 +102,10 @@ def test_the_rendered_configuration_has_the_shapes_of_the_model(
     assert info.engine == "onnxruntime"
     assert info.name == "m", "its own name, not the entry's"
     assert info.version == info.checksum[:12]
-    render(settings, tmp_path)  # again, over the earlier one
+    render(settings, tmp_path)  # again, over the first one
 
 
-def test_a_model_without_metadata_gets_the_names_of_coco(tmp_path: Path) -> None:
+def test_a_model_without_metadata_gets_cocos_class_names(tmp_path: Path) -> None:
     model = read_model_file(contract_model(tmp_path / "m.onnx", 1))
     assert model.card.classes["person"] == 1
     assert not model.card.contract
@@ -131,7 +131,7 @@ def test_a_fixed_batch_of_four_is_refused(tmp_path: Path) -> None:
         render(config(tmp_path, path), tmp_path)
 
 
-def test_a_missing_engine_says_what_builds_it(tmp_path: Path) -> None:
+def test_a_missing_engine_is_refused_with_the_command_that_builds_it(tmp_path: Path) -> None:
     path = contract_model(tmp_path / "m.onnx", "batch")
     if (model_repository_dir() / "rfdetr_trt/1/model.plan").exists():
         pytest.skip("an engine was built here")
@@ -139,7 +139,7 @@ def test_a_missing_engine_says_what_builds_it(tmp_path: Path) -> None:
         render(config(tmp_path, path, name="rfdetr_trt"), tmp_path, ON_GPU)
 
 
-def test_an_engine_is_served_with_what_it_was_built_for(
+def test_an_engine_is_served_with_its_build_parameters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIDETR_ENGINES", str(tmp_path / "engines"))
@@ -151,7 +151,7 @@ def test_an_engine_is_served_with_what_it_was_built_for(
     settings = config(tmp_path, path, name="rfdetr_trt")
     model = render(settings, tmp_path, ON_GPU)
     assert (tmp_path / "models/rfdetr_trt/1/model.plan").resolve() == engine
-    assert repository.engine_precision(model) == "unknown"  # nothing beside it says
+    assert repository.engine_precision(model) == "unknown"  # without build parameters
     shape = (2, 1620, 1920)
     write_facts(
         engine, EngineFacts("Some GPU", "11.4.0", "fp16", (1, 72, 64), (1, *shape[1:]), shape)
@@ -165,7 +165,7 @@ def test_an_engine_is_served_with_what_it_was_built_for(
         render(settings, tmp_path, ON_GPU)
 
 
-def test_a_model_has_a_name_of_its_own_that_fits_into_results(tmp_path: Path) -> None:
+def test_a_models_display_name_fits_into_results(tmp_path: Path) -> None:
     path = contract_model(tmp_path / ("ü" * 60 + ".onnx"), 1)
     assert repository.own_name(config(tmp_path, path)) == "ü" * 32
     assert repository.own_name(config(tmp_path, None)) == "bundled"
@@ -179,7 +179,7 @@ def test_a_model_of_another_contract_version_is_refused(tmp_path: Path) -> None:
         read_model_file(path)
 
 
-def test_openvino_serves_what_fuse_writes_for_it_and_keeps_that(
+def test_openvino_serves_its_own_form_of_the_model_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -194,7 +194,7 @@ def test_openvino_serves_what_fuse_writes_for_it_and_keeps_that(
     assert served[0].parent == tmp_path / "cache" / "tridetr" / "graphs"
     assert read_card(served[0]).form is Form.OPENVINO
     assert read_card(model).form is Form.PORTABLE
-    # A cache that cannot be written to costs no more than the next start's time.
+    # If the cache is not writable, only the next start takes longer.
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     render(config(tmp_path, model), tmp_path, where)
     there = repository.model_in(tmp_path / "models", "rfdetr_ort").resolve()
@@ -202,7 +202,7 @@ def test_openvino_serves_what_fuse_writes_for_it_and_keeps_that(
     assert there.read_bytes() == served[0].read_bytes()
 
 
-def test_a_model_of_other_make_serves_openvino_as_it_is(tmp_path: Path) -> None:
+def test_openvino_serves_a_model_that_fuse_did_not_make_unchanged(tmp_path: Path) -> None:
     model = contract_model(tmp_path / "m.onnx", "batch")
     where = Placement("onnxruntime", native=False, gpu=False, graph=Form.OPENVINO)
     render(config(tmp_path, model), tmp_path, where)

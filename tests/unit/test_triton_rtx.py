@@ -1,4 +1,4 @@
-"""TensorRT for RTX: what is refused, and why. The provider itself cannot run here."""
+"""TensorRT for RTX: errors and their reasons. The provider itself cannot run here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tridetr.triton.engine import rtx
 from tridetr.triton.engine.choice import RTX, choose
 
 
-def test_it_is_taken_only_by_name() -> None:
+def test_it_is_used_only_if_configured() -> None:
     known: dict[str, Any] = {
         "available": ["CPUExecutionProvider"],
         "flags": (),
@@ -25,12 +25,12 @@ def test_it_is_taken_only_by_name() -> None:
     assert choose("auto", "auto", **known).provider != RTX
 
 
-def test_without_its_package() -> None:
+def test_a_missing_package_is_reported() -> None:
     with pytest.raises(ModelError, match="onnxruntime-ep-nv-tensorrt-rtx-cu13 is not installed"):
         rtx.devices()
 
 
-def test_a_library_that_does_not_load_and_a_gpu_that_it_does_not_take(
+def test_a_broken_library_and_an_unsupported_gpu_are_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plugin = ModuleType("onnxruntime_ep_nv_tensorrt_rtx")

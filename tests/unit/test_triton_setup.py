@@ -13,10 +13,10 @@ from tridetr.errors import TritonError
 from tridetr.triton import launch, repository, setup
 
 
-def test_no_room_for_the_servers_files_is_said_with_the_remedy(
+def test_a_full_disk_is_reported_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that was larger than the pod's run volume ended in a traceback, again and again."""
+    """A model that was larger than the pod's run volume once ended in repeated tracebacks."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -33,10 +33,10 @@ def test_no_room_for_the_servers_files_is_said_with_the_remedy(
         made.lay_out()
 
 
-def test_a_metrics_port_that_is_taken_does_not_keep_the_server_down(
+def test_a_metrics_port_in_use_does_not_prevent_the_start(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The default port of a second instance's server took its whole node down."""
+    """A second instance with the default port once failed to start as a whole."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -52,7 +52,7 @@ def test_a_metrics_port_that_is_taken_does_not_keep_the_server_down(
 def test_folders_that_the_python_backend_leaves_in_tmp_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each start left one: its name is fixed, whatever TMPDIR is."""
+    """Each start leaves one, regardless of TMPDIR."""
     server = SimpleNamespace(is_native=lambda _: False, backends=None)
     monkeypatch.setattr(setup, "find_server", lambda _: server)
     monkeypatch.setattr(setup, "_ENVIRONMENTS", tmp_path)
@@ -63,7 +63,7 @@ def test_folders_that_the_python_backend_leaves_in_tmp_are_removed(
     made = setup.Setup(config, files, (files.secret, "s"))
     (tmp_path / "python_env_before").mkdir()
     made.clean()
-    assert (tmp_path / "python_env_before").is_dir()  # not of our server
+    assert (tmp_path / "python_env_before").is_dir()  # not from our server
     made._started_unix_s = (tmp_path / "python_env_before").stat().st_ctime + 0.001
     time.sleep(0.01)
     (tmp_path / "python_env_ours").mkdir()
@@ -76,5 +76,5 @@ def test_folders_that_the_python_backend_leaves_in_tmp_are_removed(
     assert left == ["python_env_before", "python_env_used"]
     assert not files.temporary.exists()
     monkeypatch.setattr(setup, "_LEFT_OVER_S", 0)
-    made.clean()  # as if an hour had passed: those of killed runs go
+    made.clean()  # as if an hour had passed: folders of killed runs are removed
     assert [path.name for path in tmp_path.glob("python_env_*")] == ["python_env_used"]

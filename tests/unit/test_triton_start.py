@@ -1,4 +1,4 @@
-"""A start of the server that stands still is given up long before one that is merely slow."""
+"""A stalled start of the server is given up long before a slow one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def sample(*, cpu_s: dict[int, float] | None = None, lines: int = 0, read_bytes:
     [
         sample(cpu_s={7: 1.5}),
         sample(cpu_s={7: 1.0, 8: 0.0}),  # the backend's process was started
-        sample(cpu_s={}),  # and ended
+        sample(cpu_s={}),  # the backend's process exited
         sample(lines=1),
         sample(read_bytes=4 << 20),  # a model read from a slow card
     ],
 )
-def test_whatever_moves_starts_the_time_anew(later: Sample) -> None:
+def test_any_progress_restarts_the_timeout(later: Sample) -> None:
     progress = StartProgress(sample(), 0.0)
     assert not progress.too_long(lambda: later, STALLED_S - 1)
     assert not progress.too_long(lambda: later, 2 * STALLED_S - 2)
@@ -34,8 +34,8 @@ def test_a_start_without_progress_is_given_up() -> None:
     assert progress.too_long(sample, STALLED_S)
 
 
-def test_what_a_waiting_server_uses_is_no_progress() -> None:
-    """It answers our own questions, and its threads look at their clocks: 3 ms a second at most."""
+def test_the_cpu_time_of_a_waiting_server_is_not_progress() -> None:
+    """It answers our requests and its threads check timers, which takes at most 3 ms per second."""
     progress = StartProgress(sample(), 0.0)
     seconds = range(1, round(STALLED_S) + 1)
     judged = [
@@ -44,8 +44,8 @@ def test_what_a_waiting_server_uses_is_no_progress() -> None:
     assert [bool(why) for why in judged] == [False] * (len(judged) - 1) + [True]
 
 
-def test_a_starved_server_is_slow_and_not_still() -> None:
-    """A fiftieth of a processor, as on a machine with a hundred busy processes on two of them."""
+def test_a_starved_server_is_slow_but_not_stalled() -> None:
+    """It gets a fiftieth of a processor, as with a hundred busy processes on two processors."""
     progress = StartProgress(sample(), 0.0)
     for second in range(1, 170):
         assert not progress.too_long(lambda: sample(cpu_s={7: 1.0 + 0.02 * second}), float(second))

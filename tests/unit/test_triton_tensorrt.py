@@ -1,4 +1,4 @@
-"""The Python-based `tensorrt` backend's engine, with stand-ins for TensorRT and CUDA: what it copies and refuses."""
+"""The engine of the Python-based `tensorrt` backend, with fakes of TensorRT and CUDA: copies and errors."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ def on_host(value: int, batch: int = 1, rows: int = 720, width: int = 640) -> tu
     return array, frames_of(array)
 
 
-def test_a_frame_on_the_gpu_is_used_where_it_lies(cuda: FakeCuda, engine: TensorRtEngine) -> None:
+def test_a_frame_in_gpu_memory_is_used_in_place(cuda: FakeCuda, engine: TensorRtEngine) -> None:
     size = 720 * 640
     pointer = cuda.allocate(size)
     fill(pointer, size, 77)
     boxes, scores, classes = engine.run(Frames(pointer, (1, 720, 640), gpu=0))
     assert boxes.shape == (1, DETECTIONS, 4)
     assert (boxes[0, 0, 0], scores[0, 0], classes[0, 0]) == (77, 77, 77)
-    assert cuda.copies == ["down"] * 3  # the results; never the frame
+    assert cuda.copies == ["down"] * 3  # only the results, never the frame
     cuda.free(pointer)
 
 
-def test_a_frame_on_the_host_is_copied_up_once(cuda: FakeCuda, engine: TensorRtEngine) -> None:
+def test_a_frame_in_host_memory_is_uploaded_once(cuda: FakeCuda, engine: TensorRtEngine) -> None:
     for value in (1, 2):
         array, frames = on_host(value)
         assert engine.run(frames)[0][0, 0, 0] == value
         del array
     assert cuda.copies == ["up", "down", "down", "down"] * 2
-    assert len(cuda.allocations) == 4  # one for each tensor, used again
+    assert len(cuda.allocations) == 4  # one for each tensor, reused
 
 
-def test_results_do_not_share_memory_with_the_next_ones(engine: TensorRtEngine) -> None:
+def test_results_do_not_share_memory_with_later_ones(engine: TensorRtEngine) -> None:
     kept, first = on_host(1)
     results = engine.run(first)
     other, second = on_host(2)
@@ -85,7 +85,7 @@ def test_results_do_not_share_memory_with_the_next_ones(engine: TensorRtEngine) 
     del kept, other
 
 
-def test_batches_and_sizes_choose_their_profile(played: Engine, engine: TensorRtEngine) -> None:
+def test_the_profile_is_chosen_by_batch_and_size(played: Engine, engine: TensorRtEngine) -> None:
     for rows, width, batch, profile in ((720, 640, 3, 0), (1620, 1920, 2, 1), (72, 64, 1, 0)):
         array, frames = on_host(5, batch, rows, width)
         assert engine.run(frames)[1].shape == (batch, DETECTIONS)
@@ -94,14 +94,14 @@ def test_batches_and_sizes_choose_their_profile(played: Engine, engine: TensorRt
 
 
 @pytest.mark.parametrize("shape", [(1, 3240, 3840), (5, 720, 640), (3, 1620, 1920)])
-def test_a_size_outside_all_profiles_says_what_the_engine_takes(
+def test_the_error_for_an_unsupported_size_lists_the_profiles(
     engine: TensorRtEngine, shape: tuple[int, int, int]
 ) -> None:
     with pytest.raises(ModelError, match=r"\[1, 72, 64\] to \[4, 720, 640\] or .*build-engine"):
         engine.run(Frames(1, shape, None))
 
 
-def test_a_failed_run_and_a_full_gpu_are_errors_of_the_request(
+def test_a_failed_run_and_a_full_gpu_fail_the_request(
     cuda: FakeCuda, played: Engine, engine: TensorRtEngine
 ) -> None:
     array, frames = on_host(1)
@@ -140,7 +140,7 @@ def test_an_engine_of_another_contract_is_refused(
         TensorRtEngine(plan, fake_tensorrt(played), cuda)
 
 
-def test_dlpack_says_where_the_bytes_lie() -> None:
+def test_dlpack_gives_the_address_of_the_bytes() -> None:
     array = np.zeros((2, 6, 4), np.uint8)
     frames = frames_of(array[1:])
     assert frames == Frames(array.ctypes.data + 24, (1, 6, 4), None)
@@ -163,7 +163,7 @@ def test_other_tensors_are_refused(array: np.ndarray, said: str) -> None:
 def test_a_tensor_on_a_gpu_keeps_its_address_and_number(
     device: tuple[int, int], gpu: int | None
 ) -> None:
-    """There is none here: the capsule of a host tensor, with its device rewritten."""
+    """Without a GPU: uses the capsule of a host tensor with its device changed."""
     array = np.zeros((1, 6, 4), np.uint8)
 
     def export() -> object:
@@ -186,7 +186,7 @@ MODEL = Path(tridetr.triton.__file__).parent / "backends" / "tensorrt" / "model.
 
 @pytest.fixture
 def backend(cuda: FakeCuda, played: Engine, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The backend's module, with stand-ins for what Triton's stub, TensorRT and CUDA provide."""
+    """The backend's module, with fakes of Triton's stub, TensorRT and CUDA."""
     utils: Any = ModuleType("triton_python_backend_utils")
     utils.Logger = SimpleNamespace(log_info=lambda text: None)
     utils.TritonError = lambda message: message
@@ -219,7 +219,7 @@ def arguments(folder: Path, kind: str = "GPU", **parameters: str) -> dict[str, s
     }
 
 
-def test_the_backend_serves_and_says_what(
+def test_the_backend_serves_and_reports_the_engine(
     backend: ModuleType, plan: Path, tmp_path: Path, cuda: FakeCuda
 ) -> None:
     (tmp_path / "1").mkdir()
