@@ -80,7 +80,7 @@ class CameraDetector:
         self._damaged = 0
         self._failures = 0
         self._pause_s = 0.0
-        self._said: str | None = None
+        self._logged: str | None = None
         self._range = RangeCheck(camera)
         self._stopping = False
         self._woken = asyncio.Event()
@@ -229,7 +229,7 @@ class CameraDetector:
         trace = detect.context if detect else frame.trace
         infer = tracing.begin("infer", trace, time.monotonic_ns(), model=self._model[0])
         request = infer.context if infer else trace
-        slow = asyncio.get_running_loop().call_later(self._slow_s, self._say_slow)
+        slow = asyncio.get_running_loop().call_later(self._slow_s, self._log_slow)
         self.in_flight = True
         try:
             start_ns, answer, end_ns = await self._server.infer(
@@ -288,9 +288,9 @@ class CameraDetector:
         self._metrics.repeated(result)
 
     def _succeeded(self) -> None:
-        if self._said is not None:
+        if self._logged is not None:
             log.info("inference results are available again", extra=self._extra)
-        self._said, self._failures, self._pause_s = None, 0, 0.0
+        self._logged, self._failures, self._pause_s = None, 0, 0.0
         self._metrics.blocked(False)
 
     def _failed(
@@ -303,11 +303,11 @@ class CameraDetector:
         self._failures += 1
         # No pause if the server makes all cameras wait anyway, or was only restarted.
         self._pause_s = 0.0 if quietly else pause_s(self._failures)
-        if not quietly and str(error) != self._said:
-            self._said = str(error)
+        if not quietly and str(error) != self._logged:
+            self._logged = str(error)
             log.warning("inference of a frame failed: %s", error, extra=self._extra)
 
-    def _say_slow(self) -> None:
+    def _log_slow(self) -> None:
         self._metrics.error("slow")
         self._metrics.blocked(True)
         log.warning(

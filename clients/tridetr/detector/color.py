@@ -18,7 +18,7 @@ class RangeCheck:
     def __init__(self, camera: str) -> None:
         self._extra = {"camera": camera}
         self._color = "frame"
-        self._said = False
+        self._warned = False
 
     def use_model(self, color: str) -> None:
         """Start to check against another model.
@@ -27,13 +27,13 @@ class RangeCheck:
             color: Matrix and range that the model was made for ("bt601-full"), or "frame" if that is unknown.
         """
         self._color = color
-        self._said = False
+        self._warned = False
 
     def check(self, found: ColorRange) -> None:
         """Compare the colour range of a frame with the model's."""
         made_for = self._color.partition("-")[2]  # "full", "limited", or "" if unknown
-        if made_for and not self._said and made_for != found.name.lower():
-            self._said = True
+        if made_for and not self._warned and made_for != found.name.lower():
+            self._warned = True
             log.warning(
                 "frames have %s range, but the model is made for %s, so it finds slightly fewer objects. Remedy: "
                 "make a copy of the model for these frames with `tridetr models recolor`",

@@ -67,7 +67,7 @@ class Registrations:
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_cpu = False
         self._refused = False
-        self._said: str | None = None
+        self._logged: str | None = None
 
     def use_model(self, info: ModelInfo) -> None:
         """Start over with a server that was unavailable: it has lost all registrations."""
@@ -88,7 +88,7 @@ class Registrations:
         if self._device == "cpu" or self._refused:
             return False
         if self._on_cpu:
-            self._say("the model runs on the CPU")
+            self._log_once("the model runs on the CPU")
             return False
         return True
 
@@ -166,11 +166,11 @@ class Registrations:
             raise CudaError(
                 f"device: cuda is impossible here: {error}. {_REMEDY}, or set device: auto"
             ) from error
-        self._say(f"{error}. {_REMEDY}")
+        self._log_once(f"{error}. {_REMEDY}")
 
-    def _say(self, why: str) -> None:
-        if why != self._said:
-            self._said = why
+    def _log_once(self, why: str) -> None:
+        if why != self._logged:
+            self._logged = why
             log.warning("frames are passed to the server in system shared memory: %s", why)
 
     async def _unregister(self, region: AnyRegion, hold: DeviceHold | None) -> None:

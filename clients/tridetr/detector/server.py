@@ -20,13 +20,13 @@ log = logging.getLogger("tridetr.detector")
 
 # On a CPU, one request is computed while the next one waits at the server, which therefore never idles; more would only
 # let frames grow old. A GPU computes several in a batch.
-_AT_ONCE_CPU = 2
-_AT_ONCE_GPU = 8
+_CONCURRENT_CPU = 2
+_CONCURRENT_GPU = 8
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 # Between availability checks: these are cheap, and a server that has just started is used without delay.
-_LONGEST_ASK_S = 0.1
+_LONGEST_CHECK_PAUSE_S = 0.1
 
 
 def pause_s(failures: int) -> float:
@@ -40,7 +40,7 @@ def pause_s(failures: int) -> float:
 
 def requests_at_once(info: ModelInfo) -> int:
     """Return how many concurrent requests keep this model busy."""
-    return _AT_ONCE_GPU if runs_on_gpu(info) else _AT_ONCE_CPU
+    return _CONCURRENT_GPU if runs_on_gpu(info) else _CONCURRENT_CPU
 
 
 class Client(Protocol):
@@ -80,12 +80,12 @@ class Server:
             device: `device` of the configuration.
         """
         self._give_up_s = give_up_s
-        self.turns = asyncio.Semaphore(_AT_ONCE_CPU)
+        self.turns = asyncio.Semaphore(_CONCURRENT_CPU)
         self._client = client
         self._on_model = on_model
         self._up = False
         self._failures = 0
-        self._said: str | None = None
+        self._logged: str | None = None
         self._lock = asyncio.Lock()
         self._regions = Registrations(client, device)
 
@@ -105,14 +105,14 @@ class Server:
         async with self._lock:
             while not self._up:
                 if self._failures:
-                    await asyncio.sleep(min(pause_s(self._failures), _LONGEST_ASK_S))
+                    await asyncio.sleep(min(pause_s(self._failures), _LONGEST_CHECK_PAUSE_S))
                 try:
                     info = await self._client.model()
                 except ModelError:
                     raise
                 except TritonError as error:
                     self._failures += 1
-                    self._say(error)
+                    self._log_once(error)
                     continue
                 self._on_model(info)
                 self.turns = asyncio.Semaphore(requests_at_once(info))
@@ -153,9 +153,9 @@ class Server:
                 f"no answer for {self._give_up_s:g} s; the request was given up"
             ) from None
         end_ns = time.monotonic_ns()
-        if self._said is not None:
+        if self._logged is not None:
             log.info("inference works again")
-        self._said, self._failures = None, 0
+        self._logged, self._failures = None, 0
         return start_ns, answer, end_ns
 
     def restarted(self) -> None:
@@ -167,7 +167,7 @@ class Server:
         """Record that the server is unavailable; each cause is logged once."""
         self._failures += self._up  # requests that were in flight together fail together
         self._up = False
-        self._say(error)
+        self._log_once(error)
 
     def retire(self, region: AnyRegion) -> None:
         """Unregister a region that no lease uses any more, in the background."""
@@ -177,7 +177,7 @@ class Server:
         """Unregister all regions; see ``Registrations.close``."""
         await self._regions.close()
 
-    def _say(self, error: TritonError) -> None:
-        if str(error) != self._said:
-            self._said = str(error)
+    def _log_once(self, error: TritonError) -> None:
+        if str(error) != self._logged:
+            self._logged = str(error)
             log.warning("inference is unavailable: %s", error)
