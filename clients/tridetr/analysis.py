@@ -28,7 +28,7 @@ Ending = Literal["left", "lost"]
 
 @dataclass(frozen=True)
 class Recording:
-    """A video file.
+    """A video file and the times of its frames.
 
     Attributes:
         path: absolute path of the file.

@@ -1,7 +1,6 @@
 """Send requests to a running controller from other processes of its node.
 
-Request and answer are one line of JSON each, over a Unix socket in the run folder, which only the node's user can
-access.
+Request and answer are one line of JSON each, over a Unix socket in the run folder that only the node's user can open.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class ModelCard:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], prefix: str = PREFIX) -> ModelCard:
-        """Read a card.
+        """Parse a card from metadata entries.
 
         Args:
             metadata: the entries of ``to_metadata``, possibly among others; missing ones count as unknown.

@@ -20,19 +20,19 @@ _FILE = "served_model.json"
 
 
 def write_served_model(run_dir: Path, model: ModelInfo) -> None:
-    """Write the file atomically."""
+    """Write the description of the served model to the run folder, atomically."""
     write_text(run_dir / _FILE, json.dumps(asdict(model)))
 
 
 def keep_served_model(run_dir: Path, model: ModelInfo) -> None:
-    """Write the file again if it was removed."""
+    """Write the description of the served model again if its file was removed."""
     if not (run_dir / _FILE).exists():
         with contextlib.suppress(OSError):  # the caller tries again
             write_served_model(run_dir, model)
 
 
 class ServedModelReader:
-    """Reads the file again only when it has changed."""
+    """Reads the served model's file, and caches it until the file changes."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / _FILE

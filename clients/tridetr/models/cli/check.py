@@ -16,7 +16,7 @@ from tridetr.models.cli.show import console, counting, packages
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to an app."""
     app.command()(verify)
     app.command()(evaluate)
 

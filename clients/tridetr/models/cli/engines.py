@@ -20,7 +20,7 @@ UNKNOWN_SIZES = ((1920, 1080), (320, 240), (3840, 2160))
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command of this module to an app."""
     app.command("build-engine")(build_engine)
 
 

@@ -17,7 +17,7 @@ from tridetr.models.cli.show import console, downloading, export_python, package
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to an app."""
     app.command()(pull)
     app.command()(install)
     app.command("list")(list_models)

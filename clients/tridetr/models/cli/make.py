@@ -18,7 +18,7 @@ DEFAULT_COLOR = FrameColor.BT601_LIMITED
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to an app."""
     app.command()(export)
     app.command()(fuse)
     app.command()(recolor)
