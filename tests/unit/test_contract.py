@@ -100,7 +100,7 @@ def test_an_answer_becomes_arrays() -> None:
     [
         (answer(b""), "0 bytes"),
         (answer(b"1234"), "4 bytes"),
-        (answer(bytes(32), "scores"), "lacks"),
+        (answer(bytes(32), "scores"), "scores missing"),
     ],
 )
 def test_an_invalid_answer_is_refused(response: object, said: str) -> None:

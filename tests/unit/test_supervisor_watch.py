@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_created_is_a_clear_error(tmp_path: Path) -> Non
         paths.private_folder(tmp_path / "file" / "run")
     if os.access("/proc/self", os.W_OK):
         pytest.skip("this user may write to every file system")
-    with pytest.raises(TridetrError, match="cannot be"):
+    with pytest.raises(TridetrError, match="cannot create run_dir"):
         paths.private_folder(Path("/proc/self/tridetr"))
 
 
