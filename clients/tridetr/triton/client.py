@@ -61,19 +61,10 @@ class TritonClient:
     """A client for one model of one server; it reconnects after the server was restarted under the same address.
 
     Example:
-<<<<<<< HEAD
         >>> async with TritonClient(config) as client:  # doctest: +SKIP
         ...     info = await client.model()
         ...     await client.register(lease.region)
         ...     prediction = await client.infer(lease)
-=======
-        ```python
-        async with TritonClient(config) as client:
-            info = await client.model()
-            await client.register(lease.region)
-            prediction = await client.infer(lease)
-        ```
->>>>>>> f1fccdb (Unit tests of detector, Triton and models: names in plain English; docstring examples are tested)
     """
 
     def __init__(self, config: Config) -> None:
