@@ -102,9 +102,9 @@ def test_apprise_gets_text_and_picture_and_logs_no_password(
     ("content", "reason"),
     [
         ("", "is empty"),
-        ("one two", "does not hold one URL"),
-        ("http://a/\nhttp://b/", "does not hold one URL"),
-        ("http://münchen.example/", "does not hold one URL"),
+        ("one two", "does not contain exactly one URL"),
+        ("http://a/\nhttp://b/", "does not contain exactly one URL"),
+        ("http://münchen.example/", "does not contain exactly one URL"),
         ("ftp://127.0.0.1/s3cret", "must start with http"),
         ("http://127.0.0.1:99999/s3cret", "port in the URL"),
         ("http://127.0.0.1:1/s3cret", "Connection refused"),
@@ -179,7 +179,7 @@ def test_the_command_sends_a_test(
     file.write_text(
         yaml.safe_dump({"cameras": {"hall": {"source": "synthetic"}}, "notify": [keys]})
     )
-    with pytest.raises(ConfigError, match="no target 'fone' in notify: phone"):
+    with pytest.raises(ConfigError, match="no target 'fone' in notify; known targets: phone"):
         send_test("fone", file)
     send_test("phone", file)
     assert server.taken[0].json()["title"] == "Test of hall"
