@@ -281,7 +281,7 @@ def test_who_comes_while_a_car_is_parked_is_notified(tmp_path: Path, server: Web
         actor.show_and_wait(both, 10)
         wait_for(lambda: len(server.taken) == 1, 30)
         sent = server.taken[0].json()
-        assert (sent["event"]["kind"], sent["title"]) == ("person_arrived", "Person at hall")
+        assert (sent["event"]["kind"], sent["title"]) == ("person_joined", "Person at hall")
         assert {box["class"] for box in sent["event"]["boxes"]} == {"person"}
         assert sent["event"]["visit_id"] == other.taken[0].json()["event"]["visit_id"]
         actor.show_and_wait(car, 60)

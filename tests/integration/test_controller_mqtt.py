@@ -183,6 +183,7 @@ def test_removed_topics_are_cleared_after_an_outage(tmp_path: Path) -> None:
 def test_a_car_is_published_as_a_car(tmp_path: Path) -> None:
     car = np.array(PERSON)
     car["class_id"] = 3  # class ID in COCO
+    car["x1"], car["x2"] = 200, 300
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
@@ -198,11 +199,20 @@ def test_a_car_is_published_as_a_car(tmp_path: Path) -> None:
             "car",
             "car_arrived",
         )
-        actor.show_and_wait(PERSON)
+        actor.show_and_wait(np.concatenate((car, PERSON)), 8)
         wait_for(lambda: ear.last("/hall/person") == b"ON")
         actor.show_and_wait(NOBODY, 40)
-        wait_for(lambda: len(ear.events()) == 2)
-        assert (ear.events()[1]["kind"], ear.events()[1]["class"]) == ("car_left", "car")
+        wait_for(lambda: len(ear.events()) == 3)
+        arrived, joined, left = ear.events()
+        assert (joined["kind"], joined["class"], joined["event_id"].rpartition(":")[2]) == (
+            "person_joined",
+            "person",
+            "joined",
+        )
+        assert {box["class"] for box in joined["boxes"]} == {"person"}
+        assert (left["kind"], left["class"]) == ("car_left", "car")
+        assert {event["visit_id"] for event in ear.events()} == {arrived["visit_id"]}
+        assert len({event["event_id"] for event in ear.events()}) == 3
 
 
 def test_problems_and_a_stopped_node_are_published(tmp_path: Path) -> None:

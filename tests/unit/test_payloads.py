@@ -189,8 +189,11 @@ def test_discovery_of_a_camera() -> None:
     assert components["car"]["state_topic"] == "tridetr/node1/back_door/car"
     assert components["state"]["options"] == ["unknown", "standby", "validation", "tracking"]
     assert components["visits"]["event_types"] == [
-        "person_arrived", "person_left", "person_lost", "car_arrived", "car_left", "car_lost",
+        "person_arrived", "person_left", "person_lost", "person_joined",
+        "car_arrived", "car_left", "car_lost", "car_joined",
     ]  # fmt: skip
+    alone = camera_message(TOPICS, "back_door", ["person"], None)["components"]["visits"]
+    assert alone["event_types"] == ["person_arrived", "person_left", "person_lost"]
     assert components["problem"]["device_class"] == "problem"
     ids = {component["unique_id"] for component in components.values()}
     assert len(ids) == len(components)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tridetr.config import Config, NotifySection
 from tridetr.config.schedule import Schedule
+from tridetr.controller.state_machine import Transition
 from tridetr.controller.stored_rows import Row
+from tridetr.controller.visits import JOINED
 
 logger = logging.getLogger("tridetr.controller")
 
@@ -100,6 +102,7 @@ class Audience:
     def targets_of(self, row: Row) -> tuple[str, ...]:
         """Return the names of the targets to notify of a visit's event."""
         action = row.event_id.rpartition(":")[2]
+        action = Transition.ARRIVED.value if action == JOINED else action
         class_name = str(json.loads(row.details)["class"])
         return tuple(
             target.name

@@ -58,14 +58,12 @@ class CameraSentry:
         models: ServedModelReader,
         device: str,
         on_change: Callable[[CameraSentry], None],
-        on_joined: Callable[[str, NewRow], None] = lambda _camera, _row: None,
     ) -> None:
         self.camera = camera
         self._device = device
         self._store = store
         keys = config.sentry_for(camera)
         self._on_change = on_change
-        self._on_joined = on_joined
         self._judge = Judge(config, camera, models)
         self._watch = CameraWatch(config.instance, camera)
         self._last_capture_ns: int | None = None
@@ -218,20 +216,26 @@ class CameraSentry:
     def _follow_classes(
         self, joined: JoinedClasses, frame: FrameFacts, capture_ns: int, changes: Sequence[Change]
     ) -> None:
-        """Report the classes that have joined the open visit, but for the one that its own event is of."""
-        told = {change.event.class_name for change in changes if change.event is not None}
+        """Save events of the classes that have joined the open visit, except the one of the visit's own event."""
+        announced = {change.event.class_name for change in changes if change.event is not None}
+        rows: list[NewRow] = []
         for name in joined.look(frame.boxes, capture_ns):
-            if name in told or not self.record.memory.visit_open:
+            if name in announced or not self.record.memory.visit_open:
                 continue
-            visit_id, now_ns = self.record.visit_id, time.time_ns()
+            since_ns, now_ns = self.record.visit_since_unix_ns, time.time_ns()
             event = VisitEvent(
-                Transition.ARRIVED, visit_id, self.record.visit_since_unix_ns, now_ns, name
+                Transition.ARRIVED,
+                self.record.visit_id,
+                since_ns,
+                now_ns,
+                name,
+                joined=str(uuid.uuid4()),
             )
             own = frame_of_class(frame, name)
-            for row in event_rows(event, self._device, self.camera, own, now_ns):
-                event_id = f"{visit_id}:{uuid.uuid4()}:{event.transition.value}"
-                details = json.dumps({**json.loads(row.details), "event_id": event_id})
-                self._on_joined(self.camera, replace(row, details=details, event_id=event_id))
+            rows += event_rows(event, self._device, self.camera, own, now_ns)
+        if rows:
+            self._save(rows)
+            self._report(rows, self.record.visit_id)
 
     def _apply_silence(self) -> None:
         """Apply the silence since the last result to the state machine."""
@@ -259,9 +263,12 @@ class CameraSentry:
         if state is not before.memory.state:
             metrics.SENTRY_STATE.labels(self.camera).set(_STATES[state])
             metrics.STATE_CHANGES.labels(self.camera, state.value).inc()
-        visit = after.visit_id or before.visit_id
+        self._report(rows, after.visit_id or before.visit_id)
+
+    def _report(self, rows: Sequence[NewRow], visit_id: str) -> None:
+        """Log saved rows, and have the change published."""
         for row in rows:
-            logger.info("%s", row.kind, extra={"camera": self.camera, "visit": visit})
+            logger.info("%s", row.kind, extra={"camera": self.camera, "visit": visit_id})
         self._on_change(self)
 
     def _save(self, rows: list[NewRow]) -> None:

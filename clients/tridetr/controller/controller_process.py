@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,6 +34,7 @@ from tridetr.controller.state_machine import State, Transition
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow, Row
 from tridetr.controller.topics import Topics, topic_level
+from tridetr.controller.visits import JOINED
 from tridetr.notify.notification import Message, message_of
 from tridetr.served_model import ServedModelReader
 from tridetr.telemetry import metrics
@@ -117,7 +117,6 @@ class Controller:
                 models,
                 topics.device,
                 self._on_change,
-                self._notify_joined,
             )
             stack.callback(sentry.close)
             self._cameras[camera] = sentry
@@ -399,28 +398,21 @@ class Controller:
                 self._store.keep_setting(notice.setting, notice.kept)
 
     def _targets_of(self, row: Row) -> tuple[str, ...]:
-        """Return the targets of an event, and note which of them are notified of an arrival."""
+        """Return the targets of an event, and note which of them are notified of an arrival.
+
+        A class that joins a visit is not notified to targets that were notified of the same camera just before.
+        """
         targets = self._audience.targets_of(row)
-        if row.event_id.endswith(f":{Transition.ARRIVED.value}"):
-            self._note_notified(row.camera, targets)
+        action, now_s = row.event_id.rpartition(":")[2], time.monotonic()
+        if action == JOINED:
+            targets = tuple(
+                target
+                for target in targets
+                if self._notified_at.get((row.camera, target), float("-inf")) < now_s - JOINED_S
+            )
+        if action in (JOINED, Transition.ARRIVED.value):
+            self._notified_at |= {(row.camera, target): now_s for target in targets}
         return targets
-
-    def _note_notified(self, camera: str, targets: Iterable[str]) -> None:
-        now = time.monotonic()
-        self._notified_at |= {(camera, target): now for target in targets}
-
-    def _notify_joined(self, camera: str, new: NewRow) -> None:
-        """Notify targets of a class that has joined an open visit, but those that have just been notified of it."""
-        row = Row(0, new.unix_ns, camera, new.kind, new.details, new.event_id)
-        recent = time.monotonic() - JOINED_S
-        targets = tuple(
-            target
-            for target in self._audience.targets_of(row)
-            if self._notified_at.get((camera, target), float("-inf")) < recent
-        )
-        if targets:
-            self._note_notified(camera, targets)
-            self._store.add_notice(new, camera, targets)
 
     def _compose_notification(self, target: NotifySection, row: Row) -> Message:
         """Return the notification of an event; called in a target's thread."""

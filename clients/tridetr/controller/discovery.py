@@ -14,7 +14,7 @@ from tridetr.controller.payloads import OFFLINE, ONLINE
 from tridetr.controller.problems import NodeProblem
 from tridetr.controller.state_machine import State, Transition
 from tridetr.controller.topics import Topics, topic_level
-from tridetr.controller.visits import kind
+from tridetr.controller.visits import JOINED, kind
 
 # Entities that versions up to 0.1 declared for each camera, in the node's message.
 _FIRST_ENTITIES = {
@@ -103,11 +103,14 @@ def camera_message(
         "options": [state.value for state in State],
         "state_topic": topics.state(camera),
     }
+    actions = [transition.value for transition in Transition]
+    if len(classes) > 1:
+        actions.append(JOINED)
     components["visits"] = {
         "platform": "event",
         "name": "Visits",
         "icon": "mdi:walk",
-        "event_types": [kind(name, transition) for name in classes for transition in Transition],
+        "event_types": [kind(name, action) for name in classes for action in actions],
         "state_topic": topics.events(camera),
         "value_template": (
             "{{ {'event_type': value_json.kind, 'event_id': value_json.event_id, "

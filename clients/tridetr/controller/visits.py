@@ -103,25 +103,35 @@ class Record:
         return record
 
 
+JOINED = "joined"  # the action of a class that arrives while a visit is open already
+
+
 @dataclass(frozen=True, slots=True)
 class VisitEvent:
-    """One event of a visit; ``event_id`` is the same for every attempt to send it."""
+    """One event of a visit; ``event_id`` is the same for every attempt to send it.
+
+    Attributes:
+        joined: unique ID, if the class arrived in a visit that was open already; empty: the visit's own event.
+    """
 
     transition: Transition
     visit_id: str
     visit_since_unix_ns: int
     at_unix_ns: int
     class_name: str = "person"
+    joined: str = ""
 
     @property
     def event_id(self) -> str:
-        """Visit ID and transition: unique, because a visit arrives once and ends once."""
+        """Visit ID and action: unique, because a visit arrives once and ends once."""
+        if self.joined:
+            return f"{self.visit_id}:{self.joined}:{JOINED}"
         return f"{self.visit_id}:{self.transition.value}"
 
     @property
     def kind(self) -> str:
-        """Class and transition, such as ``person_arrived``, ``person_left`` or ``person_lost``."""
-        return kind(self.class_name, self.transition)
+        """Class and action, such as ``person_arrived``, ``person_joined``, ``person_left`` or ``person_lost``."""
+        return kind(self.class_name, JOINED if self.joined else self.transition.value)
 
 
 def slug(class_name: str) -> str:
@@ -130,14 +140,14 @@ def slug(class_name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", plain)
 
 
-def kind(class_name: str, transition: Transition) -> str:
+def kind(class_name: str, action: str) -> str:
     """Return the kind of an event.
 
     Example:
-        >>> kind("traffic light", Transition.LEFT)
+        >>> kind("traffic light", "left")
         'traffic_light_left'
     """
-    return f"{slug(class_name)}_{transition.value}"
+    return f"{slug(class_name)}_{action}"
 
 
 def decide(

@@ -11,6 +11,7 @@ from typing import Any
 
 _TITLES = {
     "arrived": "{what} at {where}",
+    "joined": "{what} at {where}",
     "left": "{what} has left {where}",
     "lost": "{what} at {where} is out of view",
     "blind": "{where} is not watched",

@@ -99,7 +99,9 @@ def _ntfy(url: str, message: Message) -> None:
         "Title": _header(message.title),
         # On the phone, a repeated delivery replaces the first one.
         "Sequence-ID": message.event_id.replace(":", "-"),
-        "Priority": "high" if message.event_id.endswith((":arrived", ":blind")) else "default",
+        "Priority": "high"
+        if message.event_id.endswith((":arrived", ":joined", ":blind"))
+        else "default",
     }
     if message.link:
         headers["Click"] = message.link

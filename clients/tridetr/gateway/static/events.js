@@ -8,13 +8,14 @@ const TEXTS = {
   camera_lost: "View lost",
   camera_back: "View restored",
 };
+const ARRIVALS = ["arrived", "joined"];
 const ENDS = { left: "All clear", lost: "Visit lost" };
 
 /** The text of an event; an arrival is named after its class (`person_arrived`: "Person"). */
 function textOf(event) {
   if (event.kind in TEXTS) return TEXTS[event.kind];
   const [, name, change] = /^(.*)_([a-z]+)$/.exec(event.kind) ?? [null, event.kind, ""];
-  return change === "arrived" ? classText(event.details.class ?? name) : (ENDS[change] ?? event.kind);
+  return ARRIVALS.includes(change) ? classText(event.details.class ?? name) : (ENDS[change] ?? event.kind);
 }
 
 export class EventList {
@@ -67,7 +68,7 @@ export class EventList {
     if (event.kind.endsWith("_left") && event.details.duration_s > 0) {
       details.push(`after ${duration(event.details.duration_s * 1000)}`);
     }
-    if (event.kind.endsWith("_arrived") && event.details.score) {
+    if (/_(arrived|joined)$/.test(event.kind) && event.details.score) {
       details.push(`${Math.round(event.details.score * 100)} %`);
     }
     const button = element(
