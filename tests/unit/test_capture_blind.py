@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-import tridetr.capture.blind
 from support.data import FOOTAGE, shared
 from tridetr.capture.blind import LOOK_NS, BlindDetector
 from tridetr.shm.boards import BlindReason
@@ -188,10 +186,6 @@ SEEN: dict[str, tuple[Callable[[Film], Film], float]] = {
     ),
     "wind": (lambda film: lambda time_s: np.roll(film(time_s), int(time_s * 7) % 5 - 2, axis=1), 2),
 }
-
-
-def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(tridetr.capture.blind).failed == 0
 
 
 @pytest.mark.parametrize("place", PLACES)

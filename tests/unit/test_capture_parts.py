@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import threading
 from pathlib import Path
 
@@ -23,24 +21,6 @@ from tridetr.errors import ConfigError
 from tridetr.telemetry.logs import Limiter
 
 SECOND = 1_000_000_000
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "capture.frozen",
-        "capture.pacing",
-        "capture.planes",
-        "capture.publisher",
-        "capture.sources.picture",
-        "capture.status",
-        "telemetry.logs",
-    ],
-)
-def test_examples_in_docstrings(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"tridetr.{module}"))
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 class TestFrozen:
