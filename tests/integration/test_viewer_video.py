@@ -189,7 +189,7 @@ def test_the_page_survives_a_restart_of_the_gateway(tmp_path: Path, tab: Tab) ->
         with Gateway(again):
             tab.has_picture("hall")
             tab.page.wait_for_function(
-                "(n) => Number(document.querySelector('.card').dataset.packet) > n",
+                "(n) => Number(document.querySelector('.card')?.dataset.packet) > n",
                 arg=before + 5,
                 timeout=WAIT_MS,
             )
@@ -258,14 +258,14 @@ def test_open_groups_of_pictures_are_shown(tmp_path: Path, tab: Tab) -> None:
             tab.page.goto(gateway.url + "/#hall")
             tab.page.wait_for_function(
                 """() => {
-                  const { transport, packet } = document.querySelector('.card').dataset;
+                  const { transport, packet } = document.querySelector('.card')?.dataset ?? {};
                   return transport === 'jpeg' || packet;
                 }""",
                 timeout=WAIT_MS,
             )
             before = float(tab.card("hall").get_attribute("data-captured") or 0)
             tab.page.wait_for_function(
-                "(ms) => Number(document.querySelector('.card').dataset.captured) > ms + 1000",
+                "(ms) => Number(document.querySelector('.card')?.dataset.captured) > ms + 1000",
                 arg=before,
                 timeout=WAIT_MS,
             )
