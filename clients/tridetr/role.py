@@ -6,7 +6,7 @@ code, but the imports of the command line would delay each process by a tenth of
 
 from __future__ import annotations
 
-import io
+import inspect
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ from tridetr import service
 from tridetr.config import load_config
 from tridetr.errors import ConfigError, TridetrError
 
-# command: (role name in logs and metrics, module)
+# command: (name of the process, module)
 ROLES: Final = {
     "gpu": ("gpu", "tridetr.gpu.gpu_process"),
     "detect": ("detector", "tridetr.detector.detector_process"),
@@ -25,16 +25,15 @@ ROLES: Final = {
     "serve": ("gateway", "tridetr.gateway.gateway_process"),
     "triton": ("triton", "tridetr.triton.triton_process"),
 }
-_ASYNC: Final = ("detect", "control", "serve")
 
 
 def run(command: str, config_file: Path) -> None:
-    """Run the role of a command until a signal stops it."""
+    """Run the process of a command until a signal stops it."""
     config = load_config(config_file)
     name, module = ROLES[command]
     service.prepare(config, name)
     work = import_module(module).run  # imports the metrics, which `prepare` has set up
-    if command in _ASYNC:
+    if inspect.iscoroutinefunction(work):
         service.run_async(work, config)
     else:
         service.run_blocking(lambda stop: work(config, stop))
@@ -57,9 +56,7 @@ def run_capture(camera: str, config_file: Path) -> None:
 
 def main() -> None:
     """Entry point of ``python -m tridetr.role``."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may have any encoding
+    service.print_any_file_name()
     command, *camera, _, file = sys.argv[1:]
     try:
         if camera:

@@ -6,9 +6,11 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
+import io
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -43,6 +45,13 @@ def prepare(config: Config, role: str) -> None:
     else:  # a supervisor holds the instance lock for its processes
         lock = InstanceLock(config.instance, config.run_dir, [role])
         atexit.register(lock.close)
+
+
+def print_any_file_name() -> None:
+    """Let stdout and stderr print the names of files in any encoding, with escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def stop_signals() -> list[signal.Signals]:

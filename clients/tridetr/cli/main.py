@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 
 import typer
@@ -22,6 +21,7 @@ from tridetr.cli import (
     up_command,
 )
 from tridetr.errors import TridetrError
+from tridetr.service import print_any_file_name
 
 app = typer.Typer(
     name="tridetr",
@@ -69,9 +69,7 @@ _mount_models()
 
 def main() -> None:
     """Entry point of the console script."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may have any encoding
+    print_any_file_name()
     try:
         app()
     except TridetrError as error:

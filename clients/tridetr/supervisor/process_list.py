@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.errors import ConfigError
+from tridetr.role import ROLES
 
 # Delay of processes that the first result does not need: about the time the others take to start on two cores
 _LATER_S = 2.0
@@ -50,10 +51,19 @@ def plan_processes(
         ConfigError: ``only`` names a process that this configuration does not have.
     """
 
-    def role(
-        name: str, *words: str, stop_stage: int, may_finish: bool = False, delay_s: float = 0.0
+    def process(
+        command: str, *camera: str, stop_stage: int, may_finish: bool = False, delay_s: float = 0.0
     ) -> ProcessSpec:
-        argv = (sys.executable, "-m", "tridetr.role", *words, "--config", str(config_file))
+        name = " ".join((command, *camera)) if camera else ROLES[command][0]
+        argv = (
+            sys.executable,
+            "-m",
+            "tridetr.role",
+            command,
+            *camera,
+            "--config",
+            str(config_file),
+        )
         return ProcessSpec(name, argv, stop_stage, may_finish=may_finish, delay_s=delay_s)
 
     later_s = 0.0 if only else _LATER_S
@@ -63,19 +73,19 @@ def plan_processes(
 
         specs.append(ProcessSpec("broker", tuple(broker_command(config)), 3))
     if config.triton.url is None:
-        specs.append(role("triton", "triton", stop_stage=3))
+        specs.append(process("triton", stop_stage=3))
     if gpu or "gpu" in only:
-        specs.append(role("gpu", "gpu", stop_stage=1))
+        specs.append(process("gpu", stop_stage=1))
     for name, camera in config.cameras.items():
         ends = camera.source.kind == "file" and not camera.loop
-        specs.append(role(f"capture {name}", "capture", name, stop_stage=0, may_finish=ends))
+        specs.append(process("capture", name, stop_stage=0, may_finish=ends))
     specs += [
-        role("detector", "detect", stop_stage=1),
-        role("controller", "control", stop_stage=2),
-        role("gateway", "serve", stop_stage=0, delay_s=later_s),
+        process("detect", stop_stage=1),
+        process("control", stop_stage=2),
+        process("serve", stop_stage=0, delay_s=later_s),
     ]
     if config.evidence_dir is not None:
-        specs.append(role("recorder", "record", stop_stage=3, delay_s=later_s))
+        specs.append(process("record", stop_stage=3, delay_s=later_s))
     known = {spec.name: spec for spec in specs}
     unknown = [name for name in only if name not in known]
     if unknown:
