@@ -55,7 +55,7 @@ def events(
 ) -> None:
     """Show the newest events, newest first. The node need not be running."""
     from tridetr.controller.history import read_history
-    from tridetr.supervisor.runner import DEMO_STATE
+    from tridetr.supervisor.run_folder import DEMO_STATE
 
     config = load_config(DEMO if demo else config_file)
     if camera is not None and camera not in config.cameras:

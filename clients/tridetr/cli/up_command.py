@@ -48,7 +48,7 @@ def up(
 
     Leaves no segment, queue or process behind. Exits with 1 if no frame was processed end to end.
     """
-    from tridetr.supervisor.runner import DEMO_STATE
+    from tridetr.supervisor.run_folder import DEMO_STATE
     from tridetr.supervisor.runner import up as run_up
 
     if not demo:

@@ -54,16 +54,9 @@ def plan_processes(
     def process(
         command: str, *camera: str, stop_stage: int, may_finish: bool = False, delay_s: float = 0.0
     ) -> ProcessSpec:
-        name = " ".join((command, *camera)) if camera else ROLES[command][0]
-        argv = (
-            sys.executable,
-            "-m",
-            "tridetr.role",
-            command,
-            *camera,
-            "--config",
-            str(config_file),
-        )
+        words = (command, *camera)
+        name = " ".join(words) if camera else ROLES[command][0]
+        argv = (sys.executable, "-m", "tridetr.role", *words, "--config", str(config_file))
         return ProcessSpec(name, argv, stop_stage, may_finish=may_finish, delay_s=delay_s)
 
     later_s = 0.0 if only else _LATER_S

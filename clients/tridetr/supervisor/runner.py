@@ -6,14 +6,11 @@ import contextlib
 import json
 import logging
 import math
-import os
-import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,38 +20,31 @@ from tridetr.config import Config
 from tridetr.controller.database import refuse_newer
 from tridetr.controller.history import DATABASE
 from tridetr.doctor.configuration import real_cameras_of_the_toy_model
-from tridetr.errors import GatewayError, TridetrError
-from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.files import give_tree_back, write_text
+from tridetr.errors import GatewayError
 from tridetr.machine import find_machine
-from tridetr.paths import FolderGuard, private_folder
+from tridetr.paths import private_folder
 from tridetr.plan import plan
 from tridetr.ports import bind_fault
 from tridetr.service import stop_signals
-from tridetr.shm.instance_lock import InstanceLock
-from tridetr.shm.names import unlink_instance
-from tridetr.supervisor import broker_pulse, orphans
+from tridetr.supervisor import broker_pulse
 from tridetr.supervisor.counters import Counters
 from tridetr.supervisor.process import ManagedProcess
 from tridetr.supervisor.process_list import plan_processes
 from tridetr.supervisor.progress import PipelineWatch
 from tridetr.supervisor.pulse import SupervisorPulse
+from tridetr.supervisor.run_folder import RunFolder
 from tridetr.supervisor.screen import Display, LogPipe, Screen
 from tridetr.supervisor.summary import summarise
 from tridetr.supervisor.timings import TimingsSampler
 from tridetr.telemetry.logs import TextFormatter, configure_logging
-from tridetr.telemetry.process_files import use_process_files
 
 logger = logging.getLogger("tridetr.supervisor")
 
 TICK_S = 0.1
 STATUS_S = 1.0
 LOOK_S = 1.0
-WALK_S = 5.0  # how often the access rights in the whole run folder are checked
 STOP_S = 5.0  # for each stage
 DRAIN_S = 10.0  # for the last events once all files have ended
-DEMO_STATE = "demo-state"  # state folder of the demo, in the run folder: deleted with each run
-_RUN_FOLDERS = ("metrics", "heartbeats", DEMO_STATE)
 
 
 class Supervisor:
@@ -81,7 +71,6 @@ class Supervisor:
         self._make_display = make_display
         self._logs = LogPipe()
         self._stop = threading.Event()
-        self._next_walk_s = 0.0
         self._samplers = {name: TimingsSampler(config.instance, name) for name in config.cameras}
 
     @property
@@ -103,24 +92,19 @@ class Supervisor:
         if self._whole_node or {"controller", "recorder"} & set(self._only):
             private_folder(self._config.state_dir, "state_dir", may_be_read_only=True)
             refuse_newer(self._config.state_dir.absolute() / DATABASE)
-        with (
-            InstanceLock(self._config.instance, run_dir, self._only) as self._instance_lock,
-            _sole_run(run_dir, "+".join(self._only) or "node") as self._run_lock,
-            FolderGuard(run_dir) as self._guard,
-        ):
-            self._prepare()
+        with RunFolder(self._config, self._only) as folder:
+            folder.prepare()
             self._check_ports()
-            config_file = self._write_config()
+            config_file = folder.write_config()
             gpu = self._whole_node and needs_gpu_process(self._config)
             on_output = self._logs.attach if self._make_display else None
             processes = [
-                ManagedProcess(spec, run_dir, on_output, self._count_restart, self._write_config)
+                ManagedProcess(spec, run_dir, on_output, self._count_restart, folder.write_config)
                 for spec in plan_processes(self._config, config_file, self._only, gpu=gpu)
             ]
             for process in processes:
-                self._count_restart(
-                    process.spec.name, 0
-                )  # so that the first restart is an increase
+                # Creates the counter, so that the first restart is an increase
+                self._count_restart(process.spec.name, 0)
             broker = broker_pulse.BrokerPulse(self._config)
             if any(process.spec.name == broker_pulse.NAME for process in processes):
                 broker.start()
@@ -130,7 +114,7 @@ class Supervisor:
                 self._config, {process.spec.name: process for process in processes}
             )
             try:
-                self._loop(processes, pulse, watch, started_s + (duration_s or math.inf))
+                self._loop(folder, processes, pulse, watch, started_s + (duration_s or math.inf))
             finally:
                 elapsed_s = time.monotonic() - started_s
                 pulse.stopping()
@@ -142,7 +126,7 @@ class Supervisor:
                     sampler.poll()
                     sampler.close()
                 if self._whole_node:
-                    self._clean()
+                    folder.clean()
             return summarise(
                 list(self._config.cameras),
                 counters,
@@ -168,33 +152,6 @@ class Supervisor:
         if config.mqtt.host == EMBEDDED and (not only or broker_pulse.NAME in only):
             choose_port(config.run_dir, config.mqtt.port)
 
-    def _prepare(self) -> None:
-        """Remove what an earlier run left behind, and set up this process's metric files."""
-        run_dir = self._config.run_dir
-        if self._whole_node:
-            orphans.end(run_dir)
-            unlink_instance(self._config.instance, self._config.cameras)
-            for folder in _RUN_FOLDERS:
-                shutil.rmtree(run_dir / folder, ignore_errors=True)
-        use_process_files(
-            run_dir / "metrics", "supervisor_" + "_".join(self._only).replace(" ", "_")
-        )
-
-    def _write_config(self) -> Path:
-        """Write the configuration for the processes. Called before each start, in case the file was removed."""
-        run_dir = private_folder(self._config.run_dir)
-        config_file = run_dir / f"config{'-'.join(['', *self._only]).replace(' ', '-')}.yaml"
-        text = self._config.model_dump_json(indent=2)
-        try:
-            if not config_file.exists() or config_file.read_text(encoding="utf-8") != text:
-                write_text(config_file, text)
-        except OSError as error:
-            raise TridetrError(
-                f"cannot write {config_file}: {error.strerror or error}; free space there, or set run_dir to "
-                "another folder"
-            ) from None
-        return config_file
-
     def _count_restart(self, name: str, times: int = 1) -> None:
         from tridetr.telemetry.metrics import PROCESS_RESTARTS
 
@@ -205,6 +162,7 @@ class Supervisor:
 
     def _loop(
         self,
+        folder: RunFolder,
         processes: list[ManagedProcess],
         pulse: SupervisorPulse,
         watch: PipelineWatch,
@@ -222,7 +180,7 @@ class Supervisor:
                 pulse.beat()
                 if now_s >= next_look_s:
                     next_look_s = now_s + LOOK_S
-                    self._keep_files()
+                    folder.keep()
                     watch.look(now_s)
                     for sampler in self._samplers.values():
                         sampler.look_again()
@@ -239,17 +197,6 @@ class Supervisor:
                     self._drain()
                     break
                 self._stop.wait(TICK_S)
-
-    def _keep_files(self) -> None:
-        """Keep locks and folders, and recreate those that were removed."""
-        self._instance_lock.keep()
-        with contextlib.suppress(OSError, TridetrError):
-            private_folder(self._config.run_dir)
-            self._run_lock.keep()
-            self._guard.renew()
-        if (now_s := time.monotonic()) >= self._next_walk_s:
-            self._next_walk_s = now_s + WALK_S
-            give_tree_back(self._config.run_dir)
 
     def _drain(self) -> None:
         """Wait until the last results are decided on and the last events confirmed, ``DRAIN_S`` at most."""
@@ -276,11 +223,6 @@ class Supervisor:
             for process in members:
                 process.wait(deadline_s)
 
-    def _clean(self) -> None:
-        unlink_instance(self._config.instance, self._config.cameras)
-        for name in _RUN_FOLDERS:
-            shutil.rmtree(self._config.run_dir / name, ignore_errors=True)
-
 
 @contextlib.contextmanager
 def _records_to(logs: LogPipe) -> Iterator[None]:
@@ -302,22 +244,6 @@ def _all_sources_ended(processes: list[ManagedProcess]) -> bool:
 def _viewer_hint(config: Config) -> str:
     host = "127.0.0.1" if config.gateway.host in ("0.0.0.0", "::") else config.gateway.host  # noqa: S104
     return f"viewer: http://{host}:{config.gateway.port}/"
-
-
-def _sole_run(run_dir: Path, name: str) -> FileLock:
-    """Lock the run folder: two instances may be configured with the same one.
-
-    Raises:
-        TridetrError: Another run holds the lock.
-    """
-    path = run_dir / f"lock-{name.replace(' ', '-')}"
-    try:
-        return FileLock(path, f"process {os.getpid()}")
-    except FileLockedError as error:
-        raise TridetrError(
-            f"another `tridetr up` ({error.holder}) uses run_dir {run_dir}: stop it, or set another run_dir in "
-            "the configuration of this one"
-        ) from None
 
 
 def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequence[str] = ()) -> int:

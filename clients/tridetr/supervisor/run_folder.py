@@ -1,0 +1,112 @@
+"""Own a node's run folder: locks, leftovers of earlier runs, access rights, the configuration of the processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.errors import TridetrError
+from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.files import give_tree_back, write_text
+from tridetr.paths import FolderGuard, private_folder
+from tridetr.shm.closing import Closing
+from tridetr.shm.instance_lock import InstanceLock
+from tridetr.shm.names import unlink_instance
+from tridetr.supervisor import orphans
+from tridetr.telemetry.process_files import use_process_files
+
+DEMO_STATE = "demo-state"  # state folder of the demo, in the run folder: deleted with each run
+_REMOVED = ("metrics", "heartbeats", DEMO_STATE)
+_WALK_S = 5.0  # how often the access rights in the whole run folder are checked
+
+
+class RunFolder(Closing):
+    """The run folder and the instance, locked for one run."""
+
+    def __init__(self, config: Config, only: Sequence[str]) -> None:
+        """Lock the instance and the run folder.
+
+        Args:
+            config: The validated configuration.
+            only: Names of the processes to run; empty = the whole node.
+
+        Raises:
+            TridetrError: Another run uses the same instance or run folder.
+        """
+        self._config = config
+        self._only = only
+        self._path = config.run_dir
+        self._next_walk_s = 0.0
+        with contextlib.ExitStack() as stack:
+            self._instance = stack.enter_context(InstanceLock(config.instance, self._path, only))
+            self._run = stack.enter_context(_sole_run(self._path, "+".join(only) or "node"))
+            self._guard = stack.enter_context(FolderGuard(self._path))
+            self._locks = stack.pop_all()
+
+    def prepare(self) -> None:
+        """Remove what an earlier run left behind, and set up this process's metric files."""
+        if not self._only:
+            orphans.end(self._path)
+            self.clean()
+        role = "supervisor_" + "_".join(self._only).replace(" ", "_")
+        use_process_files(self._path / "metrics", role)
+
+    def write_config(self) -> Path:
+        """Write the configuration for the processes, if its file was removed or never written.
+
+        Raises:
+            TridetrError: The file cannot be written.
+        """
+        folder = private_folder(self._path)
+        file = folder / f"config{'-'.join(['', *self._only]).replace(' ', '-')}.yaml"
+        text = self._config.model_dump_json(indent=2)
+        try:
+            if not file.exists() or file.read_text(encoding="utf-8") != text:
+                write_text(file, text)
+        except OSError as error:
+            raise TridetrError(
+                f"cannot write {file}: {error.strerror or error}; free space there, or set run_dir to another folder"
+            ) from None
+        return file
+
+    def keep(self) -> None:
+        """Keep locks and folders, and recreate those that were removed; call it about once a second."""
+        self._instance.keep()
+        with contextlib.suppress(OSError, TridetrError):
+            private_folder(self._path)
+            self._run.keep()
+            self._guard.renew()
+        if (now_s := time.monotonic()) >= self._next_walk_s:
+            self._next_walk_s = now_s + _WALK_S
+            give_tree_back(self._path)
+
+    def clean(self) -> None:
+        """Remove the instance's segments and queues, and the files that do not outlive a run."""
+        unlink_instance(self._config.instance, self._config.cameras)
+        for name in _REMOVED:
+            shutil.rmtree(self._path / name, ignore_errors=True)
+
+    def close(self) -> None:
+        """Release the locks."""
+        self._locks.close()
+
+
+def _sole_run(run_dir: Path, name: str) -> FileLock:
+    """Lock the run folder: two instances may be configured with the same one.
+
+    Raises:
+        TridetrError: Another run holds the lock.
+    """
+    path = run_dir / f"lock-{name.replace(' ', '-')}"
+    try:
+        return FileLock(path, f"process {os.getpid()}")
+    except FileLockedError as error:
+        raise TridetrError(
+            f"another `tridetr up` ({error.holder}) uses run_dir {run_dir}: stop it, or set another run_dir in "
+            "the configuration of this one"
+        ) from None
