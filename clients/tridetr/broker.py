@@ -170,6 +170,22 @@ async def _run_amqtt(run_dir: Path, port: int) -> None:
     await broker.shutdown()
 
 
+def set_tls(client: paho.Client, tls: TlsSection) -> None:
+    """Enable TLS on an MQTT client.
+
+    Raises:
+        BrokerError: the certificates cannot be loaded.
+    """
+    try:
+        client.tls_set(
+            ca_certs=str(tls.ca_file) if tls.ca_file else None,
+            certfile=str(tls.cert_file) if tls.cert_file else None,
+            keyfile=str(tls.key_file) if tls.key_file else None,
+        )
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise BrokerError(f"mqtt.tls: the certificates cannot be loaded: {error}") from None
+
+
 def main() -> None:
     """Entry point of ``python -m tridetr.broker``."""
     parser = argparse.ArgumentParser(prog="python -m tridetr.broker", description=__doc__)
@@ -193,19 +209,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-def set_tls(client: paho.Client, tls: TlsSection) -> None:
-    """Enable TLS on an MQTT client.
-
-    Raises:
-        BrokerError: the certificates cannot be loaded.
-    """
-    try:
-        client.tls_set(
-            ca_certs=str(tls.ca_file) if tls.ca_file else None,
-            certfile=str(tls.cert_file) if tls.cert_file else None,
-            keyfile=str(tls.key_file) if tls.key_file else None,
-        )
-    except (OSError, ssl.SSLError, ValueError) as error:
-        raise BrokerError(f"mqtt.tls: the certificates cannot be loaded: {error}") from None

@@ -71,9 +71,8 @@ class FileLock(Closing):
                 if not self._leads_to(descriptor):
                     os.close(descriptor)  # its last holder has just removed the file
                     continue
-                with contextlib.suppress(
-                    OSError
-                ):  # a full disk: the lock is valid without its note
+                # On a full disk, the lock is valid without its note
+                with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, self._note.encode()[:_NOTE_BYTES], 0)
             except BaseException:

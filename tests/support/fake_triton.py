@@ -13,7 +13,7 @@ from tridetr.errors import DeviceRegionRefused, ModelUnavailable, RegionNotRegis
 from tridetr.model_card import ModelInfo
 from tridetr.shm.device_region import AnyRegion, DevicePlace, DeviceRegion
 from tridetr.shm.names import SHM_DIR
-from tridetr.triton.client import Prediction
+from tridetr.triton.client import Frame, Prediction
 
 INFO = ModelInfo(
     "rfdetr_ort", "1", "onnxruntime", "cpu", "fp32", {"person": 1, "car": 3}, default_score=0.5
@@ -76,9 +76,9 @@ class FakeTriton:
         self.unregistered.append(region.shm_name)
 
     async def infer(
-        self, frame: object, *, request_id: str = "", traceparent: str | None = None
+        self, frame: Frame, *, request_id: str = "", traceparent: str | None = None
     ) -> Prediction:
-        name = frame.region.shm_name  # type: ignore[attr-defined]
+        name = frame.region.shm_name
         self._fail()
         if self.frame_errors:
             raise self.frame_errors.pop(0)
@@ -100,16 +100,15 @@ class FakeTriton:
             np.array([1, 3], np.int32),
         )
 
-    def _pixel(self, frame: object) -> int:
+    def _pixel(self, frame: Frame) -> int:
         """Read the frame as the server does: by handle or name, and offset."""
         if isinstance(frame, DevicePlace):
             assert self.gpu is not None
             return int(read_device(self.gpu, frame)[0, 0])
-        path = SHM_DIR / frame.region.shm_name  # type: ignore[attr-defined]
+        path = SHM_DIR / frame.region.shm_name
         with path.open("rb") as region:
-            region.seek(frame.pixels_offset)  # type: ignore[attr-defined]
-            first: bytes = region.read(1)
-            return first[0]
+            region.seek(frame.pixels_offset)
+            return region.read(1)[0]
 
     def _fail(self) -> None:
         if self.error is not None:

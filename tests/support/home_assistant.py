@@ -78,13 +78,13 @@ class HomeAssistant:
         """Return the end of its log."""
         return self._log.read_text(errors="replace")[-6000:]
 
-    def ask(self, path: str, body: object = None, *, form: bool = False) -> Any:
+    def ask(self, path: str, body: Any = None, *, form: bool = False) -> Any:
         """Send a GET request, or a POST request with a body; return the JSON of the response."""
         data = headers = None
         if body is not None:
             kind = "x-www-form-urlencoded" if form else "json"
             headers = {"Content-Type": f"application/{kind}"}
-            data = (urllib.parse.urlencode(body) if form else json.dumps(body)).encode()  # type: ignore[arg-type]
+            data = (urllib.parse.urlencode(body) if form else json.dumps(body)).encode()
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}", data=data, headers=headers or {}
         )

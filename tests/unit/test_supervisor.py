@@ -246,7 +246,9 @@ def test_heartbeat_ages_and_is_forgotten(tmp_path: Path) -> None:
     assert pulse.starting
     assert 0 <= pulse.age_s < 5
     heartbeat.beat()
-    assert not heartbeat.read(tmp_path, "capture hall").starting  # type: ignore[union-attr]
+    pulse = heartbeat.read(tmp_path, "capture hall")
+    assert pulse is not None
+    assert not pulse.starting
     heartbeat.forget(tmp_path, "capture hall")
     assert heartbeat.read(tmp_path, "capture hall") is None
 

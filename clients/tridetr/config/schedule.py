@@ -13,9 +13,8 @@ from pydantic import AfterValidator
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SHAPE = re.compile(r"(?:([a-z,-]+) +)?(\d\d?):(\d\d)-(\d\d?):(\d\d)")
 _DAY_MINUTES = 24 * 60
-_PERIOD_S = (
-    7.5 * 86_400
-)  # a week and a clock change: a schedule that ever changes has changed within it
+# A week and a clock change: a schedule that ever changes has changed within it
+_PERIOD_S = 7.5 * 86_400
 _HINT = "write it like `22:00-06:00`, `mon-fri 22:00-06:00` or `sat,sun 00:00-24:00`"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tridetr.config import Config
@@ -140,8 +141,8 @@ def _check_notify(config: Config) -> Iterator[Finding]:
 
 def _check_secrets(config: Config) -> Iterator[Finding]:
     reads: list[tuple[str, Callable[[], object]]] = [
-        ("mqtt.password_file", lambda: mqtt_password(config)),
-        ("gateway.token_file", lambda: gateway_token(config)),
+        ("mqtt.password_file", partial(mqtt_password, config)),
+        ("gateway.token_file", partial(gateway_token, config)),
     ]
     files: list[tuple[str, Path | None]] = [("triton.secret_file", config.triton.secret_file)]
     if config.mqtt.tls is not None:
@@ -150,13 +151,13 @@ def _check_secrets(config: Config) -> Iterator[Finding]:
     for name, camera in config.cameras.items():
         if (file := camera.credentials_file) is not None:
             key = f"cameras.{name}.credentials_file"
-            reads.append((key, lambda file=file: camera_credentials(file)))  # type: ignore[misc]
+            reads.append((key, partial(camera_credentials, file)))
         files.append((f"cameras.{name}.tls_ca_file", camera.tls_ca_file))
     for target in config.notify:
         key = f"notify.{target.name}"
-        reads.append((f"{key}.url_file", lambda file=target.url_file: notify_url(file)))  # type: ignore[misc]
+        reads.append((f"{key}.url_file", partial(notify_url, target.url_file)))
         if (file := target.secret_file) is not None:
-            reads.append((f"{key}.secret_file", lambda file=file: signing_key(file)))  # type: ignore[misc]
+            reads.append((f"{key}.secret_file", partial(signing_key, file)))
     for key, read in reads:
         try:
             read()

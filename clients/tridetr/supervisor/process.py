@@ -59,9 +59,9 @@ class ManagedProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._beat_s: float | None = None  # time of the last known heartbeat
-        self._start_at_s: float | None = 0.0
-        if spec.delay_s:
-            self._start_at_s = time.monotonic() + spec.delay_s
+        self._start_at_s: float | None = (
+            time.monotonic() + spec.delay_s if spec.delay_s else 0.0  # 0: at the first tick
+        )
         self._ticked_s = 0.0
         self._watched_since_s = 0.0
         self._lines = Limiter(60.0)
@@ -135,10 +135,8 @@ class ManagedProcess:
         try:
             heartbeat.forget(self._run_dir, self.spec.name)
             self._before_start()
-        except (
-            OSError,
-            TridetrError,
-        ) as error:  # such as a full disk; files of an earlier start may still exist
+        except (OSError, TridetrError) as error:
+            # Such as a full disk; files of an earlier start may still exist
             logger.warning("%s: %s", self.spec.name, error)
         try:
             self._process = self._launch()
@@ -190,7 +188,7 @@ class ManagedProcess:
         watched_s = now_s - self._watched_since_s
         try:
             pulse = heartbeat.read(self._run_dir, self.spec.name)
-        except OSError as error:  # such as no descriptor left: says nothing about the process
+        except OSError as error:  # such as no descriptor left: no evidence about the process
             if self._lines.allow(now_s) is not None:
                 logger.warning("cannot read the heartbeat of %s: %s", self.spec.name, error)
             self._watched_since_s = now_s

@@ -178,9 +178,8 @@ class PipelineWatch(Closing):
             config: The configuration of the node.
             processes: The processes of this supervisor, by name.
         """
-        from tridetr.telemetry import (
-            metrics,
-        )  # not before the supervisor has set up its metric files
+        # Not before the supervisor has set up its metric files
+        from tridetr.telemetry import metrics
 
         self._config = config
         self._processes = processes
@@ -273,10 +272,8 @@ class PipelineWatch(Closing):
         if stage is Stage.FRAMES:
             if section.decode == "gpu":
                 return DECODER_PATIENCE_S
-            if (
-                section.source.kind == "file"
-            ):  # played at its own pace, which may be that of a time lapse
-                return math.inf
+            if section.source.kind == "file":
+                return math.inf  # played at its own pace, which may be that of a time lapse
             slowest_fps = min(config.sentry_for(camera).standby_fps, section.fps or math.inf)
             return max(PATIENCE_S, section.timeout_s + 5, 5 / slowest_fps)
         if stage is Stage.RESULTS:  # the cameras take turns
@@ -287,15 +284,17 @@ class PipelineWatch(Closing):
         """Return the process at which the frames are stuck, and whether it reports the reason itself."""
         if stage is Stage.FRAMES:
             if self._config.cameras[camera].decode == "gpu":
-                counters = Counters.read(self._config.run_dir / "metrics")
-                return "gpu", bool(counters.total("tridetr_decoder_blocked", camera=camera))
+                return "gpu", self._reports("tridetr_decoder_blocked", camera)
             return f"capture {camera}", False
         if stage is Stage.DECISIONS:
             return "controller", False
-        counters = Counters.read(self._config.run_dir / "metrics")
-        if not counters.total("tridetr_detector_blocked", camera=camera):
+        if not self._reports("tridetr_detector_blocked", camera):
             return "detector", False
         return ("detector" if self._config.triton.url else TRITON), True
+
+    def _reports(self, gauge: str, camera: str) -> bool:
+        """Return whether a process has set a gauge of a camera."""
+        return bool(Counters.read(self._config.run_dir / "metrics").total(gauge, camera=camera))
 
     def close(self) -> None:
         """Close all rings and boards."""
