@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from tridetr.backoff import Backoff
 from tridetr.capture.blind import BlindDetector
 from tridetr.capture.frame_watch import FrameWatch
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.mask import remove_unmasked
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
+from tridetr.capture.reconnect import ReconnectDelays
 from tridetr.capture.sentry import Sentry
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
-    LoginRefusedError,
     NoPictureYetError,
     Plane,
     Source,
@@ -134,10 +132,7 @@ class Capture:
 
     def run(self) -> None:
         """Publish the source's frames and reopen it after failures, until stop is set or a file ends."""
-        dice = random.Random()  # noqa: S311  (it only spreads the reconnects of many cameras)
-        backoff = Backoff(first_s=0.25, longest_s=10.0, steady_s=5.0, dice=dice)
-        # At least a minute apart: many cameras lock an account after five failures
-        logins = Backoff(first_s=120.0, longest_s=1800.0, steady_s=5.0, dice=dice)
+        delays = ReconnectDelays(first_s=0.25)
         while not self._stop.is_set():
             self._live_since_s = None
             try:
@@ -155,8 +150,7 @@ class Capture:
                 if self._live_since_s is not None:
                     live_s = time.monotonic() - self._live_since_s
                 self._source.close()
-                retry = logins if isinstance(error, LoginRefusedError) else backoff
-                self._wait_offline(str(error), retry.failed(live_s))
+                self._wait_offline(str(error), delays.failed(error, live_s))
 
     def _wait_offline(self, message: str, delay_s: float) -> None:
         kept_back = self._offline_lines.allow(time.monotonic())

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 
-import av
-
-from tridetr.backoff import Backoff
 from tridetr.capture.packets import PacketSink
-from tridetr.capture.sources.av import explain
-from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.reconnect import ReconnectDelays
 from tridetr.capture.sources.network import connect
-from tridetr.capture.sources.pump import Feed, Metronome, unexpected
+from tridetr.capture.sources.pump import Feed, Metronome, as_source_error
 from tridetr.config import CameraSection, PacketsSection
-from tridetr.errors import SourceError, TridetrError
+from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
 from tridetr.shm import names
 from tridetr.shm.closing import Closing
@@ -65,10 +60,7 @@ class ViewStream(Closing):
         self._thread.join(0.5)
 
     def _run(self) -> None:
-        dice = random.Random()  # noqa: S311  (it only spreads the reconnects of many cameras)
-        backoff = Backoff(first_s=1.0, longest_s=10.0, steady_s=5.0, dice=dice)
-        # At least a minute apart: many cameras lock an account after five failures
-        logins = Backoff(first_s=120.0, longest_s=1800.0, steady_s=5.0, dice=dice)
+        delays = ReconnectDelays(first_s=1.0)
         try:
             while not self._stop.wait(_LOOK_S):
                 if not self._is_wanted():
@@ -82,8 +74,7 @@ class ViewStream(Closing):
                         break
                     _log.warning("view: %s", error)
                     self._report(str(error))
-                    retry = logins if isinstance(error, LoginRefusedError) else backoff
-                    self._stop.wait(retry.failed(time.monotonic() - began_s))
+                    self._stop.wait(delays.failed(error, time.monotonic() - began_s))
         finally:
             self._sink.close()
 
@@ -102,7 +93,6 @@ class ViewStream(Closing):
         Raises:
             SourceError: It cannot be opened, or has ended.
         """
-        source = self._section.source
         try:
             feed = connect(self._section, self._stop)
             try:
@@ -110,14 +100,8 @@ class ViewStream(Closing):
             finally:
                 feed.close()
                 self._sink.clear()
-        except SourceError:
-            raise
-        except TridetrError as fault:  # such as a credentials file that cannot be read
-            raise SourceError(f"cannot open {source}: {fault}") from None
-        except (av.FFmpegError, OSError) as broken:
-            raise SourceError(f"{source}: {explain(broken)}") from None
-        except Exception as unforeseen:
-            raise unexpected(source.shown, unforeseen) from None
+        except Exception as failed:
+            raise as_source_error(self._section.source.shown, failed) from None
 
     def _publish(self, feed: Feed) -> None:
         source, facts = self._section.source, feed.facts

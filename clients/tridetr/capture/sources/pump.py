@@ -211,14 +211,8 @@ class PacketPump:
                     break
                 self._arrived(packet, limit)
             error = SourceError(f"{self._shown}: the stream has ended")
-        except SourceError as cannot_open:
-            error = cannot_open
-        except TridetrError as fault:  # such as a credentials file that cannot be read
-            error = SourceError(f"cannot open {self._shown}: {fault}")
-        except (av.FFmpegError, OSError) as broken:
-            error = SourceError(f"{self._shown}: {explain(broken)}")
-        except Exception as unforeseen:
-            error = unexpected(self._shown, unforeseen)
+        except Exception as failed:
+            error = as_source_error(self._shown, failed)
         with self._changed:
             self._error = error
             self._changed.notify_all()
@@ -252,11 +246,21 @@ class PacketPump:
             self._changed.notify_all()
 
 
-def unexpected(shown: str, error: Exception) -> SourceError:
-    """Log the traceback of an unexpected error, and return it as a SourceError.
+def as_source_error(shown: str, error: Exception) -> SourceError:
+    """Return an error of a connection as a SourceError, with a message for the status.
 
-    The error's text is left out, because it may contain a URL with its password.
+    An unexpected error is logged with its traceback, but without its text, which may contain a URL with its password.
+
+    Args:
+        shown: The camera's address for messages.
+        error: Any error raised while opening or reading the connection.
     """
+    if isinstance(error, SourceError):
+        return error
+    if isinstance(error, TridetrError):  # such as a credentials file that cannot be read
+        return SourceError(f"cannot open {shown}: {error}")
+    if isinstance(error, av.FFmpegError | OSError):
+        return SourceError(f"{shown}: {explain(error)}")
     kind = type(error).__name__
     where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     _log.error("%s: unexpected %s, please report it:\n%s", shown, kind, where)

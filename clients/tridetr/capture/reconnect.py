@@ -1,0 +1,30 @@
+"""How long to wait before a camera is opened again after a failure."""
+
+from __future__ import annotations
+
+import random
+
+from tridetr.backoff import Backoff
+from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.errors import SourceError
+
+
+class ReconnectDelays:
+    """Growing delays between attempts to open a camera; much longer ones after a refused login."""
+
+    def __init__(self, first_s: float) -> None:
+        """Set the delay after the first failure [s]."""
+        dice = random.Random()  # noqa: S311  (it only spreads the reconnects of many cameras)
+        self._failures = Backoff(first_s=first_s, longest_s=10.0, steady_s=5.0, dice=dice)
+        # At least a minute apart: many cameras lock an account after five failures
+        self._logins = Backoff(first_s=120.0, longest_s=1800.0, steady_s=5.0, dice=dice)
+
+    def failed(self, error: SourceError, worked_s: float) -> float:
+        """Record a failure and return how long to wait [s].
+
+        Args:
+            error: Why the camera failed.
+            worked_s: How long it had worked before [s].
+        """
+        backoff = self._logins if isinstance(error, LoginRefusedError) else self._failures
+        return backoff.failed(worked_s)
