@@ -8,24 +8,19 @@ from __future__ import annotations
 import errno
 import http.client
 import re
-import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, cast
-from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import av
 
-from tridetr.capture.sources.base import LoginRefusedError, StreamFacts
+from tridetr.capture.sources.base import StreamFacts
+from tridetr.capture.sources.http_request import HttpAddress, cause, get
 from tridetr.capture.sources.jpeg_splitter import JpegSplitter
-from tridetr.capture.sources.tls import TLS_REMEDY
 from tridetr.errors import SourceError
-from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -37,39 +32,6 @@ _POLL_FPS = 5.0  # requests to a URL of a single picture, if the configuration s
 _VARIANT = re.compile(
     rb"#EXT-X-STREAM-INF:([^\r\n]*)[\r\n]+(?:#[^\r\n]*[\r\n]+)*([^#\r\n][^\r\n]*)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class HttpAddress:
-    """URL of an HTTP camera, and how to connect to it.
-
-    Attributes:
-        url: URL without user and password, unless path or query contain them; never shown.
-        shown: URL for messages.
-        login: User and password for Basic or Digest authentication.
-        tls: How to verify https.
-        timeout_s: Timeout of each read [s].
-        hang_up: Once set, ends a read in progress.
-    """
-
-    url: str
-    shown: str
-    login: tuple[str, str] | None
-    tls: ssl.SSLContext | None
-    timeout_s: float
-    hang_up: HangUp
-
-
-def http_address(
-    url: str, shown: str, tls: ssl.SSLContext | None, timeout_s: float, hang_up: HangUp
-) -> HttpAddress:
-    """Return the address of a URL that may hold `user:password@`."""
-    parts = urlsplit(url)
-    user_info, _, host = parts.netloc.rpartition("@")
-    user, _, password = user_info.partition(":")
-    login = (unquote(user), unquote(password)) if password else None
-    bare = urlunsplit(parts._replace(netloc=host))
-    return HttpAddress(bare, shown, login, tls, timeout_s, hang_up)
 
 
 class JpegFeed:
@@ -198,6 +160,9 @@ def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
         start = response.read1(_CHUNK)
         while 0 < len(start.strip()) < _SNIFF_BYTES and (more := response.read1(_CHUNK)):
             start += more
+        is_playlist = start.lstrip(b"\xef\xbb\xbf").startswith(b"#EXTM3U")
+        if is_playlist:
+            start += response.read(_PLAYLIST_BYTES)
     except (OSError, http.client.HTTPException) as error:
         response.close()
         raise SourceError(f"cannot open {address.shown}: {cause(error)}") from None
@@ -209,13 +174,8 @@ def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
             f"cannot open {address.shown}: it is a web page, not a stream; check the path of the URL "
             "in the camera's manual"
         )
-    if start.lstrip(b"\xef\xbb\xbf").startswith(b"#EXTM3U"):
-        try:
-            playlist = start + response.read(_PLAYLIST_BYTES)
-        except (OSError, http.client.HTTPException) as error:
-            response.close()
-            raise SourceError(f"cannot open {address.shown}: {cause(error)}") from None
-        variant = best_variant(playlist)
+    if is_playlist:
+        variant = best_variant(start)
         response.close()
         url = urljoin(response.geturl(), variant) if variant else address.url
         return FfmpegTask(_with_login(address, url), lambda url, *_: _open_part(address, url))
@@ -240,59 +200,6 @@ def best_variant(playlist: bytes) -> str | None:
     return url
 
 
-def get(address: HttpAddress) -> http.client.HTTPResponse:
-    """Send a GET request, ignoring the environment's proxies.
-
-    Raises:
-        LoginRefusedError: It does not accept user and password.
-        SourceError: The request failed.
-    """
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        _Http(address.hang_up),
-        _Https(address.hang_up, address.tls),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    if address.login is not None:
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        # For this host only, not for the target of a redirect
-        root = urlunsplit(urlsplit(address.url)._replace(path="/", query="", fragment=""))
-        passwords.add_password(None, root, *address.login)
-        opener.add_handler(_DigestOnce(passwords))
-        opener.add_handler(_BasicOnce(passwords))
-    request = urllib.request.Request(address.url, headers={"User-Agent": "tridetr"})  # noqa: S310
-    try:
-        return cast(http.client.HTTPResponse, opener.open(request, timeout=address.timeout_s))
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (401, 403):
-            raise LoginRefusedError(address.shown, error.code, address.login is not None) from None
-        raise SourceError(
-            f"cannot open {address.shown}: HTTP {error.code}; check the path of the URL in the "
-            "camera's manual"
-        ) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise SourceError(f"cannot open {address.shown}: {cause(error)}") from None
-
-
-def cause(error: Exception) -> str:
-    """Return cause and remedy of a failed request, without the URL."""
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({reason.verify_message}); {TLS_REMEDY}"
-    if isinstance(reason, TimeoutError):
-        return "no answer; are the camera and the network up?"
-    if isinstance(reason, ConnectionRefusedError):
-        return "connection refused; is the camera on, and are host and port right?"
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror
-    return f"the answer is not HTTP ({type(reason).__name__})"
-
-
 def _open_part(address: HttpAddress, url: str) -> HttpPart:
     ours, theirs = urlsplit(address.url), urlsplit(url)
     host = theirs.netloc.rpartition("@")[2]
@@ -311,43 +218,6 @@ def _with_login(address: HttpAddress, url: str) -> str:
         return url
     user, password = (quote(word, safe="") for word in address.login)
     return urlunsplit(theirs._replace(netloc=f"{user}:{password}@{theirs.netloc}"))
-
-
-class _Http(urllib.request.HTTPHandler):
-    def __init__(self, hang_up: HangUp) -> None:
-        super().__init__()
-        self._connection = partial(PlainConnection, hang_up=hang_up)
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connection, req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, hang_up: HangUp, tls: ssl.SSLContext | None) -> None:
-        super().__init__()
-        tls = tls or ssl.create_default_context()
-        self._connection = partial(TlsConnection, hang_up=hang_up, tls=tls)
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connection, req)
-
-
-class _DigestOnce(urllib.request.HTTPDigestAuthHandler):
-    """Sends the password once: cameras lock an account after some failures."""
-
-    def http_error_401(self, req, fp, code, msg, headers):  # type: ignore[no-untyped-def]
-        if req.has_header(self.auth_header):
-            return None
-        return super().http_error_401(req, fp, code, msg, headers)
-
-
-class _BasicOnce(urllib.request.HTTPBasicAuthHandler):
-    """Sends the password once, and not after Digest has failed."""
-
-    def http_error_401(self, req, fp, code, msg, headers):  # type: ignore[no-untyped-def]
-        if req.has_header(self.auth_header):
-            return None
-        return super().http_error_401(req, fp, code, msg, headers)
 
 
 def _type(response: http.client.HTTPResponse) -> str:

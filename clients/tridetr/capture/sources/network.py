@@ -18,7 +18,8 @@ from tridetr.capture.sources.base import (
     SourceInfo,
     SourceLostError,
 )
-from tridetr.capture.sources.http_camera import JpegFeed, http_address, open_http
+from tridetr.capture.sources.http_camera import JpegFeed, open_http
+from tridetr.capture.sources.http_request import http_address
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
 from tridetr.capture.sources.tls import ffmpeg_options, python_context, speaks_tls

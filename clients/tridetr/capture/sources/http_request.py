@@ -1,0 +1,151 @@
+"""GET requests to HTTP cameras: TLS, one login attempt per request, no proxies, and errors with a remedy."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, cast
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.tls import TLS_REMEDY
+from tridetr.errors import SourceError
+from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAddress:
+    """URL of an HTTP camera, and how to connect to it.
+
+    Attributes:
+        url: URL without user and password, unless path or query contain them; never shown.
+        shown: URL for messages.
+        login: User and password for Basic or Digest authentication.
+        tls: How to verify https.
+        timeout_s: Timeout of each read [s].
+        hang_up: Once set, ends a read in progress.
+    """
+
+    url: str
+    shown: str
+    login: tuple[str, str] | None
+    tls: ssl.SSLContext | None
+    timeout_s: float
+    hang_up: HangUp
+
+
+def http_address(
+    url: str, shown: str, tls: ssl.SSLContext | None, timeout_s: float, hang_up: HangUp
+) -> HttpAddress:
+    """Return the address of a URL that may hold `user:password@`."""
+    parts = urlsplit(url)
+    user_info, _, host = parts.netloc.rpartition("@")
+    user, _, password = user_info.partition(":")
+    login = (unquote(user), unquote(password)) if password else None
+    bare = urlunsplit(parts._replace(netloc=host))
+    return HttpAddress(bare, shown, login, tls, timeout_s, hang_up)
+
+
+def get(address: HttpAddress) -> http.client.HTTPResponse:
+    """Send a GET request, ignoring the environment's proxies.
+
+    Raises:
+        LoginRefusedError: It does not accept user and password.
+        SourceError: The request failed.
+    """
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        _Connections(address),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    if address.login is not None:
+        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        # For this host only, not for the target of a redirect
+        root = urlunsplit(urlsplit(address.url)._replace(path="/", query="", fragment=""))
+        passwords.add_password(None, root, *address.login)
+        opener.add_handler(_DigestOnce(passwords))
+        opener.add_handler(_BasicOnce(passwords))
+    request = urllib.request.Request(address.url, headers={"User-Agent": "tridetr"})  # noqa: S310
+    try:
+        return cast(http.client.HTTPResponse, opener.open(request, timeout=address.timeout_s))
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (401, 403):
+            raise LoginRefusedError(address.shown, error.code, address.login is not None) from None
+        raise SourceError(
+            f"cannot open {address.shown}: HTTP {error.code}; check the path of the URL in the "
+            "camera's manual"
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise SourceError(f"cannot open {address.shown}: {cause(error)}") from None
+
+
+def cause(error: Exception) -> str:
+    """Return cause and remedy of a failed request, without the URL."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({reason.verify_message}); {TLS_REMEDY}"
+    if isinstance(reason, TimeoutError):
+        return "no answer; are the camera and the network up?"
+    if isinstance(reason, ConnectionRefusedError):
+        return "connection refused; is the camera on, and are host and port right?"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return f"the answer is not HTTP ({type(reason).__name__})"
+
+
+class _Connections(urllib.request.AbstractHTTPHandler):
+    """Opens plain and TLS connections that `HttpAddress.hang_up` can abort."""
+
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+    def __init__(self, address: HttpAddress) -> None:
+        super().__init__()
+        self._address = address
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(PlainConnection, hang_up=self._address.hang_up), req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        tls = self._address.tls or ssl.create_default_context()  # the target of a redirect
+        return self.do_open(partial(TlsConnection, hang_up=self._address.hang_up, tls=tls), req)
+
+
+class _DigestOnce(urllib.request.HTTPDigestAuthHandler):
+    """Sends the password once: cameras lock an account after some failures."""
+
+    def http_error_401(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+    ) -> http.client.HTTPResponse | None:
+        if req.has_header(self.auth_header):
+            return None
+        return super().http_error_401(req, fp, code, msg, headers)
+
+
+class _BasicOnce(urllib.request.HTTPBasicAuthHandler):
+    """Sends the password once, and not after Digest has failed."""
+
+    def http_error_401(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+    ) -> http.client.HTTPResponse | None:
+        if req.has_header(self.auth_header):
+            return None
+        return super().http_error_401(req, fp, code, msg, headers)
