@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _START_CODE = re.compile(rb"\x00\x00\x00?\x01")
-_HEAD = 4096  # the parameter sets are within this many bytes of a key frame
+HEAD_BYTES = 4096  # a key frame's parameter sets are within this many bytes of its start
 _H264_SPS = 7
 _HEVC_SPS = 33
 
@@ -55,7 +55,7 @@ def units(data: bytes) -> list[bytes]:
 def has_parameter_sets(codec: str, packet: bytes) -> bool:
     """Return whether an Annex B packet contains a sequence parameter set."""
     kind, mask, shift = (_H264_SPS, 0x1F, 0) if codec == "h264" else (_HEVC_SPS, 0x3F, 1)
-    return any(unit[0] >> shift & mask == kind for unit in units(packet[:_HEAD]))
+    return any(unit[0] >> shift & mask == kind for unit in units(packet[:HEAD_BYTES]))
 
 
 def _first(found: list[bytes], kind: int, mask: int, shift: int) -> bytes:

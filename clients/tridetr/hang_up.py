@@ -89,6 +89,5 @@ class TlsConnection(PlainConnection):
 
 def _shut_down(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):  # closed already, or no longer connected
-        socket.socket.shutdown(
-            sock, socket.SHUT_RDWR
-        )  # below TLS, which another thread may be using
+        # The plain socket's method: a TLS socket's own would change state that another thread may be using
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

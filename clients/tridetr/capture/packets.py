@@ -14,7 +14,7 @@ from av.bitstream import BitStreamFilterContext
 from tridetr.backoff import Backoff
 from tridetr.capture.sources.av import frame_rate
 from tridetr.capture.sources.picture import color_of
-from tridetr.codec_string import codec_string, is_annexb, units
+from tridetr.codec_string import HEAD_BYTES, codec_string, units
 from tridetr.config import PacketsSection
 from tridetr.errors import ShmError
 from tridetr.shm import names
@@ -34,7 +34,6 @@ _CODECS = {"h264": VideoCodec.H264, "hevc": VideoCodec.HEVC, "mjpeg": VideoCodec
 _NO_KEY_FLAG = {"mjpeg", "rawvideo"}  # each packet is a complete picture
 # Also what opening and mapping its file may raise: no descriptor or memory is left
 _RING_ERRORS = (ShmError, OSError)
-_HEAD = 4096  # bytes at the start of a key frame that contain its parameter sets
 
 
 class PacketSink(Closing):
@@ -70,7 +69,7 @@ class PacketSink(Closing):
         """
         info = replace(describe(stream), rotation=rotation)
         self._in_band = None
-        if info.codec in (VideoCodec.H264, VideoCodec.HEVC) and is_annexb(info.extradata):
+        if info.codec in (VideoCodec.H264, VideoCodec.HEVC) and info.is_annexb:
             self._in_band = BitStreamFilterContext("extract_extradata", stream)
         self._begin(info)
 
@@ -222,7 +221,7 @@ class PacketSink(Closing):
     def _follow_parameters(self, packet: av.Packet[VideoStream], info: StreamInfo) -> None:
         """Update the stream information if a key frame carries new parameter sets."""
         assert self._in_band is not None
-        head = bytes(memoryview(packet)[:_HEAD])
+        head = bytes(memoryview(packet)[:HEAD_BYTES])
         sets = b""
         try:
             for filtered in self._in_band.filter(av.Packet(head)):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
+from typing import Final
 
 import av
 from av.bitstream import BitStreamFilterContext
 
+from tridetr.gpu.decoder_api import Codec
 from tridetr.remux import add_stream
 from tridetr.shm.packets import Packet, StreamInfo, VideoCodec
 
-_FILTERS = {
-    VideoCodec.H264: ("h264", "h264_mp4toannexb,dump_extra"),
-    VideoCodec.HEVC: ("hevc", "hevc_mp4toannexb,dump_extra"),
-}
+# FFmpeg's names of the codecs, which its formats and filters have, too
+CODECS: Final[dict[VideoCodec, Codec]] = {VideoCodec.H264: "h264", VideoCodec.HEVC: "hevc"}
 
 
 class AnnexB:
@@ -32,12 +32,13 @@ class AnnexB:
         Raises:
             ValueError: Its parameter sets are damaged.
         """
-        form, filters = _FILTERS[info.codec]
+        codec = CODECS[info.codec]
         # The filters need the stream's parameters, which are set when a container writes its header (here discarded).
         try:
-            with av.open(io.BytesIO(), "w", format=form) as container:
+            with av.open(io.BytesIO(), "w", format=codec) as container:
                 stream = add_stream(container, info)
                 container.start_encoding()
+                filters = f"{codec}_mp4toannexb,dump_extra"
                 self._filter = BitStreamFilterContext(filters, stream)
         except av.FFmpegError as error:
             raise ValueError(f"the stream's parameter sets are damaged: {error}") from None

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from tridetr.capture.planes import even_size
-from tridetr.gpu.annexb import AnnexB
+from tridetr.gpu.annexb import CODECS, AnnexB
 from tridetr.gpu.decoder_api import (
-    Codec,
     Gpu,
     GpuDecodeError,
     GpuDecoders,
@@ -19,12 +17,11 @@ from tridetr.gpu.decoder_api import (
     VideoEngine,
 )
 from tridetr.gpu.surface_layout import Copy2d, i420_planes, nv12_pitch
-from tridetr.shm.packets import Packet, StreamInfo, VideoCodec
+from tridetr.shm.packets import Packet, StreamInfo
 from tridetr.shm.values import ColorMatrix, ColorRange
 
 _log = logging.getLogger("tridetr.gpu")
 
-_CODECS: Final[dict[VideoCodec, Codec]] = {VideoCodec.H264: "h264", VideoCodec.HEVC: "hevc"}
 _MOST_WAITING = 64  # packets without a picture yet
 
 Lay = Callable[[int, int], None]
@@ -72,7 +69,7 @@ class GpuVideo:
         Raises:
             GpuUnavailableError: A library is missing, or the stream is not supported.
         """
-        if info.codec not in _CODECS:
+        if info.codec not in CODECS:
             raise GpuUnavailableError(
                 f"{info.codec_name} is not supported (H.264, H.265 and MJPEG are)"
             )
@@ -135,7 +132,7 @@ class GpuVideo:
             self._need_key_frame = True
 
     def _open(self) -> VideoEngine:
-        return self._decoders.video(_CODECS[self._info.codec], reorders=self._reorders)
+        return self._decoders.video(CODECS[self._info.codec], reorders=self._reorders)
 
     def _picture(self, surface: Surface, fed: Packet) -> DevicePicture:
         info = self._info

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
+from tridetr.codec_string import is_annexb
 from tridetr.errors import ShmError
 from tridetr.shm import layout
 from tridetr.shm.layout import Geometry
@@ -117,7 +118,7 @@ class StreamInfo:
     @property
     def is_annexb(self) -> bool:
         """Whether H.264 and H.265 packets have start codes, rather than lengths."""
-        return not self.extradata or self.extradata.startswith((b"\0\0\1", b"\0\0\0\1"))
+        return is_annexb(self.extradata)
 
     def pack(self) -> bytes:
         """Return the parameters as a finished FlatBuffer.
