@@ -113,7 +113,7 @@ def capture_and_gateway(folder: Path, cameras: dict[str, Any]) -> Iterator[Node]
 
 @contextlib.contextmanager
 def page_of(node: Node) -> Iterator[Callable[[], None]]:
-    """Watch in a real browser, too; yield a function that waits until its page shows the camera's own video."""
+    """Watch in a real browser, too; yield a function that waits until its page shows new pictures of the video."""
     if CHROMIUM is None:
         yield lambda: None
         return
@@ -122,7 +122,7 @@ def page_of(node: Node) -> Iterator[Callable[[], None]]:
         with open_tab(browser) as tab:
             tab.page.goto(node.url + "/#hall")
 
-            def continues() -> None:
+            def page_continues() -> None:
                 card = tab.card("hall")
                 expect(card).to_have_attribute("data-transport", "video", timeout=90_000)
                 before = float(card.get_attribute("data-captured") or 0)
@@ -135,7 +135,7 @@ def page_of(node: Node) -> Iterator[Callable[[], None]]:
                     timeout=90_000,
                 )
 
-            yield continues
+            yield page_continues
         browser.close()
 
 

@@ -121,7 +121,7 @@ class TestLogin:
         with rtsp_server(clip, "--user", "admin", "--password", "right") as server:
             with capturing(tmp_path, server.url, credentials_file=str(tmp_path / "secret")) as rig:
                 status = rig.wait_state(CameraState.OFFLINE)
-                time.sleep(3)
+                time.sleep(3)  # as above
                 assert rig.wait_state(CameraState.OFFLINE).reconnects == status.reconnects == 0
         assert "login refused" in status.message
         assert "wr0ng" not in caplog.text

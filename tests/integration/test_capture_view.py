@@ -1,4 +1,4 @@
-"""The second stream of a camera: open only while someone watches, shown instead of the first, and never blocking it."""
+"""The second stream of a camera: open only while it is watched, shown instead of the first, and never blocking it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
 
 
 def until_size(socket: Watcher, width: int) -> dict[str, Any]:
-    """Read on until packets of this width come; returns the first one's header."""
+    """Read until packets of this width arrive, and return the first one's header."""
     while True:
         header, _ = socket.until("video")
         if header.get("config", {}).get("width") == width:

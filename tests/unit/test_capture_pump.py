@@ -65,6 +65,10 @@ def test_a_stream_that_has_ended_is_readable_until_the_pump_is_closed(
     wait_for(closed.is_set)
 
 
+def pumps() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "packet-pump"]
+
+
 def _trickle(request: Request, start: bytes) -> None:
     """Send a byte now and then, so that no read times out."""
     request.send(start)
@@ -99,9 +103,6 @@ def _pictures(request: Request) -> None:
 def test_a_camera_that_trickles_leaves_no_thread_behind(answer: Callable[[Request], None]) -> None:
     """Each new connection left a thread and a socket behind, for as long as bytes arrived."""
 
-    def pumps() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "packet-pump"]
-
     with http_camera(answer) as camera:
         section = CameraSection(source=camera.url(), timeout_s=1.0)
         source = NetworkSource(section, threading.Event())
@@ -129,14 +130,13 @@ def test_a_tls_handshake_that_trickles_leaves_no_thread_behind() -> None:
         opening.start()
         connection, _ = server.accept()
         with connection:
-            connection.sendall(
-                b"\x16\x03\x03\x40\x00"
-            )  # a record of which one byte arrives now and then
+            # The header of a record, of which one byte arrives now and then
+            connection.sendall(b"\x16\x03\x03\x40\x00")
 
             def is_over() -> bool:
                 with contextlib.suppress(OSError):
                     connection.send(b"\x02")
-                return not [t for t in threading.enumerate() if t.name == "packet-pump"]
+                return not pumps()
 
             wait_for(is_over, slack(10), "the thread still reads")
         opening.join(slack(10))
@@ -144,7 +144,6 @@ def test_a_tls_handshake_that_trickles_leaves_no_thread_behind() -> None:
 
 def test_an_unexpected_error_is_reported_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected error was reported as "gave up waiting", ten seconds later."""
-
     text = "rtsp://user:s3cret@camera/"
 
     def connect(_: HangUp) -> FfmpegFeed:

@@ -108,17 +108,25 @@ def test_memory_is_kept_while_it_is_used(instance: str, gpu: FakeCuda, keeper: s
         assert len(gpu.allocations) == 1
 
 
+def hold_five_sizes(camera: GpuCamera, reader: DeviceFrameReader) -> list[DeviceHold]:
+    """Publish frames 0 to 4, each in another size, as a server would that keeps the memory of each one registered."""
+    holds = []
+    for number in range(5):
+        if number:
+            camera.writer.resize(W + 2 * number, H)
+        camera.put(number)
+        with newest(reader) as lease:
+            holds.append(DeviceHold(lease.device.region))
+    return holds
+
+
 def test_a_server_that_releases_nothing_does_not_fill_the_gpu(
     instance: str, gpu: FakeCuda, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor does it end the work: the camera continues in the size that it has memory for."""
-    holds = []
     with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
-        for number in range(5):
-            camera.put(number)
-            with newest(reader) as lease:
-                holds.append(DeviceHold(lease.device.region))
-            camera.writer.resize(W + 2 * number + 2, H)
+        holds = hold_five_sizes(camera, reader)
+        camera.writer.resize(W + 10, H)
         for number in range(5, 8):
             camera.put(number)
             with newest(reader) as lease:
@@ -142,14 +150,8 @@ def test_a_server_that_releases_nothing_does_not_fill_the_gpu(
 def test_a_lost_name_while_the_server_releases_nothing_affects_one_camera(
     instance: str, gpu: FakeCuda
 ) -> None:
-    holds = []
     with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
-        for number in range(5):
-            camera.put(number)
-            with newest(reader) as lease:
-                holds.append(DeviceHold(lease.device.region))
-            if number < 4:
-                camera.writer.resize(W + 2 * number + 2, H)
+        holds = hold_five_sizes(camera, reader)
         for path in names.SHM_DIR.glob(f"tridetr-{instance}-cam-device-*"):
             path.unlink()
         assert camera.uploader is not None

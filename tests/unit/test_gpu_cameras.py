@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -65,23 +66,29 @@ def seen_by(decoders: FakeDecoders, instance: str) -> tuple[int, Plane]:
             return at_host.sequence, picture
 
 
+def decode(file: Path, sink: PacketSink, work: Decoder) -> Iterator[None]:
+    """Publish a file's packets, and yield after each one has been decoded."""
+    container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
+    sink.open(stream)
+    for index, packet in enumerate(packets(container, stream)):
+        sink.put(packet, 10**9 + index, 10**9 + index)
+        work.step(0)
+        yield
+
+
 def test_packets_become_frames_in_both_memories(
     instance: str, tmp_path: Path, decoders: FakeDecoders
 ) -> None:
     """B-frames: each picture of the stream once, in display order."""
     config = make_config(instance, tmp_path)
     file = write_clip(tmp_path / "c.mkv", 12, options={"bf": "2"})
-    container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
     pictures: dict[int, Plane] = {}
     with (
         PacketSink(instance, "cam", config.packets) as sink,
         Decoder(decoders, config, "cam") as work,
     ):
-        sink.open(stream)
-        for index, packet in enumerate(packets(container, stream)):
-            sink.put(packet, 10**9 + index, 10**9 + index)
+        for _ in decode(file, sink, work):
             before = len(pictures)
-            work.step(0)
             if decoders.gpu.copies:
                 sequence, picture = seen_by(decoders, instance)
                 pictures[sequence] = picture
@@ -105,7 +112,6 @@ def test_the_recorder_keeps_the_picture_of_a_frame_that_the_gpu_decoded(
     """The detector's result is for the frame in GPU memory, the recorder's copy is from the frame ring."""
     config = make_config(instance, tmp_path).model_copy(update={"evidence": EvidenceSection()})
     file = write_clip(tmp_path / "c.mkv", 6)
-    container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
     with (
         PacketSink(instance, "cam", config.packets) as sink,
         Decoder(decoders, config, "cam") as work,
@@ -113,10 +119,8 @@ def test_the_recorder_keeps_the_picture_of_a_frame_that_the_gpu_decoded(
         closing(Archive(tmp_path / "evidence", keep_days=1, max_mib=64)) as archive,
         CameraWatcher(config, "cam", ServedModelReader(config.run_dir), archive) as watcher,
     ):
-        sink.open(stream)
-        for index, packet in enumerate(packets(container, stream)):
-            sink.put(packet, 10**9 + index, 10**9 + index)
-            work.step(0)
+        for _ in decode(file, sink, work):
+            pass
         sequence, picture = seen_by(decoders, instance)
         with DeviceFrameReader(instance, "cam", None) as reader:
             lease = reader.lease_newest()
@@ -154,9 +158,12 @@ def test_jpegs_keep_their_bytes_and_may_change_size(
                 sink.put_jpeg(memoryview(jpeg), now, now)
                 work.step(0)
                 seen_by(decoders, instance)
-                with FrameReader(instance, "cam", None) as reader, reader.lease_newest() as lease:  # type: ignore[union-attr]
-                    assert (lease.width, lease.height) == size
-                    assert bytes(lease.jpeg) == jpeg
+                with FrameReader(instance, "cam", None) as reader:
+                    lease = reader.lease_newest()
+                    assert lease is not None
+                    with lease:
+                        assert (lease.width, lease.height) == size
+                        assert bytes(lease.jpeg) == jpeg
     assert decoders.gpu.is_clean()
 
 
@@ -246,7 +253,7 @@ class Work:
 
     def step(self, timeout_s: float) -> None:
         self.steps += 1
-        time.sleep(0.01)
+        time.sleep(0.01)  # as long as a frame takes
         if self.errors:
             raise self.errors.pop(0)
 
@@ -268,7 +275,7 @@ def test_one_camera_without_memory_does_not_stop_the_others(error: Exception) ->
     assert (works["a"].closed, works["b"].closed) == (2, 1)
 
 
-def test_a_gpu_that_is_slow_to_open_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_slow_to_open_is_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process was killed and started again for as long as each opening took."""
     beats: list[float] = []
     monkeypatch.setattr(gpu_process, "_HUNG_S", 0.01)

@@ -1,4 +1,4 @@
-"""Oddities of real cameras, from the demuxer through the ring into an MP4 that plays: wraps, jumps, open groups."""
+"""Oddities of cameras, from the demuxer through the ring to a playable MP4: clocks that wrap or jump, open groups."""
 
 from __future__ import annotations
 
@@ -19,16 +19,13 @@ from tridetr.gateway.mp4 import Mp4Muxer
 from tridetr.shm.packets import Packet, PacketReader, PacketStamp, PacketWriter
 
 FPS = 25
-WRAP = 1 << 33  # MPEG-TS counts so far, in units of 1/90000 s
+WRAP = 1 << 33  # ticks of 1/90000 s after which the clock of MPEG-TS wraps around
 STEP = 90_000 // FPS
-B_FRAMES = {
-    "libx264": "bframes=2:keyint=10:scenecut=0",
-    "libx265": "bframes=2:keyint=10:scenecut=0",
-}
+PARAMETERS = "bframes=2:keyint=10:scenecut=0:repeat-headers=1"
 
 
 def encoded(codec: str, count: int, more: str = "") -> list[av.Packet[VideoStream]]:
-    """Return the packets of moving pictures with B-frames; units of their times are pictures."""
+    """Return the packets of moving pictures with B-frames; their times count pictures."""
     context = av.CodecContext.create(codec, "w")
     assert isinstance(context, VideoCodecContext)
     context.width, context.height, context.pix_fmt = 320, 240, "yuv420p"
@@ -36,7 +33,7 @@ def encoded(codec: str, count: int, more: str = "") -> list[av.Packet[VideoStrea
     context.gop_size, context.max_b_frames = 10, 2
     log = "" if codec == "libx264" else "log-level=none:"
     key = f"{codec.removeprefix('lib')}-params"
-    context.options = {"preset": "ultrafast", key: f"{log}{B_FRAMES[codec]}:repeat-headers=1{more}"}
+    context.options = {"preset": "ultrafast", key: f"{log}{PARAMETERS}{more}"}
     found: list[av.Packet[VideoStream]] = []
     for number in range(count):
         frame = av.VideoFrame.from_ndarray(picture(number, 320, 240), format="rgb24")
@@ -47,7 +44,7 @@ def encoded(codec: str, count: int, more: str = "") -> list[av.Packet[VideoStrea
 
 
 def write_ts(path: Path, packets: list[av.Packet[VideoStream]], codec: str, start: int) -> Path:
-    """Write packets into an MPEG-TS whose clock shows so many ticks at the first picture."""
+    """Write packets to an MPEG-TS file whose clock starts at this number of ticks."""
     options = {"mpegts_copyts": "1", "avoid_negative_ts": "disabled"}
     with av.open(str(path), "w", format="mpegts", options=options) as container:
         stream = container.add_stream(codec, rate=FPS)
@@ -58,19 +55,16 @@ def write_ts(path: Path, packets: list[av.Packet[VideoStream]], codec: str, star
             assert packet.dts is not None
             out = av.Packet(bytes(packet))
             out.pts, out.dts = packet.pts * STEP + start, packet.dts * STEP + start
-            out.time_base, out.is_keyframe, out.stream = (
-                Fraction(1, 90_000),
-                packet.is_keyframe,
-                stream,
-            )
+            out.time_base, out.stream = stream.time_base, stream
+            out.is_keyframe = packet.is_keyframe
             container.mux(out)
     return path
 
 
 def played(packets: list[Packet]) -> tuple[list[float], int]:
-    """Return when pictures are shown of the MP4 that players get [s], and how many are damaged.
+    """Return the display times [s] of the pictures in the MP4 that players get, and how many pictures are damaged.
 
-    The muxer passes a packet on when the next one comes: so the last one comes twice here.
+    The muxer returns a packet once it has the next one, so the last packet is added twice.
     """
     muxer = Mp4Muxer(packets[0].info)
     data = b"".join(muxer.add(packet) for packet in (*packets, packets[-1]))
@@ -97,7 +91,7 @@ def test_the_clock_of_a_transport_stream_wraps(instance: str, tmp_path: Path, co
 
 @pytest.mark.parametrize("jump", [-WRAP, -1_000_000, 1_000_000, WRAP])
 def test_times_that_jump_in_the_middle(instance: str, tmp_path: Path, jump: int) -> None:
-    """Players see the time that really passed, by the times of arrival."""
+    """Players show the time that really passed, which follows from the arrival times."""
     clip = write_ts(tmp_path / "clip.ts", encoded("libx264", 40), "libx264", WRAP // 2)
     found = through_ring(instance, clip, "mpegts")
     jumped = [
@@ -115,7 +109,7 @@ def test_times_that_jump_in_the_middle(instance: str, tmp_path: Path, jump: int)
     assert times[-1] - times[0] == pytest.approx(39 / FPS, abs=0.15)
 
 
-def test_a_stream_that_begins_without_a_key_frame(instance: str, tmp_path: Path) -> None:
+def test_a_stream_that_starts_without_a_key_frame(instance: str, tmp_path: Path) -> None:
     packets = encoded("libx264", 40)
     clip = write_ts(tmp_path / "clip.ts", packets[4:], "libx264", 90_000)
     found = through_ring(instance, clip, "mpegts")
@@ -126,14 +120,12 @@ def test_a_stream_that_begins_without_a_key_frame(instance: str, tmp_path: Path)
     assert (len(times), damaged) == (30, 0)
 
 
-@pytest.mark.parametrize(
-    ("codec", "more"), [("libx264", ":open-gop=1"), ("libx265", ":open-gop=1")]
-)
-def test_readers_can_begin_in_open_groups_of_pictures(
-    instance: str, tmp_path: Path, codec: str, more: str
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_readers_can_start_in_open_groups_of_pictures(
+    instance: str, tmp_path: Path, codec: str
 ) -> None:
-    """Each of their key frames is one to begin at; what is shown before it is missing, all after it is there."""
-    packets = encoded(codec, 40, more)
+    """A reader can start at each key frame: pictures shown before it are missing, all later ones are complete."""
+    packets = encoded(codec, 40, ":open-gop=1")
     clip = write_ts(tmp_path / "clip.ts", packets, codec, 90_000)
     found = through_ring(instance, clip, "mpegts")
     keys = [number for number, packet in enumerate(found) if packet.is_key]
@@ -149,8 +141,8 @@ def test_readers_can_begin_in_open_groups_of_pictures(
         with PacketReader(instance, "late", live=True) as reader:
             late = list(iter(reader.read, None))
     assert len(late) == 40 - keys[-1]
-    begin = late[0].pts or 0
-    shown = sum((packet.pts or 0) >= begin for packet in late)
+    start = late[0].pts or 0
+    shown = sum((packet.pts or 0) >= start for packet in late)
     times, _ = played(late)
     assert len(times) >= shown
     assert is_even(times[-shown:])
