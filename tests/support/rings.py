@@ -11,6 +11,14 @@ from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
 from tridetr.shm.ring_reader import RingReader
 from tridetr.shm.wakeup import Wakeup
 
+W, H = 64, 32
+
+
+def frame_writer(instance: str, **changes: Any) -> FrameWriter:
+    """Return a writer of small frames."""
+    fields: dict[str, Any] = {"width": W, "height": H}
+    return FrameWriter(instance, "cam", **fields | changes)
+
 
 def frame_stamp(number: int = 0, **changes: Any) -> FrameStamp:
     """Return a stamp whose times are derived from the frame number."""
