@@ -473,6 +473,13 @@ def camera(**keys: str) -> dict[str, Any]:
         ({"config": {"evidence": {"path": "/mnt/x"}}}, "config.evidence.path: /mnt/x"),
         (
             {
+                "files": [{"name": "nas", "nfs": {"server": "nas", "path": "/"}}],
+                "config": {"evidence": {"path": "/etc/tridetr/files/nas/visits"}},
+            },
+            "config.evidence.path: /etc/tridetr/files/nas/visits",  # mounted read-only
+        ),
+        (
+            {
                 "config": {
                     "notify": [{"name": "a", "kind": "ntfy", "url_file": "/etc/tridetr/notify/a"}]
                 }

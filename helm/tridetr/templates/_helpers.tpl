@@ -74,7 +74,7 @@ tridetr/node: {{ .node.name }}
 {{- add 256 $evidence -}}
 {{- end -}}
 
-{{/* Refuses a file that no container would find: context {root, key, path, also}, the last a folder besides those of `files`. */}}
+{{/* Rejects a file that no container would find: context {root, key, path}, and optionally `also`, a folder in addition to `files`. */}}
 {{- define "tridetr.mounted" -}}
 {{- $found := and .also (hasPrefix (print .also "/") .path) -}}
 {{- range .root.Values.files -}}
@@ -89,18 +89,18 @@ tridetr/node: {{ .node.name }}
 {{- $config := .root.Values.config -}}
 {{- range $name, $camera := .node.cameras -}}
 {{- with $camera.tls_ca_file -}}
-{{- include "tridetr.mounted" (dict "root" $.root "key" (printf "cameras.%s.tls_ca_file" $name) "path" . "also" "") -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" (printf "cameras.%s.tls_ca_file" $name) "path" .) -}}
 {{- end -}}
 {{- $source := toString $camera.source -}}
 {{- if not (or (eq $source "synthetic") (contains "://" $source) (eq (include "tridetr.isDevice" $camera) "true")) -}}
-{{- include "tridetr.mounted" (dict "root" $.root "key" (printf "cameras.%s.source" $name) "path" $source "also" "") -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" (printf "cameras.%s.source" $name) "path" $source) -}}
 {{- end -}}
 {{- end -}}
 {{- with dig "model" "file" "" $config -}}
-{{- include "tridetr.mounted" (dict "root" $.root "key" "config.model.file" "path" . "also" "") -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" "config.model.file" "path" .) -}}
 {{- end -}}
 {{- with dig "triton" "secret_file" "" $config -}}
-{{- include "tridetr.mounted" (dict "root" $.root "key" "config.triton.secret_file" "path" . "also" "") -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" "config.triton.secret_file" "path" .) -}}
 {{- end -}}
 {{- $notify := ternary "/etc/tridetr/notify" "" (ne .root.Values.notify.secret "") -}}
 {{- range $target := $config.notify -}}
@@ -110,8 +110,10 @@ tridetr/node: {{ .node.name }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- with dig "evidence" "path" "" (dict "evidence" ($config.evidence | default dict)) -}}
-{{- include "tridetr.mounted" (dict "root" $.root "key" "config.evidence.path" "path" . "also" "/var/lib/tridetr") -}}
+{{- with ($config.evidence | default dict).path -}}
+{{- if not (hasPrefix "/var/lib/tridetr/" .) -}}
+{{- fail (printf "config.evidence.path: %s is not in the volume of the state; set a folder in /var/lib/tridetr" .) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -129,13 +131,14 @@ tridetr/node: {{ .node.name }}
 {{- end -}}
 {{- end -}}
 
-{{/* The configuration file of a node: exactly the keys that the clients know. */}}
+{{/* "true" where the configuration keeps pictures or clips of visits. */}}
 {{- define "tridetr.evidence" -}}
 {{- $evidence := .Values.config.evidence -}}
 {{- /* An empty section means the defaults; without the section, nothing is kept. */ -}}
 {{- if kindIs "map" $evidence -}}{{ or (dig "pictures" true $evidence) (dig "clips" true $evidence) }}{{- end -}}
 {{- end -}}
 
+{{/* The configuration file of a node: exactly the keys that the clients know. */}}
 {{- define "tridetr.config" -}}
 {{- include "tridetr.checkFiles" . -}}
 {{- $values := .root.Values -}}
