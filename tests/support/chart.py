@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tridetr.config import Config
+from tridetr.config.load import parse_config
+
 helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not installed")
 
 CHART = Path(__file__).resolve().parents[2] / "helm" / "tridetr"
@@ -43,3 +46,19 @@ def pods(manifests: list[Manifest]) -> list[tuple[str, Manifest]]:
         elif manifest["kind"] == "Pod":
             found.append((name, manifest["spec"]))
     return found
+
+
+def configurations(manifests: list[Manifest]) -> list[Config]:
+    return [
+        parse_config(
+            manifest["data"]["tridetr.yaml"], origin=Path("/etc/tridetr/node/tridetr.yaml")
+        )
+        for manifest in of_kind(manifests, "ConfigMap")
+        if "tridetr.yaml" in manifest["data"]
+    ]
+
+
+def node_pods(manifests: list[Manifest]) -> list[Manifest]:
+    return [
+        pod for _, pod in pods(manifests) if any(c["name"] == "triton" for c in pod["containers"])
+    ]
