@@ -301,7 +301,7 @@ def draw() -> dict[str, str]:
 
 
 def labels(svg: str) -> list[str]:
-    """Return the texts in a picture: the same whatever version of Graphviz placed them."""
+    """Return the texts in a picture: which do not depend on the version of Graphviz."""
     return sorted(html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg))
 
 

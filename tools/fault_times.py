@@ -42,9 +42,9 @@ def conditions(rows: list[dict[str, float | str]]) -> str:
     return f"{load}, the slowest start {slower:.1f} times that of a quiet machine"
 
 
-def update(text: str, cells: Mapping[str, str], told: str) -> tuple[str, set[str]]:
+def update(text: str, cells: Mapping[str, str], load: str) -> tuple[str, set[str]]:
     """Return the document with the new figures, and the names of all figures in it."""
-    text = CONDITIONS.sub(rf"\g<1>{told}\g<2>", text)
+    text = CONDITIONS.sub(rf"\g<1>{load}\g<2>", text)
     named = {match[1] for match in NUMBER.finditer(text)}
     for name in named & cells.keys():
         text = re.sub(rf"[\d.]+(?=<!--{re.escape(name)}-->)", cells[name], text)
@@ -58,12 +58,12 @@ def main() -> None:
     parser.add_argument("--update", type=Path)
     options = parser.parse_args()
     rows = read(options.times)
-    cells, told = longest(rows), conditions(rows)
+    cells, load = longest(rows), conditions(rows)
     if options.update is None:
         width = max(map(len, cells))
-        print("\n".join([*(f"{name:{width}}  {text} s" for name, text in cells.items()), told]))
+        print("\n".join([*(f"{name:{width}}  {text} s" for name, text in cells.items()), load]))
         return
-    text, named = update(options.update.read_text(encoding="utf-8"), cells, told)
+    text, named = update(options.update.read_text(encoding="utf-8"), cells, load)
     options.update.write_text(text, encoding="utf-8")
     faults = [f"not measured: {name}" for name in sorted(named - cells.keys())]
     faults += [f"no figure in the document: {name}" for name in sorted(cells.keys() - named)]

@@ -1,7 +1,7 @@
 """What is fuzzed: functions that take bytes from outside, each with the errors that it may end in.
 
 A target returns or raises nothing else but what it documents. `tests/fuzz/run.py` feeds them with inputs that grow by
-coverage; every input that once broke one lies in `corpus/<target>/` and is tried in each test run.
+coverage; every input that once broke one is in `corpus/<target>/` and is tried in each test run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SESSIONS = LoginSessions("correct-horse-battery-staple", Path("/dev/null"))
 
 
 def table(data: bytes) -> None:
-    """A slot of a ring that somebody else wrote."""
+    """A slot of a ring that another program wrote."""
     spec, slot = TABLES[data[0] % len(TABLES)] if data else TABLES[0], memoryview(data[1:])
     slot = memoryview(bytes(slot[:4]) + spec.identifier + bytes(slot[8:]))
     with contextlib.suppress(ShmError):
@@ -113,7 +113,7 @@ def mqtt(data: bytes) -> None:
 
 
 def record(data: bytes) -> None:
-    """What lies in the database."""
+    """The rows of the database."""
     with contextlib.suppress(ValueError):
         text = data.decode(errors="replace")
         assert Record.from_json(Record.from_json(text).to_json()).to_json()

@@ -32,7 +32,7 @@ FULL: dict[str, Any] = {
 
 @pytest.fixture
 def operator_chart(tmp_path: Path) -> Path:
-    """Return a copy of the chart that believes in the operator: the library cannot be told what a cluster knows."""
+    """Return a copy of the chart that assumes the operator: Helm's library has no option for resource types."""
     copy = tmp_path / "tridetr"
     shutil.copytree(CHART, copy)
     file = copy / "templates" / "monitoring.yaml"

@@ -62,7 +62,7 @@ def test_every_alert_has_its_fault() -> None:
 
 @pytest.mark.parametrize("alert", FAULTS)
 def test_the_fault_raises_its_alert(alert: str, tmp_path: Path) -> None:
-    """Silent before its time, firing after it, with the labels that tell where."""
+    """An alert is silent before its time, and fires after it with the labels of the place."""
     fault = FAULTS[alert]
     query = f'ALERTS{{alertname="{alert}", alertstate="firing"}}'
     series = [

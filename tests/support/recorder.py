@@ -57,7 +57,7 @@ class Stage:
     """Ten frames a second: a ring of frames, one of results, one of packets if wanted, and the controller's board.
 
     Attributes:
-        sees: Width of the person's box in pixels; 0: nobody is there.
+        sees: Width of the person's box in pixels; 0: no person.
         visit: Id on the board; empty: no visit.
         captured: Number and Unix time of each frame.
     """

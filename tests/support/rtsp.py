@@ -33,7 +33,7 @@ class RtspServer:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("port "), f"the RTSP server said {line!r}"
+        assert line.startswith("port "), f"the RTSP server printed {line!r}"
         self.port = int(line.split()[1])
 
     def kill(self) -> None:

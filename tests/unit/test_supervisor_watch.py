@@ -71,8 +71,8 @@ def test_systemd_gets_ready_and_watchdog_notifications(
         pulse.beat()
         pulse.beat()
         pulse.stopping()
-        said = [systemd.recv(64) for _ in range(4)]
-    assert said == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"STOPPING=1"]
+        received = [systemd.recv(64) for _ in range(4)]
+    assert received == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"STOPPING=1"]
     pulse.beat()  # without systemd: no error
     beats = heartbeat.read(tmp_path, "supervisor")
     assert beats is not None

@@ -46,7 +46,7 @@ def keep_process_files() -> None:
     start = f"{_folder}/"
     lost: list[tuple[Path, str]] = []
     for number in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - a path object for each costs five times as much
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(OSError):  # closed since
             target = os.readlink(f"{_DESCRIPTORS}/{number}").removesuffix(" (deleted)")  # noqa: PTH115
             if target.startswith(start) and target.endswith(end):
                 name = target.removeprefix(start)
