@@ -203,3 +203,17 @@ class Decider(threading.Thread):
             else:
                 self._rig.stop.wait(0.001)
         self.controller.close()
+
+
+def play_through(tmp_path: Path, clip: Path, mode: SentryMode = SentryMode.ALARMED) -> Rig:
+    """Play a clip to its end without loss; the rig holds every frame."""
+    with capturing(tmp_path, clip, start=False, loop=False, realtime=False) as rig:
+        decider = Decider(rig, mode)
+        decider.start()
+        rig.start()
+        wait_for(lambda: not rig.running, 30, "the end of the file")
+        assert rig.wait_state(CameraState.ENDED)
+        rig.finish()
+        decider.join()
+    assert not rig.errors
+    return rig
