@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 WARM_UP = 0.25  # share of the run in which caches may still fill
-GROWTH_MIB = (
-    8.0  # per process and run beyond the warm-up: a leak of a frame an hour is seen in a night
-)
+# Per process and run beyond the warm-up: a leak of a frame an hour is seen in a night
+GROWTH_MIB = 8.0
 GROWTH_FDS = 4
 LATENCIES = {
     "age_ms": "Age of a frame when the detector takes it, ms: early → late (peak of the medians)",

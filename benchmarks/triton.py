@@ -100,9 +100,8 @@ def run_perf_analyzer(
         for key, value in endpoint.metadata():
             line += ["-H", f"{key}:{value}"]
         interval = line.index("--measurement-interval") + 1
-        for _ in range(
-            3
-        ):  # on a busy machine, a window can be too short for the required number of requests
+        # On a busy machine, a window can be too short for the required number of requests
+        for _ in range(3):
             done = subprocess.run(
                 line, env=environment, capture_output=True, text=True, timeout=300
             )

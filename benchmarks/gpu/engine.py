@@ -168,7 +168,7 @@ def measure(
             for run in found.values():
                 for _ in range(WARM_UP):
                     run()
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+        except Exception as error:  # ONNX Runtime's own exception types
             rows[name] = {"not_measured": str(error)[:300]}
             continue
         ready[name] = found

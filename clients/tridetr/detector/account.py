@@ -37,9 +37,8 @@ class FrameAccount:
             The number of frames since the last result that were superseded by newer ones, and the number of frames
             that were given up after errors.
         """
-        if (
-            sequence <= self._last
-        ):  # the ring was recreated, or a restarted detector repeats a frame
+        # The ring was recreated, or a restarted detector repeats a frame.
+        if sequence <= self._last:
             superseded = errors = 0
         else:
             errors = sum(self._last < number < sequence for number in self._failed)

@@ -73,9 +73,8 @@ class CameraDetector:
         self._model = ("", "")
         self._metrics = CameraMetrics(camera)
         self._account = FrameAccount(_last_result(instance, camera))
-        self._after = (
-            0  # 0: infer the newest frame even if it has a result, which may not have been read
-        )
+        # 0: infer the newest frame even if it has a result, which may not have been read.
+        self._after = 0
         self._region: AnyRegion | None = None
         self._damaged = 0
         self._failures = 0

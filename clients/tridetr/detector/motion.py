@@ -73,9 +73,8 @@ class PatchGrid:
 
     def __call__(self, luma: NDArray[np.uint8]) -> Patches:
         """Return the mean brightness of each patch, float32 [R, C], of luma uint8 [H, W]."""
-        eight = luma[self._rows, : self._used].view(
-            np.uint64
-        )  # 8 pixels per word, split into 16-bit lanes
+        # 8 pixels per word, split into 16-bit lanes
+        eight = luma[self._rows, : self._used].view(np.uint64)
         np.right_shift(eight, np.uint64(8), out=self._high)
         np.bitwise_and(self._high, _PAIRS, out=self._high)
         np.bitwise_and(eight, _PAIRS, out=self._low)

@@ -175,9 +175,8 @@ class Registrations:
 
     async def _unregister(self, region: AnyRegion, hold: DeviceHold | None) -> None:
         try:
-            with suppress(
-                TritonError
-            ):  # the server was restarted or has exited, and the registration with it
+            # The server was restarted or has exited, and the registration with it.
+            with suppress(TritonError):
                 await self._client.unregister(region)
         finally:
             if hold is not None:

@@ -26,9 +26,8 @@ from tridetr.models.verify import compare_detections
 _JOINED = ("Attention", "MultiHeadAttention", "SkipLayerNormalization", "LayerNormalization", "Gelu",
            "FastGelu", "BiasGelu")  # fmt: skip
 _DOMAIN = "com.microsoft"  # operator domain of the joined kernels
-_NO_FP16 = (
-    "GridSample",
-)  # the CUDA provider supports these only in FP32; in FP16 they would run on the CPU
+# The CUDA provider supports these only in FP32; in FP16 they would run on the CPU.
+_NO_FP16 = ("GridSample",)
 _SCORE = 0.02  # largest accepted change of a score
 _BOX_PX = 2.0  # largest accepted change of a box coordinate in pixels, at 640x480
 _SURE = 0.3  # boxes below this score are not compared
@@ -146,7 +145,7 @@ def _difference(expected: list[list[NDArray[Any]]], model: onnx.ModelProto) -> s
     """Return how a model's detections differ from the expected ones; empty if they are within the bounds."""
     try:
         found = _results(model)
-    except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+    except Exception as error:  # ONNX Runtime's own exception types
         return f"ONNX Runtime cannot run it ({str(error).splitlines()[0][:160]})"
     for before, after in zip(expected, found, strict=True):
         if not np.isfinite(after[1]).all():

@@ -43,6 +43,5 @@ def load_model(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
-    except Exception as error:
-        # protobuf's DecodeError and onnx's own errors share no base; all mean the same here
+    except Exception as error:  # protobuf's DecodeError and onnx's own errors share no base
         raise ModelError(f"{path} cannot be read as an ONNX model: {error}") from error

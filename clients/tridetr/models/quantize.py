@@ -49,7 +49,7 @@ _SENSITIVE = re.compile(
 )
 
 
-class _Frames(quantization.CalibrationDataReader):  # type: ignore[misc]
+class _Frames(quantization.CalibrationDataReader):  # type: ignore[misc]  # untyped
     """Supplies calibration pictures as I420 frames."""
 
     def __init__(

@@ -42,8 +42,7 @@ def open_session(
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)])
-    except Exception as error:
-        # ONNX Runtime raises a dozen unrelated types; each means that the model cannot be loaded
+    except Exception as error:  # ONNX Runtime's own exception types
         raise ModelError(f"ONNX Runtime ({engine.value}) cannot load the model: {error}") from error
     if session.get_providers()[0] != provider:
         raise ModelError(f"{provider} could not be started; ONNX Runtime fell back to the CPU")

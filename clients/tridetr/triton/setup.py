@@ -110,9 +110,8 @@ class Setup:
         stamp = repository.model_stamp(config)
         cache = files.engine_cache
         if self._builds_engine:
-            cache = (
-                engines_dir() / "onnxruntime"
-            )  # takes minutes to build, so it is kept across runs
+            # Takes minutes to build, so it is kept across runs.
+            cache = engines_dir() / "onnxruntime"
             cache.mkdir(parents=True, exist_ok=True)
         model = repository.render(
             config,

@@ -10,9 +10,8 @@ from typing import Final
 
 from tridetr.errors import ModelError
 
-SHARE: Final = (
-    0.7  # share of the memory that is free when the engine starts; the frame rings need some, too
-)
+# Share of the memory that is free when the engine starts; the frame rings need some, too.
+SHARE: Final = 0.7
 MIB: Final = 1 << 20
 
 

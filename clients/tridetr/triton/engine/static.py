@@ -105,7 +105,7 @@ class StaticEngine:
         try:
             self._networks[1] = self._network(1)
             self._open = self._sessions.pixels(None)
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+        except Exception as error:  # ONNX Runtime's own exception types
             raise ModelError(
                 f"the model does not run on {choice.provider}: {self._why(error)}. Remedy: if memory is short, "
                 f"{_REMEDY}; if a library is missing, pip install 'onnxruntime-gpu[cuda,cudnn]'; or set device: cpu"
@@ -176,7 +176,7 @@ class StaticEngine:
             try:
                 made = self._sessions.pixels(size)
                 break
-            except Exception as error:  # as above
+            except Exception as error:  # ONNX Runtime's own exception types
                 why = str(error)
             if "memory" not in why or not self._forget_oldest():
                 self._warn(f"frames of {name_of(size)} run with dynamic shapes, more slowly: {why}")
@@ -204,7 +204,7 @@ class StaticEngine:
         """Load the network for a batch size; return False if that fails."""
         try:
             self._networks[batch] = self._network(batch)
-        except Exception as error:  # as above
+        except Exception as error:  # ONNX Runtime's own exception types
             self._warn(
                 f"at most {batch // 2} frames are batched, not {batch}: {self._why(error)}. Remedy: if memory is "
                 f"short, {_REMEDY}"
@@ -222,7 +222,7 @@ class StaticEngine:
         if self.graphs:
             try:
                 return self._sessions.network(batch, graph=True)
-            except Exception as error:  # as above
+            except Exception as error:  # ONNX Runtime's own exception types
                 why = str(error)
             gc.collect()  # frees the GPU memory of the failed session
         network = self._sessions.network(batch, graph=False)

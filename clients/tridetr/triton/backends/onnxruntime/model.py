@@ -72,7 +72,7 @@ class TritonPythonModel:
         )
         try:
             self._engine = load(choice)
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+        except Exception as error:  # ONNX Runtime's own exception types
             if wanted not in ("auto", "auto-cpu") or choice.provider == CPU:
                 raise
             log(
