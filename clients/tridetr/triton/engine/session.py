@@ -103,16 +103,9 @@ class Engine:
     def _open(self, model: Path, threads: int, profile: Path) -> Any:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options = session_options(threads, {BATCH: 1} if self._one_by_one else {})
         options.enable_profiling = True  # ends with the warm-up
         options.profile_file_prefix = str(profile)
-        if threads:
-            options.intra_op_num_threads = threads
-        # Spinning threads would take the cores from the cameras' decoders.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self._one_by_one:
-            options.add_free_dimension_override_by_name(BATCH, 1)
         providers = [(self.choice.provider, self._settings)]
         if self.choice.provider == TENSORRT:
             # Nodes that TensorRT does not support stay on the GPU.
@@ -122,11 +115,7 @@ class Engine:
             session = onnxruntime.InferenceSession(str(model), options)
         else:
             session = onnxruntime.InferenceSession(str(model), options, providers=providers)
-        session.disable_fallback()
-        if session.get_providers()[0] != self.choice.provider:
-            raise ModelError(
-                f"ONNX Runtime did not use {self.choice.provider} but {session.get_providers()}"
-            )
+        require_provider(session, self.choice.provider)
         return session
 
     def _warm_up(self) -> dict[str, int]:
@@ -138,6 +127,37 @@ class Engine:
                 f"ONNX Runtime ran no node on {self.choice.provider}, but {placed or 'none at all'}"
             )
         return placed
+
+
+def session_options(threads: int, dimensions: Mapping[str, int]) -> Any:
+    """Return ONNX Runtime's options for a session of this process.
+
+    Args:
+        threads: number of threads per inference; 0 = all cores.
+        dimensions: fixed values of dynamic dimensions, by name.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    # Spinning threads would take the cores from the cameras' decoders.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name, value in dimensions.items():
+        options.add_free_dimension_override_by_name(name, value)
+    return options
+
+
+def require_provider(session: Any, provider: str) -> None:
+    """Check that a session uses a provider, and keep it from falling back to another one later.
+
+    Raises:
+        ModelError: ONNX Runtime has silently used another provider.
+    """
+    session.disable_fallback()
+    if session.get_providers()[0] != provider:
+        raise ModelError(f"ONNX Runtime did not use {provider} but {session.get_providers()}")
 
 
 def provider_options(

@@ -11,11 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tridetr.contract import INPUT
-from tridetr.errors import ModelError
 from tridetr.triton.engine.choice import CUDA, Choice
 from tridetr.triton.engine.dlpack import Frames
 from tridetr.triton.engine.gpu_memory import GpuMemory
-from tridetr.triton.engine.session import BATCH, provider_options
+from tridetr.triton.engine.session import (
+    BATCH,
+    provider_options,
+    require_provider,
+    session_options,
+)
 from tridetr.triton.engine.split import Parts, split
 from tridetr.triton.engine.weights import SharedWeights
 
@@ -109,13 +113,7 @@ class Sessions:
     ) -> Any:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if self._threads:
-            options.intra_op_num_threads = self._threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        for name, value in shapes.items():
-            options.add_free_dimension_override_by_name(name, value)
+        options = session_options(self._threads, shapes)
         if weights is not None:
             weights.share(options)
         limits = {}
@@ -127,11 +125,7 @@ class Sessions:
             }
         chosen = {**self._settings, **limits, **settings}
         session = onnxruntime.InferenceSession(model, options, providers=[(self._provider, chosen)])
-        session.disable_fallback()
-        if session.get_providers()[0] != self._provider:
-            raise ModelError(
-                f"ONNX Runtime did not use {self._provider} but {session.get_providers()}"
-            )
+        require_provider(session, self._provider)
         return session
 
 
