@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+import numpy as np
 import simplejpeg
 
 from tridetr.shm.detections import DetectionReader
@@ -47,7 +48,7 @@ def main() -> None:
                         print(f"  class {box['class_id']}, score {box['score']:.2f}")
 
 
-def jpeg(planes, width: int, height: int) -> bytes:  # type: ignore[no-untyped-def]
+def jpeg(planes: np.ndarray, width: int, height: int) -> bytes:
     """Encode an I420 frame [3H/2, W]."""
     flat = planes.reshape(-1)
     luma, chroma = width * height, width * height // 4

@@ -24,13 +24,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
 from tridetr.model_card import Form, FrameColor, ModelCard
 from tridetr.models.color_matrix import IMAGENET_MEAN, IMAGENET_STD, YuvToRgb
-from tridetr.models.graph_builder import GraphBuilder
+from tridetr.models.graph_builder import GraphBuilder, inputs_of
 from tridetr.models.installed_models import SUFFIX, replacing
 from tridetr.models.onnx_file import load_model, metadata_of, set_metadata
 from tridetr.models.unwrap import seam_values
@@ -184,18 +184,8 @@ def _keep_what_counts(
         if wanted.isdisjoint(node.output):
             continue
         kept.append(node)
-        wanted.update(_inputs(node))
+        wanted.update(inputs_of(node))
     tensors = [t for t in (*constants, *model.graph.initializer) if t.name in wanted]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(reversed(kept))
     model.graph.initializer.extend(tensors)
-
-
-def _inputs(node: onnx.NodeProto) -> set[str]:
-    """Return the values that a node reads, including those of its subgraphs (If, Loop)."""
-    found = set(node.input)
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            for inner in helper.get_attribute_value(attribute).node:
-                found |= _inputs(inner)
-    return found

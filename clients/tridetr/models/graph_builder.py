@@ -77,6 +77,45 @@ def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
                 item.name = names[item.name]
 
 
+def inputs_of(node: onnx.NodeProto) -> set[str]:
+    """Return the values that a node reads, including those of its subgraphs (If, Loop)."""
+    found = set(node.input)
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            found.update(*map(inputs_of, attribute.g.node))
+    return found
+
+
+def resolve_shared_weights(model: onnx.ModelProto) -> None:
+    """Remove Identity and Cast nodes between weights and the nodes that use them, in place.
+
+    Such Casts occur in models that store their weights in another precision than they compute in.
+    """
+    weights = {w.name: w for w in model.graph.initializer}
+    alias: dict[str, str] = {}
+    kept = []
+    for node in model.graph.node:
+        source = alias.get(node.input[0], node.input[0]) if node.input else ""
+        if node.op_type == "Identity" and source in weights:
+            alias[node.output[0]] = source
+        elif node.op_type == "Cast" and source in weights:
+            kind = next(entry.i for entry in node.attribute if entry.name == "to")
+            cast = numpy_helper.to_array(weights[source]).astype(
+                helper.tensor_dtype_to_np_dtype(kind)
+            )
+            weights[node.output[0]] = numpy_helper.from_array(cast, node.output[0])
+        else:
+            kept.append(node)
+    for node in kept:
+        for index, value in enumerate(node.input):
+            if value in alias:
+                node.input[index] = alias[value]
+    used = {value for node in kept for value in inputs_of(node)}
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend(w for name, w in weights.items() if name in used)
+
+
 def precision_of(model: onnx.ModelProto) -> str:
     """Return the precision of a graph: ``int8`` if it has Q/DQ nodes, else ``fp16`` or ``fp32`` by its weights."""
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tridetr.errors import ModelError
 from tridetr.models.choices import EnginePrecision
-from tridetr.models.graph_builder import precision_of
+from tridetr.models.graph_builder import precision_of, resolve_shared_weights
 from tridetr.models.onnx_file import metadata_of, set_metadata
-from tridetr.models.quantize import PRODUCTS, resolve_shared_weights
+from tridetr.models.quantize import PRODUCTS
 from tridetr.models.wrapping import OUR_PREFIX
 
 _LARGEST = float(np.finfo(np.float16).max)

@@ -28,13 +28,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
 from onnxruntime import quantization
 
 from tridetr.errors import ModelError
 from tridetr.model_card import FrameColor, ModelCard
 from tridetr.models.choices import Target
-from tridetr.models.graph_builder import precision_of
+from tridetr.models.graph_builder import precision_of, resolve_shared_weights
 from tridetr.models.onnx_file import load_model, metadata_of, set_metadata
 from tridetr.models.picture_files import load_rgb, rgb_to_i420
 from tridetr.models.wrapping import OUR_PREFIX
@@ -169,37 +168,6 @@ def layers_to_quantize(model: onnx.ModelProto, keep_float: re.Pattern[str] | Non
         and not _SENSITIVE.search(node.name)
         and not (keep_float and keep_float.search(node.name))
     ]
-
-
-def resolve_shared_weights(model: onnx.ModelProto) -> None:
-    """Remove Identity and Cast nodes between weights and the nodes that use them, in place.
-
-    Such Casts occur in models that store their weights in float16 and compute in float32.
-    """
-    weights = {w.name: w for w in model.graph.initializer}
-    alias: dict[str, str] = {}
-    kept = []
-    for node in model.graph.node:
-        source = alias.get(node.input[0], node.input[0]) if node.input else ""
-        if node.op_type == "Identity" and source in weights:
-            alias[node.output[0]] = source
-        elif node.op_type == "Cast" and source in weights and _casts_to_float(node):
-            wide = numpy_helper.to_array(weights[source]).astype(np.float32)
-            weights[node.output[0]] = numpy_helper.from_array(wide, node.output[0])
-        else:
-            kept.append(node)
-    for node in kept:
-        for index, value in enumerate(node.input):
-            if value in alias:
-                node.input[index] = alias[value]
-    used = {value for node in kept for value in node.input}
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(kept)
-    model.graph.initializer.extend(w for name, w in weights.items() if name in used)
-
-
-def _casts_to_float(node: onnx.NodeProto) -> bool:
-    return any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
 
 
 def _first_and_last(nodes: Sequence[onnx.NodeProto], products: set[str]) -> set[str]:
