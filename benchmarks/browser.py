@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -33,8 +31,9 @@ from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 from playwright.sync_api import sync_playwright
 
-from common import machine, node, summary
+from common import answers, argument_parser, machine, node, summary, wait_for, write_json
 from tridetr.codec_string import codec_string
+from tridetr.ports import free_port
 from tridetr.shm.boards import CameraState, CameraStatus, StatusWriter
 from tridetr.shm.closing import Closing
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
@@ -187,20 +186,15 @@ def look(url: str, seconds: float) -> tuple[list[float], str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--width", type=int, default=1280, help="a multiple of 32")
     parser.add_argument("--height", type=int, default=720)
     parser.add_argument("--fps", type=float, default=15)
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--video", action="store_true", help="the camera's own H.264, not JPEG")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     instance = f"bench{os.getpid()}"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     camera = Camera(instance, options)
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
         folder = Path(name)
@@ -213,15 +207,8 @@ def main() -> None:
         }
         camera.start()
         try:
-            with node(config, folder, ("gateway",)):
-                deadline = time.monotonic() + 60
-                while time.monotonic() < deadline:
-                    with (
-                        contextlib.suppress(OSError),
-                        socket.create_connection(("127.0.0.1", port), 1),
-                    ):
-                        break
-                    time.sleep(0.1)
+            with node(config, folder, ("gateway",)) as process:
+                wait_for(lambda: answers(port), process, folder / "log")
                 ages, version = look(f"http://127.0.0.1:{port}/", options.seconds)
         finally:
             camera.stop.set()
@@ -241,8 +228,7 @@ def main() -> None:
     if camera.encoding_ms:
         result["figures"]["of it encoding in the camera, ms"] = summary(camera.encoding_ms)
     print(result["figures"], result["pictures_per_second"])
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ that are already in FOLDER are not measured again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from typing import Any
 import av
 import numpy as np
 
-from common import machine, roles
+from common import argument_parser, machine, roles, write_json
 from peers import FPS, HEIGHT, SIGMA, WIDTH, Bench, Peer, Usage
 from scaling import cpu_of, rates, running
 from tridetr.shm.detections import DetectionReader
@@ -233,9 +232,7 @@ def summed_up(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("footage", type=Path)
     parser.add_argument("truth", type=Path)
@@ -247,7 +244,6 @@ def main() -> None:
     parser.add_argument(
         "--only-clips", action="store_true", help="create the clips without measuring"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     plan = options.out / "plan.json"
@@ -288,9 +284,7 @@ def main() -> None:
         "engine": bench.engine,
         "calm": summed_up(parts),
     }
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

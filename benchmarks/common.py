@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
 import os
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -84,6 +88,22 @@ def summary(values: Sequence[float], digits: int = 3) -> dict[str, float]:
     }
 
 
+def argument_parser(text: str) -> argparse.ArgumentParser:
+    """Return a parser with the option that all benchmarks have; ``text`` is the help."""
+    made = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--json", type=Path, help="also write the figures to this file")
+    return made
+
+
+def write_json(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Write the figures to the file of ``--json``, if given."""
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
 @contextlib.contextmanager
 def node(
     config: dict[str, Any], folder: Path, only: Sequence[str] = ()
@@ -105,6 +125,26 @@ def node(
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def wait_for(
+    condition: Callable[[], object], process: psutil.Process, log: Path, within_s: float = 120.0
+) -> None:
+    """Wait until a node is as far as a condition; exit with the end of its log if it ends or takes too long."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
+            raise SystemExit(log.read_text()[-3000:])
+        time.sleep(0.02)
+
+
+def answers(port: int) -> bool:
+    """Return whether a server accepts connections to this port of the machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def role_of(process: psutil.Process) -> str | None:

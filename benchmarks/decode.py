@@ -9,8 +9,6 @@ milliseconds.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +21,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from common import machine, summary
+from common import argument_parser, machine, summary, write_json
 from tridetr.capture.planes import copy_picture
 from tridetr.capture.sources.base import Layout, Picture
 from tridetr.capture.sources.picture import picture_from
@@ -179,11 +177,10 @@ def raw(ring: Ring, layout: Layout, size: tuple[int, int], frames: int) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--frames", type=int, default=200)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     size = (options.width, options.height)
     instance = f"bench{os.getpid()}"
@@ -212,8 +209,7 @@ def main() -> None:
         for row, figures in rows.items():
             cells = "".join(f" {value:8.3f}" for value in figures.values())
             print(f"{name:12} {row:26}{cells}")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(options, report)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ of the whole node and, with evidence, of its recorder.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
-from common import machine, roles
+from common import argument_parser, machine, roles, wait_for, write_json
 from decode import write_clip
 from scaling import H264, cpu_of, newest, rates, repeated, running
 from tridetr.shm.detections import DetectionReader
@@ -51,11 +50,7 @@ def cpu(clip: Path, seconds: float, **sections: Any) -> dict[str, float]:
     """Return the CPU of each kind of process of an idle node."""
     with running(clip, 1, **sections) as (process, config, log):
         with DetectionReader(config["instance"], "cam0", None) as reader:
-            deadline = time.monotonic() + 120
-            while newest([reader]) == 0:
-                if time.monotonic() > deadline:
-                    raise SystemExit(log.read_text()[-3000:])
-                time.sleep(0.1)
+            wait_for(lambda: newest([reader]), process, log)
             time.sleep(SETTLE_S)
             parts = roles(process)
             before, at = cpu_of(parts), time.monotonic()
@@ -84,16 +79,13 @@ def in_turns(clip: Path, rounds: int, seconds: float, **sections: Any) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--cameras", nargs="+", default=["packets", "raw", "restless"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20, help="duration of each measurement")
     parser.add_argument(
         "--noise", type=float, default=4, help="standard deviation of the noise, of 255"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         short, packets, raw = (Path(folder) / name for name in ("short.mp4", "p.mp4", "raw.avi"))
@@ -114,8 +106,7 @@ def main() -> None:
             },
         }
     print(json.dumps(result["cameras"], indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

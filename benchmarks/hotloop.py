@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from common import machine, roles
+from common import machine, roles, wait_for
 from decode import write_clip
 from scaling import H264, cpu_of, newest, rates, repeated, running, watch
 from tridetr.shm.detections import DetectionReader
@@ -109,11 +109,7 @@ def main() -> None:
             running(clip, 1, standby_fps=60.0) as (process, config, log),
             DetectionReader(config["instance"], "cam0", None) as reader,
         ):
-            deadline = time.monotonic() + 120
-            while newest([reader]) == 0:
-                if time.monotonic() > deadline:
-                    raise SystemExit(log.read_text()[-3000:])
-                time.sleep(0.1)
+            wait_for(lambda: newest([reader]), process, log)
             found = roles(process)
             processes = {name: found[role] for name, role in ROLES.items() if role in found}
 

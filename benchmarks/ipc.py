@@ -19,13 +19,12 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from common import machine, summary
+from common import argument_parser, machine, summary, write_json
 from tridetr.shm import locks
 from tridetr.shm.detections import (
     DETECTION_DTYPE,
@@ -207,11 +206,10 @@ def wakeups(instance: str, way: str, pause_s: float, count: int) -> dict[str, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--rounds", type=int, default=4000)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--await-wakeups", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.await_wakeups:
@@ -244,8 +242,7 @@ def main() -> None:
         "frame": size,
         "figures": figures,
     }
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(options, report)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ before the next one is sent.
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import struct
@@ -20,13 +18,12 @@ import time
 from collections.abc import Callable
 from multiprocessing import shared_memory
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common import machine, summary
+from common import argument_parser, machine, summary, write_json
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameReader, FrameStamp, FrameWriter
 from tridetr.shm.names import unlink_instance
 
@@ -268,13 +265,10 @@ def measure(shape: tuple[int, int], instance: str, rounds: int, memory: Any) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--rounds", type=int, default=400)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     shape = (options.height * 3 // 2, options.width)
     instance = f"bench{os.getpid()}"
@@ -298,8 +292,7 @@ def main() -> None:
         for name, measured in series.items():
             row = "".join(f" {value:9.1f}" for value in measured.values())
             print(f"{way:40} {name:12}{row}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ uses for this provider. INT8 files come from `tridetr models quantize`.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +20,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from common import as_served, bare_session, fused_model, machine, summary
+from common import (
+    argument_parser,
+    as_served,
+    bare_session,
+    fused_model,
+    machine,
+    summary,
+    write_json,
+)
 from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, Choice, cpu_flags
 from tridetr.triton.engine.session import Engine
 
@@ -54,16 +60,13 @@ def take_turns(cases: dict[str, Callable[[], object]], runs: int) -> dict[str, d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     parser.add_argument("--int8", type=Path, help="the same model, quantised")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     frame = np.random.default_rng(0).integers(
         0, 256, (1, options.height * 3 // 2, options.width), np.uint8
@@ -100,8 +103,7 @@ def main() -> None:
         print(
             f"{name:28} {ms['p50']:8.1f} ms (best {ms['min']:7.1f})  cpu {cpu['p50']:8.1f} ms  × {ratio}"
         )
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,12 @@ core.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import io
 import json
 import multiprocessing
 import os
-import socket
 import struct
 import tempfile
 import threading
@@ -31,9 +29,10 @@ import numpy as np
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from common import machine, node, roles, summary
+from common import answers, argument_parser, machine, node, roles, summary, wait_for, write_json
 from tridetr.capture.packets import PacketSink
 from tridetr.config import PacketsSection
+from tridetr.ports import free_port
 from tridetr.shm.boards import CameraState, CameraStatus, StatusWriter
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
 from tridetr.shm.names import unlink_instance
@@ -209,12 +208,9 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--viewers", type=int, nargs="+", default=[1, 50])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     instance = f"pk{os.getpid()}"
     clip = make_clip()
@@ -226,9 +222,7 @@ def main() -> None:
     finally:
         unlink_instance(instance, ["cam"])
     print(writing, flush=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     figures: dict[str, Any] = {}
     camera = Camera(instance, clip)
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
@@ -243,14 +237,7 @@ def main() -> None:
         camera.start()
         try:
             with node(config, folder, ("gateway",)) as supervisor:
-                deadline = time.monotonic() + 60
-                while time.monotonic() < deadline:
-                    with (
-                        contextlib.suppress(OSError),
-                        socket.create_connection(("127.0.0.1", port), 1),
-                    ):
-                        break
-                    time.sleep(0.1)
+                wait_for(lambda: answers(port), supervisor, folder / "log")
                 gateway = roles(supervisor)["serve"]
                 for viewers in options.viewers:
                     for video in (True, False):
@@ -264,14 +251,13 @@ def main() -> None:
             camera.join()
             with contextlib.suppress(Exception):
                 unlink_instance(instance, ["cam"])
-    if options.json:
-        result = {
-            "benchmark": "packets",
-            "machine": machine(),
-            "writing": writing,
-            "viewers": figures,
-        }
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    result = {
+        "benchmark": "packets",
+        "machine": machine(),
+        "writing": writing,
+        "viewers": figures,
+    }
+    write_json(options, result)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -42,8 +41,9 @@ import numpy as np
 import onnxruntime
 import psutil
 
-from common import as_served, fused_model, machine, role_of, summary
+from common import argument_parser, as_served, fused_model, machine, role_of, summary, write_json
 from scaling import running
+from tridetr.ports import free_port
 from tridetr.shm.detections import DetectionReader
 from tridetr.triton.engine.choice import choose, cpu_flags
 from tridetr.triton.engine.session import provider_options
@@ -281,9 +281,7 @@ class Bench:
                 }
             )
         )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
 
     @contextlib.contextmanager
     def broker(self) -> Iterator[None]:
@@ -380,9 +378,7 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--cameras", type=int, nargs="*", default=[1, 4, 8])
     parser.add_argument("--seconds", type=float, default=15, help="duration of each run")
@@ -401,7 +397,6 @@ def main() -> None:
         "--others-up-to", type=int, default=8, help="most cameras to run the other projects with"
     )
     parser.add_argument("--original", type=Path, help="folder target/release of detr-mmap")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
@@ -443,9 +438,7 @@ def write(options: argparse.Namespace, engine: str, figures: dict[str, Any]) -> 
         "frame": {"width": WIDTH, "height": HEIGHT, "fps": FPS},
         "cameras": figures,
     }
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

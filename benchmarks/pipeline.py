@@ -13,9 +13,7 @@ tax = (result published - frame taken by the detector) / bare network. MODEL is 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import tempfile
 import time
@@ -26,7 +24,17 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from common import as_served, bare_session, fused_model, machine, node, roles, summary
+from common import (
+    argument_parser,
+    as_served,
+    bare_session,
+    fused_model,
+    machine,
+    node,
+    roles,
+    summary,
+    write_json,
+)
 from tridetr.shm.detections import DetectionReader, ResultStamp
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
 from tridetr.shm.names import unlink_instance
@@ -144,9 +152,7 @@ def report(rows: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--width", type=int, default=1920)
@@ -154,7 +160,6 @@ def main() -> None:
     parser.add_argument("--provider", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     instance = f"bench{os.getpid()}"
     choice = choose(
@@ -216,8 +221,7 @@ def main() -> None:
         print(f"{row:24} {figures['p50']:9.3f} {figures['p95']:9.3f} {figures['min']:9.3f}")
     for row, figures in result["ratios"].items():
         print(f"{row:40} {figures}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

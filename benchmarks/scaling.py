@@ -9,12 +9,10 @@ watch the whole picture at full rate. CPU in per cent of one core, memory in MiB
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,8 +23,9 @@ import av
 import psutil
 import websockets
 
-from common import machine, node, roles
+from common import answers, argument_parser, machine, node, roles, wait_for, write_json
 from decode import write_clip
+from tridetr.ports import free_port
 from tridetr.shm.detections import DetectionReader
 from tridetr.shm.names import unlink_instance
 
@@ -51,9 +50,7 @@ def configuration(
     folder: Path, clip: Path, cameras: int, instance: str, standby_fps: float, **sections: Any
 ) -> dict[str, Any]:
     """Return the configuration of a node."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     return {
         "instance": instance,
         "cameras": {f"cam{number}": {"source": str(clip)} for number in range(cameras)},
@@ -122,12 +119,7 @@ def with_cameras(
     began = time.monotonic()
     with running(clip, cameras, standby_fps=standby_fps, **sections) as (process, config, log):
         readers = [DetectionReader(config["instance"], name, None) for name in config["cameras"]]
-        waiting = list(readers)
-        while waiting:
-            waiting = [reader for reader in waiting if newest([reader]) == 0]
-            if process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > began + 120:
-                raise SystemExit(log.read_text()[-3000:])
-            time.sleep(0.02)
+        wait_for(lambda: all(newest([reader]) for reader in readers), process, log)
         start_s = time.monotonic() - began
         while time.monotonic() < began + start_s + 20:  # until all cameras are in standby
             had = newest(readers)
@@ -189,13 +181,7 @@ def with_viewers(clip: Path, steps: list[int], seconds: float) -> dict[str, Any]
     figures: dict[str, Any] = {}
     with running(clip, 1, ("capture cam0", "gateway")) as (process, config, log):
         port = config["gateway"]["port"]
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.1)
-        else:
-            raise SystemExit(log.read_text()[-3000:])
+        wait_for(lambda: answers(port), process, log)
         for viewers in steps:
             cpu, fps = asyncio.run(all_watch(process, port, viewers, seconds))
             figures[str(viewers)] = {
@@ -209,15 +195,12 @@ def with_viewers(clip: Path, steps: list[int], seconds: float) -> dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--cameras", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--viewers", type=int, nargs="*", default=[1, 10, 50])
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--seconds", type=float, default=8, help="duration of each step")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument(
         "--every-frame",
         action="store_true",
@@ -256,8 +239,7 @@ def main() -> None:
             else {},
         }
     print(json.dumps({key: result[key] for key in ("cameras", "viewers")}, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from common import machine, role_of
 from soak_report import write_report
 from soak_samples import Latency, anonymous_mib, queue_depths, sizes_of
+from tridetr.ports import free_port
 from tridetr.shm.names import list_instance
 
 
@@ -46,9 +46,7 @@ class Soak:
         self.options = options
         self.folder = folder
         self.instance = f"soak{os.getpid()}"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.cameras = [f"cam{number}" for number in range(options.cameras)]
         self.file = folder / "node.yaml"
         size = {"width": options.width, "height": options.height, "fps": options.fps}

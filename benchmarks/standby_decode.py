@@ -11,10 +11,8 @@ to state `tracking`, and CPU of the capture process in standby (percent of a cor
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.server
-import json
 import os
 import tempfile
 import threading
@@ -27,7 +25,7 @@ import av
 import psutil
 from av.video.reformatter import VideoReformatter
 
-from common import machine, node, roles, summary
+from common import argument_parser, machine, node, roles, summary, wait_for, write_json
 from tridetr.shm.boards import SentryMode, SentryReader, SentryState
 from tridetr.shm.packets import PacketReader
 
@@ -156,15 +154,12 @@ class Watch:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("footage", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("--arrival", type=int, required=True, help="first frame with the person")
     parser.add_argument("--passes", type=int, default=8)
     parser.add_argument("--min-score", type=float, default=0.5)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     instance = f"sd{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="tridetr-bench-") as name:
@@ -192,10 +187,8 @@ def main() -> None:
         watches = [Watch(instance, decode, arrivals) for decode in DECODES]
         stop = threading.Event()
         with node(config, folder) as supervisor:
-            deadline = time.monotonic() + 120
             names = {f"capture {decode}" for decode in DECODES}
-            while not names <= roles(supervisor).keys() and time.monotonic() < deadline:
-                time.sleep(0.1)
+            wait_for(lambda: names <= roles(supervisor).keys(), supervisor, folder / "log")
             processes = roles(supervisor)
             threads = [
                 threading.Thread(
@@ -212,9 +205,8 @@ def main() -> None:
     figures = {watch.camera: watch.figures() for watch in watches}
     for decode, values in figures.items():
         print(decode, values)
-    if options.json:
-        result = {"benchmark": "standby_decode", "machine": machine(), "decode": figures}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    result = {"benchmark": "standby_decode", "machine": machine(), "decode": figures}
+    write_json(options, result)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ start of a model except the first. ``--log`` prints the node's log with times. S
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,7 +28,7 @@ from typing import Any
 import psutil
 import yaml
 
-from common import fused_model, machine, roles, summary
+from common import answers, argument_parser, fused_model, machine, roles, summary, write_json
 from decode import write_clip
 from scaling import H264, configuration, cpu_of, newest
 from tridetr.shm.detections import DetectionReader
@@ -105,24 +103,12 @@ def has_frame(frames: FrameReader) -> bool:
     return lease is not None
 
 
-def answers(port: int) -> bool:
-    """Return whether the viewer's port is open."""
-    try:
-        socket.create_connection(("127.0.0.1", port), 0.05).close()
-    except OSError:
-        return False
-    return True
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", type=Path, nargs="*", default=[], help="exports or fused models")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; medians are kept")
     parser.add_argument("--cameras", type=int, default=1)
     parser.add_argument("--log", action="store_true", help="print the node's log with times")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -150,8 +136,7 @@ def main() -> None:
         },
     }
     print(json.dumps(result["starts"], indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from common import machine, summary
+from common import argument_parser, machine, summary, write_json
 from serving import CAMERA, serving
 from tridetr.config import Config
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameReader, FrameStamp, FrameWriter
@@ -152,15 +151,12 @@ async def our_client(config: Config, options: argparse.Namespace) -> dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--seconds", type=float, default=10, help="duration of each case")
     parser.add_argument("--cuda", action="store_true", help="serve on a GPU, and use CUDA regions")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     binary, environment = perf_analyzer(base / "tridetr" / "perf_analyzer")
@@ -192,8 +188,7 @@ def main() -> None:
     }
     for case, row in figures.items():
         print(f"{case:34} " + "  ".join(f"{key} {value:g}" for key, value in row.items()))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options, result)
 
 
 if __name__ == "__main__":

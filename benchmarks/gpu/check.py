@@ -19,8 +19,9 @@ from typing import Any
 
 import av
 import numpy as np
-from rig import BenchGpu, DeviceCamera, parser, report
+from rig import BenchGpu, DeviceCamera, report
 
+from common import argument_parser
 from decode import write_clip
 from serving import CAMERA
 from tridetr.capture.packets import describe
@@ -225,7 +226,7 @@ CHECKS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
     made.add_argument(READ, help="internal: read a frame of this instance")
     options = made.parse_args()

@@ -16,8 +16,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rig import FULL_HD, BenchGpu, DeviceCamera, need_gpu, parser, report
+from rig import FULL_HD, BenchGpu, DeviceCamera, need_gpu, report
 
+from common import argument_parser
 from serving import CAMERA
 from tridetr.shm.names import unlink_instance
 
@@ -46,7 +47,7 @@ def used_mib(nvml: Any, handle: Any) -> float:
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("--processes", type=int, default=4)
     made.add_argument("--child", action="store_true", help="internal: one of the processes")
     options = made.parse_args()

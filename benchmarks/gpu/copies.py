@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from rig import FULL_HD, BenchGpu, pages, parser, report
+from rig import FULL_HD, BenchGpu, pages, report
 
-from common import summary
+from common import argument_parser, summary
 
 TARGET_MS = 0.2
 WARM_UP = 10
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("--runs", type=int, default=200)
     made.add_argument("--width", type=int, default=FULL_HD[0])
     made.add_argument("--height", type=int, default=FULL_HD[1])

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from rig import FULL_HD, BenchGpu, need_gpu, parser, report
+from rig import FULL_HD, BenchGpu, need_gpu, report
 
-from common import fused_model, summary
+from common import argument_parser, fused_model, summary
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
 from tridetr.models import cuda_form
@@ -114,7 +114,7 @@ def rewritten(fused: Path, folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
     made.add_argument("--runs", type=int, default=40)

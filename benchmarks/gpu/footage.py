@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from rig import BenchGpu, need_gpu, parser, report
+from rig import BenchGpu, need_gpu, report
 
-from common import fused_model
+from common import argument_parser, fused_model
 from decode import write_clip
 from tridetr.capture.sources.av import open_video
 from tridetr.triton.engine.choice import CPU, CUDA, Choice
@@ -40,7 +40,7 @@ def lost(found: list[Any], expected: list[Any]) -> int:
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--video", type=Path, help="default: a synthetic one")
     made.add_argument("--frames", type=int, default=60)

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import psutil
-from rig import FULL_HD, BenchGpu, DeviceCamera, need_gpu, parser, report, serving
+from rig import FULL_HD, BenchGpu, DeviceCamera, need_gpu, report, serving
 
-from common import role_of
+from common import argument_parser, role_of
 from serving import CAMERA
 from tridetr.config import Config
 from tridetr.errors import TridetrError
@@ -155,7 +155,7 @@ async def experiment(config: Config, at_once: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--at-once", type=int, default=4, help="inferences in progress at the kill")
     made.add_argument("--export", help="internal: publish frames for this instance")

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from rig import FULL_HD, need_gpu, parser, report
+from rig import FULL_HD, need_gpu, report
 
-from common import fused_model, roles
+from common import argument_parser, fused_model, roles
 from decode import CLIP_FRAMES, write_clip
 from tridetr.ports import free_port
 
@@ -129,7 +129,7 @@ def run(model: Path, url: str, count: int, decode: str, seconds: float) -> dict[
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--cameras", type=int, nargs="+", default=[1, 4, 8])
     made.add_argument("--decode", nargs="+", choices=("cpu", "gpu"), default=["cpu", "gpu"])

@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rig import need_gpu, parser
+from rig import need_gpu
+
+from common import argument_parser
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--seconds", type=float, default=4)
     options = made.parse_args()

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rig import FULL_HD, BenchGpu, DeviceCamera, parser, report, serving
+from rig import FULL_HD, BenchGpu, DeviceCamera, report, serving
 
-from common import summary
+from common import argument_parser, summary
 from serving import CAMERA
 from tridetr.config import Config
 from tridetr.shm.frames import DeviceFrameReader, FrameReader
@@ -71,7 +71,7 @@ async def measure(
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("model", type=Path, nargs="?", help="default: the bundled model")
     made.add_argument("--runs", type=int, default=200)
     made.add_argument("--width", type=int, default=FULL_HD[0])

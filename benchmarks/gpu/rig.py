@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import machine
+from common import machine, write_json
 from serving import CAMERA
 from serving import serving as serving_node
 from tridetr.config import Config
@@ -32,15 +32,6 @@ from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
 
 NO_GPU = 3  # exit status: nothing was measured because there is no usable GPU
 FULL_HD = (1920, 1080)
-
-
-def parser(text: str) -> argparse.ArgumentParser:
-    """Return a parser with the common options."""
-    made = argparse.ArgumentParser(
-        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("--json", type=Path, help="also write the figures to this file")
-    return made
 
 
 def need_gpu() -> None:
@@ -154,7 +145,5 @@ def report(name: str, options: argparse.Namespace, figures: dict[str, Any]) -> N
         "gpu": asdict(gpu_facts.gather()),
         "figures": figures,
     }
-    text = json.dumps(result, indent=2)
-    if options.json:
-        options.json.write_text(text + "\n")
-    sys.stdout.write(text + "\n")
+    write_json(options, result)
+    sys.stdout.write(json.dumps(result, indent=2) + "\n")

@@ -18,7 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rig import need_gpu, parser, report
+from rig import need_gpu, report
+
+from common import argument_parser
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FOUND = 9  # exit status of the sanitizer when it found something
@@ -35,7 +37,7 @@ def command(sanitizer: str, tool: str) -> list[str]:
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = argument_parser(__doc__)
     made.add_argument("--tool", nargs="+", choices=TOOLS, default=["memcheck"])
     options = made.parse_args()
     need_gpu()
