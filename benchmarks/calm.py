@@ -28,10 +28,12 @@ from typing import Any
 import av
 import numpy as np
 
+from clips import FPS, HEIGHT, WIDTH, Noise, add_h264, join
 from common import argument_parser, machine, roles, write_json
-from peers import FPS, HEIGHT, SIGMA, WIDTH, Bench, Peer, Usage
+from peers import Bench, Peer
 from scaling import cpu_of, rates, running
 from tridetr.shm.detections import DetectionReader
+from usage import Usage
 
 WINDOW_S = 5.0
 BEFORE_S, AFTER_S = 2, 2  # footage around a visit
@@ -59,19 +61,15 @@ class Clips:
         self._folder = folder
         with av.open(str(footage)) as container:
             self._frames = list(container.decode(video=0))
-        self._rng = np.random.default_rng(1)
-        noise = self._rng.standard_normal((HEIGHT + 64, WIDTH + 64), np.float32) * SIGMA
-        self._noise = noise.astype(np.int16)
+        self._noise = Noise()
         there_and_back = [*range(40), *range(38, 0, -1)]
         self._empty = self._encode("empty", there_and_back)
         self.empty_s = len(there_and_back) / SPEED
 
     def _encode(self, name: str, numbers: list[int]) -> Path:
         made = self._folder / f"{name}.mp4"
-        options = {"preset": "veryfast", "crf": "23", "g": str(2 * FPS)}
         with av.open(str(made), "w") as container:
-            stream = container.add_stream("libx264", rate=FPS, options=options)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            stream = add_h264(container)
             for planes in self._noisy(numbers):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
             container.mux(stream.encode())
@@ -81,11 +79,7 @@ class Clips:
         for number in numbers:
             planes = self._frames[number].reformat(WIDTH, HEIGHT, "yuv420p").to_ndarray()
             for _ in range(FPS // SPEED):
-                top, left = self._rng.integers(0, 64, 2)
-                noise = self._noise[top : top + HEIGHT, left : left + WIDTH]
-                made = planes.copy()
-                made[:HEIGHT] = np.clip(made[:HEIGHT] + noise, 0, 255)
-                yield made
+                yield self._noise(planes)
 
     def part(self, number: int, visit: tuple[int, int], calm_s: float) -> tuple[Path, float]:
         """Return a clip of a part, and when its visit begins in it [s]."""
@@ -96,27 +90,8 @@ class Clips:
         loops = max(2, round(calm_s / self.empty_s))
         before = max(2, loops * (number + 3) // 8)  # at another time in each part
         made = self._folder / f"part{number}.mp4"
-        _join([self._empty] * before + [visitor] + [self._empty] * (loops - before), made)
+        join([self._empty] * before + [visitor] + [self._empty] * (loops - before), made)
         return made, before * self.empty_s + (first - begin) / SPEED
-
-
-def _join(clips: list[Path], target: Path) -> None:
-    with av.open(str(clips[0])) as source, av.open(str(target), "w") as made:
-        copy = made.add_stream_from_template(source.streams.video[0])
-        offset = 0
-        for clip in clips:
-            with av.open(str(clip)) as container:
-                stream = container.streams.video[0]
-                assert stream.time_base is not None
-                step = round(1 / FPS / stream.time_base)
-                packets = [packet for packet in container.demux(stream) if packet.size]
-                base = min(packet.dts or 0 for packet in packets)
-                for packet in packets:
-                    packet.stream = copy
-                    packet.pts = (packet.pts or 0) - base + offset
-                    packet.dts = (packet.dts or 0) - base + offset
-                    made.mux(packet)
-                offset += len(packets) * step
 
 
 def node_part(bench: Bench, clip: Path, length_s: float, visit: tuple[float, float]) -> Any:

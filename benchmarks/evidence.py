@@ -20,9 +20,10 @@ from typing import Any
 import av
 import numpy as np
 
+from clips import join
 from common import argument_parser, machine, roles, wait_for, write_json
 from decode import write_clip
-from scaling import H264, cpu_of, newest, rates, repeated, running
+from scaling import H264, cpu_of, newest, rates, running
 from tridetr.shm.detections import DetectionReader
 
 SIZE = (1920, 1080)
@@ -90,7 +91,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         short, packets, raw = (Path(folder) / name for name in ("short.mp4", "p.mp4", "raw.avi"))
         write_clip(short, *H264, SIZE, 0)
-        repeated(short, packets, 60)
+        join([short] * 60, packets)
         write_noise(raw, short, options.noise)
         result = {
             "benchmark": "evidence",

@@ -26,9 +26,10 @@ from typing import Any
 
 import psutil
 
+from clips import join
 from common import machine, roles, wait_for
 from decode import write_clip
-from scaling import H264, cpu_of, newest, rates, repeated, running, watch
+from scaling import H264, cpu_of, newest, rates, running, watch
 from tridetr.shm.detections import DetectionReader
 
 ROLES = {"capture": "capture cam0", "detector": "detect", "gateway": "serve", "controller": "control"}  # fmt: skip
@@ -104,7 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip, short = Path(folder) / "clip.mp4", Path(folder) / "short.mp4"
         write_clip(short, *H264, (1920, 1080))
-        repeated(short, clip, 60)
+        join([short] * 60, clip)
         with (
             running(clip, 1, standby_fps=60.0) as (process, config, log),
             DetectionReader(config["instance"], "cam0", None) as reader,

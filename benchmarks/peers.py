@@ -28,164 +28,24 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import onnxruntime
 import psutil
 
-from common import argument_parser, as_served, fused_model, machine, role_of, summary, write_json
+from clips import FPS, HEIGHT, WIDTH, write_clips
+from common import argument_parser, as_served, fused_model, machine, write_json
 from scaling import running
 from tridetr.ports import free_port
 from tridetr.shm.detections import DetectionReader
 from tridetr.triton.engine.choice import choose, cpu_flags
 from tridetr.triton.engine.session import provider_options
-from tridetr_demo.scene import SyntheticCamera
+from usage import Times, measured, middle
 
 HERE = Path(__file__).parent / "peers"
-WIDTH, HEIGHT, FPS = 1920, 1080, 30
-CLIP_S = 8
-SIGMA = 3.0
-FIRST_RESULTS_S = 180.0
-Times = list[tuple[float, float]]  # when a frame was due, when it was decided on
-
-
-def empty_room(footage: Path | None) -> Iterator[np.ndarray]:
-    """Yield pictures of an empty room, I420 uint8 [3H/2, W], forwards and backwards."""
-    frames = []
-    if footage is None:
-        planes = np.empty((HEIGHT * 3 // 2, WIDTH), np.uint8)
-        SyntheticCamera(WIDTH, HEIGHT, seed=1, scene="hall").draw(0.0, planes)
-        frames.append(planes)
-    else:
-        with av.open(str(footage)) as container:
-            for frame in islice(container.decode(video=0), 50):
-                scaled = frame.reformat(WIDTH, HEIGHT, "yuv420p")
-                frames.append(scaled.to_ndarray())
-    frames += frames[-2:0:-1]
-    while True:
-        yield from frames
-
-
-def write_clips(folder: Path, footage: Path | None) -> tuple[Path, Path]:
-    """Write the clip as H.264, and as JPEGs, each after its length in four bytes."""
-    rng = np.random.default_rng(1)
-    # Noise for a few frames is enough, because it is shifted each time
-    noise = (rng.standard_normal((HEIGHT + 64, WIDTH + 64), np.float32) * SIGMA).astype(np.int16)
-    clip, jpegs = folder / "clip.mp4", folder / "clip.jpegs"
-    options = {"preset": "veryfast", "crf": "23", "g": str(2 * FPS)}
-    jpeg = av.CodecContext.create("mjpeg", "w")
-    jpeg.width, jpeg.height, jpeg.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
-    jpeg.framerate = Fraction(FPS)
-    with av.open(str(clip), "w") as container, jpegs.open("wb") as pictures:
-        stream = container.add_stream("libx264", rate=FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        # The footage has ten frames a second: use each three times, with different noise
-        rooms = (planes for planes in empty_room(footage) for _ in range(3))
-        for planes in islice(rooms, CLIP_S * FPS):
-            top, left = rng.integers(0, 64, 2)
-            made = planes.copy()
-            made[:HEIGHT] = np.clip(
-                planes[:HEIGHT] + noise[top : top + HEIGHT, left : left + WIDTH], 0, 255
-            )
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(made, format="yuv420p")))
-            for packet in jpeg.encode(av.VideoFrame.from_ndarray(made, format="yuvj420p")):
-                pictures.write(packet.size.to_bytes(4, "little") + bytes(packet))
-        container.mux(stream.encode())
-    return clip, jpegs
-
-
-class Usage:
-    """Measures CPU and memory of processes and their children, without brokers."""
-
-    def __init__(self, roots: list[psutil.Process]) -> None:
-        self._roots = roots
-        self._roles: dict[int, str | None] = {}
-        self._before, self._began = self._cpu(), time.monotonic()
-
-    def _all(self) -> Iterator[psutil.Process]:
-        for root in self._roots:
-            for process in [root, *root.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    if role_of(process) != "broker":
-                        yield process
-
-    def _cpu(self) -> dict[int, float]:
-        used = {}
-        for process in self._all():
-            used[process.pid] = sum(process.cpu_times()[:2])
-            self._roles[process.pid] = role_of(process)
-        return used
-
-    def figures(self) -> dict[str, Any]:
-        """Return the CPU since the start in per cent of one core, and the current memory in MiB."""
-        took = time.monotonic() - self._began
-        parts = {pid: now - self._before.get(pid, 0.0) for pid, now in self._cpu().items()}
-        used = sum(parts.values())
-        by_role: dict[str, float] = {}
-        for pid, part in parts.items():
-            if role := self._roles[pid]:
-                role = role.partition(" ")[0]
-                by_role[role] = round(by_role.get(role, 0.0) + 100 * part / took, 2)
-        memory = sum(process.memory_full_info().pss for process in self._all())
-        return {
-            "cpu_percent": round(100 * used / took, 1),
-            "memory_mib": round(memory / 2**20),
-            "seconds": round(took, 1),
-            "cpu_percent_by_role": by_role,
-        }
-
-
-def figures_of(usage: Usage, times: Times, cameras: int) -> dict[str, Any]:
-    """Summarise a run."""
-    found: dict[str, Any] = usage.figures()
-    found["cpu_percent_per_camera"] = round(found["cpu_percent"] / cameras, 1)
-    found["results_per_second_and_camera"] = round(len(times) / found["seconds"] / cameras, 2)
-    if times:
-        found["latency_ms"] = summary([(done - due) * 1e3 for due, done in times], 1)
-    return found
-
-
-def middle(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the medians of the runs that did not fail, or the failure."""
-    good = [row for row in rows if "failed" not in row]
-    if not good:
-        return rows[0]
-    found: dict[str, Any] = {}
-    for key, value in good[0].items():
-        if isinstance(value, dict):
-            found[key] = middle([row[key] for row in good if key in row])
-        else:
-            found[key] = round(float(np.median([row[key] for row in good])), 3)
-    return found
-
-
-def measured(
-    roots: list[psutil.Process], cameras: int, seconds: float, take: Callable[[], Times]
-) -> dict[str, Any]:
-    """Measure running processes, from their first results on."""
-    deadline = time.monotonic() + FIRST_RESULTS_S
-    seen = 0
-    while seen < 2 * cameras:  # not each camera's, but about
-        seen += len(take())
-        if time.monotonic() > deadline or not all(root.is_running() for root in roots):
-            raise RuntimeError("no results")
-        time.sleep(0.2)
-    time.sleep(5 + 2 * cameras)  # until the gate has learnt the noise, and files are in the cache
-    take()
-    usage, times = Usage(roots), []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(0.1)
-        times += take()
-    return figures_of(usage, times, cameras)
 
 
 class Peer:

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import psutil
 import websockets
 
+from clips import join
 from common import answers, argument_parser, machine, node, roles, wait_for, write_json
 from decode import write_clip
 from tridetr.ports import free_port
@@ -30,20 +30,6 @@ from tridetr.shm.detections import DetectionReader
 from tridetr.shm.names import unlink_instance
 
 H264 = ("libx264", "yuv420p", {"preset": "veryfast", "tune": "zerolatency"})
-
-
-def repeated(clip: Path, target: Path, times: int) -> None:
-    """Write a clip repeated several times, without encoding it again."""
-    with av.open(str(clip)) as source, av.open(str(target), "w") as made:
-        stream = source.streams.video[0]
-        copy = made.add_stream_from_template(stream)
-        packets = [packet for packet in source.demux(stream) if packet.size]
-        length = max(packet.pts + packet.duration for packet in packets)
-        for _ in range(times):
-            for packet in packets:
-                packet.stream = copy
-                made.mux(packet)
-                packet.pts, packet.dts = packet.pts + length, packet.dts + length
 
 
 def configuration(
@@ -225,7 +211,7 @@ def main() -> None:
         clip = Path(folder) / "clip.mp4"
         short = Path(folder) / "short.mp4"
         write_clip(short, *H264, (options.width, options.height), 0 if options.still else 6)
-        repeated(short, clip, 60)
+        join([short] * 60, clip)
         result = {
             "benchmark": "scaling",
             "machine": machine(),
