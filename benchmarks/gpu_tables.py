@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from tables import Cell, Result, Table
+from table import Cell, Result, Table
 
 BATCHES = (1, 2, 4, 8)
 

@@ -25,7 +25,8 @@ from typing import Any
 import plots
 from common import machine
 from compare import flatten
-from tables import Table, number, summary_of, tables_of
+from table import Table, number
+from tables import summary_of, tables_of
 
 HERE = Path(__file__).parent
 LONGEST_S = 900  # time limit of one benchmark

@@ -11,45 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Result = dict[str, Any]
-Cell = str | float | None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Attributes: name: as the documentation asks for it; bar: the column that is drawn, if any."""
-
-    name: str
-    title: str
-    head: tuple[str, ...]
-    rows: Sequence[tuple[Cell, ...]]
-    bar: int | None = None
-
-
-def number(value: Cell) -> str:
-    """Return a number as text with three significant digits, which is more than such measurements have.
-
-    >>> [number(v) for v in (0.1234, 12.345, 1234.5, None, "x")]
-    ['0.123', '12.3', '1234', '–', 'x']
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:.{digits}f}"
-
-
-def with_least(figures: dict[str, float]) -> str:
-    """Return the median and, in parentheses, the minimum as text."""
-    return f"{number(figures['p50'])} ({number(figures['min'])})"
+from gpu_tables import gpu_tables
+from peer_tables import calm_tables, peer_tables
+from table import Cell, Result, Table, markdown, update, with_least
 
 
 def _ipc(name: str, result: Result) -> list[Table]:
@@ -181,106 +150,6 @@ def _browser(name: str, result: Result) -> list[Table]:
     return [Table(name, f"To the canvas of Chromium {result['browser']}", head, rows)]
 
 
-_PLAIN = "plain script"
-_BUSY_RATE = 5  # results a second that are enough to follow people
-_LOAD = 0.8  # share of the cores that cameras may take
-_SMALL = (512 / 384) ** 2  # pixels of RF-DETR Small to those of Nano
-
-
-def _peers(name: str, result: Result) -> list[Table]:
-    rows: list[tuple[Cell, ...]] = []
-    fps = result["frame"]["fps"]
-    for cameras, kinds in result["cameras"].items():
-        plain = kinds[_PLAIN]
-        for kind, row in kinds.items():
-            if "failed" in row:
-                rows.append((cameras, kind, "failed", None, None, None, None, None))
-                continue
-
-            def ratio(key: str, of: Result = row, to: Result = plain) -> float:
-                return float(of[key]) / float(to[key])
-
-            rate = row["results_per_second_and_camera"]
-            each = row["cpu_percent_per_camera"] / rate
-            plain_each = plain["cpu_percent_per_camera"] / plain["results_per_second_and_camera"]
-            calm = kind == "node, calm"
-            latency = row.get("latency_ms")
-            rows.append((
-                cameras, kind, ratio("cpu_percent_per_camera"), rate,
-                None if calm else each / plain_each,
-                latency and latency["p50"] / plain["latency_ms"]["p50"],
-                ratio("memory_mib"),
-                None if calm else f"{100 * max(0.0, 1 - rate / fps):.0f} %",
-            ))  # fmt: skip
-    head = ("cameras", "", "CPU", "inferences a second and camera", "CPU of one inference, with decoding", "latency",
-            "memory", "frames not inferred")  # fmt: skip
-    title = f"Compared with a plain script ({result['model']}, {result['engine']})"
-    return [Table(name, title, head, rows), *_cost(name, result)]
-
-
-def _cost(name: str, result: Result) -> list[Table]:
-    """Return the cost of cameras, and how many of them machines of this kind can run."""
-    runs = result["cameras"]
-    calm, alarmed = runs["1"]["node, calm"], runs["1"]["node, alarmed"]
-    plain = runs["1"][_PLAIN]
-    if "failed" in calm or "failed" in alarmed or "failed" in plain:
-        return []
-    share = calm["cpu_percent_per_camera"]
-    inference = alarmed["cpu_percent_per_camera"] / alarmed["results_per_second_and_camera"]
-    looks = calm["results_per_second_and_camera"]
-    what = f"CPU of one inference ({result['model']}, {result['engine']}), with decoding"
-    cost: list[tuple[Cell, ...]] = [(what, f"{number(inference / 100)} core-seconds")]
-    rows: list[tuple[Cell, ...]] = []
-    for cores in (2, 4, 8):
-        row: list[Cell] = [str(cores)]
-        for size in (1.0, _SMALL):
-            model = inference * size
-            still = share + looks * inference * (size - 1)
-            for camera in (still, still + _BUSY_RATE * model):
-                row.append(str(int(_LOAD * 100 * cores / camera)))
-        rows.append(tuple(row))
-    head = ("cores", "Nano, calm", "Nano, all alarmed", "Small, calm", "Small, all alarmed")
-    return [
-        Table(f"{name} cost", "What a camera costs", ("", ""), cost),
-        Table(f"{name} machines", "Cameras per machine", head, rows),
-    ]
-
-
-def _calm(name: str, result: Result) -> list[Table]:
-    found = result["calm"]
-    latest = found["latest_delay_s"]
-    roles = {role.split()[0]: share for role, share in found["by_role"].items()}
-    rows: list[tuple[Cell, ...]] = [
-        ("footage played to the node", f"{found['minutes']:.1f} min"),
-        (
-            "node, default settings",
-            f"{number(found['node_cpu_percent'])} % of a core (mean with visits: "
-            f"{number(found['node_cpu_percent_mean'])} %)",
-        ),
-        ("plain script", f"{number(found['plain_cpu_percent'])} % of a core"),
-        ("node / plain script", f"**{found['ratio']:.3f}** (means: {found['ratio_of_means']:.3f})"),
-        ("inferences a second while nobody is there", number(found["calm_inferences_per_second"])),
-        (
-            "visits noticed",
-            f"{found['visits'] - found['visits_missed']} of {found['visits']}, "
-            f"at most {number(latest)} s later than without the motion gate",
-        ),
-        (
-            "where the node's CPU goes [% of a core]",
-            ", ".join(f"{role} {number(share)}" for role, share in roles.items()),
-        ),
-    ]
-    title = f"A calm camera on real footage ({result['model']}, {result['engine']})"
-    cost: tuple[Cell, ...] = (
-        f"CPU per calm camera (1080p H.264, {result['model']}, {result['engine']})",
-        f"{number(found['node_cpu_percent'])} % of one core, {found['ratio']:.2f} × a plain script",
-    )
-    return [
-        Table(name, title, ("", ""), rows),
-        Table(f"{name} cost", "What a calm camera costs", ("", ""), [cost]),
-    ]
-
-
 def _start(name: str, result: Result) -> list[Table]:
     rows: list[tuple[Cell, ...]] = []
     for model, times in result["starts"].items():
@@ -299,9 +168,8 @@ def _start(name: str, result: Result) -> list[Table]:
 _MAKERS: dict[str, Callable[[str, Result], list[Table]]] = {
     "ipc": _ipc, "ipc_others": _ipc_others, "decode": _decode, "model": _model, "triton": _triton,
     "pipeline": _pipeline, "scaling": _scaling, "browser": _browser,
-    "peers": _peers,
-    "calm": _calm,
-    "start": _start,
+    "start": _start, "peers": peer_tables, "calm": calm_tables,
+    "gpu": lambda _, result: gpu_tables(result),
 }  # fmt: skip
 
 
@@ -353,27 +221,6 @@ def all_tables(report: dict[str, Any]) -> list[Table]:
     return tables
 
 
-def markdown(table: Table) -> str:
-    """Return a table as Markdown."""
-    lines = [table.head, ("---",) * len(table.head), *table.rows]
-    return "\n".join("| " + " | ".join(number(cell) for cell in line) + " |" for line in lines)
-
-
-def update(text: str, tables: list[Table]) -> tuple[str, list[str]]:
-    """Insert tables into a document; return it and the names of missing tables."""
-    known = {table.name: markdown(table) for table in tables}
-    missing = []
-
-    def replaced(match: re.Match[str]) -> str:
-        if match["name"] not in known:
-            missing.append(match["name"])
-            return match[0]
-        return f"{match['begin']}\n{known[match['name']]}\n<!-- /figures -->"
-
-    pattern = r"(?P<begin><!-- figures: (?P<name>[^>]+?) -->)\n.*?<!-- /figures -->"
-    return re.sub(pattern, replaced, text, flags=re.DOTALL), missing
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, help="report of all benchmarks, or of one")
@@ -382,13 +229,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     report = json.loads(options.report.read_text())
-    name = report.get("benchmark")
-    if name == "gpu":
-        from gpu_tables import gpu_tables
-
-        tables = gpu_tables(report)
-    else:
-        tables = tables_of(name, report) if name else all_tables(report)
+    tables = tables_of(name, report) if (name := report.get("benchmark")) else all_tables(report)
     if options.update is None:
         for table in tables:
             print(f"{table.name}: {table.title}\n\n{markdown(table)}\n")
