@@ -68,15 +68,15 @@ def _live(parts: dict[str, Result]) -> Table:
 
 
 def _checks(parts: dict[str, Result]) -> Table:
-    def said(right: bool) -> str:
-        return "yes" if right else "**no**"
+    def verdict(ok: bool) -> str:
+        return "yes" if ok else "**no**"
 
     rows: list[tuple[Cell, ...]] = []
     for name, found in _figures(parts, "check").items():
-        rows.append((f"{name} as on the CPU", said(found["ok"])))
+        rows.append((f"{name} as on the CPU", verdict(found["ok"])))
     if kill := _figures(parts, "kill_exporter"):
         rows.append(
-            ("Triton survives `kill -9` of the gpu process", said(kill["context_survives"]))
+            ("Triton survives `kill -9` of the gpu process", verdict(kill["context_survives"]))
         )
     if footage := _figures(parts, "footage"):
         text = f"{footage['lost']} of {footage['frames']} frames' detections, scores within "
@@ -84,8 +84,8 @@ def _checks(parts: dict[str, Result]) -> Table:
             ("lost against the CPU's results", f"{text}{footage['largest_score_difference']}")
         )
     for tool, found in _figures(parts, "sanitize").items():
-        rows.append((f"{tool} finds nothing", found.get("not_run") or said(found["ok"])))
-    return Table("gpu checks", "Is it right", ("", ""), rows)
+        rows.append((f"{tool} finds nothing", found.get("not_run") or verdict(found["ok"])))
+    return Table("gpu checks", "Correctness", ("", ""), rows)
 
 
 def _costs(parts: dict[str, Result]) -> Table:
@@ -101,7 +101,7 @@ def _costs(parts: dict[str, Result]) -> Table:
             rows.append((f"request to answer by Triton, {memory}, ms", found["p50"]))
     for case, found in _figures(parts, "perf").items():
         rows.append((f"perf_analyzer, {case}, ms", found["p50"]))
-    return Table("gpu costs", "What it costs", ("", ""), rows)
+    return Table("gpu costs", "Costs", ("", ""), rows)
 
 
 def _figures(parts: dict[str, Result], name: str) -> dict[str, Any]:

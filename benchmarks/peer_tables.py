@@ -82,7 +82,7 @@ def calm_tables(name: str, result: Result) -> list[Table]:
         ),
         ("plain script", f"{number(found['plain_cpu_percent'])} % of a core"),
         ("node / plain script", f"**{found['ratio']:.3f}** (means: {found['ratio_of_means']:.3f})"),
-        ("inferences a second while nobody is there", number(found["calm_inferences_per_second"])),
+        ("inferences a second without a person", number(found["calm_inferences_per_second"])),
         (
             "visits noticed",
             f"{found['visits'] - found['visits_missed']} of {found['visits']}, "

@@ -6,7 +6,7 @@ All variants take turns in one run: the whole graph with dynamic sizes, with fix
 the engine that the server runs (cut at the network's input), without and with CUDA graphs; the network alone with the
 graphs of all batch sizes in one session (`gpu_graph_id`); the engine over the model of `tridetr models fuse --target
 cuda`, with fused kernels and with FP16, whether `fuse` would keep it or not. `mib` is the GPU memory that loading took.
-Give a full-size export with a dynamic batch: the bundled model says little about a GPU.
+Give a full-size export with a dynamic batch: the bundled model is too small to measure a GPU.
 """
 
 from __future__ import annotations

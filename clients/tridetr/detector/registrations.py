@@ -25,7 +25,7 @@ _REMEDY = (
 )
 
 
-class Client(Protocol):
+class Registrar(Protocol):
     """The methods of ``TritonClient`` that are used here."""
 
     async def register(self, region: AnyRegion) -> None: ...
@@ -53,7 +53,7 @@ def runs_on_cpu(info: ModelInfo) -> bool:
 class Registrations:
     """Registers the memory of frames before their inference, and unregisters memory that is no longer used."""
 
-    def __init__(self, client: Client, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
+    def __init__(self, client: Registrar, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
         """Start without registrations.
 
         Args:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from tridetr.backoff import wait_s
-from tridetr.detector.registrations import Place, Registrations, runs_on_gpu
+from tridetr.detector.registrations import Place, Registrar, Registrations, runs_on_gpu
 from tridetr.errors import ModelError, ModelUnavailable, TritonError
 from tridetr.model_card import ModelInfo
 from tridetr.shm.device_region import AnyRegion
@@ -43,12 +43,10 @@ def requests_at_once(info: ModelInfo) -> int:
     return _CONCURRENT_GPU if runs_on_gpu(info) else _CONCURRENT_CPU
 
 
-class Client(Protocol):
+class Client(Registrar, Protocol):
     """The methods of ``TritonClient`` that the detector uses."""
 
     async def model(self) -> ModelInfo: ...
-    async def register(self, region: AnyRegion) -> None: ...
-    async def unregister(self, region: AnyRegion) -> None: ...
     async def infer(
         self, frame: Frame, *, request_id: str = "", traceparent: str | None = None
     ) -> Prediction: ...
