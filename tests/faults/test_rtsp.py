@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from support.capture_rig import capturing
-from support.clips import write_clip
+from support.clips import CAMERA_OPTIONS, write_clip
 from support.faults import record
 from support.relay import relay_to
 from support.rtsp import rtsp_server
 from tridetr.shm.boards import CameraState
 
-ENCODED = {"bf": "0", "tune": "zerolatency", "g": "10", "preset": "ultrafast"}
-
 
 @pytest.mark.timeout(240)
 def test_another_size_after_a_restart_creates_a_new_generation(tmp_path: Path) -> None:
-    small = write_clip(tmp_path / "small.mp4", 100, options=ENCODED, fps=10)
-    large = write_clip(tmp_path / "large.mp4", 100, options=ENCODED, fps=10, size=(1280, 720))
+    small = write_clip(tmp_path / "small.mp4", 100, options=CAMERA_OPTIONS, fps=10)
+    large = write_clip(
+        tmp_path / "large.mp4", 100, options=CAMERA_OPTIONS, fps=10, size=(1280, 720)
+    )
     with rtsp_server(small) as server, capturing(tmp_path, server.url, timeout_s=2) as rig:
         first = rig.wait_frames(3, 30)
         server.kill()
@@ -41,7 +41,7 @@ def test_another_size_after_a_restart_creates_a_new_generation(tmp_path: Path) -
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("share", [0.0005, 0.5])
 def test_damaged_packets_never_end_the_capture(tmp_path: Path, share: float) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", 600, options=ENCODED, fps=10)
+    clip = write_clip(tmp_path / "clip.mp4", 600, options=CAMERA_OPTIONS, fps=10)
     with rtsp_server(clip) as server, relay_to(server.port) as relay:
         url = f"rtsp://127.0.0.1:{relay.port}/video"
         with capturing(tmp_path, url, timeout_s=2) as rig:
@@ -62,7 +62,7 @@ def test_damaged_packets_never_end_the_capture(tmp_path: Path, share: float) -> 
 
 @pytest.mark.timeout(240)
 def test_a_camera_is_offline_while_its_network_is_cut(tmp_path: Path) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", 600, options=ENCODED, fps=10)
+    clip = write_clip(tmp_path / "clip.mp4", 600, options=CAMERA_OPTIONS, fps=10)
     with rtsp_server(clip) as server, relay_to(server.port) as relay:
         url = f"rtsp://127.0.0.1:{relay.port}/video"
         with capturing(tmp_path, url, timeout_s=2) as rig:

@@ -18,15 +18,13 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from support.browser import CHROMIUM, FLAGS, open_tab
-from support.clips import write_clip
+from support.clips import CAMERA_OPTIONS, write_clip
 from support.node import Node
 from support.rtsp import rtsp_server
 from support.waiting import wait_for
 from tridetr.gateway.message import PROTOCOL, unpack
 from tridetr.shm.names import unlink_instance
 from tridetr.supervisor import orphans
-
-ENCODED = {"bf": "0", "tune": "zerolatency", "g": "10", "preset": "ultrafast"}
 
 
 class Watcher(threading.Thread):
@@ -141,8 +139,10 @@ def page_of(node: Node) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.timeout(400)
 def test_viewers_recover_by_themselves(tmp_path: Path) -> None:
-    small = write_clip(tmp_path / "small.mp4", 1200, options=ENCODED, fps=10)
-    large = write_clip(tmp_path / "large.mp4", 1200, options=ENCODED, fps=10, size=(640, 480))
+    small = write_clip(tmp_path / "small.mp4", 1200, options=CAMERA_OPTIONS, fps=10)
+    large = write_clip(
+        tmp_path / "large.mp4", 1200, options=CAMERA_OPTIONS, fps=10, size=(640, 480)
+    )
     with rtsp_server(small) as server:
         cameras = {"hall": {"source": server.url, "timeout_s": 2}}
         with capture_and_gateway(tmp_path, cameras) as node, contextlib.ExitStack() as stack:

@@ -13,15 +13,13 @@ import av
 import pytest
 
 from support.capture_rig import Rig, capturing
-from support.clips import write_clip
+from support.clips import CAMERA_OPTIONS, write_clip
 from support.gateway import Gateway, Watcher
 from support.relay import Relay, relay_to
 from support.rtsp import rtsp_server
 from support.waiting import wait_for
 from tridetr.capture import view_stream
 from tridetr.shm.names import VIEW, RingName
-
-ENCODED = {"bf": "0", "tune": "zerolatency", "g": "10", "preset": "ultrafast"}
 
 
 @dataclass
@@ -45,7 +43,9 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     with ExitStack() as stack:
         stack.enter_context(pytest.MonkeyPatch.context()).setattr(view_stream, "_LINGER_S", 1.0)
         clips = {
-            size: write_clip(folder / f"{size[0]}.mp4", 300, options=ENCODED, fps=10, size=size)
+            size: write_clip(
+                folder / f"{size[0]}.mp4", 300, options=CAMERA_OPTIONS, fps=10, size=size
+            )
             for size in ((320, 240), (640, 480))
         }
         sub = stack.enter_context(rtsp_server(clips[320, 240]))

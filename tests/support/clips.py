@@ -10,6 +10,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+# As cameras encode: no B-frames, no delay, a key frame every ten frames
+CAMERA_OPTIONS = {"bf": "0", "tune": "zerolatency", "g": "10", "preset": "ultrafast"}
+
 
 def picture(index: int, width: int, height: int) -> NDArray[np.uint8]:
     """Return an RGB picture [height, width, 3] that differs for each index, and is smooth enough for JPEG."""

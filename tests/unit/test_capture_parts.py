@@ -11,13 +11,15 @@ import pytest
 
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.publisher import jpeg_capacity
+from tridetr.capture.reconnect import ReconnectDelays
 from tridetr.capture.sources.av import explain
+from tridetr.capture.sources.base import LoginRefusedError
 from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import shorten
 from tridetr.config import CameraSection
 from tridetr.config.secrets import camera_credentials
 from tridetr.config.source import CameraSource, shown_url
-from tridetr.errors import ConfigError
+from tridetr.errors import ConfigError, SourceError
 from tridetr.telemetry.logs import Limiter
 
 SECOND = 1_000_000_000
@@ -74,6 +76,15 @@ def test_limiter_counts_suppressed_lines() -> None:
         (20, 9),
         (30, 9),
     ]
+
+
+def test_refused_logins_are_retried_after_a_minute_at_least() -> None:
+    delays = ReconnectDelays(first_s=0.25)
+    refused = LoginRefusedError("rtsp://camera/", 401, True)
+    assert delays.failed(SourceError("gone"), 0.0) <= 0.25
+    assert 60 <= delays.failed(refused, 0.0) <= 120
+    assert 120 <= delays.failed(refused, 0.0) <= 240
+    assert delays.failed(SourceError("gone"), 0.0) <= 0.5  # counted separately
 
 
 def test_messages_never_contain_the_password() -> None:
