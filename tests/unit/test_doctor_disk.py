@@ -41,6 +41,15 @@ def test_evidence_on_disk_counts_as_available_space(
     assert finding.text == f"{free_mib + 10} MiB for state and evidence, 381 MiB needed"
 
 
+def test_a_file_that_the_recorder_has_just_removed_is_not_a_fault(tmp_path: Path) -> None:
+    """A clip that was renamed between listing and measuring used to make the whole check a warning."""
+    config = parse(tmp_path, "evidence: {max_mib: 16}")
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "clip.mp4.part").symlink_to("gone")
+    (finding,) = check_disk(config)
+    assert "MiB for state and evidence" in finding.text
+
+
 def test_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     config = parse(tmp_path / "a" / "b")
     (finding,) = check_disk(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -66,7 +67,10 @@ def check_disk(config: Config) -> Iterator[Finding]:
         )
         room = shutil.disk_usage(folder).free
         if evidence is not None and evidence.is_relative_to(config.state_dir):
-            room += sum(file.stat().st_size for file in evidence.rglob("*"))
+            for file in evidence.rglob("*"):
+                # A running recorder renames and removes files
+                with contextlib.suppress(FileNotFoundError):
+                    room += file.stat().st_size
     except OSError as error:
         remedy = "run tridetr doctor as the user that runs the node"
         yield Finding(subject, "warning", f"cannot be examined: {error}", remedy)

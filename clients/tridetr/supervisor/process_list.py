@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tridetr.broker import EMBEDDED, broker_command
 from tridetr.config import Config
 from tridetr.errors import ConfigError
 from tridetr.role import ROLES
@@ -61,9 +62,7 @@ def plan_processes(
 
     later_s = 0.0 if only else _LATER_S
     specs: list[ProcessSpec] = []
-    if config.mqtt.host == "embedded":
-        from tridetr.broker import broker_command
-
+    if config.mqtt.host == EMBEDDED:
         specs.append(ProcessSpec("broker", tuple(broker_command(config)), 3))
     if config.triton.url is None:
         specs.append(process("triton", stop_stage=3))
