@@ -172,3 +172,16 @@ def test_each_target_gets_the_visits_it_selects() -> None:
     assert audience.targets_of(row("yard", "arrived")) == ("plain", "yard", "always")
     # For a camera that is no longer configured, the node's switch applies.
     assert audience.targets_of(row("gone", "lost")) == ("ends",)
+
+
+def test_class_that_joins_is_notified_unless_the_target_was_notified_just_before() -> None:
+    targets = [
+        {"name": name, "kind": "webhook", "url_file": "x", "classes": classes}
+        for name, classes in (("all", []), ("people", ["person"]))
+    ]
+    bench = Bench(notify=targets)
+    audience = Audience(bench.config, bench.arming)
+    assert audience.targets_of(row("hall", "arrived", "car")) == ("all",)
+    assert audience.targets_of(row("hall", "joined")) == ("people",)
+    assert audience.targets_of(row("hall", "joined")) == ()
+    assert audience.targets_of(row("yard", "joined")) == ("all", "people")

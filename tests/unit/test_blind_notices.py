@@ -28,7 +28,7 @@ class Rig:
         )
 
     def play(self, seconds: float, why: str = "") -> list[str]:
-        """Return the notifications sent meanwhile: action and targets."""
+        """Return the notifications sent in that time: action and targets."""
         had = len(self.sent)
         for _ in range(round(seconds)):
             self.now_s += 1
@@ -42,7 +42,7 @@ class Rig:
             else:
                 self.settings[notice.setting] = notice.kept
         return [
-            f"{notice.event_id.rpartition(':')[2]} {' '.join(notice.targets)}".strip()
+            f"{notice.row.event_id.rpartition(':')[2]} {' '.join(notice.targets)}".strip()
             for notice in self.sent[had:]
         ]
 
@@ -58,13 +58,13 @@ def test_an_outage_is_notified_once_and_its_end_once(rig: Rig) -> None:
     assert rig.play(5000, "offline") == ["blind phone"]
     assert rig.play(BLIND_S) == []
     assert rig.play(5000) == ["watched phone"]
-    blind, watched = (json.loads(notice.details) for notice in rig.sent)
+    blind, watched = (json.loads(notice.row.details) for notice in rig.sent)
     assert blind["event_id"].split(":")[0] == watched["event_id"].split(":")[0]
     assert (blind["reason"], blind["kind"]) == ("offline", "camera_blind")
     assert watched["duration_s"] == BLIND_S + 5000
-    assert message_of(rig.sent[0].details).title == "hall is not watched"
-    assert "offline, pc" in message_of(rig.sent[0].details).text
-    assert message_of(rig.sent[1].details).title == "hall is watched again"
+    assert message_of(rig.sent[0].row.details).title == "hall is not watched"
+    assert "offline, pc" in message_of(rig.sent[0].row.details).text
+    assert message_of(rig.sent[1].row.details).title == "hall is watched again"
     assert rig.settings == {}
 
 
@@ -76,27 +76,27 @@ def test_a_short_outage_is_not_notified(rig: Rig) -> None:
 @pytest.mark.parametrize(("blind_s", "seen_s"), [(50, 3), (20, 20), (3, 30)])
 def test_intermittent_camera_is_notified(rig: Rig, blind_s: float, seen_s: float) -> None:
     """A camera or process in a crash loop is never blind for a whole minute, and never watched for one."""
-    told = []
+    notified = []
     for _ in range(100):
-        told += rig.play(blind_s, "offline") + rig.play(seen_s)
-    assert told == ["blind phone"]
+        notified += rig.play(blind_s, "offline") + rig.play(seen_s)
+    assert notified == ["blind phone"]
     assert rig.play(2 * BLIND_S) == ["watched phone"]
 
 
 def test_a_camera_that_flaps_is_one_outage(rig: Rig) -> None:
-    told = []
+    notified = []
     for _ in range(50):
-        told += rig.play(BLIND_S + 10, "offline") + rig.play(BLIND_S - 10)
-    assert told == ["blind phone"]
+        notified += rig.play(BLIND_S + 10, "offline") + rig.play(BLIND_S - 10)
+    assert notified == ["blind phone"]
 
 
 def test_slow_flapping_is_notified_rarely_and_lasting_blindness_always(rig: Rig) -> None:
-    told = []
+    notified = []
     for _ in range(20):
-        told += rig.play(BLIND_S + 10, "offline") + rig.play(BLIND_S + 10)
-    outages = told.count("blind phone")
+        notified += rig.play(BLIND_S + 10, "offline") + rig.play(BLIND_S + 10)
+    outages = notified.count("blind phone")
     assert 2 <= outages <= 1 + 20 * (2 * BLIND_S + 20) / QUIET_S
-    assert told.count("watched phone") == outages
+    assert notified.count("watched phone") == outages
     assert rig.play(QUIET_S + BLIND_S, "offline") == ["blind phone"]
 
 
@@ -107,7 +107,7 @@ def test_a_target_that_is_armed_during_an_outage_is_notified_then(rig: Rig) -> N
     assert rig.play(5, "offline") == ["blind phone"]
     rig.listening = {"hook", "phone"}
     assert rig.play(1000, "offline") == ["blind hook"]
-    assert len({notice.event_id for notice in rig.sent}) == 1
+    assert len({notice.row.event_id for notice in rig.sent}) == 1
     rig.listening = {"hook"}
     assert rig.play(1000) == ["watched hook"]
 

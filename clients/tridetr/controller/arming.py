@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from tridetr.config import Config, NotifySection
@@ -20,6 +21,7 @@ logger = logging.getLogger("tridetr.controller")
 
 _SETTING = "armed/"
 NODE = ""
+JOINED_S = 60.0  # time after an arrival in which its targets are not notified of classes that join
 _CLOCKS_DIFFER_S = 60.0  # tolerance between the clock of an event and that of a switch
 
 
@@ -89,6 +91,7 @@ class Audience:
 
     def __init__(self, config: Config, arming: Arming) -> None:
         self._arming = arming
+        self._arrived_at: dict[tuple[str, str], float] = {}  # camera, target: monotonic
         self._targets = [(target, Schedule(target.schedule)) for target in config.notify]
         for target in config.notify:
             if silent := config.silent_classes(target):
@@ -100,15 +103,28 @@ class Audience:
                 )
 
     def targets_of(self, row: Row) -> tuple[str, ...]:
-        """Return the names of the targets to notify of a visit's event."""
-        action = row.event_id.rpartition(":")[2]
-        action = Transition.ARRIVED.value if action == JOINED else action
+        """Return the names of the targets to notify of a visit's event.
+
+        A class that joins a visit counts as an arrival, except for targets that were notified of another arrival at the
+        same camera within the last ``JOINED_S``.
+        """
+        action, now_s = row.event_id.rpartition(":")[2], time.monotonic()
+        joined = action == JOINED
+        arrived = joined or action == Transition.ARRIVED.value
         class_name = str(json.loads(row.details)["class"])
-        return tuple(
+        wanted = Transition.ARRIVED.value if arrived else action
+        targets = tuple(
             target.name
-            for target in self._wanting(action, row.camera, row.unix_ns / 1e9)
-            if not target.classes or class_name in target.classes
+            for target in self._wanting(wanted, row.camera, row.unix_ns / 1e9)
+            if (not target.classes or class_name in target.classes)
+            and not (joined and now_s - self._arrival(row.camera, target.name) <= JOINED_S)
         )
+        if arrived:
+            self._arrived_at |= {(row.camera, target): now_s for target in targets}
+        return targets
+
+    def _arrival(self, camera: str, target: str) -> float:
+        return self._arrived_at.get((camera, target), float("-inf"))
 
     def wanting(self, action: str, camera: str, unix_s: float) -> tuple[str, ...]:
         """Return the names of the targets that want a camera's action at a Unix time, regardless of class."""

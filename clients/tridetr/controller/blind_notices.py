@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tridetr.controller.payloads import SCHEMA, iso
+from tridetr.controller.stored_rows import NewRow
 
 BLIND, WATCHED = "blind", "watched"
 KINDS = {BLIND: "camera_blind", WATCHED: "camera_watched"}
@@ -29,17 +30,13 @@ class BlindNotice:
     """One notification to send, and the setting that records it.
 
     Attributes:
-        event_id: idempotent ID, the same for all targets.
-        kind: ``camera_blind`` or ``camera_watched``.
-        details: the event as JSON.
+        row: the event to queue; its ID is the same for all targets.
         targets: names of the targets to notify.
         setting: name of the setting that remembers this outage.
         kept: value of the setting; None deletes it.
     """
 
-    event_id: str
-    kind: str
-    details: str
+    row: NewRow
     targets: tuple[str, ...]
     setting: str
     kept: str | None
@@ -170,9 +167,8 @@ class BlindNotices:
             "decided_at": iso(unix_ns),
             **more,
         }
-        return BlindNotice(
-            event["event_id"], KINDS[action], json.dumps(event), targets, _SETTING + camera, kept
-        )
+        row = NewRow(unix_ns, event["kind"], json.dumps(event), event["event_id"])
+        return BlindNotice(row, targets, _SETTING + camera, kept)
 
     def _outage(self, camera: str) -> dict[str, Any] | None:
         """Return the camera's outage that was notified already; None if there is none."""

@@ -30,11 +30,10 @@ from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command, parse_on_off
 from tridetr.controller.pictures import PicturePublisher, wait_for_picture
 from tridetr.controller.resume import end_unwatched
-from tridetr.controller.state_machine import State, Transition
+from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
-from tridetr.controller.stored_rows import NewRow, Row
+from tridetr.controller.stored_rows import Row
 from tridetr.controller.topics import Topics, topic_level
-from tridetr.controller.visits import JOINED
 from tridetr.notify.notification import Message, message_of
 from tridetr.served_model import ServedModelReader
 from tridetr.telemetry import metrics
@@ -47,7 +46,6 @@ OUTBOX_WAIT_S = 60.0  # an event that waits longer is reported as a problem
 DRAIN_S = 1.0
 REFRESH_S = 5.0  # shortest interval between two answers to `refresh`
 ARMED_S = 1.0  # interval at which schedules are checked
-JOINED_S = 60.0  # shortest interval between two notifications of one visit
 DESCRIBE_S = 1.0  # interval at which status, problems and node state are checked for changes
 
 
@@ -87,9 +85,7 @@ class Controller:
         self._viewer = viewer_address(config.gateway)
         self._arming = Arming(config, store.settings, store.keep_setting)
         audience = Audience(config, self._arming)
-        self._audience = audience
-        self._notified_at: dict[tuple[str, str], float] = {}  # camera, target: of an arrival
-        store.audience = self._targets_of
+        store.audience = audience.targets_of
         self._blind = BlindNotices(topics.device, config.cameras, store.settings, audience.wanting)
         for setting in self._blind.stale_settings:
             store.keep_setting(setting, None)
@@ -160,9 +156,8 @@ class Controller:
         if self._store.found_late:
             self._take_over_late()
         self._show_changes()
-        if (
-            self._called_offline
-        ):  # answered once per tick, so that a flood of messages causes no flood of answers
+        if self._called_offline:
+            # Once per tick, so that a flood of messages causes no flood of answers.
             self._called_offline = False
             self._link.publish(self._topics.availability, ONLINE, retain=True)
         self._switch()
@@ -182,7 +177,7 @@ class Controller:
             self._pictures.look()
 
     def _take_over_late(self) -> None:
-        """End the open visits of a database that became readable only after the start: nobody watched them since."""
+        """End the open visits of a database that became readable after the start: no sentry has resumed them."""
         found, self._store.found_late = self._store.found_late, {}
         for camera, saved in found.items():
             now = self._cameras[camera].record if camera in self._cameras else None
@@ -390,29 +385,10 @@ class Controller:
         """Queue notifications for cameras that are no longer watched or are watched again."""
         for camera in self._cameras:
             why = "; ".join(filter(None, self._problems[camera].values()))
-            unix_ns = time.time_ns()
-            notice = self._blind.look(camera, why, time.monotonic(), unix_ns)
+            notice = self._blind.look(camera, why, time.monotonic(), time.time_ns())
             if notice is not None:
-                row = NewRow(unix_ns, notice.kind, notice.details, notice.event_id)
-                self._store.add_notice(row, camera, notice.targets)
+                self._store.add_notice(notice.row, camera, notice.targets)
                 self._store.keep_setting(notice.setting, notice.kept)
-
-    def _targets_of(self, row: Row) -> tuple[str, ...]:
-        """Return the targets of an event, and note which of them are notified of an arrival.
-
-        A class that joins a visit is not notified to targets that were notified of the same camera just before.
-        """
-        targets = self._audience.targets_of(row)
-        action, now_s = row.event_id.rpartition(":")[2], time.monotonic()
-        if action == JOINED:
-            targets = tuple(
-                target
-                for target in targets
-                if self._notified_at.get((row.camera, target), float("-inf")) < now_s - JOINED_S
-            )
-        if action in (JOINED, Transition.ARRIVED.value):
-            self._notified_at |= {(row.camera, target): now_s for target in targets}
-        return targets
 
     def _compose_notification(self, target: NotifySection, row: Row) -> Message:
         """Return the notification of an event; called in a target's thread."""
