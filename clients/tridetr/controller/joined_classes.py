@@ -1,7 +1,8 @@
-"""Classes that arrive while a visit is open already. Pure: all times are arguments.
+"""Detect classes that arrive while a visit is already open. Pure: all times are arguments.
 
-A parked car or a sleeping dog keeps its visit open for hours. Who comes meanwhile opens none, and nobody would be
-notified. So each class of `alarm.classes` is followed by itself, with the same keys as the visit.
+A parked car or a sleeping dog keeps its visit open for hours. A person who arrives during that time opens no visit, so
+that no one would be notified. Each class of ``alarm.classes`` is therefore followed separately, with the same
+thresholds as the visit.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from collections.abc import Collection, Iterable, Sequence
 from tridetr.controller.payloads import Box
 from tridetr.controller.state_machine import STANDBY, TRACKING, Keys, Result, Transition, step
 
-_SAME = (
-    0.5  # overlap (IoU) from which on two boxes are the same thing: a car that is taken for a truck
+_SAME_IOU = (
+    0.5  # overlap from which two boxes are the same object, for example a car detected as a truck
 )
 _Corners = tuple[float, float, float, float]
 
 
 class JoinedClasses:
-    """Follows the classes of one camera.
+    """Follows the alarm classes of one camera.
 
     Args:
-        keys: thresholds.
-        classes: names that alarm.
-        there: those that were seen in the open visit already (after a restart).
-        now_ns: capture time as of now (monotonic).
+        keys: thresholds of the state machine.
+        classes: names of the alarm classes.
+        there: those that were already seen in the open visit before a restart.
+        now_ns: current monotonic time, on the same clock as capture times.
     """
 
     def __init__(
@@ -33,16 +34,16 @@ class JoinedClasses:
         self._keys = keys
         self._memories = {name: TRACKING if name in there else STANDBY for name in classes}
         self._seen_ns = dict.fromkeys(there, now_ns)
-        self._places: dict[str, list[_Corners]] = {}  # as seen last, within `hold_s`
+        self._places: dict[str, list[_Corners]] = {}  # boxes last seen, at most `hold_s` ago
 
     def look(self, found: Sequence[Box], time_ns: int) -> list[str]:
-        """Return the classes that have arrived with this result.
+        """Return the classes that have arrived with a result.
 
-        One that was gone for less than ``hold_s`` has not arrived again.
+        A class that was gone for less than ``hold_s`` does not arrive again.
 
         Args:
-            found: what counts in the frame.
-            time_ns: its capture time.
+            found: detections that passed the alarm filter.
+            time_ns: monotonic capture time of their frame.
         """
         hold_ns = self._keys.hold_s * 1e9
         for name in [name for name in self._places if time_ns - self._seen_ns[name] >= hold_ns]:
@@ -66,13 +67,13 @@ class JoinedClasses:
         return arrived
 
     def forget(self) -> None:
-        """Begin again: the visit is over."""
+        """Start over, because the visit has ended."""
         self._memories = dict.fromkeys(self._memories, STANDBY)
         self._seen_ns.clear()
         self._places.clear()
 
     def _places_of(self, found: Sequence[Box]) -> dict[str, list[_Corners]]:
-        """Return where things of each class are; a box where a thing of another class was stands for that one."""
+        """Return the boxes of each class; a box in the place of another class's object counts as that class."""
         found_at: dict[str, list[_Corners]] = {}
         for box in found:
             name = box.name
@@ -81,7 +82,7 @@ class JoinedClasses:
                     (
                         other
                         for other, places in self._places.items()
-                        if any(_overlap(box.xyxy, place) >= _SAME for place in places)
+                        if any(_iou(box.xyxy, place) >= _SAME_IOU for place in places)
                     ),
                     name,
                 )
@@ -89,8 +90,8 @@ class JoinedClasses:
         return found_at
 
 
-def _overlap(one: _Corners, other: _Corners) -> float:
-    """Return intersection over union."""
+def _iou(one: _Corners, other: _Corners) -> float:
+    """Return the intersection over union of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     if width <= 0 or height <= 0:
