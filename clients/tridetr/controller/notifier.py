@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from queue import SimpleQueue
 
 from tridetr.backoff import wait_s
@@ -58,20 +59,20 @@ class Target:
     @property
     def oldest(self) -> Row | None:
         """The event to deliver next; None if none is waiting."""
-        return self._first_two[0]
+        return next(iter(self._waiting.values()), None)
 
     @property
-    def _first_two(self) -> tuple[Row | None, Row | None]:
-        rows = iter(self._store.notices.waiting.get(self.section.name, {}).values())
-        return next(rows, None), next(rows, None)
+    def _waiting(self) -> dict[str, Row]:
+        """The waiting events by ID, oldest first."""
+        return self._store.notices.waiting.get(self.section.name, {})
 
     def pump(self) -> None:
         """Hand the oldest event to the thread, if it is time."""
-        waiting: dict[str, Row] = self._store.notices.waiting.get(self.section.name, {})
+        waiting = self._waiting
         metrics.NOTIFICATIONS_WAITING.labels(self.section.name).set(len(waiting))
         if not waiting or self._is_busy:
             return
-        # What is new need not wait for the end of a long pause, unless the target has asked for it.
+        # A new event does not wait for the end of a long pause, unless the target has asked for the pause.
         newest = next(reversed(waiting))
         is_new = newest != self._newest and self._failures >= _FAILURES and not self._must_wait
         if is_new or time.monotonic() >= self._retry_at:
@@ -104,7 +105,7 @@ class Target:
         self._is_busy = False
         if error is not None:
             metrics.NOTIFICATIONS.labels(self.section.name, "failed").inc()
-        oldest, following = self._first_two
+        oldest = self.oldest
         if oldest is None or row.event_id != oldest.event_id:
             self._done_next(row, error, oldest)
         elif error is None:
@@ -114,9 +115,9 @@ class Target:
             self.fault = ""
             self.pump()
         else:
-            self._failed(row, error, following)
+            self._failed(row, error)
 
-    def _failed(self, row: Row, error: DeliveryError, following: Row | None) -> None:
+    def _failed(self, row: Row, error: DeliveryError) -> None:
         self._failures += 1
         self._refusals += error.refused
         if str(error) != self.fault:
@@ -128,6 +129,7 @@ class Target:
         pause_s = wait_s(self._failures, *_RETRY_S)
         self._retry_at = time.monotonic() + min(max(pause_s, error.wait_s), _RETRY_S[1])
         self._must_wait = error.wait_s > 0
+        following = next(islice(self._waiting.values(), 1, None), None)
         if self._failures >= _FAILURES and following is not None and not self._must_wait:
             self._start(following, with_picture=True)
 

@@ -108,7 +108,7 @@ def event(
         frame: the frame that caused the event; None if silence did.
         decided_unix_ns: wall-clock time of the decision.
     """
-    payload: dict[str, Any] = {
+    return {
         "schema": SCHEMA,
         "event_id": visit_event.event_id,
         "kind": visit_event.kind,
@@ -127,7 +127,6 @@ def event(
         "score": frame.boxes[0].score if frame and frame.boxes else None,
         "boxes": boxes(frame.boxes) if frame else [],
     }
-    return payload
 
 
 def frame_of_class(frame: FrameFacts, class_name: str) -> FrameFacts:

@@ -182,10 +182,7 @@ class Store:
                     "%s was removed or replaced while in use: writing it again", self._path
                 )
                 self._close_database()
-                self._dirty = dict(self.cameras)
-                self._topics.update(self.retained)
-                self._new_settings.update(self.settings)
-                self.notices.write_all()
+                self._write_all()
             if self._database is None and not self._open(WAIT_S):
                 return False
             changes = (
@@ -228,6 +225,13 @@ class Store:
     def _unlock_folder(self) -> None:
         if self._lock is not None:
             self._lock.close()
+
+    def _write_all(self) -> None:
+        """Mark everything that is not a row as not yet written, for a new file."""
+        self._dirty = dict(self.cameras)
+        self._topics.update(self.retained)
+        self._new_settings.update(self.settings)
+        self.notices.write_all()
 
     def _written(self) -> None:
         self._dirty = {}
@@ -285,10 +289,7 @@ class Store:
         try:
             found = rescue(self._path)
             self._take_over(found, held=set())  # the new file holds nothing yet
-            self._dirty = dict(self.cameras)
-            self._topics.update(self.retained)
-            self._new_settings.update(self.settings)
-            self.notices.write_all()
+            self._write_all()
             contents = Contents(
                 self.cameras,
                 list(self.outbox.values()),
