@@ -88,6 +88,19 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = F
         raise
 
 
+def sync_folder(path: Path) -> None:
+    """Sync a folder's names to disk, so that renames in it survive a power cut.
+
+    Raises:
+        OSError: it cannot be synced.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def read_text(path: Path) -> str:
     """Return a UTF-8 file's text without its byte-order mark.
 

@@ -13,7 +13,7 @@ import pytest
 
 from support.recorder import FPS, Recorder, Stage, luma_of, recording
 from support.waiting import wait_for
-from tridetr.recorder.archive import ENDED
+from tridetr.recorder.evidence_database import ENDED
 
 SETTLE_S = 2.0
 

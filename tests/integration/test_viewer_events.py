@@ -16,7 +16,7 @@ from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab, open_tab
 from support.evidence import keep_visits, picture, visit_id
 from support.gateway import Gateway, cameras
 from tridetr.config.node_sections import EvidenceSection
-from tridetr.recorder.archive import COMPLETE, ENDED, OPEN
+from tridetr.recorder.evidence_database import COMPLETE, ENDED, OPEN
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),

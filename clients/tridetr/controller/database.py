@@ -21,7 +21,7 @@ from tridetr.controller.stored_rows import (
     checked,
 )
 from tridetr.errors import TridetrError
-from tridetr.files import give_access_back
+from tridetr.sqlite_files import give_database_back, transaction
 
 # SQL that migrates a database from the previous version to this one; an empty file has version 0.
 _LAYOUTS = {
@@ -75,8 +75,7 @@ class Database:
     def __init__(self, path: Path, wait_s: float = WAIT_S) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
-        for part in ("", "-wal", "-shm"):
-            give_access_back(path.with_name(path.name + part))
+        give_database_back(path)
         self._identity = _open_once(path)
         self._connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None)
         try:
@@ -178,19 +177,12 @@ class Database:
         durable = bool(settings) or any(row.event_id for row in rows)
         with _classified():
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(connection):
                 self._save_cameras(cameras, forgotten)
                 self._move_rows(rows, leaving)
                 self._replace("retained", retained or {})
                 self._replace("setting", settings or {})
                 self._move_notices(notices or {})
-                connection.execute("COMMIT")
-            except BaseException:
-                # On a full disk, SQLite has rolled back already.
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
             if durable:
                 # Move events into the main file, so that losing the write-ahead log later loses none of them.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

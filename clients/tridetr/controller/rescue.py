@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from tridetr.controller.stored_rows import (
     check_text,
     checked,
 )
+from tridetr.files import sync_folder
 
 
 def rescue(path: Path) -> Contents:
@@ -203,11 +203,7 @@ def finish_replacement(path: Path) -> Path | None:
             path.with_name(path.name + side).replace(aside.with_name(aside.name + side))
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     ready.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return aside
 
 

@@ -14,8 +14,8 @@ from werkzeug.datastructures import Range
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.parameters import flag, integer, optional_integer
 from tridetr.gateway.security import Answer, problem
+from tridetr.recorder.evidence_database import VISIT_ID
 from tridetr.recorder.visit_list import (
-    VISIT_ID,
     VisitRow,
     Wanted,
     classes_of,

@@ -13,39 +13,23 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.files import give_access_back
+from tridetr.files import sync_folder
 from tridetr.paths import private_folder
+from tridetr.recorder.evidence_database import COMPLETE, FILES, PART, open_database
 from tridetr.recorder.wall_clock import JUMP_NS, WallClock
 from tridetr.shm.closing import Closing
+from tridetr.sqlite_files import transaction
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.recorder")
 
-DATABASE = "evidence.db"
-FILES = "files"
-_PART = ".part"
-# Values of visit.is_open; a visit that has ended may still get a clip.
-COMPLETE, OPEN, ENDED = 0, 1, 2
-_VERSION = 1
-_LAYOUT = """
-CREATE TABLE visit (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, visit_id TEXT NOT NULL UNIQUE, camera TEXT NOT NULL, class TEXT NOT NULL,
-  started_unix_ns INTEGER NOT NULL, ended_unix_ns INTEGER NOT NULL, is_open INTEGER NOT NULL,
-  score REAL NOT NULL DEFAULT 0, picture TEXT, crop TEXT, picture_facts TEXT NOT NULL DEFAULT '{}',
-  clip TEXT, clip_facts TEXT NOT NULL DEFAULT '{}', bytes INTEGER NOT NULL);
-CREATE INDEX visit_started ON visit (started_unix_ns);
-CREATE TABLE blind (
-  seq INTEGER PRIMARY KEY, camera TEXT NOT NULL, started_unix_ns INTEGER NOT NULL, ended_unix_ns INTEGER NOT NULL);
-CREATE TABLE watch (seq INTEGER PRIMARY KEY, started_unix_ns INTEGER NOT NULL, ended_unix_ns INTEGER NOT NULL);
-"""
 _DAY_NS = 86_400 * 10**9
 # Disk space left for the controller's events and other programs: the smaller one applies.
 _RESERVE_MIB, _RESERVE_SHARE = 256, 0.05
@@ -92,7 +76,7 @@ class Archive(Closing):
             private_folder(path, "evidence.path")
             self._folder_lock = FileLock(path / "recorder.lock", f"process {os.getpid()}")
             self.files.mkdir(mode=0o700, exist_ok=True)
-            self._connection = _open(path / DATABASE)
+            self._connection = open_database(path)
         except FileLockedError as error:
             raise TridetrError(
                 f"another recorder ({error.holder}) already uses {path}: stop it, or set evidence.path to "
@@ -123,7 +107,7 @@ class Archive(Closing):
             DiskLowError: There is not enough disk space.
         """
         self.require_room()
-        return self.files / (name + _PART)
+        return self.files / (name + PART)
 
     def require_room(self) -> None:
         """Check that enough disk space is left for other programs.
@@ -177,7 +161,7 @@ class Archive(Closing):
         Raises:
             OSError, sqlite3.Error: It cannot be saved; the file is removed.
         """
-        name = part.name.removesuffix(_PART)
+        name = part.name.removesuffix(PART)
         try:
             self._complete(part, name)
             self._name(visit, {"clip": name}, clip_facts=facts)
@@ -252,8 +236,7 @@ class Archive(Closing):
         Raises:
             sqlite3.Error: The row cannot be written.
         """
-        if self._clock.was_set():
-            self._watch = self._begin_watch()
+        self._check_clock()
         with self._lock:
             self._connection.execute(
                 "UPDATE watch SET ended_unix_ns = ? WHERE seq = ?", (time.time_ns(), self._watch)
@@ -270,8 +253,7 @@ class Archive(Closing):
         Raises:
             sqlite3.Error: The database cannot be written.
         """
-        if self._clock.was_set():
-            self._watch = self._begin_watch()
+        self._check_clock()
         with self._lock:
             least = time.time_ns() - self._keep_ns if self._clock.is_trusted else 0
             old = self._connection.execute(
@@ -283,15 +265,9 @@ class Archive(Closing):
                     f"DELETE FROM {table} WHERE ended_unix_ns < ?",  # noqa: S608
                     (least,),
                 )
-            parts = sum(file.stat().st_size for file in self.files.glob(f"*{_PART}"))
-            size = (
-                parts
-                + (
-                    self._connection.execute(
-                        "SELECT coalesce(sum(bytes), 0) FROM visit"
-                    ).fetchone()[0]
-                )
-            )
+            size = sum(file.stat().st_size for file in self.files.glob(f"*{PART}"))
+            query = "SELECT coalesce(sum(bytes), 0) FROM visit"
+            size += self._connection.execute(query).fetchone()[0]
             too_much = []
             for visit_id, held in self._connection.execute(
                 "SELECT visit_id, bytes FROM visit WHERE NOT is_open ORDER BY started_unix_ns, seq"
@@ -328,7 +304,7 @@ class Archive(Closing):
             **names,
             **{k: json.dumps(v) if isinstance(v, dict) else v for k, v in columns.items()},
         }
-        with self._lock, _transaction(self._connection) as connection:
+        with self._lock, transaction(self._connection) as connection:
             before = connection.execute(
                 f"SELECT {', '.join(names)} FROM visit WHERE visit_id = ?",  # noqa: S608
                 (visit.visit_id,),
@@ -367,21 +343,17 @@ class Archive(Closing):
         finally:
             os.close(descriptor)
         part.rename(self.files / name)
-        folder = os.open(self.files, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.files)
 
     def _remove(self, *names: str) -> None:
         for name in names:
             with suppress(OSError):
                 (self.files / name).unlink(missing_ok=True)
-                (self.files / (name + _PART)).unlink(missing_ok=True)
+                (self.files / (name + PART)).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove files without a row, and references to files that no longer exist."""
-        with self._lock, _transaction(self._connection) as connection:
+        with self._lock, transaction(self._connection) as connection:
             present = {file.name for file in self.files.iterdir()}
             named: set[str] = set()
             for seq, *names in connection.execute(
@@ -411,6 +383,11 @@ class Archive(Closing):
             )
         return found
 
+    def _check_clock(self) -> None:
+        """Begin a new period if the clock was set, so that later starts find the gap."""
+        if self._clock.was_set():
+            self._watch = self._begin_watch()
+
     def _begin_watch(self) -> int:
         now = time.time_ns()
         with self._lock:
@@ -419,71 +396,3 @@ class Archive(Closing):
             ).lastrowid
         assert row is not None
         return row
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open the database; move an unreadable one aside, with its files, and create a new one.
-
-    Raises:
-        OSError, sqlite3.Error: It cannot be opened now.
-        TridetrError: It was written by a later version.
-    """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    try:
-        # An empty database with files is broken: as a new one, it would have all of them removed.
-        if path.stat().st_size == 0 and any(
-            file.suffix != _PART for file in (path.parent / FILES).iterdir()
-        ):
-            raise sqlite3.DatabaseError("it is empty")
-        return _prepared(path)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-        aside = path.parent / f"broken-{time.time_ns()}"
-        aside.mkdir(mode=0o700)
-        for found in (*path.parent.glob(f"{DATABASE}*"), path.parent / FILES):
-            found.rename(aside / found.name)
-        (path.parent / FILES).mkdir(mode=0o700)
-        logger.error(
-            "%s cannot be read (%s): moved to %s with its pictures and clips, which the limits no longer count. Save "
-            "what you need and remove that folder",
-            path,
-            error,
-            aside,
-        )
-        return _prepared(path)
-
-
-def _prepared(path: Path) -> sqlite3.Connection:
-    for part in ("", "-wal", "-shm"):
-        give_access_back(path.with_name(path.name + part))
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > _VERSION:
-            raise TridetrError(
-                f"{path} was written by a later version of tridetr: install that version again, or set "
-                "evidence.path to another folder"
-            )
-        if version == 0:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {_LAYOUT} PRAGMA user_version={_VERSION}; COMMIT;"
-            )
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):  # on a full disk, SQLite has rolled back already
-            connection.execute("ROLLBACK")
-        raise

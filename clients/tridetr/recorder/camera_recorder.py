@@ -7,7 +7,6 @@ visit begins and ends.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections import deque
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from tridetr.gateway.encode import Color
 from tridetr.i420 import planes
 from tridetr.recorder.archive import Archive, VisitFacts
 from tridetr.recorder.clips import STILLS_FPS, PacketClip, Span, Still, StillsClip
+from tridetr.recorder.evidence_database import VISIT_ID
 from tridetr.recorder.visit_picture import BestFrame, Planes, value_of
 from tridetr.remux import can_remux
 from tridetr.served_model import ServedModelReader
@@ -36,7 +36,6 @@ from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.recorder")
 
-_VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # used in file names
 _LOOK_S = 1.0
 _GAP_NS = 5_000_000_000  # a longer gap between two detections starts a new run
 _MISSED_NS = 1_000_000_000  # a longer gap without detections ends a run without a visit
@@ -208,7 +207,7 @@ class CameraWatcher(Closing):
                     continue
             stamp = sighting.stamp
             self._static_ns = stamp.capture_monotonic_ns if stamp.repeated else 0
-            self._take(self._judge.judge(sighting), sighting.stamp.capture_monotonic_ns)
+            self._take(self._judge.judge(sighting), stamp.capture_monotonic_ns)
 
     def _take(self, facts: FrameFacts, capture_ns: int) -> None:
         """Process one result."""
@@ -262,7 +261,7 @@ class CameraWatcher(Closing):
             self._end()
         for visit_id in [name for name in self.kept if name != board.visit_id]:
             self.over.append(self.kept.pop(visit_id).facts)
-        if self._open is None and _VISIT_ID.fullmatch(board.visit_id):
+        if self._open is None and VISIT_ID.fullmatch(board.visit_id):
             self._begin(board)
 
     def _begin(self, board: SentrySnapshot) -> None:

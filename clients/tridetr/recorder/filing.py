@@ -15,9 +15,10 @@ from functools import partial
 import av
 
 from tridetr.errors import TridetrError
-from tridetr.recorder.archive import COMPLETE, ENDED, OPEN, Archive
+from tridetr.recorder.archive import Archive
 from tridetr.recorder.camera_recorder import CameraWatcher, Visit
 from tridetr.recorder.clips import PacketClip, StillsClip, clip_is_whole
+from tridetr.recorder.evidence_database import COMPLETE, ENDED, OPEN
 from tridetr.shm.closing import Closing
 from tridetr.telemetry import metrics
 

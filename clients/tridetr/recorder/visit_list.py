@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tridetr.recorder.archive import COMPLETE, DATABASE, FILES, OPEN
+from tridetr.recorder.evidence_database import COMPLETE, DATABASE, FILES, OPEN
 
-VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
 _COLUMNS = (
     "seq, visit_id, camera, class, started_unix_ns, ended_unix_ns, is_open, score, picture, crop, picture_facts, clip, "
     "clip_facts"
