@@ -12,7 +12,7 @@ from tridetr.shm.boards import CameraState, CameraStatus, SentryMode, SentrySnap
 NOW = 1_000_000_000_000
 STATUS = CameraStatus(CameraState.LIVE, 0, NOW - 500_000_000)
 SENTRY = SentrySnapshot(SentryMode.STANDBY, SentryState.STANDBY, 0, "", NOW + 1, 5)
-WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3)
+WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3, ("cat", "dog"))
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,15 @@ WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3)
         ({"decided_age_s": None}, "controller", "makes no decisions"),
         ({"decided_age_s": 5.1}, "controller", "makes no decisions"),
         ({"sentry": replace(SENTRY, state=SentryState.UNKNOWN)}, "controller", "unknown"),
-        ({"unknown_classes": ("cat",), "has_alarm_classes": False}, "model", "'cat'"),
+        ({"unknown_classes": ("cat", "dog")}, "model", "not know the alarm class 'cat'"),
         ({"unknown_classes": ("cat",)}, None, ""),  # the others alarm; this is a warning
+        ({"unpublished_classes": ("cat",)}, None, ""),
+        (
+            {"unknown_classes": ("cat",), "unpublished_classes": ("dog",)},
+            "model",
+            "out the alarm class 'dog'",
+        ),
+        ({"unpublished_classes": ("cat", "dog")}, "model", "leaves out the alarm class 'cat'"),
         # The cause takes precedence over its consequences.
         ({"frame_age_s": 20.0, "result_age_s": 20.0, "decided_age_s": 20.0}, "capture", "frame"),
         ({"result_age_s": 20.0, "decided_age_s": 20.0}, "detector", "results"),

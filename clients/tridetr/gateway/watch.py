@@ -98,14 +98,11 @@ class CameraWatch:
             self._result_age_s(result, now),
             sentry,
             self._decided_age_s(sentry.decided_frame_sequence if sentry else 0, result, now),
+            self._classes,
             unknown,
-            len(unknown) < len(self._classes),
+            self._unpublished,
         )
-        fault = find_fault(chain, self._frame_limit_s, self._result_limit_s, now)
-        if fault is None and set(self._classes) <= {*unknown, *self._unpublished}:
-            names = ", ".join(map(repr, self._unpublished))
-            return Fault("model", f"detect.classes leaves out the alarm class {names}")
-        return fault
+        return find_fault(chain, self._frame_limit_s, self._result_limit_s, now)
 
     def _result_age_s(self, result: NewestResult | None, now: int) -> float | None:
         if result is None:

@@ -28,8 +28,9 @@ class Chain:
         result_age_s: age of the frame of the newest result.
         sentry: state that the controller reports; None without a state.
         decided_age_s: age of the newest frame that was decided on.
-        unknown_classes: alarm classes that the model does not know.
-        has_alarm_classes: whether the model knows at least one alarm class.
+        alarm_classes: names of the alarm classes.
+        unknown_classes: those that the model does not know.
+        unpublished_classes: those that `detect.classes` leaves out.
     """
 
     status: CameraStatus | None
@@ -37,8 +38,9 @@ class Chain:
     result_age_s: float | None
     sentry: SentrySnapshot | None
     decided_age_s: float | None
+    alarm_classes: tuple[str, ...]
     unknown_classes: tuple[str, ...] = ()
-    has_alarm_classes: bool = True
+    unpublished_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,13 @@ def find_fault(
         return Fault("controller", "the controller makes no decisions", chain.decided_age_s)
     if sentry.state is SentryState.UNKNOWN:
         return Fault("controller", "the state is unknown")
-    if not chain.has_alarm_classes:
+    known = set(chain.alarm_classes).difference(chain.unknown_classes)
+    if not known:
         names = ", ".join(map(repr, chain.unknown_classes))
         return Fault("model", f"the model does not know the alarm class {names}")
+    if known <= set(chain.unpublished_classes):
+        names = ", ".join(map(repr, chain.unpublished_classes))
+        return Fault("model", f"detect.classes leaves out the alarm class {names}")
     return None
 
 
