@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from tridetr.config import Config
@@ -52,7 +53,7 @@ class Hub:
                     readers,
                     self.labels,
                     self.pool,
-                    lambda watch=watch: (watch.look(), self.broker.facts),  # type: ignore[misc]
+                    partial(self._verdict, watch),
                     max_fps=config.gateway.max_fps,
                     quality=config.gateway.jpeg_quality,
                     withheld=why_withheld(config, name),
@@ -74,6 +75,10 @@ class Hub:
             yield
         finally:
             self._players -= 1
+
+    def _verdict(self, watch: CameraWatch) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the headers of the `watching` and `node` messages of a camera."""
+        return watch.look(), self.broker.facts
 
     def start(self) -> None:
         """Start checking the rings once a second."""

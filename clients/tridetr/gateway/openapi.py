@@ -14,9 +14,8 @@ _NUMBER: dict[str, Any] = {"type": "number"}
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an object with required properties; a trailing underscore is removed (``class_``)."""
-    named = {name.rstrip("_"): schema for name, schema in properties.items()}
-    return {"type": "object", "required": list(named), "properties": named}
+    """Return the schema of an object whose properties are all required."""
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _list(items: dict[str, Any]) -> dict[str, Any]:

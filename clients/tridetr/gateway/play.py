@@ -102,21 +102,18 @@ async def _first_packet(
     """Return a reader and the key frame to start from: of the second stream if possible, else of the first."""
     instance = hub.config.instance
     if hub.config.cameras[camera].view is not None:
-        reader = PacketReader(instance, camera, live=True, kind=VIEW, demand=True)
-        try:
-            packet = await _wait_for_packet(reader, stop, hub.readers[camera].status)
-        except BaseException:
-            reader.close()
-            raise
-        if packet is not None:
-            return reader, packet
-        reader.close()
-    reader = PacketReader(instance, camera, live=True)
-    try:
-        return reader, await _wait_for_packet(reader, stop)
-    except BaseException:
-        reader.close()
-        raise
+        with contextlib.ExitStack() as closing:
+            view = PacketReader(instance, camera, live=True, kind=VIEW, demand=True)
+            closing.enter_context(view)
+            packet = await _wait_for_packet(view, stop, hub.readers[camera].status)
+            if packet is not None:
+                closing.pop_all()
+                return view, packet
+    with contextlib.ExitStack() as closing:
+        reader = closing.enter_context(PacketReader(instance, camera, live=True))
+        packet = await _wait_for_packet(reader, stop)
+        closing.pop_all()
+        return reader, packet
 
 
 async def _wait_for_packet(

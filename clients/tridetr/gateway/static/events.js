@@ -11,10 +11,15 @@ const TEXTS = {
 const ARRIVALS = ["arrived", "joined"];
 const ENDS = { left: "All clear", lost: "Visit lost" };
 
+/** The class and the change in the kind of an event: `person_arrived` is "person" and "arrived". */
+function split(kind) {
+  return /^(.*)_([a-z]+)$/.exec(kind)?.slice(1) ?? [kind, ""];
+}
+
 /** The text of an event; an arrival is named after its class (`person_arrived`: "Person"). */
 function textOf(event) {
   if (event.kind in TEXTS) return TEXTS[event.kind];
-  const [, name, change] = /^(.*)_([a-z]+)$/.exec(event.kind) ?? [null, event.kind, ""];
+  const [name, change] = split(event.kind);
   return ARRIVALS.includes(change) ? classText(event.details.class ?? name) : (ENDS[change] ?? event.kind);
 }
 
@@ -65,10 +70,11 @@ export class EventList {
 
   #row(event) {
     const details = [];
-    if (event.kind.endsWith("_left") && event.details.duration_s > 0) {
+    const change = split(event.kind)[1];
+    if (change === "left" && event.details.duration_s > 0) {
       details.push(`after ${duration(event.details.duration_s * 1000)}`);
     }
-    if (/_(arrived|joined)$/.test(event.kind) && event.details.score) {
+    if (ARRIVALS.includes(change) && event.details.score) {
       details.push(`${Math.round(event.details.score * 100)} %`);
     }
     const button = element(
