@@ -259,8 +259,10 @@ def test_only_selected_events_are_notified_and_only_while_armed(
 
 
 @pytest.mark.timeout(120)
-def test_who_comes_while_a_car_is_parked_is_notified(tmp_path: Path, server: WebhookServer) -> None:
-    """The car kept its visit open, so the person opened none: no notification for as long as it stood there."""
+def test_person_who_arrives_at_a_parked_car_is_notified(
+    tmp_path: Path, server: WebhookServer
+) -> None:
+    """The car keeps its visit open, so the person opens none, but must still cause a notification."""
     car, both = CAR, np.concatenate((CAR, PERSON))
     with (
         running_webhooks() as other,

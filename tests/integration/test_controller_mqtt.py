@@ -223,8 +223,8 @@ def test_problems_and_a_stopped_node_are_published(tmp_path: Path) -> None:
     ):
 
         def problem(camera: str = "/hall") -> dict[str, object]:
-            told: dict[str, object] = json.loads(ear.last(f"node1{camera}/problem") or b"{}")
-            return told
+            published: dict[str, object] = json.loads(ear.last(f"node1{camera}/problem") or b"{}")
+            return published
 
         actor.show_and_wait(NOBODY, 2)
         wait_for(lambda: problem().get("problem") is False)

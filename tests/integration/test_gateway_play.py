@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -21,6 +22,7 @@ from support.gateway import Gateway, cameras
 from support.video_camera import VideoCamera
 from support.waiting import wait_for
 from tridetr.codec_string import units
+from tridetr.config import Config
 from tridetr.gateway.http_server import Limits
 from tridetr.gateway.viewer_session import Viewer
 from tridetr.served_model import Labels
@@ -82,12 +84,13 @@ def take(gateway: Gateway, path: str, size: int, headers: dict[str, str] | None 
 
 
 @contextlib.contextmanager
-def video(tmp_path: Path, encoder: str = "libx264", **options: object) -> Iterator[VideoCamera]:
+def video(
+    tmp_path: Path, encoder: str = "libx264", **options: Any
+) -> Iterator[tuple[VideoCamera, Config]]:
     with cameras(tmp_path, "hall") as (config, fakes):
-        camera = VideoCamera(config.instance, fakes["hall"], encoder=encoder, **options)  # type: ignore[arg-type]
-        camera.config = config  # type: ignore[attr-defined]
+        camera = VideoCamera(config.instance, fakes["hall"], encoder=encoder, **options)
         try:
-            yield camera
+            yield camera, config
         finally:
             camera.close()
 
@@ -96,7 +99,8 @@ def video(tmp_path: Path, encoder: str = "libx264", **options: object) -> Iterat
 def test_pyav_reads_every_packet_as_the_camera_sent_it(
     tmp_path: Path, encoder: str, b_frames: int
 ) -> None:
-    with video(tmp_path, encoder, b_frames=b_frames) as camera, Gateway(camera.config) as gateway:  # type: ignore[attr-defined]
+    options = {"b_frames": b_frames}
+    with video(tmp_path, encoder, **options) as (camera, config), Gateway(config) as gateway:
         for _ in range(15):
             camera.frame()
         with playing(camera):
@@ -153,9 +157,9 @@ def test_ffmpeg_plays_it_with_the_token_as_password(tmp_path: Path) -> None:
 
 
 def test_silent_player_is_served_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with video(tmp_path) as camera:
+    with video(tmp_path) as (camera, config):
         limits = Limits(connections=20, silence_s=0.5, stall_s=2)
-        with Gateway(camera.config, limits) as gateway, playing(camera):  # type: ignore[attr-defined]
+        with Gateway(config, limits) as gateway, playing(camera):
             connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
             connection.request("GET", "/stream/hall.mp4")
             response = connection.getresponse()
@@ -173,7 +177,7 @@ def open_rings() -> int:
 
 
 def test_another_resolution_ends_the_stream(tmp_path: Path) -> None:
-    with video(tmp_path) as camera, Gateway(camera.config) as gateway:  # type: ignore[attr-defined]
+    with video(tmp_path) as (camera, config), Gateway(config) as gateway:
         camera.frame()
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
         connection.request("GET", "/stream/hall.mp4")
@@ -220,7 +224,7 @@ def test_ring_checks_continue_after_an_error(
 
 
 def test_mjpeg_for_old_clients(tmp_path: Path) -> None:
-    with video(tmp_path) as camera, Gateway(camera.config) as gateway:  # type: ignore[attr-defined]
+    with video(tmp_path) as (camera, config), Gateway(config) as gateway:
         camera.frame()
         with playing(camera):
             data = take(gateway, "/stream/hall.mjpeg?size=small", 60_000)

@@ -107,7 +107,7 @@ def test_any_class_name_fits_on_the_board(make: Make, tmp_path: Path) -> None:
 def test_an_alarm_class_that_the_detector_does_not_publish_is_a_problem(
     tmp_path: Path, instance: str
 ) -> None:
-    """All looked well, and no person ever raised the alarm."""
+    """Otherwise everything would look healthy, but no person would ever raise an alarm."""
     config = Config.model_validate(
         {
             "instance": instance,
@@ -188,6 +188,6 @@ def test_board_is_written_on_ticks_for_empty_pictures_and_immediately_otherwise(
     wait_for(in_standby)
     calm = actor.show(age_s=0.01)
     wait_for(on_board)
-    somebody = actor.show(PERSON, age_s=0.01)
+    alarming = actor.show(PERSON, age_s=0.01)
     wait_for(lambda: sentry.on_wake() or state_of(sentry) is State.VALIDATION)
-    assert actor.board().decided_frame_sequence == somebody
+    assert actor.board().decided_frame_sequence == alarming

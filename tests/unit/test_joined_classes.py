@@ -1,4 +1,4 @@
-"""Classes that arrive while something else keeps the visit open."""
+"""Classes that arrive while an object of another class keeps the visit open."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def test_each_person_at_a_parked_car_arrives() -> None:
     scene = Scene()
     assert scene.show(CAR, seconds=600) == ["car"]
     assert scene.show(CAR, PERSON) == ["person"]
-    assert scene.show(CAR, seconds=30) + scene.show(CAR, PERSON) == [], "gone for a moment only"
+    assert scene.show(CAR, seconds=30) + scene.show(CAR, PERSON) == [], "gone for less than hold_s"
     assert scene.show(CAR, seconds=70) + scene.show(CAR, PERSON) == ["person"]
 
 
-def test_a_false_detection_is_no_arrival() -> None:
+def test_false_detections_do_not_arrive() -> None:
     scene = Scene()
     scene.show(CAR)
     for _ in range(20):
         assert scene.show(CAR, PERSON, seconds=0.2) + scene.show(CAR, seconds=0.5) == []
 
 
-def test_a_car_that_is_taken_for_a_truck_has_not_gone() -> None:
+def test_car_detected_as_a_truck_has_not_left() -> None:
     scene = Scene()
     assert scene.show(CAR) == ["car"]
     assert scene.show(TRUCK, seconds=100) + scene.show(CAR, seconds=100) == []
@@ -54,12 +54,12 @@ def test_a_car_that_is_taken_for_a_truck_has_not_gone() -> None:
 
 
 @pytest.mark.parametrize("there", [("car", "person"), ("car",)])
-def test_a_restart_announces_only_who_is_new(there: tuple[str, ...]) -> None:
+def test_only_new_classes_arrive_after_a_restart(there: tuple[str, ...]) -> None:
     scene = Scene(there)
     assert scene.show(CAR, PERSON) == [name for name in ("person",) if name not in there]
 
 
-def test_another_visit_begins_again() -> None:
+def test_classes_arrive_again_in_the_next_visit() -> None:
     scene = Scene()
     scene.show(CAR, PERSON)
     scene.joined.forget()

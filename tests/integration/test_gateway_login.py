@@ -1,0 +1,206 @@
+"""Access to a real gateway: token, login, sessions, rate limits, hosts and origins."""
+
+from __future__ import annotations
+
+import base64
+import socket
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from support.gateway import Answer, Gateway, cameras, subprotocol_for
+from support.waiting import wait_for
+from tridetr.gateway.message import PROTOCOL
+
+TOKEN = "a-long-token-for-tests"
+
+
+def test_token_guards_everything_but_probes_and_login(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
+        with Gateway(config) as gateway:
+            fakes["hall"].frame()
+            for path in (
+                "/api/cameras",
+                "/api/events",
+                "/snapshot/hall.jpg",
+                "/metrics",
+                "/api/openapi.json",
+            ):
+                answer = gateway.ask(path)
+                assert answer.status == 401, path
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+                right = gateway.ask(path, headers={"Authorization": f"Bearer {TOKEN}"})
+                assert right.status in (200, 503), path
+            assert gateway.ask("/api/none").status == 401  # not even which paths exist is revealed
+            assert gateway.ask("/").headers["location"] == "login"
+            assert gateway.ask("/healthz").status == 200
+            assert gateway.ask("/readyz").status in (200, 503)
+            for path in ("/login", "/static/viewer.css"):
+                assert gateway.ask(path).status == 200
+            for options in (
+                {"additional_headers": {"Authorization": f"Bearer {TOKEN}"}},
+                {"subprotocols": [PROTOCOL, subprotocol_for(TOKEN)]},
+            ):
+                with gateway.watch("hall", **options) as viewer:
+                    viewer.until("frame")
+                    assert viewer.socket.subprotocol == PROTOCOL
+            for options in ({}, {"subprotocols": [PROTOCOL, subprotocol_for("wrong")]}):
+                with pytest.raises(InvalidStatus) as refused:
+                    gateway.watch("hall", **options)
+                assert refused.value.response.status_code == 401
+
+
+def log_in(gateway: Gateway, token: str, **headers: str) -> Answer:
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    return gateway.ask("/login", "POST", kind | headers, urlencode({"token": token}).encode())
+
+
+def test_session_survives_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, _):
+        with Gateway(config) as gateway:
+            answer = log_in(gateway, TOKEN)
+            assert (answer.status, answer.headers["location"]) == (303, ".")
+            cookie = answer.headers["set-cookie"]
+            assert "HttpOnly" in cookie
+            assert "SameSite=Strict" in cookie
+            assert "Secure" not in cookie
+            assert TOKEN not in cookie
+            assert (
+                "Secure"
+                in log_in(gateway, TOKEN, **{"X-Forwarded-Proto": "https"}).headers["set-cookie"]
+            )
+            session = {"Cookie": cookie.split(";")[0]}
+            assert gateway.ask("/api/cameras", headers=session).status == 200
+            assert log_in(gateway, TOKEN, Origin="http://evil.example").status == 403
+        with Gateway(config) as gateway:
+            assert gateway.ask("/api/cameras", headers=session).status == 200
+            assert gateway.ask("/", headers=session).status == 200
+            with gateway.watch("hall", additional_headers=session) as viewer:
+                viewer.until("hello")
+            for origin, status in (("http://evil.example", 403), ("null", 403)):
+                with pytest.raises(InvalidStatus) as refused:
+                    gateway.watch("hall", additional_headers=session, origin=origin)
+                assert refused.value.response.status_code == status
+            with gateway.watch("hall", additional_headers=session, origin=gateway.url) as viewer:
+                viewer.until("hello")
+
+
+def test_guessing_is_limited_and_never_locks_out_the_correct_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, _):
+        with Gateway(config) as gateway:
+            session = {"Cookie": log_in(gateway, TOKEN).headers["set-cookie"].split(";")[0]}
+            statuses = [log_in(gateway, f"guess {n}").status for n in range(15)]
+            assert statuses[:10] == [401] * 10
+            assert statuses[12:] == [429] * 3
+            wrong = {"Authorization": "Bearer wrong"}
+            assert gateway.ask("/api/cameras", headers=wrong).status == 429
+            page = log_in(gateway, "guess", Accept="text/html")
+            assert b"Too many wrong tokens" in page.body
+            # From the same address, as behind a proxy for all clients:
+            assert log_in(gateway, TOKEN).status == 303
+            right = {"Authorization": f"Bearer {TOKEN}"}
+            assert gateway.ask("/api/cameras", headers=right).status == 200
+            assert gateway.ask("/api/cameras", headers=session).status == 200
+            with gateway.watch("hall", additional_headers=right) as viewer:
+                viewer.until("hello")
+            assert gateway.ask("/healthz").status == 200
+
+
+def test_guesses_from_many_addresses_share_a_limit(tmp_path: Path) -> None:
+    """Otherwise each address of an IPv6 /64 and of a botnet would have its own ten guesses."""
+    (tmp_path / "token").write_text(TOKEN)
+    section = {"token_file": tmp_path / "token", "trusted_proxies": ["127.0.0.1"]}
+    with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
+
+        def guess(address: str) -> int:
+            return log_in(gateway, "wrong", **{"X-Forwarded-For": address}).status
+
+        one_site = [guess(f"2001:db8:0:1::{n:x}") for n in range(15)]
+        assert one_site.count(401) == 10
+        assert one_site[12:] == [429] * 3
+        many = [guess(f"192.0.2.{n}") for n in range(1, 200)]
+        assert 90 <= many.count(401) < 110
+        assert many[-1] == 429
+        assert log_in(gateway, TOKEN, **{"X-Forwarded-For": "192.0.2.199"}).status == 303
+
+
+def test_requests_are_limited_but_probes_always_answered(tmp_path: Path) -> None:
+    with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
+        flood = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as client:
+            client.sendall(flood)
+            answers = b""
+            while b" 429 " not in answers:
+                answers = answers[-20:] + client.recv(65536)
+        assert [gateway.ask(path).status for path in ("/healthz", "/readyz")] == [200, 503]
+
+
+def test_logout_ends_the_session(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, _):
+        with Gateway(config) as gateway:
+            stolen = {"Cookie": log_in(gateway, TOKEN).headers["set-cookie"].split(";")[0]}
+            assert gateway.ask("/api/cameras", headers=stolen).status == 200
+            out = gateway.ask("/logout", "POST", stolen)
+            assert (out.status, out.headers["location"]) == (303, "login")
+            assert gateway.ask("/api/cameras", headers=stolen).status == 401
+        with Gateway(config) as gateway:
+            assert gateway.ask("/api/cameras", headers=stolen).status == 401
+
+
+def test_snapshots_accept_basic_auth(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
+        with Gateway(config) as gateway:
+            fakes["hall"].frame()
+            pair = base64.b64encode(f"viewer:{TOKEN}".encode()).decode()
+            basic = {"Authorization": f"Basic {pair}"}
+            assert gateway.ask("/snapshot/hall.jpg", headers=basic).status == 200
+            refused = gateway.ask("/snapshot/hall.jpg")
+            assert 'Basic realm="tridetr"' in refused.headers["www-authenticate"]
+            # Browsers send it automatically once they have it, so no other route accepts it.
+            assert gateway.ask("/api/cameras", headers=basic).status == 401
+
+
+def test_refusals_contain_the_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    section = {"max_viewers": 1}
+    with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
+        changed = {"Host": "127.0.0.1:8080", "Origin": "https://cams.example.org"}
+        with pytest.raises(InvalidStatus):
+            gateway.watch("hall", origin="https://cams.example.org")
+        wait_for(lambda: "proxy_set_header Host" in caplog.text)
+        assert "cams.example.org" in caplog.text
+        why = gateway.ask("/ws/hall", "POST", changed)
+        assert (why.status, "Host header" in why.json()["error"]) == (403, True)
+        assert gateway.ask("/ws/hall", "POST").status == 204
+        plain = gateway.ask("/ws/hall")
+        assert (plain.status, plain.headers["upgrade"]) == (426, "websocket")
+        with gateway.watch("hall") as viewer:
+            viewer.until("hello")
+            full = gateway.ask("/ws/hall", "POST")
+            assert (full.status, "max_viewers" in full.json()["error"]) == (503, True)
+
+
+def test_trusted_proxy_may_change_the_host(tmp_path: Path) -> None:
+    section = {"trusted_proxies": ["127.0.0.0/8"], "allowed_origins": ["https://x.example.org"]}
+    with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
+        forwarded = {"X-Forwarded-Host": "cams.lan", "X-Forwarded-Proto": "https"}
+        origin = "https://cams.lan"
+        with gateway.watch("hall", origin=origin, additional_headers=forwarded) as viewer:
+            viewer.until("hello")
+        evil = {"X-Forwarded-Host": "evil.example"}
+        assert gateway.ask("/api/cameras", headers=evil).status == 421
+
+
+def test_foreign_host_names_are_refused_without_a_token(tmp_path: Path) -> None:
+    """DNS rebinding: the name of a hostile page resolves to this machine."""
+    allowed = {"allowed_origins": ["https://cams.example.org"]}
+    with cameras(tmp_path, "hall", gateway=allowed) as (config, _), Gateway(config) as gateway:
+        assert gateway.ask("/api/cameras", headers={"Host": "evil.example"}).status == 421
+        assert gateway.ask("/", headers={"Host": "evil.example"}).status == 421
+        assert gateway.ask("/api/cameras", headers={"Host": "cams.example.org"}).status == 200
