@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -111,19 +112,18 @@ async def test_which_memory_is_used(
     gpu: FakeCuda,
     reader: DeviceFrameReader,
     caplog: pytest.LogCaptureFixture,
-    device: str,
+    device: Literal["auto", "cpu", "cuda"],
     model: ModelInfo,
     has_gpu: bool,
     uses: bool,
     said: str,
 ) -> None:
     client = FakeTriton(info=model, gpu=gpu.folder if has_gpu else None)
-    regions = Registrations(client, device)  # type: ignore[arg-type]
+    regions = Registrations(client, device)
     regions.use_model(model)
     with GpuCamera(instance, gpu) as camera, caplog.at_level(logging.INFO):
-        for _ in range(
-            2
-        ):  # a restarted server is tried again, but the same reason is not logged again
+        # A restarted server is tried again, but the same reason is not logged again.
+        for _ in range(2):
             for value in (1, 2, 3):
                 camera.put(value)
                 with newest(reader) as lease:

@@ -65,7 +65,7 @@ def test_folders_that_the_python_backend_leaves_in_tmp_are_removed(
     made.clean()
     assert (tmp_path / "python_env_before").is_dir()  # not from our server
     made._started_unix_s = (tmp_path / "python_env_before").stat().st_ctime + 0.001
-    time.sleep(0.01)
+    time.sleep(0.01)  # the next folders are newer, also by the coarse clock of the file system
     (tmp_path / "python_env_ours").mkdir()
     (tmp_path / "python_env_used").mkdir()
     (tmp_path / "python_env_used" / "bin").touch()

@@ -134,6 +134,8 @@ def evaluate(
         from tridetr.models.installed_models import resolve_model
         from tridetr.models.labelled import load_labelled
 
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise ModelError(f"{plot}: unsupported format; use .png, .svg or .pdf")
     pictures = load_labelled(data, limit)
     found = []
     for name in models:
@@ -154,7 +156,5 @@ def evaluate(
     if by_class:
         console.print(class_table(found))
     if plot is not None:
-        if plot.suffix not in (".png", ".svg", ".pdf"):
-            raise ModelError(f"{plot}: unsupported format; use .png, .svg or .pdf")
         draw(found, plot)
         console.print(f"{plot} written")

@@ -74,8 +74,7 @@ def export(
         target = installed_path(
             name or f"rfdetr-{variant.value if variant else Path(weights).stem}"
         )
-    if target.exists() and not force:
-        raise ModelError(f"{target} exists: --force replaces it")
+    _refuse_existing(target, force)
     interpreter = export_python(python, with_)
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "export.onnx"
@@ -136,8 +135,7 @@ def fuse(
         from tridetr.models.onnx_file import load_model
         from tridetr.models.pull import fuse_file, is_contract_model
 
-    if output.exists() and not force:
-        raise ModelError(f"{output} exists: --force replaces it")
+    _refuse_existing(output, force)
     if target is not Form.PORTABLE and is_contract_model(source):
         model = load_model(source)
     else:
@@ -183,8 +181,7 @@ def recolor(
         from tridetr.models.installed_models import replacing, resolve_model
         from tridetr.models.onnx_file import load_model
 
-    if output.exists() and not force:
-        raise ModelError(f"{output} exists: --force replaces it")
+    _refuse_existing(output, force)
     changed = change(load_model(resolve_model(model)), color)
     with replacing(output) as path:
         onnx.save(changed, path)
@@ -213,8 +210,7 @@ def quantize(
         from tridetr.models.picture_files import find_pictures
         from tridetr.models.quantize import quantize as run
 
-    if output.exists() and not force:
-        raise ModelError(f"{output} exists: --force replaces it")
+    _refuse_existing(output, force)
     pictures = find_pictures(data, limit)
     with counting("calibrating", len(pictures)) as advance:
         source = resolve_model(model)
@@ -223,6 +219,11 @@ def quantize(
         )
     before, after = source.stat().st_size / 1e6, output.stat().st_size / 1e6
     console.print(f"{output}: {layers} layers in INT8, {before:.1f} -> {after:.1f} MB")
+
+
+def _refuse_existing(output: Path, force: bool) -> None:
+    if output.exists() and not force:
+        raise ModelError(f"{output} exists: --force replaces it")
 
 
 def read_classes(text: str) -> dict[str, int]:
