@@ -24,18 +24,18 @@ class Usage:
         self._roles: dict[int, str | None] = {}
         self._before, self._began = self._cpu(), time.monotonic()
 
-    def _all(self) -> Iterator[psutil.Process]:
+    def _all(self) -> Iterator[tuple[psutil.Process, str | None]]:
         for root in self._roots:
             for process in [root, *root.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
-                    if role_of(process) != "broker":
-                        yield process
+                    if (role := role_of(process)) != "broker":
+                        yield process, role
 
     def _cpu(self) -> dict[int, float]:
         used = {}
-        for process in self._all():
+        for process, role in self._all():
             used[process.pid] = sum(process.cpu_times()[:2])
-            self._roles[process.pid] = role_of(process)
+            self._roles[process.pid] = role
         return used
 
     def figures(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Usage:
             if role := self._roles[pid]:
                 role = role.partition(" ")[0]
                 by_role[role] = round(by_role.get(role, 0.0) + 100 * part / took, 2)
-        memory = sum(process.memory_full_info().pss for process in self._all())
+        memory = sum(process.memory_full_info().pss for process, _ in self._all())
         return {
             "cpu_percent": round(100 * used / took, 1),
             "memory_mib": round(memory / 2**20),
