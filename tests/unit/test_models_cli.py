@@ -208,6 +208,11 @@ def test_an_engine_needs_a_gpu(
     assert "specify MODEL" in refused("build-engine", "--size", "640x480")
 
 
+def test_a_plot_of_an_unsupported_format_is_refused_before_the_evaluation() -> None:
+    message = refused("evaluate", "nowhere.onnx", "--data", "nowhere", "--plot", "plot.txt")
+    assert message == "plot.txt: unsupported format; use .png, .svg or .pdf"
+
+
 def test_every_command_has_help() -> None:
     for command in app.registered_commands:
         name = command.name or getattr(command.callback, "__name__", "")
