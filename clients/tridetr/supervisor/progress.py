@@ -196,6 +196,7 @@ class PipelineWatch(Closing):
         self._stalled: set[tuple[str, Stage]] = set()
         self._patience_s: dict[str, float] = {}
         self._at_fault_s: dict[str, float] = {}  # when each process was last at fault
+        self._counters: Counters | None = None  # read once in a look, if a camera is stalled
         self._endpoint = 0
         self._serves_since_s = math.inf
         for gauge in self._gauges.values():
@@ -208,6 +209,7 @@ class PipelineWatch(Closing):
             now_s: Monotonic time [s].
         """
         at_fault: set[str] = set()
+        self._counters = None
         self._look_at_server(now_s)
         for camera, eyes in self._eyes.items():
             try:
@@ -294,7 +296,9 @@ class PipelineWatch(Closing):
 
     def _reports(self, gauge: str, camera: str) -> bool:
         """Return whether a process has set a gauge of a camera."""
-        return bool(Counters.read(self._config.run_dir / "metrics").total(gauge, camera=camera))
+        if self._counters is None:
+            self._counters = Counters.read(self._config.run_dir / "metrics")
+        return bool(self._counters.total(gauge, camera=camera))
 
     def close(self) -> None:
         """Close all rings and boards."""
