@@ -102,7 +102,7 @@ class _CameraThread(threading.Thread):
                     _log.warning("camera %s: %s; trying again", self._camera, error)
                     self.turned_s = time.monotonic() + _OPEN_S
                     self._stopping.wait(_RETRY_S)
-        except Exception as error:
+        except Exception as error:  # `serve` raises it
             self.failure = error
 
     def _work(self) -> None:

@@ -95,13 +95,12 @@ def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
 
 def _ntfy(url: str, message: Message) -> None:
     """Publish to an ntfy topic, with the picture attached if the server accepts it (servers have daily limits)."""
+    is_alarm = message.event_id.endswith((":arrived", ":joined", ":blind"))
     headers = {
         "Title": _header(message.title),
         # On the phone, a repeated delivery replaces the first one.
         "Sequence-ID": message.event_id.replace(":", "-"),
-        "Priority": "high"
-        if message.event_id.endswith((":arrived", ":joined", ":blind"))
-        else "default",
+        "Priority": "high" if is_alarm else "default",
     }
     if message.link:
         headers["Click"] = message.link
