@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab, open_tab
 from support.evidence import keep_visits, picture, visit_id
@@ -54,6 +54,13 @@ def expect_shown(tab: Tab, numbers: list[int]) -> None:
     assert shown(tab) == [visit_id(number) for number in numbers]
 
 
+def close_detail(tab: Tab) -> None:
+    tab.page.keyboard.press("Escape")
+    # The page learns of it in a later task.
+    expect(tab.page).to_have_url(re.compile("^[^#]*$"))
+    expect(tab.page.locator("#detail")).to_be_hidden()
+
+
 def test_list_contains_all_saved_visits(gateway: Gateway, tab: Tab) -> None:
     tab.page.goto(f"{gateway.url}/events")
     first = tab.page.locator(".visit").first
@@ -89,7 +96,7 @@ def test_filters_are_stored_in_the_url(gateway: Gateway, tab: Tab) -> None:
         tab.page.get_by_role("button", name=way).click()
         expect(tab.page).to_have_url(re.compile(f"#{visit_id(number)}$"))
     expect(tab.page.get_by_role("button", name="Newer")).to_be_disabled()
-    tab.page.keyboard.press("Escape")
+    close_detail(tab)
     tab.page.reload()
     expect_shown(tab, wanted)
     yesterday = time.strftime("%Y-%m-%d", time.localtime(time.time() - 86_400))
@@ -109,6 +116,24 @@ def test_filters_are_stored_in_the_url(gateway: Gateway, tab: Tab) -> None:
     tab.page.get_by_role("button", name="Clear").click()
     expect(tab.page.locator(".visit").first).to_have_attribute("href", f"#{visit_id(COUNT - 1)}")
     assert "?" not in tab.page.url
+    assert tab.complaints == []
+
+
+def test_a_late_answer_does_not_reopen_a_closed_visit(gateway: Gateway, tab: Tab) -> None:
+    tab.page.goto(f"{gateway.url}/events#{visit_id(COUNT - 1)}")
+    expect(tab.page.locator("#detail")).to_be_visible()
+    held: list[Route] = []
+    tab.page.route(f"**/api/visits/{visit_id(COUNT - 2)}?*", lambda route: held.append(route))
+    with tab.page.expect_request(f"**/api/visits/{visit_id(COUNT - 2)}?*"):
+        tab.page.get_by_role("button", name="Older").click()
+    close_detail(tab)
+    with tab.page.expect_response(held[0].request.url):
+        held[0].continue_()
+    tab.page.evaluate(
+        "new Promise((resolve) => setTimeout(resolve))"
+    )  # the page has read the answer
+    expect(tab.page.locator("#detail")).to_be_hidden()
+    assert "#" not in tab.page.url
     assert tab.complaints == []
 
 

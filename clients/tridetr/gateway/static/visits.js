@@ -18,7 +18,7 @@ let next = null; // `before` of the next page
 let hasMore = true;
 let round = 0; // incremented when the filters change, so that older answers are dropped
 let isLoading = false;
-let asked = 0; // incremented when a visit is opened, so that older answers are dropped
+let asked = 0; // incremented when a visit is opened or closed, so that older answers are dropped
 
 // --- requests
 
@@ -227,6 +227,7 @@ async function open(id) {
 }
 
 function close() {
+  asked += 1;
   const id = location.hash.slice(1);
   if (id) history.pushState(null, "", location.pathname + location.search);
   rows.get(id)?.firstElementChild.focus();
