@@ -16,7 +16,8 @@ byte                   held
 ``HEADER_BYTE``        exclusively while a writer creates or takes over the ring, shared while a reader maps it
 ``DEMAND_BYTE``        shared by each reader that requests the stream (``PacketReader(demand=True)``)
 ``DEVICE_BYTE``        shared by each process that has the device memory registered with a server
-``SLOT_BYTE + i``      exclusively while slot i is written, shared while a reader uses it (a lease)
+``SLOT_BYTE + i``      exclusively while slot i is written (in a packet ring, also while it is free), shared while a
+                       reader uses it (a lease)
 =====================  ==================================================================================
 
 Writing slot i: take its lock without waiting (refused: take another slot) → ``SEQUENCES[i] = 0`` → write the slot

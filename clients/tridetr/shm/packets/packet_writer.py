@@ -113,12 +113,11 @@ class PacketWriter(Closing):
         """Start with an empty ring."""
         ring = self._ring.segment
         self._words, self._view = ring.words, ring.view
-        self._slots = ring.geometry.slots
         self._first_slot, self._slot_size = ring.geometry.slot_offset(0), ring.geometry.slot_size
         self._data = DataArea(ring.words, ring.geometry)
         self._live: deque[_Stored] = deque()  # in the order of their sequences
         self._pinned: list[_Stored] = []  # dropped, but still held by a reader
-        self._free: deque[int] = deque()
+        self._free: deque[int] = deque()  # locked already: publishing costs one system call less
         self._group = 0
         self._dropping = False
         self._missing = True
@@ -260,23 +259,13 @@ class PacketWriter(Closing):
         # Fast path: nearly always there is room, and a free slot.
         is_free = not (live and start <= live[0].start < end)
         if is_free and end <= self._limit and free and not self._pinned:
-            slot = free[0]
-            if self._ring.take(slot):
-                free.popleft()
-                return slot, start
+            return free.popleft(), start
         room = self._find_room(size, now_ns)
         if room is None:
             return None, 0
-        for _ in range(self._slots):
-            while not free and live:
-                self._forget_group()
-            if not free:
-                break
-            slot = free.popleft()
-            if self._ring.take(slot):
-                return slot, room
-            free.append(slot)
-        return None, 0
+        while not free and live:
+            self._forget_group()
+        return (free.popleft(), room) if free else (None, 0)
 
     def _find_room(self, size: int, now_ns: int) -> int | None:
         if size > self._data.end - self._data.start:
@@ -345,10 +334,9 @@ class PacketWriter(Closing):
         self._pinned += [stored for stored in gone if not self._release(stored)]
 
     def _release(self, stored: _Stored) -> bool:
-        """Free the slot of a dropped packet; return False if a reader holds it."""
+        """Free the slot of a dropped packet, and keep it locked; return False if a reader holds it."""
         if not self._ring.take(stored.slot):
             return False
-        self._ring.abandon(stored.slot)
         self._free.append(stored.slot)
         return True
 
