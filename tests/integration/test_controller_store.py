@@ -246,6 +246,19 @@ def test_broken_database_is_moved_aside(tmp_path: Path, content: bytes) -> None:
     store.close()
 
 
+def test_only_the_newest_broken_databases_are_kept(tmp_path: Path) -> None:
+    mine = tmp_path / f"{DATABASE}.corrupt-my-copy"
+    mine.write_bytes(b"")
+    for number in range(5):
+        (tmp_path / DATABASE).write_bytes(b"not a database %d" % number * 100)
+        Store(tmp_path, outbox_limit=100).close()
+    aside = sorted(path for path in tmp_path.glob(f"{DATABASE}.corrupt-*") if path != mine)
+    assert [path.read_bytes()[:16] for path in aside] == [
+        b"not a database %d" % n for n in (2, 3, 4)
+    ]
+    assert mine.exists()
+
+
 def test_a_database_of_a_later_version_is_refused_and_not_touched(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / DATABASE)
     connection.execute("PRAGMA user_version=99")

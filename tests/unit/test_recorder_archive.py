@@ -202,6 +202,22 @@ def test_a_damaged_database_is_moved_aside_with_its_files(tmp_path: Path, damage
     assert len(list((aside / "files").iterdir())) == 2
 
 
+def test_databases_moved_aside_are_removed_by_days_and_by_size(tmp_path: Path) -> None:
+    def breaks(hours_ago: float) -> Path:
+        folder = tmp_path / f"broken-{visit(0, hours_ago).started_unix_ns}"
+        (folder / "files").mkdir(parents=True)
+        (folder / "files" / "a.jpg").write_bytes(b"w" * 40 * KIB)
+        return folder
+
+    with opened(tmp_path, keep_days=1, max_mib=100 * KIB / 2**20) as archive:
+        old, *others = (breaks(hours) for hours in (25.0, 3.0, 2.0, 1.0))
+        (tmp_path / "broken-by-hand").mkdir()
+        archive.retain()
+        assert not old.exists()
+        assert [folder.exists() for folder in others] == [False, True, True]
+        assert (tmp_path / "broken-by-hand").is_dir()
+
+
 def test_a_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
     opened(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "evidence.db")) as connection:

@@ -23,6 +23,8 @@ from tridetr.controller.stored_rows import (
 )
 from tridetr.files import sync_folder
 
+_KEPT = 3  # broken databases
+
 
 def rescue(path: Path) -> Contents:
     """Return the readable contents of a broken database, without changing the file.
@@ -192,7 +194,10 @@ def replace_database(path: Path, contents: Contents) -> Path | None:
 
 
 def finish_replacement(path: Path) -> Path | None:
-    """Replace the broken database with a complete new one, if there is one; return the broken one's new path."""
+    """Replace the broken database with a complete new one, if there is one; return the broken one's new path.
+
+    Only the newest broken databases are kept.
+    """
     ready = _names(path)[1]
     if not ready.exists():
         return None
@@ -203,6 +208,14 @@ def finish_replacement(path: Path) -> Path | None:
             path.with_name(path.name + side).replace(aside.with_name(aside.name + side))
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     ready.replace(path)
+    earlier = sorted(
+        file
+        for file in path.parent.glob(f"{path.name}.corrupt-*")
+        if file.name.rpartition("-")[2].isdecimal()
+    )
+    for file in earlier[:-_KEPT]:
+        for side in ("-wal", ""):
+            file.with_name(file.name + side).unlink(missing_ok=True)
     sync_folder(path.parent)
     return aside
 

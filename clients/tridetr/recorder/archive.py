@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -22,7 +23,7 @@ from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import sync_folder
 from tridetr.paths import private_folder
-from tridetr.recorder.evidence_database import COMPLETE, FILES, PART, open_database
+from tridetr.recorder.evidence_database import BROKEN, COMPLETE, FILES, PART, open_database
 from tridetr.recorder.wall_clock import JUMP_NS, WallClock
 from tridetr.shm.closing import Closing
 from tridetr.sqlite_files import transaction
@@ -247,6 +248,8 @@ class Archive(Closing):
     def retain(self) -> None:
         """Remove visits that are too old, and the oldest ones beyond the size limit; open visits are kept.
 
+        Unreadable databases that were moved aside are subject to the same limits, separately.
+
         For a day after the clock was set, or after a pause of more than a day, nothing is removed for its age, even
         after a restart: a wrong clock must not delete everything.
 
@@ -278,6 +281,7 @@ class Archive(Closing):
                 size -= held
             self._forget(too_much, "size")
             metrics.EVIDENCE_BYTES.set(size)
+        self._retain_broken(least)
 
     def close(self) -> None:
         """Close the database."""
@@ -291,6 +295,16 @@ class Archive(Closing):
             self._connection.execute("DELETE FROM visit WHERE visit_id = ?", (visit_id,))
             self._remove(*names)
             metrics.EVIDENCE_REMOVED.labels(reason).inc()
+
+    def _retain_broken(self, least_unix_ns: int) -> None:
+        room = self._max_bytes
+        for folder in sorted(self.files.parent.glob(f"{BROKEN}*"), reverse=True):  # newest first
+            moved_ns = folder.name.removeprefix(BROKEN)
+            if not moved_ns.isdecimal():
+                continue
+            room -= sum(file.lstat().st_size for file in folder.rglob("*"))
+            if room < 0 or int(moved_ns) < least_unix_ns:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _names(self, visit_id: str) -> list[str]:
         row = self._connection.execute(

@@ -17,6 +17,7 @@ logger = logging.getLogger("tridetr.recorder")
 DATABASE = "evidence.db"
 FILES = "files"
 PART = ".part"
+BROKEN = "broken-"  # folders of unreadable databases; the time (Unix, ns) follows
 VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # used in file names
 # Values of visit.is_open; a visit that has ended may still get a clip.
 COMPLETE, OPEN, ENDED = 0, 1, 2
@@ -57,14 +58,14 @@ def open_database(folder: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
-        aside = folder / f"broken-{time.time_ns()}"
+        aside = folder / f"{BROKEN}{time.time_ns()}"
         aside.mkdir(mode=0o700)
         for found in (*folder.glob(f"{DATABASE}*"), folder / FILES):
             found.rename(aside / found.name)
         (folder / FILES).mkdir(mode=0o700)
         logger.error(
-            "%s cannot be read (%s): moved to %s with its pictures and clips, which the limits no longer count. Save "
-            "what you need and remove that folder",
+            "%s cannot be read (%s): moved to %s with its pictures and clips. Save what you need: the folder is "
+            "removed after evidence.keep_days, or earlier if such folders take more than evidence.max_mib",
             path,
             error,
             aside,
