@@ -126,8 +126,8 @@ def page(report: dict[str, Any]) -> str:
     ]  # fmt: skip
     for name, result in found.items():
         script = BENCHMARKS[name.removesuffix(", given")].script
-        told = ast.get_docstring(ast.parse((HERE / script).read_text())) or ""
-        title, _, rest = told.partition("\n")
+        docstring = ast.get_docstring(ast.parse((HERE / script).read_text())) or ""
+        title, _, rest = docstring.partition("\n")
         about = re.sub(r"^ {4}python .*$", "", rest, flags=re.MULTILINE).strip()
         parts += [
             f"<h2 id='{_anchor(name)}'>{html.escape(name)}</h2>",

@@ -42,8 +42,11 @@ def make_config(instance: str, folder: Path, url: str, **sections: Any) -> Confi
 
 
 def newest_place(instance: str) -> DevicePlace:
-    with DeviceFrameReader(instance, "cam", None) as reader, reader.lease_newest() as lease:  # type: ignore[union-attr]
-        return lease.device
+    with DeviceFrameReader(instance, "cam", None) as reader:
+        lease = reader.lease_newest()
+        assert lease is not None
+        with lease:
+            return lease.device
 
 
 @contextlib.asynccontextmanager

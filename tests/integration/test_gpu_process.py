@@ -14,7 +14,7 @@ import pytest
 
 from support.waiting import slack, wait_for
 from tridetr.machine import has_bindings
-from tridetr.shm.frames import DeviceFrameReader, FrameReader
+from tridetr.shm.frames import DeviceFrameReader, FrameLease, FrameReader
 from tridetr.shm.hold import DeviceHold
 
 _SOURCE = Path(__file__).parents[1] / "support" / "strict_cuda.c"
@@ -90,9 +90,9 @@ def test_frames_are_uploaded_and_survive_the_process(start: Start, instance: str
         assert second.returncode == 0, logged
 
 
-def _release(lease: object) -> bool:
+def _release(lease: FrameLease | None) -> bool:
     if lease is not None:
-        lease.release()  # type: ignore[attr-defined]
+        lease.release()
     return lease is not None
 
 

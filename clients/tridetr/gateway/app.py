@@ -48,7 +48,7 @@ def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
     app.config["MAX_FORM_MEMORY_SIZE"] = _MAX_BODY
     app.config["BODY_TIMEOUT"] = 10
     app.config["RESPONSE_TIMEOUT"] = 60
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Quart's default provider has it
     assets = load_assets()
     token = gateway_token(hub.config)
     sessions = LoginSessions(token, hub.config.state_dir) if token is not None else None

@@ -17,7 +17,7 @@ from wsproto.events import Message
 _GOODBYE_S = 1.0  # time for the close frame to reach a peer that has sent too much
 
 
-class Http1(H11Protocol):  # type: ignore[misc]
+class Http1(H11Protocol):  # type: ignore[misc]  # untyped
     """HTTP/1.1 and WebSocket without message compression."""
 
     cut_off: Callable[[], None]  # ends the connection
@@ -54,7 +54,7 @@ class Http1(H11Protocol):  # type: ignore[misc]
             self.stream.buffer = _Buffer(self.config.websocket_max_message_size, self.cut_off)
 
 
-class _Buffer(WebsocketBuffer):  # type: ignore[misc]
+class _Buffer(WebsocketBuffer):  # type: ignore[misc]  # untyped
     """Collects a message. Hypercorn closes on a message that is too long, but would keep reading and storing it."""
 
     def __init__(self, max_length: int, cut_off: Callable[[], None]) -> None:
@@ -72,7 +72,7 @@ class _Buffer(WebsocketBuffer):  # type: ignore[misc]
         raise FrameTooLargeError
 
 
-class Context(WorkerContext):  # type: ignore[misc]
+class Context(WorkerContext):  # type: ignore[misc]  # untyped
     """The context that Hypercorn's parts of one connection share."""
 
     def __init__(self) -> None:

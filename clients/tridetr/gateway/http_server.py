@@ -59,7 +59,7 @@ class Limits:
     grace_s: float = 0.5
 
 
-class Connection(TCPServer):  # type: ignore[misc]
+class Connection(TCPServer):  # type: ignore[misc]  # untyped
     """One accepted connection."""
 
     def __init__(

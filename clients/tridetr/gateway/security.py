@@ -188,7 +188,7 @@ class Guard:
         if response is not None:
             for name, value in self._headers.items():
                 response.headers.setdefault(name, value)
-            reason = (await response.get_data()).decode(errors="replace")[:300].strip()  # type: ignore[misc]
+            reason = (await response.get_data()).decode(errors="replace")[:300].strip()  # type: ignore[misc]  # Werkzeug's is not async
             site = site_of(self._proxies.address(websocket))
             self._warn(
                 f"websocket {response.status_code}",

@@ -192,7 +192,7 @@ def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[
 
     from tridetr import __version__
 
-    class Exporter(SpanExporter):  # type: ignore[misc]
+    class Exporter(SpanExporter):  # type: ignore[misc]  # the extra may be missing
         """Logs once when the collector stops accepting spans, and once when it accepts them again."""
 
         def __init__(self) -> None:
