@@ -109,7 +109,7 @@ def access(data: bytes) -> None:
 
 def mqtt(data: bytes) -> None:
     """A command over MQTT."""
-    assert payloads.parse_command(data) in (None, payloads.Command.REFRESH)
+    assert payloads.is_refresh(data) in (False, True)
 
 
 def record(data: bytes) -> None:

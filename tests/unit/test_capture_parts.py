@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import av.error
@@ -13,7 +14,7 @@ from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.publisher import jpeg_capacity
 from tridetr.capture.reconnect import ReconnectDelays
 from tridetr.capture.sources.av import explain
-from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.base import LoginRefusedError, Plane
 from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import shorten
 from tridetr.config import CameraSection
@@ -25,46 +26,50 @@ from tridetr.telemetry.logs import Limiter
 SECOND = 1_000_000_000
 
 
+def rows_of(luma: Plane) -> Callable[[int], Plane]:
+    return lambda step: luma[::step]
+
+
 class TestFrozen:
     def test_an_identical_picture_is_frozen_until_it_changes(self) -> None:
         detector = FrozenDetector(frozen_s=3.0)
         picture = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
         step = SECOND // 30
-        states = [detector.update(picture, n * step) for n in range(30 * 4)]
+        states = [detector.judge(rows_of(picture), n * step) for n in range(30 * 4)]
         first = states.index(True)
         assert 3.0 <= first / 30 <= 3.6
         assert all(states[first:])
         changed = picture.copy()
         changed[8, 3] ^= 1  # one pixel of noise in a row that is checked
-        assert not detector.update(changed, 120 * step)
+        assert not detector.judge(rows_of(changed), 120 * step)
 
     def test_noise_is_never_frozen(self) -> None:
         detector = FrozenDetector(frozen_s=1.0)
         rng = np.random.default_rng(0)
         for n in range(300):
             noisy = rng.integers(0, 3, (64, 64), dtype=np.uint8)
-            assert not detector.update(noisy, n * SECOND // 30)
+            assert not detector.judge(rows_of(noisy), n * SECOND // 30)
 
     def test_another_size_is_a_change(self) -> None:
         detector = FrozenDetector(frozen_s=1.0)
         grey = np.zeros((64, 64), np.uint8)
-        detector.update(grey, 0)
-        assert not detector.update(np.zeros((32, 32), np.uint8), 2 * SECOND)
+        detector.judge(rows_of(grey), 0)
+        assert not detector.judge(rows_of(np.zeros((32, 32), np.uint8)), 2 * SECOND)
 
     def test_reset_forgets_the_last_picture(self) -> None:
         detector = FrozenDetector(frozen_s=1.0)
         grey = np.zeros((64, 64), np.uint8)
-        detector.update(grey, 0)
-        assert detector.update(grey, 2 * SECOND)
+        detector.judge(rows_of(grey), 0)
+        assert detector.judge(rows_of(grey), 2 * SECOND)
         detector.reset()
-        assert not detector.update(grey, 3 * SECOND)
+        assert not detector.judge(rows_of(grey), 3 * SECOND)
 
     def test_the_sample_does_not_reference_a_reused_buffer(self) -> None:
         detector = FrozenDetector(frozen_s=1.0)
         buffer = np.zeros((64, 64), np.uint8)
-        detector.update(buffer, 0)
+        detector.judge(rows_of(buffer), 0)
         buffer[:] = 5
-        assert not detector.update(buffer, 2 * SECOND)
+        assert not detector.judge(rows_of(buffer), 2 * SECOND)
 
 
 def test_limiter_counts_suppressed_lines() -> None:

@@ -68,7 +68,7 @@ def test_the_owner_map_covers_exactly_the_changed_pixels() -> None:
 
 def test_everything_is_painted_far_to_near() -> None:
     rgb = np.zeros((180, 320, 3), np.uint8)
-    place = Background(rgb, floor_y=80, horizon_y=50, road=(130, 180), light=0.0, kind="street")
+    place = Background(rgb, floor_y=80, horizon_y=50, road=(130, 180), light=0.0)
     for seed in range(5):
         feet = [item.foot for item in stage_actors(np.random.default_rng(seed), place)]
         assert feet == sorted(feet)

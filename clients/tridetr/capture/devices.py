@@ -36,15 +36,6 @@ class CameraDevice:
             return f"{self.path} {self.name}".rstrip() + f": {self.problem}"
         return f"{self.path} {self.name} ({self.driver}, {self.bus})"
 
-    @property
-    def default_choice(self) -> str:
-        """Mode that capture chooses by default, such as "MJPG 1920x1080 at 30 fps"; empty if there is none."""
-        choice = choose(self.modes, Wish())
-        if choice is None:
-            return ""
-        rate = f" at {choice.fps:g} fps" if choice.fps else ""
-        return f"{choice.mode.fourcc} {choice.mode.width}x{choice.mode.height}{rate}"
-
 
 def list_cameras(folder: Path = Path("/dev")) -> list[CameraDevice]:
     """Return all video devices that may be cameras, sorted by number.

@@ -21,10 +21,8 @@ class FrozenDetector:
 
     >>> detector = FrozenDetector(frozen_s=2.0)
     >>> grey = np.zeros((16, 16), np.uint8)
-    >>> [detector.update(grey, second * 10**9) for second in range(4)]
+    >>> [detector.judge(lambda step: grey[::step], second * 10**9) for second in range(4)]
     [False, False, True, True]
-    >>> detector.update(grey + 1, 4 * 10**9)
-    False
     """
 
     def __init__(self, frozen_s: float) -> None:
@@ -40,10 +38,6 @@ class FrozenDetector:
         """Forget the last picture, because the source was reopened."""
         self._sample = None
         self._frozen = False
-
-    def update(self, y: Plane, now_ns: int) -> bool:
-        """Judge a frame by its luma plane, uint8 [H, W] (see `judge`)."""
-        return self.judge(lambda step: y[::step], now_ns)
 
     def judge(self, rows: Callable[[int], Plane], now_ns: int) -> bool:
         """Judge a frame.

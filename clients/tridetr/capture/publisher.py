@@ -83,16 +83,19 @@ class Publisher(Closing):
             ShmError: A ring of that size cannot be created.
         """
         started = time.monotonic_ns()
-        with_jpeg = grab.jpeg is not None and not picture.turned and self._mask is None
-        writer = self._fitting_writer(picture, with_jpeg=with_jpeg)
+        jpeg = None if picture.turned or self._mask is not None else grab.jpeg
+        writer = self._fitting_writer(picture, with_jpeg=jpeg is not None)
         slot = writer.begin()
         if slot is None:
             return None
         try:
-            _write_picture(picture, slot)
+            if picture.draw is not None:
+                picture.draw(slot.planes)
+            else:
+                copy_picture(picture, slot.y, slot.u, slot.v)
             if self._mask is not None:
                 self._mask.apply(slot.y, slot.u, slot.v)
-            jpeg_bytes = self._keep_jpeg(grab, slot) if with_jpeg else 0
+            jpeg_bytes = 0 if jpeg is None else self._keep_jpeg(jpeg, slot)
             written = time.monotonic_ns()
             start_ns = started - decode_ns
             if not self._lossless:  # lossless frames have media times
@@ -156,20 +159,9 @@ class Publisher(Closing):
             writer.resize(width, height, jpeg_capacity=capacity)
         return writer
 
-    def _keep_jpeg(self, grab: Grab, slot: FrameSlot) -> int:
-        if grab.jpeg is None:
-            return 0
-        size = grab.jpeg.nbytes
-        if size > len(slot.jpeg):
+    def _keep_jpeg(self, jpeg: memoryview, slot: FrameSlot) -> int:
+        if jpeg.nbytes > len(slot.jpeg):
             self._jpeg_too_big.inc()
             return 0
-        slot.jpeg[:size] = grab.jpeg
-        return size
-
-
-def _write_picture(picture: Picture, slot: FrameSlot) -> None:
-    """Write a picture into a slot."""
-    if picture.draw is not None:
-        picture.draw(slot.planes)
-    else:
-        copy_picture(picture, slot.y, slot.u, slot.v)
+        slot.jpeg[: jpeg.nbytes] = jpeg
+        return jpeg.nbytes

@@ -27,7 +27,7 @@ from tridetr.controller.discovery import (
 from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
 from tridetr.controller.notifier import Notifier
 from tridetr.controller.outbox import OutboxPump
-from tridetr.controller.payloads import OFFLINE, ONLINE, Command, parse_command, parse_on_off
+from tridetr.controller.payloads import OFFLINE, ONLINE, is_refresh, parse_on_off
 from tridetr.controller.pictures import PicturePublisher, wait_for_picture
 from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
@@ -235,10 +235,8 @@ class Controller:
             # The last will of an earlier connection, which the broker noticed late: it must be overwritten.
             self._called_offline |= payload == OFFLINE.encode()
             return
-        if topic == self._topics.home_assistant_status:
-            asked = payload == b"online"
-        else:
-            asked = parse_command(payload) is Command.REFRESH
+        is_birth = topic == self._topics.home_assistant_status
+        asked = payload == b"online" if is_birth else is_refresh(payload)
         now = time.monotonic()
         if asked and now - self._answered_at >= REFRESH_S:
             self._answered_at = now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,12 +21,6 @@ NODE_S = 60.0  # longest interval between two messages on the node's topic
 ONLINE, OFFLINE = "online", "offline"
 MAX_BOXES = 50
 MAX_COMMAND_BYTES = 256
-
-
-class Command(enum.Enum):
-    """Commands accepted over MQTT."""
-
-    REFRESH = "refresh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,19 +216,14 @@ def stopped(facts: CameraFacts) -> CameraFacts:
     )
 
 
-def parse_command(payload: bytes) -> Command | None:
-    """Return the command in a payload of arbitrary bytes; None if it is not a command.
+def is_refresh(payload: bytes) -> bool:
+    """Return whether a payload of arbitrary bytes is the command `refresh`.
 
     Example:
-        >>> parse_command(b" Refresh ")
-        <Command.REFRESH: 'refresh'>
+        >>> is_refresh(b" Refresh ")
+        True
     """
-    if len(payload) > MAX_COMMAND_BYTES:
-        return None
-    try:
-        return Command(payload.decode("ascii").strip().lower())
-    except (UnicodeDecodeError, ValueError):
-        return None
+    return len(payload) <= MAX_COMMAND_BYTES and payload.strip().lower() == b"refresh"
 
 
 def on_off(on: bool) -> str:

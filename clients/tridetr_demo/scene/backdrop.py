@@ -21,7 +21,6 @@ class Background:
         horizon_y: The vanishing line in pixels from the top.
         road: Top and bottom of the road in pixels, or None in a hall.
         light: Side that the light comes from, -1 left .. 1 right.
-        kind: street or hall.
     """
 
     rgb: NDArray[np.uint8]
@@ -29,7 +28,6 @@ class Background:
     horizon_y: int
     road: tuple[int, int] | None
     light: float
-    kind: str
 
 
 def gradient(

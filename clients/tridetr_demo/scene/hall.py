@@ -99,4 +99,4 @@ def draw_hall(rng: np.random.Generator, size_wh: tuple[int, int]) -> Background:
     rgb = add_lens(
         image.filter(ImageFilter.GaussianBlur(width / 1100)), rng, float(rng.uniform(1.0, 4.0))
     )
-    return Background(rgb, floor, int(vanish[1]), None, float(rng.uniform(-1, 1)), "hall")
+    return Background(rgb, floor, int(vanish[1]), None, float(rng.uniform(-1, 1)))

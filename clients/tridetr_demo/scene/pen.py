@@ -114,9 +114,9 @@ class Pen:
         return np.asarray(reduced)
 
 
-def crop_to_content(rgba: NDArray[np.uint8], threshold: int = 64) -> NDArray[np.uint8]:
-    """Crop an RGBA picture [H, W, 4] to the part whose alpha reaches the threshold."""
-    solid = rgba[..., 3] >= threshold
+def crop_to_content(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Crop an RGBA picture [H, W, 4] to the part whose alpha is at least 64."""
+    solid = rgba[..., 3] >= 64
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     if rows.size == 0:
         raise ValueError("the picture is empty: nothing was drawn on it")

@@ -137,9 +137,7 @@ def blit_rgba(
     return slice(y0, y1), slice(x0, x1), part[..., 3] >= 128
 
 
-def cast_shadow(
-    canvas: NDArray[np.uint8], centre_x: float, foot_y: float, width: float, strength: float = 0.4
-) -> None:
+def cast_shadow(canvas: NDArray[np.uint8], centre_x: float, foot_y: float, width: float) -> None:
     """Draw a soft elliptic shadow on the ground under an object of `width` pixels, in place."""
     half_w, half_h = max(2.0, width * 0.6), max(1.5, width * 0.13)
     x0, x1 = max(0, int(centre_x - half_w)), min(canvas.shape[1], int(centre_x + half_w) + 1)
@@ -151,5 +149,5 @@ def cast_shadow(
         np.arange(x0, x1, dtype=np.float32)[None, :],
     )
     distance = ((x - centre_x) / half_w) ** 2 + ((y - foot_y) / half_h) ** 2
-    keep = 1.0 - strength * np.clip(1.0 - distance, 0.0, 1.0)
+    keep = 1.0 - 0.4 * np.clip(1.0 - distance, 0.0, 1.0)
     canvas[y0:y1, x0:x1] = (canvas[y0:y1, x0:x1] * keep[..., None]).astype(np.uint8)

@@ -132,11 +132,5 @@ def draw_street(
     rgb = add_lens(
         image.filter(ImageFilter.GaussianBlur(width / 1100)), rng, float(rng.uniform(1.0, 4.0))
     )
-    return Background(
-        rgb,
-        floor,
-        floor - int(height * 0.16),
-        (road_top, height),
-        float(rng.uniform(-1, 1)),
-        "street",
-    )
+    horizon = floor - int(height * 0.16)
+    return Background(rgb, floor, horizon, (road_top, height), float(rng.uniform(-1, 1)))

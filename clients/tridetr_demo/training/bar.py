@@ -16,7 +16,7 @@ from tridetr.models.runtime import open_session
 from tridetr_demo.scene import CLASS_NAMES, SyntheticCamera, draw_scene
 from tridetr_demo.scene.i420 import rgb_to_i420
 from tridetr_demo.scene.staging import PERSON
-from tridetr_demo.training.score import Curve, Matcher, iou_matrix
+from tridetr_demo.training.score import Curve, Matcher, match
 
 UNSEEN_SEED = 20_000_003
 BARELY_VISIBLE = 0.4  # people of whom less is visible may be found, but need not
@@ -72,7 +72,6 @@ def stream_score(
     *,
     seeds: tuple[int, ...] = (0, 1, 2),
     step_s: float = 0.7,
-    size_wh: tuple[int, int] = (1280, 720),
 ) -> StreamScore:
     """Return precision and recall for people in the synthetic camera's films, over one whole round of each.
 
@@ -81,8 +80,9 @@ def stream_score(
     hits = wrong = people = 0
     for scene in ("street", "hall"):
         for seed in seeds:
-            camera = SyntheticCamera(*size_wh, seed=seed, scene=scene)
-            frame = np.empty((size_wh[1] * 3 // 2, size_wh[0]), np.uint8)
+            camera = SyntheticCamera(1280, 720, seed=seed, scene=scene)
+            frame = np.empty((1080, 1280), np.uint8)
+
             for time_s in np.arange(0.0, camera.timetable.period_s, step_s):
                 true_boxes = [
                     box for box in camera.draw(float(time_s), frame) if box.class_id == PERSON
@@ -91,24 +91,11 @@ def stream_score(
                 found = boxes[(classes == PERSON) & (scores >= threshold)]
                 truth = np.array([box.xyxy for box in true_boxes], np.float32).reshape(-1, 4)
                 counts = np.array([box.visible >= BARELY_VISIBLE for box in true_boxes], np.bool_)
-                taken = _match(found, truth)
+                taken = match(found, truth)
                 hits += int(counts[taken[taken >= 0]].sum())
                 wrong += int((taken < 0).sum())
                 people += int(counts.sum())
     return StreamScore(hits / max(1, hits + wrong), hits / max(1, people), people)
-
-
-def _match(found: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Return, for each detection, best first, the index of its true box (IoU at least 0.5), or -1."""
-    overlaps = iou_matrix(found, truth)
-    taken = np.full(len(found), -1, np.intp)
-    free = np.ones(len(truth), np.bool_)
-    for row in range(len(found)):
-        candidates = np.where(free, overlaps[row], -1.0)
-        if candidates.size and candidates.max() >= 0.5:
-            taken[row] = candidates.argmax()
-            free[taken[row]] = False
-    return taken
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from tridetr_demo.training.score import Matcher
 
 CHUNK_STEPS = 100
 FIRST_CHUNKS = 8
+WARM_UP_STEPS = 300
 DENSE_WEIGHT = 2.0
 FLAT = 0.45
 EMA_DECAY = 0.998
@@ -133,10 +134,10 @@ def evaluate(
     return {name: round(value, 4) for name, value in report.items()}
 
 
-def learning_rate(step: int, steps: int, peak: float, warm_up: int = 300) -> float:
+def learning_rate(step: int, steps: int, peak: float) -> float:
     """Return the factor of the learning rate: warm-up, constant, then a cosine decay from the share `FLAT` on."""
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
+    if step < WARM_UP_STEPS:
+        return peak * (step + 1) / WARM_UP_STEPS
     done = max(0.0, (step / steps - FLAT) / (1 - FLAT))
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 

@@ -25,6 +25,9 @@ SIZES: tuple[tuple[int, int], ...] = (
 FILM_SIZES: tuple[tuple[int, int], ...] = ((640, 360), (640, 360), (640, 360), (1280, 720))
 FIRST_FILM_SEED = 100_000
 SCENES_PER_BACKGROUND = 6
+CHUNK_SCENES = 60
+KEPT_CHUNKS = 50  # that batches are sampled from
+CHUNKS_AHEAD = 2  # that are being drawn
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def draw_scenes(seed: int, index: int, count: int, resolution: int) -> Scenes:
     return Scenes(pixels, boxes, labels)
 
 
+# Pixels, boxes and class ids or labels of one scene
 _Picture = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -105,32 +109,19 @@ class ScenePool:
         seed: Random seed.
         resolution: Side of the model's square input in pixels.
         first: Index of the first chunk, to resume a run.
-        chunk: Scenes in one chunk.
-        window: Number of chunks that batches are sampled from.
-        workers: Number of worker processes.
     """
 
-    def __init__(
-        self,
-        seed: int,
-        resolution: int,
-        *,
-        first: int = 0,
-        chunk: int = 60,
-        window: int = 50,
-        workers: int = 1,
-    ) -> None:
-        self._seed, self._resolution, self._chunk = seed, resolution, chunk
-        self._pool = multiprocessing.get_context("spawn").Pool(workers)
+    def __init__(self, seed: int, resolution: int, *, first: int) -> None:
+        self._seed, self._resolution = seed, resolution
+        self._pool = multiprocessing.get_context("spawn").Pool(1)
         self._pending: deque[AsyncResult[Scenes]] = deque()
         self._next = first
-        self._ahead = workers + 1
-        self._kept: deque[Scenes] = deque(maxlen=window)
+        self._kept: deque[Scenes] = deque(maxlen=KEPT_CHUNKS)
         self._order()
 
     def _order(self) -> None:
-        while len(self._pending) < self._ahead:
-            job = (self._seed, self._next, self._chunk, self._resolution)
+        while len(self._pending) < CHUNKS_AHEAD:
+            job = (self._seed, self._next, CHUNK_SCENES, self._resolution)
             self._pending.append(self._pool.apply_async(draw_scenes, job))
             self._next += 1
 
@@ -143,7 +134,7 @@ class ScenePool:
         """Yield random batches from the window endlessly, with new random augmentations of each picture."""
         while True:
             chosen = [
-                (self._kept[int(rng.integers(len(self._kept)))], int(rng.integers(self._chunk)))
+                (self._kept[int(rng.integers(len(self._kept)))], int(rng.integers(CHUNK_SCENES)))
                 for _ in range(size)
             ]
             views = [
@@ -160,15 +151,12 @@ class ScenePool:
         self._pool.join()
 
 
-_View = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
-
-
 def _vary(
     rng: np.random.Generator,
     pixels: NDArray[np.uint8],
     boxes: NDArray[np.float32],
     labels: NDArray[np.int64],
-) -> _View:
+) -> _Picture:
     """Crop and mirror at random, and change brightness, contrast and colour with one table per channel."""
     if rng.random() < 0.6:
         pixels, boxes, labels = _cut_out(rng, pixels, boxes, labels)
@@ -187,7 +175,7 @@ def _cut_out(
     pixels: NDArray[np.uint8],
     boxes: NDArray[np.float32],
     labels: NDArray[np.int64],
-) -> _View:
+) -> _Picture:
     """Resize a random part to the full size, unless only a sliver of an object, without a label, would remain."""
     for _ in range(4):
         extent = rng.uniform(0.7, 1.0, 2)

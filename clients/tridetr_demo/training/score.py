@@ -60,11 +60,28 @@ def iou_matrix(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArr
     )
 
 
+def match(found: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the index of the object that each detection finds (IoU at least 0.5), or -1; each object is found once.
+
+    Args:
+        found: Detections xyxy, float32 [N, 4], best first.
+        truth: Objects xyxy, float32 [M, 4].
+    """
+    overlaps = iou_matrix(found, truth)
+    taken = np.full(len(found), -1, np.intp)
+    free = np.ones(len(truth), np.bool_)
+    for row in range(len(found)):
+        candidates = np.where(free, overlaps[row], -1.0)
+        if candidates.size and candidates.max() >= 0.5:
+            taken[row] = candidates.argmax()
+            free[taken[row]] = False
+    return taken
+
+
 class Matcher:
     """Collects the detections of one class, picture by picture."""
 
-    def __init__(self, iou: float = 0.5) -> None:
-        self._iou = iou
+    def __init__(self) -> None:
         self._scores: list[NDArray[np.float32]] = []
         self._hits: list[NDArray[np.bool_]] = []
         self._truths = 0
@@ -80,16 +97,8 @@ class Matcher:
             truth: Objects xyxy, float32 [M, 4].
         """
         order = np.argsort(-scores, kind="stable")
-        overlaps = iou_matrix(boxes[order], truth)
-        hits = np.zeros(order.size, np.bool_)
-        free = np.ones(len(truth), np.bool_)
-        for row in range(order.size):
-            candidates = np.where(free, overlaps[row], -1.0)
-            if candidates.size and candidates.max() >= self._iou:
-                free[int(candidates.argmax())] = False
-                hits[row] = True
         self._scores.append(scores[order])
-        self._hits.append(hits)
+        self._hits.append(match(boxes[order], truth) >= 0)
         self._truths += len(truth)
 
     def curve(self) -> Curve:

@@ -21,6 +21,7 @@ from tridetr.capture.devices import list_cameras
 from tridetr.capture.planes import copy_picture
 from tridetr.capture.sources.base import CorruptFrameError, Grab, SourceLostError
 from tridetr.capture.sources.v4l2 import V4l2Source
+from tridetr.capture.v4l2.modes import Wish, choose
 from tridetr.config.camera_sections import CameraSection
 from tridetr.errors import SourceError
 from tridetr.shm.frames import ColorRange, FrameReader
@@ -103,7 +104,6 @@ def test_mjpeg_is_decoded_and_passed_on(usb_camera: UsbCamera, footage: Footage)
     source = source_for(width=640, height=360)
     try:
         info = source.open()
-        assert info.delivers_jpeg
         assert (info.fps, info.capture_clock) == (25.0, "device")
         assert "MJPG 640x360" in info.description
         for _ in range(3):
@@ -144,8 +144,10 @@ def test_damaged_frame_is_reported_and_the_next_one_comes(
 def test_yuyv_of_the_same_camera(usb_camera: UsbCamera) -> None:
     source = source_for(width=640, height=360, pixel_format="yuyv")
     try:
-        assert not source.open().delivers_jpeg
-        picture = next_frame(source).decode()
+        source.open()
+        grab = next_frame(source)
+        assert grab.jpeg is None
+        picture = grab.decode()
     finally:
         source.close()
     assert picture.planes[0].shape == (360, 1280)
@@ -222,7 +224,10 @@ def test_usb_camera_is_listed_once_and_its_metadata_refused(usb_camera: UsbCamer
     (camera,) = [camera for camera in cameras if camera.driver == "uvcvideo"]
     assert (camera.path, camera.name) == (plugged_in(), NAME)
     assert {mode.fourcc for mode in camera.modes} == {"MJPG", "YUYV"}
-    assert camera.default_choice == "MJPG 1280x720 at 25 fps"
+    choice = choose(camera.modes, Wish())
+    assert choice is not None
+    assert (choice.mode.fourcc, choice.mode.width, choice.mode.height) == ("MJPG", 1280, 720)
+    assert choice.fps == 25
     listed = {camera.path for camera in cameras}
     (hidden,) = [str(path) for path in Path("/dev").glob("video*") if str(path) not in listed]
     with pytest.raises(SourceError, match="does not capture video"):

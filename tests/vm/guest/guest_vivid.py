@@ -18,6 +18,7 @@ from tridetr.capture.devices import list_cameras
 from tridetr.capture.planes import copy_picture
 from tridetr.capture.sources.base import Grab, Plane, SourceLostError
 from tridetr.capture.sources.v4l2 import V4l2Source
+from tridetr.capture.v4l2.modes import Wish, choose
 from tridetr.config.camera_sections import CameraSection
 from tridetr.errors import SourceError
 from tridetr.shm.frames import ColorMatrix, ColorRange
@@ -86,7 +87,10 @@ def test_the_list_names_cameras_formats_and_problems() -> None:
     assert (1280, 720) in sizes
     assert all(mode.rates for mode in first.modes if mode.name)
     # its larger sizes are slower than 15 frames a second
-    assert first.default_choice == "NV12 640x480 at 25 fps"
+    choice = choose(first.modes, Wish())
+    assert choice is not None
+    assert (choice.mode.fourcc, choice.mode.width, choice.mode.height) == ("NV12", 640, 480)
+    assert choice.fps == 25
     assert second.problem is None
 
 

@@ -118,7 +118,6 @@ class SourceInfo:
         width: Pixels; 0 while unknown (the first picture decides the size anyway).
         height: Pixels; 0 while unknown.
         fps: Frames per second; 0 if unknown.
-        delivers_jpeg: Whether grabs carry JPEG bytes.
         live: False for a file that is read without loss, at the detector's speed.
     """
 
@@ -128,7 +127,6 @@ class SourceInfo:
     width: int = 0
     height: int = 0
     fps: float = 0.0
-    delivers_jpeg: bool = False
     live: bool = True
 
 

@@ -92,7 +92,6 @@ class FileSource:
             width=stream.width,
             height=stream.height,
             fps=fps,
-            delivers_jpeg=self._jpeg is not None,
             live=self._section.realtime,
         )
 

@@ -71,8 +71,9 @@ def get(address: HttpAddress) -> http.client.HTTPResponse:
         # For this host only, not for the target of a redirect
         root = urlunsplit(urlsplit(address.url)._replace(path="/", query="", fragment=""))
         passwords.add_password(None, root, *address.login)
-        opener.add_handler(_DigestOnce(passwords))
-        opener.add_handler(_BasicOnce(passwords))
+        opener.add_handler(_OneAttempt())
+        opener.add_handler(urllib.request.HTTPDigestAuthHandler(passwords))
+        opener.add_handler(urllib.request.HTTPBasicAuthHandler(passwords))
     request = urllib.request.Request(address.url, headers={"User-Agent": "tridetr"})  # noqa: S310
     try:
         return cast(http.client.HTTPResponse, opener.open(request, timeout=address.timeout_s))
@@ -119,8 +120,10 @@ class _Connections(urllib.request.AbstractHTTPHandler):
         return self.do_open(partial(TlsConnection, hang_up=self._address.hang_up, tls=tls), req)
 
 
-class _DigestOnce(urllib.request.HTTPDigestAuthHandler):
-    """Sends the password once: cameras lock an account after some failures."""
+class _OneAttempt(urllib.request.BaseHandler):
+    """Ends a request whose login was refused, before another attempt: cameras lock an account after some failures."""
+
+    handler_order = urllib.request.HTTPDigestAuthHandler.handler_order - 1
 
     def http_error_401(
         self,
@@ -129,23 +132,6 @@ class _DigestOnce(urllib.request.HTTPDigestAuthHandler):
         code: int,
         msg: str,
         headers: http.client.HTTPMessage,
-    ) -> http.client.HTTPResponse | None:
-        if req.has_header(self.auth_header):
-            return None
-        return super().http_error_401(req, fp, code, msg, headers)
-
-
-class _BasicOnce(urllib.request.HTTPBasicAuthHandler):
-    """Sends the password once, and not after Digest has failed."""
-
-    def http_error_401(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-    ) -> http.client.HTTPResponse | None:
-        if req.has_header(self.auth_header):
-            return None
-        return super().http_error_401(req, fp, code, msg, headers)
+    ) -> None:
+        if req.has_header("Authorization"):
+            raise urllib.error.HTTPError(req.full_url, code, msg, headers, fp)

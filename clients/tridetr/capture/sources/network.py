@@ -146,7 +146,6 @@ class NetworkSource:
             width=facts.width,
             height=facts.height,
             fps=facts.fps,
-            delivers_jpeg=self._jpeg is not None,
         )
 
     def next(self, timeout_s: float) -> Grab | None:

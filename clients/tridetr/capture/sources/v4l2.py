@@ -100,7 +100,6 @@ class V4l2Source:
             width=form.width,
             height=form.height,
             fps=fps,
-            delivers_jpeg=form.compressed,
         )
 
     def next(self, timeout_s: float) -> Grab | None:
