@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tridetr.capture.sources.av import FfmpegFeed
 from tridetr.capture.sources.base import (
@@ -22,10 +23,12 @@ from tridetr.capture.sources.http_camera import JpegFeed, open_http
 from tridetr.capture.sources.http_request import http_address
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
+from tridetr.capture.sources.rtsp_redirect import final_url
 from tridetr.capture.sources.tls import ffmpeg_options, python_context, speaks_tls
 from tridetr.capture.sources.video import CpuVideo, Decoded, Undecoded, VideoDecoder
 from tridetr.config import CameraSection
 from tridetr.config.secrets import camera_credentials
+from tridetr.config.source import shown_url
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
 
@@ -61,7 +64,18 @@ def connect(section: CameraSection, hang_up: HangUp) -> Feed:
             if found.parts is not None:
                 options["http_persistent"] = "0"  # it bypasses `parts`
             return FfmpegFeed(found.url, source.shown, options, section.timeout_s, found.parts)
-        return FfmpegFeed(url, source.shown, options, section.timeout_s)
+        found_url = final_url(
+            url, source.shown, python_context(section), section.timeout_s, hang_up
+        )
+        try:
+            return FfmpegFeed(found_url, source.shown, options, section.timeout_s)
+        except LoginRefusedError:
+            if urlsplit(url).password and not urlsplit(found_url).password:
+                raise SourceError(
+                    f"cannot open {source}: it redirects to {shown_url(found_url)}, which requires a login, but the "
+                    "password is sent only to the configured host; set source to that address"
+                ) from None
+            raise
     except LoginRefusedError:
         raise
     except SourceError:

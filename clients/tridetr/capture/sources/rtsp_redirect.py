@@ -1,0 +1,185 @@
+"""Follow the redirects of RTSP cameras before FFmpeg connects, which would send user and password to the new host."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import socket
+import ssl
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+from urllib.error import URLError
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+
+from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.errors import SourceError
+from tridetr.hang_up import HangUp
+
+_MOST_REDIRECTS = 5
+_MAX_LINE = 1 << 12
+_MAX_BODY = 1 << 16
+
+
+def final_url(
+    url: str, shown: str, tls: ssl.SSLContext | None, timeout_s: float, hang_up: HangUp
+) -> str:
+    """Return the URL that a camera's redirects lead to; on another host, port or scheme without user and password.
+
+    Asks as FFmpeg does (OPTIONS, DESCRIBE). What is not RTSP, or is not understood, is left for FFmpeg to report.
+
+    Args:
+        url: URL of the camera, which may contain `user:password@`.
+        shown: URL for messages.
+        tls: How to verify rtsps.
+        timeout_s: Timeout of each read [s].
+        hang_up: Once set, ends a read in progress.
+
+    Raises:
+        LoginRefusedError: The camera does not accept user and password.
+        SourceError: It does not respond, or its redirects do not end.
+    """
+    for _ in range(_MOST_REDIRECTS):
+        try:
+            location = _ask(urlsplit(url), shown, tls, timeout_s, hang_up)
+        except TimeoutError:
+            raise SourceError(
+                f"cannot open {shown}: no answer; are the camera and the network up?"
+            ) from None
+        except (OSError, ValueError, http.client.HTTPException):
+            return url
+        if location is None:
+            return url
+        url = _redirected(url, location, shown)
+    raise SourceError(f"cannot open {shown}: it redirects more than {_MOST_REDIRECTS} times")
+
+
+def _redirected(url: str, location: str, shown: str) -> str:
+    ours, base = urlsplit(url), urlunsplit(urlsplit(url)._replace(scheme="http"))
+    try:
+        theirs = urlsplit(urljoin(base, location))
+        if "://" not in location:
+            theirs = theirs._replace(scheme=ours.scheme)
+        host = theirs.netloc.rpartition("@")[2]
+        new = urlunsplit(theirs._replace(netloc=host))
+        is_same = (theirs.scheme, *_address(new)) == (ours.scheme, *_address(url))
+    except ValueError:
+        theirs = urlsplit("")
+    if theirs.scheme not in ("rtsp", "rtsps") or not theirs.hostname:
+        raise SourceError(
+            f"cannot open {shown}: it redirects to an address that is not rtsp:// or rtsps://"
+        )
+    return urlunsplit(theirs._replace(netloc=ours.netloc)) if is_same else new
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (322 if parts.scheme == "rtsps" else 554)
+
+
+def _ask(
+    url: SplitResult,
+    shown: str,
+    tls: ssl.SSLContext | None,
+    timeout_s: float,
+    hang_up: HangUp,
+) -> str | None:
+    """Return where a camera redirects to; None if it does not."""
+    user_info, _, host = url.netloc.rpartition("@")
+    user, _, password = user_info.partition(":")
+    bare = urlunsplit(url._replace(netloc=host))
+    login = _Login(unquote(user), unquote(password), bare) if password else None
+    with _connected(url, tls, timeout_s, hang_up) as stream:
+        for number, method in enumerate(("OPTIONS", "DESCRIBE"), 1):
+            authorization = login.header(method, bare) if login else ""
+            status, headers = _request(stream, method, bare, number, authorization)
+            if status == 401 and login is not None:
+                login.challenges = headers.get_all("WWW-Authenticate", [])
+                authorization = login.header(method, bare)
+                if authorization:
+                    status, headers = _request(stream, method, bare, number + 2, authorization)
+                    if status == 401:
+                        raise LoginRefusedError(shown, status, with_password=True)
+            if 300 <= status < 400 and headers["Location"]:
+                return str(headers["Location"]).strip()
+            if status != 200:
+                return None
+    return None
+
+
+@contextlib.contextmanager
+def _connected(
+    url: SplitResult, tls: ssl.SSLContext | None, timeout_s: float, hang_up: HangUp
+) -> Iterator[BinaryIO]:
+    host, port = _address(urlunsplit(url))
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.create_connection((host, port), timeout_s))
+        hang_up.attach(sock)
+        if url.scheme == "rtsps":
+            context = tls or ssl.create_default_context()  # the target of a redirect
+            sock = stack.enter_context(
+                context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            )
+            hang_up.attach(sock)
+            sock.do_handshake()
+        yield cast(BinaryIO, stack.enter_context(sock.makefile("rwb")))
+
+
+def _request(
+    stream: BinaryIO, method: str, url: str, number: int, authorization: str
+) -> tuple[int, http.client.HTTPMessage]:
+    lines = [f"{method} {url} RTSP/1.0", f"CSeq: {number}", "User-Agent: tridetr"]
+    if method == "DESCRIBE":
+        lines.append("Accept: application/sdp")
+    if authorization:
+        lines.append(f"Authorization: {authorization}")
+    stream.write("\r\n".join([*lines, "", ""]).encode())
+    stream.flush()
+    words = stream.readline(_MAX_LINE).split(None, 2)
+    if len(words) < 2 or not words[0].startswith(b"RTSP/"):
+        raise ValueError("not RTSP")
+    headers = http.client.parse_headers(stream)
+    stream.read(min(int(headers["Content-Length"] or 0), _MAX_BODY))
+    return int(words[1]), headers
+
+
+class _Login:
+    """Computes Authorization headers for one host."""
+
+    def __init__(self, user: str, password: str, url: str) -> None:
+        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        passwords.add_password(None, url, user, password)
+        self._digest = urllib.request.AbstractDigestAuthHandler(passwords)
+        self._basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.challenges: list[str] = []
+
+    def header(self, method: str, url: str) -> str:
+        """Return the header's value for the camera's challenges; "" if none is understood."""
+        ways = {text.partition(" ")[0].lower(): text.partition(" ")[2] for text in self.challenges}
+        if "digest" in ways:
+            words = urllib.request.parse_http_list(ways["digest"])
+            with contextlib.suppress(URLError):  # auth-int
+                found = self._digest.get_authorization(
+                    cast(urllib.request.Request, _Asked(method, url)),
+                    urllib.request.parse_keqv_list(words),
+                )
+                return f"Digest {found}" if found else ""
+        return f"Basic {self._basic}" if "basic" in ways else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The parts of a request that its digest covers."""
+
+    method: str
+    full_url: str
+    data: None = None
+
+    @property
+    def selector(self) -> str:
+        return self.full_url
+
+    def get_method(self) -> str:
+        return self.method

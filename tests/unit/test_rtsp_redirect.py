@@ -1,0 +1,130 @@
+"""An RTSP camera's password stays with the configured host when the camera redirects to another one."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.network import connect
+from tridetr.config import CameraSection
+from tridetr.errors import SourceError
+from tridetr.hang_up import HangUp
+
+LOGIN = base64.b64encode(b"viewer:sekret").decode()
+BASIC = '401 Unauthorized\r\nWWW-Authenticate: Basic realm="camera"'
+DIGEST = '401 Unauthorized\r\nWWW-Authenticate: Digest realm="camera", nonce="n1", qop="auth"'
+
+
+@contextlib.contextmanager
+def rtsp_host(answer: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
+    """Serve RTSP; yields the port and the requests received. `answer` returns status and headers."""
+    requests: list[str] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while line := self.rfile.readline().decode():
+                text = line
+                while (more := self.rfile.readline().decode()).strip():
+                    text += more
+                requests.append(text)
+                number = text.partition("CSeq: ")[2].split()[0]
+                reply = f"RTSP/1.0 {answer(text)}\r\nCSeq: {number}\r\n\r\n"
+                self.wfile.write(reply.encode())
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_address[1], requests
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def open_camera(port: int, folder: Path) -> None:
+    login = folder / "login"
+    login.write_text("viewer:sekret\n")
+    connect(
+        CameraSection.model_validate(
+            {
+                "source": f"rtsp://127.0.0.1:{port}/1",
+                "credentials_file": str(login),
+                "timeout_s": 3,
+            }
+        ),
+        HangUp(),
+    )
+
+
+@pytest.mark.parametrize("challenge", ["", BASIC, DIGEST])
+@pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE"])
+def test_the_password_does_not_follow_a_redirect(
+    tmp_path: Path, challenge: str, method: str
+) -> None:
+    with rtsp_host(lambda _: BASIC) as (other, requests):
+
+        def camera(request: str) -> str:
+            if challenge and "Authorization" not in request:
+                return challenge
+            if request.startswith(method):
+                return f"302 Found\r\nLocation: rtsp://127.0.0.1:{other}/2"
+            return "200 OK\r\nPublic: DESCRIBE"
+
+        with (
+            rtsp_host(camera) as (port, asked),
+            pytest.raises(SourceError, match=f"redirects to rtsp://127.0.0.1:{other}, which"),
+        ):
+            open_camera(port, tmp_path)
+    assert requests
+    assert not any("Authorization" in request for request in requests)
+    assert any("Authorization" in request for request in asked) == bool(challenge)
+
+
+def test_a_redirect_on_the_same_host_keeps_the_login(tmp_path: Path) -> None:
+    def camera(request: str) -> str:
+        if "/1 " in request.partition("\r\n")[0]:
+            return "301 Moved\r\nLocation: /2"
+        if LOGIN not in request:
+            return BASIC
+        return "200 OK\r\nPublic: DESCRIBE" if request.startswith("OPTIONS") else "404 Not Found"
+
+    with rtsp_host(camera) as (port, requests), pytest.raises(SourceError) as error:
+        open_camera(port, tmp_path)
+    assert "login" not in str(error.value)
+    assert any("/2 " in request and LOGIN in request for request in requests)
+
+
+def test_a_refused_login_is_sent_once(tmp_path: Path) -> None:
+    with (
+        rtsp_host(lambda _: BASIC) as (port, requests),
+        pytest.raises(LoginRefusedError, match="login refused"),
+    ):
+        open_camera(port, tmp_path)
+    assert sum("Authorization" in request for request in requests) == 1
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1/", "file:///etc/passwd", "rtsp://", "//["])
+def test_a_redirect_to_something_else_is_refused(tmp_path: Path, target: str) -> None:
+    with (
+        rtsp_host(lambda _: f"302 Found\r\nLocation: {target}") as (port, _),
+        pytest.raises(SourceError, match="not rtsp://"),
+    ):
+        open_camera(port, tmp_path)
+
+
+def test_endless_redirects_end(tmp_path: Path) -> None:
+    with (
+        rtsp_host(lambda _: "302 Found\r\nLocation: /1") as (port, _),
+        pytest.raises(SourceError, match="redirects more than"),
+    ):
+        open_camera(port, tmp_path)
