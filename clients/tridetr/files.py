@@ -57,7 +57,7 @@ def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
     write_bytes(path, text.encode(), mode=mode)
 
 
-def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace a file's content atomically: readers see the old file or the new one, never a part.
 
     For one writer at a time. The next write removes the temporary file of a writer that was killed.
@@ -66,7 +66,6 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = F
         path: The file; its folder must exist.
         data: The bytes.
         mode: Permissions of the new file.
-        durable: Sync the data to disk, so that a power cut leaves the old file or the new one.
 
     Raises:
         OSError: The file cannot be written; the old one stays.
@@ -77,10 +76,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = F
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
             os.fchmod(file.fileno(), mode)
-            if durable:
-                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 
@@ -108,60 +109,60 @@ def test_memory_is_kept_while_it_is_used(instance: str, gpu: FakeCuda, keeper: s
         assert len(gpu.allocations) == 1
 
 
-def hold_five_sizes(camera: GpuCamera, reader: DeviceFrameReader) -> list[DeviceHold]:
-    """Publish frames 0 to 4, each in another size, as a server would that keeps the memory of each one registered."""
+Hoarded = tuple[GpuCamera, DeviceFrameReader, list[DeviceHold]]
+
+
+@pytest.fixture
+def hoarded(instance: str, gpu: FakeCuda) -> Iterator[Hoarded]:
+    """A camera that has published frames 0 to 4, each in another size, to a server that releases no memory."""
     holds = []
-    for number in range(5):
-        if number:
-            camera.writer.resize(W + 2 * number, H)
-        camera.put(number)
-        with newest(reader) as lease:
-            holds.append(DeviceHold(lease.device.region))
-    return holds
+    with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
+        for number in range(5):
+            if number:
+                camera.writer.resize(W + 2 * number, H)
+            camera.put(number)
+            with newest(reader) as lease:
+                holds.append(DeviceHold(lease.device.region))
+        yield camera, reader, holds
+    for hold in holds:
+        hold.close()
+    assert gpu.is_clean()
 
 
 def test_a_server_that_releases_nothing_does_not_fill_the_gpu(
-    instance: str, gpu: FakeCuda, caplog: pytest.LogCaptureFixture
+    hoarded: Hoarded, gpu: FakeCuda, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor does it end the work: the camera continues in the size that it has memory for."""
-    with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
-        holds = hold_five_sizes(camera, reader)
-        camera.writer.resize(W + 10, H)
-        for number in range(5, 8):
-            camera.put(number)
-            with newest(reader) as lease:
-                assert device_value(gpu, lease) == 4
-        assert len(gpu.allocations) == 5
-        assert caplog.text.count("earlier regions of GPU memory open") == 1
-        camera.writer.resize(W + 8, H)
-        camera.put(8)
+    camera, reader, holds = hoarded
+    camera.writer.resize(W + 10, H)
+    for number in range(5, 8):
+        camera.put(number)
         with newest(reader) as lease:
-            assert device_value(gpu, lease) == 8
-        holds.pop(0).close()
-        camera.writer.resize(W + 10, H)
-        camera.put(9)
-        with newest(reader) as lease:
-            assert (device_value(gpu, lease), lease.width) == (9, W + 10)
-    for hold in holds:
-        hold.close()
-    assert gpu.is_clean()
+            assert device_value(gpu, lease) == 4
+    assert len(gpu.allocations) == 5
+    assert caplog.text.count("earlier regions of GPU memory open") == 1
+    camera.writer.resize(W + 8, H)
+    camera.put(8)
+    with newest(reader) as lease:
+        assert device_value(gpu, lease) == 8
+    holds.pop(0).close()
+    camera.writer.resize(W + 10, H)
+    camera.put(9)
+    with newest(reader) as lease:
+        assert (device_value(gpu, lease), lease.width) == (9, W + 10)
 
 
 def test_a_lost_name_while_the_server_releases_nothing_affects_one_camera(
-    instance: str, gpu: FakeCuda
+    hoarded: Hoarded, instance: str
 ) -> None:
-    with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
-        holds = hold_five_sizes(camera, reader)
-        for path in names.SHM_DIR.glob(f"tridetr-{instance}-cam-device-*"):
-            path.unlink()
-        assert camera.uploader is not None
-        assert camera.uploader._ring._writer is not None
-        camera.uploader._ring._writer._ring._look_ns = 0  # the check of the name is due
-        with pytest.raises(GpuMemoryError, match="earlier regions of GPU memory open"):
-            camera.put(5)
-    for hold in holds:
-        hold.close()
-    assert gpu.is_clean()
+    camera, _, _ = hoarded
+    for path in names.SHM_DIR.glob(f"tridetr-{instance}-cam-device-*"):
+        path.unlink()
+    assert camera.uploader is not None
+    assert camera.uploader._ring._writer is not None
+    camera.uploader._ring._writer._ring._look_ns = 0  # the check of the name is due
+    with pytest.raises(GpuMemoryError, match="earlier regions of GPU memory open"):
+        camera.put(5)
 
 
 def test_a_hold_follows_the_process(instance: str, gpu: FakeCuda) -> None:

@@ -46,21 +46,24 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
     def __init__(
         self,
         name: RingName,
+        consumer: str | None,
         spec: TableSpec,
         make_view: Callable[[Mapping, TableView], ViewT],
         make_lease: Callable[[Mapping, int, int, ViewT], LeaseT],
-        wakeup: Wakeup | None = None,
     ) -> None:
         """Create a reader.
 
         Args:
             name: The ring.
+            consumer: The consumer whose wake-up queue is opened (``names.CONSUMERS``); None for a reader that polls.
             spec: The table in its slots.
             make_view: Creates what is cached per slot; raises ShmError if the slot is invalid.
             make_lease: Creates a lease from (mapping, slot, sequence, view); raises ShmError likewise.
-            wakeup: The reader's queue, which is closed with the reader; None for a reader that polls.
+
+        Raises:
+            ShmError: A system limit is reached, or a name is not allowed.
         """
-        self.wakeup = wakeup
+        self.wakeup = None if consumer is None else Wakeup(name.queue(consumer))
         self._name = name
         self._spec = spec
         self._make_view = make_view

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, TypeVar
 
 from tridetr.shm import names
 from tridetr.shm.boards.board_table import (
@@ -19,9 +21,10 @@ from tridetr.shm.closing import Closing
 from tridetr.shm.lease import Lease
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader
-from tridetr.shm.wakeup import Wakeup
 from tridetr.wire.spec import TableSpec, Text
 from tridetr.wire.view import TableView
+
+EntryT = TypeVar("EntryT")
 
 
 class _EntryLease(Lease):
@@ -42,9 +45,9 @@ class _EntryLease(Lease):
 class _Reader(Closing):
     """Reads the newest entry of a board. The board does not have to exist yet."""
 
-    def __init__(self, name: RingName, spec: TableSpec, wakeup: Wakeup | None = None) -> None:
+    def __init__(self, name: RingName, spec: TableSpec, consumer: str | None = None) -> None:
         self._spec = spec
-        self._ring = RingReader(name, spec, lambda _, table: table, _EntryLease, wakeup)
+        self._ring = RingReader(name, consumer, spec, lambda _, table: table, _EntryLease)
         self._invalid = 0
 
     @property
@@ -52,13 +55,21 @@ class _Reader(Closing):
         """Number of entries that were skipped because they were invalid."""
         return self._ring.damaged + self._invalid
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self, make: Callable[..., EntryT], **enums: type[IntEnum]) -> EntryT | None:
+        """Return the newest entry, made from its fields; those in ``enums`` are members of these types."""
         self._ring.forget_if_removed()  # a removed board would still have its newest entry
         lease = self._ring.lease_newest()
         if lease is None:
             return None
         with lease:
-            return lease.entry(self._spec)
+            entry = lease.entry(self._spec)
+        try:
+            for name, enum in enums.items():
+                entry[name] = enum(entry[name])
+        except ValueError:
+            self._invalid += 1
+            return None
+        return make(**entry)
 
     def close(self) -> None:
         """Close the board and the queue."""
@@ -73,21 +84,12 @@ class SentryReader(_Reader):
     """
 
     def __init__(self, instance: str, camera: str, consumer: str | None = None) -> None:
-        name = RingName(instance, camera, names.SENTRY)
-        self.wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
-        super().__init__(name, SENTRY, self.wakeup)
+        super().__init__(RingName(instance, camera, names.SENTRY), SENTRY, consumer)
+        self.wakeup = self._ring.wakeup
 
     def read(self) -> SentrySnapshot | None:
         """Return the newest entry; None if there is none. Check ``expires_monotonic_ns``: it may have expired."""
-        entry = self._read()
-        if entry is None:
-            return None
-        try:
-            entry["mode"], entry["state"] = SentryMode(entry["mode"]), SentryState(entry["state"])
-        except ValueError:
-            self._invalid += 1
-            return None
-        return SentrySnapshot(**entry)
+        return self._read(SentrySnapshot, mode=SentryMode, state=SentryState)
 
 
 class StatusReader(_Reader):
@@ -98,13 +100,4 @@ class StatusReader(_Reader):
 
     def read(self) -> CameraStatus | None:
         """Return the newest entry; None if there is none. Its heartbeat shows whether capture is still alive."""
-        entry = self._read()
-        if entry is None:
-            return None
-        try:
-            entry["state"] = CameraState(entry["state"])
-            entry["blind_reason"] = BlindReason(entry["blind_reason"])
-        except ValueError:
-            self._invalid += 1
-            return None
-        return CameraStatus(**entry)
+        return self._read(CameraStatus, state=CameraState, blind_reason=BlindReason)

@@ -11,7 +11,6 @@ from tridetr.shm.lease import Lease, Mapping
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader
 from tridetr.shm.values import trace_from_words
-from tridetr.shm.wakeup import Wakeup
 from tridetr.wire.view import TableView
 
 
@@ -76,5 +75,4 @@ class DetectionReader(RingReader[_InView, DetectionLease]):
             ShmError: A system limit is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.DETECTIONS)
-        wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
-        super().__init__(name, RESULT, _InView, DetectionLease, wakeup)
+        super().__init__(name, consumer, RESULT, _InView, DetectionLease)

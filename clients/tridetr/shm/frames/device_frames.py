@@ -12,7 +12,6 @@ from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader
 from tridetr.shm.ring_writer import RingWriter
 from tridetr.shm.segment import Segment
-from tridetr.shm.wakeup import Wakeup
 from tridetr.wire.view import TableView, WireError, locate
 
 _COUNTS = {"device": 1, "pixels": 0, "jpeg": 0}
@@ -158,5 +157,4 @@ class DeviceFrameReader(RingReader[_DeviceView, DeviceFrameLease]):
             ShmError: A system limit is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.DEVICE)
-        wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
-        super().__init__(name, FRAME, _DeviceView, DeviceFrameLease, wakeup)
+        super().__init__(name, consumer, FRAME, _DeviceView, DeviceFrameLease)

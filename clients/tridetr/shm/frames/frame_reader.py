@@ -10,7 +10,6 @@ from tridetr.shm.frames.frame_table import FRAME, FrameStamp, frame_bytes, read_
 from tridetr.shm.lease import Lease, Mapping
 from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader
-from tridetr.shm.wakeup import Wakeup
 from tridetr.wire.view import TableView, WireError
 
 
@@ -88,5 +87,4 @@ class FrameReader(RingReader[_FrameView, FrameLease]):
             ShmError: A system limit is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, names.FRAMES)
-        wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
-        super().__init__(name, FRAME, _FrameView, FrameLease, wakeup)
+        super().__init__(name, consumer, FRAME, _FrameView, FrameLease)

@@ -23,6 +23,11 @@ class FrameWriter(Closing):
             if (slot := writer.begin()) is not None:
                 slot.planes[:] = planes
                 writer.publish(slot, stamp)
+
+    Attributes:
+        width: Pixels.
+        height: Pixels.
+        jpeg_capacity: Bytes reserved for the camera's own JPEG.
     """
 
     def __init__(
@@ -52,37 +57,22 @@ class FrameWriter(Closing):
         """
         self._name = RingName(instance, camera, names.FRAMES)
         self._slot_count = slots
-        self._jpeg_capacity = jpeg_capacity
+        self.jpeg_capacity = jpeg_capacity
         geometry = self._prepare(width, height)
         self._ring = RingWriter(self._name, geometry, consumers, in_turn=False)
         self._slots: list[FrameSlot | None] = [None] * slots
 
     def _prepare(self, width: int, height: int) -> Geometry:
         pixels = frame_bytes(width, height)
-        counts = {"device": 0, "pixels": pixels, "jpeg": self._jpeg_capacity}
+        counts = {"device": 0, "pixels": pixels, "jpeg": self.jpeg_capacity}
         built = FRAME.build(counts)
         table = locate(FRAME, memoryview(built), 0, len(built))
         # Everything before the pixels; the rest changes with every frame.
         self._head = built[: table.spans["pixels"].start]
-        self._width, self._height = width, height
+        self.width, self.height = width, height
         kind = names.KIND_NUMBERS[names.FRAMES]
-        shape = (width, height, self._jpeg_capacity, 0)
+        shape = (width, height, self.jpeg_capacity, 0)
         return Geometry(kind, self._slot_count, layout.round_to_page(len(built)), shape)
-
-    @property
-    def width(self) -> int:
-        """Pixels."""
-        return self._width
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-        return self._height
-
-    @property
-    def jpeg_capacity(self) -> int:
-        """Bytes reserved for the camera's own JPEG."""
-        return self._jpeg_capacity
 
     def begin(self) -> FrameSlot | None:
         """Take a free slot, never the newest; None if readers hold all of them (then skip the frame and count it).
@@ -113,15 +103,15 @@ class FrameWriter(Closing):
         Raises:
             ShmError: ``jpeg_bytes`` exceeds the capacity; the slot stays taken.
         """
-        if not 0 <= jpeg_bytes <= self._jpeg_capacity:
+        if not 0 <= jpeg_bytes <= self.jpeg_capacity:
             raise ShmError(
-                f"a JPEG of {jpeg_bytes} bytes exceeds the capacity of {self._jpeg_capacity} bytes"
+                f"a JPEG of {jpeg_bytes} bytes exceeds the capacity of {self.jpeg_capacity} bytes"
             )
         table, view = slot._table, self._ring.segment.view
         table.record.pack_into(
             view,
             table.record_at,
-            *stamp_values(stamp, self._width, self._height),
+            *stamp_values(stamp, self.width, self.height),
         )
         table.put_length(view, "jpeg", jpeg_bytes)
         return self._ring.publish(slot._index)
@@ -136,15 +126,15 @@ class FrameWriter(Closing):
         Raises:
             ShmError: A size is odd, or ``/dev/shm`` is too small; the writer stays unchanged.
         """
-        before = self._width, self._height, self._jpeg_capacity, self._head
+        before = self.width, self.height, self.jpeg_capacity, self._head
         if jpeg_capacity is not None:
-            self._jpeg_capacity = jpeg_capacity
-        if (width, height, self._jpeg_capacity) == before[:3]:
+            self.jpeg_capacity = jpeg_capacity
+        if (width, height, self.jpeg_capacity) == before[:3]:
             return
         try:
             self._ring.renew(self._prepare(width, height))
         except BaseException:
-            self._width, self._height, self._jpeg_capacity, self._head = before
+            self.width, self.height, self.jpeg_capacity, self._head = before
             raise
         self._slots = [None] * self._slot_count
 
@@ -160,6 +150,6 @@ class FrameWriter(Closing):
         view[start : start + len(self._head)] = self._head
         table = locate(FRAME, view, start, geometry.slot_size)
         table.put_text(view, "camera", self._name.camera, 32)
-        slot = FrameSlot(index, table, view, self._width, self._height, self._jpeg_capacity)
+        slot = FrameSlot(index, table, view, self.width, self.height, self.jpeg_capacity)
         self._slots[index] = slot
         return slot

@@ -20,7 +20,6 @@ from tridetr.shm.packets.packet_table import (
     VideoCodec,
 )
 from tridetr.shm.ring_reader import RingReader
-from tridetr.shm.wakeup import Wakeup
 from tridetr.wire.view import TableView
 
 _RETRIES = 4  # if the writer overtakes
@@ -115,8 +114,7 @@ class PacketReader(RingReader[TableView, _PacketLease]):
             ShmError: A system limit is reached, or a name is not allowed.
         """
         name = RingName(instance, camera, kind)
-        wakeup = Wakeup(name.queue(consumer)) if consumer is not None else None
-        super().__init__(name, PACKET, lambda _, table: table, _PacketLease, wakeup)
+        super().__init__(name, consumer, PACKET, lambda _, table: table, _PacketLease)
         self._live = live
         self._demand = demand
         self._look_ns = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tridetr.errors import ShmError
@@ -71,7 +70,6 @@ class PacketWriter(Closing):
         seconds: float,
         max_mib: float,
         kind: str = names.PACKETS,
-        consumers: Sequence[str] | None = None,
     ) -> None:
         """Take over or create the ring, which starts empty.
 
@@ -81,7 +79,6 @@ class PacketWriter(Closing):
             seconds: How much of the stream the ring should hold [s].
             max_mib: The most memory that it may use for that [MiB].
             kind: ``names.PACKETS``, or ``names.VIEW``: the second stream.
-            consumers: Consumers to wake; None for all.
 
         Raises:
             ShmError: Another writer holds the ring, or a system limit is reached.
@@ -102,7 +99,7 @@ class PacketWriter(Closing):
         self._info = b""
         self._codec = 0
         self.dropped = 0
-        self._ring = RingWriter(RingName(instance, camera, kind), geometry, consumers)
+        self._ring = RingWriter(RingName(instance, camera, kind), geometry)
         try:
             self._start_over()
         except BaseException:
