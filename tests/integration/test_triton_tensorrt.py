@@ -11,8 +11,9 @@ from support.data import ORACLE, shared
 from support.triton import triton_config
 from tridetr.config import Config
 from tridetr.errors import ModelError, TritonError
+from tridetr.files import checksum_of
 from tridetr.machine import find_gpus
-from tridetr.models.engine_files import checksum_of, link_engine
+from tridetr.models.engine_files import link_engine
 from tridetr.plan import Placement
 from tridetr.triton import setup, triton_process
 

@@ -212,7 +212,7 @@ def test_pull_installs_a_contract_model(server: Server) -> None:
     server.body = contract_bytes()
     path = pull(entry(server), python=no_python)
     assert path == installed_path("tiny")
-    assert [model.name for model in installed()] == ["tiny"]
+    assert installed() == {"tiny": path}
     assert resolve_model("tiny").read_bytes() == server.body
     with pytest.raises(ModelError, match="installed already"):
         pull(entry(server), python=no_python)
@@ -226,7 +226,7 @@ def test_pull_refuses_a_file_that_is_not_a_contract_model(server: Server) -> Non
     server.body = b"no model at all"
     with pytest.raises(ModelError, match="cannot load"):
         pull(entry(server), python=no_python)
-    assert installed() == []
+    assert installed() == {}
     assert list(installed_path("tiny").parent.iterdir()) == [], "nothing half-written stays"
 
 
@@ -234,7 +234,7 @@ def test_pull_does_not_install_a_mismatch(server: Server) -> None:
     server.body = contract_bytes()
     with pytest.raises(ModelError, match="not installed"):
         pull(entry(server, checksum="sha256:" + "1" * 64), python=no_python)
-    assert installed() == []
+    assert installed() == {}
 
 
 def test_pull_fuses_an_export_with_class_names(server: Server) -> None:

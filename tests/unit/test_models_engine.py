@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -16,10 +16,18 @@ from onnx import TensorProto
 from support.tiny_export import tiny_export
 from tridetr.contract import COCO_91
 from tridetr.errors import ModelError
+from tridetr.files import checksum_of
 from tridetr.models import engine
 from tridetr.models.choices import EnginePrecision
-from tridetr.models.engine import EngineKey, Profile, network_flags, parse_size
-from tridetr.models.engine_files import checksum_of, find_engine, link_engine, read_facts
+from tridetr.models.engine import network_flags, parse_size
+from tridetr.models.engine_files import (
+    PROBE_SIZE,
+    EngineFacts,
+    Profile,
+    find_engine,
+    link_engine,
+    read_facts,
+)
 from tridetr.models.fuse import fuse
 from tridetr.models.gathering import gather_pixels
 from tridetr.models.half import halve_products
@@ -51,28 +59,18 @@ def test_invalid_sizes_are_refused(text: str) -> None:
         parse_size(text)
 
 
-def key(**changes: object) -> EngineKey:
-    values: dict[str, Any] = {
-        "gpu": "NVIDIA RTX 2060 SUPER",
-        "tensorrt": "10.9.0",
-        "checksum": "ab",
-        "precision": EnginePrecision.FP16,
-        "profile": PROFILE,
-    }
-    return EngineKey(**values | changes)
-
-
-def test_the_cache_key_contains_everything_that_an_engine_depends_on() -> None:
+def test_the_file_name_contains_everything_that_an_engine_depends_on() -> None:
+    facts = EngineFacts("NVIDIA RTX 2060 SUPER", "10.9.0", "fp16", PROFILE)
     names = {
-        key().file_name,
-        key(gpu="NVIDIA H100").file_name,
-        key(tensorrt="11.0.0").file_name,
-        key(checksum="cd").file_name,
-        key(precision=EnginePrecision.KEEP).file_name,
-        key(profile=Profile.of([(640, 480)], 4)).file_name,
+        facts.file_name("ab"),
+        facts.file_name("cd"),
+        replace(facts, gpu="NVIDIA H100").file_name("ab"),
+        replace(facts, tensorrt="11.0.0").file_name("ab"),
+        replace(facts, precision="keep").file_name("ab"),
+        replace(facts, profile=Profile.of([(640, 480)], 4)).file_name("ab"),
     }
     assert len(names) == 6
-    assert key().file_name.startswith("nvidia-rtx-2060-super_trt10.9.0_fp16_")
+    assert facts.file_name("ab").startswith("nvidia-rtx-2060-super_trt10.9.0_fp16_")
 
 
 @pytest.mark.parametrize(("version", "flags"), [("10.3.0", 4), ("11.0.1", 0)])
@@ -181,9 +179,10 @@ def test_a_built_engine_is_found_with_its_build_parameters(
     facts = read_facts(plan)
     assert facts is not None
     assert (facts.gpu, facts.tensorrt, facts.precision) == ("Some GPU", "11.4.0", precision)
-    assert facts.takes(1920, 1080)
-    assert facts.takes(64, 48)  # the watcher's probe frame
-    assert not facts.takes(3840, 2160)
+    assert facts.profile == PROFILE
+    assert PROFILE.takes(1920, 1080)
+    assert PROFILE.takes(*PROBE_SIZE)
+    assert not PROFILE.takes(3840, 2160)
 
 
 def test_a_larger_batch_than_the_models_fixed_one_is_refused() -> None:

@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 from tridetr.config import Config
 from tridetr.errors import ModelError
 from tridetr.machine import Gpus, Machine, find_gpus
-from tridetr.models.engine_files import EngineFacts
+from tridetr.models.engine_files import EngineFacts, Profile
 from tridetr.plan import Placement, place_model
 from tridetr.triton import placement
 from tridetr.triton.placement import place, provider_name
@@ -21,7 +21,7 @@ from tridetr.triton.repository import read_entry
 NONE, ONE = Gpus(0, "the NVIDIA driver is not installed"), Gpus(1)
 HD, VGA = {"width": 1920, "height": 1080}, {"width": 640, "height": 480}
 KIND = model_config_pb2.ModelInstanceGroup
-FACTS = EngineFacts("GPU", "11.4", "fp16", (1, 72, 64), (1, 1620, 1920), (4, 1620, 1920))
+FACTS = EngineFacts("GPU", "11.4", "fp16", Profile((1, 72, 64), (1, 1620, 1920), (4, 1620, 1920)))
 
 
 def config(*cameras: dict[str, int], device: str = "auto", **model: Any) -> Config:

@@ -11,10 +11,11 @@ from tritonclient.grpc import model_config_pb2
 from support.tiny_export import tiny_export
 from tridetr.config import Config
 from tridetr.errors import ModelError
+from tridetr.files import checksum_of
 from tridetr.model_card import Form
 from tridetr.models.engine_files import (
     EngineFacts,
-    checksum_of,
+    Profile,
     facts_file,
     link_engine,
     write_facts,
@@ -153,9 +154,8 @@ def test_an_engine_is_served_with_its_build_parameters(
     assert (tmp_path / "models/rfdetr_trt/1/model.plan").resolve() == engine
     assert repository.engine_precision(model) == "unknown"  # without build parameters
     shape = (2, 1620, 1920)
-    write_facts(
-        engine, EngineFacts("Some GPU", "11.4.0", "fp16", (1, 72, 64), (1, *shape[1:]), shape)
-    )
+    profile = Profile((1, 72, 64), (1, *shape[1:]), shape)
+    write_facts(engine, EngineFacts("Some GPU", "11.4.0", "fp16", profile))
     model = render(settings, tmp_path, ON_GPU)
     text = (tmp_path / "models/rfdetr_trt/config.pbtxt").read_text()
     assert text_format.Parse(text, model_config_pb2.ModelConfig()).max_batch_size == 2

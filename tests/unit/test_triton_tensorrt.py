@@ -18,7 +18,7 @@ import tridetr.triton
 from support.fake_cuda import FakeCuda, fill
 from support.fake_tensorrt import DETECTIONS, Engine, fake_tensorrt
 from tridetr.errors import CudaError, ModelError
-from tridetr.models.engine_files import EngineFacts, write_facts
+from tridetr.models.engine_files import EngineFacts, Profile, write_facts
 from tridetr.triton.engine import dlpack
 from tridetr.triton.engine.dlpack import Frames, frames_of
 from tridetr.triton.engine.tensorrt_engine import TensorRtEngine
@@ -224,8 +224,8 @@ def test_the_backend_serves_and_reports_the_engine(
 ) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "model.plan").symlink_to(plan)
-    shapes = (1, 72, 64), (1, 720, 640), (4, 720, 640)
-    write_facts(plan, EngineFacts("fake GPU", "11.4.0", "fp16", *shapes))
+    profile = Profile((1, 72, 64), (1, 720, 640), (4, 720, 640))
+    write_facts(plan, EngineFacts("fake GPU", "11.4.0", "fp16", profile))
     model = backend.TritonPythonModel()
     model.initialize(arguments(tmp_path, engine_report=str(tmp_path / "engine.json")))
     good, odd = np.ones((1, 720, 640), np.uint8), np.ones((1, 721, 640), np.uint8)

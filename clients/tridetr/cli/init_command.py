@@ -89,7 +89,7 @@ def _ask_camera() -> str:
 def _ask_model() -> str:
     from tridetr.models.installed_models import installed
 
-    names = [model.name for model in installed()]
+    names = list(installed())
     typer.echo(
         f"Installed models: {', '.join(names) or 'none'}. Download one with `tridetr models pull`."
     )

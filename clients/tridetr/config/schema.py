@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -120,6 +121,15 @@ class Config(Section):
                 f"model.provider: {provider} runs on the CPU, but device: cuda rules that out. Set device: auto"
             )
         return self
+
+    @property
+    def frame_sizes(self) -> Counter[tuple[int, int]]:
+        """Number of cameras per configured size (width, height), cropped to even; other sizes are not known yet."""
+        return Counter(
+            (camera.width & ~1, camera.height & ~1)
+            for camera in self.cameras.values()
+            if camera.width and camera.height
+        )
 
     @property
     def evidence_dir(self) -> Path | None:

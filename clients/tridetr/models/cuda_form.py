@@ -7,6 +7,7 @@ stay in FP32. A rewrite that changes the detections is discarded.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from tridetr.errors import ModelError
-from tridetr.model_card import Form, ModelCard
-from tridetr.models.onnx_file import metadata_of, set_metadata
+from tridetr.model_card import Form
+from tridetr.models.onnx_file import card_of, set_metadata
 from tridetr.models.reference import Detections
 from tridetr.models.unwrap import network_of, with_network
 from tridetr.models.verify import compare_detections
@@ -58,7 +59,7 @@ def for_cuda(fused: onnx.ModelProto) -> Rewritten:
         ModelError: the model is not a portable model of `tridetr models fuse`, or the joined kernels change its
             detections.
     """
-    card = ModelCard.from_metadata(metadata_of(fused))
+    card = card_of(fused)
     if not card.contract or card.form is not Form.PORTABLE:
         raise ModelError("only portable models of `tridetr models fuse` can be rewritten for CUDA")
     expected = _results(fused)
@@ -102,8 +103,7 @@ def halve(network: onnx.ModelProto) -> onnx.ModelProto:
     """Return the network in FP16; the data types of its inputs and outputs stay the same."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    model = onnx.ModelProto()
-    model.CopyFrom(network)
+    model = copy.deepcopy(network)
     # The converter casts only values of a known type, but onnx's shape inference stops at contrib operators.
     known = {value.name for value in model.graph.value_info}
     around = {

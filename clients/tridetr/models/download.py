@@ -7,7 +7,6 @@ requests.
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import json
 import shutil
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO
 from tridetr import __version__
 from tridetr.errors import ModelError
 from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.files import checksum_of
 
 CONNECT_TIMEOUT_S = 10.0
 RESOLVE_TIMEOUT_S = 3.0
@@ -62,11 +62,7 @@ class Checksum:
 
     def of(self, path: Path) -> str:
         """Return the hex digest of a file with this algorithm."""
-        with path.open("rb") as file:
-            digest = hashlib.new(self.algorithm, usedforsecurity=False)
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return checksum_of(path, self.algorithm)
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hexdigest}"

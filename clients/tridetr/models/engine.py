@@ -7,97 +7,29 @@ Networks are strongly typed: the data types in the graph determine the precision
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from tridetr.errors import ModelError
-from tridetr.model_card import Form, ModelCard
+from tridetr.files import checksum_of
+from tridetr.model_card import Form
 from tridetr.models.choices import EnginePrecision
 from tridetr.models.engine_files import (
     EngineFacts,
-    checksum_of,
+    Profile,
     engines_dir,
     link_engine,
     write_facts,
 )
 from tridetr.models.half import engine_precision, halve_products
 from tridetr.models.installed_models import replacing
-from tridetr.models.onnx_file import load_model, metadata_of
+from tridetr.models.onnx_file import card_of, load_model
 from tridetr.models.tensorrt_module import import_tensorrt
-
-PROBE_SIZE = (64, 48)
-"""Width and height of the probe frame of `tridetr.triton.server_probe`."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineKey:
-    """The inputs of a build: engines with equal keys are interchangeable."""
-
-    gpu: str
-    tensorrt: str
-    checksum: str
-    precision: EnginePrecision
-    profile: Profile
-
-    @property
-    def file_name(self) -> str:
-        """A readable file name, unique for each key."""
-        gpu = re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
-        digest = hashlib.sha256(f"{self.checksum} {self.profile}".encode()).hexdigest()[:12]
-        return f"{gpu}_trt{self.tensorrt}_{self.precision.value}_{digest}.plan"
-
-    @property
-    def facts(self) -> EngineFacts:
-        """The build parameters that are stored next to the engine, which cannot be read without its GPU."""
-        shapes = self.profile
-        return EngineFacts(
-            self.gpu, self.tensorrt, self.precision.value,
-            shapes.least, shapes.usual, shapes.largest,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Optimisation profile: minimum, optimum and maximum shape of the input ``frame`` [B, 3H/2, W]."""
-
-    least: tuple[int, int, int]
-    usual: tuple[int, int, int]
-    largest: tuple[int, int, int]
-
-    @classmethod
-    def of(cls, sizes: Sequence[tuple[int, int]], max_batch: int) -> Profile:
-        """Return a profile that covers all frame sizes (width, height); it is optimised for the first one.
-
-        It also covers the small frame with which the watcher probes the server.
-
-        >>> Profile.of([(1920, 1080), (640, 480)], max_batch=4)
-        Profile(least=(1, 72, 64), usual=(1, 1620, 1920), largest=(4, 1620, 1920))
-
-        Raises:
-            ModelError: there is no size, a size is odd, or ``max_batch`` is less than 1.
-        """
-        if not sizes:
-            raise ModelError("give at least one frame size, such as --size 1920x1080")
-        if max_batch < 1:
-            raise ModelError(f"the largest batch must be at least 1, got {max_batch}")
-        for width, height in sizes:
-            if width < 2 or height < 2 or width % 2 or height % 2:
-                raise ModelError(
-                    f"{width}x{height} is not a valid I420 frame size: width and height must be even"
-                )
-        widths, rows = [w for w, _ in sizes], [h * 3 // 2 for _, h in sizes]
-        return cls(
-            (1, min(*rows, PROBE_SIZE[1] * 3 // 2), min(*widths, PROBE_SIZE[0])),
-            (1, rows[0], widths[0]),
-            (max_batch, max(rows), max(widths)),
-        )
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -157,7 +89,7 @@ def build(
         model: a contract model.
         profile: the frame sizes and batches that the engine must support.
         precision: FP16 products (for a float32 file), or the data types of the file.
-        output: file to write; None = the cache, under the name of the `EngineKey`, with a link by which ``rfdetr_trt``
+        output: file to write; None = the cache (`EngineFacts.file_name`), with a link by which ``rfdetr_trt``
             finds it.
         cache: folder of the cache; None = this machine's.
         workspace_mib: scratch memory for TensorRT on the GPU, in MiB.
@@ -176,12 +108,12 @@ def build(
     checksum = checksum_of(model)
     graph = load_model(model)
     precision = engine_precision(graph, precision)
-    key = EngineKey(gpu, trt.__version__, checksum, precision, profile)
-    cached = (cache or engines_dir()) / key.file_name
+    facts = EngineFacts(gpu, trt.__version__, precision.value, profile)
+    cached = (cache or engines_dir()) / facts.file_name(checksum)
     target = output or cached
     if target == cached and cached.is_file() and not force:
         step(f"{cached.name} exists already")
-        write_facts(cached, key.facts)
+        write_facts(cached, facts)
         link_engine(cached, checksum)
         return cached
     check_profile(graph, profile)
@@ -192,7 +124,7 @@ def build(
     plan = _serialise(trt, graph.SerializeToString(), profile, workspace_mib, step)
     with replacing(target) as path:
         path.write_bytes(plan)
-    write_facts(target, key.facts)
+    write_facts(target, facts)
     if output is None:
         link_engine(target, checksum)
     return target
@@ -205,7 +137,7 @@ def check_profile(graph: onnx.ModelProto, profile: Profile) -> None:
         ModelError: the model is not a portable contract model, or has a fixed batch size that differs from the
             profile's.
     """
-    card = ModelCard.from_metadata(metadata_of(graph))
+    card = card_of(graph)
     if card.form is not Form.PORTABLE:
         raise ModelError(
             f"the model was written for {card.form.value}, which TensorRT does not support. Remedy: fuse the export "

@@ -1,4 +1,4 @@
-"""Files of TensorRT engines: the cache folder, the engine of a model, and its build parameters.
+"""TensorRT engines: their build parameters, the cache folder, and the engine of a model.
 
 The build parameters are in a small file next to the engine, which itself cannot be read without its GPU. This module
 imports nothing heavy.
@@ -9,16 +9,64 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tridetr.errors import ModelError
+from tridetr.files import checksum_of
 from tridetr.models.installed_models import models_dir
 
 Shape = tuple[int, int, int]
 SYSTEM_FOLDER = Path("/var/cache/tridetr")
 """Where the chart mounts the node's engine cache."""
+PROBE_SIZE = (64, 48)
+"""Width and height of the frame with which the watcher probes the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Optimisation profile: minimum, optimum and maximum shape of the input ``frame`` [B, 3H/2, W]."""
+
+    least: Shape
+    usual: Shape
+    largest: Shape
+
+    @classmethod
+    def of(cls, sizes: Sequence[tuple[int, int]], max_batch: int) -> Profile:
+        """Return a profile that covers all frame sizes (width, height); it is optimised for the first one.
+
+        It also covers the watcher's small frame.
+
+        >>> Profile.of([(1920, 1080), (640, 480)], max_batch=4)
+        Profile(least=(1, 72, 64), usual=(1, 1620, 1920), largest=(4, 1620, 1920))
+
+        Raises:
+            ModelError: there is no size, a size is odd, or ``max_batch`` is less than 1.
+        """
+        if not sizes:
+            raise ModelError("give at least one frame size, such as --size 1920x1080")
+        if max_batch < 1:
+            raise ModelError(f"the largest batch must be at least 1, got {max_batch}")
+        for width, height in sizes:
+            if width < 2 or height < 2 or width % 2 or height % 2:
+                raise ModelError(
+                    f"{width}x{height} is not a valid I420 frame size: width and height must be even"
+                )
+        widths, rows = [w for w, _ in sizes], [h * 3 // 2 for _, h in sizes]
+        return cls(
+            (1, min(*rows, PROBE_SIZE[1] * 3 // 2), min(*widths, PROBE_SIZE[0])),
+            (1, rows[0], widths[0]),
+            (max_batch, max(rows), max(widths)),
+        )
+
+    def takes(self, width: int, height: int) -> bool:
+        """Return whether the engine supports frames of this size."""
+        rows = height * 3 // 2
+        return (
+            self.least[1] <= rows <= self.largest[1] and self.least[2] <= width <= self.largest[2]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +77,19 @@ class EngineFacts:
         gpu: name of the GPU.
         tensorrt: version of TensorRT.
         precision: `fp16` or `keep` (the data types of the model file).
-        least: minimum shape of `frame` [B, 3H/2, W].
-        usual: the shape that the engine is optimised for.
-        largest: maximum shape.
+        profile: the shapes that it supports.
     """
 
     gpu: str
     tensorrt: str
     precision: str
-    least: Shape
-    usual: Shape
-    largest: Shape
+    profile: Profile
 
-    def takes(self, width: int, height: int) -> bool:
-        """Return whether the engine supports frames of this size."""
-        rows = height * 3 // 2
-        return (
-            self.least[1] <= rows <= self.largest[1] and self.least[2] <= width <= self.largest[2]
-        )
+    def file_name(self, model_checksum: str) -> str:
+        """Return a readable file name: engines of the same name are interchangeable."""
+        gpu = re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
+        digest = hashlib.sha256(f"{model_checksum} {self.profile}".encode()).hexdigest()[:12]
+        return f"{gpu}_trt{self.tensorrt}_{self.precision}_{digest}.plan"
 
 
 def facts_file(engine: Path) -> Path:
@@ -56,7 +99,9 @@ def facts_file(engine: Path) -> Path:
 
 def write_facts(engine: Path, facts: EngineFacts) -> None:
     """Write the build parameters next to an engine."""
-    facts_file(engine).write_text(json.dumps(asdict(facts), indent=1))
+    fields = asdict(facts)
+    fields |= fields.pop("profile")
+    facts_file(engine).write_text(json.dumps(fields, indent=1))
 
 
 def read_facts(engine: Path) -> EngineFacts | None:
@@ -72,9 +117,7 @@ def read_facts(engine: Path) -> EngineFacts | None:
             gpu=str(fields["gpu"]),
             tensorrt=str(fields["tensorrt"]),
             precision=str(fields["precision"]),
-            least=_shape(fields["least"]),
-            usual=_shape(fields["usual"]),
-            largest=_shape(fields["largest"]),
+            profile=Profile(*(_shape(fields[name]) for name in ("least", "usual", "largest"))),
         )
     except FileNotFoundError:
         return None
@@ -94,15 +137,6 @@ def engines_dir() -> Path:
     """Return the folder of engines built on this machine: ``$TRIDETR_ENGINES``, or next to the models folder."""
     folder = os.environ.get("TRIDETR_ENGINES")
     return Path(folder) if folder else models_dir().parent / "engines"
-
-
-def checksum_of(model: Path) -> str:
-    """Return the SHA-256 of a model file."""
-    with model.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def link_engine(engine: Path, model_checksum: str) -> Path:

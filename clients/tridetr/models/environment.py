@@ -35,8 +35,9 @@ def export_python(
         ModelError: the environment cannot be created; the message contains the end of pip's output.
     """
     wanted = [*extra, *REQUIREMENTS]
-    tag = f"{sys.version_info.major}.{sys.version_info.minor}-" + _digest(wanted)
-    folder = cache_dir() / f"export-venv-{tag}"
+    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:8]
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    folder = cache_dir() / f"export-venv-{version}-{digest}"
     python = folder / "bin" / "python"
     if (folder / _READY).is_file():
         return python
@@ -79,7 +80,3 @@ def _pip(python: Path, requirements: list[str], say: Callable[[str], None]) -> N
             f"cannot create the export environment, pip reports:\n  {end}\n"
             "If this machine is offline, use an environment that has rfdetr with --python PATH."
         )
-
-
-def _digest(requirements: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:8]

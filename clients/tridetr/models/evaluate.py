@@ -32,7 +32,6 @@ class Evaluation:
         ap: mean AP over IoU 0.50 to 0.95 and all classes, 0..1.
         ap50: mean AP at IoU 0.50.
         ap_by_class: class name -> AP, for the classes that occur in the labels.
-        ap50_by_class: class name -> AP at IoU 0.50.
         median_ms: median time of one inference, in ms.
         pictures: number of pictures.
         curves: class name -> precision at recalls 0, 0.01 .. 1 (IoU 0.50), float64 [101].
@@ -43,7 +42,6 @@ class Evaluation:
     ap: float
     ap50: float
     ap_by_class: dict[str, float]
-    ap50_by_class: dict[str, float]
     median_ms: float
     pictures: int
     curves: dict[str, NDArray[np.float64]]
@@ -98,18 +96,14 @@ def evaluate(
         progress()
     truth = _truth(pictures, {name: index for index, name in enumerate(known, start=1)})
     precision = _precision(truth, found)
-    by_class, by_class50, curves = {}, {}, {}
-    for index, name in enumerate(known):
-        values = precision[:, :, index]
-        by_class[name], by_class50[name] = _mean(values), _mean(values[0])
-        curves[name] = values[0]
+    by_class = {name: _mean(precision[:, :, index]) for index, name in enumerate(known)}
+    curves = {name: precision[0, :, index] for index, name in enumerate(known)}
     return Evaluation(
         model=model,
         engine=engine,
         ap=float(np.nanmean(list(by_class.values()))),
-        ap50=float(np.nanmean(list(by_class50.values()))),
+        ap50=float(np.nanmean([_mean(curve) for curve in curves.values()])),
         ap_by_class=by_class,
-        ap50_by_class=by_class50,
         median_ms=float(np.median(times)) * 1e3,
         pictures=len(pictures),
         curves=curves,

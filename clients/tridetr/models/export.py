@@ -13,6 +13,7 @@ import onnx
 
 from tridetr.errors import ModelError
 from tridetr.models import export_worker
+from tridetr.models.installed_models import replacing
 from tridetr.models.onnx_file import load_model, set_metadata
 from tridetr.models.raw_export import RawExport, export_metadata
 
@@ -49,9 +50,7 @@ def export(
         weights = str(Path(weights).resolve())
     elif variant is None:
         raise ModelError(f"--weights {weights} requires --variant")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
-        written = Path(folder) / "model.onnx"
+    with replacing(output) as written:
         command = [str(python), str(Path(export_worker.__file__).resolve())]
         command += ["--weights", weights, "--output", str(written)]
         command += ["--variant", variant] if variant else []
@@ -63,7 +62,6 @@ def export(
         set_metadata(model, export_metadata(result["classes"], source))
         exported = RawExport.of(model)
         onnx.save(model, written)
-        written.replace(output)
     return exported
 
 

@@ -19,6 +19,7 @@ range, which ``recolor`` makes from another one in a second. The default is limi
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +32,7 @@ from tridetr.errors import ModelError
 from tridetr.model_card import FrameColor, ModelCard
 from tridetr.models.color_matrix import YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder, precision_of, rename_values
-from tridetr.models.onnx_file import metadata_of, set_metadata
+from tridetr.models.onnx_file import card_of, set_metadata
 from tridetr.models.raw_export import RawExport
 from tridetr.models.wrapping import CORE_PREFIX, OUR_PREFIX, postprocess, preprocess
 
@@ -85,8 +86,7 @@ def fuse(
         precision=precision_of(model),
     )
 
-    core = onnx.ModelProto()
-    core.CopyFrom(model)
+    core = copy.deepcopy(model)
     names = {name: CORE_PREFIX + name for name in _CONTRACT_NAMES}
     rename_values(core.graph, names)
 
@@ -114,14 +114,13 @@ def recolor(fused: onnx.ModelProto, color: FrameColor) -> onnx.ModelProto:
     Raises:
         ModelError: the model was not made by ``fuse``.
     """
-    card = ModelCard.from_metadata(metadata_of(fused))
+    card = card_of(fused)
     if not card.contract:
         raise ModelError(
             "only models of `tridetr models fuse` can be converted to another colour matrix or range"
         )
     old, new = YuvToRgb.of(card.color).normalised(), YuvToRgb.of(color).normalised()
-    model = onnx.ModelProto()
-    model.CopyFrom(fused)
+    model = copy.deepcopy(fused)
     changed = 0
     for weight in model.graph.initializer:
         for before, after in ((old.weight.reshape(3, 3, 1, 1), new.weight), (old.bias, new.bias)):

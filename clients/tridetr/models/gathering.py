@@ -28,11 +28,11 @@ from onnx import TensorProto
 
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
-from tridetr.model_card import Form, FrameColor, ModelCard
+from tridetr.model_card import Form, FrameColor
 from tridetr.models.color_matrix import IMAGENET_MEAN, IMAGENET_STD, YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder, inputs_of
 from tridetr.models.installed_models import SUFFIX, replacing
-from tridetr.models.onnx_file import load_model, metadata_of, set_metadata
+from tridetr.models.onnx_file import card_of, load_model, set_metadata
 from tridetr.models.unwrap import seam_values
 from tridetr.models.wrapping import OUR_PREFIX
 
@@ -74,7 +74,7 @@ def gather_pixels(model: onnx.ModelProto) -> bool:
     """
     casts = [node for node in model.graph.node if INPUT in node.input]
     try:
-        card = ModelCard.from_metadata(metadata_of(model))
+        card = card_of(model)
         if not card.contract or [node.op_type for node in casts] != ["Cast"]:
             return False
         image, *_ = seam_values(model)

@@ -86,6 +86,14 @@ def inputs_of(node: onnx.NodeProto) -> set[str]:
     return found
 
 
+def drop_unused_weights(graph: onnx.GraphProto) -> None:
+    """Remove the weights that no node reads, in place."""
+    used = {value for node in graph.node for value in inputs_of(node)}
+    kept = [weight for weight in graph.initializer if weight.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 def resolve_shared_weights(model: onnx.ModelProto) -> None:
     """Remove Identity and Cast nodes between weights and the nodes that use them, in place.
 
@@ -110,10 +118,10 @@ def resolve_shared_weights(model: onnx.ModelProto) -> None:
         for index, value in enumerate(node.input):
             if value in alias:
                 node.input[index] = alias[value]
-    used = {value for node in kept for value in inputs_of(node)}
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(kept)
-    model.graph.initializer.extend(w for name, w in weights.items() if name in used)
+    model.graph.initializer.extend(weights.values())
+    drop_unused_weights(model.graph)
 
 
 def precision_of(model: onnx.ModelProto) -> str:

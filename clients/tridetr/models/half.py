@@ -7,13 +7,15 @@ most of the time, preserves it. Tensor cores accumulate their sums in FP32 anywa
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tridetr.errors import ModelError
 from tridetr.models.choices import EnginePrecision
-from tridetr.models.graph_builder import precision_of, resolve_shared_weights
+from tridetr.models.graph_builder import drop_unused_weights, precision_of, resolve_shared_weights
 from tridetr.models.onnx_file import metadata_of, set_metadata
 from tridetr.models.quantize import PRODUCTS
 from tridetr.models.wrapping import OUR_PREFIX
@@ -42,8 +44,7 @@ def halve_products(source: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(
             f"the model is {precision} already. Remedy: build the engine with --precision keep"
         )
-    model = onnx.ModelProto()
-    model.CopyFrom(source)
+    model = copy.deepcopy(source)
     resolve_shared_weights(model)
     weights = {w.name: w for w in model.graph.initializer}
     halves: dict[str, str] = {}
@@ -67,7 +68,7 @@ def halve_products(source: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.node[:], model.graph.value_info[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(_half(weights[name], half) for name, half in halves.items())
-    _drop_unused_weights(model)
+    drop_unused_weights(model.graph)
     if "tridetr.precision" in metadata_of(model):
         set_metadata(model, {"tridetr.precision": "fp16"})
     onnx.checker.check_model(model)
@@ -86,10 +87,3 @@ def _half(weight: onnx.TensorProto, name: str) -> onnx.TensorProto:
             "--precision keep"
         )
     return numpy_helper.from_array(array.astype(np.float16), name)
-
-
-def _drop_unused_weights(model: onnx.ModelProto) -> None:
-    used = {value for node in model.graph.node for value in node.input}
-    kept = [w for w in model.graph.initializer if w.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)

@@ -8,7 +8,6 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tridetr.errors import ModelError
@@ -60,7 +59,7 @@ def resolve_model(name_or_path: str | Path) -> Path:
         return path
     path = installed_path(text)
     if not path.is_file():
-        names = [model.name for model in installed()]
+        names = installed()
         raise ModelError(
             f"no model named {text!r} is installed in {models_dir()} (installed: {', '.join(names) or 'none'}); "
             f"{did_you_mean(text, names)}`tridetr models pull {text}` downloads one; a file needs its path"
@@ -102,7 +101,7 @@ def missing_model(path: Path) -> str:
         )
     from tridetr.models.catalogue import load_catalogue  # which imports this module
 
-    names = [model.name for model in installed()]
+    names = installed()
     fetched = [entry.name for entry in load_catalogue().models]
     return (
         f"the model {path.name!r} is neither the file {path} nor installed (installed: {', '.join(names) or 'none'}). "
@@ -110,35 +109,10 @@ def missing_model(path: Path) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """An installed model."""
-
-    name: str
-    path: Path
-
-
-def installed() -> list[Installed]:
-    """Return the installed models, sorted by name."""
-    folder = models_dir()
-    files = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
-    return [Installed(path.stem, path) for path in files if not path.name.startswith(".")]
-
-
-@contextmanager
-def installing(name: str, *, replace: bool) -> Iterator[Path]:
-    """Yield a temporary file to write; at the end of the `with` block, it is installed as the model ``name``.
-
-    Raises:
-        ModelError: a model of that name exists and ``replace`` is not set.
-    """
-    final = installed_path(name)
-    if final.exists() and not replace:
-        raise ModelError(
-            f"a model named {name!r} is installed already: choose another name, or use --force"
-        )
-    with replacing(final) as path:
-        yield path
+def installed() -> dict[str, Path]:
+    """Return the files of the installed models by name, sorted."""
+    files = sorted(models_dir().glob(f"*{SUFFIX}"))
+    return {path.stem: path for path in files if not path.name.startswith(".")}
 
 
 @contextmanager

@@ -24,13 +24,18 @@ def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
         model.metadata_props.add(key=key, value=value)
 
 
-def read_card(path: Path) -> ModelCard:
-    """Read the model card of an ONNX file.
+def card_of(model: onnx.ModelProto) -> ModelCard:
+    """Return the model card in a model's metadata.
 
     Raises:
-        ModelError: the file does not exist or is not an ONNX model, or its card cannot be parsed.
+        ModelError: it cannot be parsed.
     """
-    return ModelCard.from_metadata(metadata_of(load_model(path)))
+    return ModelCard.from_metadata(metadata_of(model))
+
+
+def read_card(path: Path) -> ModelCard:
+    """Return the model card of an ONNX file; raises as `load_model` and `card_of`."""
+    return card_of(load_model(path))
 
 
 def load_model(path: Path) -> onnx.ModelProto:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -12,12 +11,13 @@ import onnx
 
 from tridetr.contract import INPUT
 from tridetr.errors import ModelError
+from tridetr.files import checksum_of
 from tridetr.model_card import FrameColor
 from tridetr.models.catalogue import Entry
 from tridetr.models.download import MAX_BYTES, Checksum, Progress, download
 from tridetr.models.export import export
 from tridetr.models.fuse import fuse
-from tridetr.models.installed_models import cache_dir, installed_path, installing
+from tridetr.models.installed_models import cache_dir, installed_path, replacing
 from tridetr.models.onnx_file import load_model
 from tridetr.models.raw_export import RawExport
 from tridetr.models.runtime import open_session, require_contract
@@ -38,9 +38,9 @@ def pull(
 
     Args:
         entry: the catalogue entry.
-        python: returns the interpreter of the export environment; called for checkpoints only.
+        python: see `install`, as for the other arguments.
         replace: whether to replace an installed model of that name.
-        color: colour matrix and range of the frames, for models that are fused here.
+        color: colour matrix and range of the frames.
         step: called with a description of each step.
         progress: called while data arrives.
 
@@ -107,7 +107,12 @@ def install(
     """
     if kind is None:
         kind = _kind_of(source)
-    with installing(name, replace=replace) as target:
+    final = installed_path(name)
+    if final.exists() and not replace:
+        raise ModelError(
+            f"a model named {name!r} is installed already: choose another name, or use --force"
+        )
+    with replacing(final) as target:
         if kind == "contract":
             shutil.copyfile(source, target)
         else:
@@ -122,7 +127,7 @@ def install(
             onnx.save(fuse_file(exported, color=color), target)
         step("loading the model")
         require_contract(open_session(target), str(source))
-    return installed_path(name)
+    return final
 
 
 def fuse_file(
@@ -164,7 +169,7 @@ def fuse_file(
         default_score=default_score,
         source=origin or raw.source or source.name,
         color=color,
-        checksum=hashlib.sha256(source.read_bytes()).hexdigest(),
+        checksum=checksum_of(source),
     )
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,10 +30,11 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 
 from tridetr.errors import ModelError
-from tridetr.model_card import FrameColor, ModelCard
+from tridetr.model_card import FrameColor
 from tridetr.models.choices import Target
 from tridetr.models.graph_builder import precision_of, resolve_shared_weights
-from tridetr.models.onnx_file import load_model, metadata_of, set_metadata
+from tridetr.models.installed_models import replacing
+from tridetr.models.onnx_file import card_of, load_model, metadata_of, set_metadata
 from tridetr.models.picture_files import load_rgb, rgb_to_i420
 from tridetr.models.wrapping import OUR_PREFIX
 
@@ -101,7 +101,7 @@ def quantize(
         )
     if precision_of(model) == "int8":
         raise ModelError(f"{source} is quantised already")
-    card = ModelCard.from_metadata(metadata_of(model))
+    card = card_of(model)
     resolve_shared_weights(model)
     layers = layers_to_quantize(model, re.compile(keep_float) if keep_float else None)
     if not layers:
@@ -109,19 +109,12 @@ def quantize(
             f"{source} has no layer that is worth quantising (with {MIN_WEIGHTS} weights or more)"
         )
     first = model.graph.input[0].type.tensor_type.shape.dim[0]
-    reader = _Frames(
-        pictures,
-        card.color,
-        first.dim_value or 1,
-        progress,
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".quantize-") as folder:
-        whole = Path(folder) / "model.onnx"
+    reader = _Frames(pictures, card.color, first.dim_value or 1, progress)
+    with replacing(output) as path:
         with _quiet():
             quantization.quantize_static(
                 model,
-                whole,
+                path,
                 reader,
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
@@ -139,13 +132,12 @@ def quantize(
                     "QuantizeBias": False,
                 },
             )
-        quantised = onnx.load(whole)
+        quantised = onnx.load(path)
         set_metadata(quantised, metadata_of(model))
         if card.contract:
             set_metadata(quantised, replace(card, precision="int8").to_metadata())
         onnx.checker.check_model(quantised)
-        onnx.save(quantised, whole)
-        whole.replace(output)
+        onnx.save(quantised, path)
     return len(layers)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import onnx
 from onnx import helper, numpy_helper
 
 from tridetr.errors import ModelError
-from tridetr.models.graph_builder import rename_values
+from tridetr.models.graph_builder import drop_unused_weights, rename_values
 from tridetr.models.onnx_file import metadata_of
 from tridetr.models.raw_export import DROPPED
 from tridetr.models.wrapping import CORE_PREFIX, OUR_PREFIX
@@ -20,8 +21,7 @@ def seam_values(fused: onnx.ModelProto) -> tuple[str, str, str]:
     Raises:
         ModelError: the model was not made by ``fuse``.
     """
-    inner = [node for node in fused.graph.node if not node.name.startswith(OUR_PREFIX)]
-    outer = [node for node in fused.graph.node if node.name.startswith(OUR_PREFIX)]
+    inner, outer = _sides(fused)
     made_inside = {value for node in inner for value in node.output}
     used_inside = {value for node in inner for value in node.input}
     inputs = {v for node in outer for v in node.output if v in used_inside}
@@ -36,8 +36,7 @@ def seam_values(fused: onnx.ModelProto) -> tuple[str, str, str]:
 
 def with_outputs(fused: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
     """Return a copy of a model with the given inner values as additional outputs."""
-    model = onnx.ModelProto()
-    model.CopyFrom(fused)
+    model = copy.deepcopy(fused)
     known = _known_values(fused, values)
     model.graph.output.extend(known[value] for value in values)
     return model
@@ -50,15 +49,11 @@ def network_of(fused: onnx.ModelProto) -> onnx.ModelProto:
         ModelError: the model was not made by ``fuse``.
     """
     image, *outputs = seam_values(fused)
-    inner = [node for node in fused.graph.node if not node.name.startswith(OUR_PREFIX)]
-    used_inside = {value for node in inner for value in node.input}
-    model = onnx.ModelProto()
-    model.CopyFrom(fused)
+    inner, _ = _sides(fused)
+    model = copy.deepcopy(fused)
     del model.graph.node[:]
     model.graph.node.extend(inner)
-    kept = [w for w in model.graph.initializer if w.name in used_inside]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    drop_unused_weights(model.graph)
     return _with_interface(model, fused, image, outputs)
 
 
@@ -89,10 +84,8 @@ def with_network(fused: onnx.ModelProto, network: onnx.ModelProto) -> onnx.Model
         ModelError: the model was not made by ``fuse``.
     """
     image, boxes, logits = seam_values(fused)
-    inner, model = onnx.ModelProto(), onnx.ModelProto()
-    inner.CopyFrom(network)
-    model.CopyFrom(fused)
-    outer = [node for node in fused.graph.node if node.name.startswith(OUR_PREFIX)]
+    inner, model = copy.deepcopy(network), copy.deepcopy(fused)
+    _, outer = _sides(fused)
     ours = {value for node in outer for value in (*node.input, *node.output)} - {""}
     names = {value: CORE_PREFIX + value for value in _values(inner.graph) & ours}
     names[inner.graph.input[0].name] = image
@@ -113,6 +106,13 @@ def with_network(fused: onnx.ModelProto, network: onnx.ModelProto) -> onnx.Model
     domains = {entry.domain for entry in model.opset_import}
     model.opset_import.extend(e for e in inner.opset_import if e.domain not in domains)
     return model
+
+
+def _sides(fused: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """Return the nodes of the network, and those of the pre- and post-processing."""
+    nodes = fused.graph.node
+    inner = [node for node in nodes if not node.name.startswith(OUR_PREFIX)]
+    return inner, [node for node in nodes if node.name.startswith(OUR_PREFIX)]
 
 
 def _values(graph: onnx.GraphProto) -> set[str]:

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from tridetr.errors import ModelError
-from tridetr.model_card import ModelCard
 from tridetr.models import reference
 from tridetr.models.choices import Engine, EnginePrecision
 from tridetr.models.half import engine_precision, halve_products
-from tridetr.models.onnx_file import load_model, metadata_of
+from tridetr.models.onnx_file import card_of, load_model
 from tridetr.models.picture_files import load_rgb, rgb_to_i420
 from tridetr.models.raw_export import RawExport
 from tridetr.models.runtime import open_session
@@ -75,7 +74,7 @@ class Verifier:
             ModelError: the file is not a fused model, or the export does not match it.
         """
         fused = load_model(model)
-        card = ModelCard.from_metadata(metadata_of(fused))
+        card = card_of(fused)
         if not card.contract:
             raise ModelError(
                 f"{model} has no tridetr metadata, so its class ids and colour conversion are unknown: wrap "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tridetr.contract import COCO_91, Tensor, check_contract
 from tridetr.errors import ModelError
+from tridetr.files import checksum_of
 from tridetr.model_card import ModelCard
 from tridetr.models.installed_models import missing_model
 
@@ -84,5 +84,5 @@ def _completed(card: ModelCard, path: Path) -> ModelCard:
         card,
         classes=card.classes or COCO_91,
         source=card.source or path.name,
-        checksum=card.checksum or hashlib.sha256(path.read_bytes()).hexdigest(),
+        checksum=card.checksum or checksum_of(path),
     )

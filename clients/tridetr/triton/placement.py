@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tridetr.config import Config
 from tridetr.contract import INPUT
-from tridetr.models.engine_files import EngineFacts
+from tridetr.models.engine_files import EngineFacts, Profile
 from tridetr.plan import Placement
 
 Kind = model_config_pb2.ModelInstanceGroup
@@ -19,7 +18,6 @@ Kind = model_config_pb2.ModelInstanceGroup
 BATCH_DELAY_US = 500
 _GRAPH_BATCHES = (1, 2, 3, 4, 6, 8)
 _NATIVE_OPENVINO = "openvino"
-_PROBE_WIDTH, _PROBE_ROWS = 64, 72
 
 
 def place(
@@ -46,7 +44,7 @@ def place(
     elif placement.other_gpus:
         group.kind = Kind.KIND_CPU
     if facts is not None and rendered.max_batch_size:
-        rendered.max_batch_size = min(rendered.max_batch_size, facts.largest[0])
+        rendered.max_batch_size = min(rendered.max_batch_size, facts.profile.largest[0])
     if placement.native and placement.backend == "onnxruntime":
         _native_onnxruntime(rendered, placement, config, cache)
     if not placement.gpu:
@@ -57,13 +55,13 @@ def place(
         # Our engine prepares for these when it is loaded.
         rendered.parameters["cameras"].string_value = str(len(config.cameras))
         rendered.parameters["frame_sizes"].string_value = ",".join(
-            f"{height * 3 // 2}x{width}" for width, height in frame_sizes(config)
+            f"{height * 3 // 2}x{width}" for width, height in config.frame_sizes
         )
     if rendered.max_batch_size > 1:
-        company = not _all_sizes_known(config) or max(frame_sizes(config).values()) > 1
+        company = not _all_sizes_known(config) or max(config.frame_sizes.values()) > 1
         rendered.dynamic_batching.max_queue_delay_microseconds = BATCH_DELAY_US if company else 0
     if placement.backend == "tensorrt" and placement.native and facts is not None:
-        _cuda_graphs(rendered, frame_sizes(config), facts)
+        _cuda_graphs(rendered, config.frame_sizes, facts.profile)
 
 
 def provider_name(placement: Placement, config: Config) -> str:
@@ -77,17 +75,8 @@ def provider_name(placement: Placement, config: Config) -> str:
     return f"{chosen}ExecutionProvider"
 
 
-def frame_sizes(config: Config) -> Mapping[tuple[int, int], int]:
-    """Return the number of cameras per configured size (width, height), cropped to even."""
-    return Counter(
-        (camera.width & ~1, camera.height & ~1)
-        for camera in config.cameras.values()
-        if camera.width and camera.height
-    )
-
-
 def _all_sizes_known(config: Config) -> bool:
-    return sum(frame_sizes(config).values()) == len(config.cameras)
+    return config.frame_sizes.total() == len(config.cameras)
 
 
 def _native_onnxruntime(
@@ -120,21 +109,15 @@ def profile_settings(config: Config, max_batch: int) -> dict[str, str]:
     """
     if not _all_sizes_known(config):
         return {}
-    sizes = list(frame_sizes(config))
-    widths, rows = [w for w, _ in sizes], [h * 3 // 2 for _, h in sizes]
-    # Includes the watcher's small probe frame, as in `tridetr models build-engine`.
-    shapes = {
-        "min": (1, min(*rows, _PROBE_ROWS), min(*widths, _PROBE_WIDTH)),
-        "opt": (1, rows[0], widths[0]),
-        "max": (max_batch, max(rows), max(widths)),
-    }
+    profile = Profile.of(list(config.frame_sizes), max_batch)
+    shapes = {"min": profile.least, "opt": profile.usual, "max": profile.largest}
     return {
         f"trt_profile_{name}_shapes": f"{INPUT}:{'x'.join(map(str, shape))}"
         for name, shape in shapes.items()
     }
 
 
-def _cuda_graphs(rendered: Any, sizes: Mapping[tuple[int, int], int], facts: EngineFacts) -> None:
+def _cuda_graphs(rendered: Any, sizes: Mapping[tuple[int, int], int], profile: Profile) -> None:
     """Request CUDA graphs for the configured frame sizes.
 
     A graph replaces the launches of all kernels by one, but is recorded for one exact shape. So there are graphs only
@@ -142,7 +125,7 @@ def _cuda_graphs(rendered: Any, sizes: Mapping[tuple[int, int], int], facts: Eng
     """
     limit = rendered.max_batch_size
     for (width, height), cameras in sizes.items():
-        if not facts.takes(width, height):
+        if not profile.takes(width, height):
             continue
         for batch in _GRAPH_BATCHES if limit else (0,):
             if batch > min(limit, cameras):

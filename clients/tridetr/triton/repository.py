@@ -7,6 +7,7 @@ configuration's `parameters`.
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 from collections.abc import Mapping
@@ -78,8 +79,7 @@ def rendered_config(entry: Any, model: ModelFile, extra: Mapping[str, str]) -> A
     Raises:
         ModelError: the graph has a fixed batch size other than 1.
     """
-    rendered = model_config_pb2.ModelConfig()
-    rendered.CopyFrom(entry)
+    rendered = copy.deepcopy(entry)
     if model.batch not in (-1, 1):
         raise ModelError(
             f"{model.path} has a fixed batch size of {model.batch}. Remedy: export it with a dynamic batch "

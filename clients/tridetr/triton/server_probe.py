@@ -9,11 +9,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tridetr.contract import INPUT, check_contract
 from tridetr.model_card import ModelInfo
+from tridetr.models.engine_files import PROBE_SIZE
 from tridetr.triton.answers import Prediction, parse_prediction
 from tridetr.triton.describe import model_info
 from tridetr.triton.endpoint import Endpoint
 
-_WIDTH, _HEIGHT = 64, 48
 _QUICK_S = 2.0
 
 
@@ -68,10 +68,10 @@ class Probe:
 
     def start_inference(self, timeout_s: float) -> Any:
         """Start an inference of one small frame and return gRPC's future."""
-        rows = _HEIGHT * 3 // 2
+        width, rows = PROBE_SIZE[0], PROBE_SIZE[1] * 3 // 2
         request = service_pb2.ModelInferRequest(model_name=self._model, id="tridetr-probe")
-        request.inputs.add(name=INPUT, datatype="UINT8", shape=(1, rows, _WIDTH))
-        request.raw_input_contents.append(bytes([128]) * (rows * _WIDTH))
+        request.inputs.add(name=INPUT, datatype="UINT8", shape=(1, rows, width))
+        request.raw_input_contents.append(bytes([128]) * (rows * width))
         return self._stub.ModelInfer.future(request, timeout=timeout_s)
 
     @staticmethod

@@ -63,7 +63,8 @@ def build_engine(
     rfdetr_trt serves the engine that was built last from its model file.
     """
     with packages():
-        from tridetr.models.engine import Profile, build, parse_size
+        from tridetr.models.engine import build, parse_size
+        from tridetr.models.engine_files import Profile
         from tridetr.models.installed_models import configured_model, resolve_model
 
     sizes = [parse_size(text) for text in size]
@@ -92,11 +93,6 @@ def build_engine(
 
 def camera_sizes(config: Config) -> list[tuple[int, int]]:
     """Return the frame sizes of the cameras, plus `UNKNOWN_SIZES` if the size of a camera is not configured."""
-    known = [
-        (camera.width & ~1, camera.height & ~1)
-        for camera in config.cameras.values()
-        if camera.width and camera.height
-    ]
-    if len(known) < len(config.cameras):
-        known.extend(UNKNOWN_SIZES)
-    return list(dict.fromkeys(known))
+    known = config.frame_sizes
+    unknown = UNKNOWN_SIZES if known.total() < len(config.cameras) else ()
+    return list(dict.fromkeys([*known, *unknown]))

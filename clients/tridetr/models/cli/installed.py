@@ -111,7 +111,7 @@ def list_models(as_json: options.AsJson = False) -> None:
     models = installed()
     if as_json:
         found = {
-            "models": [{"name": model.name, **_facts(model.path)} for model in models],
+            "models": [{"name": name, **_facts(path)} for name, path in models.items()],
             "engines": [{"file": str(plan), "bytes": plan.stat().st_size} for plan in _plans()],
         }
         console.print_json(data=found)
@@ -120,8 +120,8 @@ def list_models(as_json: options.AsJson = False) -> None:
         console.print(f"no models are installed in {models_dir()}: see `tridetr models pull`")
     else:
         table = Table("name", "engine", "precision", "classes", "input", "frames", "size")
-        for model in models:
-            table.add_row(model.name, *_row(model.path))
+        for name, path in models.items():
+            table.add_row(name, *_row(path))
         console.print(table)
     _list_engines()
 
