@@ -19,18 +19,11 @@ from tridetr.errors import ModelError
 VERSION: Final = "1"  # contract version that `tridetr models fuse` writes to a model's metadata
 INPUT: Final = "frame"
 OUTPUTS: Final = ("boxes", "scores", "classes")
-# Data type and rank of each tensor.
-_WANTED: Final[dict[str, tuple[str, int]]] = {
-    "frame": ("UINT8", 3),
-    "boxes": ("FP32", 3),
-    "scores": ("FP32", 2),
-    "classes": ("INT32", 2),
-}
-_SHOWN: Final = {
-    "frame": "UINT8 [B, 3H/2, W]",
-    "boxes": "FP32 [B, K, 4]",
-    "scores": "FP32 [B, K]",
-    "classes": "INT32 [B, K]",
+_WANTED: Final = {
+    INPUT: ("UINT8", ("B", "3H/2", "W")),
+    "boxes": ("FP32", ("B", "K", "4")),
+    "scores": ("FP32", ("B", "K")),
+    "classes": ("INT32", ("B", "K")),
 }
 
 
@@ -75,16 +68,16 @@ def check_contract(model: str, inputs: Iterable[TensorSpec], outputs: Iterable[T
             shape.
     """
     found = {spec.name: spec for spec in (*inputs, *outputs)}
-    inputs_wanted, outputs_wanted = {INPUT}, set(OUTPUTS)
     faults = [
-        f"{name}: expected {_SHOWN[name]}, found {_show(found[name]) if name in found else 'nothing'}"
-        for name in (INPUT, *OUTPUTS)
+        f"{name}: expected {datatype} [{', '.join(dims)}], "
+        f"found {_show(found[name]) if name in found else 'nothing'}"
+        for name, (datatype, dims) in _WANTED.items()
         if name not in found or not _fits(found[name])
     ]
     faults += [
         f"{name}: not part of the contract, found {_show(spec)}"
         for name, spec in found.items()
-        if name not in inputs_wanted | outputs_wanted
+        if name not in _WANTED
     ]
     if not faults:
         lengths = {found[name].shape[1] for name in OUTPUTS} - {-1}
@@ -100,9 +93,9 @@ def check_contract(model: str, inputs: Iterable[TensorSpec], outputs: Iterable[T
 
 
 def _fits(spec: TensorSpec) -> bool:
-    datatype, rank = _WANTED[spec.name]
+    datatype, dims = _WANTED[spec.name]
     shape = tuple(spec.shape)
-    if spec.datatype != datatype or len(shape) != rank:
+    if spec.datatype != datatype or len(shape) != len(dims):
         return False
     if spec.name == INPUT:
         return shape[1] == -1 or shape[1] % 3 == 0

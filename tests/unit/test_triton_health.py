@@ -9,7 +9,7 @@ import pytest
 
 from support.waiting import wait_for
 from tridetr.shm import names
-from tridetr.triton.health import PROBE_AFTER_S, Health, Next
+from tridetr.triton.health import PROBE_AFTER_S, Health
 from tridetr.triton.server_log import ServerLog, parse
 from tridetr.triton.server_process import ServerProcess
 
@@ -17,26 +17,26 @@ from tridetr.triton.server_process import ServerProcess
 @pytest.mark.parametrize(
     ("looks", "wanted"),
     [
-        # (successes, failures, seconds since the start) -> what to do
-        ([(1, 0, 1)], [Next.WAIT]),
-        ([(0, 0, 1), (0, 0, PROBE_AFTER_S)], [Next.WAIT, Next.PROBE]),
-        ([(5, 0, 1), (5, 0, 3), (5, 0, 1 + PROBE_AFTER_S)], [Next.WAIT, Next.WAIT, Next.PROBE]),
-        ([(5, 0, 1), (5, 1, 2)], [Next.WAIT, Next.PROBE]),
-        ([(5, 1, 1), (6, 2, 2)], [Next.WAIT, Next.WAIT]),  # some clients send invalid requests
-        ([(5, 9, 1), (5, 9, 2)], [Next.WAIT, Next.WAIT]),
+        # (successes, failures, seconds since the start) -> whether it probes
+        ([(1, 0, 1)], [False]),
+        ([(0, 0, 1), (0, 0, PROBE_AFTER_S)], [False, True]),
+        ([(5, 0, 1), (5, 0, 3), (5, 0, 1 + PROBE_AFTER_S)], [False, False, True]),
+        ([(5, 0, 1), (5, 1, 2)], [False, True]),
+        ([(5, 1, 1), (6, 2, 2)], [False, False]),  # some clients send invalid requests
+        ([(5, 9, 1), (5, 9, 2)], [False, False]),
     ],
 )
-def test_when_the_watcher_probes(looks: list[tuple[int, int, float]], wanted: list[Next]) -> None:
+def test_when_the_watcher_probes(looks: list[tuple[int, int, float]], wanted: list[bool]) -> None:
     health = Health(0.0)
-    assert [health.observe(*look) for look in looks] == wanted
+    assert [health.needs_probe(*look) for look in looks] == wanted
 
 
 def test_a_successful_probe_counts() -> None:
     health = Health(0.0)
-    assert health.observe(0, 0, PROBE_AFTER_S) is Next.PROBE
+    assert health.needs_probe(0, 0, PROBE_AFTER_S)
     health.probed(PROBE_AFTER_S)
-    assert health.observe(0, 0, PROBE_AFTER_S + 1) is Next.WAIT
-    assert health.observe(0, 0, 2 * PROBE_AFTER_S) is Next.PROBE
+    assert not health.needs_probe(0, 0, PROBE_AFTER_S + 1)
+    assert health.needs_probe(0, 0, 2 * PROBE_AFTER_S)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,11 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from tridetr.contract import Tensor, check_contract
 from tridetr.errors import ModelError
 from tridetr.models.choices import Engine
+
+_TRITON_TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FP32", "tensor(int32)": "INT32"}
 
 
 def open_session(
@@ -81,26 +83,10 @@ def run_frame(
 
 
 def require_contract(session: Any, name: str) -> None:
-    """Check that a session's model conforms to the contract.
+    """Check that a session's model conforms to the contract; raises as `check_contract`."""
+    check_contract(name, map(_tensor, session.get_inputs()), map(_tensor, session.get_outputs()))
 
-    Raises:
-        ModelError: it does not; the message shows the inputs and outputs that were found.
-    """
-    inputs = {value.name: value for value in session.get_inputs()}
-    outputs = {value.name for value in session.get_outputs()}
-    with contextlib.suppress(KeyError):
-        frame = inputs["frame"]
-        wanted = {"boxes", "scores", "classes"}
-        if (
-            len(inputs) == 1
-            and "uint8" in frame.type
-            and len(frame.shape) == 3
-            and wanted <= outputs
-        ):
-            return
-    found = ", ".join(f"{v.name} {v.type} {v.shape}" for v in inputs.values())
-    raise ModelError(
-        f"{name} does not conform to the model contract: expected input frame uint8 [B, 3H/2, W] and "
-        f"outputs boxes, scores, classes; found {found} -> {', '.join(sorted(outputs))}. "
-        "Wrap an RF-DETR export with `tridetr models fuse`."
-    )
+
+def _tensor(value: Any) -> Tensor:
+    shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
+    return Tensor(value.name, _TRITON_TYPES.get(value.type, value.type), shape)

@@ -11,7 +11,7 @@ import asyncio
 from typing import Any, Protocol
 
 import grpc
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tridetr.config import Config
 from tridetr.contract import INPUT, check_contract
@@ -29,7 +29,6 @@ from tridetr.triton.endpoint import Endpoint, endpoint_of
 
 __all__ = ["Frame", "Prediction", "TritonClient"]
 
-_SERVICE = "/inference.GRPCInferenceService/"
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -38,6 +37,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.enable_http_proxy", 0),
 )
+_TIMEOUT_S = 5.0
 _UNREGISTER_TRIES = 50
 _UNREGISTER_PAUSE_S = 0.1
 
@@ -72,7 +72,7 @@ class TritonClient:
         self._model_name = config.model.name
         self._endpoint: Endpoint | None = None
         self._channel: grpc.aio.Channel | None = None
-        self._calls: dict[str, Any] = {}
+        self._stub: Any = None
 
     async def __aenter__(self) -> TritonClient:
         return self
@@ -82,12 +82,11 @@ class TritonClient:
 
     async def close(self) -> None:
         """Close the connection; calls in flight raise ModelUnavailable."""
-        channel, self._channel, self._endpoint = self._channel, None, None
-        self._calls.clear()
+        channel, self._channel, self._stub, self._endpoint = self._channel, None, None, None
         if channel is not None:
             await channel.close()
 
-    async def model(self, timeout_s: float = 5.0) -> ModelInfo:
+    async def model(self) -> ModelInfo:
         """Return the description of the served model, after checking that it conforms to the contract.
 
         Raises:
@@ -95,10 +94,9 @@ class TritonClient:
             ModelError: the model's inputs or outputs differ from the contract.
         """
         name = self._model_name
-        request = service_pb2.ModelMetadataRequest(name=name)
-        metadata = await self._ask("ModelMetadata", request, timeout_s)
+        metadata = await self._ask("ModelMetadata", service_pb2.ModelMetadataRequest(name=name))
         check_contract(name, metadata.inputs, metadata.outputs)
-        reply = await self._ask("ModelConfig", service_pb2.ModelConfigRequest(name=name), timeout_s)
+        reply = await self._ask("ModelConfig", service_pb2.ModelConfigRequest(name=name))
         report = self._endpoint.engine_report if self._endpoint else None
         version = metadata.versions[-1] if metadata.versions else "1"
         return describe.model_info(reply.config, version, report)
@@ -115,10 +113,10 @@ class TritonClient:
         """
         method, request = registration(region)
         try:
-            await self._ask(method, request, 5.0)
+            await self._ask(method, request)
         except AlreadyRegisteredError:
             await self.unregister(region)
-            await self._ask(method, request, 5.0)
+            await self._ask(method, request)
 
     async def unregister(self, region: AnyRegion) -> None:
         """Unregister a region; succeeds also if it is not registered.
@@ -130,7 +128,7 @@ class TritonClient:
         method, request = unregistration(region)
         for attempt in range(_UNREGISTER_TRIES):
             try:
-                await self._ask(method, request, 5.0)
+                await self._ask(method, request)
                 return
             except RegionNotRegistered:
                 return
@@ -171,7 +169,7 @@ class TritonClient:
         self,
         method: str,
         request: Any,
-        timeout_s: float | None,
+        timeout_s: float | None = _TIMEOUT_S,
         metadata: tuple[tuple[str, str], ...] | None = None,
     ) -> Any:
         call = self._call(method)
@@ -188,32 +186,15 @@ class TritonClient:
             raise
 
     def _call(self, method: str) -> Any:
-        call = self._calls.get(method)
-        if call is not None:
-            return call
-        if self._channel is None:
+        if self._stub is None:
             self._endpoint = endpoint_of(self._config)
             if self._endpoint is None:
                 raise ModelUnavailable("Triton is not running yet (`tridetr triton` starts it)")
             self._channel = grpc.aio.insecure_channel(
                 self._endpoint.address, options=_CHANNEL_OPTIONS
             )
-        call = self._calls[method] = self._channel.unary_unary(
-            _SERVICE + method,
-            request_serializer=type_of_request(method).SerializeToString,
-            response_deserializer=type_of_response(method).FromString,
-        )
-        return call
-
-
-def type_of_request(method: str) -> Any:
-    """Return the protobuf class of a method's request."""
-    return getattr(service_pb2, f"{method}Request")
-
-
-def type_of_response(method: str) -> Any:
-    """Return the protobuf class of a method's response."""
-    return getattr(service_pb2, f"{method}Response")
+            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        return getattr(self._stub, method)
 
 
 def registration(region: AnyRegion) -> tuple[str, Any]:

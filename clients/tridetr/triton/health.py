@@ -7,16 +7,8 @@ model's counters. If they show no success for a while, or only failures, it runs
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 PROBE_AFTER_S = 5.0
-
-
-class Next(Enum):
-    """The watcher's next action."""
-
-    WAIT = "wait"
-    PROBE = "probe"
 
 
 @dataclass(slots=True)
@@ -31,8 +23,8 @@ class Health:
     _successes: int = 0
     _failures: int = 0
 
-    def observe(self, successes: int, failures: int, now_s: float) -> Next:
-        """Process the model's current counters and return the next action.
+    def needs_probe(self, successes: int, failures: int, now_s: float) -> bool:
+        """Process the model's current counters and return whether the watcher must run an inference of its own.
 
         Args:
             successes: successful inferences since the server's start.
@@ -40,17 +32,15 @@ class Health:
             now_s: monotonic time in seconds.
 
         Returns:
-            PROBE if there were failures but no success since the last call (only an inference of our own can
+            True if there were failures but no success since the last call (only an inference of our own can
             distinguish a client's bad request from a broken model), or no success for PROBE_AFTER_S.
         """
         succeeded, failed = successes > self._successes, failures > self._failures
         self._successes, self._failures = successes, failures
         if succeeded:
             self.last_success_s = now_s
-            return Next.WAIT
-        if failed or now_s - self.last_success_s >= PROBE_AFTER_S:
-            return Next.PROBE
-        return Next.WAIT
+            return False
+        return failed or now_s - self.last_success_s >= PROBE_AFTER_S
 
     def probed(self, now_s: float) -> None:
         """Record that our own inference succeeded."""

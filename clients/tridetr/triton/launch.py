@@ -12,7 +12,6 @@ import shutil
 import sys
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from tridetr.config import Config
@@ -27,91 +26,59 @@ _OURS = Path(__file__).resolve().parent / "backends"
 _POOL_BYTES = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
     """The files of one embedded server, all below `run_dir/triton`.
 
     The server runs in `root` and gets relative paths (`relative`). It starts the Python backend with a bash command in
     which it does not quote paths, and that Python cannot use paths with non-ASCII characters.
+
+    Attributes:
+        root: the folder.
+        repository: the rendered model repository.
+        backends: the private backend directory, with our Python-based backends. It is nested as deeply as in the
+            wheel, because the RPATH of the wheel's libraries leads from there to `libraries`.
+        libraries: the folder that the copied backend searches first for libraries; so it must be inside `root`.
+        packages: links to folders of Python packages whose paths the backend's stub cannot use.
+        temporary: the server's folder for temporary files.
+        engine_report: the report file of the engine.
+        engine_cache: the folder in which an engine can cache compiled code.
+        secret: the file with the key of the restricted APIs, used if none is configured.
+        socket: the socket's path as the server gets it.
+        socket_file: the socket that the server creates: it appends a port to the name.
     """
 
-    root: Path
-    socket: Path
+    def __init__(self, run_dir: Path) -> None:
+        """Choose the paths in a run folder.
 
-    def relative(self, path: Path) -> Path:
-        """Return a path relative to `root`, where the server runs; paths outside `root` stay as they are."""
-        return path.relative_to(self.root) if path.is_relative_to(self.root) else path
-
-    @property
-    def repository(self) -> Path:
-        """The rendered model repository."""
-        return self.root / "models"
-
-    @property
-    def backends(self) -> Path:
-        """The private backend directory, with our Python-based backends.
-
-        It is nested as deeply as in the wheel, because the RPATH of the wheel's libraries leads from there to
-        `libraries`.
+        Raises:
+            TritonError: the path of the run folder is too long for a Unix socket.
         """
-        return self.root / "server" / "tritonserver" / "backends"
-
-    @property
-    def libraries(self) -> Path:
-        """The folder that the copied backend searches first for libraries; so it must be inside the private folder."""
-        return self.root / "nvidia_pytriton.libs"
-
-    @property
-    def packages(self) -> Path:
-        """Links to folders of Python packages whose paths the backend's stub cannot use."""
-        return self.root / "packages"
-
-    @property
-    def temporary(self) -> Path:
-        """The server's folder for temporary files."""
-        return self.root / "tmp"
-
-    @property
-    def engine_report(self) -> Path:
-        """The report file of the engine."""
-        return self.root / "engine.json"
-
-    @property
-    def engine_cache(self) -> Path:
-        """The folder in which an engine can cache compiled code."""
-        return self.root / "engine-cache"
-
-    @property
-    def secret(self) -> Path:
-        """The file with the key of the restricted APIs, used if none is configured."""
-        return self.root / "secret"
+        root = self.root = run_dir.resolve() / "triton"
+        self.repository = root / "models"
+        self.backends = root / "server" / "tritonserver" / "backends"
+        self.libraries = root / "nvidia_pytriton.libs"
+        self.packages = root / "packages"
+        self.temporary = root / "tmp"
+        self.engine_report = root / "engine.json"
+        self.engine_cache = root / "engine-cache"
+        self.secret = root / "secret"
+        self.socket = root / "grpc"
+        self.socket_file = root / "grpc:1"
+        if len(str(self.socket_file).encode()) > SOCKET_PATH_LIMIT:
+            longest = SOCKET_PATH_LIMIT - len(":1")
+            raise TritonError(
+                f"run_dir {run_dir} is too long for a Unix socket ({self.socket} has more than "
+                f"{longest} bytes). Remedy: set run_dir to a shorter path"
+            )
 
     @property
     def address(self) -> str:
         """The gRPC target for clients, a `unix:` URI."""
         return "unix:" + urllib.parse.quote(str(self.socket_file))
 
-    @property
-    def socket_file(self) -> Path:
-        """The path of the socket that the server creates: it appends a port to the name."""
-        return self.socket.with_name(f"{self.socket.name}:1")
-
-
-def layout(run_dir: Path) -> Layout:
-    """Return the layout of the embedded server's files in a run folder.
-
-    Raises:
-        TritonError: the path of the run folder is too long for a Unix socket.
-    """
-    root = run_dir.resolve() / "triton"
-    made = Layout(root, root / "grpc")
-    longest = SOCKET_PATH_LIMIT - len(":1")
-    if len(str(made.socket).encode()) > longest:
-        raise TritonError(
-            f"run_dir {run_dir} is too long for a Unix socket ({made.socket} has more than "
-            f"{longest} bytes). Remedy: set run_dir to a shorter path"
-        )
-    return made
+    def relative(self, path: Path) -> Path:
+        """Return a path relative to `root`, where the server runs; paths outside `root` stay as they are."""
+        return path.relative_to(self.root) if path.is_relative_to(self.root) else path
 
 
 def prepare_backends(server: Server, backend: str, files: Layout) -> Path:

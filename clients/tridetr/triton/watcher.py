@@ -23,7 +23,7 @@ from tridetr.triton.endpoint import (
     remove_endpoint,
     write_endpoint,
 )
-from tridetr.triton.health import Health, Next
+from tridetr.triton.health import Health
 from tridetr.triton.server_probe import Probe
 from tridetr.triton.server_process import ServerProcess
 from tridetr.triton.setup import Setup
@@ -164,10 +164,10 @@ class Watcher:
                 raise _Unhealthy("model_replaced", "has a new model file")
             try:
                 successes, failures = probe.counters()
-                step = health.observe(successes, failures, time.monotonic())
+                needs_probe = health.needs_probe(successes, failures, time.monotonic())
             except grpc.RpcError:
-                step = Next.PROBE
-            if step is Next.PROBE:
+                needs_probe = True
+            if needs_probe:
                 self._infer(process, probe)
                 health.probed(time.monotonic())
 
