@@ -1,4 +1,4 @@
-"""Find free TCP ports."""
+"""Find free TCP ports, and the URL of a server."""
 
 from __future__ import annotations
 
@@ -21,6 +21,18 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
         OSError: The wanted port is in use or not permitted, or the host is not an address of this machine.
     """
     return _bound(host, wanted)
+
+
+def viewer_url(host: str, port: int) -> str:
+    """Return the URL at which a browser on this machine reaches the viewer.
+
+    Example:
+        >>> viewer_url("0.0.0.0", 8080)
+        'http://127.0.0.1:8080/'
+    """
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _bound(host: str, port: int) -> int:

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from tridetr import __version__
@@ -15,6 +16,7 @@ from tridetr.controller.problems import NodeProblem
 from tridetr.controller.state_machine import State, Transition
 from tridetr.controller.topics import Topics, topic_level
 from tridetr.controller.visits import JOINED, kind
+from tridetr.ports import viewer_url
 
 # Entities that versions up to 0.1 declared for each camera, in the node's message.
 _FIRST_ENTITIES = {
@@ -182,16 +184,16 @@ def first_entities(cameras: Iterable[str]) -> str:
 
 def viewer_address(gateway: GatewaySection) -> str | None:
     """Return the viewer's URL for other machines; None if it listens on loopback only or its port is not fixed."""
-    if gateway.port == 0 or gateway.host == "localhost":
+    host = gateway.host
+    if gateway.port == 0 or host == "localhost":
         return None
-    try:
-        address = ipaddress.ip_address(gateway.host)
-    except ValueError:
-        return f"http://{gateway.host}:{gateway.port}/"
-    if address.is_loopback:
-        return None
-    host = socket.gethostname() if address.is_unspecified else gateway.host
-    return f"http://[{host}]:{gateway.port}/" if ":" in host else f"http://{host}:{gateway.port}/"
+    with suppress(ValueError):  # a name
+        address = ipaddress.ip_address(host)
+        if address.is_loopback:
+            return None
+        if address.is_unspecified:
+            host = socket.gethostname()
+    return viewer_url(host, gateway.port)
 
 
 def _problem(topic: str, key: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from tridetr.gateway.encode import EncodedImage
 from tridetr.served_model import Labels
-from tridetr.shm.boards import CameraStatus, SentrySnapshot
-from tridetr.shm.detections import DetectionLease
+from tridetr.shm.boards import CameraState, CameraStatus, SentrySnapshot
+from tridetr.shm.detections import DetectionLease, ResultStamp
 from tridetr.shm.frames import FrameStamp
 
 HEARTBEAT_S = 3.0  # age from which capture's status is stale; it is written at least once a second
@@ -22,6 +22,16 @@ def unix_ms(nanoseconds: int) -> float:
 def age_s(then_ns: int, now_ns: int) -> float:
     """Return the seconds between two monotonic times, rounded to milliseconds."""
     return round((now_ns - then_ns) / 1e9, 3)
+
+
+def infer_ms(stamp: ResultStamp) -> float:
+    """Return the milliseconds from the request to the server until its answer."""
+    return round((stamp.infer_end_ns - stamp.infer_start_ns) / 1e6, 2)
+
+
+def model(stamp: ResultStamp) -> str:
+    """Return the name and version of the model that a result is from."""
+    return f"{stamp.model_name}/{stamp.model_version}"
 
 
 def frame(
@@ -82,9 +92,9 @@ def detections(lease: DetectionLease, labels: Labels) -> dict[str, Any]:
         "width": stamp.width,
         "height": stamp.height,
         "capture_unix_ms": unix_ms(stamp.capture_unix_ns),
-        "infer_ms": round((stamp.infer_end_ns - stamp.infer_start_ns) / 1e6, 2),
+        "infer_ms": infer_ms(stamp),
         "total_ms": round((stamp.published_ns - stamp.taken_ns) / 1e6, 2),
-        "model": f"{stamp.model_name}/{stamp.model_version}",
+        "model": model(stamp),
         "engine": labels.engine,
         "boxes": boxes(lease, labels),
     }
@@ -118,19 +128,8 @@ def state(snapshot: SentrySnapshot | None, now_ns: int) -> dict[str, Any]:
 def status(board: CameraStatus | None, now_ns: int) -> dict[str, Any]:
     """Return the header of a `status` message; without a live capture process the camera is `offline`."""
     if board is None:
-        return {
-            "type": "status",
-            "state": "offline",
-            "message": "no capture process has reported yet",
-            "since_unix_ms": None,
-            "width": 0,
-            "height": 0,
-            "source_fps": 0.0,
-            "source_kind": "",
-            "capture_clock": "",
-            "reconnects": 0,
-            "view_fault": "",
-        }
+        text = "no capture process has reported yet"
+        board = CameraStatus(CameraState.OFFLINE, 0, now_ns, message=text)
     name, message = board.state.name.lower(), board.message
     if name != "ended" and now_ns - board.heartbeat_monotonic_ns > HEARTBEAT_S * 1e9:
         name, message = "offline", "the capture process has stopped reporting"
@@ -138,7 +137,7 @@ def status(board: CameraStatus | None, now_ns: int) -> dict[str, Any]:
         "type": "status",
         "state": name,
         "message": message,
-        "since_unix_ms": unix_ms(board.since_unix_ns),
+        "since_unix_ms": unix_ms(board.since_unix_ns) if board.since_unix_ns else None,
         "width": board.width,
         "height": board.height,
         "source_fps": round(board.source_fps, 2) if math.isfinite(board.source_fps) else 0.0,

@@ -110,10 +110,8 @@ class CameraFeed:
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        for wakeup, event in self._wakeups():
-            loop.add_reader(wakeup.fileno(), _waker(wakeup, event.set))
-        for wakeup in self._packet_wakeups():
-            loop.add_reader(wakeup.fileno(), _waker(wakeup, self._packets_came))
+        for wakeup, react in self._wakeups():
+            loop.add_reader(wakeup.fileno(), _waker(wakeup, react))
         self._frame_wake.set()
         self._fact_wake.set()
         self._tasks = [
@@ -122,7 +120,9 @@ class CameraFeed:
         ]
 
     def _stop(self) -> None:
-        self._unwatch()
+        loop = asyncio.get_running_loop()
+        for wakeup, _ in self._wakeups():
+            loop.remove_reader(wakeup.fileno())
         for task in self._tasks:
             task.cancel()
             self._ending.add(task)
@@ -133,25 +133,17 @@ class CameraFeed:
         self._encoded.clear()
         self._sequence = self._result = self._stream_ns = 0
 
-    def _wakeups(self) -> list[tuple[Wakeup, asyncio.Event]]:
+    def _wakeups(self) -> list[tuple[Wakeup, Callable[[], None]]]:
         readers = self._readers
+        view = readers.view.wakeup if readers.view is not None else None
         pairs = (
-            (readers.frames.wakeup, self._frame_wake),
-            (readers.detections.wakeup, self._fact_wake),
-            (readers.sentry.wakeup, self._fact_wake),
+            (readers.frames.wakeup, self._frame_wake.set),
+            (readers.detections.wakeup, self._fact_wake.set),
+            (readers.sentry.wakeup, self._fact_wake.set),
+            (readers.packets.wakeup, self._packets_came),
+            (view, self._packets_came),
         )
-        return [(wakeup, event) for wakeup, event in pairs if wakeup is not None]
-
-    def _packet_wakeups(self) -> list[Wakeup]:
-        readers = (self._readers.packets, self._readers.view)
-        return [reader.wakeup for reader in readers if reader and reader.wakeup is not None]
-
-    def _unwatch(self) -> None:
-        loop = asyncio.get_running_loop()
-        for wakeup, _ in self._wakeups():
-            loop.remove_reader(wakeup.fileno())
-        for wakeup in self._packet_wakeups():
-            loop.remove_reader(wakeup.fileno())
+        return [(wakeup, react) for wakeup, react in pairs if wakeup is not None]
 
     def _packets_came(self) -> None:
         for viewer in self.viewers:

@@ -15,22 +15,11 @@ from tridetr.gateway.app import create_app
 from tridetr.gateway.clients import parse_address
 from tridetr.gateway.http_server import Limits, listen, serve
 from tridetr.gateway.hub import Hub
+from tridetr.ports import viewer_url
 
 logger = logging.getLogger("tridetr.gateway")
 ADDRESS_FILE = "gateway.json"
 _OTHER_CONNECTIONS = 256  # in addition to the WebSockets: pages, snapshots, probes
-
-
-def viewer_url(host: str, port: int) -> str:
-    """Return the URL at which a browser on this machine reaches the viewer.
-
-    Example:
-        >>> viewer_url("0.0.0.0", 8080)
-        'http://127.0.0.1:8080/'
-    """
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _write_address(path: Path, host: str, port: int) -> None:

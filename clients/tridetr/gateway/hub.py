@@ -18,7 +18,7 @@ from tridetr.gateway.feed import TICK_S, CameraFeed
 from tridetr.gateway.node_metrics import Broker
 from tridetr.gateway.readers import CameraReaders
 from tridetr.gateway.video_track import VideoTrack, why_withheld
-from tridetr.gateway.viewer_session import Viewer
+from tridetr.gateway.viewer_session import Size, Viewer
 from tridetr.gateway.watch import CameraWatch
 from tridetr.served_model import Labels
 from tridetr.telemetry import metrics
@@ -93,10 +93,11 @@ class Hub:
         await asyncio.gather(*(feed.close() for feed in self.feeds.values()))
         self._close_readers()
 
-    def new_viewer(self, camera: str) -> Viewer:
+    def new_viewer(self, camera: str, size: Size) -> Viewer:
         """Return a new viewer of a camera; it receives messages after ``feeds[camera].join``."""
         return Viewer(
             camera,
+            size,
             self.config.gateway.max_fps,
             self.feeds[camera].refresh,
             self._track_of(camera),
@@ -116,31 +117,32 @@ class Hub:
         """Return the current facts about a camera for ``/api/cameras``; ages in seconds, None = never seen."""
         readers, now = self.readers[camera], time.monotonic_ns()
         try:
-            frame, result = readers.newest_frame(), readers.newest_result()
+            frame, newest = readers.newest_frame(), readers.newest_result()
             status = facts.status(readers.status.read(), now)
             state = facts.state(readers.sentry.read(), now)
         except ShmError as error:
             logger.warning("%s", error, extra={"camera": camera})
-            frame = result = None
+            frame = newest = None
             status = facts.status(None, now) | {"message": "the camera's shared memory is damaged"}
             state = facts.state(None, now)
         status.pop("type")
         state.pop("type")
         watching = self.watches[camera].look()
         watching.pop("type")
+        result, count = newest or (None, None)
         return {
             "name": camera,
             "status": status,
             "state": state,
-            "frame_number": frame.frame_number if frame else None,
+            "frame_number": frame.stamp.frame_number if frame else None,
             "watching": watching,
             "frame_age_s": self.watches[camera].frame_age_s(frame, now),
             "width": frame.width if frame else None,
             "height": frame.height if frame else None,
             "result_age_s": facts.age_s(result.published_ns, now) if result else None,
-            "detections": result.count if result else None,
-            "infer_ms": round(result.infer_ms, 2) if result else None,
-            "model": result.model if result else None,
+            "detections": count,
+            "infer_ms": facts.infer_ms(result) if result else None,
+            "model": facts.model(result) if result else None,
             "viewers": len(self.feeds[camera].viewers),
         }
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from quart import request
+from quart.wrappers import Request, Websocket
+
+from tridetr.gateway.viewer_session import Size
 
 
 class BadParameterError(ValueError):
@@ -35,6 +38,18 @@ def integer(name: str, low: int, high: int, default: int | None = None) -> int:
     if found is None:
         raise BadParameterError(f"{name} is required: a whole number from {low} to {high}")
     return found
+
+
+def picture_size(asked: Request | Websocket) -> Size:
+    """Return the parameter `size`, by default "full".
+
+    Raises:
+        BadParameterError: It is neither "small" nor "full".
+    """
+    size = asked.args.get("size", "full")
+    if size not in ("small", "full"):
+        raise BadParameterError("size must be small or full")
+    return "small" if size == "small" else "full"
 
 
 def flag(name: str) -> bool:

@@ -15,9 +15,11 @@ from quart import Blueprint, Quart, Response, request
 from tridetr.errors import TridetrError
 from tridetr.gateway import message
 from tridetr.gateway.hub import Hub
+from tridetr.gateway.parameters import picture_size
 from tridetr.gateway.security import Answer, problem
 from tridetr.gateway.stream import refuse
 from tridetr.gateway.video_track import IN_BROWSERS, is_old, why_withheld
+from tridetr.gateway.viewer_session import Size
 from tridetr.shm.boards import StatusReader
 from tridetr.shm.names import VIEW
 from tridetr.shm.packets import Packet, PacketReader
@@ -81,11 +83,9 @@ def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
         refused = refuse(hub, camera)
         if refused is not None:
             return refused
-        size = request.args.get("size", "full")
-        if size not in ("small", "full"):
-            return problem(400, "size must be small or full")
+        size = picture_size(request)
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
-        return _endless(_pictures(hub, camera, stop, small=size == "small"), kind)
+        return _endless(_pictures(hub, camera, stop, size), kind)
 
     app.register_blueprint(play)
 
@@ -177,9 +177,7 @@ async def _pieces(
             packet = reader.read()
 
 
-async def _pictures(
-    hub: Hub, camera: str, stop: asyncio.Event, *, small: bool
-) -> AsyncIterator[bytes]:
+async def _pictures(hub: Hub, camera: str, stop: asyncio.Event, size: Size) -> AsyncIterator[bytes]:
     """Yield the parts of an MJPEG stream; the client shares the feed's encoded pictures with other viewers."""
     ready: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
 
@@ -188,8 +186,7 @@ async def _pictures(
         if header["type"] == "frame":
             await ready.put(jpeg)
 
-    viewer, feed = hub.new_viewer(camera), hub.feeds[camera]
-    viewer.size = "small" if small else "full"
+    viewer, feed = hub.new_viewer(camera, size), hub.feeds[camera]
     feed.join(viewer)
     sending = asyncio.create_task(viewer.pump(send))
     stopping = asyncio.create_task(stop.wait())

@@ -10,6 +10,7 @@ from quart import Blueprint, Quart, Response, websocket
 
 from tridetr.gateway import message
 from tridetr.gateway.hub import Hub
+from tridetr.gateway.parameters import picture_size
 from tridetr.gateway.security import Answer, problem
 from tridetr.gateway.viewer_session import CommandError, Viewer
 
@@ -53,11 +54,8 @@ def add_stream(
         refused = refuse(hub, camera)
         if refused is not None:
             return refused
-        size = websocket.args.get("size", "full")
-        if size not in ("small", "full"):
-            return problem(400, "size must be small or full")
-        viewer, feed = hub.new_viewer(camera), hub.feeds[camera]
-        viewer.size = "small" if size == "small" else "full"
+        size = picture_size(websocket)
+        viewer, feed = hub.new_viewer(camera, size), hub.feeds[camera]
         feed.join(viewer)
         try:
             offered = message.PROTOCOL in websocket.requested_subprotocols

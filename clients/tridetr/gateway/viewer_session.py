@@ -53,13 +53,15 @@ class Viewer:
     def __init__(
         self,
         camera: str,
+        size: Size,
         max_fps: float,
         on_change: Callable[[], None],
-        open_track: Callable[[bool], VideoTrack] | None = None,
+        open_track: Callable[[bool], VideoTrack] | None,
         *,
-        has_view: bool = False,
+        has_view: bool,
     ) -> None:
-        self.size: Size = "full"
+        self.size = size
+
         self.paused = False
         self._open_track = open_track
         self._has_view = has_view

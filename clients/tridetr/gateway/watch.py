@@ -8,9 +8,10 @@ from typing import Any
 from tridetr.config import Config
 from tridetr.errors import ShmError
 from tridetr.gateway import facts
-from tridetr.gateway.readers import CameraReaders, NewestFrame, NewestResult
+from tridetr.gateway.readers import CameraReaders, NewestFrame
 from tridetr.gateway.watching import Chain, Decided, Fault, find_fault
 from tridetr.served_model import Labels
+from tridetr.shm.detections import ResultStamp
 from tridetr.telemetry import metrics
 
 _LOOK_S = 0.25  # time for which a verdict is cached
@@ -50,9 +51,9 @@ class CameraWatch:
         if self._first_frame[0] != frame.sequence:
             self._first_frame = (frame.sequence, now)
         # Media time is unrelated to the current time: the age then counts from when the frame was first seen here.
-        return facts.age_s(
-            self._first_frame[1] if frame.lossless else frame.capture_monotonic_ns, now
-        )
+        stamp = frame.stamp
+        captured = self._first_frame[1] if stamp.lossless else stamp.capture_monotonic_ns
+        return facts.age_s(captured, now)
 
     def look(self) -> dict[str, Any]:
         """Return the header of a `watching` message, at most ``_LOOK_S`` old."""
@@ -81,11 +82,12 @@ class CameraWatch:
 
     def _find(self) -> Fault | None:
         readers, now = self._readers, time.monotonic_ns()
-        result, status, sentry = (
+        newest, status, sentry = (
             readers.newest_result(),
             readers.status.read(),
             readers.sentry.read(),
         )
+        result = newest[0] if newest else None
         unknown = self._labels.unknown(self._classes)
         self._warnings = [
             *(f"the model does not know the alarm class {name!r}" for name in unknown),
@@ -104,7 +106,7 @@ class CameraWatch:
         )
         return find_fault(chain, self._frame_limit_s, self._result_limit_s, now)
 
-    def _result_age_s(self, result: NewestResult | None, now: int) -> float | None:
+    def _result_age_s(self, result: ResultStamp | None, now: int) -> float | None:
         if result is None:
             return None
         self._decided.add(result.frame_sequence, result.capture_monotonic_ns)
@@ -112,7 +114,7 @@ class CameraWatch:
             result.published_ns if result.lossless else result.capture_monotonic_ns, now
         )
 
-    def _decided_age_s(self, sequence: int, result: NewestResult | None, now: int) -> float | None:
+    def _decided_age_s(self, sequence: int, result: ResultStamp | None, now: int) -> float | None:
         if sequence == 0 or result is None:
             return None
         if self._first_decided[0] != sequence:

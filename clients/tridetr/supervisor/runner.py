@@ -24,7 +24,7 @@ from tridetr.errors import GatewayError
 from tridetr.machine import find_machine
 from tridetr.paths import private_folder
 from tridetr.plan import plan
-from tridetr.ports import bind_fault
+from tridetr.ports import bind_fault, viewer_url
 from tridetr.service import stop_signals
 from tridetr.supervisor import broker_pulse
 from tridetr.supervisor.counters import Counters
@@ -241,11 +241,6 @@ def _all_sources_ended(processes: list[ManagedProcess]) -> bool:
     return bool(captures) and all(process.finished for process in captures)
 
 
-def _viewer_hint(config: Config) -> str:
-    host = "127.0.0.1" if config.gateway.host in ("0.0.0.0", "::") else config.gateway.host  # noqa: S104
-    return f"viewer: http://{host}:{config.gateway.port}/"
-
-
 def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequence[str] = ()) -> int:
     """Run a node until it ends.
 
@@ -258,7 +253,6 @@ def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequenc
     Returns:
         The exit status: 0, or 1 if no frame was processed end to end.
     """
-    terminal = sys.stderr.isatty() and not as_json
     configure_logging(config.log.level, config.log.format, "up")
     if real := real_cameras_of_the_toy_model(config):
         logger.warning(
@@ -268,10 +262,11 @@ def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequenc
         )
 
     def make_screen(logs: LogPipe) -> Screen:
-        hint = f"{_viewer_hint(config)}   Ctrl-C stops"
+        viewer = viewer_url(config.gateway.host, config.gateway.port)
+        hint = f"viewer: {viewer}   Ctrl-C stops"
         return Screen(Console(stderr=True), list(config.cameras), logs, hint)
 
-    make_display = make_screen if terminal else None
+    make_display = make_screen if sys.stderr.isatty() and not as_json else None
     summary = Supervisor(config, only=only, make_display=make_display).run(duration_s)
     if as_json:
         json.dump(summary, sys.stdout, indent=2)
