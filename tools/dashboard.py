@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
+
+from tridetr.shm.boards import CameraState, SentryState
 
 TARGET = Path(__file__).resolve().parents[1] / "helm" / "tridetr" / "files" / "dashboard.json"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 CAMERA = 'instance=~"$instance", camera=~"$camera"'
 NODE = 'instance=~"$instance"'
-STATES = ("starting", "live", "offline", "frozen", "ended", "blind")
 CAMERA_COLORS = ("blue", "green", "red", "orange", "text", "red")
-SENTRY = ("unknown", "standby", "validation", "tracking")
 SENTRY_COLORS = ("red", "green", "yellow", "orange")
 
 
@@ -46,11 +47,11 @@ class Panel:
     text: str = ""
 
 
-def quantiles(metric: str, *, by: str = "camera") -> tuple[tuple[str, str], ...]:
-    """Return the queries of median and 95th percentile of a histogram."""
-    rate = f"sum by (le, {by}) (rate({metric}_bucket{{{CAMERA}}}[$__rate_interval]))"
+def quantiles(metric: str) -> tuple[tuple[str, str], ...]:
+    """Return the queries of median and 95th percentile of a histogram for each camera."""
+    rate = f"sum by (le, camera) (rate({metric}_bucket{{{CAMERA}}}[$__rate_interval]))"
     return tuple(
-        (f"{{{{{by}}}}} p{round(share * 100)}", f"histogram_quantile({share}, {rate})")
+        (f"{{{{camera}}}} p{round(share * 100)}", f"histogram_quantile({share}, {rate})")
         for share in (0.5, 0.95)
     )
 
@@ -60,15 +61,20 @@ def rate(metric: str, labels: str = CAMERA) -> str:
     return f"rate({metric}{{{labels}}}[$__rate_interval])"
 
 
+def colored(states: type[IntEnum], colors: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return the name and the colour of each state."""
+    return tuple(zip((state.name.lower() for state in states), colors, strict=True))
+
+
 ROWS: dict[str, tuple[Panel, ...]] = {
     "Now": (
         Panel(
             "Cameras", (("{{instance}} {{camera}}", f"tridetr_camera_state{{{CAMERA}}}"),),
-            kind="state-timeline", width=12, names=tuple(zip(STATES, CAMERA_COLORS, strict=True)),
+            kind="state-timeline", width=12, names=colored(CameraState, CAMERA_COLORS),
         ),
         Panel(
             "Sentry", (("{{instance}} {{camera}}", f"tridetr_sentry_state{{{CAMERA}}}"),),
-            kind="state-timeline", width=12, names=tuple(zip(SENTRY, SENTRY_COLORS, strict=True)),
+            kind="state-timeline", width=12, names=colored(SentryState, SENTRY_COLORS),
         ),
         Panel(
             "Since the last frame", (("{{camera}}", f"tridetr:frame_silence:seconds{{{CAMERA}}}"),), "s",

@@ -355,7 +355,7 @@ class Store:
         metrics.OUTBOX_DEPTH.set(len(self.outbox))
 
     def _fail(self, error: Exception) -> None:
-        full = "full" in str(error) or getattr(error, "errno", None) == 28
+        full = "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
         metrics.STORE_ERRORS.labels("full" if full else "other").inc()
         # Bound the rows that are for the history only; events are bounded by the outbox.
         notes = [row for row in self._rows if row.event_id not in self.outbox]

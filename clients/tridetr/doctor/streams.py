@@ -56,7 +56,7 @@ def check_camera(name: str, camera: CameraSection, key: str = "source") -> Findi
     try:
         info = source.open()
         width, height, fps = _watch(source, info, max(camera.timeout_s, _LOOK_S))
-    except (SourceError, TridetrError, ValueError) as error:
+    except (TridetrError, ValueError) as error:
         return _fault(subject, str(error), f"cameras.{name}.{key}")
     finally:
         source.close()
@@ -90,10 +90,9 @@ def _watch(source: Source, info: SourceInfo, timeout_s: float) -> tuple[int, int
             newest_ns, frames = grab.monotonic_ns, grab.number - first.number
             if not info.live:
                 break
-        except NoPictureYetError as waits:
-            why = str(waits)
-        except CorruptFrameError as damaged:
-            why = str(damaged)
+        except (NoPictureYetError, CorruptFrameError) as error:
+            why = str(error)
+
         except SourceEndedError:
             break
     if first is None:

@@ -46,30 +46,31 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/{name}"}
 
 
+def _error(description: str) -> dict[str, Any]:
+    return _json(description, _ref("schemas/Error"))
+
+
 _REFUSED = {
     "401": _ref("responses/NoToken"),
     "421": _ref("responses/UnknownHost"),
     "429": _ref("responses/TooMany"),
 }
 _OPEN_REFUSED = {"421": _REFUSED["421"], "429": _REFUSED["429"]}
+_INVALID = {"400": _error("A parameter is invalid.")}
+_NO_CAMERA = {"404": _error("No such camera.")}
+_UNREADABLE = {"503": _error("The list cannot be read now.")}
 
 
-def _integer(name: str, low: int, high: int, text: str, default: int) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "query",
-        "description": text,
-        "schema": {"type": "integer", "minimum": low, "maximum": high, "default": default},
-    }
+def _query(name: str, schema: dict[str, Any], text: str = "", **more: Any) -> dict[str, Any]:
+    return _described({"name": name, "in": "query", **more, "schema": schema}, text)
+
+
+def _integer(name: str, low: int, high: int, text: str, **more: Any) -> dict[str, Any]:
+    return _query(name, {**_INTEGER, "minimum": low, "maximum": high, **more}, text)
 
 
 def _flag(name: str, text: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "query",
-        "description": text,
-        "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
-    }
+    return _query(name, {**_TEXT, "enum": ["0", "1"], "default": "0"}, text)
 
 
 _PARTS = ["", "camera", "capture", "detector", "controller", "model"]
@@ -157,24 +158,13 @@ def _in_path(name: str, text: str) -> dict[str, Any]:
 
 _CAMERA = _in_path("camera", "Name of the camera in the configuration.")
 _VISIT_ID = _in_path("visit_id", "ID of the visit, as in events.")
-_LATEST_MS = 2**43
-
-
-def _time(name: str, text: str, *, required: bool = False) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "query",
-        "required": required,
-        "description": text,
-        "schema": {"type": "integer", "minimum": 0, "maximum": _LATEST_MS},
-    }
-
+_TIME_MS = {**_INTEGER, "minimum": 0, "maximum": 2**43}
 
 _VISIT_FILTERS = [
-    {"name": "camera", "in": "query", "schema": _TEXT},
-    {"name": "class", "in": "query", "schema": _TEXT},
-    _time("from_unix_ms", "Only visits that ended at or after this time."),
-    _time("to_unix_ms", "Only visits that started before this time."),
+    _query("camera", _TEXT),
+    _query("class", _TEXT),
+    _query("from_unix_ms", _TIME_MS, "Only visits that ended at or after this time."),
+    _query("to_unix_ms", _TIME_MS, "Only visits that started before this time."),
 ]
 
 
@@ -196,7 +186,6 @@ def _get(
 
 
 def _arm(summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
-    error = _ref("schemas/Error")
     operation = {
         "summary": summary,
         "parameters": parameters,
@@ -206,11 +195,11 @@ def _arm(summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "responses": {
             "200": _json("All switches.", _ARMED_SCHEMA),
-            "400": _json("The body is invalid.", error),
-            "403": _json("The request comes from a page of another origin.", error),
-            "404": _json("No such camera.", error),
-            "413": _json("The body is too long.", error),
-            "503": _json("The controller is not running.", error),
+            "400": _error("The body is invalid."),
+            "403": _error("The request comes from a page of another origin."),
+            **_NO_CAMERA,
+            "413": _error("The body is too long."),
+            "503": _error("The controller is not running."),
             **_REFUSED,
         },
     }
@@ -219,7 +208,6 @@ def _arm(summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
 
 def description() -> dict[str, Any]:
     """Return the OpenAPI document."""
-    error = _ref("schemas/Error")
     paths = {
         "/api/cameras": _get(
             "All cameras and their state",
@@ -227,15 +215,11 @@ def description() -> dict[str, Any]:
         ),
         "/api/events": _get(
             "Events, newest first",
-            {
-                "200": _json("Events.", _EVENTS_SCHEMA),
-                "400": _json("A parameter is invalid.", error),
-                "404": _json("No such camera.", error),
-            },
+            {"200": _json("Events.", _EVENTS_SCHEMA), **_INVALID, **_NO_CAMERA},
             [
-                _integer("limit", 1, 500, "Maximum number of events.", 100),
-                _integer("after", 0, 2**62, "Only events with a greater `seq`.", 0),
-                {"name": "camera", "in": "query", "schema": _TEXT},
+                _integer("limit", 1, 500, "Maximum number of events.", default=100),
+                _integer("after", 0, 2**62, "Only events with a greater `seq`.", default=0),
+                _query("camera", _TEXT),
             ],
         ),
         "/api/armed": {
@@ -243,7 +227,7 @@ def description() -> dict[str, Any]:
                 "Arming state of the node and its cameras",
                 {
                     "200": _json("All switches.", _ARMED_SCHEMA),
-                    "503": _json("The controller is not running.", error),
+                    "503": _error("The controller is not running."),
                 },
             ),
             **_arm("Arm or disarm the node", []),
@@ -251,19 +235,10 @@ def description() -> dict[str, Any]:
         "/api/armed/{camera}": _arm("Arm or disarm a camera", [_CAMERA]),
         "/api/visits": _get(
             "Visits with a saved picture or clip, newest first",
-            {
-                "200": _json("Visits.", _VISITS_SCHEMA),
-                "400": _json("A parameter is invalid.", error),
-                "503": _json("The list cannot be read now.", error),
-            },
+            {"200": _json("Visits.", _VISITS_SCHEMA), **_INVALID, **_UNREADABLE},
             [
-                _integer("limit", 1, 500, "Maximum number of visits.", 50),
-                {
-                    "name": "before",
-                    "in": "query",
-                    "description": "Only visits with a lower `seq`; set it to `next` of the previous page.",
-                    "schema": {"type": "integer", "minimum": 0, "maximum": 2**53},
-                },
+                _integer("limit", 1, 500, "Maximum number of visits.", default=50),
+                _integer("before", 0, 2**53, "Only visits with a lower `seq`: `next` of a page."),
                 *_VISIT_FILTERS,
             ],
         ),
@@ -271,9 +246,9 @@ def description() -> dict[str, Any]:
             "One visit, with the next newer and older visit that match the filters",
             {
                 "200": _json("The visit and its neighbours.", _ONE_VISIT_SCHEMA),
-                "400": _json("A parameter is invalid.", error),
-                "404": _json("No such visit, or its files were removed.", error),
-                "503": _json("The list cannot be read now.", error),
+                **_INVALID,
+                "404": _error("No such visit, or its files were removed."),
+                **_UNREADABLE,
             },
             [_VISIT_ID, *_VISIT_FILTERS],
         ),
@@ -282,9 +257,9 @@ def description() -> dict[str, Any]:
             {
                 "200": _typed("A JPEG.", "image/jpeg"),
                 "206": _typed("A part of it (Range).", "image/jpeg"),
-                "400": _json("A parameter is invalid.", error),
-                "404": _json("No such picture.", error),
-                "503": _json("The list cannot be read now.", error),
+                **_INVALID,
+                "404": _error("No such picture."),
+                **_UNREADABLE,
             },
             [_VISIT_ID, _flag("crop", "1: only the area around the best box.")],
         ),
@@ -293,32 +268,27 @@ def description() -> dict[str, Any]:
             {
                 "200": _typed("An MP4.", "video/mp4"),
                 "206": _typed("A part of it (Range).", "video/mp4"),
-                "404": _json("No such clip.", error),
-                "503": _json("The list cannot be read now.", error),
+                "404": _error("No such clip."),
+                **_UNREADABLE,
             },
             [_VISIT_ID],
         ),
         "/api/timeline": _get(
             "Timeline of each camera; times that no span covers were quiet",
-            {
-                "200": _json("Timelines.", _LINE_SCHEMA),
-                "400": _json("A parameter is invalid.", error),
-                "503": _json("The list cannot be read now.", error),
-            },
+            {"200": _json("Timelines.", _LINE_SCHEMA), **_INVALID, **_UNREADABLE},
             [
-                _time("from_unix_ms", "Start of the timeline.", required=True),
-                _integer("hours", 1, 192, "Length in hours.", 24),
+                _query("from_unix_ms", _TIME_MS, "Start of the timeline.", required=True),
+                _integer("hours", 1, 192, "Length in hours.", default=24),
             ],
         ),
         "/snapshot/{camera}.jpg": _get(
             "The newest picture",
             {
                 "200": _typed("A JPEG.", "image/jpeg"),
-                "400": _json("A parameter is invalid.", error),
-                "404": _json("No such camera.", error),
-                "503": _json(
-                    "The camera has not delivered a frame yet, or there are too many requests.",
-                    error,
+                **_INVALID,
+                **_NO_CAMERA,
+                "503": _error(
+                    "The camera has not delivered a frame yet, or there are too many requests."
                 ),
             },
             [
@@ -338,7 +308,7 @@ def description() -> dict[str, Any]:
                     "decisions are fresh.",
                     _READY_SCHEMA,
                 ),
-                "400": _json("A parameter is invalid.", error),
+                **_INVALID,
                 "503": _json("Not watched; each camera has a reason.", _READY_SCHEMA),
             },
             [_flag("all", "1: every camera must be watched.")],
@@ -348,7 +318,7 @@ def description() -> dict[str, Any]:
             "Metrics of the whole node",
             {
                 "200": _typed("Prometheus text.", "text/plain"),
-                "503": _json("No process has written metrics yet.", error),
+                "503": _error("No process has written metrics yet."),
             },
         ),
         "/api/openapi.json": _get("This document", {"200": _json("OpenAPI.", _OBJECT)}),
@@ -369,9 +339,9 @@ def description() -> dict[str, Any]:
             },
             "schemas": {"Error": _ERROR},
             "responses": {
-                "NoToken": _json("The token is missing or wrong.", error),
-                "UnknownHost": _json("The Host header is not trusted.", error),
-                "TooMany": _json("Too many requests, or too many wrong tokens.", error),
+                "NoToken": _error("The token is missing or wrong."),
+                "UnknownHost": _error("The Host header is not trusted."),
+                "TooMany": _error("Too many requests, or too many wrong tokens."),
             },
         },
     }

@@ -7,6 +7,7 @@ removed at the next start.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -49,6 +50,15 @@ class VisitFacts:
     class_name: str
     started_unix_ns: int
     ended_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the archive holds of a visit that is still open."""
+
+    facts: VisitFacts
+    picture_value: float
+    has_clip: bool
 
 
 class Archive(Closing):
@@ -120,7 +130,7 @@ class Archive(Closing):
         free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
         if free < min(_RESERVE_MIB * 2**20, whole * _RESERVE_SHARE):
             raise DiskLowError(
-                28, f"only {free // 2**20} MiB are free on the disk", str(self.files)
+                errno.ENOSPC, f"only {free // 2**20} MiB are free on the disk", str(self.files)
             )
 
     def save_picture(
@@ -186,20 +196,18 @@ class Archive(Closing):
                 (visit.ended_unix_ns, state, visit.visit_id),
             )
 
-    def open_visits(self) -> dict[str, tuple[VisitFacts, float, bool]]:
-        """Return the incomplete visits by ID, with the value of their picture and whether they have a clip."""
+    def open_visits(self) -> dict[str, Kept]:
+        """Return the incomplete visits by ID."""
         with self._lock:
             rows = self._connection.execute(
                 "SELECT visit_id, camera, class, started_unix_ns, ended_unix_ns, picture_facts, clip FROM visit "
                 "WHERE is_open"
             ).fetchall()
         return {
-            row[0]: (
-                VisitFacts(*row[:5]),
-                float(json.loads(row[5]).get("value", 0)),
-                row[6] is not None,
+            columns[0]: Kept(
+                VisitFacts(*columns), float(json.loads(picture).get("value", 0)), clip is not None
             )
-            for row in rows
+            for *columns, picture, clip in rows
         }
 
     def begin_blind(self, camera: str, unix_ns: int) -> int:

@@ -21,7 +21,7 @@ from tridetr.controller.sight import Judge, Sighting
 from tridetr.errors import ShmError
 from tridetr.gateway.encode import Color
 from tridetr.i420 import planes
-from tridetr.recorder.archive import Archive, VisitFacts
+from tridetr.recorder.archive import Archive, Kept, VisitFacts
 from tridetr.recorder.clips import STILLS_FPS, PacketClip, Span, Still, StillsClip
 from tridetr.recorder.evidence_database import VISIT_ID
 from tridetr.recorder.visit_picture import BestFrame, Planes, value_of
@@ -92,15 +92,6 @@ class Visit:
             self.run.first_unix_ns,
             self.run.last_unix_ns,
         )
-
-
-@dataclass(slots=True)
-class Kept:
-    """What an earlier recorder process has saved of a visit that is still open."""
-
-    facts: VisitFacts
-    picture_value: float
-    has_clip: bool
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -181,7 +182,7 @@ class Filing(Closing):
             metrics.EVIDENCE_ERRORS.labels(visit.camera, "missed").inc()
             return
         if not clip_is_whole(clip.path, pictures):
-            raise OSError(5, "the clip was not written completely", str(clip.path))
+            raise OSError(errno.EIO, "the clip was not written completely", str(clip.path))
         facts = {
             "started_unix_ns": clip.times[0],
             "ended_unix_ns": clip.times[1],

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from tridetr.config import Config
 from tridetr.errors import ConfigError
 from tridetr.recorder.archive import Archive
-from tridetr.recorder.camera_recorder import CameraWatcher, Kept
+from tridetr.recorder.camera_recorder import CameraWatcher
 from tridetr.recorder.filing import Filing
 from tridetr.served_model import ServedModelReader
 from tridetr.telemetry import heartbeat
@@ -58,9 +58,9 @@ def run(config: Config, stop: threading.Event) -> None:
 def take_over(archive: Archive, watchers: list[CameraWatcher]) -> None:
     """Resume visits that an earlier recorder left open; the watchers end those that are over by now."""
     by_camera = {watcher.camera: watcher for watcher in watchers}
-    for visit_id, (facts, value, has_clip) in archive.open_visits().items():
-        watcher = by_camera.get(facts.camera)
+    for visit_id, kept in archive.open_visits().items():
+        watcher = by_camera.get(kept.facts.camera)
         if watcher is None:
-            archive.follow(facts)
+            archive.follow(kept.facts)
         else:
-            watcher.kept[visit_id] = Kept(facts, value, has_clip)
+            watcher.kept[visit_id] = kept

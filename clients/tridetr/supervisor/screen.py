@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from enum import IntEnum
 from types import TracebackType
 from typing import IO, Protocol
 
@@ -16,13 +17,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tridetr.shm.boards import CameraState, SentryState
 from tridetr.supervisor.counters import Counters
 from tridetr.supervisor.progress import Stage
 from tridetr.supervisor.summary import percentiles_ms
 from tridetr.supervisor.timings import CameraTimings
 
-CAMERA_STATES = ("starting", "live", "offline", "frozen", "ended", "blind")
-SENTRY_STATES = ("unknown", "standby", "validation", "tracking")
 _STYLES = {
     "live": "green", "standby": "green", "validation": "yellow", "tracking": "bold red",
     "offline": "red", "frozen": "red", "unknown": "magenta",
@@ -135,8 +135,8 @@ class Screen:
             table.add_row(
                 name,
                 _stalled(counters, name)
-                or _state(CAMERA_STATES, counters.total("tridetr_camera_state", camera=name)),
-                _state(SENTRY_STATES, counters.total("tridetr_sentry_state", camera=name)),
+                or _state(CameraState, counters.count("tridetr_camera_state", camera=name)),
+                _state(SentryState, counters.count("tridetr_sentry_state", camera=name)),
                 f"{(published - old_published) / elapsed_s:.1f}",
                 f"{(inferred - old_inferred) / elapsed_s:.1f}",
                 *(
@@ -157,9 +157,8 @@ def _stalled(counters: Counters, camera: str) -> Text | None:
     return None
 
 
-def _state(names: Sequence[str], value: float) -> Text:
-    index = int(value)
-    name = names[index] if 0 <= index < len(names) else "?"
+def _state(states: type[IntEnum], value: int) -> Text:
+    name = states(value).name.lower() if value in set(states) else "?"
     return Text(name, style=_STYLES.get(name, ""))
 
 
