@@ -51,6 +51,10 @@ class ModelUnavailable(TritonError):  # noqa: N818  (named after the condition)
     """The server or the model is temporarily unavailable; a later attempt may succeed."""
 
 
+class ServerNotStarted(ModelUnavailable):
+    """The server has not been started yet."""
+
+
 class RegionNotRegistered(TritonError):  # noqa: N818  (named after the condition)
     """The shared-memory region is not registered (the server was restarted): register it again."""
 

@@ -88,7 +88,7 @@ class Registrations:
         if self._device == "cpu" or self._refused:
             return False
         if self._on_cpu:
-            self._log_once("the model runs on the CPU")
+            self._log_once("the model runs on the CPU", logging.INFO)
             return False
         return True
 
@@ -168,10 +168,10 @@ class Registrations:
             ) from error
         self._log_once(f"{error}. {_REMEDY}")
 
-    def _log_once(self, why: str) -> None:
+    def _log_once(self, why: str, level: int = logging.WARNING) -> None:
         if why != self._logged:
             self._logged = why
-            log.warning("frames are passed to the server in system shared memory: %s", why)
+            log.log(level, "frames are passed to the server in system shared memory: %s", why)
 
     async def _unregister(self, region: AnyRegion, hold: DeviceHold | None) -> None:
         try:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from tridetr.backoff import wait_s
 from tridetr.detector.registrations import Place, Registrar, Registrations, runs_on_gpu
-from tridetr.errors import ModelError, ModelUnavailable, TritonError
+from tridetr.errors import ModelError, ModelUnavailable, ServerNotStarted, TritonError
 from tridetr.model_card import ModelInfo
 from tridetr.shm.device_region import AnyRegion
 from tridetr.shm.frames import DeviceFrameLease, FrameLease
@@ -152,7 +152,7 @@ class Server:
             ) from None
         end_ns = time.monotonic_ns()
         if self._logged is not None:
-            log.info("inference works again")
+            log.info("inference is available")
         self._logged, self._failures = None, 0
         return start_ns, answer, end_ns
 
@@ -178,4 +178,5 @@ class Server:
     def _log_once(self, error: TritonError) -> None:
         if str(error) != self._logged:
             self._logged = str(error)
-            log.warning("inference is unavailable: %s", error)
+            level = logging.INFO if isinstance(error, ServerNotStarted) else logging.WARNING
+            log.log(level, "inference is unavailable: %s", error)

@@ -15,7 +15,12 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tridetr.config import Config
 from tridetr.contract import INPUT, check_contract
-from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered
+from tridetr.errors import (
+    InferenceFailed,
+    ModelUnavailable,
+    RegionNotRegistered,
+    ServerNotStarted,
+)
 from tridetr.model_card import ModelInfo
 from tridetr.shm.device_region import AnyRegion, DeviceRegion
 from tridetr.triton import describe
@@ -189,7 +194,7 @@ class TritonClient:
         if self._stub is None:
             self._endpoint = endpoint_of(self._config)
             if self._endpoint is None:
-                raise ModelUnavailable("Triton is not running yet (`tridetr triton` starts it)")
+                raise ServerNotStarted("Triton is not running yet (`tridetr triton` starts it)")
             self._channel = grpc.aio.insecure_channel(
                 self._endpoint.address, options=_CHANNEL_OPTIONS
             )
