@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import av.error
 import numpy as np
 import pytest
+from av.video.codeccontext import VideoCodecContext
 
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.publisher import jpeg_capacity
@@ -70,6 +73,67 @@ class TestFrozen:
         detector.judge(rows_of(buffer), 0)
         buffer[:] = 5
         assert not detector.judge(rows_of(buffer), 2 * SECOND)
+
+    def test_pictures_that_return_with_each_group_are_frozen_until_new_ones_come(self) -> None:
+        detector = FrozenDetector(frozen_s=5.0)
+        rng = np.random.default_rng(0)
+        group = rng.integers(0, 256, (20, 64, 64), dtype=np.uint8)
+        step = SECOND // 10
+        states = [detector.judge(rows_of(group[n % 20]), n * step) for n in range(300)]
+        first = states.index(True)
+        assert 50 <= first <= 80  # ten pictures are checked before the first returns
+        assert all(states[first:])
+        for n in range(
+            300, 340
+        ):  # new to the detector, like an encoder that varies slightly, but one only
+            picture = rng.integers(0, 256, (64, 64), dtype=np.uint8) if n == 310 else group[n % 20]
+            assert detector.judge(rows_of(picture), n * step)
+        live = [
+            detector.judge(rows_of(rng.integers(0, 256, (64, 64), dtype=np.uint8)), n * step)
+            for n in range(340, 400)
+        ]
+        assert live[0]
+        assert 15 <= live.index(False) <= 25
+        assert not any(live[25:])
+
+    def test_a_hung_camera_whose_encoder_still_runs_is_frozen(self) -> None:
+        rng = np.random.default_rng(0)
+        cells = rng.integers(30, 220, (18, 32), dtype=np.uint8)
+        picture = np.kron(cells, np.full((10, 10), 1, np.uint8)) + rng.integers(
+            0, 8, (180, 320), dtype=np.uint8
+        )
+        stream = av.CodecContext.create("libx264", "w")
+        assert isinstance(stream, VideoCodecContext)
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
+        stream.time_base = Fraction(1, 10)
+        stream.options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "26", "g": "20"}
+        decoder = av.CodecContext.create("h264", "r")
+        assert isinstance(decoder, VideoCodecContext)
+        frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")
+        detector = FrozenDetector(frozen_s=10.0)
+        states, pictures = [], set()
+        for n in range(400):
+            frame.pts = n
+            for packet in stream.encode(frame):
+                for decoded in decoder.decode(packet):
+                    luma = decoded.to_ndarray()[:180]
+                    pictures.add(luma.tobytes())
+                    states.append(detector.judge(rows_of(luma), n * SECOND // 10))
+        assert len(pictures) > 5  # not identical
+        assert states[-1]
+
+    def test_a_clock_in_the_margin_does_not_hide_a_frozen_picture(self) -> None:
+        detector = FrozenDetector(frozen_s=3.0)
+        picture = np.random.default_rng(0).integers(0, 256, (360, 640), dtype=np.uint8)
+        for n in range(10):
+            picture[8:24, 8:200] = n
+            state = detector.judge(rows_of(picture), n * SECOND)
+        assert state
+
+    def test_a_file_in_a_loop_may_repeat_its_pictures(self) -> None:
+        detector = FrozenDetector(frozen_s=3.0, may_repeat=True)
+        pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8)
+        assert not any(detector.judge(rows_of(pictures[n % 4]), n * SECOND) for n in range(60))
 
 
 def test_limiter_counts_suppressed_lines() -> None:

@@ -110,7 +110,7 @@ class Capture:
         self._timeout_s = section.timeout_s
         self._lossless = not section.realtime
         self._pacer = Pacer(config.sentry_for(camera).standby_fps, section.fps)
-        self._frozen = FrozenDetector(section.frozen_s)
+        self._frozen = FrozenDetector(section.frozen_s, may_repeat=section.source.kind == "file")
         self._blind = BlindDetector() if section.blind_check else None
         self._saves_decoding = (
             section.source.is_network and config.sentry_for(camera).standby_decode == "keyframes"
@@ -275,7 +275,7 @@ class Capture:
         now = time.monotonic_ns()
         blind = self._blind.judge(rows, height, now) if self._blind is not None else None
         if self._frozen.judge(rows, now):
-            self._status.state(CameraState.FROZEN, "the camera keeps sending the identical picture")
+            self._status.state(CameraState.FROZEN, "the camera keeps sending identical pictures")
         elif blind is not None:
             self._status.state(CameraState.BLIND, _BLIND_MESSAGES[blind], blind)
         else:

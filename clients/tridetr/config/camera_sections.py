@@ -150,7 +150,7 @@ class CameraSection(Section):
         5.0, description="After this time without a frame the camera is offline and is reopened."
     )
     frozen_s: Seconds = Field(
-        30.0, description="After this time with an identical picture the camera is frozen."
+        30.0, description="After this time without a new picture the camera is frozen."
     )
     max_pixels: int = Field(
         8_847_360,
