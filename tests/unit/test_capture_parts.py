@@ -116,7 +116,7 @@ class TestFrozen:
             frame.pts = n
             for packet in stream.encode(frame):
                 for decoded in decoder.decode(packet):
-                    luma = decoded.to_ndarray()[:180]
+                    luma = decoded.to_ndarray()[:180].astype(np.uint8)
                     pictures.add(luma.tobytes())
                     states.append(detector.judge(rows_of(luma), n * SECOND // 10))
         assert len(pictures) > 5  # not identical
