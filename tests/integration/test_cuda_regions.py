@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -161,6 +162,7 @@ async def test_real_server_on_a_cpu_refuses_gpu_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is a GPU build without a GPU: results use system shared memory, which is logged once."""
+    caplog.set_level(logging.INFO, "tridetr")
     config = triton_config(tmp_path, shared(*ORACLE))
     instance = config.instance
     with running_triton(config) as service:
