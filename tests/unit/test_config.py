@@ -106,6 +106,24 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
             "cameras: {hall: {source: 'rtsp://c/2', view: 'rtsp://c/1', mask: [[[0, 0], [1, 0], [1, 1]]]}}",
             "view and mask cannot be combined: packets cannot be masked",
         ),
+        (
+            "cameras: {hall: {source: a, mask: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]], [[0.5, 0], [1, 0], [1, 1], "
+            "[0.5, 1]]]}}",
+            "cameras.hall.mask covers the whole picture",
+        ),
+        (
+            "alarm: {zone: [[0.1, 0.1], [0.4, 0.1], [0.4, 0.9]]}\n"
+            "cameras: {hall: {source: a, mask: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]}}",
+            "cameras.hall.mask covers the whole of alarm.zone",
+        ),
+        (
+            MINIMAL + "alarm: {zone: [[0, 0], [1, 0], [0, 1], [1, 1]]}",
+            "zone: edges of the polygon cross",
+        ),
+        (
+            "cameras: {hall: {source: a, mask: [[[0, 0], [1, 0], [0, 1], [1, 1]]]}}",
+            "mask: edges of the polygon cross",
+        ),
         ("- a list", "expected keys"),
         ("cameras: [", "not valid YAML"),
         ("cameras: {hall: {source: a}, hall: {source: b}}", "duplicate key"),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tridetr.controller.zones import AlarmFilter, class_ids_of, contains
+from tridetr.controller.zones import AlarmFilter, class_ids_of
+from tridetr.polygons import contains
 from tridetr.shm.detections import DETECTION_DTYPE
 
 W, H = 100, 200

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from tridetr.config.schedule import WeeklyTime
-from tridetr.config.section import Point, Score, Seconds, Section, area, require_fractions
+from tridetr.config.section import Point, Score, Seconds, Section, area, require_polygon
 from tridetr.config.source import CameraSource
 
 
@@ -82,7 +82,7 @@ class AlarmSection(Section):
     def _zone_is_polygon(cls, zone: tuple[Point, ...]) -> tuple[Point, ...]:
         if zone and len(zone) < 3:
             raise ValueError("a zone needs at least 3 points, or none for the whole frame")
-        require_fractions("zone", zone)
+        require_polygon("zone", zone)
         if zone and max(area(zone[0], b, c) for b, c in itertools.combinations(zone, 2)) < 1e-4:
             raise ValueError(
                 "the zone's points are on one line or almost in one place, so the zone has no area"
@@ -197,7 +197,7 @@ class CameraSection(Section):
                 raise ValueError(
                     f"each polygon of mask needs at least 3 points, but one has {len(polygon)}"
                 )
-            require_fractions("mask", polygon)
+            require_polygon("mask", polygon)
         return mask
 
     @model_validator(mode="after")

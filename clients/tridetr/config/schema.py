@@ -30,6 +30,7 @@ from tridetr.config.node_sections import (
 from tridetr.config.section import Section
 from tridetr.errors import ConfigError
 from tridetr.paths import default_run_dir
+from tridetr.polygons import is_hidden
 from tridetr.shm.names import camera_name_fault
 
 GPU_PROVIDERS = ("cuda", "tensorrt", "tensorrt-rtx")
@@ -91,6 +92,22 @@ class Config(Section):
             if unknown := [name for name in target.cameras if name not in self.cameras]:
                 raise ValueError(
                     f"notify: {target.name}: unknown camera {unknown[0]!r}; known cameras: {', '.join(self.cameras)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _masks_leave_something_to_watch(self) -> Config:
+        for name, camera in self.cameras.items():
+            if camera.mask and is_hidden((), camera.mask):
+                raise ValueError(
+                    f"cameras.{name}.mask covers the whole picture, so nothing is ever detected. "
+                    "A mask lists the parts to hide; for the part to watch, use alarm.zone"
+                )
+            zone = self.alarm_for(name).zone
+            if camera.mask and zone and is_hidden(zone, camera.mask):
+                raise ValueError(
+                    f"cameras.{name}.mask covers the whole of alarm.zone, so nothing ever alarms. "
+                    "Make one of them smaller"
                 )
         return self
 

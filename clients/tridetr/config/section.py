@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tridetr.polygons import crosses_itself
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Score = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -19,13 +21,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
 
-def require_fractions(what: str, polygon: tuple[Point, ...]) -> None:
-    """Raise ValueError unless all points are within the frame."""
+def require_polygon(what: str, polygon: tuple[Point, ...]) -> None:
+    """Raise ValueError unless all points are within the frame, and in order around the polygon."""
     for x, y in polygon:
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise ValueError(
                 f"{what}: point ({x}, {y}) is outside 0..1; give fractions of the frame"
             )
+    if crosses_itself(polygon):
+        raise ValueError(
+            f"{what}: edges of the polygon cross, so it covers less than it seems to; "
+            "list its points in order around it"
+        )
 
 
 def area(a: Point, b: Point, c: Point) -> float:

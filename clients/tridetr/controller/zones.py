@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Point = tuple[float, float]
-_TOLERANCE = 1e-9  # of a point on an edge
+from tridetr.polygons import Point, contains
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,33 +58,3 @@ class AlarmFilter:
 def class_ids_of(names: Collection[str], classes: dict[str, int]) -> frozenset[int]:
     """Return the class IDs of those names that the model knows."""
     return frozenset(classes[name] for name in names if name in classes)
-
-
-def contains(polygon: Sequence[Point], point: Point) -> bool:
-    """Return whether a point is inside a polygon or on its border (even-odd rule).
-
-    The border matters: a person cut off by the lower edge of the frame has their foot point exactly on it.
-
-    Example:
-        >>> square = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
-        >>> contains(square, (0.5, 1.0)), contains(square, (0.5, 1.1))
-        (True, False)
-    """
-    x, y = point
-    inside = False
-    for (ax, ay), (bx, by) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
-        if _on_segment((ax, ay), (bx, by), point):
-            return True
-        if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
-            inside = not inside
-    return inside
-
-
-def _on_segment(a: Point, b: Point, p: Point) -> bool:
-    cross = (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
-    if abs(cross) > _TOLERANCE:
-        return False
-    return (
-        min(a[0], b[0]) - _TOLERANCE <= p[0] <= max(a[0], b[0]) + _TOLERANCE
-        and min(a[1], b[1]) - _TOLERANCE <= p[1] <= max(a[1], b[1]) + _TOLERANCE
-    )
