@@ -46,7 +46,7 @@ class Sentry(Closing):
         pace = pace_of(self._snapshot, time.monotonic_ns())
         if pace is not self._pace:
             if self._pace is not None:
-                _log.info("pace: %s", pace.value)
+                _log.debug("pace: %s", pace.value)
             self._pace = pace
             self._alone_since_s = time.monotonic()
             self._warned = self._warned and pace is Pace.NO_CONTROLLER
