@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tridetr.broker import set_tls
+from tridetr.broker import resolve_broker, set_tls
 from tridetr.config import Config
 from tridetr.controller.mqtt import BrokerSettings
 from tridetr.controller.payloads import ONLINE
@@ -125,14 +126,14 @@ class FleetListener:
         BrokerError: the broker cannot be reached or refuses the connection.
     """
 
-    def __init__(self, config: Config, locate: Callable[[], tuple[str, int]]) -> None:
+    def __init__(self, config: Config) -> None:
         self._fleet = Fleet(config.mqtt.prefix.rstrip("/"))
         self._lock = threading.Lock()
         self._heard_at = time.monotonic()
         self._ready = threading.Event()
         self._refusal = ""
-        settings = BrokerSettings.of(config, "", locate)
-        self._address = settings.locate()
+        self._address = resolve_broker(config)
+        settings = BrokerSettings.of(config, "", lambda: self._address)
         client = self._client = paho.Client(CallbackAPIVersion.VERSION2)
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
@@ -190,7 +191,4 @@ class FleetListener:
 
 def counts(nodes: Iterable[NodeView]) -> dict[str, int]:
     """Return how many nodes are in each condition."""
-    found: dict[str, int] = {}
-    for node in nodes:
-        found[node.condition] = found.get(node.condition, 0) + 1
-    return found
+    return Counter(node.condition for node in nodes)

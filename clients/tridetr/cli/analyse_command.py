@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from tridetr.supervisor.timings import CameraTimings
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(analyse)
-
-
 def analyse(
     file: Annotated[Path, typer.Argument(help="The recording: any file that FFmpeg can read.")],
     config_file: ConfigFile = DEFAULT_CONFIG,

@@ -18,3 +18,4 @@ ConfigFile = Annotated[
     ),
 ]
 DEFAULT_CONFIG = Path("tridetr.yaml")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

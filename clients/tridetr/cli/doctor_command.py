@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.config_option import DEFAULT_CONFIG, AsJson, ConfigFile
 from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO
 
@@ -20,15 +20,7 @@ if TYPE_CHECKING:
     from tridetr.doctor.finding import Finding
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(doctor)
-
-
-def doctor(
-    config_file: ConfigFile = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
-) -> None:
+def doctor(config_file: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Check the node's requirements and show how to fix what is missing.
 
     Logs in to the broker, opens each camera for a few seconds, and compares class names with those of the model.

@@ -80,11 +80,9 @@ def _print_changes(listener: FleetListener) -> None:
 
 
 def _listener(config_file: ConfigFile) -> FleetListener:
-    from tridetr.broker import resolve_broker
     from tridetr.fleet import FleetListener
 
-    config = load_config(config_file)
-    return FleetListener(config, lambda: resolve_broker(config))
+    return FleetListener(load_config(config_file))
 
 
 def _table(nodes: Sequence[NodeView]) -> Table:

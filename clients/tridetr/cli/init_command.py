@@ -21,11 +21,6 @@ from tridetr.files import write_text
 BUNDLED = "bundled"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(init)
-
-
 def init(
     config_file: ConfigFile = DEFAULT_CONFIG,
     camera: Annotated[

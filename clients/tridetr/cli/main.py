@@ -9,18 +9,14 @@ from rich.console import Console
 from rich.text import Text
 
 from tridetr import __version__
-from tridetr.cli import (
-    analyse_command,
-    config_commands,
-    doctor_command,
-    fleet_commands,
-    init_command,
-    node_commands,
-    notify_command,
-    roles,
-    up_command,
-)
+from tridetr.cli import config_commands, fleet_commands, notify_command, roles
+from tridetr.cli.analyse_command import analyse
+from tridetr.cli.doctor_command import doctor
+from tridetr.cli.init_command import init
+from tridetr.cli.node_commands import events, status
+from tridetr.cli.up_command import up
 from tridetr.errors import TridetrError
+from tridetr.models.cli import app as models_app
 from tridetr.service import print_any_file_name
 
 app = typer.Typer(
@@ -31,15 +27,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-init_command.register(app)
-up_command.register(app)
-node_commands.register(app)
-analyse_command.register(app)
-roles.register(app)
-doctor_command.register(app)
+for command in (init, up, status, events, analyse, *roles.COMMANDS, doctor):
+    app.command()(command)
 app.add_typer(config_commands.app, name="config")
 app.add_typer(notify_command.app, name="notify")
 app.add_typer(fleet_commands.app, name="fleet")
+app.add_typer(models_app, name="models")
 
 
 def _version(value: bool) -> None:
@@ -55,16 +48,6 @@ def _root(
     ),
 ) -> None:
     """Options before the command."""
-
-
-def _mount_models() -> None:
-    # Listing the model commands is cheap: they import their heavy dependencies when they run
-    from tridetr.models.cli import app as models_app
-
-    app.add_typer(models_app, name="models")
-
-
-_mount_models()
 
 
 def main() -> None:

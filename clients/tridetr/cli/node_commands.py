@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.config_option import DEFAULT_CONFIG, AsJson, ConfigFile
 from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO
 from tridetr.config.secrets import gateway_token
@@ -24,17 +24,10 @@ _TIMEOUT_S = 10.0
 _Demo = Annotated[
     bool, typer.Option("--demo", help="Show those of the demo; needs no configuration file.")
 ]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(status)
-    app.command()(events)
 
 
 def status(
-    config_file: ConfigFile = DEFAULT_CONFIG, demo: _Demo = False, as_json: _AsJson = False
+    config_file: ConfigFile = DEFAULT_CONFIG, demo: _Demo = False, as_json: AsJson = False
 ) -> None:
     """Show the cameras of the running node, with the reason where one is not watched. Exits with 1 then."""
     config = load_config(DEMO if demo else config_file)
@@ -51,7 +44,7 @@ def events(
     demo: _Demo = False,
     camera: Annotated[str | None, typer.Option(help="Only events of this camera.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most events to show.")] = 20,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the newest events, newest first. The node need not be running."""
     from tridetr.controller.history import read_history

@@ -10,12 +10,6 @@ from tridetr import role
 from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (capture, gpu, detect, control, record, serve, triton):
-        app.command()(command)
-
-
 def capture(
     camera: Annotated[str, typer.Argument(help="Name of the camera in the configuration.")],
     config_file: ConfigFile = DEFAULT_CONFIG,
@@ -52,3 +46,6 @@ def serve(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
 def triton(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the embedded Triton Inference Server and keep it healthy."""
     role.run("triton", config_file)
+
+
+COMMANDS = (capture, gpu, detect, control, record, serve, triton)

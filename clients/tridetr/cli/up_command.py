@@ -13,11 +13,6 @@ from tridetr.config.examples import DEMO
 from tridetr.ports import bind_fault, free_port
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(up)
-
-
 def up(
     config_file: ConfigFile = DEFAULT_CONFIG,
     demo: Annotated[

@@ -15,12 +15,6 @@ from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, packages
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to an app."""
-    app.command()(verify)
-    app.command()(evaluate)
-
-
 def verify(
     model: options.Model,
     data: Annotated[Path, typer.Option(help="Folder of pictures.")],

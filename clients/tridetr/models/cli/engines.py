@@ -19,11 +19,6 @@ UNKNOWN_SIZES = ((1920, 1080), (320, 240), (3840, 2160))
 """Frame sizes to assume if the size of a camera is not configured: optimum, minimum and maximum."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command of this module to an app."""
-    app.command("build-engine")(build_engine)
-
-
 def build_engine(
     model: Annotated[
         str | None,

@@ -16,15 +16,6 @@ from tridetr.models.cli import options
 from tridetr.models.cli.show import console, downloading, export_python, packages, step
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to an app."""
-    app.command()(pull)
-    app.command()(install)
-    app.command("list")(list_models)
-    app.command()(info)
-    app.command()(remove)
-
-
 def pull(
     name: Annotated[
         str | None, typer.Argument(help="Name of the model; without it, the catalogue is listed.")

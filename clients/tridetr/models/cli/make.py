@@ -17,14 +17,6 @@ from tridetr.models.cli.show import console, counting, export_python, packages, 
 DEFAULT_COLOR = FrameColor.BT601_LIMITED
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to an app."""
-    app.command()(export)
-    app.command()(fuse)
-    app.command()(recolor)
-    app.command()(quantize)
-
-
 def export(
     output: Annotated[
         Path | None, typer.Argument(help="ONNX file to write; without it, the model is installed.")
