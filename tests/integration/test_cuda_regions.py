@@ -185,7 +185,7 @@ async def test_real_server_on_a_cpu_refuses_gpu_memory(
                 lease = frames.lease_newest()
                 assert lease is not None
                 with pytest.raises(CudaError, match="device: cuda is impossible here"):
-                    await registrations.Registrations(client, "cuda").place_device(lease)
+                    await registrations.Registrations(client, "cuda").place(lease)
                 lease.release()
         unlink_instance(instance, ["cam"])
     said = [record.message for record in caplog.records if record.name == "tridetr.detector"]

@@ -44,7 +44,7 @@ async def pixel(
 ) -> tuple[str, int]:
     """Infer the newest frame on the GPU; return the region and the value that the server saw."""
     with newest(reader) as lease:
-        place = await regions.place_device(lease)
+        place = await regions.place(lease)
         assert place is not None
         await client.infer(place)
         return client.asked[-1]
@@ -127,7 +127,7 @@ async def test_which_memory_is_used(
             for value in (1, 2, 3):
                 camera.put(value)
                 with newest(reader) as lease:
-                    assert ((await regions.place_device(lease)) is not None) is uses
+                    assert ((await regions.place(lease)) is not None) is uses
                 assert regions.may_open_device is uses
             regions.use_model(model)
         await regions.close()
@@ -145,7 +145,7 @@ async def test_forced_and_refused_is_an_error(
             with pytest.raises(
                 CudaError, match=r"no GPU here.*shareProcessNamespace.*device: auto"
             ):
-                await regions.place_device(lease)
+                await regions.place(lease)
 
 
 async def test_memory_of_a_dead_process_is_never_read(
@@ -158,14 +158,14 @@ async def test_memory_of_a_dead_process_is_never_read(
         camera.put(1)
         unregistered = newest(reader)
         camera.stop_gpu()
-        assert await regions.place_device(unregistered) is None
+        assert await regions.place(unregistered) is None
         unregistered.release()
     with GpuCamera(instance, gpu) as camera:
         camera.put(2)
         assert (await pixel(regions, client, reader))[1] == 2
         registered = newest(reader)
         camera.stop_gpu()
-        assert await regions.place_device(registered) is None
+        assert await regions.place(registered) is None
         registered.release()
     await regions.close()
 

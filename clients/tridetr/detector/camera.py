@@ -14,7 +14,6 @@ from tridetr.detector.account import CameraMetrics, FrameAccount
 from tridetr.detector.color import RangeCheck
 from tridetr.detector.frames import AnyFrame, NewestFrames
 from tridetr.detector.gate import Answer, MotionGate
-from tridetr.detector.registrations import Place
 from tridetr.detector.selection import Selection
 from tridetr.detector.server import Server, pause_s
 from tridetr.errors import ModelUnavailable, RegionNotRegistered, ShmError, TritonError
@@ -158,7 +157,7 @@ class CameraDetector:
         sequence = 0
         try:
             async with self._server.turns:
-                lease = self._frames.lease(self._after, gpu=self._server.may_open_device)
+                lease = self._frames.lease(self._after, gpu=self._server.regions.may_open_device)
                 if lease is None:
                     self._note_damage()
                     return False
@@ -218,12 +217,12 @@ class CameraDetector:
         taken_ns = time.monotonic_ns()
         frame = lease.stamp
         self._range.check(frame.color_range)
-        place = await self._place(lease)
+        place = await self._server.regions.place(lease)
         if place is None:
             return False
         before, self._region = self._region, place.region
         if before is not None and before.shm_name != place.region.shm_name:
-            self._server.retire(before)
+            self._server.regions.retire(before)
         detect = tracing.begin("detect", frame.trace, taken_ns, camera=self.camera)
         trace = detect.context if detect else frame.trace
         infer = tracing.begin("infer", trace, time.monotonic_ns(), model=self._model[0])
@@ -265,11 +264,6 @@ class CameraDetector:
             tracing.record("post", trace, end_ns, result.published_ns)
             detect.end(result.published_ns, detections=len(found))
         return True
-
-    async def _place(self, lease: AnyFrame) -> Place | None:
-        if isinstance(lease, DeviceFrameLease):
-            return await self._server.place_device(lease)
-        return await self._server.place(lease)
 
     def _likeness(self, answer: Prediction) -> float:
         """Return the best score of the alarming classes, relative to the minimum score of a detection."""

@@ -81,7 +81,7 @@ class Detector:
             for task in helpers:
                 task.cancel()
             await self._finish(tasks)
-            await self._server.close()
+            await self._server.regions.close()
             self._close()
 
     async def _finish(self, tasks: dict[asyncio.Task[None], CameraDetector]) -> None:

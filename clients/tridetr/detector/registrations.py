@@ -7,6 +7,7 @@ import logging
 from contextlib import ExitStack, suppress
 from typing import Literal, Protocol
 
+from tridetr.detector.frames import AnyFrame
 from tridetr.errors import CudaError, DeviceRegionRefused, TritonError
 from tridetr.model_card import ModelInfo
 from tridetr.shm.device_region import AnyRegion, DevicePlace, DeviceRegion
@@ -92,30 +93,24 @@ class Registrations:
             return False
         return True
 
-    async def place(self, lease: FrameLease) -> Place:
-        """Register the region of a leased frame in host memory, and return where the server reads the frame.
-
-        Raises:
-            TritonError: As ``TritonClient.register``.
-        """
-        region = lease.region
-        if self._known.get(region.shm_name) != region:
-            await self._client.register(region)
-            self._known[region.shm_name] = region
-        return lease
-
-    async def place_device(self, lease: DeviceFrameLease) -> Place | None:
-        """Register the region of a leased frame in GPU memory, and return where the server reads the frame.
+    async def place(self, lease: AnyFrame) -> Place | None:
+        """Register the region of a leased frame, and return where the server reads the frame.
 
         Returns:
-            None if the server cannot read it.
+            None if the frame is in GPU memory that the server cannot read.
 
         Raises:
             TritonError: As ``TritonClient.register``.
             CudaError: The server cannot open GPU memory, and ``device`` is `cuda`.
             ShmError: The ring was removed.
         """
-        return lease.device if await self._can_open(lease.device.region) else None
+        if isinstance(lease, DeviceFrameLease):
+            return lease.device if await self._can_open(lease.device.region) else None
+        region = lease.region
+        if self._known.get(region.shm_name) != region:
+            await self._client.register(region)
+            self._known[region.shm_name] = region
+        return lease
 
     def retire(self, region: AnyRegion) -> None:
         """Unregister a region that no lease uses any more, in the background."""

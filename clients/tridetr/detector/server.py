@@ -12,8 +12,6 @@ from tridetr.backoff import wait_s
 from tridetr.detector.registrations import Place, Registrar, Registrations, runs_on_gpu
 from tridetr.errors import ModelError, ModelUnavailable, ServerNotStarted, TritonError
 from tridetr.model_card import ModelInfo
-from tridetr.shm.device_region import AnyRegion
-from tridetr.shm.frames import DeviceFrameLease, FrameLease
 from tridetr.triton.client import Frame, Prediction
 
 log = logging.getLogger("tridetr.detector")
@@ -59,6 +57,7 @@ class Server:
         turns: Semaphore that limits the concurrent requests, first come first served. Each camera has at most one
             request, so the cameras take turns. A frame is leased after its camera has got its turn, so it does not
             grow old in a queue.
+        regions: The memory that is registered with the server.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Server:
         self._failures = 0
         self._logged: str | None = None
         self._lock = asyncio.Lock()
-        self._regions = Registrations(client, device)
+        self.regions = Registrations(client, device)
 
     @property
     def is_up(self) -> bool:
@@ -114,21 +113,8 @@ class Server:
                     continue
                 self._on_model(info)
                 self.turns = asyncio.Semaphore(requests_at_once(info))
-                self._regions.use_model(info)
+                self.regions.use_model(info)
                 self._up = True
-
-    async def place(self, lease: FrameLease) -> Place:
-        """Return where the server reads a leased frame in host memory; see ``Registrations.place``."""
-        return await self._regions.place(lease)
-
-    @property
-    def may_open_device(self) -> bool:
-        """Whether the server may be able to read GPU memory; see ``Registrations.may_open_device``."""
-        return self._regions.may_open_device
-
-    async def place_device(self, lease: DeviceFrameLease) -> Place | None:
-        """Return where the server reads a leased frame in GPU memory; see ``Registrations.place_device``."""
-        return await self._regions.place_device(lease)
 
     async def infer(self, frame: Place, traceparent: str | None) -> tuple[int, Prediction, int]:
         """Run the model on a frame in shared memory.
@@ -159,21 +145,13 @@ class Server:
     def restarted(self) -> None:
         """Record that the server has lost our regions: it was restarted, perhaps with another model."""
         self._up = False
-        self._regions.forget()
+        self.regions.forget()
 
     def failed(self, error: TritonError) -> None:
         """Record that the server is unavailable; each cause is logged once."""
         self._failures += self._up  # requests that were in flight together fail together
         self._up = False
         self._log_once(error)
-
-    def retire(self, region: AnyRegion) -> None:
-        """Unregister a region that no lease uses any more, in the background."""
-        self._regions.retire(region)
-
-    async def close(self) -> None:
-        """Unregister all regions; see ``Registrations.close``."""
-        await self._regions.close()
 
     def _log_once(self, error: TritonError) -> None:
         if str(error) != self._logged:
