@@ -50,11 +50,8 @@ def main() -> None:
     parser.add_argument("process", help="such as `detector` or `capture hall`")
     parser.add_argument("--run-dir", type=Path, required=True, help="run_dir of the configuration")
     parser.add_argument("--ready", action="store_true", help="readiness instead of liveness")
-    parser.add_argument(
-        "--max-age", type=float, default=ALIVE_S, help="seconds (default: %(default)s)"
-    )
     options = parser.parse_args()
-    reason = fault(options.process, options.run_dir, ready=options.ready, max_age_s=options.max_age)
+    reason = fault(options.process, options.run_dir, ready=options.ready)
     if reason:
         sys.exit(reason)
 

@@ -20,13 +20,13 @@ _PTX = Path(__file__).with_name("split_chroma.ptx")
 class CudaGpu(DriverCuda):
     """Implements `decoder_api.Gpu` with the primary context of one GPU; for the thread that created it."""
 
-    def __init__(self, device_id: int = 0) -> None:
-        """Open the GPU and load the kernel.
+    def __init__(self) -> None:
+        """Open the first GPU and load the kernel.
 
         Raises:
             CudaError: The driver, the GPU or `cuda-bindings` is missing.
         """
-        super().__init__(device_id)
+        super().__init__()
         self._scratch: dict[str, tuple[int, int]] = {}
         self.context = int(self._call("cuCtxGetCurrent"))
         # The driver compiles the PTX for the GPU in use (and caches the result in ~/.nv)

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from tridetr.models.evaluate import Evaluation
 
+_MOST_CLASSES = 20
+
 
 def comparison_table(evaluations: Sequence[Evaluation]) -> Table:
     """Return a table with one row per model; differences to the first model are in points (hundredths)."""
@@ -33,19 +35,14 @@ def comparison_table(evaluations: Sequence[Evaluation]) -> Table:
     return table
 
 
-def class_table(evaluations: Sequence[Evaluation], top: int = 20) -> Table:
-    """Return a table of AP by class, one column per model.
-
-    Args:
-        evaluations: the models.
-        top: number of classes, the best ones of the first model.
-    """
+def class_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Return a table of AP by class, one column per model, with the best classes of the first model."""
     table = Table(title="AP by class")
     table.add_column("class")
     for one in evaluations:
         table.add_column(f"{one.model.stem}\n{one.engine.value}", justify="right")
     first = evaluations[0]
-    names = sorted(first.ap_by_class, key=lambda name: -first.ap_by_class[name])[:top]
+    names = sorted(first.ap_by_class, key=lambda name: -first.ap_by_class[name])[:_MOST_CLASSES]
     for name in names:
         table.add_row(name, *(f"{one.ap_by_class.get(name, 0.0):.3f}" for one in evaluations))
     return table

@@ -14,6 +14,8 @@ from tridetr.shm.locks import apply
 from tridetr.shm.names import RingName
 from tridetr.shm.segment import Segment
 from tridetr.shm.wakeup import Wakers
+from tridetr.wire.spec import TableSpec
+from tridetr.wire.view import TableView, locate
 
 _log = logging.getLogger("tridetr.shm")
 
@@ -96,6 +98,13 @@ class RingWriter:
             return False
         self._words[SEQUENCES + slot] = 0
         return True
+
+    def write_table(self, slot: int, head: bytes, spec: TableSpec) -> TableView:
+        """Write the beginning of a taken slot's table, and locate its fields."""
+        geometry, view = self.segment.geometry, self.segment.view
+        start = geometry.slot_offset(slot)
+        view[start : start + len(head)] = head
+        return locate(spec, view, start, geometry.slot_size)
 
     def publish(self, slot: int, sequence: int = 0) -> int:
         """Make a slot taken with :meth:`begin` or :meth:`take` the newest one and wake the consumers.

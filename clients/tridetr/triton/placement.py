@@ -12,6 +12,7 @@ from tridetr.config import Config
 from tridetr.contract import INPUT
 from tridetr.models.engine_files import EngineFacts, Profile
 from tridetr.plan import Placement
+from tridetr.triton.engine.choice import CPU, CUDA, OPENVINO, TENSORRT
 
 Kind = model_config_pb2.ModelInstanceGroup
 # Frames of one size that arrive within this time share a batch. It is less than the transport of a frame takes.
@@ -69,10 +70,8 @@ def provider_name(placement: Placement, config: Config) -> str:
     if placement.backend == "tensorrt":
         return "TensorRT"
     if placement.gpu:
-        chosen = "Tensorrt" if config.model.provider == "tensorrt" else "CUDA"
-        return f"{chosen}ExecutionProvider"
-    chosen = "OpenVINO" if config.model.provider == _NATIVE_OPENVINO else "CPU"
-    return f"{chosen}ExecutionProvider"
+        return TENSORRT if config.model.provider == "tensorrt" else CUDA
+    return OPENVINO if config.model.provider == _NATIVE_OPENVINO else CPU
 
 
 def _all_sizes_known(config: Config) -> bool:

@@ -14,8 +14,6 @@ from tridetr.models.choices import Target, Variant
 from tridetr.models.cli import options
 from tridetr.models.cli.show import console, counting, export_python, packages, step
 
-DEFAULT_COLOR = FrameColor.BT601_LIMITED
-
 
 def export(
     output: Annotated[
@@ -37,10 +35,8 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="Write the bare network without fusing it.")
     ] = False,
-    default_score: Annotated[
-        float, typer.Option(min=0, max=1, help="Least score that counts as a detection.")
-    ] = 0.5,
-    color: options.Color = DEFAULT_COLOR,
+    default_score: options.DefaultScore = 0.5,
+    color: options.Color = FrameColor.BT601_LIMITED,
     python: options.Python = None,
     with_: options.With = [],  # noqa: B006
     force: options.Force = False,
@@ -93,7 +89,7 @@ def export(
 
 def fuse(
     source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="An RF-DETR export.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The contract model.")],
+    output: options.OutModel,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -101,10 +97,8 @@ def fuse(
             "COCO's ids; default: as stored in the file by `tridetr models export`."
         ),
     ] = None,
-    color: options.Color = DEFAULT_COLOR,
-    default_score: Annotated[
-        float, typer.Option(min=0, max=1, help="Least score that counts as a detection.")
-    ] = 0.5,
+    color: options.Color = FrameColor.BT601_LIMITED,
+    default_score: options.DefaultScore = 0.5,
     topk: Annotated[int, typer.Option(min=1, max=3840, help="Detections per frame.")] = 300,
     target: Annotated[
         Form,
@@ -161,7 +155,7 @@ def fuse(
 
 def recolor(
     model: options.Model,
-    output: Annotated[Path, typer.Argument(metavar="OUT.onnx")],
+    output: options.OutModel,
     color: Annotated[FrameColor, typer.Option(help="Colour matrix and range of the frames.")],
     force: options.Force = False,
 ) -> None:
@@ -182,7 +176,7 @@ def recolor(
 
 def quantize(
     model: options.Model,
-    output: Annotated[Path, typer.Argument(metavar="OUT.onnx")],
+    output: options.OutModel,
     data: Annotated[
         Path, typer.Option(help="Folder of pictures that resemble the cameras' pictures.")
     ],

@@ -22,6 +22,10 @@ Threads = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of pictures to use.")]
 EngineChoice = Annotated[Engine, typer.Option(help="Engine that runs the model.")]
+DefaultScore = Annotated[
+    float, typer.Option(min=0, max=1, help="Least score that counts as a detection.")
+]
+OutModel = Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 Python = Annotated[
     Path | None,

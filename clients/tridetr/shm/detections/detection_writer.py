@@ -134,11 +134,7 @@ class DetectionWriter(Closing):
         self._ring.close()
 
     def _first_use(self, index: int) -> _OutSlot:
-        geometry, view = self._ring.segment.geometry, self._ring.segment.view
-        start = geometry.slot_offset(index)
-        view[start : start + len(self._head)] = self._head
-        table = locate(RESULT, view, start, geometry.slot_size)
-        table.put_text(view, "camera", self._camera, 32)
-        slot = _OutSlot(table)
-        self._slots[index] = slot
+        table = self._ring.write_table(index, self._head, RESULT)
+        table.put_text(self._ring.segment.view, "camera", self._camera, 32)
+        slot = self._slots[index] = _OutSlot(table)
         return slot

@@ -12,7 +12,7 @@ from tridetr.shm.names import RingName
 from tridetr.shm.ring_reader import RingReader
 from tridetr.shm.ring_writer import RingWriter
 from tridetr.shm.segment import Segment
-from tridetr.wire.view import TableView, WireError, locate
+from tridetr.wire.view import TableView, WireError
 
 _COUNTS = {"device": 1, "pixels": 0, "jpeg": 0}
 
@@ -65,10 +65,8 @@ class DeviceFrameWriter(Closing):
             sequence: The frame's sequence in the frame ring.
             place: The frame's location, packed as ``DEVICE_MEMORY``.
         """
-        geometry, view = self.segment.geometry, self.segment.view
-        start = geometry.slot_offset(slot)
-        view[start : start + len(self._built)] = self._built
-        table = locate(FRAME, view, start, geometry.slot_size)
+        view = self.segment.view
+        table = self._ring.write_table(slot, self._built, FRAME)
         table.put_text(view, "camera", self._camera, 32)
         at = table.spans["device"].start
         view[at : at + DEVICE_MEMORY.size] = place

@@ -145,10 +145,8 @@ class FrameWriter(Closing):
 
     def _first_use(self, index: int) -> FrameSlot:
         """Write the table to a slot, under its lock, because readers may have been using the last writer's table."""
-        geometry, view = self._ring.segment.geometry, self._ring.segment.view
-        start = geometry.slot_offset(index)
-        view[start : start + len(self._head)] = self._head
-        table = locate(FRAME, view, start, geometry.slot_size)
+        view = self._ring.segment.view
+        table = self._ring.write_table(index, self._head, FRAME)
         table.put_text(view, "camera", self._name.camera, 32)
         slot = FrameSlot(index, table, view, self.width, self.height, self.jpeg_capacity)
         self._slots[index] = slot

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from tridetr.errors import ModelError
@@ -42,8 +41,3 @@ def devices() -> list[Any]:
             "Remedy: set provider: cuda"
         )
     return found
-
-
-def settings(cache_dir: Path | None) -> dict[str, str]:
-    """Return the provider's options, which cache compiled engines in ``cache_dir``."""
-    return {"nv_runtime_cache_path": str(cache_dir)} if cache_dir is not None else {}

@@ -26,7 +26,7 @@ from tridetr.triton.engine.dlpack import Frames
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 BATCH = "batch"  # name of the dynamic batch dimension in fused graphs
-WARM_UP_SIZES = ((640, 480),)  # width, height
+_WARM_UP_SHAPE = (1, 720, 640)  # of a 640x480 frame
 
 
 class Engine:
@@ -119,8 +119,7 @@ class Engine:
         return session
 
     def _warm_up(self) -> dict[str, int]:
-        for width, height in WARM_UP_SIZES:
-            self.run(np.full((1, height * 3 // 2, width), 128, np.uint8))
+        self.run(np.full(_WARM_UP_SHAPE, 128, np.uint8))
         placed = count_providers(Path(self._session.end_profiling()).read_text())
         if not placed.get(self.choice.provider):
             raise ModelError(
@@ -185,7 +184,7 @@ def provider_options(
         kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache_dir)}
         return {**kept, **(profile or {})}
     if choice.provider == RTX:
-        return rtx.settings(cache_dir)
+        return {"nv_runtime_cache_path": str(cache_dir)} if cache_dir is not None else {}
     if choice.provider == CUDA:
         # The exhaustive search, which is the default, would run again for each new batch size.
         return {"cudnn_conv_algo_search": "HEURISTIC"}
