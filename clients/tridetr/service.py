@@ -9,6 +9,7 @@ import ctypes
 import io
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -33,6 +34,8 @@ def prepare(config: Config, role: str) -> None:
 
     Must be called before the role's modules are imported: these use the metrics.
     """
+    # A core dump would write pictures and passwords to disk
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     configure_logging(config.log.level, config.log.format, role)
     private_folder(config.run_dir)
     if role in ("controller", "recorder"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -81,8 +82,19 @@ def test_triton_regions_are_never_accessible_to_others(
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node whose real server has returned a result for a camera."""
-    with umask(0), whole_node(tmp_path_factory.mktemp("node"), STREET) as (node, _):
+    with umask(0), core_dumps(), whole_node(tmp_path_factory.mktemp("node"), STREET) as (node, _):
         yield node
+
+
+@contextlib.contextmanager
+def core_dumps() -> Iterator[None]:
+    """Turn core dumps on, as far as this process may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
 def open_to_others(path: Path) -> bool:
@@ -120,6 +132,16 @@ def test_wakeup_queues_are_private(node: Node) -> None:
         queue.close()
     assert len(modes) >= 4
     assert not {name for name, mode in modes.items() if mode & 0o077}
+
+
+def test_a_crash_writes_no_pictures_to_disk(node: Node) -> None:
+    limits = {
+        name: child.rlimit(resource.RLIMIT_CORE)[0]
+        for name, child in node.children().items()
+        if "broker" not in name
+    }
+    assert limits
+    assert not any(limits.values()), limits
 
 
 def test_folders_and_their_contents_are_private(node: Node) -> None:

@@ -126,7 +126,7 @@ def demuxed(file: Path) -> tuple[StreamInfo, list[Packet]]:
 
 def on_cpu(file: Path) -> list[Plane]:
     container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
-    video = CpuVideo(stream)
+    video = CpuVideo(stream, 1 << 20)
     return [
         on_host(decoded.picture())
         for index, packet in enumerate(packets(container, stream))

@@ -12,6 +12,7 @@ from tridetr.capture.blind import BlindDetector
 from tridetr.capture.frame_watch import FrameWatch
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.mask import remove_unmasked
+from tridetr.capture.memory_limit import limit_memory
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
 from tridetr.capture.reconnect import ReconnectDelays
@@ -57,6 +58,7 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
         ShmError: A ring, board or queue cannot be created.
     """
     section = config.cameras[camera]
+    limit_memory(section.max_pixels)
     with ExitStack() as stack:
         status = stack.enter_context(StatusReporter(config.instance, camera))
         sentry = stack.enter_context(Sentry(config.instance, camera))
@@ -137,6 +139,8 @@ class Capture:
             self._live_since_s = None
             try:
                 info = self._source.open()
+                if info.width and info.height:
+                    self._bound(info.width, info.height)
                 _log.info("opened %s; capture clock: %s", info.description, info.capture_clock)
                 self._status.opened(info)
                 self._stream(info)

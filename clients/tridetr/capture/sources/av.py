@@ -15,6 +15,7 @@ import av.logging
 from tridetr.capture.sources.base import LoginRefusedError, StreamFacts
 from tridetr.capture.sources.tls import TLS_REMEDY
 from tridetr.errors import SourceError
+from tridetr.shm.frames.frame_table import MAX_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+_CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
 _NO_VIDEO_FORMATS = {"tty"}  # FFmpeg reads text files as animated terminal art
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (
@@ -163,6 +165,11 @@ def explain(error: Exception) -> str:
         if isinstance(error, kind):
             return f"{cause}; {remedy}"
     return str(cause)
+
+
+def decoder_options(max_pixels: int) -> dict[str, str]:
+    """Return FFmpeg's options for decoders that must not allocate larger pictures."""
+    return {"max_pixels": str(max_pixels + 2 * MAX_SIDE * _CROPPED)}
 
 
 def frame_rate(stream: VideoStream) -> float:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import av
 
-from tridetr.capture.sources.av import explain, frame_rate, open_video, packets
+from tridetr.capture.sources.av import (
+    decoder_options,
+    explain,
+    frame_rate,
+    open_video,
+    packets,
+)
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
@@ -155,6 +161,7 @@ class FileSource:
             self._frames = self._packets(self._container, stream)
         else:
             self._jpeg = None
+            codec.options = decoder_options(self._section.max_pixels)
             codec.thread_type = "AUTO"
             codec.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
             self._frames = self._decoded(self._container, stream)

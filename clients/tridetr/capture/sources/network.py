@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tridetr.capture.sources.av import FfmpegFeed
+from tridetr.capture.sources.av import FfmpegFeed, decoder_options
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
@@ -97,6 +97,7 @@ def _bypass_proxies(host: str) -> None:
 def _options(section: CameraSection) -> dict[str, str]:
     # Enough to find the picture size, no more: each second of probing is a second offline
     options = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
+    options |= decoder_options(section.max_pixels)
     if section.source.kind == "rtsp":
         options |= {"rtsp_transport": section.rtsp_transport, "max_delay": "100000"}
         options |= {"allowed_media_types": "video"}
@@ -151,7 +152,11 @@ class NetworkSource:
             self._jpeg = JpegDecoder()
         else:
             assert feed.stream is not None
-            self._video = Undecoded() if self._section.decode == "gpu" else CpuVideo(feed.stream)
+            self._video = (
+                Undecoded()
+                if self._section.decode == "gpu"
+                else CpuVideo(feed.stream, self._section.max_pixels)
+            )
         self._picture_s = time.monotonic()
         return SourceInfo(
             kind=source.kind,

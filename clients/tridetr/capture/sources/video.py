@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import av
 
+from tridetr.capture.sources.av import decoder_options
 from tridetr.capture.sources.base import CorruptFrameError, Picture
 from tridetr.capture.sources.picture import picture_from
 from tridetr.capture.sources.pump import Arrival
@@ -47,8 +48,9 @@ class VideoDecoder(Protocol):
 class CpuVideo:
     """Decodes with FFmpeg."""
 
-    def __init__(self, stream: VideoStream) -> None:
+    def __init__(self, stream: VideoStream, max_pixels: int) -> None:
         codec = stream.codec_context
+        codec.options = decoder_options(max_pixels)
         # Slice threads: frame threads would delay each picture by one frame per thread
         codec.thread_type = "SLICE"
         codec.copy_opaque = True  # carries the arrival through the decoder

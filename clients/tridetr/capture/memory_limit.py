@@ -1,0 +1,30 @@
+"""Limit the memory of a capture process, so that a camera cannot use up the machine's."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from pathlib import Path
+
+_BASE = 256 << 20  # libraries, packets that wait, JPEGs of up to 32 MiB
+_PER_CORE = 16 << 20  # stacks and heaps of the decoder's threads
+_PER_PIXEL = 64  # the pictures that a decoder keeps: about eight, of at most 6 bytes per pixel
+
+
+def limit_memory(max_pixels: int) -> None:
+    """Limit the private memory of this process; what exceeds it fails like a full machine.
+
+    FFmpeg allocates whatever a stream asks for: headers, tables, and packets that never end. Shared memory, such as
+    that of the rings, does not count.
+
+    Args:
+        max_pixels: Most pixels of a picture.
+    """
+    used = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    cores = os.cpu_count() or 1
+    most = _BASE + _PER_CORE * cores + _PER_PIXEL * max_pixels
+    most += int(used[1]) << 10 if used else 0
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft == resource.RLIM_INFINITY or most < soft:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
