@@ -208,7 +208,7 @@ def on_gpu(decoders: CudaDecoders, file: Path) -> list[Plane]:
 def on_cpu(file: Path) -> list[Plane]:
     container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
     with container:
-        video = CpuVideo(stream)
+        video = CpuVideo(stream, 8_847_360)
         return [
             on_host(decoded.picture())
             for number, packet in enumerate(packets(container, stream))
