@@ -334,8 +334,8 @@ def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
         tab.page.goto(gateway.url)
         found = tab.page.evaluate(
             """async () => {
-          const [boxes, clock, meters, protocol, stream, dom, layout, summary] = await Promise.all(
-            ["boxes", "clock", "meters", "protocol", "stream", "dom", "layout", "summary"]
+          const [boxes, clock, meters, stream, dom, layout, summary] = await Promise.all(
+            ["boxes", "clock", "meters", "stream", "dom", "layout", "summary"]
               .map((name) => import(`/static/${name}.js`)));
           const offset = new clock.ClockOffset();
           offset.add(1000, 6100, 1200);  // 5000 ahead, but the way back was slow: 200 ms
@@ -344,7 +344,7 @@ def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
           for (let time = 0; time <= 2000; time += 100) meter.add(time, time);
           const packed = new Uint8Array([8, 0, 0, 0, ...new TextEncoder().encode('{"a": 1}'), 255, 216]);
           const broken = (bytes) => {
-            try { protocol.unpack(new Uint8Array(bytes).buffer); return false; } catch { return true; }
+            try { stream.unpack(new Uint8Array(bytes).buffer); return false; } catch { return true; }
           };
           const nonsense = [[], [9, 0, 0, 0, 123, 125], [2, 0, 0, 0, 91, 91], [4, 0, 0, 0, 110, 117, 108, 108]];
           return {
@@ -354,7 +354,8 @@ def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
             offset: offset.offset, error: offset.error,
             median: meter.median(2000), rate: meter.rate(2000), later: meter.rate(4000),
             gone: meter.rate(9000),
-            header: protocol.unpack(packed.buffer).header, image: [...protocol.unpack(packed.buffer).image],
+            header: stream.unpack(packed.buffer).header, image: [...stream.unpack(packed.buffer).image],
+
             broken: nonsense.map(broken),
             delays: [0, 1, 5, 50].map((n) => [stream.reconnectDelay(n, 0), stream.reconnectDelay(n, 1)]),
             columns: [[1, 1100, 800], [2, 1100, 800], [8, 1100, 800], [8, 366, 700], [64, 1100, 800]].map(

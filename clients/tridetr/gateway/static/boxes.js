@@ -1,5 +1,7 @@
 // Draws detections over the picture that they belong to, and fades them as they become stale.
 
+import { resize } from "./dom.js";
+
 const LONGEST_GAP_MS = 1500; // between two results whose boxes are interpolated
 const KEPT = 32; // results kept, some newer and some older than the picture
 // By class ID; person (1) is the second.
@@ -102,10 +104,6 @@ export class Boxes {
     return this.#results.at(-1) ?? null;
   }
 
-  clear() {
-    this.#results = [];
-  }
-
   /** Draws the boxes of `frame` at `time`; returns whether boxes are visible, which must be redrawn to fade. */
   draw(frame, time) {
     const { width, height, ratio } = this.#fit();
@@ -166,10 +164,7 @@ export class Boxes {
     const ratio = window.devicePixelRatio || 1;
     const width = Math.round(this.#canvas.clientWidth * ratio);
     const height = Math.round(this.#canvas.clientHeight * ratio);
-    if (this.#canvas.width !== width || this.#canvas.height !== height) {
-      this.#canvas.width = width;
-      this.#canvas.height = height;
-    }
+    resize(this.#canvas, width, height);
     return { width, height, ratio };
   }
 }

@@ -17,6 +17,7 @@ const CLOCKS = {
   playback: "from playing this picture of the recording to this screen",
   media: "not available: the times are those of the recording",
 };
+const TROUBLES = { offline: "Camera offline", frozen: "Picture frozen", blind: "Camera cannot see" };
 const CHOICES = { auto: "Automatic", jpeg: "JPEG", video: "Video" };
 const NO_KEY_FRAME_MS = 1500; // without a picture for this long, the card shows that it waits for a key frame
 const GIVE_UP_MS = 5000; // without a picture of the video for this long, the card switches to JPEGs
@@ -50,7 +51,7 @@ export class Card {
   #isDrawing = false;
   #page;
 
-  /** `page` has onState(card), onHello(header, card), onNode(header) and onLost(attempt). */
+  /** `page` has onState(card), onHello(header), onNode(header), onPreference() and onLost(attempt). */
   constructor(camera, template, page) {
     this.camera = camera;
     this.#page = page;
@@ -158,7 +159,7 @@ export class Card {
     else if (header.type === "status") this.#updateStatus(header);
     else if (header.type === "watching") this.#updateWatching(header);
     else if (header.type === "node") this.#page.onNode(header);
-    else if (header.type === "hello") this.#page.onHello(header, this);
+    else if (header.type === "hello") this.#page.onHello(header);
   }
 
   /** Updates figures that change over time; called once a second. */
@@ -313,17 +314,15 @@ export class Card {
   }
 
   #trouble() {
-    const since = this.#status?.since_unix_ms ? ` since ${clockTime(this.#status.since_unix_ms)}` : "";
-    const message = this.#status?.message ?? "";
+    const since = (unixMs) => (unixMs ? ` since ${clockTime(unixMs)}` : "");
     if (this.#lostAt !== null && (this.#drawnAt === null || now() - this.#lostAt > 1500)) {
       const last = this.#drawnAt ? `last picture at ${clockTime(this.#drawnAt)}` : "";
       return ["connection", this.#refusal ? "No connection" : "Connecting…", this.#refusal || last];
     }
     if (this.#status === null) return ["waiting", "Waiting…", ""];
-    if (this.#status.state === "offline") return ["offline", `Camera offline${since}`, message];
-    if (this.#status.state === "frozen") return ["frozen", `Picture frozen${since}`, message];
-    if (this.#status.state === "blind") return ["blind", `Camera cannot see${since}`, message];
-    if (this.#status.state === "ended") return ["ended", "The recording has ended", message];
+    const { state, message } = this.#status;
+    if (state === "ended") return ["ended", "The recording has ended", message];
+    if (state in TROUBLES) return [state, TROUBLES[state] + since(this.#status.since_unix_ms), message];
     if (this.#waitsForKeyFrame(now())) return ["waiting", "Waiting for a key frame…", "the video can only start at a key frame"];
     const isPaused = this.node.hasAttribute("data-paused"); // no pictures were requested
     if (this.#drawnAt === null && !isPaused) return ["waiting", "Waiting for the first picture…", message];
@@ -331,8 +330,7 @@ export class Card {
     if (age > OLD_MS && !isPaused) return ["old", "No new picture", `for ${duration(age)}`];
     const watching = this.watching;
     if (watching?.watching === false) {
-      const known = watching.since_unix_ms ? ` since ${clockTime(watching.since_unix_ms)}` : "";
-      return ["unwatched", `Not watching${known}`, watching.reason];
+      return ["unwatched", `Not watching${since(watching.since_unix_ms)}`, watching.reason];
     }
     return ["", "", ""];
   }

@@ -1,6 +1,6 @@
 // The timeline of a day: one line per camera with visits, times without sight, and times without a recorder.
 
-import { element } from "./dom.js";
+import { element, timeOfDay } from "./dom.js";
 
 const HOURS = [0, 6, 12, 18, 24];
 const TEXTS = { visit: "Visit", blind: "Blind", unrecorded: "Not recorded" };
@@ -38,7 +38,7 @@ export class DayBar {
   }
 
   #span(camera, span, first, last, from, to) {
-    const time = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+    const time = (ms) => timeOfDay(ms, { seconds: false });
     const text = `${TEXTS[span.kind]} at ${camera}, ${time(first)} – ${time(last)}`;
     const node = span.visit_id
       ? element("a", { href: `#${span.visit_id}`, "aria-label": text, title: text })

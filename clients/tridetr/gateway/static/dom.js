@@ -13,6 +13,32 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Sets the size of a canvas in pixels; an unchanged size keeps its contents. */
+export function resize(canvas, width, height) {
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+  }
+}
+
+/** The user's choice, as stored by `store`; null if there is none, or if the browser blocks the storage. */
+export function stored(key) {
+  try {
+    return localStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+/** Stores a choice of the user; if the browser blocks the storage, it is lost when the page is closed. */
+export function store(key, value) {
+  try {
+    localStorage.setItem(key, value);
+  } catch {
+    // blocked
+  }
+}
+
 /** The display text of a class name: "person" becomes "Person". */
 export function classText(name) {
   const text = name.replaceAll("_", " ");
@@ -33,9 +59,15 @@ export function duration(ms) {
   return `${Math.floor(seconds / 86_400)} d ${Math.floor((seconds % 86_400) / 3600)} h`;
 }
 
+/** The local time of day of a Date or a Unix time (ms). */
+export function timeOfDay(when, { seconds = true } = {}) {
+  const parts = { hour: "2-digit", minute: "2-digit", hour12: false };
+  return new Date(when).toLocaleTimeString([], seconds ? { ...parts, second: "2-digit" } : parts);
+}
+
 export function clockTime(unixMs) {
   const then = new Date(unixMs);
   const isToday = then.toDateString() === new Date().toDateString();
-  const time = then.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const time = timeOfDay(then);
   return isToday ? time : `${then.toLocaleDateString([], { day: "numeric", month: "short" })} ${time}`;
 }

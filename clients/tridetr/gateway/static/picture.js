@@ -1,7 +1,8 @@
 // Decodes and draws JPEGs: one is decoded while at most one waits; a newer one replaces the waiting one.
 
+import { resize } from "./dom.js";
+
 export class Picture {
-  frame = null; // header of the frame that is shown
   isOff = false; // the canvas shows the video instead
   #canvas;
   #context;
@@ -13,7 +14,7 @@ export class Picture {
   /** `onDrawn(header)`: a frame is on the canvas. `onDone()`: a frame was drawn or skipped. */
   constructor(canvas, onDrawn, onDone) {
     this.#canvas = canvas;
-    this.#context = canvas.getContext("2d", { alpha: false, desynchronized: false });
+    this.#context = canvas.getContext("2d", { alpha: false });
     this.#onDrawn = onDrawn;
     this.#onDone = onDone;
   }
@@ -43,12 +44,8 @@ export class Picture {
 
   #draw(header, bitmap) {
     if (this.isOff) return;
-    if (this.#canvas.width !== bitmap.width || this.#canvas.height !== bitmap.height) {
-      this.#canvas.width = bitmap.width;
-      this.#canvas.height = bitmap.height;
-    }
+    resize(this.#canvas, bitmap.width, bitmap.height);
     this.#context.drawImage(bitmap, 0, 0);
-    this.frame = header;
     this.#onDrawn(header);
   }
 }

@@ -1,19 +1,16 @@
 // Keyboard shortcuts, which can be turned off because single letters interfere with speech input and screen readers.
 
+import { store, stored } from "./dom.js";
+
 const KEY = "tridetr.shortcuts";
 
 export class Shortcuts {
-  #isOn = true;
+  #isOn = stored(KEY) !== "off";
   #button;
 
   /** `keys` maps keys to functions; `button` turns the shortcuts on and off. */
   constructor(keys, button) {
     this.#button = button;
-    try {
-      this.#isOn = localStorage.getItem(KEY) !== "off";
-    } catch {
-      // Storage is blocked: the choice is lost when the page is closed.
-    }
     this.#show();
     button.addEventListener("click", () => this.#toggle());
     document.addEventListener("keydown", (event) => {
@@ -25,11 +22,7 @@ export class Shortcuts {
 
   #toggle() {
     this.#isOn = !this.#isOn;
-    try {
-      localStorage.setItem(KEY, this.#isOn ? "on" : "off");
-    } catch {
-      // As above.
-    }
+    store(KEY, this.#isOn ? "on" : "off");
     this.#show();
   }
 

@@ -1,7 +1,6 @@
 // One WebSocket per camera, which reconnects indefinitely; with jitter, so that viewers do not reconnect all at once.
 
 import { ClockOffset, now } from "./clock.js";
-import { unpack } from "./protocol.js";
 
 const PROTOCOL = "tridetr.v1";
 const PING_MS = 4000;
@@ -11,6 +10,21 @@ const LONGEST_WAIT_MS = 5000;
 const EXPLAIN_EVERY = 3; // failed attempts
 const NOT_UPGRADED =
   "The gateway answers, but the WebSocket cannot be opened. A reverse proxy must pass the Upgrade header on.";
+
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/**
+ * Unpacks a message of the gateway: u32 little-endian length of the JSON | JSON | image.
+ * Returns {header, image}; throws an error if the message violates the protocol.
+ */
+export function unpack(buffer) {
+  if (buffer.byteLength < 4) throw new Error("message too short");
+  const length = new DataView(buffer).getUint32(0, true);
+  if (length > buffer.byteLength - 4) throw new Error("header longer than the message");
+  const header = JSON.parse(decoder.decode(new Uint8Array(buffer, 4, length)));
+  if (header === null || typeof header !== "object") throw new Error("header is not an object");
+  return { header, image: new Uint8Array(buffer, 4 + length) };
+}
 
 /** Milliseconds to wait before an attempt (counted from 0): 100 to 200 at first, doubling up to LONGEST_WAIT_MS. */
 export function reconnectDelay(attempt, random = Math.random()) {

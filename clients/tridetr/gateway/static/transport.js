@@ -1,5 +1,6 @@
 // Decides what a card shows: the camera's own video if this browser can decode it, otherwise JPEGs.
 
+import { store, stored } from "./dom.js";
 import { whyNot } from "./video.js";
 
 const KEY = "tridetr.transport";
@@ -8,14 +9,14 @@ const RETRY_MS = 60_000;
 
 /** The user's choice: "auto", "jpeg" or "video"; the URL (`?pictures=jpeg`) overrides the stored choice. */
 export function preference() {
-  const asked = new URLSearchParams(location.search).get("pictures") ?? localStorage.getItem(KEY);
+  const asked = new URLSearchParams(location.search).get("pictures") ?? stored(KEY);
   return CHOICES.includes(asked) ? asked : "auto";
 }
 
 /** Switches to the next choice and returns it. */
 export function nextPreference() {
   const next = CHOICES[(CHOICES.indexOf(preference()) + 1) % CHOICES.length];
-  localStorage.setItem(KEY, next);
+  store(KEY, next);
   const address = new URL(location.href);
   if (address.searchParams.has("pictures")) {
     address.searchParams.delete("pictures");

@@ -1,6 +1,7 @@
 // Decodes the camera's own video with WebCodecs, and shows each picture after the current delay.
 
 import { now } from "./clock.js";
+import { resize } from "./dom.js";
 
 const MOST_WAITING = 40; // decoded pictures that have not been shown yet
 const ACK_EVERY = 6; // packets
@@ -64,7 +65,7 @@ export class Video {
   /** `listener` has onDrawn(header), onFailed(reason), onViewFailed(reason), onPackets(count) and size(): [width, height] or null. */
   constructor(canvas, listener) {
     this.#canvas = canvas;
-    this.#context = canvas.getContext("2d", { alpha: false, desynchronized: false });
+    this.#context = canvas.getContext("2d", { alpha: false });
     this.#listener = listener;
   }
 
@@ -80,9 +81,7 @@ export class Video {
     this.#received += 1;
     if ("config" in header) this.#configure(header.config, header.view);
     if (header.restart) this.needsKey = true;
-    if (this.#config && (header.key || !this.needsKey)) {
-      this.#decode(header, data);
-    }
+    if (this.#config && (header.key || !this.needsKey)) this.#decode(header, data);
     this.#acknowledge();
   }
 
@@ -206,10 +205,7 @@ export class Video {
     // Some cameras have non-square pixels: use the aspect ratio of the analysed frames.
     const size = this.#listener.size();
     const height = size ? Math.round((width * size[1]) / size[0]) : natural;
-    if (this.#canvas.width !== width || this.#canvas.height !== height) {
-      this.#canvas.width = width;
-      this.#canvas.height = height;
-    }
+    resize(this.#canvas, width, height);
     this.#context.save();
     this.#context.translate(width / 2, height / 2);
     this.#context.rotate((turns * Math.PI) / 2);

@@ -1,7 +1,7 @@
 // The events page: all saved visits, newest first, with filters, the timeline of a day, and a dialog for one visit.
 
 import { DayBar } from "./day_bar.js";
-import { classText, duration, element, setText } from "./dom.js";
+import { classText, duration, element, setText, timeOfDay } from "./dom.js";
 import { VisitDetail } from "./visit_detail.js";
 
 const PAGE = 40;
@@ -113,12 +113,11 @@ function put(visit, isNew) {
 
 function rowOf(visit) {
   const start = new Date(visit.started_unix_ms);
-  const time = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
   const base = `api/visits/${visit.visit_id}`;
   const picture = visit.picture
     ? element("img", { className: "visit-thumb", src: `${base}/picture.jpg?crop=1&v=${Math.round(visit.picture.unix_ms)}`, alt: "", loading: "lazy", width: 108, height: 76 })
     : element("span", { className: "visit-thumb" });
-  const end = visit.open ? "now" : time(visit.ended_unix_ms);
+  const end = visit.open ? "now" : timeOfDay(visit.ended_unix_ms);
   const link = element(
     "a",
     { className: "visit", href: `#${visit.visit_id}` },
@@ -127,7 +126,7 @@ function rowOf(visit) {
     element(
       "span",
       { className: "visit-when" },
-      element("time", { text: `${time(start)} – ${end}`, datetime: start.toISOString() }),
+      element("time", { text: `${timeOfDay(start)} – ${end}`, datetime: start.toISOString() }),
       element("small", { text: start.toLocaleDateString([], { weekday: "short", day: "numeric", month: "short", year: "numeric" }) }),
     ),
     element("span", { className: "visit-long", text: visit.open ? "Present" : duration(visit.ended_unix_ms - visit.started_unix_ms) }),
