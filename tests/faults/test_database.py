@@ -9,14 +9,14 @@ from typing import Any
 
 from support.faults import record
 from support.mosquitto import free_port, listening, running_mosquitto
-from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_controller
+from support.sentry import EMPTY, PERSON, Actor, ControllerProcess, running_controller
 from support.waiting import wait_for
 from tridetr.controller.history import DATABASE
 
 
 def leave_an_alarm(controller: ControllerProcess, actor: Actor) -> Path:
     """Leave an arrival in the outbox of a killed controller, whose broker is down; return the database."""
-    actor.show_and_wait(NOBODY)
+    actor.show_and_wait(EMPTY)
     actor.show_and_wait(PERSON, 8)
     controller.kill()
     return Path(controller.config["state_dir"]) / DATABASE

@@ -24,14 +24,14 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "words"),
     [
         ("shm", ("/dev/shm", "bytes")),
         ("queues", ("queues_max",)),
     ],
 )
 def test_refused_resources_are_named_and_used_once_available(
-    tmp_path: Path, what: str, said: tuple[str, ...]
+    tmp_path: Path, what: str, words: tuple[str, ...]
 ) -> None:
     node = tmp_path / "node.yaml"
     node.write_text(
@@ -57,7 +57,7 @@ def test_refused_resources_are_named_and_used_once_available(
     refused, recovered = done.stdout.splitlines()
     print(refused, recovered)
     assert refused.startswith("refused: ")
-    assert all(word in refused for word in said), refused
+    assert all(word in refused for word in words), refused
     assert "Traceback" not in done.stdout
     seconds = re.fullmatch(r"recovered: ([\d.]+)", recovered)
     assert seconds

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from support.mosquitto import listening, running_mosquitto
-from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_controller
+from support.sentry import EMPTY, PERSON, Actor, ControllerProcess, running_controller
 from support.waiting import wait_for
 from support.webhooks import WebhookServer, running_webhooks
 from tridetr.recorder.archive import Archive, VisitFacts
@@ -43,7 +43,7 @@ def target(folder: Path, server: WebhookServer, name: str = "hook", **keys: Any)
 
 
 def visit(actor: Actor) -> None:
-    for seen in [PERSON] * 8 + [NOBODY] * 36:
+    for seen in [PERSON] * 8 + [EMPTY] * 36:
         actor.show_and_wait(seen)
 
 
@@ -194,8 +194,8 @@ def test_kill_at_any_moment_notifies_each_visit_once_per_target(
             notify=[target(tmp_path, server, "first"), target(tmp_path, other, "second")],
         ) as (controller, actor),
     ):
-        actor.show_and_wait(NOBODY, 2)
-        course = [PERSON] * 8 + [NOBODY] * 36
+        actor.show_and_wait(EMPTY, 2)
+        course = [PERSON] * 8 + [EMPTY] * 36
         for number in range(3):
             other.mode = "503" if number < 2 else "ok"  # receives all visits in the end
             kills = {5, 39, chance.randrange(len(course))}
@@ -288,7 +288,7 @@ def test_person_who_arrives_at_a_parked_car_is_notified(
         assert sent["event"]["visit_id"] == other.taken[0].json()["event"]["visit_id"]
         actor.show_and_wait(car, 60)
         actor.show_and_wait(both, 10)
-        actor.show_and_wait(NOBODY, 40)
+        actor.show_and_wait(EMPTY, 40)
         wait_for(lambda: len(other.taken) == 2, 30)
         assert [request.json()["event"]["kind"] for request in other.taken] == [
             "car_arrived", "car_left",

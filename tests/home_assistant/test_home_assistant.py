@@ -16,7 +16,7 @@ import yaml
 from support.containers import ROOT
 from support.home_assistant import HomeAssistant, running_home_assistant
 from support.mosquitto import Mosquitto, listening, running_mosquitto
-from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_controller
+from support.sentry import EMPTY, PERSON, Actor, ControllerProcess, running_controller
 from support.waiting import wait_for
 from tridetr.controller.history import DATABASE
 from tridetr.recorder.archive import Archive, VisitFacts
@@ -51,7 +51,7 @@ class Film:
     """
 
     def __init__(self, actor: Actor) -> None:
-        self.seen = NOBODY
+        self.seen = EMPTY
         self.has_results = True
         self._actor = actor
         self._stop = threading.Event()
@@ -104,7 +104,7 @@ class House:
     def visit(self) -> None:
         self.film.seen = PERSON
         self.wait_states({"binary_sensor.hall_person": "on", "sensor.hall_sentry": "tracking"})
-        self.film.seen = NOBODY
+        self.film.seen = EMPTY
         self.wait_states(CAMERA)
 
 
@@ -169,7 +169,7 @@ def test_the_picture_of_the_visit(house: House) -> None:
     wait_for(lambda: house.home.state("image.hall_picture") not in ("", "unknown"), SOON_S)
     path = house.home.states()["image.hall_picture"]["attributes"]["entity_picture"]
     assert house.home.picture(path) == jpeg
-    house.film.seen = NOBODY
+    house.film.seen = EMPTY
     house.wait_states(CAMERA)
 
 
@@ -192,7 +192,7 @@ def test_problems_of_the_detector_and_the_disk(house: House) -> None:
         house.wait_states(
             {"binary_sensor.hall_person": "on", "binary_sensor.tridetr_node1_disk": "on"}
         )
-        house.film.seen = NOBODY
+        house.film.seen = EMPTY
         house.wait_states({"binary_sensor.hall_person": "off"})
     house.wait_states({**CAMERA, **NODE})
 
@@ -270,7 +270,7 @@ def test_a_restart_of_home_assistant_heals(house: House) -> None:
     house.film.seen = PERSON  # unseen by it
     house.home.start()
     house.wait_states({"binary_sensor.hall_person": "on", "sensor.hall_sentry": "tracking"})
-    house.film.seen = NOBODY
+    house.film.seen = EMPTY
     house.wait_states({**CAMERA, **NODE})
     after = house.home.states()["event.hall_visits"]["attributes"]
     assert after["event_type"] == "person_left"

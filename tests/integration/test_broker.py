@@ -16,7 +16,7 @@ import pytest
 
 from support.mosquitto import free_port
 from support.proc import listening
-from support.sentry import NOBODY, PERSON, running_controller
+from support.sentry import EMPTY, PERSON, running_controller
 from support.waiting import wait_for
 from tridetr.broker import broker_command, find_mosquitto, resolve_broker
 from tridetr.config import Config
@@ -79,7 +79,7 @@ def test_controller_connects_and_its_events_are_acknowledged(tmp_path: Path, kin
     mqtt = {"host": "embedded", "port": 0}
     with running_controller(tmp_path, mqtt) as (controller, actor):
         wait_for(lambda: "not running yet" in controller.log())
-        actor.show_and_wait(NOBODY)
+        actor.show_and_wait(EMPTY)
         actor.show_and_wait(PERSON, 8)
         with running_broker(settings, kind):
             wait_for(lambda: "connected to the broker" in controller.log())

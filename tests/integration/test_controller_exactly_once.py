@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.sentry import NOBODY, PERSON, Actor
+from support.sentry import EMPTY, PERSON, Actor
 from tridetr.config import Config
 from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.database import Database
@@ -27,7 +27,7 @@ from tridetr.shm.names import unlink_instance
 # A whole visit fits into the ring, so a controller that reads old results again would count it twice. Confirmation
 # needs a number of frames only, so a frame that is counted twice shows up.
 KEYS = {"confirm_frames": 4, "confirm_s": 0.0, "clear_s": 0.3}
-SCRIPT = [NOBODY] + ([PERSON] * 5 + [NOBODY] * 6) * 2
+SCRIPT = [EMPTY] + ([PERSON] * 5 + [EMPTY] * 6) * 2
 
 
 class Crash(BaseException):

@@ -12,12 +12,12 @@ import pytest
 
 from support.mosquitto import listening, running_mosquitto
 from support.relay import relay_to
-from support.sentry import NOBODY, PERSON, Actor, ControllerProcess, running_controller
+from support.sentry import EMPTY, PERSON, Actor, ControllerProcess, running_controller
 from support.waiting import wait_for
 from tridetr.controller.history import read_history
 from tridetr.shm.boards import SentryState
 
-VISIT = [PERSON] * 12 + [NOBODY] * 36
+VISIT = [PERSON] * 12 + [EMPTY] * 36
 CONFIRMED, CLEARED = 5, 12 + 30  # the frames of VISIT that change the state
 # A restart on a busy machine may take longer than the usual 5 s.
 PATIENT = {"unknown_s": 60, "hold_s": 120}
@@ -58,7 +58,7 @@ def test_kill_at_random_points_of_visits(tmp_path: Path, seed: int) -> None:
         listening(broker) as ear,
         running_controller(tmp_path, {"port": broker.port}, sentry=PATIENT) as (controller, actor),
     ):
-        actor.show_and_wait(NOBODY, 2)
+        actor.show_and_wait(EMPTY, 2)
         kills = 0
         for _ in range(visits):
             # Around the frames that change the state, and at other times.
@@ -86,12 +86,12 @@ def test_kill_while_the_broker_is_unreachable_loses_nothing(tmp_path: Path) -> N
     with running_mosquitto(tmp_path / "broker") as broker:
         port = {"port": broker.port}
         with running_controller(tmp_path, port, sentry=PATIENT) as (controller, actor):
-            actor.show_and_wait(NOBODY)
+            actor.show_and_wait(EMPTY)
             broker.kill()
             for seen in VISIT * 2:
                 actor.show_and_wait(seen)
             kill_and_restart(controller)
-            actor.show_and_wait(NOBODY)
+            actor.show_and_wait(EMPTY)
             broker.start()
             # No one was subscribed when they were sent, so check what the controller considers acknowledged.
             wait_for(lambda: "connected to the broker" in controller.log().rsplit("ended", 1)[-1])
@@ -127,7 +127,7 @@ def test_network_outages_lose_and_duplicate_nothing(tmp_path: Path) -> None:
 
         def all_quiet() -> bool:
             # Pictures must continue: without any, the camera is lost after five seconds.
-            actor.show_and_wait(NOBODY)
+            actor.show_and_wait(EMPTY)
             return ear.last("/hall/person") == b"OFF"
 
         wait_for(all_quiet)
@@ -156,7 +156,7 @@ def test_frozen_broker_gets_everything_once_it_thaws(tmp_path: Path) -> None:
         running_controller(tmp_path, {"port": broker.port}) as (_, actor),
     ):
         wait_for(lambda: ear.last("/availability") == b"online")
-        actor.show_and_wait(NOBODY)
+        actor.show_and_wait(EMPTY)
         broker.freeze()
         try:
             for seen in VISIT * 12:  # more events than may be in flight
@@ -178,17 +178,17 @@ def test_paused_controller_does_not_end_the_visit_immediately(tmp_path: Path) ->
         ),
     ):
         _arrive(actor)
-        actor.show_and_wait(NOBODY, 2)
+        actor.show_and_wait(EMPTY, 2)
         assert controller.process
         controller.process.send_signal(signal.SIGSTOP)
         stopped = time.monotonic()
         wait_for(lambda: time.monotonic() - stopped > 1.0)
-        sequence = actor.show(NOBODY, seconds=10)
+        sequence = actor.show(EMPTY, seconds=10)
         controller.process.send_signal(signal.SIGCONT)
         actor.wait_decided(sequence)
         assert actor.state() in (SentryState.TRACKING, SentryState.UNKNOWN)
         for _ in range(40):
-            actor.show_and_wait(NOBODY)
+            actor.show_and_wait(EMPTY)
         wait_for(lambda: len(ear.events()) == 2)
         assert [event["kind"] for event in ear.events()] == ["person_arrived", "person_left"]
 
@@ -235,7 +235,7 @@ def test_a_second_controller_is_refused(tmp_path: Path) -> None:
         running_mosquitto(tmp_path / "broker") as broker,
         running_controller(tmp_path, {"port": broker.port}) as (controller, actor),
     ):
-        actor.show_and_wait(NOBODY)
+        actor.show_and_wait(EMPTY)
         other = ControllerProcess(tmp_path / "other", controller.config["mqtt"])
         other.folder.mkdir()
         other.config["state_dir"] = controller.config["state_dir"]
@@ -246,7 +246,7 @@ def test_a_second_controller_is_refused(tmp_path: Path) -> None:
 
 
 def _arrive(actor: Actor) -> None:
-    actor.show_and_wait(NOBODY)
+    actor.show_and_wait(EMPTY)
     actor.show_and_wait(PERSON, 8)
 
 

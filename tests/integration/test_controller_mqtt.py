@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from support.mosquitto import Mosquitto, free_port, listening, make_certificates, running_mosquitto
-from support.sentry import NOBODY, PERSON, running_controller
+from support.sentry import EMPTY, PERSON, running_controller
 from support.waiting import wait_for
 from tridetr.controller.history import read_history
 from tridetr.model_card import ModelInfo
@@ -27,7 +27,7 @@ def test_visit_is_published_once_with_all_fields(tmp_path: Path) -> None:
         wait_for(lambda: ear.last("/availability") == b"online")
         assert ear.last("/hall/state") == b"unknown"
         assert ear.last("/hall/person") == b"unknown"
-        actor.show_and_wait(NOBODY, 3)
+        actor.show_and_wait(EMPTY, 3)
         wait_for(lambda: ear.last("/hall/person") == b"OFF")
         assert (actor.state(), actor.mode()) == (SentryState.STANDBY, SentryMode.STANDBY)
         actor.show_and_wait(PERSON, 2)
@@ -37,7 +37,7 @@ def test_visit_is_published_once_with_all_fields(tmp_path: Path) -> None:
         wait_for(lambda: ear.last("/hall/person") == b"ON")
         assert actor.state() is SentryState.TRACKING
         assert actor.board().visit_id == arrived["visit_id"]
-        actor.show_and_wait(NOBODY, 40)
+        actor.show_and_wait(EMPTY, 40)
         wait_for(lambda: len(ear.events()) == 2)
         wait_for(lambda: ear.last("/hall/person") == b"OFF")
         left = ear.events()[1]
@@ -79,7 +79,7 @@ def test_late_subscribers_get_the_retained_state(tmp_path: Path) -> None:
         running_mosquitto(tmp_path / "broker") as broker,
         running_controller(tmp_path, {"port": broker.port}) as (_, actor),
     ):
-        actor.show_and_wait(NOBODY, 2)
+        actor.show_and_wait(EMPTY, 2)
         actor.show_and_wait(PERSON, 8)
         with listening(broker) as late:
             own = ("availability", "hall/status", "hall/person", "hall/state")
@@ -128,7 +128,7 @@ def test_home_assistant_discovery(tmp_path: Path) -> None:
         assert {c["platform"] for c in components} == {"binary_sensor", "sensor", "event", "switch"}
         assert len({c["unique_id"] for c in components}) == len(components)
         # Every topic in the discovery messages exists.
-        actor.show_and_wait(NOBODY, 2)
+        actor.show_and_wait(EMPTY, 2)
         for component in components:
             if component["platform"] != "event":
                 wait_for(lambda: ear.last(component["state_topic"]))
@@ -201,7 +201,7 @@ def test_a_car_is_published_as_a_car(tmp_path: Path) -> None:
         )
         actor.show_and_wait(np.concatenate((car, PERSON)), 8)
         wait_for(lambda: ear.last("/hall/person") == b"ON")
-        actor.show_and_wait(NOBODY, 40)
+        actor.show_and_wait(EMPTY, 40)
         wait_for(lambda: len(ear.events()) == 3)
         arrived, joined, left = ear.events()
         assert (joined["kind"], joined["class"], joined["event_id"].rpartition(":")[2]) == (
@@ -226,7 +226,7 @@ def test_problems_and_a_stopped_node_are_published(tmp_path: Path) -> None:
             published: dict[str, object] = json.loads(ear.last(f"node1{camera}/problem") or b"{}")
             return published
 
-        actor.show_and_wait(NOBODY, 2)
+        actor.show_and_wait(EMPTY, 2)
         wait_for(lambda: problem().get("problem") is False)
         assert problem("") == {
             "schema": 1, "problem": False, "detector": "", "outbox": "", "disk": "", "notify": "",
@@ -262,7 +262,7 @@ def test_arbitrary_commands_are_handled(tmp_path: Path, junk: bytes) -> None:
         ear.client.publish("tridetr/node1/command", junk)
         ear.client.publish("tridetr/node1/command", "refresh")
         wait_for(lambda: len(ear.payloads("/hall/state")) > before)
-        actor.show_and_wait(NOBODY)
+        actor.show_and_wait(EMPTY)
         assert "Traceback" not in controller.log()
 
 
@@ -312,7 +312,7 @@ def test_wrong_certificate_or_password_is_logged_once(tmp_path: Path) -> None:
             before = _tries(broker)
             with running_controller(tmp_path / name, settings) as (controller, actor):
                 wait_for(lambda: expected in controller.log())
-                actor.show_and_wait(NOBODY)  # decisions continue without a broker
+                actor.show_and_wait(EMPTY)  # decisions continue without a broker
                 # The first three tries take about 3 s; each later pause is twice as long.
                 wait_for(lambda: _tries(broker) >= before + 3, 60)
                 assert controller.log().count(expected) == 1
@@ -332,7 +332,7 @@ def test_camera_down_during_a_visit_holds_the_visit(tmp_path: Path) -> None:
         actor.be(CameraState.LIVE)
         actor.show_and_wait(PERSON, 2)
         wait_for(lambda: ear.last("/hall/person") == b"ON")
-        actor.show_and_wait(NOBODY, 40)
+        actor.show_and_wait(EMPTY, 40)
         wait_for(lambda: ear.last("/hall/person") == b"OFF")
         wait_for(lambda: len(ear.events()) == 2)
         assert [event["kind"] for event in ear.events()] == ["person_arrived", "person_left"]
@@ -345,14 +345,14 @@ def test_frozen_or_blind_camera_does_not_end_a_visit(tmp_path: Path, state: Came
         listening(broker) as ear,
         running_controller(tmp_path, {"port": broker.port}) as (_, actor),
     ):
-        actor.show_and_wait(NOBODY, 2)
+        actor.show_and_wait(EMPTY, 2)
         wait_for(lambda: ear.last("/hall/state") == b"standby")
         actor.be(state)
         wait_for(lambda: ear.last("/hall/state") == b"unknown")
-        actor.show_and_wait(NOBODY, 5)  # the same picture again
+        actor.show_and_wait(EMPTY, 5)  # the same picture again
         assert actor.state() is SentryState.UNKNOWN
         actor.be(CameraState.LIVE)
-        wait_for(lambda: actor.show(NOBODY) and ear.last("/hall/state") == b"standby")
+        wait_for(lambda: actor.show(EMPTY) and ear.last("/hall/state") == b"standby")
 
 
 def test_visit_whose_end_is_not_seen_is_lost(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_lossless_source_is_not_silent(tmp_path: Path) -> None:
             actor,
         ),
     ):
-        actor.show_and_wait(NOBODY)
+        actor.show_and_wait(EMPTY)
         actor.show_and_wait(PERSON, 2)
         actor.be(CameraState.LIVE)
         renewed = actor.board().expires_monotonic_ns

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support.mosquitto import listening, running_mosquitto
-from support.sentry import NOBODY, PERSON, event_row, running_controller
+from support.sentry import EMPTY, PERSON, event_row, running_controller
 from support.waiting import wait_for
 from tridetr.controller.database import (
     Database,
@@ -213,11 +213,11 @@ def test_full_disk_is_reported_and_the_alarm_is_still_published(
         running_controller(tmp_path / "node", {"port": broker.port}, **state) as (_, actor),
     ):
         wait_for(lambda: ear.last("/availability") == b"online")
-        actor.show_and_wait(NOBODY)
+        actor.show_and_wait(EMPTY)
         ballast = fill(tiny_disk)
         for _ in range(12):  # some data still fits into the existing write-ahead log
             actor.show_and_wait(PERSON, 8)
-            actor.show_and_wait(NOBODY, 40)
+            actor.show_and_wait(EMPTY, 40)
         wait_for(lambda: len(ear.events()) == 24)
         assert len({event["event_id"] for event in ear.events()}) == 24
         wait_for(lambda: b"full" in (ear.last("/hall/status") or b""))

@@ -15,7 +15,7 @@ import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
 from support.mosquitto import Mosquitto, listening, running_mosquitto
-from support.sentry import NOBODY, running_controller
+from support.sentry import EMPTY, running_controller
 from support.waiting import wait_for
 from tridetr.controller import payloads
 from tridetr.fleet import Fleet
@@ -46,10 +46,10 @@ class Crowd:
         self.client.connect("127.0.0.1", broker.port)
         self.client.loop_start()
         for number in range(40):
-            self.say(number, "availability", "online")
-            self.say(number, "node", report())
+            self.publish(number, "availability", "online")
+            self.publish(number, "node", report())
 
-    def say(self, number: int, topic: str, payload: str) -> None:
+    def publish(self, number: int, topic: str, payload: str) -> None:
         self.client.publish(f"tridetr/n{number:02}/{topic}", payload, 1, True).wait_for_publish(10)
 
     def close(self) -> None:
@@ -77,13 +77,13 @@ def test_status_of_forty_nodes_lists_those_with_problems(tmp_path: Path) -> None
         crowd = Crowd(broker)
         code, text = status(tmp_path, broker, "--json")
         assert (code, json.loads(text)["counts"]) == (0, {"ok": 40})
-        crowd.say(3, "availability", "offline")
-        crowd.say(5, "node", report(age_s=10 * payloads.NODE_S))
-        crowd.say(
+        crowd.publish(3, "availability", "offline")
+        crowd.publish(5, "node", report(age_s=10 * payloads.NODE_S))
+        crowd.publish(
             7, "node", report(findings=[{"camera": "hall", "kind": "camera", "message": "dark"}])
         )
-        crowd.say(9, "node", "")
-        crowd.say(11, "node", '{"junk": 1}')
+        crowd.publish(9, "node", "")
+        crowd.publish(11, "node", '{"junk": 1}')
         code, text = status(tmp_path, broker, "--json")
         found = json.loads(text)
         assert code == 1
@@ -107,8 +107,8 @@ def test_watch_prints_each_change(tmp_path: Path) -> None:
             assert watch.stdout
             first = [json.loads(watch.stdout.readline()) for _ in range(40)]
             assert {node["condition"] for node in first} == {"ok"}
-            crowd.say(4, "node", report())  # no change
-            crowd.say(8, "availability", "offline")
+            crowd.publish(4, "node", report())  # no change
+            crowd.publish(8, "availability", "offline")
             change = json.loads(watch.stdout.readline())
             assert (change["device"], change["condition"]) == ("n08", "offline")
             watch.terminate()
@@ -135,10 +135,10 @@ def test_node_publishes_its_description(tmp_path: Path) -> None:
     ):
 
         def node() -> dict[str, Any]:
-            told: dict[str, Any] = json.loads(ear.last("node1/node") or b"{}")
-            return told
+            message: dict[str, Any] = json.loads(ear.last("node1/node") or b"{}")
+            return message
 
-        actor.show_and_wait(NOBODY, 2)
+        actor.show_and_wait(EMPTY, 2)
         wait_for(lambda: node().get("cameras", {}).get("hall", {}).get("state") == "standby")
         assert node()["findings"] == []
         assert node()["disk"]["free_bytes"] > 0

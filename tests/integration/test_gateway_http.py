@@ -229,7 +229,7 @@ def test_cameras_and_events(tmp_path: Path) -> None:
         assert [camera["name"] for camera in known] == ["hall"]
         assert known[0]["state"]["state"] == "unknown"
         assert known[0]["status"]["state"] == "offline"
-        fakes["hall"].say()
+        fakes["hall"].report()
         sequence = fakes["hall"].frame()
         assert sequence is not None
         fakes["hall"].result(sequence)

@@ -57,7 +57,7 @@ def playing(camera: VideoCamera, fps: float = 20) -> Iterator[None]:
     def work() -> None:
         while not stop.wait(1 / fps):
             camera.frame()
-            camera.camera.say()
+            camera.camera.report()
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -29,7 +29,7 @@ def encoded(camera: str) -> float:
 def test_first_messages_and_their_contents(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
-        camera.say(SentryState.TRACKING)
+        camera.report(SentryState.TRACKING)
         sequence = camera.frame()
         assert sequence is not None
         camera.result(sequence)
@@ -60,7 +60,7 @@ def test_first_messages_and_their_contents(tmp_path: Path) -> None:
 def test_frames_and_states_follow(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
-        camera.say(SentryState.STANDBY)
+        camera.report(SentryState.STANDBY)
         with gateway.watch("hall") as viewer:
             viewer.until("state", state="standby")
             for _ in range(5):
@@ -69,10 +69,10 @@ def test_frames_and_states_follow(tmp_path: Path) -> None:
                 viewer.until("frame", sequence=sequence)
                 camera.result(sequence)
                 viewer.until("detections", sequence=sequence)
-            camera.say(SentryState.VALIDATION)
+            camera.report(SentryState.VALIDATION)
             viewer.until("state", state="validation")
             camera.camera_state, camera.message = CameraState.OFFLINE, "connection refused"
-            camera.say()
+            camera.report()
             status, _ = viewer.until("status", state="offline")
             assert status["message"] == "connection refused"
 
@@ -80,7 +80,7 @@ def test_frames_and_states_follow(tmp_path: Path) -> None:
 def test_dead_controller_and_dead_capture_are_reported(tmp_path: Path) -> None:
     """The boards of dead processes stay in shared memory: their last contents must not count as current."""
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
-        fakes["hall"].say(SentryState.TRACKING)
+        fakes["hall"].report(SentryState.TRACKING)
         with gateway.watch("hall") as viewer:
             viewer.until("status", state="live")
             viewer.until("state", state="tracking")
@@ -159,7 +159,7 @@ def test_a_viewer_gets_the_size_and_boxes_it_asks_for(tmp_path: Path) -> None:
             )
             assert simplejpeg.decode_jpeg_header(image)[:2] == (360, 640)
             viewer.send(type="view", size="small", paused=True)
-            camera.say(SentryState.TRACKING)
+            camera.report(SentryState.TRACKING)
             viewer.until("state", state="tracking")
             unseen = camera.frame()
             assert unseen is not None
@@ -186,7 +186,7 @@ def test_first_picture_in_the_wanted_size(tmp_path: Path) -> None:
 def test_window_holds_frames_back_until_they_are_acknowledged(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
-        camera.say()
+        camera.report()
         with gateway.watch("hall") as viewer:
             viewer.until("hello")
             viewer.send(type="view", size="full", window=1)

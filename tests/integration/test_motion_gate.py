@@ -125,7 +125,7 @@ class Node:
     ) -> list[tuple[Transition, int]]:
         """Return the transitions of visits and their frames."""
         memory: Memory = STANDBY
-        told, last = [], -NS
+        decided, last = [], -NS
         for number, planes in enumerate(film):
             at = (number + FPS) * NS // FPS
             calm = memory.state is State.STANDBY
@@ -138,8 +138,8 @@ class Node:
             seen = Result(self._look(planes, number, at, score, calm), at)
             memory, transition = step(memory, seen, self.keys)
             if transition:
-                told.append((transition, number))
-        return told
+                decided.append((transition, number))
+        return decided
 
     def _look(
         self, planes: Planes, number: int, at: int, score: Callable[[int], float], calm: bool
@@ -180,12 +180,12 @@ def both_ways(
     instance: str, now: Callable[[int], None], model: Model, visits: int
 ) -> tuple[int, int]:
     """Compare the visits without and with the gate; return its inferences and skips in standby."""
-    told = []
+    decided = []
     for gate_s in (0.0, DetectSection().motion_gate_s):
         node = Node(instance, gate_s)
-        told.append(node.decide(model.film, model, now))
+        decided.append(node.decide(model.film, model, now))
         node.close()
-    without, gated = told
+    without, gated = decided
     assert [kind for kind, _ in gated] == [kind for kind, _ in without]
     arrivals = [number for kind, number in without if kind is Transition.ARRIVED]
     assert len(arrivals) >= visits

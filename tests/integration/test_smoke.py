@@ -20,15 +20,15 @@ def test_only_a_camera_with_a_fresh_result_counts(tmp_path: Path) -> None:
         config = parse_config(text, origin=tmp_path / "x.yaml")
         topics = Topics.of(config)
 
-        def say(camera: str, state: str, age_s: float | None) -> None:
+        def report(camera: str, state: str, age_s: float | None) -> None:
             payload = json.dumps({"camera": state, "last_result_age_s": age_s})
             publish.single(topics.status(camera), payload, retain=True, port=broker.port)
 
-        say("a", "live", 0.1)
+        report("a", "live", 0.1)
         assert wait_until_seen(config, slack(2.0)) == ["b"]
-        say("b", "offline", 0.1)
+        report("b", "offline", 0.1)
         assert wait_until_seen(config, slack(2.0)) == ["b"]
-        say("b", "live", None)
+        report("b", "live", None)
         assert wait_until_seen(config, slack(2.0)) == ["b"]
-        say("b", "live", 0.2)
+        report("b", "live", 0.2)
         assert wait_until_seen(config, 60.0) == []

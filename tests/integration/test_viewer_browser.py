@@ -89,7 +89,7 @@ def test_picture_box_and_state(tmp_path: Path, tab: Tab) -> None:
 def test_boxes_match_the_ground_truth_and_their_frame(tmp_path: Path, tab: Tab) -> None:
     with cameras(tmp_path, "hall", "yard") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
-        camera.say()
+        camera.report()
         camera.frame()
         tab.page.goto(gateway.url + "/#hall")
         expect(tab.card("hall")).to_have_attribute("data-frame", "1", timeout=WAIT_MS)

@@ -78,7 +78,7 @@ def playing(
                 pending.append((time.monotonic() + late_s, sequence))
             while pending and pending[0][0] <= time.monotonic():
                 camera.camera.result(pending.pop(0)[1])
-            camera.camera.say()
+            camera.camera.report()
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -289,7 +289,7 @@ def test_second_stream_is_shown_enlarged_if_the_browser_decodes_it(
                 sequence = camera.frame()
                 view.encode(sequence)
                 camera.camera.result(sequence)
-                camera.camera.say()
+                camera.camera.report()
 
         thread = threading.Thread(target=play)
         thread.start()

@@ -126,7 +126,7 @@ class FakeCamera:
         if self.decides:
             self.decided = sequence
 
-    def say(self, state: SentryState | None = None) -> None:
+    def report(self, state: SentryState | None = None) -> None:
         """Write both boards."""
         if state is not None:
             self.state = state
@@ -158,7 +158,7 @@ class FakeCamera:
                     sequence = self.frame()
                     if sequence is not None and self.gives_results:
                         self.result(sequence)
-                self.say()
+                self.report()
                 self.turns += 1
 
         self._ticker = threading.Thread(target=work)

@@ -30,7 +30,7 @@ from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter, ResultStamp
 from tridetr.shm.names import unlink_instance
 
 PERSON = np.array([(100, 50, 200, 430, 0.9, 1, 0)], DETECTION_DTYPE)
-NOBODY = np.zeros(0, DETECTION_DTYPE)
+EMPTY = np.zeros(0, DETECTION_DTYPE)
 FRAME_NS = 100_000_000
 
 
@@ -53,7 +53,7 @@ class Actor:
 
     def show(
         self,
-        detections: np.ndarray = NOBODY,
+        detections: np.ndarray = EMPTY,
         *,
         seconds: float = FRAME_NS / 1e9,
         age_s: float | None = None,
@@ -89,7 +89,7 @@ class Actor:
         self._results.publish(stamp, detections)
         return self.frame
 
-    def show_and_wait(self, detections: np.ndarray = NOBODY, frames: int = 1) -> None:
+    def show_and_wait(self, detections: np.ndarray = EMPTY, frames: int = 1) -> None:
         """Publish frames one by one, each after the decision on the last one, as in lossless mode."""
         for _ in range(frames):
             sequence = self.show(detections)

@@ -154,7 +154,7 @@ class VideoCamera:
             sequence = self.frame()
             if results:
                 self.camera.result(sequence)
-            self.camera.say()
+            self.camera.report()
             time.sleep(1 / fps)
 
     def reopen(self, instance: str) -> None:

@@ -73,11 +73,11 @@ def test_the_mask_is_redrawn_for_another_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "said"),
+    ("mask", "message"),
     [([[(0, 0), (1, 1)]], "at least 3 points"), ([[(0, 0), (1, 1), (2, 0)]], "outside 0..1")],
 )
-def test_invalid_polygons_are_rejected(mask: list[list[tuple[float, float]]], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_invalid_polygons_are_rejected(mask: list[list[tuple[float, float]]], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         Config.model_validate({"cameras": {"a": {"source": "synthetic", "mask": mask}}})
 
 

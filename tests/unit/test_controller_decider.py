@@ -183,12 +183,12 @@ def test_any_interleaving_of_gaps_restarts_and_old_results(course: list[tuple[An
         if bench.decider.record.memory.visit_open:
             assert age_s is not None
             assert age_s < KEYS.hold_s
-    told = [change.event for change in bench.changes if change.event]
-    for first, second in itertools.pairwise(told):
+    events = [change.event for change in bench.changes if change.event]
+    for first, second in itertools.pairwise(events):
         assert (first.transition is Transition.ARRIVED) != (second.transition is Transition.ARRIVED)
         if first.transition is Transition.ARRIVED:
             assert first.visit_id == second.visit_id
-    assert len({event.event_id for event in told}) == len(told)
+    assert len({event.event_id for event in events}) == len(events)
 
 
 def test_all_clear_requires_recent_pictures_for_clear_s() -> None:

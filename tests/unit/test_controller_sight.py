@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.sentry import FRAME_NS, NOBODY, PERSON, Actor
+from support.sentry import EMPTY, FRAME_NS, PERSON, Actor
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.controller.camera_control import CameraSentry
@@ -61,7 +61,7 @@ def make(tmp_path: Path, instance: str) -> Iterator[Make]:
 
 def test_frame_inferred_again_by_a_restarted_detector_counts_once(make: Make) -> None:
     sentry, actor = make(confirm_frames=3, confirm_s=0)
-    actor.show(NOBODY)
+    actor.show(EMPTY)
     for _ in range(5):
         actor.show(PERSON)
         actor.frame -= 1
@@ -81,7 +81,7 @@ def test_classes_of_a_replaced_model_apply_from_its_first_result(
     """Class IDs of the new model must never be interpreted with the old model's names."""
     serve(tmp_path, {"person": 1})
     sentry, actor = make(confirm_frames=1, confirm_s=0)
-    actor.show(NOBODY)
+    actor.show(EMPTY)
     sentry.tick()
     serve(tmp_path, {"person": 0, "bicycle": 1})
     actor.show(PERSON)  # number 1
@@ -130,11 +130,11 @@ def test_last_picture_of_an_offline_camera_gives_no_all_clear(
 ) -> None:
     """A restarted detector infers it again."""
     sentry, actor = make()
-    actor.show(NOBODY, age_s=0.1)
+    actor.show(EMPTY, age_s=0.1)
     sentry.tick()
     assert state_of(sentry) is State.STANDBY
     actor.be(state)
-    actor.show(NOBODY, age_s=3.0)
+    actor.show(EMPTY, age_s=3.0)
     sentry.tick()
     sentry.tick()
     if state is CameraState.OFFLINE:  # results that are at most a second late still count
@@ -145,15 +145,15 @@ def test_last_picture_of_an_offline_camera_gives_no_all_clear(
 
         wait_for(unknown)
     assert state_of(sentry) is State.UNKNOWN
-    actor.show(NOBODY, age_s=12.0)
+    actor.show(EMPTY, age_s=12.0)
     sentry.on_wake()
     assert state_of(sentry) is State.UNKNOWN
     actor.be(CameraState.LIVE)
     sentry.tick()
-    actor.show(NOBODY, age_s=12.0)
+    actor.show(EMPTY, age_s=12.0)
     sentry.on_wake()
     assert state_of(sentry) is State.UNKNOWN
-    actor.show(NOBODY, age_s=0.1)
+    actor.show(EMPTY, age_s=0.1)
     sentry.on_wake()
     assert state_of(sentry) is State.STANDBY
 
@@ -161,10 +161,10 @@ def test_last_picture_of_an_offline_camera_gives_no_all_clear(
 def test_results_after_downtime_count_by_their_age(make: Make) -> None:
     """The controller must not report Unknown first, and then Standby because of old pictures."""
     sentry, actor = make(unknown_s=1.0)
-    actor.show(NOBODY, age_s=5.0)
+    actor.show(EMPTY, age_s=5.0)
     sentry.on_wake()
     assert state_of(sentry) is State.UNKNOWN
-    actor.show(NOBODY, age_s=0.1)
+    actor.show(EMPTY, age_s=0.1)
     sentry.on_wake()
     assert state_of(sentry) is State.STANDBY
     facts = sentry.facts()

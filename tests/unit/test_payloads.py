@@ -183,7 +183,7 @@ def test_discovery_of_a_camera() -> None:
     assert message["device"]["name"] == message["device"]["suggested_area"] == "Back door"
     assert message["device"]["via_device"] == "tridetr_node1"
     assert message["device"]["configuration_url"] == "http://pi:8080/"
-    # Those of earlier versions: whoever has renamed an entity keeps it.
+    # As in earlier versions, so that entities that were renamed by users are kept.
     assert components["person"]["unique_id"] == "tridetr_node1_back_door_person"
     assert components["car"]["state_topic"] == "tridetr/node1/back_door/car"
     assert components["state"]["options"] == ["unknown", "standby", "validation", "tracking"]

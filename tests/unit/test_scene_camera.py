@@ -57,7 +57,7 @@ def test_the_same_seed_and_time_give_the_same_frame(street: SyntheticCamera) -> 
     assert street.draw(7.3, one) == twin.draw(7.3, other)
     np.testing.assert_array_equal(one, other)
     street.draw(7.34, other)
-    assert not np.array_equal(one, other), "two frames are never equal, even when nobody moves"
+    assert not np.array_equal(one, other), "two frames are never equal, even if nothing moves"
 
 
 def test_true_boxes_enclose_the_changed_pixels(street: SyntheticCamera) -> None:
@@ -70,7 +70,7 @@ def test_true_boxes_enclose_the_changed_pixels(street: SyntheticCamera) -> None:
     for time_s in np.arange(0.5, 60, 1.7):
         boxes = street.draw(float(time_s), frame)
         change = np.abs(frame[:180].astype(int) - background[:180])
-        # Noise is at most 3 in each frame; a shadow darkens the ground just beside the feet.
+        # Noise is at most 3 in each frame; a shadow darkens the ground next to the feet.
         outside = change > 80
         for box in boxes:
             x0, y0, x1, y1 = (int(v) for v in box.xyxy)

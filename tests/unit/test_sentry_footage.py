@@ -20,7 +20,7 @@ NS = 1_000_000_000
 def test_five_visits_give_five_alarms(start: int, every: int) -> None:
     frames = json.loads(shared(*FOOTAGE_TRUTH).read_text())["detections"]
     keys = SentrySection()
-    memory, told, last = Memory(), [], -NS
+    memory, found, last = Memory(), [], -NS
     for number in range(start, len(frames), every):
         now = number * NS // FPS
         standby = memory.state in (State.STANDBY, State.UNKNOWN) and not memory.visit_open
@@ -30,9 +30,9 @@ def test_five_visits_give_five_alarms(start: int, every: int) -> None:
         person = any(row[4] >= 0.5 for row in frames[number])
         memory, transition = step(memory, Result(person, now), keys)
         if transition:
-            told.append((transition, number))
-    assert [t for t, _ in told] == [Transition.ARRIVED, Transition.LEFT] * 5
-    for (_, arrived), (_, left), (first, end) in zip(told[::2], told[1::2], VISITS, strict=True):
+            found.append((transition, number))
+    assert [t for t, _ in found] == [Transition.ARRIVED, Transition.LEFT] * 5
+    for (_, arrived), (_, left), (first, end) in zip(found[::2], found[1::2], VISITS, strict=True):
         assert first <= arrived <= first + 2 * FPS
         # The last visits flicker at their ends; the all-clear comes clear_s after the last certain detection.
         assert end <= left <= end + 5 * FPS

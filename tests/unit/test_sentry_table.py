@@ -89,7 +89,7 @@ CONDITIONS: dict[str, Callable[[Memory, Any, Keys], bool]] = {
 def input_name(seen: Result | Silence) -> str:
     if isinstance(seen, Silence):
         return "silence"
-    return "person" if seen.person else "nobody"
+    return "person" if seen.person else "no person"
 
 
 def matching_rows(memory: Memory, seen: Result | Silence, keys: Keys) -> list[Row]:
@@ -160,13 +160,13 @@ def test_each_row_of_the_table(row: Row, example: tuple[Memory, Result | Silence
 @pytest.mark.parametrize("step_s", [0.1, 0.34])
 def test_confirmation_needs_frames_and_time(frames: int, step_s: float) -> None:
     keys = SimpleNamespace(**{**vars(KEYS), "confirm_frames": frames})
-    memory, told_at = STANDBY, None
+    memory, arrived_at = STANDBY, None
     for index in range(20):
         memory, transition = step(memory, Result(True, round(index * step_s * SECOND)), keys)
-        if transition and told_at is None:
-            told_at = index
+        if transition and arrived_at is None:
+            arrived_at = index
     needed = max(frames - 1, next(i for i in range(20) if round(i * step_s * SECOND) >= SECOND / 2))
-    assert told_at == needed
+    assert arrived_at == needed
 
 
 @pytest.mark.parametrize("fps", [5, 10, 30])

@@ -16,7 +16,7 @@ from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
 
-ACTIONS = ("visit", "visit", "visit", "ack", "ack", "tell", "up", "down", "kill", "stop", "lock", "unlock",
+ACTIONS = ("visit", "visit", "visit", "ack", "ack", "deliver", "up", "down", "kill", "stop", "lock", "unlock",
            "full", "room", "failing", "failed in name", "tick", "remove")  # fmt: skip
 
 
@@ -40,7 +40,7 @@ class Broker:
 
 
 class Node:
-    """A store and its pump, with a disk that does as it is told: the faults are SQLite's own where they can be."""
+    """A store and its pump, whose disk fails on request, where possible with errors of SQLite itself."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,7 +49,7 @@ class Node:
         self.is_full = False
         self.fault: str | None = None  # of the next write
         self.made: list[str] = []
-        self.told: list[str] = []  # what the target of notifications got
+        self.delivered: list[str] = []  # what the target of notifications got
         self.safe: set[str] = set()  # on disk once, or in a process that lives
         self.at_risk: set[str] = set()
         self.blind: set[str] = set()  # decided by a process that had not read the database
@@ -90,9 +90,9 @@ class Node:
         details = '"' + "x" * 3000 + '"'
         self.store.commit("hall", "{}", [NewRow(1, "person_arrived", details, event_id)])
 
-    def do_tell(self) -> None:
+    def do_deliver(self) -> None:
         for event_id in list(self.store.notices.waiting.get("phone", ()))[:1]:
-            self.told.append(event_id)
+            self.delivered.append(event_id)
             self.store.notified("phone", event_id)
 
     def do_tick(self) -> None:
@@ -188,12 +188,12 @@ def test_any_faults_deliver_every_event_once_known_under_one_number_in_order(
         while node.broker.waiting:
             node.do("ack")
         while node.store.notices.waiting.get("phone"):
-            node.do("tell")
-        check_order(node, node.told)
+            node.do("deliver")
+        check_order(node, node.delivered)
         first = list(dict.fromkeys(node.broker.taken))
         expected = node.safe | node.at_risk
         assert not expected - set(first)
-        assert not expected - set(node.told)
+        assert not expected - set(node.delivered)
         assert node.store.flush()
         assert not node.store.outbox
         assert not node.store.fault
@@ -208,7 +208,7 @@ def test_any_faults_deliver_every_event_once_known_under_one_number_in_order(
 
 
 def check_order(node: Node, got: list[str]) -> None:
-    """Whoever drops repeats by their id has the events in order."""
+    """A subscriber that drops repeated IDs gets the events in order."""
     first = list(dict.fromkeys(got))
     ordered = [event_id for event_id in first if event_id not in node.blind]
     assert ordered == sorted(ordered, key=node.made.index)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tridetr.capture.v4l2.modes import Mode, Wish, choose, describe_modes
 
-# What an ordinary USB camera says: large pictures are fluent as MJPEG only.
+# Modes of an ordinary USB camera: large pictures have a high rate as MJPEG only.
 WEBCAM = [
     Mode("YUYV", 640, 480, (30.0, 15.0)),
     Mode("YUYV", 1280, 720, (10.0, 5.0)),

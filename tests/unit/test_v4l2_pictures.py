@@ -75,11 +75,11 @@ def test_jpegs_have_no_planes() -> None:
 @pytest.mark.parametrize(
     ("colorspace", "encoding", "quantization", "expected"),
     [
-        (8, 0, 0, (ColorRange.LIMITED, ColorMatrix.BT601)),  # sRGB, as most USB cameras say
+        (8, 0, 0, (ColorRange.LIMITED, ColorMatrix.BT601)),  # sRGB, as most USB cameras report
         (7, 0, 0, (ColorRange.FULL, ColorMatrix.BT601)),  # JPEG
         (3, 0, 0, (ColorRange.LIMITED, ColorMatrix.BT709)),  # Rec. 709
         (10, 0, 0, (ColorRange.LIMITED, ColorMatrix.BT2020)),
-        (8, 2, 1, (ColorRange.FULL, ColorMatrix.BT709)),  # said outright
+        (8, 2, 1, (ColorRange.FULL, ColorMatrix.BT709)),  # explicit
         (3, 1, 2, (ColorRange.LIMITED, ColorMatrix.BT601)),
         (7, 0, 2, (ColorRange.LIMITED, ColorMatrix.BT601)),
     ],

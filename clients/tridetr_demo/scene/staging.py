@@ -90,8 +90,8 @@ class _Stage:
         centre = rng.uniform(-0.02, 1.02) * self.width
         self.place(sprite, PERSON, foot, centre)
         if rng.random() < 0.12 and tall > 0.2 * height:
-            beside = centre + rng.choice([-1, 1]) * tall * 0.5
-            self.add_dog(foot + 0.01 * height, tall * rng.uniform(0.3, 0.45), beside)
+            next_to = centre + rng.choice([-1, 1]) * tall * 0.5
+            self.add_dog(foot + 0.01 * height, tall * rng.uniform(0.3, 0.45), next_to)
 
     def add_dog(self, foot: float, tall: float, x: float | None = None) -> None:
         rng, light = self.rng, self.background.light

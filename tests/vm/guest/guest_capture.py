@@ -56,9 +56,9 @@ def test_capture_process_fills_the_ring_and_survives_unplugging(tmp_path: Path) 
         process.join()
         unlink_instance(INSTANCE)
     assert not list_instance(INSTANCE)
-    said = log.read_text()
-    assert "asked for yuyv 640x360 at any rate, got YUYV 640x360" in said
-    assert "gone or its stream failed" in said
+    text = log.read_text()
+    assert "asked for yuyv 640x360 at any rate, got YUYV 640x360" in text
+    assert "gone or its stream failed" in text
 
 
 def fork_tridetr(arguments: list[str], log: Path) -> ForkProcess:

@@ -16,13 +16,13 @@ GUEST = Path(__file__).parents[1] / "guest"
 
 @dataclass(frozen=True)
 class GuestRun:
-    """What the tests inside the virtual machine said."""
+    """Results of the tests in the virtual machine."""
 
     result: Result
     failures: dict[str, list[str]]
 
     def check(self, test: str) -> None:
-        """Fail with the guest's own words unless all cases of this test passed."""
+        """Fail with the guest's output unless all cases of this test passed."""
         if test not in self.failures:
             machine = f"{self.result.console}\n{self.result.output}"[-2000:]
             pytest.fail(f"{test} did not run in the virtual machine:\n{machine}", pytrace=False)
@@ -42,7 +42,7 @@ def guest_tests() -> list[str]:
 
 
 def read_report(report: Path) -> dict[str, list[str]]:
-    """Return what each test said, from a JUnit file: nothing means that it passed."""
+    """Return the failure of each test in a JUnit file; empty if it passed."""
     if not report.exists():
         return {}
     failures: dict[str, list[str]] = {}

@@ -150,7 +150,7 @@ class LoginRefusedError(SourceError):
 
 
 class NoPictureYetError(SourceError):
-    """The connection delivers data, but no picture can be shown yet; the message says why. Call `next` again."""
+    """Data arrives, but no picture can be shown yet, for the reason in the message. Call `next` again."""
 
 
 class SourceEndedError(SourceError):
