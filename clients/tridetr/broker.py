@@ -170,12 +170,18 @@ async def _run_amqtt(run_dir: Path, port: int) -> None:
     await broker.shutdown()
 
 
-def set_tls(client: paho.Client, tls: TlsSection) -> None:
-    """Enable TLS on an MQTT client.
+def set_login(
+    client: paho.Client, username: str | None, password: str | None, tls: TlsSection | None
+) -> None:
+    """Set user name, password and TLS of an MQTT client; None leaves them out.
 
     Raises:
         BrokerError: the certificates cannot be loaded.
     """
+    if username is not None:
+        client.username_pw_set(username, password)
+    if tls is None:
+        return
     try:
         client.tls_set(
             ca_certs=str(tls.ca_file) if tls.ca_file else None,

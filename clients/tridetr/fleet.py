@@ -17,7 +17,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tridetr.broker import resolve_broker, set_tls
+from tridetr.broker import resolve_broker, set_login
 from tridetr.config import Config
 from tridetr.controller.mqtt import BrokerSettings
 from tridetr.controller.payloads import ONLINE
@@ -135,10 +135,7 @@ class FleetListener:
         self._address = resolve_broker(config)
         settings = BrokerSettings.of(config, "", lambda: self._address)
         client = self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        if settings.username is not None:
-            client.username_pw_set(settings.username, settings.password)
-        if settings.tls is not None:
-            set_tls(client, settings.tls)
+        set_login(client, settings.username, settings.password, settings.tls)
         client.on_connect = self._on_connect
         client.on_subscribe = lambda *_: self._ready.set()
         client.on_message = self._on_message

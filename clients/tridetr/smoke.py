@@ -12,7 +12,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tridetr.broker import set_tls
+from tridetr.broker import set_login
 from tridetr.config import Config, load_config
 from tridetr.config.secrets import mqtt_password
 from tridetr.controller.topics import Topics
@@ -35,10 +35,7 @@ def wait_until_seen(config: Config, timeout_s: float) -> list[str]:
     client.on_message = lambda _client, _data, message: messages.put(
         (message.topic, message.payload)
     )
-    if config.mqtt.username is not None:
-        client.username_pw_set(config.mqtt.username, mqtt_password(config))
-    if config.mqtt.tls is not None:
-        set_tls(client, config.mqtt.tls)
+    set_login(client, config.mqtt.username, mqtt_password(config), config.mqtt.tls)
     client.connect(config.mqtt.host, config.mqtt.port)
     client.loop_start()
     try:

@@ -15,6 +15,7 @@ from tridetr.capture.sources.base import (
     Grab,
     Layout,
     Picture,
+    Source,
     SourceEndedError,
     SourceInfo,
 )
@@ -26,7 +27,7 @@ from tridetr.shm.frames import ColorMatrix, ColorRange
 FPS, EACH = 30, 60
 
 
-class Camera:
+class Camera(Source):
     """Delivers frames without delay, with the times of a 30 fps camera, and becomes alarmed halfway."""
 
     def __init__(self, board: SentryWriter) -> None:
@@ -54,11 +55,6 @@ class Camera:
             return Picture(Layout.I420, planes, 64, 48, ColorRange.FULL, ColorMatrix.BT601)
 
         return Grab(number, self._began_ns + number * 10**9 // FPS, time.time_ns(), decode)
-
-    def drop_stale(self) -> int:
-        return 0
-
-    def decode_only_keys(self, only: bool) -> None: ...
 
     def close(self) -> None: ...
 

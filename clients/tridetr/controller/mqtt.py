@@ -22,7 +22,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from tridetr.backoff import wait_s
-from tridetr.broker import set_tls
+from tridetr.broker import set_login
 from tridetr.config import Config
 from tridetr.config.node_sections import TlsSection
 from tridetr.config.secrets import mqtt_password
@@ -33,6 +33,7 @@ from tridetr.telemetry import metrics
 logger = logging.getLogger("tridetr.controller")
 
 _RECONNECT_S = (1.0, 30.0)
+_STOP_S = 1.0
 _INBOUND = 64  # incoming messages that may wait for the event loop; more are dropped
 _LONGEST_PAYLOAD = 256  # bytes; longer incoming messages are dropped
 
@@ -129,20 +130,19 @@ class MqttLink:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    async def stop(self, last_messages: list[tuple[str, str]], timeout_s: float = 1.0) -> None:
-        """Publish the last retained messages, disconnect, and wait for the thread to end.
+    async def stop(self, last_messages: list[tuple[str, str]]) -> None:
+        """Publish the last retained messages, disconnect, and wait for the thread to end: for a second at most.
 
         Args:
             last_messages: topic and payload of each message.
-            timeout_s: longest wait in seconds.
         """
         self._stopping.set()
         if self.connected:
             waiting = [self._client.publish(t, p, qos=1, retain=True) for t, p in last_messages]
             with suppress(RuntimeError, ValueError):  # the connection was lost meanwhile
-                await until(lambda: all(info.is_published() for info in waiting), timeout_s / 2)
+                await until(lambda: all(info.is_published() for info in waiting), _STOP_S / 2)
         self._newest.disconnect()
-        await until(lambda: not self._thread.is_alive(), timeout_s / 2)
+        await until(lambda: not self._thread.is_alive(), _STOP_S / 2)
 
     def _make_client(self) -> paho.Client:
         client = paho.Client(
@@ -154,10 +154,7 @@ class MqttLink:
         client.suppress_exceptions = False
         settings = self._settings
         client.will_set(settings.will_topic, OFFLINE, qos=1, retain=True)
-        if settings.username is not None:
-            client.username_pw_set(settings.username, settings.password)
-        if settings.tls is not None:
-            set_tls(client, settings.tls)
+        set_login(client, settings.username, settings.password, settings.tls)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish

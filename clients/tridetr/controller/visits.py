@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from tridetr.controller.state_machine import (
     Keys,
@@ -45,24 +45,10 @@ class Record:
     visit_classes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """Return the record as JSON text."""
-        memory = self.memory
-        return json.dumps(
-            {
-                "state": memory.state.value,
-                "visit_open": memory.visit_open,
-                "person_frames": memory.person_frames,
-                "person_since_ns": memory.person_since_ns,
-                "nobody_since_ns": memory.nobody_since_ns,
-                "visit_id": self.visit_id,
-                "visit_since_unix_ns": self.visit_since_unix_ns,
-                "state_since_unix_ns": self.state_since_unix_ns,
-                "frame_sequence": self.frame_sequence,
-                "frame_time_ns": self.frame_time_ns,
-                "seen_unix_ns": self.seen_unix_ns,
-                "visit_classes": self.visit_classes,
-            }
-        )
+        """Return the record as JSON text: one object with the memory's fields and the others."""
+        fields = asdict(self)
+        memory = {**fields.pop("memory"), "state": self.memory.state.value}
+        return json.dumps(memory | fields)
 
     @classmethod
     def from_json(cls, text: str) -> Record:

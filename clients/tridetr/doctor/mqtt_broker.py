@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from tridetr.broker import EMBEDDED, find_mosquitto
+from tridetr.broker import EMBEDDED, find_mosquitto, set_login
 from tridetr.capture.sources.tls import speaks_tls
 from tridetr.config import Config
 from tridetr.config.secrets import mqtt_password
@@ -40,8 +40,6 @@ def _log_in(config: Config) -> Finding:
     import paho.mqtt.client as paho
     from paho.mqtt.enums import CallbackAPIVersion
 
-    from tridetr.broker import set_tls
-
     mqtt = config.mqtt
     where = f"{mqtt.host}:{mqtt.port}"
     answered = threading.Event()
@@ -55,10 +53,7 @@ def _log_in(config: Config) -> Finding:
     client.on_connect = on_connect
     client.connect_timeout = _TIMEOUT_S
     try:
-        if mqtt.username is not None:
-            client.username_pw_set(mqtt.username, mqtt_password(config))
-        if mqtt.tls is not None:
-            set_tls(client, mqtt.tls)
+        set_login(client, mqtt.username, mqtt_password(config), mqtt.tls)
         client.connect(mqtt.host, mqtt.port)
     except ssl.SSLCertVerificationError as error:
         text = f"{where}: its certificate is not trusted ({error.verify_message})"

@@ -11,10 +11,11 @@ A source that reads packets is created as `SomeSource(section: CameraSection, st
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,9 +162,10 @@ class CorruptFrameError(SourceError):
     """This frame cannot be decoded; the next one may."""
 
 
-class Source(Protocol):
+class Source(ABC):
     """A camera source (see the module's description)."""
 
+    @abstractmethod
     def open(self) -> SourceInfo:
         """Open the source; may take up to the camera's `timeout_s`, but returns soon after stop is set.
 
@@ -171,8 +173,8 @@ class Source(Protocol):
             SourceError: It cannot be opened; the message names cause and remedy. The capture loop
                 tries again later.
         """
-        ...
 
+    @abstractmethod
     def next(self, timeout_s: float) -> Grab | None:
         """Wait at most `timeout_s` for the next frame; return None if there is none yet.
 
@@ -182,23 +184,21 @@ class Source(Protocol):
             SourceEndedError: A file has ended.
             CorruptFrameError: A frame was lost to damaged data; call again.
         """
-        ...
 
     def drop_stale(self) -> int:
-        """Discard all waiting frames except the newest (the camera has become alarmed).
+        """Discard all waiting frames except the newest (the camera has become alarmed); by default none wait.
 
         Returns:
             Number of frames discarded.
         """
-        ...
+        return 0
 
-    def decode_only_keys(self, only: bool) -> None:
+    def decode_only_keys(self, only: bool) -> None:  # noqa: B027
         """Decode only key frames from now on, or all frames again; sources that decode on demand ignore it."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Free everything; may be called twice, and before a new `open`."""
-        ...
 
 
 def unix_from_monotonic(monotonic_ns: int) -> int:

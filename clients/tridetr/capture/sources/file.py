@@ -23,6 +23,7 @@ from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
     NoPictureYetError,
+    Source,
     SourceEndedError,
     SourceInfo,
     SourceLostError,
@@ -52,7 +53,7 @@ _MAX_THREADS = 4
 _STALLED = "a FIFO without a writer, or a network share whose server does not answer"
 
 
-class FileSource:
+class FileSource(Source):
     """Reads a video file; frame numbers are indexes in the file, and keep growing when it loops."""
 
     def __init__(
@@ -116,13 +117,6 @@ class FileSource:
                     return None
         grab, self._pending = self._pending, None
         return grab
-
-    def drop_stale(self) -> int:
-        """Return 0: no frames wait in a file."""
-        return 0
-
-    def decode_only_keys(self, only: bool) -> None:
-        """Do nothing (see `Source`)."""
 
     def close(self) -> None:
         """Close the file."""

@@ -16,6 +16,7 @@ from tridetr.capture.sources.base import (
     Grab,
     LoginRefusedError,
     NoPictureYetError,
+    Source,
     SourceInfo,
     SourceLostError,
 )
@@ -106,7 +107,7 @@ def _options(section: CameraSection) -> dict[str, str]:
     return options
 
 
-class NetworkSource:
+class NetworkSource(Source):
     """Reads a live network stream; frames are numbered in order of arrival, including lost ones."""
 
     def __init__(

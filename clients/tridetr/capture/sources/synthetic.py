@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tridetr.capture.planes import even_size
-from tridetr.capture.sources.base import Grab, Layout, Picture, Plane, SourceInfo
+from tridetr.capture.sources.base import Grab, Layout, Picture, Plane, Source, SourceInfo
 from tridetr.config import CameraSection
 from tridetr.errors import ConfigError
 from tridetr.shm.frames import ColorMatrix, ColorRange
@@ -25,7 +25,7 @@ _DEFAULT_SIZE = (1280, 720)
 _DEFAULT_FPS = 15.0
 
 
-class SyntheticSource:
+class SyntheticSource(Source):
     """A camera that never fails; frame `n` always shows the scene at `n / fps` seconds."""
 
     def __init__(self, camera: str, section: CameraSection, stop: threading.Event) -> None:
@@ -71,13 +71,6 @@ class SyntheticSource:
         self._next_number = number + 1
         at = self._at(number)
         return Grab(number, self._base_ns + at, self._unix_base_ns + at, lambda: self._draw(number))
-
-    def drop_stale(self) -> int:
-        """Return 0: frames are drawn on demand."""
-        return 0
-
-    def decode_only_keys(self, only: bool) -> None:
-        """Do nothing (see `Source`)."""
 
     def close(self) -> None:
         """Free the scene."""

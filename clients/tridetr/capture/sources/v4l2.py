@@ -15,6 +15,7 @@ from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
     Picture,
+    Source,
     SourceInfo,
     SourceLostError,
     unix_from_monotonic,
@@ -37,7 +38,7 @@ OLDEST_PLAUSIBLE_NS = 30_000_000_000
 FUTURE_PLAUSIBLE_NS = 100_000_000
 
 
-class V4l2Source:
+class V4l2Source(Source):
     """A camera with a V4L2 device file (see `base.Source` for its methods)."""
 
     def __init__(
@@ -111,13 +112,6 @@ class V4l2Source:
             lost = self._lost(error)
         # Raised outside `except`: a chained traceback would keep the frame's views (see `_drop_views`).
         raise lost
-
-    def drop_stale(self) -> int:
-        """Return 0: `next` returns only the newest frame."""
-        return 0
-
-    def decode_only_keys(self, only: bool) -> None:
-        """Do nothing (see `Source`)."""
 
     def close(self) -> None:
         self._held = None
