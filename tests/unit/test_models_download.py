@@ -219,6 +219,14 @@ def test_pull_installs_a_contract_model(server: Server) -> None:
     pull(entry(server), python=no_python, replace=True)
 
 
+@pytest.mark.parametrize("path", ["", "/", "/..", "/a/.."])
+def test_the_last_part_of_a_url_may_be_no_file_name(path: str) -> None:
+    made = Entry(
+        name="m", url=f"https://example.org{path}", checksum="md5:" + "0" * 32, kind="export"
+    )
+    assert made.file_name in ("m", "a")
+
+
 def test_pull_refuses_a_file_that_is_not_a_contract_model(server: Server) -> None:
     server.body = tiny_export().SerializeToString()
     with pytest.raises(ModelError, match="does not conform to the model contract"):
@@ -280,7 +288,17 @@ def test_the_builtin_catalogue_is_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"checksum": None}, {"url": "http://example.org/m"}, {"kind": "pickle"}, {"x": 1}]
+    "change",
+    [
+        {"checksum": None},
+        {"url": "http://example.org/m"},
+        {"kind": "pickle"},
+        {"x": 1},
+        {"file": "/home/me/.ssh/authorized_keys"},
+        {"file": "../../authorized_keys"},
+        {"file": ".."},
+        {"file": "a\0b"},
+    ],
 )
 def test_bad_catalogues_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     good = {

@@ -12,6 +12,7 @@ import json
 from importlib import resources
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -44,6 +45,19 @@ class Entry(BaseModel):
     license: str = ""
     note: str = ""
 
+    @property
+    def file_name(self) -> str:
+        """Name of the downloaded file, without any folder."""
+        name = self.file or Path(urlsplit(self.url).path).name
+        return name if _is_file_name(name) else self.name
+
+    @field_validator("file")
+    @classmethod
+    def _file_is_a_name(cls, file: str | None) -> str | None:
+        if file is not None and not _is_file_name(file):
+            raise ValueError(f"{file!r} is not the name of a file: write it without a folder")
+        return file
+
     @field_validator("checksum")
     @classmethod
     def _checksum_is_one(cls, text: str) -> str:
@@ -60,6 +74,10 @@ class Entry(BaseModel):
         except ModelError as error:
             raise ValueError(str(error)) from error
         return url
+
+
+def _is_file_name(text: str) -> bool:
+    return text not in ("", ".", "..") and not {"/", "\0"} & set(text)
 
 
 class Catalogue(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,12 +51,11 @@ def pull(
     """
     if installed_path(entry.name).exists() and not replace:
         raise ModelError(f"{entry.name} is installed already; use --force to download it again")
-    file_name = entry.file or Path(urllib.parse.urlsplit(entry.url).path).name
     step(f"downloading {entry.url}")
     checksum = Checksum.parse(entry.checksum)
     fetched = download(
         entry.url,
-        cache_dir() / "downloads" / checksum.hexdigest[:16] / file_name,
+        cache_dir() / "downloads" / checksum.hexdigest[:16] / entry.file_name,
         checksum,
         progress,
         limit=entry.size or MAX_BYTES,
