@@ -129,12 +129,12 @@ def place_model(config: Config, machine: Machine) -> Placement:
         native,
         gpu,
         other_gpus,
-        provider=_told_provider(config, gpu, other_gpus),
+        provider=_backend_provider(config, gpu, other_gpus),
         graph=_graph(provider, machine, on_cpu=not (native or gpu)),
     )
 
 
-def _told_provider(config: Config, gpu: bool, other_gpus: bool) -> str:
+def _backend_provider(config: Config, gpu: bool, other_gpus: bool) -> str:
     if config.model.provider != "auto":
         return config.model.provider
     if gpu:

@@ -8,7 +8,7 @@ import socket
 def bind_fault(host: str, port: int) -> str | None:
     """Return why a server cannot bind to this address now; None if it can."""
     try:
-        _bound(host, port)
+        free_port(host, port)
     except OSError as error:
         return error.strerror or str(error)
     return None
@@ -20,7 +20,11 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
     Raises:
         OSError: The wanted port is in use or not permitted, or the host is not an address of this machine.
     """
-    return _bound(host, wanted)
+    info = socket.getaddrinfo(host, wanted, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(info[0], socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(info[4])
+        return int(probe.getsockname()[1])
 
 
 def viewer_url(host: str, port: int) -> str:
@@ -33,11 +37,3 @@ def viewer_url(host: str, port: int) -> str:
     if host in ("", "0.0.0.0", "::"):  # noqa: S104
         host = "127.0.0.1"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def _bound(host: str, port: int) -> int:
-    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    with socket.socket(info[0], socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(info[4])
-        return int(probe.getsockname()[1])

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tridetr.config.schema import Config
-from tridetr.config.source import absolute_file, shown_value, without_logins
+from tridetr.config.source import CameraSource, shown_value, without_logins
 from tridetr.errors import ConfigError
 from tridetr.files import read_text
 
@@ -182,7 +182,7 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     rebuilt: Config = rebuild(config)
     cameras = {
         name: camera.model_copy(
-            update={"source": absolute_file(camera.source, absolute(Path(camera.source.text)))}
+            update={"source": CameraSource(str(absolute(Path(camera.source.text))), "file")}
         )
         if camera.source.kind == "file"
         else camera

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -157,11 +156,6 @@ class CameraSource:
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return {"type": "string", "minLength": 1}
-
-
-def absolute_file(source: CameraSource, absolute: Path) -> CameraSource:
-    """Return a file source with its path replaced by ``absolute``."""
-    return CameraSource(str(absolute), source.kind)
 
 
 def shown_url(url: str) -> str:

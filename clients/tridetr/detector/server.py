@@ -57,6 +57,7 @@ class Server:
         turns: Semaphore that limits the concurrent requests, first come first served. Each camera has at most one
             request, so the cameras take turns. A frame is leased after its camera has got its turn, so it does not
             grow old in a queue.
+        is_up: Whether the model served when it was last asked.
         regions: The memory that is registered with the server.
     """
 
@@ -80,16 +81,11 @@ class Server:
         self.turns = asyncio.Semaphore(_CONCURRENT_CPU)
         self._client = client
         self._on_model = on_model
-        self._up = False
+        self.is_up = False
         self._failures = 0
         self._logged: str | None = None
         self._lock = asyncio.Lock()
         self.regions = Registrations(client, device)
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the model served when it was last asked."""
-        return self._up
 
     async def available(self) -> None:
         """Wait until the model is ready; returns immediately if it is.
@@ -97,10 +93,10 @@ class Server:
         Raises:
             ModelError: The model does not conform to the contract.
         """
-        if self._up:
+        if self.is_up:
             return
         async with self._lock:
-            while not self._up:
+            while not self.is_up:
                 if self._failures:
                     await asyncio.sleep(min(pause_s(self._failures), _LONGEST_CHECK_PAUSE_S))
                 try:
@@ -114,7 +110,7 @@ class Server:
                 self._on_model(info)
                 self.turns = asyncio.Semaphore(requests_at_once(info))
                 self.regions.use_model(info)
-                self._up = True
+                self.is_up = True
 
     async def infer(self, frame: Place, traceparent: str | None) -> tuple[int, Prediction, int]:
         """Run the model on a frame in shared memory.
@@ -144,13 +140,13 @@ class Server:
 
     def restarted(self) -> None:
         """Record that the server has lost our regions: it was restarted, perhaps with another model."""
-        self._up = False
+        self.is_up = False
         self.regions.forget()
 
     def failed(self, error: TritonError) -> None:
         """Record that the server is unavailable; each cause is logged once."""
-        self._failures += self._up  # requests that were in flight together fail together
-        self._up = False
+        self._failures += self.is_up  # requests that were in flight together fail together
+        self.is_up = False
         self._log_once(error)
 
     def _log_once(self, error: TritonError) -> None:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ def main() -> int:
     )
     parser.add_argument("--weights", required=True, help="a checkpoint, `pretrained` or `random`")
     parser.add_argument("--resolution", type=int)
-    parser.add_argument("--opset", type=int, default=17)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     # Output of libraries goes to standard error; standard output is reserved for the protocol.
@@ -89,17 +89,15 @@ def export(options: argparse.Namespace, step: Any) -> dict[str, Any]:
         written = model.export(
             output_dir=str(folder),
             output_name=options.output.stem,
-            opset_version=options.opset,
+            opset_version=17,
             dynamic_batch=True,
             verbose=False,
         )
     Path(written).replace(options.output)
     return {
         "classes": class_table(model),
-        "resolution": int(model.model.resolution),
         "model": type(model).__name__,
-        "rfdetr": getattr(rfdetr, "__version__", None) or _version("rfdetr"),
-        "torch": torch.__version__,
+        "rfdetr": version("rfdetr"),
     }
 
 
@@ -141,12 +139,6 @@ def import_torchvision() -> None:
             # Keep a reference: the operators disappear when the Library is garbage-collected.
             globals()["_declared_operators"] = library
             return
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,6 @@ def fuse_file(
     color: FrameColor = FrameColor.BT601_LIMITED,
     default_score: float = 0.5,
     topk: int = 300,
-    origin: str | None = None,
 ) -> onnx.ModelProto:
     """Fuse the export in a file; see ``fuse`` for the arguments.
 
@@ -145,7 +144,6 @@ def fuse_file(
         color: colour matrix and range of the frames.
         default_score: minimum score of a detection.
         topk: number of detections per frame.
-        origin: human-readable origin; None = as stored in the file, otherwise its name.
 
     Raises:
         ModelError: the file is not an RF-DETR export, or contains no class names.
@@ -165,7 +163,7 @@ def fuse_file(
         class_ids=raw.column_ids(classes),
         topk=topk,
         default_score=default_score,
-        source=origin or raw.source or source.name,
+        source=raw.source or source.name,
         color=color,
         checksum=checksum_of(source),
     )

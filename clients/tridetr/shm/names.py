@@ -189,11 +189,6 @@ def list_queues(instance: str) -> list[str]:
     return sorted(f"/{path.name}" for path in QUEUE_DIR.glob(f"{PREFIX}-{instance}-*"))
 
 
-def list_locks(instance: str) -> list[Path]:
-    """Return the lock files of an instance and of its processes."""
-    return sorted(SHM_DIR.glob(f"{PREFIX}-{instance}.*lock"))
-
-
 def writer_of(path: Path) -> int | None:
     """Return the process ID of a ring file's writer (0 if not known yet); None if it has no writer."""
     give_access_back(path)
@@ -258,7 +253,7 @@ def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
                 f"message queue {queue} belongs to another user: choose another `instance`"
             ) from None
         removed.append(queue)
-    for path in list_locks(instance):  # left by killed processes
+    for path in sorted(SHM_DIR.glob(f"{PREFIX}-{instance}.*lock")):  # left by killed processes
         with contextlib.suppress(FileLockedError, OSError):
             FileLock(path, temporary=True).close()
             removed.append(path.name)

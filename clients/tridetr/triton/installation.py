@@ -78,13 +78,13 @@ def _installed(home: Path) -> Server:
     libraries = [home / "lib"] if (home / "lib").is_dir() else []
     if stub.is_file():
         libraries += [folder for folder in [libpython_dir()] if folder is not None]
-    version = home / "TRITON_VERSION"
-    said = version.read_text() if version.is_file() else os.environ.get("TRITON_SERVER_VERSION", "")
+    file = home / "TRITON_VERSION"
+    version = file.read_text() if file.is_file() else os.environ.get("TRITON_SERVER_VERSION", "")
     return Server(
         binary=binary,
         backends=backends,
         library_path=os.pathsep.join(map(str, libraries)),
-        version=said.strip(),
+        version=version.strip(),
         stub=stub if stub.is_file() else None,
     )
 

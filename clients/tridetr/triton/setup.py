@@ -159,7 +159,6 @@ class Setup:
             return
         write_report(self._files.engine_report, {
             "engine": where.backend,
-            "engine_version": f"Triton {self._server.version}".strip(),
             "provider": placement.provider_name(where, self._config),
             "precision": self._precision,
             "reason": f"the server's native backend, on {process.device or 'an unknown device'}",

@@ -107,9 +107,6 @@ def fuse(
             "portable models automatically); or ONNX Runtime on an NVIDIA GPU (joined kernels, FP16)."
         ),
     ] = Form.PORTABLE,
-    source_note: Annotated[
-        str | None, typer.Option("--source", help="Origin of the export, stored in the file.")
-    ] = None,
     force: options.Force = False,
 ) -> None:
     """Wrap an RF-DETR export as a contract model: I420 frame in, detections out."""
@@ -131,7 +128,6 @@ def fuse(
             color=color,
             default_score=default_score,
             topk=topk,
-            origin=source_note,
         )
     if target is Form.OPENVINO and not gather_pixels(model):
         raise ModelError(

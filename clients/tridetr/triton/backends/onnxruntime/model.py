@@ -126,7 +126,6 @@ class TritonPythonModel:
         if path := parameters.get("engine_report"):
             write_report(Path(path), {
                 "engine": "onnxruntime",
-                "engine_version": onnxruntime.__version__,
                 "provider": choice.provider,
                 "precision": f"int8+{choice.precision}" if stored == "int8" else choice.precision,
                 "reason": choice.reason,

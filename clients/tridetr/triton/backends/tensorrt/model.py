@@ -49,7 +49,6 @@ class TritonPythonModel:
         if path := parameters.get("engine_report"):
             write_report(Path(path), {
                 "engine": "tensorrt",
-                "engine_version": tensorrt.__version__,
                 "provider": "TensorRT",
                 "precision": precision if precision != "keep" else parameters.get("precision", "unknown"),
                 "reason": f"an engine for {self._cuda.name}",
