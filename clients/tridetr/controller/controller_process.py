@@ -28,7 +28,7 @@ from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
 from tridetr.controller.notifier import Notifier
 from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.payloads import OFFLINE, ONLINE, is_refresh, parse_on_off
-from tridetr.controller.pictures import PicturePublisher, wait_for_picture
+from tridetr.controller.pictures import PicturePublisher, PictureWait
 from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
@@ -91,6 +91,7 @@ class Controller:
             store.keep_setting(setting, None)
         self._notifier = Notifier(config.notify, store, self._compose_notification)
         self._config = config
+        self._picture_wait = PictureWait(config)
         self._pictures: PicturePublisher | None = None
         if config.mqtt.pictures and config.evidence is not None and config.evidence.pictures:
             self._pictures = PicturePublisher(config, self._publish_picture)
@@ -398,7 +399,7 @@ class Controller:
             if self._viewer and self._config.evidence_dir
             else self._viewer
         )
-        picture = wait_for_picture(self._config, visit_id, row.unix_ns) if target.picture else None
+        picture = self._picture_wait.read(visit_id, row.unix_ns) if target.picture else None
         return message_of(row.details, link, picture)
 
     def _publish_picture(self, camera: str, jpeg: bytes) -> None:

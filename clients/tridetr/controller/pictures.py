@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +16,11 @@ from functools import partial
 from tridetr.config import Config
 from tridetr.recorder.visit_list import file_of, find_visit
 
+logger = logging.getLogger("tridetr.controller")
+
 PATIENCE_S = 5.0  # age of an event up to which its picture is waited for: the recorder selects the best frame first
 _POLL_S = 0.2
+_READ_S = 2.0  # longer reads of a picture count as a disk that hangs
 _LOOK_S = 1.0
 _AFTER_S = 15.0  # time after the end of a visit in which a better picture may still arrive
 _LARGEST = 256 * 1024  # bytes in one MQTT message; brokers may close the connection on larger ones
@@ -41,20 +46,54 @@ def newest_picture(
     return None
 
 
-def wait_for_picture(config: Config, visit_id: str, event_unix_ns: int) -> bytes | None:
-    """Return a visit's picture as JPEG, waiting until the event is ``PATIENCE_S`` old; None if there is none.
+class PictureWait:
+    """Waits for pictures for notifications, in threads of its own: a disk that hangs must not delay the alarm.
 
-    Blocks: do not call it in the event loop.
+    While one of these threads hangs, messages go out without their pictures, so that hung threads do not accumulate.
+
+    Args:
+        config: configuration of the node.
     """
-    if config.evidence is None or not config.evidence.pictures:
-        return None
-    while True:
-        found = newest_picture(config, visit_id)
-        if found is not None:
-            return found[1]
-        if not 0 <= time.time_ns() - event_unix_ns < PATIENCE_S * 1e9:
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._hung: list[threading.Thread] = []
+        self._lock = threading.Lock()
+
+    def read(self, visit_id: str, event_unix_ns: int) -> bytes | None:
+        """Return a visit's picture as JPEG, waiting until the event is ``PATIENCE_S`` old; None if there is none.
+
+        Blocks: do not call it in the event loop. May be called in several threads.
+        """
+        if self._config.evidence is None or not self._config.evidence.pictures:
             return None
-        time.sleep(_POLL_S)
+        with self._lock:
+            self._hung = [thread for thread in self._hung if thread.is_alive()]
+            if self._hung:
+                return None
+        found: list[bytes] = []
+        reading = threading.Thread(
+            target=self._wait, args=(visit_id, event_unix_ns, found), name="picture", daemon=True
+        )
+        reading.start()
+        reading.join(PATIENCE_S + _READ_S)
+        if reading.is_alive():
+            logger.warning(
+                "the disk of evidence.path does not answer: notifications are sent without pictures until it does"
+            )
+            with self._lock:
+                self._hung.append(reading)
+        return next(iter(found), None)
+
+    def _wait(self, visit_id: str, event_unix_ns: int, found: list[bytes]) -> None:
+        while True:
+            picture = newest_picture(self._config, visit_id)
+            if picture is not None:
+                found.append(picture[1])
+                return
+            if not 0 <= time.time_ns() - event_unix_ns < PATIENCE_S * 1e9:
+                return
+            time.sleep(_POLL_S)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from quart import Blueprint, Quart, jsonify, request, send_file
 from quart.typing import ResponseReturnValue
 from werkzeug.datastructures import Range
 
+from tridetr.gateway.archive_reader import ArchiveReader
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.parameters import flag, integer, optional_integer
 from tridetr.gateway.security import Answer, problem
@@ -34,6 +34,7 @@ def add_visits(app: Quart, hub: Hub) -> None:
     visits = Blueprint("visits", __name__)
     cameras = hub.config.cameras
     path = hub.config.evidence_dir
+    archive = ArchiveReader()
 
     @visits.errorhandler(sqlite3.Error)
     async def unreadable(error: sqlite3.Error) -> Answer:
@@ -45,11 +46,11 @@ def add_visits(app: Quart, hub: Hub) -> None:
         wanted = _wanted(optional_integer("before", 0, 2**53))
         if path is None:
             return jsonify({"enabled": False, "classes": [], "visits": [], "next": None})
-        rows = await asyncio.to_thread(find_visits, path, wanted, limit + 1)
+        rows = await archive.read(find_visits, path, wanted, limit + 1)
         return jsonify(
             {
                 "enabled": True,
-                "classes": await asyncio.to_thread(classes_of, path),
+                "classes": await archive.read(classes_of, path),
                 "visits": [describe(row) for row in rows[:limit]],
                 "next": rows[limit - 1].seq if len(rows) > limit else None,
             }
@@ -57,7 +58,7 @@ def add_visits(app: Quart, hub: Hub) -> None:
 
     @visits.get("/api/visits/<visit_id>")
     async def one_visit(visit_id: str) -> Answer:
-        found = await _find(path, visit_id, _wanted())
+        found = await _find(archive, path, visit_id, _wanted())
         if found is None:
             return _unknown()
         row, newer, older = found
@@ -66,7 +67,7 @@ def add_visits(app: Quart, hub: Hub) -> None:
     @visits.get("/api/visits/<visit_id>/picture.jpg")
     async def picture(visit_id: str) -> ResponseReturnValue:
         cropped = flag("crop")
-        found = await _find(path, visit_id)
+        found = await _find(archive, path, visit_id)
         if path is None or found is None:
             return _unknown()
         name = found[0].crop if cropped else found[0].picture
@@ -74,7 +75,7 @@ def add_visits(app: Quart, hub: Hub) -> None:
 
     @visits.get("/api/visits/<visit_id>/clip.mp4")
     async def clip(visit_id: str) -> ResponseReturnValue:
-        found = await _find(path, visit_id)
+        found = await _find(archive, path, visit_id)
         if path is None or found is None:
             return _unknown()
         return await _file(path, found[0].clip, "video/mp4", "clip")
@@ -85,7 +86,7 @@ def add_visits(app: Quart, hub: Hub) -> None:
         last = first + 3_600_000 * integer("hours", 1, _LONGEST_LINE_H, 24)
         spans = []
         if path is not None:
-            spans = await asyncio.to_thread(
+            spans = await archive.read(
                 time_line, path, list(cameras), first * 1_000_000, last * 1_000_000
             )
         return jsonify(
@@ -154,11 +155,11 @@ def _wanted(before: int | None = None) -> Wanted:
 
 
 async def _find(
-    path: Path | None, visit_id: str, among: Wanted | None = None
+    archive: ArchiveReader, path: Path | None, visit_id: str, among: Wanted | None = None
 ) -> tuple[VisitRow, str | None, str | None] | None:
     if path is None or not VISIT_ID.fullmatch(visit_id):
         return None
-    return await asyncio.to_thread(find_visit, path, visit_id, among)
+    return await archive.read(find_visit, path, visit_id, among)
 
 
 async def _file(path: Path, name: str | None, kind: str, what: str) -> Answer:
