@@ -206,7 +206,7 @@ class Controller:
         """Republish everything: the broker may have lost it."""
         self._unconfirmed.clear()
         if self._pictures is not None:
-            self._pictures.forget_shown()
+            self._pictures.on_up()
         self._publish_all()
         self._pump.on_up()
 
@@ -214,7 +214,10 @@ class Controller:
         """Record that the broker has acknowledged a message."""
         topic = self._unconfirmed.pop(mid, None)
         if topic is None:
-            self._pump.on_ack(mid)
+            if self._pictures is not None and self._pictures.on_ack(mid):
+                self._pump.on_answer()
+            else:
+                self._pump.on_ack(mid)
             return
         self._pump.on_answer()
         if topic in self._discovery:
@@ -402,8 +405,8 @@ class Controller:
         picture = self._picture_wait.read(visit_id, row.unix_ns) if target.picture else None
         return message_of(row.details, link, picture)
 
-    def _publish_picture(self, camera: str, jpeg: bytes) -> None:
-        self._link.publish(self._topics.picture(camera), jpeg, retain=True)
+    def _publish_picture(self, camera: str, jpeg: bytes) -> int | None:
+        return self._link.publish_acknowledged(self._topics.picture(camera), jpeg, retain=True)
 
     def _publish_state(self, camera: str) -> None:
         record = self._cameras[camera].record

@@ -112,7 +112,9 @@ class MqttLink:
         if self.connected:
             self._client.publish(topic, payload, qos=0, retain=retain)
 
-    def publish_acknowledged(self, topic: str, payload: str, *, retain: bool = False) -> int | None:
+    def publish_acknowledged(
+        self, topic: str, payload: str | bytes, *, retain: bool = False
+    ) -> int | None:
         """Publish with QoS 1; return the message ID that ``on_ack`` will receive, or None if it was not accepted.
 
         A message is sent over the current connection only; if it is not acknowledged, the caller must resend it over

@@ -24,6 +24,12 @@ _READ_S = 2.0  # longer reads of a picture count as a disk that hangs
 _LOOK_S = 1.0
 _AFTER_S = 15.0  # time after the end of a visit in which a better picture may still arrive
 _LARGEST = 256 * 1024  # bytes in one MQTT message; brokers may close the connection on larger ones
+_SMALLEST_LIMIT = (
+    16 * 1024
+)  # bytes that every broker accepts: discovery messages are nearly as large
+_LOSSES = (
+    2  # connections in a row that end before a picture is acknowledged: the broker refuses its size
+)
 
 
 def newest_picture(
@@ -109,18 +115,46 @@ class PicturePublisher:
 
     Args:
         config: configuration of the node.
-        publish: called with a camera and a JPEG, in the event loop's thread.
+        publish: called with a camera and a JPEG, in the event loop's thread; returns the message ID, or None if the
+            message was not sent.
     """
 
-    def __init__(self, config: Config, publish: Callable[[str, bytes], None]) -> None:
+    def __init__(self, config: Config, publish: Callable[[str, bytes], int | None]) -> None:
         self._config = config
         self._publish = publish
+        self._largest = _LARGEST
+        self._losses = 0
+        self._sent: dict[int, int] = {}  # size of each unacknowledged picture, by message ID
         self._followed: dict[str, _Followed] = {}
         self._looked_at = float("-inf")
         self._reader = ThreadPoolExecutor(1, "pictures")  # the disk may be slow
 
-    def forget_shown(self) -> None:
-        """Publish the newest pictures again: the broker may have lost them."""
+    def on_ack(self, mid: int) -> bool:
+        """Return whether the broker has acknowledged a picture with this message."""
+        if self._sent.pop(mid, None) is None:
+            return False
+        self._losses = 0
+        return True
+
+    def on_up(self) -> None:
+        """Publish the newest pictures again: the broker may have lost them.
+
+        A broker closes the connection on a message that is too large for it; the same picture would end every
+        connection.
+        """
+        if self._sent:
+            self._losses += 1
+            size = max(self._sent.values())
+            if self._losses >= _LOSSES and size > _SMALLEST_LIMIT:
+                self._losses, self._largest = 0, max(_SMALLEST_LIMIT, size // 2)
+                logger.warning(
+                    "the connection to the broker ended %d times while a picture of %d bytes was sent (a limit on "
+                    "the size of messages?): pictures of more than %d bytes are no longer published",
+                    _LOSSES,
+                    size,
+                    self._largest,
+                )
+            self._sent.clear()
         for followed in self._followed.values():
             followed.shown = ""
             followed.until_s = max(followed.until_s, time.monotonic() + 2 * _LOOK_S)
@@ -144,7 +178,7 @@ class PicturePublisher:
             if now < followed.until_s and not followed.is_busy:
                 followed.is_busy = True
                 reading = asyncio.get_running_loop().run_in_executor(
-                    self._reader, newest_picture, self._config, followed.visit_id, _LARGEST
+                    self._reader, newest_picture, self._config, followed.visit_id, self._largest
                 )
                 reading.add_done_callback(partial(self._show, camera, followed))
 
@@ -159,4 +193,6 @@ class PicturePublisher:
         found = None if reading.cancelled() else reading.result()
         if found is not None and found[0] != followed.shown:
             followed.shown = found[0]
-            self._publish(camera, found[1])
+            mid = self._publish(camera, found[1])
+            if mid is not None:
+                self._sent[mid] = len(found[1])
