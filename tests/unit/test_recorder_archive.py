@@ -224,3 +224,20 @@ def test_a_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version=99")
     with pytest.raises(TridetrError, match="later version"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["evidence.db", "files", "."])
+def test_an_archive_that_is_removed_while_in_use_is_noticed(tmp_path: Path, what: str) -> None:
+    """SQLite goes on writing to a file that has no name any more: nothing fails, and every row is lost."""
+    folder = tmp_path / "evidence"
+    with opened(folder) as archive:
+        keep(archive, visit(1))
+        archive.check_present()
+        removed = folder / what
+        removed.rename(tmp_path / "removed")
+        with pytest.raises(TridetrError, match="removed or replaced while in use"):
+            archive.check_present()
+    with opened(folder) as archive:
+        keep(archive, visit(2))
+        archive.check_present()
+    assert rows(folder)[-1] == "visit-2"

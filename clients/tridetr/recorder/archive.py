@@ -24,7 +24,14 @@ from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import sync_folder
 from tridetr.paths import private_folder
-from tridetr.recorder.evidence_database import BROKEN, COMPLETE, FILES, PART, open_database
+from tridetr.recorder.evidence_database import (
+    BROKEN,
+    COMPLETE,
+    DATABASE,
+    FILES,
+    PART,
+    open_database,
+)
 from tridetr.recorder.wall_clock import JUMP_NS, WallClock
 from tridetr.shm.closing import Closing
 from tridetr.sqlite_files import transaction
@@ -88,6 +95,8 @@ class Archive(Closing):
             self._folder_lock = FileLock(path / "recorder.lock", f"process {os.getpid()}")
             self.files.mkdir(mode=0o700, exist_ok=True)
             self._connection = open_database(path)
+            self._database = path / DATABASE
+            self._identity = _identity(self._database)
         except FileLockedError as error:
             raise TridetrError(
                 f"another recorder ({error.holder}) already uses {path}: stop it, or set evidence.path to "
@@ -105,6 +114,21 @@ class Archive(Closing):
         self._watch = self._begin_watch()
 
     # --- writing
+
+    def check_present(self) -> None:
+        """Check that the database and the folder of the files are still those that were opened.
+
+        Rows in a database that was removed or replaced, or whose disk was unmounted, would be lost unnoticed.
+
+        Raises:
+            TridetrError: They were removed or replaced; open the archive again.
+        """
+        with suppress(OSError):
+            if _identity(self._database) == self._identity and self.files.is_dir():
+                return
+        raise TridetrError(
+            f"{self._database} or {self.files} was removed or replaced while in use: opening them again"
+        )
 
     @property
     def largest_clip(self) -> int:
@@ -418,3 +442,8 @@ class Archive(Closing):
             ).lastrowid
         assert row is not None
         return row
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino

@@ -97,6 +97,8 @@ class Filing(Closing):
         try:
             while not self._stop.wait(_TURN_S if self._has_visits() else _IDLE_S):
                 turn()
+        except TridetrError as error:  # reported when the process ends; it is restarted
+            self._failure = error
         except Exception as error:  # a bug: the process ends and is restarted
             logger.exception("the recorder failed and is restarted")
             self._failure = error
@@ -105,6 +107,7 @@ class Filing(Closing):
         return any(watcher.visits for watcher in self._watchers)
 
     def _write(self) -> None:
+        self._archive.check_present()
         for watcher in self._watchers:
             for visit in list(watcher.visits):
                 self._step_picture(visit)
