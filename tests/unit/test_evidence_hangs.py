@@ -22,7 +22,7 @@ def test_notifications_do_not_wait_for_a_disk_that_hangs(
 ) -> None:
     """A read of a dead network share never returns, and no signal ends it."""
     released = threading.Event()
-    reads = []
+    reads: list[None] = []
 
     def hang(*_: object) -> tuple[str, bytes]:
         reads.append(None)
