@@ -145,6 +145,23 @@ def test_all_faults_are_listed_together_without_their_consequences() -> None:
     assert "run_dir" not in message
 
 
+@pytest.mark.parametrize(
+    "section",
+    [
+        "mqtt: {host: 'mqtt://me:sekret@broker'}",
+        "mqtt: {host: 'me:sekret@broker'}",
+        "triton: {url: 'grpc://me:sekret@gpu:8001'}",
+        "triton: {url: 'me:sekret@gpu:8001'}",
+        "otel: {endpoint: 'http://me:sekret@collector:4318'}",
+        "otel: {endpoint: 'https://collector/?api-key=sekret'}",
+        "otel: {endpoint: 'me:sekret@collector'}",
+    ],
+)
+def test_addresses_with_a_login_are_refused(section: str) -> None:
+    """They are logged, and the endpoint is among the arguments of Triton's server."""
+    assert "sekret" not in refused("cameras: {hall: {source: synthetic}}\n" + section)
+
+
 def test_a_rejected_password_is_not_repeated_in_the_message() -> None:
     assert "secret" not in refused("cameras: {hall: {source: 'rtsp://u:secret@h/x'}}")
 

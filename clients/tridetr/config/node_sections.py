@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
 
@@ -60,6 +61,13 @@ class TritonSection(Section):
     metrics_port: Port = Field(
         8002, description="Triton's Prometheus port on the loopback interface; 0 turns it off."
     )
+
+    @field_validator("url")
+    @classmethod
+    def _url_has_no_login(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith("unix:") and ("@" in url or "/" in url):
+            raise ValueError("write host:port of the server's gRPC port, without a scheme or user")
+        return url
 
 
 class PacketsSection(Section):
@@ -175,6 +183,16 @@ class MqttSection(Section):
         10_000, ge=100, le=1_000_000, description="Events kept while the broker is unavailable."
     )
 
+    @field_validator("host")
+    @classmethod
+    def _host_is_no_url(cls, host: str) -> str:
+        if "@" in host or "/" in host:
+            raise ValueError(
+                "write only the broker's host name or address; its port, user and password belong in mqtt.port, "
+                "mqtt.username and mqtt.password_file, and mqtt.tls turns TLS on"
+            )
+        return host
+
     @field_validator("device")
     @classmethod
     def _device_is_a_topic_level(cls, device: str | None) -> str | None:
@@ -223,6 +241,24 @@ class OtelSection(Section):
         None, description="OTLP/HTTP endpoint, such as http://127.0.0.1:4318; null = off."
     )
     sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of frames that are traced.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_has_no_secret(cls, endpoint: str | None) -> str | None:
+        if endpoint is None:
+            return None
+        try:
+            parts = urlsplit(endpoint)
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("write a URL such as http://127.0.0.1:4318")
+        if "@" in endpoint or parts.query:
+            raise ValueError(
+                "the endpoint's user, password or token would be logged: set it in the environment variable "
+                "OTEL_EXPORTER_OTLP_HEADERS instead"
+            )
+        return endpoint
 
 
 class LogSection(Section):
