@@ -328,6 +328,21 @@ def test_viewer_fits_on_a_phone(tmp_path: Path, browser: Browser) -> None:
         context.close()
 
 
+def test_blocked_storage(tmp_path: Path, tab: Tab) -> None:
+    """Choices are lost when the page is closed, but the page works."""
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+        fakes["hall"].play(fps=5)
+        tab.page.add_init_script(
+            "Object.defineProperty(window, 'localStorage', { get() { throw new Error('blocked'); } });"
+        )
+        tab.page.goto(gateway.url)
+        tab.has_picture("hall")
+        shortcuts = tab.page.get_by_role("button", name="Shortcuts")
+        shortcuts.click()
+        expect(shortcuts).to_have_attribute("aria-pressed", "false")
+        assert tab.complaints == []
+
+
 def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
     """The modules of the page that only compute."""
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
