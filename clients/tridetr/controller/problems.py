@@ -7,9 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from tridetr.controller.payloads import SCHEMA
 from tridetr.telemetry import metrics
-
-SCHEMA = 1
 
 
 class NodeProblem(enum.Enum):

@@ -114,14 +114,7 @@ def _convert(
         interpolation=int(_SHRINK if target[0] < width else _KEEP_SIZE),
         threads=1,
     )
-    return [
-        np.ascontiguousarray(
-            np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[
-                :, : plane.width
-            ]
-        )
-        for plane in frame.planes
-    ]
+    return [np.ascontiguousarray(samples(plane)) for plane in frame.planes]
 
 
 def _wrap(i420: npt.NDArray[np.uint8], width: int, height: int) -> av.VideoFrame:
@@ -130,7 +123,18 @@ def _wrap(i420: npt.NDArray[np.uint8], width: int, height: int) -> av.VideoFrame
     # PyAV derives the height from the rows of the array and rounds it down to a multiple of four: copy instead.
     frame = av.VideoFrame(width, height, "yuv420p")
     for plane, source in zip(frame.planes, split(i420), strict=True):
-        rows = np.zeros((plane.height, plane.line_size), np.uint8)
-        rows[:, : plane.width] = source
-        plane.update(rows.tobytes())
+        fill(plane, source)
     return frame
+
+
+def samples(plane: av.video.plane.VideoPlane) -> npt.NDArray[np.uint8]:
+    """Return a view of a plane of one byte per sample, uint8 [H, W], without the padding of its rows."""
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
+
+
+def fill(plane: av.video.plane.VideoPlane, values: npt.NDArray[np.uint8]) -> None:
+    """Copy samples, uint8 [H, W], into a plane."""
+    rows = np.zeros((plane.height, plane.line_size), np.uint8)
+    rows[:, : plane.width] = values
+    plane.update(rows.tobytes())

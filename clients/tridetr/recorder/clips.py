@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-import numpy as np
 
-from tridetr.gateway.encode import Color
+from tridetr.gateway.encode import Color, fill, samples
 from tridetr.remux import Mp4File
 from tridetr.shm.closing import Closing
 from tridetr.shm.packets import Packet, PacketReader
@@ -251,10 +250,7 @@ def _relabelled(decoded: av.VideoFrame) -> av.VideoFrame:
     """Return the samples of a decoded JPEG without its colour space, which is not that of the samples."""
     picture = av.VideoFrame(decoded.width, decoded.height, "yuv420p")
     for to, plane in zip(picture.planes, decoded.planes, strict=True):
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-        padded = np.zeros((to.height, to.line_size), np.uint8)
-        padded[:, : to.width] = rows[:, : to.width]
-        to.update(padded.tobytes())
+        fill(to, samples(plane))
     return picture
 
 
