@@ -9,7 +9,6 @@ import http.client
 import io
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import av
 import pytest
 
 from support.gateway import Gateway, cameras
-from support.video_camera import VideoCamera
+from support.video_camera import VideoCamera, playing
 from support.waiting import wait_for
 from tridetr.codec_string import units
 from tridetr.config import Config
@@ -48,24 +47,6 @@ def coded(packet: bytes, header: bytes) -> bytes:
     """Return an H.265 packet without its parameter sets, which are in the header of an MP4 with `hvc1`."""
     kept = [u for u in units(packet) if not (u[0] >> 1 in _HEVC_PARAMETER_SETS and u in header)]
     return b"".join(b"\0\0\0\1" + unit for unit in kept)
-
-
-@contextlib.contextmanager
-def playing(camera: VideoCamera, fps: float = 20) -> Iterator[None]:
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(1 / fps):
-            camera.frame()
-            camera.camera.report()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def take(gateway: Gateway, path: str, size: int, headers: dict[str, str] | None = None) -> bytes:
@@ -103,7 +84,7 @@ def test_pyav_reads_every_packet_as_the_camera_sent_it(
     with video(tmp_path, encoder, **options) as (camera, config), Gateway(config) as gateway:
         for _ in range(15):
             camera.frame()
-        with playing(camera):
+        with playing(camera, fps=20, every=0):
             data = take(gateway, "/stream/hall.mp4", 30_000)
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
@@ -137,7 +118,7 @@ def test_ffmpeg_plays_it_with_the_token_as_password(tmp_path: Path) -> None:
         try:
             with Gateway(config) as gateway:
                 camera.frame()
-                with playing(camera):
+                with playing(camera, fps=20, every=0):
                     refused = gateway.ask("/stream/hall.mp4")
                     assert refused.status == 401
                     assert "Basic" in refused.headers["www-authenticate"]
@@ -159,7 +140,7 @@ def test_ffmpeg_plays_it_with_the_token_as_password(tmp_path: Path) -> None:
 def test_silent_player_is_served_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with video(tmp_path) as (camera, config):
         limits = Limits(connections=20, silence_s=0.5, stall_s=2)
-        with Gateway(config, limits) as gateway, playing(camera):
+        with Gateway(config, limits) as gateway, playing(camera, fps=20, every=0):
             connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
             connection.request("GET", "/stream/hall.mp4")
             response = connection.getresponse()
@@ -226,7 +207,7 @@ def test_ring_checks_continue_after_an_error(
 def test_mjpeg_for_old_clients(tmp_path: Path) -> None:
     with video(tmp_path) as (camera, config), Gateway(config) as gateway:
         camera.frame()
-        with playing(camera):
+        with playing(camera, fps=20, every=0):
             data = take(gateway, "/stream/hall.mjpeg?size=small", 60_000)
     with av.open(io.BytesIO(data), format="mpjpeg") as container:
         frames = list(container.decode(video=0))

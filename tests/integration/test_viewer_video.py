@@ -19,7 +19,7 @@ from support.browser import CHROMIUM, NO_CHROMIUM, WAIT_MS, Tab
 from support.capture_rig import Seen, capturing
 from support.data import FOOTAGE, FOOTAGE_TRUTH, shared
 from support.gateway import Gateway, cameras
-from support.video_camera import VideoCamera
+from support.video_camera import VideoCamera, playing
 from tridetr.config import Config
 from tridetr.config.source import CameraSource
 from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter, ResultStamp
@@ -59,34 +59,6 @@ RECORD = """() => {
   };
   requestAnimationFrame(look);
 }"""
-
-
-@contextmanager
-def playing(
-    camera: VideoCamera, *, fps: float = 10, late_s: float = 0.0, every: int = 1
-) -> Iterator[None]:
-    """Play frames in a thread; every n-th frame gets a result, after a delay."""
-    stop = threading.Event()
-    pending: list[tuple[float, int]] = []
-
-    def work() -> None:
-        number = 0
-        while not stop.wait(1 / fps):
-            sequence = camera.frame()
-            number += 1
-            if number % every == 0:
-                pending.append((time.monotonic() + late_s, sequence))
-            while pending and pending[0][0] <= time.monotonic():
-                camera.camera.result(pending.pop(0)[1])
-            camera.camera.report()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager

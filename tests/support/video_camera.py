@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -178,3 +181,31 @@ def _parameter_sets(context: VideoCodecContext) -> bytes:
     return b"".join(
         b"\0\0\0\1" + unit for unit, kind in zip(found, kinds, strict=True) if kind in wanted
     )
+
+
+@contextmanager
+def playing(
+    camera: VideoCamera, *, fps: float = 10, late_s: float = 0.0, every: int = 1
+) -> Iterator[None]:
+    """Play frames in a thread; every n-th frame gets a result, after a delay (0 = none gets one)."""
+    stop = threading.Event()
+    pending: list[tuple[float, int]] = []
+
+    def work() -> None:
+        number = 0
+        while not stop.wait(1 / fps):
+            sequence = camera.frame()
+            number += 1
+            if every and number % every == 0:
+                pending.append((time.monotonic() + late_s, sequence))
+            while pending and pending[0][0] <= time.monotonic():
+                camera.camera.result(pending.pop(0)[1])
+            camera.camera.report()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -179,7 +179,8 @@ def test_a_heartbeat_that_cannot_be_read_is_neither_a_hang_nor_an_error(
     part.wait(time.monotonic() + 5)
 
 
-def test_stopping_kills_the_children_of_the_process(tmp_path: Path) -> None:
+def managed_with_child(tmp_path: Path) -> tuple[ManagedProcess, Path]:
+    """Return a process that has started a child in another session, and the child's file in /proc."""
     pid_file = tmp_path / "pid"
     code = (
         "import subprocess, sys, time;"
@@ -190,6 +191,11 @@ def test_stopping_kills_the_children_of_the_process(tmp_path: Path) -> None:
     part = managed(tmp_path, code)
     until(lambda: pid_file.exists() and bool(pid_file.read_text()), part)
     child = Path(f"/proc/{pid_file.read_text()}/stat")
+    return part, child
+
+
+def test_stopping_kills_the_children_of_the_process(tmp_path: Path) -> None:
+    part, child = managed_with_child(tmp_path)
     part.stop()
     part.wait(time.monotonic() + 5)
     until(lambda: not child.exists() or child.read_text().split(")")[1].split()[0] == "Z", part)
@@ -197,16 +203,7 @@ def test_stopping_kills_the_children_of_the_process(tmp_path: Path) -> None:
 
 def test_the_children_of_a_killed_process_do_not_outlive_it(tmp_path: Path) -> None:
     """Each kill of Triton's watcher used to leave a process of the Python backend running."""
-    pid_file = tmp_path / "pid"
-    code = (
-        "import subprocess, sys, time;"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
-        "start_new_session=True);"
-        f"open({str(pid_file)!r}, 'w').write(str(child.pid)); time.sleep(600)"
-    )
-    part = managed(tmp_path, code)
-    until(lambda: pid_file.exists() and bool(pid_file.read_text()), part)
-    child = Path(f"/proc/{pid_file.read_text()}/stat")
+    part, child = managed_with_child(tmp_path)
     assert part.pid
     os.kill(part.pid, signal.SIGKILL)
     until(lambda: part.restarts == 1, part)
