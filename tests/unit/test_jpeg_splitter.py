@@ -86,3 +86,25 @@ class TestBestVariant:
 
     def test_a_media_playlist_has_none(self) -> None:
         assert best_variant(b"#EXTM3U\n#EXTINF:2,\na.ts\n") is None
+
+
+def test_broken_headers_within_each_other_cost_linear_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each header leads into the same long chain of segments: 4 MB kept a core busy for ten seconds."""
+    splitter = JpegSplitter()
+    steps = 0
+    parse = splitter._segment
+
+    def counted() -> int | None:
+        nonlocal steps
+        steps += 1
+        return parse()
+
+    monkeypatch.setattr(splitter, "_segment", counted)
+    headers = b"\xff\xd8\xff\xe0\xff\xfd" + bytes(9)  # a segment of 65535 bytes, a multiple of 15
+    data = headers * 50_000
+    for start in range(0, len(data), 1 << 16):
+        assert not list(splitter.feed(data[start : start + (1 << 16)]))
+    assert not list(splitter.feed(bytes(1 << 17)))
+    assert steps < 100_000

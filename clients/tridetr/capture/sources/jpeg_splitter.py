@@ -10,6 +10,7 @@ _IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a marker that ends a scan
 _NO_LENGTH = {0x01, *range(0xD0, 0xD8)}  # markers without a segment
 _NOT_A_SIZE = {0xC4, 0xC8, 0xCC}
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_SEARCHED = 2 << 16  # bytes of a false JPEG that are searched for another one: two segments
 MAX_BYTES = 32 << 20
 
 
@@ -76,7 +77,8 @@ class JpegSplitter:
             return at + 2 if bytes(buffer[at : at + 2]) == b"\xff\xd9" else None
         marker = buffer[at + 1]
         if buffer[at] != 0xFF or marker == _START_OF_IMAGE:
-            self._restart(2 if buffer[at] != 0xFF else at)  # not a JPEG after all
+            # Not a JPEG after all: a picture may begin within it, but searching all of it could take quadratic time
+            self._restart(2 if buffer[at] != 0xFF and at <= _SEARCHED else at)
         elif marker == 0xFF:
             self._at += 1
         elif marker == _END_OF_IMAGE:
