@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tridetr.controller.history import HISTORY_LIMIT
 from tridetr.controller.stored_rows import (
     LARGEST_SEQ,
+    Changes,
     Contents,
     Notice,
     Row,
@@ -150,39 +151,19 @@ class Database:
         except OSError:
             return False
 
-    def write(
-        self,
-        cameras: Mapping[str, Saved],
-        rows: Iterable[Row],
-        leaving: Collection[str],
-        forgotten: Collection[str] = (),
-        retained: Mapping[str, str | None] | None = None,
-        notices: Mapping[Notice, Row | None] | None = None,
-        settings: Mapping[str, str | None] | None = None,
-    ) -> None:
-        """Write all changes in one transaction.
-
-        Args:
-            cameras: records to save, by camera.
-            rows: new rows, ordered by number; rows with an event ID also go into the outbox.
-            leaving: IDs of events to remove from the outbox.
-            forgotten: cameras to remove.
-            retained: entities by topic; None removes the topic.
-            notices: queued notifications by target and event ID; None removes the entry.
-            settings: values by name; None removes the setting.
-        """
-        rows = list(rows)
+    def write(self, changes: Changes) -> None:
+        """Write all changes in one transaction."""
         connection = self._connection
         # Events and settings must survive a power cut; the rest only needs to survive a crash of the process.
-        durable = bool(settings) or any(row.event_id for row in rows)
+        durable = bool(changes.settings) or any(row.event_id for row in changes.rows)
         with _classified():
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             with transaction(connection):
-                self._save_cameras(cameras, forgotten)
-                self._move_rows(rows, leaving)
-                self._replace("retained", retained or {})
-                self._replace("setting", settings or {})
-                self._move_notices(notices or {})
+                self._save_cameras(changes.cameras, changes.forgotten)
+                self._move_rows(changes.rows, changes.leaving)
+                self._replace("retained", changes.retained)
+                self._replace("setting", changes.settings)
+                self._move_notices(changes.notices)
             if durable:
                 # Move events into the main file, so that losing the write-ahead log later loses none of them.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

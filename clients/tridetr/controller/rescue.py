@@ -14,6 +14,7 @@ from typing import Any
 from tridetr.controller.database import Database
 from tridetr.controller.stored_rows import (
     LARGEST_SEQ,
+    Changes,
     Contents,
     Row,
     Saved,
@@ -179,13 +180,13 @@ def replace_database(path: Path, contents: Contents) -> Path | None:
     try:
         rows = {row.seq: row for row in [*contents.history, *contents.outbox]}
         database.write(
-            contents.cameras,
-            [rows[seq] for seq in sorted(rows)],
-            (),
-            (),
-            contents.retained,
-            contents.notices,
-            contents.settings,
+            Changes(
+                cameras=contents.cameras,
+                rows=[rows[seq] for seq in sorted(rows)],
+                retained=dict(contents.retained),
+                notices=dict(contents.notices),
+                settings=dict(contents.settings),
+            )
         )
     finally:
         database.close()

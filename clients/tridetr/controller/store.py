@@ -29,7 +29,7 @@ from tridetr.controller.database import (
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT
 from tridetr.controller.notices import Notices
 from tridetr.controller.rescue import finish_replacement, replace_database, rescue
-from tridetr.controller.stored_rows import Contents, NewRow, Row, Saved
+from tridetr.controller.stored_rows import Changes, Contents, NewRow, Row, Saved
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.paths import private_folder
@@ -68,11 +68,6 @@ class Store:
         self._limit = outbox_limit
         self._database: Database | None = None
         self._started = self._loaded = False
-        self._dirty: dict[str, Saved] = {}
-        self._forgotten: set[str] = set()
-        self._rows: list[Row] = []
-        self._leaving: set[str] = set()
-        self._topics: dict[str, str | None] = {}
         self.outbox: OrderedDict[str, Row] = OrderedDict()
         self.cameras: dict[str, Saved] = {}
         self.retained: dict[str, str] = {}
@@ -81,8 +76,8 @@ class Store:
         self.last_seq = 0
         self.audience: Callable[[Row], tuple[str, ...]] = lambda _row: ()
         self.notices = Notices()
+        self._changes = Changes(notices=self.notices.changes)
         self.settings: dict[str, str] = {}
-        self._new_settings: dict[str, str | None] = {}
         for reason in ("corrupt", "full", "other"):  # at 0, so that the first one is an increase
             metrics.STORE_ERRORS.labels(reason)
         self._lock = _lock_folder(state_dir)
@@ -108,9 +103,9 @@ class Store:
                 new = replace(new, targets=self.audience(new))
             self.notices.add(new)
             numbered.append(new)
-        self.cameras[camera] = self._dirty[camera] = Saved(record, time.time_ns())
-        self._forgotten.discard(camera)
-        self._rows += numbered
+        self.cameras[camera] = self._changes.cameras[camera] = Saved(record, time.time_ns())
+        self._changes.forgotten.discard(camera)
+        self._changes.rows += numbered
         self.outbox.update((row.event_id, row) for row in numbered if row.event_id)
         self._drop_oldest()
         self.flush()
@@ -120,7 +115,7 @@ class Store:
         """Remove an event that the broker has acknowledged from the outbox; return it, or None if it was gone."""
         row = self.outbox.pop(event_id, None)
         if row is not None:
-            self._leaving.add(event_id)
+            self._changes.leaving.add(event_id)
             self.flush()
         metrics.OUTBOX_DEPTH.set(len(self.outbox))
         return row
@@ -145,14 +140,14 @@ class Store:
             self.settings.pop(name, None)
         else:
             self.settings[name] = value
-        self._new_settings[name] = value
+        self._changes.settings[name] = value
         self.flush()
 
     def forget(self, camera: str) -> None:
         """Remove the record of a camera that is no longer configured."""
         self.cameras.pop(camera, None)
-        self._dirty.pop(camera, None)
-        self._forgotten.add(camera)
+        self._changes.cameras.pop(camera, None)
+        self._changes.forgotten.add(camera)
         self.flush()
 
     def remember(self, topics: Mapping[str, str]) -> None:
@@ -161,13 +156,13 @@ class Store:
             topic: text for topic, text in topics.items() if self.retained.get(topic) != text
         }
         self.retained.update(changed)
-        self._topics.update(changed)
+        self._changes.retained.update(changed)
         self.flush()
 
     def cleared(self, topic: str) -> None:
         """Save that a topic no longer holds a retained message."""
         if self.retained.pop(topic, None) is not None:
-            self._topics[topic] = None
+            self._changes.retained[topic] = None
             self.flush()
 
     def flush(self, *, again: bool = True) -> bool:
@@ -185,19 +180,10 @@ class Store:
                 self._write_all()
             if self._database is None and not self._open(WAIT_S):
                 return False
-            changes = (
-                self._dirty,
-                self._rows,
-                self._leaving,
-                self._forgotten,
-                self._topics,
-                self.notices.changes,
-                self._new_settings,
-            )
-            if not any(changes):
+            if not self._changes:
                 return self._recovered()
             assert self._database is not None
-            self._database.write(*changes)
+            self._database.write(self._changes)
         except CorruptDatabaseError as error:
             self._replace_broken(error)
             return False
@@ -212,7 +198,6 @@ class Store:
         except (sqlite3.Error, OSError, NewerDatabaseError) as error:
             self._fail(error)
             return False
-        self._rows = []
         self._written()
         return self._recovered()
 
@@ -228,18 +213,14 @@ class Store:
 
     def _write_all(self) -> None:
         """Mark everything that is not a row as not yet written, for a new file."""
-        self._dirty = dict(self.cameras)
-        self._topics.update(self.retained)
-        self._new_settings.update(self.settings)
+        self._changes.cameras = dict(self.cameras)
+        self._changes.retained.update(self.retained)
+        self._changes.settings.update(self.settings)
         self.notices.write_all()
 
     def _written(self) -> None:
-        self._dirty = {}
-        self._leaving.clear()
-        self._forgotten.clear()
-        self._topics.clear()
-        self._new_settings.clear()
         self.notices.changes.clear()
+        self._changes = Changes(notices=self.notices.changes)
 
     def _recovered(self) -> bool:
         if self.fault:
@@ -304,9 +285,9 @@ class Store:
             self._fail(failure)
             return
         # Events that the broker has already acknowledged are only missing from the history.
-        rows = [row for row in self._rows if row.event_id not in self.outbox]
-        self._rows = [replace(row, event_id="") for row in rows]
+        rows = [row for row in self._changes.rows if row.event_id not in self.outbox]
         self._written()
+        self._changes.rows = [replace(row, event_id="") for row in rows]
         logger.error(
             "the state database is broken (%s): moved to %s. A new one holds what could be read: %d cameras and %d "
             "events that are waiting for the broker; anything else in it is lost",
@@ -326,29 +307,29 @@ class Store:
         older = [
             row
             for row in found.outbox
-            if row.event_id not in self._leaving and row.event_id not in self.outbox
+            if row.event_id not in self._changes.leaving and row.event_id not in self.outbox
         ]
-        rows = {row.seq: row for row in [*self.outbox.values(), *self._rows]}
+        rows = {row.seq: row for row in [*self.outbox.values(), *self._changes.rows]}
         mine = [rows[seq] for seq in sorted(rows) if rows[seq].event_id not in held]
         self.last_seq = max(self.last_seq, found.last_seq)
         if mine and mine[0].seq <= found.last_seq:
             mine = [replace(row, seq=self.last_seq + n) for n, row in enumerate(mine, start=1)]
             self.last_seq += len(mine)
-        self._rows = mine
+        self._changes.rows = mine
         renumbered = {row.event_id: row for row in mine}
         waiting = [renumbered.get(row.event_id, row) for row in self.outbox.values()]
         self.outbox = OrderedDict((row.event_id, row) for row in [*older, *waiting])
         self.notices.take_over(found.notices, renumbered)
         for name, value in found.settings.items():
-            if name not in self._new_settings:
+            if name not in self._changes.settings:
                 self.settings.setdefault(name, value)
         for camera, saved in found.cameras.items():
-            if camera not in self._forgotten:
+            if camera not in self._changes.forgotten:
                 self.cameras.setdefault(camera, saved)
                 if self._started and not self._loaded:
                     self.found_late.setdefault(camera, saved)
         self._loaded = True
-        forgotten = {topic for topic, text in self._topics.items() if text is None}
+        forgotten = {topic for topic, text in self._changes.retained.items() if text is None}
         for topic, text in found.retained.items():
             if topic not in forgotten:
                 self.retained.setdefault(topic, text)
@@ -358,9 +339,10 @@ class Store:
         full = "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
         metrics.STORE_ERRORS.labels("full" if full else "other").inc()
         # Bound the rows that are for the history only; events are bounded by the outbox.
-        notes = [row for row in self._rows if row.event_id not in self.outbox]
+        rows = self._changes.rows
+        notes = [row for row in rows if row.event_id not in self.outbox]
         surplus = {row.seq for row in notes[: max(0, len(notes) - HISTORY_LIMIT)]}
-        self._rows = [row for row in self._rows if row.seq not in surplus]
+        self._changes.rows = [row for row in rows if row.seq not in surplus]
         reason = f"{self._path}: {error}"
         if reason != self.fault:
             remedy = "check the folder and its permissions"
@@ -380,7 +362,7 @@ class Store:
         dropped = 0
         while len(self.outbox) > self._limit:
             event_id, _ = self.outbox.popitem(last=False)
-            self._leaving.add(event_id)
+            self._changes.leaving.add(event_id)
             dropped += 1
         if dropped:
             metrics.OUTBOX_DROPPED.inc(dropped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeAlias
 
 LARGEST_SEQ = 2**53  # exact in JavaScript too
@@ -73,6 +73,32 @@ class Contents:
     last_seq: int = 0
     notices: dict[Notice, Row] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Changes:
+    """Changes that are not in the database yet.
+
+    Attributes:
+        cameras: records to save, by camera.
+        forgotten: cameras to remove.
+        rows: new rows, ordered by number; rows with an event ID also go into the outbox.
+        leaving: IDs of events to remove from the outbox.
+        retained: entities by topic; None removes the topic.
+        notices: queued notifications by target and event ID; None removes the entry.
+        settings: values by name; None removes the setting.
+    """
+
+    cameras: dict[str, Saved] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
+    rows: list[Row] = field(default_factory=list)
+    leaving: set[str] = field(default_factory=set)
+    retained: dict[str, str | None] = field(default_factory=dict)
+    notices: dict[Notice, Row | None] = field(default_factory=dict)
+    settings: dict[str, str | None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, part.name) for part in fields(self))
 
 
 def checked(row: Row) -> Row:
