@@ -22,9 +22,8 @@ from support.waiting import wait_for
 
 VIEWERS, CRAWLERS = 40, 10
 WATCH_S = 45.0
-GROWTH_MIB = (
-    30.0  # once all viewers are connected: caches settle, a leak of frames would be hundreds
-)
+# Once all viewers are connected: caches settle, a leak of frames would be hundreds
+GROWTH_MIB = 30.0
 
 
 def metrics(node: Node) -> dict[str, float]:
@@ -80,9 +79,8 @@ async def crowd(node: Node, names: list[str], triton: GrpcTriton) -> Counter[str
         settled: dict[str, float] = {}
         while time.monotonic() - began_s < WATCH_S:
             await asyncio.sleep(1)
-            triton.person = (
-                int(time.monotonic()) % 10 < 5
-            )  # bursts of events from all cameras at once
+            # Bursts of events from all cameras at once
+            triton.person = int(time.monotonic()) % 10 < 5
             if not settled and time.monotonic() - began_s > WATCH_S / 3:
                 settled = await asyncio.to_thread(private_mib, node)
         late = await asyncio.to_thread(private_mib, node)

@@ -32,9 +32,8 @@ class Mood(Enum):
     LATE = "late"  # after `late_s`
     NEVER = "never"
     GARBAGE = "garbage"  # tensors whose bytes and shapes contradict each other
-    UNHEALTHY = (
-        "unhealthy"  # like a server whose backend process is dead: ready, but every inference fails
-    )
+    # Like a server whose backend process is dead: ready, but every inference fails
+    UNHEALTHY = "unhealthy"
 
 
 class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]

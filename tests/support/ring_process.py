@@ -17,9 +17,9 @@ from support.rings import frame_stamp, put_frame, wakeup_of
 from tridetr.shm.frames import FrameLease, FrameReader, FrameWriter
 
 WIDTH, HEIGHT = 320, 240
-PICTURES = (
-    61  # more than there are slots, so that the previous picture in a slot is always another one
-)
+# More than there are slots, so that the previous picture in a slot is always another one
+PICTURES = 61
+
 
 
 def pictures() -> list[np.ndarray[tuple[int, int], np.dtype[np.uint8]]]:

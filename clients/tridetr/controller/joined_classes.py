@@ -12,9 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 from tridetr.controller.payloads import Box
 from tridetr.controller.state_machine import STANDBY, TRACKING, Keys, Result, Transition, step
 
-_SAME_IOU = (
-    0.5  # overlap from which two boxes are the same object, for example a car detected as a truck
-)
+# Overlap from which two boxes are the same object, for example a car detected as a truck
+_SAME_IOU = 0.5
 _Corners = tuple[float, float, float, float]
 
 

@@ -24,12 +24,10 @@ _READ_S = 2.0  # longer reads of a picture count as a disk that hangs
 _LOOK_S = 1.0
 _AFTER_S = 15.0  # time after the end of a visit in which a better picture may still arrive
 _LARGEST = 256 * 1024  # bytes in one MQTT message; brokers may close the connection on larger ones
-_SMALLEST_LIMIT = (
-    16 * 1024
-)  # bytes that every broker accepts: discovery messages are nearly as large
-_LOSSES = (
-    2  # connections in a row that end before a picture is acknowledged: the broker refuses its size
-)
+# Bytes that every broker accepts: discovery messages are nearly as large
+_SMALLEST_LIMIT = 16 * 1024
+# Connections in a row that end before a picture is acknowledged: the broker refuses its size
+_LOSSES = 2
 
 
 def newest_picture(

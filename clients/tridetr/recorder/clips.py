@@ -109,9 +109,8 @@ class PacketClip(Closing):
                 self._generation = packet.generation
                 self.times = [packet.capture_unix_ns, packet.capture_unix_ns]
             elif packet.generation != self._generation or self._file.size > self._largest:
-                return (
-                    True  # new stream parameters would need another file, and the size is limited
-                )
+                # New stream parameters would need another file, and the size is limited
+                return True
             self._file.put(packet)
             self.times[1] = packet.capture_unix_ns
         return False
