@@ -21,7 +21,6 @@ WIDTH, HEIGHT = 320, 240
 PICTURES = 61
 
 
-
 def pictures() -> list[np.ndarray[tuple[int, int], np.dtype[np.uint8]]]:
     """Return pictures of noise, so that a mix of two halves has the checksum of neither."""
     dice = np.random.default_rng(5)

@@ -18,11 +18,9 @@ from tridetr.telemetry.process_files import render_all
 from tridetr.triton.endpoint import read_endpoint
 
 _BROKER_S = 3.0
-_CONNECTED, _WAITING, _ARMED = (
-    "tridetr_mqtt_connected",
-    "tridetr_outbox_depth",
-    "tridetr_armed",
-)
+_CONNECTED = "tridetr_mqtt_connected"
+_WAITING = "tridetr_outbox_depth"
+_ARMED = "tridetr_armed"
 _GAUGES = {_CONNECTED, _WAITING, _ARMED}
 _TIMEOUT_S = 1.0  # Triton runs on this machine; if it does not answer, its metrics are left out
 

@@ -82,11 +82,9 @@ class CameraWatch:
 
     def _find(self) -> Fault | None:
         readers, now = self._readers, time.monotonic_ns()
-        newest, status, sentry = (
-            readers.newest_result(),
-            readers.status.read(),
-            readers.sentry.read(),
-        )
+        newest = readers.newest_result()
+        status = readers.status.read()
+        sentry = readers.sentry.read()
         result = newest[0] if newest else None
         unknown = self._labels.unknown(self._classes)
         self._warnings = [

@@ -224,11 +224,9 @@ class Filing(Closing):
 
     def _keep_blind(self, watcher: CameraWatcher) -> None:
         """Create or update the row of a period in which a camera is not watched."""
-        blind, since, now_s = (
-            self._blind[watcher.camera],
-            watcher.blind_since_unix_ns,
-            time.monotonic(),
-        )
+        blind = self._blind[watcher.camera]
+        since = watcher.blind_since_unix_ns
+        now_s = time.monotonic()
         if since is None and not blind.row:
             return
         if since is not None and now_s - blind.kept_s < _BLIND_S:

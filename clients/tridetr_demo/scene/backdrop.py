@@ -60,10 +60,8 @@ def add_lens(image: Image.Image, rng: np.random.Generator, strength: float) -> N
     pixels = np.asarray(image, dtype=np.float32)
     coarse = rng.normal(0.0, 1.0, (6, 9)).astype(np.float32)
     pools = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    y, x = (
-        np.linspace(-1, 1, height, dtype=np.float32)[:, None],
-        np.linspace(-1, 1, width, dtype=np.float32)[None, :],
-    )
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     lens = 1.0 - 0.16 * (x * x + y * y) / 2
     grain = rng.normal(0.0, strength, (height, width)).astype(np.float32)
     lit = pixels * (lens * (1.0 + 0.05 * pools))[..., None] + grain[..., None]

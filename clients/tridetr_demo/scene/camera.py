@@ -168,12 +168,10 @@ class SyntheticCamera:
         extents = [self._extent(item) for item in present]
         for index, item in enumerate(present):
             x0, y0, x1, y1 = extents[index]
-            left, top, right, bottom = (
-                max(0, x0),
-                max(0, y0),
-                min(self.width, x1),
-                min(self.height, y1),
-            )
+            left = max(0, x0)
+            top = max(0, y0)
+            right = min(self.width, x1)
+            bottom = min(self.height, y1)
             if item.class_id == 0 or left >= right or top >= bottom:
                 continue
             shown = (right - left) * (bottom - top)

@@ -56,10 +56,8 @@ def draw_hall(rng: np.random.Generator, size_wh: tuple[int, int]) -> Background:
             glass = pick_colour(rng, ((186, 212, 228), (214, 226, 230), (120, 146, 160)))
             window(draw, (x, top, x + wide, floor - (floor - top) * 0.3), glass, (236, 234, 228))
         elif kind < 0.82:  # a picture
-            frame, art = (
-                pick_colour(rng, ((60, 50, 44), (200, 180, 130))),
-                pick_colour(rng, ((170, 90, 70), (80, 120, 150), (190, 170, 110), (90, 130, 100))),
-            )
+            frame = pick_colour(rng, ((60, 50, 44), (200, 180, 130)))
+            art = pick_colour(rng, ((170, 90, 70), (80, 120, 150), (190, 170, 110), (90, 130, 100)))
             draw.rectangle([x, top, x + wide * 0.6, top + (floor - top) * 0.45], fill=frame)
             draw.rectangle(
                 [x + 4, top + 4, x + wide * 0.6 - 4, top + (floor - top) * 0.45 - 4], fill=art

@@ -84,11 +84,9 @@ class _Figure:
 
     def torso(self, pen: Pen) -> None:
         s, b = self.style, self.style.build
-        shoulders, waist, hips = (
-            self.wide(0.112 * b, 0.06 * b),
-            self.wide(0.088 * b, 0.06 * b),
-            self.wide(0.096 * b, 0.07 * b),
-        )
+        shoulders = self.wide(0.112 * b, 0.06 * b)
+        waist = self.wide(0.088 * b, 0.06 * b)
+        hips = self.wide(0.096 * b, 0.07 * b)
         hem = {"coat": 0.66, "jumper": 0.53}.get(s.top_kind, 0.51)
         if s.bottom_kind == "skirt":
             flare = hips * 1.35

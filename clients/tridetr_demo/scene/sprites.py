@@ -144,10 +144,8 @@ def cast_shadow(canvas: NDArray[np.uint8], centre_x: float, foot_y: float, width
     y0, y1 = max(0, int(foot_y - half_h)), min(canvas.shape[0], int(foot_y + half_h) + 1)
     if x0 >= x1 or y0 >= y1:
         return
-    y, x = (
-        np.arange(y0, y1, dtype=np.float32)[:, None],
-        np.arange(x0, x1, dtype=np.float32)[None, :],
-    )
+    y = np.arange(y0, y1, dtype=np.float32)[:, None]
+    x = np.arange(x0, x1, dtype=np.float32)[None, :]
     distance = ((x - centre_x) / half_w) ** 2 + ((y - foot_y) / half_h) ** 2
     keep = 1.0 - 0.4 * np.clip(1.0 - distance, 0.0, 1.0)
     canvas[y0:y1, x0:x1] = (canvas[y0:y1, x0:x1] * keep[..., None]).astype(np.uint8)

@@ -22,10 +22,8 @@ def _house(
     draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: tuple[int, int, int, int], night: bool
 ) -> None:
     x0, top, x1, base = box
-    wall, frame = (
-        pick_colour(rng, WALLS),
-        pick_colour(rng, ((232, 228, 220), (70, 66, 62), (120, 100, 84))),
-    )
+    wall = pick_colour(rng, WALLS)
+    frame = pick_colour(rng, ((232, 228, 220), (70, 66, 62), (120, 100, 84)))
     if night:
         wall = shade(wall, 0.45)
     draw.rectangle([x0, top, x1, base], fill=wall)

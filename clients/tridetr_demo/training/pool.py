@@ -201,10 +201,8 @@ def _zoom(
         )
         for axis in (0, 1)
     )
-    down, across = (
-        (high % 1).astype(np.float32)[:, None, None],
-        (wide % 1).astype(np.float32)[:, None],
-    )
+    down = (high % 1).astype(np.float32)[:, None, None]
+    across = (wide % 1).astype(np.float32)[:, None]
     top, left = high.astype(np.intp), wide.astype(np.intp)
     rows = pixels[top] * (1 - down) + pixels[np.minimum(top + 1, side - 1)] * down
     whole = rows[:, left] * (1 - across) + rows[:, np.minimum(left + 1, side - 1)] * across
