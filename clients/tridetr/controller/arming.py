@@ -35,10 +35,7 @@ class Arming:
     """
 
     def __init__(
-        self,
-        config: Config,
-        settings: Mapping[str, str],
-        save: Callable[[str, str | None], None],
+        self, config: Config, settings: Mapping[str, str], save: Callable[[str, str | None], None]
     ) -> None:
         self._settings = settings
         self._save = save

@@ -23,12 +23,7 @@ from tridetr.controller.stored_rows import NewRow
 from tridetr.controller.visits import Record, VisitEvent
 from tridetr.errors import ShmError
 from tridetr.served_model import ServedModelReader
-from tridetr.shm.boards import (
-    SentryMode,
-    SentrySnapshot,
-    SentryState,
-    SentryWriter,
-)
+from tridetr.shm.boards import SentryMode, SentrySnapshot, SentryState, SentryWriter
 from tridetr.shm.detections import ResultStamp
 from tridetr.telemetry import metrics, tracing
 

@@ -107,14 +107,7 @@ class Controller:
         self._models = models = ServedModelReader(config.run_dir)
         self._cameras: dict[str, CameraSentry] = {}
         for camera in config.cameras:
-            sentry = CameraSentry(
-                config,
-                camera,
-                store,
-                models,
-                topics.device,
-                self._on_change,
-            )
+            sentry = CameraSentry(config, camera, store, models, topics.device, self._on_change)
             stack.callback(sentry.close)
             self._cameras[camera] = sentry
         self._switches = {topics.arm(name): name for name in [NODE, *self._cameras]}

@@ -7,15 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from tridetr.controller.state_machine import (
-    Keys,
-    Memory,
-    Result,
-    Silence,
-    State,
-    Transition,
-    step,
-)
+from tridetr.controller.state_machine import Keys, Memory, Result, Silence, State, Transition, step
 
 _LONGEST_ID = 36  # bytes; the size of the board's field
 
@@ -170,10 +162,7 @@ def decide(
     if transition is Transition.ARRIVED:
         known = known or ("person",)
         after = replace(
-            after,
-            visit_id=new_visit_id(),
-            visit_since_unix_ns=at_unix_ns,
-            visit_classes=known,
+            after, visit_id=new_visit_id(), visit_since_unix_ns=at_unix_ns, visit_classes=known
         )
         return after, VisitEvent(transition, after.visit_id, at_unix_ns, at_unix_ns, known[0])
     event = VisitEvent(

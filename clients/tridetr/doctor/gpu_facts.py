@@ -144,9 +144,7 @@ def _try_provider() -> str | None:
     return (lines[-1][:300] if lines else "no reason given") if done.returncode else ""
 
 
-def _ask_nvml(
-    nvml: Any,
-) -> tuple[str | None, tuple[int, int] | None, tuple[Gpu, ...], str]:
+def _ask_nvml(nvml: Any) -> tuple[str | None, tuple[int, int] | None, tuple[Gpu, ...], str]:
     if nvml is None:
         if importlib.util.find_spec("pynvml") is None:
             return None, None, (), "nvidia-ml-py is not installed"

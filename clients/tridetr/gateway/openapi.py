@@ -210,8 +210,7 @@ def description() -> dict[str, Any]:
     """Return the OpenAPI document."""
     paths = {
         "/api/cameras": _get(
-            "All cameras and their state",
-            {"200": _json("Cameras.", _CAMERAS_SCHEMA)},
+            "All cameras and their state", {"200": _json("Cameras.", _CAMERAS_SCHEMA)}
         ),
         "/api/events": _get(
             "Events, newest first",

@@ -87,10 +87,7 @@ class Guard:
     """
 
     def __init__(
-        self,
-        auth: TokenAuth,
-        sessions: LoginSessions | None,
-        section: GatewaySection,
+        self, auth: TokenAuth, sessions: LoginSessions | None, section: GatewaySection
     ) -> None:
         self.auth = auth
         self._sessions = sessions

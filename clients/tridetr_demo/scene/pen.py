@@ -56,10 +56,7 @@ class Pen:
         self._draw = ImageDraw.Draw(self._image)
 
     def _at(self, point: Point) -> Point:
-        return (
-            point[0] * self._scale + self._origin[0],
-            point[1] * self._scale + self._origin[1],
-        )
+        return (point[0] * self._scale + self._origin[0], point[1] * self._scale + self._origin[1])
 
     def polygon(self, points: Sequence[Point], fill: Colour) -> None:
         self._draw.polygon([self._at(point) for point in points], fill=(*fill, 255))

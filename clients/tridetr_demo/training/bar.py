@@ -67,11 +67,7 @@ def scene_curves(detect: Detector, count: int, seed: int = UNSEEN_SEED) -> dict[
 
 
 def stream_score(
-    detect: Detector,
-    threshold: float,
-    *,
-    seeds: tuple[int, ...] = (0, 1, 2),
-    step_s: float = 0.7,
+    detect: Detector, threshold: float, *, seeds: tuple[int, ...] = (0, 1, 2), step_s: float = 0.7
 ) -> StreamScore:
     """Return precision and recall for people in the synthetic camera's films, over one whole round of each.
 

@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING
 
 import av
 
-from tridetr.capture.sources.av import (
-    decoder_options,
-    explain,
-    frame_rate,
-    open_video,
-    packets,
-)
+from tridetr.capture.sources.av import decoder_options, explain, frame_rate, open_video, packets
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
@@ -57,10 +51,7 @@ class FileSource(Source):
     """Reads a video file; frame numbers are indexes in the file, and keep growing when it loops."""
 
     def __init__(
-        self,
-        section: CameraSection,
-        stop: threading.Event,
-        packets: PacketSink | None = None,
+        self, section: CameraSection, stop: threading.Event, packets: PacketSink | None = None
     ) -> None:
         self._sink = packets
         self._section = section

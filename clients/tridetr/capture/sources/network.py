@@ -111,10 +111,7 @@ class NetworkSource(Source):
     """Reads a live network stream; frames are numbered in order of arrival, including lost ones."""
 
     def __init__(
-        self,
-        section: CameraSection,
-        stop: threading.Event,
-        packets: PacketSink | None = None,
+        self, section: CameraSection, stop: threading.Event, packets: PacketSink | None = None
     ) -> None:
         self._packets = packets
         self._section = section

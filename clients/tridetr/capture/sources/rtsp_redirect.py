@@ -80,11 +80,7 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def _ask(
-    url: SplitResult,
-    shown: str,
-    tls: ssl.SSLContext | None,
-    timeout_s: float,
-    hang_up: HangUp,
+    url: SplitResult, shown: str, tls: ssl.SSLContext | None, timeout_s: float, hang_up: HangUp
 ) -> str | None:
     """Return where a camera redirects to; None if it does not."""
     user_info, _, host = url.netloc.rpartition("@")

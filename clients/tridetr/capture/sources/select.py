@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
 
 def make_source(
-    camera: str,
-    section: CameraSection,
-    stop: threading.Event,
-    packets: PacketSink | None = None,
+    camera: str, section: CameraSection, stop: threading.Event, packets: PacketSink | None = None
 ) -> Source:
     """Create the source of a camera, without opening it.
 

@@ -42,19 +42,11 @@ class V4l2Source(Source):
     """A camera with a V4L2 device file (see `base.Source` for its methods)."""
 
     def __init__(
-        self,
-        section: CameraSection,
-        stop: threading.Event,
-        packets: PacketSink | None = None,
+        self, section: CameraSection, stop: threading.Event, packets: PacketSink | None = None
     ) -> None:
         self._packets = packets
         self._path = section.source.text
-        self._wish = Wish(
-            section.width,
-            section.height,
-            section.fps,
-            _pixel_format(section),
-        )
+        self._wish = Wish(section.width, section.height, section.fps, _pixel_format(section))
         self._decoder = JpegDecoder()
         self._device: Device | None = None
         self._format: FrameFormat | None = None

@@ -47,12 +47,7 @@ def read_modes(fd: int, buffer_type: int) -> list[Mode]:
     Rates are not queried for formats that tridetr cannot read: some drivers list dozens of them.
     """
     return [
-        Mode(
-            fourcc,
-            width,
-            height,
-            _rates(fd, fourcc, width, height) if fourcc in FOURCCS else (),
-        )
+        Mode(fourcc, width, height, _rates(fd, fourcc, width, height) if fourcc in FOURCCS else ())
         for fourcc in _formats(fd, buffer_type)
         for width, height in _sizes(fd, fourcc)
     ]

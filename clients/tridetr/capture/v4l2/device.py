@@ -15,15 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tridetr.capture.v4l2.buffer_views import FrameFormat, colors
-from tridetr.capture.v4l2.calls import (
-    IOC,
-    call,
-    fourcc_code,
-    fourcc_text,
-    rate_of,
-    raw,
-    read_modes,
-)
+from tridetr.capture.v4l2.calls import IOC, call, fourcc_code, fourcc_text, rate_of, raw, read_modes
 from tridetr.capture.v4l2.modes import Mode
 
 MMAP = int(raw.Memory.MMAP)

@@ -96,8 +96,7 @@ def choose(modes: Iterable[Mode], wish: Wish) -> Choice | None:
         return None
     order = list(FOURCCS)
     best = max(
-        at_size,
-        key=lambda mode: (min(mode.rate_for(target), target), -order.index(mode.fourcc)),
+        at_size, key=lambda mode: (min(mode.rate_for(target), target), -order.index(mode.fourcc))
     )
     return Choice(best, best.rate_for(target))
 
