@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from typing import Any
 
 from tridetr.config import Config
 from tridetr.contract import COCO_91
@@ -72,7 +73,10 @@ class Detector:
     async def run(self, stop: asyncio.Event) -> None:
         """Infer until `stop` is set; raises the same errors as :func:`run`."""
         tasks = {asyncio.create_task(camera.run()): camera for camera in self._cameras}
-        helpers = {asyncio.create_task(self._tick()), asyncio.create_task(_wait(stop))}
+        helpers: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(stop.wait()),
+        }
         try:
             done, _ = await asyncio.wait({*tasks, *helpers}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -129,10 +133,6 @@ class Detector:
     def _close(self) -> None:
         for camera in self._cameras:
             camera.close()
-
-
-async def _wait(stop: asyncio.Event) -> None:
-    await stop.wait()
 
 
 def _model_metric(info: ModelInfo, value: int) -> None:

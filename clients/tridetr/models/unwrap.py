@@ -54,12 +54,6 @@ def network_of(fused: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(inner)
     drop_unused_weights(model.graph)
-    return _with_interface(model, fused, image, outputs)
-
-
-def _with_interface(
-    model: onnx.ModelProto, fused: onnx.ModelProto, image: str, outputs: list[str]
-) -> onnx.ModelProto:
     known = _known_values(fused, (image, *outputs))
     side = int(metadata_of(fused)["tridetr.resolution"])
     batch = fused.graph.input[0].type.tensor_type.shape.dim[0]

@@ -168,7 +168,7 @@ class RingWriter:
         old = self.segment
         fresh = _make_next(self.name, old, geometry, self._sequence)
         self._adopt(fresh)
-        _note_successor(old, fresh.generation)
+        old.words[layout.SUCCESSOR_WORD] = fresh.generation
         self._replaced.append(old)
         self._free_replaced()
 
@@ -236,7 +236,7 @@ def _take_over(name: RingName, geometry: Geometry) -> tuple[Segment, list[Segmen
                 except FileExistsError:
                     continue
             for old in held:
-                _note_successor(old, ring.generation)
+                old.words[layout.SUCCESSOR_WORD] = ring.generation
             replaced, held = held, []
         finally:
             for old in held:
@@ -283,10 +283,6 @@ def _make(name: RingName, generation: int, geometry: Geometry, sequence: int) ->
 def _sign(words: memoryview) -> None:
     words[layout.BOOT_WORD], words[layout.BOOT_WORD + 1] = layout.boot_words()
     words[layout.WRITER_PID_WORD] = os.getpid()
-
-
-def _note_successor(old: Segment, generation: int) -> None:
-    old.words[layout.SUCCESSOR_WORD] = generation
 
 
 def _remove_unusable(name: RingName, generation: int, usable: list[Segment]) -> None:

@@ -10,7 +10,6 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tridetr.contract import INPUT, check_contract
 from tridetr.model_card import ModelInfo
 from tridetr.models.engine_files import PROBE_SIZE
-from tridetr.triton.answers import Prediction, parse_prediction
 from tridetr.triton.describe import model_info
 from tridetr.triton.endpoint import Endpoint
 
@@ -73,13 +72,3 @@ class Probe:
         request.inputs.add(name=INPUT, datatype="UINT8", shape=(1, rows, width))
         request.raw_input_contents.append(bytes([128]) * (rows * width))
         return self._stub.ModelInfer.future(request, timeout=timeout_s)
-
-    @staticmethod
-    def result(future: Any) -> Prediction:
-        """Return the prediction of a finished inference.
-
-        Raises:
-            grpc.RpcError: the inference failed or timed out.
-            InferenceFailed: the answer does not conform to the contract.
-        """
-        return parse_prediction(future.result())

@@ -35,7 +35,12 @@ _LEFT_OVER_S = 3600
 
 
 class Setup:
-    """The server, model and folders, which are the same for each restart of the server."""
+    """The server, model and folders, which are the same for each restart of the server.
+
+    Attributes:
+        placement: where the model runs.
+        replacement: detects that the model file was replaced.
+    """
 
     def __init__(self, config: Config, files: launch.Layout, secret: tuple[Path, str]) -> None:
         """Find the server and decide where the model runs; nothing is written yet.
@@ -58,7 +63,7 @@ class Setup:
         self._backends = self._server.backends
         self._started_unix_s = math.inf
         self._precision = "unknown"
-        self._replacement = Replacement(config)
+        self.replacement = Replacement(config)
 
     @property
     def start_timeout_s(self) -> float:
@@ -76,10 +81,6 @@ class Setup:
             return ""
         return " (the model was placed on the GPU; if that is the cause, set device: cpu)"
 
-    def model_is_due(self) -> bool:
-        """Return whether a new, complete and valid model file exists."""
-        return self._replacement.is_due()
-
     def lay_out(self) -> None:
         """Write the model repository and the backend directory, unless they are up to date.
 
@@ -87,7 +88,7 @@ class Setup:
             TritonError: the server cannot run the model, or there is not enough disk space for its files.
             ModelError: the model file is missing or does not conform to the contract.
         """
-        if self._replacement.is_rendered() and self._is_laid_out():
+        if self.replacement.is_rendered() and self._is_laid_out():
             return
         try:
             self._write()
@@ -124,7 +125,7 @@ class Setup:
         if self.placement.backend == "tensorrt":
             self._precision = repository.engine_precision(model)
         self._backends = launch.prepare_backends(self._server, self.placement.backend, files)
-        self._replacement.rendered(stamp)
+        self.replacement.rendered(stamp)
 
     def start(self) -> tuple[ServerProcess, Endpoint]:
         """Start the server and return its process and endpoint; the calling thread must outlive the server."""

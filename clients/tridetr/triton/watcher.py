@@ -16,6 +16,7 @@ from tridetr.errors import TridetrError, TritonError
 from tridetr.telemetry import heartbeat, metrics
 from tridetr.telemetry.heartbeat import beating
 from tridetr.triton import launch
+from tridetr.triton.answers import parse_prediction
 from tridetr.triton.endpoint import (
     FILE_NAME,
     Endpoint,
@@ -160,7 +161,7 @@ class Watcher:
             self._wait(_LOOK_EVERY_S)
             self._check_alive(process)
             self._check_files(endpoint)
-            if self._setup.model_is_due():
+            if self._setup.replacement.is_due():
                 raise _Unhealthy("model_replaced", "has a new model file")
             try:
                 successes, failures = probe.counters()
@@ -219,7 +220,7 @@ class Watcher:
             while not future.done():
                 self._wait(0.02)
                 self._check_alive(process)
-            probe.result(future)
+            parse_prediction(future.result())
         finally:
             future.cancel()
 
