@@ -43,22 +43,20 @@ def up(
 
     Leaves no segment, queue or process behind. Exits with 1 if no frame was processed end to end.
     """
-    from tridetr.supervisor.run_folder import DEMO_STATE
     from tridetr.supervisor.runner import up as run_up
 
-    if not demo:
-        config = load_config(config_file)
-        sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
-    config = _free_demo_port(load_config(DEMO))
-    # The demo starts without state, so that it does not publish the end of a visit of the last run
-    config = config.model_copy(update={"state_dir": config.run_dir / DEMO_STATE})
+    config = _demo_config() if demo else load_config(config_file)
     sys.exit(run_up(config, duration_s=duration, as_json=as_json, only=only or ()))
 
 
-def _free_demo_port(config: Config) -> Config:
-    """Choose another port for the demo's viewer if the default one is taken."""
-    host = config.gateway.host
-    if bind_fault(host, config.gateway.port) is None:
-        return config
-    gateway = config.gateway.model_copy(update={"port": free_port(host)})
-    return config.model_copy(update={"gateway": gateway})
+def _demo_config() -> Config:
+    """Return the configuration of the demo; its viewer gets another port if the default one is taken."""
+    from tridetr.supervisor.run_folder import DEMO_STATE
+
+    config = load_config(DEMO)
+    gateway = config.gateway
+    if bind_fault(gateway.host, gateway.port):
+        gateway = gateway.model_copy(update={"port": free_port(gateway.host)})
+    # The demo starts without state, so that it does not publish the end of a visit of the last run
+    changes = {"gateway": gateway, "state_dir": config.run_dir / DEMO_STATE}
+    return config.model_copy(update=changes)
