@@ -2,13 +2,7 @@
 
 from tridetr.config.camera_sections import AlarmSection, CameraSection, DetectSection, SentrySection
 from tridetr.config.load import load_config
-from tridetr.config.node_sections import (
-    GatewaySection,
-    ModelSection,
-    MqttSection,
-    NotifySection,
-    PacketsSection,
-)
+from tridetr.config.node_sections import GatewaySection, NotifySection, PacketsSection
 from tridetr.config.schema import Config
 
 __all__ = [
@@ -17,8 +11,6 @@ __all__ = [
     "Config",
     "DetectSection",
     "GatewaySection",
-    "ModelSection",
-    "MqttSection",
     "NotifySection",
     "PacketsSection",
     "SentrySection",

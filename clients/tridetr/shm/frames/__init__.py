@@ -4,7 +4,6 @@ from tridetr.shm.frames.device_frames import DeviceFrameLease, DeviceFrameReader
 from tridetr.shm.frames.frame_reader import FrameLease, FrameReader
 from tridetr.shm.frames.frame_table import FrameSlot, FrameStamp, frame_bytes
 from tridetr.shm.frames.frame_writer import FrameWriter
-from tridetr.shm.lease import Region
 from tridetr.shm.values import ColorMatrix, ColorRange, TraceContext
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "FrameSlot",
     "FrameStamp",
     "FrameWriter",
-    "Region",
     "TraceContext",
     "frame_bytes",
 ]
