@@ -25,6 +25,7 @@ from common import argument_parser, machine, summary, write_json
 from tridetr.capture.planes import copy_picture
 from tridetr.capture.sources.base import Layout, Picture
 from tridetr.capture.sources.picture import picture_from
+from tridetr.i420 import planes
 from tridetr.shm.frames import ColorMatrix, ColorRange, FrameStamp, FrameWriter
 from tridetr.shm.names import unlink_instance
 
@@ -89,14 +90,8 @@ def timed(work: Callable[[], object]) -> float:
 def into_fresh(picture: Picture) -> NDArray[np.uint8]:
     """Make the same copy, but into a new array for each frame."""
     height, width = picture.height, picture.width
-    array = np.empty(height * width * 3 // 2, np.uint8)
-    luma, chroma = height * width, height * width // 4
-    copy_picture(
-        picture,
-        array[:luma].reshape(height, width),
-        array[luma : luma + chroma].reshape(height // 2, width // 2),
-        array[luma + chroma :].reshape(height // 2, width // 2),
-    )
+    array = np.empty((height * 3 // 2, width), np.uint8)
+    copy_picture(picture, *planes(array))
     return array
 
 

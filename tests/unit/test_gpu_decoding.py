@@ -28,6 +28,7 @@ from tridetr.gpu.decoder_api import GpuDecodeError, GpuUnavailableError
 from tridetr.gpu.gpu_jpeg import GpuJpeg
 from tridetr.gpu.gpu_video import DevicePicture, GpuVideo
 from tridetr.gpu.surface_layout import Subsampling, nv12_pitch, plan_jpeg
+from tridetr.i420 import planes
 from tridetr.shm.packets import Packet, StreamInfo, VideoCodec
 
 
@@ -41,30 +42,23 @@ def decoders(tmp_path: Path) -> FakeDecoders:
 def on_host(picture: Picture) -> Plane:
     """Return a picture as capture writes it."""
     width, height = even_size(picture.width, picture.height)
-    planes = np.zeros((height * 3 // 2, width), np.uint8)
-    luma, chroma = width * height, width * height // 4
-    flat = planes.reshape(-1)
-    copy_picture(
-        picture,
-        flat[:luma].reshape(height, width),
-        flat[luma : luma + chroma].reshape(height // 2, width // 2),
-        flat[luma + chroma :].reshape(height // 2, width // 2),
-    )
-    return planes
+    frame = np.zeros((height * 3 // 2, width), np.uint8)
+    copy_picture(picture, *planes(frame))
+    return frame
 
 
 def on_device(decoders: FakeDecoders, picture: DevicePicture) -> Plane:
     """Return a picture as it is written to device memory."""
     gpu = decoders.gpu
-    planes = np.zeros((picture.height * 3 // 2, picture.width), np.uint8)
+    frame = np.zeros((picture.height * 3 // 2, picture.width), np.uint8)
     stream, event = gpu.make_stream(), gpu.make_event()
-    picture.lay(int(planes.ctypes.data), stream)
+    picture.lay(int(frame.ctypes.data), stream)
     gpu.record(event, stream)
     while not gpu.is_complete(event):
         pass
     gpu.free_event(event)
     gpu.free_stream(stream)
-    return planes
+    return frame
 
 
 def packet_of(
@@ -124,6 +118,12 @@ def demuxed(file: Path) -> tuple[StreamInfo, list[Packet]]:
     return info, found
 
 
+def short_groups(folder: Path) -> tuple[StreamInfo, list[Packet]]:
+    """Return the stream and the packets of a clip of 20 pictures, with a key frame every 8."""
+    options = {"g": "8", "bf": "0", "sc_threshold": "0"}
+    return demuxed(write_clip(folder / "c.mkv", 20, options=options))
+
+
 def on_cpu(file: Path) -> list[Plane]:
     container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)
     video = CpuVideo(stream, 1 << 20)
@@ -159,8 +159,8 @@ def test_video_has_the_same_frames_as_on_the_cpu(
             seen.append(on_device(decoders, picture))
             pictures.append(picture.packet)
     assert len(seen) >= 8
-    for planes, expected in zip(seen, on_cpu(file), strict=False):
-        assert np.array_equal(planes, expected)
+    for found, expected in zip(seen, on_cpu(file), strict=False):
+        assert np.array_equal(found, expected)
     times = [packet.pts for packet in pictures if packet.pts is not None]
     assert len(times) == len(pictures)
     assert times == sorted(times)  # in display order, each with its own packet's times
@@ -266,8 +266,7 @@ def test_after_damage_no_picture_is_returned_before_a_key_frame(
     decoders: FakeDecoders, tmp_path: Path
 ) -> None:
     """The hardware hides damage, so packets that depend on a damaged one must not reach it."""
-    options = {"g": "8", "bf": "0", "sc_threshold": "0"}
-    info, fed = demuxed(write_clip(tmp_path / "c.mkv", 20, options=options))
+    info, fed = short_groups(tmp_path)
     video = GpuVideo(decoders, info)
     shown: list[int] = []
     for packet in fed:
@@ -280,8 +279,7 @@ def test_after_damage_no_picture_is_returned_before_a_key_frame(
 def test_missing_packets_are_reported_to_the_decoder(
     decoders: FakeDecoders, tmp_path: Path
 ) -> None:
-    options = {"g": "8", "bf": "0", "sc_threshold": "0"}
-    info, fed = demuxed(write_clip(tmp_path / "c.mkv", 20, options=options))
+    info, fed = short_groups(tmp_path)
     video = GpuVideo(decoders, info)
     kept = [fed[0], fed[1], replace(fed[8], discontinuity=True), *fed[9:]]
     shown = [picture.packet.sequence for packet in kept for picture in video.decode(packet)]

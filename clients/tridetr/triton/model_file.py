@@ -44,6 +44,9 @@ def read_model_file(path: Path) -> ModelFile:
     """
     try:
         import onnx
+
+        from tridetr.models.onnx_file import card_of
+        from tridetr.models.raw_export import BOX_NAMES, INPUT_NAMES, LOGIT_NAMES
     except ImportError:
         raise ModelError(
             "the onnx package is missing: pip install 'tridetr[server]' on the machine that runs Triton"
@@ -61,8 +64,6 @@ def read_model_file(path: Path) -> ModelFile:
         shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
         return Tensor(value.name, _TRITON_TYPES.get(name, name), shape)
 
-    from tridetr.models.raw_export import BOX_NAMES, INPUT_NAMES, LOGIT_NAMES  # imports onnx
-
     weights = {initializer.name for initializer in model.graph.initializer}
     inputs = [tensor(value) for value in model.graph.input if value.name not in weights]
     outputs = tuple(tensor(value) for value in model.graph.output)
@@ -74,8 +75,7 @@ def read_model_file(path: Path) -> ModelFile:
             "file lacks its class names)"
         )
     check_contract(path.name, inputs, outputs)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return ModelFile(path, inputs[0], outputs, _completed(ModelCard.from_metadata(metadata), path))
+    return ModelFile(path, inputs[0], outputs, _completed(card_of(model), path))
 
 
 def _completed(card: ModelCard, path: Path) -> ModelCard:
