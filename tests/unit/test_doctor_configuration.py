@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,25 @@ def test_contradictions_are_reported_under_their_key(
     (tmp_path / "p").write_text("word")
     found = problems(text, tmp_path)
     assert found[subject][0] == level
+
+
+def test_secrets_that_every_user_can_read_are_reported() -> None:
+    text = (
+        "cameras: {a: {source: 'rtsp://h/1', credentials_file: camera}}\nmqtt: {host: b, username: u, password_file: broker}\n"
+        "gateway: {token_file: token}"
+    )
+    # Not pytest's folder, which other users cannot enter
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for file, mode in (("camera", 0o644), ("broker", 0o600), ("token", 0o640)):
+            (folder / file).write_text("user:0123456789abcdef")
+            (folder / file).chmod(mode)
+        found = problems(text, folder)
+        assert found["cameras.a.credentials_file"][0] == "warning"
+        assert not {"mqtt.password_file", "gateway.token_file"} & found.keys()
+        folder.chmod(0o700)
+        assert "cameras.a.credentials_file" not in problems(text, folder)
 
 
 def test_the_closest_class_name_is_suggested(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,7 +27,7 @@ def check_configuration(config: Config) -> Iterator[Finding]:
     """Yield what the schema cannot check: keys that contradict each other, missing files, unreadable secrets."""
     found = [*_check_mqtt(config), *_check_ports(config), *_check_cameras(config)]
     found += _check_notify(config)
-    found += [*_check_secrets(config), *_check_toy_model(config)]
+    found += [*_check_secrets(config), *_check_modes(config), *_check_toy_model(config)]
     yield from found
     if not any(finding.level == "fault" for finding in found):
         yield Finding("configuration", "ok", "no contradictions")
@@ -166,6 +168,39 @@ def _check_secrets(config: Config) -> Iterator[Finding]:
     for key, path in files:
         if path is not None and not path.is_file():
             yield _fault(key, f"{path}: no such file", f"create the file, or correct {key}")
+
+
+def _check_modes(config: Config) -> Iterator[Finding]:
+    for key, path in _secret_files(config):
+        if path is not None and _is_open_to_all(path):
+            yield Finding(
+                key,
+                "warning",
+                f"every user of this machine can read {path}",
+                f"run `chmod 600 {path}`, as the user that runs tridetr",
+            )
+
+
+def _secret_files(config: Config) -> Iterator[tuple[str, Path | None]]:
+    yield "mqtt.password_file", config.mqtt.password_file
+    if config.mqtt.tls is not None:
+        yield "mqtt.tls.key_file", config.mqtt.tls.key_file
+    yield "gateway.token_file", config.gateway.token_file
+    yield "triton.secret_file", config.triton.secret_file
+    for name, camera in config.cameras.items():
+        yield f"cameras.{name}.credentials_file", camera.credentials_file
+    for target in config.notify:
+        yield f"notify.{target.name}.url_file", target.url_file
+        yield f"notify.{target.name}.secret_file", target.secret_file
+
+
+def _is_open_to_all(path: Path) -> bool:
+    """Return whether every user can read a file: by its mode, and by those of the folders that lead to it."""
+    with contextlib.suppress(OSError):
+        file = path.resolve()
+        reachable = all(folder.stat().st_mode & stat.S_IXOTH for folder in file.parents)
+        return reachable and bool(file.stat().st_mode & stat.S_IROTH)
+    return False
 
 
 def _check_toy_model(config: Config) -> Iterator[Finding]:
