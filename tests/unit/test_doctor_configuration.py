@@ -61,7 +61,8 @@ def test_contradictions_are_reported_under_their_key(
 
 def test_secrets_that_every_user_can_read_are_reported() -> None:
     text = (
-        "cameras: {a: {source: 'rtsp://h/1', credentials_file: camera}}\nmqtt: {host: b, username: u, password_file: broker}\n"
+        "cameras: {a: {source: 'rtsp://h/1', credentials_file: camera}}\n"
+        "mqtt: {host: b, username: u, password_file: broker}\n"
         "gateway: {token_file: token}"
     )
     # Not pytest's folder, which other users cannot enter
