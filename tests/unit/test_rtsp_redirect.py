@@ -122,6 +122,18 @@ def test_a_redirect_to_something_else_is_refused(tmp_path: Path, target: str) ->
         open_camera(port, tmp_path)
 
 
+def test_a_negative_length_is_no_body(tmp_path: Path) -> None:
+    """Reading -1 bytes would read until the camera closes the connection."""
+
+    def camera(request: str) -> str:
+        if request.startswith("OPTIONS"):
+            return "200 OK\r\nContent-Length: -1"
+        return "302 Found\r\nLocation: http://127.0.0.1/"
+
+    with rtsp_host(camera) as (port, _), pytest.raises(SourceError, match="not rtsp://"):
+        open_camera(port, tmp_path)
+
+
 def test_endless_redirects_end(tmp_path: Path) -> None:
     with (
         rtsp_host(lambda _: "302 Found\r\nLocation: /1") as (port, _),

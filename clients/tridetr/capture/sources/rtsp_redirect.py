@@ -137,7 +137,7 @@ def _request(
     if len(words) < 2 or not words[0].startswith(b"RTSP/"):
         raise ValueError("not RTSP")
     headers = http.client.parse_headers(stream)
-    stream.read(min(int(headers["Content-Length"] or 0), _MAX_BODY))
+    stream.read(max(0, min(int(headers["Content-Length"] or 0), _MAX_BODY)))  # -1 would be all
     return int(words[1]), headers
 
 
