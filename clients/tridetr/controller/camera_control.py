@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from tridetr import boot_clock
 from tridetr.config import Config
 from tridetr.controller.decider import Change, Decider
 from tridetr.controller.joined_classes import JoinedClasses
@@ -55,6 +56,7 @@ class CameraSentry:
         on_change: Callable[[CameraSentry], None],
     ) -> None:
         self.camera = camera
+        self._boot_id = boot_clock.boot_id()
         self._device = device
         self._store = store
         keys = config.sentry_for(camera)
@@ -271,7 +273,9 @@ class CameraSentry:
         seen_ns = self._decider.seen_ns
         if seen_ns is not None:
             seen_unix_ns = max(0, time.time_ns() - (time.monotonic_ns() - seen_ns))
-            self.record = self._decider.record = replace(self.record, seen_unix_ns=seen_unix_ns)
+            self.record = self._decider.record = replace(
+                self.record, seen_unix_ns=seen_unix_ns, boot_id=self._boot_id
+            )
         self._store.commit(self.camera, self.record.to_json(), rows)
 
     def _write_board(self) -> None:

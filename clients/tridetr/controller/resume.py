@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from tridetr import boot_clock
 from tridetr.controller.payloads import event_rows
 from tridetr.controller.state_machine import Transition
 from tridetr.controller.store import Store
@@ -42,6 +43,14 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
     now_ns = time.monotonic_ns()
     if board is not None and 0 < board.seen_monotonic_ns <= now_ns:
         return record, board.seen_monotonic_ns
+    if record.boot_id not in ("", boot_clock.boot_id()) and not boot_clock.is_right():
+        # How long the machine was off is unknown: whoever is in view now may be another person.
+        if record.memory.visit_open:
+            logger.warning(
+                "the machine was restarted and its clock is not set yet: the open visit ends as lost",
+                extra={"camera": camera},
+            )
+        return record, None
     # Another run or another boot: only the wall clock is comparable, and only if it did not go backwards.
     away_ns = time.time_ns() - (record.seen_unix_ns or saved.updated_unix_ns)
     return record, now_ns - away_ns if away_ns >= 0 else None

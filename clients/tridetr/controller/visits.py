@@ -25,6 +25,7 @@ class Record:
         frame_time_ns: monotonic capture time of that frame; it identifies the frame together with the sequence.
         seen_unix_ns: wall-clock time up to which the view was seen (0 = unknown).
         visit_classes: names of the classes seen in the open visit; the first one triggered the alarm.
+        boot_id: boot of the machine in which the record was saved; empty = unknown.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -35,6 +36,7 @@ class Record:
     frame_time_ns: int = 0
     seen_unix_ns: int = 0
     visit_classes: tuple[str, ...] = ()
+    boot_id: str = ""
 
     def to_json(self) -> str:
         """Return the record as JSON text: one object with the memory's fields and the others."""
@@ -67,6 +69,7 @@ class Record:
                 _count(data["frame_time_ns"]),
                 _count(data.get("seen_unix_ns", 0)),
                 tuple(str(name) for name in data.get("visit_classes", ())),
+                str(data.get("boot_id", "")),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a sentry record: {error!r}") from None

@@ -1,0 +1,72 @@
+"""The time for which a controller was away, after a restart of the machine whose clock may be wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tridetr import boot_clock
+from tridetr.controller.resume import resume
+from tridetr.controller.state_machine import TRACKING
+from tridetr.controller.store import Store
+from tridetr.controller.visits import Record
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    found = Store(tmp_path, outbox_limit=10)
+    yield found
+    found.close()
+
+
+def keep(store: Store, boot: str) -> None:
+    record = Record(
+        TRACKING,
+        "visit",
+        seen_unix_ns=time.time_ns() - 10**9,
+        visit_classes=("person",),
+        boot_id=boot,
+    )
+    store.commit("hall", record.to_json(), [])
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_another_boot_is_only_comparable_with_a_clock_that_is_right(
+    store: Store, monkeypatch: pytest.MonkeyPatch, right: bool
+) -> None:
+    """A machine without a battery starts with the time of the power cut: the next burglar is not the last visitor."""
+    keep(store, "another boot")
+    monkeypatch.setattr(boot_clock, "is_right", lambda: right)
+    record, seen_ns = resume(store, "hall", None)
+    assert record.visit_id == "visit"
+    assert (seen_ns is not None) == right
+
+
+@pytest.mark.parametrize("boot", [boot_clock.boot_id(), ""])
+def test_restart_of_the_node_continues(
+    store: Store, monkeypatch: pytest.MonkeyPatch, boot: str
+) -> None:
+    keep(store, boot)
+    monkeypatch.setattr(boot_clock, "is_right", lambda: False)
+    seen_ns = resume(store, "hall", None)[1]
+    assert seen_ns is not None
+    assert 1 <= (time.monotonic_ns() - seen_ns) / 1e9 < 60
+
+
+def test_clock_is_right_if_it_is_synchronised_or_the_chip_agrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot_clock, "_RTC", tmp_path)
+    monkeypatch.setattr(boot_clock, "_is_synchronised", lambda: False)
+    assert not boot_clock.is_right()
+    chip = tmp_path / "rtc0"
+    chip.mkdir()
+    for text, right in (("", False), ("86400", False), (f"{time.time() - 3600:.0f}\n", True)):
+        (chip / "since_epoch").write_text(text)
+        assert boot_clock.is_right() == right
+    (chip / "since_epoch").write_text("0")
+    monkeypatch.setattr(boot_clock, "_is_synchronised", lambda: True)
+    assert boot_clock.is_right()
