@@ -32,12 +32,14 @@ def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
-class TextFormatter(logging.Formatter):
-    """Formats a record as ``12:03:04.567 WARNING capture hall: message key=value``."""
-
+class _RoleFormatter(logging.Formatter):
     def __init__(self, role: str) -> None:
         super().__init__()
         self._role = role
+
+
+class TextFormatter(_RoleFormatter):
+    """Formats a record as ``12:03:04.567 WARNING capture hall: message key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
@@ -49,12 +51,8 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_RoleFormatter):
     """Formats a record as one JSON object in one line."""
-
-    def __init__(self, role: str) -> None:
-        super().__init__()
-        self._role = role
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
