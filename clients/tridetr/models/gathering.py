@@ -31,8 +31,8 @@ from tridetr.errors import ModelError
 from tridetr.model_card import Form, FrameColor
 from tridetr.models.color_matrix import IMAGENET_MEAN, IMAGENET_STD, YuvToRgb
 from tridetr.models.graph_builder import GraphBuilder, inputs_of
-from tridetr.models.installed_models import SUFFIX, replacing
-from tridetr.models.onnx_file import card_of, load_model, set_metadata
+from tridetr.models.installed_models import SUFFIX
+from tridetr.models.onnx_file import card_of, load_model, save_model, set_metadata
 from tridetr.models.unwrap import seam_values
 from tridetr.models.wrapping import OUR_PREFIX
 
@@ -57,8 +57,7 @@ def written_for_openvino(model: Path, folder: Path) -> Path:
     graph = load_model(model)
     if not gather_pixels(graph):
         return model
-    with replacing(written) as path:
-        onnx.save(graph, path)
+    save_model(graph, written)
     return written
 
 

@@ -9,6 +9,7 @@ import onnx
 
 from tridetr.errors import ModelError
 from tridetr.model_card import ModelCard
+from tridetr.models.installed_models import replacing
 
 
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
@@ -36,6 +37,12 @@ def card_of(model: onnx.ModelProto) -> ModelCard:
 def read_card(path: Path) -> ModelCard:
     """Return the model card of an ONNX file; raises as `load_model` and `card_of`."""
     return card_of(load_model(path))
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model to a file, atomically."""
+    with replacing(path) as written:
+        onnx.save(model, written)
 
 
 def load_model(path: Path) -> onnx.ModelProto:

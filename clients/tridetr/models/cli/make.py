@@ -49,10 +49,9 @@ def export(
     with packages():
         import tempfile
 
-        import onnx
-
         from tridetr.models import export as exporting
-        from tridetr.models.installed_models import installed_path, replacing
+        from tridetr.models.installed_models import installed_path
+        from tridetr.models.onnx_file import save_model
         from tridetr.models.pull import fuse_file
 
     if raw and output is None:
@@ -65,7 +64,7 @@ def export(
     _refuse_existing(target, force)
     interpreter = export_python(python, with_)
     with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder) / "export.onnx"
+        exported = target if raw else Path(folder) / "export.onnx"
         made = exporting.export(
             exported,
             python=interpreter,
@@ -74,12 +73,9 @@ def export(
             resolution=resolution,
             step=step,
         )
-        with replacing(target) as path:
-            if raw:
-                path.write_bytes(exported.read_bytes())
-            else:
-                step("fusing pre- and post-processing into the graph")
-                onnx.save(fuse_file(exported, color=color, default_score=default_score), path)
+        if not raw:
+            step("fusing pre- and post-processing into the graph")
+            save_model(fuse_file(exported, color=color, default_score=default_score), target)
     classes = list(made.classes or {})
     names = ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "")
     console.print(f"{target}: {made.source}; {len(classes)} classes: {names}")
@@ -111,11 +107,8 @@ def fuse(
 ) -> None:
     """Wrap an RF-DETR export as a contract model: I420 frame in, detections out."""
     with packages():
-        import onnx
-
         from tridetr.models.gathering import gather_pixels
-        from tridetr.models.installed_models import replacing
-        from tridetr.models.onnx_file import load_model
+        from tridetr.models.onnx_file import load_model, save_model
         from tridetr.models.pull import fuse_file, is_contract_model
 
     _refuse_existing(output, force)
@@ -142,8 +135,7 @@ def fuse(
         console.print(f"{'FP16' if rewritten.half else 'FP32'}; joined: {kernels or 'nothing'}")
         for text in rewritten.refused:
             console.print(f"discarded: {text}")
-    with replacing(output) as path:
-        onnx.save(model, path)
+    save_model(model, output)
     console.print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB. Check it with `tridetr models verify`."
     )
@@ -157,16 +149,12 @@ def recolor(
 ) -> None:
     """Make a copy of a model for frames of another colour matrix or range."""
     with packages():
-        import onnx
-
         from tridetr.models.fuse import recolor as change
-        from tridetr.models.installed_models import replacing, resolve_model
-        from tridetr.models.onnx_file import load_model
+        from tridetr.models.installed_models import resolve_model
+        from tridetr.models.onnx_file import load_model, save_model
 
     _refuse_existing(output, force)
-    changed = change(load_model(resolve_model(model)), color)
-    with replacing(output) as path:
-        onnx.save(changed, path)
+    save_model(change(load_model(resolve_model(model)), color), output)
     console.print(f"{output}: for {color.value} frames")
 
 
