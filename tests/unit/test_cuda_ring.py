@@ -231,6 +231,23 @@ def test_hostile_memory_locations_are_rejected(instance: str, gpu: FakeCuda, siz
             assert "device memory" in str(reader.damage)
 
 
+def test_a_ring_that_is_removed_while_its_memory_is_allocated_is_an_error_to_retry(
+    instance: str, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate = gpu.allocate
+
+    def lose_the_ring(size: int) -> int:
+        for path in names.SHM_DIR.glob(f"tridetr-{instance}-cam-device-*"):
+            path.unlink()
+        return allocate(size)
+
+    monkeypatch.setattr(gpu, "allocate", lose_the_ring)
+    with DeviceRing(gpu, instance, "cam", slots=4) as device:
+        with pytest.raises(ShmError, match="was removed"):
+            device.begin(W, H)
+    assert gpu.is_clean()
+
+
 def test_a_hold_needs_the_ring(instance: str, gpu: FakeCuda) -> None:
     with GpuCamera(instance, gpu) as camera, DeviceFrameReader(instance, "cam", None) as reader:
         camera.put(1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tridetr.cuda.cuda_api import Cuda
 from tridetr.errors import CudaError, ShmError
-from tridetr.shm import names
+from tridetr.shm import segment
 from tridetr.shm.closing import Closing
 from tridetr.shm.lease import Region
 
@@ -34,15 +34,11 @@ class PinnedFile(Closing):
         """
         self.region = region
         self._cuda = cuda
-        path = names.SHM_DIR / region.shm_name
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise ShmError(f"{path.name} was removed") from None
+        descriptor = segment.reopen(region.shm_name, os.O_RDWR)
         try:
             found = os.fstat(descriptor)
             if found.st_ino != region.inode or found.st_size < region.size_bytes:
-                raise ShmError(f"{path.name} was replaced")
+                raise ShmError(f"{region.shm_name} was replaced")
             self._map = mmap.mmap(descriptor, region.size_bytes)
         finally:
             os.close(descriptor)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from tridetr.cuda.cuda_api import Cuda
 from tridetr.errors import CudaError, GpuMemoryError
-from tridetr.shm import layout, locks, names
+from tridetr.shm import layout, locks
 from tridetr.shm.closing import Closing
 from tridetr.shm.device_region import ALIGNMENT, DEVICE_MEMORY
 from tridetr.shm.frames import DeviceFrameWriter, FrameStamp, frame_bytes
-from tridetr.shm.segment import Segment
+from tridetr.shm.segment import Segment, reopen
 from tridetr.telemetry.logs import Limiter
 
 _log = logging.getLogger("tridetr.gpu")
@@ -158,8 +158,7 @@ class _Memory:
         self.pointer = cuda.allocate(self.size)
         try:
             self.handle = cuda.ipc_handle(self.pointer)
-            path = names.SHM_DIR / segment.name
-            self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._descriptor = reopen(segment.name, os.O_RDWR)
         except BaseException:
             with suppress(CudaError):
                 cuda.free(self.pointer)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tridetr.errors import ShmError
-from tridetr.shm import layout, locks, names
+from tridetr.shm import layout, locks, segment
 from tridetr.shm.closing import Closing
 from tridetr.shm.device_region import DeviceRegion
 
@@ -23,11 +22,7 @@ class DeviceHold(Closing):
             ShmError: The ring file was removed.
         """
         self._region = region
-        path = names.SHM_DIR / region.ring.shm_name
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise ShmError(f"{path.name} was removed") from None
+        self._descriptor = segment.reopen(region.ring.shm_name, os.O_RDONLY)
         locks.apply(self._descriptor, locks.shared(layout.DEVICE_BYTE))
 
     def is_current(self) -> bool:

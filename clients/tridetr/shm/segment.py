@@ -152,6 +152,18 @@ def open_readable(name: RingName, generation: int) -> Segment | None:
     return segment
 
 
+def reopen(file_name: str, mode: int) -> int:
+    """Open a ring file once more, for a mapping or locks of its own; return the descriptor.
+
+    Raises:
+        ShmError: The file was removed.
+    """
+    try:
+        return os.open(names.SHM_DIR / file_name, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ShmError(f"{file_name} was removed") from None
+
+
 def _open(name: RingName, generation: int, mode: int) -> int | None:
     foreign = (
         f"{name.segment(generation)} belongs to another user: run all of tridetr as one user, or "
