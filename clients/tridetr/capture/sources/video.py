@@ -51,8 +51,8 @@ class CpuVideo:
     def __init__(self, stream: VideoStream, max_pixels: int) -> None:
         codec = stream.codec_context
         codec.options = decoder_options(max_pixels)
-        # Slice threads: frame threads would delay each picture by one frame per thread
-        codec.thread_type = "SLICE"
+        # Frame threads would delay each picture, and with slice threads FFmpeg does not report damaged pictures
+        codec.thread_type = "NONE"
         codec.copy_opaque = True  # carries the arrival through the decoder
         self._codec = codec
 

@@ -1,0 +1,80 @@
+"""Decoding of a network stream on the CPU: damaged pictures are recognised."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.video.codeccontext import VideoCodecContext
+
+from tridetr.capture.sources.base import CorruptFrameError
+from tridetr.capture.sources.pump import Arrival
+from tridetr.capture.sources.video import CpuVideo
+
+
+def stream_of(count: int, slices: int) -> list[bytes]:
+    """Return the packets of an H.264 stream of moving noise with one key frame."""
+    context = av.CodecContext.create("libx264", "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height, context.pix_fmt = 320, 192, "yuv420p"
+    context.time_base = Fraction(1, 10)
+    context.options = {
+        "preset": "ultrafast",
+        "tune": "zerolatency",
+        "g": "1000",
+        "x264-params": f"slices={slices}",
+    }
+    cells = np.random.default_rng(0).integers(0, 255, (24, 40), dtype=np.uint8)
+    packets = []
+    for n in range(count):
+        luma = np.kron(np.roll(cells, n, axis=1), np.ones((8, 8), np.uint8))
+        frame = av.VideoFrame.from_ndarray(luma, format="gray").reformat(format="yuv420p")
+        frame.pts = n
+        packets += [bytes(packet) for packet in context.encode(frame)]
+    return packets
+
+
+def decode(packets: list[bytes]) -> tuple[int, int]:
+    """Return the numbers of pictures that are shown and of those that are damaged."""
+    codec = av.CodecContext.create("h264", "r")
+    stream: Any = SimpleNamespace(codec_context=codec)  # all that it uses
+    video = CpuVideo(stream, 320 * 192)
+    shown = damaged = 0
+    for n, data in enumerate(packets):
+        try:
+            decoded = video.decode(Arrival(av.Packet(data), n, n, n, False))
+        except CorruptFrameError:
+            damaged += 1
+            continue
+        shown += sum(item.picture is not None for item in decoded)
+        damaged += sum(item.picture is None for item in decoded)
+    return shown, damaged
+
+
+@pytest.mark.parametrize("slices", [1, 4])
+def test_pictures_with_damaged_data_are_not_shown(slices: int) -> None:
+    packets = stream_of(20, slices)
+    assert decode(packets) == (20, 0)
+    rng = np.random.default_rng(0)
+    broken = []
+    for n, data in enumerate(packets):
+        flipped = np.frombuffer(data, np.uint8).copy()
+        if n:
+            flipped[rng.integers(len(data) // 4, len(data), 8)] ^= 0xFF
+        broken.append(flipped.tobytes())
+    shown, damaged = decode(broken)
+    assert shown <= 4
+    assert damaged >= 16
+
+
+def test_a_picture_of_which_slices_are_missing_is_not_shown() -> None:
+    packets = stream_of(20, 4)
+    units = packets[10].split(b"\x00\x00\x01")
+    packets[10] = b"\x00\x00\x01".join(units[:-2])  # the lower half
+    shown, damaged = decode(packets)
+    assert damaged == 1
+    assert shown == 19
