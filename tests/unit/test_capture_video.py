@@ -45,8 +45,9 @@ def decode(packets: list[bytes]) -> tuple[int, int]:
     video = CpuVideo(stream, 320 * 192)
     shown = damaged = 0
     for n, data in enumerate(packets):
+        packet: Any = av.Packet(data)
         try:
-            decoded = video.decode(Arrival(av.Packet(data), n, n, n, False))
+            decoded = video.decode(Arrival(packet, n, n, n, False))
         except CorruptFrameError:
             damaged += 1
             continue
