@@ -37,9 +37,9 @@ def pull(
 
     Args:
         entry: the catalogue entry.
-        python: see `install`, as for the other arguments.
+        python: returns the interpreter of the export environment; called for checkpoints only.
         replace: whether to replace an installed model of that name.
-        color: colour matrix and range of the frames.
+        color: colour matrix and range of the frames, for models that are fused here.
         step: called with a description of each step.
         progress: called while data arrives.
 
