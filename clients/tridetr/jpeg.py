@@ -80,12 +80,7 @@ def read_info(data: bytes | memoryview) -> JpegInfo | None:
 
 
 def complete(data: bytes | memoryview, info: JpegInfo) -> bytes | memoryview:
-    """Return the JPEG with Huffman tables, adding the standard ones that MJPEG may leave out.
-
-    Args:
-        data: the JPEG.
-        info: its headers, from :func:`read_info`.
-    """
+    """Return a JPEG with Huffman tables, adding the standard ones that MJPEG may leave out; see :func:`read_info`."""
     if info.has_huffman_tables:
         return data
     return b"".join((data[: info.scan], _STANDARD_DHT, data[info.scan :]))

@@ -54,11 +54,7 @@ class DeviceRing(Closing):
     def __init__(self, cuda: Cuda, instance: str, camera: str, *, slots: int) -> None:
         """Create the object; the first frame creates the ring and allocates its memory.
 
-        Args:
-            cuda: The GPU.
-            instance: Instance of tridetr.
-            camera: Name of the camera.
-            slots: Number of slots: the most leases at a time, plus 2.
+        ``slots`` is the most leases at a time, plus 2.
         """
         self._cuda = cuda
         self._instance, self._camera, self._slots = instance, camera, slots

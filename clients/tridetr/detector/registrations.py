@@ -55,12 +55,7 @@ class Registrations:
     """Registers the memory of frames before their inference, and unregisters memory that is no longer used."""
 
     def __init__(self, client: Registrar, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
-        """Start without registrations.
-
-        Args:
-            client: The connection to the inference server.
-            device: `device` of the configuration.
-        """
+        """Start without registrations; ``device`` is that of the configuration."""
         self._client = client
         self._device = device
         self._known: dict[str, AnyRegion] = {}

@@ -49,12 +49,7 @@ def class_table(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def plot(evaluations: Sequence[Evaluation], output: Path) -> None:
-    """Plot the AP of each model and the precision-recall curves at IoU 0.50.
-
-    Args:
-        evaluations: the models.
-        output: image file; its suffix determines the format.
-    """
+    """Plot the AP of each model and the precision-recall curves at IoU 0.50; the suffix determines the format."""
     import matplotlib as mpl
 
     mpl.use("Agg")

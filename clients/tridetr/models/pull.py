@@ -33,18 +33,9 @@ def pull(
     step: Step = lambda text: None,
     progress: Progress = lambda done, total: None,
 ) -> Path:
-    """Download the model of a catalogue entry and install it under the entry's name.
+    """Download the model of a catalogue entry, install it under the entry's name, and return the installed file.
 
-    Args:
-        entry: the catalogue entry.
-        python: returns the interpreter of the export environment; called for checkpoints only.
-        replace: whether to replace an installed model of that name.
-        color: colour matrix and range of the frames, for models that are fused here.
-        step: called with a description of each step.
-        progress: called while data arrives.
-
-    Returns:
-        The installed file.
+    The arguments are those of `install` and `download`.
 
     Raises:
         ModelError: the download failed, the checksum is wrong, or the file is not of the entry's kind.
@@ -136,14 +127,7 @@ def fuse_file(
     default_score: float = 0.5,
     topk: int = 300,
 ) -> onnx.ModelProto:
-    """Fuse the export in a file; see ``fuse`` for the arguments.
-
-    Args:
-        source: the export.
-        classes: class name -> id; None = as stored in the file.
-        color: colour matrix and range of the frames.
-        default_score: minimum score of a detection.
-        topk: number of detections per frame.
+    """Fuse the export in a file; the arguments are those of `fuse`, with None for the class names in the file.
 
     Raises:
         ModelError: the file is not an RF-DETR export, or contains no class names.

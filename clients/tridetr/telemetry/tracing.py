@@ -131,14 +131,7 @@ def begin(
 
 
 def record(name: str, parent: TraceContext | None, start_ns: int, end_ns: int) -> None:
-    """Record a span below ``parent`` that has already ended and has no children.
-
-    Args:
-        name: Name of the span.
-        parent: Its parent; None records nothing.
-        start_ns: CLOCK_MONOTONIC [ns].
-        end_ns: CLOCK_MONOTONIC [ns].
-    """
+    """Record a span below ``parent`` (None: nothing) that has ended, without children; times are monotonic [ns]."""
     if span := begin(name, parent, start_ns):
         span.end(end_ns)
 

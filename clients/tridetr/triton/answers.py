@@ -79,12 +79,7 @@ class AlreadyRegisteredError(TritonError):
 
 
 def translate(method: str, error: grpc.aio.AioRpcError) -> TritonError:
-    """Return the exception to raise for a gRPC call that failed.
-
-    Args:
-        method: Name of the gRPC method.
-        error: The error that gRPC raised.
-    """
+    """Return the exception to raise for a call of a gRPC method that failed."""
     code, details = error.code(), error.details() or ""
     text = f"Triton {method}: {details or code.name}"
     lower = details.lower()

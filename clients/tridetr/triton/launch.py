@@ -187,13 +187,8 @@ def command(
 ) -> list[str]:
     """Return the server's command line.
 
-    Args:
-        config: the node's configuration.
-        server: the installed server.
-        files: the server's files.
-        backends: the backend directory (`prepare_backends`).
-        secret: key of the restricted APIs (shared memory, model repository, trace, logging).
-        metrics_port: loopback port of its metrics; 0 = none.
+    ``secret`` is the key of the restricted APIs (shared memory, model repository, trace, logging), ``metrics_port`` the
+    loopback port of the metrics, 0 = none.
     """
     restricted = f"shared-memory,model-repository,trace,logging:{SECRET_KEY}={secret}"
     # A server that does not load its Python backend would log a warning about options for it.

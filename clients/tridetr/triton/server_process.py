@@ -26,14 +26,9 @@ class ServerProcess:
     """One run of the server."""
 
     def __init__(self, line: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
-        """Start the server in a folder.
+        """Start the server with a command line, environment variables and a working directory.
 
         The calling thread must outlive the server: the kernel kills the server when that thread exits.
-
-        Args:
-            line: the server's command line.
-            environment: its environment variables.
-            folder: its working directory.
         """
         self._process = subprocess.Popen(
             [sys.executable, "-I", private_exec.__file__, str(os.getpid()), *line],

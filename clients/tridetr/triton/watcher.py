@@ -62,18 +62,7 @@ class Watcher:
         secret: tuple[Path, str],
         stop: threading.Event,
     ) -> None:
-        """Find the server and place the model; nothing is started yet.
-
-        Args:
-            config: the node's configuration.
-            files: the server's files.
-            secret: file and text of the key of its restricted APIs.
-            stop: event that ends `run`.
-
-        Raises:
-            TritonError: the server is not installed.
-            ModelError: the model cannot run here.
-        """
+        """Find the server and place the model (see `Setup`); nothing is started yet. Setting `stop` ends `run`."""
         self._config = config
         self._stop = stop
         self._setup = Setup(config, files, secret)

@@ -69,10 +69,6 @@ class DetectionReader(RingReader[_InView, DetectionLease]):
     """Leases the results of one camera; a context manager. One reader per thread."""
 
     def __init__(self, instance: str, camera: str, consumer: str | None) -> None:
-        """Open the consumer's wake-up queue (None: this reader polls); the ring does not have to exist yet.
-
-        Raises:
-            ShmError: A system limit is reached, or a name is not allowed.
-        """
+        """Open the consumer's wake-up queue (None: this reader polls); raises as :class:`RingReader`."""
         name = RingName(instance, camera, names.DETECTIONS)
         super().__init__(name, consumer, RESULT, _InView, DetectionLease)

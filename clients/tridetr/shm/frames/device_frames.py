@@ -149,10 +149,6 @@ class DeviceFrameReader(RingReader[_DeviceView, DeviceFrameLease]):
     """Leases the newest frame of one camera in GPU memory; a context manager. One reader per thread."""
 
     def __init__(self, instance: str, camera: str, consumer: str | None) -> None:
-        """Open the consumer's wake-up queue (None: this reader polls); the ring does not have to exist yet.
-
-        Raises:
-            ShmError: A system limit is reached, or a name is not allowed.
-        """
+        """Open the consumer's wake-up queue (None: this reader polls); raises as :class:`RingReader`."""
         name = RingName(instance, camera, names.DEVICE)
         super().__init__(name, consumer, FRAME, _DeviceView, DeviceFrameLease)

@@ -81,10 +81,6 @@ class FrameReader(RingReader[_FrameView, FrameLease]):
     """Leases the newest frame of one camera; a context manager. One reader per thread."""
 
     def __init__(self, instance: str, camera: str, consumer: str | None) -> None:
-        """Open the consumer's wake-up queue (None: this reader polls); the ring does not have to exist yet.
-
-        Raises:
-            ShmError: A system limit is reached, or a name is not allowed.
-        """
+        """Open the consumer's wake-up queue (None: this reader polls); raises as :class:`RingReader`."""
         name = RingName(instance, camera, names.FRAMES)
         super().__init__(name, consumer, FRAME, _FrameView, FrameLease)

@@ -162,14 +162,7 @@ def require_provider(session: Any, provider: str) -> None:
 def provider_options(
     choice: Choice, threads: int, cache_dir: Path | None, profile: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return ONNX Runtime's options for the chosen provider.
-
-    Args:
-        choice: provider and precision.
-        threads: number of threads per inference; 0 = all cores.
-        cache_dir: folder in which compiled engines are cached.
-        profile: TensorRT provider options of the optimisation profile.
-    """
+    """Return ONNX Runtime's options for the chosen provider; the arguments are those of `Engine`."""
     if choice.provider == OPENVINO:
         plugin: dict[str, str] = {
             "INFERENCE_PRECISION_HINT": _HINTS[choice.precision],

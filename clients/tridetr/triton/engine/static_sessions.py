@@ -55,13 +55,7 @@ class Sessions:
     def __init__(
         self, model: Path, choice: Choice, *, threads: int, memory: GpuMemory | None
     ) -> None:
-        """Split the model and load its weights.
-
-        Args:
-            model: an ONNX file of the contract, made by `tridetr models fuse`.
-            choice: provider and precision.
-            threads: number of threads per inference; 0 = all cores.
-            memory: GPU memory accounting; None = of the first GPU if the provider is CUDA.
+        """Split the model and load its weights; the arguments are those of `StaticEngine`.
 
         Raises:
             ModelError: the file was not made by `tridetr models fuse`, or the GPU does not respond.

@@ -16,12 +16,7 @@ class SharedWeights:
     """
 
     def __init__(self, network: bytes, device: str) -> None:
-        """Copy the weights to the device.
-
-        Args:
-            network: a serialised ONNX model.
-            device: "cuda" or "cpu".
-        """
+        """Copy the weights of a serialised ONNX model to a device, "cuda" or "cpu"."""
         import onnx
         import onnxruntime
 
