@@ -6,6 +6,7 @@ No requests are sent to the nodes themselves.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import Counter
@@ -88,8 +89,13 @@ class Fleet:
             _moment(report["published_at"])
             report["interval_s"] = float(report["interval_s"])
             cameras, findings = report["cameras"].values(), report["findings"]
-            if not all(isinstance(part, dict) for part in [*cameras, *findings]):
+            parts = [*cameras, *findings, report.get("model") or {}, report.get("disk") or {}]
+            if not all(isinstance(part, dict) for part in parts):
                 return False
+            if not math.isfinite(report["interval_s"]):
+                return False
+            if report.get("disk"):
+                report["disk"]["free_bytes"] = int(report["disk"]["free_bytes"])
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return False  # not from a node, or from a later version
         self._reports[name] = report

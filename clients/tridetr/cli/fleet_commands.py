@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from tridetr.cli.config_option import DEFAULT_CONFIG, ConfigFile
+from tridetr.cli.plain_text import plain
 from tridetr.config import load_config
 
 if TYPE_CHECKING:
@@ -94,7 +96,8 @@ def _table(nodes: Sequence[NodeView]) -> Table:
         table.add_column(name, overflow="fold")
     for node in nodes:
         color = _COLORS[node.condition]
-        table.add_row(node.name, f"[{color}]{node.condition}[/]", *_facts(node))
+        facts = [plain(fact) for fact in _facts(node)]
+        table.add_row(plain(node.name), Text(node.condition, color), *facts)
     return table
 
 

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from tridetr.cli.plain_text import plain
 from tridetr.errors import ModelError
 from tridetr.model_card import FrameColor
 from tridetr.models.choices import Variant
@@ -46,7 +48,11 @@ def pull(
         table = Table("name", "kind", "note", "licence", "checksum")
         for entry in listed.models:
             table.add_row(
-                entry.name, entry.kind, entry.note, entry.license, entry.checksum[:14] + "…"
+                plain(entry.name),
+                entry.kind,
+                plain(entry.note),
+                plain(entry.license),
+                entry.checksum[:14] + "…",
             )
         console.print(table)
         return
@@ -117,7 +123,7 @@ def list_models(as_json: options.AsJson = False) -> None:
     _list_engines()
 
 
-def _row(path: Path) -> tuple[str, ...]:
+def _row(path: Path) -> tuple[str | Text, ...]:
     from tridetr.models.onnx_file import read_card
 
     size = f"{path.stat().st_size / 1e6:.1f} MB"
@@ -130,7 +136,7 @@ def _row(path: Path) -> tuple[str, ...]:
     classes = ", ".join(list(card.classes)[:3]) + (" …" if len(card.classes) > 3 else "")
     side = f"{card.resolution} x {card.resolution}"
     return (
-        "onnx", card.precision, f"{len(card.classes)} ({classes})", side, card.color.value, size,
+        "onnx", plain(card.precision), plain(f"{len(card.classes)} ({classes})"), side, card.color.value, size,
     )  # fmt: skip
 
 
@@ -180,9 +186,9 @@ def info(model: options.Model, as_json: options.AsJson = False) -> None:
         return
     table = Table(title=str(path), show_header=False)
     for name, dims in tensors.items():
-        table.add_row(name, f"\\[{', '.join(map(str, dims))}]")
+        table.add_row(plain(name), plain(f"[{', '.join(map(str, dims))}]"))
     for key, value in metadata.items():
-        table.add_row(key, value)
+        table.add_row(plain(key), plain(value))
     console.print(table)
 
 

@@ -1,0 +1,14 @@
+"""Text from elsewhere for the terminal."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+
+def plain(value: object) -> Text:
+    r"""Return a value's text for a table, without markup and without codes that control the terminal.
+
+    >>> plain("[/red]\x1b[2J").plain
+    '[/red]?[2J'
+    """
+    return Text("".join(char if char.isprintable() else "?" for char in str(value)))
