@@ -88,6 +88,28 @@ def test_nan_and_infinite_answers_are_failures_and_not_an_empty_picture(
         parsed()
 
 
+def test_boxes_that_are_not_corners_are_a_failure_and_not_an_empty_picture() -> None:
+    """A model that returns centre and size looked like an empty picture: the alarm filter drops inverted boxes."""
+
+    def parsed(*boxes: tuple[float, float, float, float]) -> None:
+        values = np.array([boxes], np.float32)
+        scores = np.array([[0.9, 0]], np.float32)
+        parse_prediction(
+            answer(
+                [
+                    ("boxes", [1, 2, 4], values.tobytes()),
+                    ("scores", [1, 2], scores.tobytes()),
+                    ("classes", [1, 2], floats(1, 2)),
+                ]
+            )
+        )
+
+    parsed((300, 200, 340, 290), (9, 9, 0, 0))  # a box of a padding row is ignored
+    parsed((300, 200, 299.5, 290), (0, 0, 0, 0))  # rounding
+    with pytest.raises(InferenceFailed, match="not x1 y1 x2 y2"):
+        parsed((320, 245, 40, 90), (0, 0, 0, 0))
+
+
 @given(st.lists(OUTPUT, max_size=5))
 def test_random_answers_raise_no_other_exception(
     outputs: list[tuple[str, list[int], bytes]],

@@ -42,7 +42,8 @@ def parse_prediction(response: Any) -> Prediction:
     """Parse an inference response of batch 1 into arrays, which are views of the message's bytes.
 
     Raises:
-        InferenceFailed: an output is missing, its size does not match its shape, or it contains NaN or infinite values.
+        InferenceFailed: an output is missing, its size does not match its shape, or it contains NaN, infinite values
+            or inverted boxes.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for spec, raw in zip(response.outputs, response.raw_output_contents, strict=False):
@@ -70,6 +71,12 @@ def parse_prediction(response: Any) -> Prediction:
         raise InferenceFailed(
             "the model's answer contains NaN or infinite values, so the content of the picture is unknown. Remedy: set "
             "model.precision: fp32, or use another model"
+        )
+    corners = found.boxes[found.scores > 0]
+    if (corners[:, :2] > corners[:, 2:] + 1).any():  # by more than a pixel: not only rounded
+        raise InferenceFailed(
+            "the model's answer contains boxes whose right or lower edge comes before the left or upper one, so they "
+            "are not x1 y1 x2 y2 in pixels. Remedy: export the model again with `tridetr models fuse`, or use another model"
         )
     return found
 
