@@ -78,6 +78,18 @@ def test_local_time_across_the_end_of_daylight_saving() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("time_zone")
+def test_a_period_that_ends_in_the_repeated_hour_ends_at_its_second_end() -> None:
+    schedule = Schedule(["22:00-02:30"])
+    first, second = (
+        datetime.fromisoformat(f"2026-10-25T02:30:00{offset}").timestamp()
+        for offset in ("+02:00", "+01:00")
+    )
+    assert [schedule.holds(t) for t in (first - 1, first, second - 1, second)] == [
+        True, True, True, False,
+    ]  # fmt: skip
+
+
 class Bench:
     def __init__(self, **sections: object) -> None:
         self.settings: dict[str, str] = {}

@@ -139,5 +139,7 @@ class Schedule:
                 if day.weekday() in window.days:
                     start = day + timedelta(minutes=window.start)
                     end = day + timedelta(minutes=window.end)
-                    spans.append((start.timestamp(), end.timestamp()))
+                    # In an hour that the end of daylight saving repeats, a period ends late rather than early
+                    ends = max(end.timestamp(), end.replace(fold=1).timestamp())
+                    spans.append((start.timestamp(), ends))
         return spans

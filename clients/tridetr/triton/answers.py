@@ -76,7 +76,7 @@ def parse_prediction(response: Any) -> Prediction:
     if (corners[:, :2] > corners[:, 2:] + 1).any():  # by more than a pixel: not only rounded
         raise InferenceFailed(
             "the model's answer contains boxes whose right or lower edge comes before the left or upper one, so they "
-            "are not x1 y1 x2 y2 in pixels. Remedy: export the model again with `tridetr models fuse`, or use another model"
+            "are not x1 y1 x2 y2 in pixels. Remedy: make the model again with `tridetr models fuse`, or use another one"
         )
     return found
 
