@@ -99,7 +99,7 @@ def node_part(bench: Bench, clip: Path, length_s: float, visit: tuple[float, flo
     results: dict[int, bool] = {}  # frame of the clip: was it inferred?
     windows: list[dict[str, float]] = []
     sections = bench.node_sections()
-    sections["alarm"] = {"min_score": 1.0}
+    sections["alarm"] = {"min_score": 0.9999}
     with running(clip, 1, standby_fps=3.0, **sections) as (process, config, log):
         reader, after = DetectionReader(config["instance"], "cam0", None), 0
         deadline = time.monotonic() + 120

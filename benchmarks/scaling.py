@@ -40,7 +40,7 @@ def configuration(
     return {
         "instance": instance,
         "cameras": {f"cam{number}": {"source": str(clip)} for number in range(cameras)},
-        "alarm": {"min_score": 1.0},  # whatever the model detects, all stay in standby
+        "alarm": {"min_score": 0.9999},  # whatever the model detects, all stay in standby
         "sentry": {"standby_fps": standby_fps},
         "mqtt": {"host": "embedded", "port": 0, "discovery_prefix": None},
         "gateway": {"host": "127.0.0.1", "port": port},

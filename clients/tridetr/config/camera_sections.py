@@ -58,6 +58,13 @@ class DetectSection(Section):
         "0 = run inference on every frame.",
     )
 
+    @field_validator("min_score")
+    @classmethod
+    def _can_be_reached(cls, least: float | None) -> float | None:
+        if least == 1:
+            raise ValueError("1 means 100 %, which no detection reaches, so nothing is published")
+        return least
+
 
 class AlarmSection(Section):
     """Which detections raise a camera's alarm."""
@@ -76,6 +83,13 @@ class AlarmSection(Section):
         (),
         description="Polygon (at least 3 points) that must contain the middle of the box's lower edge.",
     )
+
+    @field_validator("min_score", "min_area")
+    @classmethod
+    def _can_be_reached(cls, least: float | None) -> float | None:
+        if least == 1:
+            raise ValueError("1 means 100 %, which no detection reaches, so nothing ever alarms")
+        return least
 
     @field_validator("zone")
     @classmethod
