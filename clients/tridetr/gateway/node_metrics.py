@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.multiprocess import MultiProcessCollector
-
 from tridetr.config import Config
-from tridetr.telemetry.process_files import render_all
+from tridetr.telemetry.process_files import read_families, render_all
 from tridetr.triton.endpoint import read_endpoint
 
 _BROKER_S = 3.0
@@ -65,11 +62,7 @@ class Broker:
         self.facts = _facts(await asyncio.to_thread(self._read))
 
     def _read(self) -> dict[tuple[str, str], float]:
-        files = sorted(map(str, self._folder.glob("gauge_mostrecent_controller*.db")))
-        try:
-            families = list(MultiProcessCollector.merge(files)) if files else []  # type: ignore[no-untyped-call]
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error):
-            return {}  # a damaged file, or one that is just being created
+        families = read_families(self._folder, "gauge_mostrecent_controller*.db")
         return {
             (sample.name, sample.labels.get("camera", "")): sample.value
             for family in families

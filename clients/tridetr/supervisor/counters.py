@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import CollectorRegistry
+from tridetr.telemetry.process_files import read_families
 
 Labels = frozenset[tuple[str, str]]
 
@@ -21,16 +19,13 @@ class Counters:
     @classmethod
     def read(cls, folder: Path) -> Counters:
         """Read the metric files in ``folder``; empty if one of them is damaged or just being created."""
-        samples: dict[tuple[str, Labels], float] = {}
-        try:
-            registry = CollectorRegistry()
-            families = list(MultiProcessCollector(registry, path=str(folder)).collect())  # type: ignore[no-untyped-call]
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error):
-            return cls({})
-        for family in families:
-            for sample in family.samples:
-                samples[sample.name, frozenset(sample.labels.items())] = sample.value
-        return cls(samples)
+        return cls(
+            {
+                (sample.name, frozenset(sample.labels.items())): sample.value
+                for family in read_families(folder)
+                for sample in family.samples
+            }
+        )
 
     def total(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of ``name`` that have at least these labels.

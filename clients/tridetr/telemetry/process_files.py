@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 _LOOK_NS = 2_000_000_000  # how often a process checks that its files still exist
 _DESCRIPTORS = "/proc/self/fd"
@@ -61,6 +66,17 @@ def keep_process_files() -> None:
             (_folder / f"{kind}{following}.db").write_bytes(entry.read_bytes())
         _generation += 1
         _identifier = following
+
+
+def read_families(folder: Path, files: str = "*.db") -> list[Metric]:
+    """Return the metric families in files of ``folder``; empty if one of them is damaged or just being created."""
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    found = sorted(map(str, folder.glob(files)))
+    try:
+        return list(MultiProcessCollector.merge(found)) if found else []  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error):
+        return []
 
 
 def render_all(folder: Path) -> bytes:
