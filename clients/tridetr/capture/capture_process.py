@@ -12,7 +12,7 @@ from tridetr.capture.blind import BlindDetector
 from tridetr.capture.frame_watch import FrameWatch
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.mask import remove_unmasked
-from tridetr.capture.memory_limit import limit_memory
+from tridetr.capture.memory_limit import limit_memory, return_free_memory
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
 from tridetr.capture.reconnect import ReconnectDelays
@@ -154,6 +154,7 @@ class Capture:
                 if self._live_since_s is not None:
                     live_s = time.monotonic() - self._live_since_s
                 self._source.close()
+                return_free_memory()
                 self._wait_offline(str(error), delays.failed(error, live_s))
 
     def _wait_offline(self, message: str, delay_s: float) -> None:

@@ -1,7 +1,9 @@
-"""Limit the memory of a capture process, so that a camera cannot use up the machine's."""
+"""Limit the memory of a capture process, so that a camera cannot use up the machine's, and return what is free."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import re
 import resource
@@ -28,3 +30,9 @@ def limit_memory(max_pixels: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if soft == resource.RLIM_INFINITY or most < soft:
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+def return_free_memory() -> None:
+    """Return freed memory to the system; the C library may keep hundreds of MB of small blocks."""
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
