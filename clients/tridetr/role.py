@@ -50,7 +50,9 @@ def run_capture(camera: str, config_file: Path) -> None:
         raise ConfigError(f"no camera {camera!r} in the configuration: {', '.join(config.cameras)}")
     service.prepare(config, f"capture {camera}")
     from tridetr.capture.capture_process import run as work
+    from tridetr.capture.memory_limit import limit_memory
 
+    limit_memory(config.cameras[camera].max_pixels)
     service.run_blocking(lambda stop: work(config, camera, stop))
 
 

@@ -12,7 +12,7 @@ from tridetr.capture.blind import BlindDetector
 from tridetr.capture.frame_watch import FrameWatch
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.mask import remove_unmasked
-from tridetr.capture.memory_limit import limit_memory, return_free_memory
+from tridetr.capture.memory_limit import return_free_memory
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
 from tridetr.capture.reconnect import ReconnectDelays
@@ -58,7 +58,6 @@ def run(config: Config, camera: str, stop: threading.Event) -> None:
         ShmError: A ring, board or queue cannot be created.
     """
     section = config.cameras[camera]
-    limit_memory(section.max_pixels)
     with ExitStack() as stack:
         status = stack.enter_context(StatusReporter(config.instance, camera))
         sentry = stack.enter_context(Sentry(config.instance, camera))
