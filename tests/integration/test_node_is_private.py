@@ -144,6 +144,11 @@ def test_a_crash_writes_no_pictures_to_disk(node: Node) -> None:
     assert not any(limits.values()), limits
 
 
+def test_the_memory_of_a_camera_is_limited(node: Node) -> None:
+    (capture,) = (child for name, child in node.children().items() if name.startswith("capture"))
+    assert 0 < capture.rlimit(resource.RLIMIT_DATA)[0] < 8 << 30
+
+
 def test_folders_and_their_contents_are_private(node: Node) -> None:
     for key in ("run_dir", "state_dir"):
         folder = Path(node.config[key])
