@@ -260,6 +260,41 @@ def test_a_reopened_source_keeps_its_learned_view() -> None:
     assert watch.see(PLACES["street2"], 30)[-1] is BlindReason.TURNED
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda time_s: np.full(SIZE, 30.0, np.float32),
+        lambda time_s: np.full(SIZE, 250.0, np.float32),
+        lambda time_s: blurred(PLACES["hall1"](time_s), 6),
+        PLACES["street2"],
+    ],
+    ids=["covered", "dazzled", "blurred", "turned"],
+)
+def test_a_blind_camera_that_reconnects_again_and_again_stays_blind(view: Film) -> None:
+    """Otherwise each new connection would give the all-clear until the blindness is proved again."""
+    watch = Watch()
+    watch.see(PLACES["hall1"], 40)
+    reason = watch.see(view, 30)[-1]
+    assert reason is not None
+    for _ in range(4):
+        watch.detector.reset()
+        assert set(watch.see(view, 8)) == {reason}
+    watch.detector.reset()
+    back = watch.see(PLACES["hall1"], 8)
+    assert back[0] is not None
+    assert set(back[6:]) == {None}
+
+
+def test_a_camera_that_is_covered_between_short_connections_is_reported() -> None:
+    watch = Watch()
+    watch.see(PLACES["hall1"], 40)
+    found = []
+    for _ in range(4):
+        found += watch.see(lambda time_s: np.full(SIZE, 30.0, np.float32), 3)
+        watch.detector.reset()
+    assert found[-1] is BlindReason.COVERED
+
+
 def test_small_and_changing_sizes_are_not_judged() -> None:
     detector = BlindDetector()
     for look, shape in enumerate(itertools.islice(itertools.cycle([(48, 64), (16, 16)]), 40)):

@@ -59,13 +59,26 @@ class TestFrozen:
         detector.judge(rows_of(grey), 0)
         assert not detector.judge(rows_of(np.zeros((32, 32), np.uint8)), 2 * SECOND)
 
-    def test_reset_forgets_the_last_picture(self) -> None:
-        detector = FrozenDetector(frozen_s=1.0)
+    def test_a_file_that_is_reopened_starts_again(self) -> None:
+        detector = FrozenDetector(frozen_s=1.0, may_repeat=True)
         grey = np.zeros((64, 64), np.uint8)
         detector.judge(rows_of(grey), 0)
         assert detector.judge(rows_of(grey), 2 * SECOND)
-        detector.reset()
+        detector.reopened()
         assert not detector.judge(rows_of(grey), 3 * SECOND)
+
+    def test_a_hung_camera_that_reconnects_again_and_again_stays_frozen(self) -> None:
+        detector = FrozenDetector(frozen_s=5.0)
+        rng = np.random.default_rng(0)
+        picture = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+        states = []
+        for second in range(20):
+            if second % 3 == 0:
+                detector.reopened()
+            states.append(detector.judge(rows_of(picture), second * SECOND))
+        assert states == [False] * 5 + [True] * 15
+        new = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+        assert not detector.judge(rows_of(new), 20 * SECOND)
 
     def test_the_sample_does_not_reference_a_reused_buffer(self) -> None:
         detector = FrozenDetector(frozen_s=1.0)

@@ -75,17 +75,17 @@ class BlindDetector:
         # Allocated once: new pages for each look would cost more than the arithmetic
         self._pixels: Map = np.zeros((_ROWS, _COLUMNS), np.float32)
         self._fine: Map = np.zeros((_ROWS, _COLUMNS), np.float32)
-        self._forget()
-        self.reset()
-
-    def reset(self) -> None:
-        """Prepare for a new stream of the same camera; the learned view is kept."""
-        self._restart()
-        self._next_look_ns = 0
         self._suspect: BlindReason | None = None
         self._suspect_since_ns = 0
         self._found: BlindReason | None = None
         self._found_ns = 0
+        self._forget()
+        self.reset()
+
+    def reset(self) -> None:
+        """Prepare for a new stream of the same camera; the learned view is kept, and so is what blinds the camera."""
+        self._restart()
+        self._next_look_ns = 0
 
     def judge(self, rows: Callable[[int], Plane], height: int, now_ns: int) -> BlindReason | None:
         """Judge a frame, at most once per `LOOK_NS`.

@@ -172,7 +172,7 @@ class Capture:
     def _stream(self, info: SourceInfo) -> None:
         """Publish frames until the source is lost or ends."""
         self._pace = Pace.NO_CONTROLLER  # a newly opened source decodes everything
-        self._frozen.reset()
+        self._frozen.reopened()
         if self._blind is not None:
             self._blind.reset()
         if info.width and info.height:  # 0 while unknown: the first picture decides

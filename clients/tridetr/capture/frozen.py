@@ -42,11 +42,15 @@ class FrozenDetector:
         """
         self._frozen_ns = round(frozen_s * 1e9)
         self._check_every_ns = min(_CHECK_EVERY_NS, self._frozen_ns // 4)
-        self._remembered = 1 if may_repeat else _REMEMBERED
-        self.reset()
+        self._may_repeat = may_repeat
+        self._forget()
 
-    def reset(self) -> None:
-        """Forget all pictures, because the source was reopened."""
+    def reopened(self) -> None:
+        """Prepare for a reopened source; a hung camera stays frozen even if it reconnects again and again."""
+        if self._may_repeat:
+            self._forget()
+
+    def _forget(self) -> None:
         self._seen: dict[int, None] = {}  # hashes of pictures; the one that came last is the last
         self._last: int | None = None
         self._new_ns = 0  # when the last new picture came
@@ -82,7 +86,7 @@ class FrozenDetector:
             self._frozen = now_ns - self._new_ns >= self._frozen_ns
         self._seen.pop(picture, None)
         self._seen[picture] = None
-        if len(self._seen) > self._remembered:
+        if len(self._seen) > (1 if self._may_repeat else _REMEMBERED):
             del self._seen[next(iter(self._seen))]
         self._last = picture
         return self._frozen
