@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from pathlib import Path
+
+_LISTEN = "0A"  # in /proc/net/tcp
 
 
 def bind_fault(host: str, port: int) -> str | None:
@@ -25,6 +29,18 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(info[4])
         return int(probe.getsockname()[1])
+
+
+def listeners(port: int) -> set[int]:
+    """Return the IDs of the users whose processes listen on a TCP port of this machine."""
+    users = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with contextlib.suppress(OSError):
+            for line in table.read_text().splitlines()[1:]:
+                _, local, _, state, _, _, _, user, *_ = line.split()
+                if state == _LISTEN and int(local.rpartition(":")[2], 16) == port:
+                    users.add(int(user))
+    return users
 
 
 def viewer_url(host: str, port: int) -> str:

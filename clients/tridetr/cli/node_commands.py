@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO
 from tridetr.config.secrets import gateway_token
 from tridetr.errors import ConfigError, GatewayError
+from tridetr.ports import listeners
 
 _TIMEOUT_S = 10.0
 _Demo = Annotated[
@@ -93,13 +95,17 @@ def _ask(config: Config) -> list[dict[str, Any]]:
     file = config.run_dir / ADDRESS_FILE
     remedy = "Start it with `tridetr up`, or select its configuration with -c"
     try:
-        url = json.loads(file.read_text(encoding="utf-8"))["url"]
+        found = json.loads(file.read_text(encoding="utf-8"))
+        url, port = found["url"], found["port"]
     except FileNotFoundError:
         raise GatewayError(
             f"no node of instance {config.instance!r} is running ({file} does not exist). {remedy}"
         ) from None
     except (OSError, ValueError, KeyError) as error:
         raise GatewayError(f"cannot read {file}: {error}") from None
+    # A node that was killed leaves its file; another user could listen on its port, to get the token
+    if listeners(port) - {os.geteuid(), file.stat().st_uid, 0}:
+        raise GatewayError(f"port {port} of {url} is used by another user. {remedy}")
     request = urllib.request.Request(f"{url}api/cameras")  # noqa: S310
     if token := gateway_token(config):
         request.add_header("Authorization", f"Bearer {token}")
