@@ -75,7 +75,7 @@ class CameraSentry:
         self._joined: JoinedClasses | None = None
         if len(classes) > 1:
             there = self.record.visit_classes
-            self._joined = JoinedClasses(keys, classes, there, time.monotonic_ns())
+            self._joined = JoinedClasses(keys, classes, there)
         self._results = ResultSource(config.instance, camera)
         self._board = SentryWriter(config.instance, camera)
         self._board_at = self._saved_at = -math.inf

@@ -23,16 +23,14 @@ class JoinedClasses:
     Args:
         keys: thresholds of the state machine.
         classes: names of the alarm classes.
-        there: those that were already seen in the open visit before a restart.
-        now_ns: current monotonic time, on the same clock as capture times.
+        there: those that were already seen in the open visit before a restart; they count as in view until they are
+            seen to be gone. When they were last seen is unknown, so a repeated arrival is possible, but none is lost.
     """
 
-    def __init__(
-        self, keys: Keys, classes: Iterable[str], there: Collection[str], now_ns: int
-    ) -> None:
+    def __init__(self, keys: Keys, classes: Iterable[str], there: Collection[str]) -> None:
         self._keys = keys
         self._memories = {name: TRACKING if name in there else STANDBY for name in classes}
-        self._seen_ns = dict.fromkeys(there, now_ns)
+        self._seen_ns: dict[str, int] = {}
         self._places: dict[str, list[_Corners]] = {}  # boxes last seen, at most `hold_s` ago
 
     def look(self, found: Sequence[Box], time_ns: int) -> list[str]:
