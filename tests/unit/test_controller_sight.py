@@ -191,3 +191,21 @@ def test_board_is_written_on_ticks_for_empty_pictures_and_immediately_otherwise(
     alarming = actor.show(PERSON, age_s=0.01)
     wait_for(lambda: sentry.on_wake() or state_of(sentry) is State.VALIDATION)
     assert actor.board().decided_frame_sequence == alarming
+
+
+@pytest.mark.parametrize("blind", [CameraState.BLIND, CameraState.FROZEN])
+def test_first_picture_of_a_reconnected_camera_that_is_still_blind_gives_no_all_clear(
+    make: Make, blind: CameraState
+) -> None:
+    """Its status, polled a little earlier, was still offline, which late results of a live camera may follow."""
+    sentry, actor = make(unknown_s=5)
+    actor.be(CameraState.OFFLINE)
+    sentry.tick()
+    actor.be(blind)
+    actor.show(EMPTY, age_s=0.01)
+    sentry.on_wake()
+    assert state_of(sentry) is State.UNKNOWN
+    actor.be(CameraState.LIVE)
+    actor.show(EMPTY, age_s=0.01)
+    sentry.on_wake()
+    assert state_of(sentry) is State.STANDBY

@@ -191,6 +191,9 @@ class CameraSentry:
             self._write_board()
 
     def _decide_on(self, frame: FrameFacts, stamp: ResultStamp) -> None:
+        if self.record.memory.state is State.UNKNOWN:
+            # Up to date: a camera that has just reconnected may still be blind, and must not give the all-clear
+            self._watch.poll()
         now_ns, capture_ns = time.monotonic_ns(), stamp.capture_monotonic_ns
         changes = self._decider.look(
             Result(bool(frame.boxes), capture_ns),
