@@ -209,3 +209,21 @@ def test_first_picture_of_a_reconnected_camera_that_is_still_blind_gives_no_all_
     actor.show(EMPTY, age_s=0.01)
     sentry.on_wake()
     assert state_of(sentry) is State.STANDBY
+
+
+@pytest.mark.parametrize("blind", [CameraState.BLIND, CameraState.FROZEN])
+def test_last_picture_of_a_blind_camera_whose_connection_breaks_gives_no_all_clear(
+    make: Make, blind: CameraState
+) -> None:
+    """Results that are at most a second late count, but not those of a camera that could not see."""
+    sentry, actor = make(unknown_s=5)
+    actor.be(blind)
+    sentry.tick()
+    actor.be(CameraState.OFFLINE)
+    actor.show(EMPTY, age_s=0.01)
+    sentry.on_wake()
+    assert state_of(sentry) is State.UNKNOWN
+    actor.be(CameraState.LIVE)
+    actor.show(EMPTY, age_s=0.01)
+    sentry.on_wake()
+    assert state_of(sentry) is State.STANDBY

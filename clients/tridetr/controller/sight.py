@@ -92,6 +92,7 @@ class CameraWatch:
     def __init__(self, instance: str, camera: str) -> None:
         self._reader = StatusReader(instance, camera)
         self.status: CameraStatus | None = None
+        self._was_blind = False  # whether the last pictures did not show the scene
 
     def poll(self) -> None:
         """Read the status board; a damaged one counts as missing."""
@@ -99,6 +100,11 @@ class CameraWatch:
             self.status = self._reader.read()
         except ShmError:
             self.status = None
+        if self.status is not None:
+            if self.status.state in (CameraState.FROZEN, CameraState.BLIND):
+                self._was_blind = True
+            elif self.status.state is CameraState.LIVE:
+                self._was_blind = False
 
     @property
     def capture_alive(self) -> bool:
@@ -113,7 +119,7 @@ class CameraWatch:
         if self.status is None or self.status.state in (CameraState.STARTING, CameraState.LIVE):
             return False
         if self.status.state in (CameraState.OFFLINE, CameraState.ENDED):
-            return silent_s >= LATE_RESULTS_S
+            return self._was_blind or silent_s >= LATE_RESULTS_S
         return True  # frozen or blind: its results do not show the scene
 
     def describe(self) -> tuple[str, str, str]:
