@@ -72,13 +72,12 @@ def _driver_remedy(facts: GpuFacts) -> str:
 
 def _driver(facts: GpuFacts) -> Finding:
     if facts.nvml_error:
-        remedy = (
-            INSTALL
-            if "not installed" in facts.nvml_error
-            else "check that the driver is loaded (dmesg)"
-        )
-        if "not installed" not in facts.nvml_error and facts.container:
+        if "not installed" in facts.nvml_error:
+            remedy = INSTALL
+        elif facts.container:
             remedy = "NVIDIA_DRIVER_CAPABILITIES must include utility and compute"
+        else:
+            remedy = "check that the driver is loaded (dmesg)"
         text = f"{facts.driver or 'of a Jetson'}; NVML does not work: {facts.nvml_error}"
         return Finding("GPU driver", "warning", text, remedy)
     cuda = f"CUDA up to {facts.cuda[0]}.{facts.cuda[1]}" if facts.cuda else "CUDA unknown"

@@ -26,8 +26,7 @@ def check_python() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("Python", "ok", f"{version} at {sys.executable}")
     name = sysconfig.get_config_var("INSTSONAME") or ""
-    folders = (sysconfig.get_config_var("LIBDIR") or "", "")
-    for folder in folders:
+    for folder in (sysconfig.get_config_var("LIBDIR") or "", ""):
         try:
             ctypes.CDLL(str(Path(folder) / name))
         except OSError:
