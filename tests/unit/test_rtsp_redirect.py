@@ -140,3 +140,22 @@ def test_endless_redirects_end(tmp_path: Path) -> None:
         pytest.raises(SourceError, match="redirects more than"),
     ):
         open_camera(port, tmp_path)
+
+
+def test_a_camera_of_one_connection_is_not_asked_before_every_attempt(tmp_path: Path) -> None:
+    """It may still be busy with the ended connection that asked, each time when the video is opened."""
+    with rtsp_host(lambda _: "200 OK") as (port, requests):
+        for _ in range(3):
+            with pytest.raises(SourceError):
+                open_camera(port, tmp_path)
+    assert sum("User-Agent: tridetr" in request for request in requests) == 2
+
+
+def test_without_a_login_the_camera_is_not_asked(tmp_path: Path) -> None:
+    with rtsp_host(lambda _: "404 Not Found") as (port, requests), pytest.raises(SourceError):
+        connect(
+            CameraSection.model_validate({"source": f"rtsp://127.0.0.1:{port}/1", "timeout_s": 3}),
+            HangUp(),
+        )
+    assert requests
+    assert not any("User-Agent: tridetr" in request for request in requests)

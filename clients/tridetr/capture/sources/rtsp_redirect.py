@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import socket
 import ssl
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from tridetr.hang_up import HangUp
 _MOST_REDIRECTS = 5
 _MAX_LINE = 1 << 12
 _MAX_BODY = 1 << 16
+_KNOWN_S = 60.0
+# Configured URL: where it leads to, and until when this counts. Some cameras serve one connection at a time and take
+# seconds to notice that it has ended: the attempt after the one that asked must not ask again.
+_known: dict[str, tuple[str, float]] = {}
 
 
 def final_url(
@@ -28,7 +33,8 @@ def final_url(
 ) -> str:
     """Return the URL that a camera's redirects lead to; on another host, port or scheme without user and password.
 
-    Asks as FFmpeg does (OPTIONS, DESCRIBE). What is not RTSP, or is not understood, is left for FFmpeg to report.
+    Asks as FFmpeg does (OPTIONS, DESCRIBE), at most once a minute, and only if there is a login to protect. What is
+    not RTSP, or is not understood, is left for FFmpeg to report.
 
     Args:
         url: URL of the camera, which may contain `user:password@`.
@@ -41,6 +47,12 @@ def final_url(
         LoginRefusedError: The camera does not accept user and password.
         SourceError: It does not respond, or its redirects do not end.
     """
+    configured = url
+    found, until_s = _known.get(configured, ("", 0.0))
+    if time.monotonic() < until_s:
+        return found
+    if not urlsplit(configured).netloc.rpartition("@")[0]:
+        return configured
     for _ in range(_MOST_REDIRECTS):
         try:
             location = _ask(urlsplit(url), shown, tls, timeout_s, hang_up)
@@ -51,6 +63,7 @@ def final_url(
         except (OSError, ValueError, http.client.HTTPException):
             return url
         if location is None:
+            _known[configured] = url, time.monotonic() + _KNOWN_S
             return url
         url = _redirected(url, location, shown)
     raise SourceError(f"cannot open {shown}: it redirects more than {_MOST_REDIRECTS} times")
