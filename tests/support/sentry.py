@@ -18,6 +18,7 @@ import yaml
 from support.waiting import wait_for
 from tridetr.controller.stored_rows import NewRow
 from tridetr.shm.boards import (
+    BlindReason,
     CameraState,
     CameraStatus,
     SentryMode,
@@ -65,7 +66,7 @@ class Actor:
             seconds: Media time since the previous frame [s].
             age_s: Age of a live camera's frame [s]; None for a recording.
         """
-        self.be(self._state)  # capture's heartbeat
+        self.be(self._state, self._blind)  # capture's heartbeat
         self.frame += 1
         self.time_ns += round(seconds * 1e9)
         now = time.monotonic_ns()
@@ -111,11 +112,20 @@ class Actor:
     def mode(self) -> SentryMode:
         return self.board().mode
 
-    def be(self, state: CameraState) -> None:
+    def be(self, state: CameraState, blind: BlindReason = BlindReason.NONE) -> None:
         """Write the camera's status."""
-        self._state = state
+        self._state, self._blind = state, blind
         self._status.write(
-            CameraStatus(state, time.time_ns(), time.monotonic_ns(), 768, 432, 10.0, "file")
+            CameraStatus(
+                state,
+                time.time_ns(),
+                time.monotonic_ns(),
+                768,
+                432,
+                10.0,
+                "file",
+                blind_reason=blind,
+            )
         )
 
     def close(self) -> None:

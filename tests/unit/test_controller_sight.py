@@ -18,7 +18,7 @@ from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.model_card import ModelInfo
 from tridetr.served_model import ServedModelReader, write_served_model
-from tridetr.shm.boards import CameraState
+from tridetr.shm.boards import BlindReason, CameraState
 from tridetr.shm.detections import DETECTION_DTYPE
 
 Make = Callable[..., tuple[CameraSentry, Actor]]
@@ -226,4 +226,22 @@ def test_last_picture_of_a_blind_camera_whose_connection_breaks_gives_no_all_cle
     actor.be(CameraState.LIVE)
     actor.show(EMPTY, age_s=0.01)
     sentry.on_wake()
+    assert state_of(sentry) is State.STANDBY
+
+
+def test_a_camera_that_may_be_covered_ends_no_visit(make: Make) -> None:
+    """The cover is proved after five seconds, later than `clear_s`: a person who covered the camera had "left"."""
+    sentry, actor = make(clear_s=0.3, confirm_frames=1, confirm_s=0)
+    actor.show(PERSON, age_s=0.01)
+    sentry.on_wake()
+    assert state_of(sentry) is State.TRACKING
+    actor.be(CameraState.LIVE, BlindReason.COVERED)
+    for age_s in (0.9, 0.5, 0.01):
+        actor.show(EMPTY, age_s=age_s)
+        sentry.on_wake()
+    assert state_of(sentry) is State.TRACKING
+    actor.be(CameraState.LIVE)
+    for age_s in (0.4, 0.01):
+        actor.show(EMPTY, age_s=age_s)
+        sentry.on_wake()
     assert state_of(sentry) is State.STANDBY

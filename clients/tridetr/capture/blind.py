@@ -82,6 +82,11 @@ class BlindDetector:
         self._forget()
         self.reset()
 
+    @property
+    def suspect(self) -> BlindReason | None:
+        """Why the last look indicates that the camera cannot see, whether that is proved or not yet."""
+        return self._suspect
+
     def reset(self) -> None:
         """Prepare for a new stream of the same camera; the learned view is kept, and so is what blinds the camera."""
         self._restart()

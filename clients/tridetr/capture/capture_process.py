@@ -283,7 +283,8 @@ class Capture:
         elif blind is not None:
             self._status.state(CameraState.BLIND, _BLIND_MESSAGES[blind], blind)
         else:
-            self._status.state(CameraState.LIVE)
+            suspect = self._blind.suspect if self._blind is not None else None
+            self._status.state(CameraState.LIVE, "", suspect or BlindReason.NONE)
 
     def _wait_decided(self, sequence: int) -> None:
         warned = False

@@ -56,9 +56,9 @@ class StatusReporter:
     def state(
         self, state: CameraState, message: str = "", blind: BlindReason = BlindReason.NONE
     ) -> None:
-        """Set the state; `message` and `blind` give the reason if it is not live."""
+        """Set the state; `message` and `blind` give the reason if it is not live, or why a live camera may be blind."""
         with self._lock:
-            if state is self._state and message == self._message:
+            if (state, message, blind) == (self._state, self._message, self._blind):
                 return
             if state is not self._state:
                 self._since_unix_ns = time.time_ns()
@@ -100,7 +100,7 @@ class StatusReporter:
             for reason in BlindReason:
                 if reason is not BlindReason.NONE:
                     gauge = metrics.CAMERA_BLIND.labels(self._camera, reason.name.lower())
-                    gauge.set(reason is self._blind)
+                    gauge.set(self._state is CameraState.BLIND and reason is self._blind)
             status = CameraStatus(
                 state=self._state,
                 since_unix_ns=self._since_unix_ns,

@@ -194,6 +194,12 @@ class CameraSentry:
         if self.record.memory.state is State.UNKNOWN:
             # Up to date: a camera that has just reconnected may still be blind, and must not give the all-clear
             self._watch.poll()
+        if not frame.boxes and self.record.memory.visit_open:
+            # A person who covers the camera has not left: no all-clear until it is known whether it can see
+            self._watch.poll()
+            if self._watch.may_be_blind:
+                self._apply_silence()
+                return
         now_ns, capture_ns = time.monotonic_ns(), stamp.capture_monotonic_ns
         changes = self._decider.look(
             Result(bool(frame.boxes), capture_ns),

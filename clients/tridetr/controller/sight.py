@@ -15,7 +15,7 @@ from tridetr.controller.payloads import Box, FrameFacts
 from tridetr.controller.zones import AlarmFilter, class_ids_of
 from tridetr.errors import ShmError
 from tridetr.served_model import ServedModelReader
-from tridetr.shm.boards import CameraState, CameraStatus, StatusReader
+from tridetr.shm.boards import BlindReason, CameraState, CameraStatus, StatusReader
 from tridetr.shm.detections import DetectionReader, ResultStamp
 from tridetr.telemetry import metrics
 
@@ -113,6 +113,16 @@ class CameraWatch:
             return False
         age_ns = time.monotonic_ns() - self.status.heartbeat_monotonic_ns
         return age_ns < CAPTURE_DEAD_S * 1e9
+
+    @property
+    def may_be_blind(self) -> bool:
+        """Whether the newest pictures of a live camera indicate that it cannot see, which is not proved yet."""
+        status = self.status
+        return (
+            status is not None
+            and status.state is CameraState.LIVE
+            and status.blind_reason is not BlindReason.NONE
+        )
 
     def is_down(self, silent_s: float) -> bool:
         """Return whether the camera itself explains ``silent_s`` seconds without a result."""
