@@ -11,38 +11,27 @@ from typing import Any
 from tridetr.broker import resolve_broker
 from tridetr.config import Config, NotifySection
 from tridetr.control_socket import ControlSocket
-from tridetr.controller import payloads, problems
+from tridetr.controller import payloads
 from tridetr.controller.arming import NODE, Arming, Audience
 from tridetr.controller.blind_notices import KINDS, BlindNotices
 from tridetr.controller.camera_control import CameraSentry
-from tridetr.controller.discovery import (
-    camera_message,
-    entities_of,
-    first_entities,
-    merged_entities,
-    node_message,
-    viewer_address,
-    with_removed,
-)
+from tridetr.controller.discovery import viewer_address
 from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
 from tridetr.controller.notifier import Notifier
 from tridetr.controller.outbox import OutboxPump
-from tridetr.controller.payloads import OFFLINE, ONLINE, is_refresh, parse_on_off
+from tridetr.controller.payloads import OFFLINE, is_refresh, parse_on_off
 from tridetr.controller.pictures import PicturePublisher, PictureWait
+from tridetr.controller.publications import Publications, retire_cameras
 from tridetr.controller.resume import end_unwatched
-from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import Row
-from tridetr.controller.topics import Topics, topic_level
+from tridetr.controller.topics import Topics
 from tridetr.notify.notification import Message, message_of
 from tridetr.served_model import ServedModelReader
-from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
 
 TICK_S = 0.5
-STATUS_S = 10.0
-OUTBOX_WAIT_S = 60.0  # an event that waits longer is reported as a problem
 DRAIN_S = 1.0
 REFRESH_S = 5.0  # shortest interval between two answers to `refresh`
 ARMED_S = 1.0  # interval at which schedules are checked
@@ -66,13 +55,6 @@ class Controller:
     def __init__(self, config: Config, stack: ExitStack) -> None:
         self._topics = topics = Topics.of(config)
         self._dirty: set[str] = set()
-        self._published_status: dict[str, tuple[object, ...]] = {}
-        self._status_published_at: dict[str, float] = {}
-        self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
-        self._state_dir = config.state_dir
-        self._started_unix_ns = time.time_ns()
-        self._published_node: object = None
-        self._node_published_at = float("-inf")
         self._answered_at = float("-inf")
         self._described_at = float("-inf")
         self._stopping = False
@@ -97,14 +79,10 @@ class Controller:
             self._pictures = PicturePublisher(config, self._publish_picture)
             stack.callback(self._pictures.close)
         self._requests = ControlSocket(config.run_dir, self._answer)
-        self._armed: dict[str, bool] = {}  # as last published
         self._arm: dict[str, bool] = {}  # requested over MQTT since the last tick
         self._armed_at = float("-inf")
-        self._classes = {camera: config.alarm_for(camera).classes for camera in config.cameras}
-        self._discovery = self._discovery_messages(config) if topics.discovery_prefix else {}
-        self._retire_cameras()
-        self._unconfirmed: dict[int, str] = {}  # message id -> topic of a retained message
-        self._models = models = ServedModelReader(config.run_dir)
+        retire_cameras(config, topics, store)
+        models = ServedModelReader(config.run_dir)
         self._cameras: dict[str, CameraSentry] = {}
         for camera in config.cameras:
             sentry = CameraSentry(config, camera, store, models, topics.device, self._on_change)
@@ -116,6 +94,17 @@ class Controller:
             subscriptions.append(topics.home_assistant_status)
         self._link = MqttLink(settings, self, subscriptions)
         self._pump = OutboxPump(store, self._link, self._compose)
+        self._publications = Publications(
+            config,
+            topics,
+            store,
+            self._link,
+            self._cameras,
+            self._arming,
+            models,
+            self._notifier,
+            has_pictures=self._pictures is not None,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve all cameras until ``stop`` is set."""
@@ -153,15 +142,15 @@ class Controller:
         if self._called_offline:
             # Once per tick, so that a flood of messages causes no flood of answers.
             self._called_offline = False
-            self._link.publish(self._topics.availability, ONLINE, retain=True)
+            self._publications.publish_online()
         self._switch()
         if time.monotonic() - self._described_at >= DESCRIBE_S:
             self._described_at = time.monotonic()
             for camera in self._cameras:
-                self._publish_status(camera)
-            self._publish_problems()
+                self._publications.publish_status(camera)
+            self._publications.publish_problems()
             self._notify_blind()
-            self._publish_node()
+            self._publications.publish_node()
         self._pump.pump()
         self._pump.watch()
         self._notifier.pump()
@@ -176,8 +165,8 @@ class Controller:
         for camera, saved in found.items():
             now = self._cameras[camera].record if camera in self._cameras else None
             end_unwatched(self._store, camera, self._topics.device, saved, now)
-        self._retire_cameras()
-        self._publish_all()
+        retire_cameras(self._config, self._topics, self._store)
+        self._publications.publish_all()
 
     def _on_change(self, sentry: CameraSentry) -> None:
         self._dirty.add(sentry.camera)
@@ -187,8 +176,8 @@ class Controller:
         if not self._dirty:
             return
         for camera in self._dirty:
-            self._publish_state(camera)
-            self._publish_status(camera)
+            self._publications.publish_state(camera)
+            self._publications.publish_status(camera)
         self._dirty.clear()
         self._pump.pump()
         self._notifier.pump()
@@ -197,26 +186,18 @@ class Controller:
 
     def on_up(self) -> None:
         """Republish everything: the broker may have lost it."""
-        self._unconfirmed.clear()
         if self._pictures is not None:
             self._pictures.on_up()
-        self._publish_all()
+        self._publications.on_up()
         self._pump.on_up()
 
     def on_ack(self, mid: int) -> None:
         """Record that the broker has acknowledged a message."""
-        topic = self._unconfirmed.pop(mid, None)
-        if topic is None:
-            if self._pictures is not None and self._pictures.on_ack(mid):
-                self._pump.on_answer()
-            else:
-                self._pump.on_ack(mid)
-            return
-        self._pump.on_answer()
-        if topic in self._discovery:
-            self._store.remember({topic: entities_of(self._discovery[topic])})
+        is_retained = self._publications.on_ack(mid)
+        if is_retained or (self._pictures is not None and self._pictures.on_ack(mid)):
+            self._pump.on_answer()
         else:
-            self._store.cleared(topic)
+            self._pump.on_ack(mid)
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Handle an incoming message: Home Assistant's birth message, a command, a switch, or our own last will."""
@@ -237,111 +218,7 @@ class Controller:
         now = time.monotonic()
         if asked and now - self._answered_at >= REFRESH_S:
             self._answered_at = now
-            self._publish_all()
-
-    # --- publishing
-
-    def _publish_all(self) -> None:
-        topics, store = self._topics, self._store
-        own = topics.availability, topics.problem(), topics.armed(), topics.node
-        current = dict.fromkeys(own, "")
-        for camera in self._cameras:
-            current |= dict.fromkeys(self._topics_of(camera), "")
-        for topic in [topic for topic in store.retained if topic not in current | self._discovery]:
-            self._confirm(self._link.publish_acknowledged(topic, "", retain=True), topic)
-        store.remember(current)
-        for topic, message in self._discovery.items():
-            declared = store.retained.get(topic, "")
-            store.remember({topic: merged_entities(declared, message)})
-            text = with_removed(message, declared)
-            self._confirm(self._link.publish_acknowledged(topic, text, retain=True), topic)
-        for camera in self._cameras:
-            self._publish_state(camera)
-            self._publish_status(camera, always=True)
-        self._publish_problems(always=True)
-        self._publish_armed(always=True)
-        self._publish_node(always=True)
-        # Last, so that a subscriber that waits for `online` never sees stale state.
-        self._link.publish(topics.availability, ONLINE, retain=True)
-
-    def _confirm(self, mid: int | None, topic: str) -> None:
-        """Wait for the acknowledgement of a retained message; without one it is resent on the next connection."""
-        if mid is not None:
-            self._unconfirmed[mid] = topic
-
-    def _topics_of(self, camera: str) -> list[str]:
-        """Return the topics of a camera that hold retained messages, except discovery."""
-        topics = self._topics
-        classes = [topics.presence(camera, name) for name in self._classes[camera]]
-        own = [topics.state(camera), topics.status(camera), topics.problem(camera)]
-        pictures = [topics.picture(camera)] if self._pictures is not None else []
-        return [*own, topics.armed(camera), *pictures, *classes]
-
-    def _discovery_messages(self, config: Config) -> dict[str, dict[str, Any]]:
-        topics, viewer = self._topics, self._viewer
-        messages = {topics.discovery(): node_message(topics, viewer)}
-        for camera, classes in self._classes.items():
-            messages[topics.discovery(camera)] = camera_message(
-                topics, camera, classes, viewer, pictures=self._pictures is not None
-            )
-        return messages
-
-    def _retire_cameras(self) -> None:
-        """End the visits of cameras that are no longer configured, and mark their topics to be cleared."""
-        topics, store = self._topics, self._store
-        if topics.discovery_prefix and topics.discovery() not in store.retained and store.cameras:
-            store.remember({topics.discovery(): first_entities(store.cameras)})
-        for camera in sorted(set(store.cameras) - set(self._classes)):
-            end_unwatched(store, camera, topics.device, store.cameras[camera])
-            stale = (topics.state(camera), topics.presence(camera, "person"), topics.status(camera))
-            store.remember(dict.fromkeys(stale, ""))
-            store.forget(camera)
-
-    def _publish_problems(self, *, always: bool = False) -> None:
-        """Publish the problems of the node and of each camera when they change."""
-        cameras = {name: sentry.problems() for name, sentry in self._cameras.items()}
-        waiting = next(iter(self._store.outbox.values()), None)
-        outbox = ""
-        if waiting is not None and time.time_ns() - waiting.unix_ns > OUTBOX_WAIT_S * 1e9:
-            outbox = (
-                f"events have been waiting for the broker since {payloads.iso(waiting.unix_ns)}"
-            )
-        node = problems.of_node(
-            cameras.values(),
-            outbox=outbox,
-            disk=self._store.fault,
-            notify=self._notifier.problem(OUTBOX_WAIT_S),
-        )
-        found: dict[str, problems.Problems] = {"": node, **cameras}
-        for name, kinds in found.items():
-            if always or self._problems.get(name) != kinds:
-                self._problems[name] = kinds
-                problems.export(kinds, name)
-                self._link.publish(self._topics.problem(name), problems.payload(kinds), retain=True)
-
-    def _publish_node(self, *, always: bool = False) -> None:
-        """Publish the node's description when it changes, and periodically as a heartbeat."""
-        cameras = {
-            name: {"camera": facts.camera, "state": facts.state, "source": facts.source}
-            for name, facts in ((name, sentry.facts()) for name, sentry in self._cameras.items())
-        }
-        current = (cameras, self._problems, self._models.read())
-        due = time.monotonic() - self._node_published_at >= payloads.NODE_S
-        if not (always or due or current != self._published_node):
-            return
-        self._published_node, self._node_published_at = (
-            (cameras, dict(self._problems), current[2]),
-            time.monotonic(),
-        )
-        text = payloads.node(
-            cameras,
-            model=current[2],
-            findings=problems.findings(self._problems),
-            folder=self._state_dir,
-            started_unix_ns=self._started_unix_ns,
-            unix_ns=time.time_ns(),
-        )
-        self._link.publish(self._topics.node, text, retain=True)
+            self._publications.publish_all()
 
     # --- switches and notifications
 
@@ -351,7 +228,8 @@ class Controller:
         for switch, on in wanted.items():
             self._set_armed(switch, on)
         if wanted or time.monotonic() - self._armed_at >= ARMED_S:
-            self._publish_armed()
+            self._armed_at = time.monotonic()
+            self._publications.publish_armed()
 
     def _set_armed(self, switch: str, on: bool) -> None:
         now = time.time()
@@ -360,26 +238,18 @@ class Controller:
             name = f"camera {switch}" if switch else "the node"
             logger.info("%s is %s", name, "armed" if on else "disarmed")
 
-    def _publish_armed(self, *, always: bool = False) -> None:
-        self._armed_at = time.monotonic()
-        for switch, on in self._arming.state(time.time()).items():
-            if always or self._armed.get(switch) != on:
-                self._armed[switch] = on
-                metrics.ARMED.labels(switch).set(on)
-                self._link.publish(self._topics.armed(switch), payloads.on_off(on), retain=True)
-
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer another process of the node: set the switch that is named, if any, and return all switches."""
         switch, on = request.get("switch"), request.get("on")
         if isinstance(switch, str) and switch in self._arming and isinstance(on, bool):
             self._set_armed(switch, on)
-            self._publish_armed()
+            self._publications.publish_armed()
         return {"armed": self._arming.state(time.time())}
 
     def _notify_blind(self) -> None:
         """Queue notifications for cameras that are no longer watched or are watched again."""
         for camera in self._cameras:
-            why = "; ".join(filter(None, self._problems[camera].values()))
+            why = self._publications.why_unwatched(camera)
             notice = self._blind.look(camera, why, time.monotonic(), time.time_ns())
             if notice is not None:
                 self._store.add_notice(notice.row, camera, notice.targets)
@@ -401,26 +271,6 @@ class Controller:
     def _publish_picture(self, camera: str, jpeg: bytes) -> int | None:
         return self._link.publish_acknowledged(self._topics.picture(camera), jpeg, retain=True)
 
-    def _publish_state(self, camera: str) -> None:
-        record = self._cameras[camera].record
-        state = record.memory.state
-        seen = {topic_level(name) for name in record.visit_classes}
-        self._link.publish(self._topics.state(camera), state.value, retain=True)
-        for name in self._classes[camera]:
-            text = payloads.presence(state, topic_level(name) in seen)
-            self._link.publish(self._topics.presence(camera, name), text, retain=True)
-
-    def _publish_status(self, camera: str, *, always: bool = False) -> None:
-        """Publish ``/status`` when anything but an age has changed, else every ``STATUS_S``."""
-        facts = self._cameras[camera].facts()
-        current = (facts.state, facts.visit_id, facts.camera, facts.message, facts.store)
-        now = time.monotonic()
-        due = now - self._status_published_at.get(camera, float("-inf")) >= STATUS_S
-        if always or due or current != self._published_status.get(camera):
-            self._published_status[camera], self._status_published_at[camera] = current, now
-            text = payloads.status(facts, time.time_ns())
-            self._link.publish(self._topics.status(camera), text, retain=True)
-
     def _compose(self, row: Row) -> tuple[str, str]:
         return self._topics.events(row.camera), payloads.published(row.details, time.time_ns())
 
@@ -431,13 +281,4 @@ class Controller:
         self._show_changes()
         self._stopping = True
         await until(lambda: self._pump.idle or not self._link.connected, DRAIN_S)
-        topics = self._topics
-        last_messages = [(topics.availability, OFFLINE)]
-        for camera, sentry in self._cameras.items():
-            last_messages.append((topics.state(camera), State.UNKNOWN.value))
-            for name in self._classes[camera]:
-                text = payloads.presence(State.UNKNOWN, seen=False)
-                last_messages.append((topics.presence(camera, name), text))
-            text = payloads.status(payloads.stopped(sentry.facts()), time.time_ns())
-            last_messages.append((topics.status(camera), text))
-        await self._link.stop(last_messages)
+        await self._link.stop(self._publications.last_messages())

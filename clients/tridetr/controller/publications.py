@@ -1,0 +1,251 @@
+"""The retained topics: state, status, problems and switches of the cameras and the node, and discovery."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tridetr.config import Config
+from tridetr.controller import payloads, problems
+from tridetr.controller.arming import Arming
+from tridetr.controller.camera_control import CameraSentry
+from tridetr.controller.discovery import (
+    camera_message,
+    entities_of,
+    first_entities,
+    merged_entities,
+    node_message,
+    viewer_address,
+    with_removed,
+)
+from tridetr.controller.mqtt import MqttLink
+from tridetr.controller.notifier import Notifier
+from tridetr.controller.payloads import OFFLINE, ONLINE
+from tridetr.controller.resume import end_unwatched
+from tridetr.controller.state_machine import State
+from tridetr.controller.store import Store
+from tridetr.controller.topics import Topics, topic_level
+from tridetr.served_model import ServedModelReader
+from tridetr.telemetry import metrics
+
+STATUS_S = 10.0
+OUTBOX_WAIT_S = 60.0  # an event that waits longer is reported as a problem
+
+
+class Publications:
+    """Publishes the retained topics when they change. Use it in the event loop's thread only.
+
+    Topics that must not get lost (discovery, and clearing what is no longer used) are published with QoS 1 and sent
+    again on the next connection until they are acknowledged; all others are published again on each connection.
+
+    Args:
+        config: configuration of the node.
+        topics: the topics.
+        store: remembers which topics hold retained messages.
+        link: the connection to the broker.
+        cameras: the sentries by camera.
+        arming: the switches.
+        models: the model that serves.
+        notifier: may report undelivered notifications.
+        has_pictures: whether pictures of visits are published.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        topics: Topics,
+        store: Store,
+        link: MqttLink,
+        cameras: Mapping[str, CameraSentry],
+        arming: Arming,
+        models: ServedModelReader,
+        notifier: Notifier,
+        *,
+        has_pictures: bool,
+    ) -> None:
+        self._topics, self._store, self._link, self._cameras = topics, store, link, cameras
+        self._arming, self._models, self._notifier = arming, models, notifier
+        self._state_dir = config.state_dir
+        self._started_unix_ns = time.time_ns()
+        self._classes = {camera: config.alarm_for(camera).classes for camera in cameras}
+        self._has_pictures = has_pictures
+        self._discovery: dict[str, dict[str, Any]] = {}
+        if topics.discovery_prefix:
+            self._discovery = self._discovery_messages(viewer_address(config.gateway))
+        self._unconfirmed: dict[int, str] = {}  # message id -> topic of a retained message
+        self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
+        self._published_status: dict[str, tuple[object, ...]] = {}
+        self._status_published_at: dict[str, float] = {}
+        self._published_node: object = None
+        self._node_published_at = float("-inf")
+        self._armed: dict[str, bool] = {}  # as last published
+
+    def _discovery_messages(self, viewer: str | None) -> dict[str, dict[str, Any]]:
+        topics = self._topics
+        messages = {topics.discovery(): node_message(topics, viewer)}
+        for camera, classes in self._classes.items():
+            messages[topics.discovery(camera)] = camera_message(
+                topics, camera, classes, viewer, pictures=self._has_pictures
+            )
+        return messages
+
+    def publish_all(self) -> None:
+        """Publish everything."""
+        topics, store = self._topics, self._store
+        own = topics.availability, topics.problem(), topics.armed(), topics.node
+        current = dict.fromkeys(own, "")
+        for camera in self._cameras:
+            current |= dict.fromkeys(self._topics_of(camera), "")
+        for topic in [topic for topic in store.retained if topic not in current | self._discovery]:
+            self._confirm(self._link.publish_acknowledged(topic, "", retain=True), topic)
+        store.remember(current)
+        for topic, message in self._discovery.items():
+            declared = store.retained.get(topic, "")
+            store.remember({topic: merged_entities(declared, message)})
+            text = with_removed(message, declared)
+            self._confirm(self._link.publish_acknowledged(topic, text, retain=True), topic)
+        for camera in self._cameras:
+            self.publish_state(camera)
+            self.publish_status(camera, always=True)
+        self.publish_problems(always=True)
+        self.publish_armed(always=True)
+        self.publish_node(always=True)
+        # Last, so that a subscriber that waits for `online` never sees stale state.
+        self.publish_online()
+
+    def publish_online(self) -> None:
+        """Publish the node as online."""
+        self._link.publish(self._topics.availability, ONLINE, retain=True)
+
+    def on_up(self) -> None:
+        """Publish everything on a new connection: the broker may have lost it."""
+        self._unconfirmed.clear()
+        self.publish_all()
+
+    def on_ack(self, mid: int) -> bool:
+        """Record an acknowledgement; return whether the message was one of these."""
+        topic = self._unconfirmed.pop(mid, None)
+        if topic is None:
+            return False
+        if topic in self._discovery:
+            self._store.remember({topic: entities_of(self._discovery[topic])})
+        else:
+            self._store.cleared(topic)
+        return True
+
+    def _confirm(self, mid: int | None, topic: str) -> None:
+        """Wait for the acknowledgement of a retained message; without one it is resent on the next connection."""
+        if mid is not None:
+            self._unconfirmed[mid] = topic
+
+    def _topics_of(self, camera: str) -> list[str]:
+        """Return the topics of a camera that hold retained messages, except discovery."""
+        topics = self._topics
+        classes = [topics.presence(camera, name) for name in self._classes[camera]]
+        own = [topics.state(camera), topics.status(camera), topics.problem(camera)]
+        pictures = [topics.picture(camera)] if self._has_pictures else []
+        return [*own, topics.armed(camera), *pictures, *classes]
+
+    def publish_state(self, camera: str) -> None:
+        """Publish the state of a camera, and which classes are present."""
+        record = self._cameras[camera].record
+        state = record.memory.state
+        seen = {topic_level(name) for name in record.visit_classes}
+        self._link.publish(self._topics.state(camera), state.value, retain=True)
+        for name in self._classes[camera]:
+            text = payloads.presence(state, topic_level(name) in seen)
+            self._link.publish(self._topics.presence(camera, name), text, retain=True)
+
+    def publish_status(self, camera: str, *, always: bool = False) -> None:
+        """Publish ``/status`` when anything but an age has changed, else every ``STATUS_S``."""
+        facts = self._cameras[camera].facts()
+        current = (facts.state, facts.visit_id, facts.camera, facts.message, facts.store)
+        now = time.monotonic()
+        due = now - self._status_published_at.get(camera, float("-inf")) >= STATUS_S
+        if always or due or current != self._published_status.get(camera):
+            self._published_status[camera], self._status_published_at[camera] = current, now
+            text = payloads.status(facts, time.time_ns())
+            self._link.publish(self._topics.status(camera), text, retain=True)
+
+    def publish_problems(self, *, always: bool = False) -> None:
+        """Publish the problems of the node and of each camera when they change."""
+        cameras = {name: sentry.problems() for name, sentry in self._cameras.items()}
+        waiting = next(iter(self._store.outbox.values()), None)
+        outbox = ""
+        if waiting is not None and time.time_ns() - waiting.unix_ns > OUTBOX_WAIT_S * 1e9:
+            outbox = (
+                f"events have been waiting for the broker since {payloads.iso(waiting.unix_ns)}"
+            )
+        node = problems.of_node(
+            cameras.values(),
+            outbox=outbox,
+            disk=self._store.fault,
+            notify=self._notifier.problem(OUTBOX_WAIT_S),
+        )
+        found: dict[str, problems.Problems] = {"": node, **cameras}
+        for name, kinds in found.items():
+            if always or self._problems.get(name) != kinds:
+                self._problems[name] = kinds
+                problems.export(kinds, name)
+                self._link.publish(self._topics.problem(name), problems.payload(kinds), retain=True)
+
+    def why_unwatched(self, camera: str) -> str:
+        """Return the problems of a camera as last published; empty if there are none."""
+        return "; ".join(filter(None, self._problems[camera].values()))
+
+    def publish_node(self, *, always: bool = False) -> None:
+        """Publish the node's description when it changes, and periodically as a heartbeat."""
+        cameras = {
+            name: {"camera": facts.camera, "state": facts.state, "source": facts.source}
+            for name, facts in ((name, sentry.facts()) for name, sentry in self._cameras.items())
+        }
+        current = (cameras, self._problems, self._models.read())
+        due = time.monotonic() - self._node_published_at >= payloads.NODE_S
+        if not (always or due or current != self._published_node):
+            return
+        self._published_node, self._node_published_at = (
+            (cameras, dict(self._problems), current[2]),
+            time.monotonic(),
+        )
+        text = payloads.node(
+            cameras,
+            model=current[2],
+            findings=problems.findings(self._problems),
+            folder=self._state_dir,
+            started_unix_ns=self._started_unix_ns,
+            unix_ns=time.time_ns(),
+        )
+        self._link.publish(self._topics.node, text, retain=True)
+
+    def publish_armed(self, *, always: bool = False) -> None:
+        """Publish the switches that have changed."""
+        for switch, on in self._arming.state(time.time()).items():
+            if always or self._armed.get(switch) != on:
+                self._armed[switch] = on
+                metrics.ARMED.labels(switch).set(on)
+                self._link.publish(self._topics.armed(switch), payloads.on_off(on), retain=True)
+
+    def last_messages(self) -> list[tuple[str, str]]:
+        """Return the (topic, payload) pairs that replace the retained state when the node stops."""
+        topics = self._topics
+        messages: list[tuple[str, str]] = [(topics.availability, OFFLINE)]
+        for camera, sentry in self._cameras.items():
+            messages.append((topics.state(camera), State.UNKNOWN.value))
+            for name in self._classes[camera]:
+                text = payloads.presence(State.UNKNOWN, seen=False)
+                messages.append((topics.presence(camera, name), text))
+            text = payloads.status(payloads.stopped(sentry.facts()), time.time_ns())
+            messages.append((topics.status(camera), text))
+        return messages
+
+
+def retire_cameras(config: Config, topics: Topics, store: Store) -> None:
+    """End the visits of cameras that are no longer configured, and mark their topics to be cleared."""
+    if topics.discovery_prefix and topics.discovery() not in store.retained and store.cameras:
+        store.remember({topics.discovery(): first_entities(store.cameras)})
+    for camera in sorted(set(store.cameras) - set(config.cameras)):
+        end_unwatched(store, camera, topics.device, store.cameras[camera])
+        stale = (topics.state(camera), topics.presence(camera, "person"), topics.status(camera))
+        store.remember(dict.fromkeys(stale, ""))
+        store.forget(camera)
