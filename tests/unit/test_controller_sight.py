@@ -12,6 +12,7 @@ import pytest
 from support.sentry import EMPTY, FRAME_NS, PERSON, Actor
 from support.waiting import wait_for
 from tridetr.config import Config
+from tridetr.contract import COCO_91
 from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.problems import CameraProblem
 from tridetr.controller.state_machine import State
@@ -245,3 +246,19 @@ def test_a_camera_that_may_be_covered_ends_no_visit(make: Make) -> None:
         actor.show(EMPTY, age_s=age_s)
         sentry.on_wake()
     assert state_of(sentry) is State.STANDBY
+
+
+def test_unknown_class_of_a_model_with_the_assumed_classes(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """COCO's classes are assumed until a model is served; a model that has exactly these is a change too."""
+    sentry, _ = make("persn")
+    assert "can never alarm" not in caplog.text
+    serve(tmp_path, dict(COCO_91))
+
+    def unknown() -> bool:
+        sentry.tick()
+        return "persn" in sentry.problems()[CameraProblem.CLASSES]
+
+    wait_for(unknown)
+    assert "can never alarm" in caplog.text

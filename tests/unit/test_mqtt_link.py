@@ -1,4 +1,4 @@
-"""The connection to a broker that accepts everything and acknowledges nothing."""
+"""The connection to a broker that accepts everything and acknowledges nothing, or accepts again and again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class SilentBroker:
         got: (number of the connection, payload) of each message with QoS 1, and whether it was marked as a repeat.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, accepts: int = 1) -> None:
         self.connections = 0
+        self._accepts = accepts
         self.got: list[tuple[int, bytes, bool]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,7 +41,7 @@ class SilentBroker:
                 body = await reader.readexactly(length)
                 kind = first >> 4
                 if kind == CONNECT:
-                    writer.write(b"\x20\x02\x00\x00")
+                    writer.write(b"\x20\x02\x00\x00" * self._accepts)
                 elif kind == SUBSCRIBE:
                     writer.write(b"\x90\x03" + body[:2] + b"\x01")
                 elif kind == PUBLISH and first & 6:
@@ -92,3 +93,23 @@ async def test_new_connection_resends_nothing_by_itself() -> None:
     await server.wait_closed()
     copies = Counter((number, payload) for number, payload, _ in broker.got)
     assert copies == {(number, payload): 1 for number in (1, 2, 3) for payload in (b"a", b"b")}
+
+
+@pytest.mark.timeout(60)
+async def test_a_connection_is_accepted_once() -> None:
+    """Each acceptance publishes everything, so that a flood of them would stop the controller."""
+    broker, ear = SilentBroker(accepts=500), Ear()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    link = MqttLink(BrokerSettings(lambda: address, None, None, None, 60, "will"), ear, ["command"])
+    link.start()
+    for connection in (1, 2):
+        await reach(lambda: ear.ups >= connection)
+        assert link.publish_acknowledged("events", "a") is not None
+        await reach(lambda: len(broker.got) == connection)
+        assert ear.ups == connection
+        link.bounce()
+        await reach(lambda: not link.connected)
+    await link.stop([])
+    server.close()
+    await server.wait_closed()

@@ -99,6 +99,7 @@ class MqttLink:
         self._client_id = f"tridetr-{uuid.uuid4().hex[:12]}"
         # The client that the thread uses, and the one that is connected.
         self._newest = self._client = self._make_client()
+        self._accepted: paho.Client | None = None  # by the broker; used in the thread
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping = threading.Event()
         self._inbound = threading.Semaphore(_INBOUND)
@@ -199,6 +200,9 @@ class MqttLink:
         if reason.is_failure:
             self._log_once(f"the broker refuses the connection: {reason}")
             return
+        if client is self._accepted:
+            return  # only a broken or hostile broker repeats it, and each one publishes everything
+        self._accepted = client
         self._logged = ""
         self._failures = 0
         if self._subscriptions:

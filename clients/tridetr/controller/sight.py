@@ -161,6 +161,7 @@ class Judge:
         self._min_score = score or 0.0  # 0: everything that the detector publishes counts
         self._models = models
         self._classes: dict[str, int] = {}
+        self._is_served = False
         self._names: dict[int, str] = {}
         self._filter = AlarmFilter(frozenset())
         self.unknown: list[str] = []
@@ -176,14 +177,13 @@ class Judge:
     def refresh(self) -> None:
         """Load the classes of the served model if they have changed."""
         classes = self._models.classes()
-        if classes == self._classes:
+        is_served = self._models.read() is not None  # until then, its classes are not known
+        if (classes, is_served) == (self._classes, self._is_served):
             return
-        self._classes = classes
+        self._classes, self._is_served = classes, is_served
         self._names = {number: name for name, number in classes.items()}
-        unknown = [name for name in self._keys.classes if name not in classes]
-        # Until a model is served, its classes are not known.
-        self.unknown = unknown if self._models.read() else []
-        self._warn_of_unknown(unknown)
+        self.unknown = [name for name in self._keys.classes if is_served and name not in classes]
+        self._warn_of_unknown(self.unknown)
         self._filter = AlarmFilter(
             class_ids_of(self._keys.classes, classes),
             self._min_score,
