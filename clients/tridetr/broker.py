@@ -88,6 +88,8 @@ def mosquitto_config(port: int) -> str:
         "max_queued_messages 10000\n"
         # Any user of this machine can publish, and clients read every message the broker forwards.
         "max_packet_size 1048576\n"
+        # It keeps retained messages. At the limit it closes the connections whose messages are too large
+        "memory_limit 268435456\n"
     )
 
 

@@ -90,6 +90,37 @@ def test_controller_connects_and_its_events_are_acknowledged(tmp_path: Path, kin
         assert database.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
 
 
+def test_retained_messages_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """Every user of the machine may publish them, and the broker keeps them."""
+
+    def connected(port: int) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", port), 5)
+        client.sendall(b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0")
+        assert client.recv(4) == b"\x20\x02\0\0"
+        return client
+
+    def keeps(client: socket.socket, megabytes: int) -> bool:
+        length = 5 + 1_000_000
+        header = bytes([0x31, length & 127 | 128, length >> 7 & 127 | 128, length >> 14])
+        try:
+            for number in range(megabytes):
+                client.sendall(header + b"\0\x03%03d" % number + bytes(1_000_000))
+            client.sendall(b"\xc0\0")
+            return client.recv(2) != b""
+        except OSError:
+            return False
+
+    settings = config(tmp_path)
+    with running_broker(settings, "mosquitto"):
+        wait_for(lambda: listens(settings))
+        port = resolve_broker(settings)[1]
+        with connected(port) as flood:
+            assert not keeps(flood, 400)
+        with connected(port) as other:
+            other.sendall(b"\x33\x06\0\x01a\0\x01b")
+            assert other.recv(4) == b"\x40\x02\0\x01"
+
+
 def _open(state_dir: str) -> Any:
     import sqlite3
 
