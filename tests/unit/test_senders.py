@@ -120,6 +120,25 @@ def test_errors_contain_the_reason_but_not_the_url(
     assert "s3cret" not in str(caught.value)
 
 
+def test_a_server_that_repeats_the_request_puts_no_url_into_the_error(tmp_path: Path) -> None:
+    """The error is logged, and published as the node's problem."""
+
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            line = connection.recv(1 << 16).split(b"\r\n")[0]
+            connection.sendall(b"HTTP/1.1 404 no route: " + line + b"\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/s3cret"
+        with pytest.raises(DeliveryError, match="answered 404 Not Found") as caught:
+            deliver(target(tmp_path, url), message())
+        thread.join()
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["webhook", "apprise"])
 def test_server_that_sends_single_bytes_times_out(
     tmp_path: Path, server: WebhookServer, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -14,7 +14,6 @@ from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
 
 STALL_S = 10.0  # timeout of a single read or write
 DEADLINE_S = 30.0  # timeout of the whole exchange, even if the server keeps sending single bytes
-_LONGEST_REASON = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Answer:
     Attributes:
         origin: scheme, host and port that answered, without path and user.
         status: HTTP status code.
-        reason: HTTP reason phrase, shortened.
+        reason: meaning of the status, or empty; not the server's words, which may repeat the URL.
         retry_after_s: seconds from the ``Retry-After`` header; 0 = none.
     """
 
@@ -67,7 +66,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     try:
         connection.request("POST", path, body, dict(headers))
         answer = connection.getresponse()
-        reason = answer.reason.encode("ascii", "replace").decode()[:_LONGEST_REASON]
+        reason = http.client.responses.get(answer.status, "")
         return Answer(origin, answer.status, reason, _seconds(answer.getheader("Retry-After")))
     except TimeoutError:
         raise TimeoutError(f"{origin} does not answer within {STALL_S:g} s") from None

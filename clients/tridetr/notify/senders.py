@@ -165,7 +165,7 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
             "url_file"
         )
     raise DeliveryError(
-        f"{answer.origin} answered {answer.status} {answer.reason}",
+        f"{answer.origin} answered {answer.status} {answer.reason}".rstrip(),
         refused=answer.status in (400, 413, 415, 422),
         answered=True,
         wait_s=answer.retry_after_s,
