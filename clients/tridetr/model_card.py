@@ -70,6 +70,18 @@ class ModelCard:
     form: Form = Form.PORTABLE
     contract: str = VERSION
 
+    def __post_init__(self) -> None:
+        """Check the values that would silently suppress detections.
+
+        Raises:
+            ModelError: the default score is not a number from 0 to below 1.
+        """
+        if not 0 <= self.default_score < 1:
+            raise ModelError(
+                f"the model's default score is {self.default_score}, which no detection reaches: fuse the export "
+                "again with a score from 0 to below 1"
+            )
+
     def to_metadata(self, prefix: str = PREFIX) -> dict[str, str]:
         """Return the card as strings, for a file's metadata or Triton's parameters; unknown fields are left out."""
         known = {
@@ -119,7 +131,7 @@ class ModelCard:
                 form=Form(found.get("form", Form.PORTABLE)),
                 contract=contract,
             )
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise ModelError(
                 f"the model's tridetr metadata cannot be read ({error}): fuse the export again"
             ) from error
@@ -159,12 +171,24 @@ def class_table(text: str) -> dict[str, int]:
     {'person': 1, 'car': 3}
 
     Raises:
-        ModelError: the text is not such an object.
+        ModelError: the text is not such an object, or a name or an id occurs twice.
     """
     try:
-        table = json.loads(text)
-        return {str(name): int(number) for name, number in table.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+        pairs = json.loads(text, object_pairs_hook=tuple)  # a tuple is an object, a list an array
+        table = {str(name): _class_id(number) for name, number in pairs}
+        if not isinstance(pairs, tuple):
+            raise TypeError("an array")
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"the model's class table {text[:80]!r} is not a JSON object of names and ids: {error}"
         ) from error
+    if not len(pairs) == len(table) == len(set(table.values())):
+        raise ModelError(f"the model's class table {text[:80]!r} has a name or an id twice")
+    return table
+
+
+def _class_id(number: str | float) -> int:
+    found = int(number)
+    if not -(1 << 31) <= found < 1 << 31:
+        raise ValueError(f"{found} is not a 32-bit integer")
+    return found

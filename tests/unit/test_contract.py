@@ -6,7 +6,7 @@ from tritonclient.grpc import service_pb2
 
 from tridetr.contract import Tensor, check_contract
 from tridetr.errors import InferenceFailed, ModelError
-from tridetr.model_card import class_table
+from tridetr.model_card import PREFIX, ModelCard, class_table
 from tridetr.triton.answers import parse_prediction
 
 FRAME = Tensor("frame", "UINT8", (-1, -1, -1))
@@ -66,9 +66,24 @@ def test_other_models_are_refused_with_both_shapes(
         check_contract("m", inputs, outputs)
 
 
+@pytest.mark.parametrize("text", ['{"person": 1, "human": 1}', '{"person": 1, "person": 2}'])
+def test_an_ambiguous_class_table_is_refused(text: str) -> None:
+    """A person would raise the alarm of the other class, or of none."""
+    with pytest.raises(ModelError, match="twice"):
+        class_table(text)
+
+
+@pytest.mark.parametrize("score", ["nan", "1.0", "-0.1", "inf"])
+def test_a_default_score_that_nothing_reaches_is_refused(score: str) -> None:
+    """Otherwise everything would look healthy, but nothing would ever raise an alarm."""
+    with pytest.raises(ModelError, match="default score"):
+        ModelCard.from_metadata({f"{PREFIX}default_score": score})
+
+
 def test_an_invalid_class_table_is_refused() -> None:
     assert class_table('{"person": 1, "car": 3}') == {"person": 1, "car": 3}
-    for text in ("", "[1]", '{"person": "x"}', '{"person": null}'):
+    wrong = "", "[1]", '{"person": "x"}', '{"person": null}', '{"person": 1e400}', "[" * 100_000
+    for text in wrong:
         with pytest.raises(ModelError, match="class table"):
             class_table(text)
 
