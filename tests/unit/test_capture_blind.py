@@ -295,6 +295,43 @@ def test_a_camera_that_is_covered_between_short_connections_is_reported() -> Non
     assert found[-1] is BlindReason.COVERED
 
 
+@pytest.mark.parametrize("light", [0.1, 0.2, 1.0])
+@pytest.mark.parametrize("cloth", [True, False], ids=["cloth", "black"])
+def test_a_camera_that_is_being_covered_in_dim_light_is_suspect_before_the_all_clear(
+    light: float, cloth: bool
+) -> None:
+    """The window of four seconds showed it later than `clear_s` (3), so the person who covered it had "left"."""
+
+    def dim(time_s: float) -> Picture:
+        return 16 + light * PLACES["hall1"](time_s)
+
+    def cover(time_s: float) -> Picture:
+        pattern = 6 * light * np.sin(50 * X + 30 * Y) + 30 * light * (X + Y)
+        hand = (16 + (pattern if cloth else 0 * X)).astype(np.float32)
+        share = min(1.0, time_s - start)
+        return share * hand + (1 - share) * dim(time_s)
+
+    watch = Watch()
+    watch.see(dim, 40)
+    start = watch.looks / 2
+    for look in range(20):
+        watch.see(cover, 0.5)
+        assert look < 2 or watch.detector.suspect is not None, look
+    watch.see(dim, 5)
+    assert watch.detector.suspect is None
+
+
+def test_a_camera_that_changes_to_pictures_too_small_to_judge_is_not_suspect() -> None:
+    watch = Watch()
+    watch.see(lambda time_s: np.full(SIZE, 30.0, np.float32), 8)
+    assert watch.detector.suspect is not None
+    small = np.zeros((48, 64), np.uint8)
+    start_ns = (watch.looks + 1) * LOOK_NS
+    for step_ns in range(0, 2 * LOOK_NS, LOOK_NS // 4):
+        assert watch.detector.judge(lambda n: small[::n], 48, start_ns + step_ns) is None
+        assert watch.detector.suspect is None
+
+
 def test_small_and_changing_sizes_are_not_judged() -> None:
     detector = BlindDetector()
     for look, shape in enumerate(itertools.islice(itertools.cycle([(48, 64), (16, 16)]), 40)):

@@ -76,6 +76,7 @@ class BlindDetector:
         self._pixels: Map = np.zeros((_ROWS, _COLUMNS), np.float32)
         self._fine: Map = np.zeros((_ROWS, _COLUMNS), np.float32)
         self._suspect: BlindReason | None = None
+        self._strange_looks = 0  # in a row, each of which shows nothing of the usual view
         self._suspect_since_ns = 0
         self._found: BlindReason | None = None
         self._found_ns = 0
@@ -84,7 +85,9 @@ class BlindDetector:
 
     @property
     def suspect(self) -> BlindReason | None:
-        """Why the last look indicates that the camera cannot see, whether that is proved or not yet."""
+        """Why the last looks indicate that the camera cannot see, whether that is proved or not yet."""
+        if self._suspect is None and 0 < self._strange_looks <= _WINDOW:
+            return BlindReason.TURNED  # until the window holds only the new view
         return self._suspect
 
     def reset(self) -> None:
@@ -110,12 +113,15 @@ class BlindDetector:
         first = int(height * _MARGIN) // step
         sample = rows(step)[first : first + _ROWS]
         if sample.shape[0] < _ROWS or sample.shape[1] < _COLUMNS:
+            self._suspect = self._found = None
+            self._strange_looks = 0
             return None
         if self._size != (height, sample.shape[1]):
             self._size = (height, sample.shape[1])
             self._forget()
             self._restart()
         self._measure(sample)
+        self._strange_looks = self._strange_looks + 1 if self._is_strange() else 0
         self._decide(self._evidence(), now_ns)
         return self._found
 
@@ -207,6 +213,14 @@ class BlindDetector:
         noise = min(quiet, 32 * self._noise * self._noise)
         ratios = np.sort(np.maximum(fine[clear] - noise, 0) / coarse[clear])
         return math.sqrt(float(ratios[int(0.8 * len(ratios))]))
+
+    def _is_strange(self) -> bool:
+        """Return whether the newest look shows nothing of the usual view, which the window shows later in dim light."""
+        return (
+            self._learnt >= _MATURE
+            and _cosine(_edges(self._last), self._view_edges) < _SAME_VIEW
+            and _alike(self._last, self._view) < _SAME_VIEW
+        )
 
     def _is_other_view(self, alike: float, edges: Map) -> bool:
         if self._share < _OTHER_SHARE:
