@@ -60,8 +60,10 @@ def final_url(
             raise SourceError(
                 f"cannot open {shown}: no answer; are the camera and the network up?"
             ) from None
-        except (OSError, ValueError, http.client.HTTPException):
+        except OSError:
             return url
+        except (ValueError, http.client.HTTPException):
+            location = None
         if location is None:
             _known[configured] = url, time.monotonic() + _KNOWN_S
             return url
