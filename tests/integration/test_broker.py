@@ -22,6 +22,7 @@ from tridetr.broker import broker_command, find_mosquitto, resolve_broker
 from tridetr.config import Config
 from tridetr.controller.history import read_history
 from tridetr.errors import BrokerError
+from tridetr.supervisor.broker_pulse import answers
 
 KINDS = ["mosquitto", "amqtt"]
 
@@ -66,6 +67,7 @@ def test_listens_on_loopback_only_and_keeps_its_port(tmp_path: Path, kind: str) 
     with running_broker(settings, kind) as process:
         wait_for(lambda: listens(settings))
         address = resolve_broker(settings)
+        assert answers(*address)
         assert listening(process.pid) == [address]
         assert address[0] == "127.0.0.1"
     with running_broker(settings, kind):
@@ -99,12 +101,12 @@ def test_retained_messages_do_not_fill_the_memory(tmp_path: Path) -> None:
         assert client.recv(4) == b"\x20\x02\0\0"
         return client
 
-    def keeps(client: socket.socket, megabytes: int) -> bool:
-        length = 5 + 1_000_000
+    def keeps(client: socket.socket, size: int) -> bool:
+        length = 10 + size
         header = bytes([0x31, length & 127 | 128, length >> 7 & 127 | 128, length >> 14])
         try:
-            for number in range(megabytes):
-                client.sendall(header + b"\0\x03%03d" % number + bytes(1_000_000))
+            for number in range(3000):
+                client.sendall(header + b"\0\x08%02d%06d" % (size % 97, number) + bytes(size))
             client.sendall(b"\xc0\0")
             return client.recv(2) != b""
         except OSError:
@@ -114,11 +116,11 @@ def test_retained_messages_do_not_fill_the_memory(tmp_path: Path) -> None:
     with running_broker(settings, "mosquitto"):
         wait_for(lambda: listens(settings))
         port = resolve_broker(settings)[1]
-        with connected(port) as flood:
-            assert not keeps(flood, 400)
-        with connected(port) as other:
-            other.sendall(b"\x33\x06\0\x01a\0\x01b")
-            assert other.recv(4) == b"\x40\x02\0\x01"
+        assert answers("127.0.0.1", port)
+        for size in (1_000_000, 10_000, 100):
+            with connected(port) as flood:
+                assert not keeps(flood, size)
+        assert not answers("127.0.0.1", port)  # the supervisor restarts it
 
 
 def _open(state_dir: str) -> Any:

@@ -20,21 +20,36 @@ _CLIENT_ID = b"tridetr-supervisor"
 _CONNECT_BODY = b"\x00\x04MQTT\x04\x02\x00\x0a" + len(_CLIENT_ID).to_bytes(2, "big") + _CLIENT_ID
 _CONNECT = b"\x10" + bytes([len(_CONNECT_BODY)]) + _CONNECT_BODY
 _CONNACK = b"\x20\x02"
+# PUBLISH with QoS 1, message 1. Subscriptions to `#` do not include topics that begin with $.
+_TOPIC = b"$tridetr/pulse"
+_PUBLISH_BODY = len(_TOPIC).to_bytes(2, "big") + _TOPIC + b"\x00\x01" + bytes(1 << 16)
+_PUBLISH = b"\x32" + bytes(
+    [
+        len(_PUBLISH_BODY) & 127 | 128,
+        len(_PUBLISH_BODY) >> 7 & 127 | 128,
+        len(_PUBLISH_BODY) >> 14,
+    ]
+)
+_PUBACK = b"\x40\x02\x00\x01"
 _DISCONNECT = b"\xe0\x00"
 
 
 def answers(host: str, port: int, timeout_s: float = TIMEOUT_S) -> bool:
-    """Return whether an MQTT broker acknowledges a connection within ``timeout_s``.
+    """Return whether an MQTT broker acknowledges a connection and a message, each within ``timeout_s``.
 
-    An open port is not enough: the kernel also accepts connections for a stopped process.
+    An open port is not enough: the kernel also accepts connections for a stopped process. A connection is not enough:
+    a broker at its memory limit, full of retained messages, accepts it but no message.
     """
     try:
         with socket.create_connection((host, port), timeout_s) as connection:
             connection.sendall(_CONNECT)
+            if connection.recv(4)[:2] != _CONNACK:
+                return False
+            connection.sendall(_PUBLISH + _PUBLISH_BODY)
             answer = connection.recv(4)
             with contextlib.suppress(OSError):
                 connection.sendall(_DISCONNECT)
-            return answer.startswith(_CONNACK)
+            return answer == _PUBACK
     except OSError:
         return False
 
