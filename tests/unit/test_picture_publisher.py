@@ -32,9 +32,9 @@ class Broker:
         return self.mid
 
 
-async def test_a_picture_that_the_broker_refuses_is_replaced_by_a_smaller_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A node with a visit that has a picture of 200 KiB and a crop of 30 KiB."""
     sizes = {"picture": 200 * KIB, "crop": 30 * KIB}
 
     def newest(_config: Config, _visit: str, largest: int) -> tuple[str, bytes] | None:
@@ -42,25 +42,55 @@ async def test_a_picture_that_the_broker_refuses_is_replaced_by_a_smaller_one(
 
     monkeypatch.setattr(pictures, "newest_picture", newest)
     monkeypatch.setattr(pictures, "_LOOK_S", 0.0)
-    config = Config.model_validate(
+    return Config.model_validate(
         {"cameras": {"hall": {"source": "synthetic"}}, "evidence": {}, "state_dir": tmp_path}
     )
+
+
+async def publish_until_acknowledged(
+    publisher: pictures.PicturePublisher, broker: Broker, visit: str
+) -> int:
+    """Publish the picture of a visit over as many connections as it takes; return the number of lost ones."""
+    lost = 0
+    before = len(broker.got)
+    for _ in range(500):
+        publisher.follow("hall", visit)
+        publisher.look()
+        await asyncio.sleep(0.01)
+        if len(broker.got) > before:
+            break
+        if not broker.connected:
+            broker.connected, lost = True, lost + 1
+            publisher.on_up()
+    assert publisher.on_ack(broker.mid)
+    assert not publisher.on_ack(broker.mid)
+    return lost
+
+
+async def test_a_picture_that_the_broker_refuses_is_replaced_by_a_smaller_one(
+    config: Config,
+) -> None:
     broker = Broker(limit=100 * KIB)
     publisher = pictures.PicturePublisher(config, broker.publish)
-    connections = 1
     try:
-        for _ in range(500):
-            publisher.follow("hall", "visit")
-            publisher.look()
-            await asyncio.sleep(0.01)
-            if broker.got:
-                break
-            if not broker.connected:
-                broker.connected, connections = True, connections + 1
-                publisher.on_up()
+        assert await publish_until_acknowledged(publisher, broker, "visit") == 2
         assert broker.got == [30 * KIB]
-        assert connections == 3
-        assert publisher.on_ack(broker.mid)
-        assert not publisher.on_ack(broker.mid)
+    finally:
+        publisher.close()
+
+
+async def test_larger_pictures_are_tried_again_later(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that fails twice had limited the pictures until the next restart."""
+    broker = Broker(limit=100 * KIB)
+    publisher = pictures.PicturePublisher(config, broker.publish)
+    try:
+        await publish_until_acknowledged(publisher, broker, "first")
+        broker.limit = 300 * KIB
+        await publish_until_acknowledged(publisher, broker, "second")
+        monkeypatch.setattr(pictures, "_LIMIT_S", 0.0)
+        await publish_until_acknowledged(publisher, broker, "third")
+        assert broker.got == [30 * KIB, 30 * KIB, 200 * KIB]
     finally:
         publisher.close()

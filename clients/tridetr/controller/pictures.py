@@ -28,6 +28,7 @@ _LARGEST = 256 * 1024  # bytes in one MQTT message; brokers may close the connec
 _SMALLEST_LIMIT = 16 * 1024
 # Connections in a row that end before a picture is acknowledged: the broker refuses its size
 _LOSSES = 2
+_LIMIT_S = 86_400.0  # then larger pictures are tried again: the network may have been the reason
 
 
 def newest_picture(
@@ -121,6 +122,7 @@ class PicturePublisher:
         self._config = config
         self._publish = publish
         self._largest = _LARGEST
+        self._limited_at = float("-inf")
         self._losses = 0
         self._sent: dict[int, int] = {}  # size of each unacknowledged picture, by message ID
         self._followed: dict[str, _Followed] = {}
@@ -145,9 +147,10 @@ class PicturePublisher:
             size = max(self._sent.values())
             if self._losses >= _LOSSES and size > _SMALLEST_LIMIT:
                 self._losses, self._largest = 0, max(_SMALLEST_LIMIT, size // 2)
+                self._limited_at = time.monotonic()
                 logger.warning(
                     "the connection to the broker ended %d times while a picture of %d bytes was sent (a limit on "
-                    "the size of messages?): pictures of more than %d bytes are no longer published",
+                    "the size of messages?): pictures of more than %d bytes are not published for a day",
                     _LOSSES,
                     size,
                     self._largest,
@@ -172,6 +175,8 @@ class PicturePublisher:
         if now - self._looked_at < _LOOK_S:
             return
         self._looked_at = now
+        if now - self._limited_at >= _LIMIT_S:
+            self._largest = _LARGEST
         for camera, followed in self._followed.items():
             if now < followed.until_s and not followed.is_busy:
                 followed.is_busy = True
