@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,15 @@ def test_port_in_use_is_a_clear_error(tmp_path: Path, process: str) -> None:
     assert "Traceback" not in answer.stderr
 
 
+@pytest.fixture
+def heeds_hangups() -> Iterator[None]:
+    """The tests may run under `nohup`, and children inherit signals that are ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heeds_hangups")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 def test_hangup_and_ctrl_c_leave_nothing_behind(tmp_path: Path, number: int) -> None:
     """After a hangup, the supervisor must clean up its segments too."""
