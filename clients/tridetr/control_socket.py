@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,8 @@ logger = logging.getLogger("tridetr.controller")
 _NAME = "controller.sock"
 _TIMEOUT_S = 3.0
 _LONGEST = 64 * 1024
+# From Python 3.13 on, asyncio would remove the socket by a path that is no longer valid
+_OPTIONS: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 Answerer: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -50,7 +53,9 @@ class ControlSocket:
         try:
             path.unlink(missing_ok=True)  # left by a controller that was killed
             with _short(self._folder) as short:
-                self._server = await asyncio.start_unix_server(self._serve, short, limit=_LONGEST)
+                self._server = await asyncio.start_unix_server(
+                    self._serve, short, limit=_LONGEST, **_OPTIONS
+                )
             path.chmod(0o600)  # the folder may be one that others can enter
         except OSError as error:
             logger.warning("cannot create %s (%s): the viewer cannot arm or disarm", path, error)

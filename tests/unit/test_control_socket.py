@@ -11,7 +11,9 @@ import pytest
 from tridetr.control_socket import ControllerAwayError, ControlSocket, ask_controller
 
 
-async def test_a_removed_socket_in_a_deep_folder_is_created_again(tmp_path: Path) -> None:
+async def test_a_removed_socket_in_a_deep_folder_is_created_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path.joinpath(*["deep-folder"] * 20)
     folder.mkdir(parents=True)
     socket = ControlSocket(folder, lambda request: request)
@@ -20,7 +22,10 @@ async def test_a_removed_socket_in_a_deep_folder_is_created_again(tmp_path: Path
     await socket.keep()
     assert (folder / "controller.sock").is_socket()
     assert await ask_controller(folder, {"ping": 1}) == {"ping": 1}
-    await socket.close()
+    # asyncio of Python 3.13 removes sockets itself, by the path that they were created with
+    with (tmp_path / "reuses the folder's descriptor").open("w"):
+        await socket.close()
+    assert not caplog.records
     with pytest.raises(ControllerAwayError):
         await ask_controller(folder, {})
 
