@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.capture_rig import capturing
+from support.capture_rig import FakeController, capturing
 from support.clips import jpegs, write_clip
 from support.data import FOOTAGE, shared
 from support.mjpeg_server import MjpegServer
@@ -26,7 +26,7 @@ from tridetr.capture import publisher
 from tridetr.capture.planes import copy_picture
 from tridetr.capture.sources.network import NetworkSource
 from tridetr.config import CameraSection
-from tridetr.shm.boards import CameraState
+from tridetr.shm.boards import CameraState, SentryMode
 
 
 @contextlib.contextmanager
@@ -263,3 +263,19 @@ def test_stale_h264_is_decoded_but_not_shown(tmp_path: Path) -> None:
             source.close()
     assert fresh.number - first.number > dropped
     assert (time.monotonic_ns() - fresh.monotonic_ns) / 1e6 < slack(300)
+
+
+def test_a_camera_in_standby_whose_pictures_are_all_damaged_is_offline(tmp_path: Path) -> None:
+    """Frames that the pace skips are not decoded, so they do not count as good."""
+    whole = jpegs(10)
+    with mjpeg_server(MjpegServer(whole, fps=20)) as camera:
+        with capturing(tmp_path, camera.url, start=False, timeout_s=1) as rig:
+            controller = FakeController(rig)
+            controller.write(SentryMode.STANDBY)
+            rig.start()
+            rig.wait_state(CameraState.LIVE)
+            camera.jpegs = [jpeg[: len(jpeg) // 2] for jpeg in whole]
+            assert "no good frame" in rig.wait_state(CameraState.OFFLINE).message
+            camera.jpegs = whole
+            rig.wait_state(CameraState.LIVE)
+            controller.close()

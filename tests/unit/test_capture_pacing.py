@@ -96,3 +96,13 @@ def test_the_pace_follows_the_sentry_board(
         mode, expires = snapshot
         board = SentrySnapshot(mode, SentryState.STANDBY, 0, "", expires)
     assert pace_of(board, 5) is expected
+
+
+def test_a_damaged_frame_is_replaced_by_the_next_one() -> None:
+    pacer = Pacer(1.0, None)
+    assert accepted(pacer, [0, 100_000_000], Pace.STANDBY) == [0]
+    pacer.again()
+    assert accepted(pacer, [200_000_000, 300_000_000, 1_200_000_000], Pace.STANDBY) == [
+        200_000_000,
+        1_200_000_000,
+    ]

@@ -299,6 +299,7 @@ class Capture:
                 )
 
     def _corrupt(self, error: CorruptFrameError) -> None:
+        self._pacer.again()
         self._count("corrupt", 1)
         self._next_number += 1
         kept_back = self._corrupt_lines.allow(time.monotonic())

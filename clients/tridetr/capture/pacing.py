@@ -63,3 +63,7 @@ class Pacer:
         if self._due_ns < capture_ns:  # there was a gap: no burst to catch up
             self._due_ns = capture_ns + interval
         return True
+
+    def again(self) -> None:
+        """Keep the next frame, because the last one was damaged."""
+        self._interval_ns = -1
