@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from support.mosquitto import listening, running_mosquitto
-from support.sentry import EMPTY, PERSON, event_row, running_controller
+from support.sentry import EMPTY, PERSON, running_controller
+from support.state_database import event_row
 from support.waiting import wait_for
 from tridetr.controller.database import (
     Database,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.sentry import event_row
+from support.state_database import event_row, run_sql
 from tridetr.controller.database import (
     CorruptDatabaseError,
     Database,
@@ -125,15 +125,6 @@ def flip(text: bytes) -> Callable[[Path], None]:
             content[at + 3] ^= 0x80
             break
         path.write_bytes(content)
-
-    return damage
-
-
-def run_sql(statement: str) -> Callable[[Path], None]:
-    def damage(path: Path) -> None:
-        connection = sqlite3.connect(path)
-        connection.executescript(statement)
-        connection.close()
 
     return damage
 

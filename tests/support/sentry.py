@@ -16,7 +16,6 @@ import numpy as np
 import yaml
 
 from support.waiting import wait_for
-from tridetr.controller.stored_rows import NewRow
 from tridetr.shm.boards import (
     BlindReason,
     CameraState,
@@ -33,11 +32,6 @@ from tridetr.shm.names import unlink_instance
 PERSON = np.array([(100, 50, 200, 430, 0.9, 1, 0)], DETECTION_DTYPE)
 EMPTY = np.zeros(0, DETECTION_DTYPE)
 FRAME_NS = 100_000_000
-
-
-def event_row(number: int, details: str = "{}") -> NewRow:
-    """Return the row of an arrival, for a store that runs without a controller."""
-    return NewRow(number, "person_arrived", details, f"visit{number}:arrived")
 
 
 class Actor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from support.state_database import run_sql
 from tridetr.controller import notices
 from tridetr.controller.history import DATABASE
 from tridetr.controller.store import Store
@@ -29,15 +29,6 @@ def visit(store: Store, *numbers: int) -> None:
 
 def waiting(store: Store) -> dict[str, list[str]]:
     return {name: list(queue) for name, queue in store.notices.waiting.items() if queue}
-
-
-def run_sql(statement: str) -> Callable[[Path], None]:
-    def damage(file: Path) -> None:
-        connection = sqlite3.connect(file)
-        connection.executescript(statement)
-        connection.close()
-
-    return damage
 
 
 @pytest.mark.parametrize(

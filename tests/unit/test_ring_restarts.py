@@ -9,7 +9,14 @@ import pytest
 from support.rings import H, W, frame_writer, put_frame, result_stamp, some_detections
 from tridetr.shm import layout, names
 from tridetr.shm.detections import DetectionReader, DetectionWriter
-from tridetr.shm.frames import FrameReader
+from tridetr.shm.frames import FrameLease, FrameReader, FrameWriter
+
+
+def lease_of_new_frame(writer: FrameWriter, reader: FrameReader, number: int) -> FrameLease:
+    put_frame(writer, number)
+    lease = reader.lease_newest()
+    assert lease is not None
+    return lease
 
 
 def test_a_restarted_writer_reuses_the_file(instance: str) -> None:
@@ -110,10 +117,7 @@ def test_a_file_without_a_header_is_skipped(instance: str) -> None:
     with FrameReader(instance, "cam", "gateway") as reader:
         assert reader.lease_newest() is None
         with frame_writer(instance) as writer:
-            put_frame(writer, 1)
-            lease = reader.lease_newest()
-            assert lease is not None
-            assert lease.region.generation == 3
+            assert lease_of_new_frame(writer, reader, 1).region.generation == 3
     assert ring.path(2).stat().st_size == 3 * layout.PAGE
 
 
@@ -174,10 +178,7 @@ def test_a_ring_of_another_boot_is_ignored(instance: str, monkeypatch: pytest.Mo
     with FrameReader(instance, "cam", "gateway") as reader:
         assert reader.lease_newest() is None
         with frame_writer(instance) as writer:
-            put_frame(writer, 2)
-            lease = reader.lease_newest()
-            assert lease is not None
-            assert lease.planes[0, 0] == 2
+            assert lease_of_new_frame(writer, reader, 2).planes[0, 0] == 2
 
 
 def test_mappings_and_descriptors_do_not_accumulate(instance: str) -> None:

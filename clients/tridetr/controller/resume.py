@@ -44,7 +44,7 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
     if board is not None and 0 < board.seen_monotonic_ns <= now_ns:
         return record, board.seen_monotonic_ns
     if record.boot_id not in ("", boot_clock.boot_id()) and not boot_clock.is_right():
-        # How long the machine was off is unknown: whoever is in view now may be another person.
+        # How long the machine was off is unknown: the person in view now may be another one.
         if record.memory.visit_open:
             logger.warning(
                 "the machine was restarted and its clock is not set yet: the open visit ends as lost",

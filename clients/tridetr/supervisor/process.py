@@ -188,7 +188,7 @@ class ManagedProcess:
         watched_s = now_s - self._watched_since_s
         try:
             pulse = heartbeat.read(self._run_dir, self.spec.name)
-        except OSError as error:  # such as no descriptor left: no evidence about the process
+        except OSError as error:  # such as no descriptor left; the process may be running
             if self._lines.allow(now_s) is not None:
                 logger.warning("cannot read the heartbeat of %s: %s", self.spec.name, error)
             self._watched_since_s = now_s

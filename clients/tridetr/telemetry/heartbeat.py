@@ -108,7 +108,7 @@ def read(run_dir: Path, role: str) -> Pulse | None:
     """Return the heartbeat of ``role``; None if there is none.
 
     Raises:
-        OSError: The file cannot be read at the moment, which is no evidence about the process.
+        OSError: The file cannot be read at the moment; the process may be running.
     """
     path = _file(run_dir, role)
     try:
