@@ -31,6 +31,7 @@ class FakeTriton:
         frame_errors: Raised by inferences, one each.
         hold: Answers wait while it is cleared.
         second_score: Score of the second box, a car.
+        second_box: Its corners.
         regions: The registered regions, by name.
         gpu: Folder of the simulated GPU memory that it can open; None if it has no GPU.
         asked: (region name, value of the first pixel) of each inference at its arrival.
@@ -41,6 +42,7 @@ class FakeTriton:
     frame_errors: list[Exception] = field(default_factory=list)
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     second_score: float = 0.2
+    second_box: tuple[float, float, float, float] = (1, 1, 2, 2)
     gpu: Path | None = None
     regions: dict[str, AnyRegion] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
@@ -95,7 +97,7 @@ class FakeTriton:
         finally:
             self.in_flight[name] -= 1
         return Prediction(
-            np.array([[value, 0, 500, 9], [1, 1, 2, 2]], np.float32),
+            np.array([[value, 0, 500, 9], self.second_box], np.float32),
             np.array([0.9, self.second_score], np.float32),
             np.array([1, 3], np.int32),
         )

@@ -10,7 +10,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
+import numpy as np
 import pytest
 
 from support.fake_triton import INFO, FakeTriton, unavailable
@@ -233,6 +235,25 @@ async def test_failed_frames_are_counted_logged_once_and_retried_with_pauses(
     said = [record.message for record in caplog.records]
     assert said.count("inference of a frame failed: bad shape") == 1
     assert said.count("inference results are available again") == 1
+
+
+async def test_wrong_boxes_are_dropped_counted_and_logged_once(
+    instance: str,
+    tmp_path: Path,
+    frames: FrameWriter,
+    results: Results,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = FakeTriton(second_box=(1, 1, np.nan, 2))
+    invalid = metrics.BOXES_INVALID.labels("cam")
+    before = invalid._value.get()
+    async with running(make_config(instance, tmp_path), client):
+        put_frame(frames, 1)
+        await until(results.take)
+        put_frame(frames, 2)
+        await until(lambda: len(results.take()) == 2)
+    assert invalid._value.get() - before == 2
+    assert [r.message for r in caplog.records if "inverted, NaN" in r.message] == [ANY]
 
 
 async def test_a_slow_answer_is_logged_and_waited_for(

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as nps
 from tridetr.detector import server
 from tridetr.detector.account import FrameAccount
 from tridetr.detector.selection import Selection
-from tridetr.errors import ConfigError
+from tridetr.errors import ConfigError, InferenceFailed
 from tridetr.model_card import ModelInfo
 
 KNOWN = {"person": 1, "bicycle": 2, "car": 3}
@@ -42,23 +42,47 @@ def test_detections_are_selected_by_score_and_class(
     assert found["track_id"].tolist() == [0] * len(rows)
 
 
-@pytest.mark.parametrize(
-    ("boxes", "score", "number"),
-    [
-        ([np.nan, 0, 1, 1], 0.9, 1),
-        ([0, 0, np.inf, 1], 0.9, 1),
-        ([0, 0, 1, 1], np.nan, 1),
-        ([0, 0, 1, 1], np.inf, 1),
-        ([0, 0, 1, 1], 0.9, -1),
-        ([0, 0, 1, 1], 0.9, 65_536),
-    ],
-)
-def test_invalid_rows_are_dropped(boxes: list[float], score: float, number: int) -> None:
-    rows = np.array([boxes], np.float32)
+@pytest.mark.parametrize(("score", "number"), [(np.nan, 1), (np.inf, 1), (0.9, -1), (0.9, 65_536)])
+def test_rows_with_an_invalid_score_or_class_are_dropped(score: float, number: int) -> None:
+    rows = np.array([[0, 0, 1, 1]], np.float32)
     found = Selection(0.5, (), {})(
         rows, np.array([score], np.float32), np.array([number], np.int32)
     )
     assert len(found) == 0
+
+
+WRONG = pytest.mark.parametrize("wrong", [[np.nan, 0, 1, 1], [0, 0, np.inf, 1], [9, 0, 1, 1]])
+
+
+@WRONG
+@pytest.mark.parametrize(
+    ("scores", "classes"),
+    [
+        ((0.9, 0.4), (1, 1)),  # below the minimum score
+        ((0.9, 0.8), (1, 1)),  # the class is in the frame in any case
+        ((0.9, 0.8), (1, 2)),  # not a wanted class
+    ],
+)
+def test_wrong_boxes_are_dropped(
+    wrong: list[float], scores: tuple[float, float], classes: tuple[int, int]
+) -> None:
+    found = Selection(0.5, ("person", "car"), KNOWN)(
+        np.array([[0, 0, 1, 1], wrong], np.float32),
+        np.array(scores, np.float32),
+        np.array(classes, np.int32),
+    )
+    assert found["x2"].tolist() == [1]
+
+
+@WRONG
+def test_the_only_box_of_a_class_is_not_dropped_silently(wrong: list[float]) -> None:
+    """The frame would look as if the class were absent."""
+    with pytest.raises(InferenceFailed, match="only box of class 3"):
+        Selection(0.5, (), KNOWN)(
+            np.array([[0, 0, 1, 1], wrong], np.float32),
+            np.array([0.9, 0.6], np.float32),
+            np.array([1, 3], np.int32),
+        )
 
 
 def test_the_error_for_unknown_classes_lists_the_known_ones() -> None:
@@ -75,7 +99,11 @@ def test_the_error_for_unknown_classes_lists_the_known_ones() -> None:
 def test_any_answer_gives_finite_rows_in_the_models_order(
     scores: np.ndarray, classes: np.ndarray, boxes: np.ndarray, least: float
 ) -> None:
-    found = Selection(least, (), {})(boxes, scores, classes)
+    try:
+        found = Selection(least, (), {})(boxes, scores, classes)
+    except InferenceFailed:
+        assert not np.isfinite(boxes).all() or (boxes[:, :2] > boxes[:, 2:]).any()
+        return
     assert np.isfinite(found["score"]).all()
     assert (found["score"] >= least).all()
     assert (found["score"] > 0).all()

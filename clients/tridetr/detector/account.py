@@ -63,6 +63,7 @@ class CameraMetrics:
         self._last_result = metrics.LAST_RESULT.labels(camera)
         self._blocked = metrics.DETECTOR_BLOCKED.labels(camera)
         self._blocked.set(0)
+        self.boxes_invalid = metrics.BOXES_INVALID.labels(camera)
         self._is_blocked = False
         self._names: dict[int, str] = {}
         for reason in ERROR_REASONS:  # start at 0, so that `increase()` sees the first error

@@ -23,9 +23,13 @@ from tridetr.shm.device_region import AnyRegion
 from tridetr.shm.frames import DeviceFrameLease
 from tridetr.shm.wakeup import Wakeup
 from tridetr.telemetry import tracing
+from tridetr.telemetry.logs import Limiter
+from tridetr.triton.answers import are_corners
 from tridetr.triton.client import Prediction
 
 log = logging.getLogger("tridetr.detector")
+
+_INVALID_BOXES_EVERY_S = 3600.0  # between two log lines about them
 
 
 class CameraDetector:
@@ -80,6 +84,7 @@ class CameraDetector:
         self._pause_s = 0.0
         self._logged: str | None = None
         self._range = RangeCheck(camera)
+        self._invalid_boxes = Limiter(_INVALID_BOXES_EVERY_S)
         self._stopping = False
         self._woken = asyncio.Event()
         self._extra = {"camera": camera}
@@ -237,6 +242,7 @@ class CameraDetector:
             self.in_flight = False
             slow.cancel()
         assert self._selection is not None  # set before the server counts as available
+        self._note_invalid_boxes(answer)
         found = self._selection(answer.boxes, answer.scores, answer.classes)
         result = ResultStamp(
             frame_number=frame.frame_number,
@@ -299,6 +305,18 @@ class CameraDetector:
         if not quietly and str(error) != self._logged:
             self._logged = str(error)
             log.warning("inference of a frame failed: %s", error, extra=self._extra)
+
+    def _note_invalid_boxes(self, answer: Prediction) -> None:
+        invalid = int((~are_corners(answer.boxes[answer.scores > 0])).sum())
+        if not invalid:
+            return
+        self._metrics.boxes_invalid.inc(invalid)
+        if self._invalid_boxes.allow(time.monotonic()) is not None:
+            log.warning(
+                "dropped boxes of the model that are inverted, NaN or infinite (tridetr_boxes_invalid_total counts "
+                "them). Remedy if they are many: set model.precision: fp32, or use another model",
+                extra=self._extra,
+            )
 
     def _log_slow(self) -> None:
         self._metrics.error("slow")

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tridetr.errors import ConfigError
+from tridetr.errors import ConfigError, InferenceFailed
 from tridetr.shm.detections import DETECTION_DTYPE
+from tridetr.triton.answers import are_corners
 
 _IDS = 1 << 16  # class_id is a uint16
 
@@ -57,14 +58,24 @@ class Selection:
             classes: int32 [K], the model's class ids.
 
         Returns:
-            ``DETECTION_DTYPE`` [n], without rows that are not finite or whose class id does not fit into uint16.
+            ``DETECTION_DTYPE`` [n], without rows whose box is invalid (see `are_corners`), whose score is not finite,
+            or whose class id does not fit into uint16.
+
+        Raises:
+            InferenceFailed: a dropped box is the only one of its class, so the class would seem to be absent.
         """
-        keep = (scores >= self.min_score) & (scores > 0)
+        keep = (scores >= self.min_score) & (scores > 0) & np.isfinite(scores)
         keep &= (classes >= 0) & (classes < _IDS)
-        keep &= np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
-        rows = np.flatnonzero(keep)
         if self._allowed is not None:
-            rows = rows[self._allowed[classes[rows]]]
+            keep[keep] = self._allowed[classes[keep]]
+        sound = are_corners(boxes)
+        lost = np.setdiff1d(classes[keep & ~sound], classes[keep & sound])
+        if len(lost):
+            raise InferenceFailed(
+                f"the model's only box of class {lost[0]} is inverted, NaN or infinite, so the content of the picture "
+                "is unknown. Remedy if this repeats: set model.precision: fp32, or use another model"
+            )
+        rows = np.flatnonzero(keep & sound)
         found = np.zeros(len(rows), DETECTION_DTYPE)
         corners = boxes[rows]
         found["x1"], found["y1"], found["x2"], found["y2"] = corners.T

@@ -90,6 +90,11 @@ TOTAL_SECONDS = Histogram(
 INFERENCE_ERRORS = Counter(
     "tridetr_inference_errors_total", "Inferences that failed, by reason.", ["camera", "reason"]
 )
+BOXES_INVALID = Counter(
+    "tridetr_boxes_invalid_total",
+    "Boxes of the model that were dropped, because they are inverted, NaN or infinite.",
+    ["camera"],
+)
 MOTION_GATE_LOOKS = Counter(
     "tridetr_motion_gate_looks_total",
     "Inferences in standby, by reason (motion, interval, learning, uncertain).",

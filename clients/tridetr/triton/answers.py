@@ -19,6 +19,7 @@ from tridetr.errors import (
 )
 
 _DTYPES = {"boxes": np.float32, "scores": np.float32, "classes": np.int32}
+_OVERFLOW = "Remedy: set model.precision: fp32, or use another model"
 # The connection or the server failed.
 _BROKEN = frozenset({
     grpc.StatusCode.UNAVAILABLE,
@@ -42,8 +43,8 @@ def parse_prediction(response: Any) -> Prediction:
     """Parse an inference response of batch 1 into arrays, which are views of the message's bytes.
 
     Raises:
-        InferenceFailed: an output is missing, its size does not match its shape, or it contains NaN, infinite values
-            or inverted boxes.
+        InferenceFailed: an output is missing, its size does not match its shape, a score is not finite, or most of the
+            boxes with a score above 0 are not boxes (see `are_corners`).
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for spec, raw in zip(response.outputs, response.raw_output_contents, strict=False):
@@ -66,19 +67,41 @@ def parse_prediction(response: Any) -> Prediction:
             f"the server's answer is invalid: the shapes of its outputs do not match: {shapes}"
         )
     found = Prediction(arrays["boxes"], arrays["scores"], arrays["classes"])
-    # Without this check, a model that overflows would look like an empty picture.
-    if not np.isfinite(found.scores).all() or not np.isfinite(found.boxes[found.scores > 0]).all():
-        raise InferenceFailed(
-            "the model's answer contains NaN or infinite values, so the content of the picture is unknown. Remedy: set "
-            "model.precision: fp32, or use another model"
-        )
-    corners = found.boxes[found.scores > 0]
-    if (corners[:, :2] > corners[:, 2:] + 1).any():  # by more than a pixel: not only rounded
-        raise InferenceFailed(
-            "the model's answer contains boxes whose right or lower edge comes before the left or upper one, so they "
-            "are not x1 y1 x2 y2 in pixels. Remedy: make the model again with `tridetr models fuse`, or use another one"
-        )
+    _check_content(found)
     return found
+
+
+def are_corners(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return which boxes [K, 4] are finite and have their corners in order, apart from rounding.
+
+    >>> are_corners(np.float32([[1, 2, 3, 4], [300, 200, 299.5, 290], [320, 245, 40, 90], [0, 0, 1, np.nan]]))
+    array([ True,  True, False, False])
+    """
+    ordered = boxes[:, :2] <= boxes[:, 2:] + 1  # rounding
+    sound: npt.NDArray[np.bool_] = np.all(np.hstack([ordered, np.isfinite(boxes)]), axis=1)
+    return sound
+
+
+def _check_content(found: Prediction) -> None:
+    """Check that the content of the picture is known; without this, a broken model would look like an empty picture."""
+    if not np.isfinite(found.scores).all():
+        raise InferenceFailed(
+            "the model's answer contains scores that are NaN or infinite, so the content of the picture is unknown. "
+            f"{_OVERFLOW}"
+        )
+    boxes = found.boxes[found.scores > 0]
+    wrong = boxes[~are_corners(boxes)]
+    if 2 * len(wrong) <= len(boxes):
+        return
+    if not np.isfinite(wrong).all():
+        raise InferenceFailed(
+            "most boxes in the model's answer contain NaN or infinite values, so the content of the picture is "
+            f"unknown. {_OVERFLOW}"
+        )
+    raise InferenceFailed(
+        "most boxes in the model's answer have a right or lower edge that comes before the left or upper one, so they "
+        "are not x1 y1 x2 y2 in pixels. Remedy: make the model again with `tridetr models fuse`, or use another one"
+    )
 
 
 class AlreadyRegisteredError(TritonError):
