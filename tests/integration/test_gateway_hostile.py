@@ -188,6 +188,24 @@ def test_noise_on_the_port(tmp_path: Path, noise: bytes) -> None:
         assert gateway.stop() < slack(2)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"Cookie: a=b\r\n" * 2000, b"A:\r\n" * 2000, b"Cookie: " + b"a=b; " * 4000 + b"\r\n"],
+    ids=["cookies", "fields", "bytes"],
+)
+def test_requests_with_many_header_fields_are_refused_before_they_are_parsed(
+    tmp_path: Path, head: bytes
+) -> None:
+    """Each one took 50 ms, so that a few connections delayed the probes by seconds."""
+    with (
+        cameras(tmp_path, "hall") as (config, _),
+        Gateway(config, QUICK) as gateway,
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as client,
+    ):
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
+        assert client.recv(12) == b"HTTP/1.1 431"
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_request_with_both_length_headers_is_refused(tmp_path: Path, order: int) -> None:
     """Request smuggling: a proxy may treat as the body what the gateway would read as another request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,10 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.events import Message
 
+# Parsing and handling take about 10 µs per header field; browsers and proxies send about 20 of them.
+_MAX_FIELDS = 100
+_MAX_HEAD = 2**14
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 _GOODBYE_S = 1.0  # time for the close frame to reach a peer that has sent too much
 
 
@@ -21,6 +26,10 @@ class Http1(H11Protocol):  # type: ignore[misc]  # untyped
     """HTTP/1.1 and WebSocket without message compression."""
 
     cut_off: Callable[[], None]  # ends the connection
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connection = _LimitedConnection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
 
     @property
     def is_websocket(self) -> bool:
@@ -52,6 +61,22 @@ class Http1(H11Protocol):  # type: ignore[misc]  # untyped
         )
         if isinstance(self.stream, WSStream):
             self.stream.buffer = _Buffer(self.config.websocket_max_message_size, self.cut_off)
+
+
+class _LimitedConnection(h11.Connection):
+    """Refuses requests with too many or too long header fields before it parses them.
+
+    h11 itself limits only heads that arrive in parts.
+    """
+
+    def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            data, _ = self.trailing_data
+            end = _END_OF_HEAD.search(data)
+            size = end.start() if end else len(data)
+            if size > _MAX_HEAD or data.count(b"\n", 0, size) > _MAX_FIELDS:
+                raise h11.RemoteProtocolError("too many header fields", error_status_hint=431)
+        return super().next_event()
 
 
 class _Buffer(WebsocketBuffer):  # type: ignore[misc]  # untyped

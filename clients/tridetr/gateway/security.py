@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import TypeAlias
 
@@ -23,6 +24,7 @@ from tridetr.telemetry import metrics
 logger = logging.getLogger("tridetr.gateway")
 Answer: TypeAlias = Response | WerkzeugResponse
 # Accessible without a token: probes, the login page, and the viewer's code (which is public anyway).
+_SESSION_COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE}=([^;\s]*)")
 OPEN_PATHS = ("/healthz", "/readyz", "/login")
 OPEN_PREFIX = "/static/"
 PAGES = {"/": "login", "/events": "login?to=events"}  # each page with its login URL
@@ -224,7 +226,9 @@ class Guard:
     def _session(self, asked: Request | Websocket) -> LoginSession | None:
         if self._sessions is None:
             return None
-        return self._sessions.check(asked.cookies.get(COOKIE, ""), time.time())
+        # Not `asked.cookies`: it takes 10 µs for each cookie, and services on other ports may have set many.
+        found = _SESSION_COOKIE.search("; ".join(asked.headers.getlist("Cookie")))
+        return self._sessions.check(found[1] if found else "", time.time())
 
     def _check_token(
         self, asked: Request | Websocket, subprotocols: list[str] | tuple[()]
