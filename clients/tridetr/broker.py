@@ -24,6 +24,7 @@ from tridetr.errors import BrokerError, TridetrError
 from tridetr.files import write_text
 from tridetr.paths import private_folder
 from tridetr.ports import free_port
+from tridetr.python_module import module_command
 from tridetr.service import SUPERVISED, die_with_parent
 
 if TYPE_CHECKING:
@@ -39,10 +40,8 @@ _SBIN = "/usr/sbin:/usr/local/sbin"  # where Debian installs mosquitto; often no
 
 def broker_command(config: Config) -> list[str]:
     """Return the command line that runs the embedded broker of ``config``."""
-    return [
-        *(sys.executable, "-m", "tridetr.broker"),
-        *("--run-dir", str(config.run_dir), "--port", str(config.mqtt.port)),
-    ]
+    options = "--run-dir", str(config.run_dir), "--port", str(config.mqtt.port)
+    return module_command("tridetr.broker", *options)
 
 
 def resolve_broker(config: Config) -> tuple[str, int]:

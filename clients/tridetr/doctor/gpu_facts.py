@@ -7,15 +7,16 @@ import importlib
 import importlib.util
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tridetr.doctor import try_cuda
 from tridetr.machine import is_jetson
 from tridetr.paths import model_repository_dir
+from tridetr.python_module import module_command
 
 _MIB = 1 << 20
 SERVER_PROCESS = "tritonserver"
@@ -120,25 +121,15 @@ def gather(root: Path = Path("/"), nvml: Any = None) -> GpuFacts:
     )
 
 
-_TRY_PROVIDER = """
-import sys, onnxruntime
-if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-    sys.exit(3)
-onnxruntime.preload_dlls()
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CUDAExecutionProvider"])
-sys.exit(0 if session.get_providers()[0] == "CUDAExecutionProvider" else 4)
-"""
-
-
 def _try_provider() -> str | None:
     """Load the bundled model with the CUDA provider in a separate process; return ``GpuFacts.cuda_provider``."""
     model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
-    line = [sys.executable, "-c", _TRY_PROVIDER, str(model)]
+    line = module_command(try_cuda.__name__, str(model))
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
         return "not loaded within 60 s"
-    if done.returncode == 3:
+    if done.returncode == try_cuda.MISSING:
         return None
     lines = [text for text in (done.stdout + done.stderr).splitlines() if text.strip()]
     return (lines[-1][:300] if lines else "no reason given") if done.returncode else ""

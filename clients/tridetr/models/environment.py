@@ -61,7 +61,7 @@ def export_python(
 
 
 def _pip(python: Path, requirements: list[str], say: Callable[[str], None]) -> None:
-    command = [str(python), "-m", "pip", "install", "--progress-bar", "off", *requirements]
+    command = [str(python), "-I", "-m", "pip", "install", "--progress-bar", "off", *requirements]
     lines: list[str] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -6,7 +6,6 @@ import base64
 import hmac
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from email.header import Header
@@ -17,6 +16,7 @@ from tridetr.config.secrets import notify_url, signing_key
 from tridetr.errors import ConfigError, TridetrError
 from tridetr.notify import apprise_worker, http
 from tridetr.notify.notification import Message
+from tridetr.python_module import module_command
 
 
 class DeliveryError(TridetrError):
@@ -121,7 +121,7 @@ def _apprise(url: str, message: Message) -> None:
     order = {"url": url, "title": message.title, "text": text, "picture": picture}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "tridetr.notify.apprise_worker"],
+            module_command(apprise_worker.__name__),
             input=json.dumps(order).encode(),
             capture_output=True,  # its output may contain the URL
             timeout=http.DEADLINE_S,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from tridetr.broker import EMBEDDED, broker_command
 from tridetr.config import Config
 from tridetr.errors import ConfigError
+from tridetr.python_module import module_command
 from tridetr.role import ROLES
 
 # Delay of processes that the first result does not need: about the time the others take to start on two cores
@@ -57,8 +57,8 @@ def plan_processes(
     ) -> ProcessSpec:
         words = (command, *camera)
         name = " ".join(words) if camera else ROLES[command][0]
-        argv = (sys.executable, "-m", "tridetr.role", *words, "--config", str(config_file))
-        return ProcessSpec(name, argv, stop_stage, may_finish=may_finish, delay_s=delay_s)
+        argv = module_command("tridetr.role", *words, "--config", str(config_file))
+        return ProcessSpec(name, tuple(argv), stop_stage, may_finish=may_finish, delay_s=delay_s)
 
     later_s = 0.0 if only else _LATER_S
     specs: list[ProcessSpec] = []
