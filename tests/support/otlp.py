@@ -32,6 +32,7 @@ class Collector(ThreadingHTTPServer):
     Attributes:
         spans: All received spans.
         refuse: While set, requests are answered with 503.
+        body: The body of the other answers, compressed with gzip.
         requests: Number of requests.
     """
 
@@ -40,6 +41,7 @@ class Collector(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.refuse = False
+        self.body = b""
         self.requests = 0
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -72,8 +74,11 @@ class _Handler(BaseHTTPRequestHandler):
         parse = _from_json if "json" in self.headers["Content-Type"] else _from_protobuf
         self.server.spans += parse(body)
         self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(self.server.body)))
+        if self.server.body:
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
+        self.wfile.write(self.server.body)
 
     def log_message(self, *_: object) -> None:
         pass

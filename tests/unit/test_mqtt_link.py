@@ -20,8 +20,9 @@ class SilentBroker:
         got: (number of the connection, payload) of each message with QoS 1, and whether it was marked as a repeat.
     """
 
-    def __init__(self, accepts: int = 1) -> None:
+    def __init__(self, accepts: int = 1, sends: bytes = b"") -> None:
         self.connections = 0
+        self._sends = sends
         self._accepts = accepts
         self.got: list[tuple[int, bytes, bool]] = []
 
@@ -43,7 +44,7 @@ class SilentBroker:
                 if kind == CONNECT:
                     writer.write(b"\x20\x02\x00\x00" * self._accepts)
                 elif kind == SUBSCRIBE:
-                    writer.write(b"\x90\x03" + body[:2] + b"\x01")
+                    writer.write(b"\x90\x03" + body[:2] + b"\x01" + self._sends)
                 elif kind == PUBLISH and first & 6:
                     topic = int.from_bytes(body[:2], "big")
                     self.got.append((number, body[topic + 4 :], bool(first & 8)))
@@ -93,6 +94,22 @@ async def test_new_connection_resends_nothing_by_itself() -> None:
     await server.wait_closed()
     copies = Counter((number, payload) for number, payload, _ in broker.got)
     assert copies == {(number, payload): 1 for number in (1, 2, 3) for payload in (b"a", b"b")}
+
+
+@pytest.mark.timeout(60)
+async def test_messages_of_qos_2_end_the_connection() -> None:
+    """No subscription asks for them, and paho would keep each one until the broker releases it."""
+    message = b"\x34\x0b\x00\x07command\x00\x01"
+    broker, ear = SilentBroker(sends=message), Ear()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    link = MqttLink(BrokerSettings(lambda: address, None, None, None, 60, "will"), ear, ["command"])
+    link.start()
+    await reach(lambda: ear.ups == 1)
+    await reach(lambda: not link.connected)
+    await link.stop([])
+    server.close()
+    await server.wait_closed()
 
 
 @pytest.mark.timeout(60)

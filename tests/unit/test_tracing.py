@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import sys
 import time
 import timeit
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -84,6 +86,25 @@ def test_a_dead_collector_does_not_block_and_is_logged_once(
     said = [record for record in caplog.records if "take" in record.message]
     assert len(said) <= 1
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
+@pytest.mark.parametrize("size_mib", [1, 200])
+def test_a_collectors_answer_is_neither_decompressed_nor_read_to_its_end(size_mib: int) -> None:
+    """Only its status matters, and 200 KiB can become 200 MiB."""
+    with running_collector() as collector:
+        collector.body = gzip.compress(bytes(size_mib << 20), 1)
+        configure(collector.endpoint)
+        root = tracing.sample("frame", 1)
+        assert root
+        tracing.record("x", root.context, 1, 2)
+        tracemalloc.start()
+        try:
+            tracing.shutdown()
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert [span.name for span in collector.spans] == ["x"]
+    assert most < 5e6
 
 
 def test_switched_off_it_costs_nothing_measurable() -> None:

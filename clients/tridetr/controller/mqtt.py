@@ -38,6 +38,18 @@ _INBOUND = 64  # incoming messages that may wait for the event loop; more are dr
 _LONGEST_PAYLOAD = 256  # bytes; longer incoming messages are dropped
 
 
+class _Client(paho.Client):
+    """Ends the connection on messages of QoS 2, which no subscription asks for.
+
+    paho keeps them, of any size and number, until the broker releases them.
+    """
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        if self._in_packet["command"] & 0x06 == 0x04:
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        return super()._handle_publish()
+
+
 @dataclass(frozen=True)
 class BrokerSettings:
     """How to reach the broker.
@@ -148,7 +160,7 @@ class MqttLink:
         await until(lambda: not self._thread.is_alive(), _STOP_S / 2)
 
     def _make_client(self) -> paho.Client:
-        client = paho.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=True,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import logging
 import random
 import threading
@@ -32,6 +33,9 @@ QUEUE = 2048  # spans that wait for the collector; more are dropped, oldest firs
 _BATCH = 256
 _DELAY_MS = 1000
 _TIMEOUT_S = 5.0
+_LONGEST_ANSWER = (
+    64 * 1024
+)  # bytes that are read of a collector's answer, of which only the status matters
 _FLUSH_S = 1.0  # at the end of the process
 
 Attribute: TypeAlias = "str | int | float | bool"
@@ -167,6 +171,7 @@ def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[
     Raises:
         ImportError: The extra `otel` is not installed.
     """
+    import requests
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -185,12 +190,29 @@ def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[
 
     from tridetr import __version__
 
+    class Adapter(requests.adapters.HTTPAdapter):
+        """Reads the begin of an answer and does not decompress it: a small one may contain gigabytes."""
+
+        def send(self, *arguments: Any, **options: Any) -> requests.Response:
+            response = super().send(*arguments, **(options | {"stream": True}))
+            begin = response.raw.read(_LONGEST_ANSWER, decode_content=False)
+            if len(begin) < _LONGEST_ANSWER:
+                response.raw.release_conn()
+            else:
+                response.close()
+            response.raw = io.BytesIO(begin)
+            return response
+
     class Exporter(SpanExporter):  # type: ignore[misc]  # the extra may be missing
         """Logs once when the collector stops accepting spans, and once when it accepts them again."""
 
         def __init__(self) -> None:
+            session = requests.Session()
+            session.mount("http://", Adapter())
+            session.mount("https://", Adapter())
+            session.headers["Accept-Encoding"] = "identity"
             self._http = OTLPSpanExporter(
-                endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_TIMEOUT_S
+                endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_TIMEOUT_S, session=session
             )
             self._failing = False
 
