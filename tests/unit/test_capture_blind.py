@@ -151,6 +151,10 @@ SEEN: dict[str, tuple[Callable[[Film], Film], float]] = {
         lambda film: lambda time_s: film(time_s) * 0.15 + lamp(0.2, 0.3, 0.7) + lamp(0.7, 0.4, 0.5),
         4,
     ),
+    "black except under a lamp": (
+        lambda film: lambda time_s: np.where(X < 0.4, film(time_s) * 0.7, 0),
+        0,
+    ),
     "headlights": (
         lambda film: (
             lambda time_s: (

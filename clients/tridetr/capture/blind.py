@@ -31,6 +31,7 @@ _SLOW = 1200  # looks in the reference: ten minutes
 _CUT_LEVELS = 6.0  # a change of the whole picture by this much between two looks is a cut
 
 _EDGE_LEVELS, _EDGE_SIGMAS = 1.5, 5.0  # curvature of neighbouring cells that counts as an edge
+_TRACE_LEVELS = 0.5  # differences of neighbouring cells below this do not count as part of a view
 _FLAT_SHARE = 0.005  # of the cells must have an edge; with fewer, the picture shows nothing
 _SAME_VIEW = 0.15  # correlation with the reference; above, the usual view still shows through
 _OTHER_VIEW = 0.25  # below: a different view, in light that shows as many edges as usual
@@ -305,7 +306,11 @@ def _curvature(cells: Map) -> Map:
 
 def _typical(change: Map) -> float:
     """Return the median magnitude of a change, which movement in part of the picture does not affect."""
-    sizes = np.abs(change[::2, ::2]).ravel()
+    return _median(np.abs(change[::2, ::2]).ravel())
+
+
+def _median(sizes: Map) -> float:
+    """Return the upper median of a flat array, which this sorts in part."""
     sizes.partition(sizes.size // 2)
     return float(sizes[sizes.size // 2])
 
@@ -317,8 +322,12 @@ def _edges(cells: Map) -> Map:
     np.abs(strength, out=strength)
     down = cells[1:, :-1] - corner
     strength += np.abs(down, out=down)
-    np.minimum(strength, np.float32(3 * _typical(strength)), out=strength)
-    np.sqrt(strength, out=strength)  # a few lamps must not outweigh a dark view
+    # A few lamps must not outweigh a dark view, and what is uniform must not erase the rest of the view
+    some = strength[::2, ::2]
+    some = some[some > _TRACE_LEVELS]
+    usual = _median(some) if some.size else _TRACE_LEVELS
+    np.minimum(strength, np.float32(3 * usual), out=strength)
+    np.sqrt(strength, out=strength)
     # Remove row and column means: every view has most of its edges near the ground
     strength -= (strength @ _ROW_MEAN)[:, None]
     strength -= _COLUMN_MEAN @ strength
