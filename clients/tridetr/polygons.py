@@ -7,7 +7,7 @@ from itertools import combinations
 
 Point = tuple[float, float]
 _TOLERANCE = 1e-9  # of a point on an edge
-_GRID = 64, 36  # points across and down, for what a mask leaves visible
+_GRID = 64, 36  # points across and down; people in what is between them are too small for any model
 
 
 def contains(polygon: Sequence[Point], point: Point) -> bool:
@@ -31,7 +31,10 @@ def contains(polygon: Sequence[Point], point: Point) -> bool:
 
 
 def is_hidden(zone: Sequence[Point], masks: Sequence[Sequence[Point]]) -> bool:
-    """Return whether masks hide the whole of a zone, to the precision of a grid.
+    """Return whether masks hide a zone, except for strips in which nothing can be recognised.
+
+    A strip from 1/64 of the zone's width and 1/36 of its height on always counts as visible (along its edge: half of
+    that); a smaller one counts only if a point of the grid is in it.
 
     Args:
         zone: Polygon; empty = the whole frame.
@@ -43,9 +46,15 @@ def is_hidden(zone: Sequence[Point], masks: Sequence[Sequence[Point]]) -> bool:
         (False, True, True)
     """
     columns, rows = _GRID
-    grid = (((i + 0.5) / columns, (j + 0.5) / rows) for i in range(columns) for j in range(rows))
-    within = [point for point in grid if not zone or contains(zone, point)]
-    return bool(within) and all(any(contains(mask, point) for mask in masks) for point in within)
+    xs, ys = zip(*(zone or ((0.0, 0.0), (1.0, 1.0))), strict=True)
+    left, width, top, height = min(xs), max(xs) - min(xs), min(ys), max(ys) - min(ys)
+    grid = (
+        (left + (i + 0.5) / columns * width, top + (j + 0.5) / rows * height)
+        for i in range(columns)
+        for j in range(rows)
+    )
+    within = [point for point in grid if not zone or contains(zone, point)] or zone
+    return all(any(contains(mask, point) for mask in masks) for point in within)
 
 
 def crosses_itself(polygon: Sequence[Point]) -> bool:

@@ -117,6 +117,11 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
             "cameras.hall.mask covers the whole of alarm.zone",
         ),
         (
+            "alarm: {zone: [[0.087, 0.1], [0.1, 0.1], [0.1, 0.3], [0.087, 0.3]]}\n"
+            "cameras: {hall: {source: a, mask: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]}}",
+            "cameras.hall.mask covers the whole of alarm.zone",
+        ),
+        (
             MINIMAL + "alarm: {zone: [[0, 0], [1, 0], [0, 1], [1, 1]]}",
             "zone: edges of the polygon cross",
         ),
@@ -135,6 +140,18 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
 )
 def test_errors_name_the_fault(text: str, expected: str) -> None:
     assert expected in refused(text)
+
+
+@pytest.mark.parametrize(("lowest", "is_valid"), [(0.98, True), (0.99, False)])
+def test_a_mask_may_leave_a_strip_in_which_something_can_be_recognised(
+    lowest: float, is_valid: bool
+) -> None:
+    mask = f"[[0, 0], [1, 0], [1, {lowest}], [0, {lowest}]]"
+    text = f"cameras: {{hall: {{source: a, mask: [{mask}]}}}}"
+    if is_valid:
+        parse_config(text, origin=Path("node.yaml"))
+    else:
+        assert "all but strips of less than 1/64" in refused(text)
 
 
 def test_device_cpu_is_allowed_with_a_gpu_model_on_an_external_server() -> None:

@@ -100,13 +100,15 @@ class Config(Section):
         for name, camera in self.cameras.items():
             if camera.mask and is_hidden((), camera.mask):
                 raise ValueError(
-                    f"cameras.{name}.mask covers the whole picture, so nothing is ever detected. "
+                    f"cameras.{name}.mask covers the whole picture, or all but strips of less than 1/64 of its width "
+                    "or 1/36 of its height, so nothing is ever detected. "
                     "A mask lists the parts to hide; for the part to watch, use alarm.zone"
                 )
             zone = self.alarm_for(name).zone
             if camera.mask and zone and is_hidden(zone, camera.mask):
                 raise ValueError(
-                    f"cameras.{name}.mask covers the whole of alarm.zone, so nothing ever alarms. "
+                    f"cameras.{name}.mask covers the whole of alarm.zone, or all but strips of less than 1/64 of its "
+                    "width or 1/36 of its height, so nothing ever alarms. "
                     "Make one of them smaller"
                 )
         return self
