@@ -111,22 +111,27 @@ def checksum_of(path: Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, shown: str = "") -> str:
     """Return a UTF-8 file's text without its byte-order mark.
+
+    Args:
+        path: The file.
+        shown: What messages call it; empty = its path.
 
     Raises:
         ConfigError: the file cannot be read, or it is not UTF-8.
     """
+    shown = shown or str(path)
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{path} cannot be read: {cause}") from None
+        raise ConfigError(f"{shown} cannot be read: {cause}") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding"
         raise ConfigError(
-            f"{path}, line {line}: not UTF-8 but {found}; save the file as UTF-8"
+            f"{shown}, line {line}: not UTF-8 but {found}; save the file as UTF-8"
         ) from None

@@ -15,6 +15,8 @@ from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO, EXAMPLE, REFERENCE
 from tridetr.config.load import parse_config
 from tridetr.config.secrets import camera_credentials, mqtt_password
+from tridetr.config.section import SECRET_FILES
+from tridetr.doctor.configuration import check_configuration
 from tridetr.errors import ConfigError
 
 MINIMAL = "cameras: {hall: {source: synthetic}}\n"
@@ -184,6 +186,59 @@ def test_addresses_with_a_login_are_refused(section: str) -> None:
 
 def test_a_rejected_password_is_not_repeated_in_the_message() -> None:
     assert "secret" not in refused("cameras: {hall: {source: 'rtsp://u:secret@h/x'}}")
+
+
+def with_secret_file(key: str, value: object) -> str:
+    """Return a configuration with this value of a key that names a file with a secret."""
+    value = json.dumps(value)
+    return {
+        "credentials_file": f"cameras: {{a: {{source: 'rtsp://h/1', credentials_file: {value}}}}}",
+        "key_file": MINIMAL + f"mqtt: {{host: b, tls: {{key_file: {value}}}}}",
+        "password_file": MINIMAL + f"mqtt: {{host: b, username: u, password_file: {value}}}",
+        "secret_file": MINIMAL + f"triton: {{secret_file: {value}}}",
+        "token_file": MINIMAL + f"gateway: {{token_file: {value}}}",
+        "url_file": MINIMAL + f"notify: [{{name: p, kind: ntfy, url_file: {value}}}]",
+    }[key]
+
+
+@pytest.mark.parametrize("key", sorted(SECRET_FILES))
+def test_a_secret_in_place_of_its_file_is_not_repeated(tmp_path: Path, key: str) -> None:
+    for secret in ("me:sekret", "https://ntfy.sh/sekret", "sekret\nsekret", ["sekret"], 73537):
+        message = refused(with_secret_file(key, secret))
+        assert key in message
+        assert str(secret) not in message
+        assert "sekret" not in message
+    assert "sekret" not in refused(with_secret_file(key, "~sekret"))
+    # These may be file names. The key is reported, by doctor and by what reads the file
+    for secret in ("sekret", "/sekret/x", "sekret" * 50, "sekret\0"):
+        config = parse_config(with_secret_file(key, secret), origin=tmp_path / "node.yaml")
+        faults = [f"{found.subject} {found.text}" for found in check_configuration(config)]
+        assert any(key in fault and "cannot be read" in fault for fault in faults)
+        assert not any("sekret" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("key", sorted(SECRET_FILES))
+def test_a_secret_s_file_that_exists_is_named(tmp_path: Path, key: str) -> None:
+    (tmp_path / "with:colon").touch()
+    config = parse_config(with_secret_file(key, "./with:colon"), origin=tmp_path / "node.yaml")
+    assert any(f"{tmp_path}/with:colon" in found.text for found in check_configuration(config))
+
+
+def test_all_keys_of_files_with_secrets_are_known() -> None:
+    """A new key that ends in `_file` is either in SECRET_FILES or public."""
+
+    def keys(schema: object) -> set[str]:
+        if isinstance(schema, list):
+            return set[str]().union(*map(keys, schema))
+        if not isinstance(schema, dict):
+            return set()
+        return {key for key in schema if key.endswith("_file")}.union(*map(keys, schema.values()))
+
+    assert keys(Config.model_json_schema()) == SECRET_FILES | {
+        "ca_file",
+        "cert_file",
+        "tls_ca_file",
+    }
 
 
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:

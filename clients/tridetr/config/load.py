@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import types
 import typing
@@ -13,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tridetr.config.schema import Config
+from tridetr.config.section import SECRET_FILES
 from tridetr.config.source import CameraSource, shown_value, without_logins
 from tridetr.errors import ConfigError
 from tridetr.files import read_text
@@ -121,7 +123,8 @@ def _explain(fault: dict[str, Any]) -> str:
     value = fault.get("input")
     if isinstance(value, str):
         value = shown_value(value)
-    shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
+    is_shown = isinstance(value, str | int | float | bool) and not SECRET_FILES & {*location}
+    shown = f" (found {value!r})" if is_shown else ""
     return f"  {dotted}: {message}{shown}"
 
 
@@ -156,22 +159,27 @@ def _plain_type(annotation: Any) -> Any:
 def _with_absolute_paths(config: Config, base: Path) -> Config:
     """Return the configuration with every relative path made absolute."""
 
-    def absolute(path: Path) -> Path:
+    def absolute(path: Path, key: str) -> Path:
         try:
             path = path.expanduser()
         except RuntimeError:
+            shown = key if key in SECRET_FILES else path
             raise ConfigError(
-                f"{path}: cannot expand ~: no such user, or the user has no home folder"
+                f"{shown}: cannot expand ~: no such user, or the user has no home folder"
             ) from None
         if path.is_absolute():
             return path
-        return base / path if (base / path).exists() or not path.exists() else path.resolve()
+        # Not Path.exists, which raises an error with the value if that is too long for a file name
+        is_here = not os.path.exists(base / path) and os.path.exists(path)  # noqa: PTH110
+        return path.resolve() if is_here else base / path
 
-    def rebuild(section: Any) -> Any:
+    def rebuild(section: Any, key: str = "") -> Any:
         if isinstance(section, Path):
-            return absolute(section)
+            return absolute(section, key)
         if isinstance(section, BaseModel):
-            values = {name: rebuild(getattr(section, name)) for name in type(section).model_fields}
+            values = {
+                name: rebuild(getattr(section, name), name) for name in type(section).model_fields
+            }
             return section.model_copy(update=values)
         if isinstance(section, dict):
             return {name: rebuild(value) for name, value in section.items()}
@@ -182,7 +190,9 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     rebuilt: Config = rebuild(config)
     cameras = {
         name: camera.model_copy(
-            update={"source": CameraSource(str(absolute(Path(camera.source.text))), "file")}
+            update={
+                "source": CameraSource(str(absolute(Path(camera.source.text), "source")), "file")
+            }
         )
         if camera.source.kind == "file"
         else camera

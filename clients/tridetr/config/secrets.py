@@ -53,10 +53,7 @@ def camera_credentials(file: Path) -> tuple[str, str]:
     Raises:
         ConfigError: The file cannot be read or does not contain ``user:password``.
     """
-    try:
-        user, separator, password = read_text(file).strip().partition(":")
-    except ConfigError as error:
-        raise ConfigError(f"credentials_file: {error}") from None
+    user, separator, password = read_secret(file, "credentials_file").partition(":")
     if not separator or not user:
         raise ConfigError(
             f"credentials_file: {file} does not contain `user:password`: write it as one line"
@@ -70,7 +67,7 @@ def notify_url(file: Path) -> str:
     Raises:
         ConfigError: The file cannot be read or does not contain a URL; the message does not repeat its content.
     """
-    url = _secret(file, "", "url_file") or ""
+    url = read_secret(file, "url_file")
     if not _URL.fullmatch(url):
         raise ConfigError(
             f"url_file: {file} does not contain exactly one URL: write it as one line, with non-ASCII characters "
@@ -85,7 +82,7 @@ def signing_key(file: Path) -> bytes:
     Raises:
         ConfigError: The file cannot be read, is not Base64, or the key is shorter than ``MIN_SIGNING_KEY``.
     """
-    text = (_secret(file, "", "secret_file") or "").removeprefix("whsec_")
+    text = read_secret(file, "secret_file").removeprefix("whsec_")
     try:
         key = base64.b64decode(text, validate=True)
     except ValueError:
@@ -98,13 +95,22 @@ def signing_key(file: Path) -> bytes:
     return key
 
 
+def read_secret(file: Path, key: str) -> str:
+    """Return the text of a file with a secret, without surrounding whitespace.
+
+    Args:
+        file: The configured path, or the secret itself if it was written in its place by mistake.
+        key: The configuration key, for messages.
+
+    Raises:
+        ConfigError: The file cannot be read or is empty; the message contains the path only if it exists.
+    """
+    exists = os.path.lexists(file)
+    secret = read_text(file, shown=f"{key}: {file if exists else 'the file that it names'}").strip()
+    if not secret:
+        raise ConfigError(f"{key}: {file} is empty")
+    return secret
+
+
 def _secret(file: Path | None, variable: str, key: str) -> str | None:
-    if file is not None:
-        try:
-            secret = read_text(file).strip()
-        except ConfigError as error:
-            raise ConfigError(f"{key}: {error}") from None
-        if not secret:
-            raise ConfigError(f"{key}: {file} is empty")
-        return secret
-    return os.environ.get(variable) or None
+    return read_secret(file, key) if file is not None else os.environ.get(variable) or None

@@ -15,6 +15,7 @@ from tridetr.config.secrets import (
     gateway_token,
     mqtt_password,
     notify_url,
+    read_secret,
     signing_key,
 )
 from tridetr.doctor.finding import Finding
@@ -146,10 +147,13 @@ def _check_secrets(config: Config) -> Iterator[Finding]:
         ("mqtt.password_file", partial(mqtt_password, config)),
         ("gateway.token_file", partial(gateway_token, config)),
     ]
-    files: list[tuple[str, Path | None]] = [("triton.secret_file", config.triton.secret_file)]
-    if config.mqtt.tls is not None:
-        tls = config.mqtt.tls
-        files += [(f"mqtt.tls.{key}", getattr(tls, key)) for key in type(tls).model_fields]
+    files: list[tuple[str, Path | None]] = []
+    if (file := config.triton.secret_file) is not None:
+        reads.append(("triton.secret_file", partial(read_secret, file, "triton.secret_file")))
+    if (tls := config.mqtt.tls) is not None:
+        files += [("mqtt.tls.ca_file", tls.ca_file), ("mqtt.tls.cert_file", tls.cert_file)]
+        if (file := tls.key_file) is not None:
+            reads.append(("mqtt.tls.key_file", partial(read_secret, file, "mqtt.tls.key_file")))
     for name, camera in config.cameras.items():
         if (file := camera.credentials_file) is not None:
             key = f"cameras.{name}.credentials_file"
@@ -196,7 +200,7 @@ def _secret_files(config: Config) -> Iterator[tuple[str, Path | None]]:
 
 def _is_open_to_all(path: Path) -> bool:
     """Return whether every user can read a file: by its mode, and by those of the folders that lead to it."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         file = path.resolve()
         reachable = all(folder.stat().st_mode & stat.S_IXOTH for folder in file.parents)
         return reachable and bool(file.stat().st_mode & stat.S_IROTH)

@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 from tridetr.config import Config
+from tridetr.config.secrets import read_secret
 from tridetr.errors import ConfigError, TritonError
 from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.files import read_text
 from tridetr.triton import launch
 from tridetr.triton.watcher import Watcher
 
@@ -46,10 +46,10 @@ def _secret(config: Config, files: launch.Layout) -> tuple[Path, str]:
     configured = config.triton.secret_file
     if configured is not None:
         try:
-            text = read_text(configured).strip()
+            text = read_secret(configured, "triton.secret_file")
         except ConfigError as error:
-            raise TritonError(f"triton.secret_file: {error}") from None
-        if not text or not text.isascii() or any(c.isspace() or c == "," for c in text):
+            raise TritonError(str(error)) from None
+        if not text.isascii() or any(c.isspace() or c == "," for c in text):
             raise TritonError(
                 f"triton.secret_file: {configured} must contain one word of printable ASCII characters without commas"
             )
