@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -79,15 +80,68 @@ def test_local_time_across_the_end_of_daylight_saving() -> None:
 
 
 @pytest.mark.usefixtures("time_zone")
-def test_a_period_that_ends_in_the_repeated_hour_ends_at_its_second_end() -> None:
-    schedule = Schedule(["22:00-02:30"])
-    first, second = (
-        datetime.fromisoformat(f"2026-10-25T02:30:00{offset}").timestamp()
-        for offset in ("+02:00", "+01:00")
+@pytest.mark.parametrize(
+    ("window", "begin", "end"),
+    [
+        # On 25 October 2026 the hour from 02:00 to 03:00 is repeated.
+        ("22:00-02:30", "2026-10-24 22:00 +0200", "2026-10-25 02:30 +0100"),
+        ("02:00-02:30", "2026-10-25 02:00 +0200", "2026-10-25 02:30 +0100"),
+        ("02:15-02:45", "2026-10-25 02:15 +0200", "2026-10-25 02:45 +0100"),
+        ("02:30-04:00", "2026-10-25 02:30 +0200", "2026-10-25 04:00 +0100"),
+        ("01:00-02:00", "2026-10-25 01:00 +0200", "2026-10-25 02:00 +0100"),
+        ("03:00-04:00", "2026-10-25 03:00 +0100", "2026-10-25 04:00 +0100"),
+        # On 29 March 2026 it is skipped.
+        ("22:00-02:30", "2026-03-28 22:00 +0100", "2026-03-29 03:30 +0200"),
+        ("02:00-02:30", "2026-03-29 03:00 +0200", "2026-03-29 03:30 +0200"),
+        ("02:15-02:45", "2026-03-29 03:00 +0200", "2026-03-29 03:45 +0200"),
+        ("02:30-03:15", "2026-03-29 03:00 +0200", "2026-03-29 03:15 +0200"),
+        ("01:00-02:00", "2026-03-29 01:00 +0100", "2026-03-29 03:00 +0200"),
+        ("03:00-04:00", "2026-03-29 03:00 +0200", "2026-03-29 04:00 +0200"),
+    ],
+)
+def test_a_period_at_a_clock_change_holds_from_its_first_moment_to_its_last(
+    window: str, begin: str, end: str
+) -> None:
+    schedule = Schedule([window])
+    first, last = (
+        datetime.strptime(text, "%Y-%m-%d %H:%M %z").timestamp() for text in (begin, end)
     )
-    assert [schedule.holds(t) for t in (first - 1, first, second - 1, second)] == [
-        True, True, True, False,
-    ]  # fmt: skip
+    assert last > first
+    moments = (first - 1, first, (first + last) / 2, last - 1, last)
+    assert [schedule.holds(moment) for moment in moments] == [False, True, True, True, False]
+    assert schedule.changed_at(last + 1) == last
+
+
+@pytest.mark.parametrize(
+    "zone", ["Europe/Berlin", "America/Santiago", "Australia/Lord_Howe", "Africa/Casablanca"]
+)
+def test_no_period_is_missed_at_a_clock_change(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the clock shows a time in a period, the schedule holds."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        new_year = int(datetime(2026, 1, 1, tzinfo=ZoneInfo(zone)).timestamp())
+        days = [new_year + day * 86_400 for day in range(365)]
+        changes = [day for day in days if _offset(zone, day) != _offset(zone, day + 86_400)]
+        assert changes
+        for text in ("00:00-00:20", "00:15-02:15", "02:10-02:25", "23:30-24:00", "23:40-02:40"):
+            schedule, window = Schedule([text]), parse_window(text)
+            for change in changes:
+                held = 0
+                for moment in range(change - 86_400, change + 2 * 86_400, 300):
+                    held += schedule.holds(moment)
+                    shown = datetime.fromtimestamp(moment, ZoneInfo(zone))
+                    minute = shown.hour * 60 + shown.minute
+                    if any(window.start <= m < window.end for m in (minute, minute + 1440)):
+                        assert schedule.holds(moment), (text, shown)
+                assert held >= 2 * (window.end - window.start) // 5
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def _offset(zone: str, unix_s: float) -> timedelta | None:
+    return datetime.fromtimestamp(unix_s, ZoneInfo(zone)).utcoffset()
 
 
 class Bench:

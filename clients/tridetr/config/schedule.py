@@ -139,7 +139,26 @@ class Schedule:
                 if day.weekday() in window.days:
                     start = day + timedelta(minutes=window.start)
                     end = day + timedelta(minutes=window.end)
-                    # In an hour that the end of daylight saving repeats, a period ends late rather than early
-                    ends = max(end.timestamp(), end.replace(fold=1).timestamp())
-                    spans.append((start.timestamp(), ends))
+                    spans.append((_first(start), _last(end)))
         return spans
+
+
+def _first(local: datetime) -> float:
+    """Return when a clock first shows a local time or, if the clock skips it, a later one [Unix seconds]."""
+    first, second = local.timestamp(), local.replace(fold=1).timestamp()
+    if first <= second:
+        return first
+    # Skipped: the clock is put forward between these two moments.
+    before, after = second, first
+    while after - before > 1:
+        middle = (before + after) // 2
+        if datetime.fromtimestamp(middle) < local:
+            before = middle
+        else:
+            after = middle
+    return after
+
+
+def _last(local: datetime) -> float:
+    """Return when a clock last shows a local time [Unix seconds]; a skipped hour counts as if it followed."""
+    return max(local.timestamp(), local.replace(fold=1).timestamp())
