@@ -14,6 +14,8 @@ from support.http_camera import Request, http_camera
 from support.mosquitto import make_certificates
 from support.rtsp import rtsp_server
 from support.waiting import wait_for
+from tridetr.capture.sources.av import open_video
+from tridetr.errors import SourceError
 from tridetr.shm.boards import CameraState
 
 PICTURES = jpegs(10)
@@ -310,6 +312,11 @@ class TestRtspRemedies:
         with rtsp_server(write_clip(tmp_path / "clip.mp4", 60), "--udp-only") as server:
             with capturing(tmp_path, server.url) as rig:
                 assert "rtsp_transport: udp" in rig.wait_state(CameraState.OFFLINE).message
+            for _ in range(2):  # each attempt, not only the first
+                with pytest.raises(SourceError, match="rtsp_transport: udp"):
+                    open_video(
+                        server.url, shown="it", options={"rtsp_transport": "tcp"}, timeout_s=5
+                    )
 
     def test_stream_without_video_is_reported(self, tmp_path: Path) -> None:
         audio = "( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 )"

@@ -90,6 +90,7 @@ def open_video(
 _logging_lock = threading.Lock()
 _logging_users = 0
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # the captured messages are enough
+av.logging.set_skip_repeated(False)  # each attempt fails for the same reason
 
 
 @contextlib.contextmanager
