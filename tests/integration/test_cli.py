@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import pytest
 import yaml
 
@@ -21,6 +22,7 @@ from support.node import running_node
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.config.examples import EXAMPLE, REFERENCE
+from tridetr.models.installed_models import configured_model
 from tridetr.shm.names import list_instance
 
 
@@ -142,10 +144,18 @@ class TestInit:
 
 def test_config_check_reports_contradictions(tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
-    file.write_text("cameras: {hall: {source: synthetic}}\nalarm: {classes: [persn]}")
+    file.write_text(
+        "cameras: {hall: {source: synthetic}}\nalarm: {classes: [persn]}\nmodel: {file: broken.onnx}"
+    )
+    model = onnx.load(configured_model(None))
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, tmp_path / "broken.onnx")
     answer = tridetr("config", "check", "-c", str(file))
     assert answer.returncode == 1
     assert "did you mean 'person'?" in answer.stdout
+    # Only ONNX Runtime notices it
+    assert "broken.onnx does not run" in answer.stdout
+    assert "NoSuchOperator" in answer.stdout
 
 
 def test_undecodable_path_is_an_error_without_traceback(tmp_path: Path) -> None:

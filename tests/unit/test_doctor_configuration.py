@@ -10,8 +10,9 @@ import pytest
 from tridetr.config import load_config
 from tridetr.config.examples import DEMO, EXAMPLE, REFERENCE
 from tridetr.config.load import parse_config
+from tridetr.doctor import parts
 from tridetr.doctor.configuration import check_configuration
-from tridetr.doctor.parts import check_model
+from tridetr.doctor.parts import check_model, check_model_runs
 
 CAMERA = "cameras: {hall: {source: synthetic}}\n"
 
@@ -77,6 +78,31 @@ def test_secrets_that_every_user_can_read_are_reported() -> None:
         assert not {"mqtt.password_file", "gateway.token_file"} & found.keys()
         folder.chmod(0o700)
         assert "cameras.a.credentials_file" not in problems(text, folder)
+
+
+@pytest.mark.parametrize(
+    ("process", "level", "text"),
+    [
+        ("exit 0", None, ""),
+        ("kill -SEGV $$", "fault", "ended by signal 11"),
+        (
+            "echo; echo log >&2; echo 'bad. Remedy: do that' >&2; exit 1",
+            "fault",
+            "does not run: bad.",
+        ),
+        ("exit 1", "fault", "no reason given"),
+        ("sleep 60", "warning", "not loaded within"),
+    ],
+)
+def test_a_model_that_does_not_load_or_takes_too_long_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: str, level: str | None, text: str
+) -> None:
+    monkeypatch.setattr(parts, "module_command", lambda *_: ["sh", "-c", f"exec 1>&2; {process}"])
+    monkeypatch.setattr(parts, "LOADING_S", 0.3 if level == "warning" else 30)
+    config = parse_config(CAMERA + "device: cpu", origin=tmp_path / "node.yaml")
+    found = list(check_model_runs(config))
+    assert [finding.level for finding in found] == ([level] if level else [])
+    assert all(text in finding.text and finding.remedy for finding in found)
 
 
 def test_the_closest_class_name_is_suggested(tmp_path: Path) -> None:

@@ -18,15 +18,18 @@ app = typer.Typer(help="Check, show and explain the configuration.", no_args_is_
 
 @app.command()
 def check(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check keys, files and class names; report every fault with its key. Exits with 1 if there is one.
+    """Check keys, files, class names and whether the model runs; report every fault. Exits with 1 if there is one.
 
     `tridetr doctor` also opens the cameras and logs in to the broker.
     """
     from tridetr.doctor.configuration import check_configuration
-    from tridetr.doctor.parts import check_model
+    from tridetr.doctor.parts import LOADING_S, check_model, check_model_runs
 
     config = load_config(config_file)
     findings = [*check_configuration(config), *check_model(config)]
+    if config.triton.url is None:
+        typer.echo(f"loading the model, for {LOADING_S} s at most", err=True)
+    findings += check_model_runs(config)
     for finding in findings:
         if finding.level != "ok":
             typer.echo(f"{finding.level}: {finding.subject}: {finding.text}; {finding.remedy}")

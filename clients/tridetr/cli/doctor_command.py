@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 def doctor(config_file: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Check the node's requirements and show how to fix what is missing.
 
-    Logs in to the broker, opens each camera for a few seconds, and compares class names with those of the model.
+    Loads the model and runs it once, logs in to the broker, opens each camera for a few seconds, and compares class
+    names with those of the model.
     Without a configuration file, it checks what the demo needs. Exits with 1 if there is a fault.
     """
     wanted = config_file if config_file != DEFAULT_CONFIG or config_file.exists() else DEMO
-    findings = _examine(load_config(wanted))
+    config = load_config(wanted)
+    typer.echo("checking: the model, the broker and each camera take seconds", err=True)
+    findings = _examine(config)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
@@ -62,6 +65,7 @@ def _examine(config: Config) -> list[Finding]:
         parts.check_server(config),
         parts.check_provider(config),
         parts.check_model(config),
+        parts.check_model_runs(config),
         gpu.check_gpu(config),
         check_broker(config),
         check_cameras(config),

@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import socket
+import subprocess
 from collections.abc import Iterator
 
 from tridetr.config import Config
-from tridetr.doctor.finding import Finding
+from tridetr.doctor import try_model
+from tridetr.doctor.finding import Finding, Level
 from tridetr.errors import TridetrError
 from tridetr.models.installed_models import configured_model
-from tridetr.plan import BACKENDS
+from tridetr.plan import BACKENDS, place_model
+from tridetr.python_module import module_command
 
 _SHOWN_CLASSES = 10
+LOADING_S = 60
 
 
 def check_server(config: Config) -> Iterator[Finding]:
@@ -104,6 +108,55 @@ def check_model(config: Config) -> Iterator[Finding]:
                 hint = f"did you mean {nearest[0]!r}?" if nearest else f"its classes are {shown} …"
                 text = f"{unknown!r} is not a class of the model, so it is never detected"
                 yield Finding(f"camera {name} {key}", "fault", text, hint)
+
+
+def check_model_runs(config: Config) -> Iterator[Finding]:
+    """Load the model with ONNX Runtime and run it once, for `LOADING_S` seconds at most; costs seconds of CPU time.
+
+    Yields nothing if the model file has another fault (see `check_model`) or ONNX Runtime is not installed.
+    """
+    if config.triton.url is not None or importlib.util.find_spec("onnxruntime") is None:
+        return
+    from tridetr.triton.model_file import read_model_file
+
+    try:
+        file = read_model_file(configured_model(config.model.file)).path
+    except (TridetrError, ValueError):
+        return
+    openvino = config.model.provider == "openvino"
+    how = ("openvino", config.model.precision) if openvino else ("cpu", "auto")
+    remedy = "export or download the model again, and test it with `tridetr models verify`"
+    # A GPU may run what the CPU cannot, and a slow machine may take longer.
+    level: Level = "warning" if _on_gpu(config) else "fault"
+    try:
+        done = subprocess.run(
+            module_command(try_model.__name__, str(file), *how),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LOADING_S,
+        )
+    except subprocess.TimeoutExpired:
+        text = f"{file} was not loaded within {LOADING_S} s"
+        yield Finding("model", "warning", text, "use a smaller model, or a faster machine")
+        return
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode < 0:
+        text = f"the process that loads {file} was ended by signal {-done.returncode}"
+        yield Finding("model", level, text, remedy)
+    elif done.returncode:
+        reason = lines[-1][:400] if lines else "no reason given"
+        why, _, other = reason.partition(" Remedy: ")
+        yield Finding("model", level, f"{file} does not run: {why}", other or remedy)
+
+
+def _on_gpu(config: Config) -> bool:
+    from tridetr.machine import find_machine
+
+    try:
+        return place_model(config, find_machine(config)).gpu
+    except TridetrError:
+        return False
 
 
 def _reachable(subject: str, address: str, remedy: str) -> Finding:

@@ -67,7 +67,7 @@ def parse_prediction(response: Any) -> Prediction:
             f"the server's answer is invalid: the shapes of its outputs do not match: {shapes}"
         )
     found = Prediction(arrays["boxes"], arrays["scores"], arrays["classes"])
-    _check_content(found)
+    check_content(found)
     return found
 
 
@@ -82,8 +82,12 @@ def are_corners(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return sound
 
 
-def _check_content(found: Prediction) -> None:
-    """Check that the content of the picture is known; without this, a broken model would look like an empty picture."""
+def check_content(found: Prediction) -> None:
+    """Check that the content of the picture is known: a broken model would look like an empty picture.
+
+    Raises:
+        InferenceFailed: a score is not finite, or most of the boxes with a score above 0 are not boxes.
+    """
     if not np.isfinite(found.scores).all():
         raise InferenceFailed(
             "the model's answer contains scores that are NaN or infinite, so the content of the picture is unknown. "
