@@ -95,6 +95,16 @@ def test_web_page_is_reported(tmp_path: Path) -> None:
     assert "S3cret" not in message
 
 
+def test_broken_chunks_are_reported(tmp_path: Path) -> None:
+    def broken(request: Request) -> None:
+        request.protocol_version = "HTTP/1.1"
+        request.head(MULTIPART, Transfer_Encoding="chunked")
+        request.send(b"%x\r\n" % len(PICTURES[0]) + PICTURES[0] + b"\r\n" + b"no length\r\n")
+
+    with http_camera(broken) as camera, capturing(tmp_path, camera.url()) as rig:
+        assert "broken HTTP" in rig.wait_state(CameraState.OFFLINE).message
+
+
 class TestLogin:
     def refusing(self, challenge: str) -> Callable[[Request], None]:
         return lambda request: request.head(

@@ -144,7 +144,9 @@ class TestHttpMjpeg:
                 hung_s = time.monotonic()
                 rig.wait_state(CameraState.OFFLINE, 30)
                 assert 0.9 < time.monotonic() - hung_s < slack(3)
-                beats = {rig.wait_state(CameraState.OFFLINE).heartbeat_monotonic_ns}
+                offline = rig.wait_state(CameraState.OFFLINE)
+                assert "no answer" in offline.message
+                beats = {offline.heartbeat_monotonic_ns}
 
                 def has_beaten() -> bool:
                     status = rig.status()

@@ -77,7 +77,7 @@ class JpegFeed:
         """Yield the JPEGs until the stream ends or breaks.
 
         Raises:
-            SourceError: A URL of a single picture does not respond any more.
+            SourceError: The camera does not respond any more, or its HTTP is broken.
             OSError: The connection broke.
         """
         if self._first is not None:
@@ -110,8 +110,11 @@ class JpegFeed:
                 yield jpeg
             try:
                 data = self._response.read1(_CHUNK)
+            except TimeoutError as error:
+                raise SourceError(f"{self._address.shown}: {cause(error)}") from None
             except http.client.HTTPException as error:
-                raise OSError(f"broken HTTP: {type(error).__name__}") from None
+                kind = type(error).__name__
+                raise SourceError(f"{self._address.shown}: broken HTTP ({kind})") from None
             if time.monotonic() > self._give_up_s:
                 return
             if not data:
