@@ -58,19 +58,20 @@ def test_login_pictures_and_logout_under_a_path_prefix(
 
 
 @pytest.mark.parametrize(
-    ("missing", "reason"),
-    [("proxy_set_header Host", "must pass the Host header"), ("Upgrade", "must pass the Upgrade")],
+    ("missing", "added", "reason"),
+    [
+        ("proxy_set_header Host", "", "must pass the Host header"),
+        ("Upgrade", "", "must pass the Upgrade"),
+        ("Upgrade", "limit_except GET { deny all; }", "answers with status 403"),
+    ],
 )
-def test_a_proxy_with_missing_headers_is_explained(
-    tmp_path: Path,
-    tab: Tab,
-    missing: str,
-    reason: str,
+def test_a_proxy_that_refuses_the_websocket_is_explained(
+    tmp_path: Path, tab: Tab, missing: str, added: str, reason: str
 ) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         lines = recipe(gateway.port, "/").splitlines()
         broken = "\n".join(line for line in lines if missing not in line)
-        with nginx(tmp_path / "nginx", broken) as proxy:
+        with nginx(tmp_path / "nginx", broken.replace("{", "{" + added, 1)) as proxy:
             fakes["hall"].play(fps=5)
             tab.page.goto(proxy)
             text = tab.card("hall").locator(".cover-text")

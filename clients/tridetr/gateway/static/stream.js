@@ -11,6 +11,18 @@ const EXPLAIN_EVERY = 3; // failed attempts
 const NOT_UPGRADED =
   "The gateway answers, but the WebSocket cannot be opened. A reverse proxy must pass the Upgrade header on.";
 
+/** Returns why a request was refused. */
+async function refusal(response) {
+  try {
+    return (await response.json()).error;
+  } catch {
+    return (
+      `A reverse proxy answers with status ${response.status} instead of the gateway. ` +
+      "It must reach the gateway, and pass WebSocket and POST requests on."
+    );
+  }
+}
+
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
 /**
@@ -172,7 +184,7 @@ export class Stream {
     let reason = "";
     try {
       const response = await fetch(this.#address, { method: "POST" });
-      reason = response.ok ? NOT_UPGRADED : (await response.json()).error;
+      reason = response.ok ? NOT_UPGRADED : await refusal(response);
     } catch {
       // The gateway cannot be reached.
     }
