@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av as pyav
 import pytest
 
 from support.clips import jpegs, write_clip
@@ -63,6 +64,35 @@ def test_a_stream_that_has_ended_is_readable_until_the_pump_is_closed(
     assert not closed.wait(0.2)
     reading.close()
     wait_for(closed.is_set)
+
+
+def test_a_stream_that_changes_its_codec_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old decoder would wait for a key frame until a new connection, for up to five minutes."""
+    monkeypatch.setattr(av, "_CODEC_CHECK_S", 0.0)
+    both = tmp_path / "both.ts"
+    quiet = {"x265-params": "log-level=none"}
+    for version, (codec, options) in enumerate((("libx264", {}), ("libx265", quiet))):
+        file = tmp_path / f"{version}.ts"
+        write_clip(file, 30, codec=codec, options={"g": "10", "bf": "0"} | options)
+        with (
+            pyav.open(file) as old,
+            pyav.open(tmp_path / "new.ts", "w", options={"tables_version": str(version)}) as new,
+        ):
+            stream = new.add_stream_from_template(old.streams.video[0])
+            for packet in old.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    new.mux(packet)
+        with both.open("ab") as joined:
+            joined.write((tmp_path / "new.ts").read_bytes())
+    feed = FfmpegFeed(str(both), "cam", {}, 2.0)
+    packets = feed.packets(threading.Event())
+    assert len([next(packets) for _ in range(28)]) == 28
+    with pytest.raises(SourceError, match="cam: the stream changed from h264 to hevc"):
+        list(packets)
+    feed.close()
 
 
 def pumps() -> list[threading.Thread]:

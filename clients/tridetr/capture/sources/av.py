@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
+import time
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
+_CODEC_CHECK_S = 2.0  # interval; a check takes 0.1 ms
 _NO_VIDEO_FORMATS = {"tty"}  # FFmpeg reads text files as animated terminal art
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (
@@ -110,6 +113,18 @@ def _errors_logged() -> Iterator[list[tuple[int, str, str]]]:
                 av.logging.set_level(None)
 
 
+def _current_codec(container: InputContainer, stream: VideoStream) -> str | None:
+    """Return the codec that a container announces by now; `stream` keeps the one from when it was opened."""
+    with _logging_lock:  # FFmpeg describes streams in its log only
+        av.logging.set_level(av.logging.INFO)
+        try:
+            text: str = container.dumps_format()  # type: ignore[attr-defined]  # missing in PyAV's stubs
+        finally:
+            av.logging.set_level(av.logging.ERROR if _logging_users else None)
+    found = re.search(rf"Stream #\d+:{stream.index}\b[^:\n]*: Video: (\w+)", text)
+    return found[1] if found else None
+
+
 class FfmpegFeed:
     """A stream that FFmpeg reads."""
 
@@ -125,6 +140,7 @@ class FfmpegFeed:
         self._container, stream = open_video(
             url, shown=shown, options=options, timeout_s=timeout_s, parts=parts
         )
+        self._shown = shown
         self._stream = stream
         self.stream: VideoStream | None = stream
         codec = stream.codec_context.name
@@ -134,8 +150,22 @@ class FfmpegFeed:
         self.bursts = finite or self._container.format.name in ("hls", "dash")
 
     def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
-        """Yield the packets until the stream ends (see `packets`)."""
-        return packets(self._container, self._stream)
+        """Yield the packets until the stream ends (see `packets`).
+
+        Raises:
+            SourceError: The camera changed the codec of its MPEG-TS stream.
+        """
+        changes = self._container.format.name == "mpegts"
+        checked_s = time.monotonic()
+        for packet in packets(self._container, self._stream):
+            yield packet
+            if changes and time.monotonic() - checked_s >= _CODEC_CHECK_S:
+                checked_s = time.monotonic()
+                codec = _current_codec(self._container, self._stream)
+                if codec not in (None, self.facts.codec):
+                    raise SourceError(
+                        f"{self._shown}: the stream changed from {self.facts.codec} to {codec}; connecting again"
+                    )
 
     def close(self) -> None:
         """Free the container, and the stream with it."""
