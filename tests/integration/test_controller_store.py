@@ -168,7 +168,7 @@ def test_a_full_disk_loses_nothing_while_the_process_lives(
     store.commit("hall", '"before"', [event_row(0)])
     ballast = fill(tiny_disk)
     for number in range(1, 200):
-        store.commit("hall", f'"{number}"', [event_row(number, '"' + "x" * 500 + '"')])
+        store.commit("hall", f'"{number}"', [event_row(number, '{"x": "' + "x" * 500 + '"}')])
     assert "full" in store.fault
     assert metrics.STORE_ERRORS.labels("full")._value.get() > before
     assert len(store.outbox) == 200, "all events are published, on disk or not"

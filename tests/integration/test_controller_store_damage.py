@@ -136,6 +136,12 @@ def flip(text: bytes) -> Callable[[Path], None]:
         (flip(b"visit2:arrived"), 3),
         (run_sql("UPDATE outbox SET details = x'fffe' WHERE seq = 2"), 3),
         (run_sql("UPDATE outbox SET kind = 7, camera = x'00ff' WHERE seq = 2"), 3),
+        (run_sql("UPDATE outbox SET details = replace(details, '{', 's') WHERE seq = 2"), 3),
+        (run_sql("UPDATE outbox SET camera = 'ha#l' WHERE seq = 2"), 3),
+        (run_sql("INSERT INTO camera VALUES ('bac+yard', '{}', 5)"), 3),
+        (run_sql("INSERT INTO retained VALUES ('tridetr/#amera/state', '')"), 3),
+        (run_sql("INSERT INTO retained VALUES ('homeassistant/x', '{#visits\": \"event\"}')"), 3),
+        (run_sql("INSERT INTO setting VALUES ('armed/', '[\"on\": true}')"), 3),
         (run_sql("UPDATE history SET seq = 9223372036854775807 WHERE seq = 3"), 3),
         (run_sql("UPDATE outbox SET seq = -3 WHERE seq = 3"), 3),
         (run_sql("UPDATE camera SET updated_unix_ns = 'yesterday'"), 3),
@@ -145,6 +151,7 @@ def flip(text: bytes) -> Callable[[Path], None]:
         (run_sql("DROP TABLE outbox"), 0),
         (run_sql("PRAGMA user_version = 0"), 3),
         (run_sql("PRAGMA user_version = 123456789"), 3),
+        (flip(b"TABLE outbox"), 0),
         (lambda path: os.truncate(path, 0), 0),
         (lambda path: os.truncate(path, 50), 0),
         (lambda path: os.truncate(path, 4096 * 2 + 100), 0),
@@ -173,6 +180,18 @@ def test_readable_contents_of_a_damaged_database_are_recovered(
     again = Store(tmp_path, outbox_limit=100)
     assert list(again.outbox) == expected
     assert caplog.text == ""
+    again.close()
+
+
+def test_a_topic_with_damaged_entities_is_kept_to_be_cleared(tmp_path: Path) -> None:
+    store = Store(tmp_path, outbox_limit=100)
+    store.remember({"homeassistant/x": '{"visits": "event"}', "homeassistant/y": '{"a": "b"}'})
+    store.close()
+    run_sql("UPDATE retained SET entities = replace(entities, 'visits\"', 'visits#')")(
+        tmp_path / DATABASE
+    )
+    again = Store(tmp_path, outbox_limit=100)
+    assert again.retained == {"homeassistant/x": "", "homeassistant/y": '{"a": "b"}'}
     again.close()
 
 
@@ -230,8 +249,10 @@ def test_database_removed_while_in_use_is_rewritten(tmp_path: Path) -> None:
 
 def test_a_damaged_row_does_not_hide_the_rest_of_the_history(tmp_path: Path) -> None:
     store = Store(tmp_path, outbox_limit=100)
-    store.commit("hall", "{}", [NewRow(n, "camera_back", "{}") for n in (1, 2, 3, 4)])
+    store.commit("hall", "{}", [NewRow(n, "camera_back", "{}") for n in (1, 2, 3, 4, 5, 6)])
     store.close()
+    run_sql("UPDATE history SET details = '[]' WHERE seq = 5")(tmp_path / DATABASE)
+    run_sql("UPDATE history SET unix_ns = 'now' WHERE seq = 6")(tmp_path / DATABASE)
     run_sql("UPDATE history SET details = x'ff' WHERE seq = 2")(tmp_path / DATABASE)
     run_sql("UPDATE history SET kind = CAST(x'63ff' AS TEXT) WHERE seq = 3")(tmp_path / DATABASE)
     assert [row.seq for row in read_history(tmp_path)] == [4, 3, 1]

@@ -49,18 +49,18 @@ def test_waiting_notices_of_a_damaged_database_are_recovered(
     store = opened(tmp_path)
     visit(store, 1, 2)
     store.notified("phone", "v1:arrived")
-    store.keep_setting("armed/", "off")
+    store.keep_setting("armed/", '{"on": false}')
     store.close()
     damage(tmp_path / DATABASE)
     store = opened(tmp_path)
     expected = {"phone": ["v2:arrived"], "hook": ["v1:arrived", "v2:arrived"]}
     assert waiting(store) == expected
-    assert store.settings == {"armed/": "off"}
+    assert store.settings == {"armed/": '{"on": false}'}
     assert store.fault == ""
     store.close()
     again = opened(tmp_path)
     assert waiting(again) == expected
-    assert again.settings == {"armed/": "off"}
+    assert again.settings == {"armed/": '{"on": false}'}
     again.close()
 
 
@@ -84,7 +84,7 @@ def test_camera_notice_waits_like_an_event_without_being_one(tmp_path: Path) -> 
 def test_database_removed_while_in_use_is_rewritten(tmp_path: Path) -> None:
     store = opened(tmp_path)
     visit(store, 1, 2)
-    store.keep_setting("armed/hall", "on")
+    store.keep_setting("armed/hall", '{"on": true}')
     store.confirm("v1:arrived")
     for file in tmp_path.glob(f"{DATABASE}*"):
         file.unlink()
@@ -93,7 +93,7 @@ def test_database_removed_while_in_use_is_rewritten(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert waiting(again) == {name: ["v1:arrived", "v2:arrived"] for name in ("phone", "hook")}
     assert list(again.outbox) == ["v2:arrived"]
-    assert again.settings == {"armed/hall": "on"}
+    assert again.settings == {"armed/hall": '{"on": true}'}
     again.close()
 
 

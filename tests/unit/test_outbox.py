@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tridetr.controller.outbox import ACK_TIMEOUT_S, WINDOW, OutboxPump
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
+from tridetr.telemetry import metrics
 
 
 class Link:
@@ -22,9 +23,12 @@ class Link:
         self.sent: list[str] = []
         self.waiting: dict[int, str] = {}
         self.bounces = 0
+        self.refused: set[str] = set()
         self._mid = 0
 
     def publish_acknowledged(self, _topic: str, payload: str) -> int:
+        if payload in self.refused:
+            raise ValueError("Publish topic cannot contain wildcards.")
         self._mid += 1
         self.waiting[self._mid] = payload
         self.sent.append(payload)
@@ -91,6 +95,21 @@ def test_event_is_removed_on_its_acknowledgement_only(bench: Bench) -> None:
     assert not bench.pump.idle
     bench.link.acknowledge(bench.pump)
     assert bench.pump.idle
+
+
+def test_an_event_that_cannot_be_published_is_dropped_and_does_not_block_others(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    dropped = metrics.OUTBOX_DROPPED._value.get()
+    bench.link.refused = {"e2", "e3"}
+    bench.add(4)
+    bench.link.up(bench.pump)
+    for _ in range(6):
+        bench.pump.pump()
+    assert bench.link.sent == ["e1", "e4"]
+    assert list(bench.store.outbox) == ["e1", "e4"]
+    assert metrics.OUTBOX_DROPPED._value.get() == dropped + 2
+    assert [record.getMessage().split()[1] for record in caplog.records] == ["e2", "e3"]
 
 
 def test_number_of_events_in_flight_is_limited(bench: Bench) -> None:

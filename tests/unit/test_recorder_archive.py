@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tridetr.errors import TridetrError
+from tridetr.gateway.visit_routes import describe
 from tridetr.recorder.archive import Archive, VisitFacts
+from tridetr.recorder.visit_list import Wanted, find_visits
 from tridetr.telemetry import metrics
 
 HOUR_NS = 3600 * 10**9
@@ -46,6 +48,26 @@ def test_better_picture_replaces_the_previous_one(tmp_path: Path) -> None:
             archive.save_picture(visit(1), (data, b"crop"), 0.9, {"value": 1.0})
         assert {f.read_bytes() for f in archive.files.iterdir()} == {b"second", b"crop"}
     assert rows(tmp_path) == ["visit-1"]
+
+
+@pytest.mark.parametrize("facts", ["x'22ff'", "'[]'", "'#}'", '\'{"value": "high"}\''])
+def test_a_damaged_row_hides_no_other_visit(tmp_path: Path, facts: str) -> None:
+    with opened(tmp_path) as archive:
+        for number in (1, 2):
+            archive.save_picture(visit(number), (b"w", b"c"), 0.9, {"value": 1.0})
+    with closing(sqlite3.connect(tmp_path / "evidence.db")) as connection, connection:
+        connection.execute(
+            f"UPDATE visit SET picture_facts = {facts}, clip = 'a.mp4', clip_facts = {facts}, "
+            "class = CAST(x'63ff' AS TEXT) WHERE seq = 1"
+        )
+    found = [describe(row) for row in find_visits(tmp_path, Wanted(), 10)]
+    assert [row["visit_id"] for row in found] == ["visit-2", "visit-1"]
+    assert (found[1]["picture"], found[1]["clip"]) == (None, None)
+    with opened(tmp_path) as archive:
+        assert {name: kept.picture_value for name, kept in archive.open_visits().items()} == {
+            "visit-1": 0.0,
+            "visit-2": 1.0,
+        }
 
 
 def test_files_are_private(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class Node:
         self.at_risk.add(event_id)
         if not self.store._loaded:
             self.blind.add(event_id)
-        details = '"' + "x" * 3000 + '"'
+        details = '{"x": "' + "x" * 3000 + '"}'
         self.store.commit("hall", "{}", [NewRow(1, "person_arrived", details, event_id)])
 
     def do_deliver(self) -> None:

@@ -179,5 +179,5 @@ class BlindNotices:
                 "since_unix_ns": int(found["since_unix_ns"]),
                 "targets": [str(name) for name in found["targets"]],
             }
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             return None

@@ -188,8 +188,10 @@ class Controller:
         """Republish everything: the broker may have lost it."""
         if self._pictures is not None:
             self._pictures.on_up()
-        self._publications.on_up()
-        self._pump.on_up()
+        try:
+            self._publications.on_up()
+        finally:
+            self._pump.on_up()  # events do not depend on the rest
 
     def on_ack(self, mid: int) -> None:
         """Record that the broker has acknowledged a message."""

@@ -17,8 +17,11 @@ from tridetr.controller.stored_rows import (
     Notice,
     Row,
     Saved,
+    check_entities,
     check_number,
+    check_object,
     check_text,
+    check_topic,
     checked,
 )
 from tridetr.errors import TridetrError
@@ -129,13 +132,13 @@ class Database:
                 "coalesce((SELECT max(seq) FROM outbox), 0))"
             ).fetchone()[0]
             found = Contents(
-                {check_text(name): Saved(check_text(text), at) for name, text, at in cameras},
+                {check_topic(name): Saved(check_text(text), at) for name, text, at in cameras},
                 [checked(Row(*row)) for row in outbox],
                 [],
-                {check_text(topic): check_text(entities) for topic, entities in retained},
+                {check_topic(topic): check_entities(text) for topic, text in retained},
                 last_seq,
                 {(check_text(name), row[-1]): checked(Row(*row)) for name, *row in notices},
-                {check_text(name): check_text(value) for name, value in settings},
+                {check_text(name): check_object(value) for name, value in settings},
             )
             if not 0 <= last_seq <= LARGEST_SEQ:
                 raise ValueError(f"number {last_seq}")
@@ -237,7 +240,7 @@ def refuse_newer(path: Path) -> None:
     Raises:
         NewerDatabaseError: it was written by a later version of tridetr.
     """
-    with suppress(sqlite3.Error):
+    with suppress(sqlite3.Error, ValueError):
         if path.is_file():
             with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as found:
                 _refuse_newer(path, found.execute("PRAGMA user_version").fetchone()[0])

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tridetr.controller.stored_rows import Row, checked
+
 DATABASE = "controller.db"
 HISTORY_LIMIT = 1000
 
@@ -64,6 +66,7 @@ def read_history(
     for seq, unix_ns, name, kind, details in rows:
         # Skip a damaged row: the controller repairs the database at its next start.
         with suppress(ValueError, TypeError):
+            checked(Row(seq, unix_ns, name, kind, details))
             found.append(HistoryRow(seq, unix_ns, name, kind, json.loads(details)))
     return found
 

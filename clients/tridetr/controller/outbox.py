@@ -16,6 +16,7 @@ logger = logging.getLogger("tridetr.controller")
 WINDOW = 16  # events in flight; below paho's own limit of 20, so that paho never queues
 ACK_TIMEOUT_S = 20.0
 _LONGEST_ACK_TIMEOUT_S = 60.0
+_ATTEMPTS = 3  # to publish an event that raises an error
 
 
 class Link(Protocol):
@@ -51,6 +52,7 @@ class OutboxPump:
         self._progress_at = monotonic()
         self._patience_s = ACK_TIMEOUT_S
         self._window = WINDOW
+        self._errors = 0  # of the next event
 
     def on_up(self) -> None:
         """Send all waiting events over the new connection."""
@@ -85,10 +87,32 @@ class OutboxPump:
                 return
             if row.event_id in sent:
                 continue
-            mid = self._link.publish_acknowledged(*self._compose(row))
+            try:
+                mid = self._link.publish_acknowledged(*self._compose(row))
+            # Whatever is wrong with one event must not end the process, nor block the events after it.
+            except Exception as error:
+                self._refuse(row, error)
+                return
             if mid is None:
                 return
             self._in_flight[mid] = row.event_id
+            self._errors = 0
+
+    def _refuse(self, row: Row, error: Exception) -> None:
+        """Drop an event that cannot be published, after a few attempts, and continue with the next one."""
+        self._errors += 1
+        if self._errors < _ATTEMPTS:
+            return  # the next call tries it again
+        self._errors = 0
+        logger.error(
+            "event %s of camera %s cannot be published and is dropped: %r",
+            row.event_id,
+            row.camera,
+            error,
+        )
+        metrics.OUTBOX_DROPPED.inc()
+        self._store.confirm(row.event_id)
+        self.pump()
 
     def watch(self) -> None:
         """Reconnect to a broker that acknowledges nothing, after growing timeouts."""

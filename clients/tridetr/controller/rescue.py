@@ -18,13 +18,18 @@ from tridetr.controller.stored_rows import (
     Contents,
     Row,
     Saved,
+    check_entities,
     check_number,
+    check_object,
     check_text,
+    check_topic,
     checked,
 )
 from tridetr.files import sync_folder
 
 _KEPT = 3  # broken databases
+# ValueError: an error whose text quotes damaged SQL that is not UTF-8
+_UNREADABLE = (sqlite3.Error, ValueError)
 
 
 def rescue(path: Path) -> Contents:
@@ -37,7 +42,7 @@ def rescue(path: Path) -> Contents:
     if not path.is_file():  # opening a FIFO would block
         return found
     for address in (f"{path.as_uri()}?mode=ro", f"{path.as_uri()}?mode=ro&immutable=1"):
-        with suppress(sqlite3.Error):
+        with suppress(*_UNREADABLE):
             with closing(sqlite3.connect(address, uri=True, timeout=1.0)) as connection:
                 connection.text_factory = bytes
                 connection.execute("SELECT * FROM sqlite_master").fetchall()
@@ -49,13 +54,15 @@ def rescue(path: Path) -> Contents:
 def _read(connection: sqlite3.Connection, found: Contents) -> None:
     for name, record, updated in _scan(connection, "name, record, updated_unix_ns", "camera"):
         with suppress(ValueError):
-            found.cameras[_text(name)] = Saved(_text(record), check_number(updated))
+            found.cameras[check_topic(_text(name))] = Saved(_text(record), check_number(updated))
     for topic, entities in _scan(connection, "topic, entities", "retained"):
         with suppress(ValueError):
-            found.retained[_text(topic)] = _text(entities)
+            known = check_topic(_text(topic))
+            found.retained[known] = ""  # without its entities, the topic can still be cleared
+            found.retained[known] = check_entities(_text(entities))
     for name, value in _scan(connection, "name, value", "setting"):
         with suppress(ValueError):
-            found.settings[_text(name)] = _text(value)
+            found.settings[_text(name)] = check_object(_text(value))
     history: dict[int, Row] = {}
     for seq, *others in _scan(connection, "seq, unix_ns, camera, kind, details", "history"):
         with suppress(ValueError, TypeError):
@@ -104,10 +111,7 @@ def _read_notices(connection: sqlite3.Connection, found: Contents) -> None:
 
 def _row(*columns: Any) -> Row:
     seq, unix_ns, camera, kind, details, event_id = columns
-    row = checked(Row(seq, unix_ns, _text(camera), _text(kind), _text(details), _text(event_id)))
-    if not isinstance(json.loads(row.details), dict):
-        raise ValueError("the details of an event are not a JSON object")
-    return row
+    return checked(Row(seq, unix_ns, _text(camera), _text(kind), _text(details), _text(event_id)))
 
 
 def _event(*columns: Any) -> Row:
@@ -153,7 +157,7 @@ def _scan(
                 last = row[0]
                 yield row
             return
-        except (sqlite3.Error, OverflowError):
+        except (*_UNREADABLE, OverflowError):
             if isinstance(last, int):
                 ends.append(last)
     if between is not None and len(ends) == 2 and 0 < ends[1] - ends[0] <= LARGEST_SEQ:

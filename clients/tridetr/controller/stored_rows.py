@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field, fields
 from typing import TypeAlias
 
 LARGEST_SEQ = 2**53  # exact in JavaScript too
+# Brokers close the connection on control characters, and paho refuses wildcards
+_NOT_IN_TOPICS = re.compile(r"[\x00-\x1f\x7f-\x9f#+]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +106,15 @@ class Changes:
 
 
 def checked(row: Row) -> Row:
-    """Return the row if every column has the right type and range.
+    """Return the row if every column has the right type and range, so that the event can be published.
 
     Raises:
         ValueError: a column does not.
     """
-    for text in (row.camera, row.kind, row.details, row.event_id):
+    for text in (row.kind, row.event_id):
         check_text(text)
+    check_topic(row.camera)
+    check_object(row.details)
     check_number(row.unix_ns)
     if check_number(row.seq) > LARGEST_SEQ:
         raise ValueError(f"number {row.seq}")
@@ -124,6 +130,43 @@ def check_text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r:.40} is not text")
     return value
+
+
+def check_object(value: object) -> str:
+    """Return the value of a column with a JSON object.
+
+    Raises:
+        ValueError: it is not one; SQLite's own checks do not find a bit that flipped in a text.
+    """
+    text = check_text(value)
+    try:
+        is_object = isinstance(json.loads(text), dict)
+    except RecursionError:
+        is_object = False
+    if not is_object:
+        raise ValueError(f"{text!r:.40} is not a JSON object")
+    return text
+
+
+def check_topic(value: object) -> str:
+    """Return the value of a column with a topic, or a part of one.
+
+    Raises:
+        ValueError: no message can be published to it.
+    """
+    text = check_text(value)
+    if not text or _NOT_IN_TOPICS.search(text):
+        raise ValueError(f"{text!r:.40} is not a topic")
+    return text
+
+
+def check_entities(value: object) -> str:
+    """Return the entities of a topic: a JSON object, or nothing.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return check_object(value) if value != "" else ""
 
 
 def check_number(value: object) -> int:

@@ -111,7 +111,7 @@ def _read_ended(path: Path) -> dict[str, int]:
         return {str(name): int(expires) for name, expires in found.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         logger.warning(
             "cannot read %s (%s): logged-out sessions may be valid again. "
             "Change the token to end all sessions.",

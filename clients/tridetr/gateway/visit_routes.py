@@ -113,7 +113,6 @@ def add_visits(app: Quart, hub: Hub) -> None:
 
 def describe(row: VisitRow) -> dict[str, Any]:
     """Return a visit as a JSON-compatible dictionary."""
-    picture, clip = row.picture_facts, row.clip_facts
     return {
         "seq": row.seq,
         "visit_id": row.visit_id,
@@ -124,23 +123,32 @@ def describe(row: VisitRow) -> dict[str, Any]:
         "open": row.is_open,
         "complete": row.is_complete,
         "score": row.score or None,
-        "picture": {
-            "unix_ms": picture["unix_ns"] / 1e6,
-            "width": picture["width"],
-            "height": picture["height"],
-            "crop": picture["crop"],
-            "boxes": picture["boxes"],
-        }
-        if row.picture
-        else None,
-        "clip": {
-            "started_unix_ms": clip["started_unix_ns"] / 1e6,
-            "ended_unix_ms": clip["ended_unix_ns"] / 1e6,
-            "encoded": clip["encoded"],
-        }
-        if row.clip
-        else None,
+        "picture": _picture(row.picture_facts) if row.picture else None,
+        "clip": _clip(row.clip_facts) if row.clip else None,
     }
+
+
+def _picture(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what is known about a picture; None if that is damaged, which must not hide the other visits."""
+    try:
+        return {
+            "unix_ms": facts["unix_ns"] / 1e6,
+            **{name: facts[name] for name in ("width", "height", "crop", "boxes")},
+        }
+    except (KeyError, TypeError):
+        return None
+
+
+def _clip(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what is known about a clip; None if that is damaged."""
+    try:
+        return {
+            "started_unix_ms": facts["started_unix_ns"] / 1e6,
+            "ended_unix_ms": facts["ended_unix_ns"] / 1e6,
+            "encoded": facts["encoded"],
+        }
+    except (KeyError, TypeError):
+        return None
 
 
 def _wanted(before: int | None = None) -> Wanted:

@@ -30,6 +30,7 @@ from tridetr.recorder.evidence_database import (
     DATABASE,
     FILES,
     PART,
+    facts_of,
     open_database,
 )
 from tridetr.recorder.wall_clock import JUMP_NS, WallClock
@@ -229,7 +230,11 @@ class Archive(Closing):
             ).fetchall()
         return {
             columns[0]: Kept(
-                VisitFacts(*columns), float(json.loads(picture).get("value", 0)), clip is not None
+                VisitFacts(*columns),
+                float(value)
+                if isinstance(value := facts_of(picture).get("value"), int | float)
+                else 0.0,
+                clip is not None,
             )
             for *columns, picture, clip in rows
         }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tridetr.errors import TridetrError
 from tridetr.sqlite_files import give_database_back
@@ -73,8 +76,22 @@ def open_database(folder: Path) -> sqlite3.Connection:
         return _prepared(path)
 
 
+def as_text(data: bytes) -> str:
+    """Return a text column, also a damaged one: one row must not hide the others."""
+    return data.decode(errors="replace")
+
+
+def facts_of(text: object) -> dict[str, Any]:
+    """Return the facts in a column; empty if the column is damaged."""
+    with suppress(ValueError, TypeError, RecursionError):
+        if isinstance(found := json.loads(str(text)), dict):
+            return found
+    return {}
+
+
 def _prepared(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    connection.text_factory = as_text
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")

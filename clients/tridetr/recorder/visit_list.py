@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -10,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tridetr.recorder.evidence_database import COMPLETE, DATABASE, FILES, OPEN
+from tridetr.recorder.evidence_database import (
+    COMPLETE,
+    DATABASE,
+    FILES,
+    OPEN,
+    as_text,
+    facts_of,
+)
 
 _COLUMNS = (
     "seq, visit_id, camera, class, started_unix_ns, ended_unix_ns, is_open, score, picture, crop, picture_facts, clip, "
@@ -200,7 +206,7 @@ def _gaps(watched: list[tuple[int, int]], from_ns: int, to_ns: int) -> Iterator[
 def _row(found: tuple[Any, ...]) -> VisitRow:
     values = list(found)
     state, values[6] = values[6], values[6] == OPEN
-    values[10], values[12] = json.loads(values[10]), json.loads(values[12])
+    values[10], values[12] = facts_of(values[10]), facts_of(values[12])
     values.append(state == COMPLETE)
     return VisitRow(*values)
 
@@ -213,4 +219,5 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection | None]:
         yield None
         return
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
+        connection.text_factory = as_text
         yield connection
