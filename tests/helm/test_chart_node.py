@@ -65,22 +65,39 @@ def mib(size: str) -> int:
     )
 
 
+def reads_of(container: Manifest) -> tuple[str, ...]:
+    """Return the configuration keys, or their beginnings, whose files a container reads."""
+    process, _, camera_name = container["args"][-1].partition(" ")
+    if camera_name:
+        return ("run_dir", f"cameras.{camera_name}.")
+    return READERS[process if process in READERS else container["name"]]
+
+
 def test_the_rendered_configuration_is_valid(manifests: list[Manifest]) -> None:
     found = configurations(manifests)
     assert found
     for config, pod in zip(found, node_pods(manifests), strict=True):
         for container in pod["containers"] + pod.get("initContainers", []):
             mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-            process, _, camera_name = container["args"][-1].partition(" ")
-            reads = READERS[process if process in READERS else container["name"]]
-            if camera_name:
-                reads = ("run_dir", f"cameras.{camera_name}.")
             for key, file in files_of(config):
-                if key.startswith(reads):
+                if key.startswith(reads_of(container)):
                     folders = {str(folder) for folder in (file, *file.parents)}
                     assert folders & mounted, f"{container['name']}: {key}: {file} is not mounted"
     named = {key for config in found for key, _ in files_of(config)}
     assert all(any(key.startswith(keys) for keys in READERS.values()) for key in named), named
+
+
+def test_no_container_has_the_secrets_of_another_process(manifests: list[Manifest]) -> None:
+    """A camera that takes over its capture process must not learn other passwords."""
+    secrets = ("credentials_file", "password_file", "token_file", "url_file")
+    for config, pod in zip(configurations(manifests), node_pods(manifests), strict=True):
+        for container in pod["containers"]:
+            mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+            reads = reads_of(container)
+            for key, file in files_of(config):
+                if key.endswith(secrets) and not key.startswith(reads):
+                    folders = {str(folder) for folder in (file, *file.parents)}
+                    assert not folders & mounted, f"{container['name']}: {key}"
 
 
 def test_each_process_of_the_node_has_its_container(manifests: list[Manifest]) -> None:

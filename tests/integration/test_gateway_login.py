@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from prometheus_client import REGISTRY
 from websockets.exceptions import InvalidStatus
 
 from support.gateway import Answer, Gateway, cameras, subprotocol_for
@@ -89,8 +90,15 @@ def test_session_survives_a_restart(tmp_path: Path) -> None:
                 viewer.until("hello")
 
 
-def test_guessing_is_limited_and_never_locks_out_the_correct_token(tmp_path: Path) -> None:
+def wrong_tokens() -> float:
+    return REGISTRY.get_sample_value("tridetr_gateway_wrong_tokens_total") or 0
+
+
+def test_guessing_is_limited_and_never_locks_out_the_correct_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "token").write_text(TOKEN)
+    before = wrong_tokens()
     with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, _):
         with Gateway(config) as gateway:
             session = {"Cookie": log_in(gateway, TOKEN).headers["set-cookie"].split(";")[0]}
@@ -101,6 +109,8 @@ def test_guessing_is_limited_and_never_locks_out_the_correct_token(tmp_path: Pat
             assert gateway.ask("/api/cameras", headers=wrong).status == 429
             page = log_in(gateway, "guess", Accept="text/html")
             assert b"Too many wrong tokens" in page.body
+            assert wrong_tokens() == before + 17
+            assert "wrong gateway token from 127.0.0.1" in caplog.text
             # From the same address, as behind a proxy for all clients:
             assert log_in(gateway, TOKEN).status == 303
             right = {"Authorization": f"Bearer {TOKEN}"}
@@ -195,6 +205,20 @@ def test_trusted_proxy_may_change_the_host(tmp_path: Path) -> None:
             viewer.until("hello")
         evil = {"X-Forwarded-Host": "evil.example"}
         assert gateway.ask("/api/cameras", headers=evil).status == 421
+
+
+def test_the_cookie_of_a_framed_viewer_is_sent_to_it_over_https_only(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    section = {
+        "token_file": tmp_path / "token",
+        "trusted_proxies": ["127.0.0.1"],
+        "frame_ancestors": ["http://ha.local:8123"],
+    }
+    with cameras(tmp_path, "hall", gateway=section) as (config, _), Gateway(config) as gateway:
+        cookie = log_in(gateway, TOKEN, **{"X-Forwarded-Proto": "https"}).headers["set-cookie"]
+        assert "SameSite=None" in cookie
+        assert "Secure" in cookie
+        assert "SameSite=Strict" in log_in(gateway, TOKEN).headers["set-cookie"]
 
 
 def test_foreign_host_names_are_refused_without_a_token(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import stat
@@ -142,6 +143,31 @@ def test_a_crash_writes_no_pictures_to_disk(node: Node) -> None:
     }
     assert limits
     assert not any(limits.values()), limits
+
+
+def test_no_picture_is_written_to_disk(node: Node) -> None:
+    """Without `evidence`. Rows of the drawn street are searched for, and headers of JPEGs."""
+    jpeg = re.compile(rb"\xff\xd8\xff[\xdb\xe0]")
+    assert jpeg.match(node.get("/snapshot/street.jpg"))
+    (ring,) = (path for path in list_instance(node.instance) if "-frames-" in path.name)
+    pixels = ring.read_bytes()
+    pieces = (pixels[at : at + 64] for at in range(len(pixels) // 8, len(pixels), 1000))
+    row = next(piece for piece in pieces if len(set(piece)) > 16 and pixels.count(piece) > 1)
+    assert node.process
+    files = {p for key in ("run_dir", "state_dir") for p in Path(node.config[key]).rglob("*")}
+    for pid in (node.process.pid, *(child.pid for child in node.children().values())):
+        files |= held_by(pid)
+    began = psutil.Process(node.process.pid).create_time()
+    written = [
+        path
+        for path in files
+        if path.is_file() and not path.is_relative_to(SHM) and path.stat().st_mtime >= began - 1
+    ]
+    assert len(written) >= 5
+    for path in written:
+        content = path.read_bytes()
+        assert row not in content, path
+        assert not jpeg.search(content), path
 
 
 def test_the_memory_of_a_camera_is_limited(node: Node) -> None:

@@ -13,6 +13,8 @@ import pytest
 import typer
 import yaml
 
+from support.http_camera import http_camera
+from support.mosquitto import make_certificates
 from support.webhooks import WebhookServer, running_webhooks
 from tridetr.cli.notify_command import send_test
 from tridetr.config import Config, NotifySection
@@ -177,6 +179,13 @@ def test_slow_tls_handshake_times_out(tmp_path: Path, monkeypatch: pytest.Monkey
         finally:
             over.set()
             thread.join()
+
+
+def test_certificates_are_verified(tmp_path: Path) -> None:
+    own = make_certificates(tmp_path / "pki")
+    with http_camera(lambda _request: None, tls=(own.certificate, own.key)) as server:
+        with pytest.raises(DeliveryError, match="certificate"):
+            deliver(target(tmp_path, server.url("/s3cret", "https")), message())
 
 
 @pytest.mark.parametrize(("status", "refused"), [("400", True), ("404", False), ("503", False)])
