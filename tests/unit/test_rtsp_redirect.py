@@ -7,6 +7,7 @@ import contextlib
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ DIGEST = '401 Unauthorized\r\nWWW-Authenticate: Digest realm="camera", nonce="n1
 
 @contextlib.contextmanager
 def rtsp_host(answer: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
-    """Serve RTSP; yields the port and the requests received. `answer` returns status and headers."""
+    """Serve RTSP; yields the port and the requests received. `answer` returns status, headers and perhaps a body."""
     requests: list[str] = []
 
     class Handler(socketserver.StreamRequestHandler):
@@ -35,7 +36,8 @@ def rtsp_host(answer: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
                     text += more
                 requests.append(text)
                 number = text.partition("CSeq: ")[2].split()[0]
-                reply = f"RTSP/1.0 {answer(text)}\r\nCSeq: {number}\r\n\r\n"
+                head, _, body = answer(text).partition("\r\n\r\n")
+                reply = f"RTSP/1.0 {head}\r\nCSeq: {number}\r\n\r\n{body}"
                 self.wfile.write(reply.encode())
 
     class Server(socketserver.ThreadingTCPServer):
@@ -88,6 +90,57 @@ def test_the_password_does_not_follow_a_redirect(
     assert requests
     assert not any("Authorization" in request for request in requests)
     assert any("Authorization" in request for request in asked) == bool(challenge)
+
+
+def redirecting_ffmpeg(method: str, redirect: str, request: str) -> str:
+    """Answer as a camera that redirects one request of FFmpeg, but not the same one of tridetr."""
+    if LOGIN not in request:
+        return BASIC
+    if request.startswith(method) and "User-Agent: tridetr" not in request:
+        return f"302 Found\r\nLocation: {redirect}"
+    if request.startswith("DESCRIBE"):
+        sdp = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:1\r\n"
+        kind = f"Content-Type: application/sdp\r\nContent-Length: {len(sdp)}"
+        return f"200 OK\r\n{kind}\r\n\r\n{sdp}"
+    return "200 OK\r\nPublic: DESCRIBE, SETUP, PLAY"
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE"])
+def test_a_redirect_that_only_ffmpeg_meets_gets_the_login_once(tmp_path: Path, method: str) -> None:
+    """FFmpeg follows it with user and password. That cannot be prevented, but it is reported and not repeated."""
+    with rtsp_host(lambda _: BASIC) as (other, requests):
+        answer = partial(redirecting_ffmpeg, method, f"rtsp://127.0.0.1:{other}/2")
+        with rtsp_host(answer) as (port, _):
+            with pytest.raises(
+                SourceError, match=f"redirected FFmpeg to rtsp://127.0.0.1:{other}, .*Change the"
+            ):
+                open_camera(port, tmp_path)
+            requests.clear()
+            with pytest.raises(SourceError, match=f"redirects to rtsp://127.0.0.1:{other}, which"):
+                open_camera(port, tmp_path)
+    assert requests
+    assert not any("Authorization" in request for request in requests)
+
+
+def test_ffmpeg_follows_no_redirect_of_the_setup(tmp_path: Path) -> None:
+    with rtsp_host(lambda _: BASIC) as (other, requests):
+        answer = partial(redirecting_ffmpeg, "SETUP", f"rtsp://127.0.0.1:{other}/2")
+        with rtsp_host(answer) as (port, asked), pytest.raises(SourceError):
+            open_camera(port, tmp_path)
+    assert any(request.startswith("SETUP") for request in asked)
+    assert not requests
+
+
+def test_a_redirect_on_the_same_host_that_only_ffmpeg_meets_is_followed(tmp_path: Path) -> None:
+    def camera(request: str) -> str:
+        if "/2 " in request.partition("\r\n")[0]:
+            return "404 Not Found"
+        return redirecting_ffmpeg("DESCRIBE", f"rtsp://127.0.0.1:{port}/2", request)
+
+    with rtsp_host(camera) as (port, requests), pytest.raises(SourceError) as error:
+        open_camera(port, tmp_path)
+    assert any("/2 " in request for request in requests)
+    assert "password" not in str(error.value)
 
 
 def test_a_redirect_on_the_same_host_keeps_the_login(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
+_REDIRECT = re.compile(r"Redirecting to (\S+)")  # FFmpeg's message of level INFO
 _CODEC_CHECK_S = 2.0  # interval; a check takes 0.1 ms
 _NO_VIDEO_FORMATS = {"tty"}  # FFmpeg reads text files as animated terminal art
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
@@ -58,6 +59,7 @@ def open_video(
     options: dict[str, str],
     timeout_s: float | None,
     parts: Callable[[str, int, dict[str, str]], object] | None = None,
+    redirected: Callable[[str], None] | None = None,
 ) -> tuple[InputContainer, VideoStream]:
     """Open a file or stream and find its video.
 
@@ -67,21 +69,32 @@ def open_video(
         options: FFmpeg's options for the container.
         timeout_s: For opening and for each read [s]; None for no limit (local files).
         parts: Opens the parts of a playlist; None to let FFmpeg open them.
+        redirected: Called with each URL that FFmpeg was redirected to over RTSP; raises SourceError to refuse it.
 
     Raises:
         LoginRefusedError: The camera does not accept user and password.
         SourceError: It cannot be opened or contains no video.
     """
-    with _errors_logged() as logged:
+    container = None
+    with _log_captured() as logged:
         try:
             container = av.open(url, options=options, timeout=timeout_s, io_open=parts)
         except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError) as error:
             code = 401 if isinstance(error, av.error.HTTPUnauthorizedError) else 403
             raise LoginRefusedError(shown, code, bool(urlsplit(url).password)) from None
         except (av.FFmpegError, OSError, ValueError) as error:
-            lines = " ".join(message for _, _, message in logged)
+            lines = " ".join(text for level, _, text in logged if level <= av.logging.ERROR)
             why = next((remedy for word, remedy in _LOGGED if word in lines), explain(error))
             raise SourceError(f"cannot open {shown}: {why}") from None
+        finally:
+            try:
+                for _, _, text in logged:
+                    if redirected is not None and (target := _REDIRECT.search(text)):
+                        redirected(target[1])
+            except SourceError:
+                if container is not None:
+                    container.close()
+                raise
     if container.format.name in _NO_VIDEO_FORMATS or not container.streams.video:
         found = container.format.long_name
         container.close()
@@ -97,12 +110,12 @@ av.logging.set_skip_repeated(False)  # each attempt fails for the same reason
 
 
 @contextlib.contextmanager
-def _errors_logged() -> Iterator[list[tuple[int, str, str]]]:
-    """Capture the errors that FFmpeg logs in this thread; several threads may do so."""
+def _log_captured() -> Iterator[list[tuple[int, str, str]]]:
+    """Capture what FFmpeg logs in this thread, up to the level INFO; several threads may do so."""
     global _logging_users
     with _logging_lock:
         _logging_users += 1
-        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_level(av.logging.INFO)
     try:
         with av.logging.Capture() as logged:
             yield logged
@@ -120,7 +133,7 @@ def _current_codec(container: InputContainer, stream: VideoStream) -> str | None
         try:
             text: str = container.dumps_format()  # type: ignore[attr-defined]  # missing in PyAV's stubs
         finally:
-            av.logging.set_level(av.logging.ERROR if _logging_users else None)
+            av.logging.set_level(av.logging.INFO if _logging_users else None)
     found = re.search(rf"Stream #\d+:{stream.index}\b[^:\n]*: Video: (\w+)", text)
     return found[1] if found else None
 
@@ -135,10 +148,16 @@ class FfmpegFeed:
         options: dict[str, str],
         timeout_s: float,
         parts: Callable[[str, int, dict[str, str]], object] | None = None,
+        redirected: Callable[[str], None] | None = None,
     ) -> None:
         """Connect (see `open_video`)."""
         self._container, stream = open_video(
-            url, shown=shown, options=options, timeout_s=timeout_s, parts=parts
+            url,
+            shown=shown,
+            options=options,
+            timeout_s=timeout_s,
+            parts=parts,
+            redirected=redirected,
         )
         self._shown = shown
         self._stream = stream

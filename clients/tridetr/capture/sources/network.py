@@ -24,7 +24,7 @@ from tridetr.capture.sources.http_camera import JpegFeed, open_http
 from tridetr.capture.sources.http_request import http_address
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
-from tridetr.capture.sources.rtsp_redirect import final_url
+from tridetr.capture.sources.rtsp_redirect import final_url, refuse_followed
 from tridetr.capture.sources.tls import ffmpeg_options, python_context, speaks_tls
 from tridetr.capture.sources.video import CpuVideo, Decoded, Undecoded, VideoDecoder
 from tridetr.config import CameraSection
@@ -69,7 +69,13 @@ def connect(section: CameraSection, hang_up: HangUp) -> Feed:
             url, source.shown, python_context(section), section.timeout_s, hang_up
         )
         try:
-            return FfmpegFeed(found_url, source.shown, options, section.timeout_s)
+            return FfmpegFeed(
+                found_url,
+                source.shown,
+                options,
+                section.timeout_s,
+                redirected=lambda location: refuse_followed(url, found_url, location, source.shown),
+            )
         except LoginRefusedError:
             if urlsplit(url).password and not urlsplit(found_url).password:
                 raise SourceError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import math
 import socket
 import ssl
 import time
@@ -16,6 +17,7 @@ from urllib.error import URLError
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.config.source import shown_url
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
 
@@ -69,6 +71,29 @@ def final_url(
             return url
         url = _redirected(url, location, shown)
     raise SourceError(f"cannot open {shown}: it redirects more than {_MOST_REDIRECTS} times")
+
+
+def refuse_followed(configured: str, opened: str, location: str, shown: str) -> None:
+    """Refuse a redirect that FFmpeg met after `final_url` had asked: FFmpeg sends user and password to any host.
+
+    Args:
+        configured: URL of the camera.
+        opened: URL that FFmpeg opened.
+        location: Where it was redirected to.
+        shown: URL for messages.
+
+    Raises:
+        SourceError: User and password were sent to another host, port or scheme. They are not sent there again.
+    """
+    new = _redirected(opened, location, shown)
+    if not urlsplit(opened).password or urlsplit(new).password:
+        return
+    _known[configured] = new, math.inf
+    raise SourceError(
+        f"cannot open {shown}: it redirected FFmpeg to {shown_url(new)}, which may have received user and password: a "
+        "moment before, it did not redirect. Change the password if you do not trust that host; otherwise set source "
+        "to it"
+    )
 
 
 def _redirected(url: str, location: str, shown: str) -> str:
