@@ -67,3 +67,57 @@ for _ in range(2):
     assert counters.count("tridetr_frames_published_total", camera="hall") == 7
     assert counters.total("tridetr_camera_state", camera="hall") == 1
     assert len(list((tmp_path / "metrics").glob("counter_*"))) == 1
+
+
+def test_metrics_on_a_full_disk_end_no_process_and_are_written_once_there_is_space(
+    tmp_path: Path,
+) -> None:
+    """A new sample in a sparse file used to end the process with SIGBUS, and its event was lost."""
+    code = """
+import os, subprocess, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+assert subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder]).returncode == 0
+from tridetr.supervisor.counters import Counters
+from tridetr.telemetry import process_files
+process_files._LOOK_NS = 0
+filler = folder / "filler"
+
+def fill():
+    with filler.open("ab", 0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+def inferred():
+    return Counters.read(folder / "metrics").count("tridetr_frames_inferred_total")
+
+process_files.use_process_files(folder / "metrics", "detector")
+fill()
+from tridetr.telemetry import metrics  # opens its files without any space
+metrics.FRAMES_INFERRED.labels("hall").inc()
+process_files.keep_process_files()
+assert inferred() == 0
+filler.unlink()
+process_files.keep_process_files()
+metrics.FRAMES_INFERRED.labels("hall").inc()
+assert inferred() == 2
+fill()
+for number in range(1000):  # more than the space of its file
+    metrics.FRAMES_INFERRED.labels(f"camera{number}").inc()
+    process_files.keep_process_files()
+assert not [name for name in os.listdir(folder / "metrics") if name.startswith(".")]
+filler.unlink()
+process_files.keep_process_files()
+metrics.FRAMES_INFERRED.labels("hall").inc()
+assert inferred() == 1003
+fill()
+metrics.FRAMES_INFERRED.labels("hall").inc()
+assert inferred() == 1004
+"""
+    probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True)
+    if probe.returncode:
+        pytest.skip("no permission to create namespaces")
+    subprocess.run(["unshare", "-rm", sys.executable, "-c", code, tmp_path], check=True)

@@ -13,11 +13,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tridetr.files import write_bytes
+
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 _LOOK_NS = 2_000_000_000  # how often a process checks that its files still exist
 _DESCRIPTORS = "/proc/self/fd"
+_IN_MEMORY = "/memfd:"  # how the kernel calls a file of `metric_samples` in it
 _folder: Path | None = None
 _identifier = ""
 _generation = 0
@@ -36,12 +39,18 @@ def use_process_files(folder: Path, role: str) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     from prometheus_client import values
 
+    from tridetr.telemetry.metric_samples import Samples
+
+    setattr(values, "MmapedDict", Samples)  # noqa: B010
     # If the identifier changes, the library continues in files of that name, with the values in them
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _identifier)  # type: ignore[no-untyped-call]
 
 
 def keep_process_files() -> None:
-    """Continue in new files, with the same values, if this process's files were removed; checks every two seconds."""
+    """Continue in new files, with the same values, if this process's files were removed or had no space.
+
+    Checks every two seconds.
+    """
     global _identifier, _generation, _look_ns
     now_ns = time.monotonic_ns()
     if _folder is None or now_ns < _look_ns:
@@ -49,21 +58,26 @@ def keep_process_files() -> None:
     _look_ns = now_ns + _LOOK_NS
     end = f"{_identifier}.db"
     start = f"{_folder}/"
-    lost: list[tuple[Path, str]] = []
+    lost: dict[str, Path] = {}
+    there: set[str] = set()
     for number in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - a path object for each costs five times as much
         with contextlib.suppress(OSError):  # closed since
             target = os.readlink(f"{_DESCRIPTORS}/{number}").removesuffix(" (deleted)")  # noqa: PTH115
-            if target.startswith(start) and target.endswith(end):
-                name = target.removeprefix(start)
-                if not (_folder / name).exists():
-                    lost.append((Path(_DESCRIPTORS, number), name.removesuffix(end)))
+            if target.startswith((start, _IN_MEMORY)) and target.endswith(end):
+                name = target.removeprefix(start).removeprefix(_IN_MEMORY)
+                if target.startswith(_IN_MEMORY) or not (_folder / name).exists():
+                    lost[name.removesuffix(end)] = Path(_DESCRIPTORS, number)
+                else:
+                    there.add(name.removesuffix(end))
     if not lost:
         return
     following = f"{_identifier.partition('.')[0]}.{_generation + 1}"
     with contextlib.suppress(OSError):  # such as a full disk: retried
         _folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for entry, kind in lost:
-            (_folder / f"{kind}{following}.db").write_bytes(entry.read_bytes())
+        for kind, entry in lost.items():
+            write_bytes(_folder / f"{kind}{following}.db", entry.read_bytes())
+        for kind in there:  # the library continues in files of the new name only
+            (_folder / f"{kind}{end}").rename(_folder / f"{kind}{following}.db")
         _generation += 1
         _identifier = following
 
