@@ -273,7 +273,7 @@ def test_errors_are_html_for_people_and_json_for_programs(tmp_path: Path) -> Non
         assert gateway.ask("/nothing").json()["error"]
         assert gateway.ask("/nothing", headers={"Accept": "*/*"}).json()["error"]
         # Parsing them blocked the gateway for tens of milliseconds each
-        endless = {"Accept": "text/html" + ",a/b;q=0.5" * 2000}
+        endless = {"Accept": "text/html" + ",a/b;q=0.5" * 1000}
         assert gateway.ask("/nothing", headers=endless).json()["error"]
 
 
