@@ -19,6 +19,7 @@ from tridetr.config.secrets import gateway_token
 from tridetr.errors import ConfigError
 from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.clients import Proxies, parse_address, site_of
+from tridetr.gateway.gateway_process import warn_of_open_access
 from tridetr.gateway.login_sessions import (
     ENDED_FILE,
     KEY_FILE,
@@ -294,6 +295,34 @@ def test_short_and_empty_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "fifteen" not in str(short.value)
     monkeypatch.setenv("TRIDETR_GATEWAY_TOKEN", TOKEN)
     assert gateway_token(config) == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("host", "variable", "warnings"),
+    [
+        ("127.0.0.1", None, []),
+        ("localhost", None, []),
+        ("::1", None, []),
+        ("0.0.0.0", None, ["without a token"]),
+        ("::", None, ["without a token"]),
+        ("192.0.2.1", None, ["without a token"]),
+        ("127.0.0.1", "", ["is set but empty"]),
+        ("0.0.0.0", TOKEN, []),
+    ],
+)
+def test_cameras_that_anyone_can_see_are_logged(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    host: str,
+    variable: str | None,
+    warnings: list[str],
+) -> None:
+    monkeypatch.delenv("TRIDETR_GATEWAY_TOKEN", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("TRIDETR_GATEWAY_TOKEN", variable)
+    warn_of_open_access(Config(cameras={"hall": {"source": "synthetic"}}, gateway={"host": host}))
+    assert len(caplog.messages) == len(warnings)
+    assert all(part in line for part, line in zip(warnings, caplog.messages, strict=True))
 
 
 def test_frame_ancestors() -> None:

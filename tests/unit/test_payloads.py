@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,9 @@ def test_discovery_of_a_camera() -> None:
     alone = camera_message(TOPICS, "back_door", ["person"], None)["components"]["visits"]
     assert alone["event_types"] == ["person_arrived", "person_left", "person_lost"]
     assert components["problem"]["device_class"] == "problem"
+    # Each change of an attribute adds a row to Home Assistant's database: ages and rates must not be among them.
+    attributes = components["camera"]["json_attributes_template"]
+    assert set(re.findall(r"value_json\.(\w+)", attributes)) == {"camera", "source", "message"}
     ids = {component["unique_id"] for component in components.values()}
     assert len(ids) == len(components)
 

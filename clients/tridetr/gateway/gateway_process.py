@@ -30,7 +30,7 @@ def _write_address(path: Path, host: str, port: int) -> None:
     write_text(path, text)
 
 
-def _warn_of_open_access(config: Config) -> None:
+def warn_of_open_access(config: Config) -> None:
     """Log a warning if the cameras are visible without a token, possibly by mistake."""
     if gateway_token(config) is not None:
         return
@@ -76,7 +76,7 @@ async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = No
         _write_address(address_file, section.host, port)
         hub.start()
         logger.info("viewer at %s", viewer_url(section.host, port))
-        _warn_of_open_access(config)
+        warn_of_open_access(config)
         await app.startup()
         await serve(
             app,
