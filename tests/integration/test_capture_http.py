@@ -253,6 +253,21 @@ def test_cameras_ignore_proxies_of_the_environment(
             rig.wait_frames(3)
 
 
+@pytest.mark.parametrize("tags", ["#EXT-X-STREAM-INF:BANDWIDTH=9", "#EXTINF:2,"])
+def test_a_playlist_cannot_name_files_of_this_machine(tmp_path: Path, tags: str) -> None:
+    clip = write_clip(tmp_path / "clip.ts", 60)
+
+    def playlist(request: Request) -> None:
+        request.head("application/vnd.apple.mpegurl")
+        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", tags, clip.as_uri(), "#EXT-X-ENDLIST", ""]
+        request.send("\n".join(lines).encode())
+
+    with http_camera(playlist) as camera, capturing(tmp_path, camera.url("/list.m3u8")) as rig:
+        rig.wait_state(CameraState.OFFLINE)
+        wait_for(lambda: len(camera.requests) >= 3, 30, "more attempts")
+        assert not rig.frames
+
+
 def test_only_the_best_variant_of_a_playlist_is_fetched(tmp_path: Path) -> None:
     segment = write_clip(tmp_path / "clip.ts", 60).read_bytes()
 
