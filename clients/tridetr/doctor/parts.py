@@ -120,9 +120,12 @@ def check_model_runs(config: Config) -> Iterator[Finding]:
     from tridetr.triton.model_file import read_model_file
 
     try:
-        file = read_model_file(configured_model(config.model.file)).path
+        model = read_model_file(configured_model(config.model.file))
     except (TridetrError, ValueError):
         return
+    if -1 not in model.frame.shape[1:] and _is_native(config):
+        return  # runs with one size of frame, which only the server's own backend supports
+    file = model.path
     openvino = config.model.provider == "openvino"
     how = ("openvino", config.model.precision) if openvino else ("cpu", "auto")
     remedy = "export or download the model again, and test it with `tridetr models verify`"
