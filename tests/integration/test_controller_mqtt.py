@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from support.mosquitto import Mosquitto, free_port, listening, make_certificates, running_mosquitto
 from support.sentry import EMPTY, PERSON, running_controller
 from support.waiting import wait_for
+from tridetr.controller.controller_process import REFRESH_S, TICK_S
 from tridetr.controller.history import read_history
 from tridetr.model_card import ModelInfo
 from tridetr.served_model import write_served_model
@@ -110,6 +112,29 @@ def test_late_last_will_is_overwritten(tmp_path: Path) -> None:
         # The broker notices a dead connection late and overwrites the new state with its last will.
         ear.client.publish("tridetr/node1/availability", "offline", qos=1, retain=True)
         wait_for(lambda: ear.payloads("/availability")[-2:] == [b"offline", b"online"])
+
+
+def test_repeated_requests_are_answered_at_a_limited_rate(tmp_path: Path) -> None:
+    """Anyone with an account at the broker could make the node publish as fast as they do."""
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}),
+    ):
+        wait_for(lambda: ear.last("/hall/state"))
+        before = len(ear.payloads("/hall/state")), ear.payloads("/availability").count(b"online")
+        started_s = time.monotonic()
+        for _ in range(20):
+            ear.client.publish("tridetr/node1/command", "refresh", qos=1)
+            ear.client.publish("homeassistant/status", "online", qos=1)
+            ear.client.publish("tridetr/node1/availability", "offline", qos=1)
+        wait_for(lambda: ear.payloads("/availability").count(b"offline") == 20)
+        wait_for(lambda: ear.last("/availability") == b"online")
+        wait_for(lambda: len(ear.payloads("/hall/state")) > before[0])
+        seconds = time.monotonic() - started_s
+        assert len(ear.payloads("/hall/state")) - before[0] <= 1 + seconds / REFRESH_S
+        online = ear.payloads("/availability").count(b"online") - before[1]
+        assert 1 <= online <= 2 + seconds / TICK_S  # `refresh` publishes it too
 
 
 def test_home_assistant_discovery(tmp_path: Path) -> None:
