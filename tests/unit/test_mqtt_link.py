@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable
 
+import paho.mqtt.client as paho
 import pytest
 
 from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
@@ -70,6 +72,38 @@ class Ear:
 async def reach(condition: Callable[[], bool]) -> None:
     await until(condition, 20)
     assert condition()
+
+
+@pytest.mark.timeout(60)
+async def test_only_the_connection_s_thread_uses_the_socket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two threads in one TLS connection corrupt the heap before Python 3.13."""
+    writers: Counter[str] = Counter()
+    send = paho.Client._sock_send
+
+    def recorded(client: paho.Client, data: bytes) -> int:
+        writers[threading.current_thread().name] += 1
+        return send(client, data)
+
+    monkeypatch.setattr(paho.Client, "_sock_send", recorded)
+    broker = SilentBroker()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    link = MqttLink(
+        BrokerSettings(lambda: address, None, None, None, 60, "a/availability"), Ear(), ["a/b"]
+    )
+    link.start()
+    await reach(lambda: link.connected)
+    for number in range(5):
+        link.publish("a", str(number), retain=True)
+        link.publish_acknowledged("b", str(number))
+    await reach(lambda: len(broker.got) == 5)
+    link.bounce()
+    await reach(lambda: broker.connections == 2)
+    await link.stop([("a/availability", "offline")])
+    server.close()
+    assert set(writers) == {"mqtt"}
 
 
 @pytest.mark.timeout(60)

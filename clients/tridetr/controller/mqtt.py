@@ -142,8 +142,8 @@ class MqttLink:
         """Drop the connection and reconnect; for a broker that accepts messages but acknowledges none."""
         connection = self._client.socket()
         if isinstance(connection, socket.socket):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # not the TLS socket's own, which the thread is using
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     async def stop(self, last_messages: list[tuple[str, str]]) -> None:
         """Publish the last retained messages, disconnect, and wait for the thread to end: for a second at most.
@@ -167,6 +167,9 @@ class MqttLink:
             reconnect_on_failure=False,
         )
         client.suppress_exceptions = False
+        # Without it, the event loop's thread would write to the socket while the other one reads from it. Before Python
+        # 3.13, two threads in one TLS connection corrupt the memory. So messages are queued, and the thread is woken
+        client.on_socket_register_write = lambda *_: None
         settings = self._settings
         client.will_set(settings.will_topic, OFFLINE, qos=1, retain=True)
         set_login(client, settings.username, settings.password, settings.tls)
