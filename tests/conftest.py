@@ -21,6 +21,14 @@ settings.register_profile("fuzz", parent=settings.get_profile("same"), derandomi
 settings.load_profile(os.environ.get("TRIDETR_HYPOTHESIS", "same"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patient() -> Iterator[None]:
+    """However slow this machine's disk is, it counts as stalled only in the tests of that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tridetr.disk_thread.PATIENCE_S", 60.0)
+        yield
+
+
 @pytest.fixture
 def instance() -> Iterator[str]:
     """Yield a unique instance name; afterwards, check that no segment or queue of it is left."""

@@ -38,7 +38,7 @@ def prepare(config: Config, role: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     configure_logging(config.log.level, config.log.format, role)
     private_folder(config.run_dir)
-    if role in ("controller", "recorder"):
+    if role == "recorder":  # the controller does it in its disk thread
         private_folder(config.state_dir, "state_dir", may_be_read_only=True)
     heartbeat.start(config.run_dir, role)
     use_process_files(config.run_dir / "metrics", role.replace(" ", "_"))

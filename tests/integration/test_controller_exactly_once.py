@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from support import state_database
 from support.sentry import EMPTY, PERSON, Actor
 from tridetr.config import Config
 from tridetr.controller.camera_control import CameraSentry
@@ -93,10 +94,7 @@ class Process:
 
 def let_go(process: Process) -> None:
     """Release the resources of a dead process without saving anything."""
-    assert process.store._database
-    process.store._database.close()
-    assert process.store._lock
-    process.store._lock.close()
+    state_database.let_go(process.store)
     process.sentry._results.close()
     process.sentry._watch.close()
     process.sentry._board.close()

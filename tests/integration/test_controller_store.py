@@ -20,7 +20,8 @@ from tridetr.controller.database import (
     Database,
 )
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT, read_history
-from tridetr.controller.store import Store, StoreError
+from tridetr.controller.state_files import StoreError
+from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
 from tridetr.errors import TridetrError
 from tridetr.paths import private_folder

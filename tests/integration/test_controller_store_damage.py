@@ -17,7 +17,8 @@ from tridetr.controller.database import (
     refuse_newer,
 )
 from tridetr.controller.history import DATABASE, read_history
-from tridetr.controller.store import Store, StoreError
+from tridetr.controller.state_files import StoreError
+from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
 
 

@@ -32,7 +32,7 @@ def report(age_s: float = 0, findings: Any = ()) -> str:
         {"hall": {"camera": "live", "state": "standby", "source": "rtsp"}},
         model=MODEL,
         findings=findings,
-        folder=Path("/"),
+        space=(1 << 30, 1 << 34),
         started_unix_ns=1,
         unix_ns=now - round(age_s * 1e9),
     )

@@ -1,11 +1,14 @@
-"""Rows for the controller's state database, and ways to damage its file."""
+"""Rows for the controller's state database, ways to damage its file, and the end of its process."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from tridetr.controller.state_files import close_files
+from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
 
 
@@ -23,3 +26,16 @@ def run_sql(statement: str) -> Callable[[Path], None]:
         connection.close()
 
     return damage
+
+
+def let_go(store: Store) -> None:
+    """Release what a store holds as the kernel does when its process dies: nothing is saved."""
+    store._disk.submit(partial(close_files, store._database, store._lock))
+    store._disk.close()
+    join(store)
+
+
+def join(store: Store) -> None:
+    """Wait until the disk thread of a closed store has ended."""
+    store._disk._thread.join(60)
+    assert not store._disk._thread.is_alive()

@@ -318,9 +318,7 @@ def test_the_documented_examples_have_the_fields_that_are_sent() -> None:
     assert set(example_event) == set(json.loads(published(json.dumps(sent), NOON)))
     facts = CameraFacts("unknown", False, 0, "", "offline", "rtsp", "gone", None, None, 3, "ok")
     assert set(example_status) == set(json.loads(status(facts, NOON)))
-    described = node(
-        {}, model=None, findings=[], folder=Path("/"), started_unix_ns=NOON, unix_ns=NOON
-    )
+    described = node({}, model=None, findings=[], space=(1, 2), started_unix_ns=NOON, unix_ns=NOON)
     assert set(example_node) == set(json.loads(described))
     for word in [*example_event, *(f"person_{t.value}" for t in Transition)]:
         assert f"`{word}`" in text, word

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, TimeoutError  # noqa: A004
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.state_database import join, let_go
 from tridetr.controller.database import Database
 from tridetr.controller.history import DATABASE
 from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.store import Store
-from tridetr.controller.stored_rows import NewRow
+from tridetr.controller.stored_rows import Contents, NewRow
+from tridetr.disk_thread import DiskThread
 
 ACTIONS = ("visit", "visit", "visit", "ack", "ack", "deliver", "up", "down", "kill", "stop", "lock", "unlock",
-           "full", "room", "failing", "failed in name", "tick", "remove")  # fmt: skip
+           "full", "room", "failing", "failed in name", "tick", "remove",
+           "stall", "stall", "answer", "answer", "answer failing", "answer failed in name", "kill written")  # fmt: skip
 
 
 class Broker:
@@ -48,6 +54,9 @@ class Node:
         self.holder: sqlite3.Connection | None = None
         self.is_full = False
         self.fault: str | None = None  # of the next write
+        self.will_stall = False  # the next write, or load at the start
+        self.is_stalled = threading.Event()
+        self.answer = threading.Event()
         self.made: list[str] = []
         self.delivered: list[str] = []  # what the target of notifications got
         self.safe: set[str] = set()  # on disk once, or in a process that lives
@@ -61,7 +70,30 @@ class Node:
         self.store.audience = lambda _row: ("phone",)
         self.broker.waiting.clear()
 
+    def stall(self) -> None:
+        """Stall in the disk thread, if it is time, until the disk answers."""
+        if self.will_stall:
+            self.will_stall = False
+            self.answer.clear()
+            self.is_stalled.set()
+            self.answer.wait()
+
+    def wait(self, job: Future[None]) -> bool:
+        """Wait for the disk as the store does, except that it knows when the disk has stalled."""
+        while not job.done() and not self.is_stalled.is_set():
+            with suppress(TimeoutError):
+                job.exception(0.001)
+        return job.done()
+
+    def load(self, load: Callable[[Database], Contents], database: Database) -> Contents:
+        self.stall()
+        if self.fault is not None:
+            self.fault = None
+            raise sqlite3.OperationalError("disk I/O error")
+        return load(database)
+
     def write(self, write: Callable[..., None], database: Database, *arguments: object) -> None:
+        self.stall()
         fault, self.fault = self.fault, None
         if self.is_full:
             pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
@@ -111,19 +143,41 @@ class Node:
         if self.broker.connected and self.broker.waiting:
             self.pump.on_ack(self.broker.waiting.pop(0))
 
-    def do_kill(self) -> None:
-        """What a dead process held is let go of as the kernel would."""
-        if self.store._database:
-            self.store._database.close()
-        assert self.store._lock
-        self.store._lock.close()
+    def do_stall(self) -> None:
+        if not self.is_stalled.is_set():
+            self.will_stall = True
+
+    def do_answer(self, fault: str | None = None) -> None:
+        self.will_stall = False
+        if self.is_stalled.is_set():
+            self.fault = fault
+            self.is_stalled.clear()
+            self.answer.set()
+
+    def do_answer_failing(self) -> None:
+        self.do_answer("failing")
+
+    def do_answer_failed_in_name(self) -> None:
+        self.do_answer("failed in name")
+
+    def do_kill(self, fault: str | None = "failing") -> None:
+        """A write that has stalled is lost with the process."""
+        self.do_answer(fault)
+        let_go(self.store)
         self.at_risk.clear()
         self.start()
+
+    def do_kill_written(self) -> None:
+        """A write that has stalled still reaches the disk."""
+        is_loading = self.store._database is None
+        self.do_kill("failing" if is_loading else None)
 
     def do_stop(self) -> None:
         self.store.close()
         if self.store.fault:
             self.at_risk.clear()
+        self.do_answer("failing")
+        join(self.store)
         self.start()
 
     def do_lock(self) -> None:
@@ -180,10 +234,13 @@ def test_any_faults_deliver_every_event_once_known_under_one_number_in_order(
     tmp_path_factory: pytest.TempPathFactory, course: list[str]
 ) -> None:
     node = Node(tmp_path_factory.mktemp("store"))
-    write = Database.write
+    write, load = Database.write, Database.load
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Database, "write", lambda *arguments: node.write(write, *arguments))
-        for action in [*course, "unlock", "room", "tick", "tick", "down", "up"]:
+        patch.setattr(Database, "load", lambda database: node.load(load, database))
+        patch.setattr(DiskThread, "_wait", lambda _self, job, _until_s: node.wait(job))
+        patch.setattr("tridetr.disk_thread.PATIENCE_S", 0.0)
+        for action in [*course, "unlock", "room", "answer", "tick", "tick", "down", "up"]:
             node.do(action)
         while node.broker.waiting:
             node.do("ack")

@@ -17,8 +17,9 @@ import pytest
 
 from support.mosquitto import running_mosquitto
 from tridetr import paths
+from tridetr.config import Config
 from tridetr.errors import TridetrError
-from tridetr.supervisor import orphans
+from tridetr.supervisor import orphans, runner
 from tridetr.supervisor import pulse as pulse_module
 from tridetr.supervisor.broker_pulse import answers
 from tridetr.supervisor.pulse import SupervisorPulse
@@ -192,3 +193,17 @@ def test_a_removed_heartbeat_is_recreated(tmp_path: Path, monkeypatch: pytest.Mo
     pulse = heartbeat.read(tmp_path, "part")
     assert pulse is not None
     assert not pulse.starting
+
+
+def test_a_state_disk_that_does_not_answer_does_not_keep_a_node_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(runner, "CHECK_S", 0.0)
+    monkeypatch.setattr(runner, "private_folder", lambda *_, **_options: answers.wait(60))
+    config = Config.model_validate(
+        {"cameras": {"hall": {"source": "synthetic"}}, "state_dir": tmp_path / "state"}
+    )
+    runner.Supervisor(config)._check_state()
+    answers.set()
+    assert f"({tmp_path / 'state'}) does not answer" in caplog.text

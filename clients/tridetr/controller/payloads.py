@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from tridetr import __version__
@@ -166,7 +164,7 @@ def node(
     *,
     model: ModelInfo | None,
     findings: Sequence[Mapping[str, str]],
-    folder: Path,
+    space: tuple[int, int] | None,
     started_unix_ns: int,
     unix_ns: int,
 ) -> str:
@@ -176,15 +174,11 @@ def node(
         cameras: state and source of each camera.
         model: the model that is served; None = not known yet.
         findings: current problems, as ``problems.findings`` returns them.
-        folder: folder whose disk usage is reported.
+        space: free and total bytes of the disk of ``state_dir``; None = unknown.
         started_unix_ns: start of the controller.
         unix_ns: current wall-clock time.
     """
-    try:
-        usage = shutil.disk_usage(folder)
-        disk = {"free_bytes": usage.free, "total_bytes": usage.total}
-    except OSError:
-        disk = None
+    disk = space and {"free_bytes": space[0], "total_bytes": space[1]}
     known = model and {"name": model.name, "checksum": model.checksum, "provider": model.provider}
     return json.dumps(
         {

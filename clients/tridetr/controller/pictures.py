@@ -8,12 +8,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from tridetr.config import Config
+from tridetr.disk_thread import DiskThread
 from tridetr.recorder.visit_list import file_of, find_visit
 
 logger = logging.getLogger("tridetr.controller")
@@ -127,7 +127,7 @@ class PicturePublisher:
         self._sent: dict[int, int] = {}  # size of each unacknowledged picture, by message ID
         self._followed: dict[str, _Followed] = {}
         self._looked_at = float("-inf")
-        self._reader = ThreadPoolExecutor(1, "pictures")  # the disk may be slow
+        self._disk = DiskThread("pictures")
 
     def on_ack(self, mid: int) -> bool:
         """Return whether the broker has acknowledged a picture with this message."""
@@ -180,14 +180,13 @@ class PicturePublisher:
         for camera, followed in self._followed.items():
             if now < followed.until_s and not followed.is_busy:
                 followed.is_busy = True
-                reading = asyncio.get_running_loop().run_in_executor(
-                    self._reader, newest_picture, self._config, followed.visit_id, self._largest
-                )
+                work = partial(newest_picture, self._config, followed.visit_id, self._largest)
+                reading = asyncio.wrap_future(self._disk.submit(work))
                 reading.add_done_callback(partial(self._show, camera, followed))
 
     def close(self) -> None:
         """Stop the reading thread without waiting for it."""
-        self._reader.shutdown(wait=False, cancel_futures=True)
+        self._disk.close()
 
     def _show(
         self, camera: str, followed: _Followed, reading: asyncio.Future[tuple[str, bytes] | None]

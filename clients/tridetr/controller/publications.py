@@ -66,7 +66,6 @@ class Publications:
     ) -> None:
         self._topics, self._store, self._link, self._cameras = topics, store, link, cameras
         self._arming, self._models, self._notifier = arming, models, notifier
-        self._state_dir = config.state_dir
         self._started_unix_ns = time.time_ns()
         self._classes = {camera: config.alarm_for(camera).classes for camera in cameras}
         self._has_pictures = has_pictures
@@ -212,7 +211,7 @@ class Publications:
             cameras,
             model=current[2],
             findings=problems.findings(self._problems),
-            folder=self._state_dir,
+            space=self._store.space,
             started_unix_ns=self._started_unix_ns,
             unix_ns=time.time_ns(),
         )

@@ -1,22 +1,23 @@
 """The controller's persistent state: records, outbox and history, saved together before anything is published.
 
-Changes are collected in memory and written in one transaction. If the disk fails (full, read-only, broken), they stay
-in memory, decisions continue, events are still published, and every later call retries. A full disk therefore costs
-durability (a ``kill -9`` in the meantime may repeat or lose unwritten changes), never an alarm; it is reported in the
-log, in ``/status`` and by a counter.
+Changes are collected in memory and written in one transaction. If the disk fails (full, read-only, broken) or does not
+answer, they stay in memory, decisions continue, events are still published, and every later call retries. Such a disk
+therefore costs durability (a ``kill -9`` in the meantime may repeat or lose unwritten changes), never an alarm; it is
+reported in the log, in ``/status`` and by a counter.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
 import logging
-import os
 import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tridetr.controller.database import (
@@ -28,18 +29,26 @@ from tridetr.controller.database import (
 )
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT
 from tridetr.controller.notices import Notices
-from tridetr.controller.rescue import finish_replacement, replace_database, rescue
+from tridetr.controller.rescue import rescue
+from tridetr.controller.state_files import (
+    StoreError,
+    close_files,
+    disk_space,
+    lock_folder,
+    open_database,
+    rebuild_database,
+    write_database,
+)
 from tridetr.controller.stored_rows import Changes, Contents, NewRow, Row, Saved
+from tridetr.disk_thread import DiskStalledError, DiskThread, Steps
 from tridetr.errors import TridetrError
-from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.paths import private_folder
+from tridetr.file_lock import FileLock
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
 
-
-class StoreError(TridetrError):
-    """The state folder cannot be used at all."""
+_SPACE_S = 30.0  # longest age of the disk's free space
+_START_STOP_S = 1.0  # longest wait for a disk that stalls while the controller starts or stops
 
 
 class Store:
@@ -54,6 +63,7 @@ class Store:
         retained: topics that hold a retained message of this node, with the entities that it declares.
         found_late: records of a database that could be read only after the start; the controller empties it.
         fault: why changes are not on disk; empty = everything is written.
+        space: free and total bytes of the disk, as last read; None = unknown.
         last_seq: highest number assigned so far.
         audience: returns the notification targets of a new event.
         notices: queues of events that notification targets have not received yet.
@@ -66,25 +76,28 @@ class Store:
     def __init__(self, state_dir: Path, *, outbox_limit: int) -> None:
         self._path = state_dir / DATABASE
         self._limit = outbox_limit
+        self._disk = DiskThread("state")
         self._database: Database | None = None
+        self._lock: FileLock | None = None
         self._started = self._loaded = False
         self.outbox: OrderedDict[str, Row] = OrderedDict()
         self.cameras: dict[str, Saved] = {}
         self.retained: dict[str, str] = {}
         self.found_late: dict[str, Saved] = {}
         self.fault = ""
+        self.space: tuple[int, int] | None = None
+        self._space_at = float("-inf")
         self.last_seq = 0
         self.audience: Callable[[Row], tuple[str, ...]] = lambda _row: ()
         self.notices = Notices()
         self._changes = Changes(notices=self.notices.changes)
         self.settings: dict[str, str] = {}
-        for reason in ("corrupt", "full", "other"):  # at 0, so that the first one is an increase
+        for reason in ("corrupt", "full", "stalled", "other"):  # at 0: the first one is an increase
             metrics.STORE_ERRORS.labels(reason)
-        self._lock = _lock_folder(state_dir)
         try:
-            self._open(START_WAIT_S)
-        except NewerDatabaseError as error:
-            self._unlock_folder()
+            self._run(partial(self._save, START_WAIT_S), START_WAIT_S + _START_STOP_S)
+        except TridetrError as error:
+            self._release()
             raise StoreError(str(error)) from None
         self._started = True
         self._drop_oldest()
@@ -165,51 +178,81 @@ class Store:
             self._changes.retained[topic] = None
             self.flush()
 
-    def flush(self, *, again: bool = True) -> bool:
+    def flush(self) -> bool:
         """Try to write all pending changes; return whether the disk is up to date.
 
-        Args:
-            again: retry once if the file holds rows that are unknown in memory.
+        Waits only briefly for a disk that does not answer. A later call then takes the result.
         """
-        try:
-            if self._database is not None and not self._database.is_current:
-                logger.error(
-                    "%s was removed or replaced while in use: writing it again", self._path
-                )
-                self._close_database()
-                self._write_all()
-            if self._database is None and not self._open(WAIT_S):
-                return False
-            if not self._changes:
-                return self._recovered()
-            assert self._database is not None
-            self._database.write(self._changes)
-        except CorruptDatabaseError as error:
-            self._replace_broken(error)
-            return False
-        except sqlite3.IntegrityError as error:
-            # The file holds rows that are unknown in memory, for example a commit that was reported as failed but was
-            # written: read the file again.
-            self._close_database()
-            if again:
-                return self.flush(again=False)
-            self._fail(error)
-            return False
-        except (sqlite3.Error, OSError, NewerDatabaseError) as error:
-            self._fail(error)
-            return False
-        self._written()
-        return self._recovered()
+        return self._run(partial(self._save, WAIT_S))
 
     def close(self) -> None:
-        """Write the pending changes and close the database."""
-        self.flush()
-        self._close_database()
-        self._unlock_folder()
+        """Write the pending changes and close the database, unless the disk does not answer."""
+        self._run(partial(self._save, WAIT_S), _START_STOP_S)
+        self._release()
 
-    def _unlock_folder(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
+    def _release(self) -> None:
+        """Close the files, as soon as the disk has done what it was asked for before."""
+        closing = self._disk.submit(partial(close_files, self._database, self._lock))
+        self._disk.close()
+        with suppress(concurrent.futures.TimeoutError):
+            closing.result(0.0 if self._disk.is_stalled else _START_STOP_S)
+        self._database = self._lock = None
+
+    def _run(self, start: Callable[[], Steps], patience_s: float | None = None) -> bool:
+        """Continue what the disk has not finished, or start it; return whether the disk is up to date."""
+        done = self._disk.run(start, patience_s)
+        if done is None and self._disk.is_stalled:
+            self._fail(DiskStalledError())
+        return bool(done)
+
+    def _save(self, wait_s: float) -> Steps:
+        """Open the database if necessary and write all pending changes.
+
+        Args:
+            wait_s: longest wait for a database that is locked.
+        """
+        may_reload = True
+        try:
+            if time.monotonic() - self._space_at >= _SPACE_S:
+                self._space_at = time.monotonic()
+                self.space = yield partial(disk_space, self._path.parent)
+            if self._lock is None:
+                self._lock = yield partial(lock_folder, self._path.parent)
+            while True:
+                if self._database is None:
+                    self._database, found = yield partial(open_database, self._path, wait_s)
+                    self._take_over(found, held={row.event_id for row in found.outbox})
+                changes = self._hand_over()
+                try:
+                    is_current = yield partial(write_database, self._database, changes)
+                except sqlite3.IntegrityError:
+                    # The file holds rows that are unknown in memory, for example a commit that was reported as failed
+                    # but was written: read the file again.
+                    self._take_back(changes)
+                    yield from self._close_database()
+                    if not may_reload:
+                        raise
+                    may_reload = False
+                    continue
+                except BaseException:
+                    self._take_back(changes)
+                    raise
+                if not is_current:
+                    self._take_back(changes)
+                    logger.error(
+                        "%s was removed or replaced while in use: writing it again", self._path
+                    )
+                    yield from self._close_database()
+                    self._write_all()
+                elif not self._changes:
+                    return self._recovered()
+        except CorruptDatabaseError as error:
+            yield from self._replace_broken(error)
+        except (sqlite3.Error, OSError, TridetrError) as error:
+            if isinstance(error, TridetrError) and not self._started:
+                raise
+            self._fail(error)
+        return False
 
     def _write_all(self) -> None:
         """Mark everything that is not a row as not yet written, for a new file."""
@@ -218,9 +261,17 @@ class Store:
         self._changes.settings.update(self.settings)
         self.notices.write_all()
 
-    def _written(self) -> None:
-        self.notices.changes.clear()
+    def _hand_over(self) -> Changes:
+        """Return the pending changes, which the disk thread writes; new ones are collected separately."""
+        changes = self._changes
+        self.notices.changes = {}
         self._changes = Changes(notices=self.notices.changes)
+        return changes
+
+    def _take_back(self, changes: Changes) -> None:
+        """Make changes that were not written pending again, before those made meanwhile."""
+        self._changes = changes.followed_by(self._changes)
+        self.notices.changes = self._changes.notices
 
     def _recovered(self) -> bool:
         if self.fault:
@@ -228,66 +279,38 @@ class Store:
             self.fault = ""
         return True
 
-    def _close_database(self) -> None:
-        if self._database is not None:
-            with suppress(sqlite3.Error):
-                self._database.close()
-            self._database = None
+    def _close_database(self) -> Steps:
+        database, self._database = self._database, None
+        yield partial(close_files, database)
+        return True
 
-    def _open(self, wait_s: float) -> bool:
-        """Open the database and load its contents; return whether that was possible."""
-        try:
-            if aside := finish_replacement(self._path):
-                logger.error("the broken state database was moved to %s", aside)
-            self._warn_of_empty()
-            database = Database(self._path, wait_s)
-            try:
-                found = database.load()
-            except BaseException:
-                database.close()
-                raise
-        except CorruptDatabaseError as error:
-            self._replace_broken(error)
-        except (sqlite3.Error, OSError) as error:
-            self._fail(error)
-        else:
-            self._database = database
-            self._take_over(found, held={row.event_id for row in found.outbox})
-        return self._database is not None
-
-    def _warn_of_empty(self) -> None:
-        with suppress(FileNotFoundError):
-            if self._path.is_file() and self._path.stat().st_size == 0:
-                metrics.STORE_ERRORS.labels("corrupt").inc()
-                logger.error(
-                    "%s is empty: its contents are lost, starting a new database", self._path
-                )
-
-    def _replace_broken(self, error: Exception) -> None:
+    def _replace_broken(self, error: Exception) -> Steps:
         """Move a broken database aside and write everything in memory and readable in the file to a new one."""
-        self._close_database()
+        yield from self._close_database()
         metrics.STORE_ERRORS.labels("corrupt").inc()
+        changes = Changes()
         try:
-            found = rescue(self._path)
+            found = yield partial(rescue, self._path)
             self._take_over(found, held=set())  # the new file holds nothing yet
-            self._write_all()
             contents = Contents(
-                self.cameras,
+                dict(self.cameras),
                 list(self.outbox.values()),
                 found.history,
-                self.retained,
+                dict(self.retained),
                 notices=self.notices.all(),
-                settings=self.settings,
+                settings=dict(self.settings),
             )
-            aside = replace_database(self._path, contents)
-            self._database = Database(self._path)
+            self._write_all()
+            changes = self._hand_over()
+            aside, self._database = yield partial(rebuild_database, self._path, contents)
         except (sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError) as failure:
+            self._take_back(changes)
             self._fail(failure)
-            return
+            return False
         # Events that the broker has already acknowledged are only missing from the history.
-        rows = [row for row in self._changes.rows if row.event_id not in self.outbox]
-        self._written()
-        self._changes.rows = [replace(row, event_id="") for row in rows]
+        written = {row.event_id for row in contents.outbox}
+        missing = [replace(row, event_id="") for row in changes.rows if row.event_id not in written]
+        self._take_back(Changes(rows=missing))
         logger.error(
             "the state database is broken (%s): moved to %s. A new one holds what could be read: %d cameras and %d "
             "events that are waiting for the broker; anything else in it is lost",
@@ -296,6 +319,7 @@ class Store:
             len(found.cameras),
             len(found.outbox),
         )
+        return True
 
     def _take_over(self, found: Contents, held: set[str]) -> None:
         """Merge the contents of a file, which come before events decided meanwhile.
@@ -337,7 +361,8 @@ class Store:
 
     def _fail(self, error: Exception) -> None:
         full = "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
-        metrics.STORE_ERRORS.labels("full" if full else "other").inc()
+        stalled = isinstance(error, DiskStalledError)
+        metrics.STORE_ERRORS.labels("full" if full else "stalled" if stalled else "other").inc()
         # Bound the rows that are for the history only; events are bounded by the outbox.
         rows = self._changes.rows
         notes = [row for row in rows if row.event_id not in self.outbox]
@@ -348,6 +373,8 @@ class Store:
             remedy = "check the folder and its permissions"
             if full:
                 remedy = "free some space"
+            elif stalled:
+                remedy = "check the disk or network share; continuing as soon as it answers"
             elif "locked" in str(error):
                 remedy = "another program has locked the file (a backup?); retrying"
             logger.error(
@@ -372,19 +399,3 @@ class Store:
                 dropped,
             )
         metrics.OUTBOX_DEPTH.set(len(self.outbox))
-
-
-def _lock_folder(state_dir: Path) -> FileLock | None:
-    """Lock the folder for this process (the kernel unlocks it when the process dies); None if it is read-only."""
-    try:
-        private_folder(state_dir, "state_dir", may_be_read_only=True)
-        return FileLock(state_dir / "controller.lock", f"process {os.getpid()}")
-    except FileLockedError as error:
-        raise StoreError(
-            f"another controller already uses {state_dir} ({error.holder}): stop it, or set a different `instance` "
-            "for this one"
-        ) from None
-    except OSError as error:
-        if error.errno == errno.EROFS:  # decisions continue in memory, as with a full disk
-            return None
-        raise StoreError(f"state_dir {state_dir} cannot be used: {error}") from None

@@ -104,6 +104,19 @@ class Changes:
     def __bool__(self) -> bool:
         return any(getattr(self, part.name) for part in fields(self))
 
+    def followed_by(self, later: Changes) -> Changes:
+        """Return these changes and later ones as one; where both change the same thing, the later change applies."""
+        kept = {name: saved for name, saved in self.cameras.items() if name not in later.forgotten}
+        return Changes(
+            cameras=kept | later.cameras,
+            forgotten=(self.forgotten - later.cameras.keys()) | later.forgotten,
+            rows=[*self.rows, *later.rows],
+            leaving=self.leaving | later.leaving,
+            retained=self.retained | later.retained,
+            notices=self.notices | later.notices,
+            settings=self.settings | later.settings,
+        )
+
 
 def checked(row: Row) -> Row:
     """Return the row if every column has the right type and range, so that the event can be published.

@@ -25,6 +25,7 @@ logger = logging.getLogger("tridetr.supervisor")
 
 HANG_S = 10.0  # a main loop beats every second; this long without a beat is a hang
 AWAY_S = 5.0  # if the supervisor did not run for longer, it was stopped itself, or the machine was
+_KILL_S = 2.0  # to exit after SIGKILL
 START_S = 60.0  # time to reach the main loop on a slow machine: imports, opening devices and models
 
 
@@ -128,7 +129,13 @@ class ManagedProcess:
         except subprocess.TimeoutExpired:
             logger.warning("%s did not stop in time; killing it", self.spec.name)
         self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(_KILL_S)
+        except subprocess.TimeoutExpired:
+            # The kernel ends it only then
+            logger.warning(
+                "%s was killed, but waits for a disk that does not answer", self.spec.name
+            )
         orphans.kill_children(self._run_dir, self.spec.name)
 
     def _start(self, now_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import logging
@@ -19,6 +20,7 @@ from tridetr.broker import EMBEDDED, choose_port
 from tridetr.config import Config
 from tridetr.controller.database import refuse_newer
 from tridetr.controller.history import DATABASE
+from tridetr.disk_thread import DiskThread
 from tridetr.doctor.configuration import real_cameras_of_the_toy_model
 from tridetr.errors import GatewayError
 from tridetr.machine import find_machine
@@ -44,6 +46,7 @@ TICK_S = 0.1
 STATUS_S = 1.0
 LOOK_S = 1.0
 STOP_S = 5.0  # for each stage
+CHECK_S = 5.0  # longest wait for the disk of state_dir
 DRAIN_S = 10.0  # for the last events once all files have ended
 
 
@@ -90,8 +93,7 @@ class Supervisor:
             signal.signal(number, lambda *_: self._stop.set())
         run_dir = private_folder(self._config.run_dir)
         if self._whole_node or {"controller", "recorder"} & set(self._only):
-            private_folder(self._config.state_dir, "state_dir", may_be_read_only=True)
-            refuse_newer(self._config.state_dir.absolute() / DATABASE)
+            self._check_state()
         with RunFolder(self._config, self._only) as folder:
             folder.prepare()
             self._check_ports()
@@ -133,6 +135,24 @@ class Supervisor:
                 self._timings(),
                 {process.spec.name: process.restarts for process in processes},
                 elapsed_s,
+            )
+
+    def _check_state(self) -> None:
+        """Refuse a state folder that cannot be used, unless its disk does not answer: the controller waits for it."""
+        state_dir = self._config.state_dir.absolute()
+
+        def check() -> None:
+            private_folder(state_dir, "state_dir", may_be_read_only=True)
+            refuse_newer(state_dir / DATABASE)
+
+        disk = DiskThread("state")
+        checking = disk.submit(check)
+        disk.close()
+        try:
+            checking.result(CHECK_S)
+        except concurrent.futures.TimeoutError:
+            logger.warning(
+                "the disk of state_dir (%s) does not answer: starting without it", state_dir
             )
 
     def _check_ports(self) -> None:

@@ -152,7 +152,7 @@ OUTBOX_DROPPED = Counter(
 )
 STORE_ERRORS = Counter(
     "tridetr_store_errors_total",
-    "Failed writes of the sentry state or outbox, by reason (full, corrupt, other).",
+    "Failed writes of the sentry state or outbox, by reason (full, corrupt, stalled, other).",
     ["reason"],
 )
 NOTIFICATIONS = Counter(

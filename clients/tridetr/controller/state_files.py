@@ -1,0 +1,97 @@
+"""Open, write and replace the files of the state folder. Each call may block, so the store uses its disk thread."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from tridetr.controller.database import Database
+from tridetr.controller.rescue import finish_replacement, replace_database
+from tridetr.controller.stored_rows import Changes, Contents
+from tridetr.errors import TridetrError
+from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.paths import private_folder
+from tridetr.telemetry import metrics
+
+logger = logging.getLogger("tridetr.controller")
+
+
+class StoreError(TridetrError):
+    """The state folder cannot be used at all."""
+
+
+def lock_folder(state_dir: Path) -> FileLock:
+    """Create the folder if necessary and lock it for this process (the kernel unlocks it when the process dies).
+
+    Raises:
+        StoreError: another controller uses it, or it cannot be used.
+        OSError: it is read-only, which may pass.
+    """
+    try:
+        private_folder(state_dir, "state_dir", may_be_read_only=True)
+        return FileLock(state_dir / "controller.lock", f"process {os.getpid()}")
+    except FileLockedError as error:
+        raise StoreError(
+            f"another controller already uses {state_dir} ({error.holder}): stop it, or set a different `instance` "
+            "for this one"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.EROFS:  # decisions continue in memory, as with a full disk
+            raise
+        raise StoreError(f"state_dir {state_dir} cannot be used: {error}") from None
+
+
+def open_database(path: Path, wait_s: float) -> tuple[Database, Contents]:
+    """Open the database, complete its interrupted replacement, and load its contents.
+
+    Raises:
+        sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError: see ``Database``.
+    """
+    if aside := finish_replacement(path):
+        logger.error("the broken state database was moved to %s", aside)
+    if path.is_file() and path.stat().st_size == 0:
+        metrics.STORE_ERRORS.labels("corrupt").inc()
+        logger.error("%s is empty: its contents are lost, starting a new database", path)
+    database = Database(path, wait_s)
+    try:
+        return database, database.load()
+    except BaseException:
+        database.close()
+        raise
+
+
+def write_database(database: Database, changes: Changes) -> bool:
+    """Write changes; return False, without writing, if the file was removed or replaced while in use."""
+    if not database.is_current:
+        return False
+    if changes:
+        database.write(changes)
+    return True
+
+
+def rebuild_database(path: Path, contents: Contents) -> tuple[Path | None, Database]:
+    """Replace a broken database with a new one; return the broken one's new path, and the new one."""
+    return replace_database(path, contents), Database(path)
+
+
+def close_files(database: Database | None, lock: FileLock | None = None) -> None:
+    """Close an open database and release the lock of its folder."""
+    if database is not None:
+        with suppress(sqlite3.Error):
+            database.close()
+    if lock is not None:
+        lock.close()
+
+
+def disk_space(folder: Path) -> tuple[int, int] | None:
+    """Return the free and the total bytes of a folder's file system; None if they cannot be read."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.free, usage.total
