@@ -15,8 +15,9 @@ T = TypeVar("T")
 # Yields work for the disk and receives its result or exception; returns whether everything was done.
 Steps: TypeAlias = Generator[Callable[[], Any], Any, bool]
 
-PATIENCE_S = 1.0  # longest wait for the disk; work that takes longer has stalled
-_SHARE = 0.5  # of the time that may be spent waiting for a disk that is slow all the time
+PATIENCE_S = 2.0  # longest wait for the disk; work that takes longer has stalled
+# A disk that is always slow may block its user for twice that long at a time, and a quarter of the time after that
+_BURST, _SHARE = 2, 0.25
 
 
 class DiskStalledError(OSError):
@@ -40,7 +41,7 @@ class DiskThread:
         self._steps: Steps | None = None  # unfinished
         self._job: Future[Any] | None = None  # that the steps wait for
         self._asked_at = 0.0
-        self._credit_s, self._credited_at = PATIENCE_S, time.monotonic()
+        self._credit_s, self._credited_at = _BURST * PATIENCE_S, time.monotonic()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -53,8 +54,8 @@ class DiskThread:
     def run(self, start: Callable[[], Steps], patience_s: float | None = None) -> bool | None:
         """Continue unfinished steps, or start new ones; return their result, or None if they are still unfinished.
 
-        The steps themselves run in the caller's thread. Waits for the disk for `PATIENCE_S` at most, and not again
-        for work that has taken that long.
+        The steps themselves run in the caller's thread. Waits for the disk for `PATIENCE_S` at most, less if it
+        keeps being slow, and not again for work that has taken that long.
 
         Args:
             start: Returns new steps; called only if none are unfinished.
@@ -95,7 +96,8 @@ class DiskThread:
     def _wait(self, job: Future[Any], until_s: float | None) -> bool:
         """Wait until a job is done or no time is left for it; return whether it is done."""
         now = time.monotonic()
-        self._credit_s = min(PATIENCE_S, self._credit_s + (now - self._credited_at) * _SHARE)
+        self._credit_s += (now - self._credited_at) * _SHARE
+        self._credit_s = min(self._credit_s, _BURST * PATIENCE_S)
         left_s = min(self._credit_s, self._asked_at + PATIENCE_S - now)
         if until_s is not None:
             left_s = until_s - now
