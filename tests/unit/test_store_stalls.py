@@ -95,14 +95,14 @@ def test_changes_during_a_stall_are_written_after_it_in_order(
     store.commit("hall", '"stalled"', [event_row(2), NewRow(2, "camera_back", "{}")])
     assert list(store.outbox) == ["visit1:arrived", "visit2:arrived"]
     wait_for_fault(store, "the disk does not answer")
-    store.keep_setting("armed/", "off")
+    store.keep_setting("armed/", '{"on": false}')
     store.commit("hall", '"meanwhile"', [event_row(3), event_row(4)])
     assert list(store.outbox) == [f"visit{n}:arrived" for n in (1, 2, 3, 4)]
     for event in ("visit1:arrived", "visit2:arrived", "visit3:arrived"):
         store.confirm(event)
         store.notified("phone", event)
     store.keep_setting("armed/", None)
-    store.keep_setting("armed/hall", "on")
+    store.keep_setting("armed/hall", '{"on": true}')
     store.forget("shed")
     store.remember({"topic": "{}"})
     assert not store.flush()
@@ -115,7 +115,7 @@ def test_changes_during_a_stall_are_written_after_it_in_order(
     assert {name: saved.record for name, saved in again.cameras.items()} == {"hall": '"meanwhile"'}
     assert list(again.outbox) == ["visit4:arrived"]
     assert list(again.notices.waiting["phone"]) == ["visit4:arrived"]
-    assert again.settings == {"armed/hall": "on"}
+    assert again.settings == {"armed/hall": '{"on": true}'}
     assert again.retained == {"topic": "{}"}
     assert [row.seq for row in read_history(tmp_path)] == [5, 4, 3, 2, 1]
     again.close()
@@ -124,7 +124,7 @@ def test_changes_during_a_stall_are_written_after_it_in_order(
 def test_a_disk_that_stalls_at_the_start_is_read_later(tmp_path: Path, disk: Disk) -> None:
     store = opened(tmp_path)
     store.commit("hall", '"old"', [event_row(1)])
-    store.keep_setting("armed/", "off")
+    store.keep_setting("armed/", '{"on": false}')
     wait_for(store.flush)
     let_go(store)
     disk.answers.clear()
@@ -138,7 +138,7 @@ def test_a_disk_that_stalls_at_the_start_is_read_later(tmp_path: Path, disk: Dis
     wait_for(store.flush)
     assert list(store.outbox) == ["visit1:arrived", "visit3:arrived"]
     assert store.found_late["hall"].record == '"old"'
-    assert store.settings == {"armed/": "off"}
+    assert store.settings == {"armed/": '{"on": false}'}
     again = reopened(store, tmp_path)
     assert [(row.seq, row.event_id) for row in again.outbox.values()] == [
         (1, "visit1:arrived"), (4, "visit3:arrived"),
