@@ -277,7 +277,8 @@ def test_a_camera_in_standby_whose_pictures_are_all_damaged_is_offline(tmp_path:
             rig.start()
             rig.wait_state(CameraState.LIVE)
             camera.jpegs = [jpeg[: len(jpeg) // 2] for jpeg in whole]
-            assert "no good frame" in rig.wait_state(CameraState.OFFLINE).message
+            message = rig.wait_state(CameraState.OFFLINE).message
+            assert message == "no good frame for 1 s: all pictures are damaged"
             camera.jpegs = whole
             rig.wait_state(CameraState.LIVE)
             controller.close()

@@ -120,6 +120,7 @@ class Capture:
         self._next_number = 0
         self._live_since_s: float | None = None
         self._last_good_s = 0.0
+        self._damaged = False  # a picture since the last good frame
         self._published_s = time.monotonic()
         self._max_pixels = section.max_pixels
         self._fps_from_ns = 0
@@ -178,6 +179,7 @@ class Capture:
         if info.width and info.height:  # 0 while unknown: the first picture decides
             self._bound(info.width, info.height)
         self._last_good_s = time.monotonic()
+        self._damaged = False
         self._fps_from_ns = 0
         if isinstance(self._sink, FrameWatch):
             self._sink.expect()
@@ -189,6 +191,7 @@ class Capture:
                 if grab is not None:
                     self._take(grab)
                     self._last_good_s = time.monotonic()
+                    self._damaged = False
                     self._measure(info)
                     continue
             except CorruptFrameError as error:
@@ -198,7 +201,8 @@ class Capture:
                 self._status.state(CameraState.OFFLINE, str(why))
             # No timeout for files: a slow one, such as a time lapse, is not lost
             if info.kind != "file" and time.monotonic() - self._last_good_s > self._timeout_s:
-                raise SourceLostError(f"no good frame for {self._timeout_s:g} s")
+                damage = ": all pictures are damaged" if self._damaged else ""
+                raise SourceLostError(f"no good frame for {self._timeout_s:g} s{damage}")
 
     def _follow_alarm(self) -> None:
         """Pass on a change of pace; discard stale frames when the camera has just become alarmed."""
@@ -299,6 +303,7 @@ class Capture:
                 )
 
     def _corrupt(self, error: CorruptFrameError) -> None:
+        self._damaged = True
         self._pacer.again()
         self._count("corrupt", 1)
         self._next_number += 1
