@@ -166,6 +166,8 @@ def test_fuse_reads_class_names_from_a_file_or_the_export(exported: Path, tmp_pa
         (b"person\nperson\n", "line 2 repeats the class 'person' of line 1"),
         ("Fu\xdfg\xe4nger\ncar\n".encode("latin-1"), "line 1: not UTF-8 but another encoding"),
         (b"\n\n", "no class names"),
+        (b"car\nper\x00son\n", r"line 2: 'per\\x00son' contains invisible characters"),
+        ("zebra\u200b\n".encode(), r"line 1: 'zebra\\u200b' contains invisible characters"),
         (None, "cannot be read"),
     ],
 )

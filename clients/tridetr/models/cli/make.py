@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -201,15 +202,21 @@ def read_classes(text: str) -> dict[str, int]:
 
     Raises:
         ConfigError: the file cannot be read, or is not UTF-8.
-        ModelError: the file contains no names, or a name twice.
+        ModelError: the file contains no names, a name twice, or invisible characters.
     """
     from tridetr.contract import COCO_91
 
     if text == "coco":
         return COCO_91
     classes: dict[str, int] = {}
-    for index, line in enumerate(read_text(Path(text)).splitlines()):
+    # Not `splitlines`: other control characters must not shift the ids
+    for index, line in enumerate(re.split(r"\r\n|\r|\n", read_text(Path(text)))):
         name = line.strip()
+        if not name.isprintable():
+            raise ModelError(
+                f"{text}, line {index + 1}: {name!r} contains invisible characters; remove them, or the class "
+                "cannot be configured by its name"
+            )
         if name in classes:
             raise ModelError(
                 f"{text}: line {index + 1} repeats the class {name!r} of line {classes[name] + 1}. Class names must be "
