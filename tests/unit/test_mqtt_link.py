@@ -103,6 +103,7 @@ async def test_only_the_connection_s_thread_uses_the_socket(
     await reach(lambda: broker.connections == 2)
     await link.stop([("a/availability", "offline")])
     server.close()
+    await server.wait_closed()
     assert set(writers) == {"mqtt"}
 
 

@@ -204,7 +204,9 @@ class MqttLink:
         except OSError as error:
             self._log_once(f"the broker at {host}:{port} cannot be reached: {error}")
             return
-        client.loop_forever()
+        # Not loop_forever: in a thread of one's own, it sends what is queued only once a second
+        while client.loop() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            pass
 
     def _on_connect(
         self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
