@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -15,6 +18,7 @@ from typer.testing import CliRunner
 from support.tiny_export import tiny_export
 from tridetr.errors import ModelError, TridetrError
 from tridetr.model_card import Form
+from tridetr.models import export_worker
 from tridetr.models.cli import app
 from tridetr.models.cli.make import read_classes
 from tridetr.models.export import export
@@ -158,6 +162,25 @@ def test_fuse_reads_class_names_from_a_file_or_the_export(exported: Path, tmp_pa
     assert "exists" in refused("fuse", bare, tmp_path / "out.onnx", "--classes", "coco")
     run("recolor", tmp_path / "out.onnx", tmp_path / "full.onnx", "--color", "bt601-full")
     assert "bt601-full" in run("info", tmp_path / "full.onnx")
+
+
+def test_a_checkpoint_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pickle can contain code: rfdetr must read it with PyTorch's `weights_only`."""
+    calls: list[dict[str, Any]] = []
+
+    def from_checkpoint(_path: str, **settings: Any) -> None:
+        calls.append(settings)
+        raise ValueError("far enough")
+
+    detr = SimpleNamespace(RFDETR=SimpleNamespace(from_checkpoint=from_checkpoint))
+    monkeypatch.setitem(sys.modules, "rfdetr", cast(ModuleType, SimpleNamespace(detr=detr)))
+    torch = SimpleNamespace(manual_seed=lambda _seed: None)
+    monkeypatch.setitem(sys.modules, "torch", cast(ModuleType, torch))
+    monkeypatch.setattr(export_worker, "import_torchvision", lambda: None)
+    options = Namespace(weights="best.pth", variant=None, resolution=None, output=tmp_path / "x")
+    with pytest.raises(ValueError, match="far enough"):
+        export_worker.export(options, lambda _step: None)
+    assert [call["trust_checkpoint"] for call in calls] == [False]
 
 
 @pytest.mark.parametrize(
