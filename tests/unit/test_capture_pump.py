@@ -13,7 +13,7 @@ from typing import Any
 import av as pyav
 import pytest
 
-from support.clips import jpegs, write_clip
+from support.clips import CAMERA_OPTIONS, jpegs, picture, write_clip
 from support.http_camera import Request, http_camera
 from support.waiting import slack, wait_for
 from tridetr.capture.sources import av
@@ -93,6 +93,56 @@ def test_a_stream_that_changes_its_codec_ends(
     with pytest.raises(SourceError, match="cam: the stream changed from h264 to hevc"):
         list(packets)
     feed.close()
+
+
+def _video_stops(path: Path) -> tuple[bytes, int]:
+    """Write MPEG-TS with 1 s of video and 24 s of audio; return it, and where its video ends."""
+    with pyav.open(path, "w", format="mpegts") as container:
+        video = container.add_stream("libx264", rate=10, options=CAMERA_OPTIONS)
+        video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
+        sound = container.add_stream("mp2", rate=16_000)
+        sound.bit_rate = 32_000
+        for index in range(10):
+            frame = pyav.VideoFrame.from_ndarray(picture(index, 320, 240), format="rgb24")
+            container.mux(video.encode(frame.reformat(format="yuv420p")))
+        container.mux(video.encode())
+        for index in range(400):
+            silence = pyav.AudioFrame(format="s16", layout="mono", samples=960)
+            silence.sample_rate, silence.pts = 16_000, 960 * index
+            for plane in silence.planes:
+                plane.update(bytes(plane.buffer_size))
+            container.mux(sound.encode(silence))
+    data = path.read_bytes()
+    return data, len(data) // 188 // 4 * 188
+
+
+def test_a_stream_whose_video_stops_ends_though_its_audio_goes_on(tmp_path: Path) -> None:
+    """The thread waited for video indefinitely, even after its pump was closed: each attempt left a connection."""
+    data, start = _video_stops(tmp_path / "both.ts")
+
+    def answer(request: Request) -> None:
+        request.head("video/mp2t")
+        request.send(data[:start])
+        for at in range(start, len(data), 752):
+            time.sleep(0.02)
+            request.send(data[at : at + 752])
+
+    quick = {"analyzeduration": "100000", "probesize": "50000"}
+    with http_camera(answer) as camera:
+        feed = FfmpegFeed(camera.url(), "cam", quick, 1.0)
+        with pytest.raises(SourceError, match="cam: no video for 1 s, although audio arrives"):
+            list(feed.packets(threading.Event()))
+        feed.close()
+
+        feed = FfmpegFeed(camera.url(), "cam", quick, 60.0)
+        hang_up = threading.Event()
+        packets = feed.packets(hang_up)
+        assert (
+            len([next(packets) for _ in range(9)]) == 9
+        )  # the last one is complete when another starts
+        hang_up.set()
+        assert list(packets) == []
+        feed.close()
 
 
 def pumps() -> list[threading.Thread]:

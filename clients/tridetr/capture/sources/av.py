@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from av.container import InputContainer
+    from av.stream import Stream
     from av.video.stream import VideoStream
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
@@ -160,6 +161,7 @@ class FfmpegFeed:
             redirected=redirected,
         )
         self._shown = shown
+        self._timeout_s = timeout_s
         self._stream = stream
         self.stream: VideoStream | None = stream
         codec = stream.codec_context.name
@@ -169,17 +171,28 @@ class FfmpegFeed:
         self.bursts = finite or self._container.format.name in ("hls", "dash")
 
     def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
-        """Yield the packets until the stream ends (see `packets`).
+        """Yield the packets until the stream ends or `hang_up` is set.
 
         Raises:
-            SourceError: The camera changed the codec of its MPEG-TS stream.
+            FFmpegError: The container is damaged, or the connection failed.
+            SourceError: Its video has stopped, or the camera changed the codec of its MPEG-TS stream.
         """
         changes = self._container.format.name == "mpegts"
-        checked_s = time.monotonic()
-        for packet in packets(self._container, self._stream):
-            yield packet
-            if changes and time.monotonic() - checked_s >= _CODEC_CHECK_S:
-                checked_s = time.monotonic()
+        checked_s = video_s = time.monotonic()
+        # Of all its streams: while only audio arrives, no read times out
+        for packet in _packets(self._container, ()):
+            if hang_up.is_set():
+                return
+            if packet.stream_index != self._stream.index:
+                if time.monotonic() - video_s > self._timeout_s:
+                    raise SourceError(
+                        f"{self._shown}: no video for {self._timeout_s:g} s, although audio arrives"
+                    )
+                continue
+            yield cast("av.Packet[VideoStream]", packet)
+            video_s = time.monotonic()
+            if changes and video_s - checked_s >= _CODEC_CHECK_S:
+                checked_s = video_s
                 codec = _current_codec(self._container, self._stream)
                 if codec not in (None, self.facts.codec):
                     raise SourceError(
@@ -197,9 +210,16 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packe
     Raises:
         FFmpegError: The container is damaged, or the connection failed.
     """
+    return cast("Iterator[av.Packet[VideoStream]]", _packets(container, (stream,)))
+
+
+def _packets(
+    container: InputContainer, streams: tuple[VideoStream, ...]
+) -> Iterator[av.Packet[Stream]]:
+    """Yield the packets of some streams, or of all without any, that are not empty."""
     while True:
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux(*streams):
                 if packet.size:
                     yield packet
             return
