@@ -172,9 +172,14 @@ def test_empty_frames_are_read_no_faster_than_commands(tmp_path: Path, frame: by
         b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
         b"POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET ?x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET http://%5B/readyz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: " + b"x" * 100 + b"\r\n\r\n",
+        b"GET /ws/hall HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: \xe9\r\n\r\n",
     ],
 )
-def test_noise_on_the_port(tmp_path: Path, noise: bytes) -> None:
+def test_noise_on_the_port(tmp_path: Path, noise: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with cameras(tmp_path, "hall") as (config, _), Gateway(config, QUICK) as gateway:
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as client:
             try:
@@ -186,6 +191,7 @@ def test_noise_on_the_port(tmp_path: Path, noise: bytes) -> None:
                 pass
         assert gateway.ask("/healthz").status == 200
         assert gateway.stop() < slack(2)
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,9 @@ def test_errors_are_html_for_people_and_json_for_programs(tmp_path: Path) -> Non
         assert b"no such camera" in page.body.lower()
         assert gateway.ask("/nothing").json()["error"]
         assert gateway.ask("/nothing", headers={"Accept": "*/*"}).json()["error"]
+        # Each of these requests logged a traceback
+        probe = gateway.ask("/readyz", headers=browser)
+        assert (probe.status, probe.json()["ready"]) == (503, False)
         # Parsing them blocked the gateway for tens of milliseconds each
         endless = {"Accept": "text/html" + ",a/b;q=0.5" * 1000}
         assert gateway.ask("/nothing", headers=endless).json()["error"]

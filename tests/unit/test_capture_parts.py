@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -24,7 +26,7 @@ from tridetr.config import CameraSection
 from tridetr.config.secrets import camera_credentials
 from tridetr.config.source import CameraSource, shown_url
 from tridetr.errors import ConfigError, SourceError
-from tridetr.telemetry.logs import Limiter
+from tridetr.telemetry.logs import Limiter, TracebackFilter
 
 SECOND = 1_000_000_000
 
@@ -158,6 +160,28 @@ def test_limiter_counts_suppressed_lines() -> None:
         (20, 9),
         (30, 9),
     ]
+
+
+def test_the_same_traceback_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise a request that fails fills the disk, if it is repeated."""
+    log = logging.getLogger("tridetr.test")
+    passing = TracebackFilter()
+    log.addFilter(passing)
+    try:
+        for text in ("x", "x", "{}", "{}"):
+            try:
+                int(json.loads(text))
+            except (ValueError, TypeError):
+                log.exception("a request failed: %s", text)
+        log.warning("without a traceback")
+        log.warning("without a traceback")
+    finally:
+        log.removeFilter(passing)
+    assert len(caplog.messages) == 4, caplog.text
+    record = caplog.records[0]
+    record.created += 61
+    assert passing.filter(record)
+    assert "1 more" in record.getMessage()
 
 
 def test_refused_logins_are_retried_after_a_minute_at_least() -> None:

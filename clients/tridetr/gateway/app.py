@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from quart import Quart
 
@@ -19,13 +20,18 @@ from tridetr.gateway.play import add_play
 from tridetr.gateway.security import Answer, Guard, problem
 from tridetr.gateway.stream import add_stream
 from tridetr.gateway.visit_routes import add_visits
+from tridetr.telemetry.logs import Limiter
 
 logger = logging.getLogger("tridetr.gateway")
 _MAX_BODY = 4096  # only the login form has one
 
 
+_damage = Limiter(10.0)
+
+
 async def _damaged(error: ShmError) -> Answer:
-    logger.warning("%s", error)
+    if _damage.allow(time.monotonic()) is not None:
+        logger.warning("%s", error)
     return problem(503, "the camera's shared memory is damaged", Retry_After="1")
 
 

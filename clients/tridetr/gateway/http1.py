@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import h11
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -46,7 +47,8 @@ class Http1(H11Protocol):  # type: ignore[misc]  # untyped
 
     async def _create_stream(self, request: h11.Request) -> None:
         # A proxy may use the other header: what it takes for the body would be a request here (RFC 9112, 6.1).
-        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
+        both = {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}
+        if both or not _is_sound(request):
             await self._send_error_response(400)
             await self.send(Closed())
             return
@@ -61,6 +63,20 @@ class Http1(H11Protocol):  # type: ignore[misc]  # untyped
         )
         if isinstance(self.stream, WSStream):
             self.stream.buffer = _Buffer(self.config.websocket_max_message_size, self.cut_off)
+
+
+def _is_sound(request: h11.Request) -> bool:
+    """Return whether Quart and wsproto can handle a request: all others raise exceptions in them."""
+    path = unquote(request.target.partition(b"?")[0].decode("ascii"))
+    try:
+        for name, value in request.headers:
+            if name == b"host":
+                value.decode("latin-1").lower().partition(":")[0].encode("idna")
+            elif name in (b"connection", b"sec-websocket-protocol"):
+                value.decode("ascii")
+        return path.startswith("/") or urlsplit(path).path != ""
+    except ValueError:
+        return False
 
 
 class _LimitedConnection(h11.Connection):

@@ -42,6 +42,7 @@ class Hub:
         self._players = 0
         self._ticker: asyncio.Task[None] | None = None
         self._lines = Limiter(60.0)
+        self._damage = Limiter(10.0)
         try:
             for name, section in config.cameras.items():
                 self.readers[name] = readers = CameraReaders(
@@ -121,7 +122,8 @@ class Hub:
             status = facts.status(readers.status.read(), now)
             state = facts.state(readers.sentry.read(), now)
         except ShmError as error:
-            logger.warning("%s", error, extra={"camera": camera})
+            if self._damage.allow(time.monotonic()) is not None:  # anyone can request /readyz
+                logger.warning("%s", error, extra={"camera": camera})
             frame = newest = None
             status = facts.status(None, now) | {"message": "the camera's shared memory is damaged"}
             state = facts.state(None, now)

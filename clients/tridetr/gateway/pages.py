@@ -136,7 +136,9 @@ def add_pages(app: Quart, guard: Guard, assets: dict[str, Asset]) -> None:
             or not _wants_html()
         ):
             return response
-        error = (await response.get_json())["error"]
+        error = (await response.get_json()).get("error")
+        if error is None:  # the answer of /readyz
+            return response
         status = response.status_code
         page = _fill(
             assets["error.html"],

@@ -21,6 +21,7 @@ def configure_logging(level: str, form: str, role: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(role) if form == "json" else TextFormatter(role))
+    handler.addFilter(TracebackFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -90,3 +91,25 @@ class Limiter:
         self._last_s = now_s
         kept_back, self._kept_back = self._kept_back, 0
         return kept_back
+
+
+class TracebackFilter(logging.Filter):
+    """Passes one traceback per minute for each line of code that raises: one client could cause thousands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limiters: dict[tuple[str, int], Limiter] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record; count the suppressed ones in the next one's message."""
+        trace = record.exc_info[2] if record.exc_info else None
+        if trace is None:
+            return True
+        while trace.tb_next is not None:
+            trace = trace.tb_next
+        where = trace.tb_frame.f_code.co_filename, trace.tb_lineno
+        kept_back = self._limiters.setdefault(where, Limiter(60.0)).allow(record.created)
+        if kept_back:
+            record.msg = f"{record.getMessage()} (and {kept_back} more times in the last minute)"
+            record.args = None
+        return kept_back is not None
