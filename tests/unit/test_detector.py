@@ -19,6 +19,7 @@ from support.fake_triton import INFO, FakeTriton, unavailable
 from support.rings import put_frame
 from support.waiting import slack
 from tridetr.config import Config
+from tridetr.detector import detector_process
 from tridetr.detector.detector_process import Detector
 from tridetr.errors import ConfigError, InferenceFailed, ModelError, RegionNotRegistered
 from tridetr.model_card import ModelInfo
@@ -394,6 +395,38 @@ async def test_detections_are_filtered_by_the_configured_score_and_classes(
         put_frame(frames, 1)
         await until(lambda: results.take())
     assert len(results.values[0]) == count
+
+
+async def test_another_model_on_an_external_server_is_noticed_without_a_failure(
+    instance: str,
+    tmp_path: Path,
+    frames: FrameWriter,
+    results: Results,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its class ids used to be read with the table of the model before."""
+    monkeypatch.setattr(detector_process, "_LOOK_S", 0.02)
+    config = make_config(
+        instance, tmp_path, triton={"url": "127.0.0.1:1"}, detect={"classes": ["car"]}
+    )
+    client, served = FakeTriton(second_score=0.9), ServedModelReader(tmp_path)
+    async with running(config, client) as task:
+        put_frame(frames, 7)
+        await until(results.take)
+        client.info = dataclasses.replace(INFO, classes={"person": 3, "car": 1})
+        asked = client.models_asked
+        await until(lambda: client.models_asked >= asked + 2)  # the second one with the new answer
+        put_frame(frames, 2)
+        await until(lambda: len(results.take()) == 2)
+        assert served.classes() == {"person": 3, "car": 1}
+        client.error = unavailable()  # while it is asked
+        asked = client.models_asked
+        await until(lambda: client.models_asked >= asked + 2)
+        client.error = ModelError("boxes: wanted FP32")
+        put_frame(frames, 3)
+        with pytest.raises(ModelError, match="wanted FP32"):
+            await task
+    assert results.values == [[1], [2]]  # the car's: the second box, then the first
 
 
 async def test_two_detectors_are_refused(instance: str, tmp_path: Path) -> None:

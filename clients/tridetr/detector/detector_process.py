@@ -20,6 +20,7 @@ log = logging.getLogger("tridetr.detector")
 
 # Give up a request after this many times infer_timeout_s: longer than the watcher of the embedded server waits.
 _PATIENCE = 7.0
+_LOOK_S = 2.0  # interval at which an external server is asked for its model
 _GRACE_S = 1.5  # for requests in flight when the process is stopped
 
 
@@ -75,6 +76,7 @@ class Detector:
         tasks = {asyncio.create_task(camera.run()): camera for camera in self._cameras}
         helpers: set[asyncio.Task[Any]] = {
             asyncio.create_task(self._tick()),
+            asyncio.create_task(self._look_at_model()),
             asyncio.create_task(stop.wait()),
         }
         try:
@@ -107,6 +109,13 @@ class Detector:
                 camera.tick()
             if self._served is not None:
                 keep_served_model(self._config.run_dir, self._served)
+
+    async def _look_at_model(self) -> None:
+        """Notice another model on an external server; the embedded one is restarted with it."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self._config.triton.url is not None:
+                await self._server.look_again()
 
     def _use_model(self, info: ModelInfo) -> None:
         if not info.classes:

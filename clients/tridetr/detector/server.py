@@ -82,6 +82,7 @@ class Server:
         self._client = client
         self._on_model = on_model
         self.is_up = False
+        self._served: ModelInfo | None = None
         self._failures = 0
         self._logged: str | None = None
         self._lock = asyncio.Lock()
@@ -108,9 +109,23 @@ class Server:
                     self._log_once(error)
                     continue
                 self._on_model(info)
+                self._served = info
                 self.turns = asyncio.Semaphore(requests_at_once(info))
                 self.regions.use_model(info)
                 self.is_up = True
+
+    async def look_again(self) -> None:
+        """Check that the model is still the same: a server can load another one without failing a request."""
+        if not self.is_up:
+            return
+        try:
+            is_same = await self._client.model() == self._served
+        except ModelError:  # reported by the next `available`
+            is_same = False
+        except TritonError:  # inference fails too
+            return
+        if not is_same:
+            self.is_up = False
 
     async def infer(self, frame: Place, traceparent: str | None) -> tuple[int, Prediction, int]:
         """Run the model on a frame in shared memory.
