@@ -103,31 +103,31 @@ BLINDED: dict[str, tuple[Callable[[Film], Film], float, set[BlindReason], float]
         lambda film: lambda time_s: blurred(film(time_s), 5),
         2,
         {BlindReason.BLURRED},
-        28,
+        25,
     ),
     "sprayed": (
         lambda film: lambda time_s: blurred(film(time_s), 14) * 0.5 + 60,
         2,
         {BlindReason.BLURRED, BlindReason.COVERED},
-        28,
+        20,
     ),
     "turned round": (
         lambda film: lambda time_s: np.roll(PLACES["hall3"](time_s), 37, axis=1),
         2,
         {BlindReason.TURNED},
-        28,
+        20,
     ),
     "turned aside": (
         lambda film: lambda time_s: np.roll(film(time_s), 70, axis=1),
         2,
         {BlindReason.TURNED},
-        28,
+        20,
     ),
     "turned down": (
         lambda film: lambda time_s: np.roll(film(time_s), -50, axis=0),
         2,
         {BlindReason.TURNED},
-        28,
+        20,
     ),
 }
 
@@ -203,7 +203,7 @@ def test_blindness_is_reported_in_time_and_ends_when_the_view_is_back(
     found = watch.see(change(film), within_s, noise)
     assert found[-1] in reasons
     assert set(found) <= {None, *reasons}
-    assert watch.see(film, 6)[-1] is None
+    assert watch.see(film, 4)[-1] is None
 
 
 @pytest.mark.parametrize("place", PLACES)
