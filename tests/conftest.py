@@ -26,6 +26,7 @@ def _patient() -> Iterator[None]:
     """However slow this machine's disk is, it counts as stalled only in the tests of that."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tridetr.disk_thread.PATIENCE_S", 60.0)
+        patch.setattr("tridetr.controller.store._START_STOP_S", 60.0)
         yield
 
 

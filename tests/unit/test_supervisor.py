@@ -235,6 +235,31 @@ def test_a_process_before_its_main_loop_is_given_time_to_start(
     part.wait(time.monotonic() + 5)
 
 
+def test_a_killed_process_that_waits_for_a_disk_is_reported_once_and_does_not_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel ends it only when the disk answers."""
+    monkeypatch.setattr(process_module, "HANG_S", 0.0)
+    monkeypatch.setattr(process_module, "_KILL_S", 0.0)
+    monkeypatch.setattr(heartbeat, "read", lambda *_: heartbeat.Pulse(60.0, starting=False))
+    part = managed(tmp_path, "import time; time.sleep(600)", beats=True)
+    now_s = time.monotonic()
+    part.tick(now_s)
+    child = part._process
+    assert child is not None
+    kill = child.kill
+    monkeypatch.setattr(child, "kill", lambda: None)
+    monkeypatch.setattr(child, "terminate", lambda: None)
+    for tick in range(1, 5):
+        part.tick(now_s + tick)
+    assert sum("no progress" in record.message for record in caplog.records) == 1
+    part.stop()
+    part.wait(now_s)
+    assert "part was killed, but waits for a disk that does not answer" in caplog.text
+    kill()
+    child.wait(10)
+
+
 def test_heartbeat_ages_and_is_forgotten(tmp_path: Path) -> None:
     assert heartbeat.read(tmp_path, "capture hall") is None
     heartbeat.start(tmp_path, "capture hall")

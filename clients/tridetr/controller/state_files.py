@@ -13,6 +13,7 @@ from pathlib import Path
 from tridetr.controller.database import Database
 from tridetr.controller.rescue import finish_replacement, replace_database
 from tridetr.controller.stored_rows import Changes, Contents
+from tridetr.disk_thread import DiskStalledError
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.paths import private_folder
@@ -89,9 +90,23 @@ def close_files(database: Database | None, lock: FileLock | None = None) -> None
 
 
 def disk_space(folder: Path) -> tuple[int, int] | None:
-    """Return the free and the total bytes of a folder's file system; None if they cannot be read."""
+    """Return the free and the total bytes of a folder's file system; None if they cannot be read.
+
+    The folder need not exist yet.
+    """
     try:
-        usage = shutil.disk_usage(folder)
+        usage = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists()))
     except OSError:
         return None
     return usage.free, usage.total
+
+
+def kind_and_remedy(error: Exception) -> tuple[str, str]:
+    """Return the kind of a fault (a label of ``tridetr_store_errors_total``), and its remedy."""
+    if isinstance(error, DiskStalledError):
+        return "stalled", "check the memory card, disk or network share; retrying"
+    if "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
+        return "full", "free some space"
+    if "locked" in str(error):
+        return "other", "another program has locked the file (a backup?); retrying"
+    return "other", "check the folder and its permissions"

@@ -9,7 +9,6 @@ reported in the log, in ``/status`` and by a counter.
 from __future__ import annotations
 
 import concurrent.futures
-import errno
 import logging
 import sqlite3
 import time
@@ -34,6 +33,7 @@ from tridetr.controller.state_files import (
     StoreError,
     close_files,
     disk_space,
+    kind_and_remedy,
     lock_folder,
     open_database,
     rebuild_database,
@@ -48,7 +48,7 @@ from tridetr.telemetry import metrics
 logger = logging.getLogger("tridetr.controller")
 
 _SPACE_S = 30.0  # longest age of the disk's free space
-_START_STOP_S = 1.0  # longest wait for a disk that stalls while the controller starts or stops
+_START_STOP_S = 2.0  # longest wait for a disk that stalls while the controller starts or stops
 
 
 class Store:
@@ -244,6 +244,9 @@ class Store:
                     )
                     yield from self._close_database()
                     self._write_all()
+                    if not may_reload:
+                        return False
+                    may_reload = False
                 elif not self._changes:
                     return self._recovered()
         except CorruptDatabaseError as error:
@@ -360,9 +363,8 @@ class Store:
         metrics.OUTBOX_DEPTH.set(len(self.outbox))
 
     def _fail(self, error: Exception) -> None:
-        full = "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
-        stalled = isinstance(error, DiskStalledError)
-        metrics.STORE_ERRORS.labels("full" if full else "stalled" if stalled else "other").inc()
+        kind, remedy = kind_and_remedy(error)
+        metrics.STORE_ERRORS.labels(kind).inc()
         # Bound the rows that are for the history only; events are bounded by the outbox.
         rows = self._changes.rows
         notes = [row for row in rows if row.event_id not in self.outbox]
@@ -370,13 +372,6 @@ class Store:
         self._changes.rows = [row for row in rows if row.seq not in surplus]
         reason = f"{self._path}: {error}"
         if reason != self.fault:
-            remedy = "check the folder and its permissions"
-            if full:
-                remedy = "free some space"
-            elif stalled:
-                remedy = "check the disk or network share; continuing as soon as it answers"
-            elif "locked" in str(error):
-                remedy = "another program has locked the file (a backup?); retrying"
             logger.error(
                 "the state cannot be written (%s): decisions continue in memory and events are still published, but "
                 "a restart now may repeat or lose some; %s",

@@ -59,6 +59,7 @@ class ManagedProcess:
         self._before_start = before_start
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
+        self._killed = False
         self._beat_s: float | None = None  # time of the last known heartbeat
         self._start_at_s: float | None = (
             time.monotonic() + spec.delay_s if spec.delay_s else 0.0  # 0: at the first tick
@@ -94,8 +95,11 @@ class ManagedProcess:
         code = self._process.poll()
         if code is not None:
             self._on_exit(code, now_s)
-        elif self.spec.beats and self._hangs(now_s):
+        elif self.spec.beats and not self._killed and self._hangs(now_s):
             logger.warning("%s shows no progress; killing it", self.spec.name)
+            self._killed = (
+                True  # a process that waits for a disk does not die before the disk answers
+            )
             self._process.kill()
 
     def up_s(self, now_s: float) -> float:
@@ -156,6 +160,7 @@ class ManagedProcess:
             return
         self._started_s = now_s
         self._beat_s = None
+        self._killed = False
         if self._on_output is not None and self._process.stdout is not None:
             self._on_output(self._process.stdout)
 
