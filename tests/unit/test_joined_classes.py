@@ -38,6 +38,16 @@ def test_each_person_at_a_parked_car_arrives() -> None:
     assert scene.show(CAR, seconds=70) + scene.show(CAR, PERSON) == ["person"]
 
 
+def test_the_class_that_opened_the_visit_does_not_join_it() -> None:
+    """A vehicle whose class flickers at first: the visit opens before the car's own count is complete."""
+    scene = Scene()
+    assert scene.show(TRUCK, seconds=0.1) + scene.show(CAR, seconds=0.1) == []
+    scene.joined.announce("truck", scene.now_ns + 100_000_000)
+    assert scene.show(TRUCK, seconds=0.1) == []
+    assert scene.show(CAR, seconds=10) + scene.show(TRUCK, seconds=10) == []
+    assert scene.show(TRUCK, PERSON) == ["person"]
+
+
 def test_false_detections_do_not_arrive() -> None:
     scene = Scene()
     scene.show(CAR)

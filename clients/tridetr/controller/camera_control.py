@@ -223,10 +223,12 @@ class CameraSentry:
         self, joined: JoinedClasses, frame: FrameFacts, capture_ns: int, changes: Sequence[Change]
     ) -> None:
         """Save events of the classes that have joined the open visit, except the one of the visit's own event."""
-        announced = {change.event.class_name for change in changes if change.event is not None}
+        for change in changes:
+            if change.event is not None and change.event.transition is Transition.ARRIVED:
+                joined.announce(change.event.class_name, capture_ns)
         rows: list[NewRow] = []
         for name in joined.look(frame.boxes, capture_ns):
-            if name in announced or not self.record.memory.visit_open:
+            if not self.record.memory.visit_open:
                 continue
             since_ns, now_ns = self.record.visit_since_unix_ns, time.time_ns()
             event = VisitEvent(

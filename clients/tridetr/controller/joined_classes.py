@@ -33,6 +33,16 @@ class JoinedClasses:
         self._seen_ns: dict[str, int] = {}
         self._places: dict[str, list[_Corners]] = {}  # boxes last seen, at most `hold_s` ago
 
+    def announce(self, name: str, time_ns: int) -> None:
+        """Count a class as in view, because the visit was opened in its name; its own count may not be complete yet.
+
+        Args:
+            name: name of the class.
+            time_ns: monotonic capture time of the frame that opened the visit; pass it to ``look`` next.
+        """
+        self._memories[name] = TRACKING
+        self._seen_ns[name] = time_ns
+
     def look(self, found: Sequence[Box], time_ns: int) -> list[str]:
         """Return the classes that have arrived with a result.
 
