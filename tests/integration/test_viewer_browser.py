@@ -352,6 +352,23 @@ def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
           const [boxes, clock, meters, stream, dom, layout, summary] = await Promise.all(
             ["boxes", "clock", "meters", "stream", "dom", "layout", "summary"]
               .map((name) => import(`/static/${name}.js`)));
+          const { EventList } = await import("/static/events.js");
+          const [list, node] = [document.createElement("ul"), document.createElement("p")];
+          const events = new EventList(list, node, () => {});
+          const real = fetch;
+          const listed = [];
+          let stored = [[7, 700], [8, 800]];
+          globalThis.fetch = async (url) => {
+            const after = Number(new URL(url, location).searchParams.get("after"));
+            return Response.json({ events: stored.filter(([seq]) => seq > after).reverse().map(
+              ([seq, unix_ms]) => ({ seq, unix_ms, camera: "a", kind: "person_left", details: {} })) });
+          };
+          for (const further of [[], [[9, 900]], null, [[1, 1000]], [[2, 2000]]]) {
+            stored = further === null ? [] : [...stored, ...further];  // null: the database is new
+            await events.refresh();
+            listed.push([...list.children].map((row) => Number(row.dataset.seq)));
+          }
+          globalThis.fetch = real;
           const offset = new clock.ClockOffset();
           offset.add(1000, 6100, 1200);  // 5000 ahead, but the way back was slow: 200 ms
           offset.add(2000, 7010, 2020);  // 20 ms
@@ -369,6 +386,7 @@ def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
             offset: offset.offset, error: offset.error,
             median: meter.median(2000), rate: meter.rate(2000), later: meter.rate(4000),
             gone: meter.rate(9000),
+            listed,
             header: stream.unpack(packed.buffer).header, image: [...stream.unpack(packed.buffer).image],
 
             broken: nonsense.map(broken),
@@ -396,6 +414,7 @@ def test_pure_javascript_modules(tmp_path: Path, tab: Tab) -> None:
             "later": pytest.approx(10 * 10 / 29, rel=0.2),
             "median": 1000,
             "gone": 0,
+            "listed": [[8, 7], [9, 8, 7], [9, 8, 7], [1], [2, 1]],
             "header": {"a": 1},
             "image": [255, 216],
             "broken": [True] * 4,

@@ -137,6 +137,28 @@ def test_a_late_answer_does_not_reopen_a_closed_visit(gateway: Gateway, tab: Tab
     assert tab.complaints == []
 
 
+def test_a_list_that_cannot_be_loaded_is_tried_again_with_the_next_look(
+    gateway: Gateway, tab: Tab
+) -> None:
+    """The page sent the next request at once, 50 a second, until the rate limit locked out the other pages too."""
+    asked = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=503, json={"error": "the disk is gone"})
+
+    tab.page.route("**/api/visits?*", refuse)
+    tab.page.goto(f"{gateway.url}/events#%")  # and a link that was cut off
+    expect(tab.page.locator("#note")).to_contain_text("cannot be loaded: the disk is gone")
+    expect(tab.page.locator("#detail h2")).to_have_text("Visit not found")
+    tab.page.wait_for_timeout(300)
+    assert len(asked) == 1
+    tab.page.unroute("**/api/visits?*")
+    tab.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(tab.page.locator(".visit").first).to_have_attribute("href", f"#{visit_id(COUNT - 1)}")
+    assert [text for text in tab.complaints if "Failed to load resource" not in text] == []
+
+
 def test_one_visit_its_boxes_and_its_clip(gateway: Gateway, tab: Tab) -> None:
     tab.page.goto(f"{gateway.url}/events")
     tab.page.locator(".visit").nth(2).click()

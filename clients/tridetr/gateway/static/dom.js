@@ -13,6 +13,16 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** The decoded fragment of the page's URL or a link's; as it is, if it is not valid percent-encoding. */
+export function fragment({ hash } = location) {
+  const text = hash.slice(1);
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 /** Sets the size of a canvas in pixels; an unchanged size keeps its contents. */
 export function resize(canvas, width, height) {
   if (canvas.width !== width || canvas.height !== height) {

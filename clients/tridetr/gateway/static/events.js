@@ -27,6 +27,7 @@ export class EventList {
   #list;
   #empty;
   #newest = 0;
+  #newestMs = 0;
   #wanted = 0;
   #isAsking = false;
   #onChoose;
@@ -50,18 +51,35 @@ export class EventList {
     if (this.#isAsking || document.hidden) return;
     this.#isAsking = true;
     try {
-      const response = await fetch(`api/events?limit=${SHOWN}&after=${this.#newest}`);
-      if (response.ok) this.#add((await response.json()).events);
+      // With the newest one, so that an answer without it reveals a new database
+      const events = await this.#ask(Math.max(0, this.#newest - 1));
+      const isSame = ({ seq, unix_ms }) => seq === this.#newest && unix_ms === this.#newestMs;
+      if (this.#newest === 0 || events.some(isSame)) this.#add(events);
+      else this.#replace(await this.#ask(0));
     } catch {
       // The gateway cannot be reached: the streams report that, and the next poll retries.
     }
     this.#isAsking = false;
   }
 
+  async #ask(after) {
+    const response = await fetch(`api/events?limit=${SHOWN}&after=${after}`);
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    return (await response.json()).events;
+  }
+
+  #replace(events) {
+    if (events.length === 0) return; // nothing yet, or the database cannot be read now
+    this.#newest = this.#wanted = 0;
+    this.#list.replaceChildren();
+    this.#add(events);
+  }
+
   #add(events) {
     for (const event of [...events].reverse()) {
       if (event.seq <= this.#newest) continue;
       this.#newest = event.seq;
+      this.#newestMs = event.unix_ms;
       this.#list.prepend(this.#row(event));
     }
     while (this.#list.children.length > SHOWN) this.#list.lastElementChild.remove();

@@ -7,6 +7,7 @@ const PING_MS = 4000;
 const QUICK_PINGS = 4;
 const SILENCE_MS = 12_000; // three pings without an answer
 const LONGEST_WAIT_MS = 5000;
+const STEADY_MS = 5000; // a connection that was lost earlier counts as a failed attempt
 const EXPLAIN_EVERY = 3; // failed attempts
 const NOT_UPGRADED =
   "The gateway answers, but the WebSocket cannot be opened. A reverse proxy must pass the Upgrade header on.";
@@ -54,6 +55,7 @@ export class Stream {
   #attempt = 0;
   #pings = 0;
   #heard = 0;
+  #greeted = 0; // when the gateway said hello; 0 if it has not
   #frames = 0;
   #packets = 0;
   #view = { size: "small", paused: false, video: false };
@@ -146,7 +148,7 @@ export class Stream {
       if (this.#pings < QUICK_PINGS) this.#ping();
       return;
     }
-    if (header.type === "hello") this.#attempt = 0;
+    if (header.type === "hello") this.#greeted = now();
     this.#listener.onMessage(header, image);
   }
 
@@ -205,6 +207,8 @@ export class Stream {
   #lost() {
     this.#drop();
     if (this.#closed) return;
+    if (this.#greeted && now() - this.#greeted > STEADY_MS) this.#attempt = 0;
+    this.#greeted = 0;
     this.#listener.onLost(this.#attempt);
     if (this.#attempt % EXPLAIN_EVERY === EXPLAIN_EVERY - 1) this.#explain();
     this.#timer = setTimeout(() => this.#connect(), reconnectDelay(this.#attempt));

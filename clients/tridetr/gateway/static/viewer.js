@@ -2,7 +2,7 @@
 
 import { Armed } from "./armed.js";
 import { Card } from "./card.js";
-import { classText, element, setText } from "./dom.js";
+import { classText, element, fragment, setText } from "./dom.js";
 import { EventList } from "./events.js";
 import { fit } from "./layout.js";
 import { Shortcuts } from "./shortcuts.js";
@@ -99,7 +99,7 @@ async function load() {
 // --- the enlarged camera, stored in the URL fragment so that links and the back button work
 
 function chosen() {
-  const name = decodeURIComponent(location.hash.slice(1));
+  const name = fragment();
   if (cards.has(name)) return name;
   return cards.size === 1 ? cards.keys().next().value : null;
 }

@@ -1,7 +1,7 @@
 // The events page: all saved visits, newest first, with filters, the timeline of a day, and a dialog for one visit.
 
 import { DayBar } from "./day_bar.js";
-import { classText, duration, element, setText, timeOfDay } from "./dom.js";
+import { classText, duration, element, fragment, setText, timeOfDay } from "./dom.js";
 import { VisitDetail } from "./visit_detail.js";
 
 const PAGE = 40;
@@ -72,13 +72,18 @@ async function more() {
     for (const visit of page.visits) put(visit, false);
     offer("class", page.classes, classText);
     describe(page);
+    isLoading = false;
+    fill();
   } catch (error) {
-    if (mine === round) fault(error);
-  } finally {
-    if (mine === round) isLoading = false;
+    if (mine !== round) return;
+    isLoading = false;
+    fault(error); // `refresh` tries again
   }
-  // Load more if the list is still shorter than the window.
-  if (mine === round && hasMore && byId("end").getBoundingClientRect().top < innerHeight + 600) more();
+}
+
+/** Loads more if the list is still shorter than the window. */
+function fill() {
+  if (byId("end").getBoundingClientRect().top < innerHeight + 600) more();
 }
 
 /** Loads new visits, and changes of visits that are still open. */
@@ -92,6 +97,7 @@ async function refresh() {
     describe(page);
     showDay();
     if (detail.changing) open(detail.changing);
+    fill();
   } catch (error) {
     fault(error);
   }
@@ -220,7 +226,7 @@ async function open(id) {
     problem = error.message;
   }
   if (mine !== asked) return; // another visit was requested meanwhile
-  if (decodeURIComponent(location.hash.slice(1)) !== id) history.pushState(null, "", `#${id}`);
+  if (fragment() !== id) history.pushState(null, "", `#${id}`);
   if (visit) detail.show(visit);
   else detail.missing(problem);
 }
@@ -233,7 +239,7 @@ function close() {
 }
 
 function follow() {
-  const id = decodeURIComponent(location.hash.slice(1));
+  const id = fragment();
   if (id && id !== "visits") open(id);
   else {
     asked += 1;
@@ -254,7 +260,7 @@ list.addEventListener("click", (event) => {
   const link = event.target.closest("a");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  open(decodeURIComponent(link.hash.slice(1)));
+  open(fragment(link));
 });
 window.addEventListener("popstate", follow);
 window.addEventListener("hashchange", follow);
