@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from support.evidence import crop, keep_visits, picture, visit_id
 from support.gateway import Gateway, cameras
 from tridetr.config.node_sections import EvidenceSection
+from tridetr.gateway import disk_reader
 
 TOKEN = "a-token-of-enough-length"
 COUNT = 23
@@ -101,6 +103,33 @@ def test_clips_are_served_in_ranges(gateway: Gateway) -> None:
         assert (answer.status, answer.body) == (200, whole.body)
     assert gateway.ask(address, headers={"Range": f"bytes={len(whole.body)}-"}).status == 416
     assert gateway.ask(address, method="HEAD").headers["content-length"] == str(len(whole.body))
+
+
+def test_files_on_a_disk_that_hangs_delay_no_other_route(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six reads that did not return used to stop the metrics, the events and the checks of all cameras."""
+    monkeypatch.setattr(disk_reader, "PATIENCE_S", 0.05)
+    with cameras(tmp_path, "hall") as (config, _):
+        path = tmp_path / "evidence"
+        keep_visits(path, 1, clips=False)
+        files = list((path / "files").iterdir())
+        for file in files:
+            file.unlink()
+            os.mkfifo(file)  # opening it does not return while nothing writes to it
+        config = config.model_copy(update={"evidence": EvidenceSection(path=path)})
+        (config.run_dir / "metrics").mkdir(parents=True)
+        with Gateway(config) as gateway:
+            try:
+                for _ in range(40):  # more than there are threads in any pool
+                    answer = gateway.ask(f"/api/visits/{visit_id(0)}/picture.jpg")
+                    assert answer.status == 503
+                    assert "does not answer" in answer.json()["error"]
+                assert gateway.ask("/api/events").status == 200
+                assert gateway.ask("/metrics").status == 200
+            finally:
+                for file in files:
+                    os.close(os.open(file, os.O_RDWR))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from tridetr.config import Config
 from tridetr.controller import pictures
-from tridetr.gateway import archive_reader
+from tridetr.gateway import disk_reader
 
 CONFIG = {"cameras": {"hall": {"source": "synthetic"}}, "evidence": {}}
 
@@ -49,8 +49,8 @@ async def test_gateway_answers_while_the_disk_of_the_visits_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     released = threading.Event()
-    monkeypatch.setattr(archive_reader, "PATIENCE_S", 0.05)
-    reader = archive_reader.ArchiveReader()
+    monkeypatch.setattr(disk_reader, "PATIENCE_S", 0.05)
+    reader = disk_reader.DiskReader("evidence.path")
     try:
         for _ in range(40):  # more than there are threads in any pool
             with pytest.raises(sqlite3.Error, match="does not answer"):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from functools import partial
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from quart import Blueprint, Quart, Response, jsonify, request
 
 from tridetr.control_socket import ControllerAwayError, ask_controller
 from tridetr.controller.history import read_history
+from tridetr.gateway.disk_reader import DiskReader
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.node_metrics import render_node
 from tridetr.gateway.openapi import description
@@ -25,6 +28,7 @@ def add_api(app: Quart, hub: Hub) -> None:
     """Add the API routes to the application."""
     api = Blueprint("api", __name__)
     cameras = hub.config.cameras
+    state = DiskReader("state_dir")
     busy = asyncio.Semaphore(_SNAPSHOTS)
     waiting = 0
 
@@ -38,9 +42,11 @@ def add_api(app: Quart, hub: Hub) -> None:
         camera = request.args.get("camera")
         if camera is not None and camera not in cameras:
             return problem(404, "no such camera")
-        rows = await asyncio.to_thread(
-            read_history, hub.config.state_dir, limit=limit, after=after, camera=camera
-        )
+        read = partial(read_history, hub.config.state_dir, limit=limit, after=after, camera=camera)
+        try:
+            rows = await state.read(read)
+        except sqlite3.Error as error:
+            return problem(503, f"the events cannot be read now: {error}", Retry_After="5")
         return jsonify(
             {
                 "events": [

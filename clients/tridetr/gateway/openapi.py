@@ -58,7 +58,7 @@ _REFUSED = {
 _OPEN_REFUSED = {"421": _REFUSED["421"], "429": _REFUSED["429"]}
 _INVALID = {"400": _error("A parameter is invalid.")}
 _NO_CAMERA = {"404": _error("No such camera.")}
-_UNREADABLE = {"503": _error("The list cannot be read now.")}
+_UNREADABLE = {"503": _error("The disk cannot be read now.")}
 
 
 def _query(name: str, schema: dict[str, Any], text: str = "", **more: Any) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def description() -> dict[str, Any]:
         ),
         "/api/events": _get(
             "Events, newest first",
-            {"200": _json("Events.", _EVENTS_SCHEMA), **_INVALID, **_NO_CAMERA},
+            {"200": _json("Events.", _EVENTS_SCHEMA), **_INVALID, **_NO_CAMERA, **_UNREADABLE},
             [
                 _integer("limit", 1, 500, "Maximum number of events.", default=100),
                 _integer("after", 0, 2**62, "Only events with a greater `seq`.", default=0),

@@ -6,11 +6,11 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from quart import Blueprint, Quart, jsonify, request, send_file
+from quart import Blueprint, Quart, Response, jsonify, request
 from quart.typing import ResponseReturnValue
 from werkzeug.datastructures import Range
 
-from tridetr.gateway.archive_reader import ArchiveReader
+from tridetr.gateway.disk_reader import DiskReader
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.parameters import flag, integer, optional_integer
 from tridetr.gateway.security import Answer, problem
@@ -34,11 +34,11 @@ def add_visits(app: Quart, hub: Hub) -> None:
     visits = Blueprint("visits", __name__)
     cameras = hub.config.cameras
     path = hub.config.evidence_dir
-    archive = ArchiveReader()
+    archive = DiskReader("evidence.path")
 
     @visits.errorhandler(sqlite3.Error)
     async def unreadable(error: sqlite3.Error) -> Answer:
-        return problem(503, f"the list of visits cannot be read now: {error}", Retry_After="5")
+        return problem(503, f"the visits cannot be read now: {error}", Retry_After="5")
 
     @visits.get("/api/visits")
     async def list_visits() -> Answer:
@@ -71,14 +71,14 @@ def add_visits(app: Quart, hub: Hub) -> None:
         if path is None or found is None:
             return _unknown()
         name = found[0].crop if cropped else found[0].picture
-        return await _file(path, name, "image/jpeg", "picture")
+        return await _file(archive, path, name, "image/jpeg", "picture")
 
     @visits.get("/api/visits/<visit_id>/clip.mp4")
     async def clip(visit_id: str) -> ResponseReturnValue:
         found = await _find(archive, path, visit_id)
         if path is None or found is None:
             return _unknown()
-        return await _file(path, found[0].clip, "video/mp4", "clip")
+        return await _file(archive, path, found[0].clip, "video/mp4", "clip")
 
     @visits.get("/api/timeline")
     async def line() -> Answer:
@@ -163,24 +163,27 @@ def _wanted(before: int | None = None) -> Wanted:
 
 
 async def _find(
-    archive: ArchiveReader, path: Path | None, visit_id: str, among: Wanted | None = None
+    archive: DiskReader, path: Path | None, visit_id: str, among: Wanted | None = None
 ) -> tuple[VisitRow, str | None, str | None] | None:
     if path is None or not VISIT_ID.fullmatch(visit_id):
         return None
     return await archive.read(find_visit, path, visit_id, among)
 
 
-async def _file(path: Path, name: str | None, kind: str, what: str) -> Answer:
+async def _file(archive: DiskReader, path: Path, name: str | None, kind: str, what: str) -> Answer:
     """Return a response with a file, or with the range of it that was requested."""
     if name is None:
         return problem(404, f"this visit has no {what}")
-    file = file_of(path, name)
     try:
-        size = file.stat().st_size
-        response = await send_file(file, mimetype=kind)
+        body = await archive.open(file_of(path, name))
     except OSError:
         return problem(404, f"this {what} was removed")
+    size = body.end
+    response = Response(body, mimetype=kind)
     response.timeout = None
+    response.content_length = size
+    response.last_modified = body.status.st_mtime  # type: ignore[assignment]  # Werkzeug takes seconds, too
+    response.set_etag(f"{body.status.st_mtime_ns}-{size}")
     response.headers["Accept-Ranges"] = "bytes"
     response.headers["Cache-Control"] = "private, no-cache"  # a better picture may replace it
     asked = request.range
@@ -198,7 +201,7 @@ async def _file(path: Path, name: str | None, kind: str, what: str) -> Answer:
             416, f"the range is outside of the file's {size} bytes", Content_Range=f"bytes */{size}"
         )
     # Quart's own range handling does not support ranges that count from the end.
-    await response.response.make_conditional(*part)  # type: ignore[attr-defined]  # not all bodies have it
+    body.begin, body.end = part
     response.content_range = asked.make_content_range(size)
     response.content_length, response.status_code = part[1] - part[0], 206
     return response
