@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support.gateway import Gateway, cameras
 from support.waiting import slack, wait_for
-from tridetr.gateway.http_server import Limits
+from tridetr.gateway.connection import Limits
 
 QUICK = Limits(connections=300, stall_s=1.0, silence_s=30.0, ping_s=10.0, grace_s=0.5)
 

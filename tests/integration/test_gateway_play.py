@@ -22,7 +22,7 @@ from support.video_camera import VideoCamera, playing
 from support.waiting import wait_for
 from tridetr.codec_string import units
 from tridetr.config import Config
-from tridetr.gateway.http_server import Limits
+from tridetr.gateway.connection import Limits
 from tridetr.gateway.viewer_session import Viewer
 from tridetr.served_model import Labels
 

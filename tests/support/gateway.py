@@ -22,8 +22,8 @@ from websockets.sync.client import ClientConnection, connect
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.gateway.auth import BEARER_SUBPROTOCOL
+from tridetr.gateway.connection import Limits
 from tridetr.gateway.gateway_process import ADDRESS_FILE, run
-from tridetr.gateway.http_server import Limits
 from tridetr.gateway.message import PROTOCOL, unpack
 from tridetr.shm.boards import (
     CameraState,

@@ -1,7 +1,7 @@
 """Check that the private parts of Hypercorn that the gateway uses are those of the pinned version.
 
 Hypercorn's public ``serve`` does not limit connections or peers that do not read, and cannot turn off HTTP/2 and
-message compression. If this test fails after an update of Hypercorn, compare ``gateway/http_server.py`` and
+message compression. If this test fails after an update of Hypercorn, compare ``gateway/connection.py`` and
 ``gateway/http1.py`` with the new ``asyncio/tcp_server.py`` and ``protocol/h11.py`` before moving the pin.
 """
 
@@ -72,7 +72,7 @@ def test_hypercorn_methods_have_the_pinned_signatures(
     [
         (TCPServer, ["send_lock", "idle_task", "protocol", "writer", "reader", "state"]),
         (H11Protocol, ["stream", "connection"]),
-        (WSStream, ["buffer", "handshake"]),
+        (WSStream, ["buffer", "handshake", "closed"]),
         (Handshake, ["accepted"]),
         (WorkerContext, ["terminated"]),
     ],

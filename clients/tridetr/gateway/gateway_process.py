@@ -13,7 +13,8 @@ from tridetr.config.secrets import GATEWAY_TOKEN_VARIABLE, gateway_token
 from tridetr.files import write_text
 from tridetr.gateway.app import create_app
 from tridetr.gateway.clients import parse_address
-from tridetr.gateway.http_server import Limits, listen, serve
+from tridetr.gateway.connection import Limits
+from tridetr.gateway.http_server import listen, serve
 from tridetr.gateway.hub import Hub
 from tridetr.ports import viewer_url
 

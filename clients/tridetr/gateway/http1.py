@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import h11
 from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.events import Closed
+from hypercorn.events import Closed, Event
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from quart import Quart
 from wsproto.events import Message
 
 # Parsing and handling take about 10 µs per header field; browsers and proxies send about 20 of them.
 _MAX_FIELDS = 100
 _MAX_HEAD = 2**14
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
+_ABNORMAL = 1006  # WebSocket close code of a connection that ends without one
 _GOODBYE_S = 1.0  # time for the close frame to reach a peer that has sent too much
 
 
@@ -41,6 +43,12 @@ class Http1(H11Protocol):  # type: ignore[misc]  # untyped
     def is_streaming(self) -> bool:
         """Whether a response is being sent, during which the client sends nothing."""
         return isinstance(self.stream, HTTPStream) and self.stream.state is ASGIHTTPState.RESPONSE
+
+    async def handle(self, event: Event) -> None:
+        """Process what arrived; close the connection of a refused WebSocket, which Hypercorn would leave open."""
+        await super().handle(event)
+        if isinstance(self.stream, WSStream) and self.stream.closed:
+            await self.send(Closed())
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Ignore requests to upgrade to HTTP/2, as HTTP/1.1 permits."""
@@ -113,16 +121,51 @@ class _Buffer(WebsocketBuffer):  # type: ignore[misc]  # untyped
         raise FrameTooLargeError
 
 
+class Application:
+    """The application for the requests of one connection: each ends when the connection does.
+
+    Hypercorn reports the end of a connection to the application only in some states, and Quart's handlers go on if the
+    task that called it is cancelled.
+    """
+
+    def __init__(self, app: Quart, ended: asyncio.Event) -> None:
+        self._app = app
+        self._ended = ended
+
+    async def __call__(self, scope: Any, receive: Any, send: Any, *_: Any) -> None:
+        """Handle one request."""
+
+        async def receive_or_end() -> dict[str, Any]:
+            message = asyncio.ensure_future(receive())
+            ending = asyncio.ensure_future(self._ended.wait())
+            try:
+                await asyncio.wait({message, ending}, return_when=asyncio.FIRST_COMPLETED)
+                if message.done():
+                    return cast("dict[str, Any]", message.result())
+            finally:
+                message.cancel()
+                ending.cancel()
+            return {"type": f"{scope['type']}.disconnect", "code": _ABNORMAL}
+
+        running = asyncio.ensure_future(self._app(scope, receive_or_end, send))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._ended.set()
+            await asyncio.wait({running})
+            raise
+
+
 class Context(WorkerContext):  # type: ignore[misc]  # untyped
     """The context that Hypercorn's parts of one connection share."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: asyncio.Event) -> None:
         super().__init__(None)
-        self.closed = asyncio.Event()
+        self._ended = ended
 
     async def sleep(self, wait: float) -> None:
         """Sleep between pings, but not past the end of the connection, whose closing waits for this."""
-        ending = asyncio.ensure_future(self.closed.wait())
+        ending = asyncio.ensure_future(self._ended.wait())
         try:
             await asyncio.wait({ending}, timeout=wait)
         finally:

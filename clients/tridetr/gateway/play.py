@@ -190,12 +190,12 @@ async def _pictures(hub: Hub, camera: str, stop: asyncio.Event, size: Size) -> A
     feed.join(viewer)
     sending = asyncio.create_task(viewer.pump(send))
     stopping = asyncio.create_task(stop.wait())
+    taking: asyncio.Task[bytes] | None = None
     try:
         while not stop.is_set():
             taking = asyncio.create_task(ready.get())
             await asyncio.wait({taking, stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not taking.done():
-                taking.cancel()
                 if sending.done() and (error := sending.exception()) is not None:
                     _log.error("an MJPEG stream failed", exc_info=error, extra={"camera": camera})
                 return
@@ -205,7 +205,8 @@ async def _pictures(hub: Hub, camera: str, stop: asyncio.Event, size: Size) -> A
             )
             yield head.encode() + jpeg + b"\r\n"
     finally:
-        sending.cancel()
-        stopping.cancel()
+        for task in (taking, sending, stopping):
+            if task is not None:
+                task.cancel()
         feed.leave(viewer)
         viewer.close()

@@ -1,0 +1,88 @@
+"""Malformed requests and early disconnects: none leaves a viewer behind."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from support.gateway import Gateway, cameras
+from support.waiting import wait_for
+from tridetr.gateway.connection import Limits
+
+QUICK = Limits(connections=300, stall_s=0.5)
+UPGRADE = (
+    b"GET /ws/hall HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+STREAM = b" /stream/hall.mjpeg HTTP/1.1\r\nHost: localhost\r\n"
+SECOND = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: "
+REQUESTS = {
+    "bytes after a handshake": UPGRADE + b"\r\ntoken=%ff",
+    "frame after a handshake": UPGRADE + b"\r\n\x81\x82\0\0\0\0hi",
+    "handshake with a body": UPGRADE + b"Content-Length: 5\r\n\r\nhello",
+    "handshake with a chunked body": UPGRADE + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "two handshakes": (UPGRADE + b"\r\n") * 2,
+    "stream": b"GET" + STREAM + b"\r\n",
+    "stream with HEAD": b"HEAD" + STREAM + b"\r\n",
+    "stream with an upgrade": b"GET" + STREAM + b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+    "HEAD with an upgrade": b"HEAD" + STREAM + b"Upgrade: websocket\r\n\r\n",
+    "upgrade and more": b"GET"
+    + STREAM
+    + b"Upgrade: x\r\nConnection: Upgrade\r\n\r\n"
+    + b"x" * 9000,
+    "stream and a second request": b"GET" + STREAM + b"\r\n" + SECOND + b"\r\n\r\n",
+    "stream and many more": b"GET" + STREAM + b"\r\n" + SECOND + b"x" * 400_000,
+    "stream with a body": b"GET" + STREAM + b"Content-Length: 50\r\n\r\nabc",
+    "stream with a broken body": b"GET" + STREAM + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+}
+
+
+@pytest.mark.parametrize("ending", ["close", "reset", "half"])
+def test_no_request_leaves_a_viewer_behind(
+    tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A camera without pictures: the gateway sends nothing that would show it that the peer is gone."""
+    with cameras(tmp_path, "hall") as (config, _), Gateway(config, QUICK) as gateway:
+        clients = []
+        for request in REQUESTS.values():
+            clients.append(client := socket.create_connection(("127.0.0.1", gateway.port)))
+            client.settimeout(0.05)
+            with contextlib.suppress(OSError):
+                client.sendall(request)
+        wait_for(lambda: viewers_of(gateway) > 3, what="the streams")
+        for client in clients:
+            with contextlib.suppress(OSError):
+                if ending == "half":
+                    client.shutdown(socket.SHUT_WR)
+                    continue
+                if ending == "reset":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+        wait_for(lambda: viewers_of(gateway) == 0, what="the viewers' end")
+        for client in clients:
+            client.close()
+    assert "ERROR" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "request_", [UPGRADE + b"\r\ntoken=%ff", UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n"]
+)
+def test_connection_of_a_refused_websocket_is_closed(tmp_path: Path, request_: bytes) -> None:
+    with (
+        cameras(tmp_path, "hall") as (config, _),
+        Gateway(config, QUICK) as gateway,
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as client,
+    ):
+        client.sendall(request_)
+        answer = b""
+        while received := client.recv(65536):
+            answer += received
+        assert answer.startswith(b"HTTP/1.1 400")
+
+
+def viewers_of(gateway: Gateway) -> int:
+    return int(gateway.ask("/api/cameras").json()["cameras"][0]["viewers"])
