@@ -118,7 +118,7 @@ class CameraWatcher(Closing):
         camera: Name of the camera.
         visits: Visits that are being recorded; the writing thread removes those that are complete.
         kept: Visits that an earlier recorder left open, by ID.
-        over: Those of them that have ended.
+        over: Visits that have ended, but whose rows are still open.
         blind_since_unix_ns: Wall-clock time since which the camera is not watched; None = it is.
     """
 

@@ -30,6 +30,7 @@ _BETTER_S = 2.0  # interval between two pictures of the same visit
 _RETRY_S = 5.0
 _CHECKPOINT_S = 10.0  # interval at which the end of an open visit is saved, in case of a kill
 _GIVE_UP_S = 60.0  # time after the end of a visit at which failing writes are given up
+_HUNG_S = 30.0  # time that one step of a visit takes at most, unless the disk hangs
 _LATE_S = 15.0  # time for which a clip waits for packets of a camera that is gone
 _UPKEEP_S = 30.0
 _BLIND_S = 60.0
@@ -51,6 +52,9 @@ class Filing(Closing):
         self._after_s = after_s
         self._stop = threading.Event()
         self._tried: dict[tuple[str, str], float] = {}
+        # By busy thread: when its current step began, and for which visit
+        self._steps: dict[str, tuple[float, Visit | None]] = {}
+        self._is_hung = False
         self._blind = {watcher.camera: _Blind() for watcher in self._watchers}
         self._upkeep_s = 0.0
         self._fault = ""
@@ -86,9 +90,28 @@ class Filing(Closing):
                 self._try(visit, "row", partial(self._note, visit, COMPLETE))
 
     def check(self) -> None:
-        """Raise the exception that ended a thread, if there is one."""
+        """Raise the exception that ended a thread; while the disk hangs, give up visits. For the watching thread."""
         if self._failure is not None:
             raise self._failure
+        now_s = time.monotonic()
+        steps = list(self._steps.values())
+        is_hung = any(now_s - began_s > _HUNG_S for began_s, _ in steps)
+        if is_hung and not self._is_hung:
+            logger.error(
+                "pictures and clips of visits cannot be saved: the disk of %s does not answer. Those of visits that "
+                "end are lost until it does; detection and events continue",
+                self._archive.files.parent,
+            )
+        elif self._is_hung and not is_hung:
+            logger.info("the disk of %s answers again", self._archive.files.parent)
+        self._is_hung = is_hung
+        if is_hung:
+            for visit in [one for watcher in self._watchers for one in watcher.visits]:
+                if visit.ended_s is not None:
+                    _give_up(visit, is_busy=any(visit is one for _, one in steps))
+
+    def _step_begins(self, visit: Visit | None = None) -> None:
+        self._steps[threading.current_thread().name] = time.monotonic(), visit
 
     def _run(self, turn: Callable[[], None], niceness: int) -> None:
         if niceness:
@@ -96,7 +119,9 @@ class Filing(Closing):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         try:
             while not self._stop.wait(_TURN_S if self._has_visits() else _IDLE_S):
+                self._step_begins()
                 turn()
+                del self._steps[threading.current_thread().name]
         except TridetrError as error:  # reported when the process ends; it is restarted
             self._failure = error
         except Exception as error:  # a bug: the process ends and is restarted
@@ -110,15 +135,17 @@ class Filing(Closing):
         self._archive.check_present()
         for watcher in self._watchers:
             for visit in list(watcher.visits):
+                self._step_begins(visit)
                 self._step_picture(visit)
                 if not isinstance(visit.clip, StillsClip):
                     self._step_clip(visit)
                 what = "row" if visit.ended_s is None else "over"
                 if what == "over" and visit.picture_done and visit.clip_done:
-                    if self._finish(visit):
+                    if self._finish(watcher, visit):
                         watcher.visits.remove(visit)
                 elif self._may_try(visit, what, _CHECKPOINT_S):
                     self._try(visit, what, partial(self._note, visit, ENDED))
+            self._step_begins()
             self._end_kept(watcher)
             self._keep_blind(watcher)
         now_s = time.monotonic()
@@ -130,6 +157,7 @@ class Filing(Closing):
         for watcher in self._watchers:
             for visit in list(watcher.visits):
                 if isinstance(visit.clip, StillsClip):
+                    self._step_begins(visit)
                     self._step_clip(visit)
 
     def _step_picture(self, visit: Visit, *, last: bool = False) -> None:
@@ -163,6 +191,8 @@ class Filing(Closing):
             return
         try:
             is_over = clip.step()
+            if visit.clip is None:
+                raise OSError(errno.ETIMEDOUT, "the disk did not answer", str(clip.path))
             ended_s = visit.ended_s
             if ended_s is not None and time.monotonic() - ended_s > self._after_s + _LATE_S:
                 is_over = True
@@ -196,15 +226,17 @@ class Filing(Closing):
         self._clear_fault()
         metrics.EVIDENCE_SAVED.labels(visit.camera, "clip").inc()
 
-    def _finish(self, visit: Visit) -> bool:
+    def _finish(self, watcher: CameraWatcher, visit: Visit) -> bool:
         """Complete a visit's row; return whether the visit needs no more work."""
         if visit.ended_s is None:
             return False
         done = self._may_try(visit, "end", _RETRY_S) and self._try(
             visit, "end", partial(self._note, visit, COMPLETE)
         )
-        if not done and time.monotonic() - visit.ended_s < _GIVE_UP_S:
-            return False
+        if not done:
+            if time.monotonic() - visit.ended_s < _GIVE_UP_S:
+                return False
+            watcher.over.append(visit.facts)  # open rows are never removed
         for what in ("picture", "row", "over", "end"):
             self._tried.pop((visit.visit_id, what), None)
         return True
@@ -214,13 +246,13 @@ class Filing(Closing):
         self._archive.follow(visit.facts, OPEN if visit.ended_s is None else over)
 
     def _end_kept(self, watcher: CameraWatcher) -> None:
-        """Complete the rows of visits that ended before this recorder could resume them."""
+        """Complete the rows of visits that are over; the watching thread may add more."""
         while watcher.over:
             try:
-                self._archive.follow(watcher.over[-1])
+                self._archive.follow(watcher.over[0])
             except sqlite3.Error:
                 return  # retried at the next turn
-            watcher.over.pop()
+            del watcher.over[0]
 
     def _keep_blind(self, watcher: CameraWatcher) -> None:
         """Create or update the row of a period in which a camera is not watched."""
@@ -276,6 +308,26 @@ class Filing(Closing):
         if self._fault:
             self._fault = ""
             logger.info("pictures and clips of visits are saved again")
+
+
+def _give_up(visit: Visit, *, is_busy: bool) -> None:
+    """Free the memory of a visit's picture and of its clip, unless it has a file; the row can still be completed.
+
+    Args:
+        visit: A visit that has ended.
+        is_busy: Whether a thread is in a step of this visit, and closes the clip itself.
+    """
+    best = visit.run.best
+    if best is not None:
+        if best.value > visit.picture_value:
+            metrics.EVIDENCE_ERRORS.labels(visit.camera, "disk").inc()
+        visit.run.best = None
+    clip = visit.clip
+    if not visit.clip_done and clip is not None and clip.path is None:
+        metrics.EVIDENCE_ERRORS.labels(visit.camera, "disk").inc()
+        visit.clip, visit.clip_done = None, True
+        if not is_busy:
+            clip.close()
 
 
 def _extra(visit: Visit) -> dict[str, str]:

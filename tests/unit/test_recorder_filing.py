@@ -1,0 +1,144 @@
+"""The recorder's threads: a disk that hangs, or cannot be written for longer than a visit is retried."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from support.waiting import wait_for
+from tridetr.controller.payloads import FrameFacts
+from tridetr.gateway.encode import Color
+from tridetr.recorder import filing
+from tridetr.recorder.archive import Archive, VisitFacts
+from tridetr.recorder.camera_recorder import CameraWatcher, Run, Visit
+from tridetr.recorder.clips import Span, StillsClip
+from tridetr.recorder.visit_list import Wanted, find_visits
+from tridetr.recorder.visit_picture import BestFrame, Planes
+from tridetr.telemetry import metrics
+
+
+class Watcher:
+    """What the threads use of a camera's watcher."""
+
+    camera = "hall"
+    blind_since_unix_ns = None
+
+    def __init__(self) -> None:
+        self.visits: list[Visit] = []
+        self.over: list[VisitFacts] = []
+
+
+def visit(number: int, *, is_over: bool) -> Visit:
+    pixels = Planes(64, 48, np.full((72, 64), 100, np.uint8), Color(True, "BT601"))
+    facts = FrameFacts(number, number, number, 64, 48, "m:1", ())
+    at = time.monotonic_ns(), time.time_ns()
+    run = Run(*at, *at, BestFrame(1.0, 0.9, pixels, facts, (0, 0, 64, 48)))
+    made = Visit("hall", f"00000000-0000-4000-8000-{number:012d}", "person", run, Span(0, 1))
+    made.clip_done = True
+    made.ended_s = time.monotonic() if is_over else None
+    return made
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    with Archive(tmp_path / "evidence", keep_days=7, max_mib=64) as opened:
+        yield opened
+
+
+def errors() -> float:
+    return float(metrics.EVIDENCE_ERRORS.labels("hall", "disk")._value.get())
+
+
+def test_visits_during_a_hang_of_the_disk_do_not_accumulate(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each one kept its pixels until the disk answered, and nothing was logged or counted."""
+    caplog.set_level(logging.INFO, "tridetr")
+    answers, hangs = threading.Event(), threading.Event()
+    real = os.statvfs
+
+    def hang(path: Path) -> os.statvfs_result:
+        hangs.set()
+        assert answers.wait(30)
+        return real(path)
+
+    monkeypatch.setattr(os, "statvfs", hang)
+    for name in ("_HUNG_S", "_IDLE_S", "_TURN_S"):
+        monkeypatch.setattr(filing, name, 0.01)
+    watcher = Watcher()
+    with filing.Filing(archive, [cast(CameraWatcher, watcher)], 1.0) as writing:
+        before = errors()
+        first, still_open = visit(1, is_over=True), visit(2, is_over=False)
+        watcher.visits += [first, still_open]
+        writing.start()
+        try:
+            assert hangs.wait(30)
+            late = visit(3, is_over=True)
+            late.clip, late.clip_done = StillsClip([], late.span, Path, 1), False
+            watcher.visits.append(late)
+
+            def is_given_up() -> bool:
+                writing.check()
+                return all(held is None for held in (first.run.best, late.run.best, late.clip))
+
+            wait_for(is_given_up)
+            writing.check()
+            assert errors() - before == 3  # two pictures and a clip
+            assert still_open.run.best is not None
+            assert caplog.text.count("does not answer") == 1
+        finally:
+            answers.set()
+        wait_for(lambda: watcher.visits == [still_open])
+        still_open.ended_s = time.monotonic()
+        wait_for(lambda: not watcher.visits)
+
+        def has_recovered() -> bool:
+            writing.check()
+            return "answers again" in caplog.text
+
+        wait_for(has_recovered)
+
+
+def test_row_of_a_visit_is_closed_however_late(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of visits that could not be completed within a minute stayed open, and were never removed."""
+    watcher = Watcher()
+    writing = filing.Filing(archive, [cast(CameraWatcher, watcher)], 1.0)
+    lasting = visit(1, is_over=False)
+    watcher.visits.append(lasting)
+    writing._write()
+    (row,) = find_visits(archive.files.parent, Wanted(), 5)
+    assert row.is_open
+
+    class Full:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
+            if query.startswith("UPDATE visit SET ended"):
+                raise sqlite3.OperationalError("database or disk is full")
+            return real.execute(query, *values)
+
+    for name in ("_GIVE_UP_S", "_RETRY_S"):
+        monkeypatch.setattr(filing, name, 0.0)
+    real = archive._connection
+    monkeypatch.setattr(archive, "_connection", Full())
+    lasting.ended_s = time.monotonic()
+    writing._write()
+    writing._write()
+    assert not watcher.visits
+    monkeypatch.setattr(archive, "_connection", real)
+    writing._write()
+    (row,) = find_visits(archive.files.parent, Wanted(), 5)
+    assert row.is_complete
+    assert not watcher.over
