@@ -137,6 +137,7 @@ EXAMPLES = [
     (TRACKING, Silence(1.0, camera_down=True), KEYS),
     (Memory(), Result(True, 0), AT_ONCE),
     (Memory(), Result(True, 0), KEYS),
+    (replace(VALIDATION, state=State.UNKNOWN), Result(False, 11 * SECOND), KEYS),
     (Memory(), Result(False, 0), KEYS),
     (Memory(), Silence(1e9), KEYS),
     (HELD, Result(True, 0), KEYS),
@@ -184,6 +185,20 @@ def test_a_detector_that_misses_some_frames_alarms_at_any_rate(fps: int) -> None
     for index in range(100):  # and what is seen now and then is no visit
         memory, transition = step(memory, Result(index % 3 == 0, round(index * SECOND / fps)), KEYS)
         assert transition is None
+
+
+@pytest.mark.parametrize(("gap_s", "alarms"), [(5.15, True), (59.0, True), (60.0, False)])
+def test_gaps_shorter_than_hold_s_do_not_restart_the_confirmation(
+    gap_s: float, alarms: bool
+) -> None:
+    memory, transitions = STANDBY, []
+    for index in range(8):
+        for _ in range(2):
+            memory, _ = step(memory, Silence(gap_s), KEYS)
+        memory, transition = step(memory, Result(True, round(index * gap_s * SECOND)), KEYS)
+        transitions.append(transition)
+    expected = [None, None, Transition.ARRIVED] if alarms else [None] * 3
+    assert transitions[:3] == expected
 
 
 def test_one_frame_after_a_gap_gives_no_all_clear() -> None:

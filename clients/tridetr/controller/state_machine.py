@@ -51,8 +51,8 @@ class Memory:
     Attributes:
         state: current state.
         visit_open: whether an arrival was published but not its end; kept through Unknown for ``hold_s``.
-        person_frames: results with a person minus those without (Validation only).
-        person_since_ns: capture time of the first result with a person (Validation only).
+        person_frames: results with a person minus those without, in Validation; kept through Unknown for ``hold_s``.
+        person_since_ns: capture time of the first of them.
         nobody_since_ns: capture time of the first of the most recent results without a person (Tracking only).
     """
 
@@ -106,18 +106,20 @@ def step(memory: Memory, seen: Result | Silence, keys: Keys) -> tuple[Memory, Tr
     if seen.person:
         return _person_appears(memory, seen, keys)
     # A detector misses a person occasionally, more often at a higher rate: one miss does not end Validation.
-    if memory.state is State.VALIDATION and memory.person_frames > 1:
-        return replace(memory, person_frames=memory.person_frames - 1), None
+    if memory.person_frames > 1:
+        frames = memory.person_frames - 1
+        return replace(memory, state=State.VALIDATION, person_frames=frames), None
     return STANDBY, None
 
 
 def _silence(memory: Memory, seen: Silence, keys: Keys) -> tuple[Memory, Transition | None]:
     if memory.state is State.UNKNOWN:
-        if memory.visit_open and seen.seconds >= keys.hold_s:
-            return Memory(), Transition.LOST
+        if seen.seconds >= keys.hold_s:
+            return Memory(), Transition.LOST if memory.visit_open else None
         return memory, None
     if seen.camera_down or seen.seconds >= keys.unknown_s:
-        return Memory(State.UNKNOWN, visit_open=memory.visit_open), None
+        # The count is kept: a camera that is seen only now and then would never confirm a person otherwise.
+        return replace(memory, state=State.UNKNOWN, nobody_since_ns=None), None
     return memory, None
 
 
