@@ -257,7 +257,7 @@ def test_stale_h264_is_decoded_but_not_shown(tmp_path: Path) -> None:
         try:
             source.open()
             first = wait_for(lambda: source.next(0.2))
-            wait_for(lambda: source._pump is not None and source._pump.waiting() >= 20, 30)
+            wait_for(lambda: source._pump is not None and len(source._pump.waiting()) >= 20, 30)
             dropped = source.drop_stale()
             assert dropped >= 19
             fresh = wait_for(lambda: source.next(0.5))

@@ -6,17 +6,18 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import av as pyav
 import pytest
+from av.video.stream import VideoStream
 
 from support.clips import CAMERA_OPTIONS, jpegs, picture, write_clip
 from support.http_camera import Request, http_camera
 from support.waiting import slack, wait_for
-from tridetr.capture.sources import av
+from tridetr.capture.sources import av, network, pump
 from tridetr.capture.sources.av import FfmpegFeed
 from tridetr.capture.sources.base import SourceLostError
 from tridetr.capture.sources.network import NetworkSource
@@ -143,6 +144,37 @@ def test_a_stream_whose_video_stops_ends_though_its_audio_goes_on(tmp_path: Path
         hang_up.set()
         assert list(packets) == []
         feed.close()
+
+
+def test_pictures_after_a_full_queue_are_not_taken_for_stale_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many fresh pictures were discarded as stale ones had been waiting before the queue was cleared."""
+    clip = write_clip(tmp_path / "clip.mp4", 30, options=CAMERA_OPTIONS | {"g": "5"})
+    arriving = threading.Semaphore(0)
+
+    class Camera(FfmpegFeed):
+        def packets(self, hang_up: threading.Event) -> Iterator[pyav.Packet[VideoStream]]:
+            for packet in super().packets(hang_up):
+                assert arriving.acquire(timeout=30)
+                yield packet
+
+    monkeypatch.setattr(pump, "_INTER_LIMIT", 10)
+    monkeypatch.setattr(network, "connect", lambda *_: Camera(str(clip), "clip", {}, 30.0))
+    source = NetworkSource(CameraSection(source="rtsp://camera/"), threading.Event())
+    source.open()
+    reading = source._pump
+    assert reading is not None
+    arriving.release(9)
+    wait_for(lambda: reading.waiting() == list(range(9)))
+    assert source.drop_stale() == 8
+    arriving.release(2)  # the second one does not fit
+    wait_for(lambda: reading.waiting() == [10])
+    grab = source.next(5.0)
+    assert grab is not None
+    assert grab.number == 10
+    arriving.release(30)
+    source.close()
 
 
 def pumps() -> list[threading.Thread]:

@@ -134,7 +134,7 @@ class NetworkSource(Source):
         self._left_out: list[Arrival] = []
         self._decoded_ns = 0  # arrival of the packet decoded last
         self._picture_s = 0.0  # when the newest picture was returned
-        self._stale = 0  # packets to decode without showing them
+        self._fresh_index = 0  # earlier packets are decoded without being shown
 
     def open(self) -> SourceInfo:
         """Connect (see `Source`)."""
@@ -148,7 +148,7 @@ class NetworkSource(Source):
         feed = self._pump.start(self._stop)
         facts = feed.facts
         self._ready.clear()
-        self._next_index = self._stale = 0
+        self._next_index = self._fresh_index = 0
         self._left_out.clear()
         self._only_keys = False
         self._jpeg = self._video = None
@@ -190,8 +190,9 @@ class NetworkSource(Source):
         """Skip all waiting packets but the newest (see `Source`); they still have to be decoded."""
         if self._pump is None or self._jpeg is not None:
             return 0  # only the newest JPEG is kept anyway
-        self._stale = max(0, self._pump.waiting() - 1)
-        return self._stale
+        waiting = self._pump.waiting()
+        self._fresh_index = waiting[-1] if waiting else 0
+        return max(0, len(waiting) - 1)
 
     def decode_only_keys(self, only: bool) -> None:
         """Decode only key frames if the CPU decodes (see `Source`); decode skipped packets when this ends."""
@@ -256,14 +257,12 @@ class NetworkSource(Source):
                 return
             raise
         spent = time.perf_counter_ns() - started
-        stale = self._stale > 0
-        self._stale = max(0, self._stale - 1)
         damaged = None
         for item in decoded:
             number = self._number()
             if item.picture is None:
                 damaged = number
-            elif not stale:
+            elif item.arrival.index >= self._fresh_index:
                 self._ready.append(self._grab(item, number, spent))
         if damaged is not None:
             raise CorruptFrameError(f"frame {damaged} is damaged")

@@ -179,10 +179,10 @@ class PacketPump:
             lately = now - self._last_packet_s < self._timeout_s
             return lately and now - self._needed_since_s < _LONGEST_WITHOUT_PICTURE_S
 
-    def waiting(self) -> int:
-        """Return the number of waiting packets."""
+    def waiting(self) -> list[int]:
+        """Return the indexes of the waiting packets."""
         with self._changed:
-            return len(self._queue)
+            return [arrival.index for arrival in self._queue]
 
     def close(self) -> None:
         """Stop reading; the thread ends by itself, when its read times out at the latest."""
