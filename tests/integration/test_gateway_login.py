@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import socket
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 from prometheus_client import REGISTRY
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support.gateway import Answer, Gateway, cameras, subprotocol_for
 from support.waiting import wait_for
@@ -88,6 +90,38 @@ def test_session_survives_a_restart(tmp_path: Path) -> None:
                 assert refused.value.response.status_code == status
             with gateway.watch("hall", additional_headers=session, origin=gateway.url) as viewer:
                 viewer.until("hello")
+
+
+def test_logout_ends_the_streams_of_its_session(tmp_path: Path) -> None:
+    """They showed the camera for as long as the page was open, also in the browser's other tabs."""
+    (tmp_path / "token").write_text(TOKEN)
+    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
+        with Gateway(config) as gateway:
+            fakes["hall"].play()
+            mine, other = (
+                {"Cookie": log_in(gateway, TOKEN).headers["set-cookie"].split(";")[0]}
+                for _ in range(2)
+            )
+            with (
+                gateway.watch("hall", additional_headers=mine) as viewer,
+                gateway.watch("hall", additional_headers=other) as another,
+                closing(
+                    http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+                ) as player,
+            ):
+                viewer.until("frame")
+                player.request("GET", "/stream/hall.mjpeg", headers=mine)
+                pictures = player.getresponse()
+                assert pictures.read(1000)
+                assert gateway.ask("/logout", "POST", mine).status == 303
+                with pytest.raises(ConnectionClosed) as ended:
+                    viewer.to_the_end()
+                assert ended.value.rcvd is not None
+                assert ended.value.rcvd.reason == "the session was logged out"
+                while pictures.read1(65_536):
+                    pass
+                another.seen.clear()
+                another.until("frame")
 
 
 def wrong_tokens() -> float:

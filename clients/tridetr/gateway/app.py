@@ -65,6 +65,6 @@ def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
     add_pages(app, guard, assets)
     add_api(app, hub)
     add_visits(app, hub)
-    add_play(app, hub, stop)
-    add_stream(app, hub, stop, page_version=version_of(assets), needs_login=guard.auth.required)
+    add_play(app, hub, guard, stop)
+    add_stream(app, hub, guard, stop, page_version=version_of(assets))
     return app

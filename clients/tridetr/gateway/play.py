@@ -16,8 +16,8 @@ from tridetr.errors import TridetrError
 from tridetr.gateway import message
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.parameters import picture_size
-from tridetr.gateway.security import Answer, problem
-from tridetr.gateway.stream import refuse
+from tridetr.gateway.security import Answer, Guard, problem
+from tridetr.gateway.stream import StreamEnd, refuse
 from tridetr.gateway.video_track import IN_BROWSERS, is_old, why_withheld
 from tridetr.gateway.viewer_session import Size
 from tridetr.shm.boards import StatusReader
@@ -37,7 +37,7 @@ _DEFAULT_FPS = 25.0
 _BOUNDARY = "tridetr"
 
 
-def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
+def add_play(app: Quart, hub: Hub, guard: Guard, stop: asyncio.Event) -> None:
     """Add the stream routes to the application; all streams end when ``stop`` is set."""
     play = Blueprint("play", __name__)
 
@@ -49,8 +49,9 @@ def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
         withheld = why_withheld(hub.config, camera)
         if withheld:
             return problem(403, f"this camera's own video is not available: {withheld}")
+        end = StreamEnd(stop, guard.logged_out(request))
         with contextlib.ExitStack() as stack:
-            reader, first = await _first_packet(hub, camera, stop)
+            reader, first = await _first_packet(hub, camera, end)
             stack.callback(reader.close)
             if first is None:
                 return problem(
@@ -73,7 +74,7 @@ def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
             stack.callback(muxer.close)
             stack.enter_context(hub.streaming())
             closing = stack.pop_all()
-        pieces = _pieces(reader, muxer, first, stop, closing, ends_in_silence=reader.kind == VIEW)
+        pieces = _pieces(reader, muxer, first, end, closing, ends_in_silence=reader.kind == VIEW)
         # For clients that disconnect before the first piece.
         weakref.finalize(pieces, closing.close)
         return _endless(pieces, "video/mp4")
@@ -84,8 +85,9 @@ def add_play(app: Quart, hub: Hub, stop: asyncio.Event) -> None:
         if refused is not None:
             return refused
         size = picture_size(request)
+        end = StreamEnd(stop, guard.logged_out(request))
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
-        return _endless(_pictures(hub, camera, stop, size), kind)
+        return _endless(_pictures(hub, camera, end, size), kind)
 
     app.register_blueprint(play)
 
@@ -97,7 +99,7 @@ def _endless(pieces: AsyncIterator[bytes], content_type: str) -> Response:
 
 
 async def _first_packet(
-    hub: Hub, camera: str, stop: asyncio.Event
+    hub: Hub, camera: str, end: StreamEnd
 ) -> tuple[PacketReader, Packet | None]:
     """Return a reader and the key frame to start from: of the second stream if possible, else of the first."""
     instance = hub.config.instance
@@ -105,29 +107,29 @@ async def _first_packet(
         with contextlib.ExitStack() as closing:
             view = PacketReader(instance, camera, live=True, kind=VIEW, demand=True)
             closing.enter_context(view)
-            packet = await _wait_for_packet(view, stop, hub.readers[camera].status)
+            packet = await _wait_for_packet(view, end, hub.readers[camera].status)
             if packet is not None:
                 closing.pop_all()
                 return view, packet
     with contextlib.ExitStack() as closing:
         reader = closing.enter_context(PacketReader(instance, camera, live=True))
-        packet = await _wait_for_packet(reader, stop)
+        packet = await _wait_for_packet(reader, end)
         closing.pop_all()
         return reader, packet
 
 
 async def _wait_for_packet(
-    reader: PacketReader, stop: asyncio.Event, status: StatusReader | None = None
+    reader: PacketReader, end: StreamEnd, status: StatusReader | None = None
 ) -> Packet | None:
     """Return the first packet; None if none arrives in time.
 
     Args:
         reader: reader of the packet ring.
-        stop: ends the wait.
+        end: ends the wait.
         status: for the second stream: the camera's status, which ends the wait if it reports a fault of that stream.
     """
     deadline = time.monotonic() + _FIRST_S
-    while time.monotonic() < deadline and not stop.is_set():
+    while time.monotonic() < deadline and not end.is_set():
         packet = reader.read()
         if packet is not None and (status is None or not is_old(packet)):
             return packet
@@ -142,7 +144,7 @@ async def _pieces(
     reader: PacketReader,
     muxer: Mp4Muxer,
     first: Packet,
-    stop: asyncio.Event,
+    end: StreamEnd,
     closing: contextlib.ExitStack,
     *,
     ends_in_silence: bool,
@@ -154,7 +156,7 @@ async def _pieces(
     with closing:
         packet: Packet | None = first
         looked = came = time.monotonic()
-        while not stop.is_set():
+        while not end.is_set():
             if packet is None:
                 await asyncio.sleep(_POLL_S)
                 if ends_in_silence and time.monotonic() - came > _SILENT_S:
@@ -177,7 +179,7 @@ async def _pieces(
             packet = reader.read()
 
 
-async def _pictures(hub: Hub, camera: str, stop: asyncio.Event, size: Size) -> AsyncIterator[bytes]:
+async def _pictures(hub: Hub, camera: str, end: StreamEnd, size: Size) -> AsyncIterator[bytes]:
     """Yield the parts of an MJPEG stream; the client shares the feed's encoded pictures with other viewers."""
     ready: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
 
@@ -189,10 +191,10 @@ async def _pictures(hub: Hub, camera: str, stop: asyncio.Event, size: Size) -> A
     viewer, feed = hub.new_viewer(camera, size), hub.feeds[camera]
     feed.join(viewer)
     sending = asyncio.create_task(viewer.pump(send))
-    stopping = asyncio.create_task(stop.wait())
+    stopping = asyncio.create_task(end.wait())
     taking: asyncio.Task[bytes] | None = None
     try:
-        while not stop.is_set():
+        while not end.is_set():
             taking = asyncio.create_task(ready.get())
             await asyncio.wait({taking, stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not taking.done():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 from typing import TypeAlias
+from weakref import WeakValueDictionary
 
 from quart import Quart, Response, jsonify, redirect, request, websocket
 from quart.wrappers import Request, Websocket
@@ -101,6 +103,8 @@ class Guard:
         self._failures = PeerBuckets(*_FAILURES)
         self._all_failures = Bucket(*_ALL_FAILURES)
         self._warned_at: dict[str, float] = {}
+        # By session ID, while streams use them
+        self._logged_out: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def install(self, app: Quart) -> None:
         """Add the checks and headers to every route of ``app``."""
@@ -169,7 +173,16 @@ class Guard:
         session = self._session(request)
         if session is not None and self._sessions is not None:
             self._sessions.end(session, time.time())
+            if (logged_out := self._logged_out.get(session.id)) is not None:
+                logged_out.set()
         response.delete_cookie(COOKIE, path=None, httponly=True, samesite="Strict")
+
+    def logged_out(self, asked: Request | Websocket) -> asyncio.Event:
+        """Return an event that is set when the session of a request ends; never, if the request has none."""
+        session = self._session(asked)
+        if session is None:
+            return asyncio.Event()
+        return self._logged_out.setdefault(session.id, asyncio.Event())
 
     async def finish(self, response: Answer) -> Answer:
         """Add the security headers to a response, and renew the session when a page is loaded."""

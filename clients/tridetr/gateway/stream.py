@@ -11,10 +11,38 @@ from quart import Blueprint, Quart, Response, websocket
 from tridetr.gateway import message
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.parameters import picture_size
-from tridetr.gateway.security import Answer, problem
+from tridetr.gateway.security import Answer, Guard, problem
 from tridetr.gateway.viewer_session import CommandError, Viewer
 
-GOING_AWAY = 1001
+GOING_AWAY, LOGGED_OUT = 1001, 1008
+
+
+class StreamEnd:
+    """Is set when the gateway stops or the login session of a stream ends."""
+
+    def __init__(self, stop: asyncio.Event, logged_out: asyncio.Event) -> None:
+        self._stop = stop
+        self._logged_out = logged_out
+
+    def is_set(self) -> bool:
+        """Return whether the stream must end."""
+        return self._stop.is_set() or self._logged_out.is_set()
+
+    async def wait(self) -> None:
+        """Wait until the stream must end."""
+        waiting = [asyncio.create_task(one.wait()) for one in (self._stop, self._logged_out)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    @property
+    def close_frame(self) -> tuple[int, str]:
+        """Code and reason of the WebSocket's close frame."""
+        if self._logged_out.is_set():
+            return LOGGED_OUT, "the session was logged out"
+        return GOING_AWAY, "the gateway is shutting down"
 
 
 def refuse(hub: Hub, camera: str) -> Answer | None:
@@ -30,7 +58,7 @@ def refuse(hub: Hub, camera: str) -> Answer | None:
 
 
 def add_stream(
-    app: Quart, hub: Hub, stop: asyncio.Event, *, page_version: str, needs_login: bool
+    app: Quart, hub: Hub, guard: Guard, stop: asyncio.Event, *, page_version: str
 ) -> None:
     """Add the WebSocket route to the application; all streams end when ``stop`` is set."""
     stream = Blueprint("stream", __name__)
@@ -55,14 +83,18 @@ def add_stream(
         if refused is not None:
             return refused
         size = picture_size(websocket)
+        end = StreamEnd(stop, guard.logged_out(websocket))
         viewer, feed = hub.new_viewer(camera, size), hub.feeds[camera]
         feed.join(viewer)
         try:
             offered = message.PROTOCOL in websocket.requested_subprotocols
             await websocket.accept(subprotocol=message.PROTOCOL if offered else None)
-            hello = _hello(hub, camera) | {"page_version": page_version, "login": needs_login}
+            hello = _hello(hub, camera) | {
+                "page_version": page_version,
+                "login": guard.auth.required,
+            }
             viewer.post("hello", message.pack(hello))
-            await _serve(viewer, stop)
+            await _serve(viewer, end)
         finally:
             feed.leave(viewer)
             viewer.close()
@@ -82,8 +114,8 @@ def _hello(hub: Hub, camera: str) -> dict[str, object]:
     }
 
 
-async def _serve(viewer: Viewer, stop: asyncio.Event) -> None:
-    """Send and receive until the viewer violates the protocol or the gateway stops; a disconnect cancels this."""
+async def _serve(viewer: Viewer, end: StreamEnd) -> None:
+    """Send and receive until the viewer violates the protocol or the stream must end; a disconnect cancels this."""
 
     async def listen() -> None:
         while True:
@@ -92,7 +124,7 @@ async def _serve(viewer: Viewer, stop: asyncio.Event) -> None:
     tasks = {
         asyncio.create_task(viewer.pump(websocket.send)),
         asyncio.create_task(listen()),
-        asyncio.create_task(stop.wait()),
+        asyncio.create_task(end.wait()),
     }
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +132,7 @@ async def _serve(viewer: Viewer, stop: asyncio.Event) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    code, reason = GOING_AWAY, "the gateway is shutting down"
+    code, reason = end.close_frame
     for task in done:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, CommandError):
