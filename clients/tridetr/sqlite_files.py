@@ -1,4 +1,4 @@
-"""Helpers for SQLite databases: repair of file modes, and transactions."""
+"""Helpers for SQLite databases: repair of file modes, transactions, and codes of errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tridetr.files import give_access_back
+
+# sqlite3.h
+BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN = 5, 6, 7, 8, 10, 13, 14
+_MESSAGES = {
+    "database is locked": BUSY,
+    "database table is locked": LOCKED,
+    "out of memory": NOMEM,
+    "attempt to write a readonly": READONLY,
+    "disk I/O error": IOERR,
+    "database or disk is full": FULL,
+    "unable to open": CANTOPEN,
+}
+
+
+def code_of(error: BaseException) -> int | None:
+    """Return SQLite's primary result code of an error; None if the error is not SQLite's, or unknown in Python 3.10.
+
+    Do not search the whole message: it may contain what is stored, such as a camera's name.
+    """
+    code: int | None = getattr(error, "sqlite_errorcode", None)  # from Python 3.11 on
+    if code is not None:
+        return code & 0xFF
+    if not isinstance(error, sqlite3.Error):
+        return None
+    return next((code for text, code in _MESSAGES.items() if str(error).startswith(text)), None)
 
 
 def give_database_back(path: Path) -> None:

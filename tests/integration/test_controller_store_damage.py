@@ -136,6 +136,8 @@ def flip(text: bytes) -> Callable[[Path], None]:
         (flip(b"person_arrived"), 3),
         (flip(b"visit2:arrived"), 3),
         (run_sql("UPDATE outbox SET details = x'fffe' WHERE seq = 2"), 3),
+        # The error quotes this text, which contains "full"
+        (run_sql("UPDATE outbox SET details = CAST(x'66756c6cff' AS TEXT) WHERE seq = 2"), 3),
         (run_sql("UPDATE outbox SET kind = 7, camera = x'00ff' WHERE seq = 2"), 3),
         (run_sql("UPDATE outbox SET details = replace(details, '{', 's') WHERE seq = 2"), 3),
         (run_sql("UPDATE outbox SET camera = 'ha#l' WHERE seq = 2"), 3),

@@ -25,7 +25,7 @@ from tridetr.controller.stored_rows import (
     checked,
 )
 from tridetr.errors import TridetrError
-from tridetr.sqlite_files import give_database_back, transaction
+from tridetr.sqlite_files import code_of, give_database_back, transaction
 
 # SQL that migrates a database from the previous version to this one; an empty file has version 0.
 _LAYOUTS = {
@@ -56,7 +56,6 @@ WAIT_S = 0.05  # lock timeout later: decisions must not wait
 
 # sqlite3.h: PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
 _PASSING = {3, 5, 6, 7, 8, 9, 10, 13, 14, 15}
-_PASSING_WORDS = ("locked", "full", "disk I/O", "unable to open", "readonly", "out of memory")
 
 
 class CorruptDatabaseError(Exception):
@@ -256,14 +255,7 @@ def _refuse_newer(path: Path, version: int) -> None:
 
 def is_passing(error: BaseException) -> bool:
     """Return whether a retry may succeed later: file locked, disk full, no permission or an I/O error."""
-    if isinstance(error, OSError):
-        return True
-    if not isinstance(error, sqlite3.Error):
-        return False
-    code = getattr(error, "sqlite_errorcode", None)  # from Python 3.11 on
-    if code is not None:
-        return code & 0xFF in _PASSING
-    return any(word in str(error) for word in _PASSING_WORDS)
+    return isinstance(error, OSError) or code_of(error) in _PASSING
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from tridetr.disk_thread import DiskStalledError
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.paths import private_folder
+from tridetr.sqlite_files import BUSY, FULL, LOCKED, code_of
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
@@ -105,8 +106,9 @@ def kind_and_remedy(error: Exception) -> tuple[str, str]:
     """Return the kind of a fault (a label of ``tridetr_store_errors_total``), and its remedy."""
     if isinstance(error, DiskStalledError):
         return "stalled", "check the memory card, disk or network share; retrying"
-    if "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
+    code = code_of(error)
+    if code == FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return "full", "free some space"
-    if "locked" in str(error):
+    if code in (BUSY, LOCKED):
         return "other", "another program has locked the file (a backup?); retrying"
     return "other", "check the folder and its permissions"
