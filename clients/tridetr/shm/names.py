@@ -108,8 +108,15 @@ class RingName:
         return f"/{PREFIX}-{self.instance}-{self.camera}-{self.kind}-{consumer}"
 
     def generations(self) -> list[int]:
-        """Return the existing generations, lowest first."""
-        found = (owner_of(path.name) for path in SHM_DIR.iterdir())
+        """Return the existing generations, lowest first.
+
+        Raises:
+            ShmError: ``/dev/shm`` cannot be listed, for example because no descriptor is left.
+        """
+        try:
+            found = [owner_of(path.name) for path in SHM_DIR.iterdir()]
+        except OSError as error:
+            raise ShmError(f"cannot list {SHM_DIR}: {error.strerror or error}") from error
         return sorted(
             owner.generation
             for owner in found

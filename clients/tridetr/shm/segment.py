@@ -38,7 +38,10 @@ class Segment:
         self.descriptor = descriptor
         self.inode = os.fstat(descriptor).st_ino
         access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
-        self._map = mmap.mmap(descriptor, size, access=access)
+        try:
+            self._map = mmap.mmap(descriptor, size, access=access)
+        except OSError as error:
+            raise ShmError(f"cannot map {self.name}: {error.strerror or error}") from error
         self.view = memoryview(self._map)
         self.words = self.view[: size // 8 * 8].cast("Q")
         self.geometry: Geometry
@@ -118,7 +121,7 @@ def open_writable(name: RingName, generation: int) -> Segment | None:
     """Open an existing ring file and take the writer's lock; None if the file is gone or unusable.
 
     Raises:
-        ShmError: Another writer holds it.
+        ShmError: Another writer holds it, or it cannot be opened.
     """
     descriptor = _open(name, generation, os.O_RDWR)
     if descriptor is None:
@@ -136,14 +139,22 @@ def open_writable(name: RingName, generation: int) -> Segment | None:
 
 
 def open_readable(name: RingName, generation: int) -> Segment | None:
-    """Open and map an existing ring file for reading; None if it is gone, unusable or being created."""
+    """Open and map an existing ring file for reading; None if it is gone, unusable or being created.
+
+    Raises:
+        ShmError: It cannot be opened, for example because no descriptor is left.
+    """
     descriptor = _open(name, generation, os.O_RDONLY)
     if descriptor is None:
         return None
-    if not locks.apply(descriptor, locks.shared(layout.HEADER_BYTE)):
+    try:
+        if not locks.apply(descriptor, locks.shared(layout.HEADER_BYTE)):
+            os.close(descriptor)
+            return None
+        segment = _map(name, generation, descriptor, write=False)
+    except ShmError:
         os.close(descriptor)
-        return None
-    segment = _map(name, generation, descriptor, write=False)
+        raise
     if segment is not None:
         locks.apply(descriptor, locks.unlock(layout.HEADER_BYTE))
         if tuple(segment.words[layout.BOOT_WORD : layout.BOOT_WORD + 2]) != layout.boot_words():
@@ -156,12 +167,14 @@ def reopen(file_name: str, mode: int) -> int:
     """Open a ring file once more, for a mapping or locks of its own; return the descriptor.
 
     Raises:
-        ShmError: The file was removed.
+        ShmError: The file was removed, or no descriptor is left.
     """
     try:
         return os.open(names.SHM_DIR / file_name, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ShmError(f"{file_name} was removed") from None
+    except OSError as error:
+        raise ShmError(f"cannot open {file_name}: {error.strerror or error}") from error
 
 
 def _open(name: RingName, generation: int, mode: int) -> int | None:
@@ -177,6 +190,10 @@ def _open(name: RingName, generation: int, mode: int) -> int | None:
         if give_access_back(name.path(generation)):
             return _open(name, generation, mode)
         raise ShmError(foreign) from error
+    except OSError as error:  # such as no descriptor left
+        raise ShmError(
+            f"cannot open {name.segment(generation)}: {error.strerror or error}"
+        ) from error
     # Any user may create a file of this name in /dev/shm, open to all: its owner would see every frame.
     if os.fstat(descriptor).st_uid not in (os.geteuid(), 0):
         os.close(descriptor)

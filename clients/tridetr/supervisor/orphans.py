@@ -18,6 +18,7 @@ logger = logging.getLogger("tridetr.supervisor")
 
 MARK = "TRIDETR_NODE"  # environment: the run folder; the server and its backends inherit it
 GRACE_S = 3.0  # for processes that are already handling SIGTERM
+_DEATH_S = 0.1  # for processes that were killed: others are not watched meanwhile
 
 
 def mark(run_dir: Path, name: str = "") -> str:
@@ -29,6 +30,9 @@ def find(run_dir: Path, name: str = "") -> list[psutil.Process]:
     """Return this node's processes, or those that its process ``name`` started, without the calling process.
 
     Call it only while none of them should be running.
+
+    Raises:
+        OSError: The processes cannot be listed, for example because no descriptor is left.
     """
     wanted, user, found = mark(run_dir, name), os.geteuid(), []
     for process in psutil.process_iter():
@@ -46,16 +50,20 @@ def end(run_dir: Path) -> None:
     _, alive = psutil.wait_procs(find(run_dir), timeout=GRACE_S)
     for process in alive:
         logger.warning("process %d outlived its supervisor; killing it", process.pid)
-    _kill(alive)
+    _kill(alive, GRACE_S)
 
 
 def kill_children(run_dir: Path, name: str) -> None:
-    """Kill the processes that a dead process of this node left running."""
-    _kill(find(run_dir, name))
+    """Kill the processes that a dead process of this node left running.
+
+    Raises:
+        OSError: The processes cannot be listed, for example because no descriptor is left.
+    """
+    _kill(find(run_dir, name), _DEATH_S)
 
 
-def _kill(processes: list[psutil.Process]) -> None:
+def _kill(processes: list[psutil.Process], wait_s: float) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=GRACE_S)
+    psutil.wait_procs(processes, timeout=wait_s)

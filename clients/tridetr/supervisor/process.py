@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -140,7 +141,8 @@ class ManagedProcess:
             logger.warning(
                 "%s was killed, but waits for a disk that does not answer", self.spec.name
             )
-        orphans.kill_children(self._run_dir, self.spec.name)
+        with contextlib.suppress(OSError):
+            orphans.kill_children(self._run_dir, self.spec.name)
 
     def _start(self, now_s: float) -> None:
         try:
@@ -181,7 +183,12 @@ class ManagedProcess:
         )
 
     def _on_exit(self, code: int, now_s: float) -> None:
-        orphans.kill_children(self._run_dir, self.spec.name)
+        try:
+            orphans.kill_children(self._run_dir, self.spec.name)
+        except OSError as error:  # such as no descriptor left; it could not be started either
+            if self._lines.allow(now_s) is not None:
+                logger.warning("%s has exited, but cannot be restarted: %s", self.spec.name, error)
+            return  # the next tick tries again
         self._process = None
         if code == 0 and self.spec.may_finish:
             self.finished = True

@@ -37,6 +37,8 @@ def use_process_files(folder: Path, role: str) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _folder, _identifier = folder.resolve(), role
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    # The latter for `read_families`, in case no descriptor is left then
+    from prometheus_client import multiprocess as multiprocess
     from prometheus_client import values
 
     from tridetr.telemetry.metric_samples import Samples
@@ -86,8 +88,8 @@ def read_families(folder: Path, files: str = "*.db") -> list[Metric]:
     """Return the metric families in files of ``folder``; empty if one of them is damaged or just being created."""
     from prometheus_client.multiprocess import MultiProcessCollector
 
-    found = sorted(map(str, folder.glob(files)))
     try:
+        found = sorted(map(str, folder.glob(files)))
         return list(MultiProcessCollector.merge(found)) if found else []  # type: ignore[no-untyped-call]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error):
         return []
