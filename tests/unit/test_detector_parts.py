@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -124,6 +126,8 @@ def test_any_answer_gives_finite_rows_in_the_models_order(
         (0, [("bad", 1), ("bad", 3), ("ok", 5)], [(2, 2)]),
         (0, [("bad", 2), ("bad", 2), ("ok", 3), ("ok", 5)], [(1, 1), (1, 0)]),
         (90, [("ok", 3), ("ok", 5)], [(0, 0), (1, 0)]),  # the ring was recreated
+        (0, [("bad", 90), ("bad", 3), ("ok", 5)], [(3, 1)]),
+        (90, [("bad", 91), ("bad", 92), ("ok", 3), ("ok", 5)], [(0, 0), (1, 0)]),
     ],
 )
 def test_frames_between_two_results_are_counted_as_skipped(
@@ -137,6 +141,20 @@ def test_frames_between_two_results_are_counted_as_skipped(
         else:
             account.failed(sequence)
     assert seen == counted
+
+
+def test_an_outage_of_days_needs_no_memory() -> None:
+    account = FrameAccount(0)
+    account.failed(1)
+    before = memory_of(account)
+    for sequence in range(2, 1000):
+        account.failed(sequence)
+    assert memory_of(account) - before < 100
+    assert account.inferred(1000) == (0, 999)
+
+
+def memory_of(account: FrameAccount) -> int:
+    return sum(map(sys.getsizeof, vars(account).values()))
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,15 @@ class FrameAccount:
             last: Sequence of the last frame with a result; 0 = none.
         """
         self._last = last
-        self._failed: set[int] = set()
+        self._failed = 0  # frames since then
+        self._newest_failed = 0
 
     def failed(self, sequence: int) -> None:
         """Record a failed inference; the frame may be tried again."""
-        self._failed.add(sequence)
+        if sequence < self._newest_failed:  # the ring was recreated
+            self._failed = 0
+        self._failed += sequence != self._newest_failed
+        self._newest_failed = sequence
 
     def inferred(self, sequence: int) -> tuple[int, int]:
         """Record a result.
@@ -41,10 +45,11 @@ class FrameAccount:
         if sequence <= self._last:
             superseded = errors = 0
         else:
-            errors = sum(self._last < number < sequence for number in self._failed)
-            superseded = sequence - self._last - 1 - errors
+            gap = sequence - self._last - 1
+            errors = min(gap, self._failed - (self._newest_failed == sequence))
+            superseded = gap - errors
         self._last = sequence
-        self._failed.clear()
+        self._failed = self._newest_failed = 0
         return superseded, errors
 
 
