@@ -55,8 +55,9 @@ class Watch:
         found = []
         for _ in range(round(seconds * 2)):
             down, right = self._rng.integers(0, 61), self._rng.integers(0, 97)
-            grain = noise * _NOISE[down : down + SIZE[0], right : right + SIZE[1]]
-            picture = np.clip(film(self.looks / 2) + grain, 0, 255).astype(np.uint8)
+            view = film(self.looks / 2)
+            grain = noise * _NOISE[down : down + view.shape[0], right : right + SIZE[1]]
+            picture = np.clip(view + grain, 0, 255).astype(np.uint8)
             found.append(self._look(picture))
         return found
 
@@ -237,15 +238,78 @@ def test_a_camera_that_starts_covered_is_reported() -> None:
     assert watch.see(lambda _: np.full(SIZE, 12.0), 10, 6)[-1] is BlindReason.COVERED
 
 
-def test_a_date_in_the_picture_does_not_hide_a_cover() -> None:
-    def covered(time_s: float) -> Picture:
-        picture = np.full(SIZE, 30, np.float32)
-        picture[4:14, 8:150] = 255 * ((X[4:14, 8:150] * 80 + time_s).astype(int) % 2)
-        return picture
+def text(down: float, across: float, width: float, time_s: float) -> NDArray[np.bool_]:
+    """Pixels of a line of text with a running clock."""
+    strokes = ((X * 80).astype(int) * 7919 + (Y * 60).astype(int) * 104729) % 3 == 0
+    along = (X - across) / width
+    seconds = (along > 0.9) & ((X * 80 + time_s).astype(int) % 2 == 0)
+    line = (np.abs(Y - down - 0.045) < 0.045) & (np.abs(along - 0.5) < 0.5)
+    return np.asarray(line & (strokes ^ seconds))
+
+
+def logo(_time_s: float) -> NDArray[np.bool_]:
+    return (X > 0.85) & (X < 0.95) & (Y > 0.7) & (Y < 0.8) & (np.sin(60 * X) > 0)
+
+
+OVERLAYS: dict[str, Callable[[float], NDArray[np.bool_]]] = {
+    "date at the edge": lambda time_s: text(0.02, 0.03, 0.45, time_s),
+    "date and name": lambda time_s: text(0.11, 0.03, 0.6, time_s) | text(0.7, 0.6, 0.35, 0),
+    "logo": logo,
+}
+
+
+def overlaid(film: Film, overlay: str) -> Film:
+    """Return a film into which the camera draws, whatever its lens shows."""
+    return lambda time_s: np.where(OVERLAYS[overlay](time_s), 235, film(time_s)).astype(np.float32)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("what", BLINDED)
+def test_what_the_camera_draws_into_its_pictures_does_not_hide_blindness(
+    what: str, overlay: str
+) -> None:
+    change, noise, reasons, within_s = BLINDED[what]
+    film, watch = PLACES["hall1"], Watch()
+    assert set(watch.see(overlaid(film, overlay), 40)) == {None}
+    found = watch.see(overlaid(change(film), overlay), within_s, noise)
+    assert found[-1] in reasons
+    assert set(found) <= {None, *reasons}
+    assert watch.see(overlaid(film, overlay), 6)[-1] is None
+
+
+@pytest.mark.parametrize("what", SEEN)
+def test_overlays_do_not_make_normal_events_look_blind(what: str) -> None:
+    change, noise = SEEN[what]
+    film, watch = PLACES["hall2"], Watch()
+    watch.see(overlaid(film, "date and name"), 40)
+    assert set(watch.see(overlaid(change(film), "date and name"), 60, noise)) == {None}
+
+
+def test_a_lens_that_fogs_up_slowly_is_reported() -> None:
+    """The usual sharpness follows slow changes and would excuse them."""
+    film, watch, found = PLACES["hall1"], Watch(), []
+    watch.see(film, 60)
+    for step in range(40):
+        found = watch.see(lambda time_s: blurred(film(time_s), step / 8), 15)
+    assert found[-1] is BlindReason.BLURRED
+
+
+def test_a_white_picture_with_black_bars_is_dazzled() -> None:
+    def bars(film: Film) -> Film:
+        return lambda time_s: np.where((X < 0.12) | (X > 0.88), 0, film(time_s)).astype(np.float32)
 
     watch = Watch()
+    watch.see(bars(PLACES["hall1"]), 40)
+    white = bars(lambda _: np.full(SIZE, 252, np.float32))
+    assert watch.see(white, 10)[-1] is BlindReason.DAZZLED
+
+
+def test_a_new_size_does_not_hide_that_the_camera_was_turned() -> None:
+    watch = Watch()
     watch.see(PLACES["hall1"], 40)
-    assert watch.see(covered, 10, 5)[-1] is BlindReason.COVERED
+    assert watch.see(PLACES["street2"], 30)[-1] is BlindReason.TURNED
+    found = watch.see(lambda time_s: PLACES["street2"](time_s)[:170], 60)
+    assert set(found) == {BlindReason.TURNED}
 
 
 def test_a_permanent_new_view_is_learned() -> None:

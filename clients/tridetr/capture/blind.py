@@ -4,6 +4,8 @@ Twice a second, the detector takes a *look*: it reduces 64 rows of the luma plan
 robust against noise, and to differences between neighbouring samples, which measure sharpness. It estimates sensor
 noise from one look to the next, and averages four seconds to remove most of it. A slowly updated reference of the
 camera's usual view and sharpness follows the light from day to night; it is updated only while the camera can see.
+Texts, logos and bars that the camera draws into its pictures stay when it is covered. Therefore the middle rows, which
+seldom hold any, are also judged alone.
 Subtle changes are not reported, because a false alarm costs more than a missed one.
 """
 
@@ -13,17 +15,38 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tridetr.capture.cells import (
+    CELLS,
+    COARSE_COLUMNS,
+    COARSE_ROWS,
+    COLUMNS,
+    MIDDLE,
+    MIDDLE_TILES,
+    ROWS,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    TILES,
+    Map,
+    alike,
+    cosine,
+    curvature,
+    edge_strength,
+    is_moved,
+    is_white,
+    mean_of,
+    means,
+    middle_gradients,
+    middle_of,
+    middle_share,
+    typical,
+)
+from tridetr.capture.sharpness import Sharpness
 from tridetr.capture.sources.base import Plane
 from tridetr.shm.boards import BlindReason
 
-Map = NDArray[np.float32]
-
 LOOK_NS = 500_000_000
 _SECOND_NS = 1_000_000_000
-_ROWS, _COLUMNS = 64, 256  # samples; a cell has 4 x 4 of them, a tile 8 x 32
-_CELLS, _TILES = (16, 64), (8, 8)
 _MARGIN = 0.1  # of the height, at top and bottom, where cameras overlay date and name
 _WINDOW = 8  # looks in the window
 _MATURE = 60  # looks before the reference is used
@@ -31,21 +54,17 @@ _SLOW = 1200  # looks in the reference: ten minutes
 _CUT_LEVELS = 6.0  # a change of the whole picture by this much between two looks is a cut
 
 _EDGE_LEVELS, _EDGE_SIGMAS = 1.5, 5.0  # curvature of neighbouring cells that counts as an edge
-_TRACE_LEVELS = 0.5  # differences of neighbouring cells below this do not count as part of a view
 _FLAT_SHARE = 0.005  # of the cells must have an edge; with fewer, the picture shows nothing
+_MIDDLE_SHARE = 0.02  # of the middle cells must have an edge to recognise a view by its middle
 _SAME_VIEW = 0.15  # correlation with the reference; above, the usual view still shows through
 _OTHER_VIEW = 0.25  # below: a different view, in light that shows as many edges as usual
+_CLEARLY_SAME = 0.65  # above: the same view, since overlays alone are not that alike
 _SURELY_OTHER_VIEW = 0.1  # below: a different view, in any light
 _OTHER_SHARE = 0.05  # of the cells must have an edge before two views are compared
 _USUAL_SHARE = 0.35  # of the usual number of edges
-_MOVED_CELLS = 2  # a view that fits better if shifted by this much was turned slightly
-_MOVED_FIT, _MOVED_GAIN = 0.4, 1.5
-_WHITE_LEVEL, _WHITE_SHARE = 230.0, 0.85
 _SMOOTH_LEVELS = 6.0  # standard deviation of the cells; above, the picture is not just dim
-# Sharpness below which a picture is blurred (0.25: no edges at all): absolute, and relative to the usual sharpness
-_SOFT, _SOFT_CHANGE = 0.5, 0.5
-_SHARP_GAIN = 0.2  # weight of one look: sharpness is noisy
 _FEWEST_TILES = 6  # with edges; fewer are not enough to judge sharpness
+_FEWEST_MIDDLE_TILES = 12  # of 24; fewer may be lamps at night
 
 _SEES_AGAIN_NS = 2 * _SECOND_NS
 _NEW_VIEW_NS = 1800 * _SECOND_NS
@@ -74,13 +93,16 @@ class BlindDetector:
         """Start without any knowledge of the camera."""
         self._size = (0, 0)
         # Allocated once: new pages for each look would cost more than the arithmetic
-        self._pixels: Map = np.zeros((_ROWS, _COLUMNS), np.float32)
-        self._fine: Map = np.zeros((_ROWS, _COLUMNS), np.float32)
+        self._pixels: Map = np.zeros((ROWS, COLUMNS), np.float32)
+        self._fine: Map = np.zeros((ROWS, COLUMNS), np.float32)
         self._suspect: BlindReason | None = None
         self._strange_looks = 0  # in a row, each of which shows nothing of the usual view
         self._suspect_since_ns = 0
         self._found: BlindReason | None = None
         self._found_ns = 0
+        self._turned_before = (
+            False  # the size changed while the camera was turned: no view to compare with
+        )
         self._forget()
         self.reset()
 
@@ -110,55 +132,61 @@ class BlindDetector:
         if now_ns < self._next_look_ns:
             return self._found
         self._next_look_ns = now_ns + LOOK_NS
-        step = max(1, int(height * (1 - 2 * _MARGIN)) // _ROWS)
+        step = max(1, int(height * (1 - 2 * _MARGIN)) // ROWS)
         first = int(height * _MARGIN) // step
-        sample = rows(step)[first : first + _ROWS]
-        if sample.shape[0] < _ROWS or sample.shape[1] < _COLUMNS:
+        sample = rows(step)[first : first + ROWS]
+        if sample.shape[0] < ROWS or sample.shape[1] < COLUMNS:
             self._suspect = self._found = None
             self._strange_looks = 0
             return None
         if self._size != (height, sample.shape[1]):
             self._size = (height, sample.shape[1])
+            self._turned_before = self._found is BlindReason.TURNED
             self._forget()
             self._restart()
         self._measure(sample)
-        self._strange_looks = self._strange_looks + 1 if self._is_strange() else 0
+        self._strange_looks = self._strange_looks + 1 if self._is_strange(self._last) else 0
         self._decide(self._evidence(), now_ns)
         return self._found
 
     def _forget(self) -> None:
         self._learnt = 0
-        self._view: Map = np.zeros(_CELLS, np.float32)  # usual cell means
-        self._view_edges: Map = np.zeros((_CELLS[0] - 1, _CELLS[1] - 1), np.float32)
-        self._view_share = 0.0
-        self._sharpness = 0.0
+        self._view: Map = np.zeros(CELLS, np.float32)  # usual cell means
+        self._view_edges: Map = np.zeros((CELLS[0] - 1, CELLS[1] - 1), np.float32)
+        self._view_gradients: Map = middle_gradients(
+            self._view
+        )  # of the middle, updated once per window
+        self._view_share = self._view_middle_share = 0.0
+        self._whole_sharpness = Sharpness(_FEWEST_TILES, 0.8)
+        self._middle_sharpness = Sharpness(_FEWEST_MIDDLE_TILES, 0.5)
 
     def _restart(self) -> None:
         self._looks = 0  # in the window
         self._turn = 0  # index in the window that is written next
-        self._window_cells: Map = np.zeros((_WINDOW, *_CELLS), np.float32)
-        self._window_energy: Map = np.zeros((_WINDOW, 2, *_TILES), np.float32)
+        self._window_cells: Map = np.zeros((_WINDOW, *CELLS), np.float32)
+        self._window_energy: Map = np.zeros((_WINDOW, 2, *TILES), np.float32)
         self._last = self._mean = self._window_cells[0]
-        self._last_steps: Map = np.zeros((_CELLS[0], _CELLS[1] - 1), np.float32)
+        self._last_steps: Map = np.zeros((CELLS[0], CELLS[1] - 1), np.float32)
         self._noise = 1.0  # of a cell in one look [levels]
-        self._share = 0.0
-        self._sharp_now = 0.0
+        self._share = self._middle_share = 0.0
 
     def _measure(self, sample: Plane) -> None:
         """Add a look to the window: cell means, noise, and the energy of fine and coarse edges in each tile."""
         pixels, fine = self._pixels, self._fine
         # The copy makes the conversion to float faster
-        pixels[...] = sample[:, :: sample.shape[1] // _COLUMNS][:, :_COLUMNS].copy()
+        pixels[...] = sample[:, :: sample.shape[1] // COLUMNS][:, :COLUMNS].copy()
         # Computed on one flat row: differences across row ends land in the last column, which no tile uses
         np.subtract(pixels.ravel()[1:], pixels.ravel()[:-1], out=fine.ravel()[:-1])
         np.multiply(fine, fine, out=fine)
-        cells = _means(pixels)
-        if self._looks and _typical(cells - self._mean) < _CUT_LEVELS + 4 * self._noise:
+        cells = means(pixels)
+        if self._looks and typical(cells - self._mean) < _CUT_LEVELS + 4 * self._noise:
             # 0.954 = 0.6745 * sqrt(2): the median of normal noise in the difference of two looks
-            change = _typical(cells - self._last) / 0.954
+            change = typical(cells - self._last) / 0.954
             self._noise += 0.25 * (change - self._noise)
         else:  # a new stream, or a cut
-            self._looks, self._sharp_now = 0, 0.0
+            self._looks = 0
+            self._whole_sharpness.restart()
+            self._middle_sharpness.restart()
         steps = cells[:, 1:] - cells[:, :-1]
         if self._looks == 0:
             self._turn = 0
@@ -166,11 +194,11 @@ class BlindDetector:
         # Noise is uncorrelated between two looks, so it averages out of this product
         across = steps * self._last_steps
         self._window_cells[self._turn] = cells
-        self._window_energy[self._turn, 0] = _TILE_ROWS @ fine @ _TILE_COLUMNS
-        self._window_energy[self._turn, 1] = _COARSE_ROWS @ across @ _COARSE_COLUMNS
+        self._window_energy[self._turn, 0] = TILE_ROWS @ fine @ TILE_COLUMNS
+        self._window_energy[self._turn, 1] = COARSE_ROWS @ across @ COARSE_COLUMNS
         self._turn = (self._turn + 1) % _WINDOW
         self._looks = min(self._looks + 1, _WINDOW)
-        self._mean = _mean_of(self._window_cells[: self._looks])
+        self._mean = mean_of(self._window_cells[: self._looks])
         self._last, self._last_steps = cells, steps
 
     def _evidence(self) -> BlindReason | None:
@@ -178,72 +206,94 @@ class BlindDetector:
         mean = self._mean
         noise = max(0.2, self._noise) / math.sqrt(self._looks)
         least = max(_EDGE_LEVELS, _EDGE_SIGMAS * 2.45 * noise)
-        curved = _curvature(mean)
-        self._share = np.count_nonzero(curved > least) / curved.size
-        if np.count_nonzero(mean >= _WHITE_LEVEL) >= _WHITE_SHARE * mean.size:
+        curved = curvature(mean)
+        edged = curved > least
+        self._share = np.count_nonzero(edged) / edged.size
+        self._middle_share = middle_share(edged)
+        if is_white(mean):
             return BlindReason.DAZZLED
-        edges = _edges(mean)
+        edges = edge_strength(mean)
         known = self._learnt >= _MATURE
-        alike = _cosine(edges, self._view_edges) if known else 0.0
+        likeness = cosine(edges, self._view_edges) if known else 0.0
+        if self._middle_share < _FLAT_SHARE and self._knows_middle():
+            if self._is_strange(mean):
+                return BlindReason.COVERED
+            if mean[MIDDLE].std() > _SMOOTH_LEVELS:
+                return BlindReason.BLURRED
         if self._share < _FLAT_SHARE:
-            trace = max(alike, _alike(mean, self._view)) if known else 0.0
+            trace = max(likeness, alike(mean, self._view)) if known else 0.0
             if trace < _SAME_VIEW:
                 return BlindReason.COVERED
             if mean.std() > _SMOOTH_LEVELS:  # bright enough to show edges
                 return BlindReason.BLURRED
-        sharpness = self._measure_sharpness()
-        if sharpness is not None:
-            before = self._sharp_now or sharpness
-            sharpness = self._sharp_now = before + _SHARP_GAIN * (sharpness - before)
-        soft = min(_SOFT, _SOFT_CHANGE * self._sharpness) if known else _SOFT
-        if sharpness is not None and sharpness < soft:
+        if self._turn % 2 == 0:
+            self._measure_sharpness()
+        if self._whole_sharpness.is_soft(known) or (
+            known and self._middle_sharpness.is_soft(known)
+        ):
             return BlindReason.BLURRED
-        if known and self._is_other_view(alike, edges):
+        if known and self._is_other_view(likeness, edges):
             return BlindReason.TURNED
         if self._looks == _WINDOW and self._found is None:
-            self._learn(sharpness, edges)
+            self._learn(edges)
         return None
 
-    def _measure_sharpness(self) -> float | None:
-        """Return the ratio of fine to coarse edge strength (80th percentile of tiles); None if too few have edges."""
-        fine, coarse = _mean_of(self._window_energy[: self._looks])
+    def _measure_sharpness(self) -> None:
+        """Measure the ratio of fine to coarse edge strength of each tile."""
+        fine, coarse = mean_of(self._window_energy[: self._looks])
         clear = coarse > max(1.0, 16 * self._noise * self._noise)
-        if np.count_nonzero(clear) < _FEWEST_TILES:
-            return None
         # Noise adds to the fine edges. So does movement, but not in the quietest tiles
         tiles = fine.flatten()
         tiles.partition(6)
-        quiet = float(tiles[6])
-        noise = min(quiet, 32 * self._noise * self._noise)
-        ratios = np.maximum(fine[clear] - noise, 0) / coarse[clear]
-        ratios.sort()
-        return math.sqrt(float(ratios[int(0.8 * len(ratios))]))
+        noise = min(float(tiles[6]), 32 * self._noise * self._noise)
+        ratios = np.maximum(fine - noise, 0) / np.maximum(coarse, 1)
+        self._whole_sharpness.measure(ratios[clear])
+        self._middle_sharpness.measure(ratios[MIDDLE_TILES][clear[MIDDLE_TILES]])
 
-    def _is_strange(self) -> bool:
-        """Return whether the newest look shows nothing of the usual view, which the window shows later in dim light."""
+    def _knows_middle(self) -> bool:
+        return self._learnt >= _MATURE and self._view_middle_share >= _MIDDLE_SHARE
+
+    def _is_strange(self, cells: Map) -> bool:
+        """Return whether cells show nothing of the usual view, apart from what the camera may overlay."""
+        if self._learnt < _MATURE:
+            return False
+        if not self._knows_middle():
+            return (
+                alike(cells, self._view) < _SAME_VIEW
+                and cosine(edge_strength(cells), self._view_edges) < _SAME_VIEW
+            )
         return (
-            self._learnt >= _MATURE
-            and _alike(self._last, self._view) < _SAME_VIEW
-            and _cosine(_edges(self._last), self._view_edges) < _SAME_VIEW
+            cosine(middle_gradients(cells), self._view_gradients) < _SAME_VIEW
+            and cosine(middle_of(edge_strength(cells)), middle_of(self._view_edges)) < _SAME_VIEW
         )
 
-    def _is_other_view(self, alike: float, edges: Map) -> bool:
+    def _is_other_view(self, likeness: float, edges: Map) -> bool:
         if self._share < _OTHER_SHARE:
             return False
-        if alike < _SURELY_OTHER_VIEW:
+        if likeness < _SURELY_OTHER_VIEW:
+            return True
+        if (
+            likeness < _CLEARLY_SAME
+            and self._middle_share >= _OTHER_SHARE
+            and self._knows_middle()
+            and self._is_strange(self._mean)
+        ):
             return True
         if self._share < _USUAL_SHARE * self._view_share:
             return False
-        return alike < _OTHER_VIEW or _is_moved(edges, self._view_edges, alike)
+        return likeness < _OTHER_VIEW or is_moved(edges, self._view_edges, likeness)
 
-    def _learn(self, sharpness: float | None, edges: Map) -> None:
+    def _learn(self, edges: Map) -> None:
         self._learnt += 1
         gain = 1 / min(self._learnt, _SLOW)
         self._view += gain * (self._mean - self._view)
         self._view_share += gain * (self._share - self._view_share)
+        self._view_middle_share += gain * (self._middle_share - self._view_middle_share)
         self._view_edges += gain * (edges - self._view_edges)
-        if sharpness is not None:
-            self._sharpness += gain * (sharpness - self._sharpness)
+        if self._turn == 0:
+            self._view_gradients = middle_gradients(self._view)
+        self._whole_sharpness.learn(gain)
+        self._middle_sharpness.learn(gain)
 
     def _decide(self, evidence: BlindReason | None, now_ns: int) -> None:
         """Report evidence once it has persisted; withdraw the report after a shorter time without any."""
@@ -252,116 +302,10 @@ class BlindDetector:
         self._suspect = evidence
         lasted_ns = now_ns - self._suspect_since_ns
         if evidence is None:
-            if lasted_ns >= _SEES_AGAIN_NS:
+            if lasted_ns >= _SEES_AGAIN_NS and not self._turned_before:
                 self._found = None
         elif self._found is None and lasted_ns >= _PROOF_NS[evidence]:
             self._found, self._found_ns = evidence, now_ns
         if self._found is BlindReason.TURNED and now_ns - self._found_ns >= _NEW_VIEW_NS:
             self._forget()  # the new view is permanent: learn it
-            self._found = None
-
-
-def _averaging(samples: int, groups: int) -> Map:
-    """Return the matrix [groups, samples] that takes the mean of each group of neighbours."""
-    each = samples // groups
-    matrix: Map = np.repeat(np.eye(groups, dtype=np.float32), each, axis=1) / np.float32(each)
-    return matrix
-
-
-_TILE_ROWS, _TILE_COLUMNS = _averaging(_ROWS, 8), _averaging(_COLUMNS, 8).T.copy()
-_TILE_COLUMNS[-1] = 0  # holds no difference, see `_measure`
-_COARSE_ROWS, _COARSE_COLUMNS = _averaging(16, 8), _averaging(64, 8).T[:-1].copy()
-
-_CELL_SIDE = _ROWS // _CELLS[0]
-_CELL_WEIGHTS = np.full(_CELL_SIDE, 1 / (_CELL_SIDE * _CELL_SIDE), np.float32)
-_ROW_MEAN = np.full(_CELLS[1] - 1, 1 / (_CELLS[1] - 1), np.float32)
-_COLUMN_MEAN = np.full(_CELLS[0] - 1, 1 / (_CELLS[0] - 1), np.float32)
-
-
-def _means(pixels: Map) -> Map:
-    """Return the mean of each cell [16, 64]; `numpy.mean` takes ten times as long."""
-    rows = np.add.reduce(pixels.reshape(_CELLS[0], _CELL_SIDE, _COLUMNS), axis=1)
-    cells: Map = (rows.reshape(-1, _CELL_SIDE) @ _CELL_WEIGHTS).reshape(_CELLS)
-    return cells
-
-
-def _mean_of(looks: Map) -> Map:
-    """Return the mean over the first axis."""
-    count = len(looks)
-    weights = np.full(count, 1 / count, np.float32)
-    mean: Map = (weights @ looks.reshape(count, -1)).reshape(looks.shape[1:])
-    return mean
-
-
-def _curvature(cells: Map) -> Map:
-    """Return the magnitude of the second differences along rows [16, 62]."""
-    # Computed on one flat row: differences across row ends land in the last two columns
-    flat, curved = cells.ravel(), np.empty_like(cells)
-    inner = curved.ravel()[:-2]
-    np.add(flat[:-2], flat[2:], out=inner)
-    inner -= 2 * flat[1:-1]
-    np.abs(inner, out=inner)
-    return curved[:, :-2]
-
-
-def _typical(change: Map) -> float:
-    """Return the median magnitude of a change, which movement in part of the picture does not affect."""
-    return _median(np.abs(change[::2, ::2]).ravel())
-
-
-def _median(sizes: Map) -> float:
-    """Return the upper median of a flat array, which this sorts in part."""
-    sizes.partition(sizes.size // 2)
-    return float(sizes[sizes.size // 2])
-
-
-def _edges(cells: Map) -> Map:
-    """Return the edge strength [15, 63] regardless of sign, because infrared light swaps dark and bright."""
-    corner = cells[:-1, :-1]
-    strength: Map = cells[:-1, 1:] - corner
-    np.abs(strength, out=strength)
-    down = cells[1:, :-1] - corner
-    strength += np.abs(down, out=down)
-    # A few lamps must not outweigh a dark view, and what is uniform must not erase the rest of the view
-    some = strength[::2, ::2]
-    some = some[some > _TRACE_LEVELS]
-    usual = _median(some) if some.size else _TRACE_LEVELS
-    np.minimum(strength, np.float32(3 * usual), out=strength)
-    np.sqrt(strength, out=strength)
-    # Remove row and column means: every view has most of its edges near the ground
-    strength -= (strength @ _ROW_MEAN)[:, None]
-    strength -= _COLUMN_MEAN @ strength
-    return strength
-
-
-def _alike(cells: Map, other: Map) -> float:
-    """Return the correlation of signed gradients, which finds the faintest trace of a view."""
-    return _cosine(_gradients(cells), _gradients(other))
-
-
-def _gradients(cells: Map) -> Map:
-    """Return the differences between neighbours, down and across [2, 16, 64]; 0 in the first row and column."""
-    gradients: Map = np.zeros((2, *cells.shape), np.float32)
-    np.subtract(cells[1:], cells[:-1], out=gradients[0, 1:])
-    np.subtract(cells[:, 1:], cells[:, :-1], out=gradients[1, :, 1:])
-    return gradients
-
-
-def _cosine(one: Map, two: Map) -> float:
-    one, two = one.ravel(), two.ravel()
-    norm = math.sqrt(float(one.dot(one)) * float(two.dot(two)))
-    return float(one.dot(two)) / norm if norm else 0.0
-
-
-def _is_moved(edges: Map, usual: Map, alike: float) -> bool:
-    """Return whether the edges fit the usual ones much better when shifted."""
-    if alike * _MOVED_GAIN > 1:
-        return False
-    spectrum = np.fft.rfft2(edges) * np.conj(np.fft.rfft2(usual))
-    fits = np.fft.irfft2(spectrum, s=edges.shape)
-    down, across = np.unravel_index(int(fits.argmax()), fits.shape)
-    rows, columns = edges.shape
-    moved = max(min(down, rows - down), min(across, columns - across))
-    norm = math.sqrt(float(np.vdot(edges, edges)) * float(np.vdot(usual, usual)))
-    best = float(fits.max()) / norm if norm else 0.0
-    return bool(moved >= _MOVED_CELLS and best > max(_MOVED_FIT, _MOVED_GAIN * alike))
+            self._found, self._turned_before = None, False
