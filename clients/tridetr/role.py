@@ -58,7 +58,7 @@ def run_capture(camera: str, config_file: Path) -> None:
 
 def main() -> None:
     """Entry point of ``python -m tridetr.role``."""
-    service.print_any_file_name()
+    service.prepare_streams()
     command, *camera, _, file = sys.argv[1:]
     try:
         if camera:

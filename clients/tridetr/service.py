@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.paths import private_folder
@@ -21,6 +22,7 @@ from tridetr.shm.instance_lock import InstanceLock
 from tridetr.telemetry import heartbeat, tracing
 from tridetr.telemetry.logs import configure_logging
 from tridetr.telemetry.process_files import use_process_files
+from tridetr.telemetry.stderr import never_block_on_stderr
 
 logger = logging.getLogger("tridetr.service")
 
@@ -36,6 +38,7 @@ def prepare(config: Config, role: str) -> None:
     """
     # A core dump would write pictures and passwords to disk
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    never_block_on_stderr()
     configure_logging(config.log.level, config.log.format, role)
     private_folder(config.run_dir)
     if role == "recorder":  # the controller does it in its disk thread
@@ -50,10 +53,13 @@ def prepare(config: Config, role: str) -> None:
         atexit.register(lock.close)
 
 
-def print_any_file_name() -> None:
-    """Let stdout and stderr print the names of files in any encoding, with escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+def prepare_streams() -> None:
+    """Let stdout and stderr print the names of files in any encoding, with escapes; closed ones print nothing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

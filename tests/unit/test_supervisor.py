@@ -22,6 +22,7 @@ from tridetr.supervisor.process_list import ProcessSpec, plan_processes
 from tridetr.supervisor.summary import percentiles_ms
 from tridetr.supervisor.timings import TimingsSampler
 from tridetr.telemetry import heartbeat
+from tridetr.telemetry.stderr import OutputReaders
 
 
 def until(condition: Callable[[], bool], managed: ManagedProcess, within_s: float = 15) -> None:
@@ -36,7 +37,7 @@ def managed(
     tmp_path: Path, code: str, *, beats: bool = False, may_finish: bool = False
 ) -> ManagedProcess:
     spec = ProcessSpec("part", (sys.executable, "-c", code), 0, beats=beats, may_finish=may_finish)
-    return ManagedProcess(spec, tmp_path, None, lambda _: None)
+    return ManagedProcess(spec, tmp_path, OutputReaders().attach, lambda _: None)
 
 
 def test_plan_follows_the_configuration() -> None:
@@ -85,7 +86,7 @@ def test_a_full_disk_does_not_end_the_supervisor(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     spec = ProcessSpec("part", (sys.executable, "-c", "raise SystemExit(3)"), 0, beats=False)
-    part = ManagedProcess(spec, tmp_path, None, lambda _: None, full)
+    part = ManagedProcess(spec, tmp_path, OutputReaders().attach, lambda _: None, full)
     until(lambda: part.restarts >= 1, part)
     assert "part: [Errno 28] No space left on device" in caplog.text
     part.stop()
@@ -323,7 +324,7 @@ def test_a_ring_that_cannot_be_read_does_not_end_the_supervisor(
 
 def test_the_first_start_can_be_delayed(tmp_path: Path) -> None:
     spec = ProcessSpec("part", (sys.executable, "-c", "import time; time.sleep(60)"), 0, delay_s=5)
-    part = ManagedProcess(spec, tmp_path, None, lambda _: None)
+    part = ManagedProcess(spec, tmp_path, OutputReaders().attach, lambda _: None)
     now_s = time.monotonic()
     try:
         part.tick(now_s)

@@ -44,6 +44,7 @@ from tridetr.supervisor.progress import (
 )
 from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.telemetry import metrics
+from tridetr.telemetry.stderr import OutputReaders
 
 
 def test_a_stage_is_stalled_only_while_it_has_work_to_do() -> None:
@@ -103,7 +104,7 @@ class Pipeline:
             "time.sleep(600)"
         )
         spec = ProcessSpec(name, (sys.executable, "-c", code), 0)
-        process = ManagedProcess(spec, self.config.run_dir, None, lambda _: None)
+        process = ManagedProcess(spec, self.config.run_dir, OutputReaders().attach, lambda _: None)
         stack.callback(process.wait, 0.0)
         return process
 

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,7 @@ class ManagedProcess:
         self,
         spec: ProcessSpec,
         run_dir: Path,
-        on_output: Callable[[IO[bytes]], None] | None,
+        on_output: Callable[[IO[bytes]], object],
         on_restart: Callable[[str], None],
         before_start: Callable[[], object] = lambda: None,
     ) -> None:
@@ -46,8 +45,7 @@ class ManagedProcess:
         Args:
             spec: The process to start.
             run_dir: Run folder, which contains the heartbeats.
-            on_output: Called with the process's output (stdout and stderr) to read; None sends both to the
-                supervisor's stderr.
+            on_output: Called with the process's output (stdout and stderr), which it must read until it ends.
             on_restart: Called with the name at every restart.
             before_start: Called before every start, to write the files that the process reads.
         """
@@ -163,17 +161,15 @@ class ManagedProcess:
         self._started_s = now_s
         self._beat_s = None
         self._killed = False
-        if self._on_output is not None and self._process.stdout is not None:
-            self._on_output(self._process.stdout)
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        # In a new session: Ctrl-C only reaches the supervisor, which stops the processes in order
-        return subprocess.Popen(
+        # In a new session: Ctrl-C only reaches the supervisor, which stops the processes in order. Output goes through
+        # the supervisor, which always reads it: on a terminal that is paused, a process would hang
+        process = subprocess.Popen(
             self.spec.argv,
             stdin=subprocess.DEVNULL,
-            # The supervisor's stdout is reserved for the summary
-            stdout=sys.stderr if self._on_output is None else subprocess.PIPE,
-            stderr=sys.stderr if self._on_output is None else subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
             env={
                 **{key: value for key, value in os.environ.items() if key != NOTIFY},
@@ -181,6 +177,15 @@ class ManagedProcess:
                 orphans.MARK: orphans.mark(self._run_dir, self.spec.name),
             },
         )
+        assert process.stdout is not None
+        try:
+            self._on_output(process.stdout)
+        except RuntimeError as error:  # no thread left
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            raise OSError(str(error)) from None
+        return process
 
     def _on_exit(self, code: int, now_s: float) -> None:
         try:

@@ -39,6 +39,7 @@ from tridetr.supervisor.screen import Display, LogPipe, Screen
 from tridetr.supervisor.summary import summarise
 from tridetr.supervisor.timings import TimingsSampler
 from tridetr.telemetry.logs import TextFormatter, configure_logging
+from tridetr.telemetry.stderr import OutputReaders, never_block_on_stderr
 
 logger = logging.getLogger("tridetr.supervisor")
 
@@ -99,9 +100,11 @@ class Supervisor:
             self._check_ports()
             config_file = folder.write_config()
             gpu = self._whole_node and needs_gpu_process(self._config)
-            on_output = self._logs.attach if self._make_display else None
+            output = OutputReaders(self._logs.add if self._make_display else None)
             processes = [
-                ManagedProcess(spec, run_dir, on_output, self._count_restart, folder.write_config)
+                ManagedProcess(
+                    spec, run_dir, output.attach, self._count_restart, folder.write_config
+                )
                 for spec in plan_processes(self._config, config_file, self._only, gpu=gpu)
             ]
             for process in processes:
@@ -123,6 +126,7 @@ class Supervisor:
                 broker.stop()
                 watch.close()
                 self._stop_all(processes)
+                output.finish()
                 counters = Counters.read(run_dir / "metrics")
                 for sampler in self._samplers.values():
                     sampler.poll()
@@ -273,6 +277,7 @@ def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequenc
     Returns:
         The exit status: 0, or 1 if no frame was processed end to end.
     """
+    never_block_on_stderr()
     configure_logging(config.log.level, config.log.format, "up")
     if real := real_cameras_of_the_toy_model(config):
         logger.warning(

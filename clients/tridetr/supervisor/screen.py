@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from enum import IntEnum
 from types import TracebackType
-from typing import IO, Protocol
+from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -35,14 +34,9 @@ class LogPipe:
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=1000)
 
-    def attach(self, stream: IO[bytes]) -> None:
-        """Read a process's output in a thread until it ends."""
-        threading.Thread(target=self._drain, args=(stream,), daemon=True).start()
-
-    def _drain(self, stream: IO[bytes]) -> None:
-        with contextlib.suppress(ValueError, OSError), stream:
-            for line in stream:
-                self._lines.append(line.decode(errors="replace").rstrip())
+    def add(self, line: bytes) -> None:
+        """Add a line of a process's output."""
+        self._lines.append(line.decode(errors="replace").rstrip())
 
     def handler(self, formatter: logging.Formatter) -> logging.Handler:
         """Return a logging handler that adds this process's own records to the queue."""
