@@ -23,6 +23,7 @@ from tridetr.supervisor.process_list import ProcessSpec
 from tridetr.supervisor.progress import PipelineWatch
 from tridetr.supervisor.run_folder import RunFolder
 from tridetr.supervisor.timings import TimingsSampler
+from tridetr.telemetry.stderr import OutputReaders
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def test_the_supervisor_goes_on_without_descriptors(
         state_dir=tmp_path / "state",
     )
     spec = ProcessSpec("part", (sys.executable, "-c", "pass"), 0)
-    part = ManagedProcess(spec, tmp_path, None, lambda _: None)
+    part = ManagedProcess(spec, tmp_path, OutputReaders().attach, lambda _: None)
     Counters.read(tmp_path / "metrics")  # imports what it needs
     with (
         RunFolder(config, ()) as folder,
