@@ -22,7 +22,7 @@ from support.data import FOOTAGE, shared
 from support.mjpeg_server import MjpegServer
 from support.rtsp import rtsp_server
 from support.waiting import slack, wait_for
-from tridetr.capture import publisher
+from tridetr.capture import delivery, publisher
 from tridetr.capture.planes import copy_picture
 from tridetr.capture.sources.network import NetworkSource
 from tridetr.config import CameraSection
@@ -282,3 +282,27 @@ def test_a_camera_in_standby_whose_pictures_are_all_damaged_is_offline(tmp_path:
             camera.jpegs = whole
             rig.wait_state(CameraState.LIVE)
             controller.close()
+
+
+@pytest.mark.parametrize(
+    ("unknown_s", "damaged", "reason"),
+    [(0.1, 0, "a picture comes only every 0."), (5, 3, "most pictures are damaged")],
+)
+def test_a_live_camera_with_too_few_good_pictures_has_a_lasting_reason(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unknown_s: float,
+    damaged: int,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(delivery, "_WINDOW_NS", 400_000_000)
+    monkeypatch.setattr(delivery, "_CALM_NS", 400_000_000)
+    whole = jpegs(4)
+    cut = [jpeg[: len(jpeg) // 2] for jpeg in whole]
+    camera = MjpegServer(whole[:1] + cut[:damaged], fps=20 if damaged else 8)
+    with mjpeg_server(camera):
+        sentry = {"unknown_s": unknown_s}
+        with capturing(tmp_path, camera.url, timeout_s=4, sentry=sentry) as rig:
+            wait_for(lambda: reason in rig.wait_state(CameraState.LIVE).message)
+            camera.jpegs, camera.fps = whole, 30
+            wait_for(lambda: rig.wait_state(CameraState.LIVE).message == "")

@@ -60,7 +60,7 @@ class Actor:
             seconds: Media time since the previous frame [s].
             age_s: Age of a live camera's frame [s]; None for a recording.
         """
-        self.be(self._state, self._blind)  # capture's heartbeat
+        self.be(self._state, self._blind, self._message)  # capture's heartbeat
         self.frame += 1
         self.time_ns += round(seconds * 1e9)
         now = time.monotonic_ns()
@@ -106,9 +106,11 @@ class Actor:
     def mode(self) -> SentryMode:
         return self.board().mode
 
-    def be(self, state: CameraState, blind: BlindReason = BlindReason.NONE) -> None:
+    def be(
+        self, state: CameraState, blind: BlindReason = BlindReason.NONE, message: str = ""
+    ) -> None:
         """Write the camera's status."""
-        self._state, self._blind = state, blind
+        self._state, self._blind, self._message = state, blind, message
         self._status.write(
             CameraStatus(
                 state,
@@ -118,6 +120,7 @@ class Actor:
                 432,
                 10.0,
                 "file",
+                message=message,
                 blind_reason=blind,
             )
         )

@@ -13,6 +13,7 @@ from support.sentry import EMPTY, FRAME_NS, PERSON, Actor
 from support.waiting import wait_for
 from tridetr.config import Config
 from tridetr.contract import COCO_91
+from tridetr.controller import interruptions
 from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.problems import CameraProblem
 from tridetr.controller.state_machine import State
@@ -260,3 +261,58 @@ def test_unknown_class_of_a_model_with_the_assumed_classes(
 
     wait_for(unknown)
     assert "can never alarm" in caplog.text
+
+
+def test_too_few_good_pictures_of_a_live_camera_are_a_problem(make: Make) -> None:
+    sentry, actor = make()
+    actor.show(EMPTY, age_s=0.1)
+    actor.be(CameraState.LIVE, message="most pictures are damaged")
+    sentry.tick()
+    assert state_of(sentry) is State.STANDBY
+    assert sentry.problems()[CameraProblem.CAMERA] == "most pictures are damaged"
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "why"),
+    [
+        (CameraState.FROZEN, CameraProblem.CAMERA, "frozen"),
+        (CameraState.LIVE, CameraProblem.DETECTOR, "no results from the detector"),
+    ],
+)
+def test_sight_that_is_lost_again_and_again_is_a_lasting_problem(
+    make: Make, monkeypatch: pytest.MonkeyPatch, state: CameraState, kind: CameraProblem, why: str
+) -> None:
+    """Each interruption is too short for an alert or an automation that waits a minute."""
+    monkeypatch.setattr(interruptions, "CALM_S", 0.3)
+    sentry, actor = make(unknown_s=0.05)
+
+    def lose() -> None:
+        actor.be(state)
+
+        def unknown() -> bool:
+            sentry.tick()
+            return state_of(sentry) is State.UNKNOWN
+
+        wait_for(unknown)
+        actor.be(CameraState.LIVE)
+        actor.show(EMPTY, age_s=0)
+        sentry.tick()
+        assert state_of(sentry) is State.STANDBY
+
+    found = []
+    actor.show(EMPTY, age_s=0)
+    sentry.tick()
+    for _ in range(4):
+        lose()
+        found.append(sentry.problems()[kind])
+    lasting = f"interrupted repeatedly, last by: {why}"
+    assert found == ["", "", lasting, lasting]
+
+    def calm() -> bool:
+        actor.show(EMPTY, age_s=0)
+        sentry.tick()
+        return not sentry.problems()[kind]
+
+    wait_for(calm)
+    lose()
+    assert not sentry.problems()[kind]

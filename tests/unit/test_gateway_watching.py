@@ -31,6 +31,7 @@ WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3, ("cat", "dog"))
             if state is not CameraState.LIVE
         ),
         ({"status": replace(STATUS, state=CameraState.BLIND)}, "camera", "cannot see"),
+        ({"status": replace(STATUS, message="most pictures are damaged")}, "camera", "damaged"),
         ({"frame_age_s": None}, "capture", "no new frame"),
         ({"frame_age_s": 11.0}, "capture", "no new frame"),
         ({"result_age_s": None}, "detector", "no results"),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from tridetr.capture.blind import BlindDetector
+from tridetr.capture.delivery import Delivery
 from tridetr.capture.frame_watch import FrameWatch
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.mask import remove_unmasked
@@ -113,6 +114,7 @@ class Capture:
         self._pacer = Pacer(config.sentry_for(camera).standby_fps, section.fps)
         self._frozen = FrozenDetector(section.frozen_s, may_repeat=section.source.kind == "file")
         self._blind = BlindDetector() if section.blind_check else None
+        self._delivery = Delivery(config.sentry_for(camera).unknown_s)
         self._saves_decoding = (
             section.source.is_network and config.sentry_for(camera).standby_decode == "keyframes"
         )
@@ -174,6 +176,7 @@ class Capture:
         """Publish frames until the source is lost or ends."""
         self._pace = Pace.NO_CONTROLLER  # a newly opened source decodes everything
         self._frozen.reopened()
+        self._delivery.reopened()
         if self._blind is not None:
             self._blind.reset()
         if info.width and info.height:  # 0 while unknown: the first picture decides
@@ -190,6 +193,8 @@ class Capture:
                 grab = self._source.next(_TURN_S)
                 if grab is not None:
                     self._take(grab)
+                    if info.live:
+                        self._delivery.good(grab.monotonic_ns)
                     self._last_good_s = time.monotonic()
                     self._damaged = False
                     self._measure(info)
@@ -288,7 +293,8 @@ class Capture:
             self._status.state(CameraState.BLIND, _BLIND_MESSAGES[blind], blind)
         else:
             suspect = self._blind.suspect if self._blind is not None else None
-            self._status.state(CameraState.LIVE, "", suspect or BlindReason.NONE)
+            fault = self._delivery.fault
+            self._status.state(CameraState.LIVE, fault, suspect or BlindReason.NONE)
 
     def _wait_decided(self, sequence: int) -> None:
         warned = False
@@ -304,6 +310,7 @@ class Capture:
 
     def _corrupt(self, error: CorruptFrameError) -> None:
         self._damaged = True
+        self._delivery.damaged(time.monotonic_ns())
         self._pacer.again()
         self._count("corrupt", 1)
         self._next_number += 1

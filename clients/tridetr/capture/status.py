@@ -56,13 +56,18 @@ class StatusReporter:
     def state(
         self, state: CameraState, message: str = "", blind: BlindReason = BlindReason.NONE
     ) -> None:
-        """Set the state; `message` and `blind` give the reason if it is not live, or why a live camera may be blind."""
+        """Set the state; `message` and `blind` are the reason if it is not live.
+
+        For a live camera, `message` is why its pictures are too few, and `blind` why it may be blind.
+        """
         with self._lock:
             if (state, message, blind) == (self._state, self._message, self._blind):
                 return
             if state is not self._state:
                 self._since_unix_ns = time.time_ns()
                 _log.info("camera is %s%s", state.name.lower(), message and f": {message}")
+            elif state is CameraState.LIVE and message != self._message:
+                _log.warning("%s", message or "enough good pictures arrive again")
             self._state = state
             self._message = message
             self._blind = blind

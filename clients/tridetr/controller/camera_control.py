@@ -13,9 +13,10 @@ from dataclasses import replace
 from tridetr import boot_clock
 from tridetr.config import Config
 from tridetr.controller.decider import Change, Decider
+from tridetr.controller.interruptions import Interruptions
 from tridetr.controller.joined_classes import JoinedClasses
 from tridetr.controller.payloads import CameraFacts, FrameFacts, event_rows, frame_of_class
-from tridetr.controller.problems import CameraProblem
+from tridetr.controller.problems import NO_RESULTS, CameraProblem
 from tridetr.controller.resume import read_board, resume
 from tridetr.controller.sight import CameraWatch, Judge, ResultSource, Sighting
 from tridetr.controller.state_machine import Result, State, Transition
@@ -76,6 +77,7 @@ class CameraSentry:
         if len(classes) > 1:
             there = self.record.visit_classes
             self._joined = JoinedClasses(keys, classes, there)
+        self._interruptions = Interruptions()
         self._results = ResultSource(config.instance, camera)
         self._board = SentryWriter(config.instance, camera)
         self._board_at = self._saved_at = -math.inf
@@ -137,22 +139,42 @@ class CameraSentry:
 
     def problems(self) -> dict[CameraProblem, str]:
         """Return the camera's problems: for each kind why the camera is not watched; empty = no problem."""
-        state, _, message = self._watch.describe()
-        starting = time.monotonic() - self._started_at < START_S
-        camera = ""
-        if state not in ("live", "starting") and not (starting and state == "unknown"):
-            camera = f"{state}: {message}" if message else state
-        blind = not camera and self.record.memory.state is State.UNKNOWN and not starting
+        now = time.monotonic()
+        starting = now - self._started_at < START_S
+        found = dict.fromkeys((CameraProblem.CAMERA, CameraProblem.DETECTOR), "")
+        why = self._camera_fault(starting=starting)
+        if why:
+            found[CameraProblem.CAMERA] = why
+        elif self.record.memory.state is State.UNKNOWN and not starting:
+            found[CameraProblem.DETECTOR] = NO_RESULTS
+        elif (interrupted := self._interruptions.problem(now)) is not None:
+            found[interrupted[0]] = interrupted[1]
         unknown, unpublished = map(", ".join, (self._judge.unknown, self._judge.unpublished))
         classes = [
             f"the model does not know: {unknown}" if unknown else "",
             f"not in detect.classes: {unpublished}" if unpublished else "",
         ]
-        return {
-            CameraProblem.CAMERA: camera,
-            CameraProblem.DETECTOR: "no results from the detector" if blind else "",
-            CameraProblem.CLASSES: "; ".join(filter(None, classes)),
-        }
+        return found | {CameraProblem.CLASSES: "; ".join(filter(None, classes))}
+
+    def _camera_fault(self, *, starting: bool) -> str:
+        """Return why the camera does not deliver, or only too few good pictures; empty if it delivers."""
+        state, _, message = self._watch.describe()
+        if state == "live":
+            return message
+        if state == "starting" or (starting and state == "unknown"):
+            return ""
+        return f"{state}: {message}" if message else state
+
+    def _count_interruption(self, before: State, after: State) -> None:
+        now = time.monotonic()
+        if State.UNKNOWN not in (before, after):
+            return
+        if before is State.UNKNOWN:
+            self._interruptions.regained(now)
+        elif why := self._camera_fault(starting=False):
+            self._interruptions.lost(CameraProblem.CAMERA, why, now)
+        else:
+            self._interruptions.lost(CameraProblem.DETECTOR, NO_RESULTS, now)
 
     def close(self) -> None:
         """Save the time up to which an open visit was seen, and free all resources; the board expires by itself."""
@@ -269,6 +291,7 @@ class CameraSentry:
         if (state, after.visit_classes) == (before.memory.state, before.visit_classes) and not rows:
             return
         if state is not before.memory.state:
+            self._count_interruption(before.memory.state, state)
             metrics.SENTRY_STATE.labels(self.camera).set(_STATES[state])
             metrics.STATE_CHANGES.labels(self.camera, state.value).inc()
         self._report(rows, after.visit_id or before.visit_id)

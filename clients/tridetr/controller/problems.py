@@ -10,6 +10,8 @@ from typing import TypeAlias
 from tridetr.controller.payloads import SCHEMA
 from tridetr.telemetry import metrics
 
+NO_RESULTS = "no results from the detector"
+
 
 class NodeProblem(enum.Enum):
     """Kinds of problems of a node; the value is the key in the payload and the label of the metric."""
@@ -23,8 +25,12 @@ class NodeProblem(enum.Enum):
 class CameraProblem(enum.Enum):
     """Kinds of problems of a camera."""
 
-    CAMERA = "camera"  # offline, frozen, blind, or its capture process is dead
-    DETECTOR = "detector"  # the camera is live, but there are no results for its frames
+    CAMERA = (
+        "camera"  # offline, frozen, blind, too few good pictures, or its capture process is dead
+    )
+    DETECTOR = (
+        "detector"  # the camera is live, but there are no results for its frames, or only at times
+    )
     CLASSES = "classes"  # the model does not know a class of alarm.classes, or detect.classes leaves it out
 
 
@@ -86,7 +92,12 @@ def of_node(
     """
     watched = [found for found in cameras if not found[CameraProblem.CAMERA]]
     blind = bool(watched) and all(found[CameraProblem.DETECTOR] for found in watched)
-    detector = "no live camera gets results from the detector" if blind else ""
+    detector = ""
+    if blind:
+        at_times = all(found[CameraProblem.DETECTOR] != NO_RESULTS for found in watched)
+        detector = (
+            f"no live camera gets results from the detector{' without interruptions' * at_times}"
+        )
     return {
         NodeProblem.DETECTOR: detector,
         NodeProblem.OUTBOX: outbox,

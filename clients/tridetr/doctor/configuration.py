@@ -123,6 +123,14 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
                 "without one",
                 "raise unknown_s or standby_fps",
             )
+        if camera.source.kind in ("rtsp", "http", "v4l2") and camera.timeout_s > sentry.unknown_s:
+            yield Finding(
+                f"{subject}.timeout_s",
+                "warning",
+                f"{camera.timeout_s:g}, but the state is Unknown after {sentry.unknown_s:g} s without a picture: a "
+                "camera whose pictures come that seldom counts as not watched",
+                "raise sentry.unknown_s as well, or lower timeout_s",
+            )
         if camera.decode == "gpu" and config.device == "cpu":
             yield Finding(
                 f"{subject}.decode",

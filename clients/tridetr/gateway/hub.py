@@ -152,14 +152,13 @@ class Hub:
         """Return for ``/readyz`` whether a camera is watched and, if not, why."""
         known = self.camera_facts(camera)
         watching = known["watching"]
-        frame_limit = self.config.cameras[camera].timeout_s
-        result_limit = self.config.sentry_for(camera).unknown_s
+        watch = self.watches[camera]
         frame_age, result_age = known["frame_age_s"], known["result_age_s"]
         return {
             "frame_age_s": frame_age,
-            "frame_limit_s": frame_limit,
+            "frame_limit_s": watch.frame_limit_s,
             "result_age_s": result_age,
-            "result_limit_s": result_limit,
+            "result_limit_s": watch.result_limit_s,
             "camera": known["status"]["state"],
             "ready": watching["watching"],
             "part": watching["part"],

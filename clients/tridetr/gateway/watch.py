@@ -19,14 +19,20 @@ _DAMAGED = Fault("capture", "the camera's shared memory is damaged")
 
 
 class CameraWatch:
-    """Determines whether one camera is watched; use it in one event loop."""
+    """Determines whether one camera is watched; use it in one event loop.
+
+    Attributes:
+        frame_limit_s: greatest age of the newest frame at which the camera is watched.
+        result_limit_s: greatest age of the newest result and decision.
+    """
 
     def __init__(self, config: Config, camera: str, readers: CameraReaders, labels: Labels) -> None:
         self._camera = camera
         self._readers = readers
         self._labels = labels
-        self._frame_limit_s = config.cameras[camera].timeout_s
-        self._result_limit_s = config.sentry_for(camera).unknown_s
+        self.result_limit_s = config.sentry_for(camera).unknown_s
+        # Without a frame there is no result either, whose absence must not be taken for the detector's fault
+        self.frame_limit_s = min(config.cameras[camera].timeout_s, self.result_limit_s)
         self._classes = config.alarm_for(camera).classes
         self._unpublished = config.unpublished_classes(camera)
         self._has_demo_model = config.model.file is None and config.triton.url is None
@@ -102,7 +108,7 @@ class CameraWatch:
             unknown,
             self._unpublished,
         )
-        return find_fault(chain, self._frame_limit_s, self._result_limit_s, now)
+        return find_fault(chain, self.frame_limit_s, self.result_limit_s, now)
 
     def _result_age_s(self, result: ResultStamp | None, now: int) -> float | None:
         if result is None:

@@ -78,6 +78,8 @@ def find_fault(
     if status.state is not CameraState.LIVE:
         reason = _CAMERA_REASONS.get(status.state, f"the camera is {status.state.name.lower()}")
         return Fault("camera", reason)
+    if status.message:  # why the pictures of a live camera are too few
+        return Fault("camera", status.message)
     if chain.frame_age_s is None or chain.frame_age_s > frame_limit_s:
         return Fault("capture", "no new frames arrive", chain.frame_age_s)
     if chain.result_age_s is None or chain.result_age_s > result_limit_s:

@@ -87,7 +87,7 @@ class CameraStatus:
         capture_clock: Where capture times come from: ``device``, ``arrival``, ``playback``, ``media`` or
             ``synthetic``.
         reconnects: How often the source was reopened.
-        message: Why the camera is not live, at most 200 bytes; empty if it is.
+        message: Why the camera is not live, or why the pictures of a live one are too few; at most 200 bytes, or empty.
         blind_reason: Why a blind camera cannot see.
         view_fault: Why viewers do not get the second stream (``cameras.x.view``), at most 200 bytes; empty if they do,
             or if it is not wanted.
