@@ -92,6 +92,36 @@ def test_the_fault_raises_its_alert(alert: str, tmp_path: Path) -> None:
     promtool("test", "rules", str(file))
 
 
+def test_faults_that_come_and_go_raise_the_alert(tmp_path: Path) -> None:
+    """For 45 s of each minute, for as long as it lasts, although the alert waits for a minute or two."""
+    tests = []
+    for alert, fault in FAULTS.items():
+        for name, (normal, broken) in fault.get("flapping", {}).items():
+            flaps = [broken, broken, broken, normal]
+            calm, single = [normal] * 80, [normal] * 40 + [broken] * 3 + [normal] * 37
+            for values, value in ((flaps * 20, 1), (calm, None), (single, None)):
+                query = f'max_over_time(ALERTS{{alertname="{alert}", alertstate="firing"}}[19m])'
+                expected = [firing(alert, fault, 1)] if value else []
+                for sample in expected:
+                    sample["labels"] = sample["labels"].removeprefix("ALERTS")
+                tests.append(
+                    {
+                        "name": alert,
+                        "interval": "15s",
+                        "input_series": [
+                            {"series": labelled(name), "values": " ".join(map(str, values))}
+                        ],
+                        "promql_expr_test": [
+                            {"expr": query, "eval_time": "19m", "exp_samples": expected}
+                        ],
+                    }
+                )
+    file = tmp_path / "test.yaml"
+    cases = {"rule_files": [str(RULES)], "evaluation_interval": "15s", "tests": tests}
+    file.write_text(yaml.safe_dump(cases))
+    promtool("test", "rules", str(file))
+
+
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_has_its_runbook_paragraph(alert: str) -> None:
     path, _, anchor = ALERTS[alert]["annotations"]["runbook_url"].partition("#")
