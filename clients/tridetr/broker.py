@@ -26,6 +26,7 @@ from tridetr.paths import private_folder
 from tridetr.ports import free_port
 from tridetr.python_module import module_command
 from tridetr.service import SUPERVISED, die_with_parent
+from tridetr.supervisor.orphans import MARK
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
@@ -128,7 +129,10 @@ def _become_mosquitto(binary: str, run_dir: Path, port: int) -> None:
     _drop_root()
     if os.environ.get(SUPERVISED):
         die_with_parent()
-    os.execv(binary, [binary, "-c", f"/proc/self/fd/{file}"])  # noqa: S606
+    # Its environment can be read by mosquitto's user, so it holds no secret: only the mark by which it is found
+    kept = MARK, "LD_LIBRARY_PATH"
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    os.execve(binary, [binary, "-c", f"/proc/self/fd/{file}"], environment)  # noqa: S606
 
 
 def _drop_root() -> None:

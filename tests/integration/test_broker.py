@@ -23,6 +23,7 @@ from tridetr.config import Config
 from tridetr.controller.history import read_history
 from tridetr.errors import BrokerError
 from tridetr.supervisor.broker_pulse import answers
+from tridetr.supervisor.orphans import MARK
 
 KINDS = ["mosquitto", "amqtt"]
 
@@ -60,7 +61,12 @@ def listens(config: Config) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_listens_on_loopback_only_and_keeps_its_port(tmp_path: Path, kind: str) -> None:
+def test_listens_on_loopback_only_and_keeps_its_port(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    monkeypatch.setenv(MARK, "this node")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "secret")
     settings = config(tmp_path)
     with pytest.raises(BrokerError, match="not running yet"):
         resolve_broker(settings)
@@ -70,6 +76,9 @@ def test_listens_on_loopback_only_and_keeps_its_port(tmp_path: Path, kind: str) 
         assert answers(*address)
         assert listening(process.pid) == [address]
         assert address[0] == "127.0.0.1"
+        if kind == "mosquitto":  # as root, another user runs it
+            environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+            assert environment == f"{MARK}=this node\0".encode()
     with running_broker(settings, kind):
         wait_for(lambda: listens(settings))
         assert resolve_broker(settings) == address

@@ -93,6 +93,29 @@ def test_a_full_disk_does_not_end_the_supervisor(
     part.wait(time.monotonic() + 5)
 
 
+def test_processes_get_only_the_secrets_that_they_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIDETR_GATEWAY_TOKEN", "token")
+    monkeypatch.setenv("TRIDETR_MQTT_PASSWORD", "password")
+    code = "import os; print(*(name for name in os.environ if name.startswith('TRIDETR_')))"
+    found = {}
+    for name in ("gateway", "controller", "broker"):
+        lines: list[bytes] = []
+        output = OutputReaders(lines.append)
+        spec = ProcessSpec(name, (sys.executable, "-c", code), 0, beats=False, may_finish=True)
+        part = ManagedProcess(spec, tmp_path, output.attach, lambda _: None)
+        until(lambda part=part: part.finished, part)  # type: ignore[misc]
+        output.finish()
+        found[name] = {word for word in b"".join(lines).decode().split() if "_NODE" not in word}
+    both = {"TRIDETR_SUPERVISED"}
+    assert found == {
+        "gateway": both | {"TRIDETR_GATEWAY_TOKEN"},
+        "controller": both | {"TRIDETR_MQTT_PASSWORD"},
+        "broker": both,
+    }
+
+
 def test_a_process_that_dies_is_restarted(tmp_path: Path) -> None:
     part = managed(tmp_path, "raise SystemExit(3)")
     until(lambda: part.restarts >= 2, part)

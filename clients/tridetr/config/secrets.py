@@ -12,6 +12,8 @@ from tridetr.errors import ConfigError
 from tridetr.files import read_text
 
 GATEWAY_TOKEN_VARIABLE = "TRIDETR_GATEWAY_TOKEN"  # noqa: S105
+MQTT_PASSWORD_VARIABLE = "TRIDETR_MQTT_PASSWORD"  # noqa: S105
+_READERS = {GATEWAY_TOKEN_VARIABLE: "gateway", MQTT_PASSWORD_VARIABLE: "controller"}
 MIN_GATEWAY_TOKEN = 16  # characters
 MIN_SIGNING_KEY = 24  # bytes, as Standard Webhooks asks for
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
@@ -23,7 +25,7 @@ def mqtt_password(config: Config) -> str | None:
     Raises:
         ConfigError: The file cannot be read or is empty.
     """
-    return _secret(config.mqtt.password_file, "TRIDETR_MQTT_PASSWORD", "mqtt.password_file")
+    return _secret(config.mqtt.password_file, MQTT_PASSWORD_VARIABLE, "mqtt.password_file")
 
 
 def gateway_token(config: Config) -> str | None:
@@ -45,6 +47,13 @@ def gateway_token(config: Config) -> str | None:
             "so that it cannot be guessed. Generate one with `openssl rand -hex 32`."
         )
     return token
+
+
+def environment_of(process: str) -> dict[str, str]:
+    """Return this process's environment variables without the secrets that ``process`` does not read."""
+    return {
+        name: value for name, value in os.environ.items() if _READERS.get(name, process) == process
+    }
 
 
 def camera_credentials(file: Path) -> tuple[str, str]:

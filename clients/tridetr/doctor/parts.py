@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 
 from tridetr.config import Config
+from tridetr.config.secrets import environment_of
 from tridetr.doctor import try_model
 from tridetr.doctor.finding import Finding, Level
 from tridetr.errors import TridetrError
@@ -138,6 +139,7 @@ def check_model_runs(config: Config) -> Iterator[Finding]:
             text=True,
             errors="replace",
             timeout=LOADING_S,
+            env=environment_of("model check"),
         )
     except subprocess.TimeoutExpired:
         text = f"{file} was not loaded within {LOADING_S} s"

@@ -12,7 +12,7 @@ from email.header import Header
 
 from tridetr import __version__
 from tridetr.config import NotifySection
-from tridetr.config.secrets import notify_url, signing_key
+from tridetr.config.secrets import environment_of, notify_url, signing_key
 from tridetr.errors import ConfigError, TridetrError
 from tridetr.notify import apprise_worker, http
 from tridetr.notify.notification import Message
@@ -124,6 +124,7 @@ def _apprise(url: str, message: Message) -> None:
             module_command(apprise_worker.__name__),
             input=json.dumps(order).encode(),
             capture_output=True,  # its output may contain the URL
+            env=environment_of("apprise"),
             timeout=http.DEADLINE_S,
             check=False,
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from tridetr.backoff import Backoff
+from tridetr.config.secrets import environment_of
 from tridetr.errors import TridetrError
 from tridetr.service import SUPERVISED
 from tridetr.supervisor import orphans
@@ -172,7 +173,7 @@ class ManagedProcess:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={
-                **{key: value for key, value in os.environ.items() if key != NOTIFY},
+                **{k: v for k, v in environment_of(self.spec.name).items() if k != NOTIFY},
                 SUPERVISED: str(os.getpid()),
                 orphans.MARK: orphans.mark(self._run_dir, self.spec.name),
             },
