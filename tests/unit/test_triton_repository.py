@@ -179,6 +179,15 @@ def test_a_model_of_another_contract_version_is_refused(tmp_path: Path) -> None:
         read_model_file(path)
 
 
+def test_a_model_with_an_unknown_element_type_is_refused(tmp_path: Path) -> None:
+    """It ended the process that serves, and with it the old model, instead of being rejected."""
+    model = onnx.load(contract_model(tmp_path / "m.onnx", 1))
+    model.graph.input[0].type.tensor_type.elem_type = 99
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="TYPE_99"):
+        read_model_file(tmp_path / "m.onnx")
+
+
 def test_openvino_serves_its_own_form_of_the_model_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,19 @@ def read_card(path: Path) -> ModelCard:
     return card_of(load_model(path))
 
 
+def type_name(number: int) -> str:
+    """Return the name of an ONNX element type; a number that this version of onnx does not know is no error.
+
+    Example:
+        >>> type_name(1), type_name(99)
+        ('FLOAT', 'TYPE_99')
+    """
+    try:
+        return str(onnx.TensorProto.DataType.Name(number))
+    except ValueError:
+        return f"TYPE_{number}"
+
+
 def save_model(model: onnx.ModelProto, path: Path) -> None:
     """Write a model to a file, atomically."""
     with replacing(path) as written:

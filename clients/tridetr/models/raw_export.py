@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from tridetr.errors import ModelError
-from tridetr.models.onnx_file import metadata_of
+from tridetr.models.onnx_file import metadata_of, type_name
 
 INPUT_NAMES = ("input", "pixel_values")
 BOX_NAMES = ("dets", "pred_boxes", "boxes")
@@ -162,7 +162,7 @@ def _dims(value: onnx.ValueInfoProto) -> list[Dim]:
 
 def _describe(values: dict[str, onnx.ValueInfoProto]) -> str:
     def one(value: onnx.ValueInfoProto) -> str:
-        kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+        kind = type_name(value.type.tensor_type.elem_type).lower()
         dims = ", ".join("?" if dim is None else str(dim) for dim in _dims(value))
         return f"'{value.name}' {kind} [{dims}]"
 

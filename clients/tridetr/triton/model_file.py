@@ -45,7 +45,7 @@ def read_model_file(path: Path) -> ModelFile:
     try:
         import onnx
 
-        from tridetr.models.onnx_file import card_of
+        from tridetr.models.onnx_file import card_of, type_name
         from tridetr.models.raw_export import BOX_NAMES, INPUT_NAMES, LOGIT_NAMES
     except ImportError:
         raise ModelError(
@@ -60,7 +60,7 @@ def read_model_file(path: Path) -> ModelFile:
 
     def tensor(value: onnx.ValueInfoProto) -> Tensor:
         kind = value.type.tensor_type
-        name = onnx.TensorProto.DataType.Name(kind.elem_type)
+        name = type_name(kind.elem_type)
         shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
         return Tensor(value.name, _TRITON_TYPES.get(name, name), shape)
 
