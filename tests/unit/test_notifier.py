@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tridetr.config import NotifySection
-from tridetr.controller import notifier
+from tridetr.controller import notices, notifier
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
 from tridetr.notify.notification import Message, example_message
@@ -133,6 +133,19 @@ async def test_picture_that_is_never_accepted_loses_no_message(
     await phone.play("abc", until=lambda: not store.notices.waiting["phone"])
     assert phone.visits == "abc"
     assert len(phone.asked) == 3 * (notifier._WITH_PICTURE + 1)
+    store.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_refusals_of_a_dropped_event_do_not_count_for_the_next_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue was full: the oldest event was dropped between two attempts, or during one."""
+    phone = Phone(store, lambda _message: phone.asked.count("b:arrived") > 3, refused=True)
+    monkeypatch.setattr(notifier, "deliver", phone.deliver)
+    await phone.play("a", until=lambda: len(phone.asked) == notifier._REFUSALS - 1)
+    monkeypatch.setattr(notices, "LIMIT", 1)
+    await phone.play("b", until=lambda: phone.visits == "b")
     store.close()
 
 

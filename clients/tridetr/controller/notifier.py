@@ -47,7 +47,8 @@ class Target:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[tuple[Row, bool]] = SimpleQueue()
         self._is_busy = False
-        self._failures = self._refusals = 0  # of the oldest event
+        self._failures = self._refusals = 0  # of the event that was the oldest when it was tried
+        self._tried = ""  # id of that event
         self._newest = ""  # id of the newest event when it was tried last
         self._must_wait = False  # the target has asked for the pause
         self._retry_at = float("-inf")
@@ -78,6 +79,11 @@ class Target:
         if is_new or time.monotonic() >= self._retry_at:
             self._newest = newest
             oldest = next(iter(waiting.values()))
+            if (
+                oldest.event_id != self._tried
+            ):  # the one before may have been dropped from a full queue
+                self._tried = oldest.event_id
+                self._failures = self._refusals = 0
             self._start(oldest, with_picture=self._failures < _WITH_PICTURE)
 
     def _start(self, row: Row, *, with_picture: bool) -> None:
@@ -105,9 +111,8 @@ class Target:
         self._is_busy = False
         if error is not None:
             metrics.NOTIFICATIONS.labels(self.section.name, "failed").inc()
-        oldest = self.oldest
-        if oldest is None or row.event_id != oldest.event_id:
-            self._done_next(row, error, oldest)
+        if row.event_id != self._tried:
+            self._done_next(row, error)
         elif error is None:
             self._finish(row, "delivered")
             if self.fault:
@@ -123,7 +128,7 @@ class Target:
         if str(error) != self.fault:
             self.fault = str(error)
             logger.warning("notification to %s failed: %s; retrying", self.section.name, error)
-        if self._refusals >= _REFUSALS:
+        if self._refusals >= _REFUSALS and row.event_id in self._waiting:
             self._drop(row)
             return
         pause_s = wait_s(self._failures, *_RETRY_S)
@@ -133,14 +138,15 @@ class Target:
         if self._failures >= _FAILURES and following is not None and not self._must_wait:
             self._start(following, with_picture=True)
 
-    def _done_next(self, row: Row, error: DeliveryError | None, oldest: Row | None) -> None:
+    def _done_next(self, row: Row, error: DeliveryError | None) -> None:
         """Handle the outcome of an event that was tried because the oldest one keeps failing."""
         if error is not None:
             return
         self._count(row, "delivered")
         self._refusals += 1
-        if oldest is not None and self._refusals >= _REFUSALS:
-            self._drop(oldest)
+        failing = self._waiting.get(self._tried)
+        if failing is not None and self._refusals >= _REFUSALS:
+            self._drop(failing)
         else:
             self._retry_at = time.monotonic() + _RETRY_S[0]
 
