@@ -429,6 +429,33 @@ async def test_another_model_on_an_external_server_is_noticed_without_a_failure(
     assert results.values == [[1], [2]]  # the car's: the second box, then the first
 
 
+async def test_a_full_run_folder_does_not_end_the_detector(
+    instance: str,
+    tmp_path: Path,
+    frames: FrameWriter,
+    results: Results,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others use the last known class ids: a model with other ids must wait until they can be written."""
+    monkeypatch.setattr(detector_process, "_LOOK_S", 0.02)
+    obstacle = tmp_path / "served_model.json"
+    obstacle.mkdir()  # as for a full disk, the file cannot be written
+    client = FakeTriton()
+    async with running(make_config(instance, tmp_path, triton={"url": "localhost:1"}), client):
+        put_frame(frames, 10)
+        await until(results.take)
+        assert "cannot write the model's description" in caplog.text
+        client.info = dataclasses.replace(INFO, classes={"person": 7})
+        await until(lambda: "inference is unavailable: cannot write the model's" in caplog.text)
+        put_frame(frames, 11)
+        await asyncio.sleep(0.1)
+        assert len(results.take()) == 1
+        obstacle.rmdir()
+        await until(lambda: len(results.take()) == 2)
+        assert ServedModelReader(tmp_path).classes() == {"person": 7}
+
+
 async def test_two_detectors_are_refused(instance: str, tmp_path: Path) -> None:
     config = make_config(instance, tmp_path)
     async with running(config, FakeTriton()):

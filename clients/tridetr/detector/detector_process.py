@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,9 @@ from tridetr.config import Config
 from tridetr.contract import COCO_91
 from tridetr.detector.camera import CameraDetector
 from tridetr.detector.server import Client, Server
+from tridetr.errors import ModelUnavailable
 from tridetr.model_card import ModelInfo
-from tridetr.served_model import keep_served_model, write_served_model
+from tridetr.served_model import ServedModelReader, keep_served_model, write_served_model
 from tridetr.telemetry import metrics
 from tridetr.triton.client import TritonClient
 
@@ -52,6 +54,7 @@ class Detector:
         """
         self._config = config
         self._served: ModelInfo | None = None
+        self._is_shared = True  # whether the other processes have its description
         give_up_s = _PATIENCE * config.triton.infer_timeout_s
         self._server = Server(client, self._use_model, give_up_s, config.device)
         self._cameras: list[CameraDetector] = []
@@ -108,6 +111,9 @@ class Detector:
             for camera in self._cameras:
                 camera.tick()
             if self._served is not None:
+                if not self._is_shared:
+                    with suppress(ModelUnavailable):
+                        self._share(self._served)
                 keep_served_model(self._config.run_dir, self._served)
 
     async def _look_at_model(self) -> None:
@@ -123,6 +129,9 @@ class Detector:
             info = replace(info, classes=COCO_91)
         if info == self._served:
             return
+        for camera in self._cameras:
+            camera.use_model(info)
+        self._share(info)
         log.info(
             "model %s version %s: %s, %s, %s",
             info.name,
@@ -131,13 +140,29 @@ class Detector:
             info.provider,
             info.precision,
         )
-        for camera in self._cameras:
-            camera.use_model(info)
         before, self._served = self._served, info
         if before is not None:
             _model_metric(before, 0)
         _model_metric(info, 1)
-        write_served_model(self._config.run_dir, info)
+
+    def _share(self, info: ModelInfo) -> None:
+        """Write the model's description for the other processes; if that fails, it is tried again every second.
+
+        Raises:
+            ModelUnavailable: It cannot be written, and the others would take the class ids of results for other
+                classes.
+        """
+        run_dir = self._config.run_dir
+        was_shared, self._is_shared = self._is_shared, True
+        try:
+            write_served_model(run_dir, info)
+        except OSError as error:  # such as a full disk
+            self._is_shared = False
+            why = f"cannot write the model's description to {run_dir} ({error.strerror or error}): free space there"
+            if not info.classes.items() <= ServedModelReader(run_dir).classes().items():
+                raise ModelUnavailable(why) from None
+            if was_shared:
+                log.warning("%s; trying again", why)
 
     def _close(self) -> None:
         for camera in self._cameras:

@@ -72,7 +72,8 @@ class Server:
 
         Args:
             client: The connection to the server.
-            on_model: Called with the served model each time it was queried; may raise to reject it.
+            on_model: Called with the served model each time it was queried; may raise to reject it, or TritonError
+                to be called again later.
             give_up_s: Seconds after which an unanswered request is given up, so that a server that lost a request
                 does not block its camera indefinitely.
             device: `device` of the configuration.
@@ -102,13 +103,13 @@ class Server:
                     await asyncio.sleep(min(pause_s(self._failures), _LONGEST_CHECK_PAUSE_S))
                 try:
                     info = await self._client.model()
+                    self._on_model(info)
                 except ModelError:
                     raise
                 except TritonError as error:
                     self._failures += 1
                     self._log_once(error)
                     continue
-                self._on_model(info)
                 self._served = info
                 self.turns = asyncio.Semaphore(requests_at_once(info))
                 self.regions.use_model(info)
