@@ -50,6 +50,7 @@ class ViewStream(Closing):
         self._report = report
         self._stop = HangUp()
         self._wanted_s = self._looked_s = 0.0
+        self._began_s: float | None = None  # first packet of the connection
         # A daemon thread, so that exit does not wait for a camera that does not respond
         self._thread = threading.Thread(target=self._run, name="view-stream", daemon=True)
         self._thread.start()
@@ -66,7 +67,7 @@ class ViewStream(Closing):
                 if not self._is_wanted():
                     self._report("")
                     continue
-                began_s = time.monotonic()
+                self._began_s = None
                 try:
                     self._stream()
                 except SourceError as error:
@@ -74,7 +75,9 @@ class ViewStream(Closing):
                         break
                     _log.warning("view: %s", error)
                     self._report(str(error))
-                    self._stop.wait(delays.failed(error, time.monotonic() - began_s))
+                    began_s = self._began_s
+                    worked_s = time.monotonic() - began_s if began_s is not None else 0.0
+                    self._stop.wait(delays.failed(error, worked_s))
         finally:
             self._sink.close()
 
@@ -118,6 +121,8 @@ class ViewStream(Closing):
                 self._stop.wait(metronome.wait_s(packet, time.monotonic()))
             if self._stop.is_set():  # the status reporter may be closed already
                 return
+            if self._began_s is None:
+                self._began_s = time.monotonic()
             self._sink.put(packet, time.monotonic_ns(), time.time_ns())
             self._report("")
             if not self._is_wanted():
