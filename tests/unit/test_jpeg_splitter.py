@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.clips import jpegs
-from tridetr.capture.sources.http_camera import best_variant
 from tridetr.capture.sources.jpeg_splitter import JpegSplitter
+from tridetr.capture.sources.playlist import best_variant
 
 PICTURES = jpegs(3)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tridetr.capture.packets import PacketSink
 from tridetr.capture.reconnect import ReconnectDelays
 from tridetr.capture.sources.network import connect
-from tridetr.capture.sources.pump import Feed, Metronome, as_source_error
+from tridetr.capture.sources.pump import Feed, as_source_error
 from tridetr.config import CameraSection, PacketsSection
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
@@ -115,10 +115,9 @@ class ViewStream(Closing):
             )
         _log.info("view: opened %s (%s %dx%d)", source, facts.codec, facts.width, facts.height)
         self._sink.begin(feed)
-        metronome = Metronome(feed.stream) if feed.bursts else None
         for packet in feed.packets(self._stop):
-            if metronome is not None:
-                self._stop.wait(metronome.wait_s(packet, time.monotonic()))
+            if feed.metronome is not None:
+                self._stop.wait(feed.metronome.wait_s(packet, time.monotonic()))
             if self._stop.is_set():  # the status reporter may be closed already
                 return
             if self._began_s is None:

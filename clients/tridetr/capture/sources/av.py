@@ -15,6 +15,7 @@ import av.error
 import av.logging
 
 from tridetr.capture.sources.base import LoginRefusedError, StreamFacts
+from tridetr.capture.sources.metronome import Metronome
 from tridetr.capture.sources.tls import TLS_REMEDY
 from tridetr.errors import SourceError
 from tridetr.shm.frames.frame_table import MAX_SIDE
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
     from av.video.stream import VideoStream
+
+    from tridetr.capture.sources.playlist import PlaylistParts
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
 _REDIRECT = re.compile(r"Redirecting to (\S+)")  # FFmpeg's message of level INFO
@@ -148,7 +151,7 @@ class FfmpegFeed:
         shown: str,
         options: dict[str, str],
         timeout_s: float,
-        parts: Callable[[str, int, dict[str, str]], object] | None = None,
+        parts: PlaylistParts | None = None,
         redirected: Callable[[str], None] | None = None,
     ) -> None:
         """Connect (see `open_video`)."""
@@ -168,7 +171,11 @@ class FfmpegFeed:
         self.facts = StreamFacts(codec, stream.width, stream.height, frame_rate(stream))
         # A known duration means a file; a camera's stream has none
         finite = self._container.duration is not None
-        self.bursts = finite or self._container.format.name in ("hls", "dash")
+        self.metronome = None
+        if finite or self._container.format.name in ("hls", "dash"):
+            self.metronome = Metronome(
+                stream.time_base, lambda: parts is not None and parts.is_behind
+            )
 
     def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
         """Yield the packets until the stream ends or `hang_up` is set.

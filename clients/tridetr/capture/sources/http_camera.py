@@ -5,13 +5,11 @@ FFmpeg reads all other streams (MPEG-TS, HLS, FLV, files); `open_http` finds out
 
 from __future__ import annotations
 
-import errno
 import http.client
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
@@ -20,6 +18,8 @@ import av
 from tridetr.capture.sources.base import StreamFacts
 from tridetr.capture.sources.http_request import HttpAddress, cause, get
 from tridetr.capture.sources.jpeg_splitter import JpegSplitter
+from tridetr.capture.sources.metronome import Metronome
+from tridetr.capture.sources.playlist import PLAYLIST_BYTES, PlaylistParts, best_variant
 from tridetr.errors import SourceError
 
 if TYPE_CHECKING:
@@ -27,18 +27,14 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _SNIFF_BYTES = 8
-_PLAYLIST_BYTES = 1 << 20
 _POLL_FPS = 5.0  # requests to a URL of a single picture, if the configuration sets no rate
-_VARIANT = re.compile(
-    rb"#EXT-X-STREAM-INF:([^\r\n]*)[\r\n]+(?:#[^\r\n]*[\r\n]+)*([^#\r\n][^\r\n]*)"
-)
 
 
 class JpegFeed:
     """A connection that yields JPEGs; made by `open_http`."""
 
     stream: VideoStream | None = None
-    bursts = False
+    metronome: Metronome | None = None
 
     def __init__(
         self, address: HttpAddress, response: http.client.HTTPResponse, start: bytes, fps: float
@@ -134,20 +130,7 @@ class FfmpegTask:
     """
 
     url: str
-    parts: Callable[[str, int, dict[str, str]], HttpPart] | None = None
-
-
-class HttpPart:
-    """A part of a playlist, as a file-like object for FFmpeg."""
-
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self._response = response
-
-    def read(self, size: int) -> bytes:
-        return self._response.read(size)
-
-    def close(self) -> None:
-        self._response.close()
+    parts: PlaylistParts | None = None
 
 
 def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
@@ -165,7 +148,7 @@ def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
             start += more
         is_playlist = start.lstrip(b"\xef\xbb\xbf").startswith(b"#EXTM3U")
         if is_playlist:
-            start += response.read(_PLAYLIST_BYTES)
+            start += response.read(PLAYLIST_BYTES)
     except (OSError, http.client.HTTPException) as error:
         response.close()
         raise SourceError(f"cannot open {address.shown}: {cause(error)}") from None
@@ -181,37 +164,9 @@ def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
         variant = best_variant(start)
         response.close()
         url = urljoin(response.geturl(), variant) if variant else address.url
-        return FfmpegTask(_with_login(address, url), lambda url, *_: _open_part(address, url))
+        return FfmpegTask(_with_login(address, url), PlaylistParts(address))
     response.close()
     return FfmpegTask(_with_login(address, address.url))
-
-
-def best_variant(playlist: bytes) -> str | None:
-    r"""Return the URL of the best variant of an HLS master playlist; None for a media playlist.
-
-    >>> best_variant(b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9,RESOLUTION=64x48\na.m3u8\n")
-    'a.m3u8'
-    """
-    best: tuple[int, int] | None = None
-    url = None
-    for attributes, name in _VARIANT.findall(playlist):
-        size = re.search(rb"RESOLUTION=(\d{1,5})x(\d{1,5})", attributes)
-        rate = re.search(rb"(?<![A-Z-])BANDWIDTH=(\d{1,12})", attributes)
-        rank = (int(size[1]) * int(size[2]) if size else 0, int(rate[1]) if rate else 0)
-        if best is None or rank > best:
-            best, url = rank, name.decode(errors="replace").strip()
-    return url
-
-
-def _open_part(address: HttpAddress, url: str) -> HttpPart:
-    ours, theirs = urlsplit(address.url), urlsplit(url)
-    host = theirs.netloc.rpartition("@")[2]
-    same = (ours.scheme, ours.netloc) == (theirs.scheme, host)
-    bare = urlunsplit(theirs._replace(netloc=host))
-    try:
-        return HttpPart(get(replace(address, url=bare, login=address.login if same else None)))
-    except SourceError as error:
-        raise OSError(errno.EIO, str(error)) from None
 
 
 def _with_login(address: HttpAddress, url: str) -> str:

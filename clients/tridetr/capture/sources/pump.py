@@ -19,6 +19,7 @@ import av
 
 from tridetr.capture.sources.av import explain
 from tridetr.capture.sources.base import SourceLostError, StreamFacts
+from tridetr.capture.sources.metronome import Metronome
 from tridetr.errors import SourceError, TridetrError
 from tridetr.hang_up import HangUp
 from tridetr.telemetry import heartbeat
@@ -35,8 +36,6 @@ _INTRA_LIMIT = 2  # the newest, and one while it is being taken
 _INTER_LIMIT = 150  # 5 s at 30 fps; beyond that, decoding restarts at a key frame
 _KEY_FRAME_PATIENCE_S = 10.0
 _LONGEST_WITHOUT_PICTURE_S = 300.0  # then a new connection may help
-_LATEST_S = 1.0
-_LONGEST_WAIT_S = 10.0
 
 
 class Feed(Protocol):
@@ -45,12 +44,12 @@ class Feed(Protocol):
     Attributes:
         stream: FFmpeg's stream, for decoders; None if the packets are JPEGs.
         facts: Properties that the stream reports.
-        bursts: Whether packets arrive in bursts, to be spread out by their timestamps.
+        metronome: Spreads out packets that arrive in bursts; None if they arrive one by one.
     """
 
     stream: VideoStream | None
     facts: StreamFacts
-    bursts: bool
+    metronome: Metronome | None
 
     def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
         """Yield packets until the stream ends or `hang_up` is set; raises OSError or SourceError."""
@@ -78,28 +77,6 @@ class Arrival:
     monotonic_ns: int
     unix_ns: int
     restart: bool
-
-
-class Metronome:
-    """Spreads out packets that arrive in bursts (HLS segments, files on a web server) by their timestamps."""
-
-    def __init__(self, stream: VideoStream | None) -> None:
-        self._time_base = stream.time_base if stream is not None else None
-        self._zero_s: float | None = None
-
-    def wait_s(self, packet: av.Packet[VideoStream], now_s: float) -> float:
-        """Return how long to hold a packet back [s]; late or implausible timestamps restart the schedule."""
-        at = packet.dts if packet.dts is not None else packet.pts
-        if at is None or self._time_base is None:
-            return 0.0
-        media_s = float(at * self._time_base)
-        if self._zero_s is None:
-            self._zero_s = now_s - media_s
-        wait_s = self._zero_s + media_s - now_s
-        if not -_LATEST_S <= wait_s <= _LONGEST_WAIT_S:
-            self._zero_s = now_s - media_s
-            return 0.0
-        return max(0.0, wait_s)
 
 
 class PacketPump:
@@ -203,10 +180,9 @@ class PacketPump:
                 self._needed_since_s = time.monotonic()
                 self._changed.notify_all()
             limit = _INTRA_LIMIT if feed.facts.codec in INTRA_CODECS else _INTER_LIMIT
-            metronome = Metronome(feed.stream) if feed.bursts else None
             for packet in feed.packets(self._hang_up):
-                if metronome is not None:
-                    self._hang_up.wait(metronome.wait_s(packet, time.monotonic()))
+                if feed.metronome is not None:
+                    self._hang_up.wait(feed.metronome.wait_s(packet, time.monotonic()))
                 if self._hang_up.is_set():
                     break
                 self._arrived(packet, limit)
