@@ -64,6 +64,15 @@ def test_mostly_damaged_pictures_are_a_lasting_fault(damaged: int, is_fault: boo
         assert course(delivery, 220, 70, 0.2)[-1] == ""
 
 
+def test_long_gaps_between_good_pictures_are_explained_by_the_damaged_ones() -> None:
+    delivery = Delivery(unknown_s=5)
+    found = []
+    for index in range(60):
+        (delivery.damaged if index % 10 else delivery.good)((100 * S) + index * S // 2)
+        found.append(delivery.fault)
+    assert {fault[:24] for fault in found} == {"", "most pictures are damage"}
+
+
 def test_a_short_burst_of_damage_is_no_fault() -> None:
     delivery = Delivery(unknown_s=5)
     course(delivery, 100, 100, 0.2)

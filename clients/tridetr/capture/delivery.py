@@ -6,6 +6,7 @@ _S = 1_000_000_000
 _WINDOW_NS = 30 * _S  # in which damaged and good pictures are counted
 _FEW = 3  # fewer damaged pictures in a window prove nothing
 _CALM_NS = 60 * _S  # without a long gap until the camera's pictures count as frequent again
+_DAMAGE = "most pictures are damaged; check the cable, the network and the camera"
 _LONG = 0.9  # of unknown_s; the rest is for inference and decision
 
 
@@ -29,6 +30,7 @@ class Delivery:
         self._long_ns = round(unknown_s * _LONG * _S)
         self._from_ns = 0
         self._good = self._damaged = 0
+        self._is_damaged = False  # a picture since the last good one
         self._damage = self._gaps = ""
         self._last_ns: int | None = None
         self._long_at_ns: int | None = None  # end of the newest long gap
@@ -50,15 +52,21 @@ class Delivery:
             before_ns, self._long_at_ns = self._long_at_ns, now_ns
             if before_ns is not None and last_ns - before_ns < _CALM_NS and not self._gaps:
                 self._gaps = (
-                    f"a picture comes only every {(now_ns - last_ns) / _S:.1f} s, too seldom for unknown_s "
-                    f"({self._unknown_s:g} s); raise unknown_s, or let the camera send more"
+                    _DAMAGE
+                    if self._is_damaged
+                    else (
+                        f"a picture comes only every {(now_ns - last_ns) / _S:.1f} s, too seldom for unknown_s "
+                        f"({self._unknown_s:g} s); raise unknown_s, or let the camera send more"
+                    )
                 )
         elif self._long_at_ns is not None and now_ns - self._long_at_ns >= _CALM_NS:
             self._gaps = ""
+        self._is_damaged = False
 
     def damaged(self, now_ns: int) -> None:
         """Count a damaged picture."""
         self._damaged += 1
+        self._is_damaged = True
         self._count(now_ns)
 
     def _count(self, now_ns: int) -> None:
@@ -67,6 +75,6 @@ class Delivery:
         good, damaged = self._good, self._damaged
         self._from_ns, self._good, self._damaged = now_ns, 0, 0
         if damaged >= _FEW and damaged > good:
-            self._damage = "most pictures are damaged; check the cable, the network and the camera"
+            self._damage = _DAMAGE
         elif damaged <= good / 4:
             self._damage = ""

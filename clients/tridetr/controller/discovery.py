@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -156,6 +156,18 @@ def merged_entities(declared: str, message: Mapping[str, Any]) -> str:
     """
     before = json.loads(declared) if declared else {}
     return json.dumps({**before, **json.loads(entities_of(message))}, sort_keys=True)
+
+
+def removed_entities(message: Mapping[str, Any], declared: str) -> list[str]:
+    """Return the entities in the output of ``entities_of`` that a message no longer declares."""
+    before = json.loads(declared) if declared else {}
+    return [name for name in before if name not in message["components"]]
+
+
+def without_entities(declared: str, names: Collection[str]) -> str:
+    """Return the output of ``entities_of`` without some entities."""
+    before = json.loads(declared) if declared else {}
+    return json.dumps({name: kind for name, kind in before.items() if name not in names})
 
 
 def with_removed(message: dict[str, Any], declared: str) -> str:

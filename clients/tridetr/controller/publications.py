@@ -10,14 +10,16 @@ from tridetr.config import Config
 from tridetr.controller import payloads, problems
 from tridetr.controller.arming import Arming
 from tridetr.controller.camera_control import CameraSentry
+from tridetr.controller.clears import Clears
 from tridetr.controller.discovery import (
     camera_message,
-    entities_of,
     first_entities,
     merged_entities,
     node_message,
+    removed_entities,
     viewer_address,
     with_removed,
+    without_entities,
 )
 from tridetr.controller.mqtt import MqttLink
 from tridetr.controller.notifier import Notifier
@@ -37,7 +39,8 @@ class Publications:
     """Publishes the retained topics when they change. Use it in the event loop's thread only.
 
     Topics that must not get lost (discovery, and clearing what is no longer used) are published with QoS 1 and sent
-    again on the next connection until they are acknowledged; all others are published again on each connection.
+    again on the next connection until they are acknowledged; all others are published again on each connection. What
+    was cleared is cleared again on each connection for a day.
 
     Args:
         config: configuration of the node.
@@ -72,6 +75,7 @@ class Publications:
         self._discovery: dict[str, dict[str, Any]] = {}
         if topics.discovery_prefix:
             self._discovery = self._discovery_messages(viewer_address(config.gateway))
+        self._clears = Clears(store.settings, store.keep_setting)
         self._unconfirmed: dict[int, str] = {}  # message id -> topic of a retained message
         self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
         self._published_status: dict[str, tuple[object, ...]] = {}
@@ -99,6 +103,7 @@ class Publications:
         for topic in [topic for topic in store.retained if topic not in current | self._discovery]:
             self._confirm(self._link.publish_acknowledged(topic, "", retain=True), topic)
         store.remember(current)
+        self._clears.used({*current, *self._discovery, *self._entity_keys()})
         for topic, message in self._discovery.items():
             declared = store.retained.get(topic, "")
             store.remember({topic: merged_entities(declared, message)})
@@ -112,6 +117,13 @@ class Publications:
         self.publish_node(always=True)
         # Last, so that a subscriber that waits for `online` never sees stale state.
         self.publish_online()
+
+    def _entity_keys(self) -> list[str]:
+        return [
+            _entity_key(topic, name)
+            for topic, message in self._discovery.items()
+            for name in message["components"]
+        ]
 
     def publish_online(self) -> None:
         """Publish the node as online."""
@@ -127,10 +139,15 @@ class Publications:
         topic = self._unconfirmed.pop(mid, None)
         if topic is None:
             return False
-        if topic in self._discovery:
-            self._store.remember({topic: entities_of(self._discovery[topic])})
-        else:
-            self._store.cleared(topic)
+        if topic not in self._discovery:
+            if not self._topics.is_own(topic) or self._clears.confirmed([topic], time.time()):
+                self._store.cleared(topic)
+            return True
+        declared = self._store.retained.get(topic, "")
+        removed = removed_entities(self._discovery[topic], declared)
+        over = self._clears.confirmed([_entity_key(topic, name) for name in removed], time.time())
+        names = [name for name in removed if _entity_key(topic, name) in over]
+        self._store.remember({topic: without_entities(declared, names)})
         return True
 
     def _confirm(self, mid: int | None, topic: str) -> None:
@@ -237,6 +254,10 @@ class Publications:
             text = payloads.status(payloads.stopped(sentry.facts()), time.time_ns())
             messages.append((topics.status(camera), text))
         return messages
+
+
+def _entity_key(topic: str, entity: str) -> str:
+    return f"{topic}#{entity}"  # not a topic
 
 
 def retire_cameras(config: Config, topics: Topics, store: Store) -> None:

@@ -67,7 +67,7 @@ class Store:
         last_seq: highest number assigned so far.
         audience: returns the notification targets of a new event.
         notices: queues of events that notification targets have not received yet.
-        settings: manual settings and known outages, by name.
+        settings: manual settings, known outages and what was cleared at the broker, by name.
 
     Raises:
         StoreError: another controller uses the folder, or a later version has written the database.

@@ -67,7 +67,7 @@ class Contents:
         retained: topics that hold a retained message of this node, with the entities that it declares (JSON).
         last_seq: highest number assigned so far.
         notices: events that a notification target has not received yet, oldest first.
-        settings: manual settings and known outages, by name.
+        settings: manual settings, known outages and what was cleared at the broker, by name.
     """
 
     cameras: dict[str, Saved] = field(default_factory=dict)

@@ -87,6 +87,11 @@ class Topics:
         device = f"{self.object_id}/{camera}" if camera else self.object_id
         return f"{self.discovery_prefix}/device/{device}/config"
 
+    def is_own(self, topic: str) -> bool:
+        """Return whether a topic can only be this node's, as it is called now."""
+        own = f"{self.root}/", f"{self.discovery_prefix}/device/{self.object_id}/"
+        return topic.startswith(own)
+
     @property
     def home_assistant_status(self) -> str | None:
         """Topic of Home Assistant's birth message; None without discovery."""

@@ -1,0 +1,169 @@
+"""Topics and entities that are no longer used, at brokers that lose what they have confirmed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tridetr.config import Config
+from tridetr.controller import clears
+from tridetr.controller.arming import Arming
+from tridetr.controller.publications import Publications, retire_cameras
+from tridetr.controller.store import Store
+from tridetr.controller.topics import Topics
+from tridetr.served_model import ServedModelReader
+
+HOUR_S = 3600.0
+START_S = 1_796_000_000.0
+
+
+class Broker:
+    """Keeps what is retained, and confirms everything; it can come back with an old memory."""
+
+    def __init__(self) -> None:
+        self.retained: dict[str, str] = {}
+        self.sent: list[str] = []
+
+    def publish(self, topic: str, payload: str, *, retain: bool) -> None:
+        self.publish_acknowledged(topic, payload, retain=retain)
+
+    def publish_acknowledged(self, topic: str, payload: str, *, retain: bool) -> int:
+        self.sent.append(topic)
+        if payload:
+            self.retained[topic] = payload
+        else:
+            self.retained.pop(topic, None)
+        return len(self.sent)
+
+    @property
+    def components(self) -> set[str]:
+        """The entities of the node that are not removed."""
+        message = json.loads(self.retained["homeassistant/device/tridetr_pc/config"])
+        return {name for name, part in message["components"].items() if len(part) > 1}
+
+
+class Node:
+    def __init__(self, folder: Path, broker: Broker, device: str = "pc") -> None:
+        self.config = Config.model_validate(
+            {
+                "cameras": {"hall": {"source": "synthetic"}},
+                "mqtt": {"device": device},
+                "run_dir": str(folder),
+                "state_dir": str(folder / "state"),
+            }
+        )
+        self.broker = broker
+        self.store = Store(self.config.state_dir, outbox_limit=10)
+        self.topics = Topics.of(self.config)
+        retire_cameras(self.config, self.topics, self.store)
+        self.publications = Publications(
+            self.config,
+            self.topics,
+            self.store,
+            cast(Any, broker),
+            {},
+            Arming(self.config, self.store.settings, self.store.keep_setting),
+            ServedModelReader(folder),
+            cast(Any, SimpleNamespace(problem=lambda _: "")),
+            has_pictures=False,
+        )
+
+    def connect(self) -> None:
+        """Publish everything, and confirm it."""
+        before = len(self.broker.sent)
+        self.publications.on_up()
+        for mid in range(before + 1, len(self.broker.sent) + 1):
+            self.publications.on_ack(mid)
+
+    def hold(self, *topics: str) -> None:
+        """Let the broker retain topics that are not used any more."""
+        self.broker.retained |= dict.fromkeys(topics, "ON")
+        self.store.remember(dict.fromkeys(topics, ""))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(s=START_S)
+    monkeypatch.setattr("tridetr.controller.publications.time.time", lambda: now.s)
+    return now
+
+
+GONE = ("tridetr/pc/gate/person", "homeassistant/device/tridetr_pc/gate/config")
+
+
+def test_what_was_cleared_is_cleared_again_for_a_day(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    """A broker that loses power comes back with what it saved last, up to half an hour before."""
+    broker = Broker()
+    node = Node(tmp_path, broker)
+    node.hold(*GONE)
+    saved = dict(broker.retained)
+    for passed_s, repeated in ((0, True), (600, True), (23 * HOUR_S, True), (25 * HOUR_S, True)):
+        clock.s = START_S + passed_s
+        broker.retained |= saved
+        node.connect()
+        assert (not broker.retained.keys() & set(GONE)) is repeated
+        node.store.close()
+        node = Node(tmp_path, broker)  # it remembers across a restart
+    broker.sent.clear()
+    node.connect()
+    assert not set(GONE) & {*broker.sent, *node.store.retained}
+    assert node.store.settings == {}
+    node.store.close()
+
+
+def test_removed_entities_are_removed_again_for_a_day(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    broker = Broker()
+    node = Node(tmp_path, broker)
+    node.connect()
+    topic = node.topics.discovery()
+    own = broker.components
+    node.store.remember({topic: json.dumps({"old": "sensor", **dict.fromkeys(own, "sensor")})})
+    for hour in (0, 12, 25):
+        clock.s = START_S + hour * HOUR_S
+        node.connect()
+        assert "old" in json.loads(broker.retained[topic])["components"]
+        assert broker.components == own
+    node.connect()
+    assert "old" not in json.loads(broker.retained[topic])["components"]
+    assert json.loads(node.store.retained[topic]).keys() == own
+    node.store.close()
+
+
+def test_topics_of_an_earlier_device_name_are_cleared_once(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    """Another node may have that name now."""
+    broker = Broker()
+    node = Node(tmp_path, broker, "attic")
+    node.hold(*GONE)
+    node.connect()
+    assert not set(GONE) & {*broker.retained, *node.store.retained}
+    node.store.close()
+
+
+def test_a_day_starts_again_for_what_was_used_in_between() -> None:
+    settings: dict[str, str] = {}
+
+    def save(name: str, value: str | None) -> None:
+        settings.pop(name, None)
+        if value is not None:
+            settings[name] = value
+
+    gone = clears.Clears(settings, save)
+    assert gone.confirmed(["a", "b"], START_S) == []
+    gone.used(["a", "c"])
+    assert gone.confirmed(["a", "b"], START_S + 25 * HOUR_S) == ["b"]
+    assert gone.confirmed(["a"], START_S - HOUR_S) == [], "the clock was put back"
+    assert gone.confirmed(["a"], START_S + 22 * HOUR_S) == []
+    assert gone.confirmed(["a"], START_S + 23 * HOUR_S) == ["a"]
+    assert settings == {}
+    settings["cleared"] = '{"a": {}}'
+    assert gone.confirmed(["a"], START_S) == []
