@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tridetr.capture.planes import copy_picture
+from tridetr.capture.v4l2 import device
 from tridetr.capture.v4l2.buffer_views import FrameFormat, colors, picture
+from tridetr.capture.v4l2.calls import raw
 from tridetr.shm.frames import ColorMatrix, ColorRange
 
 WIDTH, HEIGHT = 8, 6
@@ -88,3 +91,18 @@ def test_colour_range_and_matrix_are_those_of_the_driver(
     colorspace: int, encoding: int, quantization: int, expected: tuple[ColorRange, ColorMatrix]
 ) -> None:
     assert colors(colorspace, encoding, quantization) == expected
+
+
+@pytest.mark.parametrize("used", [0, 5])
+def test_a_buffer_that_the_driver_left_empty_is_damaged(
+    monkeypatch: pytest.MonkeyPatch, used: int
+) -> None:
+    """Its bytes are those of an earlier picture, which was shown as if it were new."""
+    filled = raw.v4l2_buffer(index=0, bytesused=used, sequence=3)
+    monkeypatch.setattr(device, "call", lambda *_: filled)
+    opened = object.__new__(device.Device)
+    opened._fd, opened._type = -1, device._SINGLE
+    opened._maps = [mmap.mmap(-1, 4096)]
+    buffer = opened.dequeue()
+    assert buffer is not None
+    assert (buffer.data.size, buffer.damaged) == (used, used == 0)

@@ -49,7 +49,7 @@ class Buffer:
         sequence: The driver's count of frames since the stream started; gaps are lost frames.
         timestamp_ns: When the frame was taken.
         monotonic: Whether that is on CLOCK_MONOTONIC.
-        damaged: Whether the driver reports that data is missing.
+        damaged: Whether the driver reports that data is missing, or no data at all.
     """
 
     index: int
@@ -182,11 +182,11 @@ class Device:
         data = np.frombuffer(self._maps[got.index], np.uint8)
         return Buffer(
             index=got.index,
-            data=data[start : used or None],
+            data=data[start:used],
             sequence=got.sequence,
             timestamp_ns=got.timestamp.secs * 1_000_000_000 + got.timestamp.usecs * 1000,
             monotonic=got.flags & _TIMESTAMP_MASK == _TIMESTAMP_MONOTONIC,
-            damaged=bool(got.flags & _ERROR_FLAG),
+            damaged=bool(got.flags & _ERROR_FLAG) or used == 0,
         )
 
     def enqueue(self, index: int) -> None:
