@@ -312,6 +312,21 @@ def test_a_new_size_does_not_hide_that_the_camera_was_turned() -> None:
     assert set(found) == {BlindReason.TURNED}
 
 
+def test_a_camera_that_was_turned_earlier_is_not_blind_forever() -> None:
+    hall, watch = PLACES["hall1"], Watch()
+    watch.see(hall, 40)
+    watch.see(PLACES["street2"], 30)
+
+    def lower(time_s: float) -> Picture:
+        return PLACES["street2"](time_s)[:170]
+
+    assert watch.see(lower, 5)[-1] is BlindReason.TURNED
+    assert watch.see(lambda time_s: lower(time_s)[:60], 1) == [None, None]  # too small to judge
+    black = np.full((170, SIZE[1]), 8, np.float32)
+    assert watch.see(lambda _: black, 10, 5)[-1] is BlindReason.COVERED
+    assert watch.see(lower, 10)[-1] is None
+
+
 def test_a_permanent_new_view_is_learned() -> None:
     watch = Watch()
     watch.see(PLACES["hall1"], 40)

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -254,7 +253,7 @@ async def test_wrong_boxes_are_dropped_counted_and_logged_once(
         put_frame(frames, 2)
         await until(lambda: len(results.take()) == 2)
     assert invalid._value.get() - before == 2
-    assert [r.message for r in caplog.records if "inverted, NaN" in r.message] == [ANY]
+    assert caplog.text.count("inverted, NaN") == 1
 
 
 async def test_a_slow_answer_is_logged_and_waited_for(

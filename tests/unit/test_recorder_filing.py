@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -106,6 +107,31 @@ def test_visits_during_a_hang_of_the_disk_do_not_accumulate(
             return "answers again" in caplog.text
 
         wait_for(has_recovered)
+
+
+def test_the_removal_of_many_old_visits_is_not_taken_for_a_hang(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Visits that ended meanwhile lost their pictures and clips."""
+    for number in (1, 2, 3):
+        facts = visit(number, is_over=True).facts
+        archive.save_picture(facts, (b"whole", b"crop"), 0.9, {"value": 1.0})
+        archive.follow(facts)
+    now_s = 0.0
+    writing = filing.Filing(archive, [cast(CameraWatcher, Watcher())], 1.0)
+    monkeypatch.setattr(filing, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(archive, "_max_bytes", -1)
+
+    def remove(*_: object) -> None:
+        nonlocal now_s
+        now_s += 20
+        writing.check()
+
+    monkeypatch.setattr(archive, "_remove", remove)
+    writing._maintain()
+    assert now_s == 60
+    assert not find_visits(archive.files.parent, Wanted(), 5)
+    assert "does not answer" not in caplog.text
 
 
 def test_row_of_a_visit_is_closed_however_late(

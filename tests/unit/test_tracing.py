@@ -88,7 +88,7 @@ def test_a_dead_collector_does_not_block_and_is_logged_once(
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
-@pytest.mark.parametrize("size_mib", [1, 200])
+@pytest.mark.parametrize("size_mib", [6, 40])
 def test_a_collectors_answer_is_neither_decompressed_nor_read_to_its_end(size_mib: int) -> None:
     """Only its status matters, and 200 KiB can become 200 MiB."""
     with running_collector() as collector:

@@ -100,9 +100,8 @@ class BlindDetector:
         self._suspect_since_ns = 0
         self._found: BlindReason | None = None
         self._found_ns = 0
-        self._turned_before = (
-            False  # the size changed while the camera was turned: no view to compare with
-        )
+        # Whether the size changed while the camera was turned: there is no view to compare with
+        self._turned_before = False
         self._forget()
         self.reset()
 
@@ -137,6 +136,7 @@ class BlindDetector:
         sample = rows(step)[first : first + ROWS]
         if sample.shape[0] < ROWS or sample.shape[1] < COLUMNS:
             self._suspect = self._found = None
+            self._turned_before = False
             self._strange_looks = 0
             return None
         if self._size != (height, sample.shape[1]):
@@ -153,9 +153,8 @@ class BlindDetector:
         self._learnt = 0
         self._view: Map = np.zeros(CELLS, np.float32)  # usual cell means
         self._view_edges: Map = np.zeros((CELLS[0] - 1, CELLS[1] - 1), np.float32)
-        self._view_gradients: Map = middle_gradients(
-            self._view
-        )  # of the middle, updated once per window
+        # Of the middle, updated once per window
+        self._view_gradients: Map = middle_gradients(self._view)
         self._view_share = self._view_middle_share = 0.0
         self._whole_sharpness = Sharpness(_FEWEST_TILES, 0.8)
         self._middle_sharpness = Sharpness(_FEWEST_MIDDLE_TILES, 0.5)

@@ -11,10 +11,8 @@ Map = NDArray[np.float32]
 
 ROWS, COLUMNS = 64, 256  # samples; a cell has 4 x 4 of them, a tile 8 x 32
 CELLS, TILES = (16, 64), (8, 8)
-MIDDLE = slice(
-    5, 11
-)  # rows of cells without the texts and logos that cameras overlay at top and bottom
-MIDDLE_TILES = slice(3, 6)
+# Rows of cells and of tiles without the texts and logos that cameras overlay at top and bottom
+MIDDLE, MIDDLE_TILES = slice(5, 11), slice(3, 6)
 
 _TRACE_LEVELS = 0.5  # differences of neighbouring cells below this do not count as part of a view
 _MOVED_CELLS = 2  # a view that fits better if shifted by this much was turned slightly
@@ -31,7 +29,7 @@ def _averaging(samples: int, groups: int) -> Map:
 
 
 TILE_ROWS, TILE_COLUMNS = _averaging(ROWS, 8), _averaging(COLUMNS, 8).T.copy()
-TILE_COLUMNS[-1] = 0  # holds no difference, see `_measure`
+TILE_COLUMNS[-1] = 0  # holds no difference, see `BlindDetector._measure`
 COARSE_ROWS, COARSE_COLUMNS = _averaging(16, 8), _averaging(64, 8).T[:-1].copy()
 
 _CELL_SIDE = ROWS // CELLS[0]
@@ -131,7 +129,7 @@ def alike(cells: Map, other: Map) -> float:
 
 
 def _gradients(cells: Map) -> Map:
-    """Return the differences between neighbours, down and across [2, 16, 64]; 0 in the first row and column."""
+    """Return the differences between neighbours, down and across [2, rows, columns]; 0 in the first row or column."""
     gradients: Map = np.zeros((2, *cells.shape), np.float32)
     np.subtract(cells[1:], cells[:-1], out=gradients[0, 1:])
     np.subtract(cells[:, 1:], cells[:, :-1], out=gradients[1, :, 1:])
@@ -139,6 +137,7 @@ def _gradients(cells: Map) -> Map:
 
 
 def cosine(one: Map, two: Map) -> float:
+    """Return the correlation of two maps; 0 if one of them is empty."""
     one, two = one.ravel(), two.ravel()
     norm = math.sqrt(float(one.dot(one)) * float(two.dot(two)))
     return float(one.dot(two)) / norm if norm else 0.0

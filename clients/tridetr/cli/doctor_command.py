@@ -24,12 +24,12 @@ def doctor(config_file: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) ->
     """Check the node's requirements and show how to fix what is missing.
 
     Loads the model and runs it once, logs in to the broker, opens each camera for a few seconds, and compares class
-    names with those of the model.
-    Without a configuration file, it checks what the demo needs. Exits with 1 if there is a fault.
+    names with those of the model. Without a configuration file, it checks what the demo needs. Exits with 1 if there
+    is a fault.
     """
     wanted = config_file if config_file != DEFAULT_CONFIG or config_file.exists() else DEMO
     config = load_config(wanted)
-    typer.echo("checking: the model, the broker and each camera take seconds", err=True)
+    typer.echo("checking the model, the broker and each camera, for some seconds each", err=True)
     findings = _examine(config)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))

@@ -25,12 +25,8 @@ class NodeProblem(enum.Enum):
 class CameraProblem(enum.Enum):
     """Kinds of problems of a camera."""
 
-    CAMERA = (
-        "camera"  # offline, frozen, blind, too few good pictures, or its capture process is dead
-    )
-    DETECTOR = (
-        "detector"  # the camera is live, but there are no results for its frames, or only at times
-    )
+    CAMERA = "camera"  # offline, frozen, blind, too few good pictures, or no capture process
+    DETECTOR = "detector"  # the camera is live, but there are no results, or only at times
     CLASSES = "classes"  # the model does not know a class of alarm.classes, or detect.classes leaves it out
 
 

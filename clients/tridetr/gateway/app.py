@@ -24,8 +24,6 @@ from tridetr.telemetry.logs import Limiter
 
 logger = logging.getLogger("tridetr.gateway")
 _MAX_BODY = 4096  # only the login form has one
-
-
 _damage = Limiter(10.0)
 
 

@@ -25,8 +25,8 @@ from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.gateway")
 Answer: TypeAlias = Response | WerkzeugResponse
-# Accessible without a token: probes, the login page, and the viewer's code (which is public anyway).
 _SESSION_COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE}=([^;\s]*)")
+# Accessible without a token: probes, the login page, and the viewer's code (which is public anyway).
 OPEN_PATHS = ("/healthz", "/readyz", "/login")
 OPEN_PREFIX = "/static/"
 PAGES = {"/": "login", "/events": "login?to=events"}  # each page with its login URL

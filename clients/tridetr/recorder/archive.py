@@ -15,6 +15,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,13 +283,16 @@ class Archive(Closing):
 
     # --- removing
 
-    def retain(self) -> None:
+    def retain(self, removing: Callable[[], object] = lambda: None) -> None:
         """Remove visits that are too old, and the oldest ones beyond the size limit; open visits are kept.
 
         Unreadable databases that were moved aside are subject to the same limits, separately.
 
         For a day after the clock was set, or after a pause of more than a day, nothing is removed for its age, even
         after a restart: a wrong clock must not delete everything.
+
+        Args:
+            removing: Called before each visit is removed; there may be thousands.
 
         Raises:
             sqlite3.Error: The database cannot be written.
@@ -299,7 +303,7 @@ class Archive(Closing):
             old = self._connection.execute(
                 "SELECT visit_id FROM visit WHERE NOT is_open AND ended_unix_ns < ?", (least,)
             ).fetchall()
-            self._forget([row[0] for row in old], "age")
+            self._forget([row[0] for row in old], "age", removing)
             for table in ("blind", "watch"):
                 self._connection.execute(
                     f"DELETE FROM {table} WHERE ended_unix_ns < ?",  # noqa: S608
@@ -316,7 +320,7 @@ class Archive(Closing):
                     break
                 too_much.append(visit_id)
                 size -= held
-            self._forget(too_much, "size")
+            self._forget(too_much, "size", removing)
             metrics.EVIDENCE_BYTES.set(size)
         self._retain_broken(least)
 
@@ -326,8 +330,9 @@ class Archive(Closing):
             self._connection.close()
         self._folder_lock.close()
 
-    def _forget(self, visits: list[str], reason: str) -> None:
+    def _forget(self, visits: list[str], reason: str, removing: Callable[[], object]) -> None:
         for visit_id in visits:
+            removing()
             names = self._names(visit_id)
             self._connection.execute("DELETE FROM visit WHERE visit_id = ?", (visit_id,))
             self._remove(*names)

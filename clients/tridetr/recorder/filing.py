@@ -275,7 +275,7 @@ class Filing(Closing):
     def _maintain(self) -> None:
         try:
             self._archive.keep_watch()
-            self._archive.retain()
+            self._archive.retain(self._step_begins)
         except (OSError, sqlite3.Error) as error:
             logger.warning("old visits cannot be removed: %s", error)
 

@@ -97,9 +97,7 @@ class ManagedProcess:
             self._on_exit(code, now_s)
         elif self.spec.beats and not self._killed and self._hangs(now_s):
             logger.warning("%s shows no progress; killing it", self.spec.name)
-            self._killed = (
-                True  # a process that waits for a disk does not die before the disk answers
-            )
+            self._killed = True  # it dies only when the disk answers that it may be waiting for
             self._process.kill()
 
     def up_s(self, now_s: float) -> float:

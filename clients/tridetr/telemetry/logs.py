@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from time import monotonic
 from typing import Any
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -108,8 +109,10 @@ class TracebackFilter(logging.Filter):
         while trace.tb_next is not None:
             trace = trace.tb_next
         where = trace.tb_frame.f_code.co_filename, trace.tb_lineno
-        kept_back = self._limiters.setdefault(where, Limiter(60.0)).allow(record.created)
+        kept_back = self._limiters.setdefault(where, Limiter(60.0)).allow(monotonic())
         if kept_back:
-            record.msg = f"{record.getMessage()} (and {kept_back} more times in the last minute)"
+            record.msg = (
+                f"{record.getMessage()} (and {kept_back} more times since it was last logged)"
+            )
             record.args = None
         return kept_back is not None

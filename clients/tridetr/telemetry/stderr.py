@@ -85,7 +85,7 @@ class _Writer(io.RawIOBase):
         self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
         self._lock = threading.RLock()  # reentrant, for signal handlers
         self._waiting = 0  # bytes
-        self._dropped = 0  # lines, since the reader was told
+        self._dropped = 0  # lines, since that was last logged
         self._failed = 0
         self._finished: bool | None = None
         threading.Thread(target=self._work, name="stderr", daemon=True).start()

@@ -33,9 +33,7 @@ QUEUE = 2048  # spans that wait for the collector; more are dropped, oldest firs
 _BATCH = 256
 _DELAY_MS = 1000
 _TIMEOUT_S = 5.0
-_LONGEST_ANSWER = (
-    64 * 1024
-)  # bytes that are read of a collector's answer, of which only the status matters
+_LONGEST_ANSWER = 64 * 1024  # bytes that are read of a collector's answer; only its status matters
 _FLUSH_S = 1.0  # at the end of the process
 
 Attribute: TypeAlias = "str | int | float | bool"
@@ -191,7 +189,7 @@ def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[
     from tridetr import __version__
 
     class Adapter(requests.adapters.HTTPAdapter):
-        """Reads the begin of an answer and does not decompress it: a small one may contain gigabytes."""
+        """Reads only the beginning of an answer, without decompressing it: a small one may contain gigabytes."""
 
         def send(self, *arguments: Any, **options: Any) -> requests.Response:
             response = super().send(*arguments, **(options | {"stream": True}))
