@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from support.sentry import EMPTY, FRAME_NS, PERSON, Actor
-from support.waiting import wait_for
+from support.waiting import slack, wait_for
 from tridetr.config import Config
 from tridetr.contract import COCO_91
 from tridetr.controller import interruptions
@@ -75,6 +77,25 @@ def test_frame_inferred_again_by_a_restarted_detector_counts_once(make: Make) ->
         actor.show(PERSON)
     sentry.on_wake()
     assert state_of(sentry) is State.TRACKING
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_during_a_visit_does_not_change_its_duration(
+    make: Make, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """For example, the clock of a machine without a battery, an hour after its start."""
+    sentry, actor = make(confirm_frames=1, confirm_s=0, clear_s=0.1)
+    actor.show(PERSON)
+    sentry.on_wake()
+    now_ns, step_ns = time.time_ns, hours * 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + step_ns)
+    for _ in range(3):
+        actor.show(EMPTY)
+    sentry.on_wake()
+    left = list(sentry._store.outbox.values())[-1]
+    assert left.kind == "person_left"
+    assert 0 < json.loads(left.details)["duration_s"] < slack(5)
+    assert sentry.record.clock_offset_ns == 0
 
 
 def test_classes_of_a_replaced_model_apply_from_its_first_result(

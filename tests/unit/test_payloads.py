@@ -271,6 +271,8 @@ def test_a_discovery_prefix_is_a_topic(prefix: str) -> None:
             8,
             NOON,
             ("car", "person"),
+            "boot",
+            77,
         ),
     ],
 )

@@ -262,7 +262,8 @@ class CameraSentry:
                 joined=str(uuid.uuid4()),
             )
             own = frame_of_class(frame, name)
-            rows += event_rows(event, self._device, self.camera, own, now_ns)
+            stepped_ns = boot_clock.stepped_ns(self.record.clock_offset_ns)
+            rows += event_rows(event, self._device, self.camera, own, now_ns, stepped_ns)
         if rows:
             self._save(rows)
             self._report(rows, self.record.visit_id)
@@ -277,13 +278,16 @@ class CameraSentry:
         before, after = change.before, change.after
         if frame is not None:
             after = replace(after, frame_sequence=frame.sequence, frame_time_ns=stamp_ns)
+            if after.memory.visit_open and not before.memory.visit_open:
+                after = replace(after, clock_offset_ns=boot_clock.offset_ns())
             self._decider.record = after
         self.record = after
         if self._joined is not None and before.memory.visit_open and not after.memory.visit_open:
             self._joined.forget()
         now_ns = time.time_ns()
+        stepped_ns = boot_clock.stepped_ns(before.clock_offset_ns)
         rows = [
-            *event_rows(change.event, self._device, self.camera, frame, now_ns),
+            *event_rows(change.event, self._device, self.camera, frame, now_ns, stepped_ns),
             *_sight_notes(before, after, self._watch.describe(), now_ns),
         ]
         self._save(rows)

@@ -89,6 +89,7 @@ def event(
     camera: str,
     frame: FrameFacts | None,
     decided_unix_ns: int,
+    stepped_ns: int = 0,
 ) -> dict[str, Any]:
     """Return an event's payload as it is stored in the outbox, without its publish time.
 
@@ -98,7 +99,9 @@ def event(
         camera: name of the camera.
         frame: the frame that caused the event; None if silence did.
         decided_unix_ns: wall-clock time of the decision.
+        stepped_ns: how far the wall clock was set forward during the visit.
     """
+    lasted_ns = visit_event.at_unix_ns - visit_event.visit_since_unix_ns - stepped_ns
     return {
         "schema": SCHEMA,
         "event_id": visit_event.event_id,
@@ -110,7 +113,7 @@ def event(
         "visit_started_at": iso(visit_event.visit_since_unix_ns),
         "captured_at": iso(frame.capture_unix_ns) if frame else None,
         "decided_at": iso(decided_unix_ns),
-        "duration_s": round((visit_event.at_unix_ns - visit_event.visit_since_unix_ns) / 1e9, 3),
+        "duration_s": round(max(0, lasted_ns) / 1e9, 3),
         "frame_number": frame.number if frame else None,
         "frame_sequence": frame.sequence if frame else None,
         "frame_size": [frame.width, frame.height] if frame else None,
@@ -126,12 +129,24 @@ def frame_of_class(frame: FrameFacts, class_name: str) -> FrameFacts:
 
 
 def event_rows(
-    made: VisitEvent | None, device: str, camera: str, frame: FrameFacts | None, now_ns: int
+    made: VisitEvent | None,
+    device: str,
+    camera: str,
+    frame: FrameFacts | None,
+    now_ns: int,
+    stepped_ns: int = 0,
 ) -> list[NewRow]:
     """Return the row to store for an event; an empty list without an event."""
     if made is None:
         return []
-    payload = event(made, device=device, camera=camera, frame=frame, decided_unix_ns=now_ns)
+    payload = event(
+        made,
+        device=device,
+        camera=camera,
+        frame=frame,
+        decided_unix_ns=now_ns,
+        stepped_ns=stepped_ns,
+    )
     return [NewRow(now_ns, made.kind, json.dumps(payload), made.event_id)]
 
 

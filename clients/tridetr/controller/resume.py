@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 
 from tridetr import boot_clock
 from tridetr.controller.payloads import event_rows
@@ -40,6 +41,7 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
             extra={"camera": camera},
         )
         return Record(), None
+    record = _in_this_boot(record)
     now_ns = time.monotonic_ns()
     if board is not None and 0 < board.seen_monotonic_ns <= now_ns:
         return record, board.seen_monotonic_ns
@@ -56,6 +58,12 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
     return record, now_ns - away_ns if away_ns >= 0 else None
 
 
+def _in_this_boot(record: Record) -> Record:
+    """Return a record without the clock offset of another boot."""
+    is_same = record.boot_id == boot_clock.boot_id()
+    return record if is_same else replace(record, clock_offset_ns=0)
+
+
 def end_unwatched(
     store: Store, camera: str, device: str, saved: Saved, now: Record | None = None
 ) -> None:
@@ -69,12 +77,13 @@ def end_unwatched(
         now: current record of the camera's sentry, if it has one.
     """
     try:
-        record = Record.from_json(saved.record)
+        record = _in_this_boot(Record.from_json(saved.record))
     except ValueError:
         return
     if record.memory.visit_open and (now is None or now.visit_id != record.visit_id):
         now_ns = time.time_ns()
         since = record.visit_since_unix_ns
         event = VisitEvent(Transition.LOST, record.visit_id, since, now_ns, record.visit_classes[0])
-        rows = event_rows(event, device, camera, None, now_ns)
+        stepped_ns = boot_clock.stepped_ns(record.clock_offset_ns)
+        rows = event_rows(event, device, camera, None, now_ns, stepped_ns)
         store.commit(camera, (now or Record()).to_json(), rows)

@@ -26,6 +26,7 @@ class Record:
         seen_unix_ns: wall-clock time up to which the view was seen (0 = unknown).
         visit_classes: names of the classes seen in the open visit; the first one triggered the alarm.
         boot_id: boot of the machine in which the record was saved; empty = unknown.
+        clock_offset_ns: ``boot_clock.offset_ns`` when the visit was confirmed; 0 = unknown, or in another boot.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -37,6 +38,7 @@ class Record:
     seen_unix_ns: int = 0
     visit_classes: tuple[str, ...] = ()
     boot_id: str = ""
+    clock_offset_ns: int = 0
 
     def to_json(self) -> str:
         """Return the record as JSON text: one object with the memory's fields and the others."""
@@ -70,6 +72,7 @@ class Record:
                 _count(data.get("seen_unix_ns", 0)),
                 tuple(str(name) for name in data.get("visit_classes", ())),
                 str(data.get("boot_id", "")),
+                _count(data.get("clock_offset_ns", 0)),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a sentry record: {error!r}") from None
@@ -175,7 +178,9 @@ def decide(
         at_unix_ns,
         (*record.visit_classes, "person")[0],
     )
-    return replace(after, visit_id="", visit_since_unix_ns=0, visit_classes=()), event
+    return replace(
+        after, visit_id="", visit_since_unix_ns=0, visit_classes=(), clock_offset_ns=0
+    ), event
 
 
 def _count(value: object) -> int:
