@@ -183,7 +183,6 @@ def main() -> None:
                 "precision": choice.precision,
                 "threads": options.threads,
             },
-            "triton": {"metrics_port": 0},
             "run_dir": str(folder / "run"),
             "state_dir": str(folder / "state"),
         }

@@ -44,7 +44,6 @@ def configuration(
         "sentry": {"standby_fps": standby_fps},
         "mqtt": {"host": "embedded", "port": 0, "discovery_prefix": None},
         "gateway": {"host": "127.0.0.1", "port": port},
-        "triton": {"metrics_port": 0},
         "run_dir": str(folder / "run"),
         "state_dir": str(folder / "state"),
         **sections,

@@ -40,7 +40,6 @@ def serving(
             "device": device,
             "cameras": {CAMERA: {"source": "synthetic"}},
             "model": {"file": str(fused), "provider": provider},
-            "triton": {"metrics_port": 0},
             "run_dir": f"{folder}/run",
             "state_dir": f"{folder}/state",
         }

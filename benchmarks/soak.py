@@ -59,7 +59,6 @@ class Soak:
             "cameras": cameras,
             "mqtt": {"host": "embedded", "port": 0},
             "gateway": {"host": "127.0.0.1", "port": self.port},
-            "triton": {"metrics_port": 0},
             "run_dir": str(folder / "run"),
             "state_dir": str(folder / "state"),
         }

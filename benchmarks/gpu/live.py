@@ -93,7 +93,6 @@ def run(model: Path, url: str, count: int, decode: str, seconds: float) -> dict[
             "mqtt": {"host": "embedded", "port": 0},
             "gateway": {"host": "127.0.0.1", "port": free_port("127.0.0.1")},
             "sentry": {"standby_fps": 60},
-            "triton": {"metrics_port": 0},
             "run_dir": f"{folder}/run",
             "state_dir": f"{folder}/state",
         }

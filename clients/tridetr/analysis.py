@@ -157,7 +157,6 @@ def recording_config(
             "cameras": {CAMERA: CameraSection.model_validate(section)},
             "mqtt": {"host": "embedded", "port": 0, "discovery_prefix": None},
             "gateway": {"port": 0},
-            "triton": common.get("triton", {}) | {"metrics_port": 0},
             "log": {"level": "warning"},
             "run_dir": folder / "run",
             "state_dir": folder / "state",

@@ -32,7 +32,6 @@ def project(images: Engine, tmp_path: Path) -> Iterator[Project]:
                 "cameras": {"own": {"source": "synthetic", "width": 640, "height": 360}},
                 "mqtt": {"host": "embedded", "port": free_port()},
                 "gateway": {"port": port},
-                "triton": {"metrics_port": 0},
             }
         )
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,9 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from support.data import FOOTAGE, FOOTAGE_TRUTH, ORACLE, shared
-from support.mosquitto import free_port
 from support.triton import Frame, SharedFrame, TritonThread, region, running_triton, triton_config
 from tridetr.errors import InferenceFailed, ModelUnavailable, RegionNotRegistered, TritonError
+from tridetr.gateway import node_metrics
 from tridetr.paths import model_repository_dir
 from tridetr.triton import launch, triton_process
 from tridetr.triton.client import TritonClient
@@ -32,7 +31,7 @@ PERSON = 1
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonThread]:
     folder = tmp_path_factory.mktemp("triton")
-    config = triton_config(folder, shared(*ORACLE), metrics_port=free_port())
+    config = triton_config(folder, shared(*ORACLE))
     with running_triton(config) as running:
         running.endpoint()
         yield running
@@ -144,16 +143,14 @@ def test_secret_is_required(triton: TritonThread, method: str, request_: object)
         stub.SystemSharedMemoryStatus(status, timeout=5, metadata=endpoint.metadata())
 
 
-def test_only_metrics_listen_and_files_are_private(triton: TritonThread) -> None:
+def test_no_port_listens_and_files_are_private(triton: TritonThread) -> None:
     endpoint = triton.endpoint()
-    port = triton.config.triton.metrics_port
     server, stub = psutil.Process(endpoint.pid), triton.stub()
     listening = [
         c.laddr for p in (server, stub) for c in p.net_connections("inet") if c.status == "LISTEN"
     ]
-    assert listening == [("127.0.0.1", port)]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        assert b'nv_inference_request_success{model="rfdetr_ort"' in answer.read()
+    assert not listening
+    assert b'nv_inference_request_success{model="rfdetr_ort"' in node_metrics._fetch(endpoint.metrics or "")
     folder = triton.config.run_dir / "triton"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "secret").stat().st_mode) == 0o600

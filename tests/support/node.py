@@ -38,7 +38,6 @@ class Node:
             "cameras": cameras,
             "mqtt": {"host": "embedded", "port": 0},
             "gateway": {"host": "127.0.0.1", "port": free_port()},
-            "triton": {"metrics_port": 0},
             "run_dir": str(folder / "run"),
             "state_dir": str(folder / "state"),
             **sections,

@@ -35,7 +35,7 @@ def triton_config(folder: Path, model: Path, **triton: Any) -> Config:
         "instance": "t" + uuid.uuid4().hex[:10],
         "cameras": {"cam": {"source": "synthetic"}},
         "model": {"file": str(model)},
-        "triton": {"metrics_port": 0, **triton},
+        "triton": triton,
         "run_dir": str(folder / "run"),
         "state_dir": str(folder / "state"),
     })  # fmt: skip

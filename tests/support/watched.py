@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.mosquitto import free_port
 from support.node import Node, running_node
 from support.otlp import Collector, running_collector
 from support.waiting import wait_for
@@ -31,7 +30,6 @@ def running_watched_node(folder: Path) -> Iterator[Watched]:
             folder,
             CAMERAS,
             otel={"endpoint": collector.endpoint, "sample_ratio": 1.0},
-            triton={"metrics_port": free_port()},
             detect={"motion_gate_s": 0},  # so that each trace has an inference
             evidence={},
         ) as node:

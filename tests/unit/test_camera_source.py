@@ -67,7 +67,7 @@ def test_a_url_with_a_password_is_rejected_and_not_repeated(url: str) -> None:
     for text in (
         f'cameras: {{hall: {{source: "{url}"}}}}',
         f'cameras: {{hall: "{url}"}}',
-        f'cameras: {{hall: {{source: synthetic}}}}\ntriton: {{metrics_port: "{url}"}}',
+        f'cameras: {{hall: {{source: synthetic}}}}\ntriton: {{infer_timeout_s: "{url}"}}',
         f"cameras:\n  hall: {{source: {url}: [}}",
         f'cameras: {{"{url}"}}',
         f'cameras: {{hall: {{source: synthetic, "{url}": 1}}}}',

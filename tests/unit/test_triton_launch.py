@@ -70,8 +70,7 @@ def command(tmp_path: Path, backend: str = "onnxruntime", **sections: object) ->
     found, files = installation.find_server(), launch.Layout(tmp_path)
     backends = launch.prepare_backends(found, backend, files)
     made = config(tmp_path, **sections)
-    port = made.triton.metrics_port
-    return launch.command(made, found, files, backends, "s3cret", port)
+    return launch.command(made, found, files, backends, "s3cret")
 
 
 def test_the_wheel_is_found(wheel: Path) -> None:
@@ -171,7 +170,7 @@ def test_the_server_is_closed_to_other_users(wheel: Path, tmp_path: Path) -> Non
     line = command(tmp_path)
     assert "--allow-http=false" in line
     assert "--grpc-address=unix:grpc" in line  # relative to its working directory
-    assert "--metrics-address=127.0.0.1" in line
+    assert "--metrics-address=unix:stats" in line
     (restricted,) = [word for word in line if word.startswith("--grpc-restricted-protocol=")]
     assert restricted.endswith("=shared-memory,model-repository,trace,logging:tridetr=s3cret")
     assert "--backend-config=python,shm-region-prefix-name=tridetr-x1-triton-" in line
@@ -181,12 +180,10 @@ def test_the_server_is_closed_to_other_users(wheel: Path, tmp_path: Path) -> Non
 def test_options_that_only_some_servers_have(wheel: Path, tmp_path: Path) -> None:
     (wheel / "bin" / "tritonserver").write_text("... allow-client-shm ...")
     sections: dict[str, Any] = {
-        "triton": {"metrics_port": 0},
         "otel": {"endpoint": "http://127.0.0.1:4318/"},
     }
     line = command(tmp_path, **sections)
     assert "--allow-client-shm=true" in line
-    assert "--allow-metrics=false" in line
     assert "--trace-config=opentelemetry,url=http://127.0.0.1:4318/v1/traces" in line
 
 

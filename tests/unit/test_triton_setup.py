@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,22 +30,6 @@ def test_a_full_disk_is_reported_with_the_remedy(
     (tmp_path / "triton").mkdir()
     with pytest.raises(TritonError, match=r"No space left.*MiB are free.*sizeLimit"):
         made.lay_out()
-
-
-def test_a_metrics_port_in_use_does_not_prevent_the_start(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """A second instance with the default port once failed to start as a whole."""
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        taken = other.getsockname()[1]
-        found = setup._free_metrics_port(taken)
-    assert found not in (0, taken)
-    assert f"cannot bind to port {taken} (Address already in use" in caplog.text
-    assert str(found) in caplog.text
-    assert setup._free_metrics_port(found) == found
-    assert setup._free_metrics_port(0) == 0
 
 
 def test_folders_that_the_python_backend_leaves_in_tmp_are_removed(

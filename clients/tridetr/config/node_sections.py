@@ -58,9 +58,6 @@ class TritonSection(Section):
     infer_timeout_s: Seconds = Field(
         10.0, description="After this time without an answer the server counts as unhealthy."
     )
-    metrics_port: Port = Field(
-        8002, description="Triton's Prometheus port on the loopback interface; 0 turns it off."
-    )
 
     @field_validator("url")
     @classmethod

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
+import socket
 import time
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,34 @@ _TIMEOUT_S = 1.0  # Triton runs on this machine; if it does not answer, its metr
 def render_node(config: Config) -> bytes:
     """Return the node's metrics in Prometheus text format.
 
-    The metrics of the embedded Triton are included because it listens on loopback only. An external Triton must be
-    scraped directly.
+    The metrics of the embedded Triton are included because only this user can reach its socket. An external Triton must
+    be scraped directly.
     """
     page = render_all(config.run_dir / "metrics")
     endpoint = read_endpoint(config.run_dir) if config.triton.url is None else None
-    if endpoint is not None and endpoint.metrics_port:
-        with contextlib.suppress(OSError):
-            page += _fetch(f"http://127.0.0.1:{endpoint.metrics_port}/metrics")
+    if endpoint is not None and endpoint.metrics is not None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            page += _fetch(endpoint.metrics)
     return page
 
 
-def _fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-        page = bytes(answer.read())
+class _UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection to a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _fetch(path: str) -> bytes:
+    with contextlib.closing(_UnixConnection(path)) as connection:
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read()
     return page if page.endswith(b"\n") else page + b"\n"
 
 

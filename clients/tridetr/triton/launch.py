@@ -45,6 +45,7 @@ class Layout:
         secret: the file with the key of the restricted APIs, used if none is configured.
         socket: the socket's path as the server gets it.
         socket_file: the socket that the server creates: it appends a port to the name.
+        metrics: the socket of its metrics: a port could be used, and filled with requests, by every user.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -64,6 +65,7 @@ class Layout:
         self.secret = root / "secret"
         self.socket = root / "grpc"
         self.socket_file = root / "grpc:1"
+        self.metrics = root / "stats"
         if len(str(self.socket_file).encode()) > SOCKET_PATH_LIMIT:
             longest = SOCKET_PATH_LIMIT - len(":1")
             raise TritonError(
@@ -183,12 +185,10 @@ def command(
     files: Layout,
     backends: Path,
     secret: str,
-    metrics_port: int,
 ) -> list[str]:
     """Return the server's command line.
 
-    ``secret`` is the key of the restricted APIs (shared memory, model repository, trace, logging), ``metrics_port`` the
-    loopback port of the metrics, 0 = none.
+    ``secret`` is the key of the restricted APIs (shared memory, model repository, trace, logging).
     """
     restricted = f"shared-memory,model-repository,trace,logging:{SECRET_KEY}={secret}"
     # A server that does not load its Python backend would log a warning about options for it.
@@ -216,15 +216,11 @@ def command(
         f"--grpc-address=unix:{files.relative(files.socket)}",
         "--grpc-port=1",
         f"--grpc-restricted-protocol={restricted}",
-        f"--allow-metrics={'true' if metrics_port else 'false'}",
+        f"--metrics-address=unix:{files.relative(files.metrics)}",
+        "--metrics-config=summary_latencies=true",
         *(f"--backend-config=python,{key}={value}" for key, value in python_options.items()),
         *(f"--trace-config={setting}" for setting in trace_settings(config)),
     ]
-    if metrics_port:
-        line += [
-            "--metrics-address=127.0.0.1", f"--metrics-port={metrics_port}",
-            "--metrics-config=summary_latencies=true",
-        ]  # fmt: skip
     if server.knows("allow-client-shm"):  # since 2.68, off by default
         line.append("--allow-client-shm=true")
     return line

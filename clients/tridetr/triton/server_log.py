@@ -24,6 +24,7 @@ _NO_GPU: Final = (
     "CUDA memory pool disabled",
     "DCGM",
 )
+_NO_TCP: Final = "NODELAY NOT SUPPORTED"  # the metrics listen on a Unix socket
 _KEPT_LINES: Final = 20
 _LONGEST: Final = 400  # maximum length of a line in an error message
 _INSTANCE: Final = re.compile(r"TRITONBACKEND_ModelInstanceInitialize: \S+ \((\w+) device (\d+)\)")
@@ -83,7 +84,8 @@ def parse(line: str) -> tuple[int, str]:
     if match is None:
         if line.startswith("error:"):
             return logging.ERROR, line.removeprefix("error:").strip()
-        return logging.DEBUG, "" if line.startswith(("|", "+-")) else line
+        is_noise = line.startswith(("|", "+-")) or _NO_TCP in line
+        return logging.DEBUG, "" if is_noise else line
     text = match["text"].strip().strip('"')
     level = _LEVELS[match["iso"] or match["glog"]]
     if any(word in line for word in _NO_GPU):

@@ -17,7 +17,6 @@ from tridetr.files import write_text
 from tridetr.machine import find_machine
 from tridetr.models.engine_files import engines_dir
 from tridetr.plan import BACKENDS, place_model
-from tridetr.ports import bind_fault, free_port
 from tridetr.shm.names import close_triton_regions, remove_triton_regions
 from tridetr.triton import launch, placement, repository
 from tridetr.triton.describe import write_report
@@ -136,14 +135,15 @@ class Setup:
         if self._secret_file == files.secret:
             write_text(files.secret, self._secret)
         self._started_unix_s = time.time()
-        port = _free_metrics_port(self._config.triton.metrics_port)
         process = ServerProcess(
-            launch.command(self._config, self._server, files, self._backends, self._secret, port),
+            launch.command(self._config, self._server, files, self._backends, self._secret),
             launch.environment(self._server, files, os.environ),
             files.root,
         )
         report = str(files.engine_report)
-        return process, Endpoint(files.address, str(self._secret_file), process.pid, report, port)
+        return process, Endpoint(
+            files.address, str(self._secret_file), process.pid, report, str(files.metrics)
+        )
 
     def lost_file(self) -> Path | None:
         """Return a missing file that clients need to reach the server; None if all exist."""
@@ -179,6 +179,7 @@ class Setup:
         for name in remove_triton_regions(self._config.instance):
             log.debug("removed the left-over region %s", name)
         self._files.socket_file.unlink(missing_ok=True)
+        self._files.metrics.unlink(missing_ok=True)
         shutil.rmtree(self._files.temporary, ignore_errors=True)
         self._remove_environments()
 
@@ -195,21 +196,3 @@ class Setup:
                 is_ours = made >= self._started_unix_s or made < old_unix_s
                 if found.st_uid == os.geteuid() and is_ours:
                     path.rmdir()
-
-
-def _free_metrics_port(wanted: int) -> int:
-    """Return a port for the server's metrics: the wanted one, or another one if that is in use; 0 = no metrics."""
-    if not wanted:
-        return 0
-    why = bind_fault("127.0.0.1", wanted)
-    if why is None:
-        return wanted
-    found = free_port()
-    log.warning(
-        "triton.metrics_port: cannot bind to port %d (%s; another instance?), so Triton's own metrics are on port %d; "
-        "the viewer's /metrics includes them, too",
-        wanted,
-        why,
-        found,
-    )
-    return found
