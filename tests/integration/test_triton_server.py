@@ -150,7 +150,9 @@ def test_no_port_listens_and_files_are_private(triton: TritonThread) -> None:
         c.laddr for p in (server, stub) for c in p.net_connections("inet") if c.status == "LISTEN"
     ]
     assert not listening
-    assert b'nv_inference_request_success{model="rfdetr_ort"' in node_metrics._fetch(endpoint.metrics or "")
+    assert b'nv_inference_request_success{model="rfdetr_ort"' in node_metrics._fetch(
+        endpoint.metrics or ""
+    )
     folder = triton.config.run_dir / "triton"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "secret").stat().st_mode) == 0o600

@@ -60,6 +60,14 @@ _SEGMENT = re.compile(
 _TRITON_REGION = re.compile(rf"{PREFIX}-(?P<instance>[a-z0-9]{{1,16}})-{_TRITON}-")
 
 
+def is_foreign(path: Path) -> bool:
+    """Return whether a file belongs to another user than this one and root."""
+    try:
+        return path.lstat().st_uid not in (os.geteuid(), 0)
+    except FileNotFoundError:
+        return False
+
+
 def camera_name_fault(name: str) -> str | None:
     """Return why a camera cannot have this name; None if it can.
 
@@ -107,8 +115,13 @@ class RingName:
             )
         return f"/{PREFIX}-{self.instance}-{self.camera}-{self.kind}-{consumer}"
 
-    def generations(self) -> list[int]:
+    def generations(self, *, refuse_foreign: bool = False) -> list[int]:
         """Return the existing generations, lowest first.
+
+        Files of other users are left out: anyone can create them, and their owner could see and change every frame.
+
+        Args:
+            refuse_foreign: Whether to raise an error if all that exist belong to another user.
 
         Raises:
             ShmError: ``/dev/shm`` cannot be listed, for example because no descriptor is left.
@@ -117,11 +130,18 @@ class RingName:
             found = [owner_of(path.name) for path in SHM_DIR.iterdir()]
         except OSError as error:
             raise ShmError(f"cannot list {SHM_DIR}: {error.strerror or error}") from error
-        return sorted(
+        existing = [
             owner.generation
             for owner in found
             if isinstance(owner, RingFile) and owner.name == self
-        )
+        ]
+        own = sorted(number for number in existing if not is_foreign(self.path(number)))
+        if refuse_foreign and existing and not own:
+            raise ShmError(
+                f"{self.segment(existing[0])} belongs to another user: run all of tridetr as one user, or choose "
+                "another `instance`"
+            )
+        return own
 
 
 @dataclass(frozen=True)
@@ -168,7 +188,9 @@ def list_instance(instance: str) -> list[Path]:
 
 def _triton_regions(instance: str) -> list[Path]:
     return [
-        path for path in list_instance(instance) if isinstance(owner_of(path.name), TritonRegion)
+        path
+        for path in list_instance(instance)
+        if isinstance(owner_of(path.name), TritonRegion) and not is_foreign(path)
     ]
 
 
@@ -223,23 +245,24 @@ def unlink_instance(instance: str, cameras: Iterable[str] = ()) -> list[str]:
         The names of what was removed.
 
     Raises:
-        ShmError: Another user owns one of them, or a process still writes one, which is kept.
+        ShmError: Another user owns a queue, or a process still writes a segment, which is kept.
     """
     removed, written = [], []
     wanted = set(cameras)
     for path in list_instance(instance):
-        owner = owner_of(path.name)
+        owner, foreign = owner_of(path.name), is_foreign(path)
         if isinstance(owner, RingFile):
             wanted.add(owner.name.camera)
             if (pid := writer_of(path)) is not None:
-                written.append(f"{path.name} (process {pid})")
+                if not foreign:
+                    written.append(f"{path.name} (process {pid})")
                 continue
         try:
             path.unlink(missing_ok=True)
-        except PermissionError:
-            raise ShmError(
-                f"{path} belongs to another user: remove it as that user, or choose another `instance`"
-            ) from None
+        except PermissionError as error:
+            if not foreign:
+                raise ShmError(f"{path} cannot be removed: {error.strerror}") from None
+            continue  # rings do without this name
         removed.append(path.name)
     if written:
         raise ShmError(

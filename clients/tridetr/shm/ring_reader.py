@@ -206,7 +206,8 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
     def _find(self) -> Mapping | None:
         """Map the newest generation; keep the current one if no newer one can be used."""
         present = self._mapping
-        for generation in reversed(self._name.generations()):
+        found = self._name.generations(refuse_foreign=present is None)
+        for generation in reversed(found):
             if present is not None and generation <= present.region.generation:
                 break
             ring = segment.open_readable(self._name, generation)

@@ -206,10 +206,18 @@ def _make_next(name: RingName, old: Segment, geometry: Geometry, sequence: int) 
             if (other := segment.open_writable(name, generation)) is not None:
                 other.close()  # left by a writer that is gone
         try:
-            return _make(name, max([old.generation, *found]) + 1, geometry, sequence)
+            return _make(name, _after(name, max([old.generation, *found])), geometry, sequence)
         except FileExistsError:
             continue
     raise ShmError(f"other processes keep creating generations of {name.segment(0)[:-2]}")
+
+
+def _after(name: RingName, generation: int) -> int:
+    """Return the generation after one, without those whose names another user has taken."""
+    generation += 1
+    while names.is_foreign(name.path(generation)):
+        generation += 1
+    return generation
 
 
 def _take_over(name: RingName, geometry: Geometry) -> tuple[Segment, list[Segment]]:
@@ -232,7 +240,7 @@ def _take_over(name: RingName, geometry: Geometry) -> tuple[Segment, list[Segmen
             else:
                 sequence = max((old.words[layout.LAST_SEQUENCE_WORD] for old in held), default=0)
                 try:
-                    ring = _make(name, found[-1] + 1 if found else 1, geometry, sequence)
+                    ring = _make(name, _after(name, found[-1] if found else 0), geometry, sequence)
                 except FileExistsError:
                     continue
             for old in held:
