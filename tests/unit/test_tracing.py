@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import sys
+import threading
 import time
 import timeit
 import tracemalloc
@@ -26,6 +27,10 @@ NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens
 def switched_off() -> Iterator[None]:
     yield
     tracing.shutdown()
+    for thread in threading.enumerate():  # a retry in the background would disturb later tests
+        if thread.name == "trace flush" or thread.name.startswith("OtelBatch"):
+            thread.join(60)
+            assert not thread.is_alive(), thread.name
 
 
 def configure(endpoint: str | None, ratio: float = 1.0, role: str = "capture hall") -> None:
