@@ -96,10 +96,7 @@ def shutdown() -> None:
     global _ratio, _begin, _finish
     finish, _finish, _begin, _ratio = _finish, None, None, 0.0
     if finish is not None:
-        # The library would wait for half a minute for an unavailable collector
-        thread = threading.Thread(target=finish, name="trace flush", daemon=True)
-        thread.start()
-        thread.join(_FLUSH_S)
+        finish()
         atexit.unregister(shutdown)
 
 
@@ -231,8 +228,9 @@ def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[
     # The library logs every failure and every dropped span: too much while a collector is unavailable for hours
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+    exporter = Exporter()
     processor = BatchSpanProcessor(
-        Exporter(),
+        exporter,
         max_queue_size=QUEUE,
         schedule_delay_millis=_DELAY_MS,
         max_export_batch_size=_BATCH,
@@ -261,4 +259,11 @@ def _exporter(endpoint: str, role: str) -> tuple[Callable[..., Span], Callable[[
         context = TraceContext(made.trace_id, made.span_id, made.trace_flags)
         return Span(context, span, to_unix_ns)
 
-    return begin, provider.shutdown
+    def finish() -> None:
+        # The library would wait for half a minute for an unavailable collector
+        thread = threading.Thread(target=provider.shutdown, name="trace flush", daemon=True)
+        thread.start()
+        thread.join(_FLUSH_S)
+        exporter.shutdown()  # ends its attempts
+
+    return begin, finish
