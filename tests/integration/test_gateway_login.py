@@ -239,6 +239,8 @@ def test_trusted_proxy_may_change_the_host(tmp_path: Path) -> None:
             viewer.until("hello")
         evil = {"X-Forwarded-Host": "evil.example"}
         assert gateway.ask("/api/cameras", headers=evil).status == 421
+        spoofed = {"Host": "evil.example", "X-Forwarded-Host": "localhost"}  # a page can set it
+        assert gateway.ask("/snapshot/hall.jpg", headers=spoofed).status == 421
 
 
 def test_the_cookie_of_a_framed_viewer_is_sent_to_it_over_https_only(tmp_path: Path) -> None:

@@ -212,9 +212,15 @@ class Guard:
         return response
 
     def _check_host(self, asked: Request | Websocket) -> Answer | None:
-        host = self._proxies.host(asked)
         # With a token, a page that uses DNS rebinding gains nothing: the cookie belongs to another host name.
-        if self.auth.required or is_host_trusted(host, self._allowed_origins):
+        if self.auth.required:
+            return None
+        # Both: a page can set X-Forwarded-Host itself, and not every proxy removes it.
+        hosts = asked.headers.get("Host", ""), self._proxies.host(asked)
+        host = next(
+            (name for name in hosts if not is_host_trusted(name, self._allowed_origins)), None
+        )
+        if host is None:
             return None
         return problem(
             421,
