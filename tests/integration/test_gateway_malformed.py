@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from support.gateway import Gateway, cameras
 from support.waiting import wait_for
-from tridetr.gateway.connection import Limits
+from tridetr.gateway.connection import Limits, PeerProtocol
 
 QUICK = Limits(connections=300, stall_s=0.5)
 UPGRADE = (
@@ -65,6 +66,28 @@ def test_no_request_leaves_a_viewer_behind(
         wait_for(lambda: viewers_of(gateway) == 0, what="the viewers' end")
         for client in clients:
             client.close()
+    assert "ERROR" not in caplog.text
+
+
+@pytest.mark.parametrize("request_", [UPGRADE + b"\r\n", b"GET" + STREAM + b"\r\n"])
+def test_network_error_ends_a_stream_quietly(
+    tmp_path: Path,
+    request_: bytes,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A telephone that leaves the Wi-Fi: the kernel reports other errors than a closed connection."""
+    unreachable = OSError(errno.EHOSTUNREACH, "No route to host")
+    monkeypatch.setattr(
+        PeerProtocol, "eof_received", lambda self: self._transport._force_close(unreachable)
+    )
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config, QUICK) as gateway:
+        fakes["hall"].play()
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=15) as client:
+            client.sendall(request_)
+            wait_for(lambda: b"\xff\xd8" in client.recv(2**16), what="a picture")
+            client.shutdown(socket.SHUT_WR)
+            wait_for(lambda: viewers_of(gateway) == 0, what="the viewer's end")
     assert "ERROR" not in caplog.text
 
 

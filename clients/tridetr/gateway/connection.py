@@ -190,7 +190,7 @@ class Connection(TCPServer):  # type: ignore[misc]  # untyped
                 self.writer.write(event.data)
                 while not await self._drained():
                     pass
-            except (ConnectionError, RuntimeError):
+            except (OSError, RuntimeError):  # closed, or the peer cannot be reached any more
                 await self.protocol.handle(Closed())
 
     async def _drained(self) -> bool:
@@ -221,7 +221,7 @@ class Connection(TCPServer):  # type: ignore[misc]  # untyped
 
     async def _close(self) -> None:
         # Closing waits until the peer has read the rest of the buffer: limit that wait.
-        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
             await asyncio.wait_for(super()._close(), self._limits.stall_s)
         self.abort()
 
