@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from support.http_camera import Request, http_camera
-from support.mosquitto import make_certificates
+from support.http_camera import Answer, Request, http_camera
+from support.mosquitto import free_port, make_certificates
 from tridetr.capture.sources.http_request import HttpAddress, get
+from tridetr.capture.sources.network import connect
+from tridetr.capture.sources.pump import Feed
+from tridetr.config import CameraSection
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
 
@@ -43,3 +46,34 @@ def test_the_certificate_of_a_redirect_target_is_verified(tmp_path: Path) -> Non
         ):
             get(address(camera.url()))
     assert not other.requests
+
+
+def opened(answer: Answer) -> Feed:
+    with http_camera(answer) as camera:
+        section = CameraSection.model_validate({"source": camera.url("/live"), "timeout_s": 2})
+        return connect(section, HangUp())
+
+
+def test_a_camera_cannot_make_ffmpeg_listen() -> None:
+    """A description of a session (SDP) opened UDP ports on every interface."""
+    lines = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=x", "c=IN IP4 0.0.0.0", "t=0 0"]
+    lines += [f"m=video {free_port() & ~1} RTP/AVP 96", "a=rtpmap:96 H264/90000", ""]
+
+    def describe(request: Request) -> None:
+        request.head("application/sdp")
+        request.send("\r\n".join(lines).encode())
+
+    with pytest.raises(SourceError, match="cannot open"):
+        opened(describe)
+
+
+@pytest.mark.parametrize("url", ["http://[bad", "//[::1", "http://h\u2100/", "http://a b/"])
+@pytest.mark.parametrize("tag", ["#EXT-X-STREAM-INF:BANDWIDTH=9", "#EXTINF:2,"])
+def test_an_invalid_url_in_a_playlist_is_reported(url: str, tag: str) -> None:
+    def playlist(request: Request) -> None:
+        request.head("application/vnd.apple.mpegurl")
+        request.send(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n{tag}\n{url}\n".encode())
+
+    with pytest.raises(SourceError, match="cannot open") as error:
+        opened(playlist)
+    assert "ValueError" not in str(error.value)

@@ -163,8 +163,13 @@ def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
     if is_playlist:
         variant = best_variant(start)
         response.close()
-        url = urljoin(response.geturl(), variant) if variant else address.url
-        return FfmpegTask(_with_login(address, url), PlaylistParts(address))
+        try:
+            url = urljoin(response.geturl(), variant) if variant else address.url
+            return FfmpegTask(_with_login(address, url), PlaylistParts(address))
+        except ValueError:
+            raise SourceError(
+                f"cannot open {address.shown}: its playlist contains an invalid URL"
+            ) from None
     response.close()
     return FfmpegTask(_with_login(address, address.url))
 

@@ -109,7 +109,8 @@ def _options(section: CameraSection) -> dict[str, str]:
         options |= {"rtsp_transport": section.rtsp_transport, "max_delay": "100000"}
         options |= {"allowed_media_types": "video"}
     else:
-        options |= {"http_proxy": ""}
+        # Otherwise a camera that answers with SDP makes FFmpeg listen for RTP, on every interface
+        options |= {"http_proxy": "", "protocol_whitelist": "http,https,tls,tcp,crypto"}
     return options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import re
@@ -55,30 +56,31 @@ class PlaylistParts:
         Raises:
             OSError: It cannot be opened.
         """
-        ours, theirs = urlsplit(self._address.url), urlsplit(url)
-        host = theirs.netloc.rpartition("@")[2]
-        same = (ours.scheme, ours.netloc) == (theirs.scheme, host)
-        bare = urlunsplit(theirs._replace(netloc=host))
-        login = self._address.login if same else None
         try:
+            ours, theirs = urlsplit(self._address.url), urlsplit(url)
+            host = theirs.netloc.rpartition("@")[2]
+            same = (ours.scheme, ours.netloc) == (theirs.scheme, host)
+            bare = urlunsplit(theirs._replace(netloc=host))
+            login = self._address.login if same else None
             response = get(replace(self._address, url=bare, login=login))
             start = response.read(len(_START))
             if start == _START:
                 start += response.read(PLAYLIST_BYTES)
+                self._follow(url, start.decode(errors="replace"))
         except (SourceError, http.client.HTTPException) as error:
             raise OSError(errno.EIO, str(error)) from None
-        if start.startswith(_START):
-            self._follow(url, start.decode(errors="replace"))
-        elif url in self._segments:
+        except ValueError:
+            raise OSError(errno.EIO, "its playlist contains an invalid URL") from None
+        if not start.startswith(_START) and url in self._segments:
             self._after = self._segments[::-1].index(url)
         return HttpPart(response, start)
 
     def _follow(self, url: str, text: str) -> None:
         lines = [line.strip() for line in text.splitlines()]
         is_live = "#EXT-X-ENDLIST" not in lines
-        self._segments = [
-            urljoin(url, line) for line in lines if is_live and line and not line.startswith("#")
-        ]
+        names = [line for line in lines if is_live and line and not line.startswith("#")]
+        with contextlib.suppress(ValueError):  # an invalid URL: reported when FFmpeg opens it
+            self._segments = [urljoin(url, name) for name in names]
         self._after *= is_live
 
 
