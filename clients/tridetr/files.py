@@ -6,12 +6,16 @@ import contextlib
 import hashlib
 import logging
 import os
+import select
 import stat
 from pathlib import Path
 
 from tridetr.errors import ConfigError
 
 _log = logging.getLogger("tridetr.files")
+
+_LARGEST = 4 << 20  # of a text file
+_PATIENCE_S = 5.0  # with a pipe
 
 
 def give_access_back(path: Path) -> bool:
@@ -111,6 +115,27 @@ def checksum_of(path: Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
+def _read(path: Path) -> bytes:
+    """Return a file's content; it may be a pipe, but its other end must write soon.
+
+    Raises:
+        OSError: It cannot be read, is larger than ``_LARGEST``, or nothing is written to the pipe.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", 0) as file:  # noqa: PTH123
+        ready = select.poll()
+        ready.register(file, select.POLLIN)
+        data = bytearray()
+        while True:
+            # A FIFO without a writer reads as empty
+            if not ready.poll(_PATIENCE_S * 1000):
+                raise OSError(f"nothing was written to it within {_PATIENCE_S:g} s")
+            if not (part := file.read(1 << 16)):
+                return bytes(data)
+            data += part
+            if len(data) > _LARGEST:
+                raise OSError(f"it has more than {_LARGEST >> 20} MiB")
+
+
 def read_text(path: Path, *, shown: str = "") -> str:
     """Return a UTF-8 file's text without its byte-order mark.
 
@@ -123,7 +148,7 @@ def read_text(path: Path, *, shown: str = "") -> str:
     """
     shown = shown or str(path)
     try:
-        data = path.read_bytes()
+        data = _read(path)
     except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or error
         raise ConfigError(f"{shown} cannot be read: {cause}") from None

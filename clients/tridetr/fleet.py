@@ -95,8 +95,9 @@ class Fleet:
             if not math.isfinite(report["interval_s"]):
                 return False
             if report.get("disk"):
-                report["disk"]["free_bytes"] = int(report["disk"]["free_bytes"])
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+                free_bytes = report["disk"]["free_bytes"] = int(report["disk"]["free_bytes"])
+                float(free_bytes)  # shown in GB
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return False  # not from a node, or from a later version
         self._reports[name] = report
         return True

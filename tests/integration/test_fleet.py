@@ -166,6 +166,9 @@ def test_node_publishes_its_description(tmp_path: Path) -> None:
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [], "model": "a"}',
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [],'
         b' "disk": {"free_bytes": "a"}}',
+        b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [],'
+        b' "disk": {"free_bytes": 1' + b"0" * 400 + b"}}",
+        b"[" * 100_000,
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [], "disk": {"a": 1}}',
     ],
 )  # fmt: skip

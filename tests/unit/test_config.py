@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from support.data import shared
+from tridetr import files
 from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO, EXAMPLE, REFERENCE
 from tridetr.config.load import parse_config
@@ -58,6 +60,12 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
         assert data[section] == defaults[section]
     camera_keys = set(type(load_config(REFERENCE).cameras["hall"]).model_fields)
     assert set(data["cameras"]["hall"]) == camera_keys
+
+
+# Each mapping merges the one before twice
+MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}], y{n}: 1}}\n" for n in range(1, 40)
+)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +146,19 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
         ("cameras: [", "not valid YAML"),
         ("cameras: {hall: {source: a}, hall: {source: b}}", "duplicate key"),
         ("cameras: {hall: {source: ~nosuchuser/a.mp4}}", "no such user"),
+        (
+            "cameras: {off: {source: synthetic}}",
+            "cameras: YAML reads `off`, `no` and `false` as a truth value: write the name in quotes",
+        ),
+        ("cameras: {12: {source: synthetic}}", "cameras: YAML reads 12 as a number: write the"),
+        (
+            "cameras: {~: {source: synthetic}}",
+            "cameras: YAML reads this name as nothing: write the",
+        ),
+        (MINIMAL + f"gateway: {{port: {'9' * 5000}}}", "line 2, column 17: not a valid number or"),
+        (MINIMAL + f"gateway: {{port: 0x{'f' * 5000}}}", "gateway.port"),
+        ("cameras: {2026-13-45: {source: synthetic}}", "column 11: not a valid number or date"),
+        (MERGE_BOMB, "too many keys to merge"),
     ],
 )
 def test_errors_name_the_fault(text: str, expected: str) -> None:
@@ -334,6 +355,35 @@ def test_schema_is_valid_and_accepts_the_reference() -> None:
     schema = Config.model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(json.loads(json.dumps(yaml.safe_load(REFERENCE.read_text()))), schema)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [("/dev/zero", "more than 4 MiB"), ("fifo", "nothing was written to it within")],
+)
+def test_a_file_that_never_ends_or_never_answers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, expected: str
+) -> None:
+    monkeypatch.setattr(files, "_PATIENCE_S", 0.1)
+    os.mkfifo(tmp_path / "fifo")
+    for read in (load_config, camera_credentials):
+        with pytest.raises(ConfigError, match=expected):
+            read(tmp_path / file)
+
+
+def test_a_configuration_can_be_piped() -> None:
+    """Such as `tridetr up -c <(sops -d tridetr.yaml)`."""
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        os.write(writing, MINIMAL.encode())
+        os.close(writing)
+
+    slow = threading.Timer(0.1, write)
+    slow.start()
+    assert load_config(Path(f"/dev/fd/{reading}")).cameras
+    os.close(reading)
+    slow.join()
 
 
 def test_secrets_come_from_files_or_the_environment(

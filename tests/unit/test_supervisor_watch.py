@@ -18,7 +18,7 @@ import pytest
 from support.mosquitto import running_mosquitto
 from tridetr import paths
 from tridetr.config import Config
-from tridetr.errors import TridetrError
+from tridetr.errors import ConfigError, TridetrError
 from tridetr.supervisor import orphans, runner
 from tridetr.supervisor import pulse as pulse_module
 from tridetr.supervisor.broker_pulse import answers
@@ -207,3 +207,21 @@ def test_a_state_disk_that_does_not_answer_does_not_keep_a_node_from_starting(
     runner.Supervisor(config)._check_state()
     answers.set()
     assert f"({tmp_path / 'state'}) does not answer" in caplog.text
+
+
+def test_a_password_without_a_user_name_is_refused_at_the_start(
+    instance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller ended at each start, with the same message."""
+    monkeypatch.setenv("TRIDETR_MQTT_PASSWORD", "password")
+    monkeypatch.setattr(runner, "stop_signals", list)
+    config = Config.model_validate(
+        {
+            "instance": instance,
+            "cameras": {"cam": {"source": "synthetic"}},
+            "run_dir": tmp_path / "run",
+            "state_dir": tmp_path / "state",
+        }
+    )
+    with pytest.raises(ConfigError, match=r"set mqtt\.username"):
+        runner.Supervisor(config).run(1.0)

@@ -20,6 +20,8 @@ from tridetr.errors import ConfigError
 from tridetr.files import read_text
 
 _PLAIN_KEY = re.compile(r"[\w. -]{1,64}")
+_MOST_KEYS = 10_000  # of a mapping
+_TRUTH = {True: "`on`, `yes` and `true`", False: "`off`, `no` and `false`"}
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -37,6 +39,21 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                     )
                 seen.add((key.tag, key.value))
         return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_KEYS:  # mappings that merge each other grow exponentially
+            raise yaml.constructor.ConstructorError(
+                None, None, "too many keys to merge", node.start_mark
+            )
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError:
+            raise yaml.constructor.ConstructorError(
+                None, None, "not a valid number or date", node.start_mark
+            ) from None
 
 
 def load_config(path: Path) -> Config:
@@ -121,11 +138,31 @@ def _explain(fault: dict[str, Any]) -> str:
         return f"  {dotted}: missing, but required"
     message = fault["msg"].removeprefix("Value error, ")
     value = fault.get("input")
+    if "[key]" in fault["loc"] and not isinstance(value, str):
+        section = ".".join(parts[:-1])
+        return f"  {section}: YAML reads {_as_read(value)}: write the name in quotes"
     if isinstance(value, str):
         value = shown_value(value)
-    is_shown = isinstance(value, str | int | float | bool) and not SECRET_FILES & {*location}
+    is_plain = isinstance(value, str | int | float | bool) and not _is_long(value)
+    is_shown = is_plain and not SECRET_FILES & {*location}
     shown = f" (found {value!r})" if is_shown else ""
     return f"  {dotted}: {message}{shown}"
+
+
+def _as_read(key: object) -> str:
+    """Return what YAML makes of a key that is not text."""
+    if isinstance(key, bool):
+        return f"{_TRUTH[key]} as a truth value"
+    if key is None:
+        return "this name as nothing"
+    if not isinstance(key, int | float):
+        return "this name as a date"
+    return "this name as a number" if _is_long(key) else f"{key} as a number"
+
+
+def _is_long(number: object) -> bool:
+    """Return whether a number has too many digits to be shown."""
+    return isinstance(number, int) and number.bit_length() > 64
 
 
 def known_keys(location: list[str | int]) -> list[str]:

@@ -19,6 +19,24 @@ MIN_SIGNING_KEY = 24  # bytes, as Standard Webhooks asks for
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
 
 
+def lacks_mqtt_user(config: Config) -> bool:
+    """Return whether a broker password is configured, but no user name: MQTT has no such login."""
+    mqtt = config.mqtt
+    if mqtt.username is not None or mqtt.host == "embedded":  # which has no logins
+        return False
+    return mqtt.password_file is not None or bool(os.environ.get(MQTT_PASSWORD_VARIABLE))
+
+
+def refuse_password_without_user(config: Config) -> None:
+    """Check the login at the broker.
+
+    Raises:
+        ConfigError: There is a password but no user name.
+    """
+    if lacks_mqtt_user(config):
+        raise ConfigError("an MQTT password is set but no user name: set mqtt.username")
+
+
 def mqtt_password(config: Config) -> str | None:
     """Return the broker password from ``mqtt.password_file`` or ``TRIDETR_MQTT_PASSWORD``; None if neither is set.
 

@@ -25,7 +25,7 @@ from tridetr.backoff import wait_s
 from tridetr.broker import set_login
 from tridetr.config import Config
 from tridetr.config.node_sections import TlsSection
-from tridetr.config.secrets import mqtt_password
+from tridetr.config.secrets import mqtt_password, refuse_password_without_user
 from tridetr.controller.payloads import OFFLINE
 from tridetr.errors import BrokerError
 from tridetr.telemetry import metrics
@@ -77,13 +77,13 @@ class BrokerSettings:
         """Return the broker settings of ``config``, with the password read from its file or the environment.
 
         Raises:
-            BrokerError: there is a password but no user name.
+            ConfigError: there is a password but no user name, or its file cannot be read.
         """
         mqtt = config.mqtt
-        password = mqtt_password(config)
-        if password is not None and mqtt.username is None:
-            raise BrokerError("an MQTT password is set but no user name: set mqtt.username")
-        return cls(locate, mqtt.username, password, mqtt.tls, mqtt.keepalive_s, will_topic)
+        refuse_password_without_user(config)
+        return cls(
+            locate, mqtt.username, mqtt_password(config), mqtt.tls, mqtt.keepalive_s, will_topic
+        )
 
 
 class Listener(Protocol):

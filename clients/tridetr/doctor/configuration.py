@@ -13,6 +13,7 @@ from tridetr.config import Config
 from tridetr.config.secrets import (
     camera_credentials,
     gateway_token,
+    lacks_mqtt_user,
     mqtt_password,
     notify_url,
     read_secret,
@@ -63,11 +64,9 @@ def _check_mqtt(config: Config) -> Iterator[Finding]:
             f"port {_MQTTS_PORT} is for MQTT over TLS, but mqtt.tls is not set",
             "set mqtt.tls: {}",
         )
-    if mqtt.password_file is not None and mqtt.username is None:
+    if lacks_mqtt_user(config):
         yield _fault(
-            "mqtt.username",
-            "mqtt.password_file is set, but mqtt.username is not",
-            "set mqtt.username",
+            "mqtt.username", "an MQTT password is set, but no user name", "set mqtt.username"
         )
     if mqtt.tls is not None and mqtt.tls.key_file and not mqtt.tls.cert_file:
         yield _fault(

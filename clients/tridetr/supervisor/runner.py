@@ -18,6 +18,7 @@ from rich.console import Console
 
 from tridetr.broker import EMBEDDED, choose_port
 from tridetr.config import Config
+from tridetr.config.secrets import refuse_password_without_user
 from tridetr.controller.database import refuse_newer
 from tridetr.controller.history import DATABASE
 from tridetr.disk_thread import DiskThread
@@ -95,6 +96,8 @@ class Supervisor:
         run_dir = private_folder(self._config.run_dir)
         if self._whole_node or {"controller", "recorder"} & set(self._only):
             self._check_state()
+        if self._whole_node or "controller" in self._only:
+            refuse_password_without_user(self._config)
         with RunFolder(self._config, self._only) as folder:
             folder.prepare()
             self._check_ports()
