@@ -276,3 +276,18 @@ def test_the_recorder_runs_where_evidence_is_kept(
     (pod,) = node_pods(render({**FULL, "config": {**FULL["config"], "evidence": evidence}}))
     names = {container["name"] for container in pod["containers"]}
     assert ("recorder" in names) is runs
+
+
+def test_each_pod_of_a_daemonset_publishes_under_its_own_name() -> None:
+    manifests = render(FLEET)
+    assert [config.mqtt.device for config in configurations(manifests)] == [None]
+    (controller,) = (
+        container
+        for pod in node_pods(manifests)
+        for container in pod["containers"]
+        if container["name"] == "controller"
+    )
+    (device,) = (
+        entry["valueFrom"] for entry in controller["env"] if entry["name"] == "TRIDETR_MQTT_DEVICE"
+    )
+    assert device == {"fieldRef": {"fieldPath": "spec.nodeName"}}

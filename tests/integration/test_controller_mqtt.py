@@ -255,6 +255,7 @@ def test_problems_and_a_stopped_node_are_published(tmp_path: Path) -> None:
         wait_for(lambda: problem().get("problem") is False)
         assert problem("") == {
             "schema": 1, "problem": False, "detector": "", "outbox": "", "disk": "", "notify": "",
+            "device": "",
         }  # fmt: skip
         for state in (CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND):
             actor.be(state)
@@ -273,6 +274,23 @@ def test_problems_and_a_stopped_node_are_published(tmp_path: Path) -> None:
             False,
         )
         assert status["message"] == "the node was stopped"
+
+
+def test_another_node_with_the_same_name_is_a_problem(tmp_path: Path) -> None:
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(tmp_path, {"port": broker.port}) as (_, actor),
+    ):
+
+        def problem() -> dict[str, object]:
+            published: dict[str, object] = json.loads(ear.last("node1/problem") or b"{}")
+            return published
+
+        actor.show_and_wait(EMPTY, 2)
+        wait_for(lambda: ear.last("node1/node") and problem().get("device") == "")
+        ear.client.publish("tridetr/node1/node", b'{"started_at": "2020-01-01T00:00:00.000Z"}')
+        wait_for(lambda: "mqtt.device" in str(problem().get("device")))
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\x00" * 40, b"x" * 100_000, b'{"command": 1}'])

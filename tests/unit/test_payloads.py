@@ -37,7 +37,7 @@ from tridetr.controller.payloads import (
 )
 from tridetr.controller.problems import CameraProblem
 from tridetr.controller.state_machine import Memory, Result, Silence, State, Transition
-from tridetr.controller.topics import Topics, default_device, topic_level
+from tridetr.controller.topics import Topics, default_device, device_name, topic_level
 from tridetr.controller.visits import Record, VisitEvent, decide
 
 SECOND = 1_000_000_000
@@ -161,6 +161,21 @@ def test_times_are_written_as_utc_with_milliseconds(ns: int, text: str | None) -
 )
 def test_default_device_is_one_topic_level(host: str, instance: str, device: str) -> None:
     assert default_device(host, instance) == device
+
+
+def test_the_device_is_named_by_the_configuration_the_environment_or_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = Config.model_validate({"cameras": {"hall": {"source": "synthetic"}}})
+    monkeypatch.setenv("TRIDETR_MQTT_DEVICE", "edge-7.site.example")
+    assert device_name(config) == "edge-7-site-example"
+    monkeypatch.delenv("TRIDETR_MQTT_DEVICE")
+    monkeypatch.setattr("socket.gethostname", lambda: "porch.lan")
+    assert device_name(config) == "porch"
+    named = Config.model_validate(
+        {"cameras": {"hall": {"source": "synthetic"}}, "mqtt": {"device": "garage"}}
+    )
+    assert device_name(named) == "garage"
 
 
 def test_topics_follow_the_configuration() -> None:

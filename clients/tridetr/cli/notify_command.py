@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Annotated
 
 import typer
@@ -26,7 +25,7 @@ def send_test(
 ) -> None:
     """Send one test message to a target. Exits with 1 if the target does not accept it."""
     from tridetr.controller.discovery import viewer_address
-    from tridetr.controller.topics import default_device
+    from tridetr.controller.topics import device_name
     from tridetr.notify.notification import example_message
     from tridetr.notify.senders import DeliveryError, deliver
 
@@ -35,7 +34,7 @@ def send_test(
     if target is None:
         known = ", ".join(target.name for target in config.notify) or "none"
         raise ConfigError(f"no target {name!r} in notify; known targets: {known}")
-    device = config.mqtt.device or default_device(socket.gethostname(), config.instance)
+    device = device_name(config)
     camera = next(iter(target.cameras or config.cameras))
     try:
         deliver(target, example_message(device, camera, viewer_address(config.gateway), None))

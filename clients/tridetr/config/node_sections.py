@@ -165,7 +165,9 @@ class MqttSection(Section):
     prefix: str = Field(
         "tridetr", pattern=r"^[^#+/\s][^#+\s]{0,99}$", description="First part of all topics."
     )
-    device: str | None = Field(None, description="Second part of all topics; null = host name.")
+    device: str | None = Field(
+        None, description="Second part of all topics; null = TRIDETR_MQTT_DEVICE, or the host name."
+    )
     discovery_prefix: str | None = Field(
         "homeassistant",
         pattern=r"^[^#+/\s]([^#+\s]{0,98}[^#+/\s])?$",

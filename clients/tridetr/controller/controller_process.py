@@ -89,7 +89,7 @@ class Controller:
             stack.callback(sentry.close)
             self._cameras[camera] = sentry
         self._switches = {topics.arm(name): name for name in [NODE, *self._cameras]}
-        subscriptions = [topics.availability, topics.command, *self._switches]
+        subscriptions = [topics.availability, topics.node, topics.command, *self._switches]
         if topics.home_assistant_status:
             subscriptions.append(topics.home_assistant_status)
         self._link = MqttLink(settings, self, subscriptions)
@@ -202,7 +202,7 @@ class Controller:
             self._pump.on_ack(mid)
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """Handle an incoming message: Home Assistant's birth message, a command, a switch, or our own last will."""
+        """Handle an incoming message: Home Assistant's birth message, a command, a switch, or an own topic."""
         if self._stopping:
             return
         if topic in self._switches:
@@ -214,6 +214,10 @@ class Controller:
         if topic == self._topics.availability:
             # The last will of an earlier connection, which the broker noticed late: it must be overwritten.
             self._called_offline |= payload == OFFLINE.encode()
+            return
+        if topic == self._topics.node:
+            if not retained:
+                self._publications.on_node(payload)
             return
         is_birth = topic == self._topics.home_assistant_status
         asked = payload == b"online" if is_birth else is_refresh(payload)

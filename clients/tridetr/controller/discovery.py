@@ -31,6 +31,7 @@ _NODE_NAMES = {
     NodeProblem.OUTBOX: ("Event delivery", "mdi:email-alert"),
     NodeProblem.DISK: ("Disk", "mdi:harddisk"),
     NodeProblem.NOTIFY: ("Notifications", "mdi:bell-alert"),
+    NodeProblem.DEVICE: ("Device name", "mdi:content-duplicate"),
 }
 
 

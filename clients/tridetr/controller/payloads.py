@@ -211,6 +211,21 @@ def node(
     )
 
 
+def started_at(payload: bytes) -> str | None:
+    """Return the start of the controller that published a ``/node`` message; None if it is not one.
+
+    Example:
+        >>> started_at(b'{"started_at": "2026-11-26T06:10:20.114Z"}')
+        '2026-11-26T06:10:20.114Z'
+    """
+    try:
+        found = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    started = found.get("started_at") if isinstance(found, dict) else None
+    return started if isinstance(started, str) else None
+
+
 def stopped(facts: CameraFacts) -> CameraFacts:
     """Return a camera's facts as they are published when its node stops."""
     return replace(

@@ -20,6 +20,7 @@ class NodeProblem(enum.Enum):
     OUTBOX = "outbox"  # events are waiting for the broker
     DISK = "disk"  # the state cannot be written
     NOTIFY = "notify"  # notifications do not reach their target
+    DEVICE = "device"  # another node publishes under the same name
 
 
 class CameraProblem(enum.Enum):
@@ -76,7 +77,12 @@ def export(problems: Problems, camera: str = "") -> None:
 
 
 def of_node(
-    cameras: Iterable[Mapping[CameraProblem, str]], *, outbox: str, disk: str, notify: str = ""
+    cameras: Iterable[Mapping[CameraProblem, str]],
+    *,
+    outbox: str,
+    disk: str,
+    notify: str = "",
+    device: str = "",
 ) -> dict[NodeProblem, str]:
     """Return the node's problems.
 
@@ -85,6 +91,7 @@ def of_node(
         outbox: why events are waiting; empty = none has waited too long.
         disk: why the state cannot be written; empty = it can.
         notify: targets that do not get their notifications, and why; empty = all do.
+        device: that another node publishes under the same name; empty = none does.
     """
     watched = [found for found in cameras if not found[CameraProblem.CAMERA]]
     blind = bool(watched) and all(found[CameraProblem.DETECTOR] for found in watched)
@@ -99,4 +106,5 @@ def of_node(
         NodeProblem.OUTBOX: outbox,
         NodeProblem.DISK: disk,
         NodeProblem.NOTIFY: notify,
+        NodeProblem.DEVICE: device,
     }

@@ -82,6 +82,7 @@ class Publications:
         self._status_published_at: dict[str, float] = {}
         self._published_node: object = None
         self._node_published_at = float("-inf")
+        self._double_at = float("-inf")
         self._armed: dict[str, bool] = {}  # as last published
 
     def _discovery_messages(self, viewer: str | None) -> dict[str, dict[str, Any]]:
@@ -198,6 +199,7 @@ class Publications:
             outbox=outbox,
             disk=self._store.fault,
             notify=self._notifier.problem(OUTBOX_WAIT_S),
+            device=self._double(),
         )
         found: dict[str, problems.Problems] = {"": node, **cameras}
         for name, kinds in found.items():
@@ -205,6 +207,20 @@ class Publications:
                 self._problems[name] = kinds
                 problems.export(kinds, name)
                 self._link.publish(self._topics.problem(name), problems.payload(kinds), retain=True)
+
+    def on_node(self, payload: bytes) -> None:
+        """Take a message on the node's own topic, which another node with the same name may have published."""
+        started_at = payloads.started_at(payload)
+        if started_at is not None and started_at != payloads.iso(self._started_unix_ns):
+            self._double_at = time.monotonic()
+
+    def _double(self) -> str:
+        if time.monotonic() - self._double_at > 2.5 * payloads.NODE_S:
+            return ""
+        return (
+            f"another node publishes under {self._topics.root} too, so the states of both are mixed: "
+            "set a different mqtt.device for each"
+        )
 
     def why_unwatched(self, camera: str) -> str:
         """Return the problems of a camera as last published; empty if there are none."""

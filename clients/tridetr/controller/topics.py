@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ class Topics:
     @classmethod
     def of(cls, config: Config) -> Topics:
         """Return the topics for a configuration."""
-        device = config.mqtt.device or default_device(socket.gethostname(), config.instance)
-        return cls(config.mqtt.prefix.rstrip("/"), device, config.mqtt.discovery_prefix)
+        return cls(
+            config.mqtt.prefix.rstrip("/"), device_name(config), config.mqtt.discovery_prefix
+        )
 
     @property
     def root(self) -> str:
@@ -112,6 +114,14 @@ def topic_level(class_name: str) -> str:
     """
     level = slug(class_name)
     return f"{level}_seen" if level in _RESERVED else level
+
+
+def device_name(config: Config) -> str:
+    """Return ``mqtt.device``; if it is not set, a name from ``TRIDETR_MQTT_DEVICE`` or the host name."""
+    if config.mqtt.device is not None:
+        return config.mqtt.device
+    given = os.environ.get("TRIDETR_MQTT_DEVICE", "")
+    return default_device(given.replace(".", "-") or socket.gethostname(), config.instance)
 
 
 def default_device(host: str, instance: str) -> str:

@@ -150,7 +150,9 @@ tridetr/node: {{ .node.name }}
 {{- $cameras = set $cameras $name (merge (dict "credentials_file" $file) (get $cameras $name)) -}}
 {{- end -}}
 {{- end -}}
-{{- $mqtt := dict "host" (include "tridetr.brokerHost" .) "port" (int $values.mqtt.port) "prefix" $values.mqtt.prefix "device" .node.name -}}
+{{- $mqtt := dict "host" (include "tridetr.brokerHost" .) "port" (int $values.mqtt.port) "prefix" $values.mqtt.prefix -}}
+{{- /* The pods of a DaemonSet have one configuration; TRIDETR_MQTT_DEVICE names them. */ -}}
+{{- if not $values.daemonSet.enabled -}}{{- $mqtt = set $mqtt "device" .node.name -}}{{- end -}}
 {{- $mqtt = set $mqtt "discovery_prefix" ($values.mqtt.discoveryPrefix | default nil) -}}
 {{- if $values.mqtt.pictures -}}{{- $mqtt = set $mqtt "pictures" true -}}{{- end -}}
 {{- if $values.mqtt.username -}}{{- $mqtt = set $mqtt "username" $values.mqtt.username -}}{{- end -}}

@@ -19,6 +19,10 @@ env:
   {{- if and (eq .name "controller") .root.Values.notify.timeZone }}
   - {name: TZ, value: {{ .root.Values.notify.timeZone | quote }}}
   {{- end }}
+  {{- if .root.Values.daemonSet.enabled }}
+  - name: TRIDETR_MQTT_DEVICE
+    valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+  {{- end }}
   {{- if .gpu }}
   {{- include "tridetr.gpuEnvironment" (dict "root" .root "owner" (eq .name "triton")) | nindent 2 }}
   {{- end }}
