@@ -97,6 +97,12 @@ def open_recording(path: Path) -> Recording:
     path = path.expanduser().absolute()
     if not path.is_file():
         raise SourceError(f"cannot open {path}: no such file. Check the path")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # the configuration is JSON
+        raise SourceError(
+            f"cannot open {path}: the name of the file or a folder is not UTF-8; rename it"
+        ) from None
     container, stream = open_video(f"file:{path}", shown=str(path), options={}, timeout_s=None)
     step_s = float(1 / (stream.average_rate or 25))
     times: list[float] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,10 @@ def test_the_settings_of_a_camera_are_used(tmp_path: Path) -> None:
     assert recording_config(recording, settings, None, tmp_path).alarm.min_area == 0
     with pytest.raises(ConfigError, match="no camera 'yard'"):
         recording_config(recording, settings, "yard", tmp_path)
+
+
+def test_a_name_in_another_encoding_is_a_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    file.touch()
+    with pytest.raises(SourceError, match="not UTF-8; rename it"):
+        open_recording(file)

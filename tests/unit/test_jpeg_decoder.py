@@ -36,3 +36,15 @@ def test_a_missing_end_marker_or_bytes_after_it_are_no_damage(end: bytes) -> Non
     jpeg = make_jpeg().removesuffix(END) + end
     whole = JpegDecoder().decode(make_jpeg())
     np.testing.assert_array_equal(JpegDecoder().decode(jpeg).planes[0], whole.planes[0])
+
+
+def test_a_progressive_picture_with_thousands_of_scans_is_refused() -> None:
+    """Half a megabyte kept a CPU core busy for 18 s, so capture was killed before its first picture."""
+    file = io.BytesIO()
+    Image.new("L", (640, 360)).save(file, "JPEG", progressive=True)
+    jpeg = file.getvalue()
+    assert JpegDecoder().decode(jpeg).planes[0].shape == (360, 640)
+    last = jpeg.rindex(b"\xff\xda")
+    bomb = jpeg[:last] + jpeg[last:].removesuffix(END) * 1000 + END
+    with pytest.raises(CorruptFrameError, match="scans"):
+        JpegDecoder().decode(bomb)

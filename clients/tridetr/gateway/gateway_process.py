@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 from pathlib import Path
 
 from tridetr.config import Config
@@ -21,6 +22,9 @@ from tridetr.ports import viewer_url
 logger = logging.getLogger("tridetr.gateway")
 ADDRESS_FILE = "gateway.json"
 _OTHER_CONNECTIONS = 256  # in addition to the WebSockets: pages, snapshots, probes
+_KEPT_DESCRIPTORS = 16  # for files, and connections that are being closed
+_PER_CAMERA = 12  # descriptors: rings and their wake-ups
+_FEWEST_CONNECTIONS = 4
 
 
 def _write_address(path: Path, host: str, port: int) -> None:
@@ -47,6 +51,30 @@ def warn_of_open_access(config: Config) -> None:
             "Set gateway.token_file, or keep the network private.",
             host or "all addresses",
         )
+
+
+def connection_limit(config: Config) -> int:
+    """Return how many connections fit: within the limit of descriptors, or no probe could connect any more.
+
+    Raises this process's own limit if it is too low and the system allows that.
+    """
+    wanted = config.gateway.max_viewers + _OTHER_CONNECTIONS
+    used = len(os.listdir("/proc/self/fd")) + _PER_CAMERA * len(config.cameras)  # noqa: PTH208
+    descriptors, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = used + _KEPT_DESCRIPTORS + wanted
+    if descriptors == resource.RLIM_INFINITY or descriptors >= needed:
+        return wanted
+    descriptors = needed if most == resource.RLIM_INFINITY else min(needed, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, most))
+    room = max(_FEWEST_CONNECTIONS, wanted - (needed - descriptors))
+    if room < wanted:
+        logger.warning(
+            "RLIMIT_NOFILE (ulimit -n) is %d: the viewer serves %d connections instead of %d",
+            descriptors,
+            room,
+            wanted,
+        )
+    return room
 
 
 async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = None) -> None:
@@ -83,7 +111,7 @@ async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = No
             app,
             listener,
             stop,
-            limits or Limits(connections=section.max_viewers + _OTHER_CONNECTIONS),
+            limits or Limits(connections=connection_limit(config)),
         )
     finally:
         listener.close()

@@ -13,6 +13,10 @@ from tridetr.capture.sources.picture import picture_from
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
+_SCAN = b"\xff\xda"
+# A progressive JPEG has about ten. Each takes a few bytes, and up to the time of a whole picture to decode
+_MOST_SCANS = 100
+
 
 class JpegDecoder:
     """Decodes JPEGs one by one; rejects damaged ones instead of showing them half grey.
@@ -36,6 +40,9 @@ class JpegDecoder:
             CorruptFrameError: It is damaged, or not a JPEG.
         """
         packet = jpeg if isinstance(jpeg, av.Packet) else av.Packet(cast(bytes, jpeg))
+        scans = bytes(packet).count(_SCAN)
+        if scans > _MOST_SCANS:
+            raise CorruptFrameError(f"a JPEG of {packet.size} bytes with {scans} scans")
         try:
             frames = self._codec.decode(packet) if packet.size else []
         except av.FFmpegError as error:
