@@ -79,9 +79,8 @@ class Target:
         if is_new or time.monotonic() >= self._retry_at:
             self._newest = newest
             oldest = next(iter(waiting.values()))
-            if (
-                oldest.event_id != self._tried
-            ):  # the one before may have been dropped from a full queue
+            # The one before may have been dropped from a full queue
+            if oldest.event_id != self._tried:
                 self._tried = oldest.event_id
                 self._failures = self._refusals = 0
             self._start(oldest, with_picture=self._failures < _WITH_PICTURE)
