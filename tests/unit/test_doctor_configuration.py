@@ -40,6 +40,7 @@ def test_packaged_configurations_have_no_fault(file: Path) -> None:
         (CAMERA + "mqtt: {host: b, tls: {ca_file: none}}", "mqtt.tls.ca_file", "fault"),
         (CAMERA + "gateway: {token_file: none}", "gateway.token_file", "fault"),
         (CAMERA + "mqtt: {host: embedded, port: 8080}", "gateway.port and mqtt.port", "fault"),
+        (CAMERA + "triton: {metrics_port: 8080}", "gateway.port and triton.metrics_port", "fault"),
         (CAMERA + "model: {file: none.onnx}", "model", "fault"),
         (CAMERA + "alarm: {classes: [persn]}", "camera hall alarm.classes", "fault"),
         (CAMERA + "detect: {classes: [car]}", "cameras.hall.alarm.classes", "fault"),

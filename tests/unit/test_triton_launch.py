@@ -70,7 +70,8 @@ def command(tmp_path: Path, backend: str = "onnxruntime", **sections: object) ->
     found, files = installation.find_server(), launch.Layout(tmp_path)
     backends = launch.prepare_backends(found, backend, files)
     made = config(tmp_path, **sections)
-    return launch.command(made, found, files, backends, "s3cret")
+    port = made.triton.metrics_port
+    return launch.command(made, found, files, backends, "s3cret", port)
 
 
 def test_the_wheel_is_found(wheel: Path) -> None:
@@ -171,6 +172,8 @@ def test_the_server_is_closed_to_other_users(wheel: Path, tmp_path: Path) -> Non
     assert "--allow-http=false" in line
     assert "--grpc-address=unix:grpc" in line  # relative to its working directory
     assert "--metrics-address=unix:stats" in line
+    ported = command(tmp_path, triton={"metrics_port": 8002})
+    assert {"--metrics-address=127.0.0.1", "--metrics-port=8002"} <= set(ported)
     (restricted,) = [word for word in line if word.startswith("--grpc-restricted-protocol=")]
     assert restricted.endswith("=shared-memory,model-repository,trace,logging:tridetr=s3cret")
     assert "--backend-config=python,shm-region-prefix-name=tridetr-x1-triton-" in line

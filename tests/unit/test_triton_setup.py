@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,3 +62,15 @@ def test_folders_that_the_python_backend_leaves_in_tmp_are_removed(
     monkeypatch.setattr(setup, "_LEFT_OVER_S", 0)
     made.clean()  # as if an hour had passed: folders of killed runs are removed
     assert [path.name for path in tmp_path.glob("python_env_*")] == ["python_env_used"]
+
+
+def test_a_metrics_port_in_use_does_not_prevent_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        assert setup._metrics_port(taken) == 0
+    assert f"cannot bind to port {taken} (Address already in use" in caplog.text
+    assert setup._metrics_port(0) == 0

@@ -58,6 +58,10 @@ class TritonSection(Section):
     infer_timeout_s: Seconds = Field(
         10.0, description="After this time without an answer the server counts as unhealthy."
     )
+    metrics_port: Port = Field(
+        0,
+        description="Loopback port of Triton's own metrics, for every user of the machine; 0 = a private socket.",
+    )
 
     @field_validator("url")
     @classmethod

@@ -78,6 +78,8 @@ def _check_mqtt(config: Config) -> Iterator[Finding]:
 
 def _check_ports(config: Config) -> Iterator[Finding]:
     ports = [("gateway.port", config.gateway.port)]
+    if config.triton.url is None:
+        ports.append(("triton.metrics_port", config.triton.metrics_port))
     if config.mqtt.host == "embedded":
         ports.append(("mqtt.port", config.mqtt.port))
     for port, times in Counter(port for _, port in ports).items():

@@ -136,6 +136,8 @@ def check_cpu() -> Iterator[Finding]:
 def check_ports(config: Config) -> Iterator[Finding]:
     """Check that the ports that the node listens on are free."""
     wanted = [("viewer port", config.gateway.host, config.gateway.port)]
+    if config.triton.url is None and config.triton.metrics_port:
+        wanted.append(("Triton metrics port", "127.0.0.1", config.triton.metrics_port))
     for subject, host, port in wanted:
         why = bind_fault(host, port)
         if why is not None:

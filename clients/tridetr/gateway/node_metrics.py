@@ -26,8 +26,8 @@ _TIMEOUT_S = 1.0  # Triton runs on this machine; if it does not answer, its metr
 def render_node(config: Config) -> bytes:
     """Return the node's metrics in Prometheus text format.
 
-    The metrics of the embedded Triton are included because only this user can reach its socket. An external Triton must
-    be scraped directly.
+    The metrics of the embedded Triton are included because others cannot reach its socket or loopback port. An external
+    Triton must be scraped directly.
     """
     page = render_all(config.run_dir / "metrics")
     endpoint = read_endpoint(config.run_dir) if config.triton.url is None else None
@@ -50,8 +50,13 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _fetch(path: str) -> bytes:
-    with contextlib.closing(_UnixConnection(path)) as connection:
+def _fetch(address: str | int) -> bytes:
+    connection = (
+        _UnixConnection(address)
+        if isinstance(address, str)
+        else http.client.HTTPConnection("127.0.0.1", address, timeout=_TIMEOUT_S)
+    )
+    with contextlib.closing(connection):
         connection.request("GET", "/metrics")
         page = connection.getresponse().read()
     return page if page.endswith(b"\n") else page + b"\n"

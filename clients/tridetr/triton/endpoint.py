@@ -23,14 +23,14 @@ class Endpoint:
         secret_file: file that contains the key of the restricted APIs.
         pid: process ID of the embedded server.
         engine_report: file in which the engine describes itself.
-        metrics: Unix socket on which the embedded server answers HTTP requests for its metrics.
+        metrics: Unix socket, or loopback port, on which the embedded server answers HTTP requests for its metrics.
     """
 
     address: str
     secret_file: str | None = None
     pid: int | None = None
     engine_report: str | None = None
-    metrics: str | None = None
+    metrics: str | int | None = None
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the gRPC headers for the restricted APIs; the secret is read each time, since it may change."""

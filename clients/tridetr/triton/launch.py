@@ -45,7 +45,7 @@ class Layout:
         secret: the file with the key of the restricted APIs, used if none is configured.
         socket: the socket's path as the server gets it.
         socket_file: the socket that the server creates: it appends a port to the name.
-        metrics: the socket of its metrics: a port could be used, and filled with requests, by every user.
+        metrics: the socket of its metrics: a port can be used, and filled with requests, by every user.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -185,10 +185,12 @@ def command(
     files: Layout,
     backends: Path,
     secret: str,
+    metrics_port: int,
 ) -> list[str]:
     """Return the server's command line.
 
-    ``secret`` is the key of the restricted APIs (shared memory, model repository, trace, logging).
+    ``secret`` is the key of the restricted APIs (shared memory, model repository, trace, logging), ``metrics_port`` the
+    loopback port of the metrics, 0 = the socket.
     """
     restricted = f"shared-memory,model-repository,trace,logging:{SECRET_KEY}={secret}"
     # A server that does not load its Python backend would log a warning about options for it.
@@ -216,7 +218,11 @@ def command(
         f"--grpc-address=unix:{files.relative(files.socket)}",
         "--grpc-port=1",
         f"--grpc-restricted-protocol={restricted}",
-        f"--metrics-address=unix:{files.relative(files.metrics)}",
+        *(
+            ("--metrics-address=127.0.0.1", f"--metrics-port={metrics_port}")
+            if metrics_port
+            else (f"--metrics-address=unix:{files.relative(files.metrics)}",)
+        ),
         "--metrics-config=summary_latencies=true",
         *(f"--backend-config=python,{key}={value}" for key, value in python_options.items()),
         *(f"--trace-config={setting}" for setting in trace_settings(config)),

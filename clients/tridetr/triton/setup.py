@@ -17,6 +17,7 @@ from tridetr.files import write_text
 from tridetr.machine import find_machine
 from tridetr.models.engine_files import engines_dir
 from tridetr.plan import BACKENDS, place_model
+from tridetr.ports import bind_fault
 from tridetr.shm.names import close_triton_regions, remove_triton_regions
 from tridetr.triton import launch, placement, repository
 from tridetr.triton.describe import write_report
@@ -135,14 +136,16 @@ class Setup:
         if self._secret_file == files.secret:
             write_text(files.secret, self._secret)
         self._started_unix_s = time.time()
+        port = _metrics_port(self._config.triton.metrics_port)
         process = ServerProcess(
-            launch.command(self._config, self._server, files, self._backends, self._secret),
+            launch.command(self._config, self._server, files, self._backends, self._secret, port),
             launch.environment(self._server, files, os.environ),
             files.root,
         )
         report = str(files.engine_report)
+        metrics = port or str(files.metrics)
         return process, Endpoint(
-            files.address, str(self._secret_file), process.pid, report, str(files.metrics)
+            files.address, str(self._secret_file), process.pid, report, metrics
         )
 
     def lost_file(self) -> Path | None:
@@ -196,3 +199,17 @@ class Setup:
                 is_ours = made >= self._started_unix_s or made < old_unix_s
                 if found.st_uid == os.geteuid() and is_ours:
                     path.rmdir()
+
+
+def _metrics_port(wanted: int) -> int:
+    """Return the port for the server's metrics; 0 = the socket, also if the wanted port is in use."""
+    why = bind_fault("127.0.0.1", wanted) if wanted else None
+    if why is None:
+        return wanted
+    log.warning(
+        "triton.metrics_port: cannot bind to port %d (%s; another instance?), so Triton's own metrics are only in the "
+        "viewer's /metrics",
+        wanted,
+        why,
+    )
+    return 0
