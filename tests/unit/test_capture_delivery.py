@@ -42,7 +42,7 @@ def test_long_gaps_between_bursts_are_a_fault_and_single_gaps_are_not() -> None:
     assert course(delivery, start_s - 0.5, 20, 0.5)[-1].startswith("a picture comes only every")
 
 
-def test_the_time_between_two_connections_is_no_gap() -> None:
+def test_the_time_between_two_connections_is_not_a_gap() -> None:
     delivery = Delivery(unknown_s=5)
     for start_s in range(100, 400, 10):
         delivery.reopened()
@@ -73,7 +73,7 @@ def test_long_gaps_between_good_pictures_are_explained_by_the_damaged_ones() -> 
     assert {fault[:24] for fault in found} == {"", "most pictures are damage"}
 
 
-def test_a_short_burst_of_damage_is_no_fault() -> None:
+def test_a_short_burst_of_damage_is_not_a_fault() -> None:
     delivery = Delivery(unknown_s=5)
     course(delivery, 100, 100, 0.2)
     for index in range(20):

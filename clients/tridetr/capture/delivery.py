@@ -13,7 +13,7 @@ _LONG = 0.9  # of unknown_s; the rest is for inference and decision
 class Delivery:
     """Judges a live camera's pictures by when they arrive. Pure: all times are arguments (monotonic) [ns].
 
-    A single gap or a short disturbance is no fault; a fault lasts until the pictures have been in order for a while,
+    A single gap or a short disturbance is not a fault; a fault lasts until the pictures have been in order for a while,
     so that it does not flicker.
 
     Attributes:
@@ -40,7 +40,7 @@ class Delivery:
         return self._damage or self._gaps
 
     def reopened(self) -> None:
-        """Start a new connection: the time before it was no gap between pictures."""
+        """Start a new connection: the time before it was not a gap between pictures."""
         self._last_ns = None
 
     def good(self, now_ns: int) -> None:
