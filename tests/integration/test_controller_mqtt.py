@@ -289,7 +289,10 @@ def test_another_node_with_the_same_name_is_a_problem(tmp_path: Path) -> None:
 
         actor.show_and_wait(EMPTY, 2)
         wait_for(lambda: ear.last("node1/node") and problem().get("device") == "")
-        ear.client.publish("tridetr/node1/node", b'{"started_at": "2020-01-01T00:00:00.000Z"}')
+        message = json.loads(ear.last("node1/node") or b"")
+        message["cameras"] |= {f"camera_{n}": message["cameras"]["hall"] for n in range(100)}
+        message["started_at"] = "2020-01-01T00:00:00.000Z"
+        ear.client.publish("tridetr/node1/node", json.dumps(message))
         wait_for(lambda: "mqtt.device" in str(problem().get("device")))
 
 

@@ -35,7 +35,7 @@ logger = logging.getLogger("tridetr.controller")
 _RECONNECT_S = (1.0, 30.0)
 _STOP_S = 1.0
 _INBOUND = 64  # incoming messages that may wait for the event loop; more are dropped
-_LONGEST_PAYLOAD = 256  # bytes; longer incoming messages are dropped
+_LONGEST_PAYLOAD = 1 << 16  # bytes, as of a node with hundreds of cameras; longer ones are dropped
 
 
 class _Client(paho.Client):
