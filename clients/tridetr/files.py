@@ -14,8 +14,8 @@ from tridetr.errors import ConfigError
 
 _log = logging.getLogger("tridetr.files")
 
-_LARGEST = 4 << 20  # of a text file
-_PATIENCE_S = 5.0  # with a pipe
+_LARGEST = 4 << 20  # of the text from a pipe or device
+_PATIENCE_S = 5.0  # with them
 
 
 def give_access_back(path: Path) -> bool:
@@ -119,9 +119,15 @@ def _read(path: Path) -> bytes:
     """Return a file's content; it may be a pipe, but its other end must write soon.
 
     Raises:
-        OSError: It cannot be read, is larger than ``_LARGEST``, or nothing is written to the pipe.
+        OSError: It cannot be read, is endless, or nothing is written to the pipe.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", 0) as file:  # noqa: PTH123
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)  # a FIFO without a writer
+
+    with open(path, "rb", 0, opener=opener) as file:  # noqa: PTH123
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file.read()
         ready = select.poll()
         ready.register(file, select.POLLIN)
         data = bytearray()
