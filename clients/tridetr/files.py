@@ -125,7 +125,7 @@ def _read(path: Path) -> bytes:
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NONBLOCK)  # a FIFO without a writer
 
-    with open(path, "rb", 0, opener=opener) as file:  # noqa: PTH123
+    with open(path, "rb", 0, opener=opener) as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file.read()
         ready = select.poll()
