@@ -262,8 +262,8 @@ class CameraSentry:
                 joined=str(uuid.uuid4()),
             )
             own = frame_of_class(frame, name)
-            stepped_ns = boot_clock.stepped_ns(self.record.clock_offset_ns)
-            rows += event_rows(event, self._device, self.camera, own, now_ns, stepped_ns)
+            lasted_ns = self._lasted_ns(self.record, frame)
+            rows += event_rows(event, self._device, self.camera, own, now_ns, lasted_ns)
         if rows:
             self._save(rows)
             self._report(rows, self.record.visit_id)
@@ -279,15 +279,15 @@ class CameraSentry:
         if frame is not None:
             after = replace(after, frame_sequence=frame.sequence, frame_time_ns=stamp_ns)
             if after.memory.visit_open and not before.memory.visit_open:
-                after = replace(after, clock_offset_ns=boot_clock.offset_ns())
+                after = replace(after, visit_since_ns=self._last_capture_ns or 0)
             self._decider.record = after
         self.record = after
         if self._joined is not None and before.memory.visit_open and not after.memory.visit_open:
             self._joined.forget()
         now_ns = time.time_ns()
-        stepped_ns = boot_clock.stepped_ns(before.clock_offset_ns)
+        lasted_ns = self._lasted_ns(before, frame)
         rows = [
-            *event_rows(change.event, self._device, self.camera, frame, now_ns, stepped_ns),
+            *event_rows(change.event, self._device, self.camera, frame, now_ns, lasted_ns),
             *_sight_notes(before, after, self._watch.describe(), now_ns),
         ]
         self._save(rows)
@@ -299,6 +299,13 @@ class CameraSentry:
             metrics.SENTRY_STATE.labels(self.camera).set(_STATES[state])
             metrics.STATE_CHANGES.labels(self.camera, state.value).inc()
         self._report(rows, after.visit_id or before.visit_id)
+
+    def _lasted_ns(self, record: Record, frame: FrameFacts | None) -> int | None:
+        """Return how long a visit has lasted, whatever the wall clock did; None if unknown."""
+        now_ns = time.monotonic_ns() if frame is None else self._last_capture_ns
+        if not record.visit_since_ns or now_ns is None:
+            return None
+        return now_ns - record.visit_since_ns
 
     def _report(self, rows: Sequence[NewRow], visit_id: str) -> None:
         """Log saved rows, and have the change published."""

@@ -89,7 +89,7 @@ def event(
     camera: str,
     frame: FrameFacts | None,
     decided_unix_ns: int,
-    stepped_ns: int = 0,
+    lasted_ns: int | None = None,
 ) -> dict[str, Any]:
     """Return an event's payload as it is stored in the outbox, without its publish time.
 
@@ -99,9 +99,10 @@ def event(
         camera: name of the camera.
         frame: the frame that caused the event; None if silence did.
         decided_unix_ns: wall-clock time of the decision.
-        stepped_ns: how far the wall clock was set forward during the visit.
+        lasted_ns: duration of the visit; None = by the wall clock.
     """
-    lasted_ns = visit_event.at_unix_ns - visit_event.visit_since_unix_ns - stepped_ns
+    if lasted_ns is None:
+        lasted_ns = visit_event.at_unix_ns - visit_event.visit_since_unix_ns
     return {
         "schema": SCHEMA,
         "event_id": visit_event.event_id,
@@ -134,7 +135,7 @@ def event_rows(
     camera: str,
     frame: FrameFacts | None,
     now_ns: int,
-    stepped_ns: int = 0,
+    lasted_ns: int | None = None,
 ) -> list[NewRow]:
     """Return the row to store for an event; an empty list without an event."""
     if made is None:
@@ -145,7 +146,7 @@ def event_rows(
         camera=camera,
         frame=frame,
         decided_unix_ns=now_ns,
-        stepped_ns=stepped_ns,
+        lasted_ns=lasted_ns,
     )
     return [NewRow(now_ns, made.kind, json.dumps(payload), made.event_id)]
 

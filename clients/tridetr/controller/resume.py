@@ -59,9 +59,9 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
 
 
 def _in_this_boot(record: Record) -> Record:
-    """Return a record without the clock offset of another boot."""
+    """Return a record without the monotonic time of another boot."""
     is_same = record.boot_id == boot_clock.boot_id()
-    return record if is_same else replace(record, clock_offset_ns=0)
+    return record if is_same else replace(record, visit_since_ns=0)
 
 
 def end_unwatched(
@@ -84,6 +84,6 @@ def end_unwatched(
         now_ns = time.time_ns()
         since = record.visit_since_unix_ns
         event = VisitEvent(Transition.LOST, record.visit_id, since, now_ns, record.visit_classes[0])
-        stepped_ns = boot_clock.stepped_ns(record.clock_offset_ns)
-        rows = event_rows(event, device, camera, None, now_ns, stepped_ns)
+        lasted_ns = record.visit_since_ns and time.monotonic_ns() - record.visit_since_ns
+        rows = event_rows(event, device, camera, None, now_ns, lasted_ns or None)
         store.commit(camera, (now or Record()).to_json(), rows)

@@ -26,7 +26,7 @@ class Record:
         seen_unix_ns: wall-clock time up to which the view was seen (0 = unknown).
         visit_classes: names of the classes seen in the open visit; the first one triggered the alarm.
         boot_id: boot of the machine in which the record was saved; empty = unknown.
-        clock_offset_ns: ``boot_clock.offset_ns`` when the visit was confirmed; 0 = unknown, or in another boot.
+        visit_since_ns: monotonic time at which the visit was confirmed; 0 = in another boot, or of a recording.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -38,7 +38,7 @@ class Record:
     seen_unix_ns: int = 0
     visit_classes: tuple[str, ...] = ()
     boot_id: str = ""
-    clock_offset_ns: int = 0
+    visit_since_ns: int = 0
 
     def to_json(self) -> str:
         """Return the record as JSON text: one object with the memory's fields and the others."""
@@ -72,7 +72,7 @@ class Record:
                 _count(data.get("seen_unix_ns", 0)),
                 tuple(str(name) for name in data.get("visit_classes", ())),
                 str(data.get("boot_id", "")),
-                _count(data.get("clock_offset_ns", 0)),
+                _count(data.get("visit_since_ns", 0)),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a sentry record: {error!r}") from None
@@ -179,7 +179,7 @@ def decide(
         (*record.visit_classes, "person")[0],
     )
     return replace(
-        after, visit_id="", visit_since_unix_ns=0, visit_classes=(), clock_offset_ns=0
+        after, visit_id="", visit_since_unix_ns=0, visit_classes=(), visit_since_ns=0
     ), event
 
 
