@@ -67,7 +67,7 @@ def nvidia(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def command(tmp_path: Path, backend: str = "onnxruntime", **sections: object) -> list[str]:
-    found, files = installation.find_server(), launch.Layout(tmp_path)
+    found, files = installation.find_server(), launch.Layout(tmp_path, tmp_path)
     backends = launch.prepare_backends(found, backend, files)
     made = config(tmp_path, **sections)
     port = made.triton.metrics_port
@@ -137,14 +137,14 @@ def test_a_native_backend_is_used_directly(nvidia: Path, tmp_path: Path, backend
     assert f"--backend-directory={nvidia / 'backends'}" in line
     assert not [word for word in line if word.startswith("--backend-config=python")]
     assert "--allow-client-shm=true" in line
-    assert not launch.Layout(tmp_path).backends.exists()
+    assert not launch.Layout(tmp_path, tmp_path).backends.exists()
 
 
 def test_our_backend_replaces_a_missing_native_one(nvidia: Path, tmp_path: Path) -> None:
     (nvidia / "backends" / "onnxruntime" / "libtriton_onnxruntime.so").unlink()
     line = command(tmp_path)
     assert "--backend-directory=server/tritonserver/backends" in line
-    ours = launch.Layout(tmp_path).backends
+    ours = launch.Layout(tmp_path, tmp_path).backends
     assert [word for word in line if word.startswith("--backend-config=python,stub-timeout")]
     assert (ours / "onnxruntime" / "model.py").is_file()
     assert (ours / "python" / installation.STUB).is_file()
@@ -191,7 +191,7 @@ def test_options_that_only_some_servers_have(wheel: Path, tmp_path: Path) -> Non
 
 
 def test_the_backends_are_copied_with_the_stub(wheel: Path, tmp_path: Path) -> None:
-    files = launch.Layout(tmp_path)
+    files = launch.Layout(tmp_path, tmp_path)
     target = files.backends
     for _ in range(2):  # the second time over the first
         assert launch.prepare_backends(installation.find_server(), "onnxruntime", files) == target
@@ -205,7 +205,7 @@ def test_the_backends_are_copied_with_the_stub(wheel: Path, tmp_path: Path) -> N
 def test_a_stub_that_bundles_libpython_uses_the_systems(wheel: Path, tmp_path: Path) -> None:
     stub = wheel / "python_backend_stubs" / PYTHON / installation.STUB
     stub.write_bytes(b"...\0libpython3-419a3a08.13.so.1.0\0...")
-    files = launch.Layout(tmp_path)
+    files = launch.Layout(tmp_path, tmp_path)
     for _ in range(2):
         launch.prepare_backends(installation.find_server(), "onnxruntime", files)
     (link,) = files.libraries.iterdir()
@@ -222,7 +222,7 @@ def test_copied_programs_search_libraries_only_in_the_private_folder(tmp_path: P
         found = installation.find_server()
     except TritonError as error:
         pytest.skip(str(error))
-    files = launch.Layout(tmp_path)
+    files = launch.Layout(tmp_path, tmp_path)
     backends = launch.prepare_backends(found, "onnxruntime", files)
     programs = [
         path for path in backends.rglob("*") if path.name.startswith(("lib", installation.STUB))
@@ -238,7 +238,7 @@ def test_copied_programs_search_libraries_only_in_the_private_folder(tmp_path: P
 
 def test_the_environment_finds_libraries_and_python(wheel: Path, tmp_path: Path) -> None:
     base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/x", "HOME": "/root"}
-    files = launch.Layout(tmp_path)
+    files = launch.Layout(tmp_path, tmp_path)
     made = launch.environment(installation.find_server(), files, base)
     assert made["LD_LIBRARY_PATH"].endswith("nvidia_pytriton.libs:/x")
     assert made["PATH"] == f"{sys.base_prefix}/bin:/usr/bin"
@@ -248,7 +248,7 @@ def test_the_environment_finds_libraries_and_python(wheel: Path, tmp_path: Path)
 
 def test_a_run_dir_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TritonError, match="run_dir to a shorter path"):
-        launch.Layout(tmp_path / ("x" * 120))
+        launch.Layout(tmp_path / ("x" * 120), tmp_path)
 
 
 def test_a_written_endpoint_can_be_read_and_is_private(tmp_path: Path) -> None:

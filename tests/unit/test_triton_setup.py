@@ -27,7 +27,7 @@ def test_a_full_disk_is_reported_with_the_remedy(
     config = Config.model_validate(
         {"cameras": {"a": {"source": "synthetic"}}, "run_dir": str(tmp_path)}
     )
-    made = setup.Setup(config, launch.Layout(tmp_path), (tmp_path / "secret", "s"))
+    made = setup.Setup(config, launch.Layout(tmp_path, tmp_path), (tmp_path / "secret", "s"))
     (tmp_path / "triton").mkdir()
     with pytest.raises(TritonError, match=r"No space left.*MiB are free.*sizeLimit"):
         made.lay_out()
@@ -43,7 +43,7 @@ def test_folders_that_the_python_backend_leaves_in_tmp_are_removed(
     config = Config.model_validate(
         {"cameras": {"a": {"source": "synthetic"}}, "run_dir": str(tmp_path)}
     )
-    files = launch.Layout(tmp_path)
+    files = launch.Layout(tmp_path, tmp_path)
     made = setup.Setup(config, files, (files.secret, "s"))
     (tmp_path / "python_env_before").mkdir()
     made.clean()

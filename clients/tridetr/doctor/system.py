@@ -15,8 +15,10 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.config.memory import MIB, node_mib, state_mib
 from tridetr.doctor.finding import Finding
+from tridetr.errors import TritonError
 from tridetr.ports import bind_fault
 from tridetr.shm.names import CONSUMERS, SHM_DIR, VIEW
+from tridetr.triton.launch import code_folder
 
 _QUEUE_FOLDER = Path("/proc/sys/fs/mqueue")
 
@@ -81,6 +83,19 @@ def check_disk(config: Config) -> Iterator[Finding]:
         yield Finding(subject, "warning", text, remedy)
     else:
         yield Finding(subject, "ok", text)
+
+
+def check_code(config: Config) -> Iterator[Finding]:
+    """Check that the embedded server's code can be loaded from one of the node's folders."""
+    if config.triton.url is not None:
+        return
+    try:
+        folder = code_folder(config.run_dir, config.state_dir)
+    except TritonError as error:
+        text, _, remedy = str(error).partition(" Remedy: ")
+        yield Finding("Triton's code", "fault", text, remedy)
+    else:
+        yield Finding("Triton's code", "ok", f"can be loaded from {folder}")
 
 
 def check_queues(config: Config) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.errors import TritonError
+from tridetr.paths import private_folder
 from tridetr.shm.names import triton_region_prefix
 from tridetr.triton.endpoint import SECRET_KEY
 from tridetr.triton.installation import LIBPYTHON, STUB, Server, check_stub, libpython_dir
@@ -37,7 +38,8 @@ class Layout:
         repository: the rendered model repository.
         backends: the private backend directory, with our Python-based backends. It is nested as deeply as in the
             wheel, because the RPATH of the wheel's libraries leads from there to `libraries`.
-        libraries: the folder that the copied backend searches first for libraries; so it must be inside `root`.
+        code: the folder of `backends` and `libraries`: `root`, unless programs in it cannot be executed.
+        libraries: the folder that the copied backend searches first for libraries; so it must be inside `code`.
         packages: links to folders of Python packages whose paths the backend's stub cannot use.
         temporary: the server's folder for temporary files.
         engine_report: the report file of the engine.
@@ -48,16 +50,17 @@ class Layout:
         metrics: the socket of its metrics: a port can be used, and filled with requests, by every user.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        """Choose the paths in a run folder.
+    def __init__(self, run_dir: Path, state_dir: Path) -> None:
+        """Choose the paths in a run folder; in the state folder, if the run folder is mounted `noexec`.
 
         Raises:
-            TritonError: the path of the run folder is too long for a Unix socket.
+            TritonError: the path of the run folder is too long for a Unix socket, or both folders are mounted `noexec`.
         """
         root = self.root = run_dir.resolve() / "triton"
+        self.code = code_folder(run_dir, state_dir).resolve() / "triton"
         self.repository = root / "models"
         self.backends = root / "server" / "tritonserver" / "backends"
-        self.libraries = root / "nvidia_pytriton.libs"
+        self.libraries = self.code / "nvidia_pytriton.libs"
         self.packages = root / "packages"
         self.temporary = root / "tmp"
         self.engine_report = root / "engine.json"
@@ -96,6 +99,7 @@ def prepare_backends(server: Server, backend: str, files: Layout) -> Path:
         return server.backends
     stub = check_stub(server, backend)
     target = files.backends
+    _link_code(files)
     for folder in (target, files.libraries):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(
@@ -108,6 +112,41 @@ def prepare_backends(server: Server, backend: str, files: Layout) -> Path:
         (target / name).mkdir()
         (target / name / "model.py").write_text(backend_module(name, files.packages))
     return target
+
+
+def code_folder(run_dir: Path, state_dir: Path) -> Path:
+    """Return the folder for the server's code: the run folder, or the state folder if that is mounted `noexec`.
+
+    Debian and Ubuntu mount /run this way.
+
+    Raises:
+        TritonError: both are.
+    """
+    folder = next((folder for folder in (run_dir, state_dir) if not _is_noexec(folder)), None)
+    if folder is None:
+        raise TritonError(
+            f"run_dir {run_dir} and state_dir {state_dir} are mounted `noexec`, so Triton's backend cannot be loaded "
+            "from there. Remedy: set one of them to a folder on another file system, or mount it with `exec`"
+        )
+    return folder
+
+
+def _is_noexec(folder: Path) -> bool:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return bool(os.statvfs(existing).f_flag & os.ST_NOEXEC)
+
+
+def _link_code(files: Layout) -> None:
+    """Make the folder of the code part of the server's folder."""
+    link = files.root / "server"
+    if link.is_symlink():
+        link.unlink()
+    if files.code == files.root:
+        return
+    private_folder(files.code.parent, "state_dir")
+    (files.code / "server").mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.rmtree(link, ignore_errors=True)
+    link.symlink_to(files.code / "server")
 
 
 def backend_module(name: str, links: Path) -> str:
