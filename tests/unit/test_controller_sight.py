@@ -15,7 +15,7 @@ from support.sentry import EMPTY, FRAME_NS, PERSON, Actor
 from support.waiting import slack, wait_for
 from tridetr.config import Config
 from tridetr.contract import COCO_91
-from tridetr.controller import interruptions
+from tridetr.controller import camera_control, interruptions
 from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.problems import CameraProblem
 from tridetr.controller.state_machine import State
@@ -40,13 +40,13 @@ def serve(run_dir: Path, classes: dict[str, int]) -> None:
 def make(tmp_path: Path, instance: str) -> Iterator[Make]:
     closing: list[CameraSentry | Actor | Store] = []
 
-    def build(alarm: str = "person", **sentry: float) -> tuple[CameraSentry, Actor]:
+    def build(*alarm: str, **sentry: float) -> tuple[CameraSentry, Actor]:
         config = Config.model_validate(
             {
                 "instance": instance,
                 "cameras": {"cam": {"source": "synthetic"}},
                 "sentry": sentry,
-                "alarm": {"classes": [alarm]},
+                "alarm": {"classes": alarm or ["person"]},
                 "run_dir": str(tmp_path),
                 "state_dir": str(tmp_path / "state"),
             }
@@ -119,7 +119,7 @@ def test_classes_of_a_replaced_model_apply_from_its_first_result(
 def test_any_class_name_fits_on_the_board(make: Make, tmp_path: Path) -> None:
     name = "sehr großer Lastkraftwagen " * 3 + "ß" * 20
     serve(tmp_path, {name: 1})
-    sentry, actor = make(alarm=name, confirm_frames=1, confirm_s=0)
+    sentry, actor = make(name, confirm_frames=1, confirm_s=0)
     actor.show(PERSON)  # number 1
     sentry.tick()
     assert sentry.record.visit_classes == (name,)
@@ -144,6 +144,71 @@ def test_an_alarm_class_that_the_detector_does_not_publish_is_a_problem(
         sentry = CameraSentry(config, "cam", store, models, "node1", lambda _: None)
         with closing(sentry):
             assert sentry.problems()[CameraProblem.CLASSES] == "not in detect.classes: person"
+            assert sentry.unseen_classes == {"person"}
+
+
+def test_a_model_without_the_class_of_a_visit_gives_no_all_clear(
+    make: Make, tmp_path: Path
+) -> None:
+    """The person, whom the updated model calls `human`, had "left"."""
+    serve(tmp_path, {"person": 1, "car": 3})
+    sentry, actor = make(clear_s=0.1, confirm_frames=1, confirm_s=0, unknown_s=0.4, hold_s=0.8)
+    actor.show(PERSON, age_s=0.01)
+    sentry.on_wake()
+    assert state_of(sentry) is State.TRACKING
+    serve(tmp_path, {"human": 1, "car": 3})
+    for age_s in (0.35, 0.2, 0.01):
+        actor.show(EMPTY, age_s=age_s)
+        sentry.on_wake()
+    assert state_of(sentry) is State.TRACKING
+
+    def lost() -> bool:
+        actor.show(PERSON, age_s=0.01)
+        sentry.tick()
+        return not sentry.record.memory.visit_open
+
+    wait_for(lost)
+    assert state_of(sentry) is State.UNKNOWN
+    kinds = [row.kind for row in sentry._store.outbox.values()]
+    assert kinds == ["person_arrived", "person_lost"]
+    sentry._started_at -= camera_control.START_S
+    assert sentry.problems() == {
+        CameraProblem.CAMERA: "",
+        CameraProblem.DETECTOR: "",
+        CameraProblem.CLASSES: "the model does not know: person",
+    }
+    serve(tmp_path, {"person": 1, "car": 3})
+    actor.show(PERSON, age_s=0.01)
+    sentry.on_wake()
+    assert state_of(sentry) is State.TRACKING
+
+
+def test_known_classes_are_watched_next_to_one_that_the_model_does_not_know(
+    make: Make, tmp_path: Path
+) -> None:
+    changes: list[CameraSentry] = []
+    serve(tmp_path, {"person": 1})
+    sentry, actor = make("person", "forklift", clear_s=0.1, confirm_frames=1, confirm_s=0)
+    sentry._on_change = changes.append
+    assert sentry.unseen_classes == {"forklift"}
+    for picture in (EMPTY, PERSON):
+        actor.show(picture, age_s=0.01)
+        sentry.on_wake()
+    assert state_of(sentry) is State.TRACKING
+    for age_s in (0.2, 0.01):
+        actor.show(EMPTY, age_s=age_s)
+        sentry.on_wake()
+    assert state_of(sentry) is State.STANDBY
+    assert list(sentry._store.outbox.values())[-1].kind == "person_left"
+    changes.clear()
+    serve(tmp_path, {"person": 1, "forklift": 2})
+
+    def seen() -> bool:
+        sentry.tick()
+        return not sentry.unseen_classes
+
+    wait_for(seen)
+    assert changes == [sentry]  # its topic is no longer `unknown`
 
 
 @pytest.mark.parametrize("state", [CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND])

@@ -49,6 +49,14 @@ WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3, ("cat", "dog"))
             "model",
             "out the alarm class 'dog'",
         ),
+        (
+            {
+                "unknown_classes": ("cat", "dog"),
+                "sentry": replace(SENTRY, state=SentryState.UNKNOWN),
+            },
+            "model",
+            "not know",
+        ),
         ({"unpublished_classes": ("cat", "dog")}, "model", "leaves out the alarm class 'cat'"),
         # The cause takes precedence over its consequences.
         ({"frame_age_s": 20.0, "result_age_s": 20.0, "decided_age_s": 20.0}, "capture", "frame"),

@@ -13,8 +13,10 @@ from tridetr.config import Config
 from tridetr.controller import clears
 from tridetr.controller.arming import Arming
 from tridetr.controller.publications import Publications, retire_cameras
+from tridetr.controller.state_machine import TRACKING
 from tridetr.controller.store import Store
 from tridetr.controller.topics import Topics
+from tridetr.controller.visits import Record
 from tridetr.served_model import ServedModelReader
 
 HOUR_S = 3600.0
@@ -146,6 +148,23 @@ def test_topics_of_an_earlier_device_name_are_cleared_once(
     node.hold(*GONE)
     node.connect()
     assert not set(GONE) & {*broker.retained, *node.store.retained}
+    node.store.close()
+
+
+def test_the_topic_of_a_class_that_cannot_be_seen_is_unknown(tmp_path: Path) -> None:
+    broker = Broker()
+    node = Node(tmp_path, broker)
+    visit = Record(TRACKING, "v1", visit_classes=("car",))
+    sentry = SimpleNamespace(record=visit, unseen_classes={"person", "car"})
+    node.publications._cameras = cast(Any, {"hall": sentry})
+    node.publications._classes = {"hall": ("person", "car", "dog")}
+    node.publications.publish_state("hall")
+    assert broker.retained == {
+        "tridetr/pc/hall/state": "tracking",
+        "tridetr/pc/hall/person": "unknown",
+        "tridetr/pc/hall/car": "ON",
+        "tridetr/pc/hall/dog": "OFF",
+    }
     node.store.close()
 
 

@@ -45,6 +45,7 @@ class CameraSentry:
     Attributes:
         camera: name of the camera.
         record: the current record, as saved.
+        unseen_classes: alarm classes that cannot be seen with the served model and `detect.classes`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class CameraSentry:
         keys = config.sentry_for(camera)
         self._on_change = on_change
         self._judge = Judge(config, camera, models)
+        self.unseen_classes = self._judge.unseen
         self._watch = CameraWatch(config.instance, camera)
         self._last_capture_ns: int | None = None
         board = read_board(config.instance, camera)  # before the writer clears it
@@ -108,6 +110,9 @@ class CameraSentry:
         now = time.monotonic()
         if now - self._board_at >= BOARD_RENEWAL_S:
             self._judge.refresh()
+            if self._judge.unseen != self.unseen_classes:
+                self.unseen_classes = self._judge.unseen
+                self._on_change(self)
             self._write_board()
         if now - self._heard_at > 1.0:
             self._heard_at = now
@@ -141,20 +146,30 @@ class CameraSentry:
         """Return the camera's problems: for each kind why the camera is not watched; empty = no problem."""
         now = time.monotonic()
         starting = now - self._started_at < START_S
-        found = dict.fromkeys((CameraProblem.CAMERA, CameraProblem.DETECTOR), "")
+        found = dict.fromkeys(CameraProblem, "")
         why = self._camera_fault(starting=starting)
         if why:
             found[CameraProblem.CAMERA] = why
-        elif self.record.memory.state is State.UNKNOWN and not starting:
+        elif (
+            self.record.memory.state is State.UNKNOWN
+            and not starting
+            and self._judge.can_show_empty(self.record.visit_classes)
+        ):
             found[CameraProblem.DETECTOR] = NO_RESULTS
         elif (interrupted := self._interruptions.problem(now)) is not None:
             found[interrupted[0]] = interrupted[1]
+        if unseen := self._unseen_fault():
+            found[CameraProblem.CLASSES] = unseen
+        return found
+
+    def _unseen_fault(self) -> str:
+        """Return why alarm classes cannot be seen; empty if all can."""
         unknown, unpublished = map(", ".join, (self._judge.unknown, self._judge.unpublished))
         classes = [
             f"the model does not know: {unknown}" if unknown else "",
             f"not in detect.classes: {unpublished}" if unpublished else "",
         ]
-        return found | {CameraProblem.CLASSES: "; ".join(filter(None, classes))}
+        return "; ".join(filter(None, classes))
 
     def _camera_fault(self, *, starting: bool) -> str:
         """Return why the camera does not deliver, or only too few good pictures; empty if it delivers."""
@@ -173,6 +188,8 @@ class CameraSentry:
             self._interruptions.regained(now)
         elif why := self._camera_fault(starting=False):
             self._interruptions.lost(CameraProblem.CAMERA, why, now)
+        elif not self._judge.can_show_empty(self.record.visit_classes):
+            self._interruptions.lost(CameraProblem.CLASSES, self._unseen_fault(), now)
         else:
             self._interruptions.lost(CameraProblem.DETECTOR, NO_RESULTS, now)
 
@@ -216,6 +233,12 @@ class CameraSentry:
         if self.record.memory.state is State.UNKNOWN:
             # Up to date: a camera that has just reconnected may still be blind, and must not give the all-clear
             self._watch.poll()
+        if not frame.boxes:
+            if self.record.memory.visit_open:
+                self._judge.refresh()  # with the classes of a model that has just been replaced
+            if not self._judge.can_show_empty(self.record.visit_classes):
+                self._apply_silence()
+                return
         if not frame.boxes and self.record.memory.visit_open:
             # A person who covers the camera has not left: no all-clear until it is known whether it can see
             self._watch.poll()

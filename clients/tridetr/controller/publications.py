@@ -166,12 +166,14 @@ class Publications:
 
     def publish_state(self, camera: str) -> None:
         """Publish the state of a camera, and which classes are present."""
-        record = self._cameras[camera].record
-        state = record.memory.state
+        sentry = self._cameras[camera]
+        record, state = sentry.record, sentry.record.memory.state
         seen = {topic_level(name) for name in record.visit_classes}
         self._link.publish(self._topics.state(camera), state.value, retain=True)
         for name in self._classes[camera]:
-            text = payloads.presence(state, topic_level(name) in seen)
+            is_seen = topic_level(name) in seen
+            is_hidden = name in sentry.unseen_classes and not is_seen
+            text = payloads.presence(State.UNKNOWN if is_hidden else state, is_seen)
             self._link.publish(self._topics.presence(camera, name), text, retain=True)
 
     def publish_status(self, camera: str, *, always: bool = False) -> None:

@@ -150,6 +150,7 @@ class Judge:
     Attributes:
         unknown: alarm classes that the model does not know.
         unpublished: alarm classes that `detect.classes` leaves out.
+        visible: the other alarm classes, of which an object in view is detected.
     """
 
     def __init__(self, config: Config, camera: str, models: ServedModelReader) -> None:
@@ -166,6 +167,7 @@ class Judge:
         self._filter = AlarmFilter(frozenset())
         self.unknown: list[str] = []
         self.unpublished = config.unpublished_classes(camera)
+        self.visible = frozenset(self._keys.classes).difference(self.unpublished)
         if self.unpublished:
             logger.warning(
                 "alarm.classes: %s not in detect.classes, so never alarms. Add it to detect.classes",
@@ -183,6 +185,7 @@ class Judge:
         self._classes, self._is_served = classes, is_served
         self._names = {number: name for name, number in classes.items()}
         self.unknown = [name for name in self._keys.classes if is_served and name not in classes]
+        self.visible = frozenset(self._keys.classes).difference(self.unknown, self.unpublished)
         self._warn_of_unknown(self.unknown)
         self._filter = AlarmFilter(
             class_ids_of(self._keys.classes, classes),
@@ -190,6 +193,19 @@ class Judge:
             self._keys.min_area,
             self._keys.zone,
         )
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """Alarm classes that cannot be seen."""
+        return frozenset(self._keys.classes) - self.visible
+
+    def can_show_empty(self, visit_classes: Collection[str]) -> bool:
+        """Return whether a result without boxes shows that the view is empty.
+
+        Args:
+            visit_classes: classes seen in the open visit; empty: no visit is open.
+        """
+        return self.visible.issuperset(visit_classes) if visit_classes else bool(self.visible)
 
     def judge(self, sighting: Sighting) -> FrameFacts:
         """Return the facts of the frame, with the boxes that pass the alarm filter."""

@@ -88,8 +88,6 @@ def find_fault(
         return Fault("controller", "the controller is not running")
     if chain.decided_age_s is None or chain.decided_age_s > result_limit_s:
         return Fault("controller", "the controller makes no decisions", chain.decided_age_s)
-    if sentry.state is SentryState.UNKNOWN:
-        return Fault("controller", "the state is unknown")
     known = set(chain.alarm_classes).difference(chain.unknown_classes)
     if not known:
         names = ", ".join(map(repr, chain.unknown_classes))
@@ -97,6 +95,8 @@ def find_fault(
     if known <= set(chain.unpublished_classes):
         names = ", ".join(map(repr, chain.unpublished_classes))
         return Fault("model", f"detect.classes leaves out the alarm class {names}")
+    if sentry.state is SentryState.UNKNOWN:
+        return Fault("controller", "the state is unknown")
     return None
 
 
