@@ -1,4 +1,4 @@
-"""Whether the wall clock can be compared with times that were saved before the machine was started."""
+"""Differences between the machine's clocks, and whether its wall clock is right."""
 
 from __future__ import annotations
 
@@ -17,6 +17,24 @@ _MOST_OFF_S = 86_400  # a clock chip may run in local time
 def boot_id() -> str:
     """Return the ID of the machine's current boot."""
     return f"{boot_words()[0]:016x}"
+
+
+def now_s() -> float:
+    """Return the time since the machine was started, including the time for which it was suspended [s]."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def suspended_ns() -> int:
+    """Return for how long the machine was suspended since it was started, which CLOCK_MONOTONIC does not count [ns].
+
+    An interruption between the two readings makes it smaller, never larger.
+    """
+    return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns())
+
+
+def wall_offset_ns() -> int:
+    """Return how far the wall clock is ahead of the time since the machine was started [ns]."""
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def is_right() -> bool:

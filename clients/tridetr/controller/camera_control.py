@@ -22,6 +22,7 @@ from tridetr.controller.sight import CameraWatch, Judge, ResultSource, Sighting
 from tridetr.controller.state_machine import Result, State, Transition
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
+from tridetr.controller.suspension import SuspensionWatch
 from tridetr.controller.visits import Record, VisitEvent
 from tridetr.errors import ShmError
 from tridetr.served_model import ServedModelReader
@@ -72,7 +73,9 @@ class CameraSentry:
         self._resume_frame = self._decided
         self.record, seen_ns = resume(store, camera, board)
         # A source that waits for each decision has no frames while the detector is busy: that silence is normal.
-        patience_s = 0.0 if config.cameras[camera].realtime else keys.hold_s
+        self._is_recording = not config.cameras[camera].realtime
+        patience_s = keys.hold_s if self._is_recording else 0.0
+        self._suspension = SuspensionWatch(camera, keys.hold_s)
         self._decider = Decider(keys, self.record, seen_ns, lambda: str(uuid.uuid4()), patience_s)
         classes = config.alarm_for(camera).classes
         self._joined: JoinedClasses | None = None
@@ -92,6 +95,7 @@ class CameraSentry:
 
     def on_wake(self) -> bool:
         """Handle the available results, up to a limit; return whether there may be more."""
+        self._notice_suspension()
         self._results.drain()
         for _ in range(_RESULTS_PER_TURN):
             found = self._results.next()
@@ -107,6 +111,7 @@ class CameraSentry:
         self._watch.poll()
         self.on_wake()
         self._apply_silence()
+        self._suspension.warn_of_step(visit_open=self.record.memory.visit_open)
         now = time.monotonic()
         if now - self._board_at >= BOARD_RENEWAL_S:
             self._judge.refresh()
@@ -215,7 +220,8 @@ class CameraSentry:
             self.record.frame_time_ns,
         )
         before = self.record.memory
-        if known or (is_from_before and stamp.frame_sequence <= self._resume_frame):
+        is_old = not stamp.lossless and stamp.capture_monotonic_ns <= self._suspension.old_until_ns
+        if known or is_old or (is_from_before and stamp.frame_sequence <= self._resume_frame):
             if stamp.frame_sequence <= self._decided:
                 return
             self._apply_silence()
@@ -291,6 +297,26 @@ class CameraSentry:
             self._save(rows)
             self._report(rows, self.record.visit_id)
 
+    def _notice_suspension(self) -> None:
+        """Count the time for which the machine was suspended as silence; a recording has missed nothing."""
+        suspended_ns = self._suspension.poll()
+        if not suspended_ns or self._is_recording:
+            return
+        logger.warning(
+            "the machine was suspended for %.0f s: what was last seen is that much older",
+            suspended_ns / 1e9,
+            extra={"camera": self.camera},
+        )
+        self.record = self._decider.record = self.record.age(suspended_ns)
+        self._decider.age(suspended_ns)
+        if self._joined is not None:
+            self._joined.age(suspended_ns)
+        if self._last_capture_ns is not None:
+            self._last_capture_ns -= suspended_ns
+        self._apply_silence()
+        self._save([])
+        self._write_board()
+
     def _apply_silence(self) -> None:
         """Apply the silence since the last result to the state machine."""
         for change in self._decider.wait(self._watch, time.monotonic_ns(), time.time_ns()):
@@ -342,7 +368,10 @@ class CameraSentry:
         if seen_ns is not None:
             seen_unix_ns = max(0, time.time_ns() - (time.monotonic_ns() - seen_ns))
             self.record = self._decider.record = replace(
-                self.record, seen_unix_ns=seen_unix_ns, boot_id=self._boot_id
+                self.record,
+                seen_unix_ns=seen_unix_ns,
+                boot_id=self._boot_id,
+                suspended_ns=self._suspension.counted_ns,
             )
         self._store.commit(self.camera, self.record.to_json(), rows)
 

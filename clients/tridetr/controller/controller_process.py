@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
+from tridetr import boot_clock
 from tridetr.broker import resolve_broker
 from tridetr.config import Config, NotifySection
 from tridetr.control_socket import ControlSocket
@@ -256,7 +257,7 @@ class Controller:
         """Queue notifications for cameras that are no longer watched or are watched again."""
         for camera in self._cameras:
             why = self._publications.why_unwatched(camera)
-            notice = self._blind.look(camera, why, time.monotonic(), time.time_ns())
+            notice = self._blind.look(camera, why, boot_clock.now_s(), time.time_ns())
             if notice is not None:
                 self._store.add_notice(notice.row, camera, notice.targets)
                 self._store.keep_setting(notice.setting, notice.kept)

@@ -69,6 +69,11 @@ class Decider:
         """Return the seconds since the view was last seen; infinity if never."""
         return math.inf if self.seen_ns is None else max(0.0, (now_ns - self.seen_ns) / 1e9)
 
+    def age(self, suspended_ns: int) -> None:
+        """Count what was seen as older, by a time for which the monotonic clock stood still."""
+        if self.seen_ns is not None:
+            self.seen_ns -= suspended_ns
+
     def wait(self, sight: Sight, now_ns: int, now_unix_ns: int) -> list[Change]:
         """Apply the silence up to now and return the resulting changes."""
         silent_s = self._effective_s(sight, now_ns)

@@ -73,6 +73,10 @@ class JoinedClasses:
                 arrived.append(name)
         return arrived
 
+    def age(self, suspended_ns: int) -> None:
+        """Count what was seen as older, by a time for which the monotonic clock stood still."""
+        self._seen_ns = {name: seen_ns - suspended_ns for name, seen_ns in self._seen_ns.items()}
+
     def forget(self) -> None:
         """Start over, because the visit has ended."""
         self._memories = dict.fromkeys(self._memories, STANDBY)

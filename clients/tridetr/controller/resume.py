@@ -41,10 +41,11 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
             extra={"camera": camera},
         )
         return Record(), None
-    record = _in_this_boot(record)
+    counted_ns = record.suspended_ns
+    record = _up_to_date(record)
     now_ns = time.monotonic_ns()
     if board is not None and 0 < board.seen_monotonic_ns <= now_ns:
-        return record, board.seen_monotonic_ns
+        return record, board.seen_monotonic_ns - (record.suspended_ns - counted_ns)
     if record.boot_id not in ("", boot_clock.boot_id()) and not boot_clock.is_right():
         # How long the machine was off is unknown: the person in view now may be another one.
         if record.memory.visit_open:
@@ -58,10 +59,11 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
     return record, now_ns - away_ns if away_ns >= 0 else None
 
 
-def _in_this_boot(record: Record) -> Record:
-    """Return a record without the monotonic time of another boot."""
-    is_same = record.boot_id == boot_clock.boot_id()
-    return record if is_same else replace(record, visit_since_ns=0)
+def _up_to_date(record: Record) -> Record:
+    """Return a record whose monotonic times are comparable with the current one."""
+    if record.boot_id == boot_clock.boot_id():
+        return record.age(max(0, boot_clock.suspended_ns() - record.suspended_ns))
+    return replace(record, visit_since_ns=0)
 
 
 def end_unwatched(
@@ -77,7 +79,7 @@ def end_unwatched(
         now: current record of the camera's sentry, if it has one.
     """
     try:
-        record = _in_this_boot(Record.from_json(saved.record))
+        record = _up_to_date(Record.from_json(saved.record))
     except ValueError:
         return
     if record.memory.visit_open and (now is None or now.visit_id != record.visit_id):

@@ -27,6 +27,7 @@ class Record:
         visit_classes: names of the classes seen in the open visit; the first one triggered the alarm.
         boot_id: boot of the machine in which the record was saved; empty = unknown.
         visit_since_ns: monotonic time at which the visit was confirmed; 0 = in another boot, or of a recording.
+        suspended_ns: ``boot_clock.suspended_ns`` that the monotonic times of this boot include.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -39,6 +40,15 @@ class Record:
     visit_classes: tuple[str, ...] = ()
     boot_id: str = ""
     visit_since_ns: int = 0
+    suspended_ns: int = 0
+
+    def age(self, suspended_ns: int) -> Record:
+        """Return the record after a time for which the monotonic clock stood still."""
+        return replace(
+            self,
+            visit_since_ns=max(0, self.visit_since_ns - suspended_ns),
+            suspended_ns=self.suspended_ns + suspended_ns,
+        )
 
     def to_json(self) -> str:
         """Return the record as JSON text: one object with the memory's fields and the others."""
@@ -73,6 +83,7 @@ class Record:
                 tuple(str(name) for name in data.get("visit_classes", ())),
                 str(data.get("boot_id", "")),
                 _count(data.get("visit_since_ns", 0)),
+                _count(data.get("suspended_ns", 0)),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a sentry record: {error!r}") from None
