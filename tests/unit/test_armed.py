@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from tridetr import boot_clock
 from tridetr.config import Config
 from tridetr.config.schedule import Schedule, parse_window
 from tridetr.controller.arming import NODE, Arming, Audience
@@ -147,6 +148,7 @@ def _offset(zone: str, unix_s: float) -> timedelta | None:
 class Bench:
     def __init__(self, **sections: object) -> None:
         self.settings: dict[str, str] = {}
+        self.clock_is_believed = True
         self.config = Config.model_validate(
             {
                 "cameras": {"hall": {"source": "synthetic"}, "yard": {"source": "synthetic"}},
@@ -156,7 +158,7 @@ class Bench:
         self.arming = self.restart()
 
     def restart(self) -> Arming:
-        return Arming(self.config, self.settings, self._save)
+        return Arming(self.config, self.settings, self._save, lambda: self.clock_is_believed)
 
     def _save(self, name: str, value: str | None) -> None:
         if value is None:
@@ -174,6 +176,47 @@ def test_switch_set_with_a_wrong_clock_does_not_override_its_schedule() -> None:
     # For an event that is still being processed
     assert not bench.arming.is_on(NODE, at("mon 23:00") - 5)
     assert bench.arming.is_on(NODE, at("tue 22:00"))
+
+
+def test_schedules_count_as_active_until_the_clock_is_believed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After a power cut, a machine without a battery starts with an old clock: it must not miss the night's burglar."""
+    night = ["22:00-06:00"]
+    target = {"name": "phone", "kind": "webhook", "url_file": "x", "schedule": night}
+    bench = Bench(armed={"schedule": night}, notify=[target])
+    bench.arming.set(NODE, False, at("mon 21:00"))  # in the evening before
+    bench.settings["armed/"] = bench.settings["armed/"].replace(boot_clock.boot_id(), "before")
+    bench.clock_is_believed = False
+    arming = bench.restart()
+    audience = Audience(bench.config, arming)
+    for _ in range(3):
+        arming.check_clock(at("mon 21:17"))
+    assert "schedules count as active" in caplog.text
+    assert len(caplog.records) == 1
+    assert arming.state(at("mon 21:17")) == {NODE: True, "hall": True, "yard": True}
+    assert audience.targets_of(row("hall", "arrived", moment="mon 21:17")) == ("phone",)
+    bench.clock_is_believed = True
+    arming.check_clock(at("tue 12:00"))
+    assert not arming.is_on(NODE, at("tue 12:00"))
+    assert arming.is_on(NODE, at("tue 22:00"))
+    assert audience.targets_of(row("hall", "arrived", moment="tue 12:00")) == ()
+    assert audience.targets_of(row("hall", "arrived", moment="tue 22:00")) == ("phone",)
+
+
+def test_switch_that_was_set_before_the_clock_was_right_keeps_its_value() -> None:
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    bench.clock_is_believed = False
+    arming = bench.restart()
+    arming.set("hall", False, at("mon 21:00"))
+    arming.set(NODE, False, at("mon 21:17"))
+    assert not arming.is_on(NODE, at("mon 21:20"))
+    assert not bench.restart().is_on(NODE, at("mon 21:20"))
+    bench.clock_is_believed = True
+    arming.check_clock(at("tue 01:00"))
+    assert not arming.is_on(NODE, at("tue 02:00"))
+    assert arming.is_on(NODE, at("tue 22:00"))
+    assert not arming.is_on("hall", at("sun 02:00"))
 
 
 def test_armed_until_switched_off_and_after_a_restart() -> None:

@@ -67,6 +67,25 @@ def test_clock_is_right_if_it_is_synchronised_or_the_chip_agrees(
     for text, right in (("", False), ("86400", False), (f"{time.time() - 3600:.0f}\n", True)):
         (chip / "since_epoch").write_text(text)
         assert boot_clock.is_right() == right
-    (chip / "since_epoch").write_text("0")
+    # Its battery is empty, and the machine's clock was set from it.
+    (chip / "since_epoch").write_text("946684800")
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: 946684900.0)
+        assert not boot_clock.is_right()
     monkeypatch.setattr(boot_clock, "_is_synchronised", lambda: True)
     assert boot_clock.is_right()
+
+
+def test_clock_that_cannot_be_confirmed_is_believed_half_an_hour_after_boot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Offline machines without a clock chip, and containers that hide it, must follow their schedules too."""
+    right = False
+    since_boot_s = 60.0
+    monkeypatch.setattr(boot_clock, "is_right", lambda: right)
+    monkeypatch.setattr(time, "clock_gettime", lambda _clock: since_boot_s)
+    assert not boot_clock.is_believed()
+    since_boot_s = 1800.0
+    assert boot_clock.is_believed()
+    since_boot_s, right = 60.0, True
+    assert boot_clock.is_believed()

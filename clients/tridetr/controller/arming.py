@@ -2,6 +2,9 @@
 
 Arming affects who is notified, never what is decided. A switch that was set manually keeps its value until its
 schedule next changes; without a schedule it keeps it until it is set again. Switches survive restarts.
+
+Until the machine's clock is believed, all schedules count as active: a machine without a battery starts with an old
+clock, and would take the night for the evening before.
 """
 
 from __future__ import annotations
@@ -32,19 +35,34 @@ class Arming:
         config: cameras and schedules.
         settings: stored settings by name; those that start with ``armed/`` were set manually.
         save: stores a setting by name; a value of None deletes it.
+        is_clock_believed: returns whether the wall clock can be used; asked until it can.
     """
 
     def __init__(
-        self, config: Config, settings: Mapping[str, str], save: Callable[[str, str | None], None]
+        self,
+        config: Config,
+        settings: Mapping[str, str],
+        save: Callable[[str, str | None], None],
+        is_clock_believed: Callable[[], bool] = boot_clock.is_believed,
     ) -> None:
         self._settings = settings
         self._save = save
+        self._is_clock_believed = is_clock_believed
+        self._has_clock = is_clock_believed()
+        self._boot_id = boot_clock.boot_id()
         self._schedules = {NODE: Schedule(config.armed.schedule)}
         for name, camera in config.cameras.items():
             self._schedules[name] = Schedule(camera.armed.schedule)
         for setting in list(settings):
             if setting.startswith(_SETTING) and setting[len(_SETTING) :] not in self._schedules:
                 save(setting, None)
+        armed = [config.armed, *(camera.armed for camera in config.cameras.values())]
+        has_schedules = any([part.schedule for part in armed] + [x.schedule for x in config.notify])
+        if has_schedules and not self._has_clock:
+            logger.warning(
+                "the machine was started, and neither a time server nor a clock chip has confirmed its clock yet: "
+                "all schedules count as active until then, for half an hour at most"
+            )
 
     def __contains__(self, switch: str) -> bool:
         return switch in self._schedules
@@ -54,13 +72,33 @@ class Arming:
         schedule = self._schedules[switch]
         manual = self._manual_setting(switch)
         if manual is None:
-            return schedule.holds(unix_s)
-        on, set_at = manual
+            return self.holds(schedule, unix_s)
+        on, set_at, boot_id = manual
         changed_at = schedule.changed_at(unix_s)
+        if changed_at is None:
+            return on
+        if not self._has_clock:
+            # Whether the schedule has changed since an earlier boot is unknown.
+            return on or boot_id != self._boot_id
         # A setting from the future was made with a wrong clock: the schedule would never take over again.
-        if changed_at is None or changed_at <= set_at <= unix_s + _CLOCKS_DIFFER_S:
+        if changed_at <= set_at <= unix_s + _CLOCKS_DIFFER_S:
             return on
         return schedule.holds(unix_s)
+
+    def holds(self, schedule: Schedule, unix_s: float) -> bool:
+        """Return whether a schedule is active at a Unix time; it always is until the clock is believed."""
+        return not self._has_clock or schedule.holds(unix_s)
+
+    def check_clock(self, unix_s: float) -> None:
+        """Follow the schedules from now on if the clock is believed; call it regularly."""
+        if self._has_clock or not self._is_clock_believed():
+            return
+        self._has_clock = True
+        logger.info("the clock is believed: schedules are followed from now on")
+        for switch in self._schedules:
+            manual = self._manual_setting(switch)
+            if manual is not None and manual[2] == self._boot_id:
+                self.set(switch, manual[0], unix_s)  # its time is that of the wrong clock
 
     def is_armed(self, camera: str, unix_s: float) -> bool:
         """Return whether both the node and the camera were armed at a Unix time."""
@@ -68,17 +106,18 @@ class Arming:
 
     def set(self, switch: str, on: bool, unix_s: float) -> None:
         """Set a switch manually."""
-        self._save(f"{_SETTING}{switch}", json.dumps({"on": on, "unix_s": round(unix_s, 3)}))
+        kept = {"on": on, "unix_s": round(unix_s, 3), "boot_id": self._boot_id}
+        self._save(f"{_SETTING}{switch}", json.dumps(kept))
 
     def state(self, unix_s: float) -> dict[str, bool]:
         """Return whether each switch is on, by name."""
         return {switch: self.is_on(switch, unix_s) for switch in self._schedules}
 
-    def _manual_setting(self, switch: str) -> tuple[bool, float] | None:
-        """Return the manual setting and the Unix time at which it was made; None if there is none."""
+    def _manual_setting(self, switch: str) -> tuple[bool, float, str] | None:
+        """Return the manual setting, and the Unix time and boot in which it was made; None if there is none."""
         try:
             found = json.loads(self._settings[f"{_SETTING}{switch}"])
-            return bool(found["on"]), float(found["unix_s"])
+            return bool(found["on"]), float(found["unix_s"]), str(found.get("boot_id", ""))
         except (KeyError, ValueError, TypeError):
             return None
 
@@ -132,7 +171,7 @@ class Audience:
             if (
                 action in target.events
                 and (not target.cameras or camera in target.cameras)
-                and schedule.holds(unix_s)
+                and self._arming.holds(schedule, unix_s)
                 and (target.when == "always" or self._is_armed(camera, unix_s))
             ):
                 yield target

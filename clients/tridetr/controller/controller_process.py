@@ -231,6 +231,7 @@ class Controller:
 
     def _switch(self) -> None:
         """Apply the switch commands received over MQTT, and publish switches that a schedule has changed."""
+        self._arming.check_clock(time.time())
         wanted, self._arm = self._arm, {}
         for switch, on in wanted.items():
             self._set_armed(switch, on)
