@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import stat
 import tempfile
 from pathlib import Path
@@ -14,6 +15,9 @@ from tridetr.files import give_access_back
 from tridetr.shm.closing import Closing
 
 _PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
+_LINGER = Path(
+    "/var/lib/systemd/linger"
+)  # has a file for each user whose services outlive the logins
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -34,12 +38,25 @@ def model_repository_dir() -> Path:
 
 
 def default_run_dir(instance: str) -> Path:
-    """Return the default run folder of a node, preferably below a folder whose old files are not cleaned up."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    for base in (Path(runtime), Path("/run")):
+    """Return the default run folder of a node, preferably below a folder whose old files are not cleaned up.
+
+    logind removes `/run/user/UID` when the user logs out, also under a running node, unless the user lingers.
+    """
+    user = os.geteuid()
+    of_login = Path(f"/run/user/{user}")
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or of_login)
+    bases = [runtime] if runtime != of_login or _lingers(user) else []
+    for base in (*bases, Path("/run")):
         if os.access(base, os.W_OK | os.X_OK):
             return base / f"tridetr-{instance}"
-    return Path(tempfile.gettempdir()) / f"tridetr-{os.geteuid()}-{instance}"
+    return Path(tempfile.gettempdir()) / f"tridetr-{user}-{instance}"
+
+
+def _lingers(user: int) -> bool:
+    try:
+        return (_LINGER / pwd.getpwuid(user).pw_name).exists()
+    except KeyError:
+        return False
 
 
 def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool = False) -> Path:

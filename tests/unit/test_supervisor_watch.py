@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -160,6 +161,21 @@ def test_the_default_run_folder_is_not_removed_for_its_age(monkeypatch: pytest.M
         assert found == Path("/run/tridetr-home")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/dev/shm")
     assert paths.default_run_dir("home") == Path("/dev/shm/tridetr-home")
+
+
+def test_the_default_run_folder_outlives_a_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """logind removes /run/user/UID at the last logout, and nobody but root can create it again."""
+    of_login = f"/run/user/{os.geteuid()}"
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) == of_login)
+    monkeypatch.setattr(paths, "_LINGER", tmp_path)
+    for variable in (of_login, ""):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", variable)
+        (tmp_path / pwd.getpwuid(os.geteuid()).pw_name).unlink(missing_ok=True)
+        assert not paths.default_run_dir("home").is_relative_to(of_login)
+        (tmp_path / pwd.getpwuid(os.geteuid()).pw_name).touch()
+        assert paths.default_run_dir("home") == Path(of_login, "tridetr-home")
 
 
 @pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="no systemd-tmpfiles here")
