@@ -21,9 +21,9 @@ def boot_id() -> str:
     return f"{boot_words()[0]:016x}"
 
 
-def now_s() -> float:
-    """Return the time since the machine was started, including the time for which it was suspended [s]."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+def now_ns() -> int:
+    """Return the time since the machine was started, including the time for which it was suspended [ns]."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def suspended_ns() -> int:
@@ -31,12 +31,12 @@ def suspended_ns() -> int:
 
     An interruption between the two readings makes it smaller, never larger.
     """
-    return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns())
+    return max(0, now_ns() - time.monotonic_ns())
 
 
 def wall_offset_ns() -> int:
     """Return how far the wall clock is ahead of the time since the machine was started [ns]."""
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return time.time_ns() - now_ns()
 
 
 def is_right() -> bool:

@@ -95,9 +95,9 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_ns = self.passed_ns = 0
-        real, monotonic = time.time_ns, time.monotonic_ns
+        real, boot = time.time_ns, time.clock_gettime_ns
         monkeypatch.setattr(time, "time_ns", lambda: real() + self.ahead_ns + self.passed_ns)
-        monkeypatch.setattr(time, "monotonic_ns", lambda: monotonic() + self.passed_ns)
+        monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: boot(clock) + self.passed_ns)
 
 
 def test_wrong_clock_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +117,19 @@ def test_wrong_clock_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         clock.passed_ns += 2 * HOUR_NS  # the clock has not been set for a day
         archive.retain()
         assert rows(tmp_path) == ["visit-1"]
+
+
+def test_a_suspended_machine_removes_old_visits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLOCK_MONOTONIC stands still during that time, but the clock was not set."""
+    clock = Clock(monkeypatch)
+    with opened(tmp_path, keep_days=7) as archive:
+        keep(archive, visit(1))
+        clock.passed_ns += 24 * 8 * HOUR_NS
+        archive.keep_watch()
+        archive.retain()
+        assert rows(tmp_path) == []
 
 
 @pytest.mark.parametrize("hours", [87_600, -87_600])

@@ -127,7 +127,7 @@ class Audience:
 
     def __init__(self, config: Config, arming: Arming) -> None:
         self._arming = arming
-        self._arrived_at: dict[tuple[str, str], float] = {}  # camera, target: boot_clock.now_s
+        self._arrived_at: dict[tuple[str, str], float] = {}  # camera, target: boot_clock.now_ns [s]
         self._targets = [(target, Schedule(target.schedule)) for target in config.notify]
         for target in config.notify:
             if silent := config.silent_classes(target):
@@ -144,7 +144,7 @@ class Audience:
         A class that joins a visit counts as an arrival, except for targets that were notified of another arrival at the
         same camera within the last ``JOINED_S``.
         """
-        action, now_s = row.event_id.rpartition(":")[2], boot_clock.now_s()
+        action, now_s = row.event_id.rpartition(":")[2], boot_clock.now_ns() / 1e9
         joined = action == JOINED
         arrived = joined or action == Transition.ARRIVED.value
         class_name = str(json.loads(row.details)["class"])

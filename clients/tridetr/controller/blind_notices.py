@@ -48,11 +48,11 @@ class _Camera:
 
     Attributes:
         is_blind: whether the camera is unwatched now.
-        changed_s: ``boot_clock.now_s`` at which ``is_blind`` last changed.
+        changed_s: ``boot_clock.now_ns`` [s] at which ``is_blind`` last changed.
         changed_unix_ns: the same moment, wall clock.
         blind_s: seconds without sight before that, since the camera was last watched for ``BLIND_S``.
         lost_unix_ns: start of the first of these gaps, wall clock.
-        quiet_until_s: ``boot_clock.now_s`` before which no new outage is notified.
+        quiet_until_s: ``boot_clock.now_ns`` [s] before which no new outage is notified.
     """
 
     is_blind: bool
@@ -97,7 +97,7 @@ class BlindNotices:
         Args:
             camera: name of the camera.
             why: reason why it is not watched; empty = it is watched.
-            now_s: ``boot_clock.now_s``.
+            now_s: ``boot_clock.now_ns`` [s].
             unix_ns: wall-clock time.
         """
         known = self._cameras[camera]

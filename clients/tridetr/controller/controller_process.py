@@ -258,7 +258,7 @@ class Controller:
         """Queue notifications for cameras that are no longer watched or are watched again."""
         for camera in self._cameras:
             why = self._publications.why_unwatched(camera)
-            notice = self._blind.look(camera, why, boot_clock.now_s(), time.time_ns())
+            notice = self._blind.look(camera, why, boot_clock.now_ns() / 1e9, time.time_ns())
             if notice is not None:
                 self._store.add_notice(notice.row, camera, notice.targets)
                 self._store.keep_setting(notice.setting, notice.kept)

@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Sequence
 
+from tridetr import boot_clock
+
 logger = logging.getLogger("tridetr.recorder")
 
 JUMP_NS = 3600 * 10**9  # a larger difference from the elapsed time means that the clock was set
@@ -20,14 +22,13 @@ class WallClock:
     """
 
     def __init__(self, watched: Sequence[tuple[int, int]]) -> None:
-        self._shift_ns = time.time_ns() - time.monotonic_ns()
+        self._shift_ns = boot_clock.wall_offset_ns()
         steady_ns = _steady_ns(watched, time.time_ns())
-        self._doubted_ns = None if steady_ns is None else time.monotonic_ns() - steady_ns
+        self._doubted_ns = None if steady_ns is None else boot_clock.now_ns() - steady_ns
 
     def was_set(self) -> bool:
         """Return whether the clock was set since the last call; if so, it is not trusted for a day."""
-        monotonic_ns = time.monotonic_ns()
-        shift_ns = time.time_ns() - monotonic_ns
+        shift_ns = boot_clock.wall_offset_ns()
         before_ns, self._shift_ns = self._shift_ns, shift_ns
         if abs(shift_ns - before_ns) <= JUMP_NS:
             return False
@@ -35,13 +36,13 @@ class WallClock:
             "the clock was changed by %.1f h: no visits are removed for their age for one day",
             (shift_ns - before_ns) / 3.6e12,
         )
-        self._doubted_ns = monotonic_ns
+        self._doubted_ns = boot_clock.now_ns()
         return True
 
     @property
     def is_trusted(self) -> bool:
         """Whether the clock has not been set for a day, or not at all as far as is known."""
-        return self._doubted_ns is None or time.monotonic_ns() - self._doubted_ns > _DAY_NS
+        return self._doubted_ns is None or boot_clock.now_ns() - self._doubted_ns > _DAY_NS
 
 
 def _steady_ns(watched: Sequence[tuple[int, int]], now_ns: int) -> int | None:
