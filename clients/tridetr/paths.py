@@ -14,7 +14,8 @@ from tridetr.errors import ModelError, TridetrError
 from tridetr.files import give_access_back
 from tridetr.shm.closing import Closing
 
-_PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
+# Folders in which every user can create files
+PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
 _LINGER = Path(
     "/var/lib/systemd/linger"
 )  # has a file for each user whose services outlive the logins
@@ -88,7 +89,7 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
             f"remove it, or {remedy}"
         )
     # A container's volume may be world-writable: only our own processes see it.
-    is_volume = path.is_mount() and path not in _PUBLIC
+    is_volume = path.is_mount() and path not in PUBLIC
     if found.st_mode & stat.S_IWOTH and not is_volume:
         raise TridetrError(
             f"{key} {path} is writable by every user of this machine (mode {found.st_mode & 0o7777:o}): "

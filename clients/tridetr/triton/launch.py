@@ -12,11 +12,12 @@ import shutil
 import sys
 import urllib.parse
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.errors import TritonError
-from tridetr.paths import private_folder
+from tridetr.paths import PUBLIC, private_folder
 from tridetr.shm.names import triton_region_prefix
 from tridetr.triton.endpoint import SECRET_KEY
 from tridetr.triton.installation import LIBPYTHON, STUB, Server, check_stub, libpython_dir
@@ -51,10 +52,10 @@ class Layout:
     """
 
     def __init__(self, run_dir: Path, state_dir: Path) -> None:
-        """Choose the paths in a run folder; in the state folder, if the run folder is mounted `noexec`.
+        """Choose the paths in a run folder; those of the code elsewhere, if the run folder is mounted `noexec`.
 
         Raises:
-            TritonError: the path of the run folder is too long for a Unix socket, or both folders are mounted `noexec`.
+            TritonError: the path of the run folder is too long for a Unix socket, or no folder can hold the code.
         """
         root = self.root = run_dir.resolve() / "triton"
         self.code = code_folder(run_dir, state_dir).resolve() / "triton"
@@ -115,25 +116,28 @@ def prepare_backends(server: Server, backend: str, files: Layout) -> Path:
 
 
 def code_folder(run_dir: Path, state_dir: Path) -> Path:
-    """Return the folder for the server's code: the run folder, or the state folder if that is mounted `noexec`.
+    """Return the folder for the server's code: the run folder, or the first other one that can hold it.
 
-    Debian and Ubuntu mount /run this way.
+    Debian and Ubuntu mount /run `noexec`, and a worn memory card becomes read-only.
 
     Raises:
-        TritonError: both are.
+        TritonError: all are mounted `noexec` or read-only.
     """
-    folder = next((folder for folder in (run_dir, state_dir) if not _is_noexec(folder)), None)
+    name = f"tridetr-{os.geteuid()}-code-{sha256(os.fsencode(run_dir.absolute())).hexdigest()[:12]}"
+    candidates = (run_dir, state_dir, *(folder / name for folder in PUBLIC))
+    folder = next(filter(_can_hold_code, candidates), None)
     if folder is None:
         raise TritonError(
-            f"run_dir {run_dir} and state_dir {state_dir} are mounted `noexec`, so Triton's backend cannot be loaded "
-            "from there. Remedy: set one of them to a folder on another file system, or mount it with `exec`"
+            f"run_dir {run_dir}, state_dir {state_dir} and the temporary folders are mounted `noexec` or read-only, so "
+            "Triton's backend cannot be loaded from there. Remedy: set one of them to a folder on another file system, "
+            "or mount it with `exec`"
         )
     return folder
 
 
-def _is_noexec(folder: Path) -> bool:
+def _can_hold_code(folder: Path) -> bool:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return bool(os.statvfs(existing).f_flag & os.ST_NOEXEC)
+    return not os.statvfs(existing).f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
 
 
 def _link_code(files: Layout) -> None:
