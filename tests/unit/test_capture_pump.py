@@ -19,12 +19,14 @@ from support.http_camera import Request, http_camera
 from support.waiting import slack, wait_for
 from tridetr.capture.sources import av, network, pump
 from tridetr.capture.sources.av import FfmpegFeed
-from tridetr.capture.sources.base import SourceLostError
+from tridetr.capture.sources.base import NoPictureYetError, SourceLostError
 from tridetr.capture.sources.network import NetworkSource
 from tridetr.capture.sources.pump import PacketPump
 from tridetr.config import CameraSection
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
+
+_QUICK = {"analyzeduration": "100000", "probesize": "50000"}
 
 
 class _Watched:
@@ -128,14 +130,13 @@ def test_a_stream_whose_video_stops_ends_though_its_audio_goes_on(tmp_path: Path
             time.sleep(0.02)
             request.send(data[at : at + 752])
 
-    quick = {"analyzeduration": "100000", "probesize": "50000"}
     with http_camera(answer) as camera:
-        feed = FfmpegFeed(camera.url(), "cam", quick, 1.0)
+        feed = FfmpegFeed(camera.url(), "cam", _QUICK, 1.0)
         with pytest.raises(SourceError, match="cam: no video for 1 s, although audio arrives"):
             list(feed.packets(threading.Event()))
         feed.close()
 
-        feed = FfmpegFeed(camera.url(), "cam", quick, 60.0)
+        feed = FfmpegFeed(camera.url(), "cam", _QUICK, 60.0)
         hang_up = threading.Event()
         packets = feed.packets(hang_up)
         assert (
@@ -144,6 +145,90 @@ def test_a_stream_whose_video_stops_ends_though_its_audio_goes_on(tmp_path: Path
         hang_up.set()
         assert list(packets) == []
         feed.close()
+
+
+def _stream(path: Path, frames: int) -> bytes:
+    write_clip(path, frames, fps=10, options=CAMERA_OPTIONS)
+    return path.read_bytes()
+
+
+def test_a_picture_that_comes_out_when_a_stalled_read_is_aborted_is_dropped(
+    tmp_path: Path,
+) -> None:
+    """FFmpeg holds up to two pictures back until the next one begins; they appeared as new when it gave up."""
+    data = _stream(tmp_path / "clip.ts", 12)
+    stalled = threading.Event()
+
+    def answer(request: Request) -> None:
+        request.head("video/mp2t")
+        request.send(data)
+        stalled.wait()
+
+    with http_camera(answer) as camera:
+        feed = FfmpegFeed(camera.url(), "cam", _QUICK, 1.0)
+        packets = feed.packets(threading.Event())
+        assert len([next(packets) for _ in range(10)]) == 10
+        with pytest.raises(SourceError, match="cam: no data for 1 s"):
+            next(packets)
+        feed.close()
+        stalled.set()
+
+
+def test_pictures_that_were_held_back_before_the_end_get_their_true_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(av, "_HELD_S", 0.1)
+    data = _stream(tmp_path / "clip.ts", 12)
+    end_ns = 0
+
+    def answer(request: Request) -> None:
+        nonlocal end_ns
+        request.head("video/mp2t")
+        request.send(data)
+        time.sleep(0.5)
+        end_ns = time.monotonic_ns()
+
+    with http_camera(answer) as camera:
+        reading = PacketPump(lambda _: FfmpegFeed(camera.url(), "cam", _QUICK, 30.0), "cam", 30.0)
+        reading.start(threading.Event())
+        found = []
+        with contextlib.suppress(SourceLostError):
+            while arrival := reading.get(30.0):
+                found.append(arrival.monotonic_ns)
+        reading.close()
+    assert len(found) == 12
+    assert max(found) < end_ns
+
+
+def test_a_stream_that_stalls_is_not_taken_for_one_without_key_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_UNSHOWN_S", 0.2)
+    data = _stream(tmp_path / "clip.ts", 20)
+    stalled = threading.Event()
+
+    def answer(request: Request) -> None:
+        request.head("video/mp2t")
+        request.send(data)
+        stalled.wait()
+
+    with http_camera(answer) as camera:
+        section = CameraSection(source=camera.url(), timeout_s=30.0)
+        source = NetworkSource(section, threading.Event())
+        source.open()
+        while source.next(0.1):
+            pass
+
+        def message() -> str:
+            try:
+                source.next(0.1)
+            except NoPictureYetError as why:
+                return str(why)
+            return ""
+
+        assert "connected, but no video has arrived for 0.2 s" in wait_for(message)
+        source.close()
+        stalled.set()
 
 
 def test_pictures_after_a_full_queue_are_not_taken_for_stale_ones(

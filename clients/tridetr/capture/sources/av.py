@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
 _REDIRECT = re.compile(r"Redirecting to (\S+)")  # FFmpeg's message of level INFO
 _CODEC_CHECK_S = 2.0  # interval; a check takes 0.1 ms
+# Formats whose demuxer or parser holds up to two packets back until the next one begins, or until reading ends
+_HOLDING_FORMATS = {"flv", "h264", "hevc", "mpegts", "rtsp"}
+_HOLDS = 2
+_HELD_S = 2.0  # packets that come out after such a wait had arrived before it
 _NO_VIDEO_FORMATS = {"tty"}  # FFmpeg reads text files as animated terminal art
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (
@@ -167,6 +171,7 @@ class FfmpegFeed:
         self._timeout_s = timeout_s
         self._stream = stream
         self.stream: VideoStream | None = stream
+        self.held_s = 0.0
         codec = stream.codec_context.name
         self.facts = StreamFacts(codec, stream.width, stream.height, frame_rate(stream))
         # A known duration means a file; a camera's stream has none
@@ -182,20 +187,34 @@ class FfmpegFeed:
 
         Raises:
             FFmpegError: The container is damaged, or the connection failed.
-            SourceError: Its video has stopped, or the camera changed the codec of its MPEG-TS stream.
+            SourceError: Its data or its video has stopped, or the camera changed the codec of its MPEG-TS stream.
         """
         changes = self._container.format.name == "mpegts"
+        holds = (
+            self._container.format.name in _HOLDING_FORMATS
+            and self._stream.codec_context.name != "mjpeg"
+        )
+        held, arrived_s = 0, 0.0
         checked_s = video_s = time.monotonic()
         # Of all its streams: while only audio arrives, no read times out
-        for packet in _packets(self._container, ()):
+        for packet, waited_s in _with_waits(_packets(self._container, ())):
             if hang_up.is_set():
                 return
+            if waited_s >= self._timeout_s:
+                # FFmpeg gave up, and returns what it held back: a picture from before the wait
+                raise SourceError(
+                    f"{self._shown}: no data for {self._timeout_s:g} s; are the camera and the network up?"
+                )
             if packet.stream_index != self._stream.index:
                 if time.monotonic() - video_s > self._timeout_s:
                     raise SourceError(
                         f"{self._shown}: no video for {self._timeout_s:g} s, although audio arrives"
                     )
                 continue
+            if holds and waited_s >= _HELD_S:
+                held, arrived_s = _HOLDS, time.monotonic() - waited_s
+            self.held_s = time.monotonic() - arrived_s if held else 0.0
+            held = max(0, held - 1)
             yield cast("av.Packet[VideoStream]", packet)
             video_s = time.monotonic()
             if changes and video_s - checked_s >= _CODEC_CHECK_S:
@@ -209,6 +228,16 @@ class FfmpegFeed:
     def close(self) -> None:
         """Free the container, and the stream with it."""
         self._container.close()
+
+
+def _with_waits(
+    packets: Iterator[av.Packet[Stream]],
+) -> Iterator[tuple[av.Packet[Stream], float]]:
+    """Yield packets with how long FFmpeg took to return each [s]."""
+    asked_s = time.monotonic()
+    for packet in packets:
+        yield packet, time.monotonic() - asked_s
+        asked_s = time.monotonic()
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:

@@ -182,7 +182,7 @@ class NetworkSource(Source):
             if arrival is not None:
                 self._take(arrival)
             elif time.monotonic() >= deadline:
-                self._report_missing_key_frame()
+                self._report_missing_picture()
                 return None
         self._picture_s = time.monotonic()
         return self._ready.popleft()
@@ -210,8 +210,8 @@ class NetworkSource(Source):
             self._pump.close()
             self._pump = None
 
-    def _waits_for_key_frame(self) -> bool:
-        """Return whether packets arrive, but no picture has come out for a while."""
+    def _waits_for_picture(self) -> bool:
+        """Return whether packets arrive or did so lately, but no picture has come out for a while."""
         return (
             self._video is not None
             and self._pump is not None
@@ -220,8 +220,14 @@ class NetworkSource(Source):
             and self._pump.delivers()
         )
 
-    def _report_missing_key_frame(self) -> None:
-        if self._waits_for_key_frame():
+    def _report_missing_picture(self) -> None:
+        if self._waits_for_picture():
+            assert self._pump is not None
+            if self._pump.silent_s() > _UNSHOWN_S:
+                raise NoPictureYetError(
+                    f"{self._section.source}: connected, but no video has arrived for {_UNSHOWN_S:g} s; "
+                    "are the camera and the network up?"
+                )
             raise NoPictureYetError(
                 f"{self._section.source}: connected, waiting for a key frame; set a shorter interval "
                 "between key frames (GOP, I-frame interval) in the camera"
@@ -254,7 +260,7 @@ class NetworkSource(Source):
                 decoded = self._video.decode(arrival)
         except CorruptFrameError:
             self._number()
-            if self._waits_for_key_frame():
+            if self._waits_for_picture():
                 return
             raise
         spent = time.perf_counter_ns() - started

@@ -45,11 +45,13 @@ class Feed(Protocol):
         stream: FFmpeg's stream, for decoders; None if the packets are JPEGs.
         facts: Properties that the stream reports.
         metronome: Spreads out packets that arrive in bursts; None if they arrive one by one.
+        held_s: How long ago the newest packet arrived, if it was held back during a stall [s].
     """
 
     stream: VideoStream | None
     facts: StreamFacts
     metronome: Metronome | None
+    held_s: float
 
     def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
         """Yield packets until the stream ends or `hang_up` is set; raises OSError or SourceError."""
@@ -156,6 +158,11 @@ class PacketPump:
             lately = now - self._last_packet_s < self._timeout_s
             return lately and now - self._needed_since_s < _LONGEST_WITHOUT_PICTURE_S
 
+    def silent_s(self) -> float:
+        """Return the time since the newest packet arrived [s]."""
+        with self._changed:
+            return time.monotonic() - self._last_packet_s
+
     def waiting(self) -> list[int]:
         """Return the indexes of the waiting packets."""
         with self._changed:
@@ -185,7 +192,7 @@ class PacketPump:
                     self._hang_up.wait(feed.metronome.wait_s(packet, time.monotonic()))
                 if self._hang_up.is_set():
                     break
-                self._arrived(packet, limit)
+                self._arrived(packet, limit, round(feed.held_s * 1e9))
             error = SourceError(f"{self._shown}: the stream has ended")
         except Exception as failed:
             error = as_source_error(self._shown, failed)
@@ -197,8 +204,8 @@ class PacketPump:
             self._hang_up.wait()
             feed.close()
 
-    def _arrived(self, packet: av.Packet[VideoStream], limit: int) -> None:
-        now, unix = time.monotonic_ns(), time.time_ns()
+    def _arrived(self, packet: av.Packet[VideoStream], limit: int, held_ns: int) -> None:
+        now, unix = time.monotonic_ns() - held_ns, time.time_ns() - held_ns
         with self._changed:
             if self._sink is not None and not self._hang_up.is_set():
                 self._sink.put(packet, now, unix)
