@@ -18,6 +18,9 @@ from support.waiting import wait_for
 # Ten seconds without a heartbeat, plus recovery. The server: five without an inference, ten without a response.
 RECOVERY_S = 25.0
 ROLES = ("capture street", "detect", "control", "serve", "triton", "tritonserver", "stub", "broker")
+UNKNOWN_S = (
+    5.0  # sentry.unknown_s: results may be missing for this long before the state is Unknown
+)
 SHOWN = {  # what the viewer's API must have shown in between
     "capture street": {"offline"},
     "detect": {"unknown"},
@@ -64,8 +67,9 @@ def test_a_stopped_process_is_detected_and_replaced(
         wait_for(replaced, within_s, f"{role} stands still: {node.log_tail()}")
         replaced_s = time.monotonic()
         wait_for(healed, within_s, f"{node.cameras()} {node.log_tail()}")
-        machine.record(f"stop {role}", time.monotonic() - stopped_s)
-        assert shown >= SHOWN.get(role, set())
+        took_s = time.monotonic() - stopped_s
+        machine.record(f"stop {role}", took_s)
+        assert took_s < UNKNOWN_S + 1 or shown >= SHOWN.get(role, set())
     finally:
         if alive(victim):
             victim.resume()
