@@ -330,7 +330,9 @@ def test_a_camera_that_was_turned_earlier_is_not_blind_forever() -> None:
 def test_a_permanent_new_view_is_learned() -> None:
     watch = Watch()
     watch.see(PLACES["hall1"], 40)
+    assert watch.see(lambda _: np.full(SIZE, 30, np.float32), 10)[-1] is BlindReason.COVERED
     found = watch.see(PLACES["street2"], 1900)
+    assert found[100] is BlindReason.TURNED
     assert BlindReason.TURNED in found
     assert found[-1] is None
     assert watch.see(PLACES["hall1"], 30)[-1] is BlindReason.TURNED

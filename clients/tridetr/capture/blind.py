@@ -97,7 +97,8 @@ class BlindDetector:
         self._fine: Map = np.zeros((ROWS, COLUMNS), np.float32)
         self._suspect: BlindReason | None = None
         self._strange_looks = 0  # in a row, each of which shows nothing of the usual view
-        self._suspect_since_ns = 0
+        self._suspect_since_ns = 0  # indications of any kind
+        self._reason_since_ns = 0  # of this kind
         self._found: BlindReason | None = None
         self._found_ns = 0
         # Whether the size changed while the camera was turned: there is no view to compare with
@@ -298,13 +299,18 @@ class BlindDetector:
         """Report evidence once it has persisted; withdraw the report after a shorter time without any."""
         if (evidence is None) is not (self._suspect is None):
             self._suspect_since_ns = now_ns
+        if evidence is not self._suspect:
+            self._reason_since_ns = now_ns
         self._suspect = evidence
         lasted_ns = now_ns - self._suspect_since_ns
         if evidence is None:
             if lasted_ns >= _SEES_AGAIN_NS and not self._turned_before:
                 self._found = None
-        elif self._found is None and lasted_ns >= _PROOF_NS[evidence]:
-            self._found, self._found_ns = evidence, now_ns
+        elif self._found is None:
+            if lasted_ns >= _PROOF_NS[evidence]:
+                self._found, self._found_ns = evidence, now_ns
+        elif evidence is not self._found and now_ns - self._reason_since_ns >= _PROOF_NS[evidence]:
+            self._found, self._found_ns = evidence, now_ns  # such as no longer covered, but turned
         if self._found is BlindReason.TURNED and now_ns - self._found_ns >= _NEW_VIEW_NS:
             self._forget()  # the new view is permanent: learn it
             self._found, self._turned_before = None, False
