@@ -79,10 +79,12 @@ def test_visit_is_published_once_with_all_fields(tmp_path: Path) -> None:
 def test_late_subscribers_get_the_retained_state(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
         running_controller(tmp_path, {"port": broker.port}) as (_, actor),
     ):
         actor.show_and_wait(EMPTY, 2)
         actor.show_and_wait(PERSON, 8)
+        wait_for(lambda: b"tracking" in (ear.last("/node1/hall/status") or b""))
         with listening(broker) as late:
             own = ("availability", "hall/status", "hall/person", "hall/state")
             wait_for(lambda: all(late.last(f"/node1/{topic}") for topic in own))
