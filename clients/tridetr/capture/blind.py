@@ -4,8 +4,8 @@ Twice a second, the detector takes a *look*: it reduces 64 rows of the luma plan
 robust against noise, and to differences between neighbouring samples, which measure sharpness. It estimates sensor
 noise from one look to the next, and averages four seconds to remove most of it. A slowly updated reference of the
 camera's usual view and sharpness follows the light from day to night; it is updated only while the camera can see.
-Texts, logos and bars that the camera draws into its pictures stay when it is covered. Therefore the middle rows, which
-seldom hold any, are also judged alone.
+Texts, logos and bars that the camera draws into its pictures stay when it is covered or turned. Therefore the middle
+rows, which seldom hold any, are also compared alone. Sharpness is not: lamps at night are soft, too.
 Subtle changes are not reported, because a false alarm costs more than a missed one.
 """
 
@@ -21,8 +21,6 @@ from tridetr.capture.cells import (
     COARSE_COLUMNS,
     COARSE_ROWS,
     COLUMNS,
-    MIDDLE,
-    MIDDLE_TILES,
     ROWS,
     TILE_COLUMNS,
     TILE_ROWS,
@@ -63,8 +61,6 @@ _SURELY_OTHER_VIEW = 0.1  # below: a different view, in any light
 _OTHER_SHARE = 0.05  # of the cells must have an edge before two views are compared
 _USUAL_SHARE = 0.35  # of the usual number of edges
 _SMOOTH_LEVELS = 6.0  # standard deviation of the cells; above, the picture is not just dim
-_FEWEST_TILES = 6  # with edges; fewer are not enough to judge sharpness
-_FEWEST_MIDDLE_TILES = 12  # of 24; fewer may be lamps at night
 
 _SEES_AGAIN_NS = 2 * _SECOND_NS
 _NEW_VIEW_NS = 1800 * _SECOND_NS
@@ -100,7 +96,9 @@ class BlindDetector:
         self._suspect_since_ns = 0  # indications of any kind
         self._reason_since_ns = 0  # of this kind
         self._found: BlindReason | None = None
-        self._found_ns = 0
+        self._turned_since_ns: int | None = (
+            None  # in this time of blindness, whatever its reason is now
+        )
         # Whether the size changed while the camera was turned: there is no view to compare with
         self._turned_before = False
         self._forget()
@@ -136,13 +134,13 @@ class BlindDetector:
         first = int(height * _MARGIN) // step
         sample = rows(step)[first : first + ROWS]
         if sample.shape[0] < ROWS or sample.shape[1] < COLUMNS:
-            self._suspect = self._found = None
+            self._suspect = self._found = self._turned_since_ns = None
             self._turned_before = False
             self._strange_looks = 0
             return None
         if self._size != (height, sample.shape[1]):
             self._size = (height, sample.shape[1])
-            self._turned_before = self._found is BlindReason.TURNED
+            self._turned_before = self._turned_since_ns is not None
             self._forget()
             self._restart()
         self._measure(sample)
@@ -157,8 +155,7 @@ class BlindDetector:
         # Of the middle, updated once per window
         self._view_gradients: Map = middle_gradients(self._view)
         self._view_share = self._view_middle_share = 0.0
-        self._whole_sharpness = Sharpness(_FEWEST_TILES, 0.8)
-        self._middle_sharpness = Sharpness(_FEWEST_MIDDLE_TILES, 0.5)
+        self._sharpness = Sharpness()
 
     def _restart(self) -> None:
         self._looks = 0  # in the window
@@ -185,8 +182,7 @@ class BlindDetector:
             self._noise += 0.25 * (change - self._noise)
         else:  # a new stream, or a cut
             self._looks = 0
-            self._whole_sharpness.restart()
-            self._middle_sharpness.restart()
+            self._sharpness.restart()
         steps = cells[:, 1:] - cells[:, :-1]
         if self._looks == 0:
             self._turn = 0
@@ -215,11 +211,8 @@ class BlindDetector:
         edges = edge_strength(mean)
         known = self._learnt >= _MATURE
         likeness = cosine(edges, self._view_edges) if known else 0.0
-        if self._middle_share < _FLAT_SHARE and self._knows_middle():
-            if self._is_strange(mean):
-                return BlindReason.COVERED
-            if mean[MIDDLE].std() > _SMOOTH_LEVELS:
-                return BlindReason.BLURRED
+        if self._middle_share < _FLAT_SHARE and self._knows_middle() and self._is_strange(mean):
+            return BlindReason.COVERED
         if self._share < _FLAT_SHARE:
             trace = max(likeness, alike(mean, self._view)) if known else 0.0
             if trace < _SAME_VIEW:
@@ -228,9 +221,7 @@ class BlindDetector:
                 return BlindReason.BLURRED
         if self._turn % 2 == 0:
             self._measure_sharpness()
-        if self._whole_sharpness.is_soft(known) or (
-            known and self._middle_sharpness.is_soft(known)
-        ):
+        if self._sharpness.is_soft(known):
             return BlindReason.BLURRED
         if known and self._is_other_view(likeness, edges):
             return BlindReason.TURNED
@@ -247,8 +238,7 @@ class BlindDetector:
         tiles.partition(6)
         noise = min(float(tiles[6]), 32 * self._noise * self._noise)
         ratios = np.maximum(fine - noise, 0) / np.maximum(coarse, 1)
-        self._whole_sharpness.measure(ratios[clear])
-        self._middle_sharpness.measure(ratios[MIDDLE_TILES][clear[MIDDLE_TILES]])
+        self._sharpness.measure(ratios[clear])
 
     def _knows_middle(self) -> bool:
         return self._learnt >= _MATURE and self._view_middle_share >= _MIDDLE_SHARE
@@ -292,8 +282,7 @@ class BlindDetector:
         self._view_edges += gain * (edges - self._view_edges)
         if self._turn == 0:
             self._view_gradients = middle_gradients(self._view)
-        self._whole_sharpness.learn(gain)
-        self._middle_sharpness.learn(gain)
+        self._sharpness.learn(gain)
 
     def _decide(self, evidence: BlindReason | None, now_ns: int) -> None:
         """Report evidence once it has persisted; withdraw the report after a shorter time without any."""
@@ -304,13 +293,18 @@ class BlindDetector:
         self._suspect = evidence
         lasted_ns = now_ns - self._suspect_since_ns
         if evidence is None:
-            if lasted_ns >= _SEES_AGAIN_NS and not self._turned_before:
-                self._found = None
+            if lasted_ns >= _SEES_AGAIN_NS:
+                self._found = BlindReason.TURNED if self._turned_before else None
         elif self._found is None:
             if lasted_ns >= _PROOF_NS[evidence]:
-                self._found, self._found_ns = evidence, now_ns
-        elif evidence is not self._found and now_ns - self._reason_since_ns >= _PROOF_NS[evidence]:
-            self._found, self._found_ns = evidence, now_ns  # such as no longer covered, but turned
-        if self._found is BlindReason.TURNED and now_ns - self._found_ns >= _NEW_VIEW_NS:
+                self._found = evidence
+        elif now_ns - self._reason_since_ns >= _PROOF_NS[evidence]:
+            self._found = evidence  # such as no longer covered, but turned
+        if self._found is None:
+            self._turned_since_ns = None
+        elif self._turned_since_ns is None:
+            if self._found is BlindReason.TURNED:
+                self._turned_since_ns = now_ns
+        elif now_ns - self._turned_since_ns >= _NEW_VIEW_NS:
             self._forget()  # the new view is permanent: learn it
-            self._found, self._turned_before = None, False
+            self._found, self._turned_since_ns, self._turned_before = None, None, False

@@ -1,4 +1,4 @@
-"""Sharpness of a part of a camera's picture, now and as usual."""
+"""Sharpness of a camera's picture, now and as usual."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from tridetr.capture.cells import Map
 # Sharpness below which a picture is blurred (0.25: no edges at all): absolute, and relative to the usual sharpness
 _SOFT, _SOFT_CHANGE = 0.5, 0.5
 _SHARP, _SOFT_ONCE_SHARP = 0.8, 0.4  # a camera that was sharp once is blurred below this
+_FEWEST_TILES = 6  # with edges; fewer are not enough to judge sharpness
 _GAIN = 0.36  # weight of one measurement: sharpness is noisy
 
 
 class Sharpness:
-    """Sharpness of a part of the picture: a quantile of its tiles' ratio of fine to coarse edge strength."""
+    """Sharpness of the picture: the 80th percentile of its tiles' ratio of fine to coarse edge strength."""
 
-    def __init__(self, fewest_tiles: int, quantile: float) -> None:
-        self._quantile = quantile
-        self._fewest_tiles = fewest_tiles
+    def __init__(self) -> None:
         self._usual = self._best = self._now = 0.0
         self._value: float | None = None  # None: too few tiles have edges
 
     def restart(self) -> None:
         """Prepare for a new stream of the same camera."""
-        self._now = 0.0
+        self._now, self._value = 0.0, None
 
     def measure(self, ratios: Map) -> None:
         """Take the squared ratios of the tiles that have edges; they are sorted in place."""
-        if len(ratios) < self._fewest_tiles:
+        if len(ratios) < _FEWEST_TILES:
             self._value = None
             return
         ratios.sort()
-        value = math.sqrt(float(ratios[int(self._quantile * len(ratios))]))
+        value = math.sqrt(float(ratios[int(0.8 * len(ratios))]))
         before = self._now or value
         self._value = self._now = before + _GAIN * (value - before)
 

@@ -58,7 +58,8 @@ def _fetch(address: str | int) -> bytes:
     )
     with contextlib.closing(connection):
         connection.request("GET", "/metrics")
-        page = connection.getresponse().read()
+        answer = connection.getresponse()
+        page = answer.read() if answer.status == 200 else b""
     return page if page.endswith(b"\n") else page + b"\n"
 
 
