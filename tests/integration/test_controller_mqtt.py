@@ -296,6 +296,10 @@ def test_another_node_with_the_same_name_is_a_problem(tmp_path: Path) -> None:
         message["started_at"] = "2020-01-01T00:00:00.000Z"
         ear.client.publish("tridetr/node1/node", json.dumps(message))
         wait_for(lambda: "mqtt.device" in str(problem().get("device")))
+        for topic in ("hall/state", "availability", "node"):  # it is renamed
+            ear.client.publish(f"tridetr/node1/{topic}", b"", retain=True)
+        wait_for(lambda: ear.payloads("/hall/state")[-2:] == [b"", b"standby"])
+        wait_for(lambda: ear.last("/availability") == b"online")
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\x00" * 40, b"x" * 100_000, b'{"command": 1}'])

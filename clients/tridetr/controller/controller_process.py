@@ -59,7 +59,7 @@ class Controller:
         self._answered_at = float("-inf")
         self._described_at = float("-inf")
         self._stopping = False
-        self._called_offline = False
+        self._called_offline = self._cleared = False
         settings = BrokerSettings.of(config, topics.availability, lambda: resolve_broker(config))
         if config.mqtt.host != "embedded" or config.mqtt.tls:
             resolve_broker(config)  # fail at startup on contradictory settings
@@ -144,6 +144,10 @@ class Controller:
             # Once per tick, so that a flood of messages causes no flood of answers.
             self._called_offline = False
             self._publications.publish_online()
+        if self._cleared and time.monotonic() - self._answered_at >= REFRESH_S:
+            self._cleared = False
+            self._answered_at = time.monotonic()
+            self._publications.publish_all()
         self._switch()
         if time.monotonic() - self._described_at >= DESCRIBE_S:
             self._described_at = time.monotonic()
@@ -211,6 +215,10 @@ class Controller:
             # A retained message would set the switch again on every connection and override later settings.
             if on is not None and not retained:
                 self._arm[self._switches[topic]] = on
+            return
+        if topic in (self._topics.availability, self._topics.node) and not payload:
+            # Another node had this name, and clears its topics, which it takes for its own
+            self._cleared |= not retained
             return
         if topic == self._topics.availability:
             # The last will of an earlier connection, which the broker noticed late: it must be overwritten.
