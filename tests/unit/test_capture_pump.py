@@ -15,7 +15,7 @@ import pytest
 from av.video.stream import VideoStream
 
 from support.clips import CAMERA_OPTIONS, jpegs, picture, write_clip
-from support.http_camera import Request, http_camera
+from support.http_camera import HttpCamera, Request, http_camera
 from support.waiting import slack, wait_for
 from tridetr.capture.sources import av, network, pump
 from tridetr.capture.sources.av import FfmpegFeed
@@ -152,26 +152,34 @@ def _stream(path: Path, frames: int) -> bytes:
     return path.read_bytes()
 
 
-def test_a_picture_that_comes_out_when_a_stalled_read_is_aborted_is_dropped(
-    tmp_path: Path,
-) -> None:
-    """FFmpeg holds up to two pictures back until the next one begins; they appeared as new when it gave up."""
-    data = _stream(tmp_path / "clip.ts", 12)
-    stalled = threading.Event()
+@contextlib.contextmanager
+def _stalling_camera(folder: Path, frames: int) -> Iterator[HttpCamera]:
+    """Run a camera that sends frames and then nothing more, while its connection stays open."""
+    data, over = _stream(folder / "clip.ts", frames), threading.Event()
 
     def answer(request: Request) -> None:
         request.head("video/mp2t")
         request.send(data)
-        stalled.wait()
+        over.wait()
 
     with http_camera(answer) as camera:
+        try:
+            yield camera
+        finally:
+            over.set()
+
+
+def test_a_picture_that_comes_out_when_a_stalled_read_is_aborted_is_dropped(
+    tmp_path: Path,
+) -> None:
+    """FFmpeg holds up to two pictures back until the next one begins; they appeared as new when it gave up."""
+    with _stalling_camera(tmp_path, 12) as camera:
         feed = FfmpegFeed(camera.url(), "cam", _QUICK, 1.0)
         packets = feed.packets(threading.Event())
         assert len([next(packets) for _ in range(10)]) == 10
         with pytest.raises(SourceError, match="cam: no data for 1 s"):
             next(packets)
         feed.close()
-        stalled.set()
 
 
 def test_pictures_that_were_held_back_before_the_end_get_their_true_age(
@@ -204,15 +212,7 @@ def test_a_stream_that_stalls_is_not_taken_for_one_without_key_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "_UNSHOWN_S", 0.2)
-    data = _stream(tmp_path / "clip.ts", 20)
-    stalled = threading.Event()
-
-    def answer(request: Request) -> None:
-        request.head("video/mp2t")
-        request.send(data)
-        stalled.wait()
-
-    with http_camera(answer) as camera:
+    with _stalling_camera(tmp_path, 20) as camera:
         section = CameraSection(source=camera.url(), timeout_s=30.0)
         source = NetworkSource(section, threading.Event())
         source.open()
@@ -228,7 +228,6 @@ def test_a_stream_that_stalls_is_not_taken_for_one_without_key_frames(
 
         assert "connected, but no video has arrived for 0.2 s" in wait_for(message)
         source.close()
-        stalled.set()
 
 
 def test_pictures_after_a_full_queue_are_not_taken_for_stale_ones(
