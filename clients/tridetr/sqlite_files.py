@@ -10,7 +10,10 @@ from pathlib import Path
 from tridetr.files import give_access_back
 
 # sqlite3.h
-BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN = 5, 6, 7, 8, 10, 13, 14
+PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR = 3, 5, 6, 7, 8, 9, 10
+FULL, CANTOPEN, PROTOCOL = 13, 14, 15
+# A retry may succeed later
+PASSING = {PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL}
 _MESSAGES = {
     "database is locked": BUSY,
     "database table is locked": LOCKED,

@@ -25,7 +25,7 @@ from tridetr.controller.stored_rows import (
     checked,
 )
 from tridetr.errors import TridetrError
-from tridetr.sqlite_files import code_of, give_database_back, transaction
+from tridetr.sqlite_files import PASSING, code_of, give_database_back, transaction
 
 # SQL that migrates a database from the previous version to this one; an empty file has version 0.
 _LAYOUTS = {
@@ -53,9 +53,6 @@ VERSION = max(_LAYOUTS)
 _LARGEST_VERSION = 1000  # a greater one means a damaged header, not a later tridetr
 START_WAIT_S = 5.0  # lock timeout at startup, for example while a backup runs
 WAIT_S = 0.05  # lock timeout later: decisions must not wait
-
-# sqlite3.h: PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
-_PASSING = {3, 5, 6, 7, 8, 9, 10, 13, 14, 15}
 
 
 class CorruptDatabaseError(Exception):
@@ -255,7 +252,7 @@ def _refuse_newer(path: Path, version: int) -> None:
 
 def is_passing(error: BaseException) -> bool:
     """Return whether a retry may succeed later: file locked, disk full, no permission or an I/O error."""
-    return isinstance(error, OSError) or code_of(error) in _PASSING
+    return isinstance(error, OSError) or code_of(error) in PASSING
 
 
 @contextmanager
