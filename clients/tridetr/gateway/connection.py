@@ -122,7 +122,7 @@ class Connection(TCPServer):  # type: ignore[misc]  # untyped
                 finally:
                     self._ended.set()  # the group waits for the application's tasks
                     await self.idle_task.stop()
-        except Exception:
+        except Exception:  # of any kind, also a bug: one connection must not end the server
             await self.config.log.exception("a connection failed")
         finally:
             await self._close()

@@ -12,6 +12,7 @@ import shutil
 import sys
 import urllib.parse
 from collections.abc import Mapping
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -39,8 +40,6 @@ class Layout:
         repository: the rendered model repository.
         backends: the private backend directory, with our Python-based backends. It is nested as deeply as in the
             wheel, because the RPATH of the wheel's libraries leads from there to `libraries`.
-        code: the folder of `backends` and `libraries`: `root`, unless programs in it cannot be executed.
-        libraries: the folder that the copied backend searches first for libraries; so it must be inside `code`.
         packages: links to folders of Python packages whose paths the backend's stub cannot use.
         temporary: the server's folder for temporary files.
         engine_report: the report file of the engine.
@@ -55,13 +54,12 @@ class Layout:
         """Choose the paths in a run folder; those of the code elsewhere, if the run folder is mounted `noexec`.
 
         Raises:
-            TritonError: the path of the run folder is too long for a Unix socket, or no folder can hold the code.
+            TritonError: the path of the run folder is too long for a Unix socket.
         """
         root = self.root = run_dir.resolve() / "triton"
-        self.code = code_folder(run_dir, state_dir).resolve() / "triton"
+        self._folders = run_dir, state_dir
         self.repository = root / "models"
         self.backends = root / "server" / "tritonserver" / "backends"
-        self.libraries = self.code / "nvidia_pytriton.libs"
         self.packages = root / "packages"
         self.temporary = root / "tmp"
         self.engine_report = root / "engine.json"
@@ -76,6 +74,20 @@ class Layout:
                 f"run_dir {run_dir} is too long for a Unix socket ({self.socket} has more than "
                 f"{longest} bytes). Remedy: set run_dir to a shorter path"
             )
+
+    @cached_property
+    def code(self) -> Path:
+        """The folder of `backends` and `libraries`: `root`, unless programs in it cannot be executed.
+
+        Raises:
+            TritonError: no folder can hold them. A server with native backends needs none.
+        """
+        return code_folder(*self._folders).resolve() / "triton"
+
+    @property
+    def libraries(self) -> Path:
+        """The folder that the copied backend searches first for libraries; so it must be inside `code`."""
+        return self.code / "nvidia_pytriton.libs"
 
     @property
     def address(self) -> str:
