@@ -1,4 +1,4 @@
-"""Damaged JPEGs are never shown, however many a camera sends; a missing end marker is no damage."""
+"""Damaged JPEGs are never shown, however many a camera sends; a missing end marker is not damage."""
 
 from __future__ import annotations
 

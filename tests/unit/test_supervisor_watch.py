@@ -166,7 +166,7 @@ def test_the_default_run_folder_is_not_removed_for_its_age(monkeypatch: pytest.M
 def test_the_default_run_folder_outlives_a_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """logind removes /run/user/UID at the last logout, and nobody but root can create it again."""
+    """logind removes /run/user/UID at the last logout, and only root can create it again."""
     of_login = f"/run/user/{os.geteuid()}"
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) == of_login)
     monkeypatch.setattr(paths, "_LINGER", tmp_path)

@@ -40,7 +40,7 @@ def read_card(path: Path) -> ModelCard:
 
 
 def type_name(number: int) -> str:
-    """Return the name of an ONNX element type; a number that this version of onnx does not know is no error.
+    """Return the name of an ONNX element type; a number that this version of onnx does not know is not an error.
 
     Example:
         >>> type_name(1), type_name(99)
