@@ -17,7 +17,7 @@ from tridetr.config import Config
 from tridetr.contract import COCO_91
 from tridetr.controller import camera_control, interruptions
 from tridetr.controller.camera_control import CameraSentry
-from tridetr.controller.problems import CameraProblem
+from tridetr.controller.problems import TOO_SLOW, CameraProblem
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.model_card import ModelInfo
@@ -114,6 +114,16 @@ def test_classes_of_a_replaced_model_apply_from_its_first_result(
     actor.show(person)
     sentry.on_wake()
     assert state_of(sentry) is State.TRACKING
+
+
+def test_results_that_come_too_rarely_are_a_problem(make: Make) -> None:
+    """Three cameras and a slow model: a person was in view for 6 s without an alarm, and everything looked healthy."""
+    sentry, actor = make()
+    for _ in range(20):
+        actor.frame += 40
+        actor.show(EMPTY, seconds=4.0)
+        sentry.on_wake()
+    assert sentry.problems()[CameraProblem.DETECTOR] == TOO_SLOW
 
 
 def test_any_class_name_fits_on_the_board(make: Make, tmp_path: Path) -> None:

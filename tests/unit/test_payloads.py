@@ -258,6 +258,9 @@ def test_the_node_is_blind_when_no_live_camera_gets_results() -> None:
     assert blind(camera(False, True), camera(True, False))
     assert not blind(camera(False, True), camera(False, False))
     assert not blind(camera(True, False))
+    slow = {**camera(False, False), CameraProblem.DETECTOR: problems.TOO_SLOW}
+    assert not blind(slow, slow)
+    assert not blind(slow, camera(False, True))
     text = json.loads(problems.payload(camera(False, True)))
     assert (text["problem"], text["detector"], text["camera"]) == (True, "no results", "")
 

@@ -134,6 +134,32 @@ def test_the_removal_of_many_old_visits_is_not_taken_for_a_hang(
     assert "does not answer" not in caplog.text
 
 
+def test_the_completion_of_a_large_clip_is_not_taken_for_a_hang(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a slow memory card; other visits that had ended lost their pictures and clips."""
+    now_s = 0.0
+    writing = filing.Filing(archive, [cast(CameraWatcher, Watcher())], 1.0)
+    monkeypatch.setattr(filing, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    def step(result: Any) -> Any:
+        nonlocal now_s
+        now_s += 20
+        writing.check()
+        return result
+
+    monkeypatch.setattr(filing, "clip_is_whole", lambda *_: step(True))
+    monkeypatch.setattr(archive, "save_clip", lambda *_: step(None))
+    made = visit(1, is_over=True)
+    clip = SimpleNamespace(
+        path=archive.files / "part", times=(1, 2), encoded=False, finish=lambda: step(9)
+    )
+    writing._step_begins(made)
+    writing._complete_clip(made, cast(StillsClip, clip))
+    assert now_s == 60
+    assert "does not answer" not in caplog.text
+
+
 def test_row_of_a_visit_is_closed_however_late(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,10 @@ from tridetr.controller.payloads import SCHEMA
 from tridetr.telemetry import metrics
 
 NO_RESULTS = "no results from the detector"
+TOO_SLOW = (
+    "results come too rarely, because the model is too slow for the number of cameras on this machine: a person who "
+    "passes quickly can be missed"
+)
 
 
 class NodeProblem(enum.Enum):
@@ -27,7 +31,7 @@ class CameraProblem(enum.Enum):
     """Kinds of problems of a camera."""
 
     CAMERA = "camera"  # offline, frozen, blind, too few good pictures, or no capture process
-    DETECTOR = "detector"  # the camera is live, but there are no results, or only at times
+    DETECTOR = "detector"  # the camera is live, but there are no results, or too few
     CLASSES = "classes"  # the model does not know a class of alarm.classes, or detect.classes leaves it out
 
 
@@ -94,7 +98,9 @@ def of_node(
         device: that another node publishes under the same name; empty = none does.
     """
     watched = [found for found in cameras if not found[CameraProblem.CAMERA]]
-    blind = bool(watched) and all(found[CameraProblem.DETECTOR] for found in watched)
+    blind = bool(watched) and all(
+        found[CameraProblem.DETECTOR] not in ("", TOO_SLOW) for found in watched
+    )
     detector = ""
     if blind:
         at_times = all(found[CameraProblem.DETECTOR] != NO_RESULTS for found in watched)

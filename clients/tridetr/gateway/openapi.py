@@ -217,7 +217,14 @@ def description() -> dict[str, Any]:
             {"200": _json("Events.", _EVENTS_SCHEMA), **_INVALID, **_NO_CAMERA, **_UNREADABLE},
             [
                 _integer("limit", 1, 500, "Maximum number of events.", default=100),
-                _integer("after", 0, 2**62, "Only events with a greater `seq`.", default=0),
+                _integer(
+                    "after",
+                    0,
+                    2**62,
+                    "Only events with a greater `seq`. A replaced database counts from 1 again; to notice that, pass "
+                    "the newest known `seq` minus 1: that event is then missing or has another time.",
+                    default=0,
+                ),
                 _query("camera", _TEXT),
             ],
         ),

@@ -210,12 +210,14 @@ class Filing(Closing):
         visit.clip_done = True
 
     def _complete_clip(self, visit: Visit, clip: PacketClip | StillsClip) -> None:
-        pictures = clip.finish()
+        pictures = clip.finish()  # copies the whole file, as the check reads all of it: a step each
+        self._step_begins(visit)
         if pictures == 0 or clip.path is None:
             metrics.EVIDENCE_ERRORS.labels(visit.camera, "missed").inc()
             return
         if not clip_is_whole(clip.path, pictures):
             raise OSError(errno.EIO, "the clip was not written completely", str(clip.path))
+        self._step_begins(visit)
         facts = {
             "started_unix_ns": clip.times[0],
             "ended_unix_ns": clip.times[1],

@@ -1,0 +1,56 @@
+"""Judge whether results come often enough to confirm a person in time. Pure: all times are arguments."""
+
+from __future__ import annotations
+
+import math
+
+from tridetr.config import SentrySection
+from tridetr.controller.problems import TOO_SLOW
+
+_MEMORY_S = 30.0  # time constant of the average
+_CALM = 0.75  # share of the limit below which the problem ends, so that it does not flicker
+
+
+class Pace:
+    """Averages the time between one camera's results, if the detector passed over pictures in between.
+
+    A person is confirmed after ``confirm_frames`` results. That takes too long if it takes longer than ``confirm_s``
+    and ``unknown_s`` together, unless the camera's own frame rate is that low.
+
+    Args:
+        keys: The camera's `sentry` section.
+
+    Example:
+        >>> pace = Pace(SentrySection())
+        >>> for n in range(20):
+        ...     pace.look(sequence=10 * n, capture_ns=3_000_000_000 * n)
+        >>> bool(pace.problem)
+        True
+    """
+
+    def __init__(self, keys: SentrySection) -> None:
+        self._limit_s = max(
+            (keys.confirm_s + keys.unknown_s) / keys.confirm_frames, 2 / keys.standby_fps
+        )
+        self._unknown_s = keys.unknown_s
+        self._sequence = self._capture_ns = 0
+        self._average_s = 0.0
+        self._is_slow = False
+
+    def look(self, sequence: int, capture_ns: int) -> None:
+        """Note a result: the sequence and capture time of its picture."""
+        skipped = sequence > self._sequence + 1
+        gap_s = (capture_ns - self._capture_ns) / 1e9
+        is_first = self._sequence == 0 or sequence <= self._sequence
+        self._sequence, self._capture_ns = sequence, capture_ns
+        if is_first or not 0 < gap_s <= self._unknown_s:  # a longer gap is a problem of its own
+            return
+        weight = 1 - math.exp(-gap_s / _MEMORY_S)
+        self._average_s += (gap_s * skipped - self._average_s) * weight
+        limit_s = self._limit_s * (_CALM if self._is_slow else 1)
+        self._is_slow = self._average_s > limit_s
+
+    @property
+    def problem(self) -> str:
+        """Why a person can be missed; empty = results come often enough."""
+        return TOO_SLOW if self._is_slow else ""
