@@ -219,6 +219,24 @@ def test_switch_that_was_set_before_the_clock_was_right_keeps_its_value() -> Non
     assert not arming.is_on("hall", at("sun 02:00"))
 
 
+@pytest.mark.usefixtures("time_zone")
+def test_a_time_zone_that_is_changed_while_the_node_runs_applies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine that was still in UTC, for example: the schedules went on in the old zone."""
+    night = datetime.fromisoformat("2026-11-26T22:30:00+09:00").timestamp()
+    target = {"name": "phone", "kind": "webhook", "url_file": "x", "schedule": ["22:00-06:00"]}
+    bench = Bench(armed={"schedule": ["22:00-06:00"]}, notify=[target])
+    audience = Audience(bench.config, bench.arming)
+    bench.arming.check_clock(night)
+    assert not bench.arming.is_on(NODE, night)
+    assert audience.wanting("arrived", "hall", night) == ()
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    bench.arming.check_clock(night)
+    assert bench.arming.is_on(NODE, night)
+    assert audience.wanting("arrived", "hall", night) == ("phone",)
+
+
 def test_armed_until_switched_off_and_after_a_restart() -> None:
     bench = Bench()
     assert bench.arming.state(at("mon 10:00")) == {NODE: True, "hall": True, "yard": True}

@@ -67,6 +67,20 @@ def test_a_stage_is_stalled_only_while_it_has_work_to_do() -> None:
     assert stalled(76, live=True, frame=6, result=4, decided=2) == [0, 0, 0]
 
 
+def test_an_empty_ring_is_no_work() -> None:
+    """The detector was restarted when an offline camera's frames were released, and then the controller, again and
+    again."""
+    progress = Progress()
+    stalled = progress.stalled_s
+    assert set(stalled(Look(False, 20, 20, 20), 0.0).values()) == {0.0}
+    assert set(stalled(Look(False, 0, 20, 20), 300.0).values()) == {0.0}
+    assert set(stalled(Look(False, 0, 20, 20), 400.0).values()) == {0.0}
+    assert set(stalled(Look(False, 0, 0, 20), 500.0).values()) == {0.0}
+    assert set(stalled(Look(False, 0, 0, 20), 600.0).values()) == {0.0}
+    # A live camera must publish frames
+    assert stalled(Look(True, 0, 0, 20), 700.0)[Stage.FRAMES] == 100.0
+
+
 def test_the_time_that_a_stage_is_stalled_accumulates() -> None:
     progress = Progress()
     for hours in range(100):

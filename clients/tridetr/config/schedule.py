@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -81,12 +82,13 @@ WeeklyTime = Annotated[str, AfterValidator(_checked)]
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The state between two neighbouring edges of windows [Unix seconds]."""
+    """The state between two neighbouring edges of windows [Unix seconds], in a time zone."""
 
     begin: float
     end: float
     holds: bool
     changed_at: float | None
+    zone: tuple[object, ...] = ()
 
 
 class Schedule:
@@ -114,7 +116,8 @@ class Schedule:
         return self._at(unix_s).changed_at if self._windows else None
 
     def _at(self, unix_s: float) -> _Known:
-        if not self._known.begin <= unix_s < self._known.end:
+        zone = time.timezone, time.altzone, time.tzname
+        if zone != self._known.zone or not self._known.begin <= unix_s < self._known.end:
             spans = self._spans(unix_s)
 
             def holds(moment: float) -> bool:
@@ -125,7 +128,7 @@ class Schedule:
             changes = [edge for edge in past if holds(edge) != holds(edge - 1)]
             self._known = _Known(
                 past[-1], next(edge for edge in edges if edge > unix_s), holds(unix_s),
-                changes[-1] if changes else None,
+                changes[-1] if changes else None, zone,
             )  # fmt: skip
         return self._known
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from tridetr import boot_clock
@@ -90,7 +91,8 @@ class Arming:
         return not self._has_clock or schedule.holds(unix_s)
 
     def check_clock(self, unix_s: float) -> None:
-        """Follow the schedules from now on if the clock is believed; call it regularly."""
+        """Follow the time zone, and the schedules from now on if the clock is believed; call it regularly."""
+        time.tzset()  # reads /etc/localtime again if it was replaced
         if self._has_clock or not self._is_clock_believed():
             return
         self._has_clock = True

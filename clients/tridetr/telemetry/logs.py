@@ -44,6 +44,7 @@ class TextFormatter(_RoleFormatter):
     """Formats a record as ``12:03:04.567 WARNING capture hall: message key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
+        time.tzset()  # the time zone may be changed while the process runs
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         extras = "".join(f" {name}={value}" for name, value in extra_fields(record).items())
         line = (
