@@ -8,7 +8,8 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,7 @@ class Pipeline:
 
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
         self.config = config
+        self.killed: set[str] = set()
         instance = config.instance
         self.frames = stack.enter_context(FrameWriter(instance, "cam", width=64, height=32))
         self.results = stack.enter_context(DetectionWriter(instance, "cam"))
@@ -119,13 +121,17 @@ class Pipeline:
         )
         spec = ProcessSpec(name, (sys.executable, "-c", code), 0)
         process = ManagedProcess(spec, self.config.run_dir, OutputReaders().attach, lambda _: None)
+        process.replace = partial(self._note, name, process.replace)  # type: ignore[method-assign]
         stack.callback(process.wait, 0.0)
         return process
 
-    def run(
-        self, *, upto: Stage | None, until_s: float, from_s: float = 0.0, settle_s: float = 0.3
-    ) -> list[str]:
+    def _note(self, name: str, replace: Callable[[str], None], why: str) -> None:
+        self.killed.add(name)
+        replace(why)
+
+    def run(self, *, upto: Stage | None, until_s: float, from_s: float = 0.0) -> list[str]:
         """Publish frames up to the stage before ``upto`` (None: all stages); return the processes killed."""
+        self.killed.clear()
         pids = {name: process.pid for name, process in self.processes.items()}
         for now_s in range(int(from_s), int(until_s), 2):
             now_ns = time.monotonic_ns()
@@ -147,8 +153,9 @@ class Pipeline:
                         )
                     )
             self.watch.look(float(now_s))
-        # A killed process is noticed immediately
-        time.sleep(settle_s)
+        for name in self.killed:
+            process, pid = self.processes[name], pids[name]
+            wait_for(lambda: process.pid != pid, 20, f"{name} was not killed")
         return [name for name, process in self.processes.items() if process.pid != pids[name]]
 
 
@@ -203,7 +210,7 @@ def test_restarts_that_do_not_help_become_less_frequent(pipeline: Pipeline) -> N
     restarts, now_s = [], 0.0
     while now_s < 250:
         pid = process.pid
-        if pipeline.run(upto=Stage.FRAMES, from_s=now_s, until_s=now_s + 6, settle_s=0.03):
+        if pipeline.run(upto=Stage.FRAMES, from_s=now_s, until_s=now_s + 6):
             restarts.append(now_s)
             process.tick(now_s)
             process.tick(now_s + 6)
