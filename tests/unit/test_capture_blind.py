@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from support.data import FOOTAGE, shared
+from tridetr.capture import blind
 from tridetr.capture.blind import LOOK_NS, BlindDetector
 from tridetr.shm.boards import BlindReason
 from tridetr_demo.scene import SyntheticCamera
@@ -324,6 +325,23 @@ def test_a_new_view_is_learned_in_time_though_the_reason_changes_meanwhile() -> 
         watch.see(lambda _: np.full(SIZE, 252, np.float32), 8)
         found = watch.see(PLACES["street2"], 610)
     assert found[-1] is None
+
+
+@pytest.mark.parametrize("overlay", ["date at the edge", "date and name"])
+@pytest.mark.parametrize("level", [30, 252])
+def test_a_camera_that_is_turned_and_then_covered_stays_blind(
+    level: int, overlay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an hour after it was turned, the cover was learned as the new view."""
+    monkeypatch.setattr(blind, "_NEW_VIEW_NS", 60 * 10**9)
+    watch = Watch()
+    watch.see(overlaid(PLACES["hall1"], overlay), 40)
+    assert watch.see(overlaid(PLACES["street2"], overlay), 20)[-1] is BlindReason.TURNED
+    found = watch.see(
+        overlaid(lambda _: np.full(SIZE, level, np.float32), overlay), 200
+    )  # noise once resembled the view
+    assert None not in found
+    assert BlindReason.TURNED not in found[100:]
 
 
 def test_a_camera_that_was_turned_earlier_is_not_blind_forever() -> None:

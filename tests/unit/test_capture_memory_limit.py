@@ -56,6 +56,27 @@ print(resource.getrlimit(resource.RLIMIT_DATA)[0] >> 20)
     assert private_limit(256, code) == "300"
 
 
+def test_memory_that_a_closed_source_has_not_returned_ends_the_process() -> None:
+    """It was refused memory for each later connection, so the camera stayed offline for good."""
+    code = """
+from tridetr.capture.memory_limit import return_memory
+from tridetr.errors import SourceError
+kept = bytearray(100 << 20)
+return_memory()
+kept = []
+try:
+    while True:
+        kept.append(bytearray(16 << 20))
+except MemoryError:
+    pass
+try:
+    return_memory()
+except SourceError as error:
+    print(error)
+"""
+    assert "still in use" in private_limit(256, code)
+
+
 def test_a_picture_that_is_too_large_is_not_decoded(tmp_path: Path) -> None:
     """Its decoder would keep up to 16 pictures before it returns the first one."""
     clip = write_clip(tmp_path / "clip.ts", 2, size=(2048, 1536))

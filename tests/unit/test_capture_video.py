@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,16 @@ def decode(packets: list[bytes]) -> tuple[int, int]:
         shown += sum(item.picture is not None for item in decoded)
         damaged += sum(item.picture is None for item in decoded)
     return shown, damaged
+
+
+@pytest.mark.parametrize("flipped", [0, 50])
+def test_packets_are_freed_after_decoding(flipped: int) -> None:
+    """Each one referred to itself through FFmpeg, so memory grew by all that the camera sent."""
+    packets = [bytes(128) if n < flipped else data for n, data in enumerate(stream_of(100, 1))]
+    before = sum(isinstance(found, Arrival) for found in gc.get_objects())
+    decode(packets)
+    gc.collect()
+    assert sum(isinstance(found, Arrival) for found in gc.get_objects()) <= before
 
 
 @pytest.mark.parametrize("slices", [1, 4])

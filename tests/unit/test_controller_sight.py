@@ -342,6 +342,21 @@ def test_a_camera_that_may_be_covered_ends_no_visit(make: Make) -> None:
     assert state_of(sentry) is State.STANDBY
 
 
+def test_a_camera_that_may_be_covered_does_not_end_unknown_with_an_empty_picture(
+    make: Make,
+) -> None:
+    """For example a capture process that is restarted in front of a covered camera: it is live for five seconds."""
+    sentry, actor = make(confirm_frames=1, confirm_s=0)
+    actor.be(CameraState.LIVE, BlindReason.COVERED)
+    actor.show(EMPTY, age_s=0.1)
+    sentry.on_wake()
+    assert state_of(sentry) is State.UNKNOWN
+    actor.be(CameraState.LIVE)
+    actor.show(EMPTY, age_s=0.01)
+    sentry.on_wake()
+    assert state_of(sentry) is State.STANDBY
+
+
 def test_unknown_class_of_a_model_with_the_assumed_classes(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

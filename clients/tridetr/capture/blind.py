@@ -55,6 +55,9 @@ _EDGE_LEVELS, _EDGE_SIGMAS = 1.5, 5.0  # curvature of neighbouring cells that co
 _FLAT_SHARE = 0.005  # of the cells must have an edge; with fewer, the picture shows nothing
 _MIDDLE_SHARE = 0.02  # of the middle cells must have an edge to recognise a view by its middle
 _SAME_VIEW = 0.15  # correlation with the reference; above, the usual view still shows through
+_UNCOVERED = (
+    0.3  # above, a view without edges is no longer covered: noise alone is never that alike
+)
 _OTHER_VIEW = 0.25  # below: a different view, in light that shows as many edges as usual
 _CLEARLY_SAME = 0.65  # above: the same view, since overlays alone are not that alike
 _SURELY_OTHER_VIEW = 0.1  # below: a different view, in any light
@@ -96,9 +99,8 @@ class BlindDetector:
         self._suspect_since_ns = 0  # indications of any kind
         self._reason_since_ns = 0  # of this kind
         self._found: BlindReason | None = None
-        self._turned_since_ns: int | None = (
-            None  # in this time of blindness, whatever its reason is now
-        )
+        # When the camera was turned in this time of blindness, whatever its reason is now
+        self._turned_since_ns: int | None = None
         # Whether the size changed while the camera was turned: there is no view to compare with
         self._turned_before = False
         self._forget()
@@ -211,11 +213,16 @@ class BlindDetector:
         edges = edge_strength(mean)
         known = self._learnt >= _MATURE
         likeness = cosine(edges, self._view_edges) if known else 0.0
-        if self._middle_share < _FLAT_SHARE and self._knows_middle() and self._is_strange(mean):
+        same = _UNCOVERED if self._found is BlindReason.COVERED else _SAME_VIEW
+        if (
+            self._middle_share < _FLAT_SHARE
+            and self._knows_middle()
+            and self._is_strange(mean, same)
+        ):
             return BlindReason.COVERED
         if self._share < _FLAT_SHARE:
             trace = max(likeness, alike(mean, self._view)) if known else 0.0
-            if trace < _SAME_VIEW:
+            if trace < same:
                 return BlindReason.COVERED
             if mean.std() > _SMOOTH_LEVELS:  # bright enough to show edges
                 return BlindReason.BLURRED
@@ -243,18 +250,23 @@ class BlindDetector:
     def _knows_middle(self) -> bool:
         return self._learnt >= _MATURE and self._view_middle_share >= _MIDDLE_SHARE
 
-    def _is_strange(self, cells: Map) -> bool:
-        """Return whether cells show nothing of the usual view, apart from what the camera may overlay."""
+    def _is_strange(self, cells: Map, same: float = _SAME_VIEW) -> bool:
+        """Return whether cells show nothing of the usual view, apart from what the camera may overlay.
+
+        Args:
+            cells: means of a picture's cells.
+            same: correlation with the reference up to which that is so.
+        """
         if self._learnt < _MATURE:
             return False
         if not self._knows_middle():
             return (
-                alike(cells, self._view) < _SAME_VIEW
-                and cosine(edge_strength(cells), self._view_edges) < _SAME_VIEW
+                alike(cells, self._view) < same
+                and cosine(edge_strength(cells), self._view_edges) < same
             )
         return (
-            cosine(middle_gradients(cells), self._view_gradients) < _SAME_VIEW
-            and cosine(middle_of(edge_strength(cells)), middle_of(self._view_edges)) < _SAME_VIEW
+            cosine(middle_gradients(cells), self._view_gradients) < same
+            and cosine(middle_of(edge_strength(cells)), middle_of(self._view_edges)) < same
         )
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:
@@ -305,6 +317,10 @@ class BlindDetector:
         elif self._turned_since_ns is None:
             if self._found is BlindReason.TURNED:
                 self._turned_since_ns = now_ns
-        elif now_ns - self._turned_since_ns >= _NEW_VIEW_NS:
+        elif (
+            now_ns - self._turned_since_ns >= _NEW_VIEW_NS
+            and self._found is BlindReason.TURNED
+            and evidence in (BlindReason.TURNED, None)  # it shows a view
+        ):
             self._forget()  # the new view is permanent: learn it
             self._found, self._turned_since_ns, self._turned_before = None, None, False

@@ -13,7 +13,7 @@ from tridetr.capture.delivery import Delivery
 from tridetr.capture.frame_watch import FrameWatch
 from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.mask import remove_unmasked
-from tridetr.capture.memory_limit import return_free_memory
+from tridetr.capture.memory_limit import return_memory
 from tridetr.capture.pacing import Pace, Pacer
 from tridetr.capture.publisher import Publisher
 from tridetr.capture.reconnect import ReconnectDelays
@@ -135,7 +135,11 @@ class Capture:
         }
 
     def run(self) -> None:
-        """Publish the source's frames and reopen it after failures, until stop is set or a file ends."""
+        """Publish the source's frames and reopen it after failures, until stop is set or a file ends.
+
+        Raises:
+            SourceError: The memory of a closed source is still in use.
+        """
         delays = ReconnectDelays(first_s=0.25)
         while not self._stop.is_set():
             self._live_since_s = None
@@ -156,7 +160,7 @@ class Capture:
                 if self._live_since_s is not None:
                     live_s = time.monotonic() - self._live_since_s
                 self._source.close()
-                return_free_memory()
+                return_memory()
                 self._wait_offline(str(error), delays.failed(error, live_s))
 
     def _wait_offline(self, message: str, delay_s: float) -> None:

@@ -9,9 +9,12 @@ import re
 import resource
 from pathlib import Path
 
+from tridetr.errors import SourceError
+
 _BASE = 256 << 20  # libraries, packets that wait, JPEGs of up to 32 MiB
 _PER_CORE = 16 << 20  # stacks and heaps of the decoder's threads
 _PER_PIXEL = 64  # the pictures that a decoder keeps: about eight, of at most 6 bytes per pixel
+_LOST_SHARE = 0.75  # of the limit; without a source, less is in use
 
 
 def limit_memory(max_pixels: int) -> None:
@@ -23,16 +26,32 @@ def limit_memory(max_pixels: int) -> None:
     Args:
         max_pixels: Most pixels of a picture.
     """
-    used = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
     cores = os.cpu_count() or 1
     most = _BASE + _PER_CORE * cores + _PER_PIXEL * max_pixels
-    most += int(used[1]) << 10 if used else 0
+    most += _used()
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if soft == resource.RLIM_INFINITY or most < soft:
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
-def return_free_memory() -> None:
-    """Return freed memory to the system; the C library may keep hundreds of MB of small blocks."""
+def return_memory() -> None:
+    """Return freed memory to the system; the C library may keep hundreds of MB of small blocks.
+
+    Call it when the source is closed.
+
+    Raises:
+        SourceError: Most of the limit is still in use, so the process has lost memory and must be restarted.
+    """
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
+    used, (limit, _) = _used(), resource.getrlimit(resource.RLIMIT_DATA)
+    if limit != resource.RLIM_INFINITY and used > _LOST_SHARE * limit:
+        raise SourceError(
+            f"{used >> 20} of {limit >> 20} MiB are still in use after the source was closed: starting a new process"
+        )
+
+
+def _used() -> int:
+    """Return the private memory of this process [bytes]."""
+    found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) << 10 if found else 0

@@ -241,8 +241,9 @@ class CameraSentry:
             self._write_board()
 
     def _decide_on(self, frame: FrameFacts, stamp: ResultStamp) -> None:
-        if self.record.memory.state is State.UNKNOWN:
-            # Up to date: a camera that has just reconnected may still be blind, and must not give the all-clear
+        is_unknown = self.record.memory.state is State.UNKNOWN
+        if is_unknown:
+            # Up to date: a camera that has just reconnected may still be blind
             self._watch.poll()
         if not frame.boxes:
             if self.record.memory.visit_open:
@@ -250,7 +251,7 @@ class CameraSentry:
             if not self._judge.can_show_empty(self.record.visit_classes):
                 self._apply_silence()
                 return
-        if not frame.boxes and self.record.memory.visit_open:
+        if not frame.boxes and (is_unknown or self.record.memory.visit_open):
             # A person who covers the camera has not left: no all-clear until it is known whether it can see
             self._watch.poll()
             if self._watch.may_be_blind:

@@ -65,6 +65,9 @@ class CpuVideo:
             frames = self._codec.decode(arrival.packet)
         except av.FFmpegError as error:
             raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
+        finally:
+            # The frames have their own references; a packet that refers to itself would never be freed
+            arrival.packet.opaque = None
         return [self._decoded(frame, arrival) for frame in frames]
 
     def decode_alone(self, arrival: Arrival) -> list[Decoded]:
