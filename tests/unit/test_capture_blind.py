@@ -337,9 +337,8 @@ def test_a_camera_that_is_turned_and_then_covered_stays_blind(
     watch = Watch()
     watch.see(overlaid(PLACES["hall1"], overlay), 40)
     assert watch.see(overlaid(PLACES["street2"], overlay), 20)[-1] is BlindReason.TURNED
-    found = watch.see(
-        overlaid(lambda _: np.full(SIZE, level, np.float32), overlay), 200
-    )  # noise once resembled the view
+    # So long that the noise once resembles the view
+    found = watch.see(overlaid(lambda _: np.full(SIZE, level, np.float32), overlay), 200)
     assert None not in found
     assert BlindReason.TURNED not in found[100:]
 

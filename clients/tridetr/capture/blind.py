@@ -55,9 +55,8 @@ _EDGE_LEVELS, _EDGE_SIGMAS = 1.5, 5.0  # curvature of neighbouring cells that co
 _FLAT_SHARE = 0.005  # of the cells must have an edge; with fewer, the picture shows nothing
 _MIDDLE_SHARE = 0.02  # of the middle cells must have an edge to recognise a view by its middle
 _SAME_VIEW = 0.15  # correlation with the reference; above, the usual view still shows through
-_UNCOVERED = (
-    0.3  # above, a view without edges is no longer covered: noise alone is never that alike
-)
+# Above, a view without edges is no longer covered: noise alone is never that alike
+_UNCOVERED = 0.3
 _OTHER_VIEW = 0.25  # below: a different view, in light that shows as many edges as usual
 _CLEARLY_SAME = 0.65  # above: the same view, since overlays alone are not that alike
 _SURELY_OTHER_VIEW = 0.1  # below: a different view, in any light
