@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,8 +11,9 @@ from typing import Any, cast
 import pytest
 
 from tridetr.config import Config
-from tridetr.controller import clears
+from tridetr.controller import clears, payloads
 from tridetr.controller.arming import Arming
+from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.publications import Publications, retire_cameras
 from tridetr.controller.state_machine import TRACKING
 from tridetr.controller.store import Store
@@ -49,9 +51,18 @@ class Broker:
 
 
 class Node:
-    def __init__(self, folder: Path, broker: Broker, device: str = "pc") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker: Broker,
+        device: str = "pc",
+        *,
+        instance: str = "default",
+        has_camera: bool = False,
+    ) -> None:
         self.config = Config.model_validate(
             {
+                "instance": instance,
                 "cameras": {"hall": {"source": "synthetic"}},
                 "mqtt": {"device": device},
                 "run_dir": str(folder),
@@ -62,14 +73,19 @@ class Node:
         self.store = Store(self.config.state_dir, outbox_limit=10)
         self.topics = Topics.of(self.config)
         retire_cameras(self.config, self.topics, self.store)
+        models = ServedModelReader(folder)
+        self.cameras: dict[str, CameraSentry] = {}
+        if has_camera:
+            sentry = CameraSentry(self.config, "hall", self.store, models, device, lambda _: None)
+            self.cameras["hall"] = sentry
         self.publications = Publications(
             self.config,
             self.topics,
             self.store,
             cast(Any, broker),
-            {},
+            self.cameras,
             Arming(self.config, self.store.settings, self.store.keep_setting),
-            ServedModelReader(folder),
+            models,
             cast(Any, SimpleNamespace(problem=lambda _: "")),
             has_pictures=False,
         )
@@ -85,6 +101,31 @@ class Node:
         """Let the broker retain topics that are not used any more."""
         self.broker.retained |= dict.fromkeys(topics, "ON")
         self.store.remember(dict.fromkeys(topics, ""))
+
+
+def test_states_are_published_again_before_their_entities_expire(
+    tmp_path: Path, instance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that lost power together with the node never sends its will: its last states looked current for good."""
+    broker = Broker()
+    node = Node(tmp_path, broker, instance=instance, has_camera=True)
+    with closing(node.cameras["hall"]), closing(node.store):
+        node.connect()
+        entities = [
+            part
+            for topic in (node.topics.discovery(), node.topics.discovery("hall"))
+            for part in json.loads(broker.retained[topic])["components"].values()
+            if part["platform"] in ("sensor", "binary_sensor")
+        ]
+        assert len(entities) == 9
+        assert {part["expire_after"] for part in entities} == {2.5 * payloads.NODE_S}
+        broker.sent.clear()
+        node.publications.publish_node()
+        assert node.topics.problem() not in broker.sent
+        monkeypatch.setattr(payloads, "NODE_S", 0.0)
+        node.publications.publish_node()
+        expiring = {part["state_topic"] for part in entities}
+        assert expiring - set(broker.sent) == {node.topics.status("hall")}  # every 10 s
 
 
 @pytest.fixture

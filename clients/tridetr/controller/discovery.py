@@ -11,7 +11,7 @@ from typing import Any
 
 from tridetr import __version__
 from tridetr.config.node_sections import GatewaySection
-from tridetr.controller.payloads import OFFLINE, ONLINE
+from tridetr.controller.payloads import NODE_S, OFFLINE, ONLINE
 from tridetr.controller.problems import NodeProblem
 from tridetr.controller.state_machine import State, Transition
 from tridetr.controller.topics import Topics, topic_level
@@ -26,6 +26,9 @@ _FIRST_ENTITIES = {
     "visits": "event",
 }
 _Components = dict[str, dict[str, Any]]
+# Their topics are published again every NODE_S: a broker that lost power with the node never sends the node's will
+_EXPIRING = ("binary_sensor", "sensor")
+_EXPIRE_S = round(2.5 * NODE_S)
 _NODE_NAMES = {
     NodeProblem.DETECTOR: ("Detector", "mdi:eye-off"),
     NodeProblem.OUTBOX: ("Event delivery", "mdi:email-alert"),
@@ -256,7 +259,11 @@ def _message(
         ],
         "qos": 1,
         "components": {
-            name: {**component, "unique_id": f"{unique_prefix}_{name}"}
+            name: {
+                **component,
+                "unique_id": f"{unique_prefix}_{name}",
+                **({"expire_after": _EXPIRE_S} if component["platform"] in _EXPIRING else {}),
+            }
             for name, component in components.items()
         },
     }

@@ -36,7 +36,7 @@ OUTBOX_WAIT_S = 60.0  # an event that waits longer is reported as a problem
 
 
 class Publications:
-    """Publishes the retained topics when they change. Use it in the event loop's thread only.
+    """Publishes retained topics on change, and what expires regularly. Use it in the event loop's thread only.
 
     Topics that must not get lost (discovery, and clearing what is no longer used) are published with QoS 1 and sent
     again on the next connection until they are acknowledged; all others are published again on each connection. What
@@ -229,7 +229,7 @@ class Publications:
         return "; ".join(filter(None, self._problems[camera].values()))
 
     def publish_node(self, *, always: bool = False) -> None:
-        """Publish the node's description when it changes, and periodically as a heartbeat."""
+        """Publish the node's description when it changes; periodically, with states and problems, as a heartbeat."""
         cameras = {
             name: {"camera": facts.camera, "state": facts.state, "source": facts.source}
             for name, facts in ((name, sentry.facts()) for name, sentry in self._cameras.items())
@@ -251,6 +251,10 @@ class Publications:
             unix_ns=time.time_ns(),
         )
         self._link.publish(self._topics.node, text, retain=True)
+        if due and not always:
+            for camera in self._cameras:
+                self.publish_state(camera)
+            self.publish_problems(always=True)
 
     def publish_armed(self, *, always: bool = False) -> None:
         """Publish the switches that have changed."""
