@@ -211,7 +211,7 @@ def test_pictures_that_were_held_back_before_the_end_get_their_true_age(
 def test_a_stream_that_stalls_is_not_taken_for_one_without_key_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_UNSHOWN_S", 0.2)
+    monkeypatch.setattr(network, "_UNSHOWN_SHARE", 0.01)
     with _stalling_camera(tmp_path, 20) as camera:
         section = CameraSection(source=camera.url(), timeout_s=30.0)
         source = NetworkSource(section, threading.Event())
@@ -226,7 +226,7 @@ def test_a_stream_that_stalls_is_not_taken_for_one_without_key_frames(
                 return str(why)
             return ""
 
-        assert "connected, but no video has arrived for 0.2 s" in wait_for(message)
+        assert "connected, but no video has arrived for 0.3 s" in wait_for(message)
         source.close()
 
 

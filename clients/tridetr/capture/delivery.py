@@ -56,7 +56,7 @@ class Delivery:
                     if self._is_damaged
                     else (
                         f"a picture comes only every {(now_ns - last_ns) / _S:.1f} s, too seldom for unknown_s "
-                        f"({self._unknown_s:g} s); raise unknown_s, or let the camera send more"
+                        f"({self._unknown_s:g} s); raise unknown_s, or let the camera send more often"
                     )
                 )
         elif self._long_at_ns is not None and now_ns - self._long_at_ns >= _CALM_NS:

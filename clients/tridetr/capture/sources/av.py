@@ -33,7 +33,7 @@ _CROPPED = 64  # most rows and columns that a coded picture has more than the sh
 _REDIRECT = re.compile(r"Redirecting to (\S+)")  # FFmpeg's message of level INFO
 _CODEC_CHECK_S = 2.0  # interval; a check takes 0.1 ms
 # Formats whose demuxer or parser holds up to two packets back until the next one begins, or until reading ends
-_HOLDING_FORMATS = {"flv", "h264", "hevc", "mpegts", "rtsp"}
+_HOLDING_FORMATS = {"h264", "hevc", "mpegts", "rtsp"}
 _HOLDS = 2
 _HELD_S = 2.0  # packets that come out after such a wait had arrived before it
 _NO_VIDEO_FORMATS = {"tty"}  # FFmpeg reads text files as animated terminal art

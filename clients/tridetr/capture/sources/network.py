@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tridetr.capture.packets import PacketSink
 
 _KEY_FRAME_PATIENCE_NS = 3_000_000_000
-_UNSHOWN_S = 2.0  # without a picture for this long: report why
+_UNSHOWN_SHARE = 0.4  # of timeout_s; without a picture for this long: report why
 
 
 def connect(section: CameraSection, hang_up: HangUp) -> Feed:
@@ -122,6 +122,7 @@ class NetworkSource(Source):
     ) -> None:
         self._packets = packets
         self._section = section
+        self._unshown_s = _UNSHOWN_SHARE * section.timeout_s
         self._stop = stop
         self._pump: PacketPump | None = None
         self._video: VideoDecoder | None = None
@@ -216,16 +217,16 @@ class NetworkSource(Source):
             self._video is not None
             and self._pump is not None
             and not self._only_keys
-            and time.monotonic() - self._picture_s > _UNSHOWN_S
+            and time.monotonic() - self._picture_s > self._unshown_s
             and self._pump.delivers()
         )
 
     def _report_missing_picture(self) -> None:
         if self._waits_for_picture():
             assert self._pump is not None
-            if self._pump.silent_s() > _UNSHOWN_S:
+            if self._pump.silent_s() > self._unshown_s:
                 raise NoPictureYetError(
-                    f"{self._section.source}: connected, but no video has arrived for {_UNSHOWN_S:g} s; "
+                    f"{self._section.source}: connected, but no video has arrived for {self._unshown_s:g} s; "
                     "are the camera and the network up?"
                 )
             raise NoPictureYetError(
