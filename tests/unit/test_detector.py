@@ -455,6 +455,33 @@ async def test_a_full_run_folder_does_not_end_the_detector(
         assert ServedModelReader(tmp_path).classes() == {"person": 7}
 
 
+async def test_a_model_that_is_back_before_another_could_be_used_keeps_its_classes(
+    instance: str,
+    tmp_path: Path,
+    frames: FrameWriter,
+    results: Results,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(detector_process, "_LOOK_S", 0.02)
+    config = make_config(
+        instance, tmp_path, triton={"url": "localhost:1"}, detect={"classes": ["person"]}
+    )
+    client = FakeTriton()
+    async with running(config, client):
+        put_frame(frames, 10)
+        await until(results.take)
+        served = tmp_path / "served_model.json"
+        served.unlink()
+        served.mkdir()  # as for a full disk, the file cannot be written
+        client.info = dataclasses.replace(INFO, classes={"person": 7})
+        await until(lambda: "inference is unavailable: cannot write the model's" in caplog.text)
+        client.info = INFO
+        put_frame(frames, 11)
+        await until(lambda: len(results.take()) == 2)
+    assert results.values == [[10], [11]]
+
+
 async def test_two_detectors_are_refused(instance: str, tmp_path: Path) -> None:
     config = make_config(instance, tmp_path)
     async with running(config, FakeTriton()):

@@ -129,9 +129,9 @@ class Detector:
             info = replace(info, classes=COCO_91)
         if info == self._served:
             return
+        self._share(info)  # first: if that fails, the cameras keep the classes of the model before
         for camera in self._cameras:
             camera.use_model(info)
-        self._share(info)
         log.info(
             "model %s version %s: %s, %s, %s",
             info.name,
