@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from support.gateway import FIGURE, GROUND, cameras
 from tridetr.gateway.encode import SMALL_WIDTH, Color, encode, small_size
-from tridetr.gateway.snapshot import draw_boxes
+from tridetr.gateway.hub import Hub
+from tridetr.gateway.snapshot import draw_boxes, take_snapshot
 from tridetr.jpeg import for_browser, read_info
 
 WEIGHTS = {"BT601": (0.299, 0.114), "BT709": (0.2126, 0.0722), "BT2020": (0.2627, 0.0593)}
@@ -182,3 +186,32 @@ def test_boxes_are_drawn_at_their_position() -> None:
         patch = seen[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3)
         assert np.abs(patch - green).max(axis=1).min() < 60
     assert np.abs(seen[250, 300] - 40).max() < 12  # the inside is unchanged
+
+
+def test_boxes_are_never_drawn_on_the_jpeg_that_a_camera_sent(tmp_path: Path) -> None:
+    """Pillow reads a second size that is hidden in an unknown segment, and allocates memory for it."""
+    sent = simplejpeg.encode_jpeg(np.full((480, 640, 3), 250, np.uint8))
+    components = b"\1\x22\0\2\x11\1\3\x11\1"
+    hidden = b"\xff\xc5" + struct.pack(">HBHHB", 17, 8, 2000, 2000, 3) + components
+    scan = sent.index(b"\xff\xda")
+    hostile = sent[:scan] + b"\xff\x00" + struct.pack(">H", 2 + len(hidden)) + hidden + sent[scan:]
+    with cameras(tmp_path, "hall", jpeg_capacity=100_000) as (config, fakes):
+
+        async def take() -> bytes:
+            hub = Hub(config)
+            try:
+                taken = await take_snapshot(hub, "hall", with_boxes=True, small=False)
+            finally:
+                await hub.close()
+            assert taken is not None
+            return taken.jpeg
+
+        sequence = fakes["hall"].frame(jpeg=hostile)
+        assert asyncio.run(take()) == hostile  # without boxes, it is passed on to the browser
+        assert sequence is not None
+        fakes["hall"].result(sequence)
+        drawn = simplejpeg.decode_jpeg(asyncio.run(take()), colorspace="GRAY")[:, :, 0].astype(int)
+    assert drawn.shape == (480, 640)
+    x1, y1, x2, y2 = fakes["hall"].truth(1)
+    assert abs(drawn[20, 20] - GROUND[0]) < 12
+    assert abs(drawn[(y1 + y2) // 2, (x1 + x2) // 2] - FIGURE[0]) < 12

@@ -107,6 +107,14 @@ def test_jpegs_that_the_gpu_does_not_decode(decoders: FakeDecoders) -> None:
         GpuJpeg(decoders).decode(jpeg_packet(jpegs(1)[0][:400]))
 
 
+def test_an_enormous_size_in_a_jpeg_does_not_end_the_process(decoders: FakeDecoders) -> None:
+    """The process decodes for all cameras: only errors of the decoder may leave this function."""
+    (data,) = jpegs(1)
+    size = data.index(b"\xff\xc0") + 5
+    with pytest.raises(GpuDecodeError):
+        GpuJpeg(decoders).decode(jpeg_packet(data[:size] + b"\xff\xdc" * 2 + data[size + 4 :]))
+
+
 def demuxed(file: Path) -> tuple[StreamInfo, list[Packet]]:
     """Return a file's stream and packets as capture publishes them."""
     container, stream = open_video(str(file), shown=file.name, options={}, timeout_s=5)

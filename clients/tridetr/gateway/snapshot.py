@@ -13,12 +13,9 @@ from tridetr import jpeg
 from tridetr.gateway import facts
 from tridetr.gateway.feed import encode_lease
 from tridetr.gateway.hub import Hub
-from tridetr.shm.frames import FrameStamp
 
 # By class ID, as in the viewer.
 _COLORS = ("#f2b65a", "#5fe0b7", "#6ea8fe", "#e58aa8", "#b79bff", "#9bd45f", "#ff9670", "#5fd3e8")
-_PATIENCE_S = 2.0  # a camera in standby gives the next frame within a third of a second
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +39,24 @@ async def take_snapshot(hub: Hub, camera: str, *, with_boxes: bool, small: bool)
         with_boxes: whether to draw the detections.
         small: whether to use the size of the grid view.
     """
-    quality = hub.config.gateway.jpeg_quality
-    taken = await _take(hub, camera, small=small)
-    if taken is None:
-        return None
-    data, stamp = taken
-    if with_boxes:
-        found, frame_width = _newest_boxes(hub, camera)
-        if found:
-            loop = asyncio.get_running_loop()
-            data = await loop.run_in_executor(
-                hub.pool, draw_boxes, data, found, frame_width, quality
-            )
-    return Snapshot(data, stamp.frame_number, stamp.capture_unix_ns)
-
-
-async def _take(hub: Hub, camera: str, *, small: bool) -> tuple[bytes, FrameStamp] | None:
-    """Return the newest picture as JPEG, and the frame's metadata."""
     lease = hub.readers[camera].frames.lease_newest()
     if lease is None:
         return None
+    quality = hub.config.gateway.jpeg_quality
     with lease:
         stamp = lease.stamp
-        if not small and (
-            original := jpeg.for_browser(bytes(lease.jpeg), lease.width, lease.height)
-        ):
-            return original, stamp
-        quality = hub.config.gateway.jpeg_quality
-        image = await encode_lease(hub.pool, lease, stamp, quality=quality, small=small)
-        return image.jpeg, stamp
+        found, frame_width = _newest_boxes(hub, camera) if with_boxes else ([], 0)
+        data = None
+        if not small and not found:
+            data = jpeg.for_browser(bytes(lease.jpeg), lease.width, lease.height)
+        if data is None:
+            # Boxes are drawn on our own encoding only: the gateway never decodes what a camera sent.
+            image = await encode_lease(hub.pool, lease, stamp, quality=quality, small=small)
+            data = image.jpeg
+    if found:
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(hub.pool, draw_boxes, data, found, frame_width, quality)
+    return Snapshot(data, stamp.frame_number, stamp.capture_unix_ns)
 
 
 def _newest_boxes(hub: Hub, camera: str) -> tuple[list[dict[str, Any]], int]:
@@ -85,7 +71,7 @@ def draw_boxes(data: bytes, found: list[dict[str, Any]], frame_width: int, quali
     """Return the JPEG with a labelled box drawn for each detection.
 
     Args:
-        data: the picture as JPEG.
+        data: the picture as JPEG, encoded by us: Pillow decodes it.
         found: detections, as ``facts.boxes`` returns them.
         frame_width: width in pixels of the frame that their coordinates refer to.
         quality: JPEG quality, 1 to 100.

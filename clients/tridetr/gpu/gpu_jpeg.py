@@ -69,5 +69,5 @@ def _is_turned(jpeg: memoryview) -> bool:
     try:
         with Image.open(io.BytesIO(jpeg)) as image:
             return bool(image.getexif().get(_ORIENTATION, 1) != 1)
-    except OSError:
-        return False  # the decoder will report what is wrong
+    except (OSError, Image.DecompressionBombError):
+        return False  # the decoder, or the limit of max_pixels, will report what is wrong
