@@ -63,6 +63,8 @@ def schema_of(value: Any, path: str) -> dict[str, Any]:
         # In addition to the name, exactly one kind of volume
         item = {"type": "object", "required": ["name"], "minProperties": 2, "maxProperties": 2}
         return {"type": "array", "items": {**item, "properties": named}}
+    if path == "notify.timeZone":
+        return {"type": "string", "pattern": "^([A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*)?$"}
     if path == "node.gpu":
         return {"type": ["boolean", "null"]}
     if isinstance(value, dict | list) and (FREE.fullmatch(path) or FREE.fullmatch(name)):

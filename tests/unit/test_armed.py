@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -235,6 +236,24 @@ def test_a_time_zone_that_is_changed_while_the_node_runs_applies(
     bench.arming.check_clock(night)
     assert bench.arming.is_on(NODE, night)
     assert audience.wanting("arrived", "hall", night) == ("phone",)
+
+
+@pytest.mark.usefixtures("time_zone")
+def test_the_time_zone_of_schedules_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    Bench()
+    assert caplog.text == ""
+    Bench(armed={"schedule": ["22:00-06:00"]})
+    (record,) = caplog.records
+    assert re.search(r"Europe/Berlin \((CET, UTC\+01:00|CEST, UTC\+02:00)\)", record.message)
+    caplog.clear()
+    monkeypatch.setenv("TZ", "Europe/Berln")
+    Bench(armed={"schedule": ["22:00-06:00"]})
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "'Europe/Berln' is not a time zone" in record.message
 
 
 def test_armed_until_switched_off_and_after_a_restart() -> None:

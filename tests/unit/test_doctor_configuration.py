@@ -62,6 +62,30 @@ def test_contradictions_are_reported_under_their_key(
     assert found[subject][0] == level
 
 
+@pytest.mark.parametrize(
+    ("zone", "works"),
+    [
+        ("Europe/Berlin", True),
+        (":UTC", True),
+        ("CET-1CEST,M3.5.0,M10.5.0/3", True),
+        ("<+03>-3", True),
+        ("", True),
+        ("Europe/Berln", False),
+        ("Europe", False),
+        ("tzdata.zi", False),
+        ("UTC2/Berlin", False),
+    ],
+)
+def test_a_misspelled_time_zone_is_a_fault_where_there_are_schedules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str, works: bool
+) -> None:
+    """The C library takes it for UTC without a word."""
+    monkeypatch.setenv("TZ", zone)
+    found = problems(CAMERA + "armed: {schedule: ['22:00-06:00']}", tmp_path)
+    assert ("TZ" not in found) is works
+    assert "TZ" not in problems(CAMERA, tmp_path)
+
+
 def test_secrets_that_every_user_can_read_are_reported() -> None:
     text = (
         "cameras: {a: {source: 'rtsp://h/1', credentials_file: camera}}\n"

@@ -151,6 +151,14 @@ class Config(Section):
         )
 
     @property
+    def has_schedules(self) -> bool:
+        """Whether anything is switched by the time of day."""
+        armed = [self.armed, *(camera.armed for camera in self.cameras.values())]
+        return any(
+            [*(part.schedule for part in armed), *(target.schedule for target in self.notify)]
+        )
+
+    @property
     def evidence_dir(self) -> Path | None:
         """Folder of pictures and clips of visits; None if none are kept."""
         section = self.evidence

@@ -20,6 +20,7 @@ from tridetr.config.schedule import Schedule
 from tridetr.controller.state_machine import Transition
 from tridetr.controller.stored_rows import Row
 from tridetr.controller.visits import JOINED
+from tridetr.local_time import describe_time_zone, time_zone_fault
 
 logger = logging.getLogger("tridetr.controller")
 
@@ -57,9 +58,9 @@ class Arming:
         for setting in list(settings):
             if setting.startswith(_SETTING) and setting[len(_SETTING) :] not in self._schedules:
                 save(setting, None)
-        armed = [config.armed, *(camera.armed for camera in config.cameras.values())]
-        has_schedules = any([part.schedule for part in armed] + [x.schedule for x in config.notify])
-        if has_schedules and not self._has_clock:
+        if config.has_schedules:
+            _log_time_zone()
+        if config.has_schedules and not self._has_clock:
             logger.warning(
                 "the machine was started, and neither a time server nor a clock chip has confirmed its clock yet: "
                 "all schedules count as active until then, for half an hour at most"
@@ -122,6 +123,13 @@ class Arming:
             return bool(found["on"]), float(found["unix_s"]), str(found.get("boot_id", ""))
         except (KeyError, ValueError, TypeError):
             return None
+
+
+def _log_time_zone() -> None:
+    if fault := time_zone_fault():
+        logger.warning("TZ: %s; correct TZ. Schedules are followed in UTC", fault)
+    else:
+        logger.info("schedules are followed in %s", describe_time_zone())
 
 
 class Audience:

@@ -21,6 +21,7 @@ from tridetr.config.secrets import (
 )
 from tridetr.doctor.finding import Finding
 from tridetr.errors import ConfigError
+from tridetr.local_time import time_zone_fault
 
 _MQTTS_PORT = 8883
 
@@ -28,7 +29,7 @@ _MQTTS_PORT = 8883
 def check_configuration(config: Config) -> Iterator[Finding]:
     """Yield what the schema cannot check: keys that contradict each other, missing files, unreadable secrets."""
     found = [*_check_mqtt(config), *_check_ports(config), *_check_cameras(config)]
-    found += _check_notify(config)
+    found += [*_check_notify(config), *_check_time_zone(config)]
     found += [*_check_secrets(config), *_check_modes(config), *_check_toy_model(config)]
     yield from found
     if not any(finding.level == "fault" for finding in found):
@@ -147,6 +148,15 @@ def _check_notify(config: Config) -> Iterator[Finding]:
                 f"{', '.join(silent)}: in alarm.classes of none of its cameras, so never notified",
                 "correct the name, or add it to alarm.classes",
             )
+
+
+def _check_time_zone(config: Config) -> Iterator[Finding]:
+    if config.has_schedules and (fault := time_zone_fault()):
+        yield _fault(
+            "TZ",
+            fault,
+            "set TZ to a name such as Europe/Berlin, or unset it for the machine's zone",
+        )
 
 
 def _check_secrets(config: Config) -> Iterator[Finding]:
