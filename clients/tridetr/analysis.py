@@ -150,7 +150,7 @@ def recording_config(
         )
         if camera is not None:
             own = settings.cameras[camera]
-            section |= {"blind_check": own.blind_check, "max_pixels": own.max_pixels}
+            section |= own.model_dump(include={"blind_check", "frozen_s", "mask", "max_pixels"})
             common |= {
                 "detect": settings.detect_for(camera).model_dump(),
                 "alarm": settings.alarm_for(camera).model_dump(),

@@ -59,7 +59,8 @@ def test_a_file_that_is_not_a_video_is_rejected(tmp_path: Path, content: bytes |
 def test_the_settings_of_a_camera_are_used(tmp_path: Path) -> None:
     text = (
         "sentry: {clear_s: 7}\nalarm: {classes: [car]}\n"
-        "cameras: {hall: {source: synthetic, blind_check: false, alarm: {min_area: 0.1}}}"
+        "cameras: {hall: {source: synthetic, blind_check: false, frozen_s: 99, "
+        "mask: [[[0, 0], [1, 0], [1, 0.5]]], alarm: {min_area: 0.1}}}"
     )
     settings = parse_config(text, origin=tmp_path / "node.yaml")
     recording = Recording(tmp_path / "a.mp4", (0.0,))
@@ -67,6 +68,7 @@ def test_the_settings_of_a_camera_are_used(tmp_path: Path) -> None:
     camera = config.cameras["recording"]
     assert (camera.source.text, camera.realtime, camera.loop) == (f"{tmp_path}/a.mp4", False, False)
     assert not camera.blind_check
+    assert (camera.mask, camera.frozen_s) == ((((0, 0), (1, 0), (1, 0.5)),), 99)
     assert config.sentry.clear_s == 7
     assert (config.alarm.classes, config.alarm.min_area) == (("car",), 0.1)
     assert config.instance != settings.instance
