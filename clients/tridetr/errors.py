@@ -7,6 +7,10 @@ class TridetrError(Exception):
     """Base class of the errors that the command line prints without a traceback."""
 
 
+class ForeignFolderError(TridetrError):
+    """A folder of the node belongs to another user, or other users could replace it."""
+
+
 class ConfigError(TridetrError):
     """The configuration cannot be read or is invalid."""
 

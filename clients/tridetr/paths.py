@@ -10,7 +10,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from tridetr.errors import ModelError, TridetrError
+from tridetr.errors import ForeignFolderError, ModelError, TridetrError
 from tridetr.files import give_access_back
 from tridetr.shm.closing import Closing
 
@@ -72,28 +72,36 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
         may_be_read_only: Accept a folder on a read-only file system (a worn memory card becomes read-only).
 
     Raises:
-        TridetrError: The folder cannot be created or written to, or other users could change its content.
+        ForeignFolderError: Other users could change its content, or replace it.
+        TridetrError: The folder cannot be created or written to.
     """
     remedy = f"set {key} to a folder of your own"
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         owners, found = {path.lstat().st_uid, path.stat().st_uid}, path.stat()
+        parent = path.parent.stat()
     except OSError as error:
         raise TridetrError(
             f"cannot create {key} {path}: {error.strerror or error}; {remedy}"
         ) from None
     # Root may own it, as in Kubernetes: root can read our files anyway.
     if not owners <= {os.geteuid(), 0}:
-        raise TridetrError(
+        raise ForeignFolderError(
             f"{key} {path} belongs to another user, who could read and replace the files in it: "
             f"remove it, or {remedy}"
         )
     # A container's volume may be world-writable: only our own processes see it.
     is_volume = path.is_mount() and path not in PUBLIC
     if found.st_mode & stat.S_IWOTH and not is_volume:
-        raise TridetrError(
+        raise ForeignFolderError(
             f"{key} {path} is writable by every user of this machine (mode {found.st_mode & 0o7777:o}): "
             f"run `chmod 700 {path}`, or {remedy}"
+        )
+    is_volume |= path.parent.is_mount() and path.parent not in PUBLIC
+    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX and not is_volume:
+        raise ForeignFolderError(
+            f"{key} {path} can be replaced by every user of this machine, because {path.parent} is writable by all "
+            f"(mode {parent.st_mode & 0o7777:o}): run `chmod o-w {path.parent}`, or {remedy}"
         )
     if may_be_read_only and os.statvfs(path).f_flag & os.ST_RDONLY:
         return path

@@ -19,12 +19,14 @@ import pytest
 from support.mosquitto import running_mosquitto
 from tridetr import paths
 from tridetr.config import Config
-from tridetr.errors import ConfigError, TridetrError
+from tridetr.errors import ConfigError, ForeignFolderError, TridetrError, TritonError
 from tridetr.supervisor import orphans, runner
 from tridetr.supervisor import pulse as pulse_module
 from tridetr.supervisor.broker_pulse import answers
 from tridetr.supervisor.pulse import SupervisorPulse
+from tridetr.supervisor.run_folder import RunFolder
 from tridetr.telemetry import heartbeat
+from tridetr.triton.launch import Layout
 
 
 def test_a_stopped_broker_does_not_answer_although_its_port_is_open(tmp_path: Path) -> None:
@@ -140,6 +142,53 @@ def test_a_world_writable_folder_is_refused(tmp_path: Path) -> None:
         paths.private_folder(folder, "state_dir")
     folder.chmod(0o770)
     paths.private_folder(folder)
+
+
+def test_a_folder_that_others_could_replace_is_refused(tmp_path: Path) -> None:
+    parent = tmp_path / "open"
+    parent.mkdir()
+    parent.chmod(0o777)
+    with pytest.raises(TridetrError, match=r"can be replaced by every user .*chmod o-w"):
+        paths.private_folder(parent / "run")
+    parent.chmod(0o1777)  # like /tmp
+    paths.private_folder(parent / "run")
+
+
+def test_a_run_folder_that_is_opened_to_others_is_closed_and_a_foreign_one_ends_the_node(
+    tmp_path: Path, instance: str
+) -> None:
+    """Another user who took the name of a removed run folder had his code run by Triton, and nothing showed it."""
+    config = Config.model_validate(
+        {
+            "instance": instance,
+            "cameras": {"hall": {"source": "synthetic"}},
+            "run_dir": str(tmp_path / "run"),
+            "state_dir": str(tmp_path / "state"),
+        }
+    )
+    paths.private_folder(config.run_dir)
+    with RunFolder(config, ()) as folder:
+        config.run_dir.chmod(0o777)
+        folder.keep()
+        assert config.run_dir.stat().st_mode & 0o777 == 0o700
+        shutil.rmtree(config.run_dir)
+        folder.keep()
+        assert config.run_dir.stat().st_mode & 0o777 == 0o700
+        if os.geteuid() == 0:
+            os.chown(config.run_dir, 12345, 12345)
+            with pytest.raises(ForeignFolderError, match="belongs to another user"):
+                folder.keep()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+@pytest.mark.parametrize("name", ["", "triton"])
+def test_the_server_runs_no_code_from_a_foreign_folder(tmp_path: Path, name: str) -> None:
+    run_dir = paths.private_folder(tmp_path / "run")
+    files = Layout(run_dir, tmp_path / "state")
+    files.check_private()
+    os.chown(run_dir / name, 12345, 12345)
+    with pytest.raises(TritonError, match="belongs to another user"):
+        files.check_private()
 
 
 def test_a_folder_that_cannot_be_created_is_a_clear_error(tmp_path: Path) -> None:

@@ -52,8 +52,10 @@ def open_database(path: Path, wait_s: float) -> tuple[Database, Contents]:
     """Open the database, complete its interrupted replacement, and load its contents.
 
     Raises:
+        ForeignFolderError: the folder was replaced by another user's.
         sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError: see ``Database``.
     """
+    private_folder(path.parent, "state_dir", may_be_read_only=True)
     if aside := finish_replacement(path):
         logger.error("the broken state database was moved to %s", aside)
     if path.is_file() and path.stat().st_size == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import time
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tridetr.config import Config
-from tridetr.errors import TridetrError
+from tridetr.errors import ForeignFolderError, TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import give_tree_back, write_text
 from tridetr.paths import FolderGuard, private_folder
@@ -19,6 +20,8 @@ from tridetr.shm.instance_lock import InstanceLock
 from tridetr.shm.names import unlink_instance
 from tridetr.supervisor import orphans
 from tridetr.telemetry.process_files import use_process_files
+
+logger = logging.getLogger("tridetr.supervisor")
 
 DEMO_STATE = "demo-state"  # state folder of the demo, in the run folder: deleted with each run
 _REMOVED = ("metrics", "heartbeats", DEMO_STATE)
@@ -75,12 +78,22 @@ class RunFolder(Closing):
         return file
 
     def keep(self) -> None:
-        """Keep locks and folders, and recreate those that were removed; call it about once a second."""
+        """Keep locks and folders, and recreate those that were removed; call it about once a second.
+
+        Raises:
+            ForeignFolderError: The run folder was removed, and another user has taken its name.
+        """
         self._instance.keep()
-        with contextlib.suppress(OSError, TridetrError):
+        try:
             private_folder(self._path)
             self._run.keep()
             self._guard.renew()
+        except ForeignFolderError:
+            if {self._path.lstat().st_uid, self._path.stat().st_uid} != {os.geteuid()}:
+                raise
+            self._path.chmod(0o700)  # somebody has opened it to all users
+        except (OSError, TridetrError) as error:
+            logger.debug("the run folder cannot be kept: %s", error)
         if (now_s := time.monotonic()) >= self._next_walk_s:
             self._next_walk_s = now_s + _WALK_S
             give_tree_back(self._path)

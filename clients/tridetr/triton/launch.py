@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tridetr.config import Config
-from tridetr.errors import TritonError
+from tridetr.errors import TridetrError, TritonError
 from tridetr.paths import PUBLIC, private_folder
 from tridetr.shm.names import triton_region_prefix
 from tridetr.triton.endpoint import SECRET_KEY
@@ -74,6 +74,21 @@ class Layout:
                 f"run_dir {run_dir} is too long for a Unix socket ({self.socket} has more than "
                 f"{longest} bytes). Remedy: set run_dir to a shorter path"
             )
+
+    def check_private(self) -> None:
+        """Create the folders of the server, or check that no other user has taken their names since they were created.
+
+        Raises:
+            TritonError: another user has, and could have replaced the code that the server runs.
+        """
+        folders = [self._folders[0], self.root]
+        if (self.root / "server").is_symlink():
+            folders.append(self.code.parent)
+        try:
+            for folder in folders:
+                private_folder(folder)
+        except TridetrError as error:
+            raise TritonError(str(error)) from None
 
     @cached_property
     def code(self) -> Path:

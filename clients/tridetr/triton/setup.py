@@ -88,6 +88,7 @@ class Setup:
             TritonError: the server cannot run the model, or there is not enough disk space for its files.
             ModelError: the model file is missing or does not conform to the contract.
         """
+        self._files.check_private()
         if self.replacement.is_rendered() and self._is_laid_out():
             return
         try:
@@ -107,7 +108,6 @@ class Setup:
 
     def _write(self) -> None:
         files, config = self._files, self._config
-        files.root.mkdir(mode=0o700, exist_ok=True)
         stamp = repository.model_stamp(config)
         cache = files.engine_cache
         if self._builds_engine:
