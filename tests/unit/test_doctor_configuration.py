@@ -62,6 +62,16 @@ def test_contradictions_are_reported_under_their_key(
     assert found[subject][0] == level
 
 
+def test_cameras_with_the_same_source_are_reported_without_credentials(tmp_path: Path) -> None:
+    source = "{source: 'rtsp://h/1?pin=k7w2'}"
+    found = problems(
+        f"cameras: {{a: {source}, b: {source}, c: {{source: 'rtsp://h/2'}}}}", tmp_path
+    )
+    level, text = found["cameras"]
+    assert level == "warning"
+    assert text.startswith("rtsp://h is the source of 2 cameras (a, b), so")
+
+
 @pytest.mark.parametrize(
     ("zone", "works"),
     [

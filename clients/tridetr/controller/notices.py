@@ -47,7 +47,15 @@ class Notices:
     def keep_only(self, targets: Iterable[str]) -> None:
         """Drop the queues of targets that are no longer configured."""
         for target in set(self.waiting) - set(targets):
-            self.changes.update(dict.fromkeys((target, name) for name in self.waiting.pop(target)))
+            dropped = self.waiting.pop(target)
+            self.changes.update(dict.fromkeys((target, name) for name in dropped))
+            if dropped:
+                logger.warning(
+                    "%s is no longer in `notify` (removed or renamed): notifications that were waiting for it "
+                    "are dropped (%d)",
+                    target,
+                    len(dropped),
+                )
 
     def take_over(self, found: Mapping[Notice, Row], renumbered: Mapping[str, Row]) -> None:
         """Merge the entries of a file, which come before those that were added meanwhile.

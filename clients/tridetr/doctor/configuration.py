@@ -19,6 +19,7 @@ from tridetr.config.secrets import (
     read_secret,
     signing_key,
 )
+from tridetr.config.source import CameraSource
 from tridetr.doctor.finding import Finding
 from tridetr.errors import ConfigError
 from tridetr.local_time import time_zone_fault
@@ -28,8 +29,8 @@ _MQTTS_PORT = 8883
 
 def check_configuration(config: Config) -> Iterator[Finding]:
     """Yield what the schema cannot check: keys that contradict each other, missing files, unreadable secrets."""
-    found = [*_check_mqtt(config), *_check_ports(config), *_check_cameras(config)]
-    found += [*_check_notify(config), *_check_time_zone(config)]
+    found = [*_check_mqtt(config), *_check_ports(config), *_check_sources(config)]
+    found += [*_check_cameras(config), *_check_notify(config), *_check_time_zone(config)]
     found += [*_check_secrets(config), *_check_modes(config), *_check_toy_model(config)]
     yield from found
     if not any(finding.level == "fault" for finding in found):
@@ -89,15 +90,20 @@ def _check_ports(config: Config) -> Iterator[Finding]:
             yield _fault(keys, f"the same port, {port}", "choose different ports")
 
 
+def _check_sources(config: Config) -> Iterator[Finding]:
+    users: dict[CameraSource, list[str]] = {}
+    for name, camera in config.cameras.items():
+        users.setdefault(camera.source, []).append(name)
+    for source, names in users.items():
+        text = f"{source.shown} is the source of {len(names)} cameras ({', '.join(names)})"
+        if len(names) > 1 and source.kind == "v4l2":
+            yield _fault("cameras", text, "use each device for one camera only")
+        elif len(names) > 1 and source.is_network:
+            text += ", so every visit is reported by each of them"
+            yield Finding("cameras", "warning", text, "correct the source, or keep one of them")
+
+
 def _check_cameras(config: Config) -> Iterator[Finding]:
-    devices = Counter(c.source.text for c in config.cameras.values() if c.source.kind == "v4l2")
-    for device, times in devices.items():
-        if times > 1:
-            yield _fault(
-                "cameras",
-                f"{device} is the source of {times} cameras",
-                "use each device for one camera only",
-            )
     for name, camera in config.cameras.items():
         subject = f"cameras.{name}"
         if unseen := config.unpublished_classes(name):
