@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -22,7 +23,7 @@ from tridetr.broker import resolve_broker, set_login
 from tridetr.config import Config
 from tridetr.controller.mqtt import BrokerSettings
 from tridetr.controller.payloads import ONLINE
-from tridetr.errors import BrokerError
+from tridetr.errors import BrokerError, ConfigError
 
 SILENT_AFTER = 3.0  # missed reports
 _CONNECT_S = 10.0
@@ -140,9 +141,10 @@ class FleetListener:
         self._ready = threading.Event()
         self._refusal = ""
         self._address = resolve_broker(config)
-        settings = BrokerSettings.of(config, "", lambda: self._address)
+        settings = self._settings = BrokerSettings.of(config, "", lambda: self._address)
         client = self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        set_login(client, settings.username, settings.password, settings.tls)
+        set_login(client, settings.username, settings.password(), settings.tls)
+        client.on_pre_connect = self._on_pre_connect
         client.on_connect = self._on_connect
         client.on_subscribe = lambda *_: self._ready.set()
         client.on_message = self._on_message
@@ -174,6 +176,11 @@ class FleetListener:
         give_up = time.monotonic() + _LONGEST_WAIT_S
         while time.monotonic() < min(give_up, self._heard_at + _QUIET_S):
             time.sleep(0.05)
+
+    def _on_pre_connect(self, client: paho.Client, _data: Any) -> None:
+        """Log in with the current password, which may have been changed since the last connection."""
+        with suppress(ConfigError):
+            set_login(client, self._settings.username, self._settings.password(), None)
 
     def _on_connect(
         self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _p: Any

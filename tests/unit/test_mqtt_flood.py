@@ -24,7 +24,7 @@ class Ear:
 async def test_flood_is_dropped_and_later_messages_are_received() -> None:
     """The number and the size of messages that wait for the event loop must be limited."""
     ear = Ear()
-    settings = BrokerSettings(lambda: ("127.0.0.1", 1), None, None, None, 60, "will")
+    settings = BrokerSettings(lambda: ("127.0.0.1", 1), None, lambda: None, None, 60, "will")
     link = MqttLink(settings, ear, ["command"])
 
     def publish(payload: bytes) -> None:

@@ -6,10 +6,13 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
 
+from tridetr.config.load import parse_config
+from tridetr.controller import mqtt
 from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
 
 CONNECT, PUBLISH, SUBSCRIBE = 1, 3, 8
@@ -19,11 +22,13 @@ class SilentBroker:
     """Answers what opens a connection, and never a message.
 
     Attributes:
+        logins: what each connection was opened with.
         got: (number of the connection, payload) of each message with QoS 1, and whether it was marked as a repeat.
     """
 
     def __init__(self, accepts: int = 1, sends: bytes = b"") -> None:
         self.connections = 0
+        self.logins: list[bytes] = []
         self._sends = sends
         self._accepts = accepts
         self.got: list[tuple[int, bytes, bool]] = []
@@ -44,6 +49,7 @@ class SilentBroker:
                 body = await reader.readexactly(length)
                 kind = first >> 4
                 if kind == CONNECT:
+                    self.logins.append(body)
                     writer.write(b"\x20\x02\x00\x00" * self._accepts)
                 elif kind == SUBSCRIBE:
                     writer.write(b"\x90\x03" + body[:2] + b"\x01" + self._sends)
@@ -91,7 +97,9 @@ async def test_only_the_connection_s_thread_uses_the_socket(
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
     link = MqttLink(
-        BrokerSettings(lambda: address, None, None, None, 60, "a/availability"), Ear(), ["a/b"]
+        BrokerSettings(lambda: address, None, lambda: None, None, 60, "a/availability"),
+        Ear(),
+        ["a/b"],
     )
     link.start()
     await reach(lambda: link.connected)
@@ -113,7 +121,9 @@ async def test_new_connection_resends_nothing_by_itself() -> None:
     broker, ear = SilentBroker(), Ear()
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
-    link = MqttLink(BrokerSettings(lambda: address, None, None, None, 60, "will"), ear, ["command"])
+    link = MqttLink(
+        BrokerSettings(lambda: address, None, lambda: None, None, 60, "will"), ear, ["command"]
+    )
     link.start()
     for connection in (1, 2, 3):
         await reach(lambda: ear.ups == connection)
@@ -138,7 +148,9 @@ async def test_messages_of_qos_2_end_the_connection() -> None:
     broker, ear = SilentBroker(sends=message), Ear()
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
-    link = MqttLink(BrokerSettings(lambda: address, None, None, None, 60, "will"), ear, ["command"])
+    link = MqttLink(
+        BrokerSettings(lambda: address, None, lambda: None, None, 60, "will"), ear, ["command"]
+    )
     link.start()
     await reach(lambda: ear.ups == 1)
     await reach(lambda: not link.connected)
@@ -153,7 +165,9 @@ async def test_a_connection_is_accepted_once() -> None:
     broker, ear = SilentBroker(accepts=500), Ear()
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
-    link = MqttLink(BrokerSettings(lambda: address, None, None, None, 60, "will"), ear, ["command"])
+    link = MqttLink(
+        BrokerSettings(lambda: address, None, lambda: None, None, 60, "will"), ear, ["command"]
+    )
     link.start()
     for connection in (1, 2):
         await reach(lambda: ear.ups >= connection)
@@ -165,3 +179,30 @@ async def test_a_connection_is_accepted_once() -> None:
     await link.stop([])
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.timeout(60)
+async def test_each_connection_reads_the_password_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a password was rotated, the controller could not log in until it was restarted."""
+    monkeypatch.setattr(mqtt, "_RECONNECT_S", (0.01, 0.01))
+    file = tmp_path / "password"
+    file.write_text("first")
+    broker = SilentBroker()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    text = f"cameras: {{a: {{source: synthetic}}}}\nmqtt: {{username: u, password_file: {file}}}"
+    config = parse_config(text, origin=tmp_path / "node.yaml")
+    link = MqttLink(BrokerSettings.of(config, "will", lambda: address), Ear(), [])
+    link.start()
+    await reach(lambda: link.connected)
+    file.unlink()
+    link.bounce()
+    await reach(lambda: "cannot be read: No such file or directory; trying again" in caplog.text)
+    file.write_text("second")
+    await reach(lambda: len(broker.logins) == 2)
+    await link.stop([])
+    server.close()
+    await server.wait_closed()
+    assert [login[-8:] for login in broker.logins] == [b"u\x00\x05first"[-8:], b"\x00\x06second"]

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import paho.mqtt.client as paho
@@ -27,7 +28,7 @@ from tridetr.config import Config
 from tridetr.config.node_sections import TlsSection
 from tridetr.config.secrets import mqtt_password, refuse_password_without_user
 from tridetr.controller.payloads import OFFLINE
-from tridetr.errors import BrokerError
+from tridetr.errors import BrokerError, ConfigError
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
@@ -57,7 +58,8 @@ class BrokerSettings:
     Attributes:
         locate: returns (host, port); called for each connection, because an embedded broker may have moved.
         username: user name, or None.
-        password: password, or None; never logged.
+        password: returns the password, or None; called for each connection, because it may have been changed.
+            Never logged.
         tls: TLS settings, or None for plain TCP.
         keepalive_s: MQTT keep-alive interval in seconds.
         will_topic: retained topic that the broker sets to ``offline`` when the connection is lost.
@@ -65,7 +67,7 @@ class BrokerSettings:
 
     locate: Callable[[], tuple[str, int]]
     username: str | None
-    password: str | None
+    password: Callable[[], str | None]
     tls: TlsSection | None
     keepalive_s: int
     will_topic: str
@@ -74,16 +76,15 @@ class BrokerSettings:
     def of(
         cls, config: Config, will_topic: str, locate: Callable[[], tuple[str, int]]
     ) -> BrokerSettings:
-        """Return the broker settings of ``config``, with the password read from its file or the environment.
+        """Return the broker settings of ``config``; the password is in its file or the environment.
 
         Raises:
-            ConfigError: there is a password but no user name, or its file cannot be read.
+            ConfigError: there is a password but no user name.
         """
         mqtt = config.mqtt
         refuse_password_without_user(config)
-        return cls(
-            locate, mqtt.username, mqtt_password(config), mqtt.tls, mqtt.keepalive_s, will_topic
-        )
+        password = partial(mqtt_password, config)
+        return cls(locate, mqtt.username, password, mqtt.tls, mqtt.keepalive_s, will_topic)
 
 
 class Listener(Protocol):
@@ -95,7 +96,12 @@ class Listener(Protocol):
 
 
 class MqttLink:
-    """A connection to the broker that reconnects indefinitely. Create and use it in the event loop's thread."""
+    """A connection to the broker that reconnects indefinitely. Create and use it in the event loop's thread.
+
+    Raises:
+        BrokerError: the certificates cannot be loaded. Later, this is logged, and the connection tried again.
+        ConfigError: the password file cannot be read. Likewise.
+    """
 
     def __init__(
         self, settings: BrokerSettings, listener: Listener, subscriptions: list[str]
@@ -172,7 +178,7 @@ class MqttLink:
         client.on_socket_register_write = lambda *_: None
         settings = self._settings
         client.will_set(settings.will_topic, OFFLINE, qos=1, retain=True)
-        set_login(client, settings.username, settings.password, settings.tls)
+        set_login(client, settings.username, settings.password(), settings.tls)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -184,8 +190,8 @@ class MqttLink:
         while not self._stopping.is_set():
             try:
                 self._connect_once()
-            except BrokerError as error:
-                self._log_once(str(error))
+            except (BrokerError, ConfigError) as error:
+                self._log_once(str(error).rstrip("."))
                 self._stopping.wait(0.5)
                 continue
             # Any exception, including bugs in paho: without this thread no event would be published again.
