@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,35 @@ async def test_hanging_delivery_is_a_problem(
     finally:
         released.set()
         store.close()
+
+
+async def test_a_clock_that_is_set_back_hides_no_waiting_notification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that an event has waited was taken from the wall clock."""
+    steady = time.monotonic()
+    monkeypatch.setattr(notifier, "deliver", lambda *_: None)
+    section = NotifySection(name="hook", kind="webhook", url_file=tmp_path / "url")
+    message: Message = example_message("node", "hall", None, None)
+    store = Store(tmp_path, outbox_limit=100)
+    store.audience = lambda _row: ("hook",)
+    target = notifier.Notifier((section,), store, lambda *_: message)
+    with closing(store):
+        late, early = time.time_ns() + 7200 * 10**9, 10**9
+        for number, unix_ns in enumerate((late, early)):
+            row = NewRow(unix_ns, "person_arrived", "{}", f"v{number}:arrived")
+            store.commit("hall", "{}", [row])
+        assert target.problem(60) == ""
+        monkeypatch.setattr("time.monotonic", lambda: steady + 100)
+        store.commit("hall", "{}", [NewRow(late, "person_arrived", "{}", "v2:arrived")])
+        assert target.problem(60) == "hook: it does not keep up"
+        for number in range(2):
+            store.notified("hook", f"v{number}:arrived")
+        assert target.problem(60) == ""
+        monkeypatch.setattr("time.monotonic", lambda: steady + 170)
+        assert target.problem(60) == "hook: it does not keep up"
+        store.notified("hook", "v2:arrived")
+        assert target.problem(60) == ""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from tridetr.controller.camera_control import CameraSentry
 from tridetr.controller.publications import Publications, retire_cameras
 from tridetr.controller.state_machine import TRACKING
 from tridetr.controller.store import Store
+from tridetr.controller.stored_rows import NewRow
 from tridetr.controller.topics import Topics
 from tridetr.controller.visits import Record
 from tridetr.served_model import ServedModelReader
@@ -126,6 +128,23 @@ def test_states_are_published_again_before_their_entities_expire(
         node.publications.publish_node()
         expiring = {part["state_topic"] for part in entities}
         assert expiring - set(broker.sent) == {node.topics.status("hall")}  # every 10 s
+
+
+def test_a_clock_that_is_set_back_hides_no_waiting_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Broker()
+    node = Node(tmp_path, broker)
+    with closing(node.store):
+        late = time.time_ns() + 7200 * 10**9
+        node.store.commit("hall", "{}", [NewRow(late, "person_arrived", "{}", "v:arrived")])
+        node.publications.publish_problems()
+        assert '"outbox":""' in broker.retained[node.topics.problem()]
+        steady = time.monotonic()
+        monkeypatch.setattr("time.monotonic", lambda: steady + 61)
+        node.publications.publish_problems()
+        problem = broker.retained[node.topics.problem()]
+        assert "events have been waiting for the broker since" in problem
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +23,7 @@ from tridetr.backoff import wait_s
 from tridetr.config import NotifySection
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import Row
+from tridetr.controller.waiting import WaitingTime
 from tridetr.notify.notification import Message
 from tridetr.notify.senders import DeliveryError, deliver
 from tridetr.telemetry import metrics
@@ -46,6 +48,7 @@ class Target:
         self._compose = compose
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[tuple[Row, bool]] = SimpleQueue()
+        self._waiting_time = WaitingTime()
         self._is_busy = False
         self._failures = self._refusals = 0  # of the event that was the oldest when it was tried
         self._tried = ""  # id of that event
@@ -57,15 +60,14 @@ class Target:
         # A daemon thread: a server that stalls must not keep the process from exiting.
         threading.Thread(target=self._work, name=f"notify {section.name}", daemon=True).start()
 
-    @property
-    def oldest(self) -> Row | None:
-        """The event to deliver next; None if none is waiting."""
-        return next(iter(self._waiting.values()), None)
+    def waited_s(self) -> float:
+        """Return for how long the event to deliver next has been waiting [s]; 0 if none is."""
+        return self._waiting_time.of_oldest(self._waiting)
 
     @property
-    def _waiting(self) -> dict[str, Row]:
+    def _waiting(self) -> OrderedDict[str, Row]:
         """The waiting events by ID, oldest first."""
-        return self._store.notices.waiting.get(self.section.name, {})
+        return self._store.notices.waiting.get(self.section.name, OrderedDict())
 
     def pump(self) -> None:
         """Hand the oldest event to the thread, if it is time."""
@@ -194,9 +196,8 @@ class Notifier:
 
     def problem(self, patience_s: float) -> str:
         """Return the targets for which an event has waited longer than ``patience_s``, with the reason; else empty."""
-        limit_ns = time.time_ns() - patience_s * 1e9
         return "; ".join(
             f"{target.section.name}: {target.fault or 'it does not keep up'}"
             for target in self._targets
-            if (row := target.oldest) and row.unix_ns < limit_ns
+            if target.waited_s() > patience_s
         )

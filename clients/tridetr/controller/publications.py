@@ -28,6 +28,7 @@ from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
 from tridetr.controller.store import Store
 from tridetr.controller.topics import Topics, topic_level
+from tridetr.controller.waiting import WaitingTime
 from tridetr.served_model import ServedModelReader
 from tridetr.telemetry import metrics
 
@@ -77,6 +78,7 @@ class Publications:
             self._discovery = self._discovery_messages(viewer_address(config.gateway))
         self._clears = Clears(store.settings, store.keep_setting)
         self._unconfirmed: dict[int, str] = {}  # message id -> topic of a retained message
+        self._waiting_time = WaitingTime()
         self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
         self._published_status: dict[str, tuple[object, ...]] = {}
         self._status_published_at: dict[str, float] = {}
@@ -190,12 +192,10 @@ class Publications:
     def publish_problems(self, *, always: bool = False) -> None:
         """Publish the problems of the node and of each camera when they change."""
         cameras = {name: sentry.problems() for name, sentry in self._cameras.items()}
-        waiting = next(iter(self._store.outbox.values()), None)
         outbox = ""
-        if waiting is not None and time.time_ns() - waiting.unix_ns > OUTBOX_WAIT_S * 1e9:
-            outbox = (
-                f"events have been waiting for the broker since {payloads.iso(waiting.unix_ns)}"
-            )
+        if self._waiting_time.of_oldest(self._store.outbox) > OUTBOX_WAIT_S:
+            oldest = next(iter(self._store.outbox.values()))
+            outbox = f"events have been waiting for the broker since {payloads.iso(oldest.unix_ns)}"
         node = problems.of_node(
             cameras.values(),
             outbox=outbox,
