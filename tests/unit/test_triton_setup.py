@@ -6,10 +6,16 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
+from support.tiny_export import tiny_export
 from tridetr.config import Config
-from tridetr.errors import TritonError
+from tridetr.errors import ModelError, TritonError
+from tridetr.model_card import Form
+from tridetr.models.fuse import fuse
+from tridetr.plan import Placement
+from tridetr.telemetry import metrics
 from tridetr.triton import launch, repository, setup
 
 
@@ -74,3 +80,63 @@ def test_a_metrics_port_in_use_does_not_prevent_the_start(
         assert setup._metrics_port(taken) == 0
     assert f"cannot bind to port {taken} (Address already in use" in caplog.text
     assert setup._metrics_port(0) == 0
+
+
+def setup_of_a_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, form: Form
+) -> tuple[Path, setup.Setup]:
+    """Return a model file, and the setup of a server that was laid out with it."""
+    server = SimpleNamespace(is_native=lambda _: True, backends=folder)
+    where = Placement("onnxruntime", native=True, gpu=False, graph=form)
+    monkeypatch.setattr(setup, "find_server", lambda _: server)
+    monkeypatch.setattr(setup, "place_model", lambda *_: where)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    model = folder / "m.onnx"
+    onnx.save(fuse(tiny_export(), classes={"person": 1}, source="test"), model)
+    config = Config.model_validate(
+        {
+            "cameras": {"a": {"source": "synthetic"}},
+            "run_dir": str(folder),
+            "model": {"file": str(model)},
+        }
+    )
+    made = setup.Setup(config, launch.Layout(folder, folder), (folder / "secret", "s"))
+    made.lay_out()
+    return model, made
+
+
+@pytest.mark.parametrize("content", [b"not a model", None])
+def test_a_restart_serves_the_previous_model_if_the_new_file_cannot_be_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    content: bytes | None,
+) -> None:
+    """The server died while the file was damaged: the node had no detector until someone repaired the file."""
+    model, made = setup_of_a_model(tmp_path, monkeypatch, Form.OPENVINO)
+    good, refused = model.read_bytes(), metrics.MODEL_REFUSED.labels("rfdetr_ort")._value
+    served = repository.model_in(tmp_path / "triton" / "models", "rfdetr_ort")
+    before = served.read_bytes()
+    model.unlink()
+    if content is not None:
+        model.write_bytes(content)
+    assert refused.get() == 0
+    for _ in range(2):
+        caplog.clear()
+        made.lay_out()
+        assert caplog.text.count("the previous model is served again: ") == 1
+        assert (served.read_bytes(), refused.get()) == (before, 1)
+        assert not made.replacement.is_due()
+    model.write_bytes(good)
+    assert [made.replacement.is_due() for _ in range(2)] == [False, True]
+    made.lay_out()
+    assert refused.get() == 0
+
+
+def test_a_model_that_is_served_from_its_own_file_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, made = setup_of_a_model(tmp_path, monkeypatch, Form.PORTABLE)
+    model.write_bytes(b"not a model")
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        made.lay_out()

@@ -130,6 +130,11 @@ MODEL_INFO = _gauge(
 SERVER_HEALTHY = _gauge(
     "tridetr_triton_healthy", "1 after a successful inference of the embedded server.", "model"
 )
+MODEL_REFUSED = _gauge(
+    "tridetr_triton_model_refused",
+    "1 while the model file is missing or refused and the previous model is served.",
+    "model",
+)
 SERVER_RESTARTS = Counter(
     "tridetr_triton_restarts_total", "Restarts of the embedded server, by reason.", ["reason"]
 )

@@ -25,6 +25,7 @@ from tridetr.models.installed_models import cache_dir, configured_model
 from tridetr.paths import model_repository_dir
 from tridetr.plan import Placement
 from tridetr.shm.detections.detection_table import NAME_BYTES
+from tridetr.telemetry import metrics
 from tridetr.triton.model_file import ModelFile, read_model_file
 from tridetr.triton.placement import place, profile_settings
 
@@ -200,19 +201,32 @@ class Replacement:
         self._rendered: Stamp | None = None
         self._seen: Stamp | None = None
         self._refused: Stamp | None = None
+        self._is_refused = metrics.MODEL_REFUSED.labels(config.model.name)
+        self._is_refused.set(0)
 
     def is_rendered(self) -> bool:
         """Return whether the rendered repository uses the current model file."""
-        return self._rendered is not None and self._rendered == model_stamp(self._config)
+        return self.was_rendered() and self._rendered == model_stamp(self._config)
+
+    def was_rendered(self) -> bool:
+        """Return whether this process has rendered the repository."""
+        return self._rendered is not None
 
     def rendered(self, stamp: Stamp | None) -> None:
         """Record the identity of the file that was rendered."""
         self._rendered = stamp
+        self._is_refused.set(0)
+
+    def refuse(self, stamp: Stamp | None) -> None:
+        """Record the identity of a file that cannot be used; None = the file is missing."""
+        self._refused = stamp
+        self._is_refused.set(1)
 
     def is_due(self) -> bool:
         """Return whether a new, complete and valid model file exists; logs once why one is rejected."""
         stamp = model_stamp(self._config)
         if stamp in (None, self._rendered, self._refused):
+            self._is_refused.set(stamp != self._rendered)
             self._seen = None
             return False
         if stamp != self._seen:
@@ -221,7 +235,7 @@ class Replacement:
         try:
             read_model_file(configured_model(self._config.model.file))
         except TridetrError as error:
-            self._refused = stamp
+            self.refuse(stamp)
             log.error("the new model file is rejected, the old model continues to serve: %s", error)
             return False
         return True

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tridetr.config import Config
-from tridetr.errors import TritonError
+from tridetr.errors import ModelError, TritonError
 from tridetr.files import write_text
 from tridetr.machine import find_machine
 from tridetr.models.engine_files import engines_dir
+from tridetr.models.installed_models import configured_model
 from tridetr.plan import BACKENDS, place_model
 from tridetr.ports import bind_fault
 from tridetr.shm.names import close_triton_regions, remove_triton_regions
@@ -84,6 +85,9 @@ class Setup:
     def lay_out(self) -> None:
         """Write the model repository and the backend directory, unless they are up to date.
 
+        If the model file can no longer be used, the model that was served before stays, provided that it has a file of
+        its own.
+
         Raises:
             TritonError: the server cannot run the model, or there is not enough disk space for its files.
             ModelError: the model file is missing or does not conform to the contract.
@@ -91,8 +95,16 @@ class Setup:
         self._files.check_private()
         if self.replacement.is_rendered() and self._is_laid_out():
             return
+        stamp = repository.model_stamp(self._config)
         try:
             self._write()
+        except ModelError as error:
+            if not self._keeps_previous():
+                raise
+            self.replacement.refuse(stamp)
+            log.error(
+                "the model file cannot be used, the previous model is served again: %s", error
+            )
         except OSError as error:
             root = self._files.root
             free_mib = shutil.disk_usage(root).free / 2**20
@@ -105,6 +117,16 @@ class Setup:
         """Return whether the files that were written, and the model that they link to, still exist."""
         served = repository.model_in(self._files.repository, self._config.model.name)
         return served.is_file() and self._backends.is_dir()
+
+    def _keeps_previous(self) -> bool:
+        """Return whether the model that was served last has a file of its own: a converted model, or an engine."""
+        served = repository.model_in(self._files.repository, self._config.model.name)
+        own = configured_model(self._config.model.file)
+        return (
+            self.replacement.was_rendered()
+            and self._is_laid_out()
+            and served.resolve() != own.resolve()
+        )
 
     def _write(self) -> None:
         files, config = self._files, self._config
