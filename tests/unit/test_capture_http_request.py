@@ -54,6 +54,17 @@ def opened(answer: Answer) -> Feed:
         return connect(section, HangUp())
 
 
+def test_a_content_type_is_shown_without_control_characters() -> None:
+    def describe(request: Request) -> None:
+        request.head(f"image/\x1b[2J{'x' * 500}jpeg")
+        request.send(b"\xff\xd8\xff nothing")
+
+    with pytest.raises(SourceError, match="no JPEG in the response") as error:
+        opened(describe)
+    assert "(image/?[2jxxxx" in str(error.value)
+    assert len(str(error.value)) < 250
+
+
 def test_a_camera_cannot_make_ffmpeg_listen() -> None:
     """A description of a session (SDP) opened UDP ports on every interface."""
     lines = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=x", "c=IN IP4 0.0.0.0", "t=0 0"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from tridetr.foreign_text import printable
+
 
 def plain(value: object) -> Text:
     r"""Return a value's text for a table, without markup and without codes that control the terminal.
@@ -11,4 +13,4 @@ def plain(value: object) -> Text:
     >>> plain("[/red]\x1b[2J").plain
     '[/red]?[2J'
     """
-    return Text("".join(char if char.isprintable() else "?" for char in str(value)))
+    return Text(printable(str(value)))

@@ -16,7 +16,9 @@ SourceKind = Literal["v4l2", "rtsp", "http", "file", "synthetic"]
 _SCHEMES: dict[str, SourceKind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
-_ADDRESS = re.compile(r"(?:[^@:]*(?::[^@:]*)?@)?(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+_ADDRESS = re.compile(
+    r"(?:[^@:]*(?::[^@:]*)?@)?(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?"
+)
 # `name=value` in a path or query, also as cameras write it: /user=admin_password=x_channel=1.sdp
 _SECRET = re.compile(
     r"(?:pass|pas(?==)|pwd|psw|secret|token|credential|api_?key|(?<![a-z])pw|(?<![a-z])auth)[a-z_-]*=([^&;/?#]*)",

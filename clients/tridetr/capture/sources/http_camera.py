@@ -21,12 +21,14 @@ from tridetr.capture.sources.jpeg_splitter import JpegSplitter
 from tridetr.capture.sources.metronome import Metronome
 from tridetr.capture.sources.playlist import PLAYLIST_BYTES, PlaylistParts, best_variant
 from tridetr.errors import SourceError
+from tridetr.foreign_text import printable
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _CHUNK = 1 << 16
 _SNIFF_BYTES = 8
+_TYPE_LENGTH = 60
 _POLL_FPS = 5.0  # requests to a URL of a single picture, if the configuration sets no rate
 
 
@@ -185,7 +187,9 @@ def _with_login(address: HttpAddress, url: str) -> str:
 
 
 def _type(response: http.client.HTTPResponse) -> str:
-    return response.headers.get_content_type() if response.headers.get("Content-Type") else ""
+    if not response.headers.get("Content-Type"):
+        return ""
+    return printable(response.headers.get_content_type(), _TYPE_LENGTH)
 
 
 def _has_jpeg(kind: str, start: bytes) -> bool:

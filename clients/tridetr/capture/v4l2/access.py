@@ -9,6 +9,8 @@ import pwd
 from contextlib import suppress
 from pathlib import Path
 
+from tridetr.foreign_text import printable
+
 _DENIED = (errno.EACCES, errno.EPERM)
 _GONE = (errno.ENODEV, errno.ENXIO)
 
@@ -43,8 +45,8 @@ def holders(path: str) -> list[str]:
             continue
         with suppress(OSError):
             if any(_target(entry) == target for entry in (process / "fd").iterdir()):
-                name = (process / "comm").read_text().strip()
-                found.append(f"pid {process.name} ({name})")
+                name = (process / "comm").read_bytes().decode(errors="replace").strip()
+                found.append(f"pid {process.name} ({printable(name)})")
     return found
 
 

@@ -1,0 +1,14 @@
+"""Text from cameras, servers and other programs, for messages and the terminal."""
+
+from __future__ import annotations
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    r"""Return a text without control characters and line breaks, truncated to a number of characters.
+
+    >>> printable("text/\x1b[2Jplain", 12)
+    'text/?[2Jpl…'
+    """
+    if limit is not None and len(text) > limit:
+        text = f"{text[: limit - 1]}…"
+    return "".join(char if char.isprintable() else "?" for char in text)
