@@ -77,7 +77,10 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
     """
     remedy = f"set {key} to a folder of your own"
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for above in reversed(path.absolute().parents):
+            if not above.exists():
+                above.mkdir(mode=0o755, exist_ok=True)  # whatever the umask
+        path.mkdir(mode=0o700, exist_ok=True)
         owners, found = {path.lstat().st_uid, path.stat().st_uid}, path.stat()
         parent = path.parent.stat()
     except OSError as error:

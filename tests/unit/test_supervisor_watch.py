@@ -152,6 +152,11 @@ def test_a_folder_that_others_could_replace_is_refused(tmp_path: Path) -> None:
         paths.private_folder(parent / "run")
     parent.chmod(0o1777)  # like /tmp
     paths.private_folder(parent / "run")
+    umask = os.umask(0)
+    try:
+        assert paths.private_folder(tmp_path / "a" / "b" / "run").parent.stat().st_mode & 0o22 == 0
+    finally:
+        os.umask(umask)
 
 
 def test_a_run_folder_that_is_opened_to_others_is_closed_and_a_foreign_one_ends_the_node(

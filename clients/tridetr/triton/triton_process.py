@@ -28,7 +28,7 @@ def run(config: Config, stop: threading.Event) -> None:
             f"triton.url is set to an external server ({config.triton.url}), so there is no server to start"
         )
     files = launch.Layout(config.run_dir, config.state_dir)
-    files.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.check_private()
     files.root.chmod(0o700)  # contains the socket: access to the folder allows inference
     try:
         lock = FileLock(files.root / "lock", f"process {os.getpid()}")
