@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
+from dataclasses import replace
 from pathlib import Path
+from urllib.request import parse_http_list, parse_keqv_list
 
 import pytest
 
@@ -52,6 +55,55 @@ def opened(answer: Answer) -> Feed:
     with http_camera(answer) as camera:
         section = CameraSection.model_validate({"source": camera.url("/live"), "timeout_s": 2})
         return connect(section, HangUp())
+
+
+def logging_in(challenge: str, user: str, password: str) -> tuple[str, str]:
+    """Return the Authorization header that a camera with one challenge gets, and what `get` raised."""
+
+    def camera(request: Request) -> None:
+        if "Authorization" in request.headers:
+            return page(request)
+        return request.head(status=401, WWW_Authenticate=challenge, Content_Length="0")
+
+    message = ""
+    with http_camera(camera) as host:
+        place = replace(address(host.url("/live")), login=(user, password))
+        try:
+            get(place).close()
+        except SourceError as error:
+            message = str(error)
+        return host.requests[-1][1], message
+
+
+@pytest.mark.parametrize("realm", ["camera", "Caméra"])
+def test_a_digest_login_beyond_ascii_is_utf_8(realm: str) -> None:
+    """RFC 7616. It was taken for a broken answer of the camera."""
+    challenge = f'Digest realm="{realm}", nonce="n"'
+    sent, message = logging_in(challenge, "владелец", "пароль")
+    assert message == ""
+    words = parse_keqv_list(parse_http_list(sent.partition(" ")[2]))
+    assert words["username"].encode("latin-1").decode() == "владелец"
+    assert words["realm"] == realm
+    user = "владелец:".encode() + realm.encode("latin-1") + ":пароль".encode()
+    secret, data = (hashlib.md5(text).hexdigest() for text in (user, b"GET:/live"))
+    assert words["response"] == hashlib.md5(f"{secret}:n:{data}".encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        "Digest realm=,",
+        "Digest realm",
+        'Digest realm="c", nonce="n", qop="auth-int"',
+        'Digest realm="c", nonce="n", algorithm=MD4',
+        "Negotiate",
+        "\xa0",
+    ],
+)
+def test_a_login_that_is_not_understood_is_a_clear_error(challenge: str) -> None:
+    sent, message = logging_in(challenge, "viewer", "sekret")
+    assert sent == ""
+    assert "requires a login in a way that is not supported (" in message
 
 
 def test_a_content_type_is_shown_without_control_characters() -> None:

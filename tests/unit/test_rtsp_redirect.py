@@ -19,7 +19,9 @@ from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
 
 LOGIN = base64.b64encode(b"viewer:sekret").decode()
-BASIC = '401 Unauthorized\r\nWWW-Authenticate: Basic realm="camera"'
+BASIC_HEADER = 'WWW-Authenticate: Basic realm="camera"'
+BASIC = f"401 Unauthorized\r\n{BASIC_HEADER}"
+MALFORMED = "401 Unauthorized\r\nWWW-Authenticate: Digest realm=,"
 DIGEST = '401 Unauthorized\r\nWWW-Authenticate: Digest realm="camera", nonce="n1", qop="auth"'
 
 
@@ -68,7 +70,7 @@ def open_camera(port: int, folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("challenge", ["", BASIC, DIGEST])
+@pytest.mark.parametrize("challenge", ["", BASIC, DIGEST, MALFORMED + "\r\n" + BASIC_HEADER])
 @pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE"])
 def test_the_password_does_not_follow_a_redirect(
     tmp_path: Path, challenge: str, method: str

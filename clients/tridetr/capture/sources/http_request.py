@@ -12,9 +12,13 @@ from typing import IO, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.login import Login
 from tridetr.capture.sources.tls import TLS_REMEDY
 from tridetr.errors import SourceError
+from tridetr.foreign_text import printable
 from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
+
+_CHALLENGE_LENGTH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +71,7 @@ def get(address: HttpAddress) -> http.client.HTTPResponse:
     ):
         opener.add_handler(handler)
     if address.login is not None:
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        # For this host only, not for the target of a redirect
-        root = urlunsplit(urlsplit(address.url)._replace(path="/", query="", fragment=""))
-        passwords.add_password(None, root, *address.login)
-        opener.add_handler(_OneAttempt())
-        opener.add_handler(urllib.request.HTTPDigestAuthHandler(passwords))
-        opener.add_handler(urllib.request.HTTPBasicAuthHandler(passwords))
+        opener.add_handler(_OneLogin(address, *address.login))
     request = urllib.request.Request(address.url, headers={"User-Agent": "tridetr"})  # noqa: S310
     try:
         return cast(http.client.HTTPResponse, opener.open(request, timeout=address.timeout_s))
@@ -120,10 +118,14 @@ class _Connections(urllib.request.AbstractHTTPHandler):
         return self.do_open(partial(TlsConnection, hang_up=self._address.hang_up, tls=tls), req)
 
 
-class _OneAttempt(urllib.request.BaseHandler):
-    """Ends a request whose login was refused, before another attempt: cameras lock an account after some failures."""
+class _OneLogin(urllib.request.BaseHandler):
+    """Logs in once: a refused login ends the request, because cameras lock an account after some failures."""
 
-    handler_order = urllib.request.HTTPDigestAuthHandler.handler_order - 1
+    def __init__(self, address: HttpAddress, user: str, password: str) -> None:
+        # For this host only, not for the target of a redirect
+        root = urlunsplit(urlsplit(address.url)._replace(path="/", query="", fragment=""))
+        self._login = Login(user, password, root)
+        self._shown = address.shown
 
     def http_error_401(
         self,
@@ -132,6 +134,17 @@ class _OneAttempt(urllib.request.BaseHandler):
         code: int,
         msg: str,
         headers: http.client.HTTPMessage,
-    ) -> None:
-        if req.has_header("Authorization"):
+    ) -> object:
+        challenges = headers.get_all("WWW-Authenticate", [])
+        if req.has_header("Authorization") or not self._login.is_for(req.full_url):
             raise urllib.error.HTTPError(req.full_url, code, msg, headers, fp)
+        answer = self._login.header(req.get_method(), req.full_url, req.selector, challenges)
+        fp.close()
+        if not answer:
+            asked = printable(", ".join(challenges), _CHALLENGE_LENGTH) or "it names none"
+            raise SourceError(
+                f"cannot open {self._shown}: it requires a login in a way that is not supported ({asked}); set the "
+                "camera to Digest with MD5, or to Basic"
+            )
+        req.add_unredirected_header("Authorization", answer)
+        return self.parent.open(req, timeout=req.timeout)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import math
 import socket
 import ssl
 import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, cast
-from urllib.error import URLError
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.login import Login
 from tridetr.config.source import shown_url
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
@@ -126,14 +123,15 @@ def _ask(
     user_info, _, host = url.netloc.rpartition("@")
     user, _, password = user_info.partition(":")
     bare = urlunsplit(url._replace(netloc=host))
-    login = _Login(unquote(user), unquote(password), bare) if password else None
+    login = Login(unquote(user), unquote(password), bare) if password else None
+    challenges: list[str] = []
     with _connected(url, tls, timeout_s, hang_up) as stream:
         for number, method in enumerate(("OPTIONS", "DESCRIBE"), 1):
-            authorization = login.header(method, bare) if login else ""
+            authorization = login.header(method, bare, bare, challenges) if login else ""
             status, headers = _request(stream, method, bare, number, authorization)
             if status == 401 and login is not None:
-                login.challenges = headers.get_all("WWW-Authenticate", [])
-                authorization = login.header(method, bare)
+                challenges = headers.get_all("WWW-Authenticate", [])
+                authorization = login.header(method, bare, bare, challenges)
                 if authorization:
                     status, headers = _request(stream, method, bare, number + 2, authorization)
                     if status == 401:
@@ -169,9 +167,10 @@ def _request(
     lines = [f"{method} {url} RTSP/1.0", f"CSeq: {number}", "User-Agent: tridetr"]
     if method == "DESCRIBE":
         lines.append("Accept: application/sdp")
+    head = "\r\n".join(lines).encode()
     if authorization:
-        lines.append(f"Authorization: {authorization}")
-    stream.write("\r\n".join([*lines, "", ""]).encode())
+        head += b"\r\nAuthorization: " + authorization.encode("latin-1")
+    stream.write(head + b"\r\n\r\n")
     stream.flush()
     words = stream.readline(_MAX_LINE).split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"RTSP/"):
@@ -179,43 +178,3 @@ def _request(
     headers = http.client.parse_headers(stream)
     stream.read(max(0, min(int(headers["Content-Length"] or 0), _MAX_BODY)))  # -1 would be all
     return int(words[1]), headers
-
-
-class _Login:
-    """Computes Authorization headers for one host."""
-
-    def __init__(self, user: str, password: str, url: str) -> None:
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, url, user, password)
-        self._digest = urllib.request.AbstractDigestAuthHandler(passwords)
-        self._basic = base64.b64encode(f"{user}:{password}".encode()).decode()
-        self.challenges: list[str] = []
-
-    def header(self, method: str, url: str) -> str:
-        """Return the header's value for the camera's challenges; "" if none is understood."""
-        ways = {text.partition(" ")[0].lower(): text.partition(" ")[2] for text in self.challenges}
-        if "digest" in ways:
-            words = urllib.request.parse_http_list(ways["digest"])
-            with contextlib.suppress(URLError):  # auth-int
-                found = self._digest.get_authorization(
-                    cast(urllib.request.Request, _Asked(method, url)),
-                    urllib.request.parse_keqv_list(words),
-                )
-                return f"Digest {found}" if found else ""
-        return f"Basic {self._basic}" if "basic" in ways else ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The parts of a request that its digest covers."""
-
-    method: str
-    full_url: str
-    data: None = None
-
-    @property
-    def selector(self) -> str:
-        return self.full_url
-
-    def get_method(self) -> str:
-        return self.method

@@ -1,0 +1,95 @@
+"""Logins at cameras with Basic and Digest authentication, over HTTP and RTSP."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
+from urllib.error import URLError
+
+
+class Login:
+    """User and password for one host.
+
+    Args:
+        user: User name.
+        password: Password.
+        url: URL on the host; user and password are for all of it, and for no other host.
+    """
+
+    def __init__(self, user: str, password: str, url: str) -> None:
+        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        passwords.add_password(None, url, _as_latin_1(user), _as_latin_1(password))
+        self._passwords = passwords
+        self._digest = _Digest(passwords)
+        self._basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    def is_for(self, url: str) -> bool:
+        """Return whether a URL is on the host."""
+        return self._passwords.find_user_password("", url)[0] is not None
+
+    def header(self, method: str, url: str, covered: str, challenges: Iterable[str]) -> str:
+        """Return the value of the header ``Authorization``, in Latin-1 as Python's HTTP headers are.
+
+        Args:
+            method: Method of the request.
+            url: URL of the request.
+            covered: The part of the URL that the request's line contains.
+            challenges: Values of the headers ``WWW-Authenticate``.
+
+        Returns:
+            The value; "" if no challenge is understood, or the URL is on another host.
+        """
+        if not self.is_for(url):
+            return ""
+        ways = [(kind.lower(), rest) for kind, _, rest in (c.partition(" ") for c in challenges)]
+        request = cast(urllib.request.Request, _Asked(method, url, _as_latin_1(covered)))
+        for kind, challenge in ways:
+            if kind == "digest" and (found := self._digest.answer(request, challenge)):
+                return f"Digest {found}"
+        return f"Basic {self._basic}" if any(kind == "basic" for kind, _ in ways) else ""
+
+
+class _Digest(urllib.request.AbstractDigestAuthHandler):
+    """Computes digests as the standard library does, but of text beyond ASCII too."""
+
+    def answer(self, request: urllib.request.Request, challenge: str) -> str:
+        """Return the answer to a challenge; "" if it is malformed or asks for something that is not supported."""
+        words = filter(None, urllib.request.parse_http_list(challenge))
+        try:
+            return self.get_authorization(request, urllib.request.parse_keqv_list([*words])) or ""
+        except (ValueError, IndexError, URLError):  # no value, an unknown algorithm, auth-int
+            return ""
+
+    def get_algorithm_impls(
+        self, algorithm: str
+    ) -> tuple[Callable[[str], str], Callable[[str, str], str]]:
+        name = {"MD5": "md5", "SHA": "sha1"}.get(algorithm)
+        if name is None:
+            raise ValueError(f"unknown algorithm {algorithm}")
+
+        def digest(text: str) -> str:
+            return hashlib.new(name, text.encode("latin-1"), usedforsecurity=False).hexdigest()
+
+        return digest, lambda secret, data: digest(f"{secret}:{data}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The parts of a request that its digest covers."""
+
+    method: str
+    full_url: str
+    selector: str
+    data: None = None
+
+    def get_method(self) -> str:
+        return self.method
+
+
+def _as_latin_1(text: str) -> str:
+    """Return a text whose Latin-1 encoding is the UTF-8 of the given one: headers of cameras are read as Latin-1."""
+    return text.encode().decode("latin-1")
