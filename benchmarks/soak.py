@@ -2,9 +2,9 @@
 
     python benchmarks/soak.py --hours 0.5 [--cameras 2 --viewers 4 --fps 5] [--out FOLDER]
 
-Starts ``tridetr up`` with synthetic cameras and an embedded broker, watches each camera over WebSockets (the last
-viewer reads one byte a second), receives all events, and takes a sample every few seconds. Writes ``soak.json``,
-``soak.png`` and ``soak.md``; exits with 1 if something grew or died, or an event arrived twice.
+Starts ``tridetr up`` with synthetic cameras, a network camera (H.264) and an embedded broker, watches each camera over
+WebSockets (the last viewer reads one byte a second), receives all events, and takes a sample every few seconds. Writes
+``soak.json``, ``soak.png`` and ``soak.md``; exits with 1 if something grew or died, or an event arrived twice.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
 from common import machine, role_of
+from soak_camera import NetworkCamera
 from soak_report import write_report
 from soak_samples import Latency, anonymous_mib, queue_depths, sizes_of
 from tridetr.ports import free_port
@@ -54,6 +55,9 @@ class Soak:
             name: {"source": "synthetic", "seed": seed, **size}
             for seed, name in enumerate(self.cameras)
         }
+        self._network = NetworkCamera(options.width, options.height, round(options.fps))
+        self.cameras.append("network")
+        cameras["network"] = {"source": self._network.url}
         config = {
             "instance": self.instance,
             "cameras": cameras,
@@ -97,6 +101,7 @@ class Soak:
             await asyncio.gather(*tasks, return_exceptions=True)
             node.send_signal(signal.SIGINT)
             node.wait(60)
+            self._network.close()
             shutil.copy(self.folder / "log", self.options.out / "node.log")
         return dict(json.loads((self.folder / "summary").read_text()))
 
