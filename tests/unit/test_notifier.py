@@ -154,6 +154,24 @@ async def test_outage_loses_nothing_and_keeps_the_order(
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_message_that_cannot_be_sent_for_want_of_threads_is_not_dropped(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pod with a limit of processes, an alarm was dropped as refused after 15 s."""
+
+    def accept(_message: Message) -> bool:
+        if len(phone.asked) <= 2 * notifier._REFUSALS:
+            raise RuntimeError("can't start new thread")
+        return True
+
+    phone = Phone(store, accept)
+    monkeypatch.setattr(notifier, "deliver", phone.deliver)
+    await phone.play("a", until=lambda: not store.notices.waiting["phone"])
+    assert phone.visits == "a"
+    store.close()
+
+
+@pytest.mark.usefixtures("quick")
 async def test_picture_that_is_never_accepted_loses_no_message(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,15 +17,19 @@ import psutil
 import pytest
 
 from support.mosquitto import running_mosquitto
+from support.waiting import wait_for
 from tridetr import paths
 from tridetr.config import Config
 from tridetr.errors import ConfigError, ForeignFolderError, TridetrError, TritonError
 from tridetr.supervisor import orphans, runner
 from tridetr.supervisor import pulse as pulse_module
 from tridetr.supervisor.broker_pulse import answers
+from tridetr.supervisor.process import ManagedProcess
+from tridetr.supervisor.process_list import ProcessSpec
 from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.supervisor.run_folder import RunFolder
 from tridetr.telemetry import heartbeat
+from tridetr.telemetry.stderr import OutputReaders
 from tridetr.triton.launch import Layout
 
 
@@ -183,6 +187,47 @@ def test_a_run_folder_that_is_opened_to_others_is_closed_and_a_foreign_one_ends_
             os.chown(config.run_dir, 12345, 12345)
             with pytest.raises(ForeignFolderError, match="belongs to another user"):
                 folder.keep()
+
+
+def test_processes_inherit_a_configuration_that_nothing_can_change(
+    tmp_path: Path, instance: str
+) -> None:
+    """It was a file in the run folder: one container of a pod could change where another one sends its passwords."""
+    config = Config.model_validate(
+        {
+            "instance": instance,
+            "cameras": {"hall": {"source": "rtsp://192.0.2.1/", "credentials_file": "/x"}},
+            "run_dir": str(paths.private_folder(tmp_path / "run")),
+            "state_dir": str(tmp_path / "state"),
+        }
+    )
+    lines: list[bytes] = []
+    code = (
+        "import os, sys; from pathlib import Path; from tridetr.config import load_config\n"
+        "print(load_config(Path(sys.argv[1])).model_dump_json())\n"
+        "try:\n    os.write(os.open(sys.argv[1], os.O_RDWR), b'x')\nexcept PermissionError:\n    print('sealed')"
+    )
+    with RunFolder(config, ()) as folder:
+        argv = (sys.executable, "-c", code, str(folder.config_file))
+        spec = ProcessSpec("part", argv, 0, beats=False, may_finish=True)
+        output = OutputReaders(lines.append)
+        part = ManagedProcess(
+            spec,
+            config.run_dir,
+            output.attach,
+            lambda _: None,
+            folder.recreate,
+            (folder.config_fd,),
+        )
+
+        def has_ended() -> bool:
+            part.tick(time.monotonic())
+            return part.finished
+
+        wait_for(has_ended)
+        output.finish()
+        assert b"".join(lines).decode().splitlines() == [config.model_dump_json(), "sealed"]
+        assert not [path for path in config.run_dir.rglob("*") if path.suffix == ".yaml"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")

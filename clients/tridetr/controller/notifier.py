@@ -102,9 +102,7 @@ class Target:
                 error = failure
             # A bug in a library must not end the thread. Its message is not logged: it may contain the URL.
             except Exception as failure:
-                error = DeliveryError(
-                    f"unexpected {type(failure).__name__} while sending", refused=True
-                )
+                error = DeliveryError(f"unexpected {type(failure).__name__} while sending")
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._done, row, error)
 

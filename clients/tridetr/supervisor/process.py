@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +40,7 @@ class ManagedProcess:
         on_output: Callable[[IO[bytes]], object],
         on_restart: Callable[[str], None],
         before_start: Callable[[], object] = lambda: None,
+        inherits: Sequence[int] = (),
     ) -> None:
         """Prepare without starting; the first :meth:`tick` starts it.
 
@@ -48,7 +49,8 @@ class ManagedProcess:
             run_dir: Run folder, which contains the heartbeats.
             on_output: Called with the process's output (stdout and stderr), which it must read until it ends.
             on_restart: Called with the name at every restart.
-            before_start: Called before every start, to write the files that the process reads.
+            before_start: Called before every start, to create the folders that the process needs.
+            inherits: Descriptors that the process inherits.
         """
         self.spec = spec
         self.restarts = 0
@@ -57,6 +59,7 @@ class ManagedProcess:
         self._on_output = on_output
         self._on_restart = on_restart
         self._before_start = before_start
+        self._inherits = inherits
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._killed = False
@@ -170,6 +173,7 @@ class ManagedProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=self._inherits,
             env={
                 **{k: v for k, v in environment_of(self.spec.name).items() if k != NOTIFY},
                 SUPERVISED: str(os.getpid()),

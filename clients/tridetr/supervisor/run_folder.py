@@ -1,8 +1,9 @@
-"""Own a node's run folder: locks, leftovers of earlier runs, access rights, the configuration of the processes."""
+"""Own a node's run folder: locks, leftovers of earlier runs, access rights; and the configuration of the processes."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from tridetr.config import Config
 from tridetr.errors import ForeignFolderError, TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.files import give_tree_back, write_text
+from tridetr.files import give_tree_back
 from tridetr.paths import FolderGuard, private_folder
 from tridetr.shm.closing import Closing
 from tridetr.shm.instance_lock import InstanceLock
@@ -29,7 +30,12 @@ _WALK_S = 5.0  # how often the access rights in the whole run folder are checked
 
 
 class RunFolder(Closing):
-    """The run folder and the instance, locked for one run."""
+    """The run folder and the instance, locked for one run.
+
+    Attributes:
+        config_fd: Descriptor of the configuration, which the processes inherit. The other containers of a pod could
+            change a file in the run folder, and have a process send its passwords elsewhere.
+    """
 
     def __init__(self, config: Config, only: Sequence[str]) -> None:
         """Lock the instance and the run folder.
@@ -49,6 +55,8 @@ class RunFolder(Closing):
             self._instance = stack.enter_context(InstanceLock(config.instance, self._path, only))
             self._run = stack.enter_context(_sole_run(self._path, "+".join(only) or "node"))
             self._guard = stack.enter_context(FolderGuard(self._path))
+            self.config_fd = _sealed(config.model_dump_json())
+            stack.callback(os.close, self.config_fd)
             self._locks = stack.pop_all()
 
     def prepare(self) -> None:
@@ -59,23 +67,18 @@ class RunFolder(Closing):
         role = "supervisor_" + "_".join(self._only).replace(" ", "_")
         use_process_files(self._path / "metrics", role)
 
-    def write_config(self) -> Path:
-        """Write the configuration for the processes, if its file was removed or never written.
+    @property
+    def config_file(self) -> Path:
+        """Path of the configuration in processes that inherit `config_fd`."""
+        return Path(f"/proc/self/fd/{self.config_fd}")
+
+    def recreate(self) -> None:
+        """Create the run folder again if it was removed.
 
         Raises:
-            TridetrError: The file cannot be written.
+            TridetrError: It cannot be created or used.
         """
-        folder = private_folder(self._path)
-        file = folder / f"config{'-'.join(['', *self._only]).replace(' ', '-')}.yaml"
-        text = self._config.model_dump_json(indent=2)
-        try:
-            if not file.exists() or file.read_text(encoding="utf-8") != text:
-                write_text(file, text)
-        except OSError as error:
-            raise TridetrError(
-                f"cannot write {file}: {error.strerror or error}; free space there, or set run_dir to another folder"
-            ) from None
-        return file
+        private_folder(self._path)
 
     def keep(self) -> None:
         """Keep locks and folders, and recreate those that were removed; call it about once a second.
@@ -107,6 +110,16 @@ class RunFolder(Closing):
     def close(self) -> None:
         """Release the locks."""
         self._locks.close()
+
+
+def _sealed(text: str) -> int:
+    """Return a descriptor of a file in memory with a text that cannot be changed."""
+    descriptor = os.memfd_create("tridetr config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+        file.write(text)
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
 
 
 def _sole_run(run_dir: Path, name: str) -> FileLock:

@@ -101,14 +101,18 @@ class Supervisor:
         with RunFolder(self._config, self._only) as folder:
             folder.prepare()
             self._check_ports()
-            config_file = folder.write_config()
             gpu = self._whole_node and needs_gpu_process(self._config)
             output = OutputReaders(self._logs.add if self._make_display else None)
             processes = [
                 ManagedProcess(
-                    spec, run_dir, output.attach, self._count_restart, folder.write_config
+                    spec,
+                    run_dir,
+                    output.attach,
+                    self._count_restart,
+                    folder.recreate,
+                    (folder.config_fd,) if spec.name != broker_pulse.NAME else (),
                 )
-                for spec in plan_processes(self._config, config_file, self._only, gpu=gpu)
+                for spec in plan_processes(self._config, folder.config_file, self._only, gpu=gpu)
             ]
             for process in processes:
                 # Creates the counter, so that the first restart is an increase
