@@ -73,6 +73,13 @@ def test_long_gaps_between_good_pictures_are_explained_by_the_damaged_ones() -> 
     assert {fault[:24] for fault in found} == {"", "most pictures are damage"}
 
 
+def test_pictures_that_may_show_traces_of_damage_are_a_fault_if_they_are_most() -> None:
+    delivery = Delivery(unknown_s=5)
+    for n in range(600):  # a key frame every 8 s, of which most do not arrive intact
+        (delivery.doubtful if n % 80 > 20 else delivery.good)(n * S // 10)
+    assert delivery.fault.startswith("most pictures are damaged")
+
+
 def test_a_short_burst_of_damage_is_not_a_fault() -> None:
     delivery = Delivery(unknown_s=5)
     course(delivery, 100, 100, 0.2)

@@ -197,7 +197,9 @@ class Capture:
                 grab = self._source.next(_TURN_S)
                 if grab is not None:
                     self._take(grab)
-                    if info.live:
+                    if info.live and grab.is_doubtful:
+                        self._delivery.doubtful(grab.monotonic_ns)
+                    elif info.live:
                         self._delivery.good(grab.monotonic_ns)
                     self._last_good_s = time.monotonic()
                     self._damaged = False
@@ -274,7 +276,7 @@ class Capture:
         elif picture.draw is not None:
             self._status.state(CameraState.LIVE)
         else:
-            self._judge_view(picture.luma_rows, picture.height)
+            self._judge_view(picture.luma_rows, picture.height, is_doubtful=grab.is_doubtful)
 
     def _bound(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
@@ -288,7 +290,9 @@ class Capture:
                 "resolution in the camera"
             )
 
-    def _judge_view(self, rows: Callable[[int], Plane], height: int) -> None:
+    def _judge_view(
+        self, rows: Callable[[int], Plane], height: int, *, is_doubtful: bool = False
+    ) -> None:
         now = time.monotonic_ns()
         blind = self._blind.judge(rows, height, now) if self._blind is not None else None
         if self._frozen.judge(rows, now):
@@ -297,6 +301,8 @@ class Capture:
             self._status.state(CameraState.BLIND, _BLIND_MESSAGES[blind], blind)
         else:
             suspect = self._blind.suspect if self._blind is not None else None
+            if is_doubtful:  # an empty picture proves nothing
+                suspect = suspect or BlindReason.BLURRED
             fault = self._delivery.fault
             self._status.state(CameraState.LIVE, fault, suspect or BlindReason.NONE)
 

@@ -63,6 +63,12 @@ class Delivery:
             self._gaps = ""
         self._is_damaged = False
 
+    def doubtful(self, now_ns: int) -> None:
+        """Count a picture that can show traces of a damaged one."""
+        self._damaged += 1
+        self._last_ns = now_ns
+        self._count(now_ns)
+
     def damaged(self, now_ns: int) -> None:
         """Count a damaged picture."""
         self._damaged += 1

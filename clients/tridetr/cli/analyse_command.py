@@ -69,7 +69,7 @@ def analyse(
     elapsed_s = time.monotonic() - started_s
     decided = found.summary["cameras"][CAMERA]["frames_published"]
     if as_json:
-        typer.echo(json.dumps(_as_json(found, elapsed_s), indent=2))
+        typer.echo(json.dumps(_as_json(found, decided, elapsed_s), indent=2))
     elif decided:
         _print(found, decided, elapsed_s)
     if not decided:
@@ -157,12 +157,18 @@ def _print(found: Analysis, frames: int, elapsed_s: float) -> None:
         + ("" if found.complete else "; stopped before the end of the recording"),
         highlight=False,
     )
+    missing = len(recording.times_s) - frames
+    if found.complete and missing > 0:
+        console.print(
+            f"{missing} frames could not be decoded, so visits may be missing", style="yellow"
+        )
 
 
-def _as_json(found: Analysis, elapsed_s: float) -> dict[str, Any]:
+def _as_json(found: Analysis, frames: int, elapsed_s: float) -> dict[str, Any]:
     return {
         "file": str(found.recording.path),
         "frames": len(found.recording.times_s),
+        "frames_analysed": frames,
         "duration_s": round(found.recording.duration_s, 3),
         "elapsed_s": round(elapsed_s, 3),
         "complete": found.complete,

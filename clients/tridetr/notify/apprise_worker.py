@@ -9,16 +9,19 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import resource
 import signal
 import sys
 
 LONGEST_S = 35  # the process ends itself then; its parent waits less, but may have died
+_MEMORY = 512 << 20  # a service could answer endlessly, and Apprise keeps its answer
 MISSING, UNKNOWN_URL, FAILED = 3, 4, 5  # exit status
 
 
 def main() -> int:
     """Deliver the message on stdin; return the exit status."""
     signal.alarm(LONGEST_S)
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     logging.disable()  # Apprise logs URLs, with the secrets in them
     order = json.load(sys.stdin)
     try:
@@ -33,7 +36,10 @@ def main() -> int:
     if order["picture"] is not None:
         picture = base64.b64decode(order["picture"])
         attachment = AttachMemory(picture, name="visit.jpg", mimetype="image/jpeg")
-    delivered = service.notify(body=order["text"], title=order["title"], attach=attachment)
+    try:
+        delivered = service.notify(body=order["text"], title=order["title"], attach=attachment)
+    except MemoryError:
+        return FAILED
     return 0 if delivered else FAILED
 
 

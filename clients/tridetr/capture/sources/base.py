@@ -81,6 +81,7 @@ class Grab:
         decode: Returns the picture; called at most once; may raise `CorruptFrameError`.
         jpeg: A complete JPEG if the source delivers MJPEG, else None.
         decode_ns: Time spent decoding it before `decode` is called [ns].
+        is_doubtful: Whether it can show traces of an earlier picture that was damaged.
     """
 
     number: int
@@ -89,6 +90,7 @@ class Grab:
     decode: Callable[[], Picture]
     jpeg: memoryview | None = None
     decode_ns: int = 0
+    is_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

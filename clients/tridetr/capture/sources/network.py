@@ -306,7 +306,12 @@ class NetworkSource(Source):
         late_ns = max(0, self._last_ns + 1 - arrival.monotonic_ns)
         self._last_ns = arrival.monotonic_ns + late_ns
         return Grab(
-            number, self._last_ns, arrival.unix_ns + late_ns, item.picture, decode_ns=spent_ns
+            number,
+            self._last_ns,
+            arrival.unix_ns + late_ns,
+            item.picture,
+            decode_ns=spent_ns,
+            is_doubtful=item.is_doubtful,
         )
 
     def _number(self) -> int:

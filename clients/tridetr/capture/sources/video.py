@@ -24,10 +24,15 @@ class Decoded:
     Attributes:
         arrival: The packet, for its times.
         picture: Returns the picture; None if it is damaged and must not be shown.
+        is_doubtful: Whether it can be built on a damaged picture.
     """
 
     arrival: Arrival
     picture: Callable[[], Picture] | None
+    is_doubtful: bool = False
+
+
+_DOUBTFUL_NS = 10_000_000_000  # after a damaged picture, in a stream without key frames
 
 
 class VideoDecoder(Protocol):
@@ -55,6 +60,7 @@ class CpuVideo:
         codec.thread_type = "NONE"
         codec.copy_opaque = True  # carries the arrival through the decoder
         self._codec = codec
+        self._doubtful_until_ns = 0
 
     def decode(self, arrival: Arrival) -> list[Decoded]:
         """Decode a packet (see `VideoDecoder`)."""
@@ -64,6 +70,7 @@ class CpuVideo:
         try:
             frames = self._codec.decode(arrival.packet)
         except av.FFmpegError as error:
+            self._doubtful_until_ns = arrival.monotonic_ns + _DOUBTFUL_NS
             raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
         finally:
             # The frames have their own references; a packet that refers to itself would never be freed
@@ -85,9 +92,13 @@ class CpuVideo:
     def _decoded(self, frame: av.VideoFrame, fed: Arrival) -> Decoded:
         arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
         if frame.is_corrupt:
+            self._doubtful_until_ns = arrival.monotonic_ns + _DOUBTFUL_NS
             return Decoded(arrival, None)
+        if frame.key_frame:
+            self._doubtful_until_ns = 0
         aspect = self._codec.sample_aspect_ratio
-        return Decoded(arrival, lambda: picture_from(frame, aspect))
+        is_doubtful = arrival.monotonic_ns < self._doubtful_until_ns
+        return Decoded(arrival, lambda: picture_from(frame, aspect), is_doubtful)
 
 
 class Undecoded:
