@@ -276,3 +276,12 @@ def test_an_archive_that_is_removed_while_in_use_is_noticed(tmp_path: Path, what
         keep(archive, visit(2))
         archive.check_present()
     assert rows(folder)[-1] == "visit-2"
+
+
+def test_pictures_that_others_can_read_are_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a USB stick with FAT, for example, whose files have the mode that it was mounted with."""
+    (tmp_path / "evidence" / "files").mkdir(mode=0o755, parents=True)
+    with Archive(tmp_path / "evidence", keep_days=1, max_mib=1):
+        assert "other users of this machine can read the pictures" in caplog.text

@@ -56,3 +56,20 @@ def test_another_user_on_the_port_of_a_killed_node_gets_no_token(tmp_path: Path)
         os.waitpid(child, 0)
         os.close(ready)
         os.close(write)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+@pytest.mark.parametrize("taken", ["run", "run/gateway.json"])
+def test_an_address_from_another_user_gets_no_token(tmp_path: Path, taken: str) -> None:
+    """While no node runs, anyone can create the default run folder of another user in /tmp."""
+    tmp_path.chmod(0o1777)
+    (tmp_path / "run").mkdir(mode=0o700)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        address = {"url": f"http://127.0.0.1:{port}/", "port": port}
+        (tmp_path / "run" / "gateway.json").write_text(json.dumps(address))
+        os.chown(tmp_path / taken, NOBODY, NOBODY)
+        (tmp_path / "node.yaml").write_text("cameras: {a: {source: synthetic}}\nrun_dir: run")
+        done = CliRunner().invoke(app, ["status", "-c", str(tmp_path / "node.yaml")])
+        assert isinstance(done.exception, GatewayError)
+        assert "belongs to another user" in str(done.exception)

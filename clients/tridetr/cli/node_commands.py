@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -93,6 +96,7 @@ def _ask(config: Config) -> list[dict[str, Any]]:
     from tridetr.gateway.gateway_process import ADDRESS_FILE
 
     file = config.run_dir / ADDRESS_FILE
+    _refuse_foreign(config.run_dir, file)
     remedy = "Start it with `tridetr up`, or select its configuration with -c"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -121,6 +125,26 @@ def _ask(config: Config) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise GatewayError(f"the gateway at {url} does not answer: {reason}. {remedy}") from None
+
+
+def _refuse_foreign(run_dir: Path, file: Path) -> None:
+    """Refuse an address from another user, who would get the token.
+
+    Root may look at a node of any user, if nobody else could have created the folder.
+
+    Raises:
+        GatewayError: another user owns the folder or the file.
+    """
+    with suppress(FileNotFoundError):
+        owners = {run_dir.lstat().st_uid, run_dir.stat().st_uid, file.lstat().st_uid}
+        is_open = run_dir.stat().st_mode & stat.S_IWOTH and not run_dir.is_mount()
+        mine = owners <= {os.geteuid(), 0} and not is_open
+        is_public = bool(run_dir.parent.stat().st_mode & stat.S_IWOTH)
+        if not mine and (os.geteuid() != 0 or is_public or len(owners) > 1):
+            raise GatewayError(
+                f"run_dir {run_dir} belongs to another user, who could have written a false address. Remove it, "
+                "or set run_dir to a folder of your own"
+            )
 
 
 def _status_table(cameras: list[dict[str, Any]]) -> Table:

@@ -99,6 +99,13 @@ class Archive(Closing):
             self._connection = open_database(path)
             self._database = path / DATABASE
             self._identity = _identity(self._database)
+            if (mode := self.files.stat().st_mode) & 0o007:
+                logger.warning(
+                    "other users of this machine can read the pictures in %s (mode %o). Run `chmod 700` on it; if "
+                    "its file system has no Unix permissions, mount it with umask=077",
+                    self.files,
+                    mode & 0o777,
+                )
         except FileLockedError as error:
             raise TridetrError(
                 f"another recorder ({error.holder}) already uses {path}: stop it, or set evidence.path to "
