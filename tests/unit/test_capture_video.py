@@ -103,6 +103,19 @@ def test_pictures_are_doubtful_from_a_damaged_one_to_the_next_intact_key_frame()
     assert text.count("?") >= 12
 
 
+def test_a_picture_that_is_suddenly_rotated_is_not_shown() -> None:
+    """One lost packet of H.265 turned all pictures by 90 degrees until the camera was opened again."""
+    codec = av.CodecContext.create("h264", "r")
+    video = CpuVideo(cast(Any, SimpleNamespace(codec_context=codec)), 320 * 192)
+    arrival = Arrival(cast(Any, av.Packet(b"x")), 0, 0, 0, False)
+
+    def shown(rotation: int) -> bool:
+        frame = SimpleNamespace(opaque=None, is_corrupt=False, key_frame=True, rotation=rotation)
+        return video._decoded(cast(Any, frame), arrival).picture is not None
+
+    assert [shown(degrees) for degrees in (90, 90, 0, 0, 90)] == [True, True, False, False, True]
+
+
 def test_a_picture_of_which_slices_are_missing_is_not_shown() -> None:
     packets = stream_of(20, 4)
     units = packets[10].split(b"\x00\x00\x01")

@@ -61,6 +61,7 @@ class CpuVideo:
         codec.copy_opaque = True  # carries the arrival through the decoder
         self._codec = codec
         self._doubtful_until_ns = 0
+        self._rotation: float | None = None
 
     def decode(self, arrival: Arrival) -> list[Decoded]:
         """Decode a packet (see `VideoDecoder`)."""
@@ -91,7 +92,10 @@ class CpuVideo:
 
     def _decoded(self, frame: av.VideoFrame, fed: Arrival) -> Decoded:
         arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
-        if frame.is_corrupt:
+        if self._rotation is None:
+            self._rotation = frame.rotation
+        # A lost packet can look like a rotation, which would stay; if it is a real one, the camera is opened again
+        if frame.is_corrupt or frame.rotation != self._rotation:
             self._doubtful_until_ns = arrival.monotonic_ns + _DOUBTFUL_NS
             return Decoded(arrival, None)
         if frame.key_frame:
