@@ -125,8 +125,13 @@ def test_published_camera_urls_are_scheme_host_and_port(found: Found) -> None:
     wait_for(lambda: {"door", "query", "path", "info"} <= set(messages()), 60)
     texts = {"api": json.dumps(messages()), "log": node.log.read_text(errors="replace")}
     broker = json.loads((Path(node.config["run_dir"]) / "broker.json").read_text())
+    topics = ["tridetr/+/+/status", "tridetr/+/+/problem", "tridetr/+/node"]
     retained = subscribe.simple(  # type: ignore[no-untyped-call]
-        "#", hostname=broker["host"], port=broker["port"], msg_count=20, keepalive=10
+        topics,
+        hostname=broker["host"],
+        port=broker["port"],
+        msg_count=2 * len(node.cameras()) + 1,
+        keepalive=10,
     )
     texts["mqtt"] = "\n".join(f"{m.topic} {m.payload.decode()}" for m in retained)
     assert "rtsp://127.0.0.1:9" in texts["mqtt"]

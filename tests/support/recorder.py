@@ -184,17 +184,22 @@ class Recorder:
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    @staticmethod
+    def _read(file: Path) -> list[dict[str, Any]]:
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute("SELECT * FROM visit ORDER BY seq")]
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows, after checking that each has its files."""
         file = self.evidence / "evidence.db"
         if not file.exists():
             return []
-        with contextlib.closing(sqlite3.connect(file)) as connection:
-            connection.row_factory = sqlite3.Row
-            found = [dict(row) for row in connection.execute("SELECT * FROM visit ORDER BY seq")]
+        found = self._read(file)
         for row in found:
             for kind in ("picture", "crop", "clip"):
-                assert row[kind] is None or (self.evidence / "files" / row[kind]).exists(), row
+                is_whole = row[kind] is None or (self.evidence / "files" / row[kind]).exists()
+                assert is_whole or row not in self._read(file), row  # removed or replaced meanwhile
         return found
 
     def closed(self, count: int = 1) -> list[dict[str, Any]]:
