@@ -16,9 +16,8 @@ from tridetr.shm.closing import Closing
 
 # Folders in which every user can create files
 PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
-_LINGER = Path(
-    "/var/lib/systemd/linger"
-)  # has a file for each user whose services outlive the logins
+# Has a file for each user whose services outlive the logins
+_LINGER = Path("/var/lib/systemd/linger")
 _PACKAGE = Path(__file__).resolve().parent
 
 

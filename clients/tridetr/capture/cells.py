@@ -11,9 +11,8 @@ Map = NDArray[np.float32]
 
 ROWS, COLUMNS = 64, 256  # samples; a cell has 4 x 4 of them, a tile 8 x 32
 CELLS, TILES = (16, 64), (8, 8)
-MIDDLE = slice(
-    5, 11
-)  # rows of cells without the texts and logos that cameras overlay at top and bottom
+# Rows of cells without the texts and logos that cameras overlay at top and bottom
+MIDDLE = slice(5, 11)
 
 _TRACE_LEVELS = 0.5  # differences of neighbouring cells below this do not count as part of a view
 _MOVED_CELLS = 2  # a view that fits better if shifted by this much was turned slightly

@@ -94,7 +94,7 @@ class RunFolder(Closing):
         except ForeignFolderError:
             if {self._path.lstat().st_uid, self._path.stat().st_uid} != {os.geteuid()}:
                 raise
-            self._path.chmod(0o700)  # somebody has opened it to all users
+            self._path.chmod(0o700)  # it was opened to all users
         except (OSError, TridetrError) as error:
             logger.debug("the run folder cannot be kept: %s", error)
         if (now_s := time.monotonic()) >= self._next_walk_s:
