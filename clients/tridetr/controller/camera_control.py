@@ -15,9 +15,9 @@ from tridetr.config import Config
 from tridetr.controller.decider import Change, Decider
 from tridetr.controller.interruptions import Interruptions
 from tridetr.controller.joined_classes import JoinedClasses
-from tridetr.controller.pace import Pace
 from tridetr.controller.payloads import CameraFacts, FrameFacts, event_rows, frame_of_class
 from tridetr.controller.problems import NO_RESULTS, CameraProblem
+from tridetr.controller.result_rate import ResultRate
 from tridetr.controller.resume import read_board, resume
 from tridetr.controller.sight import CameraWatch, Judge, ResultSource, Sighting
 from tridetr.controller.state_machine import Result, State, Transition
@@ -84,7 +84,7 @@ class CameraSentry:
             there = self.record.visit_classes
             self._joined = JoinedClasses(keys, classes, there)
         self._interruptions = Interruptions()
-        self._pace = Pace(keys)
+        self._result_rate = ResultRate(keys)
         self._results = ResultSource(config.instance, camera)
         self._board = SentryWriter(config.instance, camera)
         self._board_at = self._saved_at = -math.inf
@@ -166,7 +166,7 @@ class CameraSentry:
         elif (interrupted := self._interruptions.problem(now)) is not None:
             found[interrupted[0]] = interrupted[1]
         elif not self._is_recording:
-            found[CameraProblem.DETECTOR] = self._pace.problem
+            found[CameraProblem.DETECTOR] = self._result_rate.problem
         if unseen := self._unseen_fault():
             found[CameraProblem.CLASSES] = unseen
         return found
@@ -231,7 +231,7 @@ class CameraSentry:
             self._apply_silence()
         else:
             self._last_capture_ns = None if stamp.lossless else stamp.capture_monotonic_ns
-            self._pace.look(stamp.frame_sequence, stamp.capture_monotonic_ns)
+            self._result_rate.look(stamp.frame_sequence, stamp.capture_monotonic_ns)
             self._decide_on(self._judge.judge(sighting), stamp)
         self._decided = stamp.frame_sequence
         calm = before == self.record.memory and before.state is State.STANDBY

@@ -11,7 +11,7 @@ _MEMORY_S = 30.0  # time constant of the average
 _CALM = 0.75  # share of the limit below which the problem ends, so that it does not flicker
 
 
-class Pace:
+class ResultRate:
     """Averages the time between one camera's results, if the detector passed over pictures in between.
 
     A person is confirmed after ``confirm_frames`` results. That takes too long if it takes longer than ``confirm_s``
@@ -21,10 +21,10 @@ class Pace:
         keys: The camera's `sentry` section.
 
     Example:
-        >>> pace = Pace(SentrySection())
+        >>> rate = ResultRate(SentrySection())
         >>> for n in range(20):
-        ...     pace.look(sequence=10 * n, capture_ns=3_000_000_000 * n)
-        >>> bool(pace.problem)
+        ...     rate.look(sequence=10 * n, capture_ns=3_000_000_000 * n)
+        >>> bool(rate.problem)
         True
     """
 

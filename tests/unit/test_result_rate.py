@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tridetr.config import SentrySection
-from tridetr.controller.pace import Pace
+from tridetr.controller.result_rate import ResultRate
 
 S = 1_000_000_000
 
 
-def after(pace: Pace, seconds: float, every_s: float, skipped: int, sequence: int = 1) -> int:
+def after(rate: ResultRate, seconds: float, every_s: float, skipped: int, sequence: int = 1) -> int:
     """Let results arrive for some time; return the next sequence."""
-    start = pace._capture_ns or 1000 * S
+    start = rate._capture_ns or 1000 * S
     for n in range(1, round(seconds / every_s) + 1):
         sequence += 1 + skipped
-        pace.look(sequence, start + round(n * every_s * S))
+        rate.look(sequence, start + round(n * every_s * S))
     return sequence
 
 
@@ -33,25 +33,25 @@ def after(pace: Pace, seconds: float, every_s: float, skipped: int, sequence: in
     ],
 )
 def test_rare_results(every_s: float, skipped: int, keys: dict[str, float], is_slow: bool) -> None:
-    pace = Pace(SentrySection.model_validate(keys))
-    after(pace, 60, every_s, skipped)
-    assert bool(pace.problem) is is_slow
+    rate = ResultRate(SentrySection.model_validate(keys))
+    after(rate, 60, every_s, skipped)
+    assert bool(rate.problem) is is_slow
 
 
 def test_a_short_delay_is_not_a_problem_and_a_problem_ends_with_its_cause() -> None:
-    pace = Pace(SentrySection())
-    sequence = after(pace, 30, 0.4, 0)
-    sequence = after(pace, 10, 4.5, 13, sequence)
-    assert not pace.problem
-    sequence = after(pace, 40, 4.5, 13, sequence)
-    assert pace.problem
-    sequence = after(pace, 60, 0.4, 0, sequence)
-    assert not pace.problem
+    rate = ResultRate(SentrySection())
+    sequence = after(rate, 30, 0.4, 0)
+    sequence = after(rate, 10, 4.5, 13, sequence)
+    assert not rate.problem
+    sequence = after(rate, 40, 4.5, 13, sequence)
+    assert rate.problem
+    sequence = after(rate, 60, 0.4, 0, sequence)
+    assert not rate.problem
 
 
 def test_a_new_ring_of_the_camera_starts_again() -> None:
-    pace = Pace(SentrySection())
-    pace.look(1000, 1000 * S)
-    pace.look(1, 1004 * S)
-    pace.look(2, 1008 * S)
-    assert pace._average_s == 0
+    rate = ResultRate(SentrySection())
+    rate.look(1000, 1000 * S)
+    rate.look(1, 1004 * S)
+    rate.look(2, 1008 * S)
+    assert rate._average_s == 0
