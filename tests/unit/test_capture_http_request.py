@@ -57,13 +57,13 @@ def opened(answer: Answer) -> Feed:
         return connect(section, HangUp())
 
 
-def logging_in(challenge: str, user: str, password: str) -> tuple[str, str]:
-    """Return the Authorization header that a camera with one challenge gets, and what `get` raised."""
+def logging_in(challenge: str, user: str, password: str, **more: str) -> tuple[str, str]:
+    """Return the Authorization header that a camera with one challenge, or more, gets, and what `get` raised."""
 
     def camera(request: Request) -> None:
         if "Authorization" in request.headers:
             return page(request)
-        return request.head(status=401, WWW_Authenticate=challenge, Content_Length="0")
+        return request.head(status=401, WWW_Authenticate=challenge, **more, Content_Length="0")
 
     message = ""
     with http_camera(camera) as host:
@@ -87,6 +87,18 @@ def test_a_digest_login_beyond_ascii_is_utf_8(realm: str) -> None:
     user = "владелец:".encode() + realm.encode("latin-1") + ":пароль".encode()
     secret, data = (hashlib.md5(text).hexdigest() for text in (user, b"GET:/live"))
     assert words["response"] == hashlib.md5(f"{secret}:n:{data}".encode()).hexdigest()
+
+
+def test_a_digest_login_with_sha_256() -> None:
+    """RFC 7616. Where the camera also offered Basic, the password was sent in the clear."""
+    challenge = 'Digest realm="c", nonce="n", algorithm=SHA-256'
+    sent, message = logging_in(
+        challenge, "viewer", "sekret", **{"WWW-Authenticate": 'Basic realm="c"'}
+    )
+    assert message == ""
+    words = parse_keqv_list(parse_http_list(sent.partition(" ")[2]))
+    secret, data = (hashlib.sha256(text).hexdigest() for text in (b"viewer:c:sekret", b"GET:/live"))
+    assert words["response"] == hashlib.sha256(f"{secret}:n:{data}".encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_endless_redirects_end(tmp_path: Path) -> None:
         open_camera(port, tmp_path)
 
 
-@pytest.mark.parametrize("answer", ["200 OK", f"{DIGEST}, algorithm=SHA-256"])
+@pytest.mark.parametrize("answer", ["200 OK", f"{DIGEST}, algorithm=SHA-512-256"])
 def test_a_camera_of_one_connection_is_not_asked_before_every_attempt(
     tmp_path: Path, answer: str
 ) -> None:

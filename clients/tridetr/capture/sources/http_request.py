@@ -144,7 +144,7 @@ class _OneLogin(urllib.request.BaseHandler):
             asked = printable(", ".join(challenges), _CHALLENGE_LENGTH) or "it names none"
             raise SourceError(
                 f"cannot open {self._shown}: it requires a login in a way that is not supported ({asked}); set the "
-                "camera to Digest with MD5, or to Basic"
+                "camera to Digest with SHA-256 or MD5, or to Basic"
             )
         req.add_unredirected_header("Authorization", answer)
         return self.parent.open(req, timeout=req.timeout)

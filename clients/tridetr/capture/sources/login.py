@@ -67,7 +67,7 @@ class _Digest(urllib.request.AbstractDigestAuthHandler):
     def get_algorithm_impls(
         self, algorithm: str
     ) -> tuple[Callable[[str], str], Callable[[str, str], str]]:
-        name = {"MD5": "md5", "SHA": "sha1"}.get(algorithm)
+        name = {"MD5": "md5", "SHA": "sha1", "SHA-256": "sha256"}.get(algorithm)
         if name is None:
             raise ValueError(f"unknown algorithm {algorithm}")
 
