@@ -5,6 +5,7 @@ A temporary node processes every frame of the file. The times in its event histo
 
 from __future__ import annotations
 
+import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable
@@ -94,6 +95,10 @@ def open_recording(path: Path) -> Recording:
     Raises:
         SourceError: the file cannot be read, or contains no video.
     """
+    if re.match(r"[A-Za-z]+:/", str(path)):  # of "//", a path keeps one
+        raise SourceError(
+            "a recording is a file: save a part of the stream first, with `ffmpeg -i URL -c copy -t 600 FILE.mkv`"
+        )
     path = path.expanduser().absolute()
     if not path.is_file():
         raise SourceError(f"cannot open {path}: no such file. Check the path")

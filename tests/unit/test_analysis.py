@@ -56,6 +56,12 @@ def test_a_file_that_is_not_a_video_is_rejected(tmp_path: Path, content: bytes |
         open_recording(file)
 
 
+def test_the_address_of_a_stream_is_not_repeated() -> None:
+    with pytest.raises(SourceError, match="a recording is a file") as error:
+        open_recording(Path("rtsp://viewer:sekret@camera/1"))
+    assert "sekret" not in str(error.value)
+
+
 def test_the_settings_of_a_camera_are_used(tmp_path: Path) -> None:
     text = (
         "sentry: {clear_s: 7}\nalarm: {classes: [car]}\n"
