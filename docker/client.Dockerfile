@@ -17,7 +17,7 @@ FROM scratch
 LABEL org.opencontainers.image.title="tridetr" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /root-fs /
-ENV PATH=/opt/tridetr/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 LANG=C.UTF-8
+ENV PATH=/opt/tridetr/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 TRIDETR_CONTAINER=1 LANG=C.UTF-8
 USER 10001:10001
 ENTRYPOINT ["tridetr"]
 CMD ["--help"]

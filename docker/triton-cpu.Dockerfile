@@ -18,7 +18,7 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="tridetr Triton (CPU)" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/tridetr /opt/tridetr
-ENV PATH=/opt/tridetr/bin:$PATH PYTHONUNBUFFERED=1
+ENV PATH=/opt/tridetr/bin:$PATH PYTHONUNBUFFERED=1 TRIDETR_CONTAINER=1
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tridetr \
  && install -d -o 10001 -g 10001 /run/tridetr /var/lib/tridetr
 USER 10001:10001

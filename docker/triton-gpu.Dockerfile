@@ -23,7 +23,7 @@ RUN library="$(readlink -f "$(ldconfig -p | grep -om1 '/.*libnvinfer\.so\.[0-9]*
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tridetr \
  && install -d -o 10001 -g 10001 /run/tridetr /var/lib/tridetr /var/cache/tridetr
 WORKDIR /
-ENV PATH=/opt/tridetr/bin:$PATH PYTHONUNBUFFERED=1
+ENV PATH=/opt/tridetr/bin:$PATH PYTHONUNBUFFERED=1 TRIDETR_CONTAINER=1
 USER 10001:10001
 # Replaces the base image's entry point, which only prints a banner.
 ENTRYPOINT ["tridetr"]

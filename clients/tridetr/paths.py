@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import os
 import pwd
 import stat
@@ -16,6 +17,8 @@ from tridetr.shm.closing import Closing
 
 # Folders in which every user can create files
 PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
+# Environment, set by tridetr's images: nothing but the node's own containers sees their volumes
+CONTAINER = "TRIDETR_CONTAINER"
 # Has a file for each user whose services outlive the logins
 _LINGER = Path("/var/lib/systemd/linger")
 _PACKAGE = Path(__file__).resolve().parent
@@ -71,7 +74,7 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
         may_be_read_only: Accept a folder on a read-only file system (a worn memory card becomes read-only).
 
     Raises:
-        ForeignFolderError: Other users could change its content, or replace it.
+        ForeignFolderError: Other users could change its content, or replace it, or own a file in it.
         TridetrError: The folder cannot be created or written to.
     """
     remedy = f"set {key} to a folder of your own"
@@ -80,36 +83,68 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
             if not above.exists():
                 above.mkdir(mode=0o755, exist_ok=True)  # whatever the umask
         path.mkdir(mode=0o700, exist_ok=True)
-        owners, found = {path.lstat().st_uid, path.stat().st_uid}, path.stat()
-        parent = path.parent.stat()
+        _refuse_other_users(path, key, remedy)
     except OSError as error:
         raise TridetrError(
             f"cannot create {key} {path}: {error.strerror or error}; {remedy}"
         ) from None
-    # Root may own it, as in Kubernetes: root can read our files anyway.
-    if not owners <= {os.geteuid(), 0}:
-        raise ForeignFolderError(
-            f"{key} {path} belongs to another user, who could read and replace the files in it: "
-            f"remove it, or {remedy}"
-        )
-    # A container's volume may be world-writable: only our own processes see it.
-    is_volume = path.is_mount() and path not in PUBLIC
-    if found.st_mode & stat.S_IWOTH and not is_volume:
-        raise ForeignFolderError(
-            f"{key} {path} is writable by every user of this machine (mode {found.st_mode & 0o7777:o}): "
-            f"run `chmod 700 {path}`, or {remedy}"
-        )
-    is_volume |= path.parent.is_mount() and path.parent not in PUBLIC
-    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX and not is_volume:
-        raise ForeignFolderError(
-            f"{key} {path} can be replaced by every user of this machine, because {path.parent} is writable by all "
-            f"(mode {parent.st_mode & 0o7777:o}): run `chmod o-w {path.parent}`, or {remedy}"
-        )
     if may_be_read_only and os.statvfs(path).f_flag & os.ST_RDONLY:
         return path
     if not os.access(path, os.W_OK | os.X_OK) and not give_access_back(path):
         raise TridetrError(f"{key} {path} is not writable (a read-only file system?); {remedy}")
     return path
+
+
+def _refuse_other_users(path: Path, key: str, remedy: str) -> None:
+    found, parent = path.stat(), path.parent.stat()
+    # Root may own it, as in Kubernetes: root can read our files anyway.
+    trusted = {os.geteuid(), 0}
+    if not {path.lstat().st_uid, found.st_uid} <= trusted:
+        raise ForeignFolderError(
+            f"{key} {path} belongs to another user, who could read and replace the files in it: "
+            f"remove it, or {remedy}"
+        )
+    # The volumes of a pod belong to root and are writable by its group or by all
+    in_container = CONTAINER in os.environ
+    if found.st_mode & stat.S_IWOTH and not (in_container and _is_volume(path)):
+        raise ForeignFolderError(
+            f"{key} {path} is writable by every user of this machine (mode {found.st_mode & 0o7777:o}): "
+            f"run `chmod 700 {path}`, or {remedy}"
+        )
+    if found.st_mode & stat.S_IWGRP and not in_container and not _is_own_group(found.st_gid):
+        raise ForeignFolderError(
+            f"{key} {path} is writable by its group {found.st_gid} (mode {found.st_mode & 0o7777:o}): "
+            f"run `chmod 700 {path}`, or {remedy}"
+        )
+    is_open = parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX
+    # A mount point cannot be renamed or removed
+    if is_open and not path.is_mount() and not (in_container and _is_volume(path.parent)):
+        raise ForeignFolderError(
+            f"{key} {path} can be replaced by every user of this machine, because {path.parent} is writable by all "
+            f"(mode {parent.st_mode & 0o7777:o}): run `chmod o-w {path.parent}`, or {remedy}"
+        )
+    if not os.access(path, os.R_OK | os.X_OK):
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_uid not in trusted:
+                    raise ForeignFolderError(  # left from a time when the folder was open to others
+                        f"{entry.path} belongs to another user, who could change it: remove it, or {remedy}"
+                    )
+
+
+def _is_volume(path: Path) -> bool:
+    return path.is_mount() and path not in PUBLIC
+
+
+def _is_own_group(number: int) -> bool:
+    """Return whether a group is the one that many distributions create for each user, without further members."""
+    try:
+        group, user = grp.getgrgid(number), pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return False
+    return group.gr_name in (user, "root") and set(group.gr_mem) <= {user, "root"}
 
 
 class FolderGuard(Closing):

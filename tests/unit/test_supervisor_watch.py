@@ -148,6 +148,58 @@ def test_a_world_writable_folder_is_refused(tmp_path: Path) -> None:
     paths.private_folder(folder)
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can mount file systems and give files away"
+)
+def test_only_in_a_container_may_a_mounted_folder_be_open_to_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host, every user could put files into a mounted folder of mode 1777, and they were used."""
+    line = ["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(tmp_path)]
+    if subprocess.run(line, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted")
+    try:
+        with pytest.raises(ForeignFolderError, match=r"state_dir .* writable by every user"):
+            paths.private_folder(tmp_path, "state_dir")
+        tmp_path.chmod(0o777)
+        with pytest.raises(ForeignFolderError, match="can be replaced by every user"):
+            paths.private_folder(tmp_path / "run")
+        monkeypatch.setenv(paths.CONTAINER, "1")
+        tmp_path.chmod(0o2777)  # an emptyDir with fsGroup
+        os.chown(tmp_path, 0, 12345)
+        paths.private_folder(tmp_path)
+        paths.private_folder(tmp_path / "run")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_a_folder_that_a_group_can_write_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    folder.chmod(0o770)
+    os.chown(folder, 0, 12345)
+    with pytest.raises(ForeignFolderError, match=r"group 12345 .*chmod 700"):
+        paths.private_folder(folder)
+    monkeypatch.setenv(paths.CONTAINER, "1")  # a volume with fsGroup
+    paths.private_folder(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_folder_with_files_of_another_user_is_refused(tmp_path: Path) -> None:
+    """They stay there when a folder that was open to all is closed, as an earlier error message demands."""
+    planted = paths.private_folder(tmp_path / "state") / "session.key"
+    planted.touch()
+    paths.private_folder(planted.parent)
+    os.chown(planted, 12345, 12345)
+    with pytest.raises(
+        ForeignFolderError, match=r"session\.key belongs to another user.*remove it"
+    ):
+        paths.private_folder(planted.parent, "state_dir")
+
+
 def test_a_folder_that_others_could_replace_is_refused(tmp_path: Path) -> None:
     parent = tmp_path / "open"
     parent.mkdir()
