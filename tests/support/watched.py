@@ -25,6 +25,8 @@ class Watched:
 @contextlib.contextmanager
 def running_watched_node(folder: Path) -> Iterator[Watched]:
     """Run a node; yield it when its first frame has been decided on."""
+    url_file = folder / "webhook"
+    url_file.write_text("http://127.0.0.1:9/\n")  # nothing listens there
     with running_collector() as collector:
         with running_node(
             folder,
@@ -32,6 +34,9 @@ def running_watched_node(folder: Path) -> Iterator[Watched]:
             otel={"endpoint": collector.endpoint, "sample_ratio": 1.0},
             detect={"motion_gate_s": 0},  # so that each trace has an inference
             evidence={},
+            notify=[
+                {"name": "phone", "kind": "webhook", "url_file": str(url_file), "events": ["lost"]}
+            ],
         ) as node:
             wait_for(
                 lambda: any(span.name == "decide" for span in list(collector.spans)),
