@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import pwd
@@ -23,7 +24,7 @@ from tridetr.config import Config
 from tridetr.errors import BrokerError, TridetrError
 from tridetr.files import write_text
 from tridetr.paths import private_folder
-from tridetr.ports import free_port
+from tridetr.ports import free_port, listeners
 from tridetr.python_module import module_command
 from tridetr.service import SUPERVISED, die_with_parent
 from tridetr.supervisor.orphans import MARK
@@ -49,7 +50,8 @@ def resolve_broker(config: Config) -> tuple[str, int]:
     """Return the host and port of the broker.
 
     Raises:
-        BrokerError: the embedded broker has not started yet, or the settings in ``mqtt`` contradict each other.
+        BrokerError: the embedded broker has not started yet, another user has taken its port, or the settings in
+            ``mqtt`` contradict each other.
     """
     if config.mqtt.host != EMBEDDED:
         if config.mqtt.port == 0:
@@ -62,13 +64,30 @@ def resolve_broker(config: Config) -> tuple[str, int]:
     file = config.run_dir / _FILE
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return str(found["host"]), int(found["port"])
+        host, port = str(found["host"]), int(found["port"])
+        others = listeners(port, host) - _trusted_users(file.stat().st_uid)
     except FileNotFoundError:
         raise BrokerError(
             "the embedded broker is not running yet (`tridetr up` starts it)"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokerError(f"{file} cannot be read: {error!r}; restart the broker") from None
+    if others:
+        raise BrokerError(
+            f"another user (ID {min(others)}) has taken port {port} of the embedded broker: end that user's program, "
+            "or set mqtt.port: 0"
+        )
+    return host, port
+
+
+def _trusted_users(starter: int) -> set[int]:
+    """Return the IDs of the users who may run the embedded broker that a user has started."""
+    users = {starter, os.geteuid(), 0}
+    if starter == 0:
+        for name in ("mosquitto", "nobody"):
+            with contextlib.suppress(KeyError):
+                return users | {pwd.getpwnam(name).pw_uid}
+    return users
 
 
 def find_mosquitto() -> str | None:

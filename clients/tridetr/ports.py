@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from pathlib import Path
 
 _LISTEN = "0A"  # in /proc/net/tcp
@@ -31,16 +32,27 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
         return int(probe.getsockname()[1])
 
 
-def listeners(port: int) -> set[int]:
-    """Return the IDs of the users whose processes listen on a TCP port of this machine."""
-    users = set()
+def listeners(port: int, address: str = "") -> set[int]:
+    """Return the IDs of the users whose processes listen on a TCP port of this machine.
+
+    Args:
+        port: The port.
+        address: Only those that get the connections to this IPv4 address.
+    """
+    exact, others = set(), set()
+    wanted = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}" if address else ""
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         with contextlib.suppress(OSError):
             for line in table.read_text().splitlines()[1:]:
                 _, local, _, state, _, _, _, user, *_ = line.split()
-                if state == _LISTEN and int(local.rpartition(":")[2], 16) == port:
-                    users.add(int(user))
-    return users
+                host, _, number = local.rpartition(":")
+                if state != _LISTEN or int(number, 16) != port:
+                    continue
+                if wanted and host.endswith(wanted):  # in the second table: mapped to IPv6
+                    exact.add(int(user))
+                elif not wanted or not int(host, 16):
+                    others.add(int(user))
+    return exact or others
 
 
 def viewer_url(host: str, port: int) -> str:

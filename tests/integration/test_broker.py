@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -15,13 +17,14 @@ from typing import Any
 import pytest
 
 from support.mosquitto import free_port
-from support.proc import listening
+from support.proc import listening, listening_as
 from support.sentry import EMPTY, PERSON, running_controller
 from support.waiting import wait_for
-from tridetr.broker import broker_command, find_mosquitto, resolve_broker
+from tridetr.broker import broker_command, find_mosquitto, resolve_broker, write_address
 from tridetr.config import Config
 from tridetr.controller.history import read_history
 from tridetr.errors import BrokerError
+from tridetr.paths import private_folder
 from tridetr.supervisor.broker_pulse import answers
 from tridetr.supervisor.orphans import MARK
 
@@ -146,6 +149,24 @@ def test_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert f"cannot bind to 127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts a process of another user")
+def test_nothing_is_sent_to_another_user_who_has_taken_the_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While mosquitto restarts, every user can listen on its port: the events went there, and commands came from it."""
+    with listening_as(12345) as port:
+        settings = config(tmp_path, port=port)
+        write_address(private_folder(settings.run_dir), port)
+        with pytest.raises(BrokerError, match=rf"\(ID 12345\) has taken port {port}"):
+            resolve_broker(settings)
+        # mosquitto's own user
+        monkeypatch.setattr(pwd, "getpwnam", lambda _: pwd.struct_passwd(("", "", 12345, *"0:::")))
+        assert resolve_broker(settings)[1] == port
+        os.chown(settings.run_dir / "broker.json", 1, 1)  # the node is not root's
+        with pytest.raises(BrokerError, match="ID 12345"):
+            resolve_broker(settings)
 
 
 def test_contradictory_settings_are_reported(tmp_path: Path) -> None:

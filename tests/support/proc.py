@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -55,3 +57,27 @@ def _address(text: str, family: int) -> tuple[str, int]:
     numbers = bytes.fromhex(digits)  # words of 32 bits in native byte order
     words = [numbers[i : i + 4][::-1] for i in range(0, len(numbers), 4)]
     return socket.inet_ntop(family, b"".join(words)), int(port, 16)
+
+
+@contextlib.contextmanager
+def listening_as(user: int) -> Iterator[int]:
+    """Let a process of another user listen on a port of 127.0.0.1, and return the port; only root can."""
+    ready, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setuid(user)
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                os.write(write, str(server.getsockname()[1]).encode())
+                while True:
+                    server.accept()[0].recv(1)
+        finally:
+            os._exit(0)
+    try:
+        yield int(os.read(ready, 10))
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(write)

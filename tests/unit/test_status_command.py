@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from support.proc import listening_as
 from tridetr.cli.main import app
 from tridetr.errors import GatewayError
 from tridetr.ports import listeners
@@ -23,24 +24,17 @@ def test_listeners_of_a_port() -> None:
         port = server.getsockname()[1]
         assert listeners(port) == set()
         server.listen()
-        assert listeners(port) == {os.geteuid()}
+        assert listeners(port) == listeners(port, "127.0.0.1") == {os.geteuid()}
+        assert listeners(port, "127.0.0.2") == set()
+    with socket.socket(socket.AF_INET6) as server:
+        server.bind(("::", 0))
+        server.listen()
+        assert listeners(server.getsockname()[1], "127.0.0.2") == {os.geteuid()}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="starts a process of another user")
 def test_another_user_on_the_port_of_a_killed_node_gets_no_token(tmp_path: Path) -> None:
-    ready, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setuid(NOBODY)
-            with socket.create_server(("127.0.0.1", 0)) as server:
-                os.write(write, str(server.getsockname()[1]).encode())
-                server.accept()[0].recv(1)
-        finally:
-            os._exit(0)
-    try:
-        port = int(os.read(ready, 10))
+    with listening_as(NOBODY) as port:
         (tmp_path / "run").mkdir(mode=0o700)
         address = {"url": f"http://127.0.0.1:{port}/", "port": port}
         (tmp_path / "run" / "gateway.json").write_text(json.dumps(address))
@@ -51,11 +45,6 @@ def test_another_user_on_the_port_of_a_killed_node_gets_no_token(tmp_path: Path)
         done = CliRunner().invoke(app, ["status", "-c", str(tmp_path / "node.yaml")])
         assert isinstance(done.exception, GatewayError)
         assert "used by another user" in str(done.exception)
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-        os.close(ready)
-        os.close(write)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")

@@ -210,6 +210,7 @@ class MqttLink:
         except OSError as error:
             self._log_once(f"the broker at {host}:{port} cannot be reached: {error}")
             return
+        self._settings.locate()  # another user could have taken the port since
         # Not loop_forever: in a thread of one's own, it sends what is queued only once a second
         while client.loop() == MQTTErrorCode.MQTT_ERR_SUCCESS:
             pass

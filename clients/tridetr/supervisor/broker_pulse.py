@@ -82,7 +82,7 @@ class BrokerPulse:
                     if known is None or not answers(*known):
                         continue
                     write_address(run_dir, known[1])
-                    found = known
+                    found = resolve_broker(self._config)  # not if another user has its port
                 if answers(*found):
                     known = found
                     heartbeat.beat_for(run_dir, NAME)
