@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import posix_ipc
 import pytest
@@ -255,3 +257,22 @@ def test_the_gateway_is_woken_by_a_second_stream_whose_queue_was_removed(instanc
         assert readers.view is not None
         assert readers.view.wakeup is not None
         assert readers.view.wakeup.wait(1)
+
+
+def test_readers_do_not_list_a_crowded_folder_for_each_look(
+    instance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 900,000 files of another user in /dev/shm, the processes of a node did nothing else, and were restarted."""
+    scandir = Mock(wraps=os.scandir)
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(names, "_last_found", names._Found())
+    monkeypatch.setattr(names, "_CHEAP_S", -1.0)  # each list counts as expensive
+    monkeypatch.setattr(names, "_PAUSES", 1e6)
+    with StatusReader(instance, "cam") as reader:
+        for _ in range(100):
+            assert reader.read() is None
+        assert scandir.call_count == 1
+        with StatusWriter(instance, "cam") as writer:
+            writer.write(CameraStatus(CameraState.LIVE, 0, 0))
+            names._last_found.valid_s = 0
+            assert reader.read() is not None

@@ -10,10 +10,12 @@ place that decides which component a file belongs to.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import posix_ipc
@@ -50,12 +52,16 @@ DETECTION_SLOTS = 16  # so that the controller sees every result, not only the n
 BOARD_SLOTS = 8
 MAX_DETECTIONS = 300
 
+_CHEAP_S = 0.005  # of CPU time: some thousand files
+_PAUSES = 20.0  # times the cost of an expensive list until the next one
+
 _INSTANCE = re.compile(r"[a-z0-9]{1,16}")
+_GENERATION = re.compile(r"[1-9][0-9]{0,9}")
 CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _TRITON = "triton"  # the Python backend's regions have this in place of a camera's name
 _SEGMENT = re.compile(
     rf"{PREFIX}-(?P<instance>[a-z0-9]{{1,16}})-(?P<camera>[a-z0-9][a-z0-9_-]{{0,31}})"
-    rf"-(?P<kind>{'|'.join(CONSUMERS)})-(?P<generation>[1-9][0-9]{{0,9}})"
+    rf"-(?P<kind>{'|'.join(CONSUMERS)})-(?P<generation>{_GENERATION.pattern})"
 )
 _TRITON_REGION = re.compile(rf"{PREFIX}-(?P<instance>[a-z0-9]{{1,16}})-{_TRITON}-")
 
@@ -80,6 +86,57 @@ def camera_name_fault(name: str) -> str | None:
     if name == _TRITON or name.startswith(f"{_TRITON}-"):
         return f"camera name {name!r} is reserved for Triton's memory, like all names that begin with '{_TRITON}-'"
     return None
+
+
+@dataclass
+class _Found:
+    """The ring files in ``/dev/shm``, by their names without the generation.
+
+    Attributes:
+        own: Generations of this user's and root's files.
+        foreign: Generations of other users' files.
+        valid_s: Until when it will do for readers [s, monotonic].
+    """
+
+    own: dict[str, list[int]] = field(default_factory=dict)
+    foreign: dict[str, list[int]] = field(default_factory=dict)
+    valid_s: float = -math.inf
+
+
+_last_found = _Found()
+
+
+def _find_rings(*, may_be_old: bool) -> _Found:
+    """Return the ring files; with ``may_be_old``, an earlier list if a new one would be too expensive.
+
+    Other users can create hundreds of thousands of files, so that a list takes seconds. Readers look for rings that
+    do not exist yet, some of them for each frame.
+
+    Raises:
+        ShmError: The folder cannot be listed.
+    """
+    global _last_found
+    if may_be_old and time.monotonic() < _last_found.valid_s:
+        return _last_found
+    began_s = time.thread_time()
+    found, trusted = _Found(), (os.geteuid(), 0)
+    try:
+        with os.scandir(SHM_DIR) as entries:
+            for entry in entries:
+                stem, _, generation = entry.name.rpartition("-")
+                if not stem.startswith(PREFIX) or not _GENERATION.fullmatch(generation):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    is_own = entry.stat(follow_symlinks=False).st_uid in trusted
+                    kind = found.own if is_own else found.foreign
+                    kind.setdefault(stem, []).append(int(generation))
+    except OSError as error:
+        raise ShmError(f"cannot list {SHM_DIR}: {error.strerror or error}") from error
+    cost_s = time.thread_time() - began_s
+    if cost_s > _CHEAP_S:
+        found.valid_s = time.monotonic() + _PAUSES * cost_s
+    _last_found = found
+    return found
 
 
 @dataclass(frozen=True)
@@ -115,33 +172,26 @@ class RingName:
             )
         return f"/{PREFIX}-{self.instance}-{self.camera}-{self.kind}-{consumer}"
 
-    def generations(self, *, refuse_foreign: bool = False) -> list[int]:
+    def generations(self, *, refuse_foreign: bool = False, may_be_old: bool = False) -> list[int]:
         """Return the existing generations, lowest first.
 
         Files of other users are left out: anyone can create them, and their owner could see and change every frame.
 
         Args:
             refuse_foreign: Whether to raise an error if all that exist belong to another user.
+            may_be_old: Whether an earlier list of ``/dev/shm`` will do, if a new one takes long.
 
         Raises:
             ShmError: ``/dev/shm`` cannot be listed, for example because no descriptor is left.
         """
-        try:
-            found = [owner_of(path.name) for path in SHM_DIR.iterdir()]
-        except OSError as error:
-            raise ShmError(f"cannot list {SHM_DIR}: {error.strerror or error}") from error
-        existing = [
-            owner.generation
-            for owner in found
-            if isinstance(owner, RingFile) and owner.name == self
-        ]
-        own = sorted(number for number in existing if not is_foreign(self.path(number)))
-        if refuse_foreign and existing and not own:
+        found, stem = _find_rings(may_be_old=may_be_old), self.segment(0)[:-2]
+        own, foreign = found.own.get(stem, []), found.foreign.get(stem, [])
+        if refuse_foreign and foreign and not own:
             raise ShmError(
-                f"{self.segment(existing[0])} belongs to another user: run all of tridetr as one user, or choose "
+                f"{self.segment(foreign[0])} belongs to another user: run all of tridetr as one user, or choose "
                 "another `instance`"
             )
-        return own
+        return sorted(own)
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,8 @@ class RingReader(Closing, Generic[ViewT, LeaseT]):
     def _find(self) -> Mapping | None:
         """Map the newest generation; keep the current one if no newer one can be used."""
         present = self._mapping
-        found = self._name.generations(refuse_foreign=present is None)
+        is_missing = present is None
+        found = self._name.generations(refuse_foreign=is_missing, may_be_old=is_missing)
         for generation in reversed(found):
             if present is not None and generation <= present.region.generation:
                 break
