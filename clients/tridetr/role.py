@@ -31,12 +31,13 @@ def run(command: str, config_file: Path) -> None:
     """Run the process of a command until a signal stops it."""
     config = load_config(config_file)
     name, module = ROLES[command]
-    service.prepare(config, name)
-    work = import_module(module).run  # imports the metrics, which `prepare` has set up
-    if inspect.iscoroutinefunction(work):
-        service.run_async(work, config)
-    else:
-        service.run_blocking(lambda stop: work(config, stop))
+    with service.explaining_full_disks(config):
+        service.prepare(config, name)
+        work = import_module(module).run  # imports the metrics, which `prepare` has set up
+        if inspect.iscoroutinefunction(work):
+            service.run_async(work, config)
+        else:
+            service.run_blocking(lambda stop: work(config, stop))
 
 
 def run_capture(camera: str, config_file: Path) -> None:
@@ -48,12 +49,13 @@ def run_capture(camera: str, config_file: Path) -> None:
     config = load_config(config_file)
     if camera not in config.cameras:
         raise ConfigError(f"no camera {camera!r} in the configuration: {', '.join(config.cameras)}")
-    service.prepare(config, f"capture {camera}")
-    from tridetr.capture.capture_process import run as work
-    from tridetr.capture.memory_limit import limit_memory
+    with service.explaining_full_disks(config):
+        service.prepare(config, f"capture {camera}")
+        from tridetr.capture.capture_process import run as work
+        from tridetr.capture.memory_limit import limit_memory
 
-    limit_memory(config.cameras[camera].max_pixels)
-    service.run_blocking(lambda stop: work(config, camera, stop))
+        limit_memory(config.cameras[camera].max_pixels)
+        service.run_blocking(lambda stop: work(config, camera, stop))
 
 
 def main() -> None:

@@ -6,17 +6,20 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
+import errno
 import io
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from tridetr.config import Config
+from tridetr.errors import TridetrError
 from tridetr.paths import private_folder
 from tridetr.shm.instance_lock import InstanceLock
 from tridetr.telemetry import heartbeat, tracing
@@ -51,6 +54,27 @@ def prepare(config: Config, role: str) -> None:
     else:  # a supervisor holds the instance lock for its processes
         lock = InstanceLock(config.instance, config.run_dir, [role])
         atexit.register(lock.close)
+
+
+@contextlib.contextmanager
+def explaining_full_disks(config: Config) -> Iterator[None]:
+    """Explain an ``OSError`` of a full disk, which often does not name a file.
+
+    Raises:
+        TridetrError: A disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = []
+        for key, folder in (("run_dir", config.run_dir), ("state_dir", config.state_dir)):
+            with contextlib.suppress(OSError):
+                free.append(f"{key} {folder} ({shutil.disk_usage(folder).free >> 10:,} KiB free)")
+        raise TridetrError(
+            f"cannot write {error.filename or 'a file'}: {error.strerror}. Free some space in {' or '.join(free)}"
+        ) from None
 
 
 def prepare_streams() -> None:

@@ -21,7 +21,9 @@ from support.waiting import wait_for
 from tridetr import paths
 from tridetr.config import Config
 from tridetr.errors import ConfigError, ForeignFolderError, TridetrError, TritonError
-from tridetr.supervisor import orphans, runner
+from tridetr.file_lock import FileLock
+from tridetr.service import explaining_full_disks
+from tridetr.supervisor import disk_checks, orphans, runner
 from tridetr.supervisor import pulse as pulse_module
 from tridetr.supervisor.broker_pulse import answers
 from tridetr.supervisor.process import ManagedProcess
@@ -366,14 +368,53 @@ def test_a_state_disk_that_does_not_answer_does_not_keep_a_node_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers = threading.Event()
-    monkeypatch.setattr(runner, "CHECK_S", 0.0)
-    monkeypatch.setattr(runner, "private_folder", lambda *_, **_options: answers.wait(60))
+    monkeypatch.setattr(disk_checks, "WAIT_S", 0.0)
+    monkeypatch.setattr(disk_checks, "private_folder", lambda *_, **_options: answers.wait(60))
     config = Config.model_validate(
         {"cameras": {"hall": {"source": "synthetic"}}, "state_dir": tmp_path / "state"}
     )
-    runner.Supervisor(config)._check_state()
+    disk_checks.check_disks(config, ())
     answers.set()
     assert f"({tmp_path / 'state'}) does not answer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("state_dir", "controller.lock"), ("evidence.path", "recorder.lock")]
+)
+def test_a_folder_that_another_node_uses_ends_the_start(
+    tmp_path: Path, key: str, name: str
+) -> None:
+    """The controller or recorder was restarted again and again."""
+    config = Config.model_validate(
+        {
+            "cameras": {"hall": {"source": "synthetic"}},
+            "state_dir": tmp_path,
+            "evidence": {"path": tmp_path},
+        }
+    )
+    disk_checks.check_disks(config, ())
+    assert not list(tmp_path.iterdir())
+    with FileLock(tmp_path / name, "process 123"):
+        with pytest.raises(TridetrError, match=rf"\(process 123\) uses {key} {tmp_path}: stop it"):
+            disk_checks.check_disks(config, ())
+        disk_checks.check_disks(config, ("controller",))  # of a pod that is being replaced
+    disk_checks.check_disks(config, ())
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
+    """With a full run folder, each process ended with a traceback."""
+    config = Config.model_validate(
+        {"cameras": {"hall": {"source": "synthetic"}}, "run_dir": tmp_path, "state_dir": "/gone"}
+    )
+    expected = rf"No space left .* Free some space in run_dir {tmp_path} \([\d,]+ KiB free\)$"
+    with (
+        pytest.raises(TridetrError, match=expected),
+        explaining_full_disks(config),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    with pytest.raises(FileNotFoundError), explaining_full_disks(config):
+        Path("/gone").stat()
 
 
 def test_a_password_without_a_user_name_is_refused_at_the_start(

@@ -12,6 +12,7 @@ from typing import Any
 from tridetr.controller.stored_rows import Row, checked
 
 DATABASE = "controller.db"
+FOLDER_LOCK = "controller.lock"  # in the same folder; the controller holds it
 HISTORY_LIMIT = 1000
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tridetr.controller.database import Database
+from tridetr.controller.history import FOLDER_LOCK
 from tridetr.controller.rescue import finish_replacement, replace_database
 from tridetr.controller.stored_rows import Changes, Contents
 from tridetr.disk_thread import DiskStalledError
@@ -36,7 +37,7 @@ def lock_folder(state_dir: Path) -> FileLock:
     """
     try:
         private_folder(state_dir, "state_dir", may_be_read_only=True)
-        return FileLock(state_dir / "controller.lock", f"process {os.getpid()}")
+        return FileLock(state_dir / FOLDER_LOCK, f"process {os.getpid()}")
     except FileLockedError as error:
         raise StoreError(
             f"another controller already uses {state_dir} ({error.holder}): stop it, or set a different `instance` "

@@ -30,6 +30,7 @@ from tridetr.recorder.evidence_database import (
     COMPLETE,
     DATABASE,
     FILES,
+    FOLDER_LOCK,
     PART,
     facts_of,
     open_database,
@@ -94,7 +95,7 @@ class Archive(Closing):
         self.files = path / FILES
         try:
             private_folder(path, "evidence.path")
-            self._folder_lock = FileLock(path / "recorder.lock", f"process {os.getpid()}")
+            self._folder_lock = FileLock(path / FOLDER_LOCK, f"process {os.getpid()}")
             self.files.mkdir(mode=0o700, exist_ok=True)
             self._connection = open_database(path)
             self._database = path / DATABASE

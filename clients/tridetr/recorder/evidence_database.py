@@ -18,6 +18,7 @@ from tridetr.sqlite_files import give_database_back
 logger = logging.getLogger("tridetr.recorder")
 
 DATABASE = "evidence.db"
+FOLDER_LOCK = "recorder.lock"
 FILES = "files"
 PART = ".part"
 BROKEN = "broken-"  # folders of unreadable databases; the time (Unix, ns) follows

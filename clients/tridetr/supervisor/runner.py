@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import json
 import logging
@@ -19,18 +18,16 @@ from rich.console import Console
 from tridetr.broker import EMBEDDED, choose_port
 from tridetr.config import Config
 from tridetr.config.secrets import refuse_password_without_user
-from tridetr.controller.database import refuse_newer
-from tridetr.controller.history import DATABASE
-from tridetr.disk_thread import DiskThread
 from tridetr.doctor.configuration import real_cameras_of_the_toy_model
 from tridetr.errors import GatewayError
 from tridetr.machine import find_machine
 from tridetr.paths import private_folder
 from tridetr.plan import plan
 from tridetr.ports import bind_fault, viewer_url
-from tridetr.service import stop_signals
+from tridetr.service import explaining_full_disks, stop_signals
 from tridetr.supervisor import broker_pulse
 from tridetr.supervisor.counters import Counters
+from tridetr.supervisor.disk_checks import check_disks
 from tridetr.supervisor.process import ManagedProcess
 from tridetr.supervisor.process_list import plan_processes
 from tridetr.supervisor.progress import PipelineWatch
@@ -48,7 +45,6 @@ TICK_S = 0.1
 STATUS_S = 1.0
 LOOK_S = 1.0
 STOP_S = 5.0  # for each stage
-CHECK_S = 5.0  # longest wait for the disk of state_dir
 DRAIN_S = 10.0  # for the last events once all files have ended
 
 
@@ -94,12 +90,11 @@ class Supervisor:
         for number in stop_signals():
             signal.signal(number, lambda *_: self._stop.set())
         run_dir = private_folder(self._config.run_dir)
-        if self._whole_node or {"controller", "recorder"} & set(self._only):
-            self._check_state()
         if self._whole_node or "controller" in self._only:
             refuse_password_without_user(self._config)
         with RunFolder(self._config, self._only) as folder:
             folder.prepare()
+            check_disks(self._config, self._only)
             self._check_ports()
             gpu = self._whole_node and needs_gpu_process(self._config)
             output = OutputReaders(self._logs.add if self._make_display else None)
@@ -146,24 +141,6 @@ class Supervisor:
                 self._timings(),
                 {process.spec.name: process.restarts for process in processes},
                 elapsed_s,
-            )
-
-    def _check_state(self) -> None:
-        """Refuse a state folder that cannot be used, unless its disk does not answer: the controller waits for it."""
-        state_dir = self._config.state_dir.absolute()
-
-        def check() -> None:
-            private_folder(state_dir, "state_dir", may_be_read_only=True)
-            refuse_newer(state_dir / DATABASE)
-
-        disk = DiskThread("state")
-        checking = disk.submit(check)
-        disk.close()
-        try:
-            checking.result(CHECK_S)
-        except concurrent.futures.TimeoutError:
-            logger.warning(
-                "the disk of state_dir (%s) does not answer: starting without it", state_dir
             )
 
     def _check_ports(self) -> None:
@@ -299,7 +276,8 @@ def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequenc
         return Screen(Console(stderr=True), list(config.cameras), logs, hint)
 
     make_display = make_screen if sys.stderr.isatty() and not as_json else None
-    summary = Supervisor(config, only=only, make_display=make_display).run(duration_s)
+    with explaining_full_disks(config):
+        summary = Supervisor(config, only=only, make_display=make_display).run(duration_s)
     if as_json:
         json.dump(summary, sys.stdout, indent=2)
         sys.stdout.write("\n")

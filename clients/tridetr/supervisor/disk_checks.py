@@ -1,0 +1,72 @@
+"""Check a node's folders before its processes start."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tridetr.config import Config
+from tridetr.controller.database import refuse_newer
+from tridetr.controller.history import DATABASE, FOLDER_LOCK
+from tridetr.disk_thread import DiskThread
+from tridetr.errors import TridetrError
+from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.paths import private_folder
+from tridetr.recorder import evidence_database
+
+logger = logging.getLogger("tridetr.supervisor")
+
+WAIT_S = 5.0  # longest wait for a disk
+
+
+def check_disks(config: Config, only: Sequence[str]) -> None:
+    """Refuse folders that cannot be used; call it when the orphans of an earlier run have ended.
+
+    A disk that does not answer is not refused: the processes wait for it.
+
+    Args:
+        config: The configuration.
+        only: Names of the processes to run; empty = the whole node. Their folders may still be in use: in Kubernetes,
+            by the pod that they replace.
+
+    Raises:
+        TridetrError: A folder cannot be used, or another node uses it.
+    """
+    state_dir, evidence_dir = config.state_dir.absolute(), config.evidence_dir
+
+    def check_state() -> None:
+        private_folder(state_dir, "state_dir", may_be_read_only=True)
+        refuse_newer(state_dir / DATABASE)
+        if not only:
+            _refuse_used(state_dir / FOLDER_LOCK, "state_dir")
+
+    if not only or {"controller", "recorder"} & set(only):
+        _check(f"state_dir ({state_dir})", check_state)
+    if not only and evidence_dir is not None:
+        lock = evidence_dir / evidence_database.FOLDER_LOCK
+        _check(f"evidence.path ({evidence_dir})", lambda: _refuse_used(lock, "evidence.path"))
+
+
+def _check(folder: str, check: Callable[[], None]) -> None:
+    disk = DiskThread("check")
+    checking = disk.submit(check)
+    disk.close()
+    try:
+        checking.result(WAIT_S)
+    except concurrent.futures.TimeoutError:
+        logger.warning("the disk of %s does not answer: starting without it", folder)
+
+
+def _refuse_used(lock: Path, key: str) -> None:
+    try:
+        if lock.exists():
+            FileLock(lock).close()
+    except FileLockedError as error:
+        raise TridetrError(
+            f"another node ({error.holder}) uses {key} {lock.parent}: stop it, or set another {key} in the "
+            "configuration of this one"
+        ) from None
+    except OSError as error:  # such as a read-only disk
+        logger.debug("%s cannot be checked: %s", lock, error)
