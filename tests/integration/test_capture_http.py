@@ -36,6 +36,12 @@ def streaming(content_type: str | None, part: Part) -> Callable[[Request], None]
     return answer
 
 
+def live_playlist(*lines: str) -> bytes:
+    """Return a playlist that changes with each call."""
+    sequence = f"#EXT-X-MEDIA-SEQUENCE:{time.monotonic_ns()}"
+    return "\n".join(["#EXTM3U", "#EXT-X-TARGETDURATION:2", sequence, *lines, ""]).encode()
+
+
 def one_picture(request: Request) -> None:
     request.head("image/jpeg", Content_Length=str(len(PICTURES[0])))
     request.send(PICTURES[0])
@@ -211,8 +217,7 @@ class TestTls:
                     part(request)
                     return
                 request.head("application/vnd.apple.mpegurl")
-                lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,", *where]
-                request.send("\n".join([*lines, "#EXT-X-ENDLIST", ""]).encode())
+                request.send(live_playlist("#EXTINF:2,", *where))
 
             with http_camera(playlist, (known.certificate, known.key)) as camera:
                 with capturing(
@@ -259,8 +264,7 @@ def test_a_playlist_cannot_name_files_of_this_machine(tmp_path: Path, tags: str)
 
     def playlist(request: Request) -> None:
         request.head("application/vnd.apple.mpegurl")
-        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", tags, clip.as_uri(), "#EXT-X-ENDLIST", ""]
-        request.send("\n".join(lines).encode())
+        request.send(live_playlist(tags, clip.as_uri()))
 
     with http_camera(playlist) as camera, capturing(tmp_path, camera.url("/list.m3u8")) as rig:
         rig.wait_state(CameraState.OFFLINE)
@@ -284,8 +288,7 @@ def test_only_the_best_variant_of_a_playlist_is_fetched(tmp_path: Path) -> None:
                 request.send(f"#EXT-X-STREAM-INF:{variant}".encode())
             return
         name = request.path.strip("/").partition(".")[0]
-        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,", f"{name}.ts", "#EXT-X-ENDLIST"]
-        request.send("\n".join([*lines, ""]).encode())
+        request.send(live_playlist("#EXTINF:2,", f"{name}.ts"))
 
     with http_camera(answer) as camera, capturing(tmp_path, camera.url("/master.m3u8")) as rig:
         rig.wait_frames(5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+import time
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import parse_http_list, parse_keqv_list
@@ -14,6 +15,7 @@ from support.http_camera import Answer, Request, http_camera
 from support.mosquitto import free_port, make_certificates
 from tridetr.capture.sources.http_request import HttpAddress, get
 from tridetr.capture.sources.network import connect
+from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.capture.sources.pump import Feed
 from tridetr.config import CameraSection
 from tridetr.errors import SourceError
@@ -54,7 +56,7 @@ def test_the_certificate_of_a_redirect_target_is_verified(tmp_path: Path) -> Non
 def opened(answer: Answer) -> Feed:
     with http_camera(answer) as camera:
         section = CameraSection.model_validate({"source": camera.url("/live"), "timeout_s": 2})
-        return connect(section, HangUp())
+        return connect(section, HangUp(), PlayedSegments())
 
 
 def logging_in(challenge: str, user: str, password: str, **more: str) -> tuple[str, str]:
@@ -147,7 +149,8 @@ def test_a_camera_cannot_make_ffmpeg_listen() -> None:
 def test_an_invalid_url_in_a_playlist_is_reported(url: str, tag: str) -> None:
     def playlist(request: Request) -> None:
         request.head("application/vnd.apple.mpegurl")
-        request.send(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n{tag}\n{url}\n".encode())
+        sequence = f"#EXT-X-MEDIA-SEQUENCE:{time.monotonic_ns()}"  # a camera that runs
+        request.send(f"#EXTM3U\n{sequence}\n#EXT-X-TARGETDURATION:2\n{tag}\n{url}\n".encode())
 
     with pytest.raises(SourceError, match="cannot open") as error:
         opened(playlist)

@@ -1,17 +1,27 @@
-"""Live playlists: read faster while the newest segments are too far away, whatever the camera's timestamps say."""
+"""Live playlists: each segment is delivered once, and faster while the newest ones are too far away."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import pytest
 
+from support.clips import CAMERA_OPTIONS, picture
 from support.http_camera import Request, http_camera
+from tridetr.capture.sources.base import NoPictureYetError
 from tridetr.capture.sources.http_request import HttpAddress
 from tridetr.capture.sources.metronome import Metronome
-from tridetr.capture.sources.playlist import PlaylistParts
+from tridetr.capture.sources.network import NetworkSource
+from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts
+from tridetr.config import CameraSection
+from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
 
 
@@ -30,7 +40,7 @@ def test_the_distance_to_the_newest_segment_is_known() -> None:
 
     with http_camera(answer) as camera:
         address = HttpAddress(camera.url("/list.m3u8"), "cam", None, None, 10.0, HangUp())
-        parts = PlaylistParts(address)
+        parts = PlaylistParts(address, PlayedSegments())
 
         def read(path: str) -> bytes:
             part = parts(camera.url(path), 0, {})
@@ -68,3 +78,79 @@ def test_a_stream_that_is_behind_is_played_faster() -> None:
     assert played_s(True, *times) == pytest.approx(8)
     assert played_s(False, 0.0, 6.0) == pytest.approx(6)
     assert played_s(True, 0.0, 6.0) == pytest.approx(0)  # the segments in between were missed
+
+
+def segments(folder: Path, count: int) -> list[bytes]:
+    """Encode a stream as segments of a quarter of a second; the pictures of segment n are `picture(n)`."""
+    options = {"hls_time": "0.25", "hls_list_size": "0"}
+    with av.open(str(folder / "list.m3u8"), "w", format="hls", options=options) as container:
+        stream = container.add_stream("libx264", rate=20, options=CAMERA_OPTIONS | {"g": "5"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(5 * count):
+            frame = av.VideoFrame.from_ndarray(picture(number // 5, 320, 240), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    return [(folder / f"list{number}.ts").read_bytes() for number in range(count)]
+
+
+def played(source: NetworkSource) -> tuple[list[int], str]:
+    """Return the numbers of the segments that a connection delivers, and why it fails or ends."""
+    chroma = []
+    try:
+        source.open()
+        while True:
+            with contextlib.suppress(NoPictureYetError):
+                if (grab := source.next(0.1)) is not None:
+                    chroma.append(grab.decode().planes[1].mean())
+    except SourceError as error:
+        reason = str(error)
+    source.close()
+    # U = 128 + 0.439 B - 0.148 R - 0.291 G, of which R and G are 127 on average, and B is 37 n
+    return [number for number, _ in groupby(round((u - 72.2) / 16.24) for u in chroma)], reason
+
+
+def test_segments_are_delivered_once(tmp_path: Path) -> None:
+    """A dead encoder's last segments were played again with each new connection, as if they were live."""
+    parts = segments(tmp_path, 6)
+    served = {f"{number}.ts": parts[number] for number in range(3)}
+    sequence, tail, asked = 0, "", 0
+
+    def answer(request: Request) -> None:
+        nonlocal asked
+        asked += 1
+        if request.path.endswith(".ts"):
+            request.head("video/mp2t")
+            request.send(served[request.path[1:]])
+            return
+        request.head("application/vnd.apple.mpegurl")
+        head = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{sequence}\n"
+        names = [f"#EXTINF:0.25,\n{name}\n" for name in served]
+        request.send(f"{head}# request {asked}\n{''.join(names)}{tail}".encode())
+
+    def change(after: int, names: dict[str, bytes]) -> None:
+        def later() -> None:
+            nonlocal sequence, served
+            sequence, served = after, names
+
+        threading.Timer(0.2, later).start()
+
+    with http_camera(answer) as camera:
+        section = CameraSection(source=camera.url("/list.m3u8"), timeout_s=0.6)
+        source = NetworkSource(section, threading.Event())
+        numbers, reason = played(source)
+        assert (numbers, "no new segment since" in reason) == ([], True)  # they may be old
+        change(1, {f"{number}.ts": parts[number] for number in (1, 2, 3)})
+        assert played(source)[0] == [1, 2, 3]
+        numbers, reason = played(source)
+        assert (numbers, "no new segment since" in reason) == ([], True)
+        # Its text changes, but not its segments
+        sequence = 5
+        numbers, reason = played(source)
+        assert (numbers, "no new segment since" in reason) == ([], True)
+        # The encoder is started again, with the numbers and names that it used before
+        change(1, {"1.ts": parts[3], "2.ts": parts[4]})
+        assert played(source)[0] == [4]
+        tail = "#EXT-X-ENDLIST\n"
+        served["4.ts"] = parts[5]
+        numbers, reason = played(source)
+        assert (numbers, "its playlist has ended" in reason) == ([], True)

@@ -287,7 +287,8 @@ def _part(request: Request) -> None:
         request.head("video/mp2t")
         _trickle(request, b"")
     request.head("application/vnd.apple.mpegurl")
-    request.send(b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n1.ts\n")
+    sequence = f"#EXT-X-MEDIA-SEQUENCE:{time.monotonic_ns()}\n"  # a camera that runs
+    request.send(f"#EXTM3U\n{sequence}#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n1.ts\n".encode())
 
 
 def _pictures(request: Request) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tridetr.capture.sources.base import LoginRefusedError
 from tridetr.capture.sources.network import connect
+from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.config import CameraSection
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
@@ -67,6 +68,7 @@ def open_camera(port: int, folder: Path) -> None:
             }
         ),
         HangUp(),
+        PlayedSegments(),
     )
 
 
@@ -215,6 +217,7 @@ def test_without_a_login_the_camera_is_not_asked(tmp_path: Path) -> None:
         connect(
             CameraSection.model_validate({"source": f"rtsp://127.0.0.1:{port}/1", "timeout_s": 3}),
             HangUp(),
+            PlayedSegments(),
         )
     assert requests
     assert not any("User-Agent: tridetr" in request for request in requests)

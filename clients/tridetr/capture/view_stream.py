@@ -10,6 +10,7 @@ from collections.abc import Callable
 from tridetr.capture.packets import PacketSink
 from tridetr.capture.reconnect import ReconnectDelays
 from tridetr.capture.sources.network import connect
+from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.capture.sources.pump import Feed, as_source_error
 from tridetr.config import CameraSection, PacketsSection
 from tridetr.errors import SourceError
@@ -49,6 +50,7 @@ class ViewStream(Closing):
         self._sink = PacketSink(instance, camera, packets, names.VIEW)
         self._report = report
         self._stop = HangUp()
+        self._played = PlayedSegments()
         self._wanted_s = self._looked_s = 0.0
         self._began_s: float | None = None  # first packet of the connection
         # A daemon thread, so that exit does not wait for a camera that does not respond
@@ -97,7 +99,7 @@ class ViewStream(Closing):
             SourceError: It cannot be opened, or has ended.
         """
         try:
-            feed = connect(self._section, self._stop)
+            feed = connect(self._section, self._stop, self._played)
             try:
                 self._publish(feed)
             finally:
@@ -105,6 +107,8 @@ class ViewStream(Closing):
                 self._sink.clear()
         except Exception as failed:
             raise as_source_error(self._section.source.shown, failed) from None
+        finally:
+            self._played.close(self._began_s is not None)
 
     def _publish(self, feed: Feed) -> None:
         source, facts = self._section.source, feed.facts

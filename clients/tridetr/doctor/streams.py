@@ -22,6 +22,7 @@ from tridetr.errors import SourceError, TridetrError
 
 _LOOK_S = 3.0  # time to measure the frame rate
 _LONGEST_S = 25.0
+_NEWS_S = 12.0  # longest wait for a new segment of a playlist
 _AT_ONCE = 8
 
 
@@ -54,7 +55,7 @@ def check_camera(name: str, camera: CameraSection, key: str = "source") -> Findi
     timer.start()
     source = make_source(name, camera, stop)
     try:
-        info = source.open()
+        info = _opened(source)
         width, height, fps = _watch(source, info, max(camera.timeout_s, _LOOK_S))
     except (TridetrError, ValueError) as error:
         return _fault(subject, str(error), f"cameras.{name}.{key}")
@@ -66,6 +67,17 @@ def check_camera(name: str, camera: CameraSection, key: str = "source") -> Findi
     # Some sources do not know their size when they are opened (0x0); the first picture has it
     described = info.description.replace("0x0", f"{width}x{height}")
     return Finding(subject, "ok", f"{described}, picture {width}x{height}{rate}")
+
+
+def _opened(source: Source) -> SourceInfo:
+    started = time.monotonic()
+    while True:
+        try:
+            return source.open()
+        except NoPictureYetError:
+            if time.monotonic() - started > _NEWS_S:
+                raise
+            source.close()
 
 
 def _watch(source: Source, info: SourceInfo, timeout_s: float) -> tuple[int, int, float]:

@@ -153,7 +153,7 @@ class LoginRefusedError(SourceError):
 
 
 class NoPictureYetError(SourceError):
-    """Data arrives, but no picture can be shown yet, for the reason in the message. Call `next` again."""
+    """Data arrives, but no picture can be shown yet, for the reason in the message. Call the method again."""
 
 
 class SourceEndedError(SourceError):
@@ -172,6 +172,7 @@ class Source(ABC):
         """Open the source; may take up to the camera's `timeout_s`, but returns soon after stop is set.
 
         Raises:
+            NoPictureYetError: It works, but has no new picture yet.
             SourceError: It cannot be opened; the message names cause and remedy. The capture loop
                 tries again later.
         """

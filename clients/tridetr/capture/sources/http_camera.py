@@ -19,7 +19,12 @@ from tridetr.capture.sources.base import StreamFacts
 from tridetr.capture.sources.http_request import HttpAddress, cause, get
 from tridetr.capture.sources.jpeg_splitter import JpegSplitter
 from tridetr.capture.sources.metronome import Metronome
-from tridetr.capture.sources.playlist import PLAYLIST_BYTES, PlaylistParts, best_variant
+from tridetr.capture.sources.playlist import (
+    PLAYLIST_BYTES,
+    PlayedSegments,
+    PlaylistParts,
+    best_variant,
+)
 from tridetr.errors import SourceError
 from tridetr.foreign_text import printable
 
@@ -136,8 +141,15 @@ class FfmpegTask:
     parts: PlaylistParts | None = None
 
 
-def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
+def open_http(
+    address: HttpAddress, fps: float | None, played: PlayedSegments
+) -> JpegFeed | FfmpegTask:
     """Connect to an HTTP camera and return its JPEGs, or a URL for FFmpeg to open.
+
+    Args:
+        address: Its URL.
+        fps: Requests per second to a camera that sends one picture per request; None for the default.
+        played: What earlier connections played, if it is a playlist.
 
     Raises:
         LoginRefusedError: It does not accept user and password.
@@ -168,7 +180,9 @@ def open_http(address: HttpAddress, fps: float | None) -> JpegFeed | FfmpegTask:
         response.close()
         try:
             url = urljoin(response.geturl(), variant) if variant else address.url
-            return FfmpegTask(_with_login(address, url), PlaylistParts(address))
+            task = FfmpegTask(_with_login(address, url), parts := PlaylistParts(address, played))
+            parts.wait_for_news(task.url)
+            return task
         except ValueError:
             raise SourceError(
                 f"cannot open {address.shown}: its playlist contains an invalid URL"

@@ -23,6 +23,7 @@ from tridetr.capture.sources.base import (
 from tridetr.capture.sources.http_camera import JpegFeed, open_http
 from tridetr.capture.sources.http_request import http_address
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
+from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
 from tridetr.capture.sources.rtsp_redirect import final_url, refuse_followed
 from tridetr.capture.sources.tls import ffmpeg_options, python_context, speaks_tls
@@ -40,12 +41,13 @@ _KEY_FRAME_PATIENCE_NS = 3_000_000_000
 _UNSHOWN_SHARE = 0.4  # of timeout_s; without a picture for this long: report why
 
 
-def connect(section: CameraSection, hang_up: HangUp) -> Feed:
+def connect(section: CameraSection, hang_up: HangUp, played: PlayedSegments) -> Feed:
     """Open the stream of a network camera.
 
     Args:
         section: The camera's configuration.
         hang_up: Once set, ends the connection, even while it is being opened.
+        played: What earlier connections to it played, if it is a playlist.
 
     Raises:
         LoginRefusedError: The camera does not accept user and password.
@@ -59,12 +61,17 @@ def connect(section: CameraSection, hang_up: HangUp) -> Feed:
         if source.kind == "http":
             tls = python_context(section)
             address = http_address(url, source.shown, tls, section.timeout_s, hang_up)
-            found = open_http(address, section.fps)
+            found = open_http(address, section.fps, played)
             if isinstance(found, JpegFeed):
                 return found
             if found.parts is not None:
                 options["http_persistent"] = "0"  # it bypasses `parts`
-            return FfmpegFeed(found.url, source.shown, options, section.timeout_s, found.parts)
+            try:
+                return FfmpegFeed(found.url, source.shown, options, section.timeout_s, found.parts)
+            except SourceError:
+                if found.parts is not None:
+                    found.parts.check_delivered()
+                raise
         found_url = final_url(
             url, source.shown, python_context(section), section.timeout_s, hang_up
         )
@@ -128,6 +135,8 @@ class NetworkSource(Source):
         self._video: VideoDecoder | None = None
         self._jpeg: JpegDecoder | None = None
         self._ready: deque[Grab] = deque()
+        self._played = PlayedSegments()
+        self._delivered = False  # a picture of this connection
         self._next_number = 0
         self._next_index = 0
         self._last_ns = 0
@@ -142,7 +151,7 @@ class NetworkSource(Source):
         """Connect (see `Source`)."""
         source = self._section.source
         self._pump = PacketPump(
-            lambda hang_up: connect(self._section, hang_up),
+            lambda hang_up: connect(self._section, hang_up, self._played),
             source.shown,
             self._section.timeout_s,
             self._packets,
@@ -186,6 +195,7 @@ class NetworkSource(Source):
                 self._report_missing_picture()
                 return None
         self._picture_s = time.monotonic()
+        self._delivered = True
         return self._ready.popleft()
 
     def drop_stale(self) -> int:
@@ -210,6 +220,8 @@ class NetworkSource(Source):
         if self._pump is not None:
             self._pump.close()
             self._pump = None
+        self._played.close(self._delivered)
+        self._delivered = False
 
     def _waits_for_picture(self) -> bool:
         """Return whether packets arrive or did so lately, but no picture has come out for a while."""

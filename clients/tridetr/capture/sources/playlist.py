@@ -1,4 +1,4 @@
-"""HLS playlists: the best variant, their parts, and how far behind the camera a live one is read."""
+"""HLS playlists: the best variant, their parts, which were played already, and how far behind a live one is read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import contextlib
 import errno
 import http.client
 import re
+import time
 from dataclasses import replace
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from tridetr.capture.sources.http_request import HttpAddress, get
+from tridetr.capture.sources.base import NoPictureYetError
+from tridetr.capture.sources.http_request import HttpAddress, cause, get
 from tridetr.errors import SourceError
 
 PLAYLIST_BYTES = 1 << 20
 _START = b"#EXTM3U"
+_END = "#EXT-X-ENDLIST"
+_POLL_S = 0.5
+_COMPARED_BYTES = 1 << 14  # of a segment: timestamps, and most of a key frame
+_REMEMBERED = 1000  # segments
 _BEHIND = 2  # segments of a live playlist after the one that is read; FFmpeg starts with as many
 _VARIANT = re.compile(
     rb"#EXT-X-STREAM-INF:([^\r\n]*)[\r\n]+(?:#[^\r\n]*[\r\n]+)*([^#\r\n][^\r\n]*)"
@@ -37,51 +43,158 @@ def best_variant(playlist: bytes) -> str | None:
     return url
 
 
+class PlayedSegments:
+    """Remembers over all connections of a camera how its playlist looked last, and which segments were delivered.
+
+    A web server goes on after its encoder has died: each new connection would play the last segments again. Segments
+    are recognised by their content, because an encoder that is started again can use the same numbers and names.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._since = ""
+        self._opened: list[int] = []  # hashes; of this connection
+        self._played: dict[int, None] = {}
+
+    def is_new(self, lines: list[str]) -> bool:
+        """Return whether a playlist differs from the one before; False for the first one.
+
+        Args:
+            lines: The playlist; comments, and queries (such as the key of a session), are ignored.
+        """
+        lines = [line.partition("?")[0] for line in lines]
+        lines = [line for line in lines if line and (line[0] != "#" or line.startswith("#EXT"))]
+        if lines == self._lines:
+            return False
+        is_first = not self._lines
+        self._lines, self._since = lines, time.strftime("%Y-%m-%d %H:%M:%S")
+        return not is_first
+
+    def open(self, start: bytes) -> bool:
+        """Return whether a segment that starts like this was not delivered by an earlier connection."""
+        picture = hash(start)
+        if picture in self._played:
+            return False
+        self._opened.append(picture)
+        return True
+
+    def close(self, delivered: bool) -> None:
+        """End a connection, which delivered pictures of its segments or not."""
+        opened, self._opened = self._opened, []
+        if delivered:
+            self._played |= dict.fromkeys(opened)
+        for picture in [*self._played][:-_REMEMBERED]:
+            del self._played[picture]
+
+    def stale(self, shown: str) -> NoPictureYetError:
+        """Return the error for a playlist without a new segment."""
+        return NoPictureYetError(
+            f"cannot open {shown}: its playlist has had no new segment since {self._since}; does the encoder run?"
+        )
+
+
 class PlaylistParts:
     """Opens the parts of a playlist, for which FFmpeg drops its TLS options; the argument of `av.open(io_open=...)`."""
 
-    def __init__(self, address: HttpAddress) -> None:
+    def __init__(self, address: HttpAddress, played: PlayedSegments) -> None:
         self._address = address
-        self._segments: list[str] = []  # of a live playlist
+        self._played = played
+        self._opened = self._skipped = 0
+        self._is_live = False
+        self._segments: list[str] = []
         self._after = 0  # number of them after the one opened last
 
     @property
     def is_behind(self) -> bool:
         """Whether a live playlist is read at a distance that should become shorter."""
-        return self._after >= _BEHIND
+        return self._is_live and self._after >= _BEHIND
+
+    def check_delivered(self) -> None:
+        """Explain why FFmpeg could not open the playlist.
+
+        Raises:
+            NoPictureYetError: All its segments were delivered by earlier connections.
+        """
+        if self._skipped and not self._opened:
+            raise self._played.stale(self._address.shown)
+
+    def wait_for_news(self, url: str) -> None:
+        """Wait until the media playlist differs from the one read last, by whatever connection.
+
+        Args:
+            url: URL of the playlist.
+
+        Raises:
+            NoPictureYetError: It stays the same for the address's timeout.
+            SourceError: It has ended, or cannot be read.
+        """
+        shown = self._address.shown
+        until_s = time.monotonic() + self._address.timeout_s
+        while True:
+            try:
+                response, start = self._get(url)
+                with response:
+                    if start != _START:
+                        return  # FFmpeg reports what it is instead
+                    lines = _lines(start + response.read(PLAYLIST_BYTES))
+            except (OSError, http.client.HTTPException) as error:
+                raise SourceError(f"cannot open {shown}: {cause(error)}") from None
+            if _END in lines:
+                raise SourceError(
+                    f"cannot open {shown}: its playlist has ended; was the encoder stopped? If it is a recording, "
+                    "download it and set source to the file"
+                )
+            if self._played.is_new(lines):
+                return
+            if time.monotonic() > until_s or self._address.hang_up.wait(_POLL_S):
+                raise self._played.stale(shown)
 
     def __call__(self, url: str, *_: object) -> HttpPart:
-        """Open a part, with the login only if it is on the playlist's host.
+        """Open a part; a segment that was delivered by an earlier connection is empty.
 
         Raises:
             OSError: It cannot be opened.
         """
         try:
-            ours, theirs = urlsplit(self._address.url), urlsplit(url)
-            host = theirs.netloc.rpartition("@")[2]
-            same = (ours.scheme, ours.netloc) == (theirs.scheme, host)
-            bare = urlunsplit(theirs._replace(netloc=host))
-            login = self._address.login if same else None
-            response = get(replace(self._address, url=bare, login=login))
-            start = response.read(len(_START))
+            response, start = self._get(url)
             if start == _START:
                 start += response.read(PLAYLIST_BYTES)
-                self._follow(url, start.decode(errors="replace"))
+                self._follow(url, _lines(start))
+            elif url in self._segments:
+                self._after = self._segments[::-1].index(url)
+                start += response.read(_COMPARED_BYTES)
+                if self._played.open(start):
+                    self._opened += 1
+                else:
+                    self._skipped += 1
+                    response.close()
+                    start = b""
         except (SourceError, http.client.HTTPException) as error:
             raise OSError(errno.EIO, str(error)) from None
         except ValueError:
             raise OSError(errno.EIO, "its playlist contains an invalid URL") from None
-        if not start.startswith(_START) and url in self._segments:
-            self._after = self._segments[::-1].index(url)
         return HttpPart(response, start)
 
-    def _follow(self, url: str, text: str) -> None:
-        lines = [line.strip() for line in text.splitlines()]
-        is_live = "#EXT-X-ENDLIST" not in lines
-        names = [line for line in lines if is_live and line and not line.startswith("#")]
+    def _get(self, url: str) -> tuple[http.client.HTTPResponse, bytes]:
+        """Request a part, with the login only if it is on the playlist's host; return its first bytes too."""
+        ours, theirs = urlsplit(self._address.url), urlsplit(url)
+        host = theirs.netloc.rpartition("@")[2]
+        same = (ours.scheme, ours.netloc) == (theirs.scheme, host)
+        bare = urlunsplit(theirs._replace(netloc=host))
+        login = self._address.login if same else None
+        response = get(replace(self._address, url=bare, login=login))
+        return response, response.read(len(_START))
+
+    def _follow(self, url: str, lines: list[str]) -> None:
+        self._is_live = _END not in lines
+        self._played.is_new(lines)
+        names = [line for line in lines if line and not line.startswith("#")]
         with contextlib.suppress(ValueError):  # an invalid URL: reported when FFmpeg opens it
             self._segments = [urljoin(url, name) for name in names]
-        self._after *= is_live
+
+
+def _lines(playlist: bytes) -> list[str]:
+    return [line.strip() for line in playlist.decode(errors="replace").splitlines()]
 
 
 class HttpPart:
