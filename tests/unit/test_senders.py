@@ -112,6 +112,10 @@ def test_apprise_gets_text_and_picture_and_logs_no_password(
         ("http://127.0.0.1:1/s3cret", "Connection refused"),
         ("https://127.0.0.1:{port}/s3cret", "SSL"),
         ("http://no-such-host.invalid/s3cret", "no-such-host.invalid"),
+        # Passwords whose special characters are not encoded
+        ("https://user:pw[s3cret]x@127.0.0.1/a", "percent-encode brackets"),
+        ("https://user:s3cret#x@127.0.0.1/a", "port in the URL"),
+        ("http://s3cret.invalid/word@127.0.0.1/a", "http://…: "),
     ],
 )
 def test_errors_contain_the_reason_but_not_the_url(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from tridetr.config.source import shown_url
 from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
 
 STALL_S = 10.0  # timeout of a single read or write
@@ -21,7 +22,7 @@ class Answer:
     """A server's answer.
 
     Attributes:
-        origin: scheme, host and port that answered, without path and user.
+        origin: scheme, host and port that answered, without path and user; see `shown_url`.
         status: HTTP status code.
         reason: meaning of the status, or empty; not the server's words, which may repeat the URL.
         retry_after_s: seconds from the ``Retry-After`` header; 0 = none.
@@ -40,14 +41,19 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         OSError: the connection failed, or there was no HTTP answer in time.
         ValueError: the URL is not a valid HTTP or HTTPS URL.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(
+            "the URL is not valid: percent-encode brackets in user and password ([ is %5B, ] is %5D)"
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("the URL must start with http:// or https:// and contain a host")
     try:
         port = parts.port
     except ValueError:
         raise ValueError("the port in the URL must be a number from 0 to 65535") from None
-    origin = f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port else "")
+    origin = shown_url(url)
     if parts.username is not None or parts.password is not None:
         pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
         encoded = base64.b64encode(pair.encode()).decode()
