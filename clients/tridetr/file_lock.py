@@ -26,6 +26,29 @@ class FileLockedError(TridetrError):
         self.holder = holder
 
 
+def holder_of(path: Path) -> str | None:
+    """Return the note of the lock's holder; None if no process holds it. Writes nothing.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _note(descriptor) or "another process"
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _note(descriptor: int) -> str:
+    return os.pread(descriptor, _NOTE_BYTES, 0).decode(errors="replace").strip()
+
+
 class FileLock(Closing):
     """An exclusive or shared ``flock`` on a dedicated file; a context manager. Never blocks."""
 
@@ -66,8 +89,7 @@ class FileLock(Closing):
                 try:
                     fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    holder = os.pread(descriptor, _NOTE_BYTES, 0).decode(errors="replace").strip()
-                    raise FileLockedError(self.path, holder) from None
+                    raise FileLockedError(self.path, _note(descriptor)) from None
                 if not self._leads_to(descriptor):
                     os.close(descriptor)  # its last holder has just removed the file
                     continue

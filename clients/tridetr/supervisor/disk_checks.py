@@ -12,7 +12,7 @@ from tridetr.controller.database import refuse_newer
 from tridetr.controller.history import DATABASE, FOLDER_LOCK
 from tridetr.disk_thread import DiskThread
 from tridetr.errors import TridetrError
-from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.file_lock import holder_of
 from tridetr.paths import private_folder
 from tridetr.recorder import evidence_database
 
@@ -60,13 +60,14 @@ def _check(folder: str, check: Callable[[], None]) -> None:
 
 
 def _refuse_used(lock: Path, key: str) -> None:
+    # A real lock would be held while its note cannot be written: by a disk that does not answer
     try:
-        if lock.exists():
-            FileLock(lock).close()
-    except FileLockedError as error:
-        raise TridetrError(
-            f"another node ({error.holder}) uses {key} {lock.parent}: stop it, or set another {key} in the "
-            "configuration of this one"
-        ) from None
-    except OSError as error:  # such as a read-only disk
+        holder = holder_of(lock)
+    except OSError as error:
         logger.debug("%s cannot be checked: %s", lock, error)
+        return
+    if holder is not None:
+        raise TridetrError(
+            f"another node ({holder}) uses {key} {lock.parent}: stop it, or set another {key} in the configuration "
+            "of this one"
+        )
