@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
 _REDIRECT = re.compile(r"Redirecting to (\S+)")  # FFmpeg's message of level INFO
+_LOST = "RTP: missed "  # in FFmpeg's message for a gap in the sequence numbers
+_PROBED_S = 1.5  # at most of the stream is read while it is opened
 _CODEC_CHECK_S = 2.0  # interval; a check takes 0.1 ms
 # Formats whose demuxer or parser holds up to two packets back until the next one begins, or until reading ends
 _HOLDING_FORMATS = {"h264", "hevc", "mpegts", "rtsp"}
@@ -67,7 +69,7 @@ def open_video(
     options: dict[str, str],
     timeout_s: float | None,
     parts: Callable[[str, int, dict[str, str]], object] | None = None,
-    redirected: Callable[[str], None] | None = None,
+    noticed: Callable[[str], None] | None = None,
 ) -> tuple[InputContainer, VideoStream]:
     """Open a file or stream and find its video.
 
@@ -77,14 +79,14 @@ def open_video(
         options: FFmpeg's options for the container.
         timeout_s: For opening and for each read [s]; None for no limit (local files).
         parts: Opens the parts of a playlist; None to let FFmpeg open them.
-        redirected: Called with each URL that FFmpeg was redirected to over RTSP; raises SourceError to refuse it.
+        noticed: Called with each message that FFmpeg logs meanwhile; raises SourceError to refuse the stream.
 
     Raises:
         LoginRefusedError: The camera does not accept user and password.
         SourceError: It cannot be opened or contains no video.
     """
     container = None
-    with _log_captured() as logged:
+    with log_captured(av.logging.INFO) as logged:
         try:
             container = av.open(url, options=options, timeout=timeout_s, io_open=parts)
         except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError) as error:
@@ -96,9 +98,9 @@ def open_video(
             raise SourceError(f"cannot open {shown}: {why}") from None
         finally:
             try:
-                for _, _, text in logged:
-                    if redirected is not None and (target := _REDIRECT.search(text)):
-                        redirected(target[1])
+                if noticed is not None:
+                    for _, _, text in logged:
+                        noticed(text)
             except SourceError:
                 if container is not None:
                     container.close()
@@ -112,36 +114,30 @@ def open_video(
 
 
 _logging_lock = threading.Lock()
-_logging_users = 0
+_levels: list[int] = []  # of those who capture; FFmpeg has one level for all threads
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # the captured messages are enough
 av.logging.set_skip_repeated(False)  # each attempt fails for the same reason
 
 
 @contextlib.contextmanager
-def _log_captured() -> Iterator[list[tuple[int, str, str]]]:
-    """Capture what FFmpeg logs in this thread, up to the level INFO; several threads may do so."""
-    global _logging_users
+def log_captured(level: int) -> Iterator[list[tuple[int, str, str]]]:
+    """Capture what FFmpeg logs in this thread, up to a level; several threads may do so."""
     with _logging_lock:
-        _logging_users += 1
-        av.logging.set_level(av.logging.INFO)
+        _levels.append(level)
+        av.logging.set_level(max(_levels))
     try:
         with av.logging.Capture() as logged:
             yield logged
     finally:
         with _logging_lock:
-            _logging_users -= 1
-            if _logging_users == 0:
-                av.logging.set_level(None)
+            _levels.remove(level)
+            av.logging.set_level(max(_levels, default=None))
 
 
 def _current_codec(container: InputContainer, stream: VideoStream) -> str | None:
     """Return the codec that a container announces by now; `stream` keeps the one from when it was opened."""
-    with _logging_lock:  # FFmpeg describes streams in its log only
-        av.logging.set_level(av.logging.INFO)
-        try:
-            text: str = container.dumps_format()  # type: ignore[attr-defined]  # missing in PyAV's stubs
-        finally:
-            av.logging.set_level(av.logging.INFO if _logging_users else None)
+    with log_captured(av.logging.INFO):  # FFmpeg describes streams in its log only
+        text: str = container.dumps_format()  # type: ignore[attr-defined]  # missing in PyAV's stubs
     found = re.search(rf"Stream #\d+:{stream.index}\b[^:\n]*: Video: (\w+)", text)
     return found[1] if found else None
 
@@ -158,15 +154,27 @@ class FfmpegFeed:
         parts: PlaylistParts | None = None,
         redirected: Callable[[str], None] | None = None,
     ) -> None:
-        """Connect (see `open_video`)."""
+        """Connect (see `open_video`).
+
+        Args:
+            url: What FFmpeg opens; may contain a password.
+            shown: The same without the password, for messages.
+            options: FFmpeg's options for the container.
+            timeout_s: For opening and for each read [s].
+            parts: Opens the parts of a playlist; None to let FFmpeg open them.
+            redirected: Called with each URL that FFmpeg was redirected to over RTSP; raises SourceError to refuse it.
+        """
+        self._redirected = redirected
+        self._is_damaged = False  # the next packet
         self._container, stream = open_video(
             url,
             shown=shown,
             options=options,
             timeout_s=timeout_s,
             parts=parts,
-            redirected=redirected,
+            noticed=self._notice,
         )
+        self._is_probe_damaged, self._is_damaged = self._is_damaged, False
         self._shown = shown
         self._timeout_s = timeout_s
         self._stream = stream
@@ -190,6 +198,8 @@ class FfmpegFeed:
             SourceError: Its data or its video has stopped, or the camera changed the codec of its MPEG-TS stream.
         """
         changes = self._container.format.name == "mpegts"
+        # Where each segment of HLS counts its MPEG-TS packets from zero, FFmpeg takes that for a loss
+        trusted = self._container.format.name != "hls"
         holds = (
             self._container.format.name in _HOLDING_FORMATS
             and self._stream.codec_context.name != "mjpeg"
@@ -197,33 +207,57 @@ class FfmpegFeed:
         held, arrived_s = 0, 0.0
         checked_s = video_s = time.monotonic()
         # Of all its streams: while only audio arrives, no read times out
-        for packet, waited_s in _with_waits(_packets(self._container, ())):
-            if hang_up.is_set():
-                return
-            if waited_s >= self._timeout_s:
-                # FFmpeg gave up, and returns what it held back: a picture from before the wait
-                raise SourceError(
-                    f"{self._shown}: no data for {self._timeout_s:g} s; are the camera and the network up?"
-                )
-            if packet.stream_index != self._stream.index:
-                if time.monotonic() - video_s > self._timeout_s:
+        with log_captured(av.logging.WARNING) as logged:
+            for packet, waited_s in _with_waits(_packets(self._container, ())):
+                if hang_up.is_set():
+                    return
+                if waited_s >= self._timeout_s:
+                    # FFmpeg gave up, and returns what it held back: a picture from before the wait
                     raise SourceError(
-                        f"{self._shown}: no video for {self._timeout_s:g} s, although audio arrives"
+                        f"{self._shown}: no data for {self._timeout_s:g} s; are the camera and the network up?"
                     )
-                continue
-            if holds and waited_s >= _HELD_S:
-                held, arrived_s = _HOLDS, time.monotonic() - waited_s
-            self.held_s = time.monotonic() - arrived_s if held else 0.0
-            held = max(0, held - 1)
-            yield cast("av.Packet[VideoStream]", packet)
-            video_s = time.monotonic()
-            if changes and video_s - checked_s >= _CODEC_CHECK_S:
-                checked_s = video_s
-                codec = _current_codec(self._container, self._stream)
-                if codec not in (None, self.facts.codec):
-                    raise SourceError(
-                        f"{self._shown}: the stream changed from {self.facts.codec} to {codec}; connecting again"
-                    )
+                if packet.stream_index != self._stream.index:
+                    if time.monotonic() - video_s > self._timeout_s:
+                        raise SourceError(
+                            f"{self._shown}: no video for {self._timeout_s:g} s, although audio arrives"
+                        )
+                    continue
+                if holds and waited_s >= _HELD_S:
+                    held, arrived_s = _HOLDS, time.monotonic() - waited_s
+                self.held_s = time.monotonic() - arrived_s if held else 0.0
+                held = max(0, held - 1)
+                for _, _, text in logged:
+                    self._notice(text)
+                logged.clear()
+                if not trusted:
+                    packet.is_corrupt = False
+                # The packet that is returned after a gap is the one with the gap, or the one before
+                if self._is_damaged or (self._is_probe_damaged and self._was_probed(packet)):
+                    packet.is_corrupt = True
+                self._is_damaged = False
+                yield cast("av.Packet[VideoStream]", packet)
+                video_s = time.monotonic()
+                if changes and video_s - checked_s >= _CODEC_CHECK_S:
+                    checked_s = video_s
+                    codec = _current_codec(self._container, self._stream)
+                    if codec not in (None, self.facts.codec):
+                        raise SourceError(
+                            f"{self._shown}: the stream changed from {self.facts.codec} to {codec}; connecting again"
+                        )
+
+    def _was_probed(self, packet: av.Packet[Stream]) -> bool:
+        """Return whether a packet can be one of those that were read while the stream was opened."""
+        if packet.pts is None:
+            return True
+        since_start = packet.pts - (self._stream.start_time or 0)
+        return bool(since_start * packet.time_base <= _PROBED_S)
+
+    def _notice(self, logged: str) -> None:
+        """Take in a message that FFmpeg has logged."""
+        if _LOST in logged:
+            self._is_damaged = True
+        elif self._redirected is not None and (target := _REDIRECT.search(logged)):
+            self._redirected(target[1])
 
     def close(self) -> None:
         """Free the container, and the stream with it."""

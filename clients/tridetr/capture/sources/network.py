@@ -115,6 +115,10 @@ def _options(section: CameraSection) -> dict[str, str]:
     if section.source.kind == "rtsp":
         options |= {"rtsp_transport": section.rtsp_transport, "max_delay": "100000"}
         options |= {"allowed_media_types": "video"}
+        if section.rtsp_transport == "tcp":
+            options["reorder_queue_size"] = (
+                "2"  # the least with which FFmpeg looks for lost packets
+            )
     else:
         # Otherwise a camera that answers with SDP makes FFmpeg listen for RTP, on every interface
         options |= {"http_proxy": "", "protocol_whitelist": "http,https,tls,tcp,crypto"}

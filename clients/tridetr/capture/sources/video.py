@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import av
+import av.logging
 
-from tridetr.capture.sources.av import decoder_options
+from tridetr.capture.sources.av import decoder_options, log_captured
 from tridetr.capture.sources.base import CorruptFrameError, Picture
 from tridetr.capture.sources.picture import picture_from
 from tridetr.capture.sources.pump import Arrival
@@ -33,6 +34,17 @@ class Decoded:
 
 
 _DOUBTFUL_NS = 10_000_000_000  # after a damaged picture, in a stream without key frames
+# FFmpeg marks the damaged pictures of H.264, but with H.265 it only logs these errors
+_DAMAGE = (
+    "Could not find ref with POC",
+    "Error constructing the frame RPS",
+    "Zero refs in the frame RPS",
+    "First slice in a frame missing",
+    "Two slices reporting being the first",
+    "Invalid slice segment address",
+    "The cu_qp_delta",
+    "CABAC_MAX_BIN",
+)
 
 
 class VideoDecoder(Protocol):
@@ -61,21 +73,30 @@ class CpuVideo:
         codec.copy_opaque = True  # carries the arrival through the decoder
         self._codec = codec
         self._doubtful_until_ns = 0
+        self._damaged = range(0)  # from the first damaged packet after a key frame to the newest
         self._rotation: float | None = None
 
     def decode(self, arrival: Arrival) -> list[Decoded]:
         """Decode a packet (see `VideoDecoder`)."""
         if arrival.restart:
             self._codec.flush_buffers()
-        arrival.packet.opaque = arrival
+        packet = arrival.packet
+        packet.opaque = arrival
         try:
-            frames = self._codec.decode(arrival.packet)
+            with log_captured(av.logging.ERROR) as logged:
+                frames = self._codec.decode(packet)
         except av.FFmpegError as error:
-            self._doubtful_until_ns = arrival.monotonic_ns + _DOUBTFUL_NS
+            self._doubt(arrival)
             raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
         finally:
             # The frames have their own references; a packet that refers to itself would never be freed
-            arrival.packet.opaque = None
+            packet.opaque = None
+        is_reported = any(text.startswith(_DAMAGE) for _, _, text in logged)
+        if is_reported or packet.is_corrupt:
+            packet.is_corrupt = True
+            self._doubt(arrival)
+        if is_reported and not frames:  # FFmpeg leaves out pictures whose references are missing
+            raise CorruptFrameError("damaged packet: parts of the stream are missing")
         return [self._decoded(frame, arrival) for frame in frames]
 
     def decode_alone(self, arrival: Arrival) -> list[Decoded]:
@@ -96,13 +117,25 @@ class CpuVideo:
             self._rotation = frame.rotation
         # A lost packet can look like a rotation, which would stay; if it is a real one, the camera is opened again
         if frame.is_corrupt or frame.rotation != self._rotation:
-            self._doubtful_until_ns = arrival.monotonic_ns + _DOUBTFUL_NS
+            self._doubt(arrival)
             return Decoded(arrival, None)
-        if frame.key_frame:
+        if arrival.packet.is_corrupt:
+            return Decoded(arrival, None)
+        if frame.key_frame and arrival.index >= self._damaged.stop:
             self._doubtful_until_ns = 0
         aspect = self._codec.sample_aspect_ratio
-        is_doubtful = arrival.monotonic_ns < self._doubtful_until_ns
+        # Pictures come in display order: one that comes before a damaged picture can be built on it all the same
+        is_doubtful = (
+            arrival.monotonic_ns < self._doubtful_until_ns and arrival.index >= self._damaged.start
+        )
         return Decoded(arrival, lambda: picture_from(frame, aspect), is_doubtful)
+
+    def _doubt(self, arrival: Arrival) -> None:
+        """Note a damaged packet."""
+        index = arrival.index
+        known = self._damaged if self._doubtful_until_ns else range(index, index)
+        self._damaged = range(min(known.start, index), max(known.stop, index + 1))
+        self._doubtful_until_ns = arrival.monotonic_ns + _DOUBTFUL_NS
 
 
 class Undecoded:
