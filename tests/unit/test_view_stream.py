@@ -11,7 +11,6 @@ from tridetr.capture import view_stream
 from tridetr.capture.sources.base import LoginRefusedError
 from tridetr.config import CameraSection, PacketsSection
 from tridetr.errors import SourceError
-from tridetr.hang_up import HangUp
 
 
 def test_time_to_refuse_a_login_does_not_count_as_working(
@@ -29,7 +28,7 @@ def test_time_to_refuse_a_login_does_not_count_as_working(
             worked.append(worked_s)
             return 0.0
 
-    def refuse(section: CameraSection, hang_up: HangUp) -> None:
+    def refuse(*_: object) -> None:
         time.sleep(0.02)
         raise LoginRefusedError("rtsp://camera/", 401, True)
 
