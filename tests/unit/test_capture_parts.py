@@ -19,7 +19,7 @@ from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.publisher import jpeg_capacity
 from tridetr.capture.reconnect import ReconnectDelays
 from tridetr.capture.sources.av import explain
-from tridetr.capture.sources.base import LoginRefusedError, Plane
+from tridetr.capture.sources.base import LoginRefusedError, NoPictureYetError, Plane
 from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import shorten
 from tridetr.config import CameraSection
@@ -197,6 +197,13 @@ def test_refused_logins_are_retried_after_a_minute_at_least() -> None:
     assert 60 <= delays.failed(refused, 0.0) <= 120
     assert 120 <= delays.failed(refused, 0.0) <= 240
     assert delays.failed(SourceError("gone"), 0.0) <= 0.5  # counted separately
+
+
+def test_a_playlist_without_a_new_segment_is_read_again_soon() -> None:
+    """An encoder that was started again was noticed up to ten seconds late."""
+    delays = ReconnectDelays(first_s=0.25)
+    assert {delays.failed(NoPictureYetError("stale"), 0.0) for _ in range(9)} == {1.0}
+    assert delays.failed(SourceError("gone"), 0.0) <= 0.25
 
 
 def test_messages_never_contain_the_password() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 from tridetr.backoff import Backoff
-from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.base import LoginRefusedError, NoPictureYetError
 from tridetr.errors import SourceError
+
+_NEWS_S = 1.0  # before a server that works is asked again for a new picture
 
 
 class ReconnectDelays:
@@ -26,5 +28,7 @@ class ReconnectDelays:
             error: Why the camera failed.
             worked_s: How long it had worked before [s].
         """
+        if isinstance(error, NoPictureYetError):
+            return _NEWS_S
         backoff = self._logins if isinstance(error, LoginRefusedError) else self._failures
         return backoff.failed(worked_s)
