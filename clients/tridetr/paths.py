@@ -147,6 +147,28 @@ def _is_own_group(number: int) -> bool:
     return group.gr_name in (user, "root") and set(group.gr_mem) <= {user, "root"}
 
 
+def refuse_other_folder(folder: Path, mark: str, key: str) -> None:
+    """Refuse a folder that tridetr did not create, before files in it are replaced and removed.
+
+    Args:
+        folder: The folder; may be missing or empty.
+        mark: Name of a file that tridetr creates first in a folder of its own.
+        key: The configuration key that sets it, for the error message.
+
+    Raises:
+        TridetrError: It holds files of the user or of another program.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208
+    except OSError:  # missing, or reported when it is used
+        return
+    if names and mark not in names:
+        raise TridetrError(
+            f"{folder} holds files of another program, such as {min(names)}. Remedy: set {key} to an empty folder or a "
+            "new one"
+        )
+
+
 class FolderGuard(Closing):
     """Keeps systemd-tmpfiles and similar programs from removing old files in a folder.
 

@@ -16,8 +16,8 @@ from typing import Any
 from tridetr.recorder import archive
 from tridetr.recorder.archive import Archive, VisitFacts
 
-OLD = VisitFacts("visit-1", "hall", "person", 1_000, 2_000)
-VISIT = VisitFacts("visit-2", "hall", "person", 2_000, 3_000)
+OLD = VisitFacts("00000000-0000-4000-8000-000000000001", "hall", "person", 1_000, 2_000)
+VISIT = VisitFacts("00000000-0000-4000-8000-000000000002", "hall", "person", 2_000, 3_000)
 
 
 class Countdown:
@@ -87,7 +87,7 @@ def keep(folder: Path, step: int) -> None:
             setattr(Path, name, countdown.around(getattr(Path, name)))
         for number in (1, 2):  # the second one replaces the first
             kept.save_picture(VISIT, (b"whole" * number, b"crop"), 0.5, {"value": float(number)})
-        part = kept.part("visit-2-clip.mp4")
+        part = kept.part(f"{VISIT.visit_id}-18f.mp4")
         part.write_bytes(b"clip" * 1000)
         kept.save_clip(VISIT, part, {})
         kept.follow(VISIT)

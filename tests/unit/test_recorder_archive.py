@@ -9,19 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from tridetr.config import Config
+from tridetr.doctor.configuration import check_configuration
 from tridetr.errors import TridetrError
 from tridetr.gateway.visit_routes import describe
 from tridetr.recorder.archive import Archive, VisitFacts
 from tridetr.recorder.visit_list import Wanted, find_visits
+from tridetr.supervisor.disk_checks import check_disks
 from tridetr.telemetry import metrics
 
 HOUR_NS = 3600 * 10**9
 KIB = 1024
+ID = "00000000-0000-4000-8000-00000000000"  # of a visit, without its last digit
 
 
 def visit(number: int, hours_ago: float = 0.0) -> VisitFacts:
     at = time.time_ns() - round(hours_ago * HOUR_NS)
-    return VisitFacts(f"visit-{number}", "hall", "person", at, at + 10**9)
+    return VisitFacts(f"{ID}{number}", "hall", "person", at, at + 10**9)
 
 
 def keep(archive: Archive, facts: VisitFacts, size: int = 10 * KIB) -> None:
@@ -31,7 +35,8 @@ def keep(archive: Archive, facts: VisitFacts, size: int = 10 * KIB) -> None:
 
 def rows(folder: Path) -> list[str]:
     with closing(sqlite3.connect(folder / "evidence.db")) as connection:
-        return [row[0] for row in connection.execute("SELECT visit_id FROM visit ORDER BY seq")]
+        found = connection.execute("SELECT visit_id FROM visit ORDER BY seq").fetchall()
+    return [row[0].replace(ID, "visit-") for row in found]
 
 
 def opened(folder: Path, **limits: float) -> Archive:
@@ -61,12 +66,12 @@ def test_a_damaged_row_hides_no_other_visit(tmp_path: Path, facts: str) -> None:
             "class = CAST(x'63ff' AS TEXT) WHERE seq = 1"
         )
     found = [describe(row) for row in find_visits(tmp_path, Wanted(), 10)]
-    assert [row["visit_id"] for row in found] == ["visit-2", "visit-1"]
+    assert [row["visit_id"] for row in found] == [f"{ID}2", f"{ID}1"]
     assert (found[1]["picture"], found[1]["clip"]) == (None, None)
     with opened(tmp_path) as archive:
         assert {name: kept.picture_value for name, kept in archive.open_visits().items()} == {
-            "visit-1": 0.0,
-            "visit-2": 1.0,
+            f"{ID}1": 0.0,
+            f"{ID}2": 1.0,
         }
 
 
@@ -211,13 +216,13 @@ def test_files_without_a_row_and_rows_without_files_are_removed(tmp_path: Path) 
     with opened(tmp_path) as archive:
         keep(archive, visit(1))
         keep(archive, visit(2))
-        (archive.files / "left.mp4.part").write_bytes(b"half")
-        (archive.files / "left.jpg").write_bytes(b"unnamed")
-        for file in archive.files.glob("visit-1-*"):
+        (archive.files / f"{ID}3-18f.mp4.part").write_bytes(b"half")
+        (archive.files / f"{ID}3-18f.jpg").write_bytes(b"unnamed")
+        for file in archive.files.glob(f"{ID}1-*"):
             file.unlink()
     with opened(tmp_path) as archive:
         assert rows(tmp_path) == ["visit-2"]
-        assert all(f.name.startswith("visit-2-") for f in archive.files.iterdir())
+        assert all(f.name.startswith(f"{ID}2-") for f in archive.files.iterdir())
 
 
 def test_two_recorders_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -241,7 +246,7 @@ def test_databases_moved_aside_are_removed_by_days_and_by_size(tmp_path: Path) -
     def breaks(hours_ago: float) -> Path:
         folder = tmp_path / f"broken-{visit(0, hours_ago).started_unix_ns}"
         (folder / "files").mkdir(parents=True)
-        (folder / "files" / "a.jpg").write_bytes(b"w" * 40 * KIB)
+        (folder / "files" / f"{ID}1-18f.jpg").write_bytes(b"w" * 40 * KIB)
         return folder
 
     with opened(tmp_path, keep_days=1, max_mib=100 * KIB / 2**20) as archive:
@@ -285,3 +290,59 @@ def test_pictures_that_others_can_read_are_a_warning(
     (tmp_path / "evidence" / "files").mkdir(mode=0o755, parents=True)
     with Archive(tmp_path / "evidence", keep_days=1, max_mib=1):
         assert "other users of this machine can read the pictures" in caplog.text
+
+
+def test_files_of_the_user_are_neither_removed_nor_moved(tmp_path: Path) -> None:
+    """The folder `files` of a Nextcloud user was moved aside and removed; later ones lost each file without a row."""
+    folder, photos = tmp_path / "evidence", tmp_path / "photos"
+    photos.mkdir()
+    kept = [photos / "IMG-20260101.jpg"]
+    kept[0].write_bytes(b"photo")
+    with opened(folder) as archive:
+        keep(archive, visit(1))
+        kept += [archive.files / "IMG-20260101.jpg", folder / "evidence.db.backup"]
+        for file in kept[1:]:
+            file.write_bytes(b"photo")
+        (archive.files / f"{ID}2-18f.jpg").symlink_to(kept[0])
+        (archive.files / "album").mkdir()
+    opened(folder).close()
+    (folder / "evidence.db").write_bytes(b"")
+    with opened(folder, keep_days=1) as archive:
+        (aside,) = folder.glob("broken-*")
+        assert len(list((aside / "files").iterdir())) == 2
+        assert {f.name for f in archive.files.iterdir()} == {
+            "IMG-20260101.jpg",
+            "album",
+            f"{ID}2-18f.jpg",
+        }
+        old = aside.rename(folder / f"broken-{visit(0, 25.0).started_unix_ns}")
+        kept.append(old / "files" / "note.txt")
+        kept[-1].write_bytes(b"photo")
+        (folder / f"broken-{visit(0, 26.0).started_unix_ns}").symlink_to(photos)
+        archive.retain()
+        assert [f.name for f in old.rglob("*")] == ["files", "note.txt"]
+    assert {file.read_bytes() for file in kept} == {b"photo"}
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_folder_with_files_of_another_program_is_refused(tmp_path: Path, is_link: bool) -> None:
+    files = tmp_path / "alice" / "files"
+    files.parent.mkdir()
+    if is_link:
+        (tmp_path / "photos").mkdir()
+        files.symlink_to(tmp_path / "photos")
+    else:
+        files.mkdir()
+    (files / "IMG-20260101.jpg").write_bytes(b"photo")
+    with pytest.raises(TridetrError, match=r"cannot be used: .*evidence\.path to an empty folder"):
+        opened(files.parent)
+    assert list(files.parent.rglob("*")) == [files, *([] if is_link else files.iterdir())]
+    config = Config.model_validate(
+        {"cameras": {"hall": {"source": "synthetic"}}, "evidence": {"path": files.parent}}
+    )
+    assert ("evidence.path", "fault") in {
+        (finding.subject, finding.level) for finding in check_configuration(config)
+    }
+    config = config.model_copy(update={"state_dir": tmp_path / "state", "run_dir": tmp_path})
+    with pytest.raises(TridetrError, match="cannot be used"):
+        check_disks(config, ())

@@ -243,6 +243,44 @@ def test_a_run_folder_that_is_opened_to_others_is_closed_and_a_foreign_one_ends_
                 folder.keep()
 
 
+def test_files_of_the_user_in_the_run_folder_are_kept(tmp_path: Path, instance: str) -> None:
+    """With `run_dir: ~`, the folders `metrics` and `triton/models` of the user were removed at each start."""
+    config = Config.model_validate(
+        {
+            "instance": instance,
+            "cameras": {"hall": {"source": "synthetic"}},
+            "run_dir": str(paths.private_folder(tmp_path / "run")),
+            "state_dir": str(tmp_path / "state"),
+        }
+    )
+    names = ("metrics/sales.db", "heartbeats/patients.csv", "demo-state/plan.txt")
+    kept = [config.run_dir / name for name in names]
+    for file in kept:
+        file.parent.mkdir()
+        file.write_text("a text of the user")
+    own = kept[0].with_name("counter_part.db")
+    own.touch()
+    heartbeat.beat_for(config.run_dir, "part")
+    with RunFolder(config, ()) as folder:
+        folder.clean()
+        assert [path for path in kept if not path.exists()] == []
+        assert not own.exists()
+        assert list(kept[1].parent.iterdir()) == [kept[1]]
+        for file in kept:
+            file.unlink()
+        (config.run_dir / "demo-state" / "controller.lock").touch()
+        folder.clean()
+    assert not any(file.parent.exists() for file in kept)
+    model = config.run_dir / "triton" / "models" / "rfdetr_ort"
+    model.mkdir(parents=True)
+    with pytest.raises(
+        TridetrError, match=r"triton holds files .*, such as models\. .*set run_dir"
+    ):
+        disk_checks.check_disks(config, ())
+    (config.run_dir / "triton" / "lock").touch()
+    disk_checks.check_disks(config, ())
+
+
 def test_processes_inherit_a_configuration_that_nothing_can_change(
     tmp_path: Path, instance: str
 ) -> None:

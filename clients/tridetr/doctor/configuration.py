@@ -21,8 +21,10 @@ from tridetr.config.secrets import (
 )
 from tridetr.config.source import CameraSource
 from tridetr.doctor.finding import Finding
-from tridetr.errors import ConfigError
+from tridetr.errors import ConfigError, TridetrError
 from tridetr.local_time import time_zone_fault
+from tridetr.paths import refuse_other_folder
+from tridetr.recorder.evidence_database import refuse_other_files
 
 _MQTTS_PORT = 8883
 
@@ -32,9 +34,27 @@ def check_configuration(config: Config) -> Iterator[Finding]:
     found = [*_check_mqtt(config), *_check_ports(config), *_check_sources(config)]
     found += [*_check_cameras(config), *_check_notify(config), *_check_time_zone(config)]
     found += [*_check_secrets(config), *_check_modes(config), *_check_toy_model(config)]
+    found += _check_folders(config)
     yield from found
     if not any(finding.level == "fault" for finding in found):
         yield Finding("configuration", "ok", "no contradictions")
+
+
+def _check_folders(config: Config) -> Iterator[Finding]:
+    checks: dict[str, Callable[[], None]] = {}
+    if (evidence := config.evidence_dir) is not None:
+        checks["evidence.path"] = partial(refuse_other_files, evidence)
+    if config.triton.url is None:
+        triton = config.run_dir / "triton"
+        checks["run_dir"] = partial(refuse_other_folder, triton, "lock", "run_dir")
+    for key, check in checks.items():
+        try:
+            check()
+        except TridetrError as error:
+            text, _, remedy = str(error).partition(". Remedy: ")
+            yield _fault(key, text, remedy)
+        except OSError:  # another check reports it
+            continue
 
 
 def _fault(subject: str, text: str, remedy: str) -> Finding:

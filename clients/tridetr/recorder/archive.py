@@ -2,7 +2,7 @@
 
 A file is written under a name that ends in ``.part``, synced and renamed before a row refers to it; a row is deleted
 before its files. If the recorder dies at any point, every row therefore has its files, and files without a row are
-removed at the next start.
+removed at the next start. Only files with names of the recorder's are removed or moved.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import errno
 import json
 import logging
 import os
-import shutil
 import sqlite3
 import threading
 import time
@@ -34,6 +33,9 @@ from tridetr.recorder.evidence_database import (
     PART,
     facts_of,
     open_database,
+    own_databases,
+    own_files,
+    refuse_other_files,
 )
 from tridetr.recorder.wall_clock import JUMP_NS, WallClock
 from tridetr.shm.closing import Closing
@@ -95,6 +97,7 @@ class Archive(Closing):
         self.files = path / FILES
         try:
             private_folder(path, "evidence.path")
+            refuse_other_files(path)
             self._folder_lock = FileLock(path / FOLDER_LOCK, f"process {os.getpid()}")
             self.files.mkdir(mode=0o700, exist_ok=True)
             self._connection = open_database(path)
@@ -317,7 +320,7 @@ class Archive(Closing):
                     f"DELETE FROM {table} WHERE ended_unix_ns < ?",  # noqa: S608
                     (least,),
                 )
-            size = sum(file.stat().st_size for file in self.files.glob(f"*{PART}"))
+            size = sum(file.stat().st_size for file in own_files(self.files) if file.suffix == PART)
             query = "SELECT coalesce(sum(bytes), 0) FROM visit"
             size += self._connection.execute(query).fetchone()[0]
             too_much = []
@@ -350,11 +353,18 @@ class Archive(Closing):
         room = self._max_bytes
         for folder in sorted(self.files.parent.glob(f"{BROKEN}*"), reverse=True):  # newest first
             moved_ns = folder.name.removeprefix(BROKEN)
-            if not moved_ns.isdecimal():
+            if not moved_ns.isdecimal() or folder.is_symlink():
                 continue
-            room -= sum(file.lstat().st_size for file in folder.rglob("*"))
+            files = folder / FILES
+            own = [*own_files(files), *own_databases(folder)]
+            room -= sum(file.stat().st_size for file in own)
             if room < 0 or int(moved_ns) < least_unix_ns:
-                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # such as files that the user added
+                    for file in own:
+                        file.unlink()
+                    if files.exists():
+                        files.rmdir()
+                    folder.rmdir()
 
     def _names(self, visit_id: str) -> list[str]:
         row = self._connection.execute(
@@ -416,7 +426,7 @@ class Archive(Closing):
                 (self.files / (name + PART)).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Remove files without a row, and references to files that no longer exist."""
+        """Remove the recorder's files without a row, and references to files that no longer exist."""
         with self._lock, transaction(self._connection) as connection:
             present = {file.name for file in self.files.iterdir()}
             named: set[str] = set()
@@ -432,9 +442,10 @@ class Archive(Closing):
                     "UPDATE visit SET picture = ?, crop = ?, clip = ? WHERE seq = ?", (*kept, seq)
                 )
                 named.update(name for name in kept if name)
-        for name in present - named:
-            with suppress(OSError):
-                (self.files / name).unlink()
+        for file in own_files(self.files):
+            if file.name not in named:
+                with suppress(OSError):
+                    file.unlink()
 
     def _watched(self) -> list[tuple[int, int]]:
         """Return the periods in which recorders ran (Unix, ns), newest first; delete rows in the future."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from tridetr.controller.history import DATABASE, FOLDER_LOCK
 from tridetr.disk_thread import DiskThread
 from tridetr.errors import TridetrError
 from tridetr.file_lock import holder_of
-from tridetr.paths import private_folder
+from tridetr.paths import private_folder, refuse_other_folder
 from tridetr.recorder import evidence_database
 
 logger = logging.getLogger("tridetr.supervisor")
@@ -35,6 +36,8 @@ def check_disks(config: Config, only: Sequence[str]) -> None:
         TridetrError: A folder cannot be used, or another node uses it.
     """
     state_dir, evidence_dir = config.state_dir.absolute(), config.evidence_dir
+    if config.triton.url is None:
+        refuse_other_folder(config.run_dir / "triton", "lock", "run_dir")
 
     def check_state() -> None:
         private_folder(state_dir, "state_dir", may_be_read_only=True)
@@ -46,7 +49,13 @@ def check_disks(config: Config, only: Sequence[str]) -> None:
         _check(f"state_dir ({state_dir})", check_state)
     if not only and evidence_dir is not None:
         lock = evidence_dir / evidence_database.FOLDER_LOCK
-        _check(f"evidence.path ({evidence_dir})", lambda: _refuse_used(lock, "evidence.path"))
+
+        def check_evidence() -> None:
+            with contextlib.suppress(OSError):  # the recorder reports it
+                evidence_database.refuse_other_files(evidence_dir)
+            _refuse_used(lock, "evidence.path")
+
+        _check(f"evidence.path ({evidence_dir})", check_evidence)
 
 
 def _check(folder: str, check: Callable[[], None]) -> None:

@@ -8,10 +8,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tridetr.config import Config
+from tridetr.controller.history import FOLDER_LOCK
 from tridetr.errors import ForeignFolderError, TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import give_tree_back
@@ -20,12 +21,12 @@ from tridetr.shm.closing import Closing
 from tridetr.shm.instance_lock import InstanceLock
 from tridetr.shm.names import unlink_instance
 from tridetr.supervisor import orphans
-from tridetr.telemetry.process_files import use_process_files
+from tridetr.telemetry import heartbeat
+from tridetr.telemetry.process_files import is_samples, use_process_files
 
 logger = logging.getLogger("tridetr.supervisor")
 
 DEMO_STATE = "demo-state"  # state folder of the demo, in the run folder: deleted with each run
-_REMOVED = ("metrics", "heartbeats", DEMO_STATE)
 _WALK_S = 5.0  # how often the access rights in the whole run folder are checked
 
 
@@ -104,12 +105,30 @@ class RunFolder(Closing):
     def clean(self) -> None:
         """Remove the instance's segments and queues, and the files that do not outlive a run."""
         unlink_instance(self._config.instance, self._config.cameras)
-        for name in _REMOVED:
-            shutil.rmtree(self._path / name, ignore_errors=True)
+        # The run folder may be one with files of the user's
+        _remove_own(self._path / "metrics", lambda file: is_samples(file.name))
+        _remove_own(self._path / "heartbeats", heartbeat.is_heartbeat)
+        demo = self._path / DEMO_STATE
+        if (demo / FOLDER_LOCK).is_file():
+            shutil.rmtree(demo, ignore_errors=True)
+        else:
+            _remove_own(demo, lambda _: False)
 
     def close(self) -> None:
         """Release the locks."""
         self._locks.close()
+
+
+def _remove_own(folder: Path, is_own: Callable[[Path], bool]) -> None:
+    """Remove the files in a folder that tridetr created, then the folder if it is empty."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for file in list(folder.iterdir()):
+        with contextlib.suppress(OSError):
+            if file.is_file() and not file.is_symlink() and is_own(file):
+                file.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _sealed(text: str) -> int:

@@ -31,6 +31,11 @@ def _file(run_dir: Path, role: str) -> Path:
     return run_dir / "heartbeats" / role.replace(" ", "_")
 
 
+def is_heartbeat(path: Path) -> bool:
+    """Return whether a file has the size of a heartbeat, or of one being created."""
+    return path.stat().st_size in (0, _BEAT.size)
+
+
 def supervisor_of(process: str) -> str:
     """Return the heartbeat role of the supervisor of ``process`` (empty: of the whole node)."""
     return f"supervisor of {process}" if process else "supervisor"

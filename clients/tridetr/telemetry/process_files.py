@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import struct
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _LOOK_NS = 2_000_000_000  # how often a process checks that its files still exist
 _DESCRIPTORS = "/proc/self/fd"
 _IN_MEMORY = "/memfd:"  # how the kernel calls a file of `metric_samples` in it
+_SAMPLES = re.compile(r"\.?(counter|gauge_[a-z]+|histogram|summary)_.+\.db(\.new)?")
 _folder: Path | None = None
 _identifier = ""
 _generation = 0
@@ -46,6 +48,11 @@ def use_process_files(folder: Path, role: str) -> None:
     setattr(values, "MmapedDict", Samples)  # noqa: B010
     # If the identifier changes, the library continues in files of that name, with the values in them
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _identifier)  # type: ignore[no-untyped-call]
+
+
+def is_samples(name: str) -> bool:
+    """Return whether a file in ``run_dir/metrics`` has a name of the metrics library's, or of one being written."""
+    return _SAMPLES.fullmatch(name) is not None
 
 
 def keep_process_files() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tridetr.config import Config
 from tridetr.errors import TridetrError, TritonError
-from tridetr.paths import PUBLIC, private_folder
+from tridetr.paths import PUBLIC, private_folder, refuse_other_folder
 from tridetr.shm.names import triton_region_prefix
 from tridetr.triton.endpoint import SECRET_KEY
 from tridetr.triton.installation import LIBPYTHON, STUB, Server, check_stub, libpython_dir
@@ -175,6 +175,7 @@ def _link_code(files: Layout) -> None:
     if files.code == files.root:
         return
     private_folder(files.code.parent, "state_dir")
+    refuse_other_folder(files.code, "server", "state_dir")
     (files.code / "server").mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(link, ignore_errors=True)
     link.symlink_to(files.code / "server")
