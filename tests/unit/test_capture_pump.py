@@ -313,6 +313,38 @@ def test_a_camera_that_trickles_leaves_no_thread_behind(answer: Callable[[Reques
         wait_for(lambda: not pumps(), slack(3), "the thread still reads")
 
 
+def test_a_stream_that_gets_another_pid_leaves_no_thread_behind(tmp_path: Path) -> None:
+    """PyAV drops the packets of new streams inside a call that returns only with a packet of an old one."""
+    data = []
+    for version in ("0", "1"):
+        file = tmp_path / f"{version}.ts"
+        write_clip(tmp_path / "clip.h264", 30, options=CAMERA_OPTIONS)
+        pid = {"mpegts_start_pid": f"25{version}", "tables_version": version}
+        with pyav.open(tmp_path / "clip.h264") as old, pyav.open(file, "w", options=pid) as new:
+            stream = new.add_stream_from_template(old.streams.video[0])
+            for index, packet in enumerate(old.demux(video=0)):
+                packet.stream, packet.pts, packet.dts = stream, index * 3000, index * 3000
+                new.mux(packet)
+        data.append(file.read_bytes())
+
+    def answer(request: Request) -> None:
+        request.head("video/mp2t")
+        request.send(data[0])
+        while True:
+            request.send(data[1])
+            time.sleep(0.02)
+
+    with http_camera(answer) as camera:
+        source = NetworkSource(CameraSection(source=camera.url()), threading.Event())
+        source.open()
+        seen = 0
+        while source.next(1.0):
+            seen += 1
+        assert 20 <= seen <= 30
+        source.close()
+        wait_for(lambda: not pumps(), slack(3), "the thread still reads")
+
+
 def test_a_tls_handshake_that_trickles_leaves_no_thread_behind() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
+    from tridetr.capture.sources.http_camera import LiveStream
     from tridetr.capture.sources.playlist import PlaylistParts
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
@@ -78,7 +79,7 @@ def open_video(
         shown: The same without the password, for messages.
         options: FFmpeg's options for the container.
         timeout_s: For opening and for each read [s]; None for no limit (local files).
-        parts: Opens the parts of a playlist; None to let FFmpeg open them.
+        parts: Opens the parts of a playlist, or the stream itself; None to let FFmpeg open them.
         noticed: Called with each message that FFmpeg logs meanwhile; raises SourceError to refuse the stream.
 
     Raises:
@@ -151,7 +152,7 @@ class FfmpegFeed:
         shown: str,
         options: dict[str, str],
         timeout_s: float,
-        parts: PlaylistParts | None = None,
+        parts: PlaylistParts | LiveStream | None = None,
         redirected: Callable[[str], None] | None = None,
     ) -> None:
         """Connect (see `open_video`).
@@ -161,7 +162,7 @@ class FfmpegFeed:
             shown: The same without the password, for messages.
             options: FFmpeg's options for the container.
             timeout_s: For opening and for each read [s].
-            parts: Opens the parts of a playlist; None to let FFmpeg open them.
+            parts: Opens the parts of a playlist, or the stream itself; None to let FFmpeg open them.
             redirected: Called with each URL that FFmpeg was redirected to over RTSP; raises SourceError to refuse it.
         """
         self._redirected = redirected

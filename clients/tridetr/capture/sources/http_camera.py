@@ -1,10 +1,11 @@
 """HTTP cameras that send JPEGs: multipart streams, well-formed or not, and URLs that return a single picture.
 
-FFmpeg reads all other streams (MPEG-TS, HLS, FLV, files); `open_http` finds out which kind a URL is.
+FFmpeg decodes all other streams (MPEG-TS, HLS, FLV, files); `open_http` finds out which kind a URL is.
 """
 
 from __future__ import annotations
 
+import errno
 import http.client
 import threading
 import time
@@ -16,7 +17,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 import av
 
 from tridetr.capture.sources.base import StreamFacts
-from tridetr.capture.sources.http_request import HttpAddress, cause, get
+from tridetr.capture.sources.http_request import HttpAddress, HttpBody, cause, get, read_some
 from tridetr.capture.sources.jpeg_splitter import JpegSplitter
 from tridetr.capture.sources.metronome import Metronome
 from tridetr.capture.sources.playlist import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _SNIFF_BYTES = 8
+_XML = b"<"  # DASH, whose parts FFmpeg opens
 _TYPE_LENGTH = 60
 _POLL_FPS = 5.0  # requests to a URL of a single picture, if the configuration sets no rate
 
@@ -112,13 +114,7 @@ class JpegFeed:
             for jpeg in self._splitter.feed(data):
                 self._in_response += 1
                 yield jpeg
-            try:
-                data = self._response.read1(_CHUNK)
-            except TimeoutError as error:
-                raise SourceError(f"{self._address.shown}: {cause(error)}") from None
-            except http.client.HTTPException as error:
-                kind = type(error).__name__
-                raise SourceError(f"{self._address.shown}: broken HTTP ({kind})") from None
+            data = read_some(self._address, self._response, _CHUNK)
             if time.monotonic() > self._give_up_s:
                 return
             if not data:
@@ -128,17 +124,42 @@ class JpegFeed:
                 return
 
 
+class LiveStream:
+    """A response that FFmpeg reads through our connection, which can be ended at any point.
+
+    PyAV drops the packets of streams that were added since the start, such as those of a new PID in MPEG-TS, inside a
+    call that returns only with a packet of another stream: no timeout ends it.
+    """
+
+    is_behind = False
+
+    def __init__(self, url: str, body: HttpBody) -> None:
+        self._url = url
+        self._body = body
+
+    def __call__(self, url: str, *_: object) -> HttpBody:
+        """Return the response; the argument of `av.open(io_open=...)`.
+
+        Raises:
+            OSError: FFmpeg asks for another URL, which the stream contains.
+        """
+        if url != self._url:
+            raise OSError(errno.EPERM, "it contains another URL")
+        return self._body
+
+
 @dataclass(frozen=True, slots=True)
 class FfmpegTask:
     """A URL for FFmpeg to open.
 
     Attributes:
         url: URL with user and password.
-        parts: Opens the parts of a playlist, for which FFmpeg drops its TLS options; None if it is not a playlist.
+        parts: Opens the parts of a playlist, for which FFmpeg drops its TLS options, or a live stream; None if FFmpeg
+            opens the URL by itself, as for a file, in which it can seek.
     """
 
     url: str
-    parts: PlaylistParts | None = None
+    parts: PlaylistParts | LiveStream | None = None
 
 
 def open_http(
@@ -187,8 +208,11 @@ def open_http(
             raise SourceError(
                 f"cannot open {address.shown}: its playlist contains an invalid URL"
             ) from None
+    url = _with_login(address, address.url)
+    if response.length is None and not start.lstrip().startswith(_XML):
+        return FfmpegTask(url, LiveStream(url, HttpBody(address, response, start)))
     response.close()
-    return FfmpegTask(_with_login(address, address.url))
+    return FfmpegTask(url)
 
 
 def _with_login(address: HttpAddress, url: str) -> str:

@@ -101,6 +101,50 @@ def cause(error: Exception) -> str:
     return f"the answer is not HTTP ({type(reason).__name__})"
 
 
+def read_some(address: HttpAddress, response: http.client.HTTPResponse, size: int) -> bytes:
+    """Return the next bytes of a response as soon as some have arrived; none at its end.
+
+    Raises:
+        SourceError: None arrived in time, or the HTTP is broken.
+        OSError: The connection broke.
+    """
+    try:
+        return response.read1(size)
+    except TimeoutError:
+        raise SourceError(
+            f"{address.shown}: no data for {address.timeout_s:g} s; are the camera and the network up?"
+        ) from None
+    except http.client.HTTPException as error:
+        raise SourceError(f"{address.shown}: broken HTTP ({type(error).__name__})") from None
+
+
+class HttpBody:
+    """The body of a response, as a file-like object for FFmpeg."""
+
+    def __init__(
+        self, address: HttpAddress, response: http.client.HTTPResponse, start: bytes
+    ) -> None:
+        """Continue reading a response.
+
+        Args:
+            address: For messages.
+            response: The response.
+            start: The bytes already read from it.
+        """
+        self._address = address
+        self._response = response
+        self._start = start
+
+    def read(self, size: int) -> bytes:
+        if self._start:
+            data, self._start = self._start[:size], self._start[size:]
+            return data
+        return read_some(self._address, self._response, size)
+
+    def close(self) -> None:
+        self._response.close()
+
+
 class _Connections(urllib.request.AbstractHTTPHandler):
     """Opens plain and TLS connections that `HttpAddress.hang_up` can abort."""
 

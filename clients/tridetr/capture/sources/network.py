@@ -23,7 +23,7 @@ from tridetr.capture.sources.base import (
 from tridetr.capture.sources.http_camera import JpegFeed, open_http
 from tridetr.capture.sources.http_request import http_address
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
-from tridetr.capture.sources.playlist import PlayedSegments
+from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts
 from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
 from tridetr.capture.sources.rtsp_redirect import final_url, refuse_followed
 from tridetr.capture.sources.tls import ffmpeg_options, python_context, speaks_tls
@@ -64,12 +64,12 @@ def connect(section: CameraSection, hang_up: HangUp, played: PlayedSegments) -> 
             found = open_http(address, section.fps, played)
             if isinstance(found, JpegFeed):
                 return found
-            if found.parts is not None:
+            if isinstance(found.parts, PlaylistParts):
                 options["http_persistent"] = "0"  # it bypasses `parts`
             try:
                 return FfmpegFeed(found.url, source.shown, options, section.timeout_s, found.parts)
             except SourceError:
-                if found.parts is not None:
+                if isinstance(found.parts, PlaylistParts):
                     found.parts.check_delivered()
                 raise
         found_url = final_url(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from tridetr.capture.sources.base import NoPictureYetError
-from tridetr.capture.sources.http_request import HttpAddress, cause, get
+from tridetr.capture.sources.http_request import HttpAddress, HttpBody, cause, get
 from tridetr.errors import SourceError
 
 PLAYLIST_BYTES = 1 << 20
@@ -149,7 +149,7 @@ class PlaylistParts:
             if time.monotonic() > until_s or self._address.hang_up.wait(_POLL_S):
                 raise self._played.stale(shown)
 
-    def __call__(self, url: str, *_: object) -> HttpPart:
+    def __call__(self, url: str, *_: object) -> HttpBody:
         """Open a part; a segment that was delivered by an earlier connection is empty.
 
         Raises:
@@ -173,7 +173,7 @@ class PlaylistParts:
             raise OSError(errno.EIO, str(error)) from None
         except ValueError:
             raise OSError(errno.EIO, "its playlist contains an invalid URL") from None
-        return HttpPart(response, start)
+        return HttpBody(self._address, response, start)
 
     def _get(self, url: str) -> tuple[http.client.HTTPResponse, bytes]:
         """Request a part, with the login only if it is on the playlist's host; return its first bytes too."""
@@ -195,20 +195,3 @@ class PlaylistParts:
 
 def _lines(playlist: bytes) -> list[str]:
     return [line.strip() for line in playlist.decode(errors="replace").splitlines()]
-
-
-class HttpPart:
-    """A part of a playlist, as a file-like object for FFmpeg."""
-
-    def __init__(self, response: http.client.HTTPResponse, start: bytes) -> None:
-        self._response = response
-        self._start = start
-
-    def read(self, size: int) -> bytes:
-        if self._start:
-            data, self._start = self._start[:size], self._start[size:]
-            return data
-        return self._response.read(size)
-
-    def close(self) -> None:
-        self._response.close()
