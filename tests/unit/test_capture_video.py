@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,9 +15,12 @@ import numpy as np
 import pytest
 from av.video.codeccontext import VideoCodecContext
 
+from support.clips import CAMERA_OPTIONS, write_clip
 from tridetr.capture.sources.base import CorruptFrameError
+from tridetr.capture.sources.network import NetworkSource
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
+from tridetr.config import CameraSection
 
 
 def stream_of(count: int, slices: int) -> list[bytes]:
@@ -123,3 +128,28 @@ def test_a_picture_of_which_slices_are_missing_is_not_shown() -> None:
     shown, damaged = decode(packets)
     assert damaged == 1
     assert shown == 19
+
+
+@pytest.mark.parametrize("is_refreshed", [True, False])
+def test_streams_that_are_refreshed_without_key_frames_are_decoded_in_standby(
+    tmp_path: Path, is_refreshed: bool
+) -> None:
+    """The decoder was flushed where FFmpeg takes a recovery point for a key frame: no picture ever came out."""
+    options = {"x264-params": f"keyint=20:intra-refresh={int(is_refreshed)}"}
+    clip = write_clip(tmp_path / "clip.h264", 200, options=CAMERA_OPTIONS | options)
+    source = NetworkSource(CameraSection(source="rtsp://camera/"), threading.Event())
+    shown = []
+    with av.open(clip) as container:
+        stream = container.streams.video[0]
+        source._video = CpuVideo(stream, 320 * 240)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        assert sum(packet.is_keyframe for packet in packets) == 10
+        source.decode_only_keys(True)
+        for n, packet in enumerate(packets):
+            source._take(Arrival(packet, n, (100 + n) * 10**8, n, False))
+            shown += [n] * len(source._ready)
+            source._ready.clear()
+    gaps = np.diff(shown)
+    assert shown[0] == 0
+    assert set(gaps[2:]) == ({31} if is_refreshed else {20})
+    assert gaps.max() <= 31

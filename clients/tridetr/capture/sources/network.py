@@ -165,6 +165,7 @@ class NetworkSource(Source):
         self._ready.clear()
         self._next_index = self._fresh_index = 0
         self._left_out.clear()
+        self._decoded_ns = 0
         self._only_keys = False
         self._jpeg = self._video = None
         if facts.codec == "mjpeg":
@@ -293,7 +294,8 @@ class NetworkSource(Source):
 
     def _leave_out(self, arrival: Arrival) -> bool:
         """Return whether a packet can be left undecoded for now; it is kept until the next key frame."""
-        is_key = arrival.packet.is_keyframe
+        assert isinstance(self._video, CpuVideo)
+        is_key = arrival.packet.is_keyframe and self._video.has_key_frames
         self._left_out = [arrival] if is_key else [*self._left_out, arrival]
         if is_key:
             self._decoded_ns = arrival.monotonic_ns

@@ -33,6 +33,7 @@ class Decoded:
     is_doubtful: bool = False
 
 
+_SURE_KEY_FRAMES = 2  # a stream that is refreshed in another way can start with one, too
 _DOUBTFUL_NS = 10_000_000_000  # after a damaged picture, in a stream without key frames
 # FFmpeg marks the damaged pictures of H.264, but with H.265 it only logs these errors
 _DAMAGE = (
@@ -75,6 +76,15 @@ class CpuVideo:
         self._doubtful_until_ns = 0
         self._damaged = range(0)  # from the first damaged packet after a key frame to the newest
         self._rotation: float | None = None
+        self._key_frames = 0  # in a row, of the packets that count as key frames
+
+    @property
+    def has_key_frames(self) -> bool:
+        """Whether packets that count as key frames can be decoded alone.
+
+        FFmpeg's parser takes recovery points for key frames, too; with intra refresh, they are no complete pictures.
+        """
+        return self._key_frames >= _SURE_KEY_FRAMES
 
     def decode(self, arrival: Arrival) -> list[Decoded]:
         """Decode a packet (see `VideoDecoder`)."""
@@ -109,10 +119,14 @@ class CpuVideo:
             raise CorruptFrameError(f"damaged packet: {error.strerror}") from None
         finally:
             self._codec.flush_buffers()
+        if not decoded and not frames:
+            self._key_frames = 0
         return [*decoded, *(self._decoded(frame, arrival) for frame in frames)]
 
     def _decoded(self, frame: av.VideoFrame, fed: Arrival) -> Decoded:
         arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
+        if arrival.packet.is_keyframe:
+            self._key_frames = self._key_frames + 1 if frame.key_frame else 0
         if self._rotation is None:
             self._rotation = frame.rotation
         # A lost packet can look like a rotation, which would stay; if it is a real one, the camera is opened again
