@@ -179,6 +179,52 @@ def test_switch_set_with_a_wrong_clock_does_not_override_its_schedule() -> None:
     assert bench.arming.is_on(NODE, at("tue 22:00"))
 
 
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("ahead_s", [7200, 10 * 365 * 86_400])
+def test_manual_setting_holds_when_the_clock_is_set_back(on: bool, ahead_s: int) -> None:
+    """A node that was armed by hand was off until the clock had caught up, without a problem."""
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    set_at = at("mon 18:00" if on else "mon 23:00")
+    bench.arming.check_clock(set_at + ahead_s)
+    bench.arming.set(NODE, on, set_at + ahead_s)
+    for arming in (bench.arming, bench.restart()):
+        assert not on or arming.is_on(NODE, set_at)  # before the change is noticed
+        arming.check_clock(set_at)
+        assert arming.is_on(NODE, set_at) == on
+        assert arming.is_on(NODE, at("tue 05:59")) == on
+        assert arming.is_on(NODE, at("tue 22:00"))
+        assert not arming.is_on(NODE, at("wed 07:00"))
+
+
+def test_clock_that_is_set_forward_does_not_disarm() -> None:
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    bench.arming.set(NODE, True, at("mon 20:00"))
+    bench.arming.check_clock(at("tue 07:00"))
+    assert bench.arming.is_on(NODE, at("tue 08:00"))
+    assert not bench.arming.is_on(NODE, at("wed 06:00"))
+    # Nor does a machine that was paused, whose clock is then set forward.
+    bench.arming.check_clock(at("mon 22:30"))
+    bench.arming.set(NODE, False, at("mon 22:30"))
+    bench.arming.check_clock(at("tue 22:30"))
+    assert bench.arming.is_on(NODE, at("tue 22:30"))
+
+
+def test_setting_from_the_future_of_an_earlier_boot_counts_if_it_arms() -> None:
+    night = {"schedule": ["22:00-06:00"]}
+    cameras = {"hall": {"source": "synthetic", "armed": night}, "yard": {"source": "synthetic"}}
+    bench = Bench(armed=night, cameras=cameras)
+    for switch, on in ((NODE, True), ("hall", False), ("yard", False)):
+        bench.arming.set(switch, on, at("wed 23:00"))
+        setting = bench.settings[f"armed/{switch}"]
+        bench.settings[f"armed/{switch}"] = setting.replace(boot_clock.boot_id(), "before")
+    arming = bench.restart()
+    arming.check_clock(at("mon 18:00"))
+    assert arming.is_on(NODE, at("mon 18:00"))
+    assert not arming.is_on(NODE, at("tue 06:00"))
+    assert arming.is_on("hall", at("thu 03:00"))
+    assert not arming.is_on("yard", at("thu 03:00"))  # without a schedule, until it is set again
+
+
 def test_schedules_count_as_active_until_the_clock_is_believed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -1,7 +1,8 @@
 """Arm and disarm notifications: one switch for the node and one per camera, set manually or by a schedule.
 
 Arming affects who is notified, never what is decided. A switch that was set manually keeps its value until its
-schedule next changes; without a schedule it keeps it until it is set again. Switches survive restarts.
+schedule next changes; without a schedule it keeps it until it is set again. Switches survive restarts. When the clock
+is changed, the time since a switch was set counts, which the boot clock measures.
 
 Until the machine's clock is believed, all schedules count as active: a machine without a battery starts with an old
 clock, and would take the night for the evening before.
@@ -13,6 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from tridetr import boot_clock
 from tridetr.config import Config, NotifySection
@@ -28,6 +30,15 @@ _SETTING = "armed/"
 NODE = ""
 JOINED_S = 60.0  # time after an arrival in which its targets are not notified of classes that join
 _CLOCKS_DIFFER_S = 60.0  # tolerance between the clock of an event and that of a switch
+
+
+class _Manual(NamedTuple):
+    """A manual setting: its state, and when it was made by the wall clock and the boot clock of then [s]."""
+
+    on: bool
+    unix_s: float
+    boot_id: str
+    boot_s: float
 
 
 class Arming:
@@ -52,6 +63,7 @@ class Arming:
         self._is_clock_believed = is_clock_believed
         self._has_clock = is_clock_believed()
         self._boot_id = boot_clock.boot_id()
+        self._offset_s: float | None = None  # wall clock ahead of the boot clock, when last checked
         self._schedules = {NODE: Schedule(config.armed.schedule)}
         for name, camera in config.cameras.items():
             self._schedules[name] = Schedule(camera.armed.schedule)
@@ -75,33 +87,59 @@ class Arming:
         manual = self._manual_setting(switch)
         if manual is None:
             return self.holds(schedule, unix_s)
-        on, set_at, boot_id = manual
         changed_at = schedule.changed_at(unix_s)
         if changed_at is None:
-            return on
+            return manual.on
         if not self._has_clock:
             # Whether the schedule has changed since an earlier boot is unknown.
-            return on or boot_id != self._boot_id
-        # A setting from the future was made with a wrong clock: the schedule would never take over again.
-        if changed_at <= set_at <= unix_s + _CLOCKS_DIFFER_S:
-            return on
+            return manual.on or manual.boot_id != self._boot_id
+        set_at = self._set_at(manual)
+        # A setting from the future was made with a wrong clock. It may arm, until `check_clock` corrects it.
+        if changed_at <= set_at and (manual.on or set_at <= unix_s + _CLOCKS_DIFFER_S):
+            return manual.on
         return schedule.holds(unix_s)
+
+    def _set_at(self, manual: _Manual) -> float:
+        """Return when a setting was made, in the wall clock's present time [Unix s]."""
+        if self._offset_s is None or manual.boot_id != self._boot_id:
+            return manual.unix_s
+        set_at = self._offset_s + manual.boot_s
+        # The boot clock does not count for how long a virtual machine was paused: that must not disarm longer.
+        later_s = set_at - manual.unix_s
+        is_changed = abs(later_s) > _CLOCKS_DIFFER_S and (manual.on or later_s < 0)
+        return set_at if is_changed else manual.unix_s
 
     def holds(self, schedule: Schedule, unix_s: float) -> bool:
         """Return whether a schedule is active at a Unix time; it always is until the clock is believed."""
         return not self._has_clock or schedule.holds(unix_s)
 
     def check_clock(self, unix_s: float) -> None:
-        """Follow the time zone, and the schedules from now on if the clock is believed; call it regularly."""
+        """Follow the time zone and the clock, and the schedules once it is believed; call it regularly."""
         time.tzset()  # reads /etc/localtime again if it was replaced
-        if self._has_clock or not self._is_clock_believed():
-            return
-        self._has_clock = True
-        logger.info("the clock is believed: schedules are followed from now on")
-        for switch in self._schedules:
-            manual = self._manual_setting(switch)
-            if manual is not None and manual[2] == self._boot_id:
-                self.set(switch, manual[0], unix_s)  # its time is that of the wrong clock
+        if not self._has_clock:
+            if not self._is_clock_believed():
+                return
+            self._has_clock = True
+            logger.info("the clock is believed: schedules are followed from now on")
+            for switch, manual in self._manual_settings():
+                if manual.boot_id == self._boot_id:
+                    self.set(switch, manual.on, unix_s)  # its time is that of the wrong clock
+        before, self._offset_s = self._offset_s, unix_s - boot_clock.now_ns() / 1e9
+        if before is None or abs(self._offset_s - before) >= 1:
+            self._correct_future(unix_s)
+
+    def _correct_future(self, unix_s: float) -> None:
+        """Correct settings of earlier boots whose clock was ahead: one that arms counts as made now."""
+        for switch, manual in self._manual_settings():
+            if (
+                manual.boot_id != self._boot_id
+                and manual.unix_s > unix_s + _CLOCKS_DIFFER_S
+                and self._schedules[switch].changed_at(unix_s) is not None
+            ):
+                if manual.on:
+                    self.set(switch, True, unix_s)
+                else:  # whether the schedule has changed since is unknown
+                    self._save(f"{_SETTING}{switch}", None)
 
     def is_armed(self, camera: str, unix_s: float) -> bool:
         """Return whether both the node and the camera were armed at a Unix time."""
@@ -110,19 +148,26 @@ class Arming:
     def set(self, switch: str, on: bool, unix_s: float) -> None:
         """Set a switch manually."""
         kept = {"on": on, "unix_s": round(unix_s, 3), "boot_id": self._boot_id}
+        kept["boot_s"] = round(boot_clock.now_ns() / 1e9, 3)
         self._save(f"{_SETTING}{switch}", json.dumps(kept))
 
     def state(self, unix_s: float) -> dict[str, bool]:
         """Return whether each switch is on, by name."""
         return {switch: self.is_on(switch, unix_s) for switch in self._schedules}
 
-    def _manual_setting(self, switch: str) -> tuple[bool, float, str] | None:
-        """Return the manual setting, and the Unix time and boot in which it was made; None if there is none."""
+    def _manual_setting(self, switch: str) -> _Manual | None:
+        """Return the manual setting of a switch; None if there is none."""
         try:
             found = json.loads(self._settings[f"{_SETTING}{switch}"])
-            return bool(found["on"]), float(found["unix_s"]), str(found.get("boot_id", ""))
+            unix_s, boot_s = float(found["unix_s"]), found.get("boot_s")
+            boot_id = "" if boot_s is None else str(found["boot_id"])  # of an older version
+            return _Manual(bool(found["on"]), unix_s, boot_id, float(boot_s or 0))
         except (KeyError, ValueError, TypeError):
             return None
+
+    def _manual_settings(self) -> list[tuple[str, _Manual]]:
+        found = ((switch, self._manual_setting(switch)) for switch in self._schedules)
+        return [(switch, manual) for switch, manual in found if manual is not None]
 
 
 def _log_time_zone() -> None:
