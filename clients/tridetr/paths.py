@@ -9,6 +9,7 @@ import os
 import pwd
 import stat
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from tridetr.errors import ForeignFolderError, ModelError, TridetrError
@@ -19,6 +20,8 @@ from tridetr.shm.closing import Closing
 PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
 # Environment, set by tridetr's images: nothing but the node's own containers sees their volumes
 CONTAINER = "TRIDETR_CONTAINER"
+# Files of the embedded Triton in its folder in the run folder: its lock, and the secret that is written at each start
+TRITON_MARKS = ("lock", "secret")
 # Has a file for each user whose services outlive the logins
 _LINGER = Path("/var/lib/systemd/linger")
 _PACKAGE = Path(__file__).resolve().parent
@@ -147,26 +150,26 @@ def _is_own_group(number: int) -> bool:
     return group.gr_name in (user, "root") and set(group.gr_mem) <= {user, "root"}
 
 
-def refuse_other_folder(folder: Path, mark: str, key: str) -> None:
+def refuse_other_folder(folder: Path, marks: Collection[str], key: str) -> None:
     """Refuse a folder that tridetr did not create, before files in it are replaced and removed.
 
     Args:
-        folder: The folder; may be missing or empty.
-        mark: Name of a file that tridetr creates first in a folder of its own.
+        folder: The folder; may be missing, or without files.
+        marks: Names of files that tridetr creates in a folder of its own; a program that cleans old files may have left
+            one of them only.
         key: The configuration key that sets it, for the error message.
 
     Raises:
         TridetrError: It holds files of the user or of another program.
     """
-    try:
-        names = os.listdir(folder)  # noqa: PTH208
-    except OSError:  # missing, or reported when it is used
+    if any(os.path.lexists(folder / mark) for mark in marks):
         return
-    if names and mark not in names:
-        raise TridetrError(
-            f"{folder} holds files of another program, such as {min(names)}. Remedy: set {key} to an empty folder or a "
-            "new one"
-        )
+    for path, _, files in os.walk(folder):
+        if files:
+            raise TridetrError(
+                f"{folder} holds files of another program, such as {Path(path) / min(files)}. Remedy: set {key} to an "
+                "empty folder or a new one"
+            )
 
 
 class FolderGuard(Closing):

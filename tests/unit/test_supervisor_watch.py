@@ -273,12 +273,14 @@ def test_files_of_the_user_in_the_run_folder_are_kept(tmp_path: Path, instance: 
     assert not any(file.parent.exists() for file in kept)
     model = config.run_dir / "triton" / "models" / "rfdetr_ort"
     model.mkdir(parents=True)
-    with pytest.raises(
-        TridetrError, match=r"triton holds files .*, such as models\. .*set run_dir"
-    ):
+    disk_checks.check_disks(config, ())  # as a program that cleans old files can leave it
+    (model / "config.pbtxt").touch()
+    with pytest.raises(TridetrError, match=r"such as .*config\.pbtxt\. .*set run_dir"):
         disk_checks.check_disks(config, ())
-    (config.run_dir / "triton" / "lock").touch()
-    disk_checks.check_disks(config, ())
+    for mark in paths.TRITON_MARKS:
+        (config.run_dir / "triton" / mark).touch()
+        disk_checks.check_disks(config, ())
+        (config.run_dir / "triton" / mark).unlink()
 
 
 def test_processes_inherit_a_configuration_that_nothing_can_change(

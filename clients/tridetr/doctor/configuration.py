@@ -23,7 +23,7 @@ from tridetr.config.source import CameraSource
 from tridetr.doctor.finding import Finding
 from tridetr.errors import ConfigError, TridetrError
 from tridetr.local_time import time_zone_fault
-from tridetr.paths import refuse_other_folder
+from tridetr.paths import TRITON_MARKS, refuse_other_folder
 from tridetr.recorder.evidence_database import refuse_other_files
 
 _MQTTS_PORT = 8883
@@ -46,7 +46,7 @@ def _check_folders(config: Config) -> Iterator[Finding]:
         checks["evidence.path"] = partial(refuse_other_files, evidence)
     if config.triton.url is None:
         triton = config.run_dir / "triton"
-        checks["run_dir"] = partial(refuse_other_folder, triton, "lock", "run_dir")
+        checks["run_dir"] = partial(refuse_other_folder, triton, TRITON_MARKS, "run_dir")
     for key, check in checks.items():
         try:
             check()

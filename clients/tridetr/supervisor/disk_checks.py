@@ -14,7 +14,7 @@ from tridetr.controller.history import DATABASE, FOLDER_LOCK
 from tridetr.disk_thread import DiskThread
 from tridetr.errors import TridetrError
 from tridetr.file_lock import holder_of
-from tridetr.paths import private_folder, refuse_other_folder
+from tridetr.paths import TRITON_MARKS, private_folder, refuse_other_folder
 from tridetr.recorder import evidence_database
 
 logger = logging.getLogger("tridetr.supervisor")
@@ -37,7 +37,7 @@ def check_disks(config: Config, only: Sequence[str]) -> None:
     """
     state_dir, evidence_dir = config.state_dir.absolute(), config.evidence_dir
     if config.triton.url is None:
-        refuse_other_folder(config.run_dir / "triton", "lock", "run_dir")
+        refuse_other_folder(config.run_dir / "triton", TRITON_MARKS, "run_dir")
 
     def check_state() -> None:
         private_folder(state_dir, "state_dir", may_be_read_only=True)

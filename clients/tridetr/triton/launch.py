@@ -175,7 +175,7 @@ def _link_code(files: Layout) -> None:
     if files.code == files.root:
         return
     private_folder(files.code.parent, "state_dir")
-    refuse_other_folder(files.code, "server", "state_dir")
+    refuse_other_folder(files.code, ("server",), "state_dir")
     (files.code / "server").mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(link, ignore_errors=True)
     link.symlink_to(files.code / "server")

@@ -11,7 +11,7 @@ from tridetr.config import Config
 from tridetr.config.secrets import read_secret
 from tridetr.errors import ConfigError, TritonError
 from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.paths import refuse_other_folder
+from tridetr.paths import TRITON_MARKS, refuse_other_folder
 from tridetr.service import SUPERVISED
 from tridetr.triton import launch
 from tridetr.triton.watcher import Watcher
@@ -31,7 +31,7 @@ def run(config: Config, stop: threading.Event) -> None:
         )
     files = launch.Layout(config.run_dir, config.state_dir)
     if SUPERVISED not in os.environ:  # the supervisor did it, and files may have been removed since
-        refuse_other_folder(files.root, "lock", "run_dir")
+        refuse_other_folder(files.root, TRITON_MARKS, "run_dir")
     files.check_private()
     files.root.chmod(0o700)  # contains the socket: access to the folder allows inference
     try:
