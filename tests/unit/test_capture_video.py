@@ -16,7 +16,8 @@ import pytest
 from av.video.codeccontext import VideoCodecContext
 
 from support.clips import CAMERA_OPTIONS, write_clip
-from tridetr.capture.sources.base import CorruptFrameError
+from tridetr.capture.sources.base import CorruptFrameError, SourceEndedError
+from tridetr.capture.sources.file import FileSource
 from tridetr.capture.sources.network import NetworkSource
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
@@ -110,15 +111,75 @@ def test_pictures_are_doubtful_from_a_damaged_one_to_the_next_intact_key_frame()
 
 def test_a_picture_that_is_suddenly_rotated_is_not_shown() -> None:
     """One lost packet of H.265 turned all pictures by 90 degrees until the camera was opened again."""
-    codec = av.CodecContext.create("h264", "r")
+    codec = av.CodecContext.create("hevc", "r")
     video = CpuVideo(cast(Any, SimpleNamespace(codec_context=codec)), 320 * 192)
     arrival = Arrival(cast(Any, av.Packet(b"x")), 0, 0, 0, False)
 
     def shown(rotation: int) -> bool:
-        frame = SimpleNamespace(opaque=None, is_corrupt=False, key_frame=True, rotation=rotation)
+        frame = SimpleNamespace(
+            opaque=None, is_corrupt=False, key_frame=True, rotation=rotation, side_data={}
+        )
         return video._decoded(cast(Any, frame), arrival).picture is not None
 
     assert [shown(degrees) for degrees in (90, 90, 0, 0, 90)] == [True, True, False, False, True]
+
+
+def rotated_clip(path: Path, turns: list[str]) -> Path:
+    """Write an H.264 stream with a rotation at the key frames that `turns` has one for; the others are not rotated."""
+    clip = write_clip(path.with_name("upright.h264"), 10 * len(turns), options=CAMERA_OPTIONS)
+    units = []
+    with av.open(clip) as container:
+        for packet in container.demux(video=0):
+            if packet.size:
+                units.append((packet.is_keyframe, bytes(packet)))
+    with path.open("wb") as file:
+        for n, (is_key, data) in enumerate(units):
+            turn = turns[n // 10]
+            if is_key and turn:
+                degrees = int(turn)
+                # Not cancelled, not flipped, degrees / 360 in 16 bits, repeated until the next one
+                bits = f"000{degrees * 65536 // 360:016b}0101"
+                payload = int(bits.ljust(24, "0"), 2).to_bytes(3, "big")
+                file.write(b"\0\0\0\1\x06\x2f\x03" + payload + b"\x80")
+            file.write(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("turns", "heights"),
+    [
+        (["90", "90", "90"], [(320, 30)]),
+        (["90", "", "90", ""], [(320, 40)]),
+        (["90", "180", "90"], [(320, 10), (None, 1), (320, 19)]),
+        (["", "", "90", "", "90", ""], [(240, 20), (None, 1), (240, 19), (320, 20)]),
+    ],
+)
+def test_a_rotation_that_comes_with_few_pictures_is_that_of_all(
+    tmp_path: Path, turns: list[str], heights: list[tuple[int | None, int]]
+) -> None:
+    """FFmpeg passes it on with the same pictures only; all others counted as damaged."""
+    clip = rotated_clip(tmp_path / "rotated.h264", turns)
+    seen: list[int | None] = []
+    with av.open(clip) as container:
+        stream = container.streams.video[0]
+        video = CpuVideo(stream, 320 * 240)
+        for n, packet in enumerate(container.demux(stream)):
+            for item in video.decode(Arrival(packet, n, n, n, False)):
+                seen.append(item.picture().height if item.picture else None)
+    assert seen == [height for height, count in heights for _ in range(count)]
+
+
+def test_a_recording_whose_rotation_comes_with_few_pictures_is_upright(tmp_path: Path) -> None:
+    clip = rotated_clip(tmp_path / "rotated.h264", ["90", "", "180", "0"])
+    section = CameraSection(source=str(clip), realtime=False, loop=False)
+    source = FileSource(section, threading.Event())
+    source.open()
+    heights = []
+    with contextlib.suppress(SourceEndedError):
+        while grab := source.next(10.0):
+            heights.append(grab.decode().height)
+    source.close()
+    assert heights == [320] * 20 + [240] * 20
 
 
 def test_a_picture_of_which_slices_are_missing_is_not_shown() -> None:

@@ -25,6 +25,7 @@ from tridetr.capture.sources.base import (
 from tridetr.capture.sources.blocking import BlockingCalls, StalledError
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.picture import picture_from
+from tridetr.capture.sources.rotation import signalled
 from tridetr.config import CameraSection
 from tridetr.errors import SourceError
 
@@ -63,6 +64,7 @@ class FileSource(Source):
         self._frames: Iterator[av.VideoFrame | av.Packet[VideoStream]] = iter(())
         self._jpeg: JpegDecoder | None = None
         self._pixel_aspect: Fraction | None = None
+        self._turned = 0  # degrees anticlockwise, as signalled last
         self._next_number = 0
         self._frames_in_pass = 0
         self._step_ns = round(_SECOND_NS / _FALLBACK_FPS)
@@ -137,6 +139,7 @@ class FileSource(Source):
         codec = stream.codec_context
         self._pixel_aspect = stream.sample_aspect_ratio
         self._zero_ns = None
+        self._turned = 0
         self._frames_in_pass = 0
         if self._sink is not None:
             self._sink.open(stream, rotation=rotation)
@@ -211,11 +214,13 @@ class FileSource(Source):
         frame = item
         if frame.is_corrupt:
             raise CorruptFrameError(f"frame {number} is damaged")
+        degrees = signalled(frame)
+        self._turned = rotation = self._turned if degrees is None else degrees
         return Grab(
             number,
             self._base_ns + media_ns,
             self._unix_base_ns + media_ns,
-            lambda: picture_from(frame, self._pixel_aspect),
+            lambda: picture_from(frame, self._pixel_aspect, rotation),
             decode_ns=time.perf_counter_ns() - started,
         )
 

@@ -32,7 +32,9 @@ _MATRICES |= {9: ColorMatrix.BT2020, 10: ColorMatrix.BT2020}
 _converted: set[str] = set()
 
 
-def picture_from(frame: av.VideoFrame, pixel_aspect: Fraction | None = None) -> Picture:
+def picture_from(
+    frame: av.VideoFrame, pixel_aspect: Fraction | None = None, rotation: int | None = None
+) -> Picture:
     """Return an upright picture with square pixels; its planes are views of the frame, which they keep alive.
 
     A rotation that the stream or the JPEG's EXIF block requests is applied to the views, so it costs no copy. Pixels
@@ -42,13 +44,15 @@ def picture_from(frame: av.VideoFrame, pixel_aspect: Fraction | None = None) -> 
     Args:
         frame: The decoded frame.
         pixel_aspect: Pixel aspect ratio (width over height) that the stream reports; None if unknown.
+        rotation: By how many degrees anticlockwise it must be turned; None to ask the frame.
     """
     size = _square_size(frame.width, frame.height, pixel_aspect)
     color_range, matrix = color_of(
         frame.format.name, frame.color_range, frame.colorspace, frame.height
     )
     layout = _LAYOUTS.get(frame.format.name)
-    rotation = frame.rotation
+    if rotation is None:
+        rotation = frame.rotation
     if (
         layout is None
         or size != (frame.width, frame.height)

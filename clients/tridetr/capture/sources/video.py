@@ -13,6 +13,7 @@ from tridetr.capture.sources.av import decoder_options, log_captured
 from tridetr.capture.sources.base import CorruptFrameError, Picture
 from tridetr.capture.sources.picture import picture_from
 from tridetr.capture.sources.pump import Arrival
+from tridetr.capture.sources.rotation import CheckedRotation
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -75,7 +76,7 @@ class CpuVideo:
         self._codec = codec
         self._doubtful_until_ns = 0
         self._damaged = range(0)  # from the first damaged packet after a key frame to the newest
-        self._rotation: float | None = None
+        self._rotation = CheckedRotation(codec.name)
         self._key_frames = 0  # in a row, of the packets that count as key frames
 
     @property
@@ -127,10 +128,8 @@ class CpuVideo:
         arrival = frame.opaque if isinstance(frame.opaque, Arrival) else fed
         if arrival.packet.is_keyframe:
             self._key_frames = self._key_frames + 1 if frame.key_frame else 0
-        if self._rotation is None:
-            self._rotation = frame.rotation
-        # A lost packet can look like a rotation, which would stay; if it is a real one, the camera is opened again
-        if frame.is_corrupt or frame.rotation != self._rotation:
+        rotation = self._rotation.of(frame)
+        if frame.is_corrupt or rotation is None:
             self._doubt(arrival)
             return Decoded(arrival, None)
         if arrival.packet.is_corrupt:
@@ -142,7 +141,7 @@ class CpuVideo:
         is_doubtful = (
             arrival.monotonic_ns < self._doubtful_until_ns and arrival.index >= self._damaged.start
         )
-        return Decoded(arrival, lambda: picture_from(frame, aspect), is_doubtful)
+        return Decoded(arrival, lambda: picture_from(frame, aspect, rotation), is_doubtful)
 
     def _doubt(self, arrival: Arrival) -> None:
         """Note a damaged packet."""
