@@ -23,7 +23,7 @@ from tridetr.capture.sources.base import NoPictureYetError, SourceLostError
 from tridetr.capture.sources.network import NetworkSource
 from tridetr.capture.sources.pump import PacketPump
 from tridetr.config import CameraSection
-from tridetr.errors import SourceError
+from tridetr.errors import SourceError, TridetrError
 from tridetr.hang_up import HangUp
 
 _QUICK = {"analyzeduration": "100000", "probesize": "50000"}
@@ -343,6 +343,33 @@ def test_a_stream_that_gets_another_pid_leaves_no_thread_behind(tmp_path: Path) 
         assert 20 <= seen <= 30
         source.close()
         wait_for(lambda: not pumps(), slack(3), "the thread still reads")
+
+
+def test_a_connection_that_does_not_end_ends_with_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg's own connections, as over RTSP, cannot be ended from outside a call that does not return."""
+    clip = write_clip(tmp_path / "clip.mp4", 3)
+    over = threading.Event()
+
+    class Camera(FfmpegFeed):
+        def packets(self, hang_up: threading.Event) -> Iterator[pyav.Packet[VideoStream]]:
+            over.wait()
+            yield from super().packets(hang_up)
+
+    monkeypatch.setattr(network, "connect", lambda *_: Camera(str(clip), "clip", {}, 1.0))
+    source = NetworkSource(CameraSection(source="rtsp://camera/", timeout_s=1), threading.Event())
+    for _ in range(2):
+        source.open()  # the first may still end by itself
+        source.close()
+    monkeypatch.setattr(pump, "_STUCK_S", 0.0)
+    monkeypatch.setattr(source._closed[0], "_timeout_s", 0.0)
+    with pytest.raises(TridetrError, match="rtsp://camera: an earlier connection has not ended"):
+        source.open()
+    over.set()
+    wait_for(lambda: not pumps())
+    source.open()
+    source.close()
 
 
 def test_a_tls_handshake_that_trickles_leaves_no_thread_behind() -> None:

@@ -31,7 +31,7 @@ from tridetr.capture.sources.video import CpuVideo, Decoded, Undecoded, VideoDec
 from tridetr.config import CameraSection
 from tridetr.config.secrets import camera_credentials
 from tridetr.config.source import shown_url
-from tridetr.errors import SourceError
+from tridetr.errors import SourceError, TridetrError
 from tridetr.hang_up import HangUp
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class NetworkSource(Source):
         self._unshown_s = _UNSHOWN_SHARE * section.timeout_s
         self._stop = stop
         self._pump: PacketPump | None = None
+        self._closed: list[PacketPump] = []  # those that have not ended yet
         self._video: VideoDecoder | None = None
         self._jpeg: JpegDecoder | None = None
         self._ready: deque[Grab] = deque()
@@ -152,8 +153,16 @@ class NetworkSource(Source):
         self._fresh_index = 0  # earlier packets are decoded without being shown
 
     def open(self) -> SourceInfo:
-        """Connect (see `Source`)."""
+        """Connect (see `Source`).
+
+        Raises:
+            TridetrError: An earlier connection does not end, as that of MPEG-TS over RTSP with a new PID; some day, the
+                camera would refuse further ones. It ends with the process, which is started again.
+        """
         source = self._section.source
+        self._closed = [pump for pump in self._closed if pump.is_alive()]
+        if any(pump.is_stuck() for pump in self._closed):
+            raise TridetrError(f"{source}: an earlier connection has not ended; starting again")
         self._pump = PacketPump(
             lambda hang_up: connect(self._section, hang_up, self._played),
             source.shown,
@@ -224,6 +233,7 @@ class NetworkSource(Source):
         self._video = None
         if self._pump is not None:
             self._pump.close()
+            self._closed.append(self._pump)
             self._pump = None
         self._played.close(self._delivered)
         self._delivered = False

@@ -35,6 +35,7 @@ INTRA_CODECS = {"mjpeg", "rawvideo", "png", "jpeg2000"}
 _INTRA_LIMIT = 2  # the newest, and one while it is being taken
 _INTER_LIMIT = 150  # 5 s at 30 fps; beyond that, decoding restarts at a key frame
 _KEY_FRAME_PATIENCE_S = 10.0
+_STUCK_S = 30.0
 _LONGEST_WITHOUT_PICTURE_S = 300.0  # then a new connection may help
 
 
@@ -113,6 +114,7 @@ class PacketPump:
         self._needed_since_s = 0.0
         self._restart = False
         self._last_packet_s = 0.0
+        self._closed_s = float("inf")
         # A daemon thread, so that exit does not wait for a server that does not respond
         self._thread = threading.Thread(target=self._run, name="packet-pump", daemon=True)
 
@@ -173,7 +175,17 @@ class PacketPump:
         with self._changed:  # afterwards the sink belongs to the next connection
             self._hang_up.set()
             self._queue.clear()
+        self._closed_s = time.monotonic()
         self._thread.join(0.2)
+
+    def is_alive(self) -> bool:
+        """Return whether the thread still reads."""
+        return self._thread.is_alive()
+
+    def is_stuck(self) -> bool:
+        """Return whether the thread still reads, although it should have ended long ago."""
+        since_s = time.monotonic() - self._closed_s
+        return self.is_alive() and since_s > max(_STUCK_S, 3 * self._timeout_s)
 
     def _run(self) -> None:
         feed = None
