@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,11 +15,12 @@ import pytest
 from support.clips import write_clip
 from support.lossy_rtsp import lossy_camera, rtp_packets
 from tridetr.capture.sources.base import CorruptFrameError
-from tridetr.capture.sources.network import connect
+from tridetr.capture.sources.network import NetworkSource, connect
 from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo
 from tridetr.config import CameraSection
+from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
 
 GROUP, COUNT = 6, 24
@@ -50,7 +52,8 @@ def seen(codec: Any, packets: Iterable[av.Packet[av.VideoStream]]) -> str:
 def received(url: str, transport: str) -> str:
     """Return a character for each picture of an RTSP camera (see `seen`)."""
     camera = {"source": url, "rtsp_transport": transport, "timeout_s": 1}
-    feed = connect(CameraSection.model_validate(camera), HangUp(), PlayedSegments())
+    section = CameraSection.model_validate(camera)
+    feed = connect(section, HangUp(), PlayedSegments(), finds_gaps=True)
     assert feed.stream is not None
     pictures = seen(feed.stream.codec_context, feed.packets(threading.Event()))
     feed.close()
@@ -83,6 +86,49 @@ def test_pictures_after_a_lost_rtp_packet_are_doubtful(
     for lost, expected in losses.items():
         with lossy_camera(rtp, {lost}, codec=codec) as url:
             assert received(url, transport) == expected
+
+
+def numbered(packet: bytes, number: int, payload_type: int = 96) -> bytes:
+    marker = packet[1] & 128
+    return packet[:1] + bytes([marker | payload_type]) + number.to_bytes(2, "big") + packet[4:]
+
+
+def test_sequence_numbers_that_go_back_count_too(tmp_path: Path) -> None:
+    """FFmpeg drops the packets until the numbers are higher again."""
+    rtp = rtp_packets(clip(tmp_path / "clip.ts", "libx265"))
+    begins = starts(rtp)
+    back = begins[2 * GROUP + 1]
+    shift = back - begins[2 * GROUP] + 1  # less than what follows
+    rtp = [numbered(p, 1000 + n - (shift if n >= back else 0)) for n, p in enumerate(rtp)]
+    with lossy_camera(rtp, {None}, codec="hevc") as url:
+        pictures = received(url, "tcp")
+    assert pictures.startswith("+" * 2 * GROUP)
+    assert "+" not in pictures[2 * GROUP + 1 : -GROUP]
+    assert pictures.endswith("+" * GROUP)
+
+
+def test_numbers_of_other_packets_on_the_channel_do_not_make_a_camera_blind(tmp_path: Path) -> None:
+    """Each picture seemed to be damaged, for good."""
+    rtp: list[bytes] = []
+    for n, packet in enumerate(rtp_packets(clip(tmp_path / "clip.ts", "libx264"))):
+        rtp += numbered(packet, 1000 + n), numbered(packet[:20], 9000 + n, 97)
+    with lossy_camera(rtp, {None}, codec="h264") as url:
+        section = CameraSection.model_validate({"source": url, "timeout_s": 1})
+        source = NetworkSource(section, threading.Event())
+        assert [shown(source), shown(source)] == [0, COUNT]
+
+
+def shown(source: NetworkSource) -> int:
+    """Return the number of pictures of one connection."""
+    source.open()
+    found = 0
+    try:
+        while True:
+            with contextlib.suppress(CorruptFrameError):
+                found += source.next(0.1) is not None
+    except SourceError:
+        source.close()
+    return found
 
 
 def test_packets_that_are_lost_while_the_stream_is_opened_count_too(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
 _REDIRECT = re.compile(r"Redirecting to (\S+)")  # FFmpeg's message of level INFO
-_LOST = "RTP: missed "  # in FFmpeg's message for a gap in the sequence numbers
+# In FFmpeg's messages for a gap in the sequence numbers, and for numbers that go back
+_LOST = "RTP: missed ", "RTP: dropping old packet"
 _PROBED_S = 1.5  # at most of the stream is read while it is opened
 _CODEC_CHECK_S = 2.0  # interval; a check takes 0.1 ms
 # Formats whose demuxer or parser holds up to two packets back until the next one begins, or until reading ends
@@ -208,7 +209,8 @@ class FfmpegFeed:
         held, arrived_s = 0, 0.0
         checked_s = video_s = time.monotonic()
         # Of all its streams: while only audio arrives, no read times out
-        with log_captured(av.logging.WARNING) as logged:
+        with log_captured(av.logging.WARNING) as logged, contextlib.ExitStack() as finally_:
+            finally_.callback(logged.clear)  # PyAV keeps it in a reference cycle
             for packet, waited_s in _with_waits(_packets(self._container, ())):
                 if hang_up.is_set():
                     return
@@ -255,7 +257,7 @@ class FfmpegFeed:
 
     def _notice(self, logged: str) -> None:
         """Take in a message that FFmpeg has logged."""
-        if _LOST in logged:
+        if any(text in logged for text in _LOST):
             self._is_damaged = True
         elif self._redirected is not None and (target := _REDIRECT.search(logged)):
             self._redirected(target[1])

@@ -41,13 +41,17 @@ _KEY_FRAME_PATIENCE_NS = 3_000_000_000
 _UNSHOWN_SHARE = 0.4  # of timeout_s; without a picture for this long: report why
 
 
-def connect(section: CameraSection, hang_up: HangUp, played: PlayedSegments) -> Feed:
+def connect(
+    section: CameraSection, hang_up: HangUp, played: PlayedSegments, *, finds_gaps: bool = False
+) -> Feed:
     """Open the stream of a network camera.
 
     Args:
         section: The camera's configuration.
         hang_up: Once set, ends the connection, even while it is being opened.
         played: What earlier connections to it played, if it is a playlist.
+        finds_gaps: Whether packets after a gap in the sequence numbers of RTP over TCP are marked as damaged. (Over UDP
+            they always are.)
 
     Raises:
         LoginRefusedError: The camera does not accept user and password.
@@ -57,7 +61,7 @@ def connect(section: CameraSection, hang_up: HangUp, played: PlayedSegments) -> 
     url = source.url(camera_credentials(file) if file else None)
     _bypass_proxies(source.address[0])
     try:
-        options = _options(section) | ffmpeg_options(section)
+        options = _options(section, finds_gaps) | ffmpeg_options(section)
         if source.kind == "http":
             tls = python_context(section)
             address = http_address(url, source.shown, tls, section.timeout_s, hang_up)
@@ -108,17 +112,15 @@ def _bypass_proxies(host: str) -> None:
         os.environ["no_proxy"] = ",".join([*hosts, host])
 
 
-def _options(section: CameraSection) -> dict[str, str]:
+def _options(section: CameraSection, finds_gaps: bool) -> dict[str, str]:
     # Enough to find the picture size, no more: each second of probing is a second offline
     options = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
     options |= decoder_options(section.max_pixels)
     if section.source.kind == "rtsp":
         options |= {"rtsp_transport": section.rtsp_transport, "max_delay": "100000"}
         options |= {"allowed_media_types": "video"}
-        if section.rtsp_transport == "tcp":
-            options["reorder_queue_size"] = (
-                "2"  # the least with which FFmpeg looks for lost packets
-            )
+        if section.rtsp_transport == "tcp" and finds_gaps:
+            options["reorder_queue_size"] = "2"  # the least with which FFmpeg looks for gaps
     else:
         # Otherwise a camera that answers with SDP makes FFmpeg listen for RTP, on every interface
         options |= {"http_proxy": "", "protocol_whitelist": "http,https,tls,tcp,crypto"}
@@ -141,7 +143,8 @@ class NetworkSource(Source):
         self._jpeg: JpegDecoder | None = None
         self._ready: deque[Grab] = deque()
         self._played = PlayedSegments()
-        self._delivered = False  # a picture of this connection
+        self._delivered = self._damaged = False  # a picture of this connection
+        self._finds_gaps = True
         self._next_number = 0
         self._next_index = 0
         self._last_ns = 0
@@ -164,7 +167,9 @@ class NetworkSource(Source):
         if any(pump.is_stuck() for pump in self._closed):
             raise TridetrError(f"{source}: an earlier connection has not ended; starting again")
         self._pump = PacketPump(
-            lambda hang_up: connect(self._section, hang_up, self._played),
+            lambda hang_up: connect(
+                self._section, hang_up, self._played, finds_gaps=self._finds_gaps
+            ),
             source.shown,
             self._section.timeout_s,
             self._packets,
@@ -236,7 +241,10 @@ class NetworkSource(Source):
             self._closed.append(self._pump)
             self._pump = None
         self._played.close(self._delivered)
-        self._delivered = False
+        if self._damaged and not self._delivered:
+            # Perhaps only the numbers are wrong: packets of other kinds on the same channel have numbers of their own
+            self._finds_gaps = not self._finds_gaps
+        self._delivered = self._damaged = False
 
     def _waits_for_picture(self) -> bool:
         """Return whether packets arrive or did so lately, but no picture has come out for a while."""
@@ -288,6 +296,7 @@ class NetworkSource(Source):
                 decoded = self._video.decode(arrival)
         except CorruptFrameError:
             self._number()
+            self._damaged = True
             if self._waits_for_picture():
                 return
             raise
@@ -300,6 +309,7 @@ class NetworkSource(Source):
             elif item.arrival.index >= self._fresh_index:
                 self._ready.append(self._grab(item, number, spent))
         if damaged is not None:
+            self._damaged = True
             raise CorruptFrameError(f"frame {damaged} is damaged")
 
     def _leave_out(self, arrival: Arrival) -> bool:
