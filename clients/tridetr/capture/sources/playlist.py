@@ -17,6 +17,18 @@ from tridetr.errors import SourceError
 PLAYLIST_BYTES = 1 << 20
 _START = b"#EXTM3U"
 _END = "#EXT-X-ENDLIST"
+_REFUSED = {
+    re.compile(
+        _END
+    ): "has ended; was the encoder stopped? If it is a recording, download it and set source to the "
+    "file",
+    re.compile(
+        "#EXT-X-BYTERANGE"
+    ): "has all segments in one file; set the encoder to a file for each segment",
+    re.compile(
+        "#EXT-X-KEY:(?!METHOD=NONE)"
+    ): "has encrypted segments; turn encryption off, or use RTSP",
+}
 _POLL_S = 0.5
 _COMPARED_BYTES = 1 << 14  # of a segment: timestamps, and most of a key frame
 _REMEMBERED = 1000  # segments
@@ -139,11 +151,9 @@ class PlaylistParts:
                     lines = _lines(start + response.read(PLAYLIST_BYTES))
             except (OSError, http.client.HTTPException) as error:
                 raise SourceError(f"cannot open {shown}: {cause(error)}") from None
-            if _END in lines:
-                raise SourceError(
-                    f"cannot open {shown}: its playlist has ended; was the encoder stopped? If it is a recording, "
-                    "download it and set source to the file"
-                )
+            for pattern, why in _REFUSED.items():
+                if any(pattern.match(line) for line in lines):
+                    raise SourceError(f"cannot open {shown}: its playlist {why}")
             if self._played.is_new(lines):
                 return
             if time.monotonic() > until_s or self._address.hang_up.wait(_POLL_S):
