@@ -244,7 +244,7 @@ def test_pictures_after_a_full_queue_are_not_taken_for_stale_ones(
                 yield packet
 
     monkeypatch.setattr(pump, "_INTER_LIMIT", 10)
-    monkeypatch.setattr(network, "connect", lambda *_: Camera(str(clip), "clip", {}, 30.0))
+    monkeypatch.setattr(network, "connect", lambda *_, **__: Camera(str(clip), "clip", {}, 30.0))
     source = NetworkSource(CameraSection(source="rtsp://camera/"), threading.Event())
     source.open()
     reading = source._pump
@@ -357,7 +357,7 @@ def test_a_connection_that_does_not_end_ends_with_the_process(
             over.wait()
             yield from super().packets(hang_up)
 
-    monkeypatch.setattr(network, "connect", lambda *_: Camera(str(clip), "clip", {}, 1.0))
+    monkeypatch.setattr(network, "connect", lambda *_, **__: Camera(str(clip), "clip", {}, 1.0))
     source = NetworkSource(CameraSection(source="rtsp://camera/", timeout_s=1), threading.Event())
     for _ in range(2):
         source.open()  # the first may still end by itself
