@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import av
@@ -293,6 +294,34 @@ def test_a_lens_that_fogs_up_slowly_is_reported() -> None:
     for step in range(40):
         found = watch.see(lambda time_s: blurred(film(time_s), step / 8), 15)
     assert found[-1] is BlindReason.BLURRED
+
+
+VEILS: dict[str, Picture] = {
+    "dew": (165 - 12 * ((2 * X - 1) ** 2 + (2 * Y - 1) ** 2)).astype(np.float32),
+    "snow": (150 + 16 * (Y - 0.5)).astype(np.float32),
+    "web in infrared light": (60 + 20 * np.exp(-2 * ((2 * X - 1) ** 2 + (2 * Y - 1) ** 2))).astype(
+        np.float32
+    ),
+}
+
+
+@pytest.mark.parametrize("veil", VEILS)
+def test_a_lens_that_is_covered_slowly_is_reported(
+    veil: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usual view follows slow changes, and had learned the cover."""
+    monkeypatch.setattr(blind, "_SLOW", 60)
+    film = overlaid(PLACES["hall1"], "date at the edge")
+
+    def covered(time_s: float) -> Picture:
+        clear = math.exp(-max(0, time_s - 60) / 40)
+        return clear * PLACES["hall1"](time_s) + (1 - clear) * VEILS[veil]
+
+    watch = Watch()
+    found = watch.see(overlaid(covered, "date at the edge"), 420)
+    assert set(found[:240]) == {None}
+    assert found[-1] is BlindReason.COVERED
+    assert watch.see(film, 6)[-1] is None
 
 
 def test_a_white_picture_with_black_bars_is_dazzled() -> None:

@@ -4,6 +4,8 @@ Twice a second, the detector takes a *look*: it reduces 64 rows of the luma plan
 robust against noise, and to differences between neighbouring samples, which measure sharpness. It estimates sensor
 noise from one look to the next, and averages four seconds to remove most of it. A slowly updated reference of the
 camera's usual view and sharpness follows the light from day to night; it is updated only while the camera can see.
+Dew, dust or a web can cover a lens so slowly that the reference follows. Therefore a bright picture without edges is
+also compared with the view from when it was clear.
 Texts, logos and bars that the camera draws into its pictures stay when it is covered or turned. Therefore the middle
 rows, which seldom hold any, are also compared alone. Sharpness is not: lamps at night are soft, too.
 Subtle changes are not reported, because a false alarm costs more than a missed one.
@@ -21,6 +23,7 @@ from tridetr.capture.cells import (
     COARSE_COLUMNS,
     COARSE_ROWS,
     COLUMNS,
+    MIDDLE,
     ROWS,
     TILE_COLUMNS,
     TILE_ROWS,
@@ -41,6 +44,7 @@ from tridetr.capture.cells import (
 )
 from tridetr.capture.sharpness import Sharpness
 from tridetr.capture.sources.base import Plane
+from tridetr.capture.view import View
 from tridetr.shm.boards import BlindReason
 
 LOOK_NS = 500_000_000
@@ -61,6 +65,10 @@ _OTHER_VIEW = 0.25  # below: a different view, in light that shows as many edges
 _CLEARLY_SAME = 0.65  # above: the same view, since overlays alone are not that alike
 _SURELY_OTHER_VIEW = 0.1  # below: a different view, in any light
 _OTHER_SHARE = 0.05  # of the cells must have an edge before two views are compared
+_BRIGHT_LEVEL = 40.0  # mean; below, it can be too dark to show edges
+_RICH_SHARE = 0.1  # of the middle cells had an edge; that all are gone is unlikely, even in snow
+_CLEAR = 0.7  # share of the strongest gradients, with which a view is clear
+_CLEAR_DECAY = 1 - 1 / 21_600  # per window: the strongest gradients are forgotten within a day
 _USUAL_SHARE = 0.35  # of the usual number of edges
 _SMOOTH_LEVELS = 6.0  # standard deviation of the cells; above, the picture is not just dim
 
@@ -151,11 +159,9 @@ class BlindDetector:
 
     def _forget(self) -> None:
         self._learnt = 0
-        self._view: Map = np.zeros(CELLS, np.float32)  # usual cell means
-        self._view_edges: Map = np.zeros((CELLS[0] - 1, CELLS[1] - 1), np.float32)
-        # Of the middle, updated once per window
-        self._view_gradients: Map = middle_gradients(self._view)
-        self._view_share = self._view_middle_share = 0.0
+        self._view = View()  # the usual one
+        self._clear = View()  # the same when it was clear, updated once per window
+        self._clear_strength = 0.0  # most that the gradients have been
         self._sharpness = Sharpness()
 
     def _restart(self) -> None:
@@ -211,8 +217,10 @@ class BlindDetector:
             return BlindReason.DAZZLED
         edges = edge_strength(mean)
         known = self._learnt >= _MATURE
-        likeness = cosine(edges, self._view_edges) if known else 0.0
         same = _UNCOVERED if self._found is BlindReason.COVERED else _SAME_VIEW
+        if known and self._is_veiled(edges, same):
+            self._view = self._clear.copy()  # forget the cover
+        likeness = cosine(edges, self._view.edges) if known else 0.0
         if (
             self._middle_share < _FLAT_SHARE
             and self._knows_middle()
@@ -220,7 +228,7 @@ class BlindDetector:
         ):
             return BlindReason.COVERED
         if self._share < _FLAT_SHARE:
-            trace = max(likeness, alike(mean, self._view)) if known else 0.0
+            trace = max(likeness, alike(mean, self._view.cells)) if known else 0.0
             if trace < same:
                 return BlindReason.COVERED
             if mean.std() > _SMOOTH_LEVELS:  # bright enough to show edges
@@ -247,7 +255,7 @@ class BlindDetector:
         self._sharpness.measure(ratios[clear])
 
     def _knows_middle(self) -> bool:
-        return self._learnt >= _MATURE and self._view_middle_share >= _MIDDLE_SHARE
+        return self._learnt >= _MATURE and self._view.middle_share >= _MIDDLE_SHARE
 
     def _is_strange(self, cells: Map, same: float = _SAME_VIEW) -> bool:
         """Return whether cells show nothing of the usual view, apart from what the camera may overlay.
@@ -260,12 +268,29 @@ class BlindDetector:
             return False
         if not self._knows_middle():
             return (
-                alike(cells, self._view) < same
-                and cosine(edge_strength(cells), self._view_edges) < same
+                alike(cells, self._view.cells) < same
+                and cosine(edge_strength(cells), self._view.edges) < same
             )
         return (
-            cosine(middle_gradients(cells), self._view_gradients) < same
-            and cosine(middle_of(edge_strength(cells)), middle_of(self._view_edges)) < same
+            cosine(middle_gradients(cells), self._view.gradients) < same
+            and cosine(middle_of(edge_strength(cells)), middle_of(self._view.edges)) < same
+        )
+
+    def _is_veiled(self, edges: Map, same: float) -> bool:
+        """Return whether a bright picture, or its middle, shows nothing of the view from when it was clear."""
+        clear = self._clear
+        if self._share < _FLAT_SHARE:
+            return (
+                self._mean.mean() > _BRIGHT_LEVEL
+                and alike(self._mean, clear.cells) < same
+                and cosine(edges, clear.edges) < same
+            )
+        return (  # apart from what the camera may overlay
+            self._middle_share < _FLAT_SHARE
+            and clear.middle_share >= _RICH_SHARE
+            and self._mean[MIDDLE].mean() > _BRIGHT_LEVEL
+            and cosine(middle_gradients(self._mean), clear.gradients) < same
+            and cosine(middle_of(edges), middle_of(clear.edges)) < same
         )
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:
@@ -280,20 +305,24 @@ class BlindDetector:
             and self._is_strange(self._mean)
         ):
             return True
-        if self._share < _USUAL_SHARE * self._view_share:
+        if self._share < _USUAL_SHARE * self._view.share:
             return False
-        return likeness < _OTHER_VIEW or is_moved(edges, self._view_edges, likeness)
+        return likeness < _OTHER_VIEW or is_moved(edges, self._view.edges, likeness)
 
     def _learn(self, edges: Map) -> None:
         self._learnt += 1
         gain = 1 / min(self._learnt, _SLOW)
-        self._view += gain * (self._mean - self._view)
-        self._view_share += gain * (self._share - self._view_share)
-        self._view_middle_share += gain * (self._middle_share - self._view_middle_share)
-        self._view_edges += gain * (edges - self._view_edges)
+        self._view.learn(self._mean, edges, self._share, self._middle_share, gain)
         if self._turn == 0:
-            self._view_gradients = middle_gradients(self._view)
+            self._view.refresh()
+            self._keep_clear_view()
         self._sharpness.learn(gain)
+
+    def _keep_clear_view(self) -> None:
+        strength = float(np.linalg.norm(self._view.gradients))
+        self._clear_strength = max(strength, self._clear_strength * _CLEAR_DECAY)
+        if strength >= _CLEAR * self._clear_strength:
+            self._clear = self._view.copy()
 
     def _decide(self, evidence: BlindReason | None, now_ns: int) -> None:
         """Report evidence once it has persisted; withdraw the report after a shorter time without any."""
