@@ -15,11 +15,11 @@ import os
 import pwd
 import shutil
 import signal
-import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tridetr.broker_tls import broker_context
 from tridetr.config import Config
 from tridetr.errors import BrokerError, TridetrError
 from tridetr.files import write_text
@@ -200,20 +200,12 @@ def set_login(
     """Set user name, password and TLS of an MQTT client; None leaves them out.
 
     Raises:
-        BrokerError: the certificates cannot be loaded.
+        ConfigError: a file of ``mqtt.tls`` cannot be used.
     """
     if username is not None:
         client.username_pw_set(username, password)
-    if tls is None:
-        return
-    try:
-        client.tls_set(
-            ca_certs=str(tls.ca_file) if tls.ca_file else None,
-            certfile=str(tls.cert_file) if tls.cert_file else None,
-            keyfile=str(tls.key_file) if tls.key_file else None,
-        )
-    except (OSError, ssl.SSLError, ValueError) as error:
-        raise BrokerError(f"mqtt.tls: the certificates cannot be loaded: {error}") from None
+    if tls is not None:
+        client.tls_set_context(broker_context(tls))
 
 
 def main() -> None:

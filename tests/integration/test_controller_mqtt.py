@@ -370,6 +370,27 @@ def test_wrong_certificate_or_password_is_logged_once(tmp_path: Path) -> None:
                 assert controller.log().count(expected) == 1
 
 
+def test_unusable_certificates_cost_the_connection_only(tmp_path: Path) -> None:
+    """The controller ended, again and again: no decision, and no notification."""
+    certificates = make_certificates(tmp_path / "pki")
+    ca = tmp_path / "ca.pem"
+    ca.write_text("not a certificate")
+    with (
+        running_mosquitto(tmp_path / "broker", tls=certificates) as broker,
+        listening(broker, ca=certificates.ca) as ear,
+        running_controller(tmp_path, {"port": broker.port, "tls": {"ca_file": str(ca)}}) as (
+            controller,
+            actor,
+        ),
+    ):
+        expected = "ca.pem does not contain a PEM certificate"
+        wait_for(lambda: expected in controller.log())
+        actor.show_and_wait(PERSON, 8)
+        ca.write_bytes(certificates.ca.read_bytes())
+        assert wait_for(ear.events)[0]["kind"] == "person_arrived"
+        assert controller.log().count(expected) == 1
+
+
 def test_camera_down_during_a_visit_holds_the_visit(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from support.mosquitto import make_certificates
 from tridetr.config import load_config
 from tridetr.config.examples import DEMO, EXAMPLE, REFERENCE
 from tridetr.config.load import parse_config
@@ -146,3 +148,15 @@ def test_the_closest_class_name_is_suggested(tmp_path: Path) -> None:
     assert [f.remedy for f in check_model(config) if f.level == "fault"] == [
         "did you mean 'person'?"
     ]
+
+
+def test_a_client_key_that_needs_a_passphrase_is_reported(tmp_path: Path) -> None:
+    """OpenSSL asked for it at the terminal, and the controller ended without one."""
+    made, key = make_certificates(tmp_path), tmp_path / "encrypted.key"
+    command = "openssl", "pkey", "-in", made.key, "-aes256", "-passout", "pass:word", "-out", key
+    subprocess.run(command, check=True)
+    for file, level in ((made.key, None), (key, "fault")):
+        tls = f"{{ca_file: {made.ca}, cert_file: {made.certificate}, key_file: {file}}}"
+        found = problems(CAMERA + f"mqtt: {{host: b, tls: {tls}}}", tmp_path)
+        assert found.get("mqtt.tls.cert_file", (None, ""))[0] == level
+    assert f"the key in {key} is encrypted" in found["mqtt.tls.cert_file"][1]

@@ -98,9 +98,8 @@ class Listener(Protocol):
 class MqttLink:
     """A connection to the broker that reconnects indefinitely. Create and use it in the event loop's thread.
 
-    Raises:
-        BrokerError: the certificates cannot be loaded. Later, this is logged, and the connection tried again.
-        ConfigError: the password file cannot be read. Likewise.
+    The files with the password and the certificates are read for each connection. One that cannot be used is logged,
+    and the connection tried again.
     """
 
     def __init__(
@@ -116,7 +115,7 @@ class MqttLink:
         # New for each process: two clients with the same ID would disconnect each other.
         self._client_id = f"tridetr-{uuid.uuid4().hex[:12]}"
         # The client that the thread uses, and the one that is connected.
-        self._newest = self._client = self._make_client()
+        self._newest = self._client = paho.Client(CallbackAPIVersion.VERSION2)
         self._accepted: paho.Client | None = None  # by the broker; used in the thread
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping = threading.Event()

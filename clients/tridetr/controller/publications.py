@@ -229,7 +229,7 @@ class Publications:
         return "; ".join(filter(None, self._problems[camera].values()))
 
     def publish_node(self, *, always: bool = False) -> None:
-        """Publish the node's description when it changes; periodically, with states and problems, as a heartbeat."""
+        """Publish the node's description when it changes, and as a heartbeat, with states, problems and switches."""
         cameras = {
             name: {"camera": facts.camera, "state": facts.state, "source": facts.source}
             for name, facts in ((name, sentry.facts()) for name, sentry in self._cameras.items())
@@ -255,6 +255,7 @@ class Publications:
             for camera in self._cameras:
                 self.publish_state(camera)
             self.publish_problems(always=True)
+            self.publish_armed(always=True)
 
     def publish_armed(self, *, always: bool = False) -> None:
         """Publish the switches that have changed."""

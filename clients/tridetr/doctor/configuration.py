@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from tridetr.broker_tls import present_certificate, trust_authorities
 from tridetr.config import Config
 from tridetr.config.secrets import (
     camera_credentials,
@@ -194,8 +196,11 @@ def _check_secrets(config: Config) -> Iterator[Finding]:
     if (file := config.triton.secret_file) is not None:
         reads.append(("triton.secret_file", partial(read_secret, file, "triton.secret_file")))
     if (tls := config.mqtt.tls) is not None:
-        files += [("mqtt.tls.ca_file", tls.ca_file), ("mqtt.tls.cert_file", tls.cert_file)]
-        if (file := tls.key_file) is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        reads.append(("mqtt.tls.ca_file", partial(trust_authorities, context, tls)))
+        if tls.cert_file is not None:
+            reads.append(("mqtt.tls.cert_file", partial(present_certificate, context, tls)))
+        elif (file := tls.key_file) is not None:
             reads.append(("mqtt.tls.key_file", partial(read_secret, file, "mqtt.tls.key_file")))
     for name, camera in config.cameras.items():
         if (file := camera.credentials_file) is not None:
