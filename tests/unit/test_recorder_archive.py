@@ -258,6 +258,20 @@ def test_databases_moved_aside_are_removed_by_days_and_by_size(tmp_path: Path) -
         assert (tmp_path / "broken-by-hand").is_dir()
 
 
+def test_what_was_just_moved_aside_is_kept_for_a_day_though_it_is_large(tmp_path: Path) -> None:
+    """The pictures filled the limit and the database came on top: the first upkeep removed what was to be saved."""
+    limit = 10 * KIB / 2**20
+    with opened(tmp_path, keep_days=7, max_mib=limit) as archive:
+        keep(archive, visit(1))
+    (tmp_path / "evidence.db").write_bytes(b"damaged" * 5000)
+    with opened(tmp_path, keep_days=7, max_mib=limit) as archive:
+        archive.retain()
+        (aside,) = tmp_path.glob("broken-*")
+        aside.rename(tmp_path / f"broken-{visit(0, 25.0).started_unix_ns}")
+        archive.retain()
+        assert list(tmp_path.glob("broken-*")) == []
+
+
 def test_a_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
     opened(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "evidence.db")) as connection:

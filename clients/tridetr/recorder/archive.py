@@ -170,6 +170,12 @@ class Archive(Closing):
                 errno.ENOSPC, f"only {free // 2**20} MiB are free on the disk", str(self.files)
             )
 
+    def _has_room(self) -> bool:
+        with suppress(OSError):
+            self.require_room()
+            return True
+        return False
+
     def save_picture(
         self, visit: VisitFacts, jpegs: tuple[bytes, bytes], score: float, facts: dict[str, Any]
     ) -> None:
@@ -350,7 +356,9 @@ class Archive(Closing):
             metrics.EVIDENCE_REMOVED.labels(reason).inc()
 
     def _retain_broken(self, least_unix_ns: int) -> None:
+        """Remove folders of unreadable databases; the newest is kept for a day, as long as the disk has room."""
         room = self._max_bytes
+        kept_ns = time.time_ns() - _DAY_NS if self._has_room() else None
         for folder in sorted(self.files.parent.glob(f"{BROKEN}*"), reverse=True):  # newest first
             moved_ns = folder.name.removeprefix(BROKEN)
             if not moved_ns.isdecimal() or folder.is_symlink():
@@ -358,6 +366,10 @@ class Archive(Closing):
             files = folder / FILES
             own = [*own_files(files), *own_databases(folder)]
             room -= sum(file.stat().st_size for file in own)
+            is_kept = kept_ns is not None and int(moved_ns) > kept_ns
+            kept_ns = None
+            if is_kept:
+                continue
             if room < 0 or int(moved_ns) < least_unix_ns:
                 with suppress(OSError):  # such as files that the user added
                     for file in own:

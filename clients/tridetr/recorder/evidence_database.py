@@ -71,7 +71,7 @@ def open_database(folder: Path) -> sqlite3.Connection:
         _move_aside(folder, aside)
         logger.error(
             "%s cannot be read (%s): moved to %s with its pictures and clips. Save what you need: the folder is "
-            "removed after evidence.keep_days, or earlier if such folders take more than evidence.max_mib",
+            "removed after evidence.keep_days, or after a day if such folders take more than evidence.max_mib",
             path,
             error,
             aside,
