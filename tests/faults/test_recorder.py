@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,11 +27,12 @@ def is_playable(path: Path) -> bool:
 @pytest.mark.timeout(300)
 def test_a_recorder_that_is_killed_at_any_time_of_a_visit(tmp_path: Path) -> None:
     """Killed before, during and after several visits: each visit has its row and picture, and no partial file."""
+    visits = [str(uuid.uuid4()) for _ in range(6)]
     with recording(tmp_path, before_s=1, after_s=1) as (recorder, stage):
         stage.show(0, "", 1.0)
         kills = (0.05, 0.4, 0.9, 1.6, 2.2, 2.9)  # seconds after the visit begins, which lasts two
         for number, after_s in enumerate(kills):
-            stage.show(60, f"visit-{number}", min(after_s, 2.0))
+            stage.show(60, visits[number], min(after_s, 2.0))
             if after_s > 2.0:
                 stage.show(0, "", after_s - 2.0)
             recorder.kill()
@@ -38,11 +40,11 @@ def test_a_recorder_that_is_killed_at_any_time_of_a_visit(tmp_path: Path) -> Non
                 assert row["picture"] or row["clip"]
             recorder.start()
             if after_s < 2.0:
-                stage.show(60, f"visit-{number}", 2.0 - after_s)
+                stage.show(60, visits[number], 2.0 - after_s)
             stage.show(0, "", 3.0)
         stage.show(0, "", 1.0)
         rows = recorder.closed(len(kills))
-        assert [row["visit_id"] for row in rows] == [f"visit-{n}" for n in range(len(kills))]
+        assert [row["visit_id"] for row in rows] == visits
         assert all(row["picture"] for row in rows)
         # A visit during which it was killed has a clip of what its successor still found in the ring
         assert sum(row["clip"] is not None for row in rows) >= 4
