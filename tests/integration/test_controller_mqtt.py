@@ -67,7 +67,10 @@ def test_visit_is_published_once_with_all_fields(tmp_path: Path) -> None:
             "unknown", "standby", "validation", "tracking", "standby",
         ]  # fmt: skip
 
-        rows = read_history(Path(controller.config["state_dir"]))
+        # A disk that takes more than two seconds delays no event
+        state_dir = Path(controller.config["state_dir"])
+        wait_for(lambda: len(read_history(state_dir)) == 2)
+        rows = read_history(state_dir)
         kinds = [row.kind for row in rows]
         assert kinds == ["person_left", "person_arrived"]
         assert rows[0].seq == actor.board().last_event_rowid
