@@ -37,8 +37,6 @@ from tridetr.capture.cells import (
     is_white,
     mean_of,
     means,
-    middle_gradients,
-    middle_of,
     middle_share,
     typical,
 )
@@ -267,30 +265,19 @@ class BlindDetector:
         if self._learnt < _MATURE:
             return False
         if not self._knows_middle():
-            return (
-                alike(cells, self._view.cells) < same
-                and cosine(edge_strength(cells), self._view.edges) < same
-            )
-        return (
-            cosine(middle_gradients(cells), self._view.gradients) < same
-            and cosine(middle_of(edge_strength(cells)), middle_of(self._view.edges)) < same
-        )
+            return self._view.is_lost(cells, same)
+        return self._view.is_middle_lost(cells, same)
 
     def _is_veiled(self, edges: Map, same: float) -> bool:
         """Return whether a bright picture, or its middle, shows nothing of the view from when it was clear."""
-        clear = self._clear
+        mean, clear = self._mean, self._clear
         if self._share < _FLAT_SHARE:
-            return (
-                self._mean.mean() > _BRIGHT_LEVEL
-                and alike(self._mean, clear.cells) < same
-                and cosine(edges, clear.edges) < same
-            )
+            return mean.mean() > _BRIGHT_LEVEL and clear.is_lost(mean, same, edges)
         return (  # apart from what the camera may overlay
             self._middle_share < _FLAT_SHARE
             and clear.middle_share >= _RICH_SHARE
-            and self._mean[MIDDLE].mean() > _BRIGHT_LEVEL
-            and cosine(middle_gradients(self._mean), clear.gradients) < same
-            and cosine(middle_of(edges), middle_of(clear.edges)) < same
+            and mean[MIDDLE].mean() > _BRIGHT_LEVEL
+            and clear.is_middle_lost(mean, same, edges)
         )
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tridetr.capture.cells import CELLS, Map, middle_gradients
+from tridetr.capture.cells import (
+    CELLS,
+    Map,
+    alike,
+    cosine,
+    edge_strength,
+    middle_gradients,
+    middle_of,
+)
 
 
 def _no_cells() -> Map:
@@ -34,6 +42,25 @@ class View:
     gradients: Map = field(default_factory=lambda: middle_gradients(_no_cells()))
     share: float = 0.0
     middle_share: float = 0.0
+
+    def is_lost(self, cells: Map, same: float, edges: Map | None = None) -> bool:
+        """Return whether a picture shows nothing of the view.
+
+        Args:
+            cells: Means of its cells.
+            same: Correlation up to which that is so.
+            edges: Its edge strength; None to compute it if necessary.
+        """
+        if alike(cells, self.cells) >= same:
+            return False
+        return cosine(edge_strength(cells) if edges is None else edges, self.edges) < same
+
+    def is_middle_lost(self, cells: Map, same: float, edges: Map | None = None) -> bool:
+        """Return the same of the middle rows, to which overlays do not contribute (see `is_lost`)."""
+        if cosine(middle_gradients(cells), self.gradients) >= same:
+            return False
+        edges = edge_strength(cells) if edges is None else edges
+        return cosine(middle_of(edges), middle_of(self.edges)) < same
 
     def learn(self, cells: Map, edges: Map, share: float, middle_share: float, gain: float) -> None:
         """Move the averages towards a picture by the share `gain`."""
