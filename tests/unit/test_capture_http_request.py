@@ -13,8 +13,8 @@ import pytest
 
 from support.http_camera import Answer, Request, http_camera
 from support.mosquitto import free_port, make_certificates
+from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.http_request import HttpAddress, get
-from tridetr.capture.sources.network import connect
 from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.capture.sources.pump import Feed
 from tridetr.config import CameraSection

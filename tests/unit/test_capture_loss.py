@@ -15,7 +15,8 @@ import pytest
 from support.clips import write_clip
 from support.lossy_rtsp import lossy_camera, rtp_packets
 from tridetr.capture.sources.base import CorruptFrameError
-from tridetr.capture.sources.network import NetworkSource, connect
+from tridetr.capture.sources.connect import connect
+from tridetr.capture.sources.network import NetworkSource
 from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.capture.sources.pump import Arrival
 from tridetr.capture.sources.video import CpuVideo

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tridetr.capture.sources.base import LoginRefusedError
-from tridetr.capture.sources.network import connect
+from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.config import CameraSection
 from tridetr.errors import SourceError

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tridetr.capture.packets import PacketSink
 from tridetr.capture.reconnect import ReconnectDelays
-from tridetr.capture.sources.network import connect
+from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.capture.sources.pump import Feed, as_source_error
 from tridetr.config import CameraSection, PacketsSection

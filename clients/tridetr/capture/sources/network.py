@@ -3,128 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from tridetr.capture.sources.av import FfmpegFeed, decoder_options
 from tridetr.capture.sources.base import (
     CorruptFrameError,
     Grab,
-    LoginRefusedError,
     NoPictureYetError,
     Source,
     SourceInfo,
     SourceLostError,
 )
-from tridetr.capture.sources.http_camera import JpegFeed, open_http
-from tridetr.capture.sources.http_request import http_address
+from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
-from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts
-from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
-from tridetr.capture.sources.rtsp_redirect import final_url, refuse_followed
-from tridetr.capture.sources.tls import ffmpeg_options, python_context, speaks_tls
+from tridetr.capture.sources.playlist import PlayedSegments
+from tridetr.capture.sources.pump import Arrival, PacketPump
 from tridetr.capture.sources.video import CpuVideo, Decoded, Undecoded, VideoDecoder
 from tridetr.config import CameraSection
-from tridetr.config.secrets import camera_credentials
-from tridetr.config.source import shown_url
-from tridetr.errors import SourceError, TridetrError
-from tridetr.hang_up import HangUp
+from tridetr.errors import TridetrError
 
 if TYPE_CHECKING:
     from tridetr.capture.packets import PacketSink
 
 _KEY_FRAME_PATIENCE_NS = 3_000_000_000
 _UNSHOWN_SHARE = 0.4  # of timeout_s; without a picture for this long: report why
-
-
-def connect(
-    section: CameraSection, hang_up: HangUp, played: PlayedSegments, *, finds_gaps: bool = False
-) -> Feed:
-    """Open the stream of a network camera.
-
-    Args:
-        section: The camera's configuration.
-        hang_up: Once set, ends the connection, even while it is being opened.
-        played: What earlier connections to it played, if it is a playlist.
-        finds_gaps: Whether packets after a gap in the sequence numbers of RTP over TCP are marked as damaged. (Over UDP
-            they always are.)
-
-    Raises:
-        LoginRefusedError: The camera does not accept user and password.
-        SourceError: It cannot be opened, or sends no video.
-    """
-    source, file = section.source, section.credentials_file
-    url = source.url(camera_credentials(file) if file else None)
-    _bypass_proxies(source.address[0])
-    try:
-        options = _options(section, finds_gaps) | ffmpeg_options(section)
-        if source.kind == "http":
-            tls = python_context(section)
-            address = http_address(url, source.shown, tls, section.timeout_s, hang_up)
-            found = open_http(address, section.fps, played)
-            if isinstance(found, JpegFeed):
-                return found
-            if isinstance(found.parts, PlaylistParts):
-                options["http_persistent"] = "0"  # it bypasses `parts`
-            try:
-                return FfmpegFeed(found.url, source.shown, options, section.timeout_s, found.parts)
-            except SourceError:
-                if isinstance(found.parts, PlaylistParts):
-                    found.parts.check_delivered()
-                raise
-        found_url = final_url(
-            url, source.shown, python_context(section), section.timeout_s, hang_up
-        )
-        try:
-            return FfmpegFeed(
-                found_url,
-                source.shown,
-                options,
-                section.timeout_s,
-                redirected=lambda location: refuse_followed(url, found_url, location, source.shown),
-            )
-        except LoginRefusedError:
-            if urlsplit(url).password and not urlsplit(found_url).password:
-                raise SourceError(
-                    f"cannot open {source}: it redirects to {shown_url(found_url)}, which requires a login, but the "
-                    "password is sent only to the configured host; set source to that address"
-                ) from None
-            raise
-    except LoginRefusedError:
-        raise
-    except SourceError:
-        if not source.is_encrypted and speaks_tls(*source.address):
-            scheme = {"rtsp": "rtsps", "http": "https"}[source.kind]
-            raise SourceError(
-                f"cannot open {source}: this port speaks TLS; write {scheme}:// in the source"
-            ) from None
-        raise
-
-
-def _bypass_proxies(host: str) -> None:
-    """Keep FFmpeg from using the environment's proxies, which it reads at every level, including TLS."""
-    hosts = list(filter(None, os.environ.get("no_proxy", "").split(",")))
-    if host not in hosts:
-        os.environ["no_proxy"] = ",".join([*hosts, host])
-
-
-def _options(section: CameraSection, finds_gaps: bool) -> dict[str, str]:
-    # Enough to find the picture size, no more: each second of probing is a second offline
-    options = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
-    options |= decoder_options(section.max_pixels)
-    if section.source.kind == "rtsp":
-        options |= {"rtsp_transport": section.rtsp_transport, "max_delay": "100000"}
-        options |= {"allowed_media_types": "video"}
-        if section.rtsp_transport == "tcp" and finds_gaps:
-            options["reorder_queue_size"] = "2"  # the least with which FFmpeg looks for gaps
-    else:
-        # Otherwise a camera that answers with SDP makes FFmpeg listen for RTP, on every interface
-        options |= {"http_proxy": "", "protocol_whitelist": "http,https,tls,tcp,crypto"}
-    return options
 
 
 class NetworkSource(Source):
