@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import pwd
 import shutil
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 LOOPBACK = "127.0.0.1"
+PULSE_ID = "tridetr-supervisor"  # client ID of the supervisor's connections, see `BrokerPulse`
 _FILE = "broker.json"
 _SBIN = "/usr/sbin:/usr/local/sbin"  # where Debian installs mosquitto; often not in a user's PATH
 
@@ -180,6 +182,8 @@ async def _run_amqtt(run_dir: Path, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if os.environ.get(SUPERVISED):
         die_with_parent()
+    # It acknowledges the pulse's messages, but logs that it does not distribute them
+    logging.getLogger("amqtt.broker").addFilter(lambda line: PULSE_ID not in line.getMessage())
     broker = Broker(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"{LOOPBACK}:{port}"}},

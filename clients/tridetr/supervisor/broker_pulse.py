@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 
-from tridetr.broker import resolve_broker, write_address
+from tridetr.broker import PULSE_ID, resolve_broker, write_address
 from tridetr.config import Config
 from tridetr.errors import BrokerError
 from tridetr.telemetry import heartbeat
@@ -15,7 +15,7 @@ EVERY_S = 2.0
 TIMEOUT_S = 5.0
 NAME = "broker"
 
-_CLIENT_ID = b"tridetr-supervisor"
+_CLIENT_ID = PULSE_ID.encode()
 # MQTT 3.1.1: CONNECT (protocol name and level, clean session, keep-alive 10 s, client id), DISCONNECT.
 _CONNECT_BODY = b"\x00\x04MQTT\x04\x02\x00\x0a" + len(_CLIENT_ID).to_bytes(2, "big") + _CLIENT_ID
 _CONNECT = b"\x10" + bytes([len(_CONNECT_BODY)]) + _CONNECT_BODY
