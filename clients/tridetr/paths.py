@@ -86,7 +86,7 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
             if not above.exists():
                 above.mkdir(mode=0o755, exist_ok=True)  # whatever the umask
         path.mkdir(mode=0o700, exist_ok=True)
-        _refuse_other_users(path, key, remedy)
+        refuse_other_users(path, key, remedy)
     except OSError as error:
         raise TridetrError(
             f"cannot create {key} {path}: {error.strerror or error}; {remedy}"
@@ -98,7 +98,18 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
     return path
 
 
-def _refuse_other_users(path: Path, key: str, remedy: str) -> None:
+def refuse_other_users(path: Path, key: str, remedy: str) -> None:
+    """Refuse a folder that is not this user's alone.
+
+    Args:
+        path: The folder.
+        key: The configuration key that sets it, for the error message.
+        remedy: What to do instead, for the error message.
+
+    Raises:
+        ForeignFolderError: Other users could change its content, or replace it, or own a file in it.
+        OSError: It is missing, or cannot be read.
+    """
     found, parent = path.stat(), path.parent.stat()
     # Root may own it, as in Kubernetes: root can read our files anyway.
     trusted = {os.geteuid(), 0}

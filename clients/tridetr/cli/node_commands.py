@@ -22,7 +22,8 @@ from tridetr.cli.config_option import DEFAULT_CONFIG, AsJson, ConfigFile
 from tridetr.config import Config, load_config
 from tridetr.config.examples import DEMO
 from tridetr.config.secrets import gateway_token
-from tridetr.errors import ConfigError, GatewayError
+from tridetr.errors import ConfigError, ForeignFolderError, GatewayError
+from tridetr.paths import refuse_other_users
 from tridetr.ports import listeners
 
 _TIMEOUT_S = 10.0
@@ -133,18 +134,17 @@ def _refuse_foreign(run_dir: Path, file: Path) -> None:
     Root may look at a node of any user, if nobody else could have created the folder.
 
     Raises:
-        GatewayError: another user owns the folder or the file.
+        GatewayError: another user could have written the file.
     """
     with suppress(FileNotFoundError):
-        owners = {run_dir.lstat().st_uid, run_dir.stat().st_uid, file.lstat().st_uid}
-        is_open = run_dir.stat().st_mode & stat.S_IWOTH and not run_dir.is_mount()
-        mine = owners <= {os.geteuid(), 0} and not is_open
-        is_public = bool(run_dir.parent.stat().st_mode & stat.S_IWOTH)
-        if not mine and (os.geteuid() != 0 or is_public or len(owners) > 1):
-            raise GatewayError(
-                f"run_dir {run_dir} belongs to another user, who could have written a false address. Remove it, "
-                "or set run_dir to a folder of your own"
-            )
+        if os.geteuid() == 0 and not run_dir.parent.stat().st_mode & stat.S_IWOTH:
+            owners = {run_dir.lstat().st_uid, run_dir.stat().st_uid, file.lstat().st_uid}
+            if len(owners) == 1:
+                return
+        try:
+            refuse_other_users(run_dir, "run_dir", "set run_dir to a folder of your own")
+        except ForeignFolderError as error:
+            raise GatewayError(str(error)) from None
 
 
 def _status_table(cameras: list[dict[str, Any]]) -> Table:
