@@ -11,6 +11,8 @@ from pathlib import Path
 
 import av
 
+from support.tcp_server import tcp_server
+
 _PAYLOAD_BYTES = "1400"  # as cameras send
 _RTCP_TYPES = range(72, 77)  # without the marker bit
 _MAX_DELAY_S = 0.1  # after which a missing packet counts as lost
@@ -106,15 +108,8 @@ def lossy_camera(
                     goodbye = b"\x81\xcb\0\1" + rtp[0][8:12]  # RTCP BYE
                     udp.sendto(goodbye, ("127.0.0.1", int(ports[1])))
 
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with tcp_server(Handler) as port:
         try:
-            yield f"rtsp://127.0.0.1:{server.server_address[1]}/video"
+            yield f"rtsp://127.0.0.1:{port}/video"
         finally:
             done.set()
-            server.shutdown()
-            thread.join()

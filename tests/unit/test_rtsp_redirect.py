@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import socketserver
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from support.tcp_server import tcp_server
 from tridetr.capture.sources.base import LoginRefusedError
 from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.playlist import PlayedSegments
@@ -43,17 +43,8 @@ def rtsp_host(answer: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
                 reply = f"RTSP/1.0 {head}\r\nCSeq: {number}\r\n\r\n{body}"
                 self.wfile.write(reply.encode())
 
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_address[1], requests
-        finally:
-            server.shutdown()
-            thread.join()
+    with tcp_server(Handler) as port:
+        yield port, requests
 
 
 def open_camera(port: int, folder: Path) -> None:
