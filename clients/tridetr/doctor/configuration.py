@@ -26,7 +26,7 @@ from tridetr.doctor.finding import Finding
 from tridetr.errors import ConfigError, TridetrError
 from tridetr.local_time import time_zone_fault
 from tridetr.paths import TRITON_MARKS, refuse_other_folder
-from tridetr.recorder.evidence_database import refuse_other_files
+from tridetr.recorder.evidence_files import refuse_other_files
 
 _MQTTS_PORT = 8883
 

@@ -7,7 +7,6 @@ removed at the next start. Only files with names of the recorder's are removed o
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -24,18 +23,17 @@ from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import sync_folder
 from tridetr.paths import private_folder
-from tridetr.recorder.evidence_database import (
-    BROKEN,
-    COMPLETE,
+from tridetr.recorder.evidence_database import COMPLETE, facts_of, open_database
+from tridetr.recorder.evidence_files import (
     DATABASE,
+    DAY_NS,
     FILES,
     FOLDER_LOCK,
     PART,
-    facts_of,
-    open_database,
-    own_databases,
     own_files,
     refuse_other_files,
+    remove_moved,
+    require_room,
 )
 from tridetr.recorder.wall_clock import JUMP_NS, WallClock
 from tridetr.shm.closing import Closing
@@ -43,14 +41,6 @@ from tridetr.sqlite_files import transaction
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.recorder")
-
-_DAY_NS = 86_400 * 10**9
-# Disk space left for the controller's events and other programs: the smaller one applies.
-_RESERVE_MIB, _RESERVE_SHARE = 256, 0.05
-
-
-class DiskLowError(OSError):
-    """The disk is nearly full; the remaining space is reserved for other programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +81,7 @@ class Archive(Closing):
         Raises:
             TridetrError: The folder cannot be used.
         """
-        self._keep_ns = round(keep_days * _DAY_NS)
+        self._keep_ns = round(keep_days * DAY_NS)
         self._max_bytes = round(max_mib * 2**20)
         self._lock = threading.Lock()
         self.files = path / FILES
@@ -152,29 +142,10 @@ class Archive(Closing):
         """Return the path to write a file to until it is complete.
 
         Raises:
-            DiskLowError: There is not enough disk space.
+            OSError: There is not enough disk space.
         """
-        self.require_room()
+        require_room(self.files)
         return self.files / (name + PART)
-
-    def require_room(self) -> None:
-        """Check that enough disk space is left for other programs.
-
-        Raises:
-            DiskLowError: There is not enough.
-        """
-        found = os.statvfs(self.files)
-        free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-        if free < min(_RESERVE_MIB * 2**20, whole * _RESERVE_SHARE):
-            raise DiskLowError(
-                errno.ENOSPC, f"only {free // 2**20} MiB are free on the disk", str(self.files)
-            )
-
-    def _has_room(self) -> bool:
-        with suppress(OSError):
-            self.require_room()
-            return True
-        return False
 
     def save_picture(
         self, visit: VisitFacts, jpegs: tuple[bytes, bytes], score: float, facts: dict[str, Any]
@@ -339,7 +310,7 @@ class Archive(Closing):
                 size -= held
             self._forget(too_much, "size", removing)
             metrics.EVIDENCE_BYTES.set(size)
-        self._retain_broken(least)
+        remove_moved(self.files.parent, self._max_bytes, least)
 
     def close(self) -> None:
         """Close the database."""
@@ -354,29 +325,6 @@ class Archive(Closing):
             self._connection.execute("DELETE FROM visit WHERE visit_id = ?", (visit_id,))
             self._remove(*names)
             metrics.EVIDENCE_REMOVED.labels(reason).inc()
-
-    def _retain_broken(self, least_unix_ns: int) -> None:
-        """Remove folders of unreadable databases; the newest is kept for a day, as long as the disk has room."""
-        room = self._max_bytes
-        kept_ns = time.time_ns() - _DAY_NS if self._has_room() else None
-        for folder in sorted(self.files.parent.glob(f"{BROKEN}*"), reverse=True):  # newest first
-            moved_ns = folder.name.removeprefix(BROKEN)
-            if not moved_ns.isdecimal() or folder.is_symlink():
-                continue
-            files = folder / FILES
-            own = [*own_files(files), *own_databases(folder)]
-            room -= sum(file.stat().st_size for file in own)
-            is_kept = kept_ns is not None and int(moved_ns) > kept_ns
-            kept_ns = None
-            if is_kept:
-                continue
-            if room < 0 or int(moved_ns) < least_unix_ns:
-                with suppress(OSError):  # such as files that the user added
-                    for file in own:
-                        file.unlink()
-                    if files.exists():
-                        files.rmdir()
-                    folder.rmdir()
 
     def _names(self, visit_id: str) -> list[str]:
         row = self._connection.execute(

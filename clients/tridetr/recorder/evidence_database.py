@@ -7,27 +7,17 @@ import logging
 import os
 import re
 import sqlite3
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tridetr.errors import TridetrError
+from tridetr.recorder.evidence_files import DATABASE, FILES, PART, move_aside, own_files
 from tridetr.sqlite_files import give_database_back
 
 logger = logging.getLogger("tridetr.recorder")
 
-DATABASE = "evidence.db"
-FOLDER_LOCK = "recorder.lock"
-FILES = "files"
-PART = ".part"
-BROKEN = "broken-"  # folders of unreadable databases; the time (Unix, ns) follows
 VISIT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")  # used in file names
-# Files of the recorder: the visit's UUID, the time at which the file was begun (Unix, ns), the kind
-_OWN = re.compile(
-    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-[0-9a-f]+\.(jpg|crop\.jpg|mp4)(\.part)?"
-)
-_SIDES = ("", "-wal", "-shm", "-journal")
 # Values of visit.is_open; a visit that has ended may still get a clip.
 COMPLETE, OPEN, ENDED = 0, 1, 2
 _VERSION = 1
@@ -67,8 +57,7 @@ def open_database(folder: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
-        aside = folder / f"{BROKEN}{time.time_ns()}"
-        _move_aside(folder, aside)
+        aside = move_aside(folder)
         logger.error(
             "%s cannot be read (%s): moved to %s with its pictures and clips. Save what you need: the folder is "
             "removed after evidence.keep_days, or after a day if such folders take more than evidence.max_mib",
@@ -77,68 +66,6 @@ def open_database(folder: Path) -> sqlite3.Connection:
             aside,
         )
         return _prepared(path)
-
-
-def own_files(folder: Path) -> list[Path]:
-    """Return the recorder's files in a folder ``FILES``; empty if that is missing or a link.
-
-    All others, and links, belong to the user or to other programs, and must not be removed or moved.
-    """
-    if folder.is_symlink() or not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [
-            Path(entry)
-            for entry in entries
-            if _OWN.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
-        ]
-
-
-def own_databases(folder: Path) -> list[Path]:
-    """Return the database in a folder and the files that SQLite creates next to it, as far as they exist."""
-    found = (folder / f"{DATABASE}{side}" for side in _SIDES)
-    return [file for file in found if file.is_file() and not file.is_symlink()]
-
-
-def refuse_other_files(folder: Path) -> None:
-    """Refuse a folder whose ``FILES`` is a link, or belongs to the user or to another program.
-
-    Args:
-        folder: ``config.evidence_dir``; may be missing.
-
-    Raises:
-        OSError: It cannot be read.
-        TridetrError: The recorder must not use it.
-    """
-    files, database = folder / FILES, folder / DATABASE
-    remedy = "Remedy: set evidence.path to an empty folder or a new one"
-    if files.is_symlink():
-        raise TridetrError(
-            f"evidence.path {folder} cannot be used: {files} is a link, and the recorder must not remove files "
-            f"elsewhere. {remedy}"
-        )
-    if (database.is_file() and database.stat().st_size) or not files.exists():
-        return
-    if (names := os.listdir(files)) and not own_files(files):  # noqa: PTH208
-        raise TridetrError(
-            f"evidence.path {folder} cannot be used: {files} holds files of another program, such as {min(names)}. "
-            f"{remedy}"
-        )
-
-
-def _move_aside(folder: Path, aside: Path) -> None:
-    aside.mkdir(mode=0o700)
-    for found in own_databases(folder):
-        found.rename(aside / found.name)
-    files, moved = folder / FILES, aside / FILES
-    own = own_files(files)
-    if len(own) == len(os.listdir(files)):  # noqa: PTH208
-        files.rename(moved)
-        files.mkdir(mode=0o700)
-        return
-    moved.mkdir(mode=0o700)
-    for file in own:
-        file.rename(moved / file.name)
 
 
 def as_text(data: bytes) -> str:

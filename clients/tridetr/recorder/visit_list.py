@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tridetr.recorder.evidence_database import (
-    COMPLETE,
-    DATABASE,
-    FILES,
-    OPEN,
-    as_text,
-    facts_of,
-)
+from tridetr.recorder.evidence_database import COMPLETE, OPEN, as_text, facts_of
+from tridetr.recorder.evidence_files import DATABASE, FILES
 
 _COLUMNS = (
     "seq, visit_id, camera, class, started_unix_ns, ended_unix_ns, is_open, score, picture, crop, picture_facts, clip, "

@@ -15,7 +15,7 @@ from tridetr.disk_thread import DiskThread
 from tridetr.errors import TridetrError
 from tridetr.file_lock import holder_of
 from tridetr.paths import TRITON_MARKS, private_folder, refuse_other_folder
-from tridetr.recorder import evidence_database
+from tridetr.recorder import evidence_files
 
 logger = logging.getLogger("tridetr.supervisor")
 
@@ -48,11 +48,11 @@ def check_disks(config: Config, only: Sequence[str]) -> None:
     if not only or {"controller", "recorder"} & set(only):
         _check(f"state_dir ({state_dir})", check_state)
     if not only and evidence_dir is not None:
-        lock = evidence_dir / evidence_database.FOLDER_LOCK
+        lock = evidence_dir / evidence_files.FOLDER_LOCK
 
         def check_evidence() -> None:
             with contextlib.suppress(OSError):  # the recorder reports it
-                evidence_database.refuse_other_files(evidence_dir)
+                evidence_files.refuse_other_files(evidence_dir)
             _refuse_used(lock, "evidence.path")
 
         _check(f"evidence.path ({evidence_dir})", check_evidence)
