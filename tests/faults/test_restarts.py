@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ async def test_a_rolling_restart_leaves_viewers_watching(stage: Stage, role: str
         await asyncio.gather(watching, return_exceptions=True)
 
 
-async def until(condition, within_s: float) -> None:  # type: ignore[no-untyped-def]
+async def until(condition: Callable[[], object], within_s: float) -> None:
     await asyncio.to_thread(wait_for, condition, within_s)
 
 

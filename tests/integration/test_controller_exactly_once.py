@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,9 +106,9 @@ def fate(monkeypatch: pytest.MonkeyPatch) -> Fate:
     fate = Fate(0)
     write, board_write = Database.write, SentryWriter.write
 
-    def struck_write(self: Database, *arguments: object) -> None:
+    def struck_write(self: Database, *arguments: Any) -> None:
         fate.step()
-        write(self, *arguments)  # type: ignore[arg-type]
+        write(self, *arguments)
         fate.step()
 
     def struck_board(self: SentryWriter, snapshot: SentrySnapshot) -> None:

@@ -276,8 +276,8 @@ def test_commit_reported_as_failed_but_written_is_not_repeated(
     store.commit("hall", "{}", [event_row(1)])
     write = Database.write
 
-    def uncertain(self: Database, *arguments: object) -> None:
-        write(self, *arguments)  # type: ignore[arg-type]
+    def uncertain(self: Database, *arguments: Any) -> None:
+        write(self, *arguments)
         monkeypatch.setattr(Database, "write", write)
         raise sqlite3.OperationalError("disk I/O error")
 

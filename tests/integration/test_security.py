@@ -126,7 +126,7 @@ def test_published_camera_urls_are_scheme_host_and_port(found: Found) -> None:
     texts = {"api": json.dumps(messages()), "log": node.log.read_text(errors="replace")}
     broker = json.loads((Path(node.config["run_dir"]) / "broker.json").read_text())
     topics = ["tridetr/+/+/status", "tridetr/+/+/problem", "tridetr/+/node"]
-    retained = subscribe.simple(  # type: ignore[no-untyped-call]
+    retained = subscribe.simple(  # type: ignore[no-untyped-call]  # untyped
         topics,
         hostname=broker["host"],
         port=broker["port"],

@@ -36,7 +36,7 @@ class Mood(Enum):
     UNHEALTHY = "unhealthy"
 
 
-class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class GrpcTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # untyped
     """The server; attributes may be set at any time."""
 
     def __init__(self) -> None:

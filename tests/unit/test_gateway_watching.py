@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -64,9 +65,9 @@ WHOLE = Chain(STATUS, 0.1, 0.2, SENTRY, 0.3, ("cat", "dog"))
     ],
 )
 def test_first_failed_part_is_reported(
-    change: dict[str, object], part: str | None, words: str
+    change: dict[str, Any], part: str | None, words: str
 ) -> None:
-    fault = find_fault(replace(WHOLE, **change), 10.0, 5.0, NOW)  # type: ignore[arg-type]
+    fault = find_fault(replace(WHOLE, **change), 10.0, 5.0, NOW)
     assert (fault.part if fault else None) == part
     assert words in (fault.reason if fault else "")
 

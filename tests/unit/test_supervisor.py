@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_processes_get_only_the_secrets_that_they_read(
         output = OutputReaders(lines.append)
         spec = ProcessSpec(name, (sys.executable, "-c", code), 0, beats=False, may_finish=True)
         part = ManagedProcess(spec, tmp_path, output.attach, lambda _: None)
-        until(lambda part=part: part.finished, part)  # type: ignore[misc]
+        until(partial(getattr, part, "finished"), part)
         output.finish()
         found[name] = {word for word in b"".join(lines).decode().split() if "_NODE" not in word}
     both = {"TRIDETR_SUPERVISED"}

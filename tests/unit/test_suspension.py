@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -41,9 +42,9 @@ class Node:
     def suspend(self, seconds: float) -> None:
         self._suspended_ns += round(seconds * 1e9)
 
-    def show(self, *pictures: object, age_s: float | None = 0.0) -> None:
+    def show(self, *pictures: Any, age_s: float | None = 0.0) -> None:
         for detections in pictures:
-            self.actor.show(detections, age_s=age_s)  # type: ignore[arg-type]
+            self.actor.show(detections, age_s=age_s)
             self.sentry.on_wake()
 
     @property

@@ -105,7 +105,7 @@ class ViewStream(Closing):
             finally:
                 feed.close()
                 self._sink.clear()
-        except Exception as failed:
+        except Exception as failed:  # also a bug, which is logged: the stream is opened again
             raise as_source_error(self._section.source.shown, failed) from None
         finally:
             self._played.close(self._began_s is not None)

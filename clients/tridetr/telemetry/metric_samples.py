@@ -28,7 +28,7 @@ class Samples(MmapedDict):
                 found = self._path.read_bytes()
             self._open_in_memory(found)
         else:
-            super().__init__(filename)  # type: ignore[no-untyped-call]
+            super().__init__(filename)  # type: ignore[no-untyped-call]  # untyped
 
     def _init_value(self, key: str) -> None:
         if self._used + len(key.encode()) + _ROUNDING > self._capacity:
@@ -36,7 +36,7 @@ class Samples(MmapedDict):
                 os.posix_fallocate(self._f.fileno(), self._capacity, self._capacity)
             except OSError:
                 self._open_in_memory(bytes(self._m))
-        super()._init_value(key)  # type: ignore[no-untyped-call]
+        super()._init_value(key)  # type: ignore[no-untyped-call]  # untyped
 
     def _open_in_memory(self, content: bytes) -> None:
         """Move the samples to memory; the file is removed, because its samples would be counted twice."""
@@ -45,7 +45,7 @@ class Samples(MmapedDict):
             os.write(memory, content)
             with suppress(OSError):
                 self._path.unlink()
-            super().__init__(f"/proc/self/fd/{memory}")  # type: ignore[no-untyped-call]
+            super().__init__(f"/proc/self/fd/{memory}")  # type: ignore[no-untyped-call]  # untyped
         finally:
             os.close(memory)
 

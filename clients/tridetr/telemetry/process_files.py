@@ -47,7 +47,7 @@ def use_process_files(folder: Path, role: str) -> None:
 
     setattr(values, "MmapedDict", Samples)  # noqa: B010
     # If the identifier changes, the library continues in files of that name, with the values in them
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _identifier)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _identifier)  # type: ignore[no-untyped-call]  # untyped
 
 
 def is_samples(name: str) -> bool:
@@ -97,7 +97,7 @@ def read_families(folder: Path, files: str = "*.db") -> list[Metric]:
 
     try:
         found = sorted(map(str, folder.glob(files)))
-        return list(MultiProcessCollector.merge(found)) if found else []  # type: ignore[no-untyped-call]
+        return list(MultiProcessCollector.merge(found)) if found else []  # type: ignore[no-untyped-call]  # untyped
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error):
         return []
 
@@ -107,5 +107,5 @@ def render_all(folder: Path) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    multiprocess.MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]  # untyped
     return generate_latest(registry)

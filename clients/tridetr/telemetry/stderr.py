@@ -90,7 +90,7 @@ class _Writer(io.RawIOBase):
         self._finished: bool | None = None
         threading.Thread(target=self._work, name="stderr", daemon=True).start()
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]  # bytes-like only
         """Queue bytes for writing; drop them if too many wait already. Never waits."""
         chunk = bytes(data)
         if self._finished is not None:  # the last words of the interpreter

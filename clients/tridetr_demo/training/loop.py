@@ -104,7 +104,7 @@ def _corners(boxes: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np
     )
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()  # type: ignore[untyped-decorator]  # untyped
 def evaluate(
     model: RfDetrForObjectDetection, scenes: Scenes, device: torch.device
 ) -> dict[str, float]:

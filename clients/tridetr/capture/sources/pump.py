@@ -206,7 +206,7 @@ class PacketPump:
                     break
                 self._arrived(packet, limit, round(feed.held_s * 1e9))
             error = SourceError(f"{self._shown}: the stream has ended")
-        except Exception as failed:
+        except Exception as failed:  # also a bug, which it logs: the camera is opened again
             error = as_source_error(self._shown, failed)
         with self._changed:
             self._error = error
