@@ -194,7 +194,7 @@ def test_summary_has_the_promised_shape(tmp_path: Path) -> None:
         summary = node.stop()
     camera = summary["cameras"]["street"]
     assert set(camera) == {
-        "frames_published", "frames_inferred", "frames_skipped", "frames_unchanged", "detections",
+        "frames_published", "frames_inferred", "frames_skipped", "frames_paced", "frames_unchanged", "detections",
         "state_changes", "events_published", "frame_age_ms", "infer_ms", "total_ms",
     }  # fmt: skip
     assert camera["frames_published"] >= camera["frames_inferred"] > 0

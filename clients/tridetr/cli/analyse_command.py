@@ -41,8 +41,9 @@ def analyse(
 ) -> None:
     """Print the visits in a recording, decided as for a live camera, in media time.
 
-    Every frame is processed, as fast as the model allows. Model, classes, zones and times are those of the
-    configuration file, or the defaults without one. A running node is not disturbed, and nothing is published.
+    Every frame is read, as fast as the model allows; in standby, the model gets `sentry.standby_fps` of them per second
+    of the recording, as from a live camera. Model, classes, zones and times are those of the configuration file, or the
+    defaults without one. A running node is not disturbed, and nothing is published.
     """
     from tridetr.analysis import CAMERA, open_recording
     from tridetr.analysis import analyse as run
@@ -67,11 +68,13 @@ def analyse(
     started_s = time.monotonic()
     found = run(recording, settings, camera, make_display)
     elapsed_s = time.monotonic() - started_s
-    decided = found.summary["cameras"][CAMERA]["frames_published"]
+    counted = found.summary["cameras"][CAMERA]
+    decided = counted["frames_published"]
+    decoded = decided + counted["frames_paced"]
     if as_json:
-        typer.echo(json.dumps(_as_json(found, decided, elapsed_s), indent=2))
+        typer.echo(json.dumps(_as_json(found, decoded, elapsed_s), indent=2))
     elif decided:
-        _print(found, decided, elapsed_s)
+        _print(found, decoded, elapsed_s)
     if not decided:
         raise TridetrError(
             f"no frame of {recording.path} was processed; run `tridetr doctor` to find the cause"
@@ -115,7 +118,9 @@ class _Progress:
     def update(self, counters: Counters, timings: dict[str, CameraTimings]) -> None:
         """Print new log lines and update the bar."""
         self._print_logs()
-        count, visits = counters.count("tridetr_frames_published_total"), self._visits()
+        count = counters.count("tridetr_frames_published_total")
+        count += counters.count("tridetr_frames_skipped_total", reason="pacing")
+        visits = self._visits()
         if count:
             self._bar.update(
                 self._task,

@@ -47,6 +47,9 @@ def summarise(
             "frames_published": counters.count("tridetr_frames_published_total", camera=name),
             "frames_inferred": counters.count("tridetr_frames_inferred_total", camera=name),
             "frames_skipped": counters.count("tridetr_frames_skipped_total", camera=name),
+            "frames_paced": counters.count(
+                "tridetr_frames_skipped_total", camera=name, reason="pacing"
+            ),
             "frames_unchanged": counters.count(
                 "tridetr_frames_skipped_total", camera=name, reason="unchanged"
             ),
