@@ -82,7 +82,7 @@ def test_listens_on_loopback_only_and_keeps_its_port(
         if kind == "mosquitto":  # as root, another user runs it
             environment = Path(f"/proc/{process.pid}/environ").read_bytes()
             assert environment == f"{MARK}=this node\0".encode()
-    assert "tridetr-supervisor" not in capfd.readouterr().err  # amqtt, every two seconds
+    assert "cannot use a topic" not in capfd.readouterr().err  # amqtt, every two seconds
     with running_broker(settings, kind):
         wait_for(lambda: listens(settings))
         assert resolve_broker(settings) == address
