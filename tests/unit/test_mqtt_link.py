@@ -206,3 +206,33 @@ async def test_each_connection_reads_the_password_again(
     server.close()
     await server.wait_closed()
     assert [login[-8:] for login in broker.logins] == [b"u\x00\x05first"[-8:], b"\x00\x06second"]
+
+
+@pytest.mark.timeout(60)
+async def test_each_new_reason_for_a_failure_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log named the first reason only, when a broker went on to end connections without an answer."""
+    monkeypatch.setattr(mqtt, "_RECONNECT_S", (0.01, 0.01))
+    answers = [b"\x20\x02\x00\x05", b"", b"", b"\x20\x02\x00\x03", b"\x20\x02\x00\x00"]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1 << 16)
+        if answers:
+            writer.write(answers.pop(0))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    ear = Ear()
+    link = MqttLink(BrokerSettings(lambda: address, None, lambda: None, None, 60, "will"), ear, [])
+    link.start()
+    await reach(lambda: ear.ups == 1)
+    await link.stop([])
+    server.close()
+    await server.wait_closed()
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    reasons = ("Not authorized", "connection to the broker ended", "Server unavailable")
+    assert len(warnings) >= len(reasons)
+    for warning, reason in zip(warnings, reasons, strict=False):
+        assert reason in warning, warnings

@@ -116,7 +116,9 @@ class MqttLink:
         self._client_id = f"tridetr-{uuid.uuid4().hex[:12]}"
         # The client that the thread uses, and the one that is connected.
         self._newest = self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._accepted: paho.Client | None = None  # by the broker; used in the thread
+        # The clients that the broker accepted and refused last; used in the thread.
+        self._accepted: paho.Client | None = None
+        self._refused: paho.Client | None = None
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping = threading.Event()
         self._inbound = threading.Semaphore(_INBOUND)
@@ -221,6 +223,7 @@ class MqttLink:
             client.disconnect()
             return
         if reason.is_failure:
+            self._refused = client
             self._log_once(f"the broker refuses the connection: {reason}")
             return
         if client is self._accepted:
@@ -235,7 +238,7 @@ class MqttLink:
     def _on_disconnect(
         self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
-        if not self._stopping.is_set() and not self._logged:
+        if not self._stopping.is_set() and client is not self._refused:
             self._log_once(f"the connection to the broker ended: {reason}")
         self._call(self._down, client)
 
