@@ -30,6 +30,7 @@ def forget_library(pid: int) -> None:
         (SHM_DIR / name).unlink(missing_ok=True)
 
 
+@pytest.mark.long_faults
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed (apt install faketime)")
 def test_a_stepped_wall_clock_changes_nothing(

@@ -53,6 +53,7 @@ def assert_nothing_leaked(controller: ControllerProcess) -> None:
     assert base64.b64encode(KEY).decode() not in log
 
 
+@pytest.mark.long_faults
 @pytest.mark.timeout(300)
 def test_failing_and_stalling_targets_delay_only_themselves(
     tmp_path: Path, server: WebhookServer
@@ -163,6 +164,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path, server: WebhookServer) -> No
             assert_nothing_leaked(controller)
 
 
+@pytest.mark.long_faults
 @pytest.mark.timeout(300)
 def test_a_message_that_is_rejected_repeatedly_does_not_block_others(
     tmp_path: Path, server: WebhookServer

@@ -1,9 +1,10 @@
-"""A recorder that is killed or has no disk space keeps what it can, and lists no lost file."""
+"""A recorder that is killed, has no disk space or removes old visits keeps what it can, and lists no lost file."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +25,7 @@ def is_playable(path: Path) -> bool:
         return sum(1 for _ in container.decode(video=0)) > 0
 
 
+@pytest.mark.long_faults
 @pytest.mark.timeout(300)
 def test_a_recorder_that_is_killed_at_any_time_of_a_visit(tmp_path: Path) -> None:
     """Killed before, during and after several visits: each visit has its row and picture, and no partial file."""
@@ -137,3 +139,15 @@ def test_a_full_disk_neither_delays_nor_loses_an_alarm(tmp_path: Path, small_dis
             recorder.kill()
         kinds = [event["kind"] for event in ear.events()]
     assert kinds == ["person_arrived", "person_left"] * 3
+
+
+@pytest.mark.long_faults
+def test_retention_while_it_runs(tmp_path: Path) -> None:
+    with recording(tmp_path, keep_days=1e-4, clips=False) as (recorder, stage):  # 8.6 s
+        stage.show(50, "visit-a", 1.0)
+        stage.show(0, "", 0.5)
+        recorder.closed()
+        begun = time.monotonic()
+        wait_for(lambda: not recorder.rows(), 60, "the visit is not removed")
+        assert time.monotonic() - begun > 1
+        wait_for(lambda: not list((recorder.evidence / "files").iterdir()))

@@ -137,6 +137,7 @@ def page_of(node: Node) -> Iterator[Callable[[], None]]:
         browser.close()
 
 
+@pytest.mark.long_faults
 @pytest.mark.timeout(400)
 def test_viewers_recover_by_themselves(tmp_path: Path) -> None:
     small = write_clip(tmp_path / "small.mp4", 1200, options=CAMERA_OPTIONS, fps=10)

@@ -18,7 +18,7 @@ from support.packets import put_packet, stream_info
 from tridetr.shm.names import list_instance
 from tridetr.shm.packets import PacketReader, PacketWriter
 
-SECONDS = float(os.environ.get("TRIDETR_RING_SECONDS", "10"))
+SECONDS = float(os.environ.get("TRIDETR_RING_SECONDS", "6"))
 _TESTS = Path(__file__).parents[1]
 
 

@@ -18,7 +18,7 @@ from support.rings import put_frame, wakeup_of
 from tridetr.shm.frames import FrameReader, FrameWriter
 from tridetr.shm.names import list_instance
 
-SECONDS = float(os.environ.get("TRIDETR_RING_SECONDS", "20"))
+SECONDS = float(os.environ.get("TRIDETR_RING_SECONDS", "8"))
 _TESTS = Path(__file__).parents[1]
 
 
