@@ -155,8 +155,9 @@ class TestLogin:
                 http_camera(redirect) as camera,
                 capturing(tmp_path, camera.url(), credentials_file=str(tmp_path / "secret")) as rig,
             ):
-                rig.wait_state(CameraState.OFFLINE)
+                message = rig.wait_state(CameraState.OFFLINE).message
         assert [login for _, login in other.requests] == [""]
+        assert "sent only to the configured host" in message
 
     def test_unreadable_password_file_is_reported(self, tmp_path: Path) -> None:
         file = tmp_path / "secret"
@@ -200,7 +201,26 @@ class TestTls:
             with capturing(tmp_path, camera.url(scheme="https"), **keys) as rig:
                 rig.wait_frames(3)
 
-    def test_unknown_certificate_of_a_playlist_segment_is_refused(self, tmp_path: Path) -> None:
+    def test_a_redirect_to_plain_http_is_refused(self, tmp_path: Path) -> None:
+        made = make_certificates(tmp_path / "tls")
+        (tmp_path / "secret").write_text("admin:word")
+        with http_camera(one_picture) as plain:
+
+            def redirect(request: Request) -> None:
+                request.head(status=302, Location=plain.url())
+
+            with http_camera(redirect, (made.certificate, made.key)) as camera:
+                with capturing(
+                    tmp_path,
+                    camera.url(scheme="https"),
+                    credentials_file=str(tmp_path / "secret"),
+                    tls_ca_file=str(made.ca),
+                ) as rig:
+                    message = rig.wait_state(CameraState.OFFLINE).message
+            assert not plain.requests
+        assert f"leads to http://127.0.0.1:{plain.port}, which is not encrypted" in message
+
+    def test_unverified_playlist_segments_are_refused(self, tmp_path: Path) -> None:
         known, unknown = make_certificates(tmp_path / "a"), make_certificates(tmp_path / "b")
         (tmp_path / "secret").write_text("admin:word")
         segment = write_clip(tmp_path / "clip.ts", 60).read_bytes()
@@ -209,8 +229,11 @@ class TestTls:
             request.head("video/mp2t", Content_Length=str(len(segment)))
             request.send(segment)
 
-        with http_camera(part, (unknown.certificate, unknown.key)) as other:
-            where = [other.url("/s.ts", "https")]
+        with (
+            http_camera(part) as plain,
+            http_camera(part, (unknown.certificate, unknown.key)) as other,
+        ):
+            where = [plain.url("/s.ts")]
 
             def playlist(request: Request) -> None:
                 if request.path.endswith(".ts"):
@@ -226,7 +249,10 @@ class TestTls:
                     tls_ca_file=str(known.ca),
                     credentials_file=str(tmp_path / "secret"),
                 ) as rig:
-                    assert "certificate" in rig.wait_state(CameraState.OFFLINE).message
+                    assert "not encrypted" in rig.wait_state(CameraState.OFFLINE).message
+                    where[:] = [other.url("/s.ts", "https")]
+                    wait_for(lambda: "certificate" in rig.wait_state(CameraState.OFFLINE).message)
+                    assert not plain.requests
                     assert not other.requests
                     where[:] = ["/s.ts"]
                     rig.wait_frames(3)

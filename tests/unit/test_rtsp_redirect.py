@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import contextlib
 import socketserver
+import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from support.mosquitto import make_certificates
 from support.tcp_server import tcp_server
 from tridetr.capture.sources.base import LoginRefusedError
 from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.playlist import PlayedSegments
+from tridetr.capture.sources.rtsp_redirect import refuse_followed
 from tridetr.config import CameraSection
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
@@ -27,11 +30,22 @@ DIGEST = '401 Unauthorized\r\nWWW-Authenticate: Digest realm="camera", nonce="n1
 
 
 @contextlib.contextmanager
-def rtsp_host(answer: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
+def rtsp_host(
+    answer: Callable[[str], str], tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Serve RTSP; yields the port and the requests received. `answer` returns status, headers and perhaps a body."""
     requests: list[str] = []
 
     class Handler(socketserver.StreamRequestHandler):
+        def setup(self) -> None:
+            if tls is not None:
+                self.request = tls.wrap_socket(self.request, server_side=True)
+            super().setup()
+
+        def finish(self) -> None:
+            super().finish()
+            self.request.close()
+
         def handle(self) -> None:
             while line := self.rfile.readline().decode():
                 text = line
@@ -47,14 +61,15 @@ def rtsp_host(answer: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
         yield port, requests
 
 
-def open_camera(port: int, folder: Path) -> None:
+def open_camera(port: int, folder: Path, scheme: str = "rtsp", *, with_login: bool = True) -> None:
     login = folder / "login"
     login.write_text("viewer:sekret\n")
     connect(
         CameraSection.model_validate(
             {
-                "source": f"rtsp://127.0.0.1:{port}/1",
-                "credentials_file": str(login),
+                "source": f"{scheme}://127.0.0.1:{port}/1",
+                "credentials_file": str(login) if with_login else None,
+                "tls_verify": scheme == "rtsp",
                 "timeout_s": 3,
             }
         ),
@@ -168,6 +183,32 @@ def test_a_redirect_to_something_else_is_refused(tmp_path: Path, target: str) ->
         pytest.raises(SourceError, match="not rtsp://"),
     ):
         open_camera(port, tmp_path)
+
+
+def test_a_redirect_of_an_encrypted_camera_to_plain_rtsp_is_refused() -> None:
+    configured, plain = "rtsps://cam/1", "rtsp://cam/1"
+    for url, location in ((configured, plain), (configured, "rtsp://other/"), (plain, "/2")):
+        with pytest.raises(SourceError, match=r"redirects to rtsp://.*, which is not encrypted"):
+            refuse_followed(configured, url, location, "camera")
+    for url, location in ((configured, "/2"), (configured, "rtsps://other/")):
+        refuse_followed(configured, url, location, "camera")
+
+
+@pytest.mark.parametrize("with_login", [True, False])
+def test_an_encrypted_camera_is_not_followed_to_plain_rtsp(
+    tmp_path: Path, with_login: bool
+) -> None:
+    made = make_certificates(tmp_path / "tls")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(made.certificate, made.key)
+    with rtsp_host(lambda _: BASIC) as (other, requests):
+        redirect = f"302 Found\r\nLocation: rtsp://127.0.0.1:{other}/2"
+        with (
+            rtsp_host(lambda _: redirect, tls) as (port, _),
+            pytest.raises(SourceError, match="which is not encrypted"),
+        ):
+            open_camera(port, tmp_path, "rtsps", with_login=with_login)
+    assert not any("Authorization" in request for request in requests)
 
 
 def test_a_negative_length_is_no_body(tmp_path: Path) -> None:

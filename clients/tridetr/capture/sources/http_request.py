@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from tridetr.capture.sources.base import LoginRefusedError
 from tridetr.capture.sources.login import Login
 from tridetr.capture.sources.tls import TLS_REMEDY
+from tridetr.config.source import shown_url
 from tridetr.errors import SourceError
 from tridetr.foreign_text import printable
 from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
@@ -65,7 +66,7 @@ def get(address: HttpAddress) -> http.client.HTTPResponse:
     for handler in (
         _Connections(address),
         urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        _Redirects(address.shown),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
     ):
@@ -85,6 +86,24 @@ def get(address: HttpAddress) -> http.client.HTTPResponse:
         ) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise SourceError(f"cannot open {address.shown}: {cause(error)}") from None
+
+
+def refuse_unencrypted(url: str, new: str, shown: str) -> None:
+    """Refuse to go on from https to http: pictures would be neither verified nor encrypted.
+
+    Args:
+        url: URL that led to the new one.
+        new: The new one.
+        shown: URL for messages.
+
+    Raises:
+        SourceError: Only `url` is https.
+    """
+    if urlsplit(url).scheme == "https" and urlsplit(new).scheme != "https":
+        raise SourceError(
+            f"cannot open {shown}: it leads to {shown_url(new)}, which is not encrypted; configure the camera, or the "
+            "proxy in front of it, to use https there, or set source to that address"
+        )
 
 
 def cause(error: Exception) -> str:
@@ -162,11 +181,34 @@ class _Connections(urllib.request.AbstractHTTPHandler):
         return self.do_open(partial(TlsConnection, hang_up=self._address.hang_up, tls=tls), req)
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, except from https to http."""
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        try:
+            refuse_unencrypted(req.full_url, newurl, self._shown)
+        except SourceError:
+            fp.close()
+            raise
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 class _OneLogin(urllib.request.BaseHandler):
     """Logs in once: a refused login ends the request, because cameras lock an account after some failures."""
 
     def __init__(self, address: HttpAddress, user: str, password: str) -> None:
-        # For this host only, not for the target of a redirect
+        # For this server only, not for the target of a redirect
         root = urlunsplit(urlsplit(address.url)._replace(path="/", query="", fragment=""))
         self._login = Login(user, password, root)
         self._shown = address.shown
@@ -180,8 +222,14 @@ class _OneLogin(urllib.request.BaseHandler):
         headers: http.client.HTTPMessage,
     ) -> object:
         challenges = headers.get_all("WWW-Authenticate", [])
-        if req.has_header("Authorization") or not self._login.is_for(req.full_url):
+        if req.has_header("Authorization"):
             raise urllib.error.HTTPError(req.full_url, code, msg, headers, fp)
+        if not self._login.is_for(req.full_url):
+            fp.close()
+            raise SourceError(
+                f"cannot open {self._shown}: it redirects to {shown_url(req.full_url)}, which requires a login, but "
+                "the password is sent only to the configured host; set source to that address"
+            )
         answer = self._login.header(req.get_method(), req.full_url, req.selector, challenges)
         fp.close()
         if not answer:

@@ -9,27 +9,32 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 from urllib.error import URLError
+from urllib.parse import urlsplit
+
+_PORTS = {"http": 80, "https": 443}
 
 
 class Login:
-    """User and password for one host.
+    """User and password for one server.
 
     Args:
         user: User name.
         password: Password.
-        url: URL on the host; user and password are for all of it, and for no other host.
+        url: URL on the server. User and password are for all of it, and for no other host, port or scheme: only
+            https may replace http, on their usual ports.
     """
 
     def __init__(self, user: str, password: str, url: str) -> None:
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, url, _as_latin_1(user), _as_latin_1(password))
-        self._passwords = passwords
-        self._digest = _Digest(passwords)
+        scheme, host, port = _origin(url)
+        self._origins = {(scheme, host, port)}
+        if (scheme, port) == ("http", 80):
+            self._origins.add(("https", host, 443))
+        self._digest = _Digest(_OnePassword(_as_latin_1(user), _as_latin_1(password)))
         self._basic = base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def is_for(self, url: str) -> bool:
-        """Return whether a URL is on the host."""
-        return self._passwords.find_user_password("", url)[0] is not None
+        """Return whether a URL is on the server."""
+        return _origin(url) in self._origins
 
     def header(self, method: str, url: str, covered: str, challenges: Iterable[str]) -> str:
         """Return the value of the header ``Authorization``, in Latin-1 as Python's HTTP headers are.
@@ -41,7 +46,7 @@ class Login:
             challenges: Values of the headers ``WWW-Authenticate``.
 
         Returns:
-            The value; "" if no challenge is understood, or the URL is on another host.
+            The value; "" if no challenge is understood, or the URL is on another server.
         """
         if not self.is_for(url):
             return ""
@@ -51,6 +56,17 @@ class Login:
             if kind == "digest" and (found := self._digest.answer(request, challenge)):
                 return f"Digest {found}"
         return f"Basic {self._basic}" if any(kind == "basic" for kind, _ in ways) else ""
+
+
+class _OnePassword(urllib.request.HTTPPasswordMgr):
+    """Finds the same user and password for every URL: `Login` has checked it."""
+
+    def __init__(self, user: str, password: str) -> None:
+        super().__init__()
+        self._found = user, password
+
+    def find_user_password(self, realm: str, authuri: str) -> tuple[str, str]:
+        return self._found
 
 
 class _Digest(urllib.request.AbstractDigestAuthHandler):
@@ -88,6 +104,11 @@ class _Asked:
 
     def get_method(self) -> str:
         return self.method
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
 
 
 def _as_latin_1(text: str) -> str:

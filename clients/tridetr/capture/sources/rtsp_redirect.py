@@ -44,11 +44,12 @@ def final_url(
 
     Raises:
         LoginRefusedError: The camera does not accept user and password.
-        SourceError: It does not respond, or its redirects do not end.
+        SourceError: It does not respond, its redirects do not end, or they lead from rtsps to rtsp.
     """
     configured = url
     found, until_s = _known.get(configured, ("", 0.0))
     if time.monotonic() < until_s:
+        _refuse_unencrypted(configured, found, shown)
         return found
     if not urlsplit(configured).netloc.rpartition("@")[0]:
         return configured
@@ -67,6 +68,7 @@ def final_url(
             _known[configured] = url, time.monotonic() + _KNOWN_S
             return url
         url = _redirected(url, location, shown)
+        _refuse_unencrypted(configured, url, shown)
     raise SourceError(f"cannot open {shown}: it redirects more than {_MOST_REDIRECTS} times")
 
 
@@ -80,10 +82,12 @@ def refuse_followed(configured: str, opened: str, location: str, shown: str) -> 
         shown: URL for messages.
 
     Raises:
-        SourceError: User and password were sent to another host, port or scheme. They are not sent there again.
+        SourceError: User and password were sent to another host, port or scheme. They are not sent there again. Or it
+            is not encrypted, although the configured URL is.
     """
     new = _redirected(opened, location, shown)
     if not urlsplit(opened).password or urlsplit(new).password:
+        _refuse_unencrypted(configured, new, shown)
         return
     _known[configured] = new, math.inf
     raise SourceError(
@@ -109,6 +113,14 @@ def _redirected(url: str, location: str, shown: str) -> str:
             f"cannot open {shown}: it redirects to an address that is not rtsp:// or rtsps://"
         )
     return urlunsplit(theirs._replace(netloc=ours.netloc)) if is_same else new
+
+
+def _refuse_unencrypted(configured: str, new: str, shown: str) -> None:
+    if urlsplit(configured).scheme == "rtsps" and urlsplit(new).scheme != "rtsps":
+        raise SourceError(
+            f"cannot open {shown}: it redirects to {shown_url(new)}, which is not encrypted; configure the camera to "
+            "redirect to rtsps, or set source to that address"
+        )
 
 
 def _address(url: str) -> tuple[str, int]:
