@@ -1,9 +1,9 @@
 """Deliver queued events to the notification targets: in order, one at a time, with one thread per target.
 
 A target that fails or stalls delays only itself. An event stays in the database until its target has accepted it; a
-delivery that was interrupted by a crash is repeated with the same event ID. An event that a target never accepts must
-not block later ones: after several failures, each attempt also tries the next event, and if that one is accepted, the
-first one counts as refused.
+delivery that was interrupted by a crash is repeated with the same event ID. Events that a target never accepts must
+not block later ones: after several failures of the oldest event, each attempt also tries another one, and if that one
+is accepted, the oldest counts as refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger("tridetr.controller")
 _RETRY_S = (1.0, 300.0)
 _REFUSALS = 5  # refusals after which a message is dropped
 _WITH_PICTURE = 2  # attempts with the picture, in case that is what the target does not accept
-_FAILURES = 5  # failures of one message after which the next one is tried too
+_FAILURES = 5  # failures of one message after which others are tried too
 
 
 class Target:
@@ -53,6 +53,8 @@ class Target:
         self._failures = self._refusals = 0  # of the event that was the oldest when it was tried
         self._tried = ""  # id of that event
         self._newest = ""  # id of the newest event when it was tried last
+        self._has_new = False  # the attempt was made because of a new event
+        self._others_tried: set[str] = set()  # ids of events that were tried in this turn
         self._must_wait = False  # the target has asked for the pause
         self._retry_at = float("-inf")
         for outcome in ("delivered", "failed", "dropped"):
@@ -79,7 +81,7 @@ class Target:
         newest = next(reversed(waiting))
         is_new = newest != self._newest and self._failures >= _FAILURES and not self._must_wait
         if is_new or time.monotonic() >= self._retry_at:
-            self._newest = newest
+            self._newest, self._has_new = newest, is_new
             oldest = next(iter(waiting.values()))
             # The one before may have been dropped from a full queue
             if oldest.event_id != self._tried:
@@ -111,7 +113,7 @@ class Target:
         if error is not None:
             metrics.NOTIFICATIONS.labels(self.section.name, "failed").inc()
         if row.event_id != self._tried:
-            self._done_next(row, error)
+            self._done_other(row, error)
         elif error is None:
             self._finish(row, "delivered")
             if self.fault:
@@ -133,11 +135,21 @@ class Target:
         pause_s = wait_s(self._failures, *_RETRY_S)
         self._retry_at = time.monotonic() + min(max(pause_s, error.wait_s), _RETRY_S[1])
         self._must_wait = error.wait_s > 0
-        following = next(islice(self._waiting.values(), 1, None), None)
-        if self._failures >= _FAILURES and following is not None and not self._must_wait:
-            self._start(following, with_picture=True)
+        if self._failures >= _FAILURES and len(self._waiting) > 1 and not self._must_wait:
+            self._start(self._other(), with_picture=True)
 
-    def _done_next(self, row: Row, error: DeliveryError | None) -> None:
+    def _other(self) -> Row:
+        """Return the event to try beside the oldest one: a new one at once, otherwise all of them in turn."""
+        others = [*islice(self._waiting.values(), 1, None)]
+        waiting = (row for row in others if row.event_id not in self._others_tried)
+        row = others[-1] if self._has_new else next(waiting, None)
+        if row is None:
+            self._others_tried.clear()
+            row = others[0]
+        self._others_tried.add(row.event_id)
+        return row
+
+    def _done_other(self, row: Row, error: DeliveryError | None) -> None:
         """Handle the outcome of an event that was tried because the oldest one keeps failing."""
         if error is not None:
             return
