@@ -81,8 +81,7 @@ class CameraSentry:
         classes = config.alarm_for(camera).classes
         self._joined: JoinedClasses | None = None
         if len(classes) > 1:
-            there = self.record.visit_classes
-            self._joined = JoinedClasses(keys, classes, there)
+            self._joined = JoinedClasses(keys, classes, self.record.classes_in_view)
         self._interruptions = Interruptions()
         self._result_rate = ResultRate(keys)
         self._results = ResultSource(config.instance, camera)
@@ -273,16 +272,11 @@ class CameraSentry:
         seen_ns = min(now_ns, now_ns if stamp.lossless else capture_ns)
         is_accepted = (self._decider.seen_ns or 0) >= seen_ns
         if self._joined is not None and is_accepted:
-            self._follow_classes(self._joined, frame, capture_ns, changes)
+            self._follow_classes(self._joined, frame, capture_ns)
         self._apply_silence()
 
-    def _follow_classes(
-        self, joined: JoinedClasses, frame: FrameFacts, capture_ns: int, changes: Sequence[Change]
-    ) -> None:
-        """Save events of the classes that have joined the open visit, except the one of the visit's own event."""
-        for change in changes:
-            if change.event is not None and change.event.transition is Transition.ARRIVED:
-                joined.announce(change.event.class_name, capture_ns)
+    def _follow_classes(self, joined: JoinedClasses, frame: FrameFacts, capture_ns: int) -> None:
+        """Save which classes are in view, and events of those that have joined the open visit."""
         rows: list[NewRow] = []
         for name in joined.look(frame.boxes, capture_ns):
             if not self.record.memory.visit_open:
@@ -299,8 +293,9 @@ class CameraSentry:
             own = frame_of_class(frame, name)
             lasted_ns = self._lasted_ns(self.record, frame)
             rows += event_rows(event, self._device, self.camera, own, now_ns, lasted_ns)
-        if rows:
+        if rows or joined.in_view != self.record.classes_in_view:
             self._save(rows)
+        if rows:
             self._report(rows, self.record.visit_id)
 
     def _notice_suspension(self) -> None:
@@ -339,10 +334,13 @@ class CameraSentry:
         self.record = after
         if self._joined is not None and before.memory.visit_open and not after.memory.visit_open:
             self._joined.forget()
+        event = change.event
+        if self._joined is not None and event and event.transition is Transition.ARRIVED:
+            self._joined.announce(event.class_name, stamp_ns)
         now_ns = time.time_ns()
         lasted_ns = self._lasted_ns(before, frame)
         rows = [
-            *event_rows(change.event, self._device, self.camera, frame, now_ns, lasted_ns),
+            *event_rows(event, self._device, self.camera, frame, now_ns, lasted_ns),
             *_sight_notes(before, after, self._watch.describe(), now_ns),
         ]
         self._save(rows)
@@ -371,6 +369,9 @@ class CameraSentry:
     def _save(self, rows: list[NewRow]) -> None:
         self._saved_at = time.monotonic()
         seen_ns = self._decider.seen_ns
+        if self._joined is not None:
+            in_view = self._joined.in_view
+            self.record = self._decider.record = replace(self.record, classes_in_view=in_view)
         if seen_ns is not None:
             seen_unix_ns = max(0, time.time_ns() - (time.monotonic_ns() - seen_ns))
             self.record = self._decider.record = replace(

@@ -23,8 +23,8 @@ class JoinedClasses:
     Args:
         keys: thresholds of the state machine.
         classes: names of the alarm classes.
-        there: those that were already seen in the open visit before a restart; they count as in view until they are
-            seen to be gone. When they were last seen is unknown, so a repeated arrival is possible, but none is lost.
+        there: ``in_view`` before a restart; they count as in view until they are seen to be gone. When the others
+            were last seen is unknown, so a repeated arrival is possible, but none is lost.
     """
 
     def __init__(self, keys: Keys, classes: Iterable[str], there: Collection[str]) -> None:
@@ -32,6 +32,11 @@ class JoinedClasses:
         self._memories = {name: TRACKING if name in there else STANDBY for name in classes}
         self._seen_ns: dict[str, int] = {}
         self._places: dict[str, list[_Corners]] = {}  # boxes last seen, at most `hold_s` ago
+
+    @property
+    def in_view(self) -> tuple[str, ...]:
+        """The classes that have arrived and are not seen to be gone."""
+        return tuple(name for name, memory in self._memories.items() if memory.visit_open)
 
     def announce(self, name: str, time_ns: int) -> None:
         """Count a class as in view, because the visit was opened in its name; its own count may not be complete yet.

@@ -28,6 +28,7 @@ class Record:
         boot_id: boot of the machine in which the record was saved; empty = unknown.
         visit_since_ns: monotonic time at which the visit was confirmed; 0 = in another boot, or of a recording.
         suspended_ns: ``boot_clock.suspended_ns`` that the monotonic times of this boot include.
+        classes_in_view: with several alarm classes, ``JoinedClasses.in_view``.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -41,6 +42,7 @@ class Record:
     boot_id: str = ""
     visit_since_ns: int = 0
     suspended_ns: int = 0
+    classes_in_view: tuple[str, ...] = ()
 
     def age(self, suspended_ns: int) -> Record:
         """Return the record after a time for which the monotonic clock stood still."""
@@ -84,6 +86,8 @@ class Record:
                 str(data.get("boot_id", "")),
                 _count(data.get("visit_since_ns", 0)),
                 _count(data.get("suspended_ns", 0)),
+                # Version 0.1 does not save it; the class of the visit itself must not join it
+                tuple(map(str, data.get("classes_in_view", data.get("visit_classes", ())[:1]))),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a sentry record: {error!r}") from None
