@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tridetr.config.load import parse_config
-from tridetr.config.source import CameraSource, shown_url
+from tridetr.config.source import CameraSource, shown_url, shown_value, without_logins
 from tridetr.errors import ConfigError
 
 
@@ -102,3 +103,16 @@ def test_placeholders_need_a_file_and_are_filled_in_percent_encoded(tmp_path: Pa
 def test_a_bad_source_is_reported_as_one_fault(value: str) -> None:
     with pytest.raises(ConfigError, match=r"1 fault\(s\)\n  cameras.hall.source: [^\n]*$"):
         parse_config(f"cameras: {{hall: {{source: {value}}}}}", origin=Path("node.yaml"))
+
+
+@pytest.mark.parametrize(
+    "piece", ["pass", ":", "a", "a-", "auth", "://", "@", ":a@/", "%40", "{password}"]
+)
+def test_long_hostile_text_takes_linear_time(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    for prefix in ("", "rtsp://camera/", "rtsp://"):
+        with contextlib.suppress(ValueError):
+            CameraSource.parse(prefix + text)
+        shown_url(prefix + text)
+        shown_value(prefix + text)
+        without_logins(prefix + text)

@@ -19,7 +19,7 @@ from tridetr.capture.sources.base import NoPictureYetError
 from tridetr.capture.sources.http_request import HttpAddress
 from tridetr.capture.sources.metronome import Metronome
 from tridetr.capture.sources.network import NetworkSource
-from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts
+from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts, best_variant
 from tridetr.config import CameraSection
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
@@ -160,3 +160,26 @@ def test_segments_are_delivered_once(tmp_path: Path) -> None:
             tail = text
             numbers, reason = played(source)
             assert (numbers, f"its playlist {why}" in reason) == ([], True)
+
+
+@pytest.mark.parametrize("rest", [b"", b"a.m3u8\n"])
+def test_a_hostile_playlist_takes_linear_time(rest: bytes) -> None:
+    """A megabyte of variants without a URL once kept the capture process busy for minutes."""
+    playlist = b"#EXTM3U\n" + b"#EXT-X-STREAM-INF:BANDWIDTH=1\n" * 40_000 + rest
+    assert best_variant(playlist) == (rest.decode().strip() or None)
+
+
+def test_the_largest_variant_is_chosen() -> None:
+    lines = (
+        "#EXTM3U",
+        "#EXT-X-STREAM-INF:BANDWIDTH=9,RESOLUTION=64x48",
+        "# a comment",
+        "",
+        "low.m3u8",
+        "#EXT-X-STREAM-INF:AVERAGE-BANDWIDTH=99,BANDWIDTH=1,RESOLUTION=640x480",
+        " high.m3u8 ",
+        "#EXT-X-STREAM-INF:BANDWIDTH=99",
+        "unknown.m3u8",
+    )
+    for end in ("\n", "\r\n", "\r"):
+        assert best_variant(end.join(lines).encode()) == "high.m3u8"

@@ -21,12 +21,12 @@ _ADDRESS = re.compile(
 )
 # `name=value` in a path or query, also as cameras write it: /user=admin_password=x_channel=1.sdp
 _SECRET = re.compile(
-    r"(?:pass|pas(?==)|pwd|psw|secret|token|credential|api_?key|(?<![a-z])pw|(?<![a-z])auth)[a-z_-]*=([^&;/?#]*)",
+    r"(?:pass|pas(?==)|pwd|psw|secret|token|credential|api_?key|(?<![a-z])pw|(?<![a-z])auth)[a-z_-]{0,64}=([^&;/?#]*)",
     re.IGNORECASE,
 )
 # URLs without their scheme or its slashes, which must not be mistaken for file names and shown
 _LOST_SCHEME = re.compile(
-    r"^(?:rtsps?|https?|rtmp|udp|tcp):|:[^/]*@|" + _SECRET.pattern, re.IGNORECASE
+    r"^(?:rtsps?|https?|rtmp|udp|tcp):|:[^/:@]*@|" + _SECRET.pattern, re.IGNORECASE
 )
 _NO_SECRETS = {"", "0", "1", "true", "false", "yes", "no"}
 _USER, _PASSWORD = "{user}", "{password}"
@@ -191,7 +191,7 @@ def without_logins(message: str) -> str:
     def shown(found: re.Match[str]) -> str:
         return shown_url(found[0]) if "@" in found[0] or _SECRET.search(found[0]) else found[0]
 
-    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+", shown, message)
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"]+", shown, message)
 
 
 def _check_url(url: str) -> None:

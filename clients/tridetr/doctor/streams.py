@@ -28,35 +28,42 @@ _AT_ONCE = 8
 
 def check_cameras(config: Config) -> Iterator[Finding]:
     """Yield codec, size and measured rate of each camera and its second stream, or why there is no picture."""
-    streams = []
+    streams: list[tuple[str, CameraSection, str, threading.Event]] = []
     for name, camera in config.cameras.items():
-        streams.append((name, camera, "source"))
+        streams.append((name, camera, "source", threading.Event()))
         if camera.view is not None:
             section = camera.model_copy(update={"source": camera.view, "decode": "cpu"})
-            streams.append((name, section, "view"))
+            streams.append((name, section, "view", threading.Event()))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(lambda stream: check_camera(*stream), streams)
+        try:
+            yield from pool.map(lambda stream: check_camera(*stream), streams)
+        finally:  # Ctrl-C: the pool waits for those that have begun
+            for *_, stop in streams:
+                stop.set()
 
 
-def check_camera(name: str, camera: CameraSection, key: str = "source") -> Finding:
+def check_camera(
+    name: str, camera: CameraSection, key: str = "source", stop: threading.Event | None = None
+) -> Finding:
     """Open one camera and return what it delivers, or why there is no picture.
 
     Args:
         name: Name of the camera.
         camera: Section of the camera; its ``source`` is the stream that is opened.
         key: Configuration key that the stream is set in: "source" or "view".
+        stop: Ends the check early once it is set.
     """
     subject = f"camera {name}" if key == "source" else f"camera {name}, {key}"
     if camera.source.kind == "synthetic":
         return Finding(subject, "ok", "synthetic")
-    stop = threading.Event()
+    stop = stop or threading.Event()
     timer = threading.Timer(_LONGEST_S, stop.set)
     timer.daemon = True
     timer.start()
     source = make_source(name, camera, stop)
     try:
-        info = _opened(source)
-        width, height, fps = _watch(source, info, max(camera.timeout_s, _LOOK_S))
+        info = _opened(source, stop)
+        width, height, fps = _watch(source, info, max(camera.timeout_s, _LOOK_S), stop)
     except (TridetrError, ValueError) as error:
         return _fault(subject, str(error), f"cameras.{name}.{key}")
     finally:
@@ -69,18 +76,20 @@ def check_camera(name: str, camera: CameraSection, key: str = "source") -> Findi
     return Finding(subject, "ok", f"{described}, picture {width}x{height}{rate}")
 
 
-def _opened(source: Source) -> SourceInfo:
+def _opened(source: Source, stop: threading.Event) -> SourceInfo:
     started = time.monotonic()
     while True:
         try:
             return source.open()
         except NoPictureYetError:
-            if time.monotonic() - started > _NEWS_S:
+            if stop.is_set() or time.monotonic() - started > _NEWS_S:
                 raise
             source.close()
 
 
-def _watch(source: Source, info: SourceInfo, timeout_s: float) -> tuple[int, int, float]:
+def _watch(
+    source: Source, info: SourceInfo, timeout_s: float, stop: threading.Event
+) -> tuple[int, int, float]:
     """Return width, height and frames per second (0: unknown).
 
     Raises:
@@ -91,6 +100,8 @@ def _watch(source: Source, info: SourceInfo, timeout_s: float) -> tuple[int, int
     size = (0, 0)
     newest_ns, frames, why = 0, 0, "no picture"
     while time.monotonic() - started < (_LOOK_S if first else timeout_s + _LOOK_S):
+        if stop.is_set():
+            break
         try:
             grab = source.next(0.2)
             if grab is None:

@@ -39,9 +39,7 @@ _POLL_S = 0.5
 _COMPARED_BYTES = 1 << 14  # of a segment: timestamps, and most of a key frame
 _REMEMBERED = 1000  # segments
 _BEHIND = 2  # segments of a live playlist after the one that is read; FFmpeg starts with as many
-_VARIANT = re.compile(
-    rb"#EXT-X-STREAM-INF:([^\r\n]*)[\r\n]+(?:#[^\r\n]*[\r\n]+)*([^#\r\n][^\r\n]*)"
-)
+_VARIANT = b"#EXT-X-STREAM-INF:"
 
 
 def best_variant(playlist: bytes) -> str | None:
@@ -51,13 +49,19 @@ def best_variant(playlist: bytes) -> str | None:
     'a.m3u8'
     """
     best: tuple[int, int] | None = None
-    url = None
-    for attributes, name in _VARIANT.findall(playlist):
+    url = attributes = None
+    for line in playlist.splitlines():
+        if attributes is None:
+            attributes = line.partition(_VARIANT)[2] if _VARIANT in line else None
+            continue
+        if not line or line.startswith(b"#"):
+            continue
         size = re.search(rb"RESOLUTION=(\d{1,5})x(\d{1,5})", attributes)
         rate = re.search(rb"(?<![A-Z-])BANDWIDTH=(\d{1,12})", attributes)
         rank = (int(size[1]) * int(size[2]) if size else 0, int(rate[1]) if rate else 0)
         if best is None or rank > best:
-            best, url = rank, name.decode(errors="replace").strip()
+            best, url = rank, line.decode(errors="replace").strip()
+        attributes = None
     return url
 
 
