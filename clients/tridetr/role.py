@@ -60,6 +60,7 @@ def run_capture(camera: str, config_file: Path) -> None:
 
 def main() -> None:
     """Entry point of ``python -m tridetr.role``."""
+    service.keep_private()
     service.prepare_streams()
     command, *camera, _, file = sys.argv[1:]
     try:

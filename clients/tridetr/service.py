@@ -39,8 +39,6 @@ def prepare(config: Config, role: str) -> None:
 
     Must be called before the role's modules are imported: these use the metrics.
     """
-    # A core dump would write pictures and passwords to disk
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     never_block_on_stderr()
     configure_logging(config.log.level, config.log.format, role)
     private_folder(config.run_dir)
@@ -85,6 +83,20 @@ def prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def keep_private() -> None:
+    """Turn core dumps off, and create files and folders that only their owner can change; also in child processes.
+
+    A core dump would write pictures and passwords to disk. With a limit of 1 the kernel writes no file, as with 0, and
+    starts no program of ``core_pattern`` either, which it does with 0. If the hard limit is 0, such a program gets a
+    dump without any memory.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
+    with contextlib.suppress(OSError):  # /proc is not mounted, or read-only
+        Path("/proc/self/coredump_filter").write_text("0")
+    os.umask(os.umask(0o077) | 0o022)
 
 
 def stop_signals() -> list[signal.Signals]:

@@ -17,7 +17,7 @@ from tridetr.cli.node_commands import events, status
 from tridetr.cli.up_command import up
 from tridetr.errors import TridetrError
 from tridetr.models.cli import app as models_app
-from tridetr.service import prepare_streams
+from tridetr.service import keep_private, prepare_streams
 
 app = typer.Typer(
     name="tridetr",
@@ -52,6 +52,7 @@ def _root(
 
 def main() -> None:
     """Entry point of the console script."""
+    keep_private()
     prepare_streams()
     try:
         app()
