@@ -12,15 +12,16 @@ from typing import Any, cast
 
 import av
 import numpy as np
+import psutil
 import pytest
 from av.video.codeccontext import VideoCodecContext
 
 from support.clips import CAMERA_OPTIONS, write_clip
-from tridetr.capture.sources.base import CorruptFrameError, SourceEndedError
+from tridetr.capture.sources.base import CorruptFrameError, Layout, SourceEndedError
 from tridetr.capture.sources.file import FileSource
 from tridetr.capture.sources.network import NetworkSource
 from tridetr.capture.sources.pump import Arrival
-from tridetr.capture.sources.video import CpuVideo
+from tridetr.capture.sources.video import CpuVideo, Decoded
 from tridetr.config import CameraSection
 
 
@@ -180,6 +181,45 @@ def test_a_recording_whose_rotation_comes_with_few_pictures_is_upright(tmp_path:
             heights.append(grab.decode().height)
     source.close()
     assert heights == [320] * 20 + [240] * 20
+
+
+def converted(tmp_path: Path, scaler: Any = None) -> list[Decoded]:
+    """Return the pictures of a stream whose pixel format has to be converted."""
+    clip = write_clip(tmp_path / "444.ts", 30, pix_fmt="yuv444p", options=CAMERA_OPTIONS)
+    with av.open(clip) as container:
+        stream = container.streams.video[0]
+        video = CpuVideo(stream, 320 * 240)
+        if scaler:
+            video._scaler = scaler
+        arrivals = [Arrival(p, n, n, n, False) for n, p in enumerate(container.demux(stream))]
+        return [item for arrival in arrivals for item in video.decode(arrival)]
+
+
+def test_the_conversion_of_pictures_leaves_no_threads_behind(tmp_path: Path) -> None:
+    """Each picture had a scaler with threads of its own, until they exceeded the memory limit of the process."""
+    items = converted(tmp_path)
+    before = psutil.Process().num_threads()
+    most = before
+    for item in items:
+        assert item.picture
+        assert item.picture().layout is Layout.I420
+        most = max(most, psutil.Process().num_threads())
+    assert most == before
+
+
+@pytest.mark.parametrize("error", [av.BlockingIOError(11, "graph"), MemoryError("context")])
+def test_a_picture_that_cannot_be_converted_counts_as_damaged(
+    tmp_path: Path, error: Exception
+) -> None:
+    """It ended the capture process with a traceback."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    item = converted(tmp_path, SimpleNamespace(reformat=fail))[0]
+    assert item.picture
+    with pytest.raises(CorruptFrameError, match="cannot convert yuv444p 320x240"):
+        item.picture()
 
 
 def test_a_picture_of_which_slices_are_missing_is_not_shown() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+from av.video.reformatter import VideoReformatter
 
 from tridetr.gateway.encode import Color, fill, samples
 from tridetr.remux import Mp4File
@@ -161,6 +162,7 @@ class StillsClip(Closing):
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._decoder = av.CodecContext.create("mjpeg", "r")
+        self._scaler = VideoReformatter()
 
     def add(self, still: Still) -> bool:
         """Add the next picture; return whether there was room for it. May be called in another thread."""
@@ -213,7 +215,8 @@ class StillsClip(Closing):
         assert self._stream is not None
         picture = _relabelled(decoded)
         if (picture.width, picture.height) != (self._stream.width, self._stream.height):
-            picture = picture.reformat(self._stream.width, self._stream.height)
+            size = (self._stream.width, self._stream.height)
+            picture = self._scaler.reformat(picture, *size, threads=1)
         passed = (still.capture_ns - self._first_ns) / 1e9
         self._last_pts = max(self._last_pts + 1, round(passed / _TIME_BASE))
         picture.pts, picture.time_base = self._last_pts, _TIME_BASE

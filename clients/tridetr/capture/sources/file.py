@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
+from av.video.reformatter import VideoReformatter
 
 from tridetr.capture.sources.av import decoder_options, explain, frame_rate, open_video, packets
 from tridetr.capture.sources.base import (
@@ -63,6 +64,7 @@ class FileSource(Source):
         self._container: InputContainer | None = None
         self._frames: Iterator[av.VideoFrame | av.Packet[VideoStream]] = iter(())
         self._jpeg: JpegDecoder | None = None
+        self._scaler = VideoReformatter()
         self._pixel_aspect: Fraction | None = None
         self._turned = 0  # degrees anticlockwise, as signalled last
         self._next_number = 0
@@ -220,7 +222,7 @@ class FileSource(Source):
             number,
             self._base_ns + media_ns,
             self._unix_base_ns + media_ns,
-            lambda: picture_from(frame, self._pixel_aspect, rotation),
+            lambda: picture_from(frame, self._scaler, self._pixel_aspect, rotation),
             decode_ns=time.perf_counter_ns() - started,
         )
 

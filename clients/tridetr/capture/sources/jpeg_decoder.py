@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import av
 from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import VideoReformatter
 
 from tridetr.capture.sources.base import CorruptFrameError, Picture
 from tridetr.capture.sources.picture import picture_from
@@ -29,6 +30,7 @@ class JpegDecoder:
         codec.options = {"err_detect": "explode"}
         assert isinstance(codec, VideoCodecContext)
         self._codec = codec
+        self._scaler = VideoReformatter()
 
     def decode(self, jpeg: bytes | memoryview | av.Packet[VideoStream]) -> Picture:
         """Decode one JPEG.
@@ -37,7 +39,7 @@ class JpegDecoder:
             The picture; its planes are views that stay valid as long as they are referenced.
 
         Raises:
-            CorruptFrameError: It is damaged, or not a JPEG.
+            CorruptFrameError: It is damaged, not a JPEG, or cannot be converted.
         """
         packet = jpeg if isinstance(jpeg, av.Packet) else av.Packet(cast(bytes, jpeg))
         scans = bytes(packet).count(_SCAN)
@@ -51,4 +53,4 @@ class JpegDecoder:
             ) from None
         if not frames:
             raise CorruptFrameError(f"no picture in a JPEG of {packet.size} bytes")
-        return picture_from(frames[-1])
+        return picture_from(frames[-1], self._scaler)

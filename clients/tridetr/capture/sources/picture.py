@@ -10,8 +10,9 @@ from typing import cast
 import av
 import numpy as np
 from av.video.reformatter import ColorRange as AvRange
+from av.video.reformatter import VideoReformatter
 
-from tridetr.capture.sources.base import Layout, Picture, Plane, matrix_for
+from tridetr.capture.sources.base import CorruptFrameError, Layout, Picture, Plane, matrix_for
 from tridetr.shm.frames import ColorMatrix, ColorRange
 
 _log = logging.getLogger("tridetr.capture")
@@ -33,7 +34,10 @@ _converted: set[str] = set()
 
 
 def picture_from(
-    frame: av.VideoFrame, pixel_aspect: Fraction | None = None, rotation: int | None = None
+    frame: av.VideoFrame,
+    scaler: VideoReformatter,
+    pixel_aspect: Fraction | None = None,
+    rotation: int | None = None,
 ) -> Picture:
     """Return an upright picture with square pixels; its planes are views of the frame, which they keep alive.
 
@@ -43,8 +47,12 @@ def picture_from(
 
     Args:
         frame: The decoded frame.
+        scaler: Converts the stream's frames; the same one for all of them, and used by one thread at a time.
         pixel_aspect: Pixel aspect ratio (width over height) that the stream reports; None if unknown.
         rotation: By how many degrees anticlockwise it must be turned; None to ask the frame.
+
+    Raises:
+        CorruptFrameError: The frame cannot be converted.
     """
     size = _square_size(frame.width, frame.height, pixel_aspect)
     color_range, matrix = color_of(
@@ -67,9 +75,20 @@ def picture_from(
         if frame.format.is_rgb:  # swscale's output for RGB
             color_range, matrix = ColorRange.LIMITED, ColorMatrix.BT601
         av_range = AvRange.MPEG if color_range is ColorRange.LIMITED else AvRange.JPEG
-        frame = frame.reformat(
-            *size, format="yuv420p", src_color_range=av_range, dst_color_range=av_range
-        )
+        try:
+            frame = scaler.reformat(
+                frame,
+                *size,
+                format="yuv420p",
+                src_color_range=av_range,
+                dst_color_range=av_range,
+                threads=1,  # otherwise one per core, for each camera
+            )
+        except (av.FFmpegError, MemoryError) as error:
+            raise CorruptFrameError(
+                f"cannot convert {frame.format.name} {frame.width}x{frame.height} to I420 "
+                f"{size[0]}x{size[1]}: {error}"
+            ) from None
         layout = Layout.I420
     picture = Picture(
         layout=layout,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import av
 import av.logging
+from av.video.reformatter import VideoReformatter
 
 from tridetr.capture.sources.av import decoder_options, log_captured
 from tridetr.capture.sources.base import CorruptFrameError, Picture
@@ -74,6 +75,7 @@ class CpuVideo:
         codec.thread_type = "NONE"
         codec.copy_opaque = True  # carries the arrival through the decoder
         self._codec = codec
+        self._scaler = VideoReformatter()
         self._doubtful_until_ns = 0
         self._damaged = range(0)  # from the first damaged packet after a key frame to the newest
         self._rotation = CheckedRotation(codec.name)
@@ -136,12 +138,12 @@ class CpuVideo:
             return Decoded(arrival, None)
         if frame.key_frame and arrival.index >= self._damaged.stop:
             self._doubtful_until_ns = 0
-        aspect = self._codec.sample_aspect_ratio
+        aspect, scaler = self._codec.sample_aspect_ratio, self._scaler
         # Pictures come in display order: one that comes before a damaged picture can be built on it all the same
         is_doubtful = (
             arrival.monotonic_ns < self._doubtful_until_ns and arrival.index >= self._damaged.start
         )
-        return Decoded(arrival, lambda: picture_from(frame, aspect, rotation), is_doubtful)
+        return Decoded(arrival, lambda: picture_from(frame, scaler, aspect, rotation), is_doubtful)
 
     def _doubt(self, arrival: Arrival) -> None:
         """Note a damaged packet."""
