@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from common import argument_parser, machine, summary, write_json
@@ -122,6 +123,7 @@ class Ring:
 def compressed(ring: Ring, path: Path, frames: int) -> dict[str, Any]:
     """Measure one clip, each frame in the three ways in turn."""
     rows: dict[str, list[float]] = {}
+    scaler = VideoReformatter()
 
     def add(name: str, value: float) -> None:
         rows.setdefault(name, []).append(value)
@@ -129,7 +131,7 @@ def compressed(ring: Ring, path: Path, frames: int) -> dict[str, Any]:
     for index, (frame, took) in enumerate(decoded(path, frames)):
         add("decode_ms", took)
         started = time.perf_counter_ns()
-        picture = picture_from(frame)
+        picture = picture_from(frame, scaler)
         add("views_ms", (time.perf_counter_ns() - started) / 1e6)
         # The order changes, because the first one finds the picture in the decoder's caches
         ways = ("slot", "fresh", "rgb")
