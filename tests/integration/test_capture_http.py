@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -158,6 +159,27 @@ class TestLogin:
                 message = rig.wait_state(CameraState.OFFLINE).message
         assert [login for _, login in other.requests] == [""]
         assert "sent only to the configured host" in message
+
+    @pytest.mark.parametrize("copied", ["{path}", "/login?back={path_quoted}", "/?p=w%26+rd"])
+    def test_another_host_gets_no_password_in_the_url(self, tmp_path: Path, copied: str) -> None:
+        (tmp_path / "secret").write_text("admin:w& rd")
+        with http_camera(one_picture) as other:
+
+            def redirect(request: Request) -> None:
+                where = copied.format(path=request.path, path_quoted=quote(request.path))
+                request.head(status=302, Location=other.url(where))
+
+            with (
+                http_camera(redirect) as camera,
+                capturing(
+                    tmp_path,
+                    camera.url("/flv?p={password}"),
+                    credentials_file=str(tmp_path / "secret"),
+                ) as rig,
+            ):
+                message = rig.wait_state(CameraState.OFFLINE).message
+        assert not other.requests
+        assert "another host, port or scheme with the password in the URL" in message
 
     def test_unreadable_password_file_is_reported(self, tmp_path: Path) -> None:
         file = tmp_path / "secret"

@@ -37,13 +37,15 @@ def connect(
         SourceError: It cannot be opened, or sends no video.
     """
     source, file = section.source, section.credentials_file
-    url = source.url(camera_credentials(file) if file else None)
+    login = camera_credentials(file) if file else None
+    url = source.url(login)
     _bypass_proxies(source.address[0])
     try:
         options = _options(section, finds_gaps) | ffmpeg_options(section)
         if source.kind == "http":
             tls = python_context(section)
-            address = http_address(url, source.shown, tls, section.timeout_s, hang_up)
+            secret = login[1] if login and source.needs_credentials else ""
+            address = http_address(url, source.shown, tls, section.timeout_s, hang_up, secret)
             found = open_http(address, section.fps, played)
             if isinstance(found, JpegFeed):
                 return found

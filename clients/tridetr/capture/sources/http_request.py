@@ -9,7 +9,7 @@ import urllib.request
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 from tridetr.capture.sources.base import LoginRefusedError
 from tridetr.capture.sources.login import Login
@@ -33,6 +33,7 @@ class HttpAddress:
         tls: How to verify https.
         timeout_s: Timeout of each read [s].
         hang_up: Once set, ends a read in progress.
+        secret: Password in path or query, which no other server may get; empty = there is none.
     """
 
     url: str
@@ -41,18 +42,24 @@ class HttpAddress:
     tls: ssl.SSLContext | None
     timeout_s: float
     hang_up: HangUp
+    secret: str = ""
 
 
 def http_address(
-    url: str, shown: str, tls: ssl.SSLContext | None, timeout_s: float, hang_up: HangUp
+    url: str,
+    shown: str,
+    tls: ssl.SSLContext | None,
+    timeout_s: float,
+    hang_up: HangUp,
+    secret: str = "",
 ) -> HttpAddress:
-    """Return the address of a URL that may hold `user:password@`."""
+    """Return the address of a URL that may hold `user:password@` (see `HttpAddress`)."""
     parts = urlsplit(url)
     user_info, _, host = parts.netloc.rpartition("@")
     user, _, password = user_info.partition(":")
     login = (unquote(user), unquote(password)) if password else None
     bare = urlunsplit(parts._replace(netloc=host))
-    return HttpAddress(bare, shown, login, tls, timeout_s, hang_up)
+    return HttpAddress(bare, shown, login, tls, timeout_s, hang_up, secret)
 
 
 def get(address: HttpAddress) -> http.client.HTTPResponse:
@@ -66,7 +73,7 @@ def get(address: HttpAddress) -> http.client.HTTPResponse:
     for handler in (
         _Connections(address),
         urllib.request.HTTPDefaultErrorHandler(),
-        _Redirects(address.shown),
+        _Redirects(address),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
     ):
@@ -88,21 +95,33 @@ def get(address: HttpAddress) -> http.client.HTTPResponse:
         raise SourceError(f"cannot open {address.shown}: {cause(error)}") from None
 
 
-def refuse_unencrypted(url: str, new: str, shown: str) -> None:
-    """Refuse to go on from https to http: pictures would be neither verified nor encrypted.
+def refuse_unsafe(address: HttpAddress, url: str, new: str) -> None:
+    """Refuse to go on from https to http, or to another server with the password in the URL.
+
+    Pictures over http would be neither verified nor encrypted.
 
     Args:
+        address: Address of the camera.
         url: URL that led to the new one.
         new: The new one.
-        shown: URL for messages.
 
     Raises:
-        SourceError: Only `url` is https.
+        SourceError: It is refused.
     """
     if urlsplit(url).scheme == "https" and urlsplit(new).scheme != "https":
         raise SourceError(
-            f"cannot open {shown}: it leads to {shown_url(new)}, which is not encrypted; configure the camera, or the "
-            "proxy in front of it, to use https there, or set source to that address"
+            f"cannot open {address.shown}: it leads to {shown_url(new)}, which is not encrypted; configure the camera, "
+            "or the proxy in front of it, to use https there, or set source to that address"
+        )
+    texts = new, unquote_plus(new), unquote(unquote_plus(new))  # encoded up to twice
+    if (
+        address.secret
+        and any(address.secret in text for text in texts)
+        and not Login("", "", address.url).is_for(new)
+    ):
+        raise SourceError(  # without the new URL: its host may contain the password
+            f"cannot open {address.shown}: it leads to another host, port or scheme with the password in the URL, "
+            "which is sent only to the configured one; set source to that address if you trust it"
         )
 
 
@@ -182,10 +201,10 @@ class _Connections(urllib.request.AbstractHTTPHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, except from https to http."""
+    """Follows redirects, except unsafe ones."""
 
-    def __init__(self, shown: str) -> None:
-        self._shown = shown
+    def __init__(self, address: HttpAddress) -> None:
+        self._address = address
 
     def redirect_request(
         self,
@@ -197,7 +216,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         try:
-            refuse_unencrypted(req.full_url, newurl, self._shown)
+            refuse_unsafe(self._address, req.full_url, newurl)
         except SourceError:
             fp.close()
             raise

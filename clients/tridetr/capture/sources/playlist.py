@@ -11,13 +11,7 @@ from dataclasses import replace
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from tridetr.capture.sources.base import NoPictureYetError
-from tridetr.capture.sources.http_request import (
-    HttpAddress,
-    HttpBody,
-    cause,
-    get,
-    refuse_unencrypted,
-)
+from tridetr.capture.sources.http_request import HttpAddress, HttpBody, cause, get, refuse_unsafe
 from tridetr.errors import SourceError
 
 PLAYLIST_BYTES = 1 << 20
@@ -197,7 +191,7 @@ class PlaylistParts:
 
     def _get(self, url: str) -> tuple[http.client.HTTPResponse, bytes]:
         """Request a part, with the login only if it is on the playlist's host; return its first bytes too."""
-        refuse_unencrypted(self._address.url, url, self._address.shown)
+        refuse_unsafe(self._address, self._address.url, url)
         ours, theirs = urlsplit(self._address.url), urlsplit(url)
         host = theirs.netloc.rpartition("@")[2]
         same = (ours.scheme, ours.netloc) == (theirs.scheme, host)
