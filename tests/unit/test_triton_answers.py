@@ -73,7 +73,7 @@ def test_nan_and_infinite_answers_are_failures_and_not_an_empty_picture(
 ) -> None:
     """A model that overflowed in half precision once looked like an empty picture: the camera stayed in standby."""
     arrays = {
-        "boxes": np.ones((1, 2, 4), np.float32),
+        "boxes": np.full((1, 2, 4), 9, np.float32),
         "scores": np.array([[0.9, 0]], np.float32),
         "classes": np.ones((1, 2), np.int32),
     }
@@ -125,6 +125,16 @@ def test_a_few_wrong_boxes_do_not_fail_the_answer_but_a_majority_does(
     assert len(parse_prediction(scored((0.9, GOOD), (0.01, wrong))).scores) == 2
     with pytest.raises(InferenceFailed, match="most boxes"):
         parse_prediction(scored((0.03, wrong), (0.02, GOOD), (0.01, wrong)))
+
+
+def test_boxes_in_shares_of_the_picture_are_a_failure() -> None:
+    """Such a model never alarmed with a zone or `min_area`, and nothing showed it."""
+    share = (0.4, 0.3, 0.6, 0.9)
+    with pytest.raises(InferenceFailed, match="shares of the picture"):
+        parse_prediction(scored((0.9, share), (0.3, (0, 0, 1.02, 1)), (0, GOOD)))
+    parse_prediction(scored((0.9, GOOD), (0.9, share)))
+    parse_prediction(scored((0.1, share)))  # a padding row with a little noise
+    parse_prediction(scored((0.9, (0, 0, 3, 2))))
 
 
 @given(st.lists(OUTPUT, max_size=5))

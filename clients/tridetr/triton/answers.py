@@ -20,6 +20,9 @@ from tridetr.errors import (
 
 _DTYPES = {"boxes": np.float32, "scores": np.float32, "classes": np.int32}
 _OVERFLOW = "Remedy: set model.precision: fp32, or use another model"
+_REMAKE = "Remedy: make the model again with `tridetr models fuse`, or use another one"
+_CONFIDENT = 0.2  # score
+_LARGEST_SHARE = 1.5  # coordinate of a box that is a share of the picture, with tolerance
 # The connection or the server failed.
 _BROKEN = frozenset({
     grpc.StatusCode.UNAVAILABLE,
@@ -86,7 +89,8 @@ def check_content(found: Prediction) -> None:
     """Check that the content of the picture is known: a broken model would look like an empty picture.
 
     Raises:
-        InferenceFailed: a score is not finite, or most of the boxes with a score above 0 are not boxes.
+        InferenceFailed: a score is not finite, most of the boxes with a score above 0 are not boxes, or all boxes with
+            a considerable score are as small as a pixel.
     """
     if not np.isfinite(found.scores).all():
         raise InferenceFailed(
@@ -96,6 +100,12 @@ def check_content(found: Prediction) -> None:
     boxes = found.boxes[found.scores > 0]
     wrong = boxes[~are_corners(boxes)]
     if 2 * len(wrong) <= len(boxes):
+        confident = found.boxes[found.scores >= _CONFIDENT]
+        if len(confident) and np.abs(confident).max() <= _LARGEST_SHARE:
+            raise InferenceFailed(
+                "all boxes in the model's answer are between 0 and 1, so they are shares of the picture, not pixels: "
+                f"no zone and no min_area would match. {_REMAKE}"
+            )
         return
     if not np.isfinite(wrong).all():
         raise InferenceFailed(
@@ -104,7 +114,7 @@ def check_content(found: Prediction) -> None:
         )
     raise InferenceFailed(
         "most boxes in the model's answer have a right or lower edge that comes before the left or upper one, so they "
-        "are not x1 y1 x2 y2 in pixels. Remedy: make the model again with `tridetr models fuse`, or use another one"
+        f"are not x1 y1 x2 y2 in pixels. {_REMAKE}"
     )
 
 
