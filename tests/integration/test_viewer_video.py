@@ -262,12 +262,13 @@ def test_second_stream_is_shown_enlarged_if_the_browser_decodes_it(
         config = config.model_copy(update={"cameras": {"hall": hall}})
         camera = VideoCamera(config.instance, fakes["hall"])
         view = VideoCamera(config.instance, fakes["hall"], size=(1280, 960), kind=VIEW)
-        stop = threading.Event()
+        stop, encoding = threading.Event(), threading.Lock()
 
         def play() -> None:
             while not stop.wait(0.1):
                 sequence = camera.frame()
-                view.encode(sequence)
+                with encoding:
+                    view.encode(sequence)
                 camera.camera.result(sequence)
                 camera.camera.report()
 
@@ -288,7 +289,8 @@ def test_second_stream_is_shown_enlarged_if_the_browser_decodes_it(
                 )
                 assert overlaps[len(overlaps) // 2] >= 0.9, overlaps
 
-                view.start(1280, 960, encoder="libx265")
+                with encoding:
+                    view.start(1280, 960, encoder="libx265")
                 expect(picture).to_contain_text("640 × 480, camera's own H.264", timeout=WAIT_MS)
                 expect(picture).to_contain_text("view: this browser does not decode H.265")
         finally:
