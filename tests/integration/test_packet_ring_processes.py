@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from support.packets import put_packet, stream_info
 from tridetr.shm.names import list_instance
 from tridetr.shm.packets import PacketReader, PacketWriter
@@ -41,7 +39,6 @@ def child(role: str, instance: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.slow
 def test_killed_writers_and_readers_leave_no_torn_packets(instance: str) -> None:
     dice = random.Random(7)
     writers = 0

@@ -65,7 +65,6 @@ def start(instance: str) -> Iterator[Start]:
             child.kill()
 
 
-@pytest.mark.slow
 def test_no_reader_ever_sees_a_torn_or_stale_frame(start: Start) -> None:
     """Four readers, two of which hold their frames for a long time, and a writer that never waits."""
     readers = [

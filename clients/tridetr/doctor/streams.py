@@ -99,9 +99,9 @@ def _watch(
     first: Grab | None = None
     size = (0, 0)
     newest_ns, frames, why = 0, 0, "no picture"
-    while time.monotonic() - started < (_LOOK_S if first else timeout_s + _LOOK_S):
-        if stop.is_set():
-            break
+    while not stop.is_set() and time.monotonic() - started < (
+        _LOOK_S if first else timeout_s + _LOOK_S
+    ):
         try:
             grab = source.next(0.2)
             if grab is None:

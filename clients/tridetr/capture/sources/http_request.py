@@ -12,7 +12,7 @@ from typing import IO, cast
 from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 from tridetr.capture.sources.base import LoginRefusedError
-from tridetr.capture.sources.login import Login
+from tridetr.capture.sources.login import Login, is_same_server
 from tridetr.capture.sources.tls import TLS_REMEDY
 from tridetr.config.source import shown_url
 from tridetr.errors import SourceError
@@ -117,7 +117,7 @@ def refuse_unsafe(address: HttpAddress, url: str, new: str) -> None:
     if (
         address.secret
         and any(address.secret in text for text in texts)
-        and not Login("", "", address.url).is_for(new)
+        and not is_same_server(address.url, new)
     ):
         raise SourceError(  # without the new URL: its host may contain the password
             f"cannot open {address.shown}: it leads to another host, port or scheme with the password in the URL, "
@@ -227,9 +227,7 @@ class _OneLogin(urllib.request.BaseHandler):
     """Logs in once: a refused login ends the request, because cameras lock an account after some failures."""
 
     def __init__(self, address: HttpAddress, user: str, password: str) -> None:
-        # For this server only, not for the target of a redirect
-        root = urlunsplit(urlsplit(address.url)._replace(path="/", query="", fragment=""))
-        self._login = Login(user, password, root)
+        self._login = Login(user, password, address.url)
         self._shown = address.shown
 
     def http_error_401(

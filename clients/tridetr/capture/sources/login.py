@@ -25,16 +25,13 @@ class Login:
     """
 
     def __init__(self, user: str, password: str, url: str) -> None:
-        scheme, host, port = _origin(url)
-        self._origins = {(scheme, host, port)}
-        if (scheme, port) == ("http", 80):
-            self._origins.add(("https", host, 443))
+        self._url = url
         self._digest = _Digest(_OnePassword(_as_latin_1(user), _as_latin_1(password)))
         self._basic = base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def is_for(self, url: str) -> bool:
         """Return whether a URL is on the server."""
-        return _origin(url) in self._origins
+        return is_same_server(self._url, url)
 
     def header(self, method: str, url: str, covered: str, challenges: Iterable[str]) -> str:
         """Return the value of the header ``Authorization``, in Latin-1 as Python's HTTP headers are.
@@ -56,6 +53,19 @@ class Login:
             if kind == "digest" and (found := self._digest.answer(request, challenge)):
                 return f"Digest {found}"
         return f"Basic {self._basic}" if any(kind == "basic" for kind, _ in ways) else ""
+
+
+def is_same_server(url: str, new: str) -> bool:
+    """Return whether the server of `url` may get what is for it at the URL `new` too (see `Login`).
+
+    >>> is_same_server("http://camera/", "https://camera:443/video")
+    True
+    >>> is_same_server("https://camera/", "http://camera/video")
+    False
+    """
+    old, other = _origin(url), _origin(new)
+    is_secured = (*old, *other) == ("http", old[1], 80, "https", old[1], 443)
+    return old == other or is_secured
 
 
 class _OnePassword(urllib.request.HTTPPasswordMgr):
