@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from support.mosquitto import free_port
 from support.proc import listening, listening_as
@@ -103,6 +105,28 @@ def test_controller_connects_and_its_events_are_acknowledged(tmp_path: Path, kin
             assert controller.terminate() == 0
     with contextlib.closing(_open(controller.config["state_dir"])) as database:
         assert database.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_the_supervisor_while_it_keeps_messages(tmp_path: Path, kind: str) -> None:
+    """amqtt sends the retained messages of every subscribed topic to each client that connects, subscribed or not."""
+    settings = config(tmp_path)
+    with running_broker(settings, kind):
+        wait_for(lambda: listens(settings))
+        host, port = resolve_broker(settings)
+        client = paho.Client(CallbackAPIVersion.VERSION2)
+        client.connect(host, port)
+        client.loop_start()
+        try:
+            client.subscribe("tridetr/#", qos=1)
+            for number in range(100):
+                message = client.publish(f"tridetr/{number}", bytes(1000), qos=1, retain=True)
+                message.wait_for_publish(5)
+                assert message.is_published()
+            assert all(answers(host, port) for _ in range(3))
+        finally:
+            client.disconnect()
+            client.loop_stop()
 
 
 def test_retained_messages_do_not_fill_the_memory(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tridetr.broker import PULSE_ID, resolve_broker, write_address
 from tridetr.config import Config
@@ -15,23 +17,9 @@ EVERY_S = 2.0
 TIMEOUT_S = 5.0
 NAME = "broker"
 
-_CLIENT_ID = PULSE_ID.encode()
-# MQTT 3.1.1: CONNECT (protocol name and level, clean session, keep-alive 10 s, client id), DISCONNECT.
-_CONNECT_BODY = b"\x00\x04MQTT\x04\x02\x00\x0a" + len(_CLIENT_ID).to_bytes(2, "big") + _CLIENT_ID
-_CONNECT = b"\x10" + bytes([len(_CONNECT_BODY)]) + _CONNECT_BODY
-_CONNACK = b"\x20\x02"
-# PUBLISH with QoS 1, message 1. Subscriptions to `#` do not include topics that begin with $.
-_TOPIC = b"$tridetr/pulse"
-_PUBLISH_BODY = len(_TOPIC).to_bytes(2, "big") + _TOPIC + b"\x00\x01" + bytes(1 << 16)
-_PUBLISH = b"\x32" + bytes(
-    [
-        len(_PUBLISH_BODY) & 127 | 128,
-        len(_PUBLISH_BODY) >> 7 & 127 | 128,
-        len(_PUBLISH_BODY) >> 14,
-    ]
-)
-_PUBACK = b"\x40\x02\x00\x01"
-_DISCONNECT = b"\xe0\x00"
+# Subscriptions to `#` do not include topics that begin with $.
+_TOPIC = "$tridetr/pulse"
+_PAYLOAD = bytes(1 << 16)
 
 
 def answers(host: str, port: int, timeout_s: float = TIMEOUT_S) -> bool:
@@ -40,18 +28,25 @@ def answers(host: str, port: int, timeout_s: float = TIMEOUT_S) -> bool:
     An open port is not enough: the kernel also accepts connections for a stopped process. A connection is not enough:
     a broker at its memory limit, full of retained messages, accepts it but no message.
     """
+    connected = threading.Event()
+    client = paho.Client(CallbackAPIVersion.VERSION2, PULSE_ID)
+    client.connect_timeout = timeout_s
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: (
+        None if reason.is_failure else connected.set()
+    )
     try:
-        with socket.create_connection((host, port), timeout_s) as connection:
-            connection.sendall(_CONNECT)
-            if connection.recv(4)[:2] != _CONNACK:
-                return False
-            connection.sendall(_PUBLISH + _PUBLISH_BODY)
-            answer = connection.recv(4)
-            with contextlib.suppress(OSError):
-                connection.sendall(_DISCONNECT)
-            return answer == _PUBACK
-    except OSError:
+        client.connect(host, port)
+        client.loop_start()
+        if not connected.wait(timeout_s):
+            return False
+        message = client.publish(_TOPIC, _PAYLOAD, qos=1)
+        message.wait_for_publish(timeout_s)
+        return message.is_published()
+    except (OSError, RuntimeError):
         return False
+    finally:
+        client.disconnect()
+        client.loop_stop()
 
 
 class BrokerPulse:
