@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from support.mosquitto import Mosquitto, free_port, listening, make_certificates, running_mosquitto
+from support.relay import relay_to
 from support.sentry import EMPTY, PERSON, running_controller
 from support.waiting import wait_for
 from tridetr.controller.controller_process import REFRESH_S, TICK_S
 from tridetr.controller.history import read_history
+from tridetr.controller.store import Store
 from tridetr.model_card import ModelInfo
 from tridetr.served_model import write_served_model
 from tridetr.shm.boards import CameraState, SentryMode, SentryState
@@ -208,6 +210,45 @@ def test_removed_topics_are_cleared_after_an_outage(tmp_path: Path) -> None:
         hall = json.loads(found["homeassistant/device/tridetr_node1/hall/config"])
         assert "unique_id" in hall["components"]["car"]
         assert hall["components"].get("person", {}).keys() <= {"platform"}
+
+
+def test_events_do_not_wait_behind_topics_that_the_broker_forbids(tmp_path: Path) -> None:
+    """After a rename, the topics of the old name were cleared first on each connection.
+
+    A broker that closes the connection on a message to a forbidden topic then never got an event. mosquitto does so
+    with topics of more than 200 levels.
+    """
+    forbidden = [f"{'a/' * 210}hall/{name}" for name in ("state", "person", "status")]
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        relay_to(broker.port) as relay,
+        running_controller(tmp_path, {"port": relay.port}, start=False) as (controller, actor),
+    ):
+        store = Store(tmp_path / "state", outbox_limit=10)
+        allowed = "homeassistant/device/tridetr_old/config"
+        store.remember({**dict.fromkeys(forbidden, ""), allowed: '{"problem": "binary_sensor"}'})
+        store.close()
+        ear.client.publish(allowed, "{}", qos=1, retain=True)
+        relay.cut()
+        controller.start()
+        actor.show_and_wait(EMPTY, 2)
+        actor.show_and_wait(PERSON, 8)
+        wait_for(lambda: "connection to the broker" in controller.log())
+        relay.mend()
+        wait_for(ear.events)
+        wait_for(lambda: "ended when an earlier topic was cleared" in controller.log())
+        assert ear.last(allowed) == b"", "what is allowed is cleared first"
+        actor.show_and_wait(EMPTY, 80)
+        wait_for(lambda: len(ear.events()) == 2)
+        assert [event["kind"] for event in ear.events()] == ["person_arrived", "person_left"]
+        assert controller.log().count("connected to the broker") == 2
+        assert ear.last("/availability") == b"online"
+        assert controller.terminate() == 0
+    store = Store(tmp_path / "state", outbox_limit=10)
+    assert set(forbidden) <= store.retained.keys()
+    assert allowed not in store.retained
+    store.close()
 
 
 def test_a_car_is_published_as_a_car(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 
+from tridetr.backoff import Backoff
 from tridetr.config.load import parse_config
 from tridetr.controller import mqtt
 from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
@@ -116,8 +117,11 @@ async def test_only_the_connection_s_thread_uses_the_socket(
 
 
 @pytest.mark.timeout(60)
-async def test_new_connection_resends_nothing_by_itself() -> None:
+async def test_new_connection_resends_nothing_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """If both paho and the outbox resend, up to 13 copies of an event are sent."""
+    monkeypatch.setattr(mqtt, "_RECONNECT_S", (1.0, 1.0))
     broker, ear = SilentBroker(), Ear()
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
@@ -160,8 +164,11 @@ async def test_messages_of_qos_2_end_the_connection() -> None:
 
 
 @pytest.mark.timeout(60)
-async def test_a_connection_is_accepted_once() -> None:
+async def test_a_connection_is_accepted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Each acceptance publishes everything, so that a flood of them would stop the controller."""
+    monkeypatch.setattr(mqtt, "_RECONNECT_S", (1.0, 1.0))
     broker, ear = SilentBroker(accepts=500), Ear()
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
@@ -236,3 +243,40 @@ async def test_each_new_reason_for_a_failure_is_logged(
     assert len(warnings) >= len(reasons)
     for warning, reason in zip(warnings, reasons, strict=False):
         assert reason in warning, warnings
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("steady_s", [0.0, 60.0])
+async def test_pauses_grow_until_a_connection_lasts(
+    monkeypatch: pytest.MonkeyPatch, steady_s: float
+) -> None:
+    """A broker that accepted each connection and then ended it was reconnected every second, with two log lines."""
+    monkeypatch.setattr(mqtt, "_RECONNECT_S", (0.001, 0.1))
+    monkeypatch.setattr(mqtt, "_STEADY_S", steady_s)
+    pauses: list[float] = []
+
+    class Recorded(Backoff):
+        def failed(self, worked_s: float = 0.0) -> float:
+            pauses.append(super().failed(worked_s))
+            return pauses[-1]
+
+    monkeypatch.setattr(mqtt, "Backoff", Recorded)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1 << 16)
+        writer.write(b"\x20\x02\x00\x00")
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    ear = Ear()
+    link = MqttLink(BrokerSettings(lambda: address, None, lambda: None, None, 60, "will"), ear, [])
+    link.start()
+    await reach(lambda: len(pauses) >= 7)
+    await link.stop([])
+    server.close()
+    await server.wait_closed()
+    assert ear.ups >= 6
+    growth = [1, 1, 1, 1, 1, 1, 1] if steady_s == 0 else [1, 2, 4, 8, 16, 32, 64]
+    for pause_s, factor in zip(pauses, growth, strict=False):
+        assert 0.0005 * factor <= pause_s <= 0.001 * factor

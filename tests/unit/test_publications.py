@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +15,8 @@ from tridetr.config import Config
 from tridetr.controller import clears, payloads
 from tridetr.controller.arming import Arming
 from tridetr.controller.camera_control import CameraSentry
+from tridetr.controller.clears import ClearQueue
+from tridetr.controller.controller_process import Controller
 from tridetr.controller.publications import Publications, retire_cameras
 from tridetr.controller.state_machine import TRACKING
 from tridetr.controller.store import Store
@@ -31,15 +33,16 @@ class Broker:
     """Keeps what is retained, and confirms everything; it can come back with an old memory."""
 
     def __init__(self) -> None:
+        self.connected = True
         self.retained: dict[str, str] = {}
         self.sent: list[str] = []
 
     def publish(self, topic: str, payload: str, *, retain: bool) -> None:
         self.publish_acknowledged(topic, payload, retain=retain)
 
-    def publish_acknowledged(self, topic: str, payload: str, *, retain: bool) -> int:
+    def publish_acknowledged(self, topic: str, payload: str, *, retain: bool = False) -> int:
         self.sent.append(topic)
-        if payload:
+        if payload and retain:
             self.retained[topic] = payload
         else:
             self.retained.pop(topic, None)
@@ -94,10 +97,12 @@ class Node:
 
     def connect(self) -> None:
         """Publish everything, and confirm it."""
-        before = len(self.broker.sent)
+        confirmed = len(self.broker.sent)
         self.publications.on_up()
-        for mid in range(before + 1, len(self.broker.sent) + 1):
-            self.publications.on_ack(mid)
+        while confirmed < len(self.broker.sent):
+            confirmed += 1
+            self.publications.on_ack(confirmed)
+            self.publications.clear_next()
 
     def hold(self, *topics: str) -> None:
         """Let the broker retain topics that are not used any more."""
@@ -211,6 +216,97 @@ def test_topics_of_an_earlier_device_name_are_cleared_once(
     node.connect()
     assert not set(GONE) & {*broker.retained, *node.store.retained}
     node.store.close()
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(s=5000.0)
+    monkeypatch.setattr("tridetr.controller.publications.time.monotonic", lambda: now.s)
+    return now
+
+
+def test_clearing_what_the_broker_forbids_ends_a_connection_once_an_hour(
+    tmp_path: Path, steady: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such a broker ended each connection, before current states and events were sent."""
+    broker = Broker()
+    node = Node(tmp_path, broker, "attic")
+    forbidden = GONE[0]
+    node.hold(forbidden)
+
+    def clears(*, connect: bool = True) -> bool:
+        """Whether the topic is cleared, after the current ones were acknowledged."""
+        broker.sent.clear()
+        if connect:
+            node.publications.on_up()
+            node.publications.clear_next()
+            assert forbidden not in broker.sent
+            node.publications.on_ack(1)
+            assert broker.sent[0] == node.topics.discovery()
+        node.publications.clear_next()
+        return forbidden in broker.sent
+
+    assert clears()
+    assert not clears()
+    assert f"was cleared: {forbidden}. If" in caplog.text
+    assert "tried again in 1 h" in caplog.text
+    steady.s += HOUR_S
+    assert clears(connect=False), "on the same connection"
+    assert not clears()
+    assert "tried again in 2 h" in caplog.text
+    steady.s += HOUR_S
+    assert not clears()
+    steady.s += HOUR_S
+    assert forbidden in node.store.retained
+    assert clears()
+    node.publications.on_ack(len(broker.sent))
+    assert forbidden not in node.store.retained
+    assert not clears()
+    assert len(caplog.records) == 2
+    node.store.close()
+
+
+async def test_topics_are_cleared_one_by_one_when_events_are_acknowledged(tmp_path: Path) -> None:
+    """A connection that ends with a topic to clear must not end before events are acknowledged."""
+    broker = Broker()
+    node = Node(tmp_path, broker)
+    node.hold(*GONE)
+    node.store.close()
+    with ExitStack() as stack:
+        controller = Controller(node.config, stack)
+        arrival = NewRow(0, "person_arrived", '{"class": "person"}', "v:arrived")
+        controller._store.commit("hall", "{}", [arrival])
+        for part in (controller, controller._pump, controller._publications):
+            part._link = cast(Any, broker)
+        controller.on_up()
+        event = broker.sent.index(node.topics.events("hall"))
+        assert event > broker.sent.index(node.topics.availability)
+        for mid in [n for n in range(1, len(broker.sent) + 1) if n != event + 1]:
+            controller.on_ack(mid)
+        assert not set(GONE) & set(broker.sent)
+        controller.on_ack(event + 1)
+        assert len(set(GONE) & set(broker.sent)) == 1
+        assert broker.sent[-1] in GONE
+        controller.on_ack(len(broker.sent))
+        assert set(GONE) == set(broker.sent[-2:])
+
+
+def test_topics_that_are_surely_allowed_are_cleared_during_the_pause() -> None:
+    queue = ClearQueue(lambda topic: topic.startswith("own/"))
+    queue.fill(["old/a", "old/b", "own/a", "own/b"])
+    assert queue.next(0) == "own/a"
+    queue.sent("own/a")
+    assert queue.ended("old/a", 0) == HOUR_S
+    queue.fill(["old/a", "old/b", "own/b"])
+    assert queue.next(0) == "own/b"
+    assert queue.ended("own/b", 0) == HOUR_S
+    assert queue.next(HOUR_S - 1) is None
+    assert queue.next(HOUR_S) == "old/b", "what has ended a connection comes last"
+    queue.sent("old/b")
+    assert queue.next(HOUR_S) == "own/b"
+    assert [queue.ended("own/b", 0) / HOUR_S for _ in range(5)] == [2, 4, 8, 16, 24]
+    queue.confirmed("own/b")
+    assert queue.next(0) == "own/b"
 
 
 def test_the_topic_of_a_class_that_cannot_be_seen_is_unknown(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ class Controller:
             self._publications.publish_node()
         self._pump.pump()
         self._pump.watch()
+        self._clear_next()
         self._notifier.pump()
         if self._pictures is not None:
             for camera, sentry in self._cameras.items():
@@ -205,6 +206,16 @@ class Controller:
             self._pump.on_answer()
         else:
             self._pump.on_ack(mid)
+        self._clear_next()
+
+    def _clear_next(self) -> None:
+        """Clear an unused topic, unless a connection that ends with it would cost or repeat something else."""
+        if (
+            not self._stopping
+            and self._pump.idle
+            and (self._pictures is None or self._pictures.idle)
+        ):
+            self._publications.clear_next()
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Handle an incoming message: Home Assistant's birth message, a command, a switch, or an own topic."""

@@ -12,6 +12,7 @@ import logging
 import random
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +23,7 @@ from typing import Any, Protocol
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from tridetr.backoff import wait_s
+from tridetr.backoff import Backoff
 from tridetr.broker import set_login
 from tridetr.config import Config
 from tridetr.config.node_sections import TlsSection
@@ -34,6 +35,7 @@ from tridetr.telemetry import metrics
 logger = logging.getLogger("tridetr.controller")
 
 _RECONNECT_S = (1.0, 30.0)
+_STEADY_S = 10.0  # a broker that ends connections sooner is reconnected after growing pauses
 _STOP_S = 1.0
 _INBOUND = 64  # incoming messages that may wait for the event loop; more are dropped
 _LONGEST_PAYLOAD = 1 << 16  # bytes, as of a node with hundreds of cameras; longer ones are dropped
@@ -111,13 +113,17 @@ class MqttLink:
         self._subscriptions = subscriptions
         self._loop = asyncio.get_running_loop()
         self._logged = ""
-        self._failures = 0
+        # The jitter keeps many nodes from reconnecting at the same moment.
+        dice = random.Random()  # noqa: S311
+        first_s, longest_s = _RECONNECT_S
+        self._backoff = Backoff(first_s=first_s, longest_s=longest_s, steady_s=_STEADY_S, dice=dice)
         # New for each process: two clients with the same ID would disconnect each other.
         self._client_id = f"tridetr-{uuid.uuid4().hex[:12]}"
         # The client that the thread uses, and the one that is connected.
         self._newest = self._client = paho.Client(CallbackAPIVersion.VERSION2)
         # The clients that the broker accepted and refused last; used in the thread.
         self._accepted: paho.Client | None = None
+        self._accepted_at = float("inf")
         self._refused: paho.Client | None = None
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping = threading.Event()
@@ -187,8 +193,9 @@ class MqttLink:
         return client
 
     def _run(self) -> None:
-        """Run the thread: connect again and again, with growing pauses while no attempt succeeds."""
+        """Run the thread: connect again and again, with growing pauses while no connection lasts."""
         while not self._stopping.is_set():
+            self._accepted_at = float("inf")
             try:
                 self._connect_once()
             except (BrokerError, ConfigError) as error:
@@ -198,9 +205,7 @@ class MqttLink:
             # Any exception, including bugs in paho: without this thread no event would be published again.
             except Exception:
                 logger.exception("the MQTT connection thread failed; reconnecting")
-            # The jitter keeps many nodes from reconnecting at the same moment.
-            self._failures += 1
-            self._stopping.wait(wait_s(self._failures, *_RECONNECT_S) * random.uniform(0.7, 1.0))  # noqa: S311
+            self._stopping.wait(self._backoff.failed(time.monotonic() - self._accepted_at))
 
     def _connect_once(self) -> None:
         """Connect and serve the connection until it ends."""
@@ -229,8 +234,8 @@ class MqttLink:
         if client is self._accepted:
             return  # only a broken or hostile broker repeats it, and each one publishes everything
         self._accepted = client
+        self._accepted_at = time.monotonic()
         self._logged = ""
-        self._failures = 0
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
         self._call(self._up, client)

@@ -129,6 +129,11 @@ class PicturePublisher:
         self._looked_at = float("-inf")
         self._disk = DiskThread("pictures")
 
+    @property
+    def idle(self) -> bool:
+        """Whether no picture is waiting for its acknowledgement."""
+        return not self._sent
+
     def on_ack(self, mid: int) -> bool:
         """Return whether the broker has acknowledged a picture with this message."""
         if self._sent.pop(mid, None) is None:

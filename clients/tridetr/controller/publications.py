@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from tridetr.config import Config
 from tridetr.controller import payloads, problems
 from tridetr.controller.arming import Arming
 from tridetr.controller.camera_control import CameraSentry
-from tridetr.controller.clears import Clears
+from tridetr.controller.clears import ClearQueue, Clears
 from tridetr.controller.discovery import (
     camera_message,
     first_entities,
@@ -32,6 +33,8 @@ from tridetr.controller.waiting import WaitingTime
 from tridetr.served_model import ServedModelReader
 from tridetr.telemetry import metrics
 
+logger = logging.getLogger("tridetr.controller")
+
 STATUS_S = 10.0
 OUTBOX_WAIT_S = 60.0  # an event that waits longer is reported as a problem
 
@@ -41,7 +44,7 @@ class Publications:
 
     Topics that must not get lost (discovery, and clearing what is no longer used) are published with QoS 1 and sent
     again on the next connection until they are acknowledged; all others are published again on each connection. What
-    was cleared is cleared again on each connection for a day.
+    was cleared is cleared again on each connection for a day: last, because the broker may close the connection on it.
 
     Args:
         config: configuration of the node.
@@ -77,6 +80,7 @@ class Publications:
         if topics.discovery_prefix:
             self._discovery = self._discovery_messages(viewer_address(config.gateway))
         self._clears = Clears(store.settings, store.keep_setting)
+        self._to_clear = ClearQueue(topics.is_own)
         self._unconfirmed: dict[int, str] = {}  # message id -> topic of a retained message
         self._waiting_time = WaitingTime()
         self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
@@ -97,14 +101,16 @@ class Publications:
         return messages
 
     def publish_all(self) -> None:
-        """Publish everything."""
+        """Publish everything; ``clear_next`` clears what is no longer used."""
         topics, store = self._topics, self._store
         own = topics.availability, topics.problem(), topics.armed(), topics.node
         current = dict.fromkeys(own, "")
         for camera in self._cameras:
             current |= dict.fromkeys(self._topics_of(camera), "")
-        for topic in [topic for topic in store.retained if topic not in current | self._discovery]:
-            self._confirm(self._link.publish_acknowledged(topic, "", retain=True), topic)
+        used = current.keys() | self._discovery.keys()
+        unused = [topic for topic in store.retained if topic not in used]
+        # Those that declare entities first: Home Assistant shows the devices of an earlier name until they are cleared
+        self._to_clear.fill(sorted(unused, key=lambda topic: not store.retained[topic]))
         store.remember(current)
         self._clears.used({*current, *self._discovery, *self._entity_keys()})
         for topic, message in self._discovery.items():
@@ -132,8 +138,30 @@ class Publications:
         """Publish the node as online."""
         self._link.publish(self._topics.availability, ONLINE, retain=True)
 
+    def clear_next(self) -> None:
+        """Clear the next topic that is no longer used, unless something is not acknowledged yet.
+
+        Call it regularly, and on each acknowledgement, while no event is waiting for one: the broker may close the
+        connection.
+        """
+        topic = None if self._unconfirmed else self._to_clear.next(time.monotonic())
+        if topic is None:
+            return
+        mid = self._link.publish_acknowledged(topic, "", retain=True)
+        if mid is not None:
+            self._to_clear.sent(topic)
+            self._unconfirmed[mid] = topic
+
     def on_up(self) -> None:
         """Publish everything on a new connection: the broker may have lost it."""
+        for topic in set(self._unconfirmed.values()) - self._discovery.keys():
+            pause_s = self._to_clear.ended(topic, time.monotonic())
+            logger.warning(
+                "the connection to the broker ended when an earlier topic was cleared: %s. If the broker's ACL forbids "
+                "that, allow the node to write the topic. It is tried again in %d h, or after a restart of the node",
+                topic,
+                pause_s / 3600,
+            )
         self._unconfirmed.clear()
         self.publish_all()
 
@@ -143,6 +171,7 @@ class Publications:
         if topic is None:
             return False
         if topic not in self._discovery:
+            self._to_clear.confirmed(topic)
             if not self._topics.is_own(topic) or self._clears.confirmed([topic], time.time()):
                 self._store.cleared(topic)
             return True
