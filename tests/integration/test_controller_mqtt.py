@@ -286,6 +286,42 @@ def test_a_car_is_published_as_a_car(tmp_path: Path) -> None:
         assert len({event["event_id"] for event in ear.events()}) == 3
 
 
+def test_a_class_that_is_removed_during_its_visit(tmp_path: Path) -> None:
+    """Its visit was resumed, and a person kept it open, without any event."""
+    car = np.array(PERSON)
+    car["class_id"] = 3  # class ID in COCO
+    car["x1"], car["x2"] = 200, 300
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        running_controller(
+            tmp_path, {"port": broker.port}, alarm={"classes": ["person", "car"]}
+        ) as (controller, actor),
+    ):
+        wait_for(lambda: ear.last("/availability") == b"online")
+        actor.show_and_wait(car, 8)
+        wait_for(lambda: ear.last("/hall/car") == b"ON")
+        controller.kill()
+        controller.config["alarm"] = {"classes": ["person"]}
+        controller.start()
+        actor.show_and_wait(car, 8)
+        wait_for(lambda: ear.last("/hall/state") == b"standby")
+        assert ear.last("/hall/person") == b"OFF"
+        actor.show_and_wait(np.concatenate((car, PERSON)), 8)
+        wait_for(lambda: ear.last("/hall/person") == b"ON")
+        actor.show_and_wait(car, 40)
+        wait_for(lambda: ear.last("/hall/person") == b"OFF")
+        wait_for(lambda: ear.last("/hall/car") == b"")
+        wait_for(lambda: len(ear.events()) == 4)
+        kinds = ["car_arrived", "car_lost", "person_arrived", "person_left"]
+        assert [event["kind"] for event in ear.events()] == kinds
+        visits = [event["visit_id"] for event in ear.events()]
+        assert (visits[0], visits[2]) == (visits[1], visits[3])
+        assert visits[0] != visits[2]
+        hall = json.loads(ear.last("homeassistant/device/tridetr_node1/hall/config") or b"{}")
+        assert hall["components"]["car"].keys() == {"platform"}, "removed"
+
+
 def test_problems_and_a_stopped_node_are_published(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,

@@ -18,7 +18,7 @@ from tridetr.controller.joined_classes import JoinedClasses
 from tridetr.controller.payloads import CameraFacts, FrameFacts, event_rows, frame_of_class
 from tridetr.controller.problems import NO_RESULTS, CameraProblem
 from tridetr.controller.result_rate import ResultRate
-from tridetr.controller.resume import read_board, resume
+from tridetr.controller.resume import follow_classes, read_board, resume
 from tridetr.controller.sight import CameraWatch, Judge, ResultSource, Sighting
 from tridetr.controller.state_machine import Result, State, Transition
 from tridetr.controller.store import Store
@@ -72,7 +72,8 @@ class CameraSentry:
         board = read_board(config.instance, camera)  # before the writer clears it
         self._decided = board.decided_frame_sequence if board else 0
         self._resume_frame = self._decided
-        self.record, seen_ns = resume(store, camera, board)
+        record, seen_ns = resume(store, camera, board)
+        self.record = follow_classes(store, camera, device, record, config)
         # A source that waits for each decision has no frames while the detector is busy: that silence is normal.
         self._is_recording = not config.cameras[camera].realtime
         patience_s = keys.hold_s if self._is_recording else 0.0

@@ -7,8 +7,9 @@ import time
 from dataclasses import replace
 
 from tridetr import boot_clock
+from tridetr.config import Config
 from tridetr.controller.payloads import event_rows
-from tridetr.controller.state_machine import Transition
+from tridetr.controller.state_machine import Memory, State, Transition
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import Saved
 from tridetr.controller.visits import Record, VisitEvent
@@ -59,6 +60,51 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
     return record, now_ns - away_ns if away_ns >= 0 else None
 
 
+def follow_classes(
+    store: Store, camera: str, device: str, record: Record, config: Config
+) -> Record:
+    """Return a camera's resumed record as it is with the alarm classes that are configured now.
+
+    A visit continues only if the class that names it, and any class that was in view, can still raise an alarm.
+    Otherwise, the next arrival would be taken for a part of it, so it ends with a ``lost`` event.
+
+    Args:
+        store: saves the event.
+        camera: name of the camera.
+        device: name of the node.
+        record: the record, as ``resume`` returns it.
+        config: configuration of the node.
+    """
+    listed = frozenset(config.alarm_for(camera).classes)
+    able = listed.difference(config.unpublished_classes(camera))
+    if not record.memory.visit_open or able.issuperset(
+        (*record.visit_classes, *record.classes_in_view)
+    ):
+        return record
+    if record.visit_classes[0] in able and not able.isdisjoint(record.classes_in_view):
+        # Of a class that is listed but cannot be seen, it stays unknown whether it has left
+        kept = tuple(name for name in record.visit_classes if name in listed)
+        return replace(record, visit_classes=kept)
+    logger.warning(
+        "alarm.classes or detect.classes has changed: the open visit ends as lost (%s)",
+        ", ".join(record.visit_classes),
+        extra={"camera": camera},
+    )
+    was_unknown = record.memory.state is State.UNKNOWN
+    fresh = replace(
+        record,
+        memory=Memory(),
+        visit_id="",
+        visit_since_unix_ns=0,
+        state_since_unix_ns=record.state_since_unix_ns if was_unknown else 0,
+        visit_classes=(),
+        visit_since_ns=0,
+        classes_in_view=(),
+    )
+    _end(store, camera, device, record, fresh)
+    return fresh
+
+
 def _up_to_date(record: Record) -> Record:
     """Return a record whose monotonic times are comparable with the current one."""
     if record.boot_id == boot_clock.boot_id():
@@ -83,9 +129,14 @@ def end_unwatched(
     except ValueError:
         return
     if record.memory.visit_open and (now is None or now.visit_id != record.visit_id):
-        now_ns = time.time_ns()
-        since = record.visit_since_unix_ns
-        event = VisitEvent(Transition.LOST, record.visit_id, since, now_ns, record.visit_classes[0])
-        lasted_ns = record.visit_since_ns and time.monotonic_ns() - record.visit_since_ns
-        rows = event_rows(event, device, camera, None, now_ns, lasted_ns or None)
-        store.commit(camera, (now or Record()).to_json(), rows)
+        _end(store, camera, device, record, now or Record())
+
+
+def _end(store: Store, camera: str, device: str, record: Record, now: Record) -> None:
+    """Save the ``lost`` event of a record's open visit, together with the record that follows it."""
+    now_ns = time.time_ns()
+    since = record.visit_since_unix_ns
+    event = VisitEvent(Transition.LOST, record.visit_id, since, now_ns, record.visit_classes[0])
+    lasted_ns = record.visit_since_ns and time.monotonic_ns() - record.visit_since_ns
+    rows = event_rows(event, device, camera, None, now_ns, lasted_ns or None)
+    store.commit(camera, now.to_json(), rows)
