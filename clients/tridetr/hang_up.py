@@ -38,8 +38,20 @@ class HangUp(threading.Event):
             _shut_down(sock)
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """Passes over interim answers, such as 103 Early Hints; http.client does so only for 100."""
+
+    def begin(self) -> None:
+        super().begin()
+        while self.status < http.client.OK:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+
+
 class PlainConnection(http.client.HTTPConnection):
     """An HTTP connection that a `HangUp` can abort."""
+
+    response_class = _FinalResponse
 
     def __init__(self, host: str, port: int | None = None, *, hang_up: HangUp, **rest: Any) -> None:
         super().__init__(host, port, **rest)

@@ -28,6 +28,7 @@ class WebhookServer:
 
     Attributes:
         mode: how it answers the next request: `ok`, `stall`, `trickle`, or a status such as `500`.
+        interim: status that it sends before the actual answer, such as 103; 0 = none.
         asked: all requests, in order of arrival.
         taken: those that were answered with 200.
     """
@@ -35,6 +36,7 @@ class WebhookServer:
     def __init__(self) -> None:
         self.mode = "ok"
         self.location = ""
+        self.interim = 0
         self.refuse: Callable[[Request], bool] = lambda _request: False
         self.refusal = "413"
         self.asked: list[Request] = []
@@ -82,6 +84,10 @@ class WebhookServer:
         if mode == "ok":
             self.taken.append(request)
         with contextlib.suppress(OSError):
+            if self.interim:
+                handler.send_response_only(self.interim)
+                handler.send_header("Link", "</style.css>")
+                handler.end_headers()
             handler.send_response(200 if mode == "ok" else int(mode))
             if self.location:
                 handler.send_header("Location", self.location)

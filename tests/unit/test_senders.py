@@ -145,6 +145,18 @@ def test_a_server_that_repeats_the_request_puts_no_url_into_the_error(tmp_path: 
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("interim", [100, 102, 103])
+def test_an_interim_answer_is_not_the_answer(
+    tmp_path: Path, server: WebhookServer, interim: int
+) -> None:
+    """102 and 103 were taken for a delivery."""
+    server.interim, server.mode = interim, "500"
+    with pytest.raises(DeliveryError, match="answered 500"):
+        deliver(target(tmp_path, server.url), message())
+    server.mode = "ok"
+    deliver(target(tmp_path, server.url), message())
+
+
 @pytest.mark.parametrize("kind", ["webhook", "apprise"])
 def test_server_that_sends_single_bytes_times_out(
     tmp_path: Path, server: WebhookServer, monkeypatch: pytest.MonkeyPatch, kind: str
