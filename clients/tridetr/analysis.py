@@ -166,8 +166,7 @@ def recording_config(
         | {
             "instance": "a" + uuid.uuid4().hex[:12],
             "cameras": {CAMERA: CameraSection.model_validate(section)},
-            "mqtt": {"host": "embedded", "port": 0, "discovery_prefix": None},
-            "gateway": {"port": 0},
+            "mqtt": {"host": "embedded", "discovery_prefix": None, "outbox_limit": 1_000_000},
             "log": {"level": "warning"},
             "run_dir": folder / "run",
             "state_dir": folder / "state",
@@ -200,7 +199,12 @@ def analyse(
             rows.extend(reversed(read_history(config.state_dir, limit=HISTORY_LIMIT, after=after)))
             return sum(_transition(row) is Transition.ARRIVED for row in rows)
 
-        supervisor = Supervisor(config, make_display=lambda logs: make_display(logs, visits_so_far))
+        # Without viewer and broker, which every user of this machine could open
+        supervisor = Supervisor(
+            config,
+            without=("broker", "gateway"),
+            make_display=lambda logs: make_display(logs, visits_so_far),
+        )
         summary = supervisor.run(None)
         visits_so_far()
     return Analysis(

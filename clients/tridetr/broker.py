@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from tridetr.broker_tls import broker_context
 from tridetr.config import Config
-from tridetr.errors import BrokerError, TridetrError
+from tridetr.errors import BrokerError, BrokerNotStartedError, TridetrError
 from tridetr.files import write_text
 from tridetr.paths import private_folder
 from tridetr.ports import free_port, listeners
@@ -69,7 +69,7 @@ def resolve_broker(config: Config) -> tuple[str, int]:
         host, port = str(found["host"]), int(found["port"])
         others = listeners(port, host) - _trusted_users(file.stat().st_uid)
     except FileNotFoundError:
-        raise BrokerError(
+        raise BrokerNotStartedError(
             "the embedded broker is not running yet (`tridetr up` starts it)"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -47,6 +47,10 @@ class BrokerError(TridetrError):
     """The MQTT broker cannot be started or reached."""
 
 
+class BrokerNotStartedError(BrokerError):
+    """The embedded broker has not started yet."""
+
+
 class GatewayError(TridetrError):
     """The viewer cannot bind to its configured address."""
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 
 from support.node import running_node
+from support.proc import listening
 from support.waiting import wait_for
 from tridetr_demo.scene.camera import SyntheticCamera
 
@@ -35,12 +39,26 @@ def write_scene(path: Path, seconds: float, *, fps: int = 10) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_analyse_prints_the_visits_in_media_time(tmp_path: Path) -> None:
+def test_analyse_prints_the_visits_in_media_time_and_opens_no_port(tmp_path: Path) -> None:
+    """It opened a viewer without a token and a broker, for all users of the machine."""
     clip = tmp_path / "street.mp4"
     write_scene(clip, 40)
-    answer = tridetr("analyse", str(clip), "--json", timeout_s=280)
-    assert answer.returncode == 0, answer.stderr
-    found = json.loads(answer.stdout)
+    command = [sys.executable, "-m", "tridetr", "analyse", str(clip), "--json"]
+    names: set[str] = set()
+    ports: set[tuple[str, int]] = set()
+    out, errors = tmp_path / "out", tmp_path / "errors"
+    with out.open("w") as stdout, errors.open("w") as stderr:
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
+    while process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                names.add(child.name())
+                ports.update(listening(child.pid))
+        time.sleep(0.1)
+    assert process.returncode == 0, errors.read_text()
+    found = json.loads(out.read_text())
+    assert "tritonserver" in names
+    assert not ports
     assert found["complete"]
     assert found["frames"] == found["frames_analysed"] == 400  # in standby, not all are decided on
     assert found["model"]["name"]
@@ -51,7 +69,7 @@ def test_analyse_prints_the_visits_in_media_time(tmp_path: Path) -> None:
         assert visit["begin_s"] == pytest.approx(visit["frame_number"] / 10)
         assert visit["ended"] in ("left", None)
         assert visit["end_s"] is None or visit["begin_s"] < visit["end_s"] <= 40
-    assert "only recognises drawn people" in answer.stderr
+    assert "only recognises drawn people" in errors.read_text()
 
 
 def test_status_and_events_of_a_running_node(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from tridetr.config import Config
 from tridetr.config.node_sections import TlsSection
 from tridetr.config.secrets import mqtt_password, refuse_password_without_user
 from tridetr.controller.payloads import OFFLINE
-from tridetr.errors import BrokerError, ConfigError
+from tridetr.errors import BrokerError, BrokerNotStartedError, ConfigError
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
@@ -199,7 +199,10 @@ class MqttLink:
             try:
                 self._connect_once()
             except (BrokerError, ConfigError) as error:
-                self._log_once(str(error).rstrip("."))
+                level = (
+                    logging.INFO if isinstance(error, BrokerNotStartedError) else logging.WARNING
+                )
+                self._log_once(str(error).rstrip("."), level)
                 self._stopping.wait(0.5)
                 continue
             # Any exception, including bugs in paho: without this thread no event would be published again.
@@ -287,11 +290,11 @@ class MqttLink:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(call, *arguments)
 
-    def _log_once(self, text: str) -> None:
+    def _log_once(self, text: str, level: int = logging.WARNING) -> None:
         """Log a reason unless it was the last one logged, so that retries do not flood the log."""
         if text != self._logged:
             self._logged = text
-            logger.warning("%s; trying again", text)
+            logger.log(level, "%s; trying again", text)
 
 
 async def until(condition: Callable[[], bool], timeout_s: float) -> None:

@@ -56,6 +56,7 @@ class Supervisor:
         config: Config,
         *,
         only: Sequence[str] = (),
+        without: Sequence[str] = (),
         make_display: Callable[[LogPipe], Display] | None = None,
     ) -> None:
         """Prepare a run.
@@ -64,11 +65,13 @@ class Supervisor:
             config: The validated configuration.
             only: Names of the processes to run (one container of a pod); empty = the whole node. Segments and
                 queues are only removed at the end of a whole node.
+            without: Names of processes of a whole node that are not run, such as the gateway.
             make_display: Returns the display of the run, given the queue of log lines; None = log to stderr.
         """
         self._config = config
         self._whole_node = not only
         self._only = only
+        self._without = without
         self._make_display = make_display
         self._logs = LogPipe()
         self._stop = threading.Event()
@@ -90,7 +93,7 @@ class Supervisor:
         for number in stop_signals():
             signal.signal(number, lambda *_: self._stop.set())
         run_dir = private_folder(self._config.run_dir)
-        if self._whole_node or "controller" in self._only:
+        if self._runs("controller"):
             refuse_password_without_user(self._config)
         with RunFolder(self._config, self._only) as folder:
             folder.prepare()
@@ -108,6 +111,7 @@ class Supervisor:
                     (folder.config_fd,) if spec.name != broker_pulse.NAME else (),
                 )
                 for spec in plan_processes(self._config, folder.config_file, self._only, gpu=gpu)
+                if spec.name not in self._without
             ]
             for process in processes:
                 # Creates the counter, so that the first restart is an increase
@@ -149,16 +153,19 @@ class Supervisor:
         Raises:
             TridetrError: The port of the viewer or of the embedded broker is in use or not permitted.
         """
-        config, only = self._config, self._only
-        if not only or "gateway" in only:
+        config = self._config
+        if self._runs("gateway"):
             host, port = config.gateway.host, config.gateway.port
             if why := bind_fault(host, port):
                 raise GatewayError(
                     f"the viewer cannot bind to {host} port {port}: {why}. Set gateway.host and gateway.port to an "
                     "address and a free port of this machine (0 = any free port)"
                 )
-        if config.mqtt.host == EMBEDDED and (not only or broker_pulse.NAME in only):
+        if config.mqtt.host == EMBEDDED and self._runs(broker_pulse.NAME):
             choose_port(config.run_dir, config.mqtt.port)
+
+    def _runs(self, name: str) -> bool:
+        return name in self._only if self._only else name not in self._without
 
     def _count_restart(self, name: str, times: int = 1) -> None:
         from tridetr.telemetry.metrics import PROCESS_RESTARTS
@@ -216,7 +223,8 @@ class Supervisor:
                 sampler.poll()
             counters = Counters.read(metrics)
             inferred = counters.count("tridetr_frames_inferred_total")
-            if inferred != seen or counters.count("tridetr_outbox_depth") > 0:
+            waiting = self._runs(broker_pulse.NAME) and counters.count("tridetr_outbox_depth") > 0
+            if inferred != seen or waiting:
                 seen, quiet_since_s = inferred, time.monotonic()
             if time.monotonic() - quiet_since_s > 1.0:
                 return
