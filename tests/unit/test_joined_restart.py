@@ -143,6 +143,13 @@ def test_a_person_in_view_stays_in_the_visit_if_a_class_that_joined_it_is_remove
     assert run((BOTH, 10), alarm=PERSON_ONLY)[3:] == ["person_arrived"]
 
 
+def test_the_class_of_a_visit_does_not_join_it_because_another_class_is_added(run: Run) -> None:
+    """With one class, the record of a visit did not have what was in view."""
+    assert run((EMPTY, 3), (CAR, 10), alarm=CAR_ONLY) == [ARRIVED]
+    assert run((CAR, 20)) == [ARRIVED]
+    assert run((BOTH, 10)) == [ARRIVED, JOINED]
+
+
 def test_a_class_that_is_exchanged_ends_its_visit(run: Run) -> None:
     assert run((EMPTY, 3), (BOTH, 10), alarm=PERSON_ONLY) == ["person_arrived"]
     assert run((BOTH, 10), alarm=CAR_ONLY) == ["person_arrived", "person_lost", ARRIVED]

@@ -370,9 +370,8 @@ class CameraSentry:
     def _save(self, rows: list[NewRow]) -> None:
         self._saved_at = time.monotonic()
         seen_ns = self._decider.seen_ns
-        if self._joined is not None:
-            in_view = self._joined.in_view
-            self.record = self._decider.record = replace(self.record, classes_in_view=in_view)
+        in_view = self._joined.in_view if self._joined is not None else self.record.visit_classes
+        self.record = self._decider.record = replace(self.record, classes_in_view=in_view)
         if seen_ns is not None:
             seen_unix_ns = max(0, time.time_ns() - (time.monotonic_ns() - seen_ns))
             self.record = self._decider.record = replace(

@@ -28,7 +28,7 @@ class Record:
         boot_id: boot of the machine in which the record was saved; empty = unknown.
         visit_since_ns: monotonic time at which the visit was confirmed; 0 = in another boot, or of a recording.
         suspended_ns: ``boot_clock.suspended_ns`` that the monotonic times of this boot include.
-        classes_in_view: with several alarm classes, ``JoinedClasses.in_view``.
+        classes_in_view: with several alarm classes, ``JoinedClasses.in_view``; with one, ``visit_classes``.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -98,7 +98,8 @@ class Record:
                 "not a sentry record: it must have a visit ID if and only if a visit is open"
             )
         if memory.visit_open and not record.visit_classes:
-            return replace(record, visit_classes=("person",))  # saved when this was the only class
+            only = ("person",)  # saved when this was the only class
+            return replace(record, visit_classes=only, classes_in_view=only)
         return record
 
 
