@@ -97,20 +97,6 @@ def test_database_removed_while_in_use_is_rewritten(tmp_path: Path) -> None:
     again.close()
 
 
-def test_removed_targets_lose_their_queue(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = opened(tmp_path)
-    visit(store, 1)
-    store.notices.keep_only(["hook", "phone"])
-    assert "no longer" not in caplog.text
-    store.notices.keep_only(["hook"])
-    assert "phone is no longer in `notify`" in caplog.text
-    assert "dropped (1)" in caplog.text
-    store.close()
-    again = opened(tmp_path)
-    assert waiting(again) == {"hook": ["v1:arrived"]}
-    again.close()
-
-
 def test_oldest_notice_is_dropped_at_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
 from tridetr.notify.notification import Message, example_message
 from tridetr.notify.senders import DeliveryError
+from tridetr.telemetry import metrics
 
 
 async def test_hanging_delivery_is_a_problem(
@@ -237,4 +238,67 @@ async def test_new_alarm_does_not_wait_for_the_end_of_a_long_pause(
     with pytest.raises(AssertionError):
         await phone.play("d", turns=50, until=lambda: len(phone.asked) > asked + 1)
     assert phone.visits == "b", "the target asked to be left alone"
+    store.close()
+
+
+def test_notifications_of_a_removed_target_are_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were not counted, so the alert for dropped notifications could not fire.
+
+    Prometheus sees an increase only if it has scraped the counter at 0 before.
+    """
+    steady = time.monotonic()
+    message: Message = example_message("node", "hall", None, None)
+
+    def started() -> tuple[Store, notifier.Notifier]:
+        store = Store(tmp_path, outbox_limit=100)
+        return store, notifier.Notifier((), store, lambda *_: message)
+
+    def pump_after(target: notifier.Notifier, seconds: float) -> list[float]:
+        """Return the counter's samples after a time since the first start."""
+        monkeypatch.setattr("time.monotonic", lambda: steady + seconds)
+        target.pump()
+        wanted = {"target": "old", "outcome": "dropped"}
+        samples = next(iter(metrics.NOTIFICATIONS.collect())).samples
+        return [one.value for one in samples if one.labels == wanted and "_total" in one.name]
+
+    store = Store(tmp_path, outbox_limit=100)
+    store.audience = lambda _row: ("old",)
+    for number in range(3):
+        row = NewRow(time.time_ns(), "person_arrived", "{}", f"v{number}:arrived")
+        store.commit("hall", "{}", [row])
+    store.close()
+
+    store, target = started()
+    assert pump_after(target, 0) == [0]
+    assert "old is no longer in `notify`" in caplog.text
+    caplog.clear()
+    assert pump_after(target, 100) == [0]
+    assert caplog.text == "", "logged once"
+    store.close()
+
+    store, target = started()
+    assert pump_after(target, 110) == pump_after(target, 200) == [0]
+    assert len(store.notices.waiting["old"]) == 3
+    assert pump_after(target, 240) == pump_after(target, 500) == [3]
+    assert "dropped (3)" in caplog.text
+    store.close()
+
+    store, target = started()
+    assert pump_after(target, 600) == pump_after(target, 900) == [3]
+    assert store.notices.waiting == {}
+    store.close()
+
+
+async def test_notifications_of_a_target_that_is_added_again_are_delivered(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that was changed by mistake costs nothing if it is corrected soon."""
+    store.audience = lambda _row: ("phone",)
+    store.commit("hall", "{}", [NewRow(1, "person_arrived", "{}", "a:arrived")])
+    notifier.Notifier((), store, lambda *_: example_message("node", "hall", None, None)).pump()
+    phone = Phone(store, lambda _message: True)
+    monkeypatch.setattr(notifier, "deliver", phone.deliver)
+    await phone.play("", until=lambda: phone.visits == "a")
     store.close()

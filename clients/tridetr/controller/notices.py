@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from tridetr.controller.stored_rows import Notice, Row
 from tridetr.telemetry import metrics
@@ -44,18 +44,16 @@ class Notices:
             del self.waiting[target][event_id]
             self.changes[target, event_id] = None
 
-    def keep_only(self, targets: Iterable[str]) -> None:
-        """Drop the queues of targets that are no longer configured."""
-        for target in set(self.waiting) - set(targets):
-            dropped = self.waiting.pop(target)
-            self.changes.update(dict.fromkeys((target, name) for name in dropped))
-            if dropped:
-                logger.warning(
-                    "%s is no longer in `notify` (removed or renamed): notifications that were waiting for it "
-                    "are dropped (%d)",
-                    target,
-                    len(dropped),
-                )
+    def drop(self, target: str) -> None:
+        """Drop and count the queue of a target that is no longer configured."""
+        dropped = self.waiting.pop(target)
+        self.changes.update(dict.fromkeys((target, name) for name in dropped))
+        metrics.NOTIFICATIONS.labels(target, "dropped").inc(len(dropped))
+        logger.error(
+            "notifications that were waiting for %s, which is no longer in `notify`, are dropped (%d)",
+            target,
+            len(dropped),
+        )
 
     def take_over(self, found: Mapping[Notice, Row], renumbered: Mapping[str, Row]) -> None:
         """Merge the entries of a file, which come before those that were added meanwhile.

@@ -34,6 +34,9 @@ _RETRY_S = (1.0, 300.0)
 _REFUSALS = 5  # refusals after which a message is dropped
 _WITH_PICTURE = 2  # attempts with the picture, in case that is what the target does not accept
 _FAILURES = 5  # failures of one message after which others are tried too
+# How long events of removed targets are kept: their counter must be scraped at 0 before, so that Prometheus sees an
+# increase, and a name that was changed by mistake can be corrected
+_REMOVED_S = 120.0
 
 
 class Target:
@@ -196,13 +199,36 @@ class Notifier:
         store: Store,
         compose: Callable[[NotifySection, Row], Message],
     ) -> None:
-        store.notices.keep_only(section.name for section in sections)
+        self._store = store
         self._targets = [Target(section, store, compose) for section in sections]
+        self._names = frozenset(section.name for section in sections)
+        self._drop_at: dict[str, float] = {}  # by removed target
 
     def pump(self) -> None:
-        """Start every delivery that is due."""
+        """Start every delivery that is due, and drop what waits for targets that are no longer configured."""
         for target in self._targets:
             target.pump()
+        for name in self._store.notices.waiting.keys() - self._names:
+            self._drop_later(name, len(self._store.notices.waiting[name]))
+
+    def _drop_later(self, target: str, waiting: int) -> None:
+        """Drop the events of a removed target after ``_REMOVED_S``."""
+        now_s = time.monotonic()
+        if target not in self._drop_at:
+            self._drop_at[target] = now_s + _REMOVED_S
+            metrics.NOTIFICATIONS.labels(target, "dropped")  # at 0, so that they are an increase
+            metrics.NOTIFICATIONS_WAITING.labels(target).set(waiting)
+            logger.warning(
+                "%s is no longer in `notify` (removed or renamed): %d notifications that are waiting for it are "
+                "dropped in %.0f s, unless the node is restarted with a target of that name",
+                target,
+                waiting,
+                _REMOVED_S,
+            )
+        elif now_s >= self._drop_at[target]:
+            self._store.notices.drop(target)
+            self._store.flush()
+            metrics.NOTIFICATIONS_WAITING.labels(target).set(0)
 
     def problem(self, patience_s: float) -> str:
         """Return the targets for which an event has waited longer than ``patience_s``, with the reason; else empty."""
