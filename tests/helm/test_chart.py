@@ -115,6 +115,34 @@ def test_the_collector_receives_traces_and_scrapes_every_node() -> None:
     assert int(port) == services[host]["spec"]["ports"][0]["port"]
 
 
+def test_the_collector_may_scrape_nodes_that_only_some_namespaces_can_reach() -> None:
+    """With ``networkPolicy.allowFrom``, the release's own collector was not admitted and got no metrics."""
+    manifests = render(COLLECTOR)
+    (collector,) = (
+        m for m in of_kind(manifests, "Deployment") if m["metadata"]["name"] == "demo-collector"
+    )
+    labels = collector["spec"]["template"]["metadata"]["labels"]
+    policies = {m["metadata"]["name"]: m["spec"] for m in of_kind(manifests, "NetworkPolicy")}
+    (rule,) = policies["demo-demo"]["ingress"]
+    admitted = [
+        peer["podSelector"]["matchLabels"] for peer in rule["from"] if "podSelector" in peer
+    ]
+    assert admitted == [labels]
+    assert {"namespaceSelector": {"matchLabels": {"team": "cameras"}}} in rule["from"]
+
+
+def test_who_can_reach_a_node_does_not_change_without_a_collector_that_scrapes() -> None:
+    jaeger_only = {"collector": {"enabled": True}, "jaeger": {"enabled": True}}
+    policy = {"networkPolicy": COLLECTOR["networkPolicy"]}
+    for values in (policy, {**policy, "tracing": jaeger_only}):
+        policies = {m["metadata"]["name"]: m for m in of_kind(render(values), "NetworkPolicy")}
+        (rule,) = policies["demo-demo"]["spec"]["ingress"]
+        assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"team": "cameras"}}}]
+    open_to_all = render({"tracing": COLLECTOR["tracing"]})
+    policies = {m["metadata"]["name"]: m for m in of_kind(open_to_all, "NetworkPolicy")}
+    assert "from" not in policies["demo-demo"]["spec"]["ingress"][0]
+
+
 def test_a_collector_without_a_destination_is_rejected() -> None:
     with pytest.raises(Exception, match=r"tracing.collector has no destination"):
         render({"tracing": {"collector": {"enabled": True}}})

@@ -72,7 +72,9 @@ COLLECTOR: dict[str, Any] = {
             "headersSecret": "otlp",
         },
         "jaeger": {"enabled": True},
-    }
+    },
+    "gateway": {"tokenSecret": "viewer"},
+    "networkPolicy": {"allowFrom": [{"team": "cameras"}]},
 }
 CASES: dict[str, dict[str, Any]] = {
     "defaults": {},

@@ -61,8 +61,16 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Run a server that scrapes ``target`` (host:port) and evaluates the chart's rules every second."""
+def running_prometheus(
+    folder: Path, target: str, job: dict[str, Any] | None = None
+) -> Iterator[Prometheus]:
+    """Run a server that scrapes ``target`` (host:port) and evaluates the chart's rules every second.
+
+    Args:
+        folder: For its configuration, data and log; made if it is not there.
+        target: What it scrapes.
+        job: Further keys of the scrape configuration, such as ``authorization``.
+    """
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not installed (apt-get install prometheus)")
@@ -70,7 +78,9 @@ def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],
-        "scrape_configs": [{"job_name": "tridetr", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [
+            {**(job or {}), "job_name": "tridetr", "static_configs": [{"targets": [target]}]}
+        ],
     }
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))

@@ -23,6 +23,10 @@ tridetr/release: {{ .root.Release.Name }}
 tridetr/node: {{ .node.name }}
 {{- end -}}
 
+{{- define "tridetr.collectorLabels" -}}
+{app.kubernetes.io/name: tridetr-collector, app.kubernetes.io/instance: {{ .Release.Name | quote }}}
+{{- end -}}
+
 {{- define "tridetr.image" -}}
 {{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
 {{- end -}}
