@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ import pytest
 from support.faults import STREET, Machine, alive, newest_result_ns, whole, whole_node
 from support.node import Node, running_node
 from support.waiting import wait_for
+from tridetr.ports import bind_fault
 
 RECOVERY_S = 10.0
 ROLES = (
@@ -50,6 +52,26 @@ def test_killed_process_is_replaced(running: tuple[Node, Machine], role: str) ->
     took_s = time.monotonic() - killed_s
     machine.record(f"kill {role}", took_s)
     assert took_s < within_s, node.log_tail()
+
+
+@pytest.mark.timeout(300)
+def test_nobody_else_can_listen_on_the_viewers_port_while_the_gateway_restarts(
+    running: tuple[Node, Machine],
+) -> None:
+    """Another user of the machine got the tokens and sessions of viewers that reconnected."""
+    node, machine = running
+    victim = wait_for(lambda: node.children().get("serve"), 60)
+    address = "127.0.0.1", node.config["gateway"]["port"]
+    victim.kill()
+    victim.wait(10)
+    within_s = time.monotonic() + machine.bound(RECOVERY_S)
+    with ThreadPoolExecutor() as threads:
+        request = threads.submit(node.get, "/healthz")  # waits for the next gateway
+        while not request.done() and time.monotonic() < within_s:
+            assert bind_fault(*address) == "Address already in use"
+            time.sleep(0.01)
+        assert request.result()
+    assert node.children()["serve"].pid != victim.pid
 
 
 @pytest.mark.timeout(300)

@@ -9,7 +9,7 @@ import pytest
 
 from tridetr.config import Config
 from tridetr.gateway import gateway_process
-from tridetr.gateway.http_server import listen
+from tridetr.gateway.listener import listen
 
 
 def test_small_writes_are_sent_at_once() -> None:

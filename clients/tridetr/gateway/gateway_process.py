@@ -15,8 +15,9 @@ from tridetr.files import write_text
 from tridetr.gateway.app import create_app
 from tridetr.gateway.clients import parse_address
 from tridetr.gateway.connection import Limits
-from tridetr.gateway.http_server import listen, serve
+from tridetr.gateway.http_server import serve
 from tridetr.gateway.hub import Hub
+from tridetr.gateway.listener import inherited_or_new
 from tridetr.ports import viewer_url
 
 logger = logging.getLogger("tridetr.gateway")
@@ -92,7 +93,7 @@ async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = No
         ConfigError: the token file cannot be read.
     """
     section = config.gateway
-    listener = listen(section.host, section.port)
+    listener = inherited_or_new(section.host, section.port)
     try:
         hub = Hub(config)
     except BaseException:

@@ -16,39 +16,8 @@ from typing import Any, cast
 from hypercorn.config import Config as HypercornConfig
 from quart import Quart
 
-from tridetr.errors import GatewayError
 from tridetr.gateway.connection import Connection, Limits, PeerProtocol
 from tridetr.gateway.message import MAX_COMMAND_BYTES
-
-_SEND_BUFFER = 512 * 1024  # kernel buffer; a larger one only means older pictures for slow viewers
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        GatewayError: the address is in use, not an address of this machine, or not permitted.
-    """
-    try:
-        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(info[0], socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Accepted sockets inherit both
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listener.bind(info[4])
-            listener.listen(128)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as error:
-        raise GatewayError(
-            f"the viewer cannot listen on {host} port {port}: {error.strerror or error}. "
-            "Set gateway.host to an address of this machine, and gateway.port to a free port (0 = any)"
-        ) from error
-    listener.setblocking(False)
-    return listener
 
 
 def _make_room(connections: list[Connection], limit: int) -> bool:

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +41,7 @@ class ManagedProcess:
         on_restart: Callable[[str], None],
         before_start: Callable[[], object] = lambda: None,
         inherits: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare without starting; the first :meth:`tick` starts it.
 
@@ -51,6 +52,7 @@ class ManagedProcess:
             on_restart: Called with the name at every restart.
             before_start: Called before every start, to create the folders that the process needs.
             inherits: Descriptors that the process inherits.
+            environment: Variables of the process, in addition to the supervisor's.
         """
         self.spec = spec
         self.restarts = 0
@@ -60,6 +62,7 @@ class ManagedProcess:
         self._on_restart = on_restart
         self._before_start = before_start
         self._inherits = inherits
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._killed = False
@@ -178,6 +181,7 @@ class ManagedProcess:
                 **{k: v for k, v in environment_of(self.spec.name).items() if k != NOTIFY},
                 SUPERVISED: str(os.getpid()),
                 orphans.MARK: orphans.mark(self._run_dir, self.spec.name),
+                **self._environment,
             },
         )
         assert process.stdout is not None

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,17 +20,17 @@ from tridetr.broker import EMBEDDED, choose_port
 from tridetr.config import Config
 from tridetr.config.secrets import refuse_password_without_user
 from tridetr.doctor.configuration import real_cameras_of_the_toy_model
-from tridetr.errors import GatewayError
+from tridetr.gateway.listener import INHERITED, listen
 from tridetr.machine import find_machine
 from tridetr.paths import private_folder
 from tridetr.plan import plan
-from tridetr.ports import bind_fault, viewer_url
+from tridetr.ports import viewer_url
 from tridetr.service import explaining_full_disks, stop_signals
 from tridetr.supervisor import broker_pulse
 from tridetr.supervisor.counters import Counters
 from tridetr.supervisor.disk_checks import check_disks
 from tridetr.supervisor.process import ManagedProcess
-from tridetr.supervisor.process_list import plan_processes
+from tridetr.supervisor.process_list import ProcessSpec, plan_processes
 from tridetr.supervisor.progress import PipelineWatch
 from tridetr.supervisor.pulse import SupervisorPulse
 from tridetr.supervisor.run_folder import RunFolder
@@ -46,6 +47,7 @@ STATUS_S = 1.0
 LOOK_S = 1.0
 STOP_S = 5.0  # for each stage
 DRAIN_S = 10.0  # for the last events once all files have ended
+_GATEWAY = "gateway"
 
 
 class Supervisor:
@@ -95,21 +97,16 @@ class Supervisor:
         run_dir = private_folder(self._config.run_dir)
         if self._runs("controller"):
             refuse_password_without_user(self._config)
-        with RunFolder(self._config, self._only) as folder:
+        with RunFolder(self._config, self._only) as folder, contextlib.ExitStack() as viewer:
             folder.prepare()
             check_disks(self._config, self._only)
-            self._check_ports()
+            listener = self._listen()
+            if listener is not None:
+                viewer.enter_context(listener)
             gpu = self._whole_node and needs_gpu_process(self._config)
             output = OutputReaders(self._logs.add if self._make_display else None)
             processes = [
-                ManagedProcess(
-                    spec,
-                    run_dir,
-                    output.attach,
-                    self._count_restart,
-                    folder.recreate,
-                    (folder.config_fd,) if spec.name != broker_pulse.NAME else (),
-                )
+                self._manage(spec, folder, output, listener)
                 for spec in plan_processes(self._config, folder.config_file, self._only, gpu=gpu)
                 if spec.name not in self._without
             ]
@@ -129,6 +126,7 @@ class Supervisor:
             finally:
                 elapsed_s = time.monotonic() - started_s
                 pulse.stopping()
+                viewer.close()  # a browser that reconnects is refused at once
                 broker.stop()
                 watch.close()
                 self._stop_all(processes)
@@ -147,22 +145,39 @@ class Supervisor:
                 elapsed_s,
             )
 
-    def _check_ports(self) -> None:
-        """Refuse to start if a port is in use; one that is taken later only costs a restart.
+    def _manage(
+        self,
+        spec: ProcessSpec,
+        folder: RunFolder,
+        output: OutputReaders,
+        listener: socket.socket | None,
+    ) -> ManagedProcess:
+        inherits, environment = [folder.config_fd], {}
+        if spec.name == broker_pulse.NAME:
+            inherits = []
+        elif spec.name == _GATEWAY and listener is not None:
+            inherits.append(listener.fileno())
+            environment[INHERITED] = str(listener.fileno())
+        return ManagedProcess(
+            spec,
+            self._config.run_dir,
+            output.attach,
+            self._count_restart,
+            folder.recreate,
+            inherits,
+            environment,
+        )
+
+    def _listen(self) -> socket.socket | None:
+        """Open the viewer's socket, if the gateway is among the processes, and check the embedded broker's port.
 
         Raises:
             TridetrError: The port of the viewer or of the embedded broker is in use or not permitted.
         """
         config = self._config
-        if self._runs("gateway"):
-            host, port = config.gateway.host, config.gateway.port
-            if why := bind_fault(host, port):
-                raise GatewayError(
-                    f"the viewer cannot bind to {host} port {port}: {why}. Set gateway.host and gateway.port to an "
-                    "address and a free port of this machine (0 = any free port)"
-                )
         if config.mqtt.host == EMBEDDED and self._runs(broker_pulse.NAME):
             choose_port(config.run_dir, config.mqtt.port)
+        return listen(config.gateway.host, config.gateway.port) if self._runs(_GATEWAY) else None
 
     def _runs(self, name: str) -> bool:
         return name in self._only if self._only else name not in self._without
