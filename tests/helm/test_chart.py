@@ -11,6 +11,7 @@ import yaml
 
 from support.chart import CHART, Manifest, configurations, helm, of_kind, pods, render
 from support.chart_values import CASES, COLLECTOR
+from tridetr.shm.names import camera_name_fault
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34")
@@ -191,6 +192,82 @@ def camera(**keys: str) -> dict[str, Any]:
 def test_invalid_values_are_rejected_by_name(values: dict[str, Any], named: str) -> None:
     with pytest.raises(helm.HelmError, match=named.replace("[", r"\[").replace("]", r"\]")):
         render(values)
+
+
+def nodes(*named: str) -> dict[str, Any]:
+    return {"nodes": [{"name": name, "cameras": {"x": {"source": "synthetic"}}} for name in named]}
+
+
+def watching(*cameras: str) -> dict[str, Any]:
+    return {
+        "nodes": [{"name": "a", "cameras": {name: {"source": "synthetic"} for name in cameras}}]
+    }
+
+
+LONG = "r" * 53  # the longest name that Helm accepts
+
+
+@pytest.mark.parametrize(
+    ("values", "release", "fault"),
+    [
+        (nodes("a", "b", "a"), "demo", "nodes: two have the name a"),
+        (nodes("a", "b"), LONG, f"nodes: a and b: the objects of both would be named {'r' * 50}"),
+        (nodes("garden-east", "garden-west"), "r" * 42, "use a shorter release name"),
+        (nodes("broker"), "demo", "nodes: broker: demo-broker is the name of the chart's own"),
+        (nodes("a", "collector"), "demo", "nodes: collector: demo-collector is"),
+        (nodes("jaeger"), "demo", "nodes: jaeger: demo-jaeger is"),
+        (nodes("tridetr-dashboard"), "demo", "nodes: tridetr-dashboard: "),
+        (nodes("broker-2"), "r" * 43, f"nodes: broker-2: {'r' * 43}-broker is"),
+        (watching("c-d", "c_d"), "demo", "cameras.c-d and cameras.c_d: .* named capture-c-d"),
+        (watching("Hall"), "demo", "cameras: Hall: use lower-case letters"),
+        (watching("c" * 33), "demo", f"cameras: {'c' * 33}: use lower-case letters"),
+        (watching("c" * 64), "demo", "at most 32"),
+        (watching("../x"), "demo", "cameras: …: use lower-case letters"),
+        (watching("rtsp://u:s3cret@h/1"), "demo", "cameras: …: use lower-case letters"),
+        (watching("yard_"), "demo", "cameras: yard_: "),
+        (watching("triton-2"), "demo", "cameras: triton-2: "),
+        (
+            {
+                "nodes": [],
+                "daemonSet": {"enabled": True, "cameras": {"A": {"source": "synthetic"}}},
+                "state": {"type": "none"},
+            },
+            "demo",
+            "cameras: A: use lower-case letters",
+        ),
+    ],
+)
+def test_names_that_collide_or_are_impossible_are_refused(
+    values: dict[str, Any], release: str, fault: str
+) -> None:
+    """Kubernetes would have refused the objects, or one of a pair would have replaced the other."""
+    with pytest.raises(helm.HelmError, match=fault) as refused:
+        render(values, release)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_names_that_fit_are_accepted() -> None:
+    for values, release in (
+        (nodes("a", "a-b", "all", "test", "tridetr", "broker-2"), "demo"),
+        (nodes("a"), LONG),
+        (nodes("a", "b"), "r" * 48),
+        (watching("c-d", "c-d-e", "d_c", "0", "c" * 32, "tritons"), "demo"),
+    ):
+        manifests = render(values, release)
+        test_names_are_unique(manifests)
+        for _, pod in pods(manifests):
+            names = [container["name"] for container in pod["containers"]]
+            assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", ["a", "A", "-a", "_a", "a_b-c", "c" * 32, "c" * 33, "", "triton"])
+def test_the_chart_accepts_the_camera_names_that_a_node_accepts(name: str) -> None:
+    try:
+        render(watching(name))
+    except helm.HelmError:
+        assert camera_name_fault(name) is not None
+    else:
+        assert camera_name_fault(name) is None
 
 
 def test_schema_and_readme_are_up_to_date() -> None:

@@ -4,6 +4,42 @@
 {{- printf "%s-%s" .root.Release.Name .node.name | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* Rejects names that Kubernetes or a node would refuse, and names that two objects would share: context {root, nodes}. */}}
+{{- define "tridetr.checkNames" -}}
+{{- $own := dict -}}
+{{- range list "broker" "collector" "jaeger" "tridetr-dashboard" -}}
+{{- $own = set $own (printf "%s-%s" $.root.Release.Name .) . -}}
+{{- end -}}
+{{- $owners := dict -}}
+{{- range $node := .nodes -}}
+{{- $name := include "tridetr.name" (dict "root" $.root "node" $node) -}}
+{{- $owner := get $owners $name -}}
+{{- if hasKey $own $name -}}
+{{- fail (printf "nodes: %s: %s is the name of the chart's own %s; use another name for the node" $node.name $name (get $own $name)) -}}
+{{- else if eq $owner $node.name -}}
+{{- fail (printf "nodes: two have the name %s; give each its own name" $node.name) -}}
+{{- else if $owner -}}
+{{- fail (printf "nodes: %s and %s: the objects of both would be named %s, because names are cut to 50 characters; use a shorter release name, or names that differ earlier" $owner $node.name $name) -}}
+{{- end -}}
+{{- $owners = set $owners $name $node.name -}}
+{{- $containers := dict -}}
+{{- range $camera, $_ := $node.cameras -}}
+{{- if not (regexMatch "^[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?$" $camera) -}}
+{{- /* A URL in place of a name may contain a password. */ -}}
+{{- $shown := ternary $camera "…" (regexMatch "^[A-Za-z0-9_. -]{1,64}$" $camera) -}}
+{{- fail (printf "cameras: %s: use lower-case letters, digits, '_' and '-' (at most 32), with a letter or digit at both ends" $shown) -}}
+{{- else if regexMatch "^triton(-|$)" $camera -}}
+{{- fail (printf "cameras: %s: the name triton and names that begin with triton- are reserved for Triton's memory; use another" $camera) -}}
+{{- end -}}
+{{- $container := printf "capture-%s" ($camera | replace "_" "-") -}}
+{{- with get $containers $container -}}
+{{- fail (printf "cameras.%s and cameras.%s: the containers of both would be named %s; rename one" . $camera $container) -}}
+{{- end -}}
+{{- $containers = set $containers $container $camera -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* "true" where a camera's source is a device file (tridetr.config.source has the same rule). */}}
 {{- define "tridetr.isDevice" -}}
 {{- and (hasPrefix "/dev/" .source) (not (hasPrefix "/dev/shm/" .source)) -}}
