@@ -49,6 +49,7 @@ def test_packaged_configurations_have_no_fault(file: Path) -> None:
         (CAMERA + "detect: {min_score: 0.6}\nalarm: {min_score: 0.3}", "cameras.hall.alarm.min_score", "warning"),
         (CAMERA + "notify: [{name: p, kind: ntfy, url_file: p, classes: [Person]}]", "notify.p.classes", "fault"),
         (CAMERA + "sentry: {standby_fps: 0.1}", "cameras.hall.sentry.unknown_s", "fault"),
+        ("cameras: {hall: {source: synthetic, fps: 0.25}}", "cameras.hall.fps", "warning"),
         ("cameras: {a: {source: 'rtsp://h/1', timeout_s: 15}}", "cameras.a.timeout_s", "warning"),
         ("cameras: {a: {source: /dev/video0}, b: {source: /dev/video0}}", "cameras", "fault"),
         ("cameras: {a: {source: 'rtsp://h/1', credentials_file: none}}", "cameras.a.credentials_file", "fault"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -114,9 +115,10 @@ class Capture:
         self._pacer = Pacer(config.sentry_for(camera).standby_fps, section.fps)
         self._frozen = FrozenDetector(section.frozen_s, may_repeat=section.source.kind == "file")
         self._blind = BlindDetector() if section.blind_check else None
-        self._delivery = Delivery(config.sentry_for(camera).unknown_s)
-        self._saves_decoding = (
-            section.source.is_network and config.sentry_for(camera).standby_decode == "keyframes"
+        keys = config.sentry_for(camera)
+        self._saves_decoding = section.source.is_network and keys.standby_decode == "keyframes"
+        self._delivery = Delivery(
+            keys.unknown_s, math.inf if self._saves_decoding else keys.longest_interval_s
         )
         self._pace = Pace.NO_CONTROLLER
         self._next_number = 0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 _S = 1_000_000_000
 _WINDOW_NS = 30 * _S  # in which damaged and good pictures are counted
 _FEW = 3  # fewer damaged pictures in a window prove nothing
 _CALM_NS = 60 * _S  # without a long gap until the camera's pictures count as frequent again
 _DAMAGE = "most pictures are damaged; check the cable, the network and the camera"
 _LONG = 0.9  # of unknown_s; the rest is for inference and decision
+_MEMORY_S = 30.0  # time constant of the average interval
+_CALM = 0.75  # share of the longest interval below which the average is in order again, so that it does not flicker
 
 
 class Delivery:
@@ -20,24 +24,27 @@ class Delivery:
         fault: What is wrong with the pictures; empty if nothing is.
     """
 
-    def __init__(self, unknown_s: float) -> None:
-        """Set the limit.
+    def __init__(self, unknown_s: float, longest_interval_s: float) -> None:
+        """Set the limits.
 
         Args:
             unknown_s: The camera's `sentry.unknown_s`, after which its state is Unknown without a result.
+            longest_interval_s: Longest average time between pictures with which a person is confirmed in time.
         """
         self._unknown_s = unknown_s
+        self._longest_interval_s = longest_interval_s
+        self._interval_s = 0.0  # average
         self._long_ns = round(unknown_s * _LONG * _S)
         self._from_ns = 0
         self._good = self._damaged = 0
         self._is_damaged = False  # a picture since the last good one
-        self._damage = self._gaps = ""
+        self._damage = self._gaps = self._rate = ""
         self._last_ns: int | None = None
         self._long_at_ns: int | None = None  # end of the newest long gap
 
     @property
     def fault(self) -> str:
-        return self._damage or self._gaps
+        return self._damage or self._gaps or self._rate
 
     def reopened(self) -> None:
         """Start a new connection: the time before it was not a gap between pictures."""
@@ -48,6 +55,8 @@ class Delivery:
         self._good += 1
         self._count(now_ns)
         last_ns, self._last_ns = self._last_ns, now_ns
+        if last_ns is not None:
+            self._average((now_ns - last_ns) / _S)
         if last_ns is not None and now_ns - last_ns >= self._long_ns:
             before_ns, self._long_at_ns = self._long_at_ns, now_ns
             if before_ns is not None and last_ns - before_ns < _CALM_NS and not self._gaps:
@@ -74,6 +83,16 @@ class Delivery:
         self._damaged += 1
         self._is_damaged = True
         self._count(now_ns)
+
+    def _average(self, interval_s: float) -> None:
+        self._interval_s += (interval_s - self._interval_s) * -math.expm1(-interval_s / _MEMORY_S)
+        if self._interval_s < self._longest_interval_s * _CALM:
+            self._rate = ""
+        elif self._interval_s > self._longest_interval_s and not self._rate:
+            self._rate = (
+                f"a picture comes only every {interval_s:.1f} s, too seldom to confirm a person who passes quickly; "
+                "let the camera send more often, or raise unknown_s"
+            )
 
     def _count(self, now_ns: int) -> None:
         if now_ns - self._from_ns < _WINDOW_NS:

@@ -40,6 +40,14 @@ class SentrySection(Section):
         "noticed at the next key frame.",
     )
 
+    @property
+    def longest_interval_s(self) -> float:
+        """Longest average time between results with which a person is confirmed in ``confirm_s + unknown_s`` [s].
+
+        A camera that is to deliver less often in standby may do so.
+        """
+        return max((self.confirm_s + self.unknown_s) / self.confirm_frames, 2 / self.standby_fps)
+
 
 class DetectSection(Section):
     """What counts as a detection."""

@@ -29,9 +29,7 @@ class ResultRate:
     """
 
     def __init__(self, keys: SentrySection) -> None:
-        self._limit_s = max(
-            (keys.confirm_s + keys.unknown_s) / keys.confirm_frames, 2 / keys.standby_fps
-        )
+        self._limit_s = keys.longest_interval_s
         self._unknown_s = keys.unknown_s
         self._sequence = self._capture_ns = 0
         self._average_s = 0.0

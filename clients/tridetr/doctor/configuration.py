@@ -151,6 +151,13 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
                 "without one",
                 "raise unknown_s or standby_fps",
             )
+        elif camera.source.kind != "file" and 1 / slowest > sentry.longest_interval_s:
+            yield Finding(
+                f"{subject}.fps",
+                "warning",
+                f"a frame comes every {1 / slowest:g} s, too seldom to confirm a person who passes quickly",
+                "raise fps, or sentry.unknown_s if the camera is to be that slow",
+            )
         if camera.source.kind in ("rtsp", "http", "v4l2") and camera.timeout_s > sentry.unknown_s:
             yield Finding(
                 f"{subject}.timeout_s",
