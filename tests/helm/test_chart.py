@@ -11,6 +11,7 @@ import yaml
 
 from support.chart import CHART, Manifest, configurations, helm, of_kind, pods, render
 from support.chart_values import CASES, COLLECTOR
+from support.leaks import LEAKS, SECRET
 from tridetr.shm.names import camera_name_fault
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -168,7 +169,10 @@ def camera(**keys: str) -> dict[str, Any]:
         (camera(source="rtsps://h/s", tls_ca_file="/ca.pem"), "cameras.x.tls_ca_file: /ca.pem"),
         (camera(source="/films/a.mp4"), "cameras.x.source: /films/a.mp4"),
         ({"config": {"model": {"file": "/m.onnx"}}}, "config.model.file: /m.onnx"),
-        ({"config": {"triton": {"secret_file": "/k"}}}, "config.triton.secret_file: /k"),
+        (
+            {"config": {"triton": {"secret_file": "/k"}}},
+            "config.triton.secret_file: its path is not",
+        ),
         ({"config": {"evidence": {"path": "/mnt/x"}}}, "config.evidence.path: /mnt/x"),
         (
             {
@@ -258,6 +262,90 @@ def test_names_that_fit_are_accepted() -> None:
         for _, pod in pods(manifests):
             names = [container["name"] for container in pod["containers"]]
             assert len(names) == len(set(names))
+
+
+def with_url(key: str, url: str) -> dict[str, Any]:
+    """Return values with this text in place of an address."""
+    return {
+        "source": camera(source=url),
+        "view": camera(source="rtsp://camera/2", view=url),
+        "tracing.endpoint": {"tracing": {"endpoint": url}},
+        "tracing.collector.endpoint": {
+            "tracing": {"collector": {"enabled": True, "endpoint": url}}
+        },
+        "mqtt.host": {"mqtt": {"host": url}},
+        "config.triton.url": {"config": {"triton": {"url": url}}},
+    }[key]
+
+
+@pytest.mark.parametrize("key", ["source", "view"])
+@pytest.mark.parametrize("url", [*LEAKS, "ftp://camera/1", ":1@rtsp://camera"])
+def test_a_camera_url_with_a_password_is_refused_and_not_repeated(key: str, url: str) -> None:
+    """It became readable in the ConfigMap, and only the pod refused it."""
+    with pytest.raises(helm.HelmError, match=rf"cameras.x.{key}: .*credentialsSecret") as refused:
+        render(with_url(key, url))
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "url", "remedy"),
+    [
+        ("tracing.endpoint", "http://me:S3cret@collector:4318", "tracing.collector.headersSecret"),
+        (
+            "tracing.endpoint",
+            "https://collector/?api-key=S3cret",
+            "tracing.collector.headersSecret",
+        ),
+        ("tracing.collector.endpoint", "https://me:S3cret@otlp", "tracing.collector.headersSecret"),
+        ("tracing.collector.endpoint", "https://otlp?k=S3cret", "tracing.collector.headersSecret"),
+        ("mqtt.host", "me:S3cret@broker", "mqtt.passwordSecret"),
+        ("mqtt.host", "mqtt://me:S3cret@broker", "mqtt.passwordSecret"),
+        ("config.triton.url", "me:S3cret@gpu:8001", "host:port"),
+        ("config.triton.url", "grpc://gpu:8001", "host:port"),
+    ],
+)
+def test_an_address_with_a_login_is_refused_and_not_repeated(
+    key: str, url: str, remedy: str
+) -> None:
+    with pytest.raises(helm.HelmError, match=f"{key}: .*{remedy}") as refused:
+        render(with_url(key, url))
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("secret", ["https://ntfy.sh/S3cret", "/hook/S3cret"])
+@pytest.mark.parametrize("key", ["url_file", "secret_file"])
+def test_a_secret_in_place_of_its_file_is_not_repeated(key: str, secret: str) -> None:
+    target = {"name": "a", "kind": "webhook", "url_file": "/etc/tridetr/notify/a", key: secret}
+    for config in ({"notify": [target]}, {"triton": {"secret_file": secret}}):
+        with pytest.raises(
+            helm.HelmError, match=f"{key if 'notify' in config else ''}: "
+        ) as refused:
+            render({"notify": {"secret": "n"}, "config": config})
+        assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "url"),
+    [
+        ("source", "RTSPS://camera/1"),
+        ("source", "http://[fe80::1]:8080/video"),
+        ("source", "https://guest@camera/stream?channel=1&stream=0&passive=1&pasta=2&xpw=3"),
+        ("source", "rtsp://camera/h264:1/tokens"),
+        ("source", "rtsp://{user}:{password}@camera/1"),
+        ("source", "http://camera/flv?user={user}&password={password}"),
+        ("source", "rtsp://camera/user={user}_password={password}_channel=1_stream=0.sdp"),
+        ("source", "http://camera/?auth=yes&name=me%20%26%25&n=100%25"),
+        ("view", "rtsp://camera:8554/1"),
+        ("tracing.endpoint", "http://otel-collector:4318"),
+        ("config.triton.url", "gpu:8001"),
+        ("config.triton.url", "unix:/run/triton/grpc@0"),
+    ],
+)
+def test_an_address_without_a_password_is_accepted(key: str, url: str) -> None:
+    values = with_url(key, url)
+    if "{password}" in url:
+        values["nodes"][0]["cameras"]["x"]["credentialsSecret"] = "login"
+    assert configurations(render(values)), "the node accepts it, too"
 
 
 @pytest.mark.parametrize("name", ["a", "A", "-a", "_a", "a_b-c", "c" * 32, "c" * 33, "", "triton"])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.leaks import LEAKS, SECRET
 from tridetr.config.load import parse_config
 from tridetr.config.source import CameraSource, shown_url, shown_value, without_logins
 from tridetr.errors import ConfigError
@@ -34,33 +35,6 @@ from tridetr.errors import ConfigError
 )
 def test_the_kind_follows_from_the_text(text: str, kind: str) -> None:
     assert CameraSource.parse(text).kind == kind
-
-
-SECRET = "S3cret"
-LEAKS = [
-    f"rtsp://admin:{SECRET}@camera/1",
-    f"rtsp://admin:{SECRET[:2]}/{SECRET}@camera/1",
-    f"rtsp://admin:12#{SECRET}@camera/1",
-    f"rtsp://admin:12?{SECRET}@camera/1",
-    f"rtsp://admin:a@{SECRET}@camera/1",
-    f"rtsp://admin%3A{SECRET}@camera/1",
-    f"rtsp://admin:{SECRET}/1",
-    f"RTSP://admin:{SECRET}@camera/1",
-    f"http://camera/flv?app=bcs&user=admin&password={SECRET}",
-    f"http://camera/video.cgi?loginuse=admin&loginpas={SECRET}",
-    f"http://camera/?usr=admin&PWD={SECRET}",
-    f"http://camera/?p%61ssword={SECRET}",
-    f"http://camera/?token={SECRET}",
-    f"rtsp://camera/user=admin&password={SECRET}&channel=1.sdp",
-    f"rtsp://camera/user=admin_password={SECRET}_channel=1_stream=0.sdp",
-    f"http://[admin:{SECRET}@camera/1",
-    f"http://camera/1 {SECRET}",
-    f"rtsp:admin:{SECRET}@camera/1",
-    f"rtsp:/admin:{SECRET}@camera/1",
-    f"admin:{SECRET}@camera/1",
-    f"camera/video?password={SECRET}",
-    f"//admin:{SECRET}@camera/1",
-]
 
 
 @pytest.mark.parametrize("url", LEAKS)

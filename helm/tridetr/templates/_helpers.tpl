@@ -114,14 +114,17 @@ tridetr/node: {{ .node.name }}
 {{- add 256 $evidence -}}
 {{- end -}}
 
-{{/* Rejects a file that no container would find: context {root, key, path}, and optionally `also`, a folder in addition to `files`. */}}
+{{/*
+Rejects a file that no container would find: context {root, key, path}, and optionally `also`, a folder in addition to `files`,
+and `secret`: the path is not shown, since the secret itself may have been written in its place.
+*/}}
 {{- define "tridetr.mounted" -}}
 {{- $found := and .also (hasPrefix (print .also "/") .path) -}}
 {{- range .root.Values.files -}}
 {{- if hasPrefix (printf "/etc/tridetr/files/%s/" .name) $.path -}}{{- $found = true -}}{{- end -}}
 {{- end -}}
 {{- if not $found -}}
-{{- fail (printf "%s: %s is not in a volume of the pod; add its volume to `files` and write the path as /etc/tridetr/files/NAME/…" .key .path) -}}
+{{- fail (printf "%s: %s is not in a volume of the pod; add its volume to `files` and write the path as /etc/tridetr/files/NAME/…" .key (ternary "its path" .path (eq .secret true))) -}}
 {{- end -}}
 {{- end -}}
 
@@ -140,13 +143,13 @@ tridetr/node: {{ .node.name }}
 {{- include "tridetr.mounted" (dict "root" $.root "key" "config.model.file" "path" .) -}}
 {{- end -}}
 {{- with dig "triton" "secret_file" "" $config -}}
-{{- include "tridetr.mounted" (dict "root" $.root "key" "config.triton.secret_file" "path" .) -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" "config.triton.secret_file" "path" . "secret" true) -}}
 {{- end -}}
 {{- $notify := ternary "/etc/tridetr/notify" "" (ne .root.Values.notify.secret "") -}}
 {{- range $target := $config.notify -}}
 {{- range $key := list "url_file" "secret_file" -}}
 {{- with get $target $key -}}
-{{- include "tridetr.mounted" (dict "root" $.root "key" (printf "config.notify %s: %s" $target.name $key) "path" . "also" $notify) -}}
+{{- include "tridetr.mounted" (dict "root" $.root "key" (printf "config.notify %s: %s" $target.name $key) "path" . "also" $notify "secret" true) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -180,6 +183,7 @@ tridetr/node: {{ .node.name }}
 
 {{/* The configuration file of a node: exactly the keys that the clients know. */}}
 {{- define "tridetr.config" -}}
+{{- include "tridetr.checkSecrets" . -}}
 {{- include "tridetr.checkFiles" . -}}
 {{- $values := .root.Values -}}
 {{- $cameras := dict -}}
