@@ -138,8 +138,19 @@ def choose_port(run_dir: Path, wanted: int) -> int:
 
 
 def write_address(run_dir: Path, port: int) -> None:
-    """Write the address of the embedded broker to the run folder."""
-    write_text(run_dir / _FILE, json.dumps({"host": LOOPBACK, "port": port}))
+    """Write the address of the embedded broker to the run folder.
+
+    Raises:
+        OSError: It cannot be written, and is not that of an earlier start.
+    """
+    file, text = run_dir / _FILE, json.dumps({"host": LOOPBACK, "port": port})
+    try:
+        write_text(file, text)
+    except OSError:  # such as a read-only file system
+        with contextlib.suppress(OSError, ValueError):
+            if file.read_text(encoding="utf-8") == text:
+                return
+        raise
 
 
 def _become_mosquitto(binary: str, run_dir: Path, port: int) -> None:
@@ -223,7 +234,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run_dir: Path = arguments.run_dir
     try:
-        private_folder(run_dir)
+        private_folder(run_dir, may_be_read_only=bool(os.environ.get(SUPERVISED)))
         port = choose_port(run_dir, arguments.port)
         binary = None if arguments.amqtt else find_mosquitto()
         if binary is not None:

@@ -43,6 +43,7 @@ class ControlSocket:
         self._folder = run_dir
         self._answer = answer
         self._server: asyncio.Server | None = None
+        self._fault = ""
 
     async def keep(self) -> None:
         """Listen, and create the socket again if it was removed; call this periodically."""
@@ -57,8 +58,13 @@ class ControlSocket:
                     self._serve, short, limit=_LONGEST, **_OPTIONS
                 )
             path.chmod(0o600)  # the folder may be one that others can enter
+            self._fault = ""
         except OSError as error:
-            logger.warning("cannot create %s (%s): the viewer cannot arm or disarm", path, error)
+            if self._fault != (fault := error.strerror or str(error)):
+                self._fault = fault
+                logger.warning(
+                    "cannot create %s (%s): the viewer cannot arm or disarm", path, error
+                )
 
     async def close(self) -> None:
         """Stop listening."""

@@ -31,7 +31,7 @@ def run(command: str, config_file: Path) -> None:
     """Run the process of a command until a signal stops it."""
     config = load_config(config_file)
     name, module = ROLES[command]
-    with service.explaining_full_disks(config):
+    with service.explaining_unwritable_disks(config):
         service.prepare(config, name)
         work = import_module(module).run  # imports the metrics, which `prepare` has set up
         if inspect.iscoroutinefunction(work):
@@ -49,7 +49,7 @@ def run_capture(camera: str, config_file: Path) -> None:
     config = load_config(config_file)
     if camera not in config.cameras:
         raise ConfigError(f"no camera {camera!r} in the configuration: {', '.join(config.cameras)}")
-    with service.explaining_full_disks(config):
+    with service.explaining_unwritable_disks(config):
         service.prepare(config, f"capture {camera}")
         from tridetr.capture.capture_process import run as work
         from tridetr.capture.memory_limit import limit_memory

@@ -26,6 +26,7 @@ from tridetr.telemetry import heartbeat, tracing
 from tridetr.telemetry.logs import configure_logging
 from tridetr.telemetry.process_files import use_process_files
 from tridetr.telemetry.stderr import never_block_on_stderr
+from tridetr.write_check import disk_remedy
 
 logger = logging.getLogger("tridetr.service")
 
@@ -41,7 +42,8 @@ def prepare(config: Config, role: str) -> None:
     """
     never_block_on_stderr()
     configure_logging(config.log.level, config.log.format, role)
-    private_folder(config.run_dir)
+    # A process that is restarted runs on without the files: the supervisor reports it
+    private_folder(config.run_dir, may_be_read_only=bool(os.environ.get(SUPERVISED)))
     if role == "recorder":  # the controller does it in its disk thread
         private_folder(config.state_dir, "state_dir", may_be_read_only=True)
     heartbeat.start(config.run_dir, role)
@@ -55,15 +57,19 @@ def prepare(config: Config, role: str) -> None:
 
 
 @contextlib.contextmanager
-def explaining_full_disks(config: Config) -> Iterator[None]:
-    """Explain an ``OSError`` of a full disk, which often does not name a file.
+def explaining_unwritable_disks(config: Config) -> Iterator[None]:
+    """Explain an ``OSError`` of a full or read-only disk; that of a full one often does not name a file.
 
     Raises:
-        TridetrError: A disk is full.
+        TridetrError: A disk is full or read-only.
     """
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise TridetrError(
+                f"cannot write {error.filename or 'a file'}: {error.strerror}; {disk_remedy(error)}"
+            ) from None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         free = []

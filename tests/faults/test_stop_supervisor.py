@@ -40,6 +40,7 @@ def test_a_stopped_supervisor_is_detected_and_resumes_without_harm(tmp_path: Pat
         finally:
             supervisor.resume()
         resumed_s = time.monotonic()
+        wait_for(lambda: "capture street" in node.children(), machine.bound(RECOVERY_S))
         wait_for(lambda: whole(node, resumed_s), machine.bound(RECOVERY_S), node.log_tail())
         machine.record("stop supervisor: whole after it went on", time.monotonic() - resumed_s)
         after = {role: process.pid for role, process in node.children().items()}

@@ -24,6 +24,7 @@ from tridetr.controller.stored_rows import NewRow
 from tridetr.controller.topics import Topics
 from tridetr.controller.visits import Record
 from tridetr.served_model import ServedModelReader
+from tridetr.write_check import WriteCheck
 
 HOUR_S = 3600.0
 START_S = 1_796_000_000.0
@@ -92,6 +93,7 @@ class Node:
             Arming(self.config, self.store.settings, self.store.keep_setting),
             models,
             cast(Any, SimpleNamespace(problem=lambda _: "")),
+            WriteCheck(folder),
             has_pictures=False,
         )
 

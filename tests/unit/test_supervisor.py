@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -151,6 +152,7 @@ def test_old_heartbeats_after_a_pause_of_the_supervisor_do_not_kill_processes(
     part = managed(tmp_path, "import time; time.sleep(600)", beats=True)
     began_s = time.monotonic()
     part.tick(began_s)
+    monkeypatch.setattr(part, "_launched_s", began_s - 60)
     monkeypatch.setattr(heartbeat, "read", lambda *_: heartbeat.Pulse(60.0, starting=False))
     back_s = began_s + 60
     for tenth in range(round(process_module.HANG_S * 10)):
@@ -202,6 +204,68 @@ def test_a_heartbeat_that_cannot_be_read_is_neither_a_hang_nor_an_error(
     assert "cannot read the heartbeat" in caplog.text
     part.stop()
     part.wait(time.monotonic() + 5)
+
+
+def test_the_heartbeat_of_an_earlier_process_does_not_count_for_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a read-only disk it could not be removed, and each successor was killed 0.1 s after its start."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    code = (
+        "import time; from pathlib import Path; from tridetr.telemetry import heartbeat;"
+        f"heartbeat.start(Path({str(tmp_path)!r}), 'part'); heartbeat.beat()"
+    )
+    part = managed(tmp_path, code + "; time.sleep(600)", beats=True)
+    until(lambda: part.up_s(time.monotonic()) > 0, part)
+    monkeypatch.setattr(heartbeat, "forget", refuse)
+    part.replace("a test")
+    monkeypatch.setattr(process_module, "HANG_S", 0.3)
+    part.spec = replace(part.spec, argv=(sys.executable, "-c", "import time; time.sleep(600)"))
+    until(lambda: part.restarts == 1 and part.pid is not None, part)
+    began_s = time.monotonic()
+    until(lambda: time.monotonic() > began_s + 1, part)
+    assert part.restarts == 1
+    assert part.up_s(time.monotonic()) == 0
+    # Later, it is killed only if it could have written its own
+    started_s = time.monotonic() + process_module.START_S
+    with monkeypatch.context() as patched:
+        patched.setattr(process_module, "check_writable", refuse)
+        patched.setattr(process_module, "AWAY_S", math.inf)
+        for second in range(0, 300, 5):
+            part.tick(started_s + second)
+        assert part.up_s(started_s + 300) > 0
+        assert part.pid
+        assert part.restarts == 1
+        until_s = started_s + 300
+        patched.setattr(process_module, "check_writable", lambda _: None)
+        part.tick(until_s + process_module.START_S + 1)
+    until(lambda: part.restarts == 2, part)
+    part.stop()
+    part.wait(time.monotonic() + 5)
+
+
+def test_a_heartbeat_without_space_is_written_once_there_is_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ended at its start."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tridetr.telemetry.heartbeat.os.posix_fallocate", full)
+        heartbeat.start(tmp_path, "part")
+        heartbeat.beat()
+        assert heartbeat.read(tmp_path, "part") is None
+    monkeypatch.setattr(heartbeat, "_LOOK_NS", 0)
+    monkeypatch.setattr(heartbeat, "_look_ns", 0)
+    heartbeat.beat()
+    pulse = heartbeat.read(tmp_path, "part")
+    assert pulse is not None
+    assert not pulse.starting
 
 
 def managed_with_child(tmp_path: Path) -> tuple[ManagedProcess, Path]:
@@ -270,6 +334,7 @@ def test_a_killed_process_that_waits_for_a_disk_is_reported_once_and_does_not_bl
     part = managed(tmp_path, "import time; time.sleep(600)", beats=True)
     now_s = time.monotonic()
     part.tick(now_s)
+    monkeypatch.setattr(part, "_launched_s", now_s - 60)
     child = part._process
     assert child is not None
     kill = child.kill

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import subprocess
 import sys
 import time
@@ -215,7 +214,7 @@ def test_restarts_that_do_not_help_become_less_frequent(pipeline: Pipeline) -> N
             process.tick(now_s)
             process.tick(now_s + 6)
             assert process.pid not in (None, pid)
-            wait_for(lambda: process.up_s(math.inf) > 0, 20, "it does not beat")
+            wait_for(partial(process.up_s, now_s + 7), 20, "it does not beat")
             offline = CameraStatus(CameraState.OFFLINE, 1, time.monotonic_ns())
             pipeline.status.write(offline)
             pipeline.watch.look(now_s + 6)

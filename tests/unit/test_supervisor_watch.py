@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -22,7 +23,7 @@ from tridetr import paths
 from tridetr.config import Config
 from tridetr.errors import ConfigError, ForeignFolderError, TridetrError, TritonError
 from tridetr.file_lock import FileLock
-from tridetr.service import explaining_full_disks
+from tridetr.service import explaining_unwritable_disks
 from tridetr.supervisor import disk_checks, orphans, runner
 from tridetr.supervisor import pulse as pulse_module
 from tridetr.supervisor.broker_pulse import answers
@@ -449,11 +450,16 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     expected = rf"No space left .* Free some space in run_dir {tmp_path} \([\d,]+ KiB free\)$"
     with (
         pytest.raises(TridetrError, match=expected),
-        explaining_full_disks(config),
+        explaining_unwritable_disks(config),
         Path("/dev/full").open("wb", buffering=0) as full,
     ):
         full.write(b"x")
-    with pytest.raises(FileNotFoundError), explaining_full_disks(config):
+    with (
+        pytest.raises(TridetrError, match=r"cannot write f: Read-only file system; check the disk"),
+        explaining_unwritable_disks(config),
+    ):
+        raise OSError(errno.EROFS, "Read-only file system", "f")
+    with pytest.raises(FileNotFoundError), explaining_unwritable_disks(config):
         Path("/gone").stat()
 
 

@@ -60,6 +60,7 @@ def _examine(config: Config) -> list[Finding]:
         system.check_cpu(),
         system.check_shm(config),
         system.check_disk(config),
+        system.check_run_folder(config),
         system.check_code(config),
         system.check_queues(config),
         system.check_ports(config),

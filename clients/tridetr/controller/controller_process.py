@@ -29,6 +29,7 @@ from tridetr.controller.stored_rows import Row
 from tridetr.controller.topics import Topics
 from tridetr.notify.notification import Message, message_of
 from tridetr.served_model import ServedModelReader
+from tridetr.write_check import WriteCheck
 
 logger = logging.getLogger("tridetr.controller")
 
@@ -80,6 +81,8 @@ class Controller:
             self._pictures = PicturePublisher(config, self._publish_picture)
             stack.callback(self._pictures.close)
         self._requests = ControlSocket(config.run_dir, self._answer)
+        self._run_folder = WriteCheck(config.run_dir)
+        stack.callback(self._run_folder.close)
         self._arm: dict[str, bool] = {}  # requested over MQTT since the last tick
         self._armed_at = float("-inf")
         retire_cameras(config, topics, store)
@@ -104,6 +107,7 @@ class Controller:
             self._arming,
             models,
             self._notifier,
+            self._run_folder,
             has_pictures=self._pictures is not None,
         )
 
@@ -153,6 +157,7 @@ class Controller:
             self._described_at = time.monotonic()
             for camera in self._cameras:
                 self._publications.publish_status(camera)
+            self._run_folder.look()
             self._publications.publish_problems()
             self._notify_blind()
             self._publications.publish_node()

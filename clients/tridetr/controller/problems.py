@@ -22,7 +22,7 @@ class NodeProblem(enum.Enum):
 
     DETECTOR = "detector"  # no live camera gets results
     OUTBOX = "outbox"  # events are waiting for the broker
-    DISK = "disk"  # the state cannot be written
+    DISK = "disk"  # the state or the run folder cannot be written
     NOTIFY = "notify"  # notifications do not reach their target
     DEVICE = "device"  # another node publishes under the same name
 
@@ -93,7 +93,7 @@ def of_node(
     Args:
         cameras: the problems of each camera.
         outbox: why events are waiting; empty = none has waited too long.
-        disk: why the state cannot be written; empty = it can.
+        disk: why the state or the run folder cannot be written; empty = they can.
         notify: targets that do not get their notifications, and why; empty = all do.
         device: that another node publishes under the same name; empty = none does.
     """

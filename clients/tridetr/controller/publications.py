@@ -32,6 +32,7 @@ from tridetr.controller.topics import Topics, topic_level
 from tridetr.controller.waiting import WaitingTime
 from tridetr.served_model import ServedModelReader
 from tridetr.telemetry import metrics
+from tridetr.write_check import WriteCheck
 
 logger = logging.getLogger("tridetr.controller")
 
@@ -55,6 +56,7 @@ class Publications:
         arming: the switches.
         models: the model that serves.
         notifier: may report undelivered notifications.
+        run_folder: may report that the run folder cannot be written.
         has_pictures: whether pictures of visits are published.
     """
 
@@ -68,11 +70,13 @@ class Publications:
         arming: Arming,
         models: ServedModelReader,
         notifier: Notifier,
+        run_folder: WriteCheck,
         *,
         has_pictures: bool,
     ) -> None:
         self._topics, self._store, self._link, self._cameras = topics, store, link, cameras
         self._arming, self._models, self._notifier = arming, models, notifier
+        self._run_folder = run_folder
         self._started_unix_ns = time.time_ns()
         self._classes = {camera: config.alarm_for(camera).classes for camera in cameras}
         self._has_pictures = has_pictures
@@ -228,7 +232,7 @@ class Publications:
         node = problems.of_node(
             cameras.values(),
             outbox=outbox,
-            disk=self._store.fault,
+            disk="; ".join(filter(None, (self._store.fault, self._run_folder.fault))),
             notify=self._notifier.problem(OUTBOX_WAIT_S),
             device=self._double(),
         )

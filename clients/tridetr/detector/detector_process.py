@@ -17,6 +17,7 @@ from tridetr.model_card import ModelInfo
 from tridetr.served_model import ServedModelReader, keep_served_model, write_served_model
 from tridetr.telemetry import metrics
 from tridetr.triton.client import TritonClient
+from tridetr.write_check import disk_remedy
 
 log = logging.getLogger("tridetr.detector")
 
@@ -158,7 +159,10 @@ class Detector:
             write_served_model(run_dir, info)
         except OSError as error:  # such as a full disk
             self._is_shared = False
-            why = f"cannot write the model's description to {run_dir} ({error.strerror or error}): free space there"
+            why = (
+                f"cannot write the model's description to {run_dir} ({error.strerror or error}); "
+                f"{disk_remedy(error)}"
+            )
             if not info.classes.items() <= ServedModelReader(run_dir).classes().items():
                 raise ModelUnavailable(why) from None
             if was_shared:

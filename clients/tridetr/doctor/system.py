@@ -19,6 +19,7 @@ from tridetr.errors import TritonError
 from tridetr.ports import bind_fault
 from tridetr.shm.names import CONSUMERS, SHM_DIR, VIEW
 from tridetr.triton.launch import code_folder
+from tridetr.write_check import check_writable, disk_remedy
 
 _QUEUE_FOLDER = Path("/proc/sys/fs/mqueue")
 
@@ -83,6 +84,17 @@ def check_disk(config: Config) -> Iterator[Finding]:
         yield Finding(subject, "warning", text, remedy)
     else:
         yield Finding(subject, "ok", text)
+
+
+def check_run_folder(config: Config) -> Iterator[Finding]:
+    """Check that the run folder, if there is one, is neither full nor on a disk that refuses writes."""
+    try:
+        check_writable(config.run_dir)
+    except (PermissionError, FileNotFoundError):  # another user's; the node creates it
+        return
+    except OSError as error:
+        text = f"run_dir cannot be written: {error.strerror or error}"
+        yield Finding(str(config.run_dir), "fault", text, disk_remedy(error))
 
 
 def check_code(config: Config) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -103,7 +104,10 @@ async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = No
     try:
         app = create_app(hub, stop)
         port = int(listener.getsockname()[1])
-        _write_address(address_file, section.host, port)
+        try:
+            _write_address(address_file, section.host, port)
+        except OSError as error:  # such as a full or read-only disk
+            logger.warning("cannot write %s: %s", address_file, error.strerror or error)
         hub.start()
         logger.info("viewer at %s", viewer_url(section.host, port))
         warn_of_open_access(config)
@@ -116,5 +120,6 @@ async def run(config: Config, stop: asyncio.Event, *, limits: Limits | None = No
         )
     finally:
         listener.close()
-        address_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            address_file.unlink(missing_ok=True)
         await hub.close()

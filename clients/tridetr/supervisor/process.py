@@ -21,6 +21,7 @@ from tridetr.supervisor.process_list import ProcessSpec
 from tridetr.supervisor.pulse import NOTIFY
 from tridetr.telemetry import heartbeat
 from tridetr.telemetry.logs import Limiter
+from tridetr.write_check import check_writable
 
 logger = logging.getLogger("tridetr.supervisor")
 
@@ -65,6 +66,7 @@ class ManagedProcess:
         self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
+        self._launched_s = 0.0  # the same, just before the process existed
         self._killed = False
         self._beat_s: float | None = None  # time of the last known heartbeat
         self._start_at_s: float | None = (
@@ -109,10 +111,12 @@ class ManagedProcess:
     def up_s(self, now_s: float) -> float:
         """Return how long the process has been running and watched [s]; 0 while it is down or starting."""
         try:
-            pulse = heartbeat.read(self._run_dir, self.spec.name)
+            pulse = self._pulse()
         except OSError:
             return 0.0
-        if self.pid is None or pulse is None or pulse.starting:
+        # A full or read-only disk refuses the heartbeat: then the time since the start shows it
+        is_starting = now_s - self._started_s <= START_S if pulse is None else pulse.starting
+        if self.pid is None or is_starting:
             return 0.0
         return now_s - max(self._started_s, self._watched_since_s)
 
@@ -148,11 +152,12 @@ class ManagedProcess:
             orphans.kill_children(self._run_dir, self.spec.name)
 
     def _start(self, now_s: float) -> None:
-        try:
+        # If the disk refuses it, files of an earlier start exist, and `_pulse` ignores the old heartbeat
+        with contextlib.suppress(OSError):
             heartbeat.forget(self._run_dir, self.spec.name)
+        try:
             self._before_start()
         except (OSError, TridetrError) as error:
-            # Such as a full disk; files of an earlier start may still exist
             logger.warning("%s: %s", self.spec.name, error)
         try:
             self._process = self._launch()
@@ -170,6 +175,7 @@ class ManagedProcess:
     def _launch(self) -> subprocess.Popen[bytes]:
         # In a new session: Ctrl-C only reaches the supervisor, which stops the processes in order. Output goes through
         # the supervisor, which always reads it: on a terminal that is paused, a process would hang
+        self._launched_s = time.monotonic()
         process = subprocess.Popen(
             self.spec.argv,
             stdin=subprocess.DEVNULL,
@@ -215,10 +221,21 @@ class ManagedProcess:
         self.restarts += 1
         self._on_restart(self.spec.name)
 
+    def _pulse(self) -> heartbeat.Pulse | None:
+        """Return the heartbeat of this start of the process; None if there is none, or only an earlier one's.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        pulse = heartbeat.read(self._run_dir, self.spec.name)
+        if pulse is not None and time.monotonic() - pulse.age_s < self._launched_s:
+            return None
+        return pulse
+
     def _hangs(self, now_s: float) -> bool:
         watched_s = now_s - self._watched_since_s
         try:
-            pulse = heartbeat.read(self._run_dir, self.spec.name)
+            pulse = self._pulse()
         except OSError as error:  # such as no descriptor left; the process may be running
             if self._lines.allow(now_s) is not None:
                 logger.warning("cannot read the heartbeat of %s: %s", self.spec.name, error)
@@ -226,10 +243,24 @@ class ManagedProcess:
             return False
         if pulse is not None and not pulse.starting:
             self._beat_s = now_s - pulse.age_s
-        elif self._beat_s is None:
-            return min(watched_s, now_s - self._started_s) > START_S
-        # If the file was removed, the process recreates it
-        return min(watched_s, now_s - self._beat_s) > HANG_S
+        if self._beat_s is None:
+            is_late = min(watched_s, now_s - self._started_s) > START_S
+        else:  # if the file was removed, the process recreates it
+            is_late = min(watched_s, now_s - self._beat_s) > HANG_S
+        if is_late and pulse is None and not self._can_beat(now_s):
+            self._watched_since_s = now_s
+            return False
+        return is_late
+
+    def _can_beat(self, now_s: float) -> bool:
+        """Return whether heartbeats can be written at the moment."""
+        try:
+            check_writable(self._run_dir)
+        except OSError as error:
+            if self._lines.allow(now_s) is not None:
+                logger.debug("%s is not watched: %s", self.spec.name, error)
+            return False
+        return True
 
 
 def _signal_name(number: int) -> str:

@@ -23,11 +23,14 @@ from tridetr.shm.names import unlink_instance
 from tridetr.supervisor import orphans
 from tridetr.telemetry import heartbeat
 from tridetr.telemetry.process_files import is_samples, use_process_files
+from tridetr.write_check import check_writable, run_folder_fault
 
 logger = logging.getLogger("tridetr.supervisor")
 
 DEMO_STATE = "demo-state"  # state folder of the demo, in the run folder: deleted with each run
-_WALK_S = 5.0  # how often the access rights in the whole run folder are checked
+_WALK_S = (
+    5.0  # how often the whole run folder is checked: access rights, and whether it can be written
+)
 
 
 class RunFolder(Closing):
@@ -52,6 +55,7 @@ class RunFolder(Closing):
         self._only = only
         self._path = config.run_dir
         self._next_walk_s = 0.0
+        self._is_writable = True
         with contextlib.ExitStack() as stack:
             self._instance = stack.enter_context(InstanceLock(config.instance, self._path, only))
             self._run = stack.enter_context(_sole_run(self._path, "+".join(only) or "node"))
@@ -101,6 +105,19 @@ class RunFolder(Closing):
         if (now_s := time.monotonic()) >= self._next_walk_s:
             self._next_walk_s = now_s + _WALK_S
             give_tree_back(self._path)
+            self._look_whether_writable()
+
+    def _look_whether_writable(self) -> None:
+        try:
+            check_writable(self._path)
+        except OSError as error:
+            if self._is_writable:
+                logger.error("%s", run_folder_fault(self._path, error))
+            self._is_writable = False
+        else:
+            if not self._is_writable:
+                logger.info("run_dir %s can be written again", self._path)
+            self._is_writable = True
 
     def clean(self) -> None:
         """Remove the instance's segments and queues, and the files that do not outlive a run."""

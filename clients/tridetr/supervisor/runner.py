@@ -25,7 +25,7 @@ from tridetr.machine import find_machine
 from tridetr.paths import private_folder
 from tridetr.plan import plan
 from tridetr.ports import viewer_url
-from tridetr.service import explaining_full_disks, stop_signals
+from tridetr.service import explaining_unwritable_disks, stop_signals
 from tridetr.supervisor import broker_pulse
 from tridetr.supervisor.counters import Counters
 from tridetr.supervisor.disk_checks import check_disks
@@ -299,7 +299,7 @@ def up(config: Config, *, duration_s: float | None, as_json: bool, only: Sequenc
         return Screen(Console(stderr=True), list(config.cameras), logs, hint)
 
     make_display = make_screen if sys.stderr.isatty() and not as_json else None
-    with explaining_full_disks(config):
+    with explaining_unwritable_disks(config):
         summary = Supervisor(config, only=only, make_display=make_display).run(duration_s)
     if as_json:
         json.dump(summary, sys.stdout, indent=2)

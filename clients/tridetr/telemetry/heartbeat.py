@@ -22,9 +22,10 @@ from tridetr.telemetry.process_files import keep_process_files
 _BEAT = struct.Struct("<QQ")  # time of the last beat (CLOCK_MONOTONIC, ns), number of beats
 _LOOK_NS = 1_000_000_000  # how often a process checks that its file still exists
 _mapped: mmap.mmap | None = None
-_path = Path()
+_path: Path | None = None
 _beats = 0
 _look_ns = 0
+_relayed: dict[Path, int] = {}  # by file: time of the last beat for another process [ns]
 
 
 def _file(run_dir: Path, role: str) -> Path:
@@ -47,11 +48,14 @@ def progress_of(process: str) -> str:
 
 
 def start(run_dir: Path, role: str) -> None:
-    """Start this process's heartbeat under the name ``role``."""
-    global _mapped, _path, _beats
+    """Start this process's heartbeat under the name ``role``.
+
+    While the file cannot be written (a full disk, a read-only file system), there is none; each second tries again.
+    """
+    global _mapped, _path, _beats, _look_ns
     _path = _file(run_dir, role)
-    _mapped = _map(_path)
-    _beats = 0
+    _mapped = None
+    _beats = _look_ns = 0
     beat()
 
 
@@ -71,27 +75,34 @@ def beat() -> None:
     Recreates the file if it was removed, and the process's metric files likewise.
     """
     global _beats, _mapped, _look_ns
-    if _mapped is None:
+    if _path is None:
         return
     now_ns = time.monotonic_ns()
     if now_ns >= _look_ns:
         _look_ns = now_ns + _LOOK_NS
         with contextlib.suppress(OSError):  # such as a full disk or a read-only folder: retried
-            if not _path.exists():
+            if _mapped is None or not _path.exists():
                 _mapped = _map(_path)
+        with contextlib.suppress(OSError):
             keep_process_files()
     _beats += 1
-    _BEAT.pack_into(_mapped, 0, now_ns, _beats)
+    if _mapped is not None:
+        _BEAT.pack_into(_mapped, 0, now_ns, _beats)
 
 
 def beat_for(run_dir: Path, role: str) -> None:
-    """Renew the heartbeat of a process that writes none itself."""
+    """Renew the heartbeat of a process that writes none itself; this process can read it even if it raises.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     path = _file(run_dir, role)
+    now_ns = _relayed[path] = time.monotonic_ns()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     give_access_back(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.pwrite(descriptor, _BEAT.pack(time.monotonic_ns(), 2), 0)
+        os.pwrite(descriptor, _BEAT.pack(now_ns, 2), 0)
     finally:
         os.close(descriptor)
 
@@ -116,6 +127,8 @@ def read(run_dir: Path, role: str) -> Pulse | None:
         OSError: The file cannot be read at the moment; the process may be running.
     """
     path = _file(run_dir, role)
+    if (relayed_ns := _relayed.get(path)) is not None:
+        return Pulse((time.monotonic_ns() - relayed_ns) / 1e9, starting=False)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -132,7 +145,9 @@ def read(run_dir: Path, role: str) -> Pulse | None:
 
 def forget(run_dir: Path, role: str) -> None:
     """Remove the heartbeat of a role whose process has exited."""
-    _file(run_dir, role).unlink(missing_ok=True)
+    path = _file(run_dir, role)
+    _relayed.pop(path, None)
+    path.unlink(missing_ok=True)
 
 
 def beating(work: Callable[[], None]) -> None:

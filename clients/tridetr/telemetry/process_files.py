@@ -36,7 +36,8 @@ def use_process_files(folder: Path, role: str) -> None:
     created.
     """
     global _folder, _identifier
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # as long as it cannot be created, the samples are in memory
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _folder, _identifier = folder.resolve(), role
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     # The latter for `read_families`, in case no descriptor is left then
