@@ -29,6 +29,7 @@ SILENT_AFTER = 3.0  # missed reports
 _CONNECT_S = 10.0
 _QUIET_S = 0.7  # retained messages come in one go
 _LONGEST_WAIT_S = 10.0
+_DEEPEST = 32  # levels of a report; a node's has four
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,9 @@ class NodeView:
 
     Attributes:
         name: the device name in its topics.
-        condition: ``ok``, ``problem``, ``silent`` (its reports have stopped), ``offline`` or ``unknown`` (no report
-            was received).
-        report: its newest report (docs/mqtt.md); empty = none.
+        condition: ``ok``, ``problem``, ``silent`` (its reports have stopped), ``offline``, ``unreadable`` (its newest
+            report is not valid) or ``unknown`` (no report was received).
+        report: its newest report (docs/mqtt.md), which can be printed as JSON; empty = none, or not a valid one.
         age_s: age of that report in seconds, by this machine's clock; None = no report.
     """
 
@@ -59,7 +60,7 @@ class NodeView:
 
 
 class Fleet:
-    """The nodes by name, updated from their messages; invalid messages are ignored.
+    """The nodes by name, updated from their messages; a node whose newest report is invalid is unreadable.
 
     Args:
         prefix: `mqtt.prefix` of the nodes.
@@ -68,6 +69,7 @@ class Fleet:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._reports: dict[str, dict[str, Any]] = {}
+        self._unreadable: set[str] = set()
         self._availability: dict[str, str] = {}
 
     @property
@@ -83,36 +85,30 @@ class Fleet:
             if not payload:
                 del self._availability[name]
             return True
+        known = self._reports.pop(name, None) is not None
+        self._unreadable.discard(name)
         if not payload:
-            return self._reports.pop(name, None) is not None
-        try:
-            report = json.loads(payload)
-            _moment(report["published_at"])
-            report["interval_s"] = float(report["interval_s"])
-            cameras, findings = report["cameras"].values(), report["findings"]
-            parts = [*cameras, *findings, report.get("model") or {}, report.get("disk") or {}]
-            if not all(isinstance(part, dict) for part in parts):
-                return False
-            if not math.isfinite(report["interval_s"]):
-                return False
-            if report.get("disk"):
-                free_bytes = report["disk"]["free_bytes"] = int(report["disk"]["free_bytes"])
-                float(free_bytes)  # shown in GB
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            return False  # not from a node, or from a later version
+            return known
+        report = _read(payload)
+        if report is None:
+            self._unreadable.add(name)  # not from a node, or from a later version
+            return False
         self._reports[name] = report
         return True
 
     def view(self, now_unix_s: float) -> list[NodeView]:
         """Return all nodes, sorted by name."""
-        names = sorted({*self._reports, *self._availability})
+        names = sorted({*self._reports, *self._unreadable, *self._availability})
         return [self._node(name, now_unix_s) for name in names]
 
     def _node(self, name: str, now_unix_s: float) -> NodeView:
         report = self._reports.get(name, {})
         age_s = now_unix_s - _moment(report["published_at"]) if report else None
-        if self._availability.get(name) != ONLINE:
+        unreadable = name in self._unreadable
+        if self._availability.get(name, ONLINE if unreadable else "") != ONLINE:
             condition = "offline"
+        elif unreadable:
+            condition = "unreadable"
         elif age_s is None:
             condition = "unknown"
         elif age_s > SILENT_AFTER * report["interval_s"]:
@@ -120,6 +116,46 @@ class Fleet:
         else:
             condition = "problem" if report["findings"] else "ok"
         return NodeView(name, condition, report, age_s)
+
+
+def _read(payload: bytes) -> dict[str, Any] | None:
+    """Return a report, which can be printed as JSON; None if it is not a valid one."""
+    try:
+        report = json.loads(payload, parse_float=_finite, parse_constant=_finite)
+        _moment(report["published_at"])
+        report["interval_s"] = _finite(report["interval_s"])
+        cameras, findings = report["cameras"].values(), report["findings"]
+        parts = [*cameras, *findings, report.get("model") or {}, report.get("disk") or {}]
+        if not all(isinstance(part, dict) for part in parts) or _is_deep(report):
+            return None
+        if report.get("disk"):
+            free_bytes = report["disk"]["free_bytes"] = int(report["disk"]["free_bytes"])
+            float(free_bytes)  # shown in GB
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    valid: dict[str, Any] = report
+    return valid
+
+
+def _finite(number: str | float) -> float:
+    """Return a number of a report; NaN and Infinity are not JSON."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError("not finite")
+    return value
+
+
+def _is_deep(value: object) -> bool:
+    """Return whether lists and objects are nested so deeply that printing them could fail."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for each in level
+            if isinstance(each, dict | list)
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+    return bool(level)
 
 
 def _moment(text: str) -> float:

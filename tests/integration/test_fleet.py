@@ -89,7 +89,7 @@ def test_status_of_forty_nodes_lists_those_with_problems(tmp_path: Path) -> None
         assert code == 1
         odd = {n["device"]: n["condition"] for n in found["nodes"] if n["condition"] != "ok"}
         assert odd == {
-            "n03": "offline", "n05": "silent", "n07": "problem", "n09": "unknown", "n11": "unknown",
+            "n03": "offline", "n05": "silent", "n07": "problem", "n09": "unknown", "n11": "unreadable",
         }  # fmt: skip
         code, text = status(tmp_path, broker)
         assert "40 nodes" in text
@@ -111,6 +111,53 @@ def test_watch_prints_each_change(tmp_path: Path) -> None:
             crowd.publish(8, "availability", "offline")
             change = json.loads(watch.stdout.readline())
             assert (change["device"], change["condition"]) == ("n08", "offline")
+            watch.terminate()
+        crowd.close()
+
+
+def strictly(text: str) -> Any:
+    """Parse JSON as other languages do: Python accepts NaN and Infinity, too."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"not JSON: {constant}")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def report_with(further: str) -> str:
+    """Return a valid report with another key, whose value is any text."""
+    return report().removesuffix("}") + f', "x": {further}}}'
+
+
+@pytest.mark.parametrize("further", ["[" * 980 + "]" * 980, "NaN"], ids=["deep", "nan"])
+def test_a_hostile_report_is_named_and_leaves_the_others_readable(
+    tmp_path: Path, further: str
+) -> None:
+    """One retained report that was nested deeply was a RecursionError; NaN was printed, which is not JSON."""
+    with running_mosquitto(tmp_path / "broker") as broker:
+        crowd = Crowd(broker)
+        crowd.publish(2, "node", report_with(further))
+        crowd.client.publish("tridetr/evil/node", report_with(further), 1, True).wait_for_publish(
+            10
+        )
+        code, text = status(tmp_path, broker, "--json")
+        found = strictly(text)
+        assert (code, found["counts"]) == (1, {"ok": 39, "unreadable": 2})
+        bad = [node for node in found["nodes"] if node["condition"] == "unreadable"]
+        assert [(node["device"], node["node"]) for node in bad] == [("evil", None), ("n02", None)]
+        assert "2 unreadable" in status(tmp_path, broker)[1]
+        with subprocess.Popen(
+            command(tmp_path, broker, "watch", "--json"), stdout=subprocess.PIPE, text=True
+        ) as watch:
+            assert watch.stdout
+            first = [strictly(watch.stdout.readline()) for _ in range(41)]
+            assert {"evil", "n00", "n39"} <= {node["device"] for node in first}
+            crowd.publish(2, "node", report())
+            change = strictly(watch.stdout.readline())
+            assert (change["device"], change["condition"]) == ("n02", "ok")
+            crowd.publish(3, "node", report_with(further))
+            change = strictly(watch.stdout.readline())
+            assert (change["device"], change["condition"]) == ("n03", "unreadable")
             watch.terminate()
         crowd.close()
 
@@ -169,6 +216,10 @@ def test_node_publishes_its_description(tmp_path: Path) -> None:
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [],'
         b' "disk": {"free_bytes": 1' + b"0" * 400 + b"}}",
         b"[" * 100_000,
+        b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [], "x": '
+        + b"[" * 70 + b"]" * 70 + b"}",
+        b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [], "x": 1e999}',
+        b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [], "x": -Infinity}',
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [], "disk": {"a": 1}}',
     ],
 )  # fmt: skip
@@ -176,4 +227,13 @@ def test_arbitrary_reports_are_handled(junk: bytes) -> None:
     fleet = Fleet("house/cams")
     assert not fleet.hear("house/cams/n1/node", junk)
     fleet.hear("house/cams/n1/availability", b"online")
-    assert [(node.name, node.condition) for node in fleet.view(0)] == [("n1", "unknown")]
+    assert [(node.name, node.condition) for node in fleet.view(0)] == [("n1", "unreadable")]
+    fleet.hear("house/cams/n1/node", report().encode())
+    assert fleet.view(time.time())[0].condition == "ok"
+    assert not fleet.hear("house/cams/n1/node", junk)
+    assert fleet.view(0)[0].report == {}
+    fleet.hear("house/cams/n1/availability", b"offline")
+    assert fleet.view(0)[0].condition == "offline"
+    fleet.hear("house/cams/n1/node", b"")
+    fleet.hear("house/cams/n1/availability", b"")
+    assert fleet.view(0) == []

@@ -25,7 +25,14 @@ app = typer.Typer(
     help="Show all nodes of a broker. Of the configuration, only `mqtt` is used.",
     no_args_is_help=True,
 )
-_COLORS = {"ok": "green", "problem": "yellow", "silent": "red", "offline": "red", "unknown": "dim"}
+_COLORS = {
+    "ok": "green",
+    "problem": "yellow",
+    "silent": "red",
+    "offline": "red",
+    "unreadable": "red",
+    "unknown": "dim",
+}
 _LOOK_S = 1.0
 
 
