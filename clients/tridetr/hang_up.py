@@ -1,14 +1,25 @@
-"""HTTP connections that another thread can abort at any point: in the TLS handshake, the headers or the body."""
+"""Connections that another thread can abort at any point: while connecting, in the TLS handshake, headers or body."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
+import math
+import os
+import selectors
 import socket
 import ssl
 import threading
+import time
 import weakref
-from typing import Any
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any, TypeAlias
+
+_NEXT_S = 0.25  # RFC 8305's "Connection Attempt Delay"
+_Address: TypeAlias = tuple[Any, Any, int, str, Any]  # as `socket.getaddrinfo` returns them
 
 
 class HangUp(threading.Event):
@@ -38,6 +49,93 @@ class HangUp(threading.Event):
             _shut_down(sock)
 
 
+def open_connection(
+    host: str, port: int, timeout_s: float | None, hang_up: HangUp | None = None
+) -> socket.socket:
+    """Connect to the address of a host that answers first (Happy Eyeballs, RFC 8305).
+
+    Addresses of IPv6 and IPv4 take turns. The next one is tried when the one before has failed, or has not answered
+    within a quarter of a second: often, those of one family are dead.
+
+    Args:
+        host: Name or address.
+        port: TCP port.
+        timeout_s: Time limit for all addresses together, and then for each read and write [s]; None = there is none.
+        hang_up: Once set, aborts the attempt, and later the connection.
+
+    Returns:
+        The connected socket, attached to ``hang_up``.
+
+    Raises:
+        OSError: No address can be reached.
+    """
+    now_s = time.monotonic()
+    deadline_s, next_s = math.inf if timeout_s is None else now_s + timeout_s, now_s
+    waiting = deque(_by_turns(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+    fault = OSError(f"{host} has no address")
+    with selectors.DefaultSelector() as trying:
+        try:
+            while waiting or trying.get_map():
+                if hang_up is not None and hang_up.is_set():
+                    raise ConnectionAbortedError(errno.ECONNABORTED, "the connection was aborted")
+                if now_s >= deadline_s:
+                    raise TimeoutError("timed out")
+                if waiting and now_s >= next_s:
+                    next_s = now_s + _NEXT_S
+                    try:
+                        sock = _begin(waiting.popleft(), hang_up)
+                    except OSError as error:  # such as no route to it
+                        fault, next_s = error, now_s
+                    else:
+                        trying.register(sock, selectors.EVENT_WRITE, sock)
+                    continue
+                until_s = min(next_s, deadline_s) if waiting else deadline_s
+                wait_s = None if until_s == math.inf else max(0.0, until_s - now_s)
+                for key, _ in trying.select(wait_s):
+                    trying.unregister(key.fileobj)
+                    code = key.data.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if not code:
+                        found: socket.socket = key.data
+                        found.settimeout(timeout_s)
+                        return found
+                    key.data.close()
+                    fault, next_s = OSError(code, os.strerror(code)), now_s
+                now_s = time.monotonic()
+            raise fault
+        finally:
+            for key in trying.get_map().values():
+                key.data.close()
+
+
+def _by_turns(found: Sequence[_Address]) -> Iterator[_Address]:
+    """Yield addresses with their families by turns, the family of the first one first."""
+    first = [address for address in found if address[0] == found[0][0]]
+    rest = [address for address in found if address[0] != found[0][0]]
+    for pair in zip_longest(first, rest):
+        yield from filter(None, pair)
+
+
+def _begin(address: _Address, hang_up: HangUp | None) -> socket.socket:
+    """Return a socket that is connecting to an address.
+
+    Raises:
+        OSError: It cannot be reached.
+    """
+    family, kind, protocol, _, target = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        if hang_up is not None:
+            hang_up.attach(sock)
+        code = sock.connect_ex(target)
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 class _FinalResponse(http.client.HTTPResponse):
     """Passes over interim answers, such as 103 Early Hints; http.client does so only for 100."""
 
@@ -63,8 +161,9 @@ class PlainConnection(http.client.HTTPConnection):
         Raises:
             OSError: The connection failed.
         """
-        super().connect()
-        self._hang_up.attach(self.sock)
+        timeout_s = self.timeout if isinstance(self.timeout, int | float) else None
+        self.sock = open_connection(self.host, self.port, timeout_s, self._hang_up)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class TlsConnection(PlainConnection):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import math
-import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from tridetr.capture.sources.base import LoginRefusedError
 from tridetr.capture.sources.login import Login
 from tridetr.config.source import shown_url
 from tridetr.errors import SourceError
-from tridetr.hang_up import HangUp
+from tridetr.hang_up import HangUp, open_connection
 
 _MOST_REDIRECTS = 5
 _MAX_LINE = 1 << 12
@@ -161,8 +160,7 @@ def _connected(
 ) -> Iterator[BinaryIO]:
     host, port = _address(urlunsplit(url))
     with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(socket.create_connection((host, port), timeout_s))
-        hang_up.attach(sock)
+        sock = stack.enter_context(open_connection(host, port, timeout_s, hang_up))
         if url.scheme == "rtsps":
             context = tls or ssl.create_default_context()  # the target of a redirect
             sock = stack.enter_context(

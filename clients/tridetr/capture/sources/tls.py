@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import av
 
 from tridetr.config import CameraSection
 from tridetr.errors import SourceError
+from tridetr.hang_up import open_connection
 
 TLS_REMEDY = "name its certificate or CA in tls_ca_file, or set tls_verify: false"
 _BUNDLES = (
@@ -74,7 +74,7 @@ def speaks_tls(host: str, port: int, timeout_s: float = 2.0) -> bool:
     context.verify_mode = ssl.CERT_NONE
     try:
         with (
-            socket.create_connection((host, port), timeout_s) as plain,
+            open_connection(host, port, timeout_s) as plain,
             context.wrap_socket(plain, server_hostname=host),
         ):
             return True
