@@ -205,6 +205,16 @@ def test_addresses_with_a_login_are_refused(section: str) -> None:
     assert "sekret" not in refused("cameras: {hall: {source: synthetic}}\n" + section)
 
 
+def test_pictures_are_not_for_the_embedded_broker() -> None:
+    """It has no passwords, so every user of the machine could read them, in spite of the viewer's token."""
+    message = refused(MINIMAL + "mqtt: {host: embedded, pictures: true}")
+    assert "mqtt: pictures: true" in message
+    assert "every user of the machine" in message
+    assert "mqtt.host" in message, "the remedy"
+    for section in ("{host: embedded}", "{host: embedded, pictures: false}", "{pictures: true}"):
+        parse_config(f"{MINIMAL}mqtt: {section}", origin=Path("node.yaml"))
+
+
 def test_a_rejected_password_is_not_repeated_in_the_message() -> None:
     assert "secret" not in refused("cameras: {hall: {source: 'rtsp://u:secret@h/x'}}")
 

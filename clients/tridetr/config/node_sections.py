@@ -179,7 +179,7 @@ class MqttSection(Section):
     )
     pictures: bool = Field(
         False,
-        description="Publish the picture of each visit, retained, where `evidence` keeps one.",
+        description="Publish the picture of each visit, retained, where `evidence` keeps one; not with `embedded`.",
     )
     keepalive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive.")
     outbox_limit: int = Field(
@@ -195,6 +195,15 @@ class MqttSection(Section):
                 "mqtt.username and mqtt.password_file, and mqtt.tls turns TLS on"
             )
         return host
+
+    @model_validator(mode="after")
+    def _pictures_need_logins(self) -> MqttSection:
+        if self.pictures and self.host == "embedded":
+            raise ValueError(
+                "pictures: true would let every user of the machine read the pictures, because the embedded broker has "
+                "no passwords. Run a broker with accounts and set mqtt.host to it, or remove mqtt.pictures"
+            )
+        return self
 
     @field_validator("device")
     @classmethod
