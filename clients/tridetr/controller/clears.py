@@ -15,10 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from tridetr.backoff import wait_s
 
-_PAUSE_S = (
-    3600.0,
-    86_400.0,
-)  # the first and the longest, after clearing a topic has ended a connection
+# The first and the longest, after clearing a topic has ended a connection
+_PAUSE_S = 3600.0, 86_400.0
 _REPEATED_S = 86_400.0
 _SETTING = "cleared"
 
