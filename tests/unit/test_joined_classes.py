@@ -63,6 +63,69 @@ def test_car_detected_as_a_truck_has_not_left() -> None:
     assert scene.show(TRUCK, PERSON) == ["person"]
 
 
+MOTORCYCLE = Box("car", 0.7, (300.0, 150.0, 380.0, 300.0))
+RIDER = Box("person", 0.9, (300.0, 90.0, 380.0, 260.0))  # IoU 0.52
+BURGLAR = Box("person", 0.95, (60.0, 90.0, 140.0, 280.0))
+
+
+def away(box: Box, pixels: float) -> Box:
+    x1, y1, x2, y2 = box.xyxy
+    return Box(box.name, box.score, (x1 + pixels, y1, x2 + pixels, y2))
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_parked_vehicle_does_not_keep_the_name_of_its_rider(together: bool) -> None:
+    """It counted as a person for as long as it stayed, so that no later person arrived."""
+    scene = Scene()
+    assert scene.show(RIDER) == ["person"]
+    if together:
+        assert scene.show(RIDER, MOTORCYCLE) == ["car"]
+        assert scene.show(away(RIDER, 200), MOTORCYCLE, seconds=5) == []
+        assert scene.show(MOTORCYCLE, seconds=70) == []
+    else:
+        assert scene.show(MOTORCYCLE, seconds=50) == []
+        assert scene.show(MOTORCYCLE, seconds=100) == ["car"]
+    assert scene.show(MOTORCYCLE, BURGLAR) == ["person"]
+
+
+def test_a_vehicle_that_comes_where_a_person_stands_does_not_take_the_name_along() -> None:
+    scene = Scene()
+    slice_of_car = Box("car", 0.8, PERSON.xyxy)
+    assert scene.show(PERSON) == ["person"]
+    assert scene.show(slice_of_car, seconds=0.5) == []
+    assert scene.show(away(CAR, -50), seconds=1) == ["car"]
+    assert scene.show(CAR, seconds=90) == []
+    assert scene.show(CAR, BURGLAR) == ["person"]
+
+
+@pytest.mark.parametrize("first", ["car", "truck"])
+def test_a_person_taken_for_something_else_at_first_arrives_on_leaving_the_place(
+    first: str,
+) -> None:
+    scene = Scene()
+    assert scene.show(Box(first, 0.6, BURGLAR.xyxy), seconds=1) == [first]
+    found = scene.show(BURGLAR, seconds=1)
+    for step in range(20):
+        found += scene.show(away(BURGLAR, 10 * step), seconds=0.3)
+    assert found == ["person"]
+
+
+def test_a_moving_object_with_two_names_is_one() -> None:
+    scene = Scene()
+    assert scene.show(CAR) == ["car"]
+    for step in range(30):
+        both = away(CAR, 10 * step), away(TRUCK, 10 * step)
+        assert scene.show(*both[step % 3 == 0 :], seconds=0.1) == []
+
+
+def test_one_of_two_cars_detected_as_a_truck_has_not_left() -> None:
+    scene = Scene()
+    assert scene.show(CAR, away(CAR, 300)) == ["car"]
+    for _ in range(3):
+        assert scene.show(TRUCK, away(CAR, 300), seconds=100) == []
+        assert scene.show(CAR, away(TRUCK, 300), seconds=100) == []
+
+
 @pytest.mark.parametrize("there", [("car", "person"), ("car",)])
 def test_only_new_classes_arrive_after_a_restart(there: tuple[str, ...]) -> None:
     scene = Scene(there)

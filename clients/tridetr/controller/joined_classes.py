@@ -8,13 +8,31 @@ thresholds as the visit.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from tridetr.controller.payloads import Box
 from tridetr.controller.state_machine import STANDBY, TRACKING, Keys, Result, Transition, step
 
-# Overlap from which two boxes are the same object, for example a car detected as a truck
-_SAME_IOU = 0.5
+# Overlap from which a box can be an object that was detected as another class before, such as a car as a truck, and
+# from which it surely is: a motorcycle seen from the front overlaps its rider by half
+_SAME_IOU, _SURELY_SAME_IOU = 0.5, 0.8
 _Corners = tuple[float, float, float, float]
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where an object of a class was last detected *as that class*.
+
+    A box that only counts as the class, because it overlaps, does not move the place: the object that it really is
+    would keep the name wherever it goes.
+
+    Attributes:
+        corners: of its box.
+        seen_ns: when it was detected there, or another class surely at the same place.
+    """
+
+    corners: _Corners
+    seen_ns: int
 
 
 class JoinedClasses:
@@ -31,7 +49,7 @@ class JoinedClasses:
         self._keys = keys
         self._memories = {name: TRACKING if name in there else STANDBY for name in classes}
         self._seen_ns: dict[str, int] = {}
-        self._places: dict[str, list[_Corners]] = {}  # boxes last seen, at most `hold_s` ago
+        self._places: dict[str, list[_Place]] = {}  # of classes seen at most `hold_s` ago
 
     @property
     def in_view(self) -> tuple[str, ...]:
@@ -60,7 +78,7 @@ class JoinedClasses:
         hold_ns = self._keys.hold_s * 1e9
         for name in [name for name in self._places if time_ns - self._seen_ns[name] >= hold_ns]:
             del self._places[name]
-        places = self._places_of(found)
+        places = self._places_of(found, time_ns)
         arrived = []
         for name, memory in self._memories.items():
             there = name in places
@@ -88,22 +106,46 @@ class JoinedClasses:
         self._seen_ns.clear()
         self._places.clear()
 
-    def _places_of(self, found: Sequence[Box]) -> dict[str, list[_Corners]]:
-        """Return the boxes of each class; a box in the place of another class's object counts as that class."""
-        found_at: dict[str, list[_Corners]] = {}
+    def _places_of(self, found: Sequence[Box], time_ns: int) -> dict[str, list[_Place]]:
+        """Return the places of each class in a result; a box at the place of another class's object has that class."""
+        boxes: dict[str, list[_Corners]] = {}
         for box in found:
-            name = box.name
-            if name not in self._places:
-                name = next(
-                    (
-                        other
-                        for other, places in self._places.items()
-                        if any(_iou(box.xyxy, place) >= _SAME_IOU for place in places)
-                    ),
-                    name,
-                )
-            found_at.setdefault(name, []).append(box.xyxy)
-        return found_at
+            boxes.setdefault(box.name, []).append(box.xyxy)
+        places = {
+            name: [_Place(corners, time_ns) for corners in boxes[name]]
+            for name in self._places
+            if name in boxes
+        }
+        for name in boxes.keys() - self._places.keys():
+            for corners in boxes[name]:
+                other, place = self._object_at(corners, places, time_ns)
+                if place is None:
+                    place = _Place(corners, time_ns)
+                places.setdefault(other or name, []).append(place)
+        return places
+
+    def _object_at(
+        self, corners: _Corners, seen: dict[str, list[_Place]], time_ns: int
+    ) -> tuple[str, _Place | None]:
+        """Return the class and place of the object of another class that a box shows; "" if it is another object.
+
+        Args:
+            corners: the box.
+            seen: places of the classes that were detected in the same result.
+            time_ns: time of the result.
+        """
+        for other, places in self._places.items():
+            here = seen.get(other, ())
+            for place in (*here, *places):
+                overlap = _iou(corners, place.corners)
+                if overlap >= _SURELY_SAME_IOU:
+                    place.seen_ns = time_ns
+                    return other, place
+                is_itself_there = any(_iou(one.corners, place.corners) >= _SAME_IOU for one in here)
+                is_recent = time_ns - place.seen_ns < self._keys.hold_s * 1e9
+                if overlap >= _SAME_IOU and is_recent and not is_itself_there:
+                    return other, place
+        return "", None
 
 
 def _iou(one: _Corners, other: _Corners) -> float:
