@@ -13,7 +13,7 @@ from tridetr.disk_thread import DiskStalledError, DiskThread
 
 EVERY_S = 5.0
 _BYTES = 16  # of a heartbeat
-_FULL = errno.ENOSPC, errno.EDQUOT
+FULL_ERRORS = errno.ENOSPC, errno.EDQUOT
 
 
 def check_writable(folder: Path) -> None:
@@ -31,10 +31,12 @@ def check_writable(folder: Path) -> None:
 def disk_remedy(error: Exception) -> str:
     """Return what to do about a disk that cannot be written."""
     code = getattr(error, "errno", None)
-    if code in _FULL:
+    if code in FULL_ERRORS:
         return "free some space there"
-    if code in (errno.EROFS, errno.EIO):
+    if code == errno.EROFS:
         return "check the disk and the kernel's log (`dmesg`), and mount the file system writable again"
+    if code == errno.EIO:
+        return "check the disk and the kernel's log (`dmesg`)"
     if isinstance(error, DiskStalledError):
         return "check the memory card, disk or network share"
     return "check the folder, its permissions and its disk"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -194,3 +196,39 @@ def test_row_of_a_visit_is_closed_however_late(
     (row,) = find_visits(archive.files.parent, Wanted(), 5)
     assert row.is_complete
     assert not watcher.over
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "free disk space for {}, or lower"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "free disk space for {}, or lower"),
+        (sqlite3.OperationalError("database or disk is full"), "free disk space for {}, or lower"),
+        (OSError(errno.EROFS, "Read-only file system"), "mount the file system writable"),
+        (OSError(errno.EIO, "Input/output error"), "check the disk"),
+        (sqlite3.OperationalError("disk I/O error"), "check the disk"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "mount the file system"),
+        (sqlite3.OperationalError("database is locked"), "that has locked the database in {}"),
+        (OSError(errno.EACCES, "Permission denied"), "permissions"),
+    ],
+)
+def test_the_remedy_fits_the_fault(
+    archive: Archive, caplog: pytest.LogCaptureFixture, error: Exception, remedy: str
+) -> None:
+    """All faults of the disk had the advice to free space."""
+    writing = filing.Filing(archive, [], 1.0)
+    writing._report_fault(visit(1, is_over=False), error)
+    (line,) = caplog.messages
+    assert remedy.format(archive.files.parent) in line
+    assert "detection and events continue" in line
+    assert ("free disk space" in line) == remedy.startswith("free")
+
+
+def test_a_clip_that_was_not_written_completely_may_have_had_no_space(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usage = shutil.disk_usage(archive.files)._replace(free=0)
+    monkeypatch.setattr("tridetr.recorder.filing.shutil.disk_usage", lambda _: usage)
+    error = OSError(errno.EIO, "the clip was not written completely")
+    filing.Filing(archive, [], 1.0)._report_fault(visit(1, is_over=False), error)
+    assert "free disk space" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import av
 
@@ -21,7 +23,9 @@ from tridetr.recorder.camera_recorder import CameraWatcher, Visit
 from tridetr.recorder.clips import PacketClip, StillsClip, clip_is_whole
 from tridetr.recorder.evidence_database import COMPLETE, ENDED, OPEN
 from tridetr.shm.closing import Closing
+from tridetr.sqlite_files import BUSY, FULL, IOERR, LOCKED, READONLY, code_of
 from tridetr.telemetry import metrics
+from tridetr.write_check import FULL_ERRORS, disk_remedy
 
 logger = logging.getLogger("tridetr.recorder")
 
@@ -34,6 +38,7 @@ _HUNG_S = 30.0  # time that one step of a visit takes at most, unless the disk h
 _LATE_S = 15.0  # time for which a clip waits for packets of a camera that is gone
 _UPKEEP_S = 30.0
 _BLIND_S = 60.0
+_SPACE = 1 << 20  # free bytes, below which a disk counts as full
 _NICENESS = 10  # niceness of the encoding thread
 
 
@@ -298,10 +303,9 @@ class Filing(Closing):
         metrics.EVIDENCE_ERRORS.labels(visit.camera, "disk").inc()
         if not self._fault:
             logger.error(
-                "pictures and clips of visits cannot be saved: %s. Free disk space for %s, or lower evidence.max_mib; "
-                "detection and events continue",
+                "pictures and clips of visits cannot be saved: %s. Remedy: %s; detection and events continue",
                 error,
-                self._archive.files.parent,
+                _remedy(error, self._archive.files.parent),
                 extra=_extra(visit),
             )
         self._fault = str(error)
@@ -310,6 +314,22 @@ class Filing(Closing):
         if self._fault:
             self._fault = ""
             logger.info("pictures and clips of visits are saved again")
+
+
+def _remedy(error: Exception, folder: Path) -> str:
+    """Return what to do about evidence that cannot be written to a folder."""
+    code, number = code_of(error), getattr(error, "errno", None)
+    if code in (BUSY, LOCKED):
+        return f"end the program that has locked the database in {folder} (a backup?)"
+    with suppress(OSError):
+        # The cause of a file that was not written completely is not known
+        if number == errno.EIO and shutil.disk_usage(folder).free < _SPACE:
+            number = errno.ENOSPC
+    if code == FULL or number in FULL_ERRORS:
+        return f"free disk space for {folder}, or lower evidence.max_mib"
+    if code in (IOERR, READONLY):
+        error = OSError(errno.EIO if code == IOERR else errno.EROFS, "")
+    return f"{disk_remedy(error)} ({folder})"
 
 
 def _give_up(visit: Visit, *, is_busy: bool) -> None:
