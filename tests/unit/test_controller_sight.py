@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from support.sentry import EMPTY, FRAME_NS, PERSON, Actor
 from support.waiting import slack, wait_for
@@ -355,6 +356,52 @@ def test_a_camera_that_may_be_covered_does_not_end_unknown_with_an_empty_picture
     actor.show(EMPTY, age_s=0.01)
     sentry.on_wake()
     assert state_of(sentry) is State.STANDBY
+
+
+@pytest.mark.parametrize("reason", [BlindReason.TURNED, BlindReason.BLURRED])
+def test_a_person_in_another_view_raises_the_alarm_but_an_empty_picture_proves_nothing(
+    make: Make, reason: BlindReason
+) -> None:
+    """No one was reported whom a turned camera showed, or one that was taken for turned when a light went on."""
+    keys = {"confirm_frames": 2, "confirm_s": 0, "unknown_s": 5, "hold_s": 2.5, "clear_s": 0.1}
+    sentry, actor = make(**keys)
+    actor.show(EMPTY, age_s=0.01)
+    sentry.on_wake()
+    actor.be(CameraState.BLIND, reason)
+
+    def show_until(state: State, picture: NDArray[np.void]) -> None:
+        def reached() -> bool:
+            actor.show(picture, age_s=0)
+            sentry.tick()
+            return state_of(sentry) is state
+
+        wait_for(reached)
+
+    show_until(State.UNKNOWN, EMPTY)
+    show_until(State.TRACKING, PERSON)
+    sentry.tick()
+    assert state_of(sentry) is State.TRACKING, "while the person is in view"
+    assert "blind" in sentry.problems()[CameraProblem.CAMERA]
+    show_until(State.UNKNOWN, EMPTY)
+    assert sentry.record.memory.visit_open, "no all-clear"
+
+    def ended() -> bool:
+        sentry.tick()
+        return not sentry.record.memory.visit_open
+
+    wait_for(ended)
+    kinds = [row.kind for row in sentry._store.outbox.values()]
+    assert kinds == ["person_arrived", "person_lost"]
+
+
+@pytest.mark.parametrize("reason", [BlindReason.COVERED, BlindReason.DAZZLED])
+def test_what_a_covered_camera_shows_is_no_person(make: Make, reason: BlindReason) -> None:
+    sentry, actor = make(confirm_frames=1, confirm_s=0)
+    actor.be(CameraState.BLIND, reason)
+    sentry.tick()
+    actor.show(PERSON, age_s=0)
+    sentry.on_wake()
+    assert state_of(sentry) is State.UNKNOWN
 
 
 def test_unknown_class_of_a_model_with_the_assumed_classes(

@@ -251,7 +251,8 @@ class CameraSentry:
             if not self._judge.can_show_empty(self.record.visit_classes):
                 self._apply_silence()
                 return
-        if not frame.boxes and (is_unknown or self.record.memory.visit_open):
+        may_prove = is_unknown or self.record.memory.visit_open or self._watch.is_blind
+        if not frame.boxes and may_prove:
             # A person who covers the camera has not left: no all-clear until it is known whether it can see
             self._watch.poll()
             if self._watch.may_be_blind:

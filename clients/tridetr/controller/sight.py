@@ -24,6 +24,8 @@ logger = logging.getLogger("tridetr.controller")
 CAPTURE_DEAD_S = 5.0
 # Results of a camera that has just stopped may still arrive within this time.
 LATE_RESULTS_S = 1.0
+# A camera that is blind for these reasons shows something: a person in its pictures counts, an empty picture does not
+_SHOWS_A_VIEW = (BlindReason.TURNED, BlindReason.BLURRED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +117,17 @@ class CameraWatch:
         return age_ns < CAPTURE_DEAD_S * 1e9
 
     @property
+    def is_blind(self) -> bool:
+        """Whether the camera is known to be blind."""
+        return self.status is not None and self.status.state is CameraState.BLIND
+
+    @property
     def may_be_blind(self) -> bool:
-        """Whether the newest pictures of a live camera indicate that it cannot see, which is not proved yet."""
+        """Whether the newest pictures indicate that the camera cannot see, whether that is proved or not yet."""
         status = self.status
         return (
             status is not None
-            and status.state is CameraState.LIVE
+            and status.state in (CameraState.LIVE, CameraState.BLIND)
             and status.blind_reason is not BlindReason.NONE
         )
 
@@ -130,7 +137,9 @@ class CameraWatch:
             return False
         if self.status.state in (CameraState.OFFLINE, CameraState.ENDED):
             return self._was_blind or silent_s >= LATE_RESULTS_S
-        return True  # frozen or blind: its results do not show the scene
+        if self.is_blind and self.status.blind_reason in _SHOWS_A_VIEW:
+            return silent_s >= LATE_RESULTS_S
+        return True  # frozen, covered or dazzled: its results do not show the scene
 
     def describe(self) -> tuple[str, str, str]:
         """Return state, kind of source and message for display."""
