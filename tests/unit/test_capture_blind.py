@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -515,6 +516,125 @@ def test_any_cover_is_reported_within_ten_seconds(
     watch.see(PLACES[place], 35)
     cover = (level + tilt * X).astype(np.float32)
     assert watch.see(lambda _: cover, 10, noise)[-1] is BlindReason.COVERED
+
+
+def still(film: Film) -> Film:
+    """Return six pictures of a film again and again, which is faster than drawing each."""
+    pictures = [film(float(second)) for second in range(6)]
+    return lambda time_s: pictures[int(time_s) % 6]
+
+
+STILLS = {place: still(film) for place, film in PLACES.items()}
+Light = Callable[[float], float]  # levels by which a lamp makes the picture brighter at a time
+
+
+def every(period_s: float, lit_s: float, levels: float) -> Light:
+    return lambda time_s: levels if time_s % period_s < lit_s else 0.0
+
+
+def irregular(seed: int, period_s: float, lit_s: float, levels: float) -> Light:
+    """Flashes at random times, of random length and strength, `period_s` apart on average."""
+    rng, times = np.random.default_rng(seed), [0.0]
+    strengths: list[tuple[float, float]] = []
+
+    def light(time_s: float) -> float:
+        while times[-1] <= time_s:
+            times.append(times[-1] + period_s * rng.uniform(0.3, 1.7))
+            strengths.append((lit_s * rng.uniform(0.3, 1.0), levels * rng.uniform(0.6, 1.0)))
+        flash = bisect.bisect_right(times, time_s) - 1
+        length_s, strength = strengths[flash]
+        return strength if time_s - times[flash] < length_s else 0.0
+
+    return light
+
+
+LIGHTS: dict[str, Callable[[float], list[Light]]] = {
+    # by strength [levels]
+    "every 2 s": lambda levels: [every(2, 0.3, levels), every(2, 1, levels)],
+    "every 4 s": lambda levels: [every(4, 0.3, levels), every(4, 1, levels)],
+    "every 8 s": lambda levels: [every(8, 0.5, levels), every(8, 1.5, levels)],
+    "every 14 s": lambda levels: [every(14, 0.5, levels)],
+    "irregular": lambda levels: [irregular(1, 2, 1, levels), irregular(2, 5, 1.5, levels)],
+    "flickering": lambda levels: [irregular(3, 0.6, 0.6, levels), every(1, 0.5, levels)],
+}
+AREAS: dict[str, Picture] = {
+    "whole": np.ones(SIZE, np.float32),
+    "left half": (X < 0.5).astype(np.float32),
+    "lower half": (Y > 0.5).astype(np.float32),
+}
+# event, place, allowed result, limit [s]
+STRANGE_VIEWS: dict[str, tuple[Callable[[Picture], Picture], str, BlindReason, float]] = {
+    "upside down": (lambda view: view[::-1, ::-1], "hall1", BlindReason.TURNED, 20),
+    "shifted": (lambda view: np.roll(view, 80, axis=1), "street1", BlindReason.TURNED, 20),
+    "mirrored": (lambda view: view[:, ::-1], "hall3", BlindReason.TURNED, 20),
+    "another place": (lambda _: PLACES["street2"](0.0), "hall2", BlindReason.TURNED, 20),
+    "defocused": (lambda view: blurred(view, 5), "street2", BlindReason.BLURRED, 25),
+    "defocused in a hall": (lambda view: blurred(view, 5), "hall1", BlindReason.BLURRED, 25),
+    "covered by 70 %": (
+        lambda view: np.where(X < 0.7, 10, view).astype(np.float32),
+        "street2",
+        BlindReason.TURNED,
+        25,
+    ),
+}
+
+
+def lit(film: Film, light: Light, area: str) -> Film:
+    return lambda time_s: film(time_s) + light(time_s) * AREAS[area]
+
+
+@pytest.mark.parametrize("levels", [5, 8, 14, 40])
+@pytest.mark.parametrize("area", AREAS)
+@pytest.mark.parametrize("what", STRANGE_VIEWS)
+def test_a_light_that_blinks_does_not_hide_blindness(what: str, area: str, levels: float) -> None:
+    """Each flash was taken for a new view, which started the proof again, so that it never ended."""
+    change, place, reason, within_s = STRANGE_VIEWS[what]
+    usual = STILLS[place]
+    strange = still(lambda time_s: change(usual(time_s)))
+    for rhythm, lights in LIGHTS.items():
+        for light in lights(levels):
+            watch = Watch()
+            assert set(watch.see(lit(usual, light, area), 45)) == {None}, rhythm
+            found = watch.see(lit(strange, light, area), within_s)
+            assert found[-1] is reason, rhythm
+            assert set(found) == {None, reason}, rhythm
+            assert watch.see(lit(usual, light, area), 6)[-1] is None, rhythm
+
+
+@pytest.mark.parametrize("levels", [8, 14, 40])
+@pytest.mark.parametrize("what", STRANGE_VIEWS.keys() - {"defocused in a hall", "covered by 70 %"})
+def test_suspicion_survives_flashes(what: str, levels: float) -> None:
+    """A person in view when the camera was turned had "left" with the first flash after `clear_s` (3)."""
+    change, place, _, within_s = STRANGE_VIEWS[what]
+    usual = STILLS[place]
+    strange = still(lambda time_s: change(usual(time_s)))
+    for rhythm, lights in LIGHTS.items():
+        for light, area in itertools.product(lights(levels), AREAS):
+            watch = Watch()
+            watch.see(lit(usual, light, area), 45)
+            watch.see(lit(strange, light, area), 2.5)
+            for _ in range(round(2 * within_s) - 5):
+                watch.see(lit(strange, light, area), 0.5)
+                assert watch.detector.suspect is not None, (rhythm, area, watch.looks)
+            watch.see(lit(usual, light, area), 4)
+            assert watch.detector.suspect is None, (rhythm, area)
+
+
+@pytest.mark.parametrize("levels", [8, 14, 40])
+@pytest.mark.parametrize("area", AREAS)
+@pytest.mark.parametrize("brightness", [1.0, 0.3, 0.1])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_light_that_blinks_is_not_reported(
+    place: str, brightness: float, area: str, levels: float
+) -> None:
+    usual = STILLS[place]
+    for rhythm, lights in LIGHTS.items():
+        for light in lights(levels):
+            watch = Watch()
+            watch.see(usual, 35)
+            dim = lit(lambda time_s: 4 + brightness * usual(time_s), light, area)
+            assert set(watch.see(dim, 60, 2 if brightness == 1 else 5)) == {None}, rhythm
+            assert set(watch.see(usual, 10)) == {None}, rhythm
 
 
 def footage(step: int) -> Iterator[NDArray[np.uint8]]:
