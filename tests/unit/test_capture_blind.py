@@ -548,19 +548,17 @@ def irregular(seed: int, period_s: float, lit_s: float, levels: float) -> Light:
     return light
 
 
-LIGHTS: dict[str, Callable[[float], list[Light]]] = {
-    # by strength [levels]
-    "every 2 s": lambda levels: [every(2, 0.3, levels), every(2, 1, levels)],
-    "every 4 s": lambda levels: [every(4, 0.3, levels), every(4, 1, levels)],
-    "every 8 s": lambda levels: [every(8, 0.5, levels), every(8, 1.5, levels)],
-    "every 14 s": lambda levels: [every(14, 0.5, levels)],
-    "irregular": lambda levels: [irregular(1, 2, 1, levels), irregular(2, 5, 1.5, levels)],
-    "flickering": lambda levels: [irregular(3, 0.6, 0.6, levels), every(1, 0.5, levels)],
+LIGHTS: dict[str, Callable[[float], Light]] = {  # by strength [levels]
+    "every 2 s": lambda levels: every(2, 1, levels),
+    "every 4 s": lambda levels: every(4, 0.3, levels),
+    "every 8 s": lambda levels: every(8, 1.5, levels),
+    "every 14 s": lambda levels: every(14, 0.5, levels),
+    "irregular": lambda levels: irregular(1, 4, 1, levels),
+    "flickering": lambda levels: irregular(3, 0.6, 0.6, levels),
 }
 AREAS: dict[str, Picture] = {
     "whole": np.ones(SIZE, np.float32),
     "left half": (X < 0.5).astype(np.float32),
-    "lower half": (Y > 0.5).astype(np.float32),
 }
 # event, place, allowed result, limit [s]
 STRANGE_VIEWS: dict[str, tuple[Callable[[Picture], Picture], str, BlindReason, float]] = {
@@ -570,12 +568,6 @@ STRANGE_VIEWS: dict[str, tuple[Callable[[Picture], Picture], str, BlindReason, f
     "another place": (lambda _: PLACES["street2"](0.0), "hall2", BlindReason.TURNED, 20),
     "defocused": (lambda view: blurred(view, 5), "street2", BlindReason.BLURRED, 25),
     "defocused in a hall": (lambda view: blurred(view, 5), "hall1", BlindReason.BLURRED, 25),
-    "covered by 70 %": (
-        lambda view: np.where(X < 0.7, 10, view).astype(np.float32),
-        "street2",
-        BlindReason.TURNED,
-        25,
-    ),
 }
 
 
@@ -583,58 +575,94 @@ def lit(film: Film, light: Light, area: str) -> Film:
     return lambda time_s: film(time_s) + light(time_s) * AREAS[area]
 
 
-@pytest.mark.parametrize("levels", [5, 8, 14, 40])
+@pytest.mark.parametrize("levels", [8, 14, 40])
 @pytest.mark.parametrize("area", AREAS)
 @pytest.mark.parametrize("what", STRANGE_VIEWS)
 def test_a_light_that_blinks_does_not_hide_blindness(what: str, area: str, levels: float) -> None:
     """Each flash was taken for a new view, which started the proof again, so that it never ended."""
+    for light in LIGHTS.values():
+        check_blindness(what, area, light(levels))
+
+
+def check_blindness(what: str, area: str, light: Light) -> None:
     change, place, reason, within_s = STRANGE_VIEWS[what]
     usual = STILLS[place]
     strange = still(lambda time_s: change(usual(time_s)))
-    for rhythm, lights in LIGHTS.items():
-        for light in lights(levels):
-            watch = Watch()
-            assert set(watch.see(lit(usual, light, area), 45)) == {None}, rhythm
-            found = watch.see(lit(strange, light, area), within_s)
-            assert found[-1] is reason, rhythm
-            assert set(found) == {None, reason}, rhythm
-            assert watch.see(lit(usual, light, area), 6)[-1] is None, rhythm
+    watch = Watch()
+    assert set(watch.see(lit(usual, light, area), 35)) == {None}
+    found = watch.see(lit(strange, light, area), within_s)
+    assert found[-1] is reason
+    assert set(found) == {None, reason}
+    assert watch.see(lit(usual, light, area), 5)[-1] is None
 
 
-@pytest.mark.parametrize("levels", [8, 14, 40])
-@pytest.mark.parametrize("what", STRANGE_VIEWS.keys() - {"defocused in a hall", "covered by 70 %"})
+@settings(max_examples=40, deadline=None)
+@given(
+    what=st.sampled_from(sorted(STRANGE_VIEWS)),
+    area=st.sampled_from(sorted(AREAS)),
+    seed=st.integers(0, 1000),
+    period_s=st.floats(0.5, 15),
+    lit_s=st.floats(0.3, 2),
+    levels=st.floats(3, 60),
+)
+def test_no_light_hides_blindness(
+    what: str, area: str, seed: int, period_s: float, lit_s: float, levels: float
+) -> None:
+    check_blindness(what, area, irregular(seed, period_s, lit_s, levels))
+
+
+@pytest.mark.parametrize("levels", [8, 40])
+@pytest.mark.parametrize(
+    "what", ["another place", "defocused", "mirrored", "shifted", "upside down"]
+)
 def test_suspicion_survives_flashes(what: str, levels: float) -> None:
     """A person in view when the camera was turned had "left" with the first flash after `clear_s` (3)."""
-    change, place, _, within_s = STRANGE_VIEWS[what]
+    change, place, _, _ = STRANGE_VIEWS[what]
     usual = STILLS[place]
     strange = still(lambda time_s: change(usual(time_s)))
-    for rhythm, lights in LIGHTS.items():
-        for light, area in itertools.product(lights(levels), AREAS):
-            watch = Watch()
-            watch.see(lit(usual, light, area), 45)
-            watch.see(lit(strange, light, area), 2.5)
-            for _ in range(round(2 * within_s) - 5):
-                watch.see(lit(strange, light, area), 0.5)
-                assert watch.detector.suspect is not None, (rhythm, area, watch.looks)
-            watch.see(lit(usual, light, area), 4)
-            assert watch.detector.suspect is None, (rhythm, area)
+    for light, area in itertools.product(LIGHTS.values(), AREAS):
+        watch = Watch()
+        watch.see(lit(usual, light(levels), area), 35)
+        watch.see(lit(strange, light(levels), area), 2.5)
+        for _ in range(35):
+            watch.see(lit(strange, light(levels), area), 0.5)
+            assert watch.detector.suspect is not None, (area, watch.looks)
+        watch.see(lit(usual, light(levels), area), 4)
+        assert watch.detector.suspect is None, area
 
 
 @pytest.mark.parametrize("levels", [8, 14, 40])
-@pytest.mark.parametrize("area", AREAS)
 @pytest.mark.parametrize("brightness", [1.0, 0.3, 0.1])
-@pytest.mark.parametrize("place", PLACES)
-def test_a_light_that_blinks_is_not_reported(
-    place: str, brightness: float, area: str, levels: float
-) -> None:
+@pytest.mark.parametrize("place", ["street1", "hall1", "hall3"])
+def test_a_light_that_blinks_is_not_reported(place: str, brightness: float, levels: float) -> None:
     usual = STILLS[place]
-    for rhythm, lights in LIGHTS.items():
-        for light in lights(levels):
-            watch = Watch()
-            watch.see(usual, 35)
-            dim = lit(lambda time_s: 4 + brightness * usual(time_s), light, area)
-            assert set(watch.see(dim, 60, 2 if brightness == 1 else 5)) == {None}, rhythm
-            assert set(watch.see(usual, 10)) == {None}, rhythm
+    for light, area in itertools.product(LIGHTS.values(), AREAS):
+        watch = Watch()
+        watch.see(usual, 35)
+        dim = lit(lambda time_s: 4 + brightness * usual(time_s), light(levels), area)
+        assert set(watch.see(dim, 40, 2 if brightness == 1 else 5)) == {None}
+        assert set(watch.see(usual, 5)) == {None}
+
+
+@pytest.mark.parametrize("levels", [8, 40])
+@pytest.mark.parametrize("place", ["street1", "hall1"])
+def test_a_day_and_a_night_with_a_light_that_blinks_are_not_reported(
+    place: str, levels: float
+) -> None:
+    film, watch = STILLS[place], Watch()
+    infrared, noise = SEEN["infrared light"]
+    light = irregular(7, 4, 1, levels)
+
+    def see(view: Film, seconds: float, noise: float) -> None:
+        assert set(watch.see(lit(view, light, "whole"), seconds, noise)) == {None}
+
+    see(film, 60, 2)
+    for step in range(30):  # dusk
+        see(lambda t: film(t) * (1 - 0.9 * step / 30) + 4, 5, 2 + step / 4)
+    see(infrared(film), 120, noise)
+    see(SEEN["night with noise"][0](film), 120, 9)
+    for step in range(30):  # dawn
+        see(lambda t: film(t) * (0.1 + 0.9 * step / 30) + 4, 5, 9 - step / 4)
 
 
 def footage(step: int) -> Iterator[NDArray[np.uint8]]:
@@ -663,3 +691,32 @@ def test_real_footage_of_people_is_never_reported(light: float, noise: float) ->
         hand = 40 + rng.normal(0, 4, shape)
         found = look(hand.astype(np.float32))
     assert found is BlindReason.COVERED
+
+
+FOOTAGE_VIEWS: dict[str, Callable[[Picture], Picture]] = {
+    "upside down": lambda view: view[::-1, ::-1],
+    "shifted": lambda view: np.roll(view, view.shape[1] // 4, axis=1),
+    "defocused": lambda view: blurred(view, view.shape[0] / 45),
+    "covered by 70 %": lambda view: np.concatenate(
+        [np.full_like(view[:, : view.shape[1] * 7 // 10], 10), view[:, view.shape[1] * 7 // 10 :]],
+        axis=1,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FOOTAGE_VIEWS)
+def test_a_light_that_blinks_does_not_hide_blindness_in_real_footage(what: str) -> None:
+    usual = [picture.astype(np.float32) for picture in itertools.islice(footage(10), 5)]
+    strange = [FOOTAGE_VIEWS[what](picture) for picture in usual]
+    rng = np.random.default_rng(3)
+    grain = [rng.normal(0, 2, usual[0].shape).astype(np.float32) for _ in range(7)]
+    lights = [LIGHTS[rhythm] for rhythm in LIGHTS if rhythm != "flickering"]
+    for light, levels in zip(lights, itertools.cycle([14, 40, 8])):
+        detector, found = BlindDetector(), []
+        for look in range(120):
+            view = (usual if look < 70 else strange)[look % 5]
+            noisy = view + light(levels)(look / 2) + grain[look % 7]
+            picture = np.clip(noisy, 0, 255).astype(np.uint8)
+            found.append(detector.judge(lambda step: picture[::step], len(picture), look * LOOK_NS))
+        assert set(found[:80]) == {None}
+        assert found[-1] in {BlindReason.TURNED, BlindReason.BLURRED}

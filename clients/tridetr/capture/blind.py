@@ -8,6 +8,8 @@ Dew, dust or a web can cover a lens so slowly that the reference follows. Theref
 also compared with the view from when it was clear.
 Texts, logos and bars that the camera draws into its pictures stay when it is covered or turned. Therefore the middle
 rows, which seldom hold any, are also compared alone. Sharpness is not: lamps at night are soft, too.
+A light that blinks must not restart the proof: a look in which the edges stay is one at the same picture, however
+bright, and after a flash that hides them the looks before it count on.
 Subtle changes are not reported, because a false alarm costs more than a missed one.
 """
 
@@ -19,23 +21,15 @@ from collections.abc import Callable
 import numpy as np
 
 from tridetr.capture.cells import (
-    CELLS,
-    COARSE_COLUMNS,
-    COARSE_ROWS,
     COLUMNS,
     MIDDLE,
     ROWS,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    TILES,
     Map,
     alike,
     cosine,
     curvature,
-    edge_strength,
     is_moved,
     is_white,
-    mean_of,
     means,
     middle_share,
     typical,
@@ -43,15 +37,20 @@ from tridetr.capture.cells import (
 from tridetr.capture.sharpness import Sharpness
 from tridetr.capture.sources.base import Plane
 from tridetr.capture.view import View
+from tridetr.capture.window import Window
 from tridetr.shm.boards import BlindReason
 
 LOOK_NS = 500_000_000
 _SECOND_NS = 1_000_000_000
 _MARGIN = 0.1  # of the height, at top and bottom, where cameras overlay date and name
-_WINDOW = 8  # looks in the window
+_WINDOW = 8  # looks
+_YOUNG = 4  # looks after a cut, in which the absence of evidence means little
+_NOISE_OF_STEPS = (
+    1.35  # 0.6745 * sqrt(4): median of normal noise in the difference of two looks' steps
+)
 _MATURE = 60  # looks before the reference is used
 _SLOW = 1200  # looks in the reference: ten minutes
-_CUT_LEVELS = 6.0  # a change of the whole picture by this much between two looks is a cut
+
 
 _EDGE_LEVELS, _EDGE_SIGMAS = 1.5, 5.0  # curvature of neighbouring cells that counts as an edge
 _FLAT_SHARE = 0.005  # of the cells must have an edge; with fewer, the picture shows nothing
@@ -103,11 +102,14 @@ class BlindDetector:
         self._strange_looks = 0  # in a row, each of which shows nothing of the usual view
         self._suspect_since_ns = 0  # indications of any kind
         self._reason_since_ns = 0  # of this kind
+        self._uncounted = 0  # looks in a row, up to the newest
         self._found: BlindReason | None = None
         # When the camera was turned in this time of blindness, whatever its reason is now
         self._turned_since_ns: int | None = None
         # Whether the size changed while the camera was turned: there is no view to compare with
         self._turned_before = False
+        self._window = Window()
+        self._aside = Window()  # what was seen before the last cut
         self._forget()
         self.reset()
 
@@ -151,8 +153,13 @@ class BlindDetector:
             self._forget()
             self._restart()
         self._measure(sample)
-        self._strange_looks = self._strange_looks + 1 if self._is_strange(self._last) else 0
-        self._decide(self._evidence(), now_ns)
+        self._strange_looks = self._strange_looks + 1 if self._is_strange(self._window.last) else 0
+        evidence = self._evidence()
+        if evidence is None and self._is_interrupted():
+            self._uncounted += 1
+        else:
+            self._decide(evidence, now_ns)
+            self._uncounted = 0
         return self._found
 
     def _forget(self) -> None:
@@ -163,17 +170,14 @@ class BlindDetector:
         self._sharpness = Sharpness()
 
     def _restart(self) -> None:
-        self._looks = 0  # in the window
-        self._turn = 0  # index in the window that is written next
-        self._window_cells: Map = np.zeros((_WINDOW, *CELLS), np.float32)
-        self._window_energy: Map = np.zeros((_WINDOW, 2, *TILES), np.float32)
-        self._last = self._mean = self._window_cells[0]
-        self._last_steps: Map = np.zeros((CELLS[0], CELLS[1] - 1), np.float32)
+        self._window.restart()
+        self._aside.restart()
         self._noise = 1.0  # of a cell in one look [levels]
         self._share = self._middle_share = 0.0
+        self._likeness = 0.0  # of the edges to the usual view
 
     def _measure(self, sample: Plane) -> None:
-        """Add a look to the window: cell means, noise, and the energy of fine and coarse edges in each tile."""
+        """Add a look to the window that shows the same picture; start one if none does."""
         pixels, fine = self._pixels, self._fine
         # The copy makes the conversion to float faster
         pixels[...] = sample[:, :: sample.shape[1] // COLUMNS][:, :COLUMNS].copy()
@@ -181,31 +185,40 @@ class BlindDetector:
         np.subtract(pixels.ravel()[1:], pixels.ravel()[:-1], out=fine.ravel()[:-1])
         np.multiply(fine, fine, out=fine)
         cells = means(pixels)
-        if self._looks and typical(cells - self._mean) < _CUT_LEVELS + 4 * self._noise:
-            # 0.954 = 0.6745 * sqrt(2): the median of normal noise in the difference of two looks
-            change = typical(cells - self._last) / 0.954
-            self._noise += 0.25 * (change - self._noise)
-        else:  # a new stream, or a cut
-            self._looks = 0
-            self._sharpness.restart()
         steps = cells[:, 1:] - cells[:, :-1]
-        if self._looks == 0:
-            self._turn = 0
-            self._last_steps = steps
-        # Noise is uncorrelated between two looks, so it averages out of this product
-        across = steps * self._last_steps
-        self._window_cells[self._turn] = cells
-        self._window_energy[self._turn, 0] = TILE_ROWS @ fine @ TILE_COLUMNS
-        self._window_energy[self._turn, 1] = COARSE_ROWS @ across @ COARSE_COLUMNS
-        self._turn = (self._turn + 1) % _WINDOW
-        self._looks = min(self._looks + 1, _WINDOW)
-        self._mean = mean_of(self._window_cells[: self._looks])
-        self._last, self._last_steps = cells, steps
+        if self._is_near(cells):
+            # Of the steps, because light that changes hardly affects them
+            change = typical(steps - self._window.steps) / _NOISE_OF_STEPS
+            self._noise += 0.25 * (change - self._noise)
+        self._window.add(cells, steps, fine)
+
+    def _is_near(self, cells: Map) -> bool:
+        """Choose the window for a look.
+
+        A cut sets the window aside. When its picture is back, as after a flash, it is used again.
+
+        Returns:
+            Whether the look is as bright as that window.
+        """
+        window, aside = self._window, self._aside
+        aside.skip()
+        if window.is_near(cells, self._noise):
+            return True
+        if window.is_same(cells):
+            return False
+        is_near = aside.is_near(cells, self._noise)
+        if is_near or aside.is_same(cells):
+            self._window, self._aside = aside, window
+            return is_near
+        if window.looks >= aside.looks:
+            self._window, self._aside = aside, window
+        self._window.restart()
+        return False
 
     def _evidence(self) -> BlindReason | None:
         """Return what the current window indicates; update the reference if the camera can see."""
-        mean = self._mean
-        noise = max(0.2, self._noise) / math.sqrt(self._looks)
+        window, mean = self._window, self._window.mean
+        noise = max(0.2, self._noise) / math.sqrt(window.looks)
         least = max(_EDGE_LEVELS, _EDGE_SIGMAS * 2.45 * noise)
         curved = curvature(mean)
         edged = curved > least
@@ -213,12 +226,12 @@ class BlindDetector:
         self._middle_share = middle_share(edged)
         if is_white(mean):
             return BlindReason.DAZZLED
-        edges = edge_strength(mean)
+        edges = window.edges
         known = self._learnt >= _MATURE
         same = _UNCOVERED if self._found is BlindReason.COVERED else _SAME_VIEW
         if known and self._is_veiled(edges, same):
             self._view = self._clear.copy()  # forget the cover
-        likeness = cosine(edges, self._view.edges) if known else 0.0
+        self._likeness = likeness = cosine(edges, self._view.edges) if known else 0.0
         if (
             self._middle_share < _FLAT_SHARE
             and self._knows_middle()
@@ -231,26 +244,36 @@ class BlindDetector:
                 return BlindReason.COVERED
             if mean.std() > _SMOOTH_LEVELS:  # bright enough to show edges
                 return BlindReason.BLURRED
-        if self._turn % 2 == 0:
+        if window.turn % 2 == 0:
             self._measure_sharpness()
-        if self._sharpness.is_soft(known):
+        if self._sharpness.is_soft(window.sharpness, known):
             return BlindReason.BLURRED
         if known and self._is_other_view(likeness, edges):
             return BlindReason.TURNED
-        if self._looks == _WINDOW and self._found is None:
+        if window.is_full and self._found is None:
             self._learn(edges)
         return None
 
+    def _is_interrupted(self) -> bool:
+        """Return whether the picture that indicated blindness may only be interrupted, for example by a flash."""
+        return (
+            self._suspect is not None
+            and self._aside.looks > 0
+            and self._window.looks < _YOUNG
+            and self._uncounted < _YOUNG
+            and self._likeness < _OTHER_VIEW
+        )
+
     def _measure_sharpness(self) -> None:
         """Measure the ratio of fine to coarse edge strength of each tile."""
-        fine, coarse = mean_of(self._window_energy[: self._looks])
+        fine, coarse = self._window.energy()
         clear = coarse > max(1.0, 16 * self._noise * self._noise)
         # Noise adds to the fine edges. So does movement, but not in the quietest tiles
         tiles = fine.flatten()
         tiles.partition(6)
         noise = min(float(tiles[6]), 32 * self._noise * self._noise)
         ratios = np.maximum(fine - noise, 0) / np.maximum(coarse, 1)
-        self._sharpness.measure(ratios[clear])
+        self._window.sharpness.measure(ratios[clear])
 
     def _knows_middle(self) -> bool:
         return self._learnt >= _MATURE and self._view.middle_share >= _MIDDLE_SHARE
@@ -270,7 +293,7 @@ class BlindDetector:
 
     def _is_veiled(self, edges: Map, same: float) -> bool:
         """Return whether a bright picture, or its middle, shows nothing of the view from when it was clear."""
-        mean, clear = self._mean, self._clear
+        mean, clear = self._window.mean, self._clear
         if self._share < _FLAT_SHARE:
             return mean.mean() > _BRIGHT_LEVEL and clear.is_lost(mean, same, edges)
         return (  # apart from what the camera may overlay
@@ -289,7 +312,7 @@ class BlindDetector:
             likeness < _CLEARLY_SAME
             and self._middle_share >= _OTHER_SHARE
             and self._knows_middle()
-            and self._is_strange(self._mean)
+            and self._is_strange(self._window.mean)
         ):
             return True
         if self._share < _USUAL_SHARE * self._view.share:
@@ -299,11 +322,11 @@ class BlindDetector:
     def _learn(self, edges: Map) -> None:
         self._learnt += 1
         gain = 1 / min(self._learnt, _SLOW)
-        self._view.learn(self._mean, edges, self._share, self._middle_share, gain)
-        if self._turn == 0:
+        self._view.learn(self._window.mean, edges, self._share, self._middle_share, gain)
+        if self._window.turn == 0:
             self._view.refresh()
             self._keep_clear_view()
-        self._sharpness.learn(gain)
+        self._sharpness.learn(self._window.sharpness, gain)
 
     def _keep_clear_view(self) -> None:
         strength = float(np.linalg.norm(self._view.gradients))
@@ -314,7 +337,7 @@ class BlindDetector:
     def _decide(self, evidence: BlindReason | None, now_ns: int) -> None:
         """Report evidence once it has persisted; withdraw the report after a shorter time without any."""
         if (evidence is None) is not (self._suspect is None):
-            self._suspect_since_ns = now_ns
+            self._suspect_since_ns = now_ns - self._uncounted * LOOK_NS
         if evidence is not self._suspect:
             self._reason_since_ns = now_ns
         self._suspect = evidence

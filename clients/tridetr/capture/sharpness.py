@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from tridetr.capture.cells import Map
 
@@ -13,37 +14,47 @@ _FEWEST_TILES = 6  # with edges; fewer are not enough to judge sharpness
 _GAIN = 0.36  # weight of one measurement: sharpness is noisy
 
 
-class Sharpness:
-    """Sharpness of the picture: the 80th percentile of its tiles' ratio of fine to coarse edge strength."""
+@dataclass(slots=True)
+class Reading:
+    """Sharpness of one picture.
 
-    def __init__(self) -> None:
-        self._usual = self._best = self._now = 0.0
-        self._value: float | None = None  # None: too few tiles have edges
+    Attributes:
+        value: None if too few tiles have edges.
+        smoothed: Last value; 0 before the first.
+    """
 
-    def restart(self) -> None:
-        """Prepare for a new stream of the same camera."""
-        self._now, self._value = 0.0, None
+    value: float | None = None
+    smoothed: float = 0.0
 
     def measure(self, ratios: Map) -> None:
         """Take the squared ratios of the tiles that have edges; they are sorted in place."""
         if len(ratios) < _FEWEST_TILES:
-            self._value = None
+            self.value = None
             return
         ratios.sort()
         value = math.sqrt(float(ratios[int(0.8 * len(ratios))]))
-        before = self._now or value
-        self._value = self._now = before + _GAIN * (value - before)
+        before = self.smoothed or value
+        self.value = self.smoothed = before + _GAIN * (value - before)
 
-    def is_soft(self, known: bool) -> bool:
-        if self._value is None:
+
+class Sharpness:
+    """Usual sharpness: the 80th percentile of the tiles' ratio of fine to coarse edge strength."""
+
+    def __init__(self) -> None:
+        self._usual = self._best = 0.0
+
+    def is_soft(self, reading: Reading, known: bool) -> bool:
+        """Return whether a picture is blurred; without a known usual sharpness, compared with an absolute one."""
+        if reading.value is None:
             return False
         # The usual sharpness follows a slow loss of focus, for example by dew, and must not excuse it
         least = _SOFT_ONCE_SHARP if self._best >= _SHARP else 0.0
-        return self._value < (
+        return reading.value < (
             min(_SOFT, max(_SOFT_CHANGE * self._usual, least)) if known else _SOFT
         )
 
-    def learn(self, gain: float) -> None:
-        if self._value is not None:
-            self._usual += gain * (self._value - self._usual)
-            self._best = max(self._best, self._value)
+    def learn(self, reading: Reading, gain: float) -> None:
+        """Move the usual sharpness towards a picture's by the share `gain`."""
+        if reading.value is not None:
+            self._usual += gain * (reading.value - self._usual)
+            self._best = max(self._best, reading.value)
