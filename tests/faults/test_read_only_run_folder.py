@@ -38,6 +38,7 @@ def _may_mount(folder: Path) -> bool:
     return False
 
 
+@pytest.mark.long_faults
 @pytest.mark.timeout(500)
 def test_processes_that_die_on_a_read_only_run_folder_are_replaced(tmp_path: Path) -> None:
     """Each new process was killed 0.1 s after its start, again and again, for its predecessor's old heartbeat."""
