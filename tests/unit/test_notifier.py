@@ -156,6 +156,17 @@ async def test_several_messages_that_are_never_accepted_do_not_block_others(
     store.close()
 
 
+@pytest.mark.usefixtures("quick")
+async def test_a_message_that_fails_with_a_request_to_wait_does_not_block_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others were never tried: each attempt was followed by the pause that the target had asked for."""
+    phone = Phone(store, lambda message: message.event_id[0] not in "ac", wait_s=0.001)
+    monkeypatch.setattr(notifier, "deliver", phone.deliver)
+    await phone.play("abcdefgh", until=lambda: sorted(phone.visits) == list("bdefgh"))
+    store.close()
+
+
 async def test_new_alarm_does_not_wait_behind_several_failing_messages(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

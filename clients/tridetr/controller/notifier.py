@@ -59,6 +59,7 @@ class Target:
         self._has_new = False  # the attempt was made because of a new event
         self._others_tried: set[str] = set()  # ids of events that were tried in this turn
         self._must_wait = False  # the target has asked for the pause
+        self._is_others_turn = False  # after that pause
         self._retry_at = float("-inf")
         for outcome in ("delivered", "failed", "dropped"):
             metrics.NOTIFICATIONS.labels(section.name, outcome)
@@ -90,7 +91,12 @@ class Target:
             if oldest.event_id != self._tried:
                 self._tried = oldest.event_id
                 self._failures = self._refusals = 0
-            self._start(oldest, with_picture=self._failures < _WITH_PICTURE)
+                self._is_others_turn = False
+            if self._is_others_turn and len(waiting) > 1:
+                self._is_others_turn = False
+                self._start(self._other(), with_picture=True)
+            else:
+                self._start(oldest, with_picture=self._failures < _WITH_PICTURE)
 
     def _start(self, row: Row, *, with_picture: bool) -> None:
         self._is_busy = True
@@ -135,11 +141,16 @@ class Target:
         if self._refusals >= _REFUSALS and row.event_id in self._waiting:
             self._drop(row)
             return
-        pause_s = wait_s(self._failures, *_RETRY_S)
-        self._retry_at = time.monotonic() + min(max(pause_s, error.wait_s), _RETRY_S[1])
+        self._pause(max(wait_s(self._failures, *_RETRY_S), error.wait_s))
         self._must_wait = error.wait_s > 0
-        if self._failures >= _FAILURES and len(self._waiting) > 1 and not self._must_wait:
-            self._start(self._other(), with_picture=True)
+        if self._failures >= _FAILURES and len(self._waiting) > 1:
+            if self._must_wait:
+                self._is_others_turn = True
+            else:
+                self._start(self._other(), with_picture=True)
+
+    def _pause(self, seconds: float) -> None:
+        self._retry_at = time.monotonic() + min(seconds, _RETRY_S[1])
 
     def _other(self) -> Row:
         """Return the event to try beside the oldest one: a new one at once, otherwise all of them in turn."""
@@ -155,6 +166,9 @@ class Target:
     def _done_other(self, row: Row, error: DeliveryError | None) -> None:
         """Handle the outcome of an event that was tried because the oldest one keeps failing."""
         if error is not None:
+            if error.wait_s > 0:
+                self._must_wait = True
+                self._pause(error.wait_s)
             return
         self._count(row, "delivered")
         self._refusals += 1
@@ -162,7 +176,7 @@ class Target:
         if failing is not None and self._refusals >= _REFUSALS:
             self._drop(failing)
         else:
-            self._retry_at = time.monotonic() + _RETRY_S[0]
+            self._pause(_RETRY_S[0])
 
     def _drop(self, row: Row) -> None:
         logger.error(
