@@ -48,6 +48,16 @@ def test_the_class_that_opened_the_visit_does_not_join_it() -> None:
     assert scene.show(TRUCK, PERSON) == ["person"]
 
 
+def test_what_was_counted_before_an_outage_is_forgotten() -> None:
+    """The person arrived, silently, before the visit that the car then opened, and never joined it."""
+    scene = Scene()
+    assert scene.show(PERSON, seconds=0.2) == []
+    scene.now_ns += 75 * 10**9
+    assert scene.show(CAR, PERSON, seconds=0.2) == []
+    scene.joined.announce("car", scene.now_ns + 100_000_000)
+    assert scene.show(CAR, PERSON) == ["person"]
+
+
 def test_false_detections_do_not_arrive() -> None:
     scene = Scene()
     scene.show(CAR)

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
+from prometheus_client import REGISTRY
 
 from tridetr.backoff import Backoff
 from tridetr.config.load import parse_config
 from tridetr.controller import mqtt
 from tridetr.controller.mqtt import BrokerSettings, MqttLink, until
+from tridetr.telemetry import metrics
 
 CONNECT, PUBLISH, SUBSCRIBE = 1, 3, 8
 
@@ -243,6 +245,14 @@ async def test_each_new_reason_for_a_failure_is_logged(
     assert len(warnings) >= len(reasons)
     for warning, reason in zip(warnings, reasons, strict=False):
         assert reason in warning, warnings
+
+
+async def test_a_broker_that_was_never_reached_counts_as_away() -> None:
+    """The metric had no value, or that of a killed predecessor, so the alert did not fire."""
+    metrics.MQTT_CONNECTED.set(1)
+    settings = BrokerSettings(lambda: ("127.0.0.1", 1), None, lambda: None, None, 60, "will")
+    MqttLink(settings, Ear(), [])
+    assert REGISTRY.get_sample_value("tridetr_mqtt_connected") == 0
 
 
 @pytest.mark.timeout(60)

@@ -48,6 +48,7 @@ class JoinedClasses:
     def __init__(self, keys: Keys, classes: Iterable[str], there: Collection[str]) -> None:
         self._keys = keys
         self._memories = {name: TRACKING if name in there else STANDBY for name in classes}
+        self._looked_ns = 0  # time of the newest result
         self._seen_ns: dict[str, int] = {}
         self._places: dict[str, list[_Place]] = {}  # of classes seen at most `hold_s` ago
 
@@ -76,6 +77,13 @@ class JoinedClasses:
             time_ns: monotonic capture time of their frame.
         """
         hold_ns = self._keys.hold_s * 1e9
+        if time_ns - self._looked_ns >= hold_ns:
+            # What was counted before does not confirm an arrival
+            self._memories = {
+                name: memory if memory.visit_open else STANDBY
+                for name, memory in self._memories.items()
+            }
+        self._looked_ns = time_ns
         for name in [name for name in self._places if time_ns - self._seen_ns[name] >= hold_ns]:
             del self._places[name]
         places = self._places_of(found, time_ns)
@@ -99,6 +107,7 @@ class JoinedClasses:
     def age(self, suspended_ns: int) -> None:
         """Count what was seen as older, by a time for which the monotonic clock stood still."""
         self._seen_ns = {name: seen_ns - suspended_ns for name, seen_ns in self._seen_ns.items()}
+        self._looked_ns -= suspended_ns
 
     def forget(self) -> None:
         """Start over, because the visit has ended."""

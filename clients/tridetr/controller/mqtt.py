@@ -108,6 +108,7 @@ class MqttLink:
         self, settings: BrokerSettings, listener: Listener, subscriptions: list[str]
     ) -> None:
         self.connected = False
+        metrics.MQTT_CONNECTED.set(0)  # also in place of what a killed predecessor has left
         self._settings = settings
         self._listener = listener
         self._subscriptions = subscriptions
