@@ -45,12 +45,10 @@ _SECOND_NS = 1_000_000_000
 _MARGIN = 0.1  # of the height, at top and bottom, where cameras overlay date and name
 _WINDOW = 8  # looks
 _YOUNG = 4  # looks after a cut, in which the absence of evidence means little
-_NOISE_OF_STEPS = (
-    1.35  # 0.6745 * sqrt(4): median of normal noise in the difference of two looks' steps
-)
+# 0.6745 * sqrt(4): median of normal noise in the difference of two looks' steps
+_NOISE_OF_STEPS = 1.35
 _MATURE = 60  # looks before the reference is used
 _SLOW = 1200  # looks in the reference: ten minutes
-
 
 _EDGE_LEVELS, _EDGE_SIGMAS = 1.5, 5.0  # curvature of neighbouring cells that counts as an edge
 _FLAT_SHARE = 0.005  # of the cells must have an edge; with fewer, the picture shows nothing
