@@ -335,6 +335,25 @@ def test_a_white_picture_with_black_bars_is_dazzled() -> None:
     assert watch.see(white, 10)[-1] is BlindReason.DAZZLED
 
 
+@pytest.mark.parametrize("place", ["street1", "hall2", "hall3"])
+@pytest.mark.parametrize("gain", [0.0, 0.03])
+def test_a_light_that_goes_on_at_night_does_not_turn_the_camera(place: str, gain: float) -> None:
+    """A floodlight shows what was black before, and what was seen before were only lamps."""
+    film, watch = PLACES[place], Watch()
+    lamps = lamp(0.2, 0.35, 0.7) + lamp(0.7, 0.45, 0.5) + lamp(0.9, 0.3, 0.4)
+    lamps = np.where(lamps > 120, 230, 0)
+
+    def night(time_s: float) -> Picture:
+        return (film(time_s) * gain + lamps + 6).astype(np.float32)
+
+    watch.see(night, 60)
+    for _ in range(3):
+        assert set(watch.see(film, 90)) == {None}
+        assert set(watch.see(night, 90)) == {None}
+    watch.see(film, 600)
+    assert watch.see(lambda time_s: np.roll(film(time_s), 70, axis=1), 20)[-1] is BlindReason.TURNED
+
+
 def test_a_new_size_does_not_hide_that_the_camera_was_turned() -> None:
     watch = Watch()
     watch.see(PLACES["hall1"], 40)

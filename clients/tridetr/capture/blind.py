@@ -61,6 +61,10 @@ _CLEARLY_SAME = 0.65  # above: the same view, since overlays alone are not that 
 _SURELY_OTHER_VIEW = 0.1  # below: a different view, in any light
 _OTHER_SHARE = 0.05  # of the cells must have an edge before two views are compared
 _BRIGHT_LEVEL = 40.0  # mean; below, it can be too dark to show edges
+_LIT_UP, _LIT_UP_SHARE = (
+    1.5,
+    0.4,
+)  # brighter than dark, and with more edges, after a light has gone on
 _RICH_SHARE = 0.1  # of the middle cells had an edge; that all are gone is unlikely, even in snow
 _CLEAR = 0.7  # share of the strongest gradients, with which a view is clear
 _CLEAR_DECAY = 1 - 1 / 21_600  # per window: the strongest gradients are forgotten within a day
@@ -302,7 +306,7 @@ class BlindDetector:
         )
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:
-        if self._share < _OTHER_SHARE:
+        if self._share < _OTHER_SHARE or self._is_lit_up():
             return False
         if likeness < _SURELY_OTHER_VIEW:
             return True
@@ -316,6 +320,14 @@ class BlindDetector:
         if self._share < _USUAL_SHARE * self._view.share:
             return False
         return likeness < _OTHER_VIEW or is_moved(edges, self._view.edges, likeness)
+
+    def _is_lit_up(self) -> bool:
+        """Return whether a light shows a scene of which the usual view was black, apart from lamps."""
+        return (
+            self._view.cells.mean() < _BRIGHT_LEVEL
+            and self._window.mean.mean() > _LIT_UP * _BRIGHT_LEVEL
+            and self._view.share < _LIT_UP_SHARE * self._share
+        )
 
     def _learn(self, edges: Map) -> None:
         self._learnt += 1
