@@ -60,7 +60,8 @@ def open_connection(
     Args:
         host: Name or address.
         port: TCP port.
-        timeout_s: Time limit for all addresses together, and then for each read and write [s]; None = there is none.
+        timeout_s: Time limit for all addresses together, once they are known, and then for each read and write [s];
+            None = there is none.
         hang_up: Once set, aborts the attempt, and later the connection.
 
     Returns:
@@ -69,9 +70,9 @@ def open_connection(
     Raises:
         OSError: No address can be reached.
     """
+    waiting = deque(_by_turns(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
     now_s = time.monotonic()
     deadline_s, next_s = math.inf if timeout_s is None else now_s + timeout_s, now_s
-    waiting = deque(_by_turns(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
     fault = OSError(f"{host} has no address")
     with selectors.DefaultSelector() as trying:
         try:

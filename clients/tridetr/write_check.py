@@ -1,4 +1,4 @@
-"""Check whether files can be written to the run folder: a full or broken disk makes no other sign of itself."""
+"""Check whether files can be written to the run folder: nothing else reports a full or broken disk."""
 
 from __future__ import annotations
 

@@ -250,6 +250,10 @@ def test_names_that_collide_or_are_impossible_are_refused(
     assert "s3cret" not in str(refused.value)
 
 
+def test_keys_that_are_null_render() -> None:
+    render({"mqtt": {"host": None}, "tracing": {"endpoint": None, "collector": {"endpoint": None}}})
+
+
 def test_names_that_fit_are_accepted() -> None:
     for values, release in (
         (nodes("a", "a-b", "all", "test", "tridetr", "broker-2"), "demo"),

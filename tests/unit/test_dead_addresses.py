@@ -75,6 +75,23 @@ def test_a_notification_gets_through_to_a_host_with_four_dead_addresses(
     assert took_s < slack(3)
 
 
+def test_a_slow_name_server_does_not_use_up_the_time_for_the_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with silent(DEAD[:1], port):
+            resolve(monkeypatch, DEAD[0], "127.0.0.1")
+            quick = socket.getaddrinfo
+
+            def slow(*words: Any, **keys: Any) -> list[Any]:
+                time.sleep(0.6)
+                return quick(*words, **keys)
+
+            monkeypatch.setattr(socket, "getaddrinfo", slow)
+            open_connection(HOST, port, 0.5).close()
+
+
 def test_cameras_with_dead_addresses_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     def page(request: Request) -> None:
         request.head("text/plain")

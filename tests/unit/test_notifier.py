@@ -167,6 +167,28 @@ async def test_a_message_that_fails_with_a_request_to_wait_does_not_block_others
     store.close()
 
 
+@pytest.mark.usefixtures("quick")
+async def test_a_target_that_limits_the_rate_loses_no_message(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage, others took each free place, and counted as refusals of the oldest event."""
+    free_at = 0.0
+
+    def accept(_message: Message) -> bool:
+        nonlocal free_at
+        if len(phone.asked) < 10 or time.monotonic() < free_at:
+            return False
+        free_at = time.monotonic() + 0.05
+        return True
+
+    phone = Phone(store, accept, wait_s=0.05)
+    monkeypatch.setattr(notifier, "_RETRY_S", (0.001, 1.0))
+    monkeypatch.setattr(notifier, "deliver", phone.deliver)
+    await phone.play("abcdefgh", until=lambda: not store.notices.waiting["phone"], turns=5000)
+    assert sorted(phone.visits) == list("abcdefgh")
+    store.close()
+
+
 async def test_new_alarm_does_not_wait_behind_several_failing_messages(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

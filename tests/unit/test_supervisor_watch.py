@@ -394,11 +394,21 @@ def test_a_guarded_folder_is_not_removed_for_its_age(tmp_path: Path) -> None:
     assert not old.exists()
 
 
-def test_a_removed_heartbeat_is_recreated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("full", [True, False])
+def test_a_removed_heartbeat_is_recreated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(heartbeat, "_LOOK_NS", 0)
     heartbeat.start(tmp_path, "part")
     heartbeat.beat()
     shutil.rmtree(tmp_path / "heartbeats")
+    if full:  # only an empty file can be created
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "posix_fallocate", no_space)
+            heartbeat.beat()
     heartbeat.beat()
     pulse = heartbeat.read(tmp_path, "part")
     assert pulse is not None

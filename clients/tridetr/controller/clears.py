@@ -4,7 +4,8 @@ Brokers save retained messages at intervals (mosquitto: every 30 minutes), and o
 it saved last. So what was cleared is cleared again on each connection, until a day after the broker confirmed it first.
 
 A broker may close the connection on a message that its ACL forbids, as to a topic of an earlier name of the node: MQTT
-3.1.1 has no other answer. So topics are cleared last, one at a time, and rarely after that has ended a connection.
+3.1.1 has no other answer. So topics are cleared last, one at a time. After a clear has ended a connection, the next
+attempt waits 1 to 24 hours.
 """
 
 from __future__ import annotations

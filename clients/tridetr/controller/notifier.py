@@ -60,6 +60,7 @@ class Target:
         self._others_tried: set[str] = set()  # ids of events that were tried in this turn
         self._must_wait = False  # the target has asked for the pause
         self._is_others_turn = False  # after that pause
+        self._asked_s = 0.0  # the pause that was asked for with the oldest event
         self._retry_at = float("-inf")
         for outcome in ("delivered", "failed", "dropped"):
             metrics.NOTIFICATIONS.labels(section.name, outcome)
@@ -91,7 +92,7 @@ class Target:
             if oldest.event_id != self._tried:
                 self._tried = oldest.event_id
                 self._failures = self._refusals = 0
-                self._is_others_turn = False
+                self._is_others_turn, self._asked_s = False, 0.0
             if self._is_others_turn and len(waiting) > 1:
                 self._is_others_turn = False
                 self._start(self._other(), with_picture=True)
@@ -142,6 +143,7 @@ class Target:
             self._drop(row)
             return
         self._pause(max(wait_s(self._failures, *_RETRY_S), error.wait_s))
+        self._asked_s = error.wait_s
         self._must_wait = error.wait_s > 0
         if self._failures >= _FAILURES and len(self._waiting) > 1:
             if self._must_wait:
@@ -176,7 +178,7 @@ class Target:
         if failing is not None and self._refusals >= _REFUSALS:
             self._drop(failing)
         else:
-            self._pause(_RETRY_S[0])
+            self._pause(max(_RETRY_S[0], self._asked_s))
 
     def _drop(self, row: Row) -> None:
         logger.error(

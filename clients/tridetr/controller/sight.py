@@ -137,9 +137,8 @@ class CameraWatch:
             return False
         if self.status.state in (CameraState.OFFLINE, CameraState.ENDED):
             return self._was_blind or silent_s >= LATE_RESULTS_S
-        if self.is_blind and self.status.blind_reason in _SHOWS_A_VIEW:
-            return silent_s >= LATE_RESULTS_S
-        return True  # frozen, covered or dazzled: its results do not show the scene
+        # Results of a camera that is frozen, covered or dazzled do not show the scene
+        return not (self.is_blind and self.status.blind_reason in _SHOWS_A_VIEW)
 
     def describe(self) -> tuple[str, str, str]:
         """Return state, kind of source and message for display."""

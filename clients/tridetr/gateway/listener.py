@@ -11,9 +11,8 @@ import socket
 
 from tridetr.errors import GatewayError
 
-INHERITED = (
-    "TRIDETR_LISTENER"  # environment: descriptor of the socket that the supervisor has opened
-)
+# Environment: descriptor of the socket that the supervisor has opened
+INHERITED = "TRIDETR_LISTENER"
 _SEND_BUFFER = 512 * 1024  # kernel buffer; a larger one only means older pictures for slow viewers
 
 

@@ -28,9 +28,8 @@ from tridetr.write_check import check_writable, run_folder_fault
 logger = logging.getLogger("tridetr.supervisor")
 
 DEMO_STATE = "demo-state"  # state folder of the demo, in the run folder: deleted with each run
-_WALK_S = (
-    5.0  # how often the whole run folder is checked: access rights, and whether it can be written
-)
+# How often the whole run folder is checked: access rights, and whether it can be written
+_WALK_S = 5.0
 
 
 class RunFolder(Closing):

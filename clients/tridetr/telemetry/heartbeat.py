@@ -81,13 +81,21 @@ def beat() -> None:
     if now_ns >= _look_ns:
         _look_ns = now_ns + _LOOK_NS
         with contextlib.suppress(OSError):  # such as a full disk or a read-only folder: retried
-            if _mapped is None or not _path.exists():
+            if _mapped is None or not _is_whole(_path):
                 _mapped = _map(_path)
         with contextlib.suppress(OSError):
             keep_process_files()
     _beats += 1
     if _mapped is not None:
         _BEAT.pack_into(_mapped, 0, now_ns, _beats)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether the file exists, and not only its name, as on a full disk."""
+    try:
+        return path.stat().st_size == _BEAT.size
+    except FileNotFoundError:
+        return False
 
 
 def beat_for(run_dir: Path, role: str) -> None:

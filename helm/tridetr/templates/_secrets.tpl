@@ -63,11 +63,11 @@ clients/tridetr/config/source.py and node_sections.py; no message repeats a valu
 {{- end -}}
 {{- end -}}
 {{- range $key, $endpoint := dict "tracing.endpoint" $values.tracing.endpoint "tracing.collector.endpoint" $values.tracing.collector.endpoint -}}
-{{- if regexMatch "[@?]" $endpoint -}}
+{{- if regexMatch "[@?]" ($endpoint | default "") -}}
 {{- fail (printf "%s: write the URL without user, password or query: set tracing.collector.endpoint, and tracing.collector.headersSecret to a Secret with the header `authorization`" $key) -}}
 {{- end -}}
 {{- end -}}
-{{- if regexMatch "[@/]" $values.mqtt.host -}}
+{{- if regexMatch "[@/]" ($values.mqtt.host | default "") -}}
 {{- fail "mqtt.host: write only the broker's host name or address; its port, user and password belong in mqtt.port, mqtt.username and mqtt.passwordSecret, and mqtt.tls turns TLS on" -}}
 {{- end -}}
 {{- with dig "triton" "url" "" $values.config -}}
