@@ -180,6 +180,7 @@ def test_a_message_that_is_rejected_repeatedly_does_not_block_others(
         assert server.taken[0].json()["event"]["kind"] == "person_left"
 
 
+@pytest.mark.long_faults
 @pytest.mark.timeout(480)
 def test_kill_at_any_moment_notifies_each_visit_once_per_target(
     tmp_path: Path, server: WebhookServer

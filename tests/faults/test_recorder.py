@@ -81,6 +81,7 @@ def fill(path: Path) -> None:
                     pass
 
 
+@pytest.mark.long_faults
 @pytest.mark.timeout(300)
 def test_a_full_disk_costs_the_picture_until_there_is_space(
     tmp_path: Path, small_disk: Path

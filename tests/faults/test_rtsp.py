@@ -39,7 +39,7 @@ def test_another_size_after_a_restart_creates_a_new_generation(tmp_path: Path) -
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("share", [0.0005, 0.5])
+@pytest.mark.parametrize("share", [0.0005, pytest.param(0.5, marks=pytest.mark.long_faults)])
 def test_damaged_packets_never_end_the_capture(tmp_path: Path, share: float) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 600, options=CAMERA_OPTIONS, fps=10)
     with rtsp_server(clip) as server, relay_to(server.port) as relay:

@@ -42,7 +42,7 @@ def write_scene(path: Path, seconds: float, *, fps: int = 10) -> None:
 def test_analyse_prints_the_visits_in_media_time_and_opens_no_port(tmp_path: Path) -> None:
     """It opened a viewer without a token and a broker, for all users of the machine."""
     clip = tmp_path / "street.mp4"
-    write_scene(clip, 40)
+    write_scene(clip, 25)
     command = [sys.executable, "-m", "tridetr", "analyse", str(clip), "--json"]
     names: set[str] = set()
     ports: set[tuple[str, int]] = set()
@@ -60,15 +60,15 @@ def test_analyse_prints_the_visits_in_media_time_and_opens_no_port(tmp_path: Pat
     assert "tritonserver" in names
     assert not ports
     assert found["complete"]
-    assert found["frames"] == found["frames_analysed"] == 400  # in standby, not all are decided on
+    assert found["frames"] == found["frames_analysed"] == 250  # in standby, not all are decided on
     assert found["model"]["name"]
     visits = found["visits"]
     assert visits
     for visit in visits:
-        assert 0 < visit["begin_s"] <= 40
+        assert 0 < visit["begin_s"] <= 25
         assert visit["begin_s"] == pytest.approx(visit["frame_number"] / 10)
         assert visit["ended"] in ("left", None)
-        assert visit["end_s"] is None or visit["begin_s"] < visit["end_s"] <= 40
+        assert visit["end_s"] is None or visit["begin_s"] < visit["end_s"] <= 25
     assert "only recognises drawn people" in errors.read_text()
 
 
