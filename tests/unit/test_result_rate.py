@@ -54,4 +54,4 @@ def test_a_new_ring_of_the_camera_starts_again() -> None:
     rate.look(1000, 1000 * S)
     rate.look(1, 1004 * S)
     rate.look(2, 1008 * S)
-    assert rate._average_s == 0
+    assert rate._mean._mean_s == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from tridetr.mean_interval import MeanInterval
 
 _S = 1_000_000_000
 _WINDOW_NS = 30 * _S  # in which damaged and good pictures are counted
@@ -10,8 +10,6 @@ _FEW = 3  # fewer damaged pictures in a window prove nothing
 _CALM_NS = 60 * _S  # without a long gap until the camera's pictures count as frequent again
 _DAMAGE = "most pictures are damaged; check the cable, the network and the camera"
 _LONG = 0.9  # of unknown_s; the rest is for inference and decision
-_MEMORY_S = 30.0  # time constant of the average interval
-_CALM = 0.75  # share of the longest interval below which the average is in order again, so that it does not flicker
 
 
 class Delivery:
@@ -32,8 +30,7 @@ class Delivery:
             longest_interval_s: Longest average time between pictures with which a person is confirmed in time.
         """
         self._unknown_s = unknown_s
-        self._longest_interval_s = longest_interval_s
-        self._interval_s = 0.0  # average
+        self._mean = MeanInterval(longest_interval_s)
         self._long_ns = round(unknown_s * _LONG * _S)
         self._from_ns = 0
         self._good = self._damaged = 0
@@ -85,10 +82,10 @@ class Delivery:
         self._count(now_ns)
 
     def _average(self, interval_s: float) -> None:
-        self._interval_s += (interval_s - self._interval_s) * -math.expm1(-interval_s / _MEMORY_S)
-        if self._interval_s < self._longest_interval_s * _CALM:
+        self._mean.add(interval_s)
+        if not self._mean.is_long:
             self._rate = ""
-        elif self._interval_s > self._longest_interval_s and not self._rate:
+        elif not self._rate:
             self._rate = (
                 f"a picture comes only every {interval_s:.1f} s, too seldom to confirm a person who passes quickly; "
                 "let the camera send more often, or raise unknown_s"

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from tridetr.config import SentrySection
 from tridetr.controller.problems import TOO_SLOW
-
-_MEMORY_S = 30.0  # time constant of the average
-_CALM = 0.75  # share of the limit below which the problem ends, so that it does not flicker
+from tridetr.mean_interval import MeanInterval
 
 
 class ResultRate:
@@ -29,11 +25,9 @@ class ResultRate:
     """
 
     def __init__(self, keys: SentrySection) -> None:
-        self._limit_s = keys.longest_interval_s
+        self._mean = MeanInterval(keys.longest_interval_s)
         self._unknown_s = keys.unknown_s
         self._sequence = self._capture_ns = 0
-        self._average_s = 0.0
-        self._is_slow = False
 
     def look(self, sequence: int, capture_ns: int) -> None:
         """Note a result: the sequence and capture time of its picture."""
@@ -43,12 +37,9 @@ class ResultRate:
         self._sequence, self._capture_ns = sequence, capture_ns
         if is_first or not 0 < gap_s <= self._unknown_s:  # a longer gap is a problem of its own
             return
-        weight = 1 - math.exp(-gap_s / _MEMORY_S)
-        self._average_s += (gap_s * skipped - self._average_s) * weight
-        limit_s = self._limit_s * (_CALM if self._is_slow else 1)
-        self._is_slow = self._average_s > limit_s
+        self._mean.add(gap_s, counts=skipped)
 
     @property
     def problem(self) -> str:
         """Why a person can be missed; empty = results come often enough."""
-        return TOO_SLOW if self._is_slow else ""
+        return TOO_SLOW if self._mean.is_long else ""
