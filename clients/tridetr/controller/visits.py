@@ -86,8 +86,8 @@ class Record:
                 str(data.get("boot_id", "")),
                 _count(data.get("visit_since_ns", 0)),
                 _count(data.get("suspended_ns", 0)),
-                # Version 0.1 does not save it, or not for a single class; the visit's own class must not join it
-                tuple(map(str, data.get("classes_in_view") or data.get("visit_classes", ())[:1])),
+                # Version 0.1 does not save it; the class of the visit itself must not join it
+                tuple(map(str, data.get("classes_in_view", data.get("visit_classes", ())[:1]))),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a sentry record: {error!r}") from None
