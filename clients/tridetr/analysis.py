@@ -19,6 +19,7 @@ from tridetr.capture.sources.av import explain, open_video, packets
 from tridetr.config import CameraSection, Config
 from tridetr.controller.history import HISTORY_LIMIT, HistoryRow, read_history
 from tridetr.controller.state_machine import Transition
+from tridetr.controller.visits import JOINED
 from tridetr.errors import ConfigError, SourceError
 from tridetr.supervisor.runner import Supervisor
 from tridetr.supervisor.screen import Display, LogPipe
@@ -50,6 +51,23 @@ class Recording:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Another alarm class that arrived during a visit.
+
+    Attributes:
+        class_name: the class.
+        at_s: media time of the frame that confirmed it.
+        score: score of its best detection in that frame.
+        frame_number: number of that frame.
+    """
+
+    class_name: str
+    at_s: float
+    score: float | None
+    frame_number: int
+
+
+@dataclass(frozen=True)
 class Visit:
     """One visit, in media time.
 
@@ -61,6 +79,7 @@ class Visit:
         ended: ``left`` (the view was seen empty), ``lost`` (the camera could not be observed), None (still open).
         score: score of the best detection in the frame that confirmed it.
         frame_number: number of that frame.
+        joined: other alarm classes that arrived during the visit, in that order.
     """
 
     visit_id: str
@@ -70,6 +89,7 @@ class Visit:
     ended: Ending | None
     score: float | None
     frame_number: int
+    joined: tuple[Joined, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -197,7 +217,7 @@ def analyse(
             # The history drops its oldest rows, so read it while it grows.
             after = rows[-1].seq if rows else 0
             rows.extend(reversed(read_history(config.state_dir, limit=HISTORY_LIMIT, after=after)))
-            return sum(_transition(row) is Transition.ARRIVED for row in rows)
+            return sum(_action(row) == Transition.ARRIVED.value for row in rows)
 
         # Without viewer and broker, which every user of this machine could open
         supervisor = Supervisor(
@@ -216,21 +236,28 @@ def visits_of(rows: Iterable[HistoryRow], recording: Recording) -> list[Visit]:
     """Pair the begin and end events of a history, oldest first, into visits in media time."""
     visits: dict[str, Visit] = {}
     for row in rows:
-        transition, details = _transition(row), row.details
-        if transition is Transition.ARRIVED:
+        action, details = _action(row), row.details
+        visit = visits.get(details.get("visit_id", ""))
+        if action == Transition.ARRIVED.value:
             number = int(details["frame_number"])
             visits[details["visit_id"]] = Visit(
                 details["visit_id"], details["class"], recording.time_s(number), None, None,
                 details["score"], number,
             )  # fmt: skip
-        elif transition is not None and (begun := visits.get(details["visit_id"])):
-            end_s = min(begun.begin_s + details["duration_s"], recording.duration_s)
-            ended: Ending = "left" if transition is Transition.LEFT else "lost"
-            visits[begun.visit_id] = replace(begun, end_s=end_s, ended=ended)
+        elif visit is None:
+            continue
+        elif action == JOINED:
+            number = int(details["frame_number"])
+            one = Joined(details["class"], recording.time_s(number), details["score"], number)
+            visits[visit.visit_id] = replace(visit, joined=(*visit.joined, one))
+        elif action is not None:
+            end_s = min(visit.begin_s + details["duration_s"], recording.duration_s)
+            ended: Ending = "left" if action == Transition.LEFT.value else "lost"
+            visits[visit.visit_id] = replace(visit, end_s=end_s, ended=ended)
     return list(visits.values())
 
 
-def _transition(row: HistoryRow) -> Transition | None:
-    """Return the visit transition that an event reports; None for rows of another kind."""
-    _, _, word = str(row.details.get("event_id", "")).rpartition(":")
-    return next((known for known in Transition if known.value == word), None)
+def _action(row: HistoryRow) -> str | None:
+    """Return the action of a visit's event, such as ``arrived``; None for rows of another kind."""
+    _, _, action = str(row.details.get("event_id", "")).rpartition(":")
+    return action if action in (JOINED, *(known.value for known in Transition)) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.clips import write_clip
-from tridetr.analysis import Recording, open_recording, recording_config, visits_of
+from tridetr.analysis import Joined, Recording, open_recording, recording_config, visits_of
 from tridetr.config.load import parse_config
 from tridetr.controller.history import HistoryRow
 from tridetr.errors import ConfigError, SourceError
@@ -38,6 +38,16 @@ def test_events_are_paired_to_visits_in_media_time() -> None:
     assert (first.begin_s, first.end_s, first.ended, first.score) == (2.0, 5.0, "left", 0.9)
     assert (second.end_s, second.ended) == (10.0, "lost"), "never behind the recording's end"
     assert (third.begin_s, third.end_s, third.ended) == (9.9, None, None)
+
+
+def test_classes_that_join_a_visit_are_listed_with_it() -> None:
+    recording = Recording(Path("a.mp4"), tuple(n / 10 for n in range(101)))
+    joined = row(2, "5a6e:joined", frame=45)
+    rows = [row(1, "arrived", frame=20), joined, row(3, "left", frame=50, s=3.0)]
+    (visit,) = visits_of(rows, recording)
+    assert visit.joined == (Joined("person", 4.5, 0.9, 45),)
+    assert visit.end_s == 5.0
+    assert visits_of([joined], recording) == [], "its visit began before the history"
 
 
 def test_frames_have_presentation_times(tmp_path: Path) -> None:

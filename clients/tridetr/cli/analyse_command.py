@@ -20,7 +20,7 @@ from tridetr.config import load_config
 from tridetr.errors import TridetrError
 
 if TYPE_CHECKING:
-    from tridetr.analysis import Analysis, Recording
+    from tridetr.analysis import Analysis, Recording, Visit
     from tridetr.supervisor.counters import Counters
     from tridetr.supervisor.screen import LogPipe
     from tridetr.supervisor.timings import CameraTimings
@@ -139,6 +139,9 @@ def _print(found: Analysis, frames: int, elapsed_s: float) -> None:
     table = Table()
     for title in ("visit", "class", "from", "to", "duration", "score", "end"):
         table.add_column(title, justify="left" if title in ("class", "end") else "right")
+    some_joined = any(visit.joined for visit in found.visits)
+    if some_joined:
+        table.add_column("joined by")
     endings = {"left": "left", "lost": "out of sight", None: "still there"}
     for number, visit in enumerate(found.visits, 1):
         end_s = recording.duration_s if visit.end_s is None else visit.end_s
@@ -150,6 +153,7 @@ def _print(found: Analysis, frames: int, elapsed_s: float) -> None:
             f"{end_s - visit.begin_s:.1f} s",
             "–" if visit.score is None else f"{visit.score:.2f}",
             endings[visit.ended],
+            *([Text(_joined_by(visit))] if some_joined else []),
         )
     console = Console()
     if found.visits:
@@ -169,6 +173,10 @@ def _print(found: Analysis, frames: int, elapsed_s: float) -> None:
         )
 
 
+def _joined_by(visit: Visit) -> str:
+    return ", ".join(f"{one.class_name} {_clock(one.at_s)}" for one in visit.joined)
+
+
 def _as_json(found: Analysis, frames: int, elapsed_s: float) -> dict[str, Any]:
     return {
         "file": str(found.recording.path),
@@ -183,6 +191,9 @@ def _as_json(found: Analysis, frames: int, elapsed_s: float) -> dict[str, Any]:
             | {
                 "begin_s": round(visit.begin_s, 3),
                 "end_s": None if visit.end_s is None else round(visit.end_s, 3),
+                "joined": [
+                    dataclasses.asdict(one) | {"at_s": round(one.at_s, 3)} for one in visit.joined
+                ],
             }
             for visit in found.visits
         ],
