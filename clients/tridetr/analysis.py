@@ -5,10 +5,12 @@ A temporary node processes every frame of the file. The times in its event histo
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,10 @@ from tridetr.config import CameraSection, Config
 from tridetr.controller.history import HISTORY_LIMIT, HistoryRow, read_history
 from tridetr.controller.state_machine import Transition
 from tridetr.controller.visits import JOINED
-from tridetr.errors import ConfigError, SourceError
+from tridetr.errors import ConfigError, ShmError, SourceError
+from tridetr.file_lock import FileLock, FileLockedError
+from tridetr.shm import names
+from tridetr.supervisor import orphans
 from tridetr.supervisor.runner import Supervisor
 from tridetr.supervisor.screen import Display, LogPipe
 
@@ -148,8 +153,40 @@ def open_recording(path: Path) -> Recording:
     return Recording(path, tuple(time_s - times[0] for time_s in times))
 
 
+@contextlib.contextmanager
+def workspace() -> Iterator[tuple[str, Path]]:
+    """Yield the name of a new instance and a folder for it, which is removed afterwards.
+
+    The shared memory and folders of earlier analyses that were killed are removed first: no other run uses their names.
+    """
+    for lock in names.SHM_DIR.glob(f"{names.PREFIX}-a*.lock"):
+        if left := re.fullmatch(rf"{names.PREFIX}-(a[0-9a-f]{{12}})\.lock", lock.name):
+            with (
+                contextlib.suppress(FileLockedError, OSError, ShmError),
+                FileLock(lock, temporary=True),
+            ):
+                orphans.end(_run_dir(_folder(left[1])))
+                names.unlink_instance(left[1])
+                shutil.rmtree(_folder(left[1]), ignore_errors=True)
+    instance = "a" + uuid.uuid4().hex[:12]
+    folder = _folder(instance)
+    folder.mkdir(mode=0o700)
+    try:
+        yield instance, folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(instance: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"{names.PREFIX}-{instance}"
+
+
+def _run_dir(folder: Path) -> Path:
+    return folder / "run"
+
+
 def recording_config(
-    recording: Recording, settings: Config | None, camera: str | None, folder: Path
+    recording: Recording, settings: Config | None, camera: str | None, instance: str, folder: Path
 ) -> Config:
     """Return the configuration of a node that reads only this file.
 
@@ -157,6 +194,7 @@ def recording_config(
         recording: the file.
         settings: configuration to take the model, classes, zones and times from; None = the defaults.
         camera: camera of ``settings`` whose own sections apply as well; None = only the common sections.
+        instance: name of the node's instance.
         folder: folder for run and state files.
 
     Raises:
@@ -184,11 +222,11 @@ def recording_config(
     return Config.model_validate(
         common
         | {
-            "instance": "a" + uuid.uuid4().hex[:12],
+            "instance": instance,
             "cameras": {CAMERA: CameraSection.model_validate(section)},
             "mqtt": {"host": "embedded", "discovery_prefix": None, "outbox_limit": 1_000_000},
             "log": {"level": "warning"},
-            "run_dir": folder / "run",
+            "run_dir": _run_dir(folder),
             "state_dir": folder / "state",
         }
     )
@@ -209,8 +247,8 @@ def analyse(
         make_display: returns the progress display; its second argument is a function that returns the number of
             visits found so far.
     """
-    with tempfile.TemporaryDirectory(prefix="tridetr-") as name:
-        config = recording_config(recording, settings, camera, Path(name))
+    with workspace() as (instance, folder):
+        config = recording_config(recording, settings, camera, instance, folder)
         rows: list[HistoryRow] = []
 
         def visits_so_far() -> int:

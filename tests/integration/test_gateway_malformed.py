@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -9,10 +10,12 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypercorn.config import Config as HypercornConfig
+from quart import Quart
 
 from support.gateway import Gateway, cameras
 from support.waiting import wait_for
-from tridetr.gateway.connection import Limits, PeerProtocol
+from tridetr.gateway.connection import Connection, Limits, PeerProtocol
 
 QUICK = Limits(connections=300, stall_s=0.5)
 UPGRADE = (
@@ -109,3 +112,25 @@ def test_connection_of_a_refused_websocket_is_closed(tmp_path: Path, request_: b
 
 def viewers_of(gateway: Gateway) -> int:
     return int(gateway.ask("/api/cameras").json()["cameras"][0]["viewers"])
+
+
+async def test_a_connection_that_ended_can_be_aborted() -> None:
+    """Downloads of clips ended in AttributeErrors from asyncio, after the rest of their data was sent."""
+    accepted: asyncio.Queue[Connection] = asyncio.Queue()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accepted.put(Connection(QUICK, Quart("app"), HypercornConfig(), reader, writer))
+
+    server = await asyncio.get_running_loop().create_server(
+        lambda: PeerProtocol(asyncio.StreamReader(), accept), "127.0.0.1"
+    )
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        connection = await accepted.get()
+        connection.writer.write(bytes(16 << 20))
+        assert connection.writer.transport.get_write_buffer_size()
+        connection.writer.close()
+        assert len(await reader.read()) == 16 << 20
+        await connection.writer.wait_closed()
+        connection.abort()
+        writer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ import pytest
 from support.node import running_node
 from support.proc import listening
 from support.waiting import wait_for
+from tridetr.analysis import workspace
+from tridetr.shm.names import SHM_DIR
 from tridetr_demo.scene.camera import SyntheticCamera
 
 
@@ -70,6 +73,31 @@ def test_analyse_prints_the_visits_in_media_time_and_opens_no_port(tmp_path: Pat
         assert visit["ended"] in ("left", None)
         assert visit["end_s"] is None or visit["begin_s"] < visit["end_s"] <= 25
     assert "only recognises drawn people" in errors.read_text()
+
+
+def test_what_a_killed_analysis_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """The last pictures of the recording stayed in memory until the machine restarted."""
+    clip = tmp_path / "street.mp4"
+    write_scene(clip, 25)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "tridetr", "analyse", str(clip), "--json"]
+    process = subprocess.Popen(
+        command, env=os.environ | {"TMPDIR": str(temporary)}, stderr=subprocess.DEVNULL
+    )
+    wait_for(lambda: list(temporary.glob("tridetr-a*/run/triton*")), 60)
+    (folder,) = temporary.glob("tridetr-a*")
+    frames = SHM_DIR / f"{folder.name}-recording-frames-1"
+    wait_for(frames.exists, 60)
+    process.kill()
+    process.wait()
+    assert frames.exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(temporary))
+        with workspace() as (_, fresh):
+            assert list(temporary.iterdir()) == [fresh]
+    assert not list(SHM_DIR.glob(f"{folder.name}*"))
+    assert not list(temporary.iterdir())
 
 
 def test_status_and_events_of_a_running_node(tmp_path: Path) -> None:

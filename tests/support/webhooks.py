@@ -27,7 +27,8 @@ class WebhookServer:
     """The server.
 
     Attributes:
-        mode: how it answers the next request: `ok`, `stall`, `trickle`, or a status such as `500`.
+        mode: how it answers the next request: `ok`, `stall`, `trickle`, `endless` (headers without an end), or a
+            status such as `500`.
         interim: status that it sends before the actual answer, such as 103; 0 = none.
         asked: all requests, in order of arrival.
         taken: those that were answered with 200.
@@ -76,8 +77,10 @@ class WebhookServer:
         if mode == "stall":
             self._closing.wait()
             return
-        if mode == "trickle":
+        if mode in ("trickle", "endless"):
             with contextlib.suppress(OSError):
+                if mode == "endless":
+                    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
                 while not self._closing.wait(0.05):
                     handler.wfile.write(b"H")
             return

@@ -80,7 +80,7 @@ def test_the_settings_of_a_camera_are_used(tmp_path: Path) -> None:
     )
     settings = parse_config(text, origin=tmp_path / "node.yaml")
     recording = Recording(tmp_path / "a.mp4", (0.0,))
-    config = recording_config(recording, settings, "hall", tmp_path)
+    config = recording_config(recording, settings, "hall", "a1", tmp_path)
     camera = config.cameras["recording"]
     assert (camera.source.text, camera.realtime, camera.loop) == (f"{tmp_path}/a.mp4", False, False)
     assert not camera.blind_check
@@ -88,9 +88,9 @@ def test_the_settings_of_a_camera_are_used(tmp_path: Path) -> None:
     assert config.sentry.clear_s == 7
     assert (config.alarm.classes, config.alarm.min_area) == (("car",), 0.1)
     assert config.instance != settings.instance
-    assert recording_config(recording, settings, None, tmp_path).alarm.min_area == 0
+    assert recording_config(recording, settings, None, "a1", tmp_path).alarm.min_area == 0
     with pytest.raises(ConfigError, match="no camera 'yard'"):
-        recording_config(recording, settings, "yard", tmp_path)
+        recording_config(recording, settings, "yard", "a1", tmp_path)
 
 
 def test_a_name_in_another_encoding_is_a_clear_error(tmp_path: Path) -> None:

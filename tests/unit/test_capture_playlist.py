@@ -160,6 +160,10 @@ def test_segments_are_delivered_once(tmp_path: Path) -> None:
             tail = text
             numbers, reason = played(source)
             assert (numbers, f"its playlist {why}" in reason) == ([], True)
+        # Its new segments were not seen, so that the encoder seemed to be stopped
+        tail = "#EXTINF:0.25,\n0.ts\n" * 60_000
+        numbers, reason = played(source)
+        assert (numbers, "is larger than 1 MiB" in reason) == ([], True)
 
 
 @pytest.mark.parametrize("rest", [b"", b"a.m3u8\n"])

@@ -174,6 +174,16 @@ def test_server_that_sends_single_bytes_times_out(
     assert server.asked
 
 
+def test_headers_without_an_end_are_no_delivery(
+    tmp_path: Path, server: WebhookServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that was cut at the deadline looked like the end of the headers."""
+    monkeypatch.setattr(http, "DEADLINE_S", 0.5)
+    server.mode = "endless"
+    with pytest.raises(DeliveryError, match="has not answered after"):
+        deliver(target(tmp_path, server.url), message())
+
+
 def test_slow_tls_handshake_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "DEADLINE_S", 0.5)
     over = threading.Event()

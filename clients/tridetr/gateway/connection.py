@@ -30,11 +30,17 @@ _PROGRESS = 64 * 1024  # bytes that a peer must receive within the stall time
 
 
 class PeerProtocol(asyncio.StreamReaderProtocol):
-    """Notes when the peer ends the connection, even if what it sent before has not been read."""
+    """Notes when the peer ends the connection, even if what it sent before has not been read.
+
+    Attributes:
+        ended: set when the peer has closed its side, or the connection is gone.
+        is_lost: whether the connection is gone.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, connected: Any) -> None:
         super().__init__(reader, connected)
         self.ended = asyncio.Event()
+        self.is_lost = False
 
     def eof_received(self) -> bool | None:
         """Note that the peer has closed its side."""
@@ -43,6 +49,7 @@ class PeerProtocol(asyncio.StreamReaderProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the connection is gone."""
+        self.is_lost = True
         self.ended.set()
         super().connection_lost(error)
 
@@ -78,7 +85,8 @@ class Connection(TCPServer):  # type: ignore[misc]  # untyped
         writer: asyncio.StreamWriter,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._ended = cast(PeerProtocol, writer.transport.get_protocol()).ended
+        self._peer = cast(PeerProtocol, writer.transport.get_protocol())
+        self._ended = self._peer.ended
         wrapped, context = Application(app, self._ended), Context(self._ended)
         super().__init__(wrapped, loop, config, context, {}, reader, writer)
         self._limits = limits
@@ -217,7 +225,9 @@ class Connection(TCPServer):  # type: ignore[misc]  # untyped
     def abort(self) -> None:
         """Abort the connection."""
         self.is_aborted = True
-        self.writer.transport.abort()
+        # asyncio fails to abort a transport that closed after its buffer was sent
+        if not self._peer.is_lost:
+            self.writer.transport.abort()
 
     async def _close(self) -> None:
         # Closing waits until the peer has read the rest of the buffer: limit that wait.

@@ -69,12 +69,17 @@ class Checksum:
 
 
 def check_address(url: str) -> None:
-    """Check that a URL is https://, or http:// on this machine.
+    """Check that a URL is https://, or http:// on this machine, and contains no password.
 
     Raises:
-        ModelError: It is not.
+        ModelError: It is not, or does.
     """
     parts = urllib.parse.urlsplit(url)
+    if "@" in parts.netloc:
+        raise ModelError(
+            "models and catalogues cannot be downloaded with a user name or password in the URL. Remedy: download the "
+            "file yourself, and give its path"
+        )
     local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
     if parts.scheme != "https" and not local:
         raise ModelError(

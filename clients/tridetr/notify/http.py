@@ -72,6 +72,8 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     try:
         connection.request("POST", path, body, dict(headers))
         answer = connection.getresponse()
+        if late.is_set():  # http.client takes the end of the connection for the end of the headers
+            raise OSError("cut off")
         reason = http.client.responses.get(answer.status, "")
         return Answer(origin, answer.status, reason, _seconds(answer.getheader("Retry-After")))
     except TimeoutError:

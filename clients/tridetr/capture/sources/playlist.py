@@ -142,7 +142,7 @@ class PlaylistParts:
 
         Raises:
             NoPictureYetError: It stays the same for the address's timeout.
-            SourceError: It has ended, or cannot be read.
+            SourceError: It has ended, is too large, or cannot be read.
         """
         shown = self._address.shown
         until_s = time.monotonic() + self._address.timeout_s
@@ -152,7 +152,13 @@ class PlaylistParts:
                 with response:
                     if start != _START:
                         return  # FFmpeg reports what it is instead
-                    lines = _lines(start + response.read(PLAYLIST_BYTES))
+                    start += response.read(PLAYLIST_BYTES)
+                    if response.read(1):
+                        raise SourceError(
+                            f"cannot open {shown}: its playlist is larger than {PLAYLIST_BYTES >> 20} MiB; let the "
+                            "encoder list only the newest segments (FFmpeg: -hls_list_size 20)"
+                        )
+                    lines = _lines(start)
             except (OSError, http.client.HTTPException) as error:
                 raise SourceError(f"cannot open {shown}: {cause(error)}") from None
             for pattern, why in _REFUSED.items():
