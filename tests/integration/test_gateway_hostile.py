@@ -307,6 +307,36 @@ def test_probes_and_viewers_keep_their_slots(tmp_path: Path) -> None:
                 client.close()
 
 
+def test_answers_without_a_login_keep_no_slots(tmp_path: Path) -> None:
+    """Clients that did not read their answers counted as viewers, so that probes found no free connection."""
+    few = Limits(connections=20, stall_s=60)
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123")
+    section = {"token_file": str(token)}
+    with (
+        cameras(tmp_path, "hall", gateway=section) as (config, _),
+        Gateway(config, few) as gateway,
+    ):
+        sleepers = []
+        for _ in range(20):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", gateway.port))
+            client.sendall(b"GET /static/viewer.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 900)
+            sleepers.append(client)
+
+        def all_wait() -> bool:
+            before_s = time.process_time()  # the gateway runs in this process
+            time.sleep(0.3)
+            return time.process_time() - before_s < 0.03
+
+        wait_for(all_wait, 60)
+        for _ in range(3):
+            assert gateway.ask("/healthz").body == b"ok\n"
+        for client in sleepers:
+            client.close()
+
+
 # --- the end
 
 

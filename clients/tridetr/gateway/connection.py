@@ -97,9 +97,9 @@ class Connection(TCPServer):  # type: ignore[misc]  # untyped
 
     @property
     def is_viewer(self) -> bool:
-        """Whether this is an accepted WebSocket or HTTP stream."""
-        protocol = getattr(self, "protocol", None)
-        return isinstance(protocol, Http1) and (protocol.is_websocket or protocol.is_streaming)
+        """Whether this is an accepted WebSocket or HTTP stream, which needs a login if there is a token."""
+        http = getattr(self, "protocol", None)
+        return isinstance(http, Http1) and (http.is_websocket or http.is_admitted)
 
     async def run(self) -> None:
         """Serve the connection until it ends."""

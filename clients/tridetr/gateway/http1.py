@@ -17,6 +17,8 @@ from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WS
 from quart import Quart
 from wsproto.events import Message
 
+from tridetr.gateway.security import ADMITTED
+
 # Parsing and handling take about 10 µs per header field; browsers and proxies send about 20 of them.
 _MAX_FIELDS = 100
 _MAX_HEAD = 2**14
@@ -43,6 +45,11 @@ class Http1(H11Protocol):  # type: ignore[misc]  # untyped
     def is_streaming(self) -> bool:
         """Whether a response is being sent, during which the client sends nothing."""
         return isinstance(self.stream, HTTPStream) and self.stream.state is ASGIHTTPState.RESPONSE
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether the response that is being sent needed a login, if there is a token."""
+        return self.is_streaming and ADMITTED in self.stream.scope
 
     async def handle(self, event: Event) -> None:
         """Process what arrived; close the connection of a refused WebSocket, which Hypercorn would leave open."""

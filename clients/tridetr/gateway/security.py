@@ -31,6 +31,7 @@ OPEN_PATHS = ("/healthz", "/readyz", "/login")
 OPEN_PREFIX = "/static/"
 PAGES = {"/": "login", "/events": "login?to=events"}  # each page with its login URL
 STREAMS = "/stream/"
+ADMITTED = "tridetr.admitted"  # in the scope of a request that passed all checks
 TAKE_BASIC = ("/snapshot/", STREAMS)  # paths that accept Basic authorization
 
 HEADERS = {
@@ -133,7 +134,10 @@ class Guard:
             and self._session(request) is None
         ):
             return redirect(PAGES[request.path], 303)
-        return self._check_token(request, ()) or self._check_rate(request)
+        refused = self._check_token(request, ()) or self._check_rate(request)
+        if refused is None:
+            request.scope[ADMITTED] = True
+        return refused
 
     async def check_websocket(self) -> Answer | None:
         """Return a refusal before a WebSocket is accepted; None if it may pass."""
