@@ -143,6 +143,7 @@ def download(
     """
     if target.is_file() and checksum.of(target) == checksum.hexdigest:
         return target
+    check_address(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     try:
