@@ -125,12 +125,13 @@ class TestFifo:
         monkeypatch.setattr(heartbeat, "beat", lambda: beats.append(time.monotonic()))
         fifo, clip = tmp_path / "fifo.ts", write_clip(tmp_path / "clip.ts", 60)
         os.mkfifo(fifo)
+        before = set(threading.enumerate())
         with capturing(tmp_path, fifo, timeout_s=1) as rig:
             assert "FIFO without a writer" in rig.wait_state(CameraState.OFFLINE).message
             wait_for(lambda: (status := rig.status()) and status.reconnects >= 2, 30)
             assert max(np.diff(beats)) < 2.0, "no heartbeat: the supervisor would kill it"
-            threads = [t for t in threading.enumerate() if t.name == "blocking-calls"]
-            assert len(threads) == 1
+            started = set(threading.enumerate()) - before
+            assert len([t for t in started if t.name == "blocking-calls"]) == 1
             data = clip.read_bytes()
             with fifo.open("wb") as writer:
                 writer.write(data[: len(data) // 2])

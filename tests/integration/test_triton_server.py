@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,17 +201,19 @@ def test_two_servers_do_not_share_a_run_dir(triton: TritonThread) -> None:
 
 
 @pytest.mark.parametrize("name", ["with space", "umläut", "a$(touch x);b&'c\"d"])
-def test_run_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+def test_run_folder_may_have_any_name(name: str) -> None:
     """The server starts its Python backend with a bash command line in which nothing is quoted."""
-    folder = tmp_path / name
-    folder.mkdir()
-    model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
-    with running_triton(triton_config(folder, model)) as triton:
-        endpoint = triton.endpoint()
-        info = Probe(endpoint, triton.config.model.name).model()
-        assert info.engine == "onnxruntime"
-        assert info.provider.endswith("ExecutionProvider")
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    # Names of Unix sockets are short, and so is this folder's
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / name
+        folder.mkdir()
+        model = model_repository_dir() / "rfdetr_ort" / "1" / "model.onnx"
+        with running_triton(triton_config(folder, model)) as triton:
+            endpoint = triton.endpoint()
+            info = Probe(endpoint, triton.config.model.name).model()
+            assert info.engine == "onnxruntime"
+            assert info.provider.endswith("ExecutionProvider")
+        assert [path.name for path in Path(parent).iterdir()] == [name]
 
 
 def test_checkout_in_a_folder_with_a_non_ascii_name(

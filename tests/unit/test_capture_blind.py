@@ -335,23 +335,53 @@ def test_a_white_picture_with_black_bars_is_dazzled() -> None:
     assert watch.see(white, 10)[-1] is BlindReason.DAZZLED
 
 
+LAMPS = np.where(lamp(0.2, 0.35, 0.7) + lamp(0.7, 0.45, 0.5) + lamp(0.9, 0.3, 0.4) > 120, 230, 0)
+
+
+def at_night(film: Film, gain: float) -> Film:
+    return lambda time_s: np.maximum(film(time_s) * gain + 6, LAMPS).astype(np.float32)
+
+
+def with_lamps(film: Film) -> Film:
+    return lambda time_s: np.maximum(film(time_s), LAMPS).astype(np.float32)
+
+
 @pytest.mark.parametrize("place", ["street1", "hall2", "hall3"])
 @pytest.mark.parametrize("gain", [0.0, 0.03])
 def test_a_light_that_goes_on_at_night_does_not_turn_the_camera(place: str, gain: float) -> None:
     """A floodlight shows what was black before, and what was seen before were only lamps."""
-    film, watch = PLACES[place], Watch()
-    lamps = lamp(0.2, 0.35, 0.7) + lamp(0.7, 0.45, 0.5) + lamp(0.9, 0.3, 0.4)
-    lamps = np.where(lamps > 120, 230, 0)
-
-    def night(time_s: float) -> Picture:
-        return (film(time_s) * gain + lamps + 6).astype(np.float32)
-
+    watch = Watch()
+    night, lit = at_night(PLACES[place], gain), with_lamps(PLACES[place])
     watch.see(night, 60)
     for _ in range(3):
-        assert set(watch.see(film, 90)) == {None}
+        assert set(watch.see(lit, 90)) == {None}
         assert set(watch.see(night, 90)) == {None}
-    watch.see(film, 600)
-    assert watch.see(lambda time_s: np.roll(film(time_s), 70, axis=1), 20)[-1] is BlindReason.TURNED
+    watch.see(lit, 600)
+    assert watch.see(lambda time_s: np.roll(lit(time_s), 70, axis=1), 20)[-1] is BlindReason.TURNED
+
+
+POOL = np.exp(-(((X - 0.6) / 0.065) ** 2 + ((Y - 0.42) / 0.21) ** 2) / 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("place", ["street1", "hall2", "hall3"])
+@pytest.mark.parametrize("light", ["lamps", "a light at the door", "dusk"])
+def test_a_camera_that_is_turned_from_the_dark_into_the_light_is_reported(
+    place: str, light: str
+) -> None:
+    """Any lit view counted as the usual one in the light, and a visit got its all-clear."""
+    film, watch = PLACES[place], Watch()
+    films: dict[str, Film] = {
+        "lamps": at_night(film, 0.03),
+        "a light at the door": lambda time_s: film(time_s) * (0.02 + 0.8 * POOL),
+        "dusk": lambda time_s: film(time_s) * np.float32(0.12),
+    }
+    dark = films[light]
+    watch.see(dark, 60)
+    for other in PLACES.values():
+        if other is not film:
+            turned = watch.see(other, 20)
+            assert turned[-1] is BlindReason.TURNED, "not in 20 s"
+            watch.see(dark, 20)
 
 
 def test_a_new_size_does_not_hide_that_the_camera_was_turned() -> None:
