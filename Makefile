@@ -1,5 +1,5 @@
 # make demo              the whole pipeline on a synthetic camera, setup included (DURATION=20 stops it)
-# make test              installs what the tests need and runs them
+# make test              installs what the tests need and runs them, two files at a time (PYTEST_ARGS="-n 0 -x": one, to the first failure)
 # make coverage          the same tests, and how much of the package they run
 # make check             formatting, lints, types;  make format: fixes what can be fixed
 # make docs              the documentation as a site, in build/site
@@ -63,7 +63,7 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
-	$(VENV)/bin/python -m pytest -m "not soak and not long_faults and not containers and not home_assistant" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not soak and not long_faults and not containers and not home_assistant" $(PYTEST_ARGS)
 
 coverage: $(VENV)/.dev
 	@tools/apt-install $(TEST_PACKAGES)
