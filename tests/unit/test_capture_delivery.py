@@ -111,3 +111,11 @@ def test_gaps_of_a_good_rate_are_no_fault() -> None:
     for _ in range(20):
         assert not any(course(delivery, start_s, 10, 0.1))
         start_s += 10 + 4
+
+
+@pytest.mark.parametrize("gap_s", [5.0, 20.0, 90.0])
+def test_a_single_long_gap_is_no_bad_rate(gap_s: float) -> None:
+    """After the machine had stopped for a minute, the pictures counted as too seldom for two."""
+    delivery = Delivery(SentrySection().unknown_s, SentrySection().longest_interval_s)
+    assert set(course(delivery, 100, 60, 0.2)) == {""}
+    assert set(course(delivery, 160 + gap_s - 0.2, 60, 0.2)) == {""}

@@ -52,7 +52,7 @@ class Delivery:
         self._good += 1
         self._count(now_ns)
         last_ns, self._last_ns = self._last_ns, now_ns
-        if last_ns is not None:
+        if last_ns is not None and now_ns - last_ns < self._long_ns:
             self._average((now_ns - last_ns) / _S)
         if last_ns is not None and now_ns - last_ns >= self._long_ns:
             before_ns, self._long_at_ns = self._long_at_ns, now_ns
