@@ -342,24 +342,6 @@ def at_night(film: Film, gain: float) -> Film:
     return lambda time_s: np.maximum(film(time_s) * gain + 6, LAMPS).astype(np.float32)
 
 
-def with_lamps(film: Film) -> Film:
-    return lambda time_s: np.maximum(film(time_s), LAMPS).astype(np.float32)
-
-
-@pytest.mark.parametrize("place", ["street1", "hall2", "hall3"])
-@pytest.mark.parametrize("gain", [0.0, 0.03])
-def test_a_light_that_goes_on_at_night_does_not_turn_the_camera(place: str, gain: float) -> None:
-    """A floodlight shows what was black before, and what was seen before were only lamps."""
-    watch = Watch()
-    night, lit = at_night(PLACES[place], gain), with_lamps(PLACES[place])
-    watch.see(night, 60)
-    for _ in range(3):
-        assert set(watch.see(lit, 90)) == {None}
-        assert set(watch.see(night, 90)) == {None}
-    watch.see(lit, 600)
-    assert watch.see(lambda time_s: np.roll(lit(time_s), 70, axis=1), 20)[-1] is BlindReason.TURNED
-
-
 POOL = np.exp(-(((X - 0.6) / 0.065) ** 2 + ((Y - 0.42) / 0.21) ** 2) / 2).astype(np.float32)
 
 

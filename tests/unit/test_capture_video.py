@@ -21,6 +21,7 @@ from tridetr.capture.sources.base import CorruptFrameError, Layout, SourceEndedE
 from tridetr.capture.sources.file import FileSource
 from tridetr.capture.sources.network import NetworkSource
 from tridetr.capture.sources.pump import Arrival
+from tridetr.capture.sources.rotation import CheckedRotation
 from tridetr.capture.sources.video import CpuVideo, Decoded
 from tridetr.config import CameraSection
 
@@ -254,3 +255,19 @@ def test_streams_that_are_refreshed_without_key_frames_are_decoded_in_standby(
     assert shown[0] == 0
     assert set(gaps[2:]) == ({31} if is_refreshed else {20})
     assert gaps.max() <= 31
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_pictures_are_freed_without_the_garbage_collector(tmp_path: Path, codec: str) -> None:
+    """Reference cycles kept some 150 pictures in memory: too many for a 4K camera."""
+    clip, rotation = write_clip(tmp_path / "clip.mp4", 40), CheckedRotation(codec)
+    gc.collect()
+    gc.disable()
+    try:
+        with av.open(str(clip)) as container:
+            for frame in container.decode(video=0):
+                assert rotation.of(frame) == 0
+            del frame
+        assert gc.collect() < 40
+    finally:
+        gc.enable()

@@ -32,7 +32,6 @@ from tridetr.capture.cells import (
     is_white,
     means,
     middle_share,
-    still_there,
     typical,
 )
 from tridetr.capture.sharpness import Sharpness
@@ -62,8 +61,6 @@ _CLEARLY_SAME = 0.65  # above: the same view, since overlays alone are not that 
 _SURELY_OTHER_VIEW = 0.1  # below: a different view, in any light
 _OTHER_SHARE = 0.05  # of the cells must have an edge before two views are compared
 _BRIGHT_LEVEL = 40.0  # mean; below, it can be too dark to show edges
-# After a light has gone on: brighter than dark, with more edges, and with those that were seen before
-_LIT_UP, _LIT_UP_SHARE, _STILL_THERE = 1.5, 0.4, 0.5
 _RICH_SHARE = 0.1  # of the middle cells had an edge; that all are gone is unlikely, even in snow
 _CLEAR = 0.7  # share of the strongest gradients, with which a view is clear
 _CLEAR_DECAY = 1 - 1 / 21_600  # per window: the strongest gradients are forgotten within a day
@@ -305,7 +302,7 @@ class BlindDetector:
         )
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:
-        if self._share < _OTHER_SHARE or self._is_lit_up():
+        if self._share < _OTHER_SHARE:
             return False
         if likeness < _SURELY_OTHER_VIEW:
             return True
@@ -319,18 +316,6 @@ class BlindDetector:
         if self._share < _USUAL_SHARE * self._view.share:
             return False
         return likeness < _OTHER_VIEW or is_moved(edges, self._view.edges, likeness)
-
-    def _is_lit_up(self) -> bool:
-        """Return whether a light shows a scene of which the usual view was black, apart from lamps.
-
-        What was seen of the scene before is still there.
-        """
-        return (
-            self._view.cells.mean() < _BRIGHT_LEVEL
-            and self._window.mean.mean() > _LIT_UP * _BRIGHT_LEVEL
-            and self._view.share < _LIT_UP_SHARE * self._share
-            and still_there(self._view.cells, self._window.mean) > _STILL_THERE
-        )
 
     def _learn(self, edges: Map) -> None:
         self._learnt += 1

@@ -15,7 +15,6 @@ CELLS, TILES = (16, 64), (8, 8)
 MIDDLE = slice(5, 11)
 
 _TRACE_LEVELS = 0.5  # differences of neighbouring cells below this do not count as part of a view
-_SEEN_LEVELS, _SEEN_SHARE = 3.0, 0.1  # differences below do not count as seen in the dark
 _MOVED_CELLS = 2  # a view that fits better if shifted by this much was turned slightly
 _MOVED_FIT, _MOVED_GAIN = 0.4, 1.5
 _WHITE_LEVEL, _WHITE_SHARE, _FEWEST_WHITE = 230.0, 0.85, 0.5
@@ -127,20 +126,6 @@ def middle_of(edges: Map) -> Map:
 def alike(cells: Map, other: Map) -> float:
     """Return the correlation of signed gradients, which finds the faintest trace of a view."""
     return cosine(_gradients(cells), _gradients(other))
-
-
-def still_there(dark: Map, lit: Map) -> float:
-    """Return the correlation of signed gradients where a dark picture has any; 0 if it has none.
-
-    >>> lamp = np.zeros(CELLS, np.float32)
-    >>> lamp[8, 20] = 200
-    >>> across = np.broadcast_to(np.arange(CELLS[1], dtype=np.float32), CELLS)
-    >>> round(still_there(lamp, across + lamp), 2), round(still_there(lamp, across), 2)
-    (1.0, 0.0)
-    """
-    seen, now = _gradients(dark), _gradients(lit)
-    edges = np.abs(seen) > max(_SEEN_LEVELS, _SEEN_SHARE * float(np.abs(seen).max()))
-    return cosine(seen[edges], now[edges])
 
 
 def _gradients(cells: Map) -> Map:

@@ -216,7 +216,7 @@ class FileSource(Source):
         frame = item
         if frame.is_corrupt:
             raise CorruptFrameError(f"frame {number} is damaged")
-        degrees = signalled(frame)
+        degrees = signalled(frame, is_turned=bool(self._turned))
         self._turned = rotation = self._turned if degrees is None else degrees
         return Grab(
             number,

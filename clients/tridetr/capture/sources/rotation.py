@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from av.sidedata.sidedata import Type
@@ -10,9 +11,20 @@ if TYPE_CHECKING:
     import av
 
 
-def signalled(frame: av.VideoFrame) -> int | None:
-    """Return by how many degrees anticlockwise a picture must be turned; None if nothing was signalled with it."""
-    return frame.rotation or (0 if Type.DISPLAYMATRIX in frame.side_data else None)
+def signalled(frame: av.VideoFrame, *, is_turned: bool) -> int | None:
+    """Return by how many degrees anticlockwise a picture must be turned; None if nothing was signalled with it.
+
+    Args:
+        frame: the picture.
+        is_turned: whether those before it are turned, so that no longer to turn them is a signal, too. It comes with
+            key frames.
+    """
+    if frame.rotation or not (is_turned and frame.key_frame):
+        return frame.rotation or None
+    found = Type.DISPLAYMATRIX in frame.side_data
+    # PyAV makes the picture part of a reference cycle: it would stay in memory until a later collection
+    gc.collect()
+    return 0 if found else None
 
 
 class CheckedRotation:
@@ -31,7 +43,7 @@ class CheckedRotation:
 
     def of(self, frame: av.VideoFrame) -> int | None:
         """Return by how many degrees anticlockwise a picture must be turned; None if that looks like damage."""
-        degrees = signalled(frame)
+        degrees = signalled(frame, is_turned=bool(self._degrees))
         if degrees is None:
             degrees = (self._degrees or 0) if self._holds else 0
             self._is_odd_over = self._holds
