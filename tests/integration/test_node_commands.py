@@ -95,12 +95,14 @@ def test_what_a_killed_analysis_left_is_removed_by_the_next(
     process = subprocess.Popen(
         command, env=os.environ | {"TMPDIR": str(temporary)}, stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: list(temporary.glob("tridetr-a*/run/triton*")), 60)
-    (folder,) = temporary.glob("tridetr-a*")
-    frames = SHM_DIR / f"{folder.name}-recording-frames-1"
-    wait_for(frames.exists, 60)
-    process.kill()
-    process.wait()
+    try:
+        wait_for(lambda: list(temporary.glob("tridetr-a*/run/triton*")), 60)
+        (folder,) = temporary.glob("tridetr-a*")
+        frames = SHM_DIR / f"{folder.name}-recording-frames-1"
+        wait_for(frames.exists, 60)
+    finally:
+        process.kill()
+        process.wait()
     assert frames.exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(temporary))
