@@ -175,9 +175,8 @@ def test_guesses_from_many_addresses_share_a_limit(tmp_path: Path) -> None:
 
 def test_requests_are_limited_but_probes_always_answered(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
-        flood = (
-            b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000
-        )  # a slow machine answers few per second
+        # Many, because a slow machine answers few per second
+        flood = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as client:
             client.sendall(flood)
             answers = b""

@@ -48,9 +48,8 @@ def exported(tmp_path: Path) -> Path:
 def run(*arguments: object) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return " ".join(
-        result.output.split()
-    )  # lines are broken where the temporary folder's name is long
+    # Lines are broken where the temporary folder's name is long
+    return " ".join(result.output.split())
 
 
 def refused(*arguments: object) -> str:
