@@ -53,7 +53,12 @@ def rtp_packets(clip: Path) -> list[bytes]:
 
 @contextlib.contextmanager
 def lossy_camera(
-    rtp: Sequence[bytes], lost: Collection[int | None], *, codec: str, interval_s: float = 0.0
+    rtp: Sequence[bytes],
+    lost: Collection[int | None],
+    *,
+    codec: str,
+    interval_s: float = 0.0,
+    range_s: float | None = None,
 ) -> Iterator[str]:
     """Serve RTP packets except the lost ones, once, over TCP or UDP; yields the URL.
 
@@ -62,6 +67,7 @@ def lossy_camera(
         lost: indexes of the packets to leave out; None for no packet.
         codec: "hevc" or "h264".
         interval_s: time between two packets [s].
+        range_s: length of the stream that the camera announces [s]; None if it announces none.
     """
     done = threading.Event()
     name = {"hevc": "H265", "h264": "H264"}[codec]
@@ -79,6 +85,8 @@ def lossy_camera(
                     method, head, body = line.split()[0], "", ""
                     if method == "DESCRIBE":
                         body = _SDP.format(name=name)
+                        if range_s is not None:
+                            body = body.replace("m=", f"a=range:npt=0-{range_s:g}\r\nm=", 1)
                         head = f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"
                     elif method == "SETUP":
                         asked = text.partition("Transport: ")[2].splitlines()[0]

@@ -16,6 +16,7 @@ import av.logging
 
 from tridetr.capture.sources.base import LoginRefusedError, StreamFacts
 from tridetr.capture.sources.metronome import Metronome
+from tridetr.capture.sources.playlist import PlaylistParts
 from tridetr.capture.sources.tls import TLS_REMEDY
 from tridetr.errors import SourceError
 from tridetr.shm.frames.frame_table import MAX_SIDE
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from tridetr.capture.sources.http_camera import LiveStream
-    from tridetr.capture.sources.playlist import PlaylistParts
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
 _REDIRECT = re.compile(r"Redirecting to (\S+)")  # FFmpeg's message of level INFO
 # In FFmpeg's messages for a gap in the sequence numbers, and for numbers that go back
 _LOST = "RTP: missed ", "RTP: dropping old packet"
+_GUESSED = "Estimating duration from bitrate"  # and the length, which can be a camera's dummy
 _PROBED_S = 1.5  # at most of the stream is read while it is opened
 _CODEC_CHECK_S = 2.0  # interval; a check takes 0.1 ms
 # Formats whose demuxer or parser holds up to two packets back until the next one begins, or until reading ends
@@ -155,6 +156,8 @@ class FfmpegFeed:
         timeout_s: float,
         parts: PlaylistParts | LiveStream | None = None,
         redirected: Callable[[str], None] | None = None,
+        *,
+        is_file: bool = False,
     ) -> None:
         """Connect (see `open_video`).
 
@@ -165,8 +168,10 @@ class FfmpegFeed:
             timeout_s: For opening and for each read [s].
             parts: Opens the parts of a playlist, or the stream itself; None to let FFmpeg open them.
             redirected: Called with each URL that FFmpeg was redirected to over RTSP; raises SourceError to refuse it.
+            is_file: Whether it may be a recording, which the server sends as fast as it is read.
         """
         self._redirected = redirected
+        self._is_duration_guessed = False
         self._is_damaged = False  # the next packet
         self._container, stream = open_video(
             url,
@@ -184,13 +189,19 @@ class FfmpegFeed:
         self.held_s = 0.0
         codec = stream.codec_context.name
         self.facts = StreamFacts(codec, stream.width, stream.height, frame_rate(stream))
-        # A known duration means a file; a camera's stream has none
-        finite = self._container.duration is not None
-        self.metronome = None
-        if finite or self._container.format.name in ("hls", "dash"):
-            self.metronome = Metronome(
-                stream.time_base, lambda: parts is not None and parts.is_behind
-            )
+        self.metronome = self._pacing(parts, is_file)
+
+    def _pacing(self, parts: object, is_file: bool) -> Metronome | None:
+        """Return what spreads the packets out, if the server sends them faster than in real time; None for a camera.
+
+        A camera whose timestamps run faster than the clock, or jump, would be read later and later: its packets would
+        wait in the buffers of the network, without any age. A duration alone proves nothing: live FLV has one (0), and
+        so has RTSP with a range.
+        """
+        if isinstance(parts, PlaylistParts) and self._container.format.name == "hls":
+            return Metronome(self._stream.time_base, lambda: parts.is_behind)
+        is_finite = (self._container.duration or 0) > 0 and not self._is_duration_guessed
+        return Metronome(self._stream.time_base) if is_file and is_finite else None
 
     def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
         """Yield the packets until the stream ends or `hang_up` is set.
@@ -259,6 +270,8 @@ class FfmpegFeed:
         """Take in a message that FFmpeg has logged."""
         if any(text in logged for text in _LOST):
             self._is_damaged = True
+        elif _GUESSED in logged:
+            self._is_duration_guessed = True
         elif self._redirected is not None and (target := _REDIRECT.search(logged)):
             self._redirected(target[1])
 

@@ -52,7 +52,14 @@ def connect(
             if isinstance(found.parts, PlaylistParts):
                 options["http_persistent"] = "0"  # it bypasses `parts`
             try:
-                return FfmpegFeed(found.url, source.shown, options, section.timeout_s, found.parts)
+                return FfmpegFeed(
+                    found.url,
+                    source.shown,
+                    options,
+                    section.timeout_s,
+                    found.parts,
+                    is_file=found.parts is None,
+                )
             except SourceError:
                 if isinstance(found.parts, PlaylistParts):
                     found.parts.check_delivered()

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _SNIFF_BYTES = 8
-_XML = b"<"  # DASH, whose parts FFmpeg opens
 _TYPE_LENGTH = 60
 _POLL_FPS = 5.0  # requests to a URL of a single picture, if the configuration sets no rate
 
@@ -131,8 +130,6 @@ class LiveStream:
     call that returns only with a packet of another stream: no timeout ends it.
     """
 
-    is_behind = False
-
     def __init__(self, url: str, body: HttpBody) -> None:
         self._url = url
         self._body = body
@@ -154,8 +151,8 @@ class FfmpegTask:
 
     Attributes:
         url: URL with user and password.
-        parts: Opens the parts of a playlist, for which FFmpeg drops its TLS options, or a live stream; None if FFmpeg
-            opens the URL by itself, as for a file, in which it can seek.
+        parts: Opens the parts of a playlist, for which FFmpeg drops its TLS options, or a live stream; None for a
+            body of known length, perhaps a file: FFmpeg opens it by itself, so that it can seek.
     """
 
     url: str
@@ -209,7 +206,7 @@ def open_http(
                 f"cannot open {address.shown}: its playlist contains an invalid URL"
             ) from None
     url = _with_login(address, address.url)
-    if response.length is None and not start.lstrip().startswith(_XML):
+    if response.length is None:
         return FfmpegTask(url, LiveStream(url, HttpBody(address, response, start)))
     response.close()
     return FfmpegTask(url)

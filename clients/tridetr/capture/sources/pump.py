@@ -45,7 +45,7 @@ class Feed(Protocol):
     Attributes:
         stream: FFmpeg's stream, for decoders; None if the packets are JPEGs.
         facts: Properties that the stream reports.
-        metronome: Spreads out packets that arrive in bursts; None if they arrive one by one.
+        metronome: Spreads out packets that the server sends faster than in real time; None for a live camera.
         held_s: How long ago the newest packet arrived, if it was held back during a stall [s].
     """
 
