@@ -18,7 +18,7 @@ _RTCP_TYPES = range(72, 77)  # without the marker bit
 _MAX_DELAY_S = 0.1  # after which a missing packet counts as lost
 _SDP = (
     "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n"
-    "m=video 0 RTP/AVP 96\r\na=rtpmap:96 {name}/90000\r\na=control:video\r\n"
+    "m=video 0 RTP/AVP 96\r\na=rtpmap:96 {name}/90000\r\n{config}a=control:video\r\n"
 )
 
 
@@ -35,7 +35,10 @@ class _Packets:
 
 
 def rtp_packets(clip: Path) -> list[bytes]:
-    """Return the RTP packets of a clip in a format that has the parameter sets in its packets, such as MPEG-TS."""
+    """Return the RTP packets of a clip.
+
+    The parameter sets of H.264 and H.265 must be in its packets, as in MPEG-TS.
+    """
     found = _Packets()
     with (
         av.open(clip) as source,
@@ -57,6 +60,7 @@ def lossy_camera(
     lost: Collection[int | None],
     *,
     codec: str,
+    header: bytes = b"",
     interval_s: float = 0.0,
     range_s: float | None = None,
 ) -> Iterator[str]:
@@ -65,12 +69,14 @@ def lossy_camera(
     Args:
         rtp: RTP packets.
         lost: indexes of the packets to leave out; None for no packet.
-        codec: "hevc" or "h264".
+        codec: "hevc", "h264" or "mpeg4".
+        header: the stream header of MPEG-4, which is sent outside the video.
         interval_s: time between two packets [s].
         range_s: length of the stream that the camera announces [s]; None if it announces none.
     """
     done = threading.Event()
-    name = {"hevc": "H265", "h264": "H264"}[codec]
+    name = {"hevc": "H265", "h264": "H264", "mpeg4": "MP4V-ES"}[codec]
+    config = f"a=fmtp:96 profile-level-id=1;config={header.hex()}\r\n" if header else ""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -84,7 +90,7 @@ def lossy_camera(
                     number = text.partition("CSeq: ")[2].split()[0]
                     method, head, body = line.split()[0], "", ""
                     if method == "DESCRIBE":
-                        body = _SDP.format(name=name)
+                        body = _SDP.format(name=name, config=config)
                         if range_s is not None:
                             body = body.replace("m=", f"a=range:npt=0-{range_s:g}\r\nm=", 1)
                         head = f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any, cast
 import av
 import pytest
 
-from support.clips import write_clip
+from support.clips import CAMERA_OPTIONS, write_clip
 from support.lossy_rtsp import lossy_camera, rtp_packets
-from tridetr.capture.sources.base import CorruptFrameError
+from tridetr.capture.sources import network, pump
+from tridetr.capture.sources.base import CorruptFrameError, NoPictureYetError, SourceLostError
 from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.network import NetworkSource
 from tridetr.capture.sources.playlist import PlayedSegments
@@ -37,26 +39,41 @@ def clip(path: Path, codec: str, b_frames: int = 0) -> Path:
     return write_clip(path, COUNT, codec=codec, options=options | {"preset": "ultrafast"}, fps=10)
 
 
-def seen(codec: Any, packets: Iterable[av.Packet[av.VideoStream]]) -> str:
-    """Return a character for each picture: + is good, ? is doubtful, - is damaged."""
+def seen(
+    codec: Any,
+    packets: Iterable[av.Packet[av.VideoStream]],
+    interval_s: float = 0.1,
+    restart: int | None = None,
+) -> str:
+    """Return a character for each picture: + is good, ? is doubtful, - is damaged.
+
+    Args:
+        codec: the decoder.
+        packets: what it gets.
+        interval_s: time between two packets [s].
+        restart: index of the packet before which others are missing.
+    """
     video = CpuVideo(cast(Any, SimpleNamespace(codec_context=codec)), 320 * 240)
     found = []
     for n, packet in enumerate(packets):
         try:
-            for item in video.decode(Arrival(packet, n, n * 10**8, n, False)):
+            for item in video.decode(
+                Arrival(packet, n, round(n * interval_s * 1e9), n, n == restart)
+            ):
                 found.append("-" if item.picture is None else "?" if item.is_doubtful else "+")
         except CorruptFrameError:
             found.append("-")
     return "".join(found)
 
 
-def received(url: str, transport: str) -> str:
+def received(url: str, transport: str, interval_s: float = 0.1) -> str:
     """Return a character for each picture of an RTSP camera (see `seen`)."""
     camera = {"source": url, "rtsp_transport": transport, "timeout_s": 1}
     section = CameraSection.model_validate(camera)
     feed = connect(section, HangUp(), PlayedSegments(), finds_gaps=True)
     assert feed.stream is not None
-    pictures = seen(feed.stream.codec_context, feed.packets(threading.Event()))
+    packets = feed.packets(threading.Event())
+    pictures = seen(feed.stream.codec_context, packets, interval_s)
     feed.close()
     return pictures
 
@@ -87,6 +104,109 @@ def test_pictures_after_a_lost_rtp_packet_are_doubtful(
     for lost, expected in losses.items():
         with lossy_camera(rtp, {lost}, codec=codec) as url:
             assert received(url, transport) == expected
+
+
+@pytest.mark.parametrize(("encoder", "codec"), [("libx265", "hevc"), ("libx264", "h264")])
+def test_only_a_key_frame_ends_the_doubt_however_far_away_it_is(
+    tmp_path: Path, encoder: str, codec: str
+) -> None:
+    """After 10 s, what the lost packets had left counted as good: an empty room with a person in it."""
+    rtp = rtp_packets(clip(tmp_path / "clip.ts", encoder))
+    lost = starts(rtp)[2 * GROUP] + 1
+    with lossy_camera(rtp, {lost}, codec=codec) as url:
+        pictures = received(url, "tcp", interval_s=45 / GROUP)
+    assert pictures == "+" * 2 * GROUP + "-" + "?" * (GROUP - 1) + "+" * GROUP
+
+
+def encoded(path: Path, count: int, more: str) -> list[av.Packet[av.VideoStream]]:
+    """Return the packets of an H.264 stream; `more` are parameters of x264."""
+    options = {"x264-params": f"scenecut=0:{more}"}
+    write_clip(path, count, options=CAMERA_OPTIONS | options, fps=10)
+    with av.open(path) as container:
+        return [packet for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.parametrize(("interval_s", "end"), [(1.0, 60), (0.1, 125)])
+def test_a_stream_with_intra_refresh_is_good_after_a_whole_refresh(
+    tmp_path: Path, interval_s: float, end: int
+) -> None:
+    packets = encoded(tmp_path / "clip.h264", 160, "keyint=20:intra-refresh=1")
+    assert [n for n, packet in enumerate(packets) if packet.is_keyframe][:4] == [0, 20, 40, 60]
+    packets[25].is_corrupt = True
+    pictures = seen(av.CodecContext.create("h264", "r"), packets, interval_s)
+    assert pictures == ("+" * 25 + "-").ljust(end, "?").ljust(160, "+")
+
+
+def test_after_five_minutes_without_a_key_frame_doubt_lasts_ten_seconds(tmp_path: Path) -> None:
+    """Some cameras refresh their pictures without any mark in the stream."""
+    packets = encoded(tmp_path / "clip.h264", 100, "keyint=1000")
+    packets[5].is_corrupt = packets[80].is_corrupt = True
+    pictures = seen(av.CodecContext.create("h264", "r"), packets, 5.0)
+    assert pictures == "+" * 5 + "-" + "?" * 54 + "+" * 20 + "-?" + "+" * 18
+
+
+def unmarked(packet: av.Packet[av.VideoStream]) -> av.Packet[av.VideoStream]:
+    """Return a packet without its recovery point."""
+    units = re.split(rb"\x00*\x00\x00\x01", bytes(packet))
+    return cast(
+        "av.Packet[av.VideoStream]",
+        av.Packet(b"".join(b"\0\0\0\1" + unit for unit in units if unit and unit[0] & 31 != 6)),
+    )
+
+
+def test_pictures_of_h264_before_any_key_frame_are_doubtful(tmp_path: Path) -> None:
+    packets = encoded(tmp_path / "clip.h264", 160, "keyint=20:open-gop=1:bframes=2")
+    marked = seen(av.CodecContext.create("h264", "r"), packets[5:])
+    assert set(marked.lstrip("-")) == {"+"}
+    packets = [unmarked(packet) for packet in packets]
+    pictures = seen(av.CodecContext.create("h264", "r"), packets[5:])
+    assert re.fullmatch(r"-+\?{90,100}\++", pictures)  # 10 s, and two of the intra pictures
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "h263"])
+@pytest.mark.parametrize("restart", [None, 2 * GROUP + 2])
+def test_codecs_that_fill_up_with_grey_show_nothing_before_a_key_frame(
+    tmp_path: Path, codec: str, restart: int | None
+) -> None:
+    """Pictures on grey counted as good, so that nobody was seen in them."""
+    options = {"g": str(GROUP), "bf": "0", "sc_threshold": "1000000000"}
+    path = write_clip(tmp_path / "clip.mov", COUNT, codec=codec, options=options, size=(352, 288))
+    with av.open(path) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        keys = [n for n, packet in enumerate(packets) if packet.is_keyframe]
+        assert keys == list(range(0, COUNT, GROUP))
+        codec_context = container.streams.video[0].codec_context
+        pictures = seen(codec_context, packets[2:], 5.0, restart)
+    missing = GROUP - 2 + (0 if restart is None else GROUP - 4)
+    assert pictures == "+" * (COUNT - 2 - missing)
+
+
+def test_a_camera_with_mpeg4_is_offline_up_to_its_key_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "_KEY_FRAME_PATIENCE_S", 0.0)
+    monkeypatch.setattr(network, "_UNSHOWN_SHARE", 0.1)
+    path = tmp_path / "clip.mkv"
+    options = {"g": "40", "bf": "0", "sc_threshold": "1000000000"}
+    write_clip(path, 60, codec="mpeg4", options=options, fps=10)
+    with av.open(path) as container:
+        header = container.streams.video[0].codec_context.extradata
+    assert header
+    rtp = rtp_packets(path)
+    joined = starts(rtp)[2]
+    with lossy_camera(rtp[joined:], (), codec="mpeg4", header=header, interval_s=0.03) as url:
+        source = NetworkSource(CameraSection(source=url), threading.Event())
+        source.open()
+        shown, messages = 0, set()
+        with contextlib.suppress(SourceLostError):
+            while True:
+                try:
+                    shown += source.next(0.1) is not None
+                except NoPictureYetError as why:
+                    messages.add(str(why))
+        source.close()
+    assert any("waiting for a key frame" in message for message in messages)
+    assert shown == 20
 
 
 def numbered(packet: bytes, number: int, payload_type: int = 96) -> bytes:
