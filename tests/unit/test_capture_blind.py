@@ -46,6 +46,15 @@ PLACES: dict[str, Film] = {
 }
 
 
+def still(film: Film) -> Film:
+    """Return six pictures of a film again and again, which is faster than drawing each."""
+    pictures = [film(float(second)) for second in range(6)]
+    return lambda time_s: pictures[int(time_s) % 6]
+
+
+STILLS = {place: still(film) for place, film in PLACES.items()}
+
+
 class Watch:
     """Feeds a film to a detector, two looks a second, and records its results."""
 
@@ -346,24 +355,100 @@ POOL = np.exp(-(((X - 0.6) / 0.065) ** 2 + ((Y - 0.42) / 0.21) ** 2) / 2).astype
 
 
 @pytest.mark.parametrize("place", ["street1", "hall2", "hall3"])
-@pytest.mark.parametrize("light", ["lamps", "a light at the door", "dusk"])
+@pytest.mark.parametrize(
+    ("light", "overlay"),
+    [
+        ("lamps", None),
+        ("lamps", "date and name"),
+        ("a light at the door", None),
+        ("a light at the door", "date and name"),
+        ("dusk", None),
+    ],
+)
 def test_a_camera_that_is_turned_from_the_dark_into_the_light_is_reported(
-    place: str, light: str
+    light: str, overlay: str | None, place: str
 ) -> None:
     """Any lit view counted as the usual one in the light, and a visit got its all-clear."""
-    film, watch = PLACES[place], Watch()
+    film, watch = STILLS[place], Watch()
     films: dict[str, Film] = {
         "lamps": at_night(film, 0.03),
         "a light at the door": lambda time_s: film(time_s) * (0.02 + 0.8 * POOL),
         "dusk": lambda time_s: film(time_s) * np.float32(0.12),
     }
+    others = [other for other in STILLS.values() if other is not film]
     dark = films[light]
+    if overlay:
+        dark = overlaid(dark, overlay)
+        others = [overlaid(other, overlay) for other in others]
     watch.see(dark, 60)
-    for other in PLACES.values():
-        if other is not film:
-            turned = watch.see(other, 20)
-            assert turned[-1] is BlindReason.TURNED, "not in 20 s"
-            watch.see(dark, 20)
+    for other in others:
+        turned = watch.see(other, 20)
+        assert turned[-1] is BlindReason.TURNED, "not in 20 s"
+        watch.see(dark, 20)
+
+
+def edge(inside: NDArray[np.bool_], levels: float) -> Picture:
+    """Return a thing of sharp edges, brighter than what is behind it by some levels."""
+    return blurred((128 + levels * inside).astype(np.float32), 1) - 128
+
+
+WALL = (165 - 25 * ((X - 0.3) ** 2 + (Y + 0.2) ** 2)).astype(np.float32)
+NEAR = np.hypot((X - 0.62) * 16 / 9, Y - 0.41)  # distance from a point, in heights
+SQUARE = np.maximum(np.abs(X - 0.4) * 16 / 9, np.abs(Y - 0.6))
+CLOUDS = np.asarray(
+    Image.fromarray(_RNG.normal(0, 1, (9, 16)).astype(np.float32)).resize(
+        SIZE[::-1], Image.Resampling.BICUBIC
+    )
+)
+PLAIN_VIEWS: dict[str, Picture] = {
+    "smoke detector": WALL + edge(NEAR < 0.09, 40) - edge(NEAR < 0.04, 60),
+    "socket": WALL + edge(SQUARE < 0.07, -50) + edge(SQUARE < 0.03, 70),
+    "edge of a ceiling": WALL + edge(Y + 0.35 * X > 0.7, -45),
+    "corner": WALL * 0.6 + edge((X > 0.45), 25) + edge((X > 0.45) & (Y > 0.8 - 0.3 * X), 30),
+    "lamp": (WALL * 0.7 + 130 * np.exp(-((NEAR / 0.12) ** 2))).astype(np.float32),
+    "picture": WALL + edge(SQUARE < 0.2, -70) + edge(SQUARE < 0.17, 90),
+    "branch": WALL + edge((np.abs(Y - 0.3 - 0.3 * X) < 0.015) & (X < 0.6), -90),
+    "clouds": (190 + 9 * CLOUDS).astype(np.float32),
+    "dim socket": 0.3 * WALL + edge(SQUARE < 0.07, -18),
+}
+
+
+@pytest.mark.parametrize("overlay", [None, "date at the edge", "date and name"])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("what", PLAIN_VIEWS)
+def test_a_camera_that_is_turned_to_a_wall_or_the_sky_is_reported(
+    what: str, place: str, overlay: str | None
+) -> None:
+    """Little in a picture proved nothing: it was learned as the usual view, and a visit got its all-clear."""
+    usual, plain = STILLS[place], still(lambda _: PLAIN_VIEWS[what])
+    if overlay:
+        usual, plain = overlaid(usual, overlay), overlaid(plain, overlay)
+    watch = Watch()
+    assert set(watch.see(usual, 40)) == {None}
+    assert set(watch.see(plain, 2.5)) == {None}
+    for _ in range(35):
+        watch.see(plain, 0.5)
+        assert watch.detector.suspect is not None, watch.looks
+    assert watch.see(plain, 1) != [None, None]
+    assert watch.see(usual, 6)[-1] is None
+
+
+def test_a_plain_new_view_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera that faces the ceiling would have nothing left to compare its pictures with."""
+    monkeypatch.setattr(blind, "_NEW_VIEW_NS", 60 * 10**9)
+    watch = Watch()
+    watch.see(STILLS["hall1"], 40)
+    found = watch.see(lambda _: PLAIN_VIEWS["smoke detector"], 120)
+    assert set(found[40:]) == {BlindReason.TURNED}
+    assert watch.see(STILLS["hall1"], 5)[-1] is None
+
+
+def test_darkness_in_which_only_lamps_can_be_seen_is_reported() -> None:
+    watch = Watch()
+    watch.see(STILLS["hall1"], 40)
+    lamps = np.maximum(LAMPS, 6).astype(np.float32)
+    assert watch.see(lambda _: lamps, 20)[-1] is BlindReason.TURNED
+    assert watch.see(at_night(STILLS["hall1"], 0.05), 5)[-1] is None
 
 
 def test_a_new_size_does_not_hide_that_the_camera_was_turned() -> None:
@@ -549,13 +634,6 @@ def test_any_cover_is_reported_within_ten_seconds(
     assert watch.see(lambda _: cover, 10, noise)[-1] is BlindReason.COVERED
 
 
-def still(film: Film) -> Film:
-    """Return six pictures of a film again and again, which is faster than drawing each."""
-    pictures = [film(float(second)) for second in range(6)]
-    return lambda time_s: pictures[int(time_s) % 6]
-
-
-STILLS = {place: still(film) for place, film in PLACES.items()}
 Light = Callable[[float], float]  # levels by which a lamp makes the picture brighter at a time
 
 

@@ -57,9 +57,10 @@ _SAME_VIEW = 0.15  # correlation with the reference; above, the usual view still
 # Above, a view without edges is no longer covered: noise alone is never that alike
 _UNCOVERED = 0.3
 _OTHER_VIEW = 0.25  # below: a different view, in light that shows as many edges as usual
-_CLEARLY_SAME = 0.65  # above: the same view, since overlays alone are not that alike
+_CLEARLY_SAME = 0.75  # above: the same view, since overlays alone are not that alike
 _SURELY_OTHER_VIEW = 0.1  # below: a different view, in any light
-_OTHER_SHARE = 0.05  # of the cells must have an edge before two views are compared
+_REST = 0.3  # correlation with the reference that at least a rest of the usual view has
+_OTHER_SHARE = 0.05  # of the cells must have an edge; with fewer, a view shows hardly anything
 _BRIGHT_LEVEL = 40.0  # mean; below, it can be too dark to show edges
 _RICH_SHARE = 0.1  # of the middle cells had an edge; that all are gone is unlikely, even in snow
 _CLEAR = 0.7  # share of the strongest gradients, with which a view is clear
@@ -302,20 +303,20 @@ class BlindDetector:
         )
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:
-        if self._share < _OTHER_SHARE:
-            return False
+        view, mean = self._view, self._window.mean
+        if self._share < _OTHER_SHARE:  # a wall, the sky, or lamps in the dark
+            return view.share >= _OTHER_SHARE and view.is_lost(mean, _REST, edges)
         if likeness < _SURELY_OTHER_VIEW:
             return True
         if (
             likeness < _CLEARLY_SAME
-            and self._middle_share >= _OTHER_SHARE
             and self._knows_middle()
-            and self._is_strange(self._window.mean)
+            and view.is_middle_lost(mean, _REST, edges)
         ):
             return True
-        if self._share < _USUAL_SHARE * self._view.share:
+        if self._share < _USUAL_SHARE * view.share:
             return False
-        return likeness < _OTHER_VIEW or is_moved(edges, self._view.edges, likeness)
+        return likeness < _OTHER_VIEW or is_moved(edges, view.edges, likeness)
 
     def _learn(self, edges: Map) -> None:
         self._learnt += 1
@@ -356,7 +357,8 @@ class BlindDetector:
         elif (
             now_ns - self._turned_since_ns >= _NEW_VIEW_NS
             and self._found is BlindReason.TURNED
-            and evidence in (BlindReason.TURNED, None)  # it shows a view
+            and evidence in (BlindReason.TURNED, None)
+            and self._share >= _OTHER_SHARE  # it shows a view
         ):
             self._forget()  # the new view is permanent: learn it
             self._found, self._turned_since_ns, self._turned_before = None, None, False
