@@ -438,7 +438,7 @@ def test_a_plain_new_view_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(blind, "_NEW_VIEW_NS", 60 * 10**9)
     watch = Watch()
     watch.see(STILLS["hall1"], 40)
-    found = watch.see(lambda _: PLAIN_VIEWS["smoke detector"], 120)
+    found = watch.see(lambda _: PLAIN_VIEWS["socket"], 120)
     assert set(found[40:]) == {BlindReason.TURNED}
     assert watch.see(STILLS["hall1"], 5)[-1] is None
 
