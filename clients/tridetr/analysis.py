@@ -6,8 +6,10 @@ A temporary node processes every frame of the file. The times in its event histo
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +27,7 @@ from tridetr.controller.visits import JOINED
 from tridetr.errors import ConfigError, ShmError, SourceError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.shm import names
+from tridetr.shm.instance_lock import run_dir_of
 from tridetr.supervisor import orphans
 from tridetr.supervisor.runner import Supervisor
 from tridetr.supervisor.screen import Display, LogPipe
@@ -163,22 +166,43 @@ def workspace() -> Iterator[tuple[str, Path]]:
         if left := re.fullmatch(rf"{names.PREFIX}-(a[0-9a-f]{{12}})\.lock", lock.name):
             with (
                 contextlib.suppress(FileLockedError, OSError, ShmError),
-                FileLock(lock, temporary=True),
+                FileLock(lock, None, temporary=True) as held,
             ):
-                orphans.end(_run_dir(_folder(left[1])))
+                left_folder = _folder_in(held.note or "", left[1])
+                if left_folder is not None:
+                    orphans.end(_run_dir(left_folder))
                 names.unlink_instance(left[1])
-                shutil.rmtree(_folder(left[1]), ignore_errors=True)
+                if left_folder is not None:
+                    _remove(left_folder)
     instance = "a" + uuid.uuid4().hex[:12]
-    folder = _folder(instance)
+    folder = Path(tempfile.gettempdir()).resolve() / _name(instance)
     folder.mkdir(mode=0o700)
     try:
         yield instance, folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
-def _folder(instance: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"{names.PREFIX}-{instance}"
+def _remove(folder: Path) -> None:
+    """Remove the folder of an analysis, unless it is gone and another user has taken its name."""
+    with contextlib.suppress(OSError):
+        found = folder.lstat()
+        is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        if is_own and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_in(note: str, instance: str) -> Path | None:
+    """Return the folder of an analysis from the note of its lock; None if it was a node with such a name."""
+    run_dir = run_dir_of(note)
+    if run_dir is None:
+        return None
+    folder = run_dir.parent
+    return folder if folder.name == _name(instance) and run_dir == _run_dir(folder) else None
+
+
+def _name(instance: str) -> str:
+    return f"{names.PREFIX}-{instance}"
 
 
 def _run_dir(folder: Path) -> Path:

@@ -50,16 +50,20 @@ def _note(descriptor: int) -> str:
 
 
 class FileLock(Closing):
-    """An exclusive or shared ``flock`` on a dedicated file; a context manager. Never blocks."""
+    """An exclusive or shared ``flock`` on a dedicated file; a context manager. Never blocks.
+
+    Attributes:
+        note: The note in the file.
+    """
 
     def __init__(
-        self, path: Path, note: str = "", *, shared: bool = False, temporary: bool = False
+        self, path: Path, note: str | None = "", *, shared: bool = False, temporary: bool = False
     ) -> None:
         """Acquire the lock; create the file if it does not exist.
 
         Args:
             path: The file.
-            note: Describes the holder in the error that other processes get.
+            note: Describes the holder in the error that other processes get; None = keep the last holder's.
             shared: Acquire a shared lock, which other shared holders do not block.
             temporary: Remove the file when its last holder releases the lock.
 
@@ -68,7 +72,7 @@ class FileLock(Closing):
             OSError: The file cannot be created, or belongs to another user.
         """
         self.path = path
-        self._note = note
+        self.note = note
         self._shared = shared
         self._temporary = temporary
         self._descriptor = self._take()
@@ -93,10 +97,12 @@ class FileLock(Closing):
                 if not self._leads_to(descriptor):
                     os.close(descriptor)  # its last holder has just removed the file
                     continue
+                if self.note is None:
+                    self.note = _note(descriptor)
                 # On a full disk, the lock is valid without its note
                 with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, self._note.encode()[:_NOTE_BYTES], 0)
+                    os.pwrite(descriptor, self.note.encode()[:_NOTE_BYTES], 0)
             except BaseException:
                 os.close(descriptor)
                 raise

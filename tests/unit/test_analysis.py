@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.clips import write_clip
-from tridetr.analysis import Joined, Recording, open_recording, recording_config, visits_of
+from tridetr.analysis import (
+    Joined,
+    Recording,
+    open_recording,
+    recording_config,
+    visits_of,
+    workspace,
+)
 from tridetr.config.load import parse_config
 from tridetr.controller.history import HistoryRow
 from tridetr.errors import ConfigError, SourceError
+from tridetr.shm.names import SHM_DIR
+from tridetr.supervisor import orphans
 
 
 def row(
@@ -98,3 +113,110 @@ def test_a_name_in_another_encoding_is_a_clear_error(tmp_path: Path) -> None:
     file.touch()
     with pytest.raises(SourceError, match="not UTF-8; rename it"):
         open_recording(file)
+
+
+# --- what killed analyses left
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, which is open to all users."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr(orphans, "GRACE_S", 0.2)
+    return folder
+
+
+def killed(run_dir: Path, instance: str = "") -> str:
+    """Leave the lock of a run that was killed, and return the name of its instance."""
+    instance = instance or run_dir.parent.name.removeprefix("tridetr-")
+    script = (
+        "import os, sys, pathlib\nfrom tridetr.shm.instance_lock import InstanceLock\n"
+        "lock = InstanceLock(sys.argv[1], pathlib.Path(sys.argv[2]))\nos._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", script, instance, str(run_dir)], check=True)
+    assert (SHM_DIR / f"tridetr-{instance}.lock").exists()
+    return instance
+
+
+def run_dir_in(folder: Path) -> Path:
+    return folder / f"tridetr-a{uuid.uuid4().hex[:12]}" / "run"
+
+
+@contextlib.contextmanager
+def process_of(run_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process of the node with this run folder."""
+    environment = {**os.environ, orphans.MARK: orphans.mark(run_dir, "capture hall")}
+    line = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+    with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("is_folder_a_link", [False, True])
+def test_a_link_under_the_name_of_a_killed_analysis_leads_to_no_other_node(
+    tmp_path: Path, temporary: Path, is_folder_a_link: bool
+) -> None:
+    """Another user could have the next analysis kill the processes of a node."""
+    node = tmp_path / "node" / "run"
+    node.mkdir(parents=True)
+    (node / "secret").touch()
+    run_dir = run_dir_in(temporary)
+    instance = killed(run_dir)
+    if is_folder_a_link:
+        run_dir.parent.symlink_to(node.parent)
+    else:
+        run_dir.parent.mkdir(mode=0o777)
+        run_dir.symlink_to(node)
+        if os.geteuid() == 0:
+            os.chown(run_dir.parent, 12345, 12345)
+    with process_of(node) as process, workspace():
+        assert process.poll() is None
+    assert (node / "secret").exists()
+    assert not (SHM_DIR / f"tridetr-{instance}.lock").exists()
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_killed_analysis_with_another_temporary_folder_is_cleaned_up(
+    tmp_path: Path, temporary: Path, is_removed: bool
+) -> None:
+    run_dir = run_dir_in(tmp_path)
+    instance = killed(run_dir)
+    if not is_removed:
+        run_dir.mkdir(parents=True)
+        run_dir.parent.chmod(0o700)
+    with process_of(run_dir) as process, workspace():
+        assert not psutil.pid_exists(process.pid)  # ended, and reaped
+    assert not run_dir.parent.exists()
+    assert not (SHM_DIR / f"tridetr-{instance}.lock").exists()
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_folder_of_another_user_is_not_emptied(temporary: Path) -> None:
+    run_dir = run_dir_in(temporary)
+    killed(run_dir)
+    run_dir.mkdir(parents=True)
+    os.chown(run_dir.parent, 12345, 12345)
+    with workspace():
+        pass
+    assert run_dir.exists()
+
+
+def test_the_folder_of_a_node_whose_name_looks_like_that_of_an_analysis_stays(
+    tmp_path: Path, temporary: Path
+) -> None:
+    run_dir = tmp_path / "home" / "run"
+    instance = f"a{uuid.uuid4().hex[:12]}"
+    run_dir.mkdir(parents=True)
+    run_dir.parent.chmod(0o700)
+    killed(run_dir, instance)
+    with process_of(run_dir) as process, workspace():
+        assert process.poll() is None
+    assert run_dir.exists()

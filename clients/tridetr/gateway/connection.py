@@ -120,6 +120,7 @@ class Connection(TCPServer):  # type: ignore[misc]  # untyped
                     self.protocol_send,
                 )
                 http.cut_off = self.abort
+                http.is_gone = self.writer.transport.is_closing
                 # Declared as Hypercorn's ProtocolWrapper, of which only `handle` is used.
                 self.protocol = cast(Any, http)
                 await self.idle_task.restart(tasks, self._idle_timeout)

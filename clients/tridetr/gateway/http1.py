@@ -31,6 +31,7 @@ class Http1(H11Protocol):  # type: ignore[misc]  # untyped
     """HTTP/1.1 and WebSocket without message compression."""
 
     cut_off: Callable[[], None]  # ends the connection
+    is_gone: Callable[[], bool]  # whether the connection has ended, so that no response can be sent
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -61,6 +62,10 @@ class Http1(H11Protocol):  # type: ignore[misc]  # untyped
         """Ignore requests to upgrade to HTTP/2, as HTTP/1.1 permits."""
 
     async def _create_stream(self, request: h11.Request) -> None:
+        # The end of the connection cancels this task, but Hypercorn's idle task, which is stopped just before, swallows
+        # that. Without a stream, Hypercorn handles no further pipelined requests.
+        if self.is_gone():
+            return
         # A proxy may use the other header: what it takes for the body would be a request here (RFC 9112, 6.1).
         both = {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}
         if both or not _is_sound(request):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,16 @@ from tridetr.shm import names
 from tridetr.shm.closing import Closing
 
 _log = logging.getLogger("tridetr.shm")
+
+
+def run_dir_of(note: str) -> Path | None:
+    """Return the run folder in the note of an instance's lock; None if the note is incomplete.
+
+    >>> run_dir_of("process 12 (the whole node; run_dir /run/tridetr-home)")
+    PosixPath('/run/tridetr-home')
+    """
+    found = re.fullmatch(r"process \d+ \(.*?; run_dir (.+)\)", note, re.DOTALL)
+    return Path(found[1]) if found else None
 
 
 class InstanceLock(Closing):

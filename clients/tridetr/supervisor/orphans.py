@@ -22,14 +22,20 @@ _DEATH_S = 0.1  # for processes that were killed: others are not watched meanwhi
 
 
 def mark(run_dir: Path, name: str = "") -> str:
-    """Return the mark of this node's processes, or of those that its process ``name`` started."""
-    return f"{run_dir.resolve()}\t{name}"
+    """Return the mark of this node's processes, or of those that its process ``name`` started.
+
+    Args:
+        run_dir: The resolved run folder. Links are not followed here: once the folder is gone, another user may put one
+            in its place, which leads to another node.
+        name: The name of a process; empty = all.
+    """
+    return f"{run_dir}\t{name}"
 
 
 def find(run_dir: Path, name: str = "") -> list[psutil.Process]:
     """Return this node's processes, or those that its process ``name`` started, without the calling process.
 
-    Call it only while none of them should be running.
+    Call it only while none of them should be running. See `mark` for the arguments.
 
     Raises:
         OSError: The processes cannot be listed, for example because no descriptor is left.

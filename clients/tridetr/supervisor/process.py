@@ -59,6 +59,7 @@ class ManagedProcess:
         self.restarts = 0
         self.finished = False
         self._run_dir = run_dir
+        self._marked_dir = run_dir.resolve()
         self._on_output = on_output
         self._on_restart = on_restart
         self._before_start = before_start
@@ -149,7 +150,7 @@ class ManagedProcess:
                 "%s was killed, but waits for a disk that does not answer", self.spec.name
             )
         with contextlib.suppress(OSError):
-            orphans.kill_children(self._run_dir, self.spec.name)
+            orphans.kill_children(self._marked_dir, self.spec.name)
 
     def _start(self, now_s: float) -> None:
         # If the disk refuses it, files of an earlier start exist, and `_pulse` ignores the old heartbeat
@@ -186,7 +187,7 @@ class ManagedProcess:
             env={
                 **{k: v for k, v in environment_of(self.spec.name).items() if k != NOTIFY},
                 SUPERVISED: str(os.getpid()),
-                orphans.MARK: orphans.mark(self._run_dir, self.spec.name),
+                orphans.MARK: orphans.mark(self._marked_dir, self.spec.name),
                 **self._environment,
             },
         )
@@ -202,7 +203,7 @@ class ManagedProcess:
 
     def _on_exit(self, code: int, now_s: float) -> None:
         try:
-            orphans.kill_children(self._run_dir, self.spec.name)
+            orphans.kill_children(self._marked_dir, self.spec.name)
         except OSError as error:  # such as no descriptor left; it could not be started either
             if self._lines.allow(now_s) is not None:
                 logger.warning("%s has exited, but cannot be restarted: %s", self.spec.name, error)

@@ -66,7 +66,7 @@ class RunFolder(Closing):
     def prepare(self) -> None:
         """Remove what an earlier run left behind, and set up this process's metric files."""
         if not self._only:
-            orphans.end(self._path)
+            orphans.end(self._path.resolve())
             self.clean()
         role = "supervisor_" + "_".join(self._only).replace(" ", "_")
         use_process_files(self._path / "metrics", role)
