@@ -125,8 +125,10 @@ def _read(payload: bytes) -> dict[str, Any] | None:
         _moment(report["published_at"])
         report["interval_s"] = _finite(report["interval_s"])
         cameras, findings = report["cameras"].values(), report["findings"]
-        parts = [*cameras, *findings, report.get("model") or {}, report.get("disk") or {}]
-        if not all(isinstance(part, dict) for part in parts) or _is_deep(report):
+        if not isinstance(findings, list) or _is_deep(report):
+            return None
+        optional = [report[key] for key in ("model", "disk") if report.get(key) is not None]
+        if not all(isinstance(part, dict) for part in (*cameras, *findings, *optional)):
             return None
         if report.get("disk"):
             free_bytes = report["disk"]["free_bytes"] = int(report["disk"]["free_bytes"])

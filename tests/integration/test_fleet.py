@@ -209,6 +209,9 @@ def test_node_publishes_its_description(tmp_path: Path) -> None:
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": "x", "cameras": {}, "findings": []}',
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {"a": 1}, "findings": []}',
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [1]}',
+        b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": {}}',
+        b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": ""}',
+        b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [], "model": []}',
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": NaN, "cameras": {}, "findings": []}',
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [], "model": "a"}',
         b'{"published_at": "2026-11-22T05:11:20Z", "interval_s": 1, "cameras": {}, "findings": [],'
