@@ -413,8 +413,8 @@ PLAIN_VIEWS: dict[str, Picture] = {
 }
 
 
-@pytest.mark.parametrize("overlay", [None, "date at the edge", "date and name"])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("overlay", [None, "date and name"])
+@pytest.mark.parametrize("place", ["street2", "hall1", "hall3"])
 @pytest.mark.parametrize("what", PLAIN_VIEWS)
 def test_a_camera_that_is_turned_to_a_wall_or_the_sky_is_reported(
     what: str, place: str, overlay: str | None
