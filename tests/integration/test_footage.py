@@ -1,12 +1,20 @@
-"""Real footage through the whole pipeline, with a model that detects people in it."""
+"""Real footage through the whole pipeline, with a model that detects people in it.
+
+Each visit gives the recorded decisions, a picture of the person and a clip of the camera's own packets.
+"""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
@@ -19,14 +27,18 @@ from tridetr.shm.detections import DetectionReader
 
 PERSON = 1
 MIN_SCORE = 0.5
+VISITS = [(228, 444), (511, 694), (747, 863), (940, 1182), (1237, 1357)]
+FPS = 10
+GOP_S = 1.0
+BEFORE_S, AFTER_S = 5.0, 10.0
 
 
-class Recorder(threading.Thread):
+class Results(threading.Thread):
     """Collects every result of a camera."""
 
     def __init__(self, instance: str, camera: str) -> None:
         super().__init__(daemon=True)
-        self.results: dict[int, np.ndarray] = {}
+        self.found: dict[int, np.ndarray] = {}
         self._instance, self._camera = instance, camera
         self._done = threading.Event()
 
@@ -36,7 +48,7 @@ class Recorder(threading.Thread):
             while (lease := reader.lease_next(after)) is not None:
                 with lease:
                     after = lease.sequence
-                    self.results[lease.stamp.frame_number] = lease.detections.copy()
+                    self.found[lease.stamp.frame_number] = lease.detections.copy()
             self._done.wait(0.003)
         reader.close()
 
@@ -60,7 +72,7 @@ def subscriber(port: int, events: list[dict[str, Any]]) -> mqtt.Client:
     return client
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
+def iou(a: Any, b: Any) -> float:
     left, top = np.maximum(a[:2], b[:2])
     right, bottom = np.minimum(a[2:4], b[2:4])
     common = max(0.0, right - left) * max(0.0, bottom - top)
@@ -68,36 +80,71 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float(common / (sum(areas) - common))
 
 
-@pytest.mark.timeout(400)
-def test_footage_gives_the_recorded_decisions(tmp_path: Path) -> None:
+def packets_of(path: Path) -> list[tuple[str, bool]]:
+    with av.open(str(path)) as container:
+        found = container.demux(container.streams.video[0])
+        return [(sha256(bytes(p)).hexdigest(), p.is_keyframe) for p in found if p.size]
+
+
+def luma(frame: av.VideoFrame) -> np.ndarray:
+    return frame.to_ndarray(format="gray").astype(int)
+
+
+@dataclass
+class Run:
+    """What a node gave while it processed the footage.
+
+    Attributes:
+        summary: Its statistics, as JSON.
+        results: Detections, by frame number.
+        events: Those sent over MQTT.
+        evidence: Folder of its pictures and clips.
+        truth: Boxes and scores that were recorded for each frame.
+    """
+
+    summary: dict[str, Any]
+    results: dict[int, np.ndarray]
+    events: list[dict[str, Any]]
+    evidence: Path
+    truth: Any
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     footage, oracle = shared(*FOOTAGE), shared(*ORACLE)
     truth = json.loads(shared(*FOOTAGE_TRUTH).read_text())["detections"]
+    folder = tmp_path_factory.mktemp("footage")
     events: list[dict[str, Any]] = []
-    with running_mosquitto(tmp_path / "broker") as broker:
+    with running_mosquitto(folder / "broker") as broker:
         client = subscriber(broker.port, events)
         with running_node(
-            tmp_path,
+            folder,
             {"hall": {"source": str(footage), "realtime": False, "loop": False}},
             model={"file": str(oracle), "precision": "fp32"},
             detect={"min_score": MIN_SCORE, "classes": ["person"]},
             mqtt={"host": "127.0.0.1", "port": broker.port},
+            evidence={"before_s": BEFORE_S, "after_s": AFTER_S},
         ) as node:
-            recorder = Recorder(node.instance, "hall")
-            recorder.start()
-            summary = node.finish(within_s=360)
-            recorder.stop()
+            results = Results(node.instance, "hall")
+            results.start()
+            summary = node.finish(within_s=500)
+            results.stop()
         client.loop_stop()
+    return Run(summary, results.found, events, folder / "state" / "evidence", truth)
 
-    camera = summary["cameras"]["hall"]
-    assert camera["frames_inferred"] == camera["frames_published"] == len(recorder.results)
+
+@pytest.mark.timeout(600)
+def test_footage_gives_the_recorded_decisions(run: Run) -> None:
+    camera = run.summary["cameras"]["hall"]
+    assert camera["frames_inferred"] == camera["frames_published"] == len(run.results)
     assert camera["frames_inferred"] > 400
     assert camera["frame_age_ms"]["p50"] is None, "the frames have the times of the recording"
     assert camera["total_ms"]["p50"] >= camera["infer_ms"]["p50"] > 0
-    assert not any(summary["restarts"].values())
+    assert not any(run.summary["restarts"].values())
 
     faults = []
-    for number, found in recorder.results.items():
-        expected = [row for row in truth[number] if row[4] >= MIN_SCORE]
+    for number, found in run.results.items():
+        expected = [row for row in run.truth[number] if row[4] >= MIN_SCORE]
         sure = [row for row in expected if row[4] >= MIN_SCORE + 0.02]
         for row in sure:
             box = np.asarray(row)
@@ -108,14 +155,83 @@ def test_footage_gives_the_recorded_decisions(tmp_path: Path) -> None:
             ):
                 faults.append((number, row, found.tolist()))
         certain = [d for d in found if d["score"] >= MIN_SCORE + 0.02]
-        if len(certain) > len([row for row in truth[number] if row[4] >= MIN_SCORE - 0.02]):
+        if len(certain) > len([row for row in run.truth[number] if row[4] >= MIN_SCORE - 0.02]):
             faults.append((number, "too many", found.tolist()))
     assert not faults, faults[:5]
 
-    kinds = [event["kind"] for event in events]
+    kinds = [event["kind"] for event in run.events]
     assert kinds == ["person_arrived", "person_left"] * 5, kinds
-    assert len({event["event_id"] for event in events}) == 10
-    arrivals = [e["frame_number"] for e in events if e["kind"] == "person_arrived"]
-    visits = [(228, 444), (511, 694), (747, 863), (940, 1182), (1237, 1357)]
-    for arrival, (first, last) in zip(arrivals, visits, strict=True):
+    assert len({event["event_id"] for event in run.events}) == 10
+    arrivals = [e["frame_number"] for e in run.events if e["kind"] == "person_arrived"]
+    for arrival, (first, last) in zip(arrivals, VISITS, strict=True):
         assert first <= arrival <= last
+
+
+@pytest.mark.timeout(600)
+def test_five_visits_have_five_pictures_and_five_clips(run: Run) -> None:
+    with closing(sqlite3.connect(run.evidence / "evidence.db")) as connection:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute("SELECT * FROM visit ORDER BY seq").fetchall()
+    assert len(rows) == len(VISITS)
+    assert len({file.name for file in (run.evidence / "files").iterdir()}) == 3 * len(VISITS)
+
+    footage = shared(*FOOTAGE)
+    camera = packets_of(footage)
+    with av.open(str(footage)) as container:
+        frames = list(container.decode(video=0))
+    for row, (first, last) in zip(rows, VISITS, strict=True):
+        assert (row["camera"], row["class"], row["is_open"]) == ("hall", "person", 0)
+        seen = _check_picture(run.evidence / "files" / row["picture"], row, frames, run.truth)
+        assert first <= seen <= last
+        _check_clip(run.evidence / "files" / row["clip"], row, camera, last)
+
+
+def _check_picture(path: Path, row: Any, frames: list[av.VideoFrame], truth: Any) -> int:
+    """Check that the picture is the stated frame, without boxes, and the best one; return its frame number."""
+    facts = json.loads(row["picture_facts"])
+    number = int(facts["frame_number"])
+    with av.open(str(path)) as jpeg:
+        picture = next(jpeg.decode(video=0))
+    original = frames[number]
+    assert (picture.width, picture.height) == (original.width, original.height)
+    assert np.abs(luma(picture) - luma(original)).mean() < 6
+    others = [np.abs(luma(picture) - luma(frames[n])).mean() for n in (number - 8, number + 8)]
+    assert np.abs(luma(picture) - luma(original)).mean() < min(others)
+    best = max(facts["boxes"], key=lambda box: box["score"])
+    assert max(iou(np.array(best["xyxy"]), np.array(found)) for found in truth[number]) > 0.9
+    x, y, width, height = facts["crop"]
+    left, top, right, bottom = best["xyxy"]
+    assert x <= left
+    assert y <= top
+    assert x + width >= right - 1
+    assert y + height >= bottom - 1
+    with av.open(str(path.with_name(row["crop"]))) as jpeg:
+        crop = next(jpeg.decode(video=0))
+    assert (crop.width, crop.height) == (width, height)
+    return number
+
+
+def _check_clip(path: Path, row: Any, camera: list[tuple[str, bool]], last: int) -> None:
+    """Check that the clip has the camera's packets unchanged, from before the first to after the last detection."""
+    found = packets_of(path)
+    assert found[0][1], "the clip starts with a key frame"
+    places = range(len(camera) - len(found) + 1)
+    begin = next((n for n in places if camera[n : n + len(found)] == found), None)
+    assert begin is not None, "the packets are the camera's, and none is missing"
+    facts = json.loads(row["clip_facts"])
+    assert not facts["encoded"]
+    start = (row["started_unix_ns"] - facts["started_unix_ns"]) / 1e9
+    assert BEFORE_S <= start <= BEFORE_S + GOP_S
+    end = (facts["ended_unix_ns"] - row["ended_unix_ns"]) / 1e9
+    if last + AFTER_S * FPS < len(camera):  # otherwise the footage ends earlier
+        assert AFTER_S - GOP_S <= end <= AFTER_S
+    with av.open(str(path)) as clip:
+        stream = clip.streams.video[0]
+        assert stream.duration is not None
+        assert stream.time_base is not None
+        assert abs(float(stream.duration * stream.time_base) - len(found) / FPS) < 0.2
+        assert sum(1 for _ in clip.decode(stream)) == len(found)
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat"), (
+        "a browser can start playing before the download is complete"
+    )
