@@ -44,6 +44,7 @@ class Actor:
         self._results = DetectionWriter(instance, camera)
         self._status = StatusWriter(instance, camera)
         self._board = SentryReader(instance, camera)
+        self._doubtful_until_ns = 0
         self.be(CameraState.LIVE)
 
     def show(
@@ -106,6 +107,11 @@ class Actor:
     def mode(self) -> SentryMode:
         return self.board().mode
 
+    def doubt(self) -> None:
+        """Let the last picture be one that may not show the scene."""
+        self._doubtful_until_ns = self.time_ns
+        self.be(self._state, self._blind, self._message)
+
     def be(
         self, state: CameraState, blind: BlindReason = BlindReason.NONE, message: str = ""
     ) -> None:
@@ -122,6 +128,7 @@ class Actor:
                 "file",
                 message=message,
                 blind_reason=blind,
+                doubtful_until_monotonic_ns=self._doubtful_until_ns,
             )
         )
 

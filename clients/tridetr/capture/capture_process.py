@@ -252,7 +252,9 @@ class Capture:
             return
         with lease:
             luma = lease.planes[: lease.height]
-            self._judge_view(lambda step: luma[::step], lease.height)
+            self._judge_view(
+                lambda step: luma[::step], lease.height, lease.stamp.capture_monotonic_ns
+            )
 
     def _publish(self, grab: Grab, publisher: Publisher) -> None:
         started = time.perf_counter_ns()
@@ -261,6 +263,8 @@ class Capture:
         picture = grab.decode()
         self._bound(picture.width, picture.height)
         decode_ns = grab.decode_ns + time.perf_counter_ns() - started
+        if not self._lossless and (grab.is_doubtful or self._is_suspect()):
+            self._status.doubt(grab.monotonic_ns)  # before anyone can decide on it
         try:
             sequence = publisher.publish(grab, picture, decode_ns)
         except NoSpaceError as error:
@@ -278,7 +282,7 @@ class Capture:
         elif picture.draw is not None:
             self._status.state(CameraState.LIVE)
         else:
-            self._judge_view(picture.luma_rows, picture.height, is_doubtful=grab.is_doubtful)
+            self._judge_view(picture.luma_rows, picture.height, grab.monotonic_ns)
 
     def _bound(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
@@ -292,21 +296,21 @@ class Capture:
                 "resolution in the camera"
             )
 
-    def _judge_view(
-        self, rows: Callable[[int], Plane], height: int, *, is_doubtful: bool = False
-    ) -> None:
+    def _judge_view(self, rows: Callable[[int], Plane], height: int, capture_ns: int) -> None:
         now = time.monotonic_ns()
         blind = self._blind.judge(rows, height, now) if self._blind is not None else None
-        if self._frozen.judge(rows, now):
+        is_frozen = self._frozen.judge(rows, now)
+        if is_frozen or blind is not None or self._is_suspect():
+            self._status.doubt(capture_ns)
+        if is_frozen:
             self._status.state(CameraState.FROZEN, "the camera keeps sending identical pictures")
         elif blind is not None:
             self._status.state(CameraState.BLIND, _BLIND_MESSAGES[blind], blind)
         else:
-            suspect = self._blind.suspect if self._blind is not None else None
-            if is_doubtful:  # an empty picture proves nothing
-                suspect = suspect or BlindReason.BLURRED
-            fault = self._delivery.fault
-            self._status.state(CameraState.LIVE, fault, suspect or BlindReason.NONE)
+            self._status.state(CameraState.LIVE, self._delivery.fault)
+
+    def _is_suspect(self) -> bool:
+        return self._blind is not None and self._blind.suspect is not None
 
     def _wait_decided(self, sequence: int) -> None:
         warned = False

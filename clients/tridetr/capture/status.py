@@ -33,6 +33,7 @@ class StatusReporter:
         self._reconnects = 0
         self._message = self._view_fault = ""
         self._blind = BlindReason.NONE
+        self._doubtful_until_ns = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="status", daemon=True)
 
@@ -58,7 +59,7 @@ class StatusReporter:
     ) -> None:
         """Set the state; `message` and `blind` are the reason if it is not live.
 
-        For a live camera, `message` is why its pictures are too few, and `blind` why it may be blind.
+        For a live camera, `message` is why its pictures are too few.
         """
         with self._lock:
             if (state, message, blind) == (self._state, self._message, self._blind):
@@ -71,6 +72,17 @@ class StatusReporter:
             self._state = state
             self._message = message
             self._blind = blind
+        self._write()
+
+    def doubt(self, capture_ns: int) -> None:
+        """Record that pictures up to a capture time (CLOCK_MONOTONIC) may not show the scene.
+
+        It stays on the board when the camera's state changes, because results come later than their pictures.
+        """
+        with self._lock:
+            if capture_ns <= self._doubtful_until_ns:
+                return
+            self._doubtful_until_ns = capture_ns
         self._write()
 
     def view(self, fault: str) -> None:
@@ -119,6 +131,7 @@ class StatusReporter:
                 message=shorten(self._message),
                 blind_reason=self._blind,
                 view_fault=shorten(self._view_fault),
+                doubtful_until_monotonic_ns=self._doubtful_until_ns,
             )
             try:
                 self._writer.write(status)

@@ -255,7 +255,7 @@ class CameraSentry:
         if not frame.boxes and may_prove:
             # A person who covers the camera has not left: no all-clear until it is known whether it can see
             self._watch.poll()
-            if self._watch.may_be_blind:
+            if self._watch.is_doubtful(stamp.capture_monotonic_ns):
                 self._apply_silence()
                 return
         now_ns, capture_ns = time.monotonic_ns(), stamp.capture_monotonic_ns

@@ -95,6 +95,7 @@ class CameraWatch:
         self._reader = StatusReader(instance, camera)
         self.status: CameraStatus | None = None
         self._was_blind = False  # whether the last pictures did not show the scene
+        self._doubtful_until_ns = 0  # also after a restart of capture
 
     def poll(self) -> None:
         """Read the status board; a damaged one counts as missing."""
@@ -107,6 +108,9 @@ class CameraWatch:
                 self._was_blind = True
             elif self.status.state is CameraState.LIVE:
                 self._was_blind = False
+            self._doubtful_until_ns = max(
+                self._doubtful_until_ns, self.status.doubtful_until_monotonic_ns
+            )
 
     @property
     def capture_alive(self) -> bool:
@@ -121,15 +125,13 @@ class CameraWatch:
         """Whether the camera is known to be blind."""
         return self.status is not None and self.status.state is CameraState.BLIND
 
-    @property
-    def may_be_blind(self) -> bool:
-        """Whether the newest pictures indicate that the camera cannot see, whether that is proved or not yet."""
-        status = self.status
-        return (
-            status is not None
-            and status.state in (CameraState.LIVE, CameraState.BLIND)
-            and status.blind_reason is not BlindReason.NONE
-        )
+    def is_doubtful(self, capture_ns: int) -> bool:
+        """Return whether a picture may not show the scene, so that an empty one proves nothing.
+
+        Args:
+            capture_ns: Its capture time, because the camera may see again when its result comes (monotonic).
+        """
+        return self.is_blind or capture_ns <= self._doubtful_until_ns
 
     def is_down(self, silent_s: float) -> bool:
         """Return whether the camera itself explains ``silent_s`` seconds without a result."""

@@ -91,6 +91,8 @@ class CameraStatus:
         blind_reason: Why a blind camera cannot see.
         view_fault: Why viewers do not get the second stream (``cameras.x.view``), at most 200 bytes; empty if they do,
             or if it is not wanted.
+        doubtful_until_monotonic_ns: Capture time of the newest picture that may not show the scene (CLOCK_MONOTONIC):
+            its source was damaged, or the camera is, or may be, blind or frozen; 0 if there was none.
     """
 
     state: CameraState
@@ -105,6 +107,7 @@ class CameraStatus:
     message: str = ""
     blind_reason: BlindReason = BlindReason.NONE
     view_fault: str = ""
+    doubtful_until_monotonic_ns: int = 0
 
 
 SENTRY = TableSpec(
@@ -136,5 +139,6 @@ STATUS = TableSpec(
         Text("message", 200),
         Scalar("blind_reason", "B"),
         Text("view_fault", 200),
+        Scalar("doubtful_until_monotonic_ns", "Q"),
     ),
 )
