@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 from prometheus_client import REGISTRY
 
-from support.capture_rig import capturing
+from support.capture_rig import Rig, capturing
 from support.mjpeg_server import MjpegServer
+from support.waiting import wait_for
 from tridetr.shm.boards import BlindReason, CameraState
 from tridetr_demo.scene import SyntheticCamera
 
@@ -39,6 +40,13 @@ def covers(count: int) -> list[bytes]:
     return [jpeg(picture.astype(np.uint8)) for picture in noisy]
 
 
+def newest_is_doubtful(rig: Rig) -> bool:
+    newest = rig.wait_frames(1)[0].stamp.capture_monotonic_ns
+    status = rig.status()
+    assert status is not None
+    return newest <= status.doubtful_until_monotonic_ns
+
+
 def test_a_covered_camera_is_blind_until_it_sees_again(tmp_path: Path) -> None:
     seen, covered = views(20), covers(20)
     server = MjpegServer(seen, fps=10)
@@ -46,7 +54,9 @@ def test_a_covered_camera_is_blind_until_it_sees_again(tmp_path: Path) -> None:
     try:
         with capturing(tmp_path, server.url, blind_check=True) as rig:
             rig.wait_state(CameraState.LIVE)
+            assert newest_is_doubtful(rig) is False
             server.jpegs[:] = covered
+            wait_for(lambda: newest_is_doubtful(rig), what="the cover raises no doubt")
             status = rig.wait_state(CameraState.BLIND)
             assert status.blind_reason is BlindReason.COVERED
             assert "covered" in status.message
@@ -56,6 +66,7 @@ def test_a_covered_camera_is_blind_until_it_sees_again(tmp_path: Path) -> None:
             server.jpegs[:] = seen
             assert rig.wait_state(CameraState.LIVE).blind_reason is BlindReason.NONE
             assert REGISTRY.get_sample_value("tridetr_camera_blind", labels) == 0
+            wait_for(lambda: not newest_is_doubtful(rig), what="the doubt remains")
     finally:
         server.stop()
 
