@@ -334,6 +334,39 @@ def test_a_lens_that_is_covered_slowly_is_reported(
     assert watch.see(film, 6)[-1] is None
 
 
+def check_suspicion(watch: Watch, film: Film, seconds: float) -> None:
+    watch.see(film, 2.5)
+    for _ in range(round(2 * (seconds - 2.5))):
+        watch.see(film, 0.5)
+        assert watch.detector.suspect is not None, watch.looks
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("rest", "radius"), [(0.03, 2), (0.05, 4), (0.12, 0), (0.12, 5)])
+def test_a_film_or_thin_cloth_over_the_lens_is_reported(
+    place: str, rest: float, radius: float
+) -> None:
+    """A trace of the view remained, in which nobody can be seen: a visit got its all-clear."""
+    usual, watch = STILLS[place], Watch()
+    veiled = still(lambda time_s: blurred(usual(time_s), radius) * rest + 130 * (1 - rest))
+    assert set(watch.see(usual, 60)) == {None}
+    check_suspicion(watch, veiled, 19)
+    assert watch.see(veiled, 1)[-1] in {BlindReason.BLURRED, BlindReason.COVERED}
+    assert watch.see(usual, 5)[-1] is None
+
+
+@pytest.mark.parametrize("place", ["street1", "hall1", "hall3"])
+def test_whoever_is_in_view_when_the_light_goes_off_has_not_left(place: str) -> None:
+    usual, watch = STILLS[place], Watch()
+    watch.see(usual, 60)
+    dark = still(lambda time_s: usual(time_s) * 0.04 + 4)
+    check_suspicion(watch, dark, 100)
+    assert set(watch.see(dark, 30)) == {None}
+    assert watch.detector.suspect is None
+    watch.see(usual, 5)
+    assert watch.detector.suspect is None
+
+
 def test_a_white_picture_with_black_bars_is_dazzled() -> None:
     def bars(film: Film) -> Film:
         return lambda time_s: np.where((X < 0.12) | (X > 0.88), 0, film(time_s)).astype(np.float32)

@@ -5,7 +5,8 @@ robust against noise, and to differences between neighbouring samples, which mea
 noise from one look to the next, and averages four seconds to remove most of it. A slowly updated reference of the
 camera's usual view and sharpness follows the light from day to night; it is updated only while the camera can see.
 Dew, dust or a web can cover a lens so slowly that the reference follows. Therefore a bright picture without edges is
-also compared with the view from when it was clear.
+also compared with the view from when it was clear, and so is the contrast: through a film, a thin cloth or spray, a
+trace of the view remains, in which nobody can be seen.
 Texts, logos and bars that the camera draws into its pictures stay when it is covered or turned. Therefore the middle
 rows, which seldom hold any, are also compared alone. Sharpness is not: lamps at night are soft, too.
 A light that blinks must not restart the proof: a look in which the edges stay is one at the same picture, however
@@ -23,6 +24,7 @@ import numpy as np
 from tridetr.capture.cells import (
     COLUMNS,
     MIDDLE,
+    MIDDLE_STEPS,
     ROWS,
     Map,
     alike,
@@ -31,6 +33,7 @@ from tridetr.capture.cells import (
     is_moved,
     is_white,
     means,
+    middle_contrast,
     middle_share,
     typical,
 )
@@ -64,6 +67,10 @@ _OTHER_SHARE = 0.05  # of the cells must have an edge; with fewer, a view shows 
 _BRIGHT_LEVEL = 40.0  # mean; below, it can be too dark to show edges
 _RICH_SHARE = 0.1  # of the middle cells had an edge; that all are gone is unlikely, even in snow
 _CLEAR = 0.7  # share of the strongest gradients, with which a view is clear
+# Contrast relative to the clear view's, in the same light; below, nobody could be seen any more
+_FAINT = 0.15
+_LEAST_CONTRAST = 4.0 * MIDDLE_STEPS  # with less, a view is too dark to compare with
+_DARKENED = 240  # looks for which a loss of contrast is suspicious, longer than `sentry.hold_s`
 _CLEAR_DECAY = 1 - 1 / 21_600  # per window: the strongest gradients are forgotten within a day
 _USUAL_SHARE = 0.35  # of the usual number of edges
 _SMOOTH_LEVELS = 6.0  # standard deviation of the cells; above, the picture is not just dim
@@ -99,6 +106,7 @@ class BlindDetector:
         self._fine: Map = np.zeros((ROWS, COLUMNS), np.float32)
         self._suspect: BlindReason | None = None
         self._strange_looks = 0  # in a row, each of which shows nothing of the usual view
+        self._faded_looks = 0  # in a row, each of which has hardly any contrast
         self._suspect_since_ns = 0  # indications of any kind
         self._reason_since_ns = 0  # of this kind
         self._uncounted = 0  # looks in a row, up to the newest
@@ -115,9 +123,12 @@ class BlindDetector:
     @property
     def suspect(self) -> BlindReason | None:
         """Why the last looks indicate that the camera cannot see, whether that is proved or not yet."""
-        if self._suspect is None and 0 < self._strange_looks <= _WINDOW:
+        if self._suspect is not None:
+            return self._suspect
+        if 0 < self._strange_looks <= _WINDOW:
             return BlindReason.TURNED  # until the window holds only the new view
-        return self._suspect
+        # Darkness with a faint rest is not reported, but whoever is in view when the light goes off has not left
+        return BlindReason.COVERED if 0 < self._faded_looks <= _DARKENED else None
 
     def reset(self) -> None:
         """Prepare for a new stream of the same camera; the learned view is kept, and so is what blinds the camera."""
@@ -144,7 +155,7 @@ class BlindDetector:
         if sample.shape[0] < ROWS or sample.shape[1] < COLUMNS:
             self._suspect = self._found = self._turned_since_ns = None
             self._turned_before = False
-            self._strange_looks = 0
+            self._strange_looks = self._faded_looks = 0
             return None
         if self._size != (height, sample.shape[1]):
             self._size = (height, sample.shape[1])
@@ -153,6 +164,8 @@ class BlindDetector:
             self._restart()
         self._measure(sample)
         self._strange_looks = self._strange_looks + 1 if self._is_strange(self._window.last) else 0
+        has_faded = self._learnt >= _MATURE and self._has_faded(self._view.contrast)
+        self._faded_looks = self._faded_looks + 1 if has_faded else 0
         evidence = self._evidence()
         if evidence is None and self._is_interrupted():
             self._uncounted += 1
@@ -243,6 +256,8 @@ class BlindDetector:
                 return BlindReason.COVERED
             if mean.std() > _SMOOTH_LEVELS:  # bright enough to show edges
                 return BlindReason.BLURRED
+        if self._is_faint():
+            return BlindReason.BLURRED
         if window.turn % 2 == 0:
             self._measure_sharpness()
         if self._sharpness.is_soft(window.sharpness, known):
@@ -300,6 +315,26 @@ class BlindDetector:
             and clear.middle_share >= _RICH_SHARE
             and mean[MIDDLE].mean() > _BRIGHT_LEVEL
             and clear.is_middle_lost(mean, same, edges)
+        )
+
+    def _is_faint(self) -> bool:
+        """Return whether a bright picture has hardly any contrast: it is seen through a film, a thin cloth or spray."""
+        clear, level = self._clear, float(self._window.mean.mean())
+        if self._learnt < _MATURE or level <= _BRIGHT_LEVEL:
+            return False
+        light = min(1.0, level / float(clear.cells.mean()))  # less of it means less contrast
+        return self._has_faded(light * light * clear.contrast)
+
+    def _has_faded(self, contrast: float) -> bool:
+        """Return whether hardly anything is left of a contrast (see `cells.middle_contrast`), now or in the window."""
+        most = _FAINT * _FAINT * contrast
+        if contrast < _LEAST_CONTRAST:
+            return False
+        per_look = 2 * self._noise * self._noise * MIDDLE_STEPS
+        window = self._window
+        return (
+            middle_contrast(window.mean) - per_look / window.looks < most
+            or middle_contrast(window.last) - per_look < most
         )
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:

@@ -36,6 +36,7 @@ _CELL_SIDE = ROWS // CELLS[0]
 _CELL_WEIGHTS = np.full(_CELL_SIDE, 1 / (_CELL_SIDE * _CELL_SIDE), np.float32)
 _ROW_MEAN = np.full(CELLS[1] - 1, 1 / (CELLS[1] - 1), np.float32)
 _MIDDLE_MEAN = np.full(6, 1 / 6, np.float32)
+MIDDLE_STEPS = 6 * (CELLS[1] - 1)
 _COLUMN_MEAN = np.full(CELLS[0] - 1, 1 / (CELLS[0] - 1), np.float32)
 
 
@@ -115,6 +116,14 @@ def middle_gradients(cells: Map) -> Map:
     gradients = _gradients(cells[MIDDLE])
     gradients -= (_MIDDLE_MEAN @ gradients)[:, None]
     return gradients
+
+
+def middle_contrast(cells: Map) -> float:
+    """Return the sum of the squared differences across the middle rows, without the column means."""
+    middle = cells[MIDDLE]
+    steps = middle[:, 1:] - middle[:, :-1]
+    steps -= _MIDDLE_MEAN @ steps
+    return float(np.vdot(steps, steps))
 
 
 def middle_of(edges: Map) -> Map:

@@ -12,6 +12,7 @@ from tridetr.capture.cells import (
     alike,
     cosine,
     edge_strength,
+    middle_contrast,
     middle_gradients,
     middle_of,
 )
@@ -33,6 +34,7 @@ class View:
         cells: Means of the cells [16, 64].
         edges: Edge strength [15, 63], see `cells.edge_strength`.
         gradients: Of the middle rows, see `cells.middle_gradients`; updated by `refresh`.
+        contrast: Of the middle rows, see `cells.middle_contrast`; updated by `refresh`.
         share: Share of the cells that have an edge.
         middle_share: The same of the middle rows.
     """
@@ -40,6 +42,7 @@ class View:
     cells: Map = field(default_factory=_no_cells)
     edges: Map = field(default_factory=_no_edges)
     gradients: Map = field(default_factory=lambda: middle_gradients(_no_cells()))
+    contrast: float = 0.0
     share: float = 0.0
     middle_share: float = 0.0
 
@@ -70,8 +73,9 @@ class View:
         self.middle_share += gain * (middle_share - self.middle_share)
 
     def refresh(self) -> None:
-        """Update `gradients`."""
+        """Update `gradients` and `contrast`."""
         self.gradients = middle_gradients(self.cells)
+        self.contrast = middle_contrast(self.cells)
 
     def copy(self) -> View:
         """Return a view that does not change with this one."""
