@@ -164,8 +164,8 @@ class BlindDetector:
             self._restart()
         self._measure(sample)
         self._strange_looks = self._strange_looks + 1 if self._is_strange(self._window.last) else 0
-        has_faded = self._learnt >= _MATURE and self._has_faded(self._view.contrast)
-        self._faded_looks = self._faded_looks + 1 if has_faded else 0
+        self._measure_contrast()
+        self._faded_looks = self._faded_looks + 1 if self._has_faded(self._view) else 0
         evidence = self._evidence()
         if evidence is None and self._is_interrupted():
             self._uncounted += 1
@@ -187,6 +187,7 @@ class BlindDetector:
         self._noise = 1.0  # of a cell in one look [levels]
         self._share = self._middle_share = 0.0
         self._likeness = 0.0  # of the edges to the usual view
+        self._contrast = math.inf  # of the middle rows
 
     def _measure(self, sample: Plane) -> None:
         """Add a look to the window that shows the same picture; start one if none does."""
@@ -317,25 +318,30 @@ class BlindDetector:
             and clear.is_middle_lost(mean, same, edges)
         )
 
+    def _measure_contrast(self) -> None:
+        """Measure what is left of the contrast, now or on average."""
+        if self._learnt < _MATURE:
+            return
+        window = self._window
+        least = _FAINT * _FAINT * max(self._view.contrast, self._clear.contrast)
+        noise = 2 * self._noise * self._noise * MIDDLE_STEPS
+        was_low, self._contrast = self._contrast < least, middle_contrast(window.steps) - noise
+        if was_low or self._contrast < least:
+            average = middle_contrast(window.mean[:, 1:] - window.mean[:, :-1])
+            self._contrast = min(self._contrast, average - noise / window.looks)
+
     def _is_faint(self) -> bool:
         """Return whether a bright picture has hardly any contrast: it is seen through a film, a thin cloth or spray."""
-        clear, level = self._clear, float(self._window.mean.mean())
-        if self._learnt < _MATURE or level <= _BRIGHT_LEVEL:
+        clear = self._clear
+        if not self._has_faded(clear):
             return False
+        level = float(self._window.mean.mean())
         light = min(1.0, level / float(clear.cells.mean()))  # less of it means less contrast
-        return self._has_faded(light * light * clear.contrast)
+        return level > _BRIGHT_LEVEL and self._contrast < (_FAINT * light) ** 2 * clear.contrast
 
-    def _has_faded(self, contrast: float) -> bool:
-        """Return whether hardly anything is left of a contrast (see `cells.middle_contrast`), now or in the window."""
-        most = _FAINT * _FAINT * contrast
-        if contrast < _LEAST_CONTRAST:
-            return False
-        per_look = 2 * self._noise * self._noise * MIDDLE_STEPS
-        window = self._window
-        return (
-            middle_contrast(window.mean) - per_look / window.looks < most
-            or middle_contrast(window.last) - per_look < most
-        )
+    def _has_faded(self, view: View) -> bool:
+        """Return whether hardly any contrast is left of a view's."""
+        return view.contrast > _LEAST_CONTRAST and self._contrast < _FAINT**2 * view.contrast
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:
         view, mean = self._view, self._window.mean

@@ -75,7 +75,7 @@ class View:
     def refresh(self) -> None:
         """Update `gradients` and `contrast`."""
         self.gradients = middle_gradients(self.cells)
-        self.contrast = middle_contrast(self.cells)
+        self.contrast = middle_contrast(self.cells[:, 1:] - self.cells[:, :-1])
 
     def copy(self) -> View:
         """Return a view that does not change with this one."""
