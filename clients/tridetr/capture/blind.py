@@ -24,7 +24,6 @@ import numpy as np
 from tridetr.capture.cells import (
     COLUMNS,
     MIDDLE,
-    MIDDLE_STEPS,
     ROWS,
     Map,
     alike,
@@ -33,10 +32,10 @@ from tridetr.capture.cells import (
     is_moved,
     is_white,
     means,
-    middle_contrast,
     middle_share,
     typical,
 )
+from tridetr.capture.contrast import Contrast
 from tridetr.capture.sharpness import Sharpness
 from tridetr.capture.sources.base import Plane
 from tridetr.capture.view import View
@@ -67,9 +66,6 @@ _OTHER_SHARE = 0.05  # of the cells must have an edge; with fewer, a view shows 
 _BRIGHT_LEVEL = 40.0  # mean; below, it can be too dark to show edges
 _RICH_SHARE = 0.1  # of the middle cells had an edge; that all are gone is unlikely, even in snow
 _CLEAR = 0.7  # share of the strongest gradients, with which a view is clear
-# Contrast relative to the clear view's, in the same light; below, nobody could be seen any more
-_FAINT = 0.15
-_LEAST_CONTRAST = 4.0 * MIDDLE_STEPS  # with less, a view is too dark to compare with
 _DARKENED = 240  # looks for which a loss of contrast is suspicious, longer than `sentry.hold_s`
 _CLEAR_DECAY = 1 - 1 / 21_600  # per window: the strongest gradients are forgotten within a day
 _USUAL_SHARE = 0.35  # of the usual number of edges
@@ -115,20 +111,21 @@ class BlindDetector:
         self._turned_since_ns: int | None = None
         # Whether the size changed while the camera was turned: there is no view to compare with
         self._turned_before = False
+        self._contrast = Contrast()
         self._window = Window()
         self._aside = Window()  # what was seen before the last cut
         self._forget()
         self.reset()
 
     @property
-    def suspect(self) -> BlindReason | None:
-        """Why the last looks indicate that the camera cannot see, whether that is proved or not yet."""
-        if self._suspect is not None:
-            return self._suspect
-        if 0 < self._strange_looks <= _WINDOW:
-            return BlindReason.TURNED  # until the window holds only the new view
-        # Darkness with a faint rest is not reported, but whoever is in view when the light goes off has not left
-        return BlindReason.COVERED if 0 < self._faded_looks <= _DARKENED else None
+    def is_suspect(self) -> bool:
+        """Whether the last looks indicate that the camera cannot see, whether that is proved or not yet."""
+        return (
+            self._suspect is not None
+            or 0 < self._strange_looks <= _WINDOW  # until the window holds only the new view
+            # Darkness with a faint rest is not reported, but a person in view when the light goes off has not left
+            or 0 < self._faded_looks <= _DARKENED
+        )
 
     def reset(self) -> None:
         """Prepare for a new stream of the same camera; the learned view is kept, and so is what blinds the camera."""
@@ -164,8 +161,11 @@ class BlindDetector:
             self._restart()
         self._measure(sample)
         self._strange_looks = self._strange_looks + 1 if self._is_strange(self._window.last) else 0
-        self._measure_contrast()
-        self._faded_looks = self._faded_looks + 1 if self._has_faded(self._view) else 0
+        if self._learnt >= _MATURE:
+            usual = max(self._view.contrast, self._clear.contrast)
+            self._contrast.measure(self._window, self._noise, usual)
+        has_faded = self._contrast.has_faded(self._view)
+        self._faded_looks = self._faded_looks + 1 if has_faded else 0
         evidence = self._evidence()
         if evidence is None and self._is_interrupted():
             self._uncounted += 1
@@ -187,7 +187,7 @@ class BlindDetector:
         self._noise = 1.0  # of a cell in one look [levels]
         self._share = self._middle_share = 0.0
         self._likeness = 0.0  # of the edges to the usual view
-        self._contrast = math.inf  # of the middle rows
+        self._contrast.restart()
 
     def _measure(self, sample: Plane) -> None:
         """Add a look to the window that shows the same picture; start one if none does."""
@@ -318,30 +318,14 @@ class BlindDetector:
             and clear.is_middle_lost(mean, same, edges)
         )
 
-    def _measure_contrast(self) -> None:
-        """Measure what is left of the contrast, now or on average."""
-        if self._learnt < _MATURE:
-            return
-        window = self._window
-        least = _FAINT * _FAINT * max(self._view.contrast, self._clear.contrast)
-        noise = 2 * self._noise * self._noise * MIDDLE_STEPS
-        was_low, self._contrast = self._contrast < least, middle_contrast(window.steps) - noise
-        if was_low or self._contrast < least:
-            average = middle_contrast(window.mean[:, 1:] - window.mean[:, :-1])
-            self._contrast = min(self._contrast, average - noise / window.looks)
-
     def _is_faint(self) -> bool:
         """Return whether a bright picture has hardly any contrast: it is seen through a film, a thin cloth or spray."""
         clear = self._clear
-        if not self._has_faded(clear):
+        if not self._contrast.has_faded(clear):
             return False
         level = float(self._window.mean.mean())
-        light = min(1.0, level / float(clear.cells.mean()))  # less of it means less contrast
-        return level > _BRIGHT_LEVEL and self._contrast < (_FAINT * light) ** 2 * clear.contrast
-
-    def _has_faded(self, view: View) -> bool:
-        """Return whether hardly any contrast is left of a view's."""
-        return view.contrast > _LEAST_CONTRAST and self._contrast < _FAINT**2 * view.contrast
+        light = min(1.0, level / float(clear.cells.mean()))
+        return level > _BRIGHT_LEVEL and self._contrast.has_faded(clear, light)
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:
         view, mean = self._view, self._window.mean

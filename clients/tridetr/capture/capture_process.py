@@ -310,7 +310,7 @@ class Capture:
             self._status.state(CameraState.LIVE, self._delivery.fault)
 
     def _is_suspect(self) -> bool:
-        return self._blind is not None and self._blind.suspect is not None
+        return self._blind is not None and self._blind.is_suspect
 
     def _wait_decided(self, sequence: int) -> None:
         warned = False
