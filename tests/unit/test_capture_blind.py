@@ -2,98 +2,35 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from support.data import FOOTAGE, shared
+from support.views import (
+    PLACES,
+    RNG,
+    SEEN,
+    SIZE,
+    STILLS,
+    Film,
+    Picture,
+    Watch,
+    X,
+    Y,
+    blurred,
+    lamp,
+    still,
+)
 from tridetr.capture import blind
 from tridetr.capture.blind import LOOK_NS, BlindDetector
 from tridetr.shm.boards import BlindReason
-from tridetr_demo.scene import SyntheticCamera
-
-Picture = NDArray[np.float32]
-Film = Callable[[float], Picture]
-SIZE = (180, 320)
-_RNG = np.random.default_rng(5)
-_NOISE = _RNG.normal(0, 1, (SIZE[0] + 61, SIZE[1] + 97)).astype(np.float32)
-X, Y = np.meshgrid(np.linspace(0, 1, SIZE[1]), np.linspace(0, 1, SIZE[0]))
-
-
-def drawn(seed: int, scene: str) -> Film:
-    camera = SyntheticCamera(SIZE[1], SIZE[0], seed=seed, scene=scene)
-    frame = np.empty((SIZE[0] * 3 // 2, SIZE[1]), np.uint8)
-
-    def film(time_s: float) -> Picture:
-        camera.draw(time_s, frame)
-        return frame[: SIZE[0]].astype(np.float32)
-
-    return film
-
-
-PLACES: dict[str, Film] = {
-    f"{scene}{seed}": drawn(seed, scene)
-    for scene, seed in (("street", 1), ("street", 2), ("hall", 1), ("hall", 2), ("hall", 3))
-}
-
-
-def still(film: Film) -> Film:
-    """Return six pictures of a film again and again, which is faster than drawing each."""
-    pictures = [film(float(second)) for second in range(6)]
-    return lambda time_s: pictures[int(time_s) % 6]
-
-
-STILLS = {place: still(film) for place, film in PLACES.items()}
-
-
-class Watch:
-    """Feeds a film to a detector, two looks a second, and records its results."""
-
-    def __init__(self) -> None:
-        self.detector = BlindDetector()
-        self.looks = 0
-        self._rng = np.random.default_rng(1)
-
-    def see(self, film: Film, seconds: float, noise: float = 2.0) -> list[BlindReason | None]:
-        found = []
-        for _ in range(round(seconds * 2)):
-            down, right = self._rng.integers(0, 61), self._rng.integers(0, 97)
-            view = film(self.looks / 2)
-            grain = noise * _NOISE[down : down + view.shape[0], right : right + SIZE[1]]
-            picture = np.clip(view + grain, 0, 255).astype(np.uint8)
-            found.append(self._look(picture))
-        return found
-
-    def _look(self, picture: NDArray[np.uint8]) -> BlindReason | None:
-        self.looks += 1
-        return self.detector.judge(
-            lambda step: picture[::step], picture.shape[0], self.looks * LOOK_NS
-        )
-
-
-def blurred(picture: Picture, radius: float) -> Picture:
-    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius))).astype(np.float32)
-
-
-def lamp(across: float, down: float, width: float) -> Picture:
-    distance = ((X - across) * 16) ** 2 + ((Y - down) * 9) ** 2
-    return (255 * np.exp(-distance / width**2)).astype(np.float32)
-
-
-def person(time_s: float) -> NDArray[np.bool_]:
-    """Pixels of a person who walks past close to the lens, over three quarters of the view."""
-    return (np.abs(X - ((time_s % 20) / 10 - 0.5)) < 0.38) & (Y > 0.1)
-
 
 BLINDED: dict[str, tuple[Callable[[Film], Film], float, set[BlindReason], float]] = {
     # event, sensor noise, allowed results, time limit [s]
@@ -142,66 +79,6 @@ BLINDED: dict[str, tuple[Callable[[Film], Film], float, set[BlindReason], float]
         {BlindReason.TURNED},
         20,
     ),
-}
-
-SEEN: dict[str, tuple[Callable[[Film], Film], float]] = {
-    "lights off, a faint rest": (lambda film: lambda time_s: film(time_s) * 0.05 + 8, 3),
-    "night with noise": (lambda film: lambda time_s: film(time_s) * 0.2 + 5, 12),
-    "night, smoothed by the camera": (
-        lambda film: lambda time_s: blurred(film(time_s), 0.8) * 0.25,
-        5,
-    ),
-    "infrared light": (
-        lambda film: (
-            lambda time_s: np.clip(
-                255 * (film(time_s) / 255) ** 0.5 * (1.1 - (X - 0.5) ** 2 - (Y - 0.5) ** 2), 0, 255
-            )
-        ),
-        6,
-    ),
-    "infrared swaps dark and bright": (lambda film: lambda time_s: 230 - 0.8 * film(time_s), 5),
-    "lamps at night": (
-        lambda film: lambda time_s: film(time_s) * 0.15 + lamp(0.2, 0.3, 0.7) + lamp(0.7, 0.4, 0.5),
-        4,
-    ),
-    "black except under a lamp": (
-        lambda film: lambda time_s: np.where(X < 0.4, film(time_s) * 0.7, 0),
-        0,
-    ),
-    "headlights": (
-        lambda film: (
-            lambda time_s: (
-                film(time_s) * 0.25
-                + lamp((time_s % 10) / 10, 0.6, 2)
-                + lamp((time_s % 10) / 10 + 0.1, 0.6, 2)
-            )
-        ),
-        5,
-    ),
-    "rain": (
-        lambda film: lambda time_s: film(time_s) * 0.6 + 60 + 50 * (_RNG.random(SIZE) < 0.02),
-        5,
-    ),
-    "fog": (lambda film: lambda time_s: film(time_s) * 0.25 + 130, 3),
-    "the sun from one side": (
-        lambda film: lambda time_s: film(time_s) * np.clip(0.2 + 1.3 * X, 0, 1.3),
-        2,
-    ),
-    "shadows of trees": (
-        lambda film: lambda time_s: film(time_s) * np.where((X + Y / 2) % 0.3 < 0.12, 0.5, 1),
-        2,
-    ),
-    "a person close to the lens": (
-        lambda film: (
-            lambda time_s: np.where(person(time_s), 60 + 20 * np.sin(30 * Y), film(time_s))
-        ),
-        2,
-    ),
-    "exposure that hunts": (
-        lambda film: lambda time_s: film(time_s) * (0.6 + 0.5 * (time_s // 3 % 2)),
-        2,
-    ),
-    "wind": (lambda film: lambda time_s: np.roll(film(time_s), int(time_s * 7) % 5 - 2, axis=1), 2),
 }
 
 
@@ -430,7 +307,7 @@ WALL = (165 - 25 * ((X - 0.3) ** 2 + (Y + 0.2) ** 2)).astype(np.float32)
 NEAR = np.hypot((X - 0.62) * 16 / 9, Y - 0.41)  # distance from a point, in heights
 SQUARE = np.maximum(np.abs(X - 0.4) * 16 / 9, np.abs(Y - 0.6))
 CLOUDS = np.asarray(
-    Image.fromarray(_RNG.normal(0, 1, (9, 16)).astype(np.float32)).resize(
+    Image.fromarray(RNG.normal(0, 1, (9, 16)).astype(np.float32)).resize(
         SIZE[::-1], Image.Resampling.BICUBIC
     )
 )
@@ -663,200 +540,3 @@ def test_any_cover_is_reported_within_ten_seconds(
     watch.see(PLACES[place], 35)
     cover = (level + tilt * X).astype(np.float32)
     assert watch.see(lambda _: cover, 10, noise)[-1] is BlindReason.COVERED
-
-
-Light = Callable[[float], float]  # levels by which a lamp makes the picture brighter at a time
-
-
-def every(period_s: float, lit_s: float, levels: float) -> Light:
-    return lambda time_s: levels if time_s % period_s < lit_s else 0.0
-
-
-def irregular(seed: int, period_s: float, lit_s: float, levels: float) -> Light:
-    """Flashes at random times, of random length and strength, `period_s` apart on average."""
-    rng, times = np.random.default_rng(seed), [0.0]
-    strengths: list[tuple[float, float]] = []
-
-    def light(time_s: float) -> float:
-        while times[-1] <= time_s:
-            times.append(times[-1] + period_s * rng.uniform(0.3, 1.7))
-            strengths.append((lit_s * rng.uniform(0.3, 1.0), levels * rng.uniform(0.6, 1.0)))
-        flash = bisect.bisect_right(times, time_s) - 1
-        length_s, strength = strengths[flash]
-        return strength if time_s - times[flash] < length_s else 0.0
-
-    return light
-
-
-LIGHTS: dict[str, Callable[[float], Light]] = {  # by strength [levels]
-    "every 2 s": lambda levels: every(2, 1, levels),
-    "every 4 s": lambda levels: every(4, 0.3, levels),
-    "every 8 s": lambda levels: every(8, 1.5, levels),
-    "every 14 s": lambda levels: every(14, 0.5, levels),
-    "irregular": lambda levels: irregular(1, 4, 1, levels),
-    "flickering": lambda levels: irregular(3, 0.6, 0.6, levels),
-}
-AREAS: dict[str, Picture] = {
-    "whole": np.ones(SIZE, np.float32),
-    "left half": (X < 0.5).astype(np.float32),
-}
-# event, place, allowed result, limit [s]
-STRANGE_VIEWS: dict[str, tuple[Callable[[Picture], Picture], str, BlindReason, float]] = {
-    "upside down": (lambda view: view[::-1, ::-1], "hall1", BlindReason.TURNED, 20),
-    "shifted": (lambda view: np.roll(view, 80, axis=1), "street1", BlindReason.TURNED, 20),
-    "mirrored": (lambda view: view[:, ::-1], "hall3", BlindReason.TURNED, 20),
-    "another place": (lambda _: PLACES["street2"](0.0), "hall2", BlindReason.TURNED, 20),
-    "defocused": (lambda view: blurred(view, 5), "street2", BlindReason.BLURRED, 25),
-    "defocused in a hall": (lambda view: blurred(view, 5), "hall1", BlindReason.BLURRED, 25),
-}
-
-
-def lit(film: Film, light: Light, area: str) -> Film:
-    return lambda time_s: film(time_s) + light(time_s) * AREAS[area]
-
-
-@pytest.mark.parametrize("levels", [8, 14, 40])
-@pytest.mark.parametrize("area", AREAS)
-@pytest.mark.parametrize("what", STRANGE_VIEWS)
-def test_a_light_that_blinks_does_not_hide_blindness(what: str, area: str, levels: float) -> None:
-    """Each flash was taken for a new view, which started the proof again, so that it never ended."""
-    for light in LIGHTS.values():
-        check_blindness(what, area, light(levels))
-
-
-def check_blindness(what: str, area: str, light: Light) -> None:
-    change, place, reason, within_s = STRANGE_VIEWS[what]
-    usual = STILLS[place]
-    strange = still(lambda time_s: change(usual(time_s)))
-    watch = Watch()
-    assert set(watch.see(lit(usual, light, area), 35)) == {None}
-    found = watch.see(lit(strange, light, area), within_s)
-    assert found[-1] is reason
-    assert set(found) == {None, reason}
-    assert watch.see(lit(usual, light, area), 5)[-1] is None
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    what=st.sampled_from(sorted(STRANGE_VIEWS)),
-    area=st.sampled_from(sorted(AREAS)),
-    seed=st.integers(0, 1000),
-    period_s=st.floats(0.5, 15),
-    lit_s=st.floats(0.3, 2),
-    levels=st.floats(3, 60),
-)
-def test_no_light_hides_blindness(
-    what: str, area: str, seed: int, period_s: float, lit_s: float, levels: float
-) -> None:
-    check_blindness(what, area, irregular(seed, period_s, lit_s, levels))
-
-
-@pytest.mark.parametrize("levels", [8, 40])
-@pytest.mark.parametrize(
-    "what", ["another place", "defocused", "mirrored", "shifted", "upside down"]
-)
-def test_suspicion_survives_flashes(what: str, levels: float) -> None:
-    """A person in view when the camera was turned had "left" with the first flash after `clear_s` (3)."""
-    change, place, _, _ = STRANGE_VIEWS[what]
-    usual = STILLS[place]
-    strange = still(lambda time_s: change(usual(time_s)))
-    for light, area in itertools.product(LIGHTS.values(), AREAS):
-        watch = Watch()
-        watch.see(lit(usual, light(levels), area), 35)
-        watch.see(lit(strange, light(levels), area), 2.5)
-        for _ in range(35):
-            watch.see(lit(strange, light(levels), area), 0.5)
-            assert watch.detector.is_suspect, (area, watch.looks)
-        watch.see(lit(usual, light(levels), area), 4)
-        assert not watch.detector.is_suspect, area
-
-
-@pytest.mark.parametrize("levels", [8, 14, 40])
-@pytest.mark.parametrize("brightness", [1.0, 0.3, 0.1])
-@pytest.mark.parametrize("place", ["street1", "hall1", "hall3"])
-def test_a_light_that_blinks_is_not_reported(place: str, brightness: float, levels: float) -> None:
-    usual = STILLS[place]
-    for light, area in itertools.product(LIGHTS.values(), AREAS):
-        watch = Watch()
-        watch.see(usual, 35)
-        dim = lit(lambda time_s: 4 + brightness * usual(time_s), light(levels), area)
-        assert set(watch.see(dim, 40, 2 if brightness == 1 else 5)) == {None}
-        assert set(watch.see(usual, 5)) == {None}
-
-
-@pytest.mark.parametrize("levels", [8, 40])
-@pytest.mark.parametrize("place", ["street1", "hall1"])
-def test_a_day_and_a_night_with_a_light_that_blinks_are_not_reported(
-    place: str, levels: float
-) -> None:
-    film, watch = STILLS[place], Watch()
-    infrared, noise = SEEN["infrared light"]
-    light = irregular(7, 4, 1, levels)
-
-    def see(view: Film, seconds: float, noise: float) -> None:
-        assert set(watch.see(lit(view, light, "whole"), seconds, noise)) == {None}
-
-    see(film, 60, 2)
-    for step in range(30):  # dusk
-        see(lambda t: film(t) * (1 - 0.9 * step / 30) + 4, 5, 2 + step / 4)
-    see(infrared(film), 120, noise)
-    see(SEEN["night with noise"][0](film), 120, 9)
-    for step in range(30):  # dawn
-        see(lambda t: film(t) * (0.1 + 0.9 * step / 30) + 4, 5, 9 - step / 4)
-
-
-def footage(step: int) -> Iterator[NDArray[np.uint8]]:
-    with av.open(str(shared(*FOOTAGE))) as container:
-        for frame in itertools.islice(container.decode(video=0), 0, None, step):
-            yield frame.to_ndarray(format="gray")
-
-
-@pytest.mark.parametrize(("light", "noise"), [(1.0, 0.0), (0.3, 3.0), (0.1, 5.0)])
-def test_real_footage_of_people_is_never_reported(light: float, noise: float) -> None:
-    """People come in, stand and leave for two minutes; then a hand covers the lens."""
-    detector, now_ns = BlindDetector(), 0
-    rng = np.random.default_rng(0)
-
-    def look(picture: NDArray[np.float32]) -> BlindReason | None:
-        grain = rng.normal(0, noise, picture.shape).astype(np.float32) if noise else 0
-        noisy = np.clip(picture * light + grain, 0, 255).astype(np.uint8)
-        return detector.judge(lambda step: noisy[::step], noisy.shape[0], now_ns)
-
-    for picture in footage(5):
-        now_ns += LOOK_NS
-        assert look(picture.astype(np.float32)) is None
-        shape = picture.shape
-    for _ in range(20):
-        now_ns += LOOK_NS
-        hand = 40 + rng.normal(0, 4, shape)
-        found = look(hand.astype(np.float32))
-    assert found is BlindReason.COVERED
-
-
-FOOTAGE_VIEWS: dict[str, Callable[[Picture], Picture]] = {
-    "upside down": lambda view: view[::-1, ::-1],
-    "shifted": lambda view: np.roll(view, view.shape[1] // 4, axis=1),
-    "defocused": lambda view: blurred(view, view.shape[0] / 45),
-    "covered by 70 %": lambda view: np.concatenate(
-        [np.full_like(view[:, : view.shape[1] * 7 // 10], 10), view[:, view.shape[1] * 7 // 10 :]],
-        axis=1,
-    ),
-}
-
-
-@pytest.mark.parametrize("what", FOOTAGE_VIEWS)
-def test_a_light_that_blinks_does_not_hide_blindness_in_real_footage(what: str) -> None:
-    usual = [picture.astype(np.float32) for picture in itertools.islice(footage(10), 5)]
-    strange = [FOOTAGE_VIEWS[what](picture) for picture in usual]
-    rng = np.random.default_rng(3)
-    grain = [rng.normal(0, 2, usual[0].shape).astype(np.float32) for _ in range(7)]
-    lights = [LIGHTS[rhythm] for rhythm in LIGHTS if rhythm != "flickering"]
-    for light, levels in zip(lights, itertools.cycle([14, 40, 8])):
-        detector, found = BlindDetector(), []
-        for look in range(120):
-            view = (usual if look < 70 else strange)[look % 5]
-            noisy = view + light(levels)(look / 2) + grain[look % 7]
-            picture = np.clip(noisy, 0, 255).astype(np.uint8)
-            found.append(detector.judge(lambda step: picture[::step], len(picture), look * LOOK_NS))
-        assert set(found[:80]) == {None}
-        assert found[-1] in {BlindReason.TURNED, BlindReason.BLURRED}
