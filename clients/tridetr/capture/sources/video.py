@@ -163,30 +163,26 @@ class CpuVideo:
             return Decoded(arrival, None)
         if arrival.packet.is_corrupt:
             return Decoded(arrival, None)
-        if self._damaged and self._is_clean(frame, arrival):
-            self._damaged = range(0)
+        if self._damaged and arrival.index >= self._damaged.stop:
+            # FFmpeg's parser takes recovery points for key frames; some encoders mark no intra pictures at all
+            self._refreshes += arrival.packet.is_keyframe or frame.pict_type == PictureType.I
+            if frame.key_frame or self._is_refreshed(arrival.monotonic_ns):
+                self._damaged = range(0)
         aspect, scaler = self._codec.sample_aspect_ratio, self._scaler
         # Pictures come in display order: one that comes before a damaged picture can be built on it all the same
         is_doubtful = bool(self._damaged) and arrival.index >= self._damaged.start
         return Decoded(arrival, lambda: picture_from(frame, scaler, aspect, rotation), is_doubtful)
 
-    def _is_clean(self, frame: av.VideoFrame, arrival: Arrival) -> bool:
-        """Return whether an intact picture, and those after it, cannot show traces of the damaged ones.
+    def _is_refreshed(self, now_ns: int) -> bool:
+        """Return whether pictures without a key frame show no traces of the damaged ones any more.
 
         In a stream with key frames, only the next one ends that, however far away it is. A stream without them is
         refreshed bit by bit: between recovery points if it has them, otherwise at an unknown pace.
         """
-        if arrival.index < self._damaged.stop:
-            return False
-        if frame.key_frame:
-            return True
-        # FFmpeg's parser takes recovery points for key frames; some encoders do not mark their intra pictures at all
-        self._refreshes += arrival.packet.is_keyframe or frame.pict_type == PictureType.I
         assert self._key_ns is not None
-        has_key_frames = arrival.monotonic_ns - self._key_ns < _NO_KEY_FRAME_NS
-        return (
-            self._refreshes >= _SURE_REFRESHES or not has_key_frames
-        ) and arrival.monotonic_ns - self._damaged_ns >= _DOUBTFUL_NS
+        has_key_frames = now_ns - self._key_ns < _NO_KEY_FRAME_NS
+        is_complete = self._refreshes >= _SURE_REFRESHES or not has_key_frames
+        return is_complete and now_ns - self._damaged_ns >= _DOUBTFUL_NS
 
     def _doubt(self, arrival: Arrival, index: int | None = None) -> None:
         """Note that a packet is damaged, or a missing one before it, which has this index."""
