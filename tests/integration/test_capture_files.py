@@ -13,6 +13,7 @@ from support.capture_rig import Decider, FakeController, Seen, capturing, play_t
 from support.clips import decoded, jpegs, write_clip, write_mjpeg
 from support.data import FOOTAGE, shared
 from support.waiting import slack, wait_for
+from tridetr.capture.sources import picture
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.shm.boards import CameraState, SentryMode
 from tridetr.shm.frames import ColorMatrix, ColorRange
@@ -95,8 +96,9 @@ def test_odd_sizes_are_cropped_by_one(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_rare_formats_are_converted_and_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(picture, "_converted", set())  # a process logs each format once
     clip = write_clip(tmp_path / "444.mp4", 3, pix_fmt="yuv444p")
     with capturing(tmp_path, clip) as rig:
         frames = rig.wait_frames(2)
