@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from tridetr.broker_tls import present_certificate, trust_authorities
-from tridetr.config import Config
+from tridetr.config import CameraSection, Config, SentrySection
 from tridetr.config.secrets import (
     camera_credentials,
     gateway_token,
@@ -29,6 +29,7 @@ from tridetr.paths import TRITON_MARKS, refuse_other_folder
 from tridetr.recorder.evidence_files import refuse_other_files
 
 _MQTTS_PORT = 8883
+_USUAL_FPS = 25.0  # of a camera, where `fps` does not limit it
 
 
 def check_configuration(config: Config) -> Iterator[Finding]:
@@ -166,6 +167,7 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
                 "camera whose pictures come that seldom counts as not watched",
                 "raise sentry.unknown_s as well, or lower timeout_s",
             )
+        yield from _check_times(subject, camera, sentry)
         if camera.decode == "gpu" and config.device == "cpu":
             yield Finding(
                 f"{subject}.decode",
@@ -173,6 +175,34 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
                 "decode: gpu has no effect with device: cpu",
                 "set decode: cpu",
             )
+
+
+def _check_times(subject: str, camera: CameraSection, sentry: SentrySection) -> Iterator[Finding]:
+    """Yield times that delay an alarm, or the report that a camera is not watched, more than anyone expects."""
+    counted_s = (sentry.confirm_frames - 1) / (camera.fps or _USUAL_FPS)
+    late = "that long passes before it is reported that the camera is not watched"
+    for key, seconds, longest_s, effect in (
+        ("sentry.confirm_frames", counted_s, 10, "someone must be in view that long for an alarm"),
+        (
+            "sentry.confirm_s",
+            sentry.confirm_s,
+            10,
+            "someone must be in view that long for an alarm",
+        ),
+        ("sentry.unknown_s", sentry.unknown_s, 60, late),
+        ("frozen_s", camera.frozen_s, 600, late),
+    ):
+        if seconds > longest_s:
+            text = f"{seconds:.0f} s: {effect}"
+            yield Finding(f"{subject}.{key}", "warning", text, f"lower {key}")
+    if sentry.hold_s < sentry.unknown_s:
+        yield Finding(
+            f"{subject}.sentry.hold_s",
+            "warning",
+            f"{sentry.hold_s:g}, but the state is Unknown after {sentry.unknown_s:g} s without a result, so a visit "
+            "ends as lost at once instead of being held",
+            "raise hold_s",
+        )
 
 
 def _check_notify(config: Config) -> Iterator[Finding]:
