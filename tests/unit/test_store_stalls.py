@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -223,6 +224,20 @@ def test_only_the_newest_notes_wait_for_the_disk(
     wait_for(store.flush)
     assert [row.seq for row in read_history(tmp_path)] == [*range(30, 20, -1), 1]
     store.close()
+
+
+@pytest.mark.parametrize("events", [0, 2])
+def test_a_stop_with_events_that_are_on_no_disk_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, events: int
+) -> None:
+    store = opened(tmp_path)
+    fault = sqlite3.OperationalError("database or disk is full")
+    monkeypatch.setattr(Database, "write", Mock(side_effect=fault))
+    store.commit("hall", "{}", [event_row(number) for number in range(events)])
+    caplog.clear()
+    store.close()
+    lost = f"{events} events that the broker has not acknowledged may be lost"
+    assert (lost in caplog.text) is bool(events)
 
 
 def test_later_changes_apply() -> None:

@@ -187,7 +187,13 @@ class Store:
 
     def close(self) -> None:
         """Write the pending changes and close the database, unless the disk does not answer."""
-        self._run(partial(self._save, WAIT_S), _START_STOP_S)
+        saved = self._run(partial(self._save, WAIT_S), _START_STOP_S)
+        if self.outbox and not saved:
+            logger.error(
+                "stopped although the disk has not taken everything: %d events that the broker has not acknowledged "
+                "may be lost",
+                len(self.outbox),
+            )
         self._release()
 
     def _release(self) -> None:
