@@ -225,6 +225,22 @@ def test_a_film_or_thin_cloth_over_the_lens_is_reported(
     assert watch.see(usual, 5)[-1] is None
 
 
+@pytest.mark.parametrize("radius", [3, 5])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_person_in_view_when_the_camera_loses_focus_has_not_left(
+    place: str, radius: float
+) -> None:
+    """It took six seconds to be suspicious, longer than `clear_s` (3)."""
+    usual, watch = STILLS[place], Watch()
+    watch.see(usual, 40)
+    assert not watch.detector.is_suspect
+    soft = still(lambda time_s: blurred(usual(time_s), radius))
+    trusted = 0.0
+    while watch.see(soft, 0.5)[-1] is None:
+        trusted = 0 if watch.detector.is_suspect else trusted + 0.5
+        assert trusted <= 1
+
+
 @pytest.mark.parametrize("place", ["street1", "hall1", "hall3"])
 def test_a_person_in_view_when_the_light_goes_off_has_not_left(place: str) -> None:
     usual, watch = STILLS[place], Watch()

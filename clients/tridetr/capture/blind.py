@@ -36,7 +36,7 @@ from tridetr.capture.cells import (
     typical,
 )
 from tridetr.capture.contrast import Contrast
-from tridetr.capture.sharpness import Sharpness
+from tridetr.capture.sharpness import Sharpness, sharpness_of
 from tridetr.capture.sources.base import Plane
 from tridetr.capture.view import View
 from tridetr.capture.window import Window
@@ -103,6 +103,7 @@ class BlindDetector:
         self._suspect: BlindReason | None = None
         self._strange_looks = 0  # in a row, each of which shows nothing of the usual view
         self._faded_looks = 0  # in a row, each of which has hardly any contrast
+        self._soft_looks = 0  # of every other look, in a row, each of which is blurred
         self._suspect_since_ns = 0  # indications of any kind
         self._reason_since_ns = 0  # of this kind
         self._uncounted = 0  # looks in a row, up to the newest
@@ -125,6 +126,7 @@ class BlindDetector:
             or 0 < self._strange_looks <= _WINDOW  # until the window holds only the new view
             # Darkness with a faint rest is not reported, but a person in view when the light goes off has not left
             or 0 < self._faded_looks <= _DARKENED
+            or 0 < self._soft_looks <= _WINDOW  # until the smoothed sharpness has followed
         )
 
     def reset(self) -> None:
@@ -152,7 +154,7 @@ class BlindDetector:
         if sample.shape[0] < ROWS or sample.shape[1] < COLUMNS:
             self._suspect = self._found = self._turned_since_ns = None
             self._turned_before = False
-            self._strange_looks = self._faded_looks = 0
+            self._strange_looks = self._faded_looks = self._soft_looks = 0
             return None
         if self._size != (height, sample.shape[1]):
             self._size = (height, sample.shape[1])
@@ -161,11 +163,16 @@ class BlindDetector:
             self._restart()
         self._measure(sample)
         self._strange_looks = self._strange_looks + 1 if self._is_strange(self._window.last) else 0
-        if self._learnt >= _MATURE:
+        window, known = self._window, self._learnt >= _MATURE
+        if known:
             usual = max(self._view.contrast, self._clear.contrast)
-            self._contrast.measure(self._window, self._noise, usual)
+            self._contrast.measure(window, self._noise, usual)
         has_faded = self._contrast.has_faded(self._view)
         self._faded_looks = self._faded_looks + 1 if has_faded else 0
+        if window.turn % 2:  # the sharpness of the window is measured at the others
+            sharpness = sharpness_of(window.last_energy(), self._noise) if known else None
+            is_soft = self._sharpness.is_soft(sharpness, known)
+            self._soft_looks = self._soft_looks + 1 if is_soft else 0
         evidence = self._evidence()
         if evidence is None and self._is_interrupted():
             self._uncounted += 1
@@ -260,8 +267,8 @@ class BlindDetector:
         if self._is_faint():
             return BlindReason.BLURRED
         if window.turn % 2 == 0:
-            self._measure_sharpness()
-        if self._sharpness.is_soft(window.sharpness, known):
+            window.sharpness.measure(window.energy(), self._noise)
+        if self._sharpness.is_soft(window.sharpness.value, known):
             return BlindReason.BLURRED
         if known and self._is_other_view(likeness, edges):
             return BlindReason.TURNED
@@ -278,17 +285,6 @@ class BlindDetector:
             and self._uncounted < _YOUNG
             and self._likeness < _OTHER_VIEW
         )
-
-    def _measure_sharpness(self) -> None:
-        """Measure the ratio of fine to coarse edge strength of each tile."""
-        fine, coarse = self._window.energy()
-        clear = coarse > max(1.0, 16 * self._noise * self._noise)
-        # Noise adds to the fine edges. So does movement, but not in the quietest tiles
-        tiles = fine.flatten()
-        tiles.partition(6)
-        noise = min(float(tiles[6]), 32 * self._noise * self._noise)
-        ratios = np.maximum(fine - noise, 0) / np.maximum(coarse, 1)
-        self._window.sharpness.measure(ratios[clear])
 
     def _knows_middle(self) -> bool:
         return self._learnt >= _MATURE and self._view.middle_share >= _MIDDLE_SHARE

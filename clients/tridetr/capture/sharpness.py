@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from tridetr.capture.cells import Map
 
 # Sharpness below which a picture is blurred (0.25: no edges at all): absolute, and relative to the usual sharpness
@@ -26,32 +28,50 @@ class Reading:
     value: float | None = None
     smoothed: float = 0.0
 
-    def measure(self, ratios: Map) -> None:
-        """Take the squared ratios of the tiles that have edges; they are sorted in place."""
-        if len(ratios) < _FEWEST_TILES:
-            self.value = None
-            return
-        ratios.sort()
-        value = math.sqrt(float(ratios[int(0.8 * len(ratios))]))
-        before = self.smoothed or value
-        self.value = self.smoothed = before + _GAIN * (value - before)
+    def measure(self, energy: Map, noise: float) -> None:
+        """Take the energy of a picture's edges, see `sharpness_of`."""
+        self.value = sharpness_of(energy, noise)
+        if self.value is not None:
+            before = self.smoothed or self.value
+            self.value = self.smoothed = before + _GAIN * (self.value - before)
+
+
+def sharpness_of(energy: Map, noise: float) -> float | None:
+    """Return the 80th percentile of the tiles' ratio of fine to coarse edge strength.
+
+    Args:
+        energy: Of fine and coarse edges in each tile [2, 8, 8].
+        noise: Of a cell in one look [levels].
+
+    Returns:
+        The sharpness; None if too few tiles have edges.
+    """
+    fine, coarse = energy
+    clear = coarse > max(1.0, 16 * noise * noise)
+    # Noise adds to the fine edges. So does movement, but not in the quietest tiles
+    tiles = fine.flatten()
+    tiles.partition(6)
+    of_noise = min(float(tiles[6]), 32 * noise * noise)
+    ratios = (np.maximum(fine - of_noise, 0) / np.maximum(coarse, 1))[clear]
+    if len(ratios) < _FEWEST_TILES:
+        return None
+    ratios.sort()
+    return math.sqrt(float(ratios[int(0.8 * len(ratios))]))
 
 
 class Sharpness:
-    """Usual sharpness: the 80th percentile of the tiles' ratio of fine to coarse edge strength."""
+    """Usual sharpness, see `sharpness_of`."""
 
     def __init__(self) -> None:
         self._usual = self._best = 0.0
 
-    def is_soft(self, reading: Reading, known: bool) -> bool:
+    def is_soft(self, value: float | None, known: bool) -> bool:
         """Return whether a picture is blurred; without a known usual sharpness, compared with an absolute one."""
-        if reading.value is None:
+        if value is None:
             return False
         # The usual sharpness follows a slow loss of focus, for example by dew, and must not excuse it
         least = _SOFT_ONCE_SHARP if self._best >= _SHARP else 0.0
-        return reading.value < (
-            min(_SOFT, max(_SOFT_CHANGE * self._usual, least)) if known else _SOFT
-        )
+        return value < (min(_SOFT, max(_SOFT_CHANGE * self._usual, least)) if known else _SOFT)
 
     def learn(self, reading: Reading, gain: float) -> None:
         """Move the usual sharpness towards a picture's by the share `gain`."""

@@ -96,3 +96,8 @@ class Window:
     def energy(self) -> Map:
         """Return the mean energy of fine and coarse edges in each tile [2, 8, 8]."""
         return mean_of(self._energy[: self.looks])
+
+    def last_energy(self) -> Map:
+        """Return the same of the newest look."""
+        energy: Map = self._energy[self.turn - 1]
+        return energy
