@@ -239,6 +239,15 @@ def test_numbers_of_other_packets_on_the_channel_do_not_make_a_camera_blind(tmp_
         assert [shown(source), shown(source)] == [0, COUNT]
 
 
+def test_a_short_connection_with_a_loss_does_not_hide_later_ones(tmp_path: Path) -> None:
+    """No gap was looked for any more, so that wrecked pictures of H.265 counted as good."""
+    rtp = rtp_packets(clip(tmp_path / "clip.ts", "libx265"))
+    begins = starts(rtp)
+    with lossy_camera(rtp[: begins[GROUP]], {begins[0] + 1}, codec="hevc") as url:
+        source = NetworkSource(CameraSection(source=url, timeout_s=1), threading.Event())
+        assert [shown(source), shown(source)] == [0, 0]
+
+
 def shown(source: NetworkSource) -> int:
     """Return the number of pictures of one connection."""
     source.open()

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
 _REDIRECT = re.compile(r"Redirecting to (\S+)")  # FFmpeg's message of level INFO
-# In FFmpeg's messages for a gap in the sequence numbers, and for numbers that go back
-_LOST = "RTP: missed ", "RTP: dropping old packet"
+# FFmpeg's messages for a gap in the sequence numbers, and for numbers that go back
+_GAP = re.compile(r"RTP: missed (\d+) packets|RTP: dropping old packet")
+_MOST_LOST = 500  # packets; a larger gap is none
 _GUESSED = "Estimating duration from bitrate"  # and the length, which can be a camera's dummy
 _PROBED_S = 1.5  # at most of the stream is read while it is opened
 _CODEC_CHECK_S = 2.0  # interval; a check takes 0.1 ms
@@ -173,6 +174,7 @@ class FfmpegFeed:
         self._redirected = redirected
         self._is_duration_guessed = False
         self._is_damaged = False  # the next packet
+        self.misnumbered = 0
         self._container, stream = open_video(
             url,
             shown=shown,
@@ -268,8 +270,9 @@ class FfmpegFeed:
 
     def _notice(self, logged: str) -> None:
         """Take in a message that FFmpeg has logged."""
-        if any(text in logged for text in _LOST):
+        if gap := _GAP.search(logged):
             self._is_damaged = True
+            self.misnumbered += gap[1] is None or int(gap[1]) > _MOST_LOST
         elif _GUESSED in logged:
             self._is_duration_guessed = True
         elif self._redirected is not None and (target := _REDIRECT.search(logged)):

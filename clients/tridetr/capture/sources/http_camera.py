@@ -44,6 +44,7 @@ class JpegFeed:
     stream: VideoStream | None = None
     metronome: Metronome | None = None
     held_s = 0.0
+    misnumbered = 0
 
     def __init__(
         self, address: HttpAddress, response: http.client.HTTPResponse, start: bytes, fps: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from tridetr.capture.sources.base import (
 from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
 from tridetr.capture.sources.playlist import PlayedSegments
-from tridetr.capture.sources.pump import Arrival, PacketPump
+from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
 from tridetr.capture.sources.video import CpuVideo, Decoded, Undecoded, VideoDecoder
 from tridetr.config import CameraSection
 from tridetr.errors import TridetrError
@@ -27,7 +28,10 @@ from tridetr.errors import TridetrError
 if TYPE_CHECKING:
     from tridetr.capture.packets import PacketSink
 
+_log = logging.getLogger("tridetr.capture")
+
 _KEY_FRAME_PATIENCE_NS = 3_000_000_000
+_MISNUMBERED = 10  # jumps in the numbers of one connection, which then prove no loss
 _UNSHOWN_SHARE = 0.4  # of timeout_s; without a picture for this long: report why
 
 
@@ -48,7 +52,8 @@ class NetworkSource(Source):
         self._ready: deque[Grab] = deque()
         self._played = PlayedSegments()
         self._delivered = self._damaged = False  # a picture of this connection
-        self._finds_gaps = True
+        self._finds_gaps = True  # in the numbers of RTP packets
+        self._feed: Feed | None = None
         self._next_number = 0
         self._next_index = 0
         self._last_ns = 0
@@ -78,7 +83,7 @@ class NetworkSource(Source):
             self._section.timeout_s,
             self._packets,
         )
-        feed = self._pump.start(self._stop)
+        feed = self._feed = self._pump.start(self._stop)
         facts = feed.facts
         self._ready.clear()
         self._next_index = self._fresh_index = 0
@@ -145,10 +150,25 @@ class NetworkSource(Source):
             self._closed.append(self._pump)
             self._pump = None
         self._played.close(self._delivered)
-        if self._damaged and not self._delivered:
-            # Perhaps only the numbers are wrong: packets of other kinds on the same channel have numbers of their own
-            self._finds_gaps = not self._finds_gaps
+        if self._feed is not None and self._damaged and not self._delivered:
+            self._check_numbers(self._feed.misnumbered)
+        self._feed = None
         self._delivered = self._damaged = False
+
+    def _check_numbers(self, misnumbered: int) -> None:
+        """Choose whether the next connection looks for gaps, after one without a good picture.
+
+        Packets of other kinds on the same channel have numbers of their own, which then jump at nearly every packet.
+        Loss alone is no reason not to look for it.
+        """
+        was_looking = self._finds_gaps
+        self._finds_gaps = not was_looking or misnumbered < _MISNUMBERED
+        if was_looking and not self._finds_gaps:
+            _log.warning(
+                "%s: the sequence numbers of its packets jump all the time, so lost packets cannot be noticed; turn "
+                "off metadata and other extra streams of this URL in the camera",
+                self._section.source,
+            )
 
     def _waits_for_picture(self) -> bool:
         """Return whether packets arrive or did so lately, but no picture has come out for a while."""

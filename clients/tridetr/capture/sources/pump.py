@@ -47,12 +47,14 @@ class Feed(Protocol):
         facts: Properties that the stream reports.
         metronome: Spreads out packets that the server sends faster than in real time; None for a live camera.
         held_s: How long ago the newest packet arrived, if it was held back during a stall [s].
+        misnumbered: How often the sequence numbers of RTP packets went back or so far ahead that it was no loss.
     """
 
     stream: VideoStream | None
     facts: StreamFacts
     metronome: Metronome | None
     held_s: float
+    misnumbered: int
 
     def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
         """Yield packets until the stream ends or `hang_up` is set; raises OSError or SourceError."""
