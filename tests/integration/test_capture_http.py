@@ -181,6 +181,29 @@ class TestLogin:
         assert not other.requests
         assert "another host, port or scheme with the password in the URL" in message
 
+    def test_a_redirect_of_the_second_request_is_refused(self, tmp_path: Path) -> None:
+        """FFmpeg requests a recording again, and followed what the first request is not allowed to."""
+        (tmp_path / "secret").write_text("admin:word")
+        recording = write_clip(tmp_path / "clip.mp4", 30).read_bytes()
+        with http_camera(one_picture) as other:
+
+            def answer(request: Request) -> None:
+                if len(camera.requests) % 2:
+                    request.head("video/mp4", Content_Length=str(len(recording)))
+                    request.send(recording)
+                else:
+                    request.head(status=302, Location=other.url(request.path))
+
+            with http_camera(answer) as camera:
+                with capturing(
+                    tmp_path,
+                    camera.url("/flv?p={password}"),
+                    credentials_file=str(tmp_path / "secret"),
+                ) as rig:
+                    rig.wait_state(CameraState.OFFLINE)
+                assert len(camera.requests) >= 2
+            assert not other.requests
+
     def test_unreadable_password_file_is_reported(self, tmp_path: Path) -> None:
         file = tmp_path / "secret"
         with http_camera(one_picture) as camera:

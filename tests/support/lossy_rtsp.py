@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import socketserver
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import av
 
 from support.tcp_server import tcp_server
+from support.waiting import wait_for
 
 _PAYLOAD_BYTES = "1400"  # as cameras send
 _RTCP_TYPES = range(72, 77)  # without the marker bit
@@ -54,6 +56,18 @@ def rtp_packets(clip: Path) -> list[bytes]:
     return found.written
 
 
+def _is_read(port: int) -> bool:
+    """Return whether no packet waits at a UDP port."""
+    lines = Path("/proc/net/udp").read_text(encoding="ascii").splitlines()[1:]
+    waiting = {line.split()[1][-4:]: line.split()[4].partition(":")[2] for line in lines}
+    return int(waiting.get(f"{port:04X}", "0"), 16) == 0
+
+
+def goodbye(rtp: Sequence[bytes]) -> bytes:
+    """Return the RTCP packet that ends a stream."""
+    return b"\x81\xcb\0\1" + rtp[0][8:12]
+
+
 @contextlib.contextmanager
 def lossy_camera(
     rtp: Sequence[bytes],
@@ -63,6 +77,8 @@ def lossy_camera(
     header: bytes = b"",
     interval_s: float = 0.0,
     range_s: float | None = None,
+    strange: Sequence[bytes] = (),
+    doubled: Collection[int] = (),
 ) -> Iterator[str]:
     """Serve RTP packets except the lost ones, once, over TCP or UDP; yields the URL.
 
@@ -73,6 +89,8 @@ def lossy_camera(
         header: the stream header of MPEG-4, which is sent outside the video.
         interval_s: time between two packets [s].
         range_s: length of the stream that the camera announces [s]; None if it announces none.
+        strange: packets of another host, each of which comes over UDP before all of the camera, to both ports.
+        doubled: indexes of the packets that the network delivers twice over UDP.
     """
     done = threading.Event()
     name = {"hevc": "H265", "h264": "H264", "mpeg4": "MP4V-ES"}[codec]
@@ -108,19 +126,24 @@ def lossy_camera(
                     )
                     if method == "PLAY":
                         break
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                    other.bind(("127.0.0.2", 0))
+                    for packet, port in itertools.product(strange, ports):
+                        other.sendto(packet, ("127.0.0.1", int(port)))
                 for index, packet in enumerate(rtp):
                     if index in lost:
                         continue
                     if ports:
-                        udp.sendto(packet, ("127.0.0.1", int(ports[0])))
+                        for _ in range(1 + (index in doubled)):
+                            udp.sendto(packet, ("127.0.0.1", int(ports[0])))
                     else:
                         self.wfile.write(b"$\0" + len(packet).to_bytes(2, "big") + packet)
                     if interval_s and done.wait(interval_s):
                         break
                 if ports:
+                    wait_for(lambda: _is_read(int(ports[0])), 30, "the packets to be read")
                     done.wait(2 * _MAX_DELAY_S)
-                    goodbye = b"\x81\xcb\0\1" + rtp[0][8:12]  # RTCP BYE
-                    udp.sendto(goodbye, ("127.0.0.1", int(ports[1])))
+                    udp.sendto(goodbye(rtp), ("127.0.0.1", int(ports[1])))
 
     with tcp_server(Handler) as port:
         try:

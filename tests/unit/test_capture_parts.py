@@ -19,7 +19,12 @@ from tridetr.capture.frozen import FrozenDetector
 from tridetr.capture.publisher import jpeg_capacity
 from tridetr.capture.reconnect import ReconnectDelays
 from tridetr.capture.sources.av import explain
-from tridetr.capture.sources.base import LoginRefusedError, NoPictureYetError, Plane
+from tridetr.capture.sources.base import (
+    LoginRefusedError,
+    LoginTakenError,
+    NoPictureYetError,
+    Plane,
+)
 from tridetr.capture.sources.select import make_source
 from tridetr.capture.status import shorten
 from tridetr.config import CameraSection
@@ -190,9 +195,11 @@ def test_the_same_traceback_is_logged_once_a_minute(
     assert "1 more" in record.getMessage()
 
 
-def test_refused_logins_are_retried_after_a_minute_at_least() -> None:
+@pytest.mark.parametrize(
+    "refused", [LoginRefusedError("rtsp://camera/", 401, True), LoginTakenError("redirected")]
+)
+def test_logins_are_retried_after_a_minute_at_least(refused: SourceError) -> None:
     delays = ReconnectDelays(first_s=0.25)
-    refused = LoginRefusedError("rtsp://camera/", 401, True)
     assert delays.failed(SourceError("gone"), 0.0) <= 0.25
     assert 60 <= delays.failed(refused, 0.0) <= 120
     assert 120 <= delays.failed(refused, 0.0) <= 240

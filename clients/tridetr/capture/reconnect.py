@@ -5,20 +5,21 @@ from __future__ import annotations
 import random
 
 from tridetr.backoff import Backoff
-from tridetr.capture.sources.base import LoginRefusedError, NoPictureYetError
+from tridetr.capture.sources.base import LoginRefusedError, LoginTakenError, NoPictureYetError
 from tridetr.errors import SourceError
 
 _NEWS_S = 1.0  # before a server that works is asked again for a new picture
 
 
 class ReconnectDelays:
-    """Growing delays between attempts to open a camera; much longer ones after a refused login."""
+    """Growing delays between attempts to open a camera; much longer ones after a login that was refused or taken."""
 
     def __init__(self, first_s: float) -> None:
         """Set the delay after the first failure [s]."""
         dice = random.Random()  # noqa: S311  (it only spreads the reconnects of many cameras)
         self._failures = Backoff(first_s=first_s, longest_s=10.0, steady_s=5.0, dice=dice)
-        # At least a minute apart: many cameras lock an account after five failures
+        # At least a minute apart: many cameras lock an account after five failures, and a host that takes the login
+        # would get it each time
         self._logins = Backoff(first_s=120.0, longest_s=1800.0, steady_s=5.0, dice=dice)
 
     def failed(self, error: SourceError, worked_s: float) -> float:
@@ -30,5 +31,6 @@ class ReconnectDelays:
         """
         if isinstance(error, NoPictureYetError):
             return _NEWS_S
-        backoff = self._logins if isinstance(error, LoginRefusedError) else self._failures
+        is_login = isinstance(error, LoginRefusedError | LoginTakenError)
+        backoff = self._logins if is_login else self._failures
         return backoff.failed(worked_s)

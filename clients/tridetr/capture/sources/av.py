@@ -15,6 +15,7 @@ import av.error
 import av.logging
 
 from tridetr.capture.sources.base import LoginRefusedError, StreamFacts
+from tridetr.capture.sources.duplicate import has_duplicate
 from tridetr.capture.sources.metronome import Metronome
 from tridetr.capture.sources.playlist import PlaylistParts
 from tridetr.capture.sources.tls import TLS_REMEDY
@@ -159,6 +160,7 @@ class FfmpegFeed:
         redirected: Callable[[str], None] | None = None,
         *,
         is_file: bool = False,
+        may_repeat: bool = False,
     ) -> None:
         """Connect (see `open_video`).
 
@@ -170,7 +172,9 @@ class FfmpegFeed:
             parts: Opens the parts of a playlist, or the stream itself; None to let FFmpeg open them.
             redirected: Called with each URL that FFmpeg was redirected to over RTSP; raises SourceError to refuse it.
             is_file: Whether it may be a recording, which the server sends as fast as it is read.
+            may_repeat: Whether the network may deliver packets twice, as over UDP.
         """
+        self._may_repeat = may_repeat
         self._redirected = redirected
         self._is_duration_guessed = False
         self._is_damaged = False  # the next packet
@@ -248,7 +252,11 @@ class FfmpegFeed:
                 if not trusted:
                     packet.is_corrupt = False
                 # The packet that is returned after a gap is the one with the gap, or the one before
-                if self._is_damaged or (self._is_probe_damaged and self._was_probed(packet)):
+                if (
+                    self._is_damaged
+                    or (self._is_probe_damaged and self._was_probed(packet))
+                    or (self._may_repeat and has_duplicate(bytes(packet)))
+                ):
                     packet.is_corrupt = True
                 self._is_damaged = False
                 yield cast("av.Packet[VideoStream]", packet)

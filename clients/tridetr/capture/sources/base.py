@@ -152,6 +152,10 @@ class LoginRefusedError(SourceError):
         super().__init__(f"{shown}: login refused ({code}); {remedy} credentials_file")
 
 
+class LoginTakenError(SourceError):
+    """Another host may have received user and password; so it may at the next attempt."""
+
+
 class NoPictureYetError(SourceError):
     """Data arrives, but no picture can be shown yet, for the reason in the message. Call the method again."""
 

@@ -210,7 +210,7 @@ def open_http(
     if response.length is None:
         return FfmpegTask(url, LiveStream(url, HttpBody(address, response, start)))
     response.close()
-    return FfmpegTask(url)
+    return FfmpegTask(_with_login(address, response.geturl()))
 
 
 def _with_login(address: HttpAddress, url: str) -> str:

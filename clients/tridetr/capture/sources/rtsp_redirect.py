@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import math
 import ssl
 import time
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
-from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.base import LoginRefusedError, LoginTakenError
 from tridetr.capture.sources.login import Login
 from tridetr.config.source import shown_url
 from tridetr.errors import SourceError
@@ -81,15 +80,15 @@ def refuse_followed(configured: str, opened: str, location: str, shown: str) -> 
         shown: URL for messages.
 
     Raises:
-        SourceError: User and password were sent to another host, port or scheme. They are not sent there again. Or it
-            is not encrypted, although the configured URL is.
+        LoginTakenError: User and password were sent to another host, port or scheme.
+        SourceError: It is not encrypted, although the configured URL is.
     """
     new = _redirected(opened, location, shown)
     if not urlsplit(opened).password or urlsplit(new).password:
         _refuse_unencrypted(configured, new, shown)
         return
-    _known[configured] = new, math.inf
-    raise SourceError(
+    _known.pop(configured, None)
+    raise LoginTakenError(
         f"cannot open {shown}: it redirected FFmpeg to {shown_url(new)}, which may have received user and password: a "
         "moment before, it did not redirect. Change the password if you do not trust that host; otherwise set source "
         "to it"
