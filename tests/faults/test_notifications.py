@@ -258,7 +258,9 @@ def test_only_selected_events_are_notified_and_only_while_armed(
         wait_for(lambda: len(server.taken) == 1, 30)
         assert server.ids() == always.ids()[4:5]
         assert not cars.asked
-        assert len(ear.events()) == 6
+        assert (
+            len({event["event_id"] for event in ear.events()}) == 6
+        )  # one may be repeated after the kill
 
 
 @pytest.mark.timeout(120)

@@ -187,7 +187,7 @@ def test_node_publishes_its_description(tmp_path: Path) -> None:
 
         actor.show_and_wait(EMPTY, 2)
         wait_for(lambda: node().get("cameras", {}).get("hall", {}).get("state") == "standby")
-        assert node()["findings"] == []
+        wait_for(lambda: node()["findings"] == [], what="a node without problems")
         assert node()["disk"]["free_bytes"] > 0
         assert node()["model"] is None
         write_served_model(Path(controller.config["run_dir"]), MODEL)

@@ -169,14 +169,14 @@ def test_guesses_from_many_addresses_share_a_limit(tmp_path: Path) -> None:
         assert one_site[12:] == [429] * 3
         many = [guess(f"192.0.2.{n}") for n in range(1, 200)]
         assert 90 <= many.count(401) < 110
-        assert many[-1] == 429
+        assert 429 in many[-10:]  # a slow machine has some more guesses
         assert log_in(gateway, TOKEN, **{"X-Forwarded-For": "192.0.2.199"}).status == 303
 
 
 def test_requests_are_limited_but_probes_always_answered(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, _), Gateway(config) as gateway:
-        # Many, because a slow machine answers few per second
-        flood = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000
+        # Many, of the cheapest kind, because a slow machine answers few per second
+        flood = b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as client:
             client.sendall(flood)
             answers = b""
