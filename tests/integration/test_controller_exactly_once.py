@@ -82,7 +82,7 @@ class Process:
         models = ServedModelReader(config.run_dir)
         self.sentry = CameraSentry(config, "hall", self.store, models, "node1", lambda _: None)
         self.pump = OutboxPump(
-            self.store, broker, lambda row: ("events", published(row.details, row.unix_ns))
+            self.store, broker, lambda row, _: ("events", published(row.details, row.unix_ns))
         )
 
     def turn(self) -> None:

@@ -251,6 +251,52 @@ def test_events_do_not_wait_behind_topics_that_the_broker_forbids(tmp_path: Path
     store.close()
 
 
+def test_events_do_not_wait_behind_messages_that_are_too_large_for_the_broker(
+    tmp_path: Path,
+) -> None:
+    """A broker that closes the connection at the discovery message never got an event."""
+    cameras = {name: {"source": "synthetic"} for name in ("hall", "attic", "a" * 32)}
+    with (
+        running_mosquitto(tmp_path / "broker", largest=1500) as broker,
+        listening(broker) as ear,
+        relay_to(broker.port) as relay,
+        running_controller(tmp_path, {"port": relay.port}, cameras=cameras, start=False) as (
+            controller,
+            actor,
+        ),
+    ):
+        relay.cut()
+        controller.start()
+        crowd = np.repeat(PERSON, 40)
+        crowd["y2"] += np.arange(40)
+        actor.show_and_wait(EMPTY, 2)
+        actor.show_and_wait(crowd, 8)
+        wait_for(lambda: "connection to the broker" in controller.log())
+        relay.mend()
+        wait_for(ear.events, 60)
+        assert len(ear.events()[0]["boxes"]) == 1
+        actor.show_and_wait(EMPTY, 80)
+        wait_for(lambda: len(ear.events()) == 2)
+        topic = "homeassistant/device/tridetr_node1/hall/config"
+        wait_for(lambda: f"while {topic} (" in controller.log(), 60)
+        wait_for(lambda: "max_packet_size" in str(ear.last("node1/problem")))
+        wait_for(lambda: ear.last("/availability") == b"online")
+        wait_for(lambda: ear.last("node1/node"))
+        ends = controller.log().count("connected to the broker")
+        assert ends <= 6
+        actor.show_and_wait(PERSON, 8)
+        wait_for(lambda: len(ear.events()) == 3)
+        assert ear.last(topic) is None
+        assert controller.log().count("connected to the broker") == ends, "the connection lasts"
+        broker.kill()
+        broker.lift_limit()
+        broker.start()
+        names = ["", *(f"/{camera}" for camera in cameras)]
+        discovery = [f"homeassistant/device/tridetr_node1{name}/config" for name in names]
+        wait_for(lambda: all(ear.last(topic) for topic in discovery), 60)
+        wait_for(lambda: b'"broker":""' in (ear.last("node1/problem") or b""))
+
+
 def test_a_car_is_published_as_a_car(tmp_path: Path) -> None:
     car = np.array(PERSON)
     car["class_id"] = 3  # class ID in COCO
@@ -336,7 +382,7 @@ def test_problems_and_a_stopped_node_are_published(tmp_path: Path) -> None:
         actor.show_and_wait(EMPTY, 2)
         wait_for(lambda: problem().get("problem") is False)
         assert problem("") == {
-            "schema": 1, "problem": False, "detector": "", "outbox": "", "disk": "", "notify": "",
+            "schema": 1, "problem": False, "detector": "", "outbox": "", "disk": "", "notify": "", "broker": "",
             "device": "",
         }  # fmt: skip
         for state in (CameraState.OFFLINE, CameraState.FROZEN, CameraState.BLIND):

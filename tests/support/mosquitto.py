@@ -74,7 +74,12 @@ class Mosquitto:
     """A broker that can be killed, frozen and restarted on the same port."""
 
     def __init__(
-        self, folder: Path, *, tls: Certificates | None = None, user: tuple[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        tls: Certificates | None = None,
+        user: tuple[str, str] | None = None,
+        largest: int | None = None,
     ) -> None:
         assert MOSQUITTO
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +88,8 @@ class Mosquitto:
         self._file = folder / "mosquitto.conf"
         self._log = folder / "mosquitto.log"
         lines = [f"listener {self.port} 127.0.0.1", "max_queued_messages 100000", "log_type all"]
+        if largest is not None:
+            lines.append(f"max_packet_size {largest}")
         if os.geteuid() == 0:
             lines.append("user root")  # mosquitto's own user cannot read the test's folder
         if tls:
@@ -117,6 +124,11 @@ class Mosquitto:
             return True
         return False
 
+    def lift_limit(self) -> None:
+        """Accept messages of any size after the next start."""
+        lines = self._file.read_text().splitlines(keepends=True)
+        self._file.write_text("".join(line for line in lines if "max_packet_size" not in line))
+
     def kill(self) -> None:
         """Kill it; its retained messages are lost."""
         assert self.process
@@ -136,12 +148,16 @@ class Mosquitto:
 
 @contextlib.contextmanager
 def running_mosquitto(
-    folder: Path, *, tls: Certificates | None = None, user: tuple[str, str] | None = None
+    folder: Path,
+    *,
+    tls: Certificates | None = None,
+    user: tuple[str, str] | None = None,
+    largest: int | None = None,
 ) -> Iterator[Mosquitto]:
     """Run a broker; skip the test if mosquitto is not installed."""
     if MOSQUITTO is None:
         pytest.skip("mosquitto is not installed (apt install mosquitto)")
-    broker = Mosquitto(folder, tls=tls, user=user)
+    broker = Mosquitto(folder, tls=tls, user=user, largest=largest)
     broker.start()
     try:
         yield broker

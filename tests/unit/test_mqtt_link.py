@@ -29,8 +29,9 @@ class SilentBroker:
         got: (number of the connection, payload) of each message with QoS 1, and whether it was marked as a repeat.
     """
 
-    def __init__(self, accepts: int = 1, sends: bytes = b"") -> None:
+    def __init__(self, accepts: int = 1, sends: bytes = b"", grants: bytes = b"\x01") -> None:
         self.connections = 0
+        self.grants = grants  # the answer to each topic of a subscription
         self.logins: list[bytes] = []
         self._sends = sends
         self._accepts = accepts
@@ -55,7 +56,8 @@ class SilentBroker:
                     self.logins.append(body)
                     writer.write(b"\x20\x02\x00\x00" * self._accepts)
                 elif kind == SUBSCRIBE:
-                    writer.write(b"\x90\x03" + body[:2] + b"\x01" + self._sends)
+                    codes = self.grants
+                    writer.write(bytes([0x90, 2 + len(codes)]) + body[:2] + codes + self._sends)
                 elif kind == PUBLISH and first & 6:
                     topic = int.from_bytes(body[:2], "big")
                     self.got.append((number, body[topic + 4 :], bool(first & 8)))
@@ -163,6 +165,33 @@ async def test_messages_of_qos_2_end_the_connection() -> None:
     await link.stop([])
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.timeout(60)
+async def test_a_refused_subscription_is_reported_until_it_is_granted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Commands to arm had no effect, without any sign."""
+    monkeypatch.setattr(mqtt, "_RECONNECT_S", (0.01, 0.01))
+    topics = ["command", "armed/set", "status"]
+    broker, ear = SilentBroker(grants=b"\x01\x80\x01"), Ear()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    settings = BrokerSettings(lambda: address, None, lambda: None, None, 60, "will")
+    link = MqttLink(settings, ear, topics)
+    link.start()
+    await reach(lambda: "subscription to armed/set, so" in link.fault)
+    assert "the broker's ACL" in link.fault
+    assert link.fault in caplog.text
+    link.bounce()
+    await reach(lambda: ear.ups == 2 and link.connected)
+    broker.grants = b"\x01\x01\x01"
+    link.bounce()
+    await reach(lambda: link.fault == "")
+    await link.stop([])
+    server.close()
+    await server.wait_closed()
+    assert caplog.text.count("refuses the subscription") == 1
 
 
 @pytest.mark.timeout(60)

@@ -79,6 +79,31 @@ async def test_a_picture_that_the_broker_refuses_is_replaced_by_a_smaller_one(
         publisher.close()
 
 
+async def test_a_broker_for_small_messages_only_gets_no_pictures(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each picture of less than 16 KiB ended the connection, again and again."""
+    picture = "picture", b"x" * 12 * KIB
+
+    def newest(_config: Config, _visit: str, largest: int) -> tuple[str, bytes] | None:
+        return picture if len(picture[1]) <= largest else None
+
+    monkeypatch.setattr(pictures, "newest_picture", newest)
+    broker = Broker(limit=3 * KIB)
+    publisher = pictures.PicturePublisher(config, broker.publish)
+    try:
+        for _ in range(100):
+            publisher.follow("hall", "visit")
+            publisher.look()
+            await asyncio.sleep(0.005)
+            if not broker.connected:
+                broker.connected = True
+                publisher.on_up()
+        assert broker.mid == 2
+    finally:
+        publisher.close()
+
+
 async def test_larger_pictures_are_tried_again_later(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

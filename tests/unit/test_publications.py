@@ -35,6 +35,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.connected = True
+        self.fault = ""
         self.retained: dict[str, str] = {}
         self.sent: list[str] = []
 
@@ -104,7 +105,7 @@ class Node:
         while confirmed < len(self.broker.sent):
             confirmed += 1
             self.publications.on_ack(confirmed)
-            self.publications.clear_next()
+            self.publications.publish_next()
 
     def hold(self, *topics: str) -> None:
         """Let the broker retain topics that are not used any more."""
@@ -126,7 +127,7 @@ def test_states_are_published_again_before_their_entities_expire(
             for part in json.loads(broker.retained[topic])["components"].values()
             if part["platform"] in ("sensor", "binary_sensor")
         ]
-        assert len(entities) == 9
+        assert len(entities) == 10
         assert {part["expire_after"] for part in entities} == {2.5 * payloads.NODE_S}
         broker.sent.clear()
         node.publications.publish_node()
@@ -241,11 +242,11 @@ def test_clearing_what_the_broker_forbids_ends_a_connection_once_an_hour(
         broker.sent.clear()
         if connect:
             node.publications.on_up()
-            node.publications.clear_next()
+            node.publications.publish_next()
             assert forbidden not in broker.sent
-            node.publications.on_ack(1)
-            assert broker.sent[0] == node.topics.discovery()
-        node.publications.clear_next()
+            assert broker.sent[-1] == node.topics.discovery()
+            node.publications.on_ack(len(broker.sent))
+        node.publications.publish_next()
         return forbidden in broker.sent
 
     assert clears()
@@ -285,8 +286,14 @@ async def test_topics_are_cleared_one_by_one_when_events_are_acknowledged(tmp_pa
         assert event > broker.sent.index(node.topics.availability)
         for mid in [n for n in range(1, len(broker.sent) + 1) if n != event + 1]:
             controller.on_ack(mid)
-        assert not set(GONE) & set(broker.sent)
+        assert not {*GONE, node.topics.discovery()} & set(broker.sent)
+        sent = len(broker.sent)
         controller.on_ack(event + 1)
+        while not set(GONE) & set(broker.sent):
+            assert len(broker.sent) == sent + 1, "one at a time"
+            sent += 1
+            controller.on_ack(sent)
+        assert {node.topics.discovery(), node.topics.discovery("hall")} <= set(broker.sent)
         assert len(set(GONE) & set(broker.sent)) == 1
         assert broker.sent[-1] in GONE
         controller.on_ack(len(broker.sent))

@@ -66,7 +66,7 @@ class Node:
 
     def start(self) -> None:
         self.store = Store(self.folder, outbox_limit=1000)
-        self.pump = OutboxPump(self.store, self.broker, lambda row: ("t", row.event_id))
+        self.pump = OutboxPump(self.store, self.broker, lambda row, _: ("t", row.event_id))
         self.store.audience = lambda _row: ("phone",)
         self.broker.waiting.clear()
 

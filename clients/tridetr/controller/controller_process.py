@@ -163,7 +163,7 @@ class Controller:
             self._publications.publish_node()
         self._pump.pump()
         self._pump.watch()
-        self._clear_next()
+        self._publish_next()
         self._notifier.pump()
         if self._pictures is not None:
             for camera, sentry in self._cameras.items():
@@ -196,13 +196,18 @@ class Controller:
     # --- callbacks from the broker connection
 
     def on_up(self) -> None:
-        """Republish everything: the broker may have lost it."""
+        """Republish everything: the broker may have lost it.
+
+        The small messages come first: Home Assistant ignores events while the node is not `online`. Events come before
+        all that is large.
+        """
         if self._pictures is not None:
             self._pictures.on_up()
         try:
             self._publications.on_up()
         finally:
             self._pump.on_up()  # events do not depend on the rest
+        self._publish_next()
 
     def on_ack(self, mid: int) -> None:
         """Record that the broker has acknowledged a message."""
@@ -211,16 +216,16 @@ class Controller:
             self._pump.on_answer()
         else:
             self._pump.on_ack(mid)
-        self._clear_next()
+        self._publish_next()
 
-    def _clear_next(self) -> None:
-        """Clear an unused topic, unless a connection that ends with it would cost or repeat something else."""
+    def _publish_next(self) -> None:
+        """Send a large message or clear a topic, unless a connection that ends with it would repeat something else."""
         if (
             not self._stopping
             and self._pump.idle
             and (self._pictures is None or self._pictures.idle)
         ):
-            self._publications.clear_next()
+            self._publications.publish_next()
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Handle an incoming message: Home Assistant's birth message, a command, a switch, or an own topic."""
@@ -303,8 +308,9 @@ class Controller:
     def _publish_picture(self, camera: str, jpeg: bytes) -> int | None:
         return self._link.publish_acknowledged(self._topics.picture(camera), jpeg, retain=True)
 
-    def _compose(self, row: Row) -> tuple[str, str]:
-        return self._topics.events(row.camera), payloads.published(row.details, time.time_ns())
+    def _compose(self, row: Row, is_short: bool) -> tuple[str, str]:
+        text = payloads.published(row.details, time.time_ns(), is_short=is_short)
+        return self._topics.events(row.camera), text
 
     async def _shut_down(self) -> None:
         """Handle the remaining results, briefly wait for the outbox to drain, and replace all retained state."""

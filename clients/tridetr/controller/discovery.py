@@ -34,6 +34,7 @@ _NODE_NAMES = {
     NodeProblem.OUTBOX: ("Event delivery", "mdi:email-alert"),
     NodeProblem.DISK: ("Disk", "mdi:harddisk"),
     NodeProblem.NOTIFY: ("Notifications", "mdi:bell-alert"),
+    NodeProblem.BROKER: ("Broker", "mdi:server-network"),
     NodeProblem.DEVICE: ("Device name", "mdi:content-duplicate"),
 }
 

@@ -38,6 +38,7 @@ _RECONNECT_S = (1.0, 30.0)
 _STEADY_S = 10.0  # a broker that ends connections sooner is reconnected after growing pauses
 _STOP_S = 1.0
 _INBOUND = 64  # incoming messages that may wait for the event loop; more are dropped
+_NAMED = 5  # refused subscriptions that are named
 _LONGEST_PAYLOAD = 1 << 16  # bytes, as of a node with hundreds of cameras; longer ones are dropped
 
 
@@ -102,12 +103,17 @@ class MqttLink:
 
     The files with the password and the certificates are read for each connection. One that cannot be used is logged,
     and the connection tried again.
+
+    Attributes:
+        connected: whether the broker has accepted the connection.
+        fault: which subscriptions the broker has refused; empty = none.
     """
 
     def __init__(
         self, settings: BrokerSettings, listener: Listener, subscriptions: list[str]
     ) -> None:
         self.connected = False
+        self.fault = ""
         metrics.MQTT_CONNECTED.set(0)  # also in place of what a killed predecessor has left
         self._settings = settings
         self._listener = listener
@@ -190,6 +196,7 @@ class MqttLink:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         return client
 
@@ -256,6 +263,12 @@ class MqttLink:
     ) -> None:
         self._call(self._acknowledged, client, mid)
 
+    def _on_subscribe(
+        self, client: paho.Client, _data: Any, _mid: int, reasons: Any, _properties: Any
+    ) -> None:
+        pairs = zip(self._subscriptions, reasons, strict=False)
+        self._call(self._subscribed, client, [topic for topic, one in pairs if one.is_failure])
+
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         """Pass an incoming message to the event loop; drop it when it is too long or too many are waiting."""
         if len(message.payload) > _LONGEST_PAYLOAD or not self._inbound.acquire(blocking=False):
@@ -285,6 +298,18 @@ class MqttLink:
     def _acknowledged(self, client: paho.Client, mid: int) -> None:
         if client is self._client:  # each connection has its own message IDs
             self._listener.on_ack(mid)
+
+    def _subscribed(self, client: paho.Client, refused: list[str]) -> None:
+        if client is not self._client:
+            return
+        fault = ""
+        if refused:
+            more = f" and {len(refused) - _NAMED} more" * (len(refused) > _NAMED)
+            names = ", ".join(refused[:_NAMED])
+            fault = f"the broker refuses the subscription to {names}{more}, so what is sent there has no effect: allow the node to read it in the broker's ACL"
+        if fault and fault != self.fault:
+            logger.warning("%s", fault)
+        self.fault = fault
 
     def _call(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call a function in the event loop's thread."""

@@ -17,6 +17,8 @@ WINDOW = 16  # events in flight; below paho's own limit of 20, so that paho neve
 ACK_TIMEOUT_S = 20.0
 _LONGEST_ACK_TIMEOUT_S = 60.0
 _ATTEMPTS = 3  # to publish an event that raises an error
+# Connections in a row that end before the same event is acknowledged: the broker may refuse its size
+_ENDS = 2
 
 
 class Link(Protocol):
@@ -34,14 +36,21 @@ class OutboxPump:
     An event leaves the store when its PUBACK has arrived, never before. Each event is sent once per connection, oldest
     first; events that were not acknowledged are sent again over the next connection. Nothing else resends: the link
     starts each connection with an empty client. A broker that acknowledged nothing on the last connection gets only
-    the oldest event until it acknowledges something.
+    the oldest event until it acknowledges something. So does one whose connections ended twice before the same event
+    was acknowledged, and it gets that event in its short form.
+
+    Args:
+        store: holds the events.
+        link: the connection.
+        compose: returns topic and payload of an event; the second argument is whether the payload must be short.
+        monotonic: the clock.
     """
 
     def __init__(
         self,
         store: Store,
         link: Link,
-        compose: Callable[[Row], tuple[str, str]],
+        compose: Callable[[Row, bool], tuple[str, str]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -53,9 +62,23 @@ class OutboxPump:
         self._patience_s = ACK_TIMEOUT_S
         self._window = WINDOW
         self._errors = 0  # of the next event
+        self._suspect = ""  # ID of the oldest event in flight when the last connection ended
+        self._ends = 0  # connections in a row that ended with it
 
     def on_up(self) -> None:
         """Send all waiting events over the new connection."""
+        oldest = next(iter(self._in_flight.values()), "")
+        self._ends = (self._ends if oldest == self._suspect else 0) + bool(oldest)
+        self._suspect = oldest
+        if self._ends >= _ENDS:
+            self._window = 1
+            if self._ends == _ENDS:
+                logger.warning(
+                    "the connection to the broker ended %d times before it acknowledged event %s (a limit on the size "
+                    "of messages?): it is sent with its best box only",
+                    _ENDS,
+                    oldest,
+                )
         self._in_flight.clear()
         self.pump()
 
@@ -87,8 +110,9 @@ class OutboxPump:
                 return
             if row.event_id in sent:
                 continue
+            is_short = row.event_id == self._suspect and self._ends >= _ENDS
             try:
-                mid = self._link.publish_acknowledged(*self._compose(row))
+                mid = self._link.publish_acknowledged(*self._compose(row, is_short))
             # Whatever is wrong with one event must not end the process, nor block the events after it.
             except Exception as error:
                 self._refuse(row, error)
@@ -126,6 +150,7 @@ class OutboxPump:
             )
             self._patience_s = min(2 * self._patience_s, _LONGEST_ACK_TIMEOUT_S)
             self._window = 1
+            self._suspect, self._ends = "", 0  # it is not the size of an event
             self._progress_at = self._monotonic()
             self._link.bounce()
 

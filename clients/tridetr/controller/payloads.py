@@ -158,9 +158,17 @@ def boxes(found: Sequence[Box]) -> list[dict[str, Any]]:
     ]
 
 
-def published(stored: str, unix_ns: int) -> str:
-    """Return the payload of a stored event as JSON, with the time of this publish attempt added."""
+def published(stored: str, unix_ns: int, *, is_short: bool = False) -> str:
+    """Return the payload of a stored event as JSON, with the time of this publish attempt added.
+
+    Args:
+        stored: the event as it is stored.
+        unix_ns: time of this attempt.
+        is_short: leave out all boxes but the best one.
+    """
     payload = json.loads(stored)
+    if is_short and payload.get("boxes"):
+        payload["boxes"] = payload["boxes"][:1]
     payload["published_at"] = iso(unix_ns)
     return json.dumps(payload, separators=(",", ":"))
 

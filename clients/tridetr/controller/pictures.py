@@ -24,8 +24,6 @@ _READ_S = 2.0  # longer reads of a picture count as a disk that hangs
 _LOOK_S = 1.0
 _AFTER_S = 15.0  # time after the end of a visit in which a better picture may still arrive
 _LARGEST = 256 * 1024  # bytes in one MQTT message; brokers may close the connection on larger ones
-# Bytes that every broker accepts: discovery messages are nearly as large
-_SMALLEST_LIMIT = 16 * 1024
 # Connections in a row that end before a picture is acknowledged: the broker refuses its size
 _LOSSES = 2
 _LIMIT_S = 86_400.0  # then larger pictures are tried again: the network may have been the reason
@@ -150,8 +148,8 @@ class PicturePublisher:
         if self._sent:
             self._losses += 1
             size = max(self._sent.values())
-            if self._losses >= _LOSSES and size > _SMALLEST_LIMIT:
-                self._losses, self._largest = 0, max(_SMALLEST_LIMIT, size // 2)
+            if self._losses >= _LOSSES:
+                self._losses, self._largest = 0, size // 2
                 self._limited_at = time.monotonic()
                 logger.warning(
                     "the connection to the broker ended %d times while a picture of %d bytes was sent (a limit on "

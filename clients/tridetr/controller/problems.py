@@ -24,6 +24,7 @@ class NodeProblem(enum.Enum):
     OUTBOX = "outbox"  # events are waiting for the broker
     DISK = "disk"  # the state or the run folder cannot be written
     NOTIFY = "notify"  # notifications do not reach their target
+    BROKER = "broker"  # the broker refuses messages or subscriptions
     DEVICE = "device"  # another node publishes under the same name
 
 
@@ -86,6 +87,7 @@ def of_node(
     outbox: str,
     disk: str,
     notify: str = "",
+    broker: str = "",
     device: str = "",
 ) -> dict[NodeProblem, str]:
     """Return the node's problems.
@@ -95,6 +97,7 @@ def of_node(
         outbox: why events are waiting; empty = none has waited too long.
         disk: why the state or the run folder cannot be written; empty = they can.
         notify: targets that do not get their notifications, and why; empty = all do.
+        broker: messages and subscriptions that the broker refuses; empty = none.
         device: that another node publishes under the same name; empty = none does.
     """
     watched = [found for found in cameras if not found[CameraProblem.CAMERA]]
@@ -112,5 +115,6 @@ def of_node(
         NodeProblem.OUTBOX: outbox,
         NodeProblem.DISK: disk,
         NodeProblem.NOTIFY: notify,
+        NodeProblem.BROKER: broker,
         NodeProblem.DEVICE: device,
     }

@@ -22,6 +22,7 @@ from tridetr.controller.discovery import (
     with_removed,
     without_entities,
 )
+from tridetr.controller.large_messages import LARGE, LargeMessages
 from tridetr.controller.mqtt import MqttLink
 from tridetr.controller.notifier import Notifier
 from tridetr.controller.payloads import OFFLINE, ONLINE
@@ -43,9 +44,9 @@ OUTBOX_WAIT_S = 60.0  # an event that waits longer is reported as a problem
 class Publications:
     """Publishes retained topics on change, and what expires regularly. Use it in the event loop's thread only.
 
-    Topics that must not get lost (discovery, and clearing what is no longer used) are published with QoS 1 and sent
-    again on the next connection until they are acknowledged; all others are published again on each connection. What
-    was cleared is cleared again on each connection for a day: last, because the broker may close the connection on it.
+    Everything is published again on each connection. What a broker may close the connection on is published with QoS 1,
+    after the events and one message at a time: first large messages, discovery among them, then the empty ones that
+    clear what is no longer used. What was cleared is cleared again on each connection for a day.
 
     Args:
         config: configuration of the node.
@@ -85,7 +86,10 @@ class Publications:
             self._discovery = self._discovery_messages(viewer_address(config.gateway))
         self._clears = Clears(store.settings, store.keep_setting)
         self._to_clear = ClearQueue(topics.is_own)
-        self._unconfirmed: dict[int, str] = {}  # message id -> topic of a retained message
+        self._large = LargeMessages(topics.root)
+        self._unconfirmed: dict[
+            int, str
+        ] = {}  # message id -> topic of a retained message; at most one
         self._waiting_time = WaitingTime()
         self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
         self._published_status: dict[str, tuple[object, ...]] = {}
@@ -105,7 +109,7 @@ class Publications:
         return messages
 
     def publish_all(self) -> None:
-        """Publish everything; ``clear_next`` clears what is no longer used."""
+        """Publish everything; ``publish_next`` sends what is large, and clears what is no longer used."""
         topics, store = self._topics, self._store
         own = topics.availability, topics.problem(), topics.armed(), topics.node
         current = dict.fromkeys(own, "")
@@ -120,8 +124,7 @@ class Publications:
         for topic, message in self._discovery.items():
             declared = store.retained.get(topic, "")
             store.remember({topic: merged_entities(declared, message)})
-            text = with_removed(message, declared)
-            self._confirm(self._link.publish_acknowledged(topic, text, retain=True), topic)
+            self._large.put(topic, with_removed(message, declared))
         for camera in self._cameras:
             self.publish_state(camera)
             self.publish_status(camera, always=True)
@@ -142,23 +145,28 @@ class Publications:
         """Publish the node as online."""
         self._link.publish(self._topics.availability, ONLINE, retain=True)
 
-    def clear_next(self) -> None:
-        """Clear the next topic that is no longer used, unless something is not acknowledged yet.
+    def publish_next(self) -> None:
+        """Publish the next large message, or clear the next topic, unless the last one is not acknowledged yet.
 
         Call it regularly, and on each acknowledgement, while no event is waiting for one: the broker may close the
         connection.
         """
-        topic = None if self._unconfirmed else self._to_clear.next(time.monotonic())
+        if self._unconfirmed:
+            return
+        message = self._large.next()
+        topic = message[0] if message else self._to_clear.next(time.monotonic())
         if topic is None:
             return
-        mid = self._link.publish_acknowledged(topic, "", retain=True)
+        mid = self._link.publish_acknowledged(topic, message[1] if message else "", retain=True)
         if mid is not None:
-            self._to_clear.sent(topic)
+            (self._large if message else self._to_clear).sent(topic)
             self._unconfirmed[mid] = topic
 
     def on_up(self) -> None:
         """Publish everything on a new connection: the broker may have lost it."""
-        for topic in set(self._unconfirmed.values()) - self._discovery.keys():
+        for topic in self._unconfirmed.values():
+            if self._large.is_in_flight(topic):
+                continue
             pause_s = self._to_clear.ended(topic, time.monotonic())
             logger.warning(
                 "the connection to the broker ended when an earlier topic was cleared: %s. If the broker's ACL forbids "
@@ -167,6 +175,7 @@ class Publications:
                 pause_s / 3600,
             )
         self._unconfirmed.clear()
+        self._large.on_up()
         self.publish_all()
 
     def on_ack(self, mid: int) -> bool:
@@ -174,6 +183,11 @@ class Publications:
         topic = self._unconfirmed.pop(mid, None)
         if topic is None:
             return False
+        is_large = self._large.is_in_flight(topic)
+        if is_large:
+            self._large.confirmed()
+        if is_large and topic not in self._discovery:
+            return True
         if topic not in self._discovery:
             self._to_clear.confirmed(topic)
             if not self._topics.is_own(topic) or self._clears.confirmed([topic], time.time()):
@@ -186,10 +200,13 @@ class Publications:
         self._store.remember({topic: without_entities(declared, names)})
         return True
 
-    def _confirm(self, mid: int | None, topic: str) -> None:
-        """Wait for the acknowledgement of a retained message; without one it is resent on the next connection."""
-        if mid is not None:
-            self._unconfirmed[mid] = topic
+    def _publish(self, topic: str, text: str) -> None:
+        """Publish a retained message: immediately, or with ``publish_next`` if it is large."""
+        if len(topic) + len(text) > LARGE:
+            self._large.put(topic, text)
+        else:
+            self._large.drop(topic)
+            self._link.publish(topic, text, retain=True)
 
     def _topics_of(self, camera: str) -> list[str]:
         """Return the topics of a camera that hold retained messages, except discovery."""
@@ -220,7 +237,7 @@ class Publications:
         if always or due or current != self._published_status.get(camera):
             self._published_status[camera], self._status_published_at[camera] = current, now
             text = payloads.status(facts, time.time_ns())
-            self._link.publish(self._topics.status(camera), text, retain=True)
+            self._publish(self._topics.status(camera), text)
 
     def publish_problems(self, *, always: bool = False) -> None:
         """Publish the problems of the node and of each camera when they change."""
@@ -234,6 +251,7 @@ class Publications:
             outbox=outbox,
             disk="; ".join(filter(None, (self._store.fault, self._run_folder.fault))),
             notify=self._notifier.problem(OUTBOX_WAIT_S),
+            broker="; ".join(filter(None, (self._large.fault, self._link.fault))),
             device=self._double(),
         )
         found: dict[str, problems.Problems] = {"": node, **cameras}
@@ -241,7 +259,7 @@ class Publications:
             if always or self._problems.get(name) != kinds:
                 self._problems[name] = kinds
                 problems.export(kinds, name)
-                self._link.publish(self._topics.problem(name), problems.payload(kinds), retain=True)
+                self._publish(self._topics.problem(name), problems.payload(kinds))
 
     def on_node(self, payload: bytes) -> None:
         """Take a message on the node's own topic, which another node with the same name may have published."""
@@ -283,7 +301,7 @@ class Publications:
             started_unix_ns=self._started_unix_ns,
             unix_ns=time.time_ns(),
         )
-        self._link.publish(self._topics.node, text, retain=True)
+        self._publish(self._topics.node, text)
         if due and not always:
             for camera in self._cameras:
                 self.publish_state(camera)

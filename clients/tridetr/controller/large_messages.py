@@ -1,0 +1,112 @@
+"""Which large retained messages are sent when, to a broker that may close the connection on their size.
+
+MQTT 3.1.1 brokers do not report their limit. So messages that can be longer than an event are sent last, one at a time,
+the shortest first. If connections end with the same one again and again, that one and those that are at least as long
+are left out for the lifetime of the next connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+logger = logging.getLogger("tridetr.controller")
+
+LARGE = (
+    512  # bytes; no event is shorter, so a broker that takes events takes what is up to this size
+)
+_ENDS = 2  # connections that end with a message until it is left out
+
+
+@dataclass(slots=True)
+class _Refused:
+    """The shortest message that has ended a connection since a longer one was acknowledged."""
+
+    topic: str = ""
+    size: float = float("inf")
+    ends: int = 0
+
+
+class LargeMessages:
+    """The large retained messages that are still to be sent on a connection.
+
+    The node's own topics and all others are treated separately, because a broker's ACL may forbid the others.
+
+    Args:
+        root: first levels of the node's own topics.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = f"{root}/"
+        self._waiting: dict[str, str] = {}
+        self._in_flight: tuple[str, int] | None = None  # topic and size
+        self._refused = {True: _Refused(), False: _Refused()}  # by whether the topic is own
+
+    @property
+    def fault(self) -> str:
+        """Which messages are left out on this connection, and why; empty = none."""
+        return "; ".join(
+            f"the connection ended {_ENDS} times while {one.topic} ({one.size} bytes) was published (a limit on the "
+            "size of messages, or an ACL), so it and similar messages of at least that size are not published: raise "
+            "the broker's limit (mosquitto: max_packet_size), or allow the node to write the topic"
+            for one in self._refused.values()
+            if one.ends >= _ENDS
+        )
+
+    def put(self, topic: str, text: str) -> None:
+        """Add a message; it replaces one of the same topic that was not sent."""
+        self._waiting[topic] = text
+
+    def drop(self, topic: str) -> None:
+        """Remove the message of a topic, if it was not sent."""
+        self._waiting.pop(topic, None)
+
+    def next(self) -> tuple[str, str] | None:
+        """Return topic and text of the message to send next, or None."""
+        sizes = {topic: _size(topic, text) for topic, text in self._waiting.items()}
+        found = [topic for topic, size in sizes.items() if not self._is_left_out(topic, size)]
+        topic = min(found, key=lambda name: (not self._is_own(name), sizes[name]), default=None)
+        return None if topic is None else (topic, self._waiting[topic])
+
+    def sent(self, topic: str) -> None:
+        """Record that the message of a topic was sent."""
+        self._in_flight = topic, _size(topic, self._waiting.pop(topic))
+
+    def is_in_flight(self, topic: str) -> bool:
+        """Return whether the message of this topic was sent and not acknowledged."""
+        return self._in_flight is not None and self._in_flight[0] == topic
+
+    def confirmed(self) -> None:
+        """Record that the broker has acknowledged the message that was sent."""
+        if self._in_flight is not None:
+            topic, size = self._in_flight
+            self._in_flight = None
+            if size >= self._refused[self._is_own(topic)].size:
+                self._refused[self._is_own(topic)] = _Refused()
+
+    def on_up(self) -> None:
+        """Start with a new connection: nothing waits, and what has ended the last ones is left out."""
+        self._waiting.clear()
+        if self._in_flight is None:
+            for one in self._refused.values():  # the broker may have been set up anew: one attempt
+                one.ends = min(one.ends, _ENDS - 1)
+            return
+        topic, size = self._in_flight
+        self._in_flight = None
+        refused = self._refused[self._is_own(topic)]
+        refused.ends += 1
+        if size <= refused.size:
+            refused.topic, refused.size = topic, size
+        if refused.ends >= _ENDS:
+            logger.warning("%s", self.fault)
+
+    def _is_own(self, topic: str) -> bool:
+        return topic.startswith(self._root)
+
+    def _is_left_out(self, topic: str, size: int) -> bool:
+        refused = self._refused[self._is_own(topic)]
+        return refused.ends >= _ENDS and size >= refused.size
+
+
+def _size(topic: str, text: str) -> int:
+    return len(topic.encode()) + len(text.encode())

@@ -1,0 +1,99 @@
+"""Large messages, at a broker that closes the connection on a size or a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tridetr.controller.large_messages import LargeMessages
+
+NODE, STATUS = "tridetr/pc/node", "tridetr/pc/hall/status"
+DISCOVERY = [f"homeassistant/device/tridetr_pc/c{n}/config" for n in range(4)]
+Takes = Callable[[str, str], bool]
+
+
+class Broker:
+    def __init__(self) -> None:
+        self.messages = LargeMessages("tridetr/pc")
+        self.texts = {NODE: "n" * 700, STATUS: "s" * 600}
+        self.texts |= {topic: "d" * (3000 - 100 * n) for n, topic in enumerate(DISCOVERY)}
+
+    def connect(self, takes: Takes) -> tuple[list[str], bool]:
+        """Publish everything on a new connection; return what was acknowledged, and whether the connection lasts."""
+        self.messages.on_up()
+        for topic, text in self.texts.items():
+            self.messages.put(topic, text)
+        got: list[str] = []
+        while (message := self.messages.next()) is not None:
+            self.messages.sent(message[0])
+            assert self.messages.is_in_flight(message[0])
+            if not takes(*message):
+                return got, False
+            self.messages.confirmed()
+            got.append(message[0])
+        return got, True
+
+
+def everything(_topic: str, _text: str) -> bool:
+    return True
+
+
+def test_everything_is_sent_one_by_one_shortest_first_and_own_topics_before_others() -> None:
+    broker = Broker()
+    assert broker.connect(everything) == ([STATUS, NODE, *reversed(DISCOVERY)], True)
+    assert broker.messages.fault == ""
+    broker.messages.put(NODE, "1")
+    broker.messages.drop(NODE)
+    assert broker.messages.next() is None
+
+
+def test_what_ends_connections_is_left_out_until_the_next_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Broker()
+
+    def limited(_topic: str, text: str) -> bool:
+        return len(text) <= 2750
+
+    fitting = [STATUS, NODE, DISCOVERY[3]]
+    assert broker.connect(limited) == (fitting, False)
+    assert broker.connect(limited) == (fitting, False)
+    assert caplog.text == ""
+    assert broker.connect(limited) == (fitting, True)
+    size = len(DISCOVERY[2]) + 2800
+    assert f"while {DISCOVERY[2]} ({size} bytes) was published" in caplog.text
+    assert "max_packet_size" in broker.messages.fault
+    # A connection that ends by itself
+    assert broker.connect(limited) == (fitting, False)
+    assert broker.connect(limited) == (fitting, True)
+    assert broker.connect(everything) == ([STATUS, NODE, *reversed(DISCOVERY)], True)
+    assert broker.messages.fault == ""
+
+
+def test_what_an_acl_forbids_leaves_out_no_own_topic() -> None:
+    broker = Broker()
+
+    def own(topic: str, _text: str) -> bool:
+        return topic.startswith("tridetr")
+
+    for lasts in (False, False, True):
+        assert broker.connect(own) == ([STATUS, NODE], lasts)
+    broker.texts[NODE] = "n" * 9000
+    broker.messages.put(NODE, broker.texts[NODE])
+    message = broker.messages.next()
+    assert message is not None
+    assert message[0] == NODE
+
+
+def test_own_topics_and_others_that_are_too_large_end_four_connections() -> None:
+    """Each attempt with the one must not count as a reason to try the other again."""
+    broker = Broker()
+
+    def limited(_topic: str, text: str) -> bool:
+        return len(text) <= 650
+
+    lasts = [broker.connect(limited)[1] for _ in range(5)]
+    assert lasts == [False, False, False, False, True]
+    assert NODE in broker.messages.fault
+    assert DISCOVERY[3] in broker.messages.fault
