@@ -85,6 +85,7 @@ class Phone:
     takes: Callable[[Message], bool]
     refused: bool = False
     wait_s: float = 0.0
+    in_part: bool = False
 
     def __post_init__(self) -> None:
         self.asked: list[str] = []
@@ -99,7 +100,9 @@ class Phone:
     def deliver(self, _section: NotifySection, message: Message) -> None:
         self.asked.append(message.event_id)
         if not self.takes(message):
-            raise DeliveryError("500", refused=self.refused, wait_s=self.wait_s)
+            raise DeliveryError(
+                "500", refused=self.refused, wait_s=self.wait_s, in_part=self.in_part
+            )
         self.got.append(message)
 
     async def play(self, visits: str, *, until: Callable[[], bool], turns: int = 1000) -> None:
@@ -139,6 +142,46 @@ async def test_message_that_is_never_accepted_does_not_block_others(
     await phone.play("abcdefghi", until=lambda: not store.notices.waiting["phone"])
     assert phone.visits == "acdefghi"
     assert phone.asked.count("b:arrived") == notifier._FAILURES + notifier._REFUSALS - 1
+    store.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_message_that_only_some_recipients_accept_is_sent_twice_at_most(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of two recipients refuses all: the other got each message again and again, and later ones waited."""
+    phone = Phone(store, lambda _message: False, in_part=True)
+    pictures: list[bool] = []
+
+    def deliver(section: NotifySection, message: Message) -> None:
+        pictures.append(message.picture is not None)
+        phone.deliver(section, message)
+
+    monkeypatch.setattr(notifier, "deliver", deliver)
+    dropped = metrics.NOTIFICATIONS.labels("phone", "dropped")
+    before = dropped._value.get()
+    await phone.play("abc", until=lambda: not store.notices.waiting["phone"])
+    assert phone.asked == [f"{visit}:arrived" for visit in "aabbcc"]
+    assert pictures == [True, False] * 3, "the picture may be what is not accepted"
+    assert dropped._value.get() == before + 3
+    assert "notification of a:arrived to phone was delivered in part 2 times" in caplog.text
+    store.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_message_in_part_beside_one_that_fails_is_sent_twice_at_most(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the oldest one fails, others are tried in turn."""
+    phone = Phone(store, lambda _message: False)
+
+    def deliver(section: NotifySection, message: Message) -> None:
+        phone.in_part = message.event_id != "a:arrived"
+        phone.deliver(section, message)
+
+    monkeypatch.setattr(notifier, "deliver", deliver)
+    await phone.play("abcdefgh", until=lambda: not store.notices.waiting["phone"])
+    assert [phone.asked.count(f"{visit}:arrived") for visit in "bcdefgh"] == [2] * 7
     store.close()
 
 

@@ -100,6 +100,26 @@ def test_apprise_gets_text_and_picture_and_logs_no_password(
     assert "s3cret" not in caplog.text
 
 
+@pytest.mark.parametrize("mode", ["403", "trickle"])
+def test_an_apprise_url_with_a_recipient_that_fails_is_delivered_in_part(
+    tmp_path: Path, server: WebhookServer, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Apprise reports a failure although the others have the message: they got it again and again."""
+    pytest.importorskip("apprise")
+    monkeypatch.setattr(http, "DEADLINE_S", 12.0)
+    server.refusal = mode
+    server.refuse = lambda request: request.json()["topic"] == "gone"
+    to = f"ntfy://127.0.0.1:{server.port}/gone/good"  # the last one first, 5.5 s later the other
+    with pytest.raises(DeliveryError, match="one target per recipient") as caught:
+        deliver(target(tmp_path, to, "apprise"), message(None))
+    assert caught.value.in_part
+    assert [request.json()["topic"] for request in server.taken] == ["good"]
+    server.mode = "403"
+    with pytest.raises(DeliveryError, match="could not deliver") as caught:
+        deliver(target(tmp_path, to, "apprise"), message(None))
+    assert not caught.value.in_part, "nobody has it"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

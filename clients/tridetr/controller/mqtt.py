@@ -306,7 +306,10 @@ class MqttLink:
         if refused:
             more = f" and {len(refused) - _NAMED} more" * (len(refused) > _NAMED)
             names = ", ".join(refused[:_NAMED])
-            fault = f"the broker refuses the subscription to {names}{more}, so what is sent there has no effect: allow the node to read it in the broker's ACL"
+            fault = (
+                f"the broker refuses the subscription to {names}{more}, so what is sent there has no effect: "
+                "allow the node to read it in the broker's ACL"
+            )
         if fault and fault != self.fault:
             logger.warning("%s", fault)
         self.fault = fault

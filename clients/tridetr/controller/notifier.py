@@ -3,7 +3,8 @@
 A target that fails or stalls delays only itself. An event stays in the database until its target has accepted it; a
 delivery that was interrupted by a crash is repeated with the same event ID. Events that a target never accepts must
 not block later ones: after several failures of the oldest event, each attempt also tries another one, and if that one
-is accepted, the oldest counts as refused.
+is accepted, the oldest counts as refused. An event that only some of the target's recipients have got is tried twice:
+they would get it at each attempt.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -32,6 +33,7 @@ logger = logging.getLogger("tridetr.controller")
 
 _RETRY_S = (1.0, 300.0)
 _REFUSALS = 5  # refusals after which a message is dropped
+_IN_PART = 2  # attempts of which some recipients got the message, after which it is dropped
 _WITH_PICTURE = 2  # attempts with the picture, in case that is what the target does not accept
 _FAILURES = 5  # failures of one message after which others are tried too
 # How long events of removed targets are kept: their counter must be scraped at 0 before, so that Prometheus sees an
@@ -54,6 +56,7 @@ class Target:
         self._waiting_time = WaitingTime()
         self._is_busy = False
         self._failures = self._refusals = 0  # of the event that was the oldest when it was tried
+        self._in_part: Counter[str] = Counter()  # such attempts, by id of the event
         self._tried = ""  # id of that event
         self._newest = ""  # id of the newest event when it was tried last
         self._has_new = False  # the attempt was made because of a new event
@@ -101,7 +104,8 @@ class Target:
 
     def _start(self, row: Row, *, with_picture: bool) -> None:
         self._is_busy = True
-        self._jobs.put((row, with_picture))
+        # The picture may be what some recipients do not accept
+        self._jobs.put((row, with_picture and row.event_id not in self._in_part))
 
     def _work(self) -> None:
         while True:
@@ -122,6 +126,8 @@ class Target:
         self._is_busy = False
         if error is not None:
             metrics.NOTIFICATIONS.labels(self.section.name, "failed").inc()
+            if error.in_part:
+                self._in_part[row.event_id] += 1
         if row.event_id != self._tried:
             self._done_other(row, error)
         elif error is None:
@@ -139,7 +145,8 @@ class Target:
         if str(error) != self.fault:
             self.fault = str(error)
             logger.warning("notification to %s failed: %s; retrying", self.section.name, error)
-        if self._refusals >= _REFUSALS and row.event_id in self._waiting:
+        is_over = self._refusals >= _REFUSALS or self._in_part[row.event_id] >= _IN_PART
+        if is_over and row.event_id in self._waiting:
             self._drop(row)
             return
         self._pause(max(wait_s(self._failures, *_RETRY_S), error.wait_s))
@@ -167,12 +174,15 @@ class Target:
 
     def _done_other(self, row: Row, error: DeliveryError | None) -> None:
         """Handle the outcome of an event that was tried because the oldest one keeps failing."""
-        if error is not None:
+        is_in_part = error is not None and self._in_part[row.event_id] >= _IN_PART
+        if error is not None and not is_in_part:
             if error.wait_s > 0:
                 self._must_wait = True
                 self._pause(error.wait_s)
             return
-        self._count(row, "delivered")
+        if is_in_part:
+            self._log_dropped(row, str(error))
+        self._count(row, "dropped" if is_in_part else "delivered")
         self._refusals += 1
         failing = self._waiting.get(self._tried)
         if failing is not None and self._refusals >= _REFUSALS:
@@ -181,14 +191,19 @@ class Target:
             self._pause(max(_RETRY_S[0], self._asked_s))
 
     def _drop(self, row: Row) -> None:
+        self._log_dropped(row, self.fault)
+        self._finish(row, "dropped")
+
+    def _log_dropped(self, row: Row, fault: str) -> None:
+        in_part = self._in_part[row.event_id]
         logger.error(
-            "notification of %s to %s was refused %d times and is dropped: %s",
+            "notification of %s to %s was %s %d times and is dropped: %s",
             row.event_id,
             self.section.name,
-            self._refusals,
-            self.fault,
+            "delivered in part" if in_part else "refused",
+            in_part or self._refusals,
+            fault,
         )
-        self._finish(row, "dropped")
 
     def _finish(self, row: Row, outcome: str) -> None:
         self._failures = self._refusals = 0
@@ -197,6 +212,7 @@ class Target:
 
     def _count(self, row: Row, outcome: str) -> None:
         metrics.NOTIFICATIONS.labels(self.section.name, outcome).inc()
+        self._in_part.pop(row.event_id, None)
         self._store.notified(self.section.name, row.event_id)
 
 

@@ -26,15 +26,23 @@ class DeliveryError(TridetrError):
         refused: whether the target rejected this message, so that retrying is unlikely to help.
         answered: whether there was an answer from the target.
         wait_s: seconds that the target asks to wait before the next attempt.
+        in_part: whether some of the target's recipients have got the message.
     """
 
     def __init__(
-        self, text: str, *, refused: bool = False, answered: bool = False, wait_s: float = 0.0
+        self,
+        text: str,
+        *,
+        refused: bool = False,
+        answered: bool = False,
+        wait_s: float = 0.0,
+        in_part: bool = False,
     ) -> None:
         super().__init__(text)
         self.answered = answered
         self.refused = refused
         self.wait_s = wait_s
+        self.in_part = in_part
 
 
 def deliver(target: NotifySection, message: Message) -> None:
@@ -128,12 +136,16 @@ def _apprise(url: str, message: Message) -> None:
             timeout=http.DEADLINE_S,
             check=False,
         )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as late:
+        if apprise_worker.SENT.encode() in (late.stdout or b""):
+            raise DeliveryError(_IN_PART, in_part=True) from None
         raise DeliveryError(
             f"Apprise did not deliver the message within {http.DEADLINE_S:g} s: test the URL with `apprise -vv`"
         ) from None
     except OSError as error:
         raise DeliveryError(f"Apprise cannot be started: {error.strerror}") from None
+    if done.returncode != 0 and apprise_worker.SENT.encode() in done.stdout:
+        raise DeliveryError(_IN_PART, in_part=True)
     if done.returncode in _APPRISE_FAULTS:
         raise DeliveryError(_APPRISE_FAULTS[done.returncode])
     if done.returncode != 0:
@@ -142,6 +154,10 @@ def _apprise(url: str, message: Message) -> None:
         )
 
 
+_IN_PART = (
+    "Apprise delivered the message to some recipients of the URL only: make one target per recipient, and test each "
+    "URL with `apprise -vv`"
+)
 _APPRISE_FAULTS = {
     apprise_worker.MISSING: "`kind: apprise` needs the extra `apprise`: pip install 'tridetr[apprise]'",
     apprise_worker.UNKNOWN_URL: "Apprise does not know this kind of URL: see https://appriseit.com/services",
