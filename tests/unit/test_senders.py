@@ -114,7 +114,7 @@ def test_an_apprise_url_with_a_recipient_that_fails_is_delivered_in_part(
         deliver(target(tmp_path, to, "apprise"), message(None))
     assert caught.value.in_part
     assert [request.json()["topic"] for request in server.taken] == ["good"]
-    server.mode = "403"
+    server.mode = server.refusal = "403"
     with pytest.raises(DeliveryError, match="could not deliver") as caught:
         deliver(target(tmp_path, to, "apprise"), message(None))
     assert not caught.value.in_part, "nobody has it"

@@ -43,7 +43,7 @@ def main() -> int:
     service = apprise.Apprise(asset=apprise.AppriseAsset(http_redirects=False))
     if not service.add(order["url"]):
         return UNKNOWN_URL
-    if len(service) > 1:
+    if sum(len(one) for one in service) > 1:
         logger = logging.getLogger("apprise")
         logger.setLevel(logging.INFO)
         logger.addHandler(_SentLines())

@@ -177,7 +177,7 @@ RESULTS_MISSED = Counter(
 PROBLEM = _gauge(
     "tridetr_problem",
     "1 while something keeps the node (camera empty) or a camera from watching or reporting: detector, outbox, disk, "
-    "notify, camera, classes.",
+    "notify, broker, device, camera, classes.",
     "camera",
     "problem",
 )
