@@ -114,10 +114,18 @@ def test_an_apprise_url_with_a_recipient_that_fails_is_delivered_in_part(
         deliver(target(tmp_path, to, "apprise"), message(None))
     assert caught.value.in_part
     assert [request.json()["topic"] for request in server.taken] == ["good"]
-    server.mode = server.refusal = "403"
+
+
+def test_an_apprise_url_whose_recipients_all_fail_is_not_delivered_in_part(
+    tmp_path: Path, server: WebhookServer
+) -> None:
+    """During an outage of the service, no message must be dropped."""
+    pytest.importorskip("apprise")
+    server.mode = "500"
+    to = f"ntfy://127.0.0.1:{server.port}/a/b"
     with pytest.raises(DeliveryError, match="could not deliver") as caught:
         deliver(target(tmp_path, to, "apprise"), message(None))
-    assert not caught.value.in_part, "nobody has it"
+    assert not caught.value.in_part
 
 
 @pytest.mark.parametrize(
