@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 logger = logging.getLogger("tridetr.controller")
 
-LARGE = (
-    512  # bytes; no event is shorter, so a broker that takes events takes what is up to this size
-)
+# Bytes; no event is shorter, so a broker that takes events takes what is up to this size
+LARGE = 512
 _ENDS = 2  # connections that end with a message until it is left out
 
 

@@ -87,9 +87,8 @@ class Publications:
         self._clears = Clears(store.settings, store.keep_setting)
         self._to_clear = ClearQueue(topics.is_own)
         self._large = LargeMessages(topics.root)
-        self._unconfirmed: dict[
-            int, str
-        ] = {}  # message id -> topic of a retained message; at most one
+        # Message id -> topic of a retained message; at most one
+        self._unconfirmed: dict[int, str] = {}
         self._waiting_time = WaitingTime()
         self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
         self._published_status: dict[str, tuple[object, ...]] = {}
