@@ -146,7 +146,7 @@ def test_everything_is_republished_to_a_restarted_broker(tmp_path: Path) -> None
         with listening(broker) as ear:
             wait_for(lambda: ear.last("/hall/person") == b"ON")
             wait_for(lambda: ear.last("/availability") == b"online")
-            assert ear.last("homeassistant/device/tridetr_node1/config")
+            wait_for(lambda: ear.last("homeassistant/device/tridetr_node1/config"))
 
 
 def test_frozen_broker_gets_everything_once_it_thaws(tmp_path: Path) -> None:
