@@ -215,6 +215,30 @@ def test_mjpeg_for_old_clients(tmp_path: Path) -> None:
     assert (frames[0].width, frames[0].height) == (640, 480)
 
 
+def test_head_ends_with_the_headers_and_is_no_viewer(tmp_path: Path) -> None:
+    """The stream was sent into nowhere, and took a viewer's place, until the client closed the connection."""
+    with cameras(tmp_path, "hall", gateway={"max_viewers": 1}) as (config, fakes):
+        camera = VideoCamera(config.instance, fakes["hall"])
+        with (
+            contextlib.closing(camera),
+            Gateway(config) as gateway,
+            contextlib.closing(
+                http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+            ) as connection,
+            playing(camera, fps=20, every=0),
+        ):
+            for kind, content in (("mjpeg", "multipart/x-mixed-replace"), ("mp4", "video/mp4")):
+                connection.request("HEAD", f"/stream/hall.{kind}")
+                response = connection.getresponse()
+                assert response.status == 200
+                assert response.headers["Content-Type"].startswith(content)
+                response.read()
+                assert take(gateway, "/stream/hall.mjpeg", 1000)
+                wait_for(lambda: gateway.ask("/stream/hall.mp4", "HEAD").status == 200, 20)
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read() == b"ok\n"
+
+
 def test_unplayable_video_is_refused(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         assert gateway.ask("/stream/nowhere.mp4").status == 404

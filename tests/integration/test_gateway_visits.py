@@ -75,6 +75,28 @@ def test_visit_has_its_neighbours(gateway: Gateway) -> None:
     assert gateway.ask(f"/api/visits/{visit_id(0)}").json()["older"] is None
 
 
+def test_head_has_the_headers_of_get_and_does_not_read_the_file(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a clip was read from the disk, for nothing."""
+    path = f"/api/visits/{visit_id(3)}/clip.mp4"
+    sent = gateway.ask(path)
+    reads = []
+
+    def pread(*_: object) -> bytes:
+        reads.append(1)
+        return b""
+
+    monkeypatch.setattr(os, "pread", pread)
+    for headers in ({}, {"Range": "bytes=10-19"}):
+        answer = gateway.ask(path, "HEAD", headers)
+        size = 10 if headers else len(sent.body)
+        assert (answer.status, answer.body) == (206 if headers else 200, b"")
+        assert answer.headers["content-length"] == str(size)
+        assert answer.headers["etag"] == sent.headers["etag"]
+    assert not reads
+
+
 def test_pictures_and_crops_are_served_with_an_etag(gateway: Gateway) -> None:
     whole = gateway.ask(f"/api/visits/{visit_id(3)}/picture.jpg")
     assert (whole.status, whole.headers["content-type"]) == (200, "image/jpeg")

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 
-from quart import Quart
+from quart import Quart, Response, request
+from quart.wrappers.response import DataBody
 
 from tridetr.config.secrets import gateway_token
 from tridetr.errors import ShmError
@@ -37,6 +38,13 @@ async def _bad_parameter(error: BadParameterError) -> Answer:
     return problem(400, str(error))
 
 
+async def _without_body(response: Answer) -> Answer:
+    """Drop the body of the answer to HEAD, which Quart would send: it may be endless, or a large file."""
+    if request.method == "HEAD":
+        response.response = DataBody(b"") if isinstance(response, Response) else ()
+    return response
+
+
 def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
     """Return the web application.
 
@@ -58,6 +66,7 @@ def create_app(hub: Hub, stop: asyncio.Event) -> Quart:
     sessions = LoginSessions(token, hub.config.state_dir) if token is not None else None
     guard = Guard(TokenAuth(token), sessions, hub.config.gateway)
     guard.install(app)
+    app.after_request(_without_body)
     app.register_error_handler(ShmError, _damaged)
     app.register_error_handler(BadParameterError, _bad_parameter)
     add_pages(app, guard, assets)
