@@ -31,7 +31,7 @@ VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 # The server binary for PCs. --no-deps, because its pinned dependencies conflict with numpy 2.
 TRITON_WHEEL := nvidia-pytriton==0.7.0
-TEST_PACKAGES := mosquitto prometheus chromium nginx-light faketime ffmpeg libb64-0d qemu-system-x86 busybox-static \
+TEST_PACKAGES := mosquitto mosquitto-clients prometheus chromium nginx-light faketime ffmpeg libb64-0d qemu-system-x86 busybox-static \
 	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	gcc g++ libatomic1
 PYTEST_ARGS ?=
