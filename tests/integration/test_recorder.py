@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +130,36 @@ def test_two_visits_share_the_video_between_them(tmp_path: Path) -> None:
             first = frame_at(stage, span["started_unix_ns"])
             wanted = [luma_of(first + n) for n in range(len(shown))]
             assert max(abs(a - b) for a, b in zip(shown, wanted, strict=True)) <= 4
+
+
+def test_a_recorder_that_stands_still_between_two_visits_does_not_mix_them(tmp_path: Path) -> None:
+    """The results that had waited counted for the first visit: its picture, end and clip were the second one's."""
+    with recording(tmp_path) as (recorder, stage):
+        assert recorder.process is not None
+        stage.show(0, "", SETTLE_S)
+        stage.show(50, "visit-a", 1.5)
+        recorder.process.send_signal(signal.SIGSTOP)
+        left = time.time_ns()
+        stage.show(0, "visit-a", 0.4)
+        stage.show(0, "", 0.3)
+        came = time.time_ns()
+        stage.show(90, "", 0.2)  # seen, not confirmed yet
+        stage.show(90, "visit-b", 0.4)
+        recorder.process.send_signal(signal.SIGCONT)
+        stage.show(90, "visit-b", 0.5)
+        stage.show(0, "", 3.0)
+        recorder.closed(2)
+        wait_for(lambda: all(row["clip"] for row in recorder.rows()), 30)
+        first, second = recorder.rows()
+    assert (first["visit_id"], second["visit_id"]) == ("visit-a", "visit-b")
+    widths = []
+    for row in (first, second):
+        facts = json.loads(row["picture_facts"])
+        (box,) = facts["boxes"]
+        widths.append(box["xyxy"][2] - box["xyxy"][0])
+        assert row["started_unix_ns"] <= facts["unix_ns"] <= row["ended_unix_ns"]
+    assert widths == [50, 90]
+    slack = 0.15e9  # a frame
+    assert first["ended_unix_ns"] < left + slack
+    assert json.loads(first["clip_facts"])["ended_unix_ns"] < left + 1e9 + slack
+    assert came - slack < second["started_unix_ns"] < came + 2 * slack

@@ -20,6 +20,10 @@ import yaml
 from support.rings import frame_stamp, result_stamp
 from support.waiting import wait_for
 from tridetr.capture.packets import describe
+from tridetr.config import Config
+from tridetr.recorder.archive import Archive
+from tridetr.recorder.camera_recorder import CameraWatcher
+from tridetr.served_model import ServedModelReader
 from tridetr.shm.boards import SentryMode, SentrySnapshot, SentryState, SentryWriter
 from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter
 from tridetr.shm.frames import ColorRange, FrameWriter
@@ -78,6 +82,8 @@ class Stage:
             self._packets = PacketWriter(instance, "hall", seconds=10, max_mib=8)
             self._packets.start_stream(info)
             self._info = info
+        self._last = 0, ""  # sequence and visit of the frame before
+        self._ended = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._play)
         self._thread.start()
@@ -121,18 +127,42 @@ class Stage:
             result_stamp(number, frame_sequence=sequence, width=SIZE[0], height=SIZE[1], **times),
             found,
         )
+        last, before = self._last
+        visit = self.visit
+        self._last = sequence, visit
+        if before not in ("", visit):
+            self._ended = last
         if self._board is not None:
-            state = SentryState.TRACKING if self.visit else SentryState.STANDBY
+            state = SentryState.TRACKING if visit else SentryState.STANDBY
             self._board.write(
                 SentrySnapshot(
-                    SentryMode.ALARMED if self.visit else SentryMode.STANDBY,
+                    SentryMode.ALARMED if visit else SentryMode.STANDBY,
                     state,
                     unix,
-                    self.visit,
+                    visit,
                     now + 5_000_000_000,
-                    visit_class="person" if self.visit else "",
+                    decided_frame_sequence=sequence,
+                    ended_frame_sequence=self._ended,
+                    visit_class="person" if visit else "",
                 )
             )
+
+
+def camera_watcher(instance: str, folder: Path, stack: contextlib.ExitStack) -> CameraWatcher:
+    """Return the part of a recorder that follows the camera ``cam``; the stack closes it."""
+    config = Config.model_validate(
+        {
+            "instance": instance,
+            "cameras": {"cam": {"source": "synthetic"}},
+            "run_dir": str(folder / "run"),
+            "state_dir": str(folder / "state"),
+            "evidence": {"before_s": 2, "after_s": 1},
+        }
+    )
+    archive = Archive(folder / "evidence", keep_days=1, max_mib=64)
+    stack.callback(archive.close)
+    models = ServedModelReader(config.run_dir)
+    return stack.enter_context(CameraWatcher(config, "cam", models, archive))
 
 
 class Recorder:

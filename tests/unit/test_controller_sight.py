@@ -493,3 +493,53 @@ def test_sight_that_is_lost_again_and_again_is_a_lasting_problem(
     wait_for(calm)
     lose()
     assert not sentry.problems()[kind]
+
+
+def show_all(sentry: CameraSentry, actor: Actor, *shown: NDArray[np.void]) -> None:
+    for detections in shown:
+        actor.show(detections)
+        sentry.on_wake()
+
+
+def test_board_shows_up_to_which_frame_visits_have_ended(make: Make) -> None:
+    """The recorder needs it to tell the frames of two visits apart if it reads them late."""
+    sentry, actor = make(confirm_frames=1, confirm_s=0, clear_s=0.15)
+    show_all(sentry, actor, EMPTY, PERSON, EMPTY, EMPTY)
+    assert (actor.board().visit_id != "", actor.board().ended_frame_sequence) == (True, 0)
+    show_all(sentry, actor, EMPTY)
+    assert (actor.board().visit_id, actor.board().ended_frame_sequence) == ("", 4)
+    show_all(sentry, actor, PERSON)
+    assert (actor.board().visit_id != "", actor.board().ended_frame_sequence) == (True, 4)
+    actor.frame = 0  # the frame ring was removed and created again
+    show_all(sentry, actor, PERSON)
+    assert actor.board().ended_frame_sequence == 0
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_board_shows_it_after_a_restart(
+    make: Make, monkeypatch: pytest.MonkeyPatch, is_written: bool
+) -> None:
+    """Also if the end of the visit was saved, and the controller killed before it wrote the board."""
+    sentry, actor = make(confirm_frames=1, confirm_s=0, clear_s=0.15)
+    show_all(sentry, actor, EMPTY, PERSON, EMPTY, EMPTY)
+    if not is_written:
+        monkeypatch.setattr(sentry, "_write_board", lambda: None)
+    show_all(sentry, actor, EMPTY)
+    assert (actor.board().visit_id == "") == is_written
+    for one in (sentry, sentry._store, actor):
+        one.close()
+    sentry, actor = make(confirm_frames=1, confirm_s=0, clear_s=0.15)
+    sentry.tick()
+    assert (actor.board().visit_id, actor.board().ended_frame_sequence) == ("", 4)
+
+
+def test_a_late_result_before_the_end_of_a_visit_is_not_after_it(make: Make) -> None:
+    sentry, actor = make(confirm_frames=1, confirm_s=0, unknown_s=0.1, hold_s=0.2)
+    actor.show(PERSON, age_s=0.01)
+    sentry.on_wake()
+    assert actor.board().visit_id
+    assert sentry._decider.seen_ns is not None
+    sentry._decider.seen_ns -= 10**9
+    late = actor.show(PERSON, age_s=0.9)
+    sentry.on_wake()
+    assert (actor.board().visit_id, actor.board().ended_frame_sequence) == ("", late)

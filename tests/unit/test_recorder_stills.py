@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.recorder import camera_watcher
 from support.rings import frame_stamp, result_stamp
-from tridetr.config.schema import Config
 from tridetr.gateway.encode import Color
-from tridetr.recorder.archive import Archive
-from tridetr.recorder.camera_recorder import CameraWatcher
 from tridetr.recorder.clips import Span, Still, StillsClip
-from tridetr.served_model import ServedModelReader
 from tridetr.shm.boards import SentryMode, SentrySnapshot, SentryState, SentryWriter
 from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter
 from tridetr.shm.frames import FrameWriter
@@ -27,19 +24,7 @@ class Scene:
     """One camera without packets, frame by frame."""
 
     def __init__(self, instance: str, folder: Path, stack: ExitStack) -> None:
-        config = Config.model_validate(
-            {
-                "instance": instance,
-                "cameras": {"cam": {"source": "synthetic"}},
-                "run_dir": str(folder / "run"),
-                "state_dir": str(folder / "state"),
-                "evidence": {"before_s": 2, "after_s": 1},
-            }
-        )
-        archive = Archive(folder / "evidence", keep_days=1, max_mib=64)
-        stack.callback(archive.close)
-        models = ServedModelReader(config.run_dir)
-        self.watcher = stack.enter_context(CameraWatcher(config, "cam", models, archive))
+        self.watcher = camera_watcher(instance, folder, stack)
         self._frames = stack.enter_context(
             FrameWriter(instance, "cam", width=64, height=48, slots=4, jpeg_capacity=0)
         )

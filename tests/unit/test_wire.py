@@ -221,7 +221,7 @@ def test_a_table_of_another_writer_may_have_another_field_order() -> None:
     """The record is read according to the vtable, not to tridetr's own layout."""
     built = bytearray(SENTRY.build({}))
     view = locate(SENTRY, memoryview(built), 0, len(built))
-    view.record.pack_into(built, view.record_at, 1, 2, 3, 4, 5, 0, 1)
+    view.record.pack_into(built, view.record_at, 1, 2, 3, 4, 5, 0, 1, 6)
     table = int.from_bytes(built[:4], "little")
     vtable = table - int.from_bytes(built[table : table + 4], "little", signed=True)
     first, second = vtable + 4, vtable + 6  # state_since_unix_ns and expires_monotonic_ns
@@ -230,4 +230,4 @@ def test_a_table_of_another_writer_may_have_another_field_order() -> None:
         built[first : first + 2],
     )
     swapped = locate(SENTRY, memoryview(built), 0, len(built))
-    assert swapped.read(memoryview(built)) == (2, 1, 3, 4, 5, 0, 1)
+    assert swapped.read(memoryview(built)) == (2, 1, 3, 4, 5, 0, 1, 6)

@@ -74,6 +74,7 @@ class CameraSentry:
         self._resume_frame = self._decided
         record, seen_ns = resume(store, camera, board)
         self.record = follow_classes(store, camera, device, record, config)
+        self._ended = _ended_on(board, self.record)
         # A source that waits for each decision has no frames while the detector is busy: that silence is normal.
         self._is_recording = not config.cameras[camera].realtime
         patience_s = keys.hold_s if self._is_recording else 0.0
@@ -228,12 +229,14 @@ class CameraSentry:
         if known or is_old or (is_from_before and stamp.frame_sequence <= self._resume_frame):
             if stamp.frame_sequence <= self._decided:
                 return
-            self._apply_silence()
         else:
             self._last_capture_ns = None if stamp.lossless else stamp.capture_monotonic_ns
             self._result_rate.look(stamp.frame_sequence, stamp.capture_monotonic_ns)
             self._decide_on(self._judge.judge(sighting), stamp)
+        if stamp.frame_sequence < self._decided:
+            self._ended = 0  # the frame ring was removed and created again: its sequences restarted
         self._decided = stamp.frame_sequence
+        self._apply_silence()
         calm = before == self.record.memory and before.state is State.STANDBY
         # An empty frame in standby changes nothing, even if it is decided on again after a kill, so the board can wait
         # for the next tick. A lossless source waits for each decision.
@@ -249,14 +252,12 @@ class CameraSentry:
             if self.record.memory.visit_open:
                 self._judge.refresh()  # with the classes of a model that has just been replaced
             if not self._judge.can_show_empty(self.record.visit_classes):
-                self._apply_silence()
                 return
         may_prove = is_unknown or self.record.memory.visit_open or self._watch.is_blind
         if not frame.boxes and may_prove:
             # A person who covers the camera has not left: no all-clear until it is known whether it can see
             self._watch.poll()
             if self._watch.is_doubtful(stamp.capture_monotonic_ns):
-                self._apply_silence()
                 return
         now_ns, capture_ns = time.monotonic_ns(), stamp.capture_monotonic_ns
         changes = self._decider.look(
@@ -275,7 +276,6 @@ class CameraSentry:
         is_accepted = (self._decider.seen_ns or 0) >= seen_ns
         if self._joined is not None and is_accepted:
             self._follow_classes(self._joined, frame, capture_ns)
-        self._apply_silence()
 
     def _follow_classes(self, joined: JoinedClasses, frame: FrameFacts, capture_ns: int) -> None:
         """Save which classes are in view, and events of those that have joined the open visit."""
@@ -334,6 +334,8 @@ class CameraSentry:
                 after = replace(after, visit_since_ns=self._last_capture_ns or 0)
             self._decider.record = after
         self.record = after
+        if before.visit_id and after.visit_id != before.visit_id:
+            self._ended = self._decided
         if self._joined is not None and before.memory.visit_open and not after.memory.visit_open:
             self._joined.forget()
         event = change.event
@@ -395,6 +397,7 @@ class CameraSentry:
             decided_frame_sequence=self._decided,
             seen_monotonic_ns=max(0, self._decider.seen_ns or 0),
             last_event_rowid=self._store.last_seq,
+            ended_frame_sequence=self._ended,
         )
         try:
             self._board.write(snapshot)
@@ -402,6 +405,20 @@ class CameraSentry:
         except ShmError as error:  # all slots leased; the next tick tries again
             self._board_at = -math.inf
             logger.debug("%s", error, extra={"camera": self.camera})
+
+
+def _ended_on(board: SentrySnapshot | None, record: Record) -> int:
+    """Return the ``ended_frame_sequence`` of a resumed record.
+
+    Args:
+        board: the snapshot of the previous controller of this run; None after a fresh start.
+        record: the record, whose visit may be another one already.
+    """
+    if board is None:
+        return 0
+    if board.visit_id and board.visit_id != record.visit_id:
+        return board.decided_frame_sequence
+    return board.ended_frame_sequence
 
 
 def _fitting(class_name: str) -> str:

@@ -1,7 +1,8 @@
 """Record one camera: follow its visits, select the best frame of each, and collect the video for its clip.
 
 The rings are read by polling, and no slot is held longer than a copy takes. The controller's board determines when a
-visit begins and ends.
+visit begins and ends, and to which frames: a result belongs to the visit that its frame was decided in, however late
+recorder or controller are. A result that the board cannot assign belongs to no visit.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ _MISSED_NS = 1_000_000_000  # a longer gap without detections ends a run without
 _STILL_QUALITY = 80  # with noise, quality 90 takes 25 % longer
 _STILL_NS = round(0.9e9 / STILLS_FPS)
 _STATIC_NS = 900_000_000  # interval between stills of a static scene
+_MOST_UNDECIDED = 1000  # results that wait for the controller's decision
+_MOST_PICTURES = 4  # pictures among them
 
 
 @dataclass(slots=True)
@@ -95,6 +98,15 @@ class Visit:
 
 
 @dataclass(slots=True)
+class _Undecided:
+    """A result that the controller has not decided on, and its frame if that may be the best one."""
+
+    facts: FrameFacts
+    capture_ns: int
+    frame: BestFrame | None
+
+
+@dataclass(slots=True)
 class _Stills:
     """The pre-roll of a camera without packets: recent stills, limited in age and size."""
 
@@ -143,6 +155,8 @@ class CameraWatcher(Closing):
         self._is_masked = bool(config.cameras[camera].mask)
         self._run: Run | None = None
         self._open: Visit | None = None
+        self._undecided: deque[_Undecided] = deque(maxlen=_MOST_UNDECIDED)
+        self._ended = 0  # newest frame that does not belong to the open visit, or to the next one
         self._after = 0
         self._look_s = 0.0
         self._has_packets = False
@@ -157,7 +171,11 @@ class CameraWatcher(Closing):
     @property
     def is_busy(self) -> bool:
         """Whether the next frames may contain the best picture, so that polling must be fast."""
-        return self._run is not None or self._open is not None
+        return (
+            self._run is not None
+            or self._open is not None
+            or any(one.facts.boxes for one in self._undecided)
+        )
 
     def poll(self) -> None:
         """Process new results, the board and new frames."""
@@ -166,8 +184,12 @@ class CameraWatcher(Closing):
             self._look_s = now_s + _LOOK_S
             self._check_rings()
         try:
-            self._read_results()
-            self._follow(self._board.read())
+            board = self._board.read()
+            if board is not None:
+                self._end_outdated(board)
+                self._take_decided(board)
+            self._read_results(board)
+            self._follow(board)
             if self._keys.clips and not self._has_packets:
                 self._take_still()
         except ShmError as error:
@@ -188,7 +210,25 @@ class CameraWatcher(Closing):
         if self._has_packets:
             self._stills = _Stills(after=self._stills.after)
 
-    def _read_results(self) -> None:
+    def _end_outdated(self, board: SentrySnapshot) -> None:
+        """End the visit, or the run, that is over; results that were not read before do not belong to it for sure."""
+        if self._open is None:
+            is_over = self._ended != board.ended_frame_sequence
+        else:
+            is_over = self._open.visit_id != board.visit_id
+        self._ended = board.ended_frame_sequence
+        if is_over:
+            self._end()
+
+    def _take_decided(self, board: SentrySnapshot) -> None:
+        """Process the results that waited for the controller's decision."""
+        waiting = self._undecided
+        while waiting and waiting[0].facts.sequence <= board.decided_frame_sequence:
+            one = waiting.popleft()
+            self._take(one.facts, one.capture_ns, one.frame)
+
+    def _read_results(self, board: SentrySnapshot | None) -> None:
+        decided = board.decided_frame_sequence if board is not None else 0
         while (lease := self._results.lease_next(self._after)) is not None:
             with lease:
                 self._after = lease.sequence
@@ -198,10 +238,26 @@ class CameraWatcher(Closing):
                     continue
             stamp = sighting.stamp
             self._static_ns = stamp.capture_monotonic_ns if stamp.repeated else 0
-            self._take(self._judge.judge(sighting), stamp.capture_monotonic_ns)
+            facts, capture_ns = self._judge.judge(sighting), stamp.capture_monotonic_ns
+            if self._undecided and facts.sequence < self._undecided[-1].facts.sequence:
+                self._undecided.clear()  # the frame ring was removed and created again
+            frame = self._better_frame(facts)
+            if not self._undecided and facts.sequence <= decided:
+                self._take(facts, capture_ns, frame)
+            else:
+                self._undecided.append(_Undecided(facts, capture_ns, frame))
+                self._limit_pictures()
 
-    def _take(self, facts: FrameFacts, capture_ns: int) -> None:
-        """Process one result."""
+    def _take(self, facts: FrameFacts, capture_ns: int, frame: BestFrame | None) -> None:
+        """Process one result that the controller has decided on.
+
+        Args:
+            facts: The result.
+            capture_ns: Capture time of its frame.
+            frame: The frame, if it was better than the best one when the result was read.
+        """
+        if facts.sequence <= self._ended:
+            return
         if not facts.boxes:
             run = self._run
             if self._open is None and run and not 0 <= capture_ns - run.last_ns < _MISSED_NS:
@@ -216,13 +272,30 @@ class CameraWatcher(Closing):
         run.last_ns, run.last_unix_ns = capture_ns, facts.capture_unix_ns
         if self._open is not None:
             self._open.span.end_ns = capture_ns + round(self._keys.after_s * 1e9)
-        best = run.best.value if run.best is not None else 0.0
-        if self._open is not None:
-            best = max(best, self._open.picture_value)
-        if self._keys.pictures and value_of(facts)[0] > best:
-            pixels = self._pixels_of(facts)
-            if pixels is not None:
-                run.best = BestFrame.of(facts, pixels)
+        if frame is not None and frame.value > self._best_value:
+            run.best = frame
+
+    @property
+    def _best_value(self) -> float:
+        """Value of the best frame so far, or of a picture that an earlier recorder saved."""
+        best = self._run.best if self._run is not None else None
+        return max(
+            best.value if best is not None else 0.0,
+            self._open.picture_value if self._open is not None else 0.0,
+        )
+
+    def _better_frame(self, facts: FrameFacts) -> BestFrame | None:
+        """Return a result's frame if it is better than the best one so far and was not overwritten."""
+        if not self._keys.pictures or not facts.boxes or value_of(facts)[0] <= self._best_value:
+            return None
+        pixels = self._pixels_of(facts)
+        return BestFrame.of(facts, pixels) if pixels is not None else None
+
+    def _limit_pictures(self) -> None:
+        """Drop the worst picture that waits for a decision if there are too many."""
+        held = [(one.frame.value, one) for one in self._undecided if one.frame is not None]
+        if len(held) > _MOST_PICTURES:
+            min(held, key=lambda item: item[0])[1].frame = None
 
     def _pixels_of(self, facts: FrameFacts) -> Planes | None:
         """Return a copy of the pixels of a result's frame; None if they were overwritten."""
@@ -248,8 +321,6 @@ class CameraWatcher(Closing):
             if now_ns - board.expires_monotonic_ns > self._hold_ns:
                 self._end()
             return
-        if self._open is not None and self._open.visit_id != board.visit_id:
-            self._end()
         for visit_id in [name for name in self.kept if name != board.visit_id]:
             self.over.append(self.kept.pop(visit_id).facts)
         if self._open is None and VISIT_ID.fullmatch(board.visit_id):

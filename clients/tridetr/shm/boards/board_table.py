@@ -59,6 +59,8 @@ class SentrySnapshot:
         last_event_rowid: Newest row of the event outbox; 0 if there is none.
         seen_monotonic_ns: CLOCK_MONOTONIC up to which the view was seen; 0 if never.
         visit_class: Name of the class that opened the visit, at most 32 bytes; empty if there is no visit.
+        ended_frame_sequence: Sequence, in the frame ring, of the last frame that was decided on before the newest end
+            of a visit; later frames do not belong to it. 0 if no visit has ended.
     """
 
     mode: SentryMode
@@ -70,6 +72,7 @@ class SentrySnapshot:
     last_event_rowid: int = 0
     seen_monotonic_ns: int = 0
     visit_class: str = ""
+    ended_frame_sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ SENTRY = TableSpec(
         Scalar("state", "B"),
         Text("visit_id", 36),
         Text("visit_class", 32),
+        Scalar("ended_frame_sequence", "Q"),
     ),
 )
 STATUS = TableSpec(
