@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import socketserver
 import threading
@@ -63,11 +62,6 @@ def _is_read(port: int) -> bool:
     return int(waiting.get(f"{port:04X}", "0"), 16) == 0
 
 
-def goodbye(rtp: Sequence[bytes]) -> bytes:
-    """Return the RTCP packet that ends a stream."""
-    return b"\x81\xcb\0\1" + rtp[0][8:12]
-
-
 @contextlib.contextmanager
 def lossy_camera(
     rtp: Sequence[bytes],
@@ -77,8 +71,9 @@ def lossy_camera(
     header: bytes = b"",
     interval_s: float = 0.0,
     range_s: float | None = None,
-    strange: Sequence[bytes] = (),
     doubled: Collection[int] = (),
+    copies: int = 2,
+    delay: int = 0,
 ) -> Iterator[str]:
     """Serve RTP packets except the lost ones, once, over TCP or UDP; yields the URL.
 
@@ -89,8 +84,9 @@ def lossy_camera(
         header: the stream header of MPEG-4, which is sent outside the video.
         interval_s: time between two packets [s].
         range_s: length of the stream that the camera announces [s]; None if it announces none.
-        strange: packets of another host, each of which comes over UDP before all of the camera, to both ports.
-        doubled: indexes of the packets that the network delivers twice over UDP.
+        doubled: indexes of the packets that the network delivers more than once over UDP.
+        copies: how often.
+        delay: number of other packets after which the copies come.
     """
     done = threading.Event()
     name = {"hevc": "H265", "h264": "H264", "mpeg4": "MP4V-ES"}[codec]
@@ -126,16 +122,14 @@ def lossy_camera(
                     )
                     if method == "PLAY":
                         break
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-                    other.bind(("127.0.0.2", 0))
-                    for packet, port in itertools.product(strange, ports):
-                        other.sendto(packet, ("127.0.0.1", int(port)))
                 for index, packet in enumerate(rtp):
                     if index in lost:
                         continue
                     if ports:
-                        for _ in range(1 + (index in doubled)):
-                            udp.sendto(packet, ("127.0.0.1", int(ports[0])))
+                        late = rtp[index - delay] if index - delay in doubled else b""
+                        for one in [packet, *[late] * (copies - 1)]:
+                            if one:
+                                udp.sendto(one, ("127.0.0.1", int(ports[0])))
                     else:
                         self.wfile.write(b"$\0" + len(packet).to_bytes(2, "big") + packet)
                     if interval_s and done.wait(interval_s):
@@ -143,7 +137,8 @@ def lossy_camera(
                 if ports:
                     wait_for(lambda: _is_read(int(ports[0])), 30, "the packets to be read")
                     done.wait(2 * _MAX_DELAY_S)
-                    udp.sendto(goodbye(rtp), ("127.0.0.1", int(ports[1])))
+                    goodbye = b"\x81\xcb\0\1" + rtp[0][8:12]  # RTCP BYE
+                    udp.sendto(goodbye, ("127.0.0.1", int(ports[1])))
 
     with tcp_server(Handler) as port:
         try:

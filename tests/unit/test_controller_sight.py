@@ -351,9 +351,13 @@ def test_a_camera_that_may_be_covered_does_not_end_unknown_with_an_empty_picture
     actor.doubt()
     sentry.on_wake()
     assert state_of(sentry) is State.UNKNOWN
+    problems = sentry.problems()
+    assert "may not show the scene" in problems[CameraProblem.CAMERA]
+    assert not problems[CameraProblem.DETECTOR]
     actor.show(EMPTY, age_s=0.01)
     sentry.on_wake()
     assert state_of(sentry) is State.STANDBY
+    assert not any(sentry.problems().values())
 
 
 @pytest.mark.parametrize("then", [CameraState.LIVE, CameraState.OFFLINE, CameraState.STARTING])

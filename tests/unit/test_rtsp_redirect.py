@@ -141,6 +141,23 @@ def test_a_redirect_that_only_ffmpeg_meets_is_reported_and_forgotten(
     assert not requests
 
 
+@pytest.mark.parametrize(
+    "target", ["rtsp://{host}x/2", "rtsp:{host}/2", "rtsp://{own} @{host}/2", "rtsp:/{host}/2"]
+)
+def test_an_odd_redirect_that_only_ffmpeg_understands_is_reported_too(
+    tmp_path: Path, target: str
+) -> None:
+    """The host got the login at each attempt, many times a minute."""
+
+    def camera(request: str) -> str:
+        location = target.format(host=f"127.0.0.1:{other}", own=f"127.0.0.1:{port}")
+        return redirecting_ffmpeg("DESCRIBE", location, request)
+
+    with rtsp_host(lambda _: BASIC) as (other, _), rtsp_host(camera) as (port, _):
+        with pytest.raises(LoginTakenError, match="may have received"):
+            open_camera(port, tmp_path)
+
+
 def test_ffmpeg_follows_no_redirect_of_the_setup(tmp_path: Path) -> None:
     with rtsp_host(lambda _: BASIC) as (other, requests):
         answer = partial(redirecting_ffmpeg, "SETUP", f"rtsp://127.0.0.1:{other}/2")

@@ -36,6 +36,7 @@ logger = logging.getLogger("tridetr.controller")
 START_S = 30.0  # grace period after the start in which missing results are not a problem
 BOARD_RENEWAL_S = 1.0
 BOARD_LEASE_S = 5.0  # without a renewal for this long, capture switches to full rate
+_DOUBTFUL = "its pictures may not show the scene: damaged, or perhaps the camera is covered, out of focus or turned"
 _RESULTS_PER_TURN = 16  # results handled before the event loop gets its turn
 CHECKPOINT_S = 10.0  # resolution with which the time of a power cut during a visit is known
 _STATES = {state: SentryState[state.name] for state in State}
@@ -64,6 +65,7 @@ class CameraSentry:
         self._device = device
         self._store = store
         keys = config.sentry_for(camera)
+        self._unknown_s = keys.unknown_s
         self._on_change = on_change
         self._judge = Judge(config, camera, models)
         self.unseen_classes = self._judge.unseen
@@ -155,14 +157,11 @@ class CameraSentry:
         now = time.monotonic()
         starting = now - self._started_at < START_S
         found = dict.fromkeys(CameraProblem, "")
-        why = self._camera_fault(starting=starting)
+        is_unknown = self.record.memory.state is State.UNKNOWN
+        why = self._camera_fault(starting=starting, is_unknown=is_unknown)
         if why:
             found[CameraProblem.CAMERA] = why
-        elif (
-            self.record.memory.state is State.UNKNOWN
-            and not starting
-            and self._judge.can_show_empty(self.record.visit_classes)
-        ):
+        elif is_unknown and not starting and self._judge.can_show_empty(self.record.visit_classes):
             found[CameraProblem.DETECTOR] = NO_RESULTS
         elif (interrupted := self._interruptions.problem(now)) is not None:
             found[interrupted[0]] = interrupted[1]
@@ -181,14 +180,20 @@ class CameraSentry:
         ]
         return "; ".join(filter(None, classes))
 
-    def _camera_fault(self, *, starting: bool) -> str:
+    def _camera_fault(self, *, starting: bool, is_unknown: bool) -> str:
         """Return why the camera does not deliver, or only too few good pictures; empty if it delivers."""
         state, _, message = self._watch.describe()
         if state == "live":
-            return message
+            return message or (self._doubt() if is_unknown else "")
         if state == "starting" or (starting and state == "unknown"):
             return ""
         return f"{state}: {message}" if message else state
+
+    def _doubt(self) -> str:
+        """Return why the newest results do not count; empty if they do, or if there are none."""
+        captured_ns = self._last_capture_ns or 0
+        is_new = (time.monotonic_ns() - captured_ns) / 1e9 < self._unknown_s
+        return _DOUBTFUL if is_new and self._watch.is_doubtful(captured_ns) else ""
 
     def _count_interruption(self, before: State, after: State) -> None:
         now = time.monotonic()
@@ -196,7 +201,7 @@ class CameraSentry:
             return
         if before is State.UNKNOWN:
             self._interruptions.regained(now)
-        elif why := self._camera_fault(starting=False):
+        elif why := self._camera_fault(starting=False, is_unknown=True):
             self._interruptions.lost(CameraProblem.CAMERA, why, now)
         elif not self._judge.can_show_empty(self.record.visit_classes):
             self._interruptions.lost(CameraProblem.CLASSES, self._unseen_fault(), now)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tridetr.capture.sources.http_camera import LiveStream
 
 _CROPPED = 64  # most rows and columns that a coded picture has more than the shown one
-_REDIRECT = re.compile(r"Redirecting to (\S+)")  # FFmpeg's message of level INFO
+_REDIRECT = re.compile(r"Redirecting to (.+)")  # FFmpeg's message of level INFO
 # FFmpeg's messages for a gap in the sequence numbers, and for numbers that go back
 _GAP = re.compile(r"RTP: missed (\d+) packets|RTP: dropping old packet")
 _MOST_LOST = 500  # packets; a larger gap is none
@@ -160,7 +160,7 @@ class FfmpegFeed:
         redirected: Callable[[str], None] | None = None,
         *,
         is_file: bool = False,
-        may_repeat: bool = False,
+        is_udp: bool = False,
     ) -> None:
         """Connect (see `open_video`).
 
@@ -172,9 +172,13 @@ class FfmpegFeed:
             parts: Opens the parts of a playlist, or the stream itself; None to let FFmpeg open them.
             redirected: Called with each URL that FFmpeg was redirected to over RTSP; raises SourceError to refuse it.
             is_file: Whether it may be a recording, which the server sends as fast as it is read.
-            may_repeat: Whether the network may deliver packets twice, as over UDP.
+            is_udp: Whether it comes over UDP, so that packets may arrive late or more than once.
         """
-        self._may_repeat = may_repeat
+        self._is_udp = is_udp
+        self._picture: tuple[int | None, bytes] = (
+            None,
+            b"",
+        )  # the newest, as far as it has arrived
         self._redirected = redirected
         self._is_duration_guessed = False
         self._is_damaged = False  # the next packet
@@ -255,7 +259,7 @@ class FfmpegFeed:
                 if (
                     self._is_damaged
                     or (self._is_probe_damaged and self._was_probed(packet))
-                    or (self._may_repeat and has_duplicate(bytes(packet)))
+                    or (self._is_udp and self._is_repeated(packet))
                 ):
                     packet.is_corrupt = True
                 self._is_damaged = False
@@ -276,9 +280,20 @@ class FfmpegFeed:
         since_start = packet.pts - (self._stream.start_time or 0)
         return bool(since_start * packet.time_base <= _PROBED_S)
 
+    def _is_repeated(self, packet: av.Packet[Stream]) -> bool:
+        """Return whether the network has delivered a part of a picture more than once."""
+        # What the start of a picture is repeated in begins a packet of its own
+        pts, start = self._picture
+        is_same = packet.pts is not None and packet.pts == pts
+        data = start + bytes(packet) if is_same else bytes(packet)
+        self._picture = packet.pts, data
+        return has_duplicate(data)
+
     def _notice(self, logged: str) -> None:
         """Take in a message that FFmpeg has logged."""
         if gap := _GAP.search(logged):
+            if gap[1] is None and self._is_udp:
+                return  # too late or a copy; if one is missing, the gap was logged before
             self._is_damaged = True
             self.misnumbered += gap[1] is None or int(gap[1]) > _MOST_LOST
         elif _GUESSED in logged:

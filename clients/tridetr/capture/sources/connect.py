@@ -74,7 +74,7 @@ def connect(
                 options,
                 section.timeout_s,
                 redirected=lambda location: refuse_followed(url, found_url, location, source.shown),
-                may_repeat=section.rtsp_transport == "udp",
+                is_udp=section.rtsp_transport == "udp",
             )
         except LoginRefusedError:
             if urlsplit(url).password and not urlsplit(found_url).password:
@@ -108,8 +108,6 @@ def _options(section: CameraSection, finds_gaps: bool) -> dict[str, str]:
     if section.source.kind == "rtsp":
         options |= {"rtsp_transport": section.rtsp_transport, "max_delay": "100000"}
         options |= {"allowed_media_types": "video"}
-        # Over UDP: packets of the camera only, not of anyone who knows the port
-        options |= {"rtsp_flags": "filter_src"}
         if section.rtsp_transport == "tcp" and finds_gaps:
             options["reorder_queue_size"] = "2"  # the least with which FFmpeg looks for gaps
     else:

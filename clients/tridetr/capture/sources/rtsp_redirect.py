@@ -83,13 +83,21 @@ def refuse_followed(configured: str, opened: str, location: str, shown: str) -> 
         LoginTakenError: User and password were sent to another host, port or scheme.
         SourceError: It is not encrypted, although the configured URL is.
     """
-    new = _redirected(opened, location, shown)
-    if not urlsplit(opened).password or urlsplit(new).password:
-        _refuse_unencrypted(configured, new, shown)
-        return
+    try:
+        new = _redirected(opened, location, shown)
+    except SourceError:
+        if urlsplit(opened).password:  # FFmpeg may have understood the address
+            raise _login_taken(configured, "another address", shown) from None
+        raise
+    if urlsplit(opened).password and not urlsplit(new).password:
+        raise _login_taken(configured, shown_url(new), shown)
+    _refuse_unencrypted(configured, new, shown)
+
+
+def _login_taken(configured: str, taker: str, shown: str) -> LoginTakenError:
     _known.pop(configured, None)
-    raise LoginTakenError(
-        f"cannot open {shown}: it redirected FFmpeg to {shown_url(new)}, which may have received user and password: a "
+    return LoginTakenError(
+        f"cannot open {shown}: it redirected FFmpeg to {taker}, which may have received user and password: a "
         "moment before, it did not redirect. Change the password if you do not trust that host; otherwise set source "
         "to it"
     )
