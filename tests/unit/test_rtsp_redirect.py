@@ -158,6 +158,36 @@ def test_an_odd_redirect_that_only_ffmpeg_understands_is_reported_too(
             open_camera(port, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "rtsp://evil:24515[::1]:554/1",
+        "rtsp://[::1]evil:554/1",
+        "rtsp://[::1]@evil:554/1",
+        "rtsp://user@[::1]:554/1",
+        "rtsp://[::1]:554:24515/1",
+        "rtsp://[::1]\t:554/1",
+        "rtsp://[::1]?@evil/1",
+        "rtsp://[::1]:554\\@evil/1",
+        "RTSP://[::1]:554/1",
+        "rtsp:[::1]:554/1",
+        "//evil/1",
+        "rtsp://%65vil/1",
+        "1",
+        "",
+    ],
+)
+def test_only_plain_addresses_count_as_the_same_host(odd: str) -> None:
+    """FFmpeg and Python do not take each odd address for the same host."""
+    with pytest.raises(LoginTakenError):
+        refuse_followed("rtsp://a:b@[::1]:554/1", "rtsp://a:b@[::1]:554/1", odd, "camera")
+
+
+@pytest.mark.parametrize("plain", ["rtsp://[::1]/2", "rtsp://[::1]:554//2?a=b", "/2", "/2//3"])
+def test_plain_addresses_on_the_same_host_are_followed(plain: str) -> None:
+    refuse_followed("rtsp://a:b@[::1]:554/1", "rtsp://a:b@[::1]:554/1", plain, "camera")
+
+
 def test_ffmpeg_follows_no_redirect_of_the_setup(tmp_path: Path) -> None:
     with rtsp_host(lambda _: BASIC) as (other, requests):
         answer = partial(redirecting_ffmpeg, "SETUP", f"rtsp://127.0.0.1:{other}/2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ _MOST_REDIRECTS = 5
 _MAX_LINE = 1 << 12
 _MAX_BODY = 1 << 16
 _KNOWN_S = 60.0
+# Addresses in which FFmpeg and Python find the same host, or none
+_PLAIN = re.compile(
+    r"rtsps?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?|/([!-.0-~][!-~]*)?"
+)
 # Configured URL: where it leads to, and until when this counts. Some cameras serve one connection at a time and take
 # seconds to notice that it has ended: the attempt after the one that asked must not ask again.
 _known: dict[str, tuple[str, float]] = {}
@@ -83,13 +88,11 @@ def refuse_followed(configured: str, opened: str, location: str, shown: str) -> 
         LoginTakenError: User and password were sent to another host, port or scheme.
         SourceError: It is not encrypted, although the configured URL is.
     """
-    try:
-        new = _redirected(opened, location, shown)
-    except SourceError:
-        if urlsplit(opened).password:  # FFmpeg may have understood the address
-            raise _login_taken(configured, "another address", shown) from None
-        raise
-    if urlsplit(opened).password and not urlsplit(new).password:
+    has_login = bool(urlsplit(opened).password)
+    if has_login and not _PLAIN.fullmatch(location):
+        raise _login_taken(configured, "an odd address", shown)
+    new = _redirected(opened, location, shown)
+    if has_login and not urlsplit(new).password:
         raise _login_taken(configured, shown_url(new), shown)
     _refuse_unencrypted(configured, new, shown)
 
