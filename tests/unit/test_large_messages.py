@@ -19,14 +19,19 @@ class Broker:
         self.texts = {NODE: "n" * 700, STATUS: "s" * 600}
         self.texts |= {topic: "d" * (3000 - 100 * n) for n, topic in enumerate(DISCOVERY)}
 
-    def connect(self, takes: Takes) -> tuple[list[str], bool]:
-        """Publish everything on a new connection; return what was acknowledged, and whether the connection lasts."""
-        self.messages.on_up()
+    def connect(self, takes: Takes, lasted_s: float = 0.1) -> tuple[list[str], bool]:
+        """Publish everything on a new connection; return what was acknowledged, and whether the connection lasts.
+
+        Args:
+            takes: whether the broker takes a message.
+            lasted_s: how long the last connection lasted after the message that it ended with [s].
+        """
+        self.messages.on_up(lasted_s)
         for topic, text in self.texts.items():
             self.messages.put(topic, text)
         got: list[str] = []
         while (message := self.messages.next()) is not None:
-            self.messages.sent(message[0])
+            self.messages.sent(message[0], 0.0)
             assert self.messages.is_in_flight(message[0])
             if not takes(*message):
                 return got, False
@@ -97,3 +102,12 @@ def test_own_topics_and_others_that_are_too_large_end_four_connections() -> None
     assert lasts == [False, False, False, False, True]
     assert NODE in broker.messages.fault
     assert DISCOVERY[3] in broker.messages.fault
+
+
+def test_a_network_that_fails_while_a_message_is_sent_is_no_refusal() -> None:
+    """After two outages, the description of the node was left out, at a broker without limits."""
+    broker = Broker()
+    for _ in range(4):
+        assert broker.connect(lambda topic, _: topic != NODE, lasted_s=15)[0] == [STATUS]
+    assert broker.messages.fault == ""
+    assert broker.connect(everything, lasted_s=15)[1]

@@ -35,6 +35,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.connected = True
+        self.ended_s = 0.0
         self.fault = ""
         self.retained: dict[str, str] = {}
         self.sent: list[str] = []
@@ -105,7 +106,7 @@ class Node:
         while confirmed < len(self.broker.sent):
             confirmed += 1
             self.publications.on_ack(confirmed)
-            self.publications.publish_next()
+            self.publications.publish_next(is_idle=True)
 
     def hold(self, *topics: str) -> None:
         """Let the broker retain topics that are not used any more."""
@@ -242,11 +243,11 @@ def test_clearing_what_the_broker_forbids_ends_a_connection_once_an_hour(
         broker.sent.clear()
         if connect:
             node.publications.on_up()
-            node.publications.publish_next()
+            node.publications.publish_next(is_idle=True)
             assert forbidden not in broker.sent
             assert broker.sent[-1] == node.topics.discovery()
             node.publications.on_ack(len(broker.sent))
-        node.publications.publish_next()
+        node.publications.publish_next(is_idle=True)
         return forbidden in broker.sent
 
     assert clears()
@@ -266,6 +267,28 @@ def test_clearing_what_the_broker_forbids_ends_a_connection_once_an_hour(
     assert forbidden not in node.store.retained
     assert not clears()
     assert len(caplog.records) == 2
+    node.store.close()
+
+
+def test_a_large_message_waits_for_acknowledgements_for_a_time_only(
+    tmp_path: Path, steady: SimpleNamespace
+) -> None:
+    """After one that the broker dropped, or with events that it never acknowledged, none was published any more."""
+    broker = Broker()
+    node = Node(tmp_path, broker, "attic")
+    node.publications.on_up()
+    node.publications.publish_next(is_idle=False)
+    assert node.topics.discovery() not in broker.sent
+    steady.s += 31
+    node.publications.publish_next(is_idle=False)
+    assert broker.sent[-1] == node.topics.discovery()
+    node.publications._large.put("tridetr/attic/node", "n" * 600)
+    steady.s += 29
+    node.publications.publish_next(is_idle=True)
+    assert broker.sent[-1] == node.topics.discovery()
+    steady.s += 2
+    node.publications.publish_next(is_idle=True)
+    assert broker.sent[-1] == "tridetr/attic/node"
     node.store.close()
 
 

@@ -219,13 +219,10 @@ class Controller:
         self._publish_next()
 
     def _publish_next(self) -> None:
-        """Send a large message or clear a topic, unless a connection that ends with it would repeat something else."""
-        if (
-            not self._stopping
-            and self._pump.idle
-            and (self._pictures is None or self._pictures.idle)
-        ):
-            self._publications.publish_next()
+        """Send a large message or clear a topic: if possible, when a connection that ends with it repeats nothing."""
+        if not self._stopping:
+            no_picture = self._pictures is None or self._pictures.idle
+            self._publications.publish_next(is_idle=self._pump.idle and no_picture)
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Handle an incoming message: Home Assistant's birth message, a command, a switch, or an own topic."""

@@ -15,6 +15,7 @@ logger = logging.getLogger("tridetr.controller")
 # Bytes; no event is shorter, so a broker that takes events takes what is up to this size
 LARGE = 512
 _ENDS = 2  # connections that end with a message until it is left out
+_AT_ONCE_S = 5.0  # a connection that ends later does not end because of the message: the network may have failed
 
 
 @dataclass(slots=True)
@@ -38,7 +39,9 @@ class LargeMessages:
     def __init__(self, root: str) -> None:
         self._root = f"{root}/"
         self._waiting: dict[str, str] = {}
-        self._in_flight: tuple[str, int] | None = None  # topic and size
+        self._in_flight: tuple[str, int, float] | None = (
+            None  # topic, size, and when it was sent [s]
+        )
         self._refused = {True: _Refused(), False: _Refused()}  # by whether the topic is own
 
     @property
@@ -67,31 +70,39 @@ class LargeMessages:
         topic = min(found, key=lambda name: (not self._is_own(name), sizes[name]), default=None)
         return None if topic is None else (topic, self._waiting[topic])
 
-    def sent(self, topic: str) -> None:
-        """Record that the message of a topic was sent."""
-        self._in_flight = topic, _size(topic, self._waiting.pop(topic))
+    def sent(self, topic: str, now_s: float) -> None:
+        """Record that the message of a topic was sent; the time is monotonic [s]."""
+        self._in_flight = topic, _size(topic, self._waiting.pop(topic)), now_s
 
     def is_in_flight(self, topic: str) -> bool:
         """Return whether the message of this topic was sent and not acknowledged."""
         return self._in_flight is not None and self._in_flight[0] == topic
 
+    def forget(self) -> None:
+        """Wait no longer for the acknowledgement of the message that was sent."""
+        self._in_flight = None
+
     def confirmed(self) -> None:
         """Record that the broker has acknowledged the message that was sent."""
         if self._in_flight is not None:
-            topic, size = self._in_flight
+            topic, size, _ = self._in_flight
             self._in_flight = None
             if size >= self._refused[self._is_own(topic)].size:
                 self._refused[self._is_own(topic)] = _Refused()
 
-    def on_up(self) -> None:
-        """Start with a new connection: nothing waits, and what has ended the last ones is left out."""
+    def on_up(self, ended_s: float) -> None:
+        """Start with a new connection: nothing waits, and what has ended the last ones is left out.
+
+        Args:
+            ended_s: When the last connection ended (monotonic) [s].
+        """
         self._waiting.clear()
-        if self._in_flight is None:
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is None or ended_s - in_flight[2] > _AT_ONCE_S:
             for one in self._refused.values():  # the broker may have been set up anew: one attempt
                 one.ends = min(one.ends, _ENDS - 1)
             return
-        topic, size = self._in_flight
-        self._in_flight = None
+        topic, size, _ = in_flight
         refused = self._refused[self._is_own(topic)]
         refused.ends += 1
         if size <= refused.size:

@@ -106,6 +106,7 @@ class MqttLink:
 
     Attributes:
         connected: whether the broker has accepted the connection.
+        ended_s: when the last connection ended (monotonic) [s].
         fault: which subscriptions the broker has refused; empty = none.
     """
 
@@ -113,6 +114,7 @@ class MqttLink:
         self, settings: BrokerSettings, listener: Listener, subscriptions: list[str]
     ) -> None:
         self.connected = False
+        self.ended_s = 0.0
         self.fault = ""
         metrics.MQTT_CONNECTED.set(0)  # also in place of what a killed predecessor has left
         self._settings = settings
@@ -293,6 +295,7 @@ class MqttLink:
         if client is not self._client:
             return  # this client was never connected
         self.connected = False
+        self.ended_s = time.monotonic()
         metrics.MQTT_CONNECTED.set(0)
 
     def _acknowledged(self, client: paho.Client, mid: int) -> None:

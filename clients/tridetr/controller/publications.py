@@ -38,6 +38,9 @@ from tridetr.write_check import WriteCheck
 logger = logging.getLogger("tridetr.controller")
 
 STATUS_S = 10.0
+_LONGEST_WAIT_S = (
+    30.0  # for an acknowledgement, or for the events, before the next large message is published
+)
 OUTBOX_WAIT_S = 60.0  # an event that waits longer is reported as a problem
 
 
@@ -89,6 +92,7 @@ class Publications:
         self._large = LargeMessages(topics.root)
         # Message id -> topic of a retained message; at most one
         self._unconfirmed: dict[int, str] = {}
+        self._sent_s = 0.0  # when it was sent, or when the connection began
         self._waiting_time = WaitingTime()
         self._problems: dict[str, problems.Problems] = {}  # by camera; "" = the node
         self._published_status: dict[str, tuple[object, ...]] = {}
@@ -144,22 +148,34 @@ class Publications:
         """Publish the node as online."""
         self._link.publish(self._topics.availability, ONLINE, retain=True)
 
-    def publish_next(self) -> None:
+    def publish_next(self, *, is_idle: bool) -> None:
         """Publish the next large message, or clear the next topic, unless the last one is not acknowledged yet.
 
-        Call it regularly, and on each acknowledgement, while no event is waiting for one: the broker may close the
-        connection.
+        Call it regularly, and on each acknowledgement.
+
+        Args:
+            is_idle: Whether no event is waiting for its acknowledgement. If one is, only what has waited for long is
+                published, because the broker may close the connection.
         """
-        if self._unconfirmed:
-            return
+        now_s = time.monotonic()
+        if now_s - self._sent_s < _LONGEST_WAIT_S:
+            if self._unconfirmed or not is_idle:
+                return
+        else:  # some brokers drop a message without acknowledging it
+            self._unconfirmed.clear()
+            self._large.forget()
         message = self._large.next()
-        topic = message[0] if message else self._to_clear.next(time.monotonic())
+        topic = message[0] if message else self._to_clear.next(now_s) if is_idle else None
         if topic is None:
             return
         mid = self._link.publish_acknowledged(topic, message[1] if message else "", retain=True)
         if mid is not None:
-            (self._large if message else self._to_clear).sent(topic)
+            self._sent_s = now_s
             self._unconfirmed[mid] = topic
+            if message:
+                self._large.sent(topic, now_s)
+            else:
+                self._to_clear.sent(topic)
 
     def on_up(self) -> None:
         """Publish everything on a new connection: the broker may have lost it."""
@@ -174,7 +190,8 @@ class Publications:
                 pause_s / 3600,
             )
         self._unconfirmed.clear()
-        self._large.on_up()
+        self._large.on_up(self._link.ended_s)
+        self._sent_s = time.monotonic()
         self.publish_all()
 
     def on_ack(self, mid: int) -> bool:
