@@ -260,7 +260,11 @@ def test_numbers_of_other_packets_on_the_channel_do_not_make_a_camera_blind(tmp_
     with lossy_camera(rtp, {None}, codec="h264") as url:
         section = CameraSection.model_validate({"source": url, "timeout_s": 1})
         source = NetworkSource(section, threading.Event())
-        assert [shown(source), shown(source)] == [0, COUNT]
+        assert [shown(source) for _ in range(3)] == [
+            0,
+            COUNT,
+            0,
+        ]  # each time, gaps are looked for first
 
 
 def test_a_short_connection_with_a_loss_does_not_hide_later_ones(tmp_path: Path) -> None:

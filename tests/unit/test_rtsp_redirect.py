@@ -61,9 +61,16 @@ def rtsp_host(
         yield port, requests
 
 
-def open_camera(port: int, folder: Path, scheme: str = "rtsp", *, with_login: bool = True) -> None:
+def open_camera(
+    port: int,
+    folder: Path,
+    scheme: str = "rtsp",
+    *,
+    with_login: bool = True,
+    password: str = "sekret",
+) -> None:
     login = folder / "login"
-    login.write_text("viewer:sekret\n")
+    login.write_text(f"viewer:{password}\n", encoding="utf-8")
     connect(
         CameraSection.model_validate(
             {
@@ -265,6 +272,18 @@ def test_an_encrypted_camera_is_not_followed_to_plain_rtsp(
         ):
             open_camera(port, tmp_path, "rtsps", with_login=with_login)
     assert not any("Authorization" in request for request in requests)
+
+
+def test_a_login_that_ffmpeg_would_cut_is_refused(tmp_path: Path) -> None:
+    """The camera refused it, and the message said that it was wrong."""
+    with rtsp_host(lambda _: BASIC) as (port, requests):
+        with pytest.raises(SourceError, match="shorter password") as error:
+            open_camera(port, tmp_path, password="ä#/@:%? +&" * 5)
+        assert "%2F" not in str(error.value)
+        assert not requests
+        with pytest.raises(LoginRefusedError):
+            open_camera(port, tmp_path, password="k" * 120)
+    assert len(requests) >= 2
 
 
 def test_a_negative_length_is_no_body(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from tridetr.config.source import shown_url
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
 
+_LONGEST_LOGIN = 127  # characters of a percent-encoded `user:password` in FFmpeg's RTSP
+
 
 def connect(
     section: CameraSection, hang_up: HangUp, played: PlayedSegments, *, finds_gaps: bool = False
@@ -64,6 +66,11 @@ def connect(
                 if isinstance(found.parts, PlaylistParts):
                     found.parts.check_delivered()
                 raise
+        if len(urlsplit(url).netloc.rpartition("@")[0]) > _LONGEST_LOGIN:
+            raise SourceError(
+                f"cannot open {source}: FFmpeg cuts user and password at {_LONGEST_LOGIN} characters, and each one "
+                "that is not a letter, digit or one of -._~ counts as three or more: set a shorter password in the camera"
+            )
         found_url = final_url(
             url, source.shown, python_context(section), section.timeout_s, hang_up
         )

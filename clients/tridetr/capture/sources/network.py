@@ -150,25 +150,24 @@ class NetworkSource(Source):
             self._closed.append(self._pump)
             self._pump = None
         self._played.close(self._delivered)
-        if self._feed is not None and self._damaged and not self._delivered:
-            self._check_numbers(self._feed.misnumbered)
+        self._finds_gaps = not (self._finds_gaps and self._is_misnumbered())
         self._feed = None
         self._delivered = self._damaged = False
 
-    def _check_numbers(self, misnumbered: int) -> None:
-        """Choose whether the next connection looks for gaps, after one without a good picture.
+    def _is_misnumbered(self) -> bool:
+        """Return whether gaps in the numbers of this connection's packets prove no loss, so that no picture is good.
 
         Packets of other kinds on the same channel have numbers of their own, which then jump at nearly every packet.
-        Loss alone is no reason not to look for it.
         """
-        was_looking = self._finds_gaps
-        self._finds_gaps = not was_looking or misnumbered < _MISNUMBERED
-        if was_looking and not self._finds_gaps:
-            _log.warning(
-                "%s: the sequence numbers of its packets jump all the time, so lost packets cannot be noticed; turn "
-                "off metadata and other extra streams of this URL in the camera",
-                self._section.source,
-            )
+        misnumbered = self._feed.misnumbered if self._feed is not None else 0
+        if misnumbered < _MISNUMBERED or self._delivered or not self._damaged:
+            return False
+        _log.warning(
+            "%s: the sequence numbers of its packets jump all the time, so lost packets are not noticed in the next "
+            "connection; turn off metadata and other extra streams of this URL in the camera",
+            self._section.source,
+        )
+        return True
 
     def _waits_for_picture(self) -> bool:
         """Return whether packets arrive or did so lately, but no picture has come out for a while."""
