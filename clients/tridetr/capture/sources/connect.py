@@ -69,7 +69,7 @@ def connect(
         if len(urlsplit(url).netloc.rpartition("@")[0]) > _LONGEST_LOGIN:
             raise SourceError(
                 f"cannot open {source}: FFmpeg cuts user and password at {_LONGEST_LOGIN} characters, and each one "
-                "that is not a letter, digit or one of -._~ counts as three or more: set a shorter password in the camera"
+                "that is not a letter, digit or one of -._~ counts as three or more: set a shorter password"
             )
         found_url = final_url(
             url, source.shown, python_context(section), section.timeout_s, hang_up
