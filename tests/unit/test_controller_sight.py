@@ -351,6 +351,7 @@ def test_a_camera_that_may_be_covered_does_not_end_unknown_with_an_empty_picture
     actor.doubt()
     sentry.on_wake()
     assert state_of(sentry) is State.UNKNOWN
+    sentry._started_at -= camera_control.START_S
     problems = sentry.problems()
     assert "may not show the scene" in problems[CameraProblem.CAMERA]
     assert not problems[CameraProblem.DETECTOR]

@@ -184,7 +184,7 @@ class CameraSentry:
         """Return why the camera does not deliver, or only too few good pictures; empty if it delivers."""
         state, _, message = self._watch.describe()
         if state == "live":
-            return message or (self._doubt() if is_unknown else "")
+            return message or (self._doubt() if is_unknown and not starting else "")
         if state == "starting" or (starting and state == "unknown"):
             return ""
         return f"{state}: {message}" if message else state

@@ -175,10 +175,8 @@ class FfmpegFeed:
             is_udp: Whether it comes over UDP, so that packets may arrive late or more than once.
         """
         self._is_udp = is_udp
-        self._picture: tuple[int | None, bytes] = (
-            None,
-            b"",
-        )  # the newest, as far as it has arrived
+        # Time and bytes of the newest picture, as far as it has arrived; over UDP only
+        self._picture: tuple[int | None, bytes] = None, b""
         self._redirected = redirected
         self._is_duration_guessed = False
         self._is_damaged = False  # the next packet
