@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import socketserver
 import ssl
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from support.mosquitto import make_certificates
 from support.tcp_server import tcp_server
@@ -179,6 +182,12 @@ def test_an_odd_redirect_that_only_ffmpeg_understands_is_reported_too(
         "RTSP://[::1]:554/1",
         "rtsp:[::1]:554/1",
         "//evil/1",
+        "rtsp://[127.0.0.1]:24515/1",
+        "rtsp://[::1.]:554/1",
+        "rtsp://[1:2]:554/1",
+        "rtsp://evil:99999/1",
+        "rtsp://evil:0/1",
+        "rtsp://./1",
         "rtsp://%65vil/1",
         "1",
         "",
@@ -188,6 +197,48 @@ def test_only_plain_addresses_count_as_the_same_host(odd: str) -> None:
     """FFmpeg and Python do not take each odd address for the same host."""
     with pytest.raises(LoginTakenError):
         refuse_followed("rtsp://a:b@[::1]:554/1", "rtsp://a:b@[::1]:554/1", odd, "camera")
+
+
+PARTS = [
+    "rtsp",
+    "rtsps",
+    ":",
+    "//",
+    "/",
+    "[",
+    "]",
+    "::1",
+    "127.0.0.1",
+    "evil",
+    "cam",
+    "554",
+    "99999",
+]
+PARTS += [
+    "@",
+    "?",
+    "#",
+    "\\",
+    "\t",
+    " ",
+    "%31",
+    ".",
+    "x",
+    "rtsp://cam",
+    "rtsp://cam:554/",
+    "0",
+    "-1",
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8).map("".join))
+def test_any_other_address_counts_as_another_host(location: str) -> None:
+    configured = "rtsp://a:b@cam:554/1"
+    try:
+        refuse_followed(configured, configured, location, "camera")
+    except LoginTakenError:
+        return
+    assert re.fullmatch(r"rtsp://cam(:0*554)?(/[!-~]*)?|/([!-.0-~][!-~]*)?", location)
 
 
 @pytest.mark.parametrize("plain", ["rtsp://[::1]/2", "rtsp://[::1]:554//2?a=b", "/2", "/2//3"])

@@ -88,12 +88,16 @@ def refuse_followed(configured: str, opened: str, location: str, shown: str) -> 
         LoginTakenError: User and password were sent to another host, port or scheme.
         SourceError: It is not encrypted, although the configured URL is.
     """
-    has_login = bool(urlsplit(opened).password)
-    if has_login and not _PLAIN.fullmatch(location):
-        raise _login_taken(configured, "an odd address", shown)
-    new = _redirected(opened, location, shown)
-    if has_login and not urlsplit(new).password:
-        raise _login_taken(configured, shown_url(new), shown)
+    if not urlsplit(opened).password:
+        _refuse_unencrypted(configured, _redirected(opened, location, shown), shown)
+        return
+    new, taker = "", "an odd address"
+    if _PLAIN.fullmatch(location):
+        with contextlib.suppress(SourceError):  # FFmpeg may have understood it all the same
+            new = _redirected(opened, location, shown)
+            taker = shown_url(new)
+    if not urlsplit(new).password:
+        raise _login_taken(configured, taker, shown)
     _refuse_unencrypted(configured, new, shown)
 
 
