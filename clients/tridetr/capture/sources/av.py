@@ -15,7 +15,7 @@ import av.error
 import av.logging
 
 from tridetr.capture.sources.base import LoginRefusedError, StreamFacts
-from tridetr.capture.sources.duplicate import has_duplicate
+from tridetr.capture.sources.duplicate import LONGEST_COPIES, has_duplicate
 from tridetr.capture.sources.metronome import Metronome
 from tridetr.capture.sources.playlist import PlaylistParts
 from tridetr.capture.sources.tls import TLS_REMEDY
@@ -175,7 +175,7 @@ class FfmpegFeed:
             is_udp: Whether it comes over UDP, so that packets may arrive late or more than once.
         """
         self._is_udp = is_udp
-        # Time and bytes of the newest picture, as far as it has arrived; over UDP only
+        # Time and last bytes of the newest packet; over UDP only
         self._picture: tuple[int | None, bytes] = None, b""
         self._redirected = redirected
         self._is_duration_guessed = False
@@ -280,11 +280,11 @@ class FfmpegFeed:
 
     def _is_repeated(self, packet: av.Packet[Stream]) -> bool:
         """Return whether the network has delivered a part of a picture more than once."""
-        # What the start of a picture is repeated in begins a packet of its own
-        pts, start = self._picture
+        # The copy of a picture's start begins a packet of its own
+        pts, before = self._picture
         is_same = packet.pts is not None and packet.pts == pts
-        data = start + bytes(packet) if is_same else bytes(packet)
-        self._picture = packet.pts, data
+        data = before + bytes(packet) if is_same else bytes(packet)
+        self._picture = packet.pts, data[-LONGEST_COPIES:]
         return has_duplicate(data)
 
     def _notice(self, logged: str) -> None:

@@ -10,6 +10,7 @@ _STEP = 128  # bytes between two samples: each packet that is looked for holds o
 _SAMPLE = 24
 _SHORTEST, _LONGEST = 200, 1600  # payload of a packet; the longest includes start code and header
 _MOST_COPIES = 8
+LONGEST_COPIES = _MOST_COPIES * _LONGEST  # bytes
 _TOLERANCE = 16  # bytes next to the payload that are alike by chance, or start code and header
 
 

@@ -23,7 +23,7 @@ _MAX_BODY = 1 << 16
 _KNOWN_S = 60.0
 # Addresses in which FFmpeg and Python find the same host, or none
 _PLAIN = re.compile(
-    r"rtsps?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?|/([!-.0-~][!-~]*)?"
+    r"rtsps?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?|/(?!/)[!-9;-~]*"
 )
 # Configured URL: where it leads to, and until when this counts. Some cameras serve one connection at a time and take
 # seconds to notice that it has ended: the attempt after the one that asked must not ask again.
