@@ -160,7 +160,9 @@ class TestLogin:
         assert [login for _, login in other.requests] == [""]
         assert "sent only to the configured host" in message
 
-    @pytest.mark.parametrize("copied", ["{path}", "/login?back={path_quoted}", "/?p=w%26+rd"])
+    @pytest.mark.parametrize(
+        "copied", ["{path}", "/login?back={path_quoted}", "/?p=w%26+rd", "/?p=w%2526%20rd"]
+    )
     def test_another_host_gets_no_password_in_the_url(self, tmp_path: Path, copied: str) -> None:
         (tmp_path / "secret").write_text("admin:w& rd")
         with http_camera(one_picture) as other:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 from urllib.request import parse_http_list, parse_keqv_list
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from support.http_camera import Answer, Request, http_camera
 from support.mosquitto import free_port, make_certificates
 from tridetr.capture.sources.connect import connect
-from tridetr.capture.sources.http_request import HttpAddress, get
+from tridetr.capture.sources.http_request import HttpAddress, get, refuse_unsafe
 from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.capture.sources.pump import Feed
 from tridetr.config import CameraSection
@@ -155,3 +157,24 @@ def test_an_invalid_url_in_a_playlist_is_reported(url: str, tag: str) -> None:
     with pytest.raises(SourceError, match="cannot open") as error:
         opened(playlist)
     assert "ValueError" not in str(error.value)
+
+
+@pytest.mark.parametrize("password", ["a+b c", "a+b%c", "a+b&c", "a+b\u00fc", "plain", "%2B"])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text,
+        quote,
+        quote_plus,
+        lambda text: quote(text, safe="+"),
+        lambda text: quote(quote(text, safe="+"), safe="+"),
+        lambda text: quote(quote_plus(text)),
+    ],
+)
+def test_however_a_redirect_encodes_the_password_it_is_found(
+    password: str, encode: Callable[[str], str]
+) -> None:
+    """A password with "+" and something else that is encoded went to any host."""
+    camera = replace(address(f"http://cam/?p={quote(password)}"), secret=password)
+    with pytest.raises(SourceError, match="another host, port or scheme with the password"):
+        refuse_unsafe(camera, camera.url, f"http://other/got/{encode(password)}/v")

@@ -142,6 +142,8 @@ def test_a_redirect_that_only_ffmpeg_meets_is_reported_and_forgotten(
             LoginTakenError, match=f"redirected FFmpeg to rtsp://127.0.0.1:{other}, .*Change the"
         ):
             open_camera(port, tmp_path)
+        with pytest.raises(LoginTakenError):  # an attempt that follows at once was not told
+            open_camera(port, tmp_path)
         is_forged = False
         requests.clear()
         asked.clear()
@@ -149,6 +151,16 @@ def test_a_redirect_that_only_ffmpeg_meets_is_reported_and_forgotten(
             open_camera(port, tmp_path)
     assert asked
     assert not requests
+
+
+def test_a_login_that_is_taken_is_told_of_although_the_port_speaks_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tridetr.capture.sources.connect.speaks_tls", lambda *_: True)
+    with rtsp_host(lambda _: BASIC) as (other, _):
+        answer = partial(redirecting_ffmpeg, "DESCRIBE", f"rtsp://127.0.0.1:{other}/2")
+        with rtsp_host(answer) as (port, _), pytest.raises(LoginTakenError):
+            open_camera(port, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tridetr.errors import SourceError
 from tridetr.foreign_text import printable
 from tridetr.hang_up import HangUp, PlainConnection, TlsConnection
 
+_MOST_ENCODED = 3  # times that a server may have encoded a password once more
 _CHALLENGE_LENGTH = 60
 
 
@@ -113,7 +114,9 @@ def refuse_unsafe(address: HttpAddress, url: str, new: str) -> None:
             f"cannot open {address.shown}: it leads to {shown_url(new)}, which is not encrypted; configure the camera, "
             "or the proxy in front of it, to use https there, or set source to that address"
         )
-    texts = new, unquote_plus(new), unquote(unquote_plus(new))  # encoded up to twice
+    texts = {new}
+    for _ in range(_MOST_ENCODED):
+        texts |= {decode(text) for text in texts for decode in (unquote, unquote_plus)}
     if (
         address.secret
         and any(address.secret in text for text in texts)

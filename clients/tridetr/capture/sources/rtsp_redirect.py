@@ -28,6 +28,10 @@ _PLAIN = re.compile(
 # Configured URL: where it leads to, and until when this counts. Some cameras serve one connection at a time and take
 # seconds to notice that it has ended: the attempt after the one that asked must not ask again.
 _known: dict[str, tuple[str, float]] = {}
+_UNHEARD_S = 30.0
+# Configured URL: when its login was taken, and the message. An attempt after such a short time was not told of it: the
+# one before had been given up, because FFmpeg took too long.
+_taken: dict[str, tuple[float, str]] = {}
 
 
 def final_url(
@@ -47,9 +51,13 @@ def final_url(
 
     Raises:
         LoginRefusedError: The camera does not accept user and password.
+        LoginTakenError: Another host may have received them in an attempt that was given up.
         SourceError: It does not respond, its redirects do not end, or they lead from rtsps to rtsp.
     """
     configured = url
+    taken_s, message = _taken.pop(configured, (float("-inf"), ""))
+    if time.monotonic() - taken_s < _UNHEARD_S:
+        raise LoginTakenError(message)
     found, until_s = _known.get(configured, ("", 0.0))
     if time.monotonic() < until_s:
         _refuse_unencrypted(configured, found, shown)
@@ -103,11 +111,13 @@ def refuse_followed(configured: str, opened: str, location: str, shown: str) -> 
 
 def _login_taken(configured: str, taker: str, shown: str) -> LoginTakenError:
     _known.pop(configured, None)
-    return LoginTakenError(
+    message = (
         f"cannot open {shown}: it redirected FFmpeg to {taker}, which may have received user and password: a "
         "moment before, it did not redirect. Change the password if you do not trust that host; otherwise set source "
         "to it"
     )
+    _taken[configured] = time.monotonic(), message
+    return LoginTakenError(message)
 
 
 def _redirected(url: str, location: str, shown: str) -> str:
