@@ -29,6 +29,7 @@ from tridetr.gpu.gpu_process import serve
 from tridetr.recorder.archive import Archive
 from tridetr.recorder.camera_recorder import CameraWatcher
 from tridetr.served_model import ServedModelReader
+from tridetr.shm.boards import SentryMode, SentrySnapshot, SentryState, SentryWriter
 from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter
 from tridetr.shm.frames import DeviceFrameReader, FrameReader
 
@@ -116,6 +117,7 @@ def test_the_recorder_keeps_the_picture_of_a_frame_that_the_gpu_decoded(
         PacketSink(instance, "cam", config.packets) as sink,
         Decoder(decoders, config, "cam") as work,
         DetectionWriter(instance, "cam") as results,
+        SentryWriter(instance, "cam") as board,
         closing(Archive(tmp_path / "evidence", keep_days=1, max_mib=64)) as archive,
         CameraWatcher(config, "cam", ServedModelReader(config.run_dir), archive) as watcher,
     ):
@@ -136,6 +138,16 @@ def test_the_recorder_keeps_the_picture_of_a_frame_that_the_gpu_decoded(
         found = np.zeros(1, DETECTION_DTYPE)
         found[0] = (10, 20, 60, 100, 0.9, 1, 0)
         results.publish(stamp, found)
+        board.write(
+            SentrySnapshot(
+                SentryMode.ALARMED,
+                SentryState.VALIDATION,
+                0,
+                "",
+                1 << 62,
+                decided_frame_sequence=sequence,
+            )
+        )
         watcher.poll()
         assert watcher._run is not None
         best = watcher._run.best
