@@ -226,9 +226,9 @@ def starting(triton: TritonThread, known: set[int]) -> psutil.Process | None:
     """Return the server process that is starting, if there is one."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            line = child.cmdline()
+            line = child.cmdline()  # empty while it is being executed
             ours = Path(child.cwd()) == triton.config.run_dir / "triton"
-            if ours and line[0].endswith("bin/tritonserver") and child.pid not in known:
+            if ours and line and line[0].endswith("bin/tritonserver") and child.pid not in known:
                 return child
     return None
 
