@@ -137,7 +137,11 @@ class SourceLostError(SourceError):
     """The source stopped delivering (unplugged, closed, timed out): close it and open it again."""
 
 
-class LoginRefusedError(SourceError):
+class LoginError(SourceError):
+    """User and password must not be sent again soon."""
+
+
+class LoginRefusedError(LoginError):
     """The camera refused the login; retrying soon could lock the account."""
 
     def __init__(self, shown: str, code: int, with_password: bool) -> None:
@@ -152,7 +156,7 @@ class LoginRefusedError(SourceError):
         super().__init__(f"{shown}: login refused ({code}); {remedy} credentials_file")
 
 
-class LoginTakenError(SourceError):
+class LoginTakenError(LoginError):
     """Another host may have received user and password; so it may at the next attempt."""
 
 

@@ -6,7 +6,7 @@ import os
 from urllib.parse import urlsplit
 
 from tridetr.capture.sources.av import FfmpegFeed, decoder_options
-from tridetr.capture.sources.base import LoginRefusedError, LoginTakenError
+from tridetr.capture.sources.base import LoginError, LoginRefusedError
 from tridetr.capture.sources.http_camera import JpegFeed, open_http
 from tridetr.capture.sources.http_request import http_address
 from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts
@@ -35,7 +35,7 @@ def connect(
             they always are.)
 
     Raises:
-        LoginRefusedError: The camera does not accept user and password.
+        LoginError: The camera does not accept user and password, or another host may have received them.
         SourceError: It cannot be opened, or sends no video.
     """
     source, file = section.source, section.credentials_file
@@ -90,7 +90,7 @@ def connect(
                     "password is sent only to the configured host; set source to that address"
                 ) from None
             raise
-    except (LoginRefusedError, LoginTakenError):
+    except LoginError:
         raise
     except SourceError:
         if not source.is_encrypted and speaks_tls(*source.address):
