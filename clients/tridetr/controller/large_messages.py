@@ -13,7 +13,7 @@ from dataclasses import dataclass
 logger = logging.getLogger("tridetr.controller")
 
 # Bytes; no event is shorter, so a broker that takes events takes what is up to this size
-LARGE = 512
+_LARGE = 512
 _ENDS = 2  # connections that end with a message until it is left out
 _AT_ONCE_S = 5.0  # a connection that ends later does not end because of the message: the network may have failed
 
@@ -25,6 +25,20 @@ class _Refused:
     topic: str = ""
     size: float = float("inf")
     ends: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A message that was sent: its topic, its size in bytes, and when [s]."""
+
+    topic: str
+    size: int
+    at_s: float
+
+
+def is_large(topic: str, text: str) -> bool:
+    """Return whether a message can be too long for a broker that takes events."""
+    return _size(topic, text) > _LARGE
 
 
 class LargeMessages:
@@ -39,9 +53,7 @@ class LargeMessages:
     def __init__(self, root: str) -> None:
         self._root = f"{root}/"
         self._waiting: dict[str, str] = {}
-        self._in_flight: tuple[str, int, float] | None = (
-            None  # topic, size, and when it was sent [s]
-        )
+        self._in_flight: _Sent | None = None
         self._refused = {True: _Refused(), False: _Refused()}  # by whether the topic is own
 
     @property
@@ -72,11 +84,11 @@ class LargeMessages:
 
     def sent(self, topic: str, now_s: float) -> None:
         """Record that the message of a topic was sent; the time is monotonic [s]."""
-        self._in_flight = topic, _size(topic, self._waiting.pop(topic)), now_s
+        self._in_flight = _Sent(topic, _size(topic, self._waiting.pop(topic)), now_s)
 
     def is_in_flight(self, topic: str) -> bool:
         """Return whether the message of this topic was sent and not acknowledged."""
-        return self._in_flight is not None and self._in_flight[0] == topic
+        return self._in_flight is not None and self._in_flight.topic == topic
 
     def forget(self) -> None:
         """Wait no longer for the acknowledgement of the message that was sent."""
@@ -84,11 +96,9 @@ class LargeMessages:
 
     def confirmed(self) -> None:
         """Record that the broker has acknowledged the message that was sent."""
-        if self._in_flight is not None:
-            topic, size, _ = self._in_flight
-            self._in_flight = None
-            if size >= self._refused[self._is_own(topic)].size:
-                self._refused[self._is_own(topic)] = _Refused()
+        sent, self._in_flight = self._in_flight, None
+        if sent is not None and sent.size >= self._refused[self._is_own(sent.topic)].size:
+            self._refused[self._is_own(sent.topic)] = _Refused()
 
     def on_up(self, ended_s: float) -> None:
         """Start with a new connection: nothing waits, and what has ended the last ones is left out.
@@ -97,16 +107,15 @@ class LargeMessages:
             ended_s: When the last connection ended (monotonic) [s].
         """
         self._waiting.clear()
-        in_flight, self._in_flight = self._in_flight, None
-        if in_flight is None or ended_s - in_flight[2] > _AT_ONCE_S:
-            for one in self._refused.values():  # the broker may have been set up anew: one attempt
+        sent, self._in_flight = self._in_flight, None
+        if sent is None or ended_s - sent.at_s > _AT_ONCE_S:
+            for one in self._refused.values():  # the broker may take it by now: one attempt
                 one.ends = min(one.ends, _ENDS - 1)
             return
-        topic, size, _ = in_flight
-        refused = self._refused[self._is_own(topic)]
+        refused = self._refused[self._is_own(sent.topic)]
         refused.ends += 1
-        if size <= refused.size:
-            refused.topic, refused.size = topic, size
+        if sent.size <= refused.size:
+            refused.topic, refused.size = sent.topic, sent.size
         if refused.ends >= _ENDS:
             logger.warning("%s", self.fault)
 

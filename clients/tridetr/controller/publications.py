@@ -22,7 +22,7 @@ from tridetr.controller.discovery import (
     with_removed,
     without_entities,
 )
-from tridetr.controller.large_messages import LARGE, LargeMessages
+from tridetr.controller.large_messages import LargeMessages, is_large
 from tridetr.controller.mqtt import MqttLink
 from tridetr.controller.notifier import Notifier
 from tridetr.controller.payloads import OFFLINE, ONLINE
@@ -154,8 +154,8 @@ class Publications:
         Call it regularly, and on each acknowledgement.
 
         Args:
-            is_idle: Whether no event is waiting for its acknowledgement. If one is, only what has waited for long is
-                published, because the broker may close the connection.
+            is_idle: Whether no event is waiting for its acknowledgement. If one is, no topic is cleared, and large
+                messages are sent half a minute apart, because the broker may close the connection.
         """
         now_s = time.monotonic()
         if now_s - self._sent_s < _LONGEST_WAIT_S:
@@ -165,14 +165,16 @@ class Publications:
             self._unconfirmed.clear()
             self._large.forget()
         message = self._large.next()
-        topic = message[0] if message else self._to_clear.next(now_s) if is_idle else None
-        if topic is None:
+        if message is None and is_idle and (unused := self._to_clear.next(now_s)) is not None:
+            message = unused, ""
+        if message is None:
             return
-        mid = self._link.publish_acknowledged(topic, message[1] if message else "", retain=True)
+        topic, text = message
+        mid = self._link.publish_acknowledged(topic, text, retain=True)
         if mid is not None:
             self._sent_s = now_s
             self._unconfirmed[mid] = topic
-            if message:
+            if text:
                 self._large.sent(topic, now_s)
             else:
                 self._to_clear.sent(topic)
@@ -199,26 +201,27 @@ class Publications:
         topic = self._unconfirmed.pop(mid, None)
         if topic is None:
             return False
-        is_large = self._large.is_in_flight(topic)
-        if is_large:
+        if self._large.is_in_flight(topic):
             self._large.confirmed()
-        if is_large and topic not in self._discovery:
+            if topic in self._discovery:
+                self._on_discovered(topic)
             return True
-        if topic not in self._discovery:
-            self._to_clear.confirmed(topic)
-            if not self._topics.is_own(topic) or self._clears.confirmed([topic], time.time()):
-                self._store.cleared(topic)
-            return True
+        self._to_clear.confirmed(topic)
+        if not self._topics.is_own(topic) or self._clears.confirmed([topic], time.time()):
+            self._store.cleared(topic)
+        return True
+
+    def _on_discovered(self, topic: str) -> None:
+        """Forget the removed entities of a discovery message, once they have been cleared for long enough."""
         declared = self._store.retained.get(topic, "")
         removed = removed_entities(self._discovery[topic], declared)
         over = self._clears.confirmed([_entity_key(topic, name) for name in removed], time.time())
         names = [name for name in removed if _entity_key(topic, name) in over]
         self._store.remember({topic: without_entities(declared, names)})
-        return True
 
     def _publish(self, topic: str, text: str) -> None:
         """Publish a retained message: immediately, or with ``publish_next`` if it is large."""
-        if len(topic) + len(text) > LARGE:
+        if is_large(topic, text):
             self._large.put(topic, text)
         else:
             self._large.drop(topic)
