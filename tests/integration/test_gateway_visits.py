@@ -78,7 +78,7 @@ def test_visit_has_its_neighbours(gateway: Gateway) -> None:
 def test_head_has_the_headers_of_get_and_does_not_read_the_file(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of a clip was read from the disk, for nothing."""
+    """The whole clip was read from the disk, and not used."""
     path = f"/api/visits/{visit_id(3)}/clip.mp4"
     sent = gateway.ask(path)
     reads = []

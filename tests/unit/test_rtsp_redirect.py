@@ -142,7 +142,9 @@ def test_a_redirect_that_only_ffmpeg_meets_is_reported_and_forgotten(
             LoginTakenError, match=f"redirected FFmpeg to rtsp://127.0.0.1:{other}, .*Change the"
         ):
             open_camera(port, tmp_path)
-        with pytest.raises(LoginTakenError):  # an attempt that follows at once was not told
+        with pytest.raises(
+            LoginTakenError
+        ):  # reported again to an attempt that follows immediately
             open_camera(port, tmp_path)
         is_forged = False
         requests.clear()
@@ -153,7 +155,7 @@ def test_a_redirect_that_only_ffmpeg_meets_is_reported_and_forgotten(
     assert not requests
 
 
-def test_a_login_that_is_taken_is_told_of_although_the_port_speaks_tls(
+def test_a_login_that_is_taken_is_reported_although_the_port_speaks_tls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tridetr.capture.sources.connect.speaks_tls", lambda *_: True)

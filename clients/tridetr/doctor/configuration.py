@@ -180,15 +180,11 @@ def _check_cameras(config: Config) -> Iterator[Finding]:
 def _check_times(subject: str, camera: CameraSection, sentry: SentrySection) -> Iterator[Finding]:
     """Yield times that delay an alarm, or the report that a camera is not watched, more than anyone expects."""
     counted_s = (sentry.confirm_frames - 1) / (camera.fps or _USUAL_FPS)
+    slow = "someone must be in view that long for an alarm"
     late = "that long passes before it is reported that the camera is not watched"
     for key, seconds, longest_s, effect in (
-        ("sentry.confirm_frames", counted_s, 10, "someone must be in view that long for an alarm"),
-        (
-            "sentry.confirm_s",
-            sentry.confirm_s,
-            10,
-            "someone must be in view that long for an alarm",
-        ),
+        ("sentry.confirm_frames", counted_s, 10, slow),
+        ("sentry.confirm_s", sentry.confirm_s, 10, slow),
         ("sentry.unknown_s", sentry.unknown_s, 60, late),
         ("frozen_s", camera.frozen_s, 600, late),
     ):

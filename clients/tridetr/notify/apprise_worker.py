@@ -2,7 +2,7 @@
 
 It runs in a separate process because Apprise has timeouts for single reads only: a service that sends one byte at a
 time could block a thread indefinitely. The exit status is the result. If the URL has several recipients, a line is
-printed for each one that has got the message, because Apprise's own result tells only whether all have.
+printed for each one that has got the message, because Apprise's own result shows only whether all have.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ _PLAIN = re.compile(
 # seconds to notice that it has ended: the attempt after the one that asked must not ask again.
 _known: dict[str, tuple[str, float]] = {}
 _UNHEARD_S = 30.0
-# Configured URL: when its login was taken, and the message. An attempt after such a short time was not told of it: the
-# one before had been given up, because FFmpeg took too long.
+# Configured URL: when its login was taken, and the message. If the next attempt comes this soon, the message was not
+# reported: the attempt before had been given up, because FFmpeg took too long.
 _taken: dict[str, tuple[float, str]] = {}
 
 
@@ -101,7 +101,7 @@ def refuse_followed(configured: str, opened: str, location: str, shown: str) -> 
         return
     new, taker = "", "an odd address"
     if _PLAIN.fullmatch(location):
-        with contextlib.suppress(SourceError):  # FFmpeg may have understood it all the same
+        with contextlib.suppress(SourceError):  # FFmpeg may have understood it nevertheless
             new = _redirected(opened, location, shown)
             taker = shown_url(new)
     if not urlsplit(new).password:
