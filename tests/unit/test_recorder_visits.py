@@ -161,8 +161,8 @@ def test_few_pictures_wait_for_a_decision(scene: Scene) -> None:
     for width in range(21, 41):
         scene.show(width)
         scene.watcher.poll()
-    assert sum(one.frame is not None for one in scene.watcher._undecided) == 4
+    assert sum(one.frame is not None for one in scene.watcher._undecided._waiting) == 4
     scene.decide("visit-a", decided=23)
     scene.watcher.poll()
     assert scene.visits() == [("visit-a", 1, 23, 40)]
-    assert not scene.watcher._undecided
+    assert not scene.watcher._undecided._waiting

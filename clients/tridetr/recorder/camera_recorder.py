@@ -25,6 +25,7 @@ from tridetr.i420 import planes
 from tridetr.recorder.archive import Archive, Kept, VisitFacts
 from tridetr.recorder.clips import STILLS_FPS, PacketClip, Span, Still, StillsClip
 from tridetr.recorder.evidence_database import VISIT_ID
+from tridetr.recorder.undecided import Undecided, UndecidedResults
 from tridetr.recorder.visit_picture import BestFrame, Planes, value_of
 from tridetr.remux import can_remux
 from tridetr.served_model import ServedModelReader
@@ -43,8 +44,6 @@ _MISSED_NS = 1_000_000_000  # a longer gap without detections ends a run without
 _STILL_QUALITY = 80  # with noise, quality 90 takes 25 % longer
 _STILL_NS = round(0.9e9 / STILLS_FPS)
 _STATIC_NS = 900_000_000  # interval between stills of a static scene
-_MOST_UNDECIDED = 1000  # results that wait for the controller's decision
-_MOST_PICTURES = 4  # pictures among them
 
 
 @dataclass(slots=True)
@@ -98,15 +97,6 @@ class Visit:
 
 
 @dataclass(slots=True)
-class _Undecided:
-    """A result that the controller has not decided on, and its frame if that may be the best one."""
-
-    facts: FrameFacts
-    capture_ns: int
-    frame: BestFrame | None
-
-
-@dataclass(slots=True)
 class _Stills:
     """The pre-roll of a camera without packets: recent stills, limited in age and size."""
 
@@ -155,7 +145,7 @@ class CameraWatcher(Closing):
         self._is_masked = bool(config.cameras[camera].mask)
         self._run: Run | None = None
         self._open: Visit | None = None
-        self._undecided: deque[_Undecided] = deque(maxlen=_MOST_UNDECIDED)
+        self._undecided = UndecidedResults()
         self._ended = 0  # newest frame that does not belong to the open visit, or to the next one
         self._after = 0
         self._look_s = 0.0
@@ -171,11 +161,7 @@ class CameraWatcher(Closing):
     @property
     def is_busy(self) -> bool:
         """Whether the next frames may contain the best picture, so that polling must be fast."""
-        return (
-            self._run is not None
-            or self._open is not None
-            or any(one.facts.boxes for one in self._undecided)
-        )
+        return self._run is not None or self._open is not None or self._undecided.has_boxes
 
     def poll(self) -> None:
         """Process new results, the board and new frames."""
@@ -187,8 +173,7 @@ class CameraWatcher(Closing):
             board = self._board.read()
             if board is not None:
                 self._end_outdated(board)
-                self._take_decided(board)
-            self._read_results(board)
+            self._read_results(board.decided_frame_sequence if board is not None else 0)
             self._follow(board)
             if self._keys.clips and not self._has_packets:
                 self._take_still()
@@ -220,15 +205,17 @@ class CameraWatcher(Closing):
         if is_over:
             self._end()
 
-    def _take_decided(self, board: SentrySnapshot) -> None:
-        """Process the results that waited for the controller's decision."""
-        waiting = self._undecided
-        while waiting and waiting[0].facts.sequence <= board.decided_frame_sequence:
-            one = waiting.popleft()
-            self._take(one.facts, one.capture_ns, one.frame)
+    def _take_decided(self, decided: int) -> None:
+        for result in self._undecided.take(decided):
+            self._take(result)
 
-    def _read_results(self, board: SentrySnapshot | None) -> None:
-        decided = board.decided_frame_sequence if board is not None else 0
+    def _read_results(self, decided: int) -> None:
+        """Process the results that the controller has decided on: those that waited for it, and new ones.
+
+        Args:
+            decided: Sequence, in the frame ring, of the newest frame that was decided on.
+        """
+        self._take_decided(decided)
         while (lease := self._results.lease_next(self._after)) is not None:
             with lease:
                 self._after = lease.sequence
@@ -238,24 +225,14 @@ class CameraWatcher(Closing):
                     continue
             stamp = sighting.stamp
             self._static_ns = stamp.capture_monotonic_ns if stamp.repeated else 0
-            facts, capture_ns = self._judge.judge(sighting), stamp.capture_monotonic_ns
-            if self._undecided and facts.sequence < self._undecided[-1].facts.sequence:
-                self._undecided.clear()  # the frame ring was removed and created again
+            facts = self._judge.judge(sighting)
             frame = self._better_frame(facts)
-            if not self._undecided and facts.sequence <= decided:
-                self._take(facts, capture_ns, frame)
-            else:
-                self._undecided.append(_Undecided(facts, capture_ns, frame))
-                self._limit_pictures()
+            self._undecided.put(Undecided(facts, stamp.capture_monotonic_ns, frame))
+            self._take_decided(decided)
 
-    def _take(self, facts: FrameFacts, capture_ns: int, frame: BestFrame | None) -> None:
-        """Process one result that the controller has decided on.
-
-        Args:
-            facts: The result.
-            capture_ns: Capture time of its frame.
-            frame: The frame, if it was better than the best one when the result was read.
-        """
+    def _take(self, result: Undecided) -> None:
+        """Process one result that the controller has decided on."""
+        facts, capture_ns, frame = result.facts, result.capture_ns, result.frame
         if facts.sequence <= self._ended:
             return
         if not facts.boxes:
@@ -290,12 +267,6 @@ class CameraWatcher(Closing):
             return None
         pixels = self._pixels_of(facts)
         return BestFrame.of(facts, pixels) if pixels is not None else None
-
-    def _limit_pictures(self) -> None:
-        """Drop the worst picture that waits for a decision if there are too many."""
-        held = [(one.frame.value, one) for one in self._undecided if one.frame is not None]
-        if len(held) > _MOST_PICTURES:
-            min(held, key=lambda item: item[0])[1].frame = None
 
     def _pixels_of(self, facts: FrameFacts) -> Planes | None:
         """Return a copy of the pixels of a result's frame; None if they were overwritten."""
