@@ -148,7 +148,7 @@ class Stage:
             )
 
 
-def camera_watcher(instance: str, folder: Path, stack: contextlib.ExitStack) -> CameraWatcher:
+def _camera_watcher(instance: str, folder: Path, stack: contextlib.ExitStack) -> CameraWatcher:
     """Return the part of a recorder that follows the camera ``cam``; the stack closes it."""
     config = Config.model_validate(
         {
@@ -163,6 +163,25 @@ def camera_watcher(instance: str, folder: Path, stack: contextlib.ExitStack) -> 
     stack.callback(archive.close)
     models = ServedModelReader(config.run_dir)
     return stack.enter_context(CameraWatcher(config, "cam", models, archive))
+
+
+class WatchedCamera:
+    """The rings and the board of the camera ``cam``, without packets, and the part of a recorder that follows it.
+
+    Args:
+        slots: of the frame ring.
+    """
+
+    def __init__(
+        self, instance: str, folder: Path, stack: contextlib.ExitStack, slots: int
+    ) -> None:
+        self.watcher = _camera_watcher(instance, folder, stack)
+        self.frames = stack.enter_context(
+            FrameWriter(instance, "cam", width=64, height=48, slots=slots, jpeg_capacity=0)
+        )
+        self.results = stack.enter_context(DetectionWriter(instance, "cam"))
+        self.board = stack.enter_context(SentryWriter(instance, "cam"))
+        self.number = 0
 
 
 class Recorder:

@@ -9,28 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.recorder import camera_watcher
+from support.recorder import WatchedCamera
 from support.rings import frame_stamp, result_stamp
 from tridetr.gateway.encode import Color
 from tridetr.recorder.clips import Span, Still, StillsClip
-from tridetr.shm.boards import SentryMode, SentrySnapshot, SentryState, SentryWriter
-from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter
-from tridetr.shm.frames import FrameWriter
+from tridetr.shm.boards import SentryMode, SentrySnapshot, SentryState
+from tridetr.shm.detections import DETECTION_DTYPE
 
 STEP_NS = 333_000_000  # standby: three frames a second
 
 
-class Scene:
+class Scene(WatchedCamera):
     """One camera without packets, frame by frame."""
 
     def __init__(self, instance: str, folder: Path, stack: ExitStack) -> None:
-        self.watcher = camera_watcher(instance, folder, stack)
-        self._frames = stack.enter_context(
-            FrameWriter(instance, "cam", width=64, height=48, slots=4, jpeg_capacity=0)
-        )
-        self._results = stack.enter_context(DetectionWriter(instance, "cam"))
-        self._board = stack.enter_context(SentryWriter(instance, "cam"))
-        self.number = 0
+        super().__init__(instance, folder, stack, slots=4)
         self.encoded: list[int] = []  # numbers of the frames that were encoded
 
     def play(
@@ -46,11 +39,11 @@ class Scene:
         for _ in range(count):
             self.number += 1
             now = self.number * STEP_NS
-            slot = self._frames.begin()
+            slot = self.frames.begin()
             assert slot is not None
             slot.planes[:] = 100
             times = {"capture_monotonic_ns": now, "capture_unix_ns": now}
-            sequence = self._frames.publish(slot, frame_stamp(self.number, **times))
+            sequence = self.frames.publish(slot, frame_stamp(self.number, **times))
             if poll_before:
                 self._poll()
             asked = now - STEP_NS if repeated else now + 20
@@ -63,12 +56,10 @@ class Scene:
                 **times,
             )
             if results:
-                self._results.publish(stamp, np.zeros(0, DETECTION_DTYPE))
+                self.results.publish(stamp, np.zeros(0, DETECTION_DTYPE))
             state = SentryState.TRACKING if visit else SentryState.STANDBY
             mode = SentryMode.ALARMED if visit else SentryMode.STANDBY
-            self._board.write(
-                SentrySnapshot(mode, state, now, visit, 1 << 62, visit_class="person")
-            )
+            self.board.write(SentrySnapshot(mode, state, now, visit, 1 << 62, visit_class="person"))
             self._poll()
 
     def _poll(self) -> None:

@@ -9,28 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.recorder import camera_watcher
+from support.recorder import WatchedCamera
 from support.rings import frame_stamp, result_stamp
 from tridetr.recorder.camera_recorder import Visit
-from tridetr.shm.boards import SentryMode, SentrySnapshot, SentryState, SentryWriter
-from tridetr.shm.detections import DETECTION_DTYPE, DetectionWriter
-from tridetr.shm.frames import FrameWriter
+from tridetr.shm.boards import SentryMode, SentrySnapshot, SentryState
+from tridetr.shm.detections import DETECTION_DTYPE
 
 STEP_NS = 100_000_000
 AFTER_NS = 1_000_000_000
 
 
-class Scene:
+class Scene(WatchedCamera):
     """One camera: frames with results, the controller's board, and a recorder that polls when told to."""
 
     def __init__(self, instance: str, folder: Path, stack: ExitStack) -> None:
-        self.watcher = camera_watcher(instance, folder, stack)
-        self._frames = stack.enter_context(
-            FrameWriter(instance, "cam", width=64, height=48, slots=6, jpeg_capacity=0)
-        )
-        self._results = stack.enter_context(DetectionWriter(instance, "cam"))
-        self._board = stack.enter_context(SentryWriter(instance, "cam"))
-        self.number = 0
+        super().__init__(instance, folder, stack, slots=6)
 
     def show(self, *widths: int, first: int = 0) -> int:
         """Publish frames with a person of these widths (0: nobody), or only results; return the last sequence.
@@ -46,20 +39,18 @@ class Scene:
             )
             sequence = first + place
             if not first:
-                slot = self._frames.begin()
+                slot = self.frames.begin()
                 assert slot is not None
-                sequence = self._frames.publish(slot, frame_stamp(self.number, **times))
+                sequence = self.frames.publish(slot, frame_stamp(self.number, **times))
             found = np.zeros(1 if width else 0, DETECTION_DTYPE)
             if width:
                 found[0] = (0, 0, width, 40, 0.9, 1, 0)
-            self._results.publish(
-                result_stamp(self.number, frame_sequence=sequence, **times), found
-            )
+            self.results.publish(result_stamp(self.number, frame_sequence=sequence, **times), found)
         return sequence
 
     def decide(self, visit: str, decided: int, ended: int = 0) -> None:
         state = SentryState.TRACKING if visit else SentryState.STANDBY
-        self._board.write(
+        self.board.write(
             SentrySnapshot(
                 SentryMode.ALARMED,
                 state,
