@@ -91,15 +91,15 @@ def test_what_an_acl_forbids_leaves_out_no_own_topic() -> None:
     assert message[0] == NODE
 
 
-def test_own_topics_and_others_that_are_too_large_end_four_connections() -> None:
-    """Each attempt with the one must not count as a reason to try the other again."""
+def test_own_topics_and_others_that_are_too_large_end_five_connections() -> None:
+    """Each attempt with the one must not count again and again as a reason to try the other."""
     broker = Broker()
 
     def limited(_topic: str, text: str) -> bool:
         return len(text) <= 650
 
-    lasts = [broker.connect(limited)[1] for _ in range(5)]
-    assert lasts == [False, False, False, False, True]
+    lasts = [broker.connect(limited)[1] for _ in range(6)]
+    assert lasts == [False, False, False, False, False, True]
     assert NODE in broker.messages.fault
     assert DISCOVERY[3] in broker.messages.fault
 
@@ -111,3 +111,18 @@ def test_a_network_that_fails_while_a_message_is_sent_is_no_refusal() -> None:
         assert broker.connect(lambda topic, _: topic != NODE, lasted_s=15)[0] == [STATUS]
     assert broker.messages.fault == ""
     assert broker.connect(everything, lasted_s=15)[1]
+
+
+def test_what_was_left_out_is_tried_again_after_an_outage_that_another_message_met() -> None:
+    """A broker restarted without its limit got no discovery message if its last connection ended with a status."""
+    broker = Broker()
+
+    def limited(_topic: str, text: str) -> bool:
+        return len(text) <= 750
+
+    for lasts in (False, False, True):
+        assert broker.connect(limited) == ([STATUS, NODE], lasts)
+    broker.messages.put(STATUS, broker.texts[STATUS])
+    broker.messages.sent(STATUS, 0.0)
+    assert broker.connect(everything) == ([STATUS, NODE, *reversed(DISCOVERY)], True)
+    assert broker.messages.fault == ""

@@ -108,16 +108,17 @@ class LargeMessages:
         """
         self._waiting.clear()
         sent, self._in_flight = self._in_flight, None
-        if sent is None or ended_s - sent.at_s > _AT_ONCE_S:
-            for one in self._refused.values():  # the broker may take it by now: one attempt
-                one.ends = min(one.ends, _ENDS - 1)
-            return
-        refused = self._refused[self._is_own(sent.topic)]
-        refused.ends += 1
-        if sent.size <= refused.size:
-            refused.topic, refused.size = sent.topic, sent.size
-        if refused.ends >= _ENDS:
+        ends = 0
+        if sent is not None and ended_s - sent.at_s <= _AT_ONCE_S:
+            refused = self._refused[self._is_own(sent.topic)]
+            ends = refused.ends = refused.ends + 1
+            if sent.size <= refused.size:
+                refused.topic, refused.size = sent.topic, sent.size
+        if ends >= _ENDS:
             logger.warning("%s", self.fault)
+        else:  # it may have been an outage, and the broker may take what was left out by now: one attempt
+            for one in self._refused.values():
+                one.ends = min(one.ends, _ENDS - 1)
 
     def _is_own(self, topic: str) -> bool:
         return topic.startswith(self._root)
