@@ -181,6 +181,7 @@ class FfmpegFeed:
         self._is_duration_guessed = False
         self._is_damaged = False  # the next packet
         self.misnumbered = 0
+        self._missed = 0  # packets that may still arrive, too late
         self._container, stream = open_video(
             url,
             shown=shown,
@@ -293,7 +294,11 @@ class FfmpegFeed:
             if gap[1] is None and self._is_udp:
                 return  # too late or a copy; if one is missing, the gap was logged before
             self._is_damaged = True
-            self.misnumbered += gap[1] is None or int(gap[1]) > _MOST_LOST
+            missed = int(gap[1] or -1)
+            if missed > _MOST_LOST or self._missed + missed < 0:
+                self.misnumbered += 1
+            else:
+                self._missed += missed
         elif _GUESSED in logged:
             self._is_duration_guessed = True
         elif self._redirected is not None and (target := _REDIRECT.search(logged)):

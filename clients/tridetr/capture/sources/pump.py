@@ -47,7 +47,7 @@ class Feed(Protocol):
         facts: Properties that the stream reports.
         metronome: Spreads out packets that the server sends faster than in real time; None for a live camera.
         held_s: How long ago the newest packet arrived, if it was held back during a stall [s].
-        misnumbered: How often the sequence numbers of RTP packets went back or so far ahead that it was no loss.
+        misnumbered: How often the sequence numbers of RTP packets jumped, other than by a loss or by disorder.
     """
 
     stream: VideoStream | None
