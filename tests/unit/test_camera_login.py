@@ -37,3 +37,23 @@ def test_only_the_configured_server_gets_the_password(
     login = Login("admin", "word", configured)
     assert login.is_for(asked) == is_sent
     assert bool(login.header("GET", asked, "/video", challenges)) == is_sent
+
+
+@pytest.mark.parametrize(
+    ("challenge", "expected"),
+    [
+        ('Digest realm="c", nonce="1", algorithm=md5', 'algorithm="md5"'),
+        ('Digest realm="c", nonce="1", algorithm=sha-256', 'algorithm="sha-256"'),
+        ('Digest realm="c", nonce="1", qop="auth-int, auth"', "qop=auth,"),
+        ('Basic realm="c", Digest realm="c", nonce="1"', 'Digest username="admin"'),
+        ('digest realm="c", nonce="1",basic realm="c, digest camera"', 'Digest username="admin"'),
+        ('Digest realm="c", nonce="1", algorithm=SHA-512-256, Basic realm="c"', "Basic "),
+        ('Digest realm="c", nonce="1", Negotiate', 'Digest username="admin"'),
+        ('Digest realm="c", nonce="1", qop="auth-int"', ""),
+    ],
+)
+def test_challenges_as_cameras_write_them(challenge: str, expected: str) -> None:
+    login = Login("admin", "word", "http://cam/")
+    header = login.header("GET", "http://cam/", "/", [challenge])
+    assert expected in header
+    assert bool(header) == bool(expected)

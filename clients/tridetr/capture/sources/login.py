@@ -12,6 +12,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 
 _PORTS = {"http": 80, "https": 443}
+_SCHEMES = "basic", "digest"
 
 
 class Login:
@@ -47,10 +48,10 @@ class Login:
         """
         if not self.is_for(url):
             return ""
-        ways = [(kind.lower(), rest) for kind, _, rest in (c.partition(" ") for c in challenges)]
+        ways = [way for header in challenges for way in _ways(header)]
         request = cast(urllib.request.Request, _Asked(method, url, _as_latin_1(covered)))
-        for kind, challenge in ways:
-            if kind == "digest" and (found := self._digest.answer(request, challenge)):
+        for kind, parameters in ways:
+            if kind == "digest" and (found := self._digest.answer(request, parameters)):
                 return f"Digest {found}"
         return f"Basic {self._basic}" if any(kind == "basic" for kind, _ in ways) else ""
 
@@ -82,18 +83,22 @@ class _OnePassword(urllib.request.HTTPPasswordMgr):
 class _Digest(urllib.request.AbstractDigestAuthHandler):
     """Computes digests as the standard library does, but of text beyond ASCII too."""
 
-    def answer(self, request: urllib.request.Request, challenge: str) -> str:
+    def answer(self, request: urllib.request.Request, parameters: list[str]) -> str:
         """Return the answer to a challenge; "" if it is malformed or asks for something that is not supported."""
-        words = filter(None, urllib.request.parse_http_list(challenge))
         try:
-            return self.get_authorization(request, urllib.request.parse_keqv_list([*words])) or ""
+            asked = urllib.request.parse_keqv_list(
+                [one for one in parameters if "=" in one]  # schemes without parameters may follow
+            )
+            if "qop" in asked:
+                asked["qop"] = asked["qop"].replace(" ", "")
+            return self.get_authorization(request, asked) or ""
         except (ValueError, IndexError, URLError):  # no value, an unknown algorithm, auth-int
             return ""
 
     def get_algorithm_impls(
         self, algorithm: str
     ) -> tuple[Callable[[str], str], Callable[[str, str], str]]:
-        name = {"MD5": "md5", "SHA": "sha1", "SHA-256": "sha256"}.get(algorithm)
+        name = {"MD5": "md5", "SHA": "sha1", "SHA-256": "sha256"}.get(algorithm.upper())
         if name is None:
             raise ValueError(f"unknown algorithm {algorithm}")
 
@@ -114,6 +119,18 @@ class _Asked:
 
     def get_method(self) -> str:
         return self.method
+
+
+def _ways(header: str) -> list[tuple[str, list[str]]]:
+    """Return the challenges of a header: scheme and parameters."""
+    found: list[tuple[str, list[str]]] = []
+    for item in urllib.request.parse_http_list(header):
+        kind, _, first = item.partition(" ")
+        if kind.lower() in _SCHEMES:
+            found.append((kind.lower(), [first]))
+        elif found:
+            found[-1][1].append(item)
+    return found
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
