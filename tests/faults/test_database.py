@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from support.mosquitto import free_port, listening, running_mosquitto
 from support.sentry import EMPTY, PERSON, Actor, ControllerProcess, running_controller
 from support.waiting import wait_for
 from tridetr.controller.history import DATABASE
+from tridetr.controller.store import Store
 
 
 def leave_an_alarm(controller: ControllerProcess, actor: Actor) -> Path:
@@ -22,19 +24,32 @@ def leave_an_alarm(controller: ControllerProcess, actor: Actor) -> Path:
     return Path(controller.config["state_dir"]) / DATABASE
 
 
+def inactive_now() -> str:
+    """Return the times of a schedule that starts in six hours."""
+    hour = (time.localtime().tm_hour + 6) % 24
+    return f"{hour:02}:00-{hour:02}:30"
+
+
 def test_a_database_that_a_backup_locks_at_the_start(tmp_path: Path) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,
-        running_controller(tmp_path, {"port": free_port()}) as (controller, actor),
+        running_controller(
+            tmp_path, {"port": free_port()}, armed={"schedule": [inactive_now()]}
+        ) as (controller, actor),
     ):
         database = leave_an_alarm(controller, actor)
+        store = Store(database.parent, outbox_limit=10)
+        store.keep_setting("armed/", json.dumps({"on": True, "unix_s": time.time()}))
+        store.close()
         controller.config["mqtt"]["port"] = broker.port
         backup = sqlite3.connect(database, isolation_level=None)
         backup.execute("PRAGMA locking_mode=EXCLUSIVE")
         backup.execute("BEGIN EXCLUSIVE")
         controller.start()
         wait_for(lambda: "database is locked" in controller.log())
+        wait_for(lambda: ear.last("node1/armed") == b"ON")
+        assert "stored switches cannot be read: they count as on" in controller.log()
         # It still decides and raises alarms.
 
         def alarms() -> list[dict[str, Any]]:
@@ -51,6 +66,7 @@ def test_a_database_that_a_backup_locks_at_the_start(tmp_path: Path) -> None:
         assert [event["kind"] for event in older] == ["person_arrived", "person_lost"]
         assert older[0]["visit_id"] == older[1]["visit_id"] != newer["visit_id"]
         wait_for(lambda: b'"disk":""' in (ear.last("node1/problem") or b""))
+        assert ear.last("node1/armed") == b"ON"
         assert controller.terminate() == 0
 
 

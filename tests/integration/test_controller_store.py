@@ -247,12 +247,14 @@ def test_database_locked_at_the_start_is_read_later(
     holder = locked(tmp_path)
     store = Store(tmp_path, outbox_limit=100)
     assert "locked" in store.fault
+    assert not store.is_whole
     store.commit("hall", '"new"', [event_row(3), event_row(4)])
     store.confirm("visit3:arrived")
     assert not store.flush()
     assert store.found_late == {}
     holder.close()
     assert store.flush()
+    assert store.is_whole
     assert store.fault == ""
     assert list(store.outbox) == ["visit1:arrived", "visit2:arrived", "visit4:arrived"]
     assert store.cameras["hall"].record == '"new"'

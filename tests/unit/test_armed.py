@@ -149,7 +149,7 @@ def _offset(zone: str, unix_s: float) -> timedelta | None:
 class Bench:
     def __init__(self, **sections: object) -> None:
         self.settings: dict[str, str] = {}
-        self.clock_is_believed = True
+        self.clock_is_believed = self.is_stored = True
         self.config = Config.model_validate(
             {
                 "cameras": {"hall": {"source": "synthetic"}, "yard": {"source": "synthetic"}},
@@ -159,7 +159,13 @@ class Bench:
         self.arming = self.restart()
 
     def restart(self) -> Arming:
-        return Arming(self.config, self.settings, self._save, lambda: self.clock_is_believed)
+        return Arming(
+            self.config,
+            self.settings,
+            self._save,
+            lambda: self.is_stored,
+            lambda: self.clock_is_believed,
+        )
 
     def _save(self, name: str, value: str | None) -> None:
         if value is None:
@@ -325,6 +331,25 @@ def test_manual_setting_holds_until_its_schedule_changes() -> None:
     assert not arming.is_on(NODE, at("wed 05:00"))
     # After a downtime, the schedule applies again.
     assert bench.restart().is_on(NODE, at("wed 22:00"))
+
+
+def test_switches_that_cannot_be_read_count_as_on_until_their_schedule_changes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that was armed by hand was disarmed after a restart with a locked database."""
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    bench.is_stored = False
+    monkeypatch.setattr(time, "time", lambda: at("mon 12:00"))
+    arming = bench.restart()
+    assert "count as on" in caplog.text
+    assert arming.state(at("mon 12:00")) == {NODE: True, "hall": True, "yard": True}
+    assert arming.is_on(NODE, at("tue 05:59"))
+    assert not arming.is_on(NODE, at("tue 06:00"))
+    assert arming.is_on("hall", at("tue 06:00"))
+    arming.set("hall", False, at("mon 12:00"))
+    assert not arming.is_on("hall", at("mon 12:00"))
+    bench.is_stored = True
+    assert not arming.is_on(NODE, at("mon 12:00"))
 
 
 def test_settings_of_removed_cameras_and_damaged_ones_do_nothing() -> None:

@@ -92,7 +92,7 @@ class Node:
             self.store,
             cast(Any, broker),
             self.cameras,
-            Arming(self.config, self.store.settings, self.store.keep_setting),
+            Arming(self.config, self.store.settings, self.store.keep_setting, lambda: True),
             models,
             cast(Any, SimpleNamespace(problem=lambda _: "")),
             WriteCheck(folder),

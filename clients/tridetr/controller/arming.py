@@ -1,8 +1,9 @@
 """Arm and disarm notifications: one switch for the node and one per camera, set manually or by a schedule.
 
 Arming affects who is notified, never what is decided. A switch that was set manually keeps its value until its
-schedule next changes; without a schedule it keeps it until it is set again. Switches survive restarts. When the clock
-is changed, the time since a switch was set counts, which the boot clock measures.
+schedule next changes; without a schedule it keeps it until it is set again. Switches survive restarts; while what was
+stored cannot be read, they count as on until their schedule next changes. When the clock is changed, the time since a
+switch was set counts, which the boot clock measures.
 
 Until the machine's clock is believed, all schedules count as active: a machine without a battery starts with an old
 clock, and would take the night for the evening before.
@@ -48,6 +49,7 @@ class Arming:
         config: cameras and schedules.
         settings: stored settings by name; those that start with ``armed/`` were set manually.
         save: stores a setting by name; a value of None deletes it.
+        are_known: returns whether the settings hold all that was stored before the start.
         is_clock_believed: returns whether the wall clock can be used; asked until it can.
     """
 
@@ -56,10 +58,13 @@ class Arming:
         config: Config,
         settings: Mapping[str, str],
         save: Callable[[str, str | None], None],
+        are_known: Callable[[], bool],
         is_clock_believed: Callable[[], bool] = boot_clock.is_believed,
     ) -> None:
         self._settings = settings
         self._save = save
+        self._are_known = are_known
+        self._started_s = time.time()
         self._is_clock_believed = is_clock_believed
         self._has_clock = is_clock_believed()
         self._boot_id = boot_clock.boot_id()
@@ -70,6 +75,10 @@ class Arming:
         for setting in list(settings):
             if setting.startswith(_SETTING) and setting[len(_SETTING) :] not in self._schedules:
                 save(setting, None)
+        if not are_known():
+            logger.warning(
+                "the stored switches cannot be read: they count as on until they can be, or their schedule changes"
+            )
         if config.has_schedules:
             _log_time_zone()
         if config.has_schedules and not self._has_clock:
@@ -86,7 +95,7 @@ class Arming:
         schedule = self._schedules[switch]
         manual = self._manual_setting(switch)
         if manual is None:
-            return self.holds(schedule, unix_s)
+            return self.holds(schedule, unix_s) or self._may_be_armed(schedule, unix_s)
         changed_at = schedule.changed_at(unix_s)
         if changed_at is None:
             return manual.on
@@ -98,6 +107,13 @@ class Arming:
         if changed_at <= set_at and (manual.on or set_at <= unix_s + _CLOCKS_DIFFER_S):
             return manual.on
         return schedule.holds(unix_s)
+
+    def _may_be_armed(self, schedule: Schedule, unix_s: float) -> bool:
+        """Return whether a setting that arms, but could not be read, can still apply at a Unix time."""
+        if self._are_known():
+            return False
+        changed_at = schedule.changed_at(unix_s)
+        return changed_at is None or changed_at <= self._started_s
 
     def _set_at(self, manual: _Manual) -> float:
         """Return when a setting was made, in the wall clock's present time [Unix s]."""
@@ -120,6 +136,7 @@ class Arming:
             if not self._is_clock_believed():
                 return
             self._has_clock = True
+            self._started_s = unix_s
             logger.info("the clock is believed: schedules are followed from now on")
             for switch, manual in self._manual_settings():
                 if manual.boot_id == self._boot_id:

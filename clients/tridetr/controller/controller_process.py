@@ -67,7 +67,9 @@ class Controller:
         self._store = store = Store(config.state_dir, outbox_limit=config.mqtt.outbox_limit)
         stack.callback(store.close)
         self._viewer = viewer_address(config.gateway)
-        self._arming = Arming(config, store.settings, store.keep_setting)
+        self._arming = Arming(
+            config, store.settings, store.keep_setting, are_known=lambda: store.is_whole
+        )
         audience = Audience(config, self._arming)
         store.audience = audience.targets_of
         self._blind = BlindNotices(topics.device, config.cameras, store.settings, audience.wanting)

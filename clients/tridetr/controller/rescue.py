@@ -38,7 +38,7 @@ def rescue(path: Path) -> Contents:
     An outbox event with a damaged column is taken from the history instead, which holds the same texts. The same goes
     for the events between the readable ends of a damaged outbox.
     """
-    found = Contents()
+    found = Contents(is_whole=False)
     if not path.is_file():  # opening a FIFO would block
         return found
     for address in (f"{path.as_uri()}?mode=ro", f"{path.as_uri()}?mode=ro&immutable=1"):

@@ -59,12 +59,15 @@ def open_database(path: Path, wait_s: float) -> tuple[Database, Contents]:
     private_folder(path.parent, "state_dir", may_be_read_only=True)
     if aside := finish_replacement(path):
         logger.error("the broken state database was moved to %s", aside)
-    if path.is_file() and path.stat().st_size == 0:
+    is_emptied = path.is_file() and path.stat().st_size == 0
+    if is_emptied:
         metrics.STORE_ERRORS.labels("corrupt").inc()
         logger.error("%s is empty: its contents are lost, starting a new database", path)
     database = Database(path, wait_s)
     try:
-        return database, database.load()
+        found = database.load()
+        found.is_whole = not is_emptied
+        return database, found
     except BaseException:
         database.close()
         raise

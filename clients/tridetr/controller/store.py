@@ -68,6 +68,7 @@ class Store:
         audience: returns the notification targets of a new event.
         notices: queues of events that notification targets have not received yet.
         settings: manual settings, known outages and what was cleared at the broker, by name.
+        is_whole: whether everything that was stored before the start has been read.
 
     Raises:
         StoreError: another controller uses the folder, or a later version has written the database.
@@ -79,7 +80,7 @@ class Store:
         self._disk = DiskThread("state")
         self._database: Database | None = None
         self._lock: FileLock | None = None
-        self._started = self._loaded = False
+        self._started = self._loaded = self.is_whole = False
         self.outbox: OrderedDict[str, Row] = OrderedDict()
         self.cameras: dict[str, Saved] = {}
         self.retained: dict[str, str] = {}
@@ -361,6 +362,7 @@ class Store:
                 self.cameras.setdefault(camera, saved)
                 if self._started and not self._loaded:
                     self.found_late.setdefault(camera, saved)
+        self.is_whole = self.is_whole if self._loaded else found.is_whole
         self._loaded = True
         forgotten = {topic for topic, text in self._changes.retained.items() if text is None}
         for topic, text in found.retained.items():

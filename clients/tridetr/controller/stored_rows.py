@@ -68,6 +68,7 @@ class Contents:
         last_seq: highest number assigned so far.
         notices: events that a notification target has not received yet, oldest first.
         settings: manual settings, known outages and what was cleared at the broker, by name.
+        is_whole: whether nothing that was stored is missing, as far as can be known.
     """
 
     cameras: dict[str, Saved] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class Contents:
     last_seq: int = 0
     notices: dict[Notice, Row] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    is_whole: bool = True
 
 
 @dataclass(slots=True)
