@@ -192,7 +192,7 @@ def test_wrong_clock_is_not_trusted_after_a_restart(
 def test_retention_by_size_removes_the_oldest_first(tmp_path: Path) -> None:
     before = removed("size")
     with opened(tmp_path, max_mib=50 * KIB / 2**20) as archive:
-        for number in (4, 1, 3, 2, 0):  # removed by age, not in the order in which they were saved
+        for number in (4, 1, 3, 2, 0):
             keep(archive, visit(number, hours_ago=number))
         archive.retain()
         assert rows(tmp_path) == ["visit-4", "visit-1", "visit-3", "visit-2", "visit-0"]
@@ -202,6 +202,20 @@ def test_retention_by_size_removes_the_oldest_first(tmp_path: Path) -> None:
         held = sum(f.stat().st_size for f in archive.files.iterdir())
         assert held <= 50 * KIB
     assert removed("size") == before + 1
+
+
+@pytest.mark.parametrize(("before_h", "now_h"), [(-10_000, 0), (0, 10_000)])
+def test_retention_by_size_keeps_the_newest_whatever_the_clock_was(
+    tmp_path: Path, before_h: float, now_h: float
+) -> None:
+    """Each new visit was removed at once, for as long as the clock had been ahead."""
+    with opened(tmp_path, keep_days=1000, max_mib=30 * KIB / 2**20) as archive:
+        for number in range(3):
+            keep(archive, visit(number, hours_ago=before_h))
+        for number in range(3, 5):
+            keep(archive, visit(number, hours_ago=now_h))
+        archive.retain()
+    assert rows(tmp_path) == ["visit-2", "visit-3", "visit-4"]
 
 
 def test_open_visit_is_kept_beyond_the_limits(tmp_path: Path) -> None:

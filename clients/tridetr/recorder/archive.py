@@ -272,7 +272,7 @@ class Archive(Closing):
     # --- removing
 
     def retain(self, removing: Callable[[], object] = lambda: None) -> None:
-        """Remove visits that are too old, and the oldest ones beyond the size limit; open visits are kept.
+        """Remove visits that are too old, and the first ones beyond the size limit; open visits are kept.
 
         Unreadable databases that were moved aside are subject to the same limits, separately.
 
@@ -302,7 +302,7 @@ class Archive(Closing):
             size += self._connection.execute(query).fetchone()[0]
             too_much = []
             for visit_id, held in self._connection.execute(
-                "SELECT visit_id, bytes FROM visit WHERE NOT is_open ORDER BY started_unix_ns, seq"
+                "SELECT visit_id, bytes FROM visit WHERE NOT is_open ORDER BY seq"
             ):
                 if size <= self._max_bytes:
                     break
