@@ -40,7 +40,9 @@ def test_the_distance_to_the_newest_segment_is_known() -> None:
 
     with http_camera(answer) as camera:
         address = HttpAddress(camera.url("/list.m3u8"), "cam", None, None, 10.0, HangUp())
-        parts = PlaylistParts(address, PlayedSegments())
+        known = PlayedSegments()
+        known.follow([])
+        parts = PlaylistParts(address, known)
 
         def read(path: str) -> bytes:
             part = parts(camera.url(path), 0, {})
@@ -59,6 +61,37 @@ def test_the_distance_to_the_newest_segment_is_known() -> None:
         for path in ("/parts/0.ts?a=1", "/list.m3u8", "/parts/0.ts?a=1"):
             read(path)
         assert not parts.is_behind
+
+
+def test_how_long_segments_count_as_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a dead encoder were played once it had listed a new one."""
+    now_s = 1000.0
+    monkeypatch.setattr("tridetr.boot_clock.now_ns", lambda: round(now_s * 1e9))
+    known = PlayedSegments()
+
+    def lines(first: int | None, *names: str, duration_s: int = 6) -> list[str]:
+        number = [] if first is None else [f"#EXT-X-MEDIA-SEQUENCE:{first}"]
+        return ["#EXTM3U", f"#EXT-X-TARGETDURATION:{duration_s}", *number, *names]
+
+    never = float("-inf")
+    assert known.follow(lines(5, "a?key=1", "b?key=1", "?key=1")) == [never] * 3
+    now_s = 2000.0
+    assert not known.is_new(lines(5, "a?key=2", "b?key=2", "?key=2"))
+    now_s = 2002.0
+    assert known.is_new(lines(6, "b", "?c", "d"))
+    assert known.follow(lines(6, "b", "?c", "d")) == [never, never, 2030.0]
+    now_s = 2040.0  # not read for too long
+    assert not known.is_new(lines(9, "e", "f"))
+    now_s = 2041.0
+    assert known.is_new(lines(10, "f", "g"))
+    assert known.follow(lines(10, "f", "g", duration_s=20)) == [2062.0, 2100.0]
+    assert known.follow(lines(10, "f", duration_s=10**8)) == [2182.0]
+    # Numbers and names that are used again, and no numbers
+    now_s = 2050.0
+    assert known.follow(lines(0, "f", "g")) == [2071.0, 2071.0]
+    known.follow(lines(None, "f", "g"))
+    now_s = 2060.0
+    assert known.follow(lines(None, "g", "h")) == [2080.0, 2080.0]
 
 
 def played_s(is_behind: bool, *times: float) -> float:
@@ -140,7 +173,7 @@ def test_segments_are_delivered_once(tmp_path: Path) -> None:
         numbers, reason = played(source)
         assert (numbers, "no new segment since" in reason) == ([], True)  # they may be old
         change(1, {f"{number}.ts": parts[number] for number in (1, 2, 3)})
-        assert played(source)[0] == [1, 2, 3]
+        assert played(source)[0] == [3]  # 1 and 2 may be old too
         numbers, reason = played(source)
         assert (numbers, "no new segment since" in reason) == ([], True)
         # Its text changes, but not its segments

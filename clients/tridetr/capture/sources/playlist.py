@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from tridetr import boot_clock
 from tridetr.capture.sources.base import NoPictureYetError
 from tridetr.capture.sources.http_request import HttpAddress, HttpBody, cause, get, refuse_unsafe
 from tridetr.errors import SourceError
@@ -33,6 +34,12 @@ _POLL_S = 0.5
 _COMPARED_BYTES = 1 << 14  # of a segment: timestamps, and most of a key frame
 _REMEMBERED = 1000  # segments
 _BEHIND = 2  # segments of a live playlist after the one that is read; FFmpeg starts with as many
+# How long a segment counts as live after it can have been listed first
+_LIVE_S = 30.0
+_LIVE_SEGMENTS = 3  # as many times the longest duration that the playlist gives, if that is longer
+_LONGEST_S = 60.0  # of these durations
+_NUMBER = re.compile(r"#EXT-X-MEDIA-SEQUENCE:\s*(\d{1,18})")  # of the first segment
+_DURATION = re.compile(r"#EXT-X-TARGETDURATION:\s*(\d{1,9})")
 _VARIANT = b"#EXT-X-STREAM-INF:"
 
 
@@ -62,33 +69,57 @@ def best_variant(playlist: bytes) -> str | None:
 class PlayedSegments:
     """Remembers over all connections of a camera how its playlist looked last, and which segments were delivered.
 
-    A web server goes on after its encoder has died: each new connection would play the last segments again. Segments
-    are recognised by their content, because an encoder that is started again can use the same numbers and names.
+    A web server goes on after its encoder has died: each new connection would play the last segments again. Delivered
+    segments are recognised by their content, because an encoder that is started again can use the same numbers and
+    names. How old the others are, only the time tells at which the playlist was last read without them.
     """
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._since = ""
+        self._read_s = float("-inf")  # `boot_clock.now_ns` [s]
+        # By number and name: earliest time at which a segment of the playlist can have been listed first
+        self._listed_s: dict[tuple[int | None, str], float] = {}
         self._opened: list[int] = []  # hashes; of this connection
         self._played: dict[int, None] = {}
 
-    def is_new(self, lines: list[str]) -> bool:
-        """Return whether a playlist differs from the one before; False for the first one.
+    def follow(self, lines: list[str]) -> list[float]:
+        """Take in a playlist; return until when each of its segments counts as live (`boot_clock.now_ns` [s]).
 
         Args:
             lines: The playlist; comments, and queries (such as the key of a session), are ignored.
         """
-        lines = [line.partition("?")[0] for line in lines]
-        lines = [line for line in lines if line and (line[0] != "#" or line.startswith("#EXT"))]
-        if lines == self._lines:
-            return False
-        is_first = not self._lines
-        self._lines, self._since = lines, time.strftime("%Y-%m-%d %H:%M:%S")
-        return not is_first
+        bare = [line.partition("?")[0] for line in lines]
+        bare = [line for line in bare if line and (line[0] != "#" or line.startswith("#EXT"))]
+        if bare != self._lines:
+            self._lines, self._since = bare, time.strftime("%Y-%m-%d %H:%M:%S")
+        first = _number(_NUMBER, lines)
+        keys = [
+            (None if first is None else first + n, name.partition("?")[0])
+            for n, name in enumerate(_segments(lines))
+        ]
+        self._listed_s = {key: self._listed_s.get(key, self._read_s) for key in keys}
+        self._read_s = boot_clock.now_ns() / 1e9
+        longest_s = min(_LONGEST_S, _number(_DURATION, lines) or 0)
+        live_s = max(_LIVE_S, _LIVE_SEGMENTS * longest_s)
+        return [self._listed_s[key] + live_s for key in keys]
 
-    def open(self, start: bytes) -> bool:
-        """Return whether a segment that starts like this was not delivered by an earlier connection."""
+    def is_new(self, lines: list[str]) -> bool:
+        """Return whether a playlist differs from the one before, and a segment counts as live; see `follow`."""
+        before = self._lines
+        live_until_s = self.follow(lines)
+        return before != self._lines and any(at_s >= self._read_s for at_s in live_until_s)
+
+    def open(self, start: bytes, live_until_s: float) -> bool:
+        """Return whether to deliver a segment.
+
+        Args:
+            start: Its first bytes.
+            live_until_s: Until when it counts as live; see `follow`.
+        """
         picture = hash(start)
+        if boot_clock.now_ns() / 1e9 > live_until_s:
+            self._played[picture] = None
         if picture in self._played:
             return False
         self._opened.append(picture)
@@ -118,6 +149,7 @@ class PlaylistParts:
         self._opened = self._skipped = 0
         self._is_live = False
         self._segments: list[str] = []
+        self._live_until_s: list[float] = []  # of each
         self._after = 0  # number of them after the one opened last
 
     @property
@@ -129,13 +161,13 @@ class PlaylistParts:
         """Explain why FFmpeg could not open the playlist.
 
         Raises:
-            NoPictureYetError: All its segments were delivered by earlier connections.
+            NoPictureYetError: All its segments are old, or were delivered by earlier connections.
         """
         if self._skipped and not self._opened:
             raise self._played.stale(self._address.shown)
 
     def wait_for_news(self, url: str) -> None:
-        """Wait until the media playlist differs from the one read last, by whatever connection.
+        """Wait until the media playlist has a new segment since it was read last, by whatever connection.
 
         Args:
             url: URL of the playlist.
@@ -170,7 +202,7 @@ class PlaylistParts:
                 raise self._played.stale(shown)
 
     def __call__(self, url: str, *_: object) -> HttpBody:
-        """Open a part; a segment that was delivered by an earlier connection is empty.
+        """Open a part; a segment that is old, or was delivered by an earlier connection, is empty.
 
         Raises:
             OSError: It cannot be opened.
@@ -183,7 +215,7 @@ class PlaylistParts:
             elif url in self._segments:
                 self._after = self._segments[::-1].index(url)
                 start += response.read(_COMPARED_BYTES)
-                if self._played.open(start):
+                if self._played.open(start, self._live_until_s[-1 - self._after]):
                     self._opened += 1
                 else:
                     self._skipped += 1
@@ -208,10 +240,18 @@ class PlaylistParts:
 
     def _follow(self, url: str, lines: list[str]) -> None:
         self._is_live = _END not in lines
-        self._played.is_new(lines)
-        names = [line for line in lines if line and not line.startswith("#")]
+        live_until_s = self._played.follow(lines)
         with contextlib.suppress(ValueError):  # an invalid URL: reported when FFmpeg opens it
-            self._segments = [urljoin(url, name) for name in names]
+            self._segments = [urljoin(url, name) for name in _segments(lines)]
+            self._live_until_s = live_until_s
+
+
+def _segments(lines: list[str]) -> list[str]:
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _number(pattern: re.Pattern[str], lines: list[str]) -> int | None:
+    return next((int(found[1]) for line in lines if (found := pattern.match(line))), None)
 
 
 def _lines(playlist: bytes) -> list[str]:
