@@ -378,6 +378,21 @@ def test_a_doubtful_picture_ends_no_visit_when_it_is_decided_on_later(
     assert sentry.record.memory.visit_open, "a person can be there"
 
 
+def test_doubtful_pictures_do_not_end_a_confirmation(make: Make) -> None:
+    """A person was never reported by a camera that was covered again and again for a few seconds."""
+    sentry, actor = make(unknown_s=30, confirm_frames=3, confirm_s=0)
+    for age_s in (0.9, 0.8):
+        actor.show(PERSON, age_s=age_s)
+    for age_s in (0.7, 0.6, 0.5):
+        actor.show(EMPTY, age_s=age_s)
+    actor.doubt()
+    sentry.on_wake()
+    assert state_of(sentry) is State.VALIDATION
+    actor.show(PERSON, age_s=0)
+    sentry.on_wake()
+    assert state_of(sentry) is State.TRACKING
+
+
 @pytest.mark.parametrize("reason", [BlindReason.TURNED, BlindReason.BLURRED])
 def test_a_person_in_another_view_raises_the_alarm_but_an_empty_picture_proves_nothing(
     make: Make, reason: BlindReason

@@ -258,7 +258,7 @@ class CameraSentry:
                 self._judge.refresh()  # with the classes of a model that has just been replaced
             if not self._judge.can_show_empty(self.record.visit_classes):
                 return
-        may_prove = is_unknown or self.record.memory.visit_open or self._watch.is_blind
+        may_prove = is_unknown or self.record.memory.alarmed or self._watch.is_blind
         if not frame.boxes and may_prove:
             # A person who covers the camera has not left: no all-clear until it is known whether it can see
             self._watch.poll()
