@@ -22,13 +22,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
     found.close()
 
 
-def keep(store: Store, boot: str) -> None:
+def keep(store: Store, boot: str, seen_boot_ns: int = 0) -> None:
     record = Record(
         TRACKING,
         "visit",
         seen_unix_ns=time.time_ns() - 10**9,
         visit_classes=("person",),
         boot_id=boot,
+        seen_boot_ns=seen_boot_ns,
     )
     store.commit("hall", record.to_json(), [])
 
@@ -54,6 +55,19 @@ def test_restart_of_the_node_continues(
     seen_ns = resume(store, "hall", None)[1]
     assert seen_ns is not None
     assert 1 <= (time.monotonic_ns() - seen_ns) / 1e9 < 60
+
+
+@pytest.mark.parametrize("step_s", [-3600, -80, 0])
+def test_a_clock_that_was_set_back_meanwhile_makes_the_time_away_no_shorter(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step_s: int
+) -> None:
+    """After 100 s, the visitor of before was taken for the person in view, who raised no alarm."""
+    keep(store, boot_clock.boot_id(), seen_boot_ns=boot_clock.now_ns() - 100 * 10**9)
+    unix_ns = time.time_ns() + (99 + step_s) * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: unix_ns)
+    seen_ns = resume(store, "hall", None)[1]
+    assert seen_ns is not None
+    assert 100 <= (time.monotonic_ns() - seen_ns) / 1e9 < 160
 
 
 def test_clock_is_right_if_it_is_synchronised_or_the_chip_agrees(

@@ -381,10 +381,11 @@ class CameraSentry:
         in_view = self._joined.in_view if self._joined is not None else self.record.visit_classes
         self.record = self._decider.record = replace(self.record, classes_in_view=in_view)
         if seen_ns is not None:
-            seen_unix_ns = max(0, time.time_ns() - (time.monotonic_ns() - seen_ns))
+            silent_ns = time.monotonic_ns() - seen_ns
             self.record = self._decider.record = replace(
                 self.record,
-                seen_unix_ns=seen_unix_ns,
+                seen_unix_ns=max(0, time.time_ns() - silent_ns),
+                seen_boot_ns=max(0, boot_clock.now_ns() - silent_ns),
                 boot_id=self._boot_id,
                 suspended_ns=self._suspension.counted_ns,
             )

@@ -55,8 +55,11 @@ def resume(store: Store, camera: str, board: SentrySnapshot | None) -> tuple[Rec
                 extra={"camera": camera},
             )
         return record, None
-    # Another run or another boot: only the wall clock is comparable, and only if it did not go backwards.
     away_ns = time.time_ns() - (record.seen_unix_ns or saved.updated_unix_ns)
+    if record.boot_id == boot_clock.boot_id() and record.seen_boot_ns:
+        # The wall clock may have been set back; the boot clock stands still while a virtual machine is paused
+        away_ns = max(away_ns, boot_clock.now_ns() - record.seen_boot_ns)
+    # Another boot: only the wall clock is comparable, and only if it did not go backwards.
     return record, now_ns - away_ns if away_ns >= 0 else None
 
 

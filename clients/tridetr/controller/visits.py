@@ -29,6 +29,7 @@ class Record:
         visit_since_ns: monotonic time at which the visit was confirmed; 0 = in another boot, or of a recording.
         suspended_ns: ``boot_clock.suspended_ns`` that the monotonic times of this boot include.
         classes_in_view: with several alarm classes, ``JoinedClasses.in_view``; with one, ``visit_classes``.
+        seen_boot_ns: `seen_unix_ns` by the clock of that boot (``boot_clock.now_ns``); 0 = unknown.
     """
 
     memory: Memory = field(default_factory=Memory)
@@ -43,6 +44,7 @@ class Record:
     visit_since_ns: int = 0
     suspended_ns: int = 0
     classes_in_view: tuple[str, ...] = ()
+    seen_boot_ns: int = 0
 
     def age(self, suspended_ns: int) -> Record:
         """Return the record after a time for which the monotonic clock stood still."""
@@ -88,6 +90,7 @@ class Record:
                 _count(data.get("suspended_ns", 0)),
                 # Version 0.1 does not save it; the class of the visit itself must not join it
                 tuple(map(str, data.get("classes_in_view", data.get("visit_classes", ())[:1]))),
+                _count(data.get("seen_boot_ns", 0)),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a sentry record: {error!r}") from None
