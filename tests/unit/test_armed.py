@@ -272,6 +272,30 @@ def test_switch_that_was_set_before_the_clock_was_right_keeps_its_value() -> Non
     assert not arming.is_on("hall", at("sun 02:00"))
 
 
+@pytest.mark.parametrize("earlier", [None, False])
+def test_a_switch_that_is_asked_to_be_on_before_the_clock_is_right_stays_on(
+    earlier: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on already, like all schedules, so that nothing was stored."""
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    if earlier is not None:
+        bench.arming.ask(NODE, earlier, at("mon 23:00"))
+    monkeypatch.setattr(boot_clock, "boot_id", lambda: "next boot")
+    bench.clock_is_believed = False
+    arming = bench.restart()
+    assert not arming.ask(NODE, True, at("mon 23:10"))
+    stored = dict(bench.settings)
+    assert not arming.ask(NODE, True, at("mon 23:20"))
+    assert bench.settings == stored, "nothing is written again"
+    bench.clock_is_believed = True
+    arming.check_clock(at("tue 12:00"))
+    assert arming.is_on(NODE, at("tue 12:00"))
+    assert not arming.is_on(NODE, at("wed 06:00"))
+    stored = dict(bench.settings)
+    assert not arming.ask(NODE, True, at("wed 23:00"))
+    assert bench.settings == stored, "the schedule is active"
+
+
 @pytest.mark.usefixtures("time_zone")
 def test_a_time_zone_that_is_changed_while_the_node_runs_applies(
     monkeypatch: pytest.MonkeyPatch,
@@ -346,7 +370,9 @@ def test_switches_that_cannot_be_read_count_as_on_until_their_schedule_changes(
     assert arming.is_on(NODE, at("tue 05:59"))
     assert not arming.is_on(NODE, at("tue 06:00"))
     assert arming.is_on("hall", at("tue 06:00"))
-    arming.set("hall", False, at("mon 12:00"))
+    assert not arming.ask("yard", True, at("mon 12:00"))
+    assert "armed/yard" in bench.settings, "what is read later must not disarm it"
+    assert arming.ask("hall", False, at("mon 12:00"))
     assert not arming.is_on("hall", at("mon 12:00"))
     bench.is_stored = True
     assert not arming.is_on(NODE, at("mon 12:00"))

@@ -162,6 +162,17 @@ class Arming:
         """Return whether both the node and the camera were armed at a Unix time."""
         return self.is_on(NODE, unix_s) and self.is_on(camera, unix_s)
 
+    def ask(self, switch: str, on: bool, unix_s: float) -> bool:
+        """Set a switch manually, unless it is set already; return whether its state has changed."""
+        is_changed = self.is_on(switch, unix_s) != on
+        manual = self._manual_setting(switch)
+        is_own = manual is not None and (manual.on, manual.boot_id) == (on, self._boot_id)
+        # Without a clock, or before the settings are read, it can be on although its schedule is not active
+        is_certain = self._has_clock and self._are_known()
+        if is_changed or not (is_own or is_certain):
+            self.set(switch, on, unix_s)
+        return is_changed
+
     def set(self, switch: str, on: bool, unix_s: float) -> None:
         """Set a switch manually."""
         kept = {"on": on, "unix_s": round(unix_s, 3), "boot_id": self._boot_id}

@@ -268,9 +268,7 @@ class Controller:
             self._publications.publish_armed()
 
     def _set_armed(self, switch: str, on: bool) -> None:
-        now = time.time()
-        if self._arming.is_on(switch, now) != on:
-            self._arming.set(switch, on, now)
+        if self._arming.ask(switch, on, time.time()):
             name = f"camera {switch}" if switch else "the node"
             logger.info("%s is %s", name, "armed" if on else "disarmed")
 
