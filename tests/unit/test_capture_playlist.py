@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from fractions import Fraction
 from itertools import groupby
@@ -61,6 +62,43 @@ def test_the_distance_to_the_newest_segment_is_known() -> None:
         for path in ("/parts/0.ts?a=1", "/list.m3u8", "/parts/0.ts?a=1"):
             read(path)
         assert not parts.is_behind
+
+
+def test_a_part_that_is_not_in_the_playlist_counts_as_its_oldest_segment() -> None:
+    """One that was not recognised was played with each connection, however old it was."""
+    names = ["0.ts", "1.ts", "http://[", "1.ts"]
+
+    def answer(request: Request) -> None:
+        request.head()
+        if request.path != "/list.m3u8":
+            request.send(request.path.encode())
+            return
+        request.send(b'#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-MAP:BYTERANGE="9",URI="a//m"\n')
+        request.send("".join(f"#EXTINF:2,\n{name}\n" for name in names).encode())
+
+    with http_camera(answer) as camera:
+        address = HttpAddress(camera.url("/list.m3u8"), "cam", None, None, 10.0, HangUp())
+        known = PlayedSegments()
+
+        def read(*paths: str) -> list[bytes]:
+            """Return what a connection gets of these parts, after the playlist."""
+            parts = PlaylistParts(address, known)
+            assert parts(camera.url("/early"), 0, {}).read(99) == b"/early"
+            parts(camera.url("/list.m3u8"), 0, {}).close()
+            found = []
+            for path in paths:
+                part = parts(camera.url(path), 0, {})
+                found.append(part.read(99))
+                part.close()
+            known.close(delivered=True)
+            return found
+
+        assert read("/0.ts", "/other", "/a/m") == [b"", b"", b"/a/m"]
+        names.append("2.ts")
+        assert read("/1.ts", "/2.ts", "/newer", "/a/m") == [b"", b"/2.ts", b"", b"/a/m"]
+        names[:] = ["3.ts", "4.ts", "5.ts", "6.ts", "7.ts"]
+        assert read("/5.ts", "/new", "/newer") == [b"/5.ts", b"/new", b""]  # the latter was old
+        assert read("/5.ts", "/new", "/6.ts") == [b"", b"", b"/6.ts"]
 
 
 def test_how_long_segments_count_as_live(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +235,46 @@ def test_segments_are_delivered_once(tmp_path: Path) -> None:
         tail = "#EXTINF:0.25,\n0.ts\n" * 60_000
         numbers, reason = played(source)
         assert (numbers, "is larger than 1 MiB" in reason) == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/x//list.m3u8?key=a/b", "{}.ts"),
+        ("/x/y/list.m3u8", "{}.ts?"),
+        ("/x//list.m3u8", "../a//./b/..//{}.ts#part"),
+        ("/x//list.m3u8", "/../x//{}.ts"),
+        ("/x/list.m3u8", "?segment={}.ts"),
+        ("/list.m3u8", "//{host}/../{}.ts"),
+        ("/list.m3u8", "http://LocalHost:{port}/a/../b//./{}.ts?key=/../a//b"),
+    ],
+)
+def test_segments_are_recognised_however_they_are_written(
+    tmp_path: Path, path: str, name: str
+) -> None:
+    """They were played again, because FFmpeg keeps empty path segments and a "?" at the end."""
+    parts = segments(tmp_path, 4)
+    numbers = [0, 1, 2]
+
+    def answer(request: Request) -> None:
+        if found := re.search(r"(\d)\.ts", request.path):
+            request.head("video/mp2t")
+            request.send(parts[int(found[1])])
+            return
+        request.head("application/vnd.apple.mpegurl")
+        host = camera.url("").split("/")[2]
+        names = [name.format(n, host=host, port=host.split(":")[1]) for n in numbers]
+        head = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{numbers[0]}\n"
+        request.send((head + "".join(f"#EXTINF:0.25,\n{name}\n" for name in names)).encode())
+
+    with http_camera(answer) as camera:
+        section = CameraSection(source=camera.url(path), timeout_s=0.6)
+        source = NetworkSource(section, threading.Event())
+        assert played(source)[0] == []
+        numbers[:] = [1, 2, 3]
+        assert played(source)[0] == [3]
+        numbers[:] = [2, 3]
+        assert played(source)[0] == []
 
 
 @pytest.mark.parametrize("rest", [b"", b"a.m3u8\n"])

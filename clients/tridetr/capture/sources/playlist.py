@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import http.client
 import re
 import time
 from dataclasses import replace
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from tridetr import boot_clock
 from tridetr.capture.sources.base import NoPictureYetError
@@ -41,6 +40,7 @@ _LONGEST_S = 60.0  # of these durations
 _NUMBER = re.compile(r"#EXT-X-MEDIA-SEQUENCE:\s*(\d{1,18})")  # of the first segment
 _DURATION = re.compile(r"#EXT-X-TARGETDURATION:\s*(\d{1,9})")
 _VARIANT = b"#EXT-X-STREAM-INF:"
+_MAP = re.compile(r'#EXT-X-MAP:(?:.*,)?\s*URI=(?:"([^"]*)"|([^",\s]*))')
 
 
 def best_variant(playlist: bytes) -> str | None:
@@ -148,8 +148,10 @@ class PlaylistParts:
         self._played = played
         self._opened = self._skipped = 0
         self._is_live = False
-        self._segments: list[str] = []
-        self._live_until_s: list[float] = []  # of each
+        # Normalised URLs of the segments, and of the init sections, of the playlist; None before it was read
+        self._segments: list[str | None] | None = None
+        self._maps: set[str | None] = set()
+        self._live_until_s: list[float] = []  # of each segment
         self._after = 0  # number of them after the one opened last
 
     @property
@@ -212,10 +214,9 @@ class PlaylistParts:
             if start == _START:
                 start += response.read(PLAYLIST_BYTES)
                 self._follow(url, _lines(start))
-            elif url in self._segments:
-                self._after = self._segments[::-1].index(url)
+            elif (live_until_s := self._seek(url)) is not None:
                 start += response.read(_COMPARED_BYTES)
-                if self._played.open(start, self._live_until_s[-1 - self._after]):
+                if self._played.open(start, live_until_s):
                     self._opened += 1
                 else:
                     self._skipped += 1
@@ -240,10 +241,58 @@ class PlaylistParts:
 
     def _follow(self, url: str, lines: list[str]) -> None:
         self._is_live = _END not in lines
-        live_until_s = self._played.follow(lines)
-        with contextlib.suppress(ValueError):  # an invalid URL: reported when FFmpeg opens it
-            self._segments = [urljoin(url, name) for name in _segments(lines)]
-            self._live_until_s = live_until_s
+        self._live_until_s = self._played.follow(lines)
+        self._segments = [_normalised(name, url) for name in _segments(lines)]
+        found = filter(None, map(_MAP.match, lines))
+        self._maps = {_normalised(part[1] or part[2] or "", url) for part in found}
+
+    def _seek(self, url: str) -> float | None:
+        """Return until when a part counts as live; None if it is not a segment.
+
+        Every part but playlists and init sections counts as a segment. One that the playlist seems not to have can be
+        any of its segments, such as the oldest one.
+        """
+        if self._segments is None:
+            return None  # not a playlist: FFmpeg reports what it is
+        part = _normalised(url)
+        found = [n for n, segment in enumerate(self._segments) if segment == part]
+        if not found:
+            if part in self._maps:
+                return None
+            self._after = 0
+            return min(self._live_until_s, default=float("-inf"))
+        self._after = len(self._segments) - 1 - found[-1]
+        return min(self._live_until_s[n] for n in found)
+
+
+def _normalised(url: str, base: str = "") -> str | None:
+    """Return a URL in a form that does not depend on how FFmpeg joins and shortens URLs; None if it is invalid.
+
+    It is for comparison only: a server may distinguish URLs that it makes equal.
+
+    Args:
+        url: A URL, or a reference in a playlist.
+        base: URL of the playlist.
+    """
+    try:
+        ours, theirs = urlsplit(base), urlsplit(url)
+    except ValueError:
+        return None
+    path, query = theirs.path, theirs.query
+    if not theirs.scheme and not theirs.netloc:
+        if not path:
+            path, query = ours.path, query or ours.query
+        elif not path.startswith("/"):
+            path = f"{ours.path.rpartition('/')[0]}/{path}"
+    kept: list[str] = []
+    for name in path.split("/"):
+        if name != "..":
+            kept += [name] * (name != ".")
+        elif kept:
+            kept.pop()
+    scheme, host = theirs.scheme or ours.scheme, theirs.netloc or ours.netloc
+    host = host.rpartition("@")[2].lower()
+    return urlunsplit((scheme, host, "/".join(filter(None, kept)), query, ""))
 
 
 def _segments(lines: list[str]) -> list[str]:
