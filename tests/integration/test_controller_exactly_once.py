@@ -53,6 +53,7 @@ class Broker:
     """Accepts events; acknowledgements are delayed until ``acknowledge``."""
 
     connected = True
+    ended_s = 0.0
 
     def __init__(self, fate: Fate) -> None:
         self.fate = fate

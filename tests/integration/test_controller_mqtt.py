@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from support.mosquitto import Mosquitto, free_port, listening, make_certificates, running_mosquitto
 from support.relay import relay_to
-from support.sentry import EMPTY, PERSON, running_controller
+from support.sentry import EMPTY, PERSON, Actor, running_controller
 from support.waiting import wait_for
 from tridetr.controller.controller_process import REFRESH_S, TICK_S
 from tridetr.controller.history import read_history
@@ -294,6 +295,44 @@ def test_events_do_not_wait_behind_messages_that_are_too_large_for_the_broker(
         names = ["", *(f"/{camera}" for camera in cameras)]
         discovery = [f"homeassistant/device/tridetr_node1{name}/config" for name in names]
         wait_for(lambda: all(ear.last(topic) for topic in discovery), 60)
+        wait_for(lambda: b'"broker":""' in (ear.last("node1/problem") or b""))
+
+
+def test_events_of_other_cameras_do_not_wait_behind_a_topic_that_the_broker_refuses(
+    tmp_path: Path,
+) -> None:
+    """An ACL without the topic of a new camera blocked the events of all cameras, if the broker closes connections."""
+    topic = "tridetr/node1/yard/events"
+    with (
+        running_mosquitto(tmp_path / "broker") as broker,
+        listening(broker) as ear,
+        relay_to(broker.port) as relay,
+        running_controller(
+            tmp_path,
+            {"port": relay.port},
+            cameras={name: {"source": "synthetic"} for name in ("hall", "yard")},
+        ) as (controller, hall),
+        closing(Actor(controller.instance, "yard")) as yard,
+    ):
+        relay.forbidden = len(topic).to_bytes(2, "big") + topic.encode()  # not where JSON names it
+        wait_for(lambda: ear.last("/availability") == b"online")
+        for actor in (yard, hall):
+            actor.show_and_wait(EMPTY, 2)
+            actor.show_and_wait(PERSON, 8)
+        wait_for(ear.events, 60)
+        hall.show_and_wait(EMPTY, 40)
+        wait_for(lambda: len(ear.events()) == 2)
+        assert [event["camera"] for event in ear.events()] == ["hall", "hall"]
+        wait_for(lambda: f"is published to {topic} (an ACL?)" in str(ear.last("node1/problem")))
+        assert controller.log().count("connected to the broker") == 5
+        relay.forbidden = b""
+        yard.show_and_wait(EMPTY, 40)
+        assert controller.terminate() == 0
+        assert len(ear.events()) == 2
+        controller.start()
+        wait_for(lambda: len(ear.events()) == 4)
+        kinds = [event["kind"] for event in ear.events() if event["camera"] == "yard"]
+        assert kinds == ["person_arrived", "person_left"]
         wait_for(lambda: b'"broker":""' in (ear.last("node1/problem") or b""))
 
 

@@ -1,4 +1,4 @@
-"""A TCP relay between a client and its server that can cut connections and damage data."""
+"""A TCP relay between a client and its server that can cut connections, damage and forbid data."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Relay:
         self._open: set[socket.socket] = set()
         self._whole = True
         self.damage = 0.0  # share of the bytes to the client that are replaced
+        self.forbidden = b""  # the connection ends when the client sends it
         self._random = random.Random(5)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -76,6 +77,8 @@ class Relay:
     def _pump(self, source: socket.socket, sink: socket.socket, damaged: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if self.forbidden and not damaged and self.forbidden in data:
+                    break
                 sink.sendall(self._damaged(data) if damaged and self.damage else data)
         for end in (source, sink):
             with contextlib.suppress(OSError):

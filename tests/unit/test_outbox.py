@@ -20,6 +20,7 @@ class Link:
 
     def __init__(self) -> None:
         self.connected = False
+        self.ended_s = 0.0
         self.sent: list[str] = []
         self.waiting: dict[int, str] = {}
         self.bounces = 0
@@ -56,17 +57,32 @@ class Bench:
         self.pump = OutboxPump(
             self.store,
             self.link,
-            lambda row, is_short: ("t", row.event_id + "!" * is_short),
+            lambda row, is_short: (f"{row.camera}/events", row.event_id + "!" * is_short),
             lambda: self.now,
         )
-        self._made = 0
+        self.made: dict[str, list[str]] = {}  # by camera
+        self._count = 0
 
-    def add(self, count: int = 1) -> None:
+    def add(self, count: int = 1, camera: str = "hall") -> None:
         for _ in range(count):
-            self._made += 1
-            row = NewRow(0, "person_arrived", "{}", f"e{self._made}")
-            self.store.commit("hall", "{}", [row])
+            self._count += 1
+            row = NewRow(0, "person_arrived", "{}", f"e{self._count}")
+            self.made.setdefault(camera, []).append(row.event_id)
+            self.store.commit(camera, "{}", [row])
         self.pump.pump()
+
+    def reconnect(self, *, after_s: float = 0.0) -> None:
+        """End the connection some seconds after now, and begin the next one."""
+        self.now += after_s
+        self.link.connected, self.link.ended_s = False, self.now
+        self.link.up(self.pump)
+
+    def wait(self, seconds: float) -> list[str]:
+        """Let some seconds pass; return what is sent."""
+        before = len(self.link.sent)
+        self.now += seconds
+        self.pump.pump()
+        return self.link.sent[before:]
 
 
 @pytest.fixture
@@ -159,6 +175,63 @@ def test_an_event_that_ends_the_connection_is_sent_in_its_short_form(
     assert bench.link.sent[-1] == "e4"
 
 
+def test_a_topic_that_the_broker_refuses_holds_back_only_its_own_events(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One event on a topic that an ACL forbids blocked the events of all cameras for good."""
+    bench.add(2, "yard")
+    bench.add(1)
+    bench.link.up(bench.pump)
+    for _ in range(3):
+        bench.reconnect()
+    assert bench.link.sent[-2:] == ["e1!", "e1!"]
+    assert (bench.pump.fault, bench.pump.idle) == ("", False)
+    bench.reconnect()
+    assert bench.link.sent[-1] == "e3"
+    assert not bench.pump.idle
+    bench.link.acknowledge(bench.pump)
+    assert bench.pump.idle
+    assert list(bench.store.outbox) == ["e1", "e2"]
+    assert "published to yard/events" in bench.pump.fault
+    assert bench.pump.fault in caplog.text
+    bench.add(1)
+    bench.add(1, "yard")
+    assert bench.link.sent[-1] == "e4"
+    # Tried again after growing pauses, when no other event is in flight
+    assert bench.wait(100) == []
+    bench.link.acknowledge(bench.pump)
+    assert bench.link.sent[-1] == "e1!"
+    for pause_s in (120, 240, 480, 960, 1920, 3600, 3600):
+        bench.reconnect()
+        assert bench.wait(pause_s - 1) == []
+        assert bench.wait(1) == ["e1!"]
+    bench.link.acknowledge(bench.pump)
+    assert bench.link.sent[-2:] == ["e2", "e5"]
+    assert bench.pump.fault == ""
+    for _ in range(2):
+        bench.link.acknowledge(bench.pump)
+    assert not bench.store.outbox
+
+
+def test_a_refused_topic_is_tried_again_only_on_a_connection_that_lasts(bench: Bench) -> None:
+    bench.add(1, "yard")
+    bench.link.up(bench.pump)
+    for _ in range(4):
+        bench.reconnect()
+    bench.reconnect(after_s=1000)
+    assert bench.wait(9) == []
+    assert bench.wait(1) == ["e1!"]
+
+
+def test_outages_do_not_set_a_topic_aside(bench: Bench) -> None:
+    bench.add(1)
+    bench.link.up(bench.pump)
+    for _ in range(10):
+        bench.reconnect(after_s=10)
+    assert bench.link.sent[-1] == "e1!"
+    assert bench.pump.fault == ""
+
+
 def test_messages_without_acknowledgement_do_not_count_as_answers(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(1)
@@ -234,22 +307,37 @@ def test_an_idle_connection_is_left_alone(bench: Bench) -> None:
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
 )
-@given(st.lists(st.sampled_from(["add", "up", "down", "ack"]), max_size=60))
+@given(
+    st.lists(
+        st.sampled_from(["add hall", "add yard", "up", "down", "refused", "ack", "wait"]),
+        max_size=60,
+    )
+)
 def test_any_sequence_of_faults_delivers_all_in_order(
     tmp_path_factory: pytest.TempPathFactory, course: list[str]
 ) -> None:
     bench = Bench(tmp_path_factory.mktemp("outbox"))
     for action in [*course, "down", "up"]:
-        if action == "add":
-            bench.add()
+        if action.startswith("add"):
+            bench.add(1, action[4:])
         elif action == "up" and not bench.link.connected:
             bench.link.up(bench.pump)
-        elif action == "down":
-            bench.link.connected = False
+        elif action in ("down", "refused") and bench.link.connected:
+            bench.now += 10 * (action == "down")
+            bench.link.connected, bench.link.ended_s = False, bench.now
         elif action == "ack" and bench.link.connected and bench.link.waiting:
             bench.link.acknowledge(bench.pump)
-    while bench.link.waiting:
-        bench.link.acknowledge(bench.pump)
+        elif action == "wait":
+            bench.wait(100)
+    for _ in range(3):
+        while bench.link.waiting:
+            bench.link.acknowledge(bench.pump)
+        bench.wait(3600)
+    assert not bench.store.outbox
     assert bench.pump.idle
-    assert list(dict.fromkeys(one.rstrip("!") for one in bench.link.sent)) == names(1, bench._made)
+    assert bench.pump.fault == ""
+    sent = list(dict.fromkeys(one.rstrip("!") for one in bench.link.sent))
+    for made in bench.made.values():
+        assert [one for one in sent if one in made] == made
+    assert len(sent) == sum(map(len, bench.made.values()))
     bench.store.close()

@@ -91,6 +91,7 @@ class Node:
             self.topics,
             self.store,
             cast(Any, broker),
+            cast(Any, SimpleNamespace(fault="")),
             self.cameras,
             Arming(self.config, self.store.settings, self.store.keep_setting, lambda: True),
             models,

@@ -31,6 +31,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.connected = False
+        self.ended_s = 0.0
         self.taken: list[str] = []
         self.waiting: list[int] = []
         self._mid = 0

@@ -105,6 +105,7 @@ class Controller:
             topics,
             store,
             self._link,
+            self._pump,
             self._cameras,
             self._arming,
             models,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
+from tridetr.backoff import wait_s
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import Row
 from tridetr.telemetry import metrics
@@ -19,6 +21,34 @@ _LONGEST_ACK_TIMEOUT_S = 60.0
 _ATTEMPTS = 3  # to publish an event that raises an error
 # Connections in a row that end before the same event is acknowledged: the broker may refuse its size
 _ENDS = 2
+# More of them, soon after its short form was sent: the broker may refuse its topic
+_REFUSALS = 2
+_AT_ONCE_S = 5.0  # a connection that ends later does not end because of the event: the network may have failed
+_PAUSE_S = (
+    60.0,
+    3600.0,
+)  # the first and the longest, before an event of a refused topic is sent again
+_STEADY_S = 10.0  # how long a connection must last before that
+_NAMED = 5  # refused topics that are named
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """An event in flight, and when it was sent (monotonic) [s]."""
+
+    event_id: str
+    camera: str
+    topic: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A topic whose events wait: the connections that they ended, and when the next attempt is due (monotonic) [s]."""
+
+    topic: str
+    ends: int
+    due_s: float
 
 
 class Link(Protocol):
@@ -26,6 +56,8 @@ class Link(Protocol):
 
     @property
     def connected(self) -> bool: ...
+    @property
+    def ended_s(self) -> float: ...
     def publish_acknowledged(self, topic: str, payload: str) -> int | None: ...
     def bounce(self) -> None: ...
 
@@ -37,7 +69,9 @@ class OutboxPump:
     first; events that were not acknowledged are sent again over the next connection. Nothing else resends: the link
     starts each connection with an empty client. A broker that acknowledged nothing on the last connection gets only
     the oldest event until it acknowledges something. So does one whose connections ended twice before the same event
-    was acknowledged, and it gets that event in its short form.
+    was acknowledged, and it gets that event in its short form. If that one ends connections too, the broker may refuse
+    the camera's topic: its events wait while those of other cameras are sent. The oldest one is tried again after
+    growing pauses, when nothing else is in flight that the connection could lose.
 
     Args:
         store: holds the events.
@@ -57,38 +91,79 @@ class OutboxPump:
         self._link = link
         self._compose = compose
         self._monotonic = monotonic
-        self._in_flight: dict[int, str] = {}  # message ID -> event ID
+        self._in_flight: dict[int, _Sent] = {}  # by message ID
+        self._refused: dict[str, _Refused] = {}  # by camera
+        self._up_s = monotonic()  # when the connection began
         self._progress_at = monotonic()
         self._patience_s = ACK_TIMEOUT_S
         self._window = WINDOW
         self._errors = 0  # of the next event
         self._suspect = ""  # ID of the oldest event in flight when the last connection ended
         self._ends = 0  # connections in a row that ended with it
+        self._refusals = 0  # those that its short form ended
 
     def on_up(self) -> None:
         """Send all waiting events over the new connection."""
-        oldest = next(iter(self._in_flight.values()), "")
-        self._ends = (self._ends if oldest == self._suspect else 0) + bool(oldest)
-        self._suspect = oldest
-        if self._ends >= _ENDS:
+        sent = next(iter(self._in_flight.values()), None)
+        self._in_flight.clear()
+        self._up_s = self._monotonic()
+        if sent is not None and sent.camera in self._refused:
+            self._set_aside(sent)
+        elif sent is not None:
+            self._suspect_oldest(sent)
+        else:
+            self._suspect = ""
+        self.pump()
+
+    def _suspect_oldest(self, sent: _Sent) -> None:
+        """Count an end of the connection against the event that was the oldest in flight."""
+        if sent.event_id != self._suspect:
+            self._suspect, self._ends, self._refusals = sent.event_id, 0, 0
+        if self._ends >= _ENDS and self._link.ended_s - sent.at_s <= _AT_ONCE_S:
+            self._refusals += 1
+        self._ends += 1
+        if self._refusals >= _REFUSALS:
+            self._set_aside(sent)
+            logger.warning("%s", self.fault)
+            self._suspect, self._window = "", WINDOW
+        elif self._ends >= _ENDS:
             self._window = 1
             if self._ends == _ENDS:
                 logger.warning(
                     "the connection to the broker ended %d times before it acknowledged event %s (a limit on the size "
                     "of messages?): it is sent with its best box only",
                     _ENDS,
-                    oldest,
+                    sent.event_id,
                 )
-        self._in_flight.clear()
-        self.pump()
+
+    def _set_aside(self, sent: _Sent) -> None:
+        """Let the events of a camera wait: the connection ended with one of them."""
+        before = self._refused.get(sent.camera)
+        ends = 1 if before is None else before.ends + 1
+        due_s = self._monotonic() + wait_s(ends, *_PAUSE_S)
+        self._refused[sent.camera] = _Refused(sent.topic, ends, due_s)
+
+    @property
+    def fault(self) -> str:
+        """Which topics the broker seems to refuse; empty = none."""
+        if not self._refused:
+            return ""
+        topics = [one.topic for one in self._refused.values()]
+        more = f" and {len(topics) - _NAMED} more" * (len(topics) > _NAMED)
+        return (
+            f"the connection ends when an event is published to {', '.join(topics[:_NAMED])}{more} (an ACL?), so these "
+            "events wait and are tried again after 1 min to 1 h, or after a restart: allow the node to write the topic"
+        )
 
     def on_ack(self, mid: int) -> None:
         """Remove an event from the outbox after its acknowledgement."""
         oldest = next(iter(self._in_flight), None)
-        event_id = self._in_flight.pop(mid, None)
-        if event_id is None:
+        sent = self._in_flight.pop(mid, None)
+        if sent is None:
             return  # another message: paho also reports those with QoS 0
-        row = self._store.confirm(event_id)
+        if self._refused.pop(sent.camera, None):
+            logger.warning("the broker acknowledges the events of %s again", sent.topic)
+        row = self._store.confirm(sent.event_id)
         if row is not None:
             metrics.EVENTS_PUBLISHED.labels(row.camera, row.kind).inc()
         if mid == oldest:
@@ -108,25 +183,37 @@ class OutboxPump:
             return
         if not self._in_flight:
             self._progress_at = self._monotonic()
-        sent = set(self._in_flight.values())
+        sent = {one.event_id for one in self._in_flight.values()}
         for row in self._store.outbox.values():
             if len(self._in_flight) >= self._window:
                 return
-            if row.event_id in sent:
+            if row.event_id in sent or row.camera in self._refused:
                 continue
-            is_short = row.event_id == self._suspect and self._ends >= _ENDS
-            try:
-                mid = self._link.publish_acknowledged(*self._compose(row, is_short))
-            # Whatever is wrong with one event must not end the process, nor block the events after it.
-            except Exception as error:
-                self._refuse(row, error)
+            if not self._send(row, row.event_id == self._suspect and self._ends >= _ENDS):
                 return
-            if mid is None:
-                return
-            self._in_flight[mid] = row.event_id
-            self._errors = 0
+        now_s = self._monotonic()
+        if self._refused and not self._in_flight and now_s - self._up_s >= _STEADY_S:
+            for row in self._store.outbox.values():
+                if row.camera in self._refused and now_s >= self._refused[row.camera].due_s:
+                    self._send(row, is_short=True)
+                    return
 
-    def _refuse(self, row: Row, error: Exception) -> None:
+    def _send(self, row: Row, is_short: bool) -> bool:
+        """Send an event; return whether the next one can follow."""
+        try:
+            topic, text = self._compose(row, is_short)
+            mid = self._link.publish_acknowledged(topic, text)
+        # Whatever is wrong with one event must not end the process, nor block the events after it.
+        except Exception as error:
+            self._drop_after_errors(row, error)
+            return False
+        if mid is None:
+            return False
+        self._in_flight[mid] = _Sent(row.event_id, row.camera, topic, self._monotonic())
+        self._errors = 0
+        return True
+
+    def _drop_after_errors(self, row: Row, error: Exception) -> None:
         """Drop an event that cannot be published, after a few attempts, and continue with the next one."""
         self._errors += 1
         if self._errors < _ATTEMPTS:
@@ -161,5 +248,7 @@ class OutboxPump:
 
     @property
     def idle(self) -> bool:
-        """Whether no event is waiting to be sent or acknowledged."""
-        return not self._in_flight and not self._store.outbox
+        """Whether no event is waiting to be sent or acknowledged, except on topics that the broker refuses."""
+        return not self._in_flight and all(
+            row.camera in self._refused for row in self._store.outbox.values()
+        )

@@ -25,6 +25,7 @@ from tridetr.controller.discovery import (
 from tridetr.controller.large_messages import LargeMessages, is_large
 from tridetr.controller.mqtt import MqttLink
 from tridetr.controller.notifier import Notifier
+from tridetr.controller.outbox import OutboxPump
 from tridetr.controller.payloads import OFFLINE, ONLINE
 from tridetr.controller.resume import end_unwatched
 from tridetr.controller.state_machine import State
@@ -56,6 +57,7 @@ class Publications:
         topics: the topics.
         store: remembers which topics hold retained messages.
         link: the connection to the broker.
+        pump: may report topics that the broker refuses.
         cameras: the sentries by camera.
         arming: the switches.
         models: the model that serves.
@@ -70,6 +72,7 @@ class Publications:
         topics: Topics,
         store: Store,
         link: MqttLink,
+        pump: OutboxPump,
         cameras: Mapping[str, CameraSentry],
         arming: Arming,
         models: ServedModelReader,
@@ -79,6 +82,7 @@ class Publications:
         has_pictures: bool,
     ) -> None:
         self._topics, self._store, self._link, self._cameras = topics, store, link, cameras
+        self._pump = pump
         self._arming, self._models, self._notifier = arming, models, notifier
         self._run_folder = run_folder
         self._started_unix_ns = time.time_ns()
@@ -270,7 +274,7 @@ class Publications:
             outbox=outbox,
             disk="; ".join(filter(None, (self._store.fault, self._run_folder.fault))),
             notify=self._notifier.problem(OUTBOX_WAIT_S),
-            broker="; ".join(filter(None, (self._large.fault, self._link.fault))),
+            broker="; ".join(filter(None, (self._pump.fault, self._large.fault, self._link.fault))),
             device=self._double(),
         )
         found: dict[str, problems.Problems] = {"": node, **cameras}
