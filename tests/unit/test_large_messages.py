@@ -113,6 +113,33 @@ def test_a_network_that_fails_while_a_message_is_sent_is_no_refusal() -> None:
     assert broker.connect(everything, lasted_s=15)[1]
 
 
+@pytest.mark.parametrize("lasted_s", [6, 25])
+def test_a_broker_that_closes_the_connection_late_is_recognized_too(
+    lasted_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With an ACL check that takes 5 to 30 s, the node reconnected all the time, and reported nothing."""
+    broker = Broker()
+
+    def own(topic: str, _text: str) -> bool:
+        return topic.startswith("tridetr")
+
+    lasts = [broker.connect(own, lasted_s)[1] for _ in range(5)]
+    assert lasts == [False, False, False, False, True]
+    assert f"while {DISCOVERY[3]} (" in broker.messages.fault
+    assert broker.messages.fault in caplog.text
+    # A connection that ends by itself: one attempt
+    assert [broker.connect(own, lasted_s)[1] for _ in range(2)] == [False, True]
+    broker.connect(everything)
+    assert broker.messages.fault == ""
+
+
+def test_outages_while_different_messages_are_sent_are_no_refusal() -> None:
+    broker = Broker()
+    for topic in (NODE, STATUS, *DISCOVERY[:2], NODE, STATUS):
+        broker.connect(lambda name, _, until=topic: name != until, lasted_s=15)  # type: ignore[misc]
+        assert broker.messages.fault == ""
+
+
 def test_what_was_left_out_is_tried_again_after_an_outage_that_another_message_met() -> None:
     """A broker restarted without its limit got no discovery message if its last connection ended with a status."""
     broker = Broker()

@@ -1,8 +1,8 @@
 """Which large retained messages are sent when, to a broker that may close the connection on their size.
 
 MQTT 3.1.1 brokers do not report their limit. So messages that can be longer than an event are sent last, one at a time,
-the shortest first. If connections end with the same one again and again, that one and those that are at least as long
-are left out for the lifetime of the next connection.
+the shortest first. If two connections end soon after the same one was sent, or four at any time before the broker has
+acknowledged it, that one and those that are at least as long are left out for the lifetime of the next connection.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ logger = logging.getLogger("tridetr.controller")
 
 # Bytes; no event is shorter, so a broker that takes events takes what is up to this size
 _LARGE = 512
-_ENDS = 2  # connections that end with a message until it is left out
-_AT_ONCE_S = 5.0  # a connection that ends later does not end because of the message: the network may have failed
+_SUSPICION = 4  # from which on a message is left out
+_SOON, _LATE = 2, 1  # how much each connection adds that ends before the message is acknowledged
+_SOON_S = 5.0  # one that ends later may have ended because the network failed
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class _Refused:
 
     topic: str = ""
     size: float = float("inf")
-    ends: int = 0
+    suspicion: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,11 @@ class LargeMessages:
     def fault(self) -> str:
         """Which messages are left out on this connection, and why; empty = none."""
         return "; ".join(
-            f"the connection ended {_ENDS} times while {one.topic} ({one.size} bytes) was published (a limit on the "
-            "size of messages, or an ACL), so it and similar messages of at least that size are not published: raise "
-            "the broker's limit (mosquitto: max_packet_size), or allow the node to write the topic"
+            f"the connection ended repeatedly while {one.topic} ({one.size} bytes) was published (a limit on the size "
+            "of messages, or an ACL), so it and similar messages of at least that size are not published: raise the "
+            "broker's limit (mosquitto: max_packet_size), or allow the node to write the topic"
             for one in self._refused.values()
-            if one.ends >= _ENDS
+            if one.suspicion >= _SUSPICION
         )
 
     def put(self, topic: str, text: str) -> None:
@@ -108,24 +109,34 @@ class LargeMessages:
         """
         self._waiting.clear()
         sent, self._in_flight = self._in_flight, None
-        ends = 0
-        if sent is not None and ended_s - sent.at_s <= _AT_ONCE_S:
-            refused = self._refused[self._is_own(sent.topic)]
-            ends = refused.ends = refused.ends + 1
-            if sent.size <= refused.size:
-                refused.topic, refused.size = sent.topic, sent.size
-        if ends >= _ENDS:
+        suspicion = 0
+        if sent is not None:
+            suspicion = self._suspect(sent, is_late=ended_s - sent.at_s > _SOON_S)
+        if suspicion >= _SUSPICION:
             logger.warning("%s", self.fault)
         else:  # it may have been an outage, and the broker may take what was left out by now: one attempt
             for one in self._refused.values():
-                one.ends = min(one.ends, _ENDS - 1)
+                one.suspicion = min(one.suspicion, _SUSPICION - 1)
+
+    def _suspect(self, sent: _Sent, *, is_late: bool) -> int:
+        """Count an end of the connection against a message; return how suspicious similar ones are by now."""
+        is_own = self._is_own(sent.topic)
+        if is_late and sent.topic != self._refused[is_own].topic:
+            if self._refused[is_own].suspicion >= _SUSPICION:
+                return 0  # an outage: what is refused was left out
+            self._refused[is_own] = _Refused()  # only late ends with the same message count
+        refused = self._refused[is_own]
+        refused.suspicion += _LATE if is_late else _SOON
+        if sent.size <= refused.size:
+            refused.topic, refused.size = sent.topic, sent.size
+        return refused.suspicion
 
     def _is_own(self, topic: str) -> bool:
         return topic.startswith(self._root)
 
     def _is_left_out(self, topic: str, size: int) -> bool:
         refused = self._refused[self._is_own(topic)]
-        return refused.ends >= _ENDS and size >= refused.size
+        return refused.suspicion >= _SUSPICION and size >= refused.size
 
 
 def _size(topic: str, text: str) -> int:
