@@ -26,10 +26,14 @@ class HangUp(threading.Event):
     """An event that, once set, ends all reads and writes on the sockets attached to it.
 
     A socket timeout bounds a single read: a peer that sends one byte now and then can stay below it indefinitely.
+
+    Attributes:
+        until_s: When it will be set if nothing has been opened by then (`time.monotonic`) [s].
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.until_s = math.inf
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._attaching = threading.Lock()
 

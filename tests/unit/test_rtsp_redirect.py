@@ -7,9 +7,14 @@ import contextlib
 import re
 import socketserver
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -17,13 +22,17 @@ from hypothesis import strategies as st
 
 from support.mosquitto import make_certificates
 from support.tcp_server import tcp_server
+from tridetr.capture.capture_process import Capture
+from tridetr.capture.reconnect import ReconnectDelays
 from tridetr.capture.sources.base import LoginRefusedError, LoginTakenError
 from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.playlist import PlayedSegments
+from tridetr.capture.sources.pump import PacketPump
 from tridetr.capture.sources.rtsp_redirect import refuse_followed
-from tridetr.config import CameraSection
+from tridetr.config import CameraSection, Config
 from tridetr.errors import SourceError
 from tridetr.hang_up import HangUp
+from tridetr.shm.boards import CameraState
 
 LOGIN = base64.b64encode(b"viewer:sekret").decode()
 BASIC_HEADER = 'WWW-Authenticate: Basic realm="camera"'
@@ -71,6 +80,7 @@ def open_camera(
     *,
     with_login: bool = True,
     password: str = "sekret",
+    hang_up: HangUp | None = None,
 ) -> None:
     login = folder / "login"
     login.write_text(f"viewer:{password}\n", encoding="utf-8")
@@ -83,7 +93,7 @@ def open_camera(
                 "timeout_s": 3,
             }
         ),
-        HangUp(),
+        hang_up or HangUp(),
         PlayedSegments(),
     )
 
@@ -127,7 +137,7 @@ def redirecting_ffmpeg(method: str, redirect: str, request: str) -> str:
 
 @pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE"])
 def test_a_redirect_that_only_ffmpeg_meets_is_reported_and_forgotten(
-    tmp_path: Path, method: str
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FFmpeg follows it with user and password, and each later connection went to that host, for good."""
     is_forged = True
@@ -142,10 +152,15 @@ def test_a_redirect_that_only_ffmpeg_meets_is_reported_and_forgotten(
             LoginTakenError, match=f"redirected FFmpeg to rtsp://127.0.0.1:{other}, .*Change the"
         ):
             open_camera(port, tmp_path)
-        with pytest.raises(
-            LoginTakenError
-        ):  # reported again to an attempt that follows immediately
-            open_camera(port, tmp_path)
+        # Nobody may have awaited it; the next attempt reports it, however late
+        late = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600)
+        monkeypatch.setattr("tridetr.capture.sources.rtsp_redirect.time", late)
+        asked.clear()
+        for _ in range(2):
+            with pytest.raises(LoginTakenError) as error:
+                open_camera(port, tmp_path)
+        assert not asked
+        assert ReconnectDelays(1.0).failed(error.value, 0.0) >= 60
         is_forged = False
         requests.clear()
         asked.clear()
@@ -153,6 +168,76 @@ def test_a_redirect_that_only_ffmpeg_meets_is_reported_and_forgotten(
             open_camera(port, tmp_path)
     assert asked
     assert not requests
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE"])
+def test_an_attempt_that_is_given_up_does_not_connect_with_the_login(
+    tmp_path: Path, method: str
+) -> None:
+    """FFmpeg went on, and sent it to another host while the next attempt was awaited."""
+    hang_up = HangUp()
+
+    def camera(request: str) -> str:
+        if request.startswith(method):
+            hang_up.set()
+        return "200 OK\r\nPublic: DESCRIBE"
+
+    with rtsp_host(camera) as (port, requests):
+        with pytest.raises(SourceError, match="gave up waiting"):
+            open_camera(port, tmp_path, hang_up=hang_up)
+        assert requests
+        assert all("User-Agent: tridetr" in request for request in requests)
+        requests.clear()
+        with pytest.raises(SourceError):
+            open_camera(port, tmp_path)
+        assert "User-Agent: tridetr" in requests[0]  # what it did not answer is not known
+        requests.clear()
+        with pytest.raises(SourceError, match="gave up waiting"):
+            open_camera(port, tmp_path, hang_up=hang_up)
+        assert not requests
+
+
+def test_ffmpeg_follows_no_redirect_once_the_attempt_is_given_up(tmp_path: Path) -> None:
+    is_over = threading.Event()
+
+    def camera(request: str) -> str:
+        if "User-Agent: tridetr" not in request:
+            is_over.wait(20)
+        return redirecting_ffmpeg("OPTIONS", f"rtsp://127.0.0.1:{other}/2", request)
+
+    with rtsp_host(lambda _: BASIC) as (other, requests), rtsp_host(camera) as (port, asked):
+        ended = threading.Event()
+
+        def connected(hang_up: HangUp) -> Any:
+            try:
+                open_camera(port, tmp_path, hang_up=hang_up)
+            finally:
+                ended.set()
+
+        pump = PacketPump(connected, "cam", timeout_s=0.5)
+        with pytest.raises(SourceError, match="gave up waiting"):
+            pump.start(threading.Event())
+        is_over.set()
+        assert ended.wait(20)
+    assert any("User-Agent: tridetr" not in request for request in asked)
+    assert not requests
+
+
+def test_the_reason_for_a_long_wait_is_always_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """That a login was taken was not, as the attempt in which it was taken had been given up just before."""
+    stop = threading.Event()
+    status, source = Mock(), Mock()
+    source.open.side_effect = [SourceError("gave up waiting"), LoginTakenError("taken")]
+
+    def offline(_: CameraState, message: str) -> None:
+        if message == "taken":
+            stop.set()
+
+    status.state.side_effect = offline
+    config = Config.model_validate({"cameras": {"cam": {"source": "rtsp://127.0.0.1/1"}}})
+    Capture(config, "cam", stop, source, status, Mock(), Mock()).run()
+    logged = [record.getMessage().partition(";")[0] for record in caplog.records]
+    assert logged == ["gave up waiting", "taken"]
 
 
 def test_a_login_that_is_taken_is_reported_although_the_port_speaks_tls(

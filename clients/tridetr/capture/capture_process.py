@@ -48,6 +48,7 @@ _BLIND_MESSAGES = {
     BlindReason.TURNED: "the camera shows a different view than usual: was it turned?",
 }
 _KEEP_MEMORY_S = 300.0  # then a camera that delivers nothing frees its ring memory
+_OFFLINE_LINES_S = 30.0  # between log lines for short waits; each longer wait is logged
 _TURN_S = 0.2  # longest wait for a frame before stop and timeout are checked
 _FPS_WINDOW_NS = 1_000_000_000
 
@@ -130,7 +131,7 @@ class Capture:
         self._fps_from_ns = 0
         self._fps_frames = 0
         self._corrupt_lines = Limiter(10.0)
-        self._offline_lines = Limiter(30.0)
+        self._offline_lines = Limiter(_OFFLINE_LINES_S)
         self._skipped = {
             reason: metrics.FRAMES_SKIPPED.labels(camera, reason)
             for reason in ("pacing", "ring_full", "corrupt", "stale", "lost")
@@ -167,7 +168,7 @@ class Capture:
 
     def _wait_offline(self, message: str, delay_s: float) -> None:
         kept_back = self._offline_lines.allow(time.monotonic())
-        if kept_back is not None:
+        if kept_back is not None or delay_s > _OFFLINE_LINES_S:
             _log.warning("%s; trying again in %.1f s", message, delay_s)
         self._status.state(CameraState.OFFLINE, message)
         until = time.monotonic() + delay_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tridetr.backoff import Backoff
-from tridetr.capture.sources.base import LoginError, NoPictureYetError
+from tridetr.capture.sources.base import LoginError, LoginTakenError, NoPictureYetError
 from tridetr.errors import SourceError
 
 _NEWS_S = 1.0  # before a server that works is asked again for a new picture
@@ -31,5 +31,7 @@ class ReconnectDelays:
         """
         if isinstance(error, NoPictureYetError):
             return _NEWS_S
+        if isinstance(error, LoginTakenError):
+            error.is_reported = True
         backoff = self._logins if isinstance(error, LoginError) else self._failures
         return backoff.failed(worked_s)

@@ -72,7 +72,7 @@ def open_video(
     *,
     shown: str,
     options: dict[str, str],
-    timeout_s: float | None,
+    timeout_s: float | tuple[float, float] | None,
     parts: Callable[[str, int, dict[str, str]], object] | None = None,
     noticed: Callable[[str], None] | None = None,
 ) -> tuple[InputContainer, VideoStream]:
@@ -82,7 +82,7 @@ def open_video(
         url: What FFmpeg opens; may contain a password.
         shown: The same without the password, for messages.
         options: FFmpeg's options for the container.
-        timeout_s: For opening and for each read [s]; None for no limit (local files).
+        timeout_s: For opening and for each read, or for either [s]; None for no limit (local files).
         parts: Opens the parts of a playlist, or the stream itself; None to let FFmpeg open them.
         noticed: Called with each message that FFmpeg logs meanwhile; raises SourceError to refuse the stream.
 
@@ -161,6 +161,7 @@ class FfmpegFeed:
         *,
         is_file: bool = False,
         is_udp: bool = False,
+        opening_s: float | None = None,
     ) -> None:
         """Connect (see `open_video`).
 
@@ -168,11 +169,12 @@ class FfmpegFeed:
             url: What FFmpeg opens; may contain a password.
             shown: The same without the password, for messages.
             options: FFmpeg's options for the container.
-            timeout_s: For opening and for each read [s].
+            timeout_s: For each read, and for opening [s].
             parts: Opens the parts of a playlist, or the stream itself; None to let FFmpeg open them.
             redirected: Called with each URL that FFmpeg was redirected to over RTSP; raises SourceError to refuse it.
             is_file: Whether it may be a recording, which the server sends as fast as it is read.
             is_udp: Whether it comes over UDP, so that packets may arrive late or more than once.
+            opening_s: For opening, if not `timeout_s` [s].
         """
         self._is_udp = is_udp
         # Time and last bytes of the newest packet; over UDP only
@@ -186,7 +188,7 @@ class FfmpegFeed:
             url,
             shown=shown,
             options=options,
-            timeout_s=timeout_s,
+            timeout_s=(opening_s or timeout_s, timeout_s),
             parts=parts,
             noticed=self._notice,
         )

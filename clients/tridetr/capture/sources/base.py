@@ -157,7 +157,13 @@ class LoginRefusedError(LoginError):
 
 
 class LoginTakenError(LoginError):
-    """Another host may have received user and password; so it may at the next attempt."""
+    """Another host may have received user and password; so it may at the next attempt.
+
+    Attributes:
+        is_reported: Whether the camera waits for this reason. Nobody awaits the error of an attempt that was given up.
+    """
+
+    is_reported = False
 
 
 class NoPictureYetError(SourceError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from urllib.parse import urlsplit
 
 from tridetr.capture.sources.av import FfmpegFeed, decoder_options
@@ -61,6 +62,7 @@ def connect(
                     section.timeout_s,
                     found.parts,
                     is_file=found.parts is None,
+                    opening_s=_opening_s(section, hang_up),
                 )
             except SourceError:
                 if isinstance(found.parts, PlaylistParts):
@@ -82,6 +84,7 @@ def connect(
                 section.timeout_s,
                 redirected=lambda location: refuse_followed(url, found_url, location, source.shown),
                 is_udp=section.rtsp_transport == "udp",
+                opening_s=_opening_s(section, hang_up),
             )
         except LoginRefusedError:
             if urlsplit(url).password and not urlsplit(found_url).password:
@@ -99,6 +102,20 @@ def connect(
                 f"cannot open {source}: this port speaks TLS; write {scheme}:// in the source"
             ) from None
         raise
+
+
+def _opening_s(section: CameraSection, hang_up: HangUp) -> float:
+    """Return how long FFmpeg may take to connect: not longer than the attempt is awaited [s].
+
+    FFmpeg does not notice `hang_up`, and could still send the login to another host.
+
+    Raises:
+        SourceError: The attempt was given up.
+    """
+    left_s = min(section.timeout_s, hang_up.until_s - time.monotonic())
+    if hang_up.is_set() or left_s <= 0:
+        raise SourceError(f"cannot open {section.source}: gave up waiting")
+    return left_s
 
 
 def _bypass_proxies(host: str) -> None:

@@ -126,8 +126,8 @@ class PacketPump:
         Raises:
             SourceError: It cannot be opened in time, or `stop` is set.
         """
+        deadline = self._hang_up.until_s = time.monotonic() + 2 * self._timeout_s + 1
         self._thread.start()
-        deadline = time.monotonic() + 2 * self._timeout_s + 1
         with self._changed:
             while self._feed is None and self._error is None:
                 if stop.is_set() or time.monotonic() > deadline:

@@ -28,10 +28,9 @@ _PLAIN = re.compile(
 # Configured URL: where it leads to, and until when this counts. Some cameras serve one connection at a time and take
 # seconds to notice that it has ended: the attempt after the one that asked must not ask again.
 _known: dict[str, tuple[str, float]] = {}
-_UNHEARD_S = 30.0
-# Configured URL: when its login was taken, and the message. If the next attempt comes this soon, the message was not
-# reported: the attempt before had been given up, because FFmpeg took too long.
-_taken: dict[str, tuple[float, str]] = {}
+# Configured URL: the error of the attempt in which its login was taken. The next attempt raises it again if it was not
+# reported, because the attempt had been given up, or the stream had been opened already.
+_taken: dict[str, LoginTakenError] = {}
 
 
 def final_url(
@@ -51,13 +50,13 @@ def final_url(
 
     Raises:
         LoginRefusedError: The camera does not accept user and password.
-        LoginTakenError: Another host may have received them in an attempt that was given up.
-        SourceError: It does not respond, its redirects do not end, or they lead from rtsps to rtsp.
+        LoginTakenError: Another host may have received them, which was not reported yet.
+        SourceError: `hang_up` is set, it does not respond, its redirects do not end, or they lead from rtsps to rtsp.
     """
     configured = url
-    taken_s, message = _taken.pop(configured, (float("-inf"), ""))
-    if time.monotonic() - taken_s < _UNHEARD_S:
-        raise LoginTakenError(message)
+    taken = _taken.pop(configured, None)
+    if taken is not None and not taken.is_reported:
+        raise _remembered(configured, str(taken))
     found, until_s = _known.get(configured, ("", 0.0))
     if time.monotonic() < until_s:
         _refuse_unencrypted(configured, found, shown)
@@ -65,6 +64,7 @@ def final_url(
     if not urlsplit(configured).netloc.rpartition("@")[0]:
         return configured
     for _ in range(_MOST_REDIRECTS):
+        is_answered = True
         try:
             location = _ask(urlsplit(url), shown, tls, timeout_s, hang_up)
         except TimeoutError:
@@ -72,11 +72,14 @@ def final_url(
                 f"cannot open {shown}: no answer; are the camera and the network up?"
             ) from None
         except OSError:
-            return url
+            location, is_answered = None, False
         except (ValueError, http.client.HTTPException):
             location = None
+        if hang_up.is_set():  # it ended the answer
+            raise SourceError(f"cannot open {shown}: gave up waiting")
         if location is None:
-            _known[configured] = url, time.monotonic() + _KNOWN_S
+            if is_answered:
+                _known[configured] = url, time.monotonic() + _KNOWN_S
             return url
         url = _redirected(url, location, shown)
         _refuse_unencrypted(configured, url, shown)
@@ -111,13 +114,17 @@ def refuse_followed(configured: str, opened: str, location: str, shown: str) -> 
 
 def _login_taken(configured: str, taker: str, shown: str) -> LoginTakenError:
     _known.pop(configured, None)
-    message = (
+    return _remembered(
+        configured,
         f"cannot open {shown}: it redirected FFmpeg to {taker}, which may have received user and password: a "
         "moment before, it did not redirect. Change the password if you do not trust that host; otherwise set source "
-        "to it"
+        "to it",
     )
-    _taken[configured] = time.monotonic(), message
-    return LoginTakenError(message)
+
+
+def _remembered(configured: str, message: str) -> LoginTakenError:
+    error = _taken[configured] = LoginTakenError(message)
+    return error
 
 
 def _redirected(url: str, location: str, shown: str) -> str:
