@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -158,6 +159,63 @@ def test_controller_starts_with_a_read_only_disk(tiny_disk: Path) -> None:
     again = Store(folder, outbox_limit=1000)
     assert [row.event_id for row in again.outbox.values()] == ["visit0:arrived", "visit1:arrived"]
     assert again.cameras["hall"].record == '"meanwhile"'
+    again.close()
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_events_on_a_disk_that_became_read_only_are_sent_after_a_restart(
+    tiny_disk: Path, is_killed: bool
+) -> None:
+    """The database could be read, but an alarm in it waited until the disk could be written again."""
+    folder = tiny_disk / "state"
+    before = Store(folder, outbox_limit=1000)
+    before.audience = lambda _row: ("phone",)
+    before.commit("hall", '"before"', [event_row(0), event_row(1), event_row(2)])
+    before.commit("gone", '"gone"', [])
+    before.keep_setting("armed/hall", "{}")
+    before.remember({"topic": ""})
+    if is_killed:
+        shutil.copytree(folder, tiny_disk / "killed")
+    before.close()
+    if is_killed:
+        folder = tiny_disk / "killed"
+    assert (folder / f"{DATABASE}-wal").exists() == is_killed
+    remount(tiny_disk, "ro")
+    try:
+        for restart in range(2):  # what a restart forgets is repeated
+            store = Store(folder, outbox_limit=1000)
+            assert "Read-only" in store.fault
+            assert list(store.outbox) == [f"visit{number}:arrived" for number in range(3)]
+            assert list(store.notices.waiting["phone"]) == list(store.outbox)
+            assert store.cameras["hall"].record == '"before"'
+            assert store.retained == {"topic": ""}
+            assert not store.is_whole, "a switch may have been set on the read-only disk"
+            assert store.settings == {}
+            store.audience = lambda _row: ("phone",)
+            store.commit("hall", '"meanwhile"', [event_row(3), event_row(4)])
+            store.confirm("visit0:arrived")
+            store.confirm("visit3:arrived")
+            store.notified("phone", "visit0:arrived")
+            store.forget("gone")
+            waiting = [f"visit{number}:arrived" for number in (1, 2, 4)]
+            assert list(store.outbox) == waiting
+            if restart == 0:
+                store.close()
+    finally:
+        remount(tiny_disk, "rw")
+    assert store.flush()
+    assert (list(store.outbox), store.found_late, store.fault) == (waiting, {}, "")
+    assert store.is_whole
+    assert store.settings == {"armed/hall": "{}"}
+    store.close()
+    again = Store(folder, outbox_limit=1000)
+    assert [(row.seq, row.event_id) for row in again.outbox.values()] == [
+        (2, "visit1:arrived"), (3, "visit2:arrived"), (5, "visit4:arrived"),
+    ]  # fmt: skip
+    notices = [f"visit{number}:arrived" for number in (1, 2, 3, 4)]
+    assert list(again.notices.waiting["phone"]) == notices
+    assert {name: saved.record for name, saved in again.cameras.items()} == {"hall": '"meanwhile"'}
+    assert [row.seq for row in read_history(folder)] == [5, 4, 3, 2, 1]
     again.close()
 
 

@@ -55,7 +55,8 @@ class Store:
     """Holds the controller's state in memory and on disk.
 
     A database that cannot be opened at startup (locked by a backup, disk full) is read as soon as possible: its events
-    then come before those decided meanwhile, which are renumbered to follow them.
+    then come before those decided meanwhile, which are renumbered to follow them. One on a read-only disk is read,
+    except for its settings, and opened when the disk can be written.
 
     Attributes:
         outbox: events that the broker has not acknowledged, by event ID, oldest first.
@@ -81,6 +82,7 @@ class Store:
         self._database: Database | None = None
         self._lock: FileLock | None = None
         self._started = self._loaded = self.is_whole = False
+        self._is_read_only = False  # what is loaded was read from a disk that could not be written
         self.outbox: OrderedDict[str, Row] = OrderedDict()
         self.cameras: dict[str, Saved] = {}
         self.retained: dict[str, str] = {}
@@ -224,7 +226,12 @@ class Store:
                 self._space_at = time.monotonic()
                 self.space = yield partial(disk_space, self._path.parent)
             if self._lock is None:
-                self._lock = yield partial(lock_folder, self._path.parent)
+                try:
+                    self._lock = yield partial(lock_folder, self._path.parent)
+                except OSError:
+                    if not self._loaded:
+                        yield from self._read_read_only()
+                    raise
             while True:
                 if self._database is None:
                     self._database, found = yield partial(open_database, self._path, wait_s)
@@ -263,6 +270,19 @@ class Store:
                 raise
             self._fail(error)
         return False
+
+    def _read_read_only(self) -> Steps:
+        """Take over what a file on a read-only disk holds; it is opened when the disk can be written again.
+
+        Settings are left out: one that was made since the disk became read-only may be missing, such as that a switch
+        is on.
+        """
+        found = yield partial(rescue, self._path)
+        found.settings = {}
+        if found.cameras or found.outbox:
+            self._take_over(found, held={row.event_id for row in found.outbox})
+            self._is_read_only = True
+        return True
 
     def _write_all(self) -> None:
         """Mark everything that is not a row as not yet written, for a new file."""
@@ -362,8 +382,9 @@ class Store:
                 self.cameras.setdefault(camera, saved)
                 if self._started and not self._loaded:
                     self.found_late.setdefault(camera, saved)
-        self.is_whole = self.is_whole if self._loaded else found.is_whole
-        self._loaded = True
+        if self._is_read_only or not self._loaded:
+            self.is_whole = found.is_whole
+        self._loaded, self._is_read_only = True, False
         forgotten = {topic for topic, text in self._changes.retained.items() if text is None}
         for topic, text in found.retained.items():
             if topic not in forgotten:
