@@ -132,6 +132,39 @@ class TestLogin:
         assert "login refused" in message
         assert "wrong" not in message
 
+    @pytest.mark.parametrize("kind", ["pictures", "segments"])
+    def test_a_password_that_is_refused_later_is_sent_once_more(
+        self, tmp_path: Path, kind: str
+    ) -> None:
+        """It was sent each second, which locks the account: a camera that is polled, or segments of HLS."""
+        (tmp_path / "secret").write_text("admin:old")
+        refused: list[str] = []
+
+        def answer(request: Request) -> None:
+            if request.path.endswith(".m3u8"):
+                request.head("application/vnd.apple.mpegurl")
+                request.send(live_playlist("#EXTINF:2,", f"{time.monotonic_ns()}.ts"))
+            elif not request.path.endswith(".ts") and len(camera.requests) < 20:
+                one_picture(request)
+            elif "Authorization" not in request.headers:
+                request.head(status=401, WWW_Authenticate='Basic realm="c"', Content_Length="0")
+            else:
+                refused.append(request.path)
+                request.head(status=401, WWW_Authenticate='Basic realm="c"', Content_Length="0")
+
+        path = "/list.m3u8" if kind == "segments" else "/now.jpg"
+        with (
+            http_camera(answer) as camera,
+            capturing(
+                tmp_path, camera.url(path), credentials_file=str(tmp_path / "secret"), fps=25
+            ) as rig,
+        ):
+            wait_for(lambda: refused)
+            wait_for(lambda: "login refused" in rig.wait_state(CameraState.OFFLINE).message)
+            time.sleep(3)
+            assert "login refused" in rig.wait_state(CameraState.OFFLINE).message
+        assert len(refused) == 1
+
     def test_wrong_rtsp_password_is_sent_once(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -177,6 +177,7 @@ class FfmpegFeed:
             opening_s: For opening, if not `timeout_s` [s].
         """
         self._is_udp = is_udp
+        self._playlist = parts if isinstance(parts, PlaylistParts) else None
         # Time and last bytes of the newest packet; over UDP only
         self._picture: tuple[int | None, bytes] = None, b""
         self._redirected = redirected
@@ -200,17 +201,18 @@ class FfmpegFeed:
         self.held_s = 0.0
         codec = stream.codec_context.name
         self.facts = StreamFacts(codec, stream.width, stream.height, frame_rate(stream))
-        self.metronome = self._pacing(parts, is_file)
+        self.metronome = self._pacing(is_file)
 
-    def _pacing(self, parts: object, is_file: bool) -> Metronome | None:
+    def _pacing(self, is_file: bool) -> Metronome | None:
         """Return what spreads the packets out, if the server sends them faster than in real time; None for a camera.
 
         A camera whose timestamps run faster than the clock, or jump, would be read later and later: its packets would
         wait in the buffers of the network, without any age. A duration alone proves nothing: live FLV has one (0), and
         so has RTSP with a range.
         """
-        if isinstance(parts, PlaylistParts) and self._container.format.name == "hls":
-            return Metronome(self._stream.time_base, lambda: parts.is_behind)
+        playlist = self._playlist
+        if playlist is not None and self._container.format.name == "hls":
+            return Metronome(self._stream.time_base, lambda: playlist.is_behind)
         is_finite = (self._container.duration or 0) > 0 and not self._is_duration_guessed
         return Metronome(self._stream.time_base) if is_file and is_finite else None
 
@@ -219,8 +221,16 @@ class FfmpegFeed:
 
         Raises:
             FFmpegError: The container is damaged, or the connection failed.
+            LoginError: User and password were refused for a part of the playlist.
             SourceError: Its data or its video has stopped, or the camera changed the codec of its MPEG-TS stream.
         """
+        try:
+            yield from self._read(hang_up)
+        finally:
+            if self._playlist is not None and not hang_up.is_set():
+                self._playlist.check()
+
+    def _read(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
         changes = self._container.format.name == "mpegts"
         # Where each segment of HLS counts its MPEG-TS packets from zero, FFmpeg takes that for a loss
         trusted = self._container.format.name != "hls"

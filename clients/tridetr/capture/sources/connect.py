@@ -66,7 +66,7 @@ def connect(
                 )
             except SourceError:
                 if isinstance(found.parts, PlaylistParts):
-                    found.parts.check_delivered()
+                    found.parts.check()
                 raise
         if len(urlsplit(url).netloc.rpartition("@")[0]) > _LONGEST_LOGIN:
             raise SourceError(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit, urlunsplit
 
 from tridetr import boot_clock
-from tridetr.capture.sources.base import NoPictureYetError
+from tridetr.capture.sources.base import LoginError, NoPictureYetError
 from tridetr.capture.sources.http_request import HttpAddress, HttpBody, cause, get, refuse_unsafe
 from tridetr.errors import SourceError
 
@@ -153,18 +153,22 @@ class PlaylistParts:
         self._maps: set[str | None] = set()
         self._live_until_s: list[float] = []  # of each segment
         self._after = 0  # number of them after the one opened last
+        self._refused: LoginError | None = None
 
     @property
     def is_behind(self) -> bool:
         """Whether a live playlist is read at a distance that should become shorter."""
         return self._is_live and self._after >= _BEHIND
 
-    def check_delivered(self) -> None:
-        """Explain why FFmpeg could not open the playlist.
+    def check(self) -> None:
+        """Explain why FFmpeg could not open the playlist, or could not go on.
 
         Raises:
+            LoginError: User and password were refused for a part of it.
             NoPictureYetError: All its segments are old, or were delivered by earlier connections.
         """
+        if self._refused is not None:
+            raise self._refused
         if self._skipped and not self._opened:
             raise self._played.stale(self._address.shown)
 
@@ -210,6 +214,8 @@ class PlaylistParts:
             OSError: It cannot be opened.
         """
         try:
+            if self._refused is not None:
+                raise self._refused
             response, start = self._get(url)
             if start == _START:
                 start += response.read(PLAYLIST_BYTES)
@@ -223,6 +229,7 @@ class PlaylistParts:
                     response.close()
                     start = b""
         except (SourceError, http.client.HTTPException) as error:
+            self._refused = error if isinstance(error, LoginError) else None
             raise OSError(errno.EIO, str(error)) from None
         except ValueError:
             raise OSError(errno.EIO, "its playlist contains an invalid URL") from None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import av
 
 from tridetr.capture.sources.av import explain
-from tridetr.capture.sources.base import SourceLostError, StreamFacts
+from tridetr.capture.sources.base import LoginError, SourceLostError, StreamFacts
 from tridetr.capture.sources.metronome import Metronome
 from tridetr.errors import SourceError, TridetrError
 from tridetr.hang_up import HangUp
@@ -144,6 +144,7 @@ class PacketPump:
         """Return the next packet; None after the timeout.
 
         Raises:
+            LoginError: User and password must not be sent again soon.
             SourceLostError: The stream has ended, and all its packets were taken.
         """
         with self._changed:
@@ -151,6 +152,8 @@ class PacketPump:
                 self._changed.wait(timeout_s)
             if self._queue:
                 return self._queue.popleft()
+            if isinstance(self._error, LoginError):
+                raise self._error
             if self._error is not None:
                 raise SourceLostError(str(self._error))
             return None
