@@ -189,7 +189,7 @@ def test_events_on_a_disk_that_became_read_only_are_sent_after_a_restart(
             assert list(store.notices.waiting["phone"]) == list(store.outbox)
             assert store.cameras["hall"].record == '"before"'
             assert store.retained == {"topic": ""}
-            assert not store.is_whole, "a switch may have been set on the read-only disk"
+            assert not store.knows_settings, "a switch may have been set on the read-only disk"
             assert store.settings == {}
             store.audience = lambda _row: ("phone",)
             store.commit("hall", '"meanwhile"', [event_row(3), event_row(4)])
@@ -205,7 +205,7 @@ def test_events_on_a_disk_that_became_read_only_are_sent_after_a_restart(
         remount(tiny_disk, "rw")
     assert store.flush()
     assert (list(store.outbox), store.found_late, store.fault) == (waiting, {}, "")
-    assert store.is_whole
+    assert (store.knows_settings, store.has_lost_settings) == (True, False)
     assert store.settings == {"armed/hall": "{}"}
     store.close()
     again = Store(folder, outbox_limit=1000)
@@ -305,14 +305,14 @@ def test_database_locked_at_the_start_is_read_later(
     holder = locked(tmp_path)
     store = Store(tmp_path, outbox_limit=100)
     assert "locked" in store.fault
-    assert not store.is_whole
+    assert not store.knows_settings
     store.commit("hall", '"new"', [event_row(3), event_row(4)])
     store.confirm("visit3:arrived")
     assert not store.flush()
     assert store.found_late == {}
     holder.close()
     assert store.flush()
-    assert store.is_whole
+    assert (store.knows_settings, store.has_lost_settings) == (True, False)
     assert store.fault == ""
     assert list(store.outbox) == ["visit1:arrived", "visit2:arrived", "visit4:arrived"]
     assert store.cameras["hall"].record == '"new"'

@@ -30,7 +30,7 @@ def test_broken_database_is_moved_aside(tmp_path: Path, content: bytes) -> None:
     store = Store(tmp_path, outbox_limit=100)
     store.commit("hall", '"new"', [event_row(1)])
     assert store.fault == ""
-    assert not store.is_whole
+    assert store.has_lost_settings
     aside = [path for path in tmp_path.iterdir() if ".corrupt-" in path.name]
     assert [path.read_bytes() for path in aside] == [content]
     assert [row.kind for row in read_history(tmp_path)] == ["person_arrived"]

@@ -291,9 +291,29 @@ def test_a_switch_that_is_asked_to_be_on_before_the_clock_is_right_stays_on(
     arming.check_clock(at("tue 12:00"))
     assert arming.is_on(NODE, at("tue 12:00"))
     assert not arming.is_on(NODE, at("wed 06:00"))
-    stored = dict(bench.settings)
-    assert not arming.ask(NODE, True, at("wed 23:00"))
-    assert bench.settings == stored, "the schedule is active"
+
+
+def test_a_switch_that_is_asked_to_be_on_while_the_clock_is_wrong_stays_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    monkeypatch.setattr(boot_clock, "now_ns", lambda: 10**15)
+    bench.arming.check_clock(at("mon 23:00"))
+    assert not bench.arming.ask(NODE, True, at("mon 23:00"))
+    bench.arming.check_clock(at("tue 10:00"))  # corrected
+    assert bench.arming.is_on(NODE, at("tue 10:00"))
+    assert bench.arming.is_on(NODE, at("wed 05:59"))
+    assert not bench.arming.is_on(NODE, at("wed 06:00"))
+
+
+def test_lost_switches_are_on_until_their_schedule_changes_also_after_a_restart() -> None:
+    bench = Bench(armed={"schedule": ["22:00-06:00"]})
+    bench.arming.set("hall", False, at("mon 12:00"))
+    bench.arming.assume_on(at("mon 13:00"))
+    arming = bench.restart()
+    assert arming.state(at("mon 14:00")) == {NODE: True, "hall": False, "yard": True}
+    assert arming.is_on(NODE, at("tue 05:59"))
+    assert not arming.is_on(NODE, at("tue 06:00"))
 
 
 @pytest.mark.usefixtures("time_zone")

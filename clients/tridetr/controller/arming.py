@@ -49,7 +49,7 @@ class Arming:
         config: cameras and schedules.
         settings: stored settings by name; those that start with ``armed/`` were set manually.
         save: stores a setting by name; a value of None deletes it.
-        are_known: returns whether the settings hold all that was stored before the start.
+        are_known: returns whether the settings that were stored before the start have been read.
         is_clock_believed: returns whether the wall clock can be used; asked until it can.
     """
 
@@ -93,9 +93,17 @@ class Arming:
     def is_on(self, switch: str, unix_s: float) -> bool:
         """Return whether a switch was on at a Unix time."""
         schedule = self._schedules[switch]
+        manual_on = self._manual_on(switch, unix_s)
+        if manual_on is not None:
+            return manual_on
+        return self.holds(schedule, unix_s) or self._may_be_armed(schedule, unix_s)
+
+    def _manual_on(self, switch: str, unix_s: float) -> bool | None:
+        """Return the manual state of a switch at a Unix time; None if none applies."""
+        schedule = self._schedules[switch]
         manual = self._manual_setting(switch)
         if manual is None:
-            return self.holds(schedule, unix_s) or self._may_be_armed(schedule, unix_s)
+            return None
         changed_at = schedule.changed_at(unix_s)
         if changed_at is None:
             return manual.on
@@ -106,7 +114,7 @@ class Arming:
         # A setting from the future was made with a wrong clock. It may arm, until `check_clock` corrects it.
         if changed_at <= set_at and (manual.on or set_at <= unix_s + _CLOCKS_DIFFER_S):
             return manual.on
-        return schedule.holds(unix_s)
+        return None
 
     def _may_be_armed(self, schedule: Schedule, unix_s: float) -> bool:
         """Return whether a setting that arms, but could not be read, can still apply at a Unix time."""
@@ -166,12 +174,20 @@ class Arming:
         """Set a switch manually, unless it is set already; return whether its state has changed."""
         is_changed = self.is_on(switch, unix_s) != on
         manual = self._manual_setting(switch)
-        is_own = manual is not None and (manual.on, manual.boot_id) == (on, self._boot_id)
-        # Without a clock, or before the settings are read, it can be on although its schedule is not active
-        is_certain = self._has_clock and self._are_known()
-        if is_changed or not (is_own or is_certain):
+        # Also if the schedule has the same effect: the clock may be wrong, or a setting be read later
+        is_set = (
+            self._manual_on(switch, unix_s) == on and manual and manual.boot_id == self._boot_id
+        )
+        if not is_set:
             self.set(switch, on, unix_s)
         return is_changed
+
+    def assume_on(self, unix_s: float) -> None:
+        """Set all switches whose setting was lost: they may have been on."""
+        logger.warning("the stored switches are lost: they are on until their schedule changes")
+        for switch in self._schedules:
+            if self._manual_setting(switch) is None:
+                self.set(switch, True, unix_s)
 
     def set(self, switch: str, on: bool, unix_s: float) -> None:
         """Set a switch manually."""

@@ -68,8 +68,9 @@ class Controller:
         stack.callback(store.close)
         self._viewer = viewer_address(config.gateway)
         self._arming = Arming(
-            config, store.settings, store.keep_setting, are_known=lambda: store.is_whole
+            config, store.settings, store.keep_setting, are_known=lambda: store.knows_settings
         )
+        self._replace_lost()
         audience = Audience(config, self._arming)
         store.audience = audience.targets_of
         self._blind = BlindNotices(topics.device, config.cameras, store.settings, audience.wanting)
@@ -144,6 +145,7 @@ class Controller:
         for sentry in self._cameras.values():
             sentry.tick()
         self._store.flush()
+        self._replace_lost()
         if self._store.found_late:
             self._take_over_late()
         self._show_changes()
@@ -172,6 +174,12 @@ class Controller:
             for camera, sentry in self._cameras.items():
                 self._pictures.follow(camera, sentry.record.visit_id)
             self._pictures.look()
+
+    def _replace_lost(self) -> None:
+        """Replace settings that a damaged database has lost."""
+        if self._store.has_lost_settings:
+            self._store.has_lost_settings = False
+            self._arming.assume_on(time.time())
 
     def _take_over_late(self) -> None:
         """End the open visits of a database that became readable after the start: no sentry has resumed them."""

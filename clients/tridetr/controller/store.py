@@ -69,7 +69,8 @@ class Store:
         audience: returns the notification targets of a new event.
         notices: queues of events that notification targets have not received yet.
         settings: manual settings, known outages and what was cleared at the broker, by name.
-        is_whole: whether everything that was stored before the start has been read.
+        knows_settings: whether the settings that were stored before the start have been read, as far as possible.
+        has_lost_settings: whether some of them are lost; the controller resets it.
 
     Raises:
         StoreError: another controller uses the folder, or a later version has written the database.
@@ -81,8 +82,7 @@ class Store:
         self._disk = DiskThread("state")
         self._database: Database | None = None
         self._lock: FileLock | None = None
-        self._started = self._loaded = self.is_whole = False
-        self._is_read_only = False  # what is loaded was read from a disk that could not be written
+        self._started = self._loaded = self.knows_settings = self.has_lost_settings = False
         self.outbox: OrderedDict[str, Row] = OrderedDict()
         self.cameras: dict[str, Saved] = {}
         self.retained: dict[str, str] = {}
@@ -280,8 +280,7 @@ class Store:
         found = yield partial(rescue, self._path)
         found.settings = {}
         if found.cameras or found.outbox:
-            self._take_over(found, held={row.event_id for row in found.outbox})
-            self._is_read_only = True
+            self._take_over(found, {row.event_id for row in found.outbox}, has_settings=False)
         return True
 
     def _write_all(self) -> None:
@@ -351,12 +350,13 @@ class Store:
         )
         return True
 
-    def _take_over(self, found: Contents, held: set[str]) -> None:
+    def _take_over(self, found: Contents, held: set[str], *, has_settings: bool = True) -> None:
         """Merge the contents of a file, which come before events decided meanwhile.
 
         Args:
             found: contents of the file.
             held: IDs of the events that are in the file at the path already and must not be written again.
+            has_settings: whether the settings of the file are among them.
         """
         older = [
             row
@@ -382,9 +382,10 @@ class Store:
                 self.cameras.setdefault(camera, saved)
                 if self._started and not self._loaded:
                     self.found_late.setdefault(camera, saved)
-        if self._is_read_only or not self._loaded:
-            self.is_whole = found.is_whole
-        self._loaded, self._is_read_only = True, False
+        self._loaded = True
+        if has_settings:
+            self.has_lost_settings |= not (self.knows_settings or found.is_whole)
+            self.knows_settings = True
         forgotten = {topic for topic, text in self._changes.retained.items() if text is None}
         for topic, text in found.retained.items():
             if topic not in forgotten:
