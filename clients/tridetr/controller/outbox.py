@@ -24,10 +24,8 @@ _ENDS = 2
 # More of them, soon after its short form was sent: the broker may refuse its topic
 _REFUSALS = 2
 _AT_ONCE_S = 5.0  # a connection that ends later does not end because of the event: the network may have failed
-_PAUSE_S = (
-    60.0,
-    3600.0,
-)  # the first and the longest, before an event of a refused topic is sent again
+# The first and the longest, before an event of a refused topic is sent again
+_PAUSE_S = 60.0, 600.0
 _STEADY_S = 10.0  # how long a connection must last before that
 _NAMED = 5  # refused topics that are named
 
@@ -139,7 +137,9 @@ class OutboxPump:
     def _set_aside(self, sent: _Sent) -> None:
         """Let the events of a camera wait: the connection ended with one of them."""
         before = self._refused.get(sent.camera)
-        ends = 1 if before is None else before.ends + 1
+        ends = 0 if before is None else before.ends
+        if ends == 0 or self._link.ended_s - sent.at_s <= _AT_ONCE_S:
+            ends += 1
         due_s = self._monotonic() + wait_s(ends, *_PAUSE_S)
         self._refused[sent.camera] = _Refused(sent.topic, ends, due_s)
 
@@ -152,7 +152,7 @@ class OutboxPump:
         more = f" and {len(topics) - _NAMED} more" * (len(topics) > _NAMED)
         return (
             f"the connection ends when an event is published to {', '.join(topics[:_NAMED])}{more} (an ACL?), so these "
-            "events wait and are tried again after 1 min to 1 h, or after a restart: allow the node to write the topic"
+            "events wait and are tried again after 1 to 10 min, or after a restart: allow the node to write the topic"
         )
 
     def on_ack(self, mid: int) -> None:
