@@ -39,7 +39,12 @@ def serve(run_dir: Path, classes: dict[str, int]) -> None:
 
 @pytest.fixture
 def make(tmp_path: Path, instance: str) -> Iterator[Make]:
-    closing: list[CameraSentry | Actor | Store] = []
+    """Start a sentry; called again, it restarts it."""
+    opened: list[CameraSentry | Actor | Store] = []
+
+    def close() -> None:
+        while opened:
+            opened.pop(0).close()
 
     def build(*alarm: str, **sentry: float) -> tuple[CameraSentry, Actor]:
         config = Config.model_validate(
@@ -52,16 +57,16 @@ def make(tmp_path: Path, instance: str) -> Iterator[Make]:
                 "state_dir": str(tmp_path / "state"),
             }
         )
+        close()
         actor = Actor(instance, "cam")
         store = Store(config.state_dir, outbox_limit=100)
         models = ServedModelReader(tmp_path)
         watcher = CameraSentry(config, "cam", store, models, "node1", lambda _: None)
-        closing.extend((watcher, actor, store))
+        opened.extend((watcher, actor, store))
         return watcher, actor
 
     yield build
-    for one in closing:
-        one.close()
+    close()
 
 
 def test_frame_inferred_again_by_a_restarted_detector_counts_once(make: Make) -> None:
@@ -546,8 +551,6 @@ def test_board_shows_it_after_a_restart(
         monkeypatch.setattr(sentry, "_write_board", lambda: None)
     show_all(sentry, actor, EMPTY)
     assert (actor.board().visit_id == "") == is_written
-    for one in (sentry, sentry._store, actor):
-        one.close()
     sentry, actor = make(confirm_frames=1, confirm_s=0, clear_s=0.15)
     sentry.tick()
     assert (actor.board().visit_id, actor.board().ended_frame_sequence) == ("", 4)
