@@ -116,8 +116,8 @@ def test_how_long_segments_count_as_live(monkeypatch: pytest.MonkeyPatch) -> Non
     now_s = 2000.0
     assert not known.is_new(lines(5, "a?key=2", "b?key=2", "?key=2"))
     now_s = 2002.0
-    assert known.is_new(lines(6, "b", "?c", "d"))
-    assert known.follow(lines(6, "b", "?c", "d")) == [never, never, 2030.0]
+    assert known.is_new(lines(6, "session2/b", "?c", "d"))
+    assert known.follow(lines(6, "session3/b", "?c", "d")) == [never, never, 2030.0]
     now_s = 2040.0  # not read for too long
     assert not known.is_new(lines(9, "e", "f"))
     now_s = 2041.0
@@ -127,9 +127,10 @@ def test_how_long_segments_count_as_live(monkeypatch: pytest.MonkeyPatch) -> Non
     # Numbers and names that are used again, and no numbers
     now_s = 2050.0
     assert known.follow(lines(0, "f", "g")) == [2071.0, 2071.0]
-    known.follow(lines(None, "f", "g"))
+    now_s = 2051.0
+    assert known.follow(lines(None, "f", "g?key=1")) == [2080.0, 2080.0]
     now_s = 2060.0
-    assert known.follow(lines(None, "g", "h")) == [2080.0, 2080.0]
+    assert known.follow(lines(None, "g?key=2", "h")) == [2080.0, 2081.0]
 
 
 def played_s(is_behind: bool, *times: float) -> float:

@@ -118,7 +118,7 @@ class Node:
         event_id = f"v{len(self.made)}:arrived"
         self.made.append(event_id)
         self.at_risk.add(event_id)
-        if not self.store._loaded:
+        if not self.store.is_loaded:
             self.blind.add(event_id)
         details = '{"x": "' + "x" * 3000 + '"}'
         self.store.commit("hall", "{}", [NewRow(1, "person_arrived", details, event_id)])
@@ -208,7 +208,7 @@ class Node:
 
     def do_remove(self) -> None:
         """A cleaner removes the files; what only they held, nothing brings back."""
-        if self.store._loaded and self.holder is None:
+        if self.store.is_loaded and self.holder is None:
             for file in self.folder.glob(f"{DATABASE}*"):
                 file.unlink()
             if not self.store.flush():  # it is in memory only now

@@ -68,7 +68,7 @@ class Controller:
         stack.callback(store.close)
         self._viewer = viewer_address(config.gateway)
         self._arming = Arming(
-            config, store.settings, store.keep_setting, are_known=lambda: store.knows_settings
+            config, store.settings, store.keep_setting, are_known=lambda: store.is_loaded
         )
         self._replace_lost()
         audience = Audience(config, self._arming)

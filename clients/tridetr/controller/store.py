@@ -55,8 +55,8 @@ class Store:
     """Holds the controller's state in memory and on disk.
 
     A database that cannot be opened at startup (locked by a backup, disk full) is read as soon as possible: its events
-    then come before those decided meanwhile, which are renumbered to follow them. One on a read-only disk is read,
-    except for its settings, and opened when the disk can be written.
+    then come before those decided meanwhile, which are renumbered to follow them. If the disk is read-only, only its
+    events are read: the rest may have changed since it is.
 
     Attributes:
         outbox: events that the broker has not acknowledged, by event ID, oldest first.
@@ -69,8 +69,8 @@ class Store:
         audience: returns the notification targets of a new event.
         notices: queues of events that notification targets have not received yet.
         settings: manual settings, known outages and what was cleared at the broker, by name.
-        knows_settings: whether the settings that were stored before the start have been read, as far as possible.
-        has_lost_settings: whether some of them are lost; the controller resets it.
+        is_loaded: whether what was stored before the start has been read, as far as possible.
+        has_lost_settings: whether settings among it are lost; the controller resets it.
 
     Raises:
         StoreError: another controller uses the folder, or a later version has written the database.
@@ -82,7 +82,8 @@ class Store:
         self._disk = DiskThread("state")
         self._database: Database | None = None
         self._lock: FileLock | None = None
-        self._started = self._loaded = self.knows_settings = self.has_lost_settings = False
+        self._started = self.is_loaded = self.has_lost_settings = False
+        self._has_events = False  # of the file, although it is not loaded
         self.outbox: OrderedDict[str, Row] = OrderedDict()
         self.cameras: dict[str, Saved] = {}
         self.retained: dict[str, str] = {}
@@ -229,8 +230,8 @@ class Store:
                 try:
                     self._lock = yield partial(lock_folder, self._path.parent)
                 except OSError:
-                    if not self._loaded:
-                        yield from self._read_read_only()
+                    if not (self.is_loaded or self._has_events):
+                        yield from self._read_events()
                     raise
             while True:
                 if self._database is None:
@@ -271,16 +272,12 @@ class Store:
             self._fail(error)
         return False
 
-    def _read_read_only(self) -> Steps:
-        """Take over what a file on a read-only disk holds; it is opened when the disk can be written again.
-
-        Settings are left out: one that was made since the disk became read-only may be missing, such as that a switch
-        is on.
-        """
+    def _read_events(self) -> Steps:
+        """Take over the events in a file that cannot be opened; it is loaded when it can be."""
         found = yield partial(rescue, self._path)
-        found.settings = {}
-        if found.cameras or found.outbox:
-            self._take_over(found, {row.event_id for row in found.outbox}, has_settings=False)
+        self._has_events = True
+        events = Contents(outbox=found.outbox, last_seq=found.last_seq, notices=found.notices)
+        self._merge(events, held={row.event_id for row in found.outbox})
         return True
 
     def _write_all(self) -> None:
@@ -350,13 +347,20 @@ class Store:
         )
         return True
 
-    def _take_over(self, found: Contents, held: set[str], *, has_settings: bool = True) -> None:
+    def _take_over(self, found: Contents, held: set[str]) -> None:
+        """Merge the contents of a file; see `_merge`."""
+        late = found.cameras if self._started and not self.is_loaded else {}
+        self.found_late |= {k: v for k, v in late.items() if k not in self._changes.forgotten}
+        self._merge(found, held)
+        self.has_lost_settings |= not (self.is_loaded or found.is_whole)
+        self.is_loaded = True
+
+    def _merge(self, found: Contents, held: set[str]) -> None:
         """Merge the contents of a file, which come before events decided meanwhile.
 
         Args:
             found: contents of the file.
             held: IDs of the events that are in the file at the path already and must not be written again.
-            has_settings: whether the settings of the file are among them.
         """
         older = [
             row
@@ -380,12 +384,6 @@ class Store:
         for camera, saved in found.cameras.items():
             if camera not in self._changes.forgotten:
                 self.cameras.setdefault(camera, saved)
-                if self._started and not self._loaded:
-                    self.found_late.setdefault(camera, saved)
-        self._loaded = True
-        if has_settings:
-            self.has_lost_settings |= not (self.knows_settings or found.is_whole)
-            self.knows_settings = True
         forgotten = {topic for topic, text in self._changes.retained.items() if text is None}
         for topic, text in found.retained.items():
             if topic not in forgotten:

@@ -78,8 +78,8 @@ class PlayedSegments:
         self._lines: list[str] = []
         self._since = ""
         self._read_s = float("-inf")  # `boot_clock.now_ns` [s]
-        # By number and name: earliest time at which a segment of the playlist can have been listed first
-        self._listed_s: dict[tuple[int | None, str], float] = {}
+        # By number, or by name without numbers: earliest time at which a segment can have been listed first
+        self._listed_s: dict[int | str, float] = {}
         self._opened: list[int] = []  # hashes; of this connection
         self._played: dict[int, None] = {}
 
@@ -94,8 +94,9 @@ class PlayedSegments:
         if bare != self._lines:
             self._lines, self._since = bare, time.strftime("%Y-%m-%d %H:%M:%S")
         first = _number(_NUMBER, lines)
+        # Not by names where there are numbers: names can contain the key of a session
         keys = [
-            (None if first is None else first + n, name.partition("?")[0])
+            name.partition("?")[0] if first is None else first + n
             for n, name in enumerate(_segments(lines))
         ]
         self._listed_s = {key: self._listed_s.get(key, self._read_s) for key in keys}
