@@ -73,7 +73,7 @@ def test_a_part_that_is_not_in_the_playlist_counts_as_its_oldest_segment() -> No
         if request.path != "/list.m3u8":
             request.send(request.path.encode())
             return
-        request.send(b'#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-MAP:BYTERANGE="9",URI="a//m"\n')
+        request.send(b'#EXTM3U\n#EXT-X-MAP:BYTERANGE="9",URI="a//m"\n')
         request.send("".join(f"#EXTINF:2,\n{name}\n" for name in names).encode())
 
     with http_camera(answer) as camera:
@@ -276,6 +276,63 @@ def test_segments_are_recognised_however_they_are_written(
         assert played(source)[0] == [3]
         numbers[:] = [2, 3]
         assert played(source)[0] == []
+
+
+def fragments(folder: Path, qp: int) -> tuple[bytes, list[bytes]]:
+    """Return the init section and the segments of a stream; the pictures of segment n are `picture(n)`."""
+    folder.mkdir()
+    options = {"hls_time": "0.25", "hls_list_size": "0", "hls_segment_type": "fmp4"}
+    encoder = {"preset": "ultrafast", "profile": "baseline", "qp": str(qp), "g": "5"}
+    with av.open(str(folder / "list.m3u8"), "w", format="hls", options=options) as container:
+        stream = container.add_stream("libx264", rate=20, options=encoder)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(picture(number // 5, 320, 240), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    found = [(folder / f"list{number}.m4s").read_bytes() for number in range(6)]
+    return (folder / "init.mp4").read_bytes(), found
+
+
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_an_encoder_that_changes_its_settings_is_opened_again(
+    tmp_path: Path, is_renamed: bool
+) -> None:
+    """FFmpeg kept the first ones: the pictures were grey, and counted as good."""
+    streams = {"a": fragments(tmp_path / "a", 18), "b": fragments(tmp_path / "b", 36)}
+    listed = ["a0", "a1", "a2"]
+
+    def answer(request: Request) -> None:
+        name = request.path[1:].partition(".m4s")[0]
+        if name.startswith("init"):
+            request.head("video/mp4")
+            request.send(streams[name[5] if is_renamed else listed[-1][0]][0])
+        elif name in listed:
+            request.head("video/mp4")
+            request.send(streams[name[0]][1][int(name[1:])])
+            if name == listed[-1] == "a3":
+                listed.append("b3")
+        else:
+            request.head("application/vnd.apple.mpegurl")
+            request.send(b"#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:1\n")
+            request.send(f"#EXT-X-MEDIA-SEQUENCE:{len(listed) - 3}\n".encode())
+            for part in listed[-3:]:
+                init = f"/init-{part[0] if is_renamed else ''}.mp4"
+                line = f'#EXT-X-MAP:URI="{init}"\n#EXTINF:0.25,\n/{part}.m4s\n'
+                request.send(line.encode())
+
+    with http_camera(answer) as camera:
+        section = CameraSection(source=camera.url("/list.m3u8"), timeout_s=0.6)
+        source = NetworkSource(section, threading.Event())
+        threading.Timer(0.3, lambda: listed.append("a3")).start()
+        numbers, reason = played(source)
+        assert (numbers, "changed its settings" in reason) == ([3], True)
+        threading.Timer(0.3, lambda: listed.extend(("b4", "b5"))).start()
+        for _ in range(5):
+            numbers, reason = played(source)
+            if numbers:
+                break
+        assert numbers[-1] == 5
 
 
 @pytest.mark.parametrize("rest", [b"", b"a.m3u8\n"])

@@ -154,7 +154,8 @@ class PlaylistParts:
         self._maps: set[str | None] = set()
         self._live_until_s: list[float] = []  # of each segment
         self._after = 0  # number of them after the one opened last
-        self._refused: LoginError | None = None
+        self._formats: list[bytes] = []  # of the init section that was opened first
+        self._failed: SourceError | None = None  # for good
 
     @property
     def is_behind(self) -> bool:
@@ -166,10 +167,11 @@ class PlaylistParts:
 
         Raises:
             LoginError: User and password were refused for a part of it.
+            SourceError: It goes on with another init section.
             NoPictureYetError: All its segments are old, or were delivered by earlier connections.
         """
-        if self._refused is not None:
-            raise self._refused
+        if self._failed is not None:
+            raise self._failed
         if self._skipped and not self._opened:
             raise self._played.stale(self._address.shown)
 
@@ -215,12 +217,15 @@ class PlaylistParts:
             OSError: It cannot be opened.
         """
         try:
-            if self._refused is not None:
-                raise self._refused
+            if self._failed is not None:
+                raise self._failed
             response, start = self._get(url)
             if start == _START:
                 start += response.read(PLAYLIST_BYTES)
                 self._follow(url, _lines(start))
+            elif _normalised(url) in self._maps:
+                start += response.read(_COMPARED_BYTES)
+                self._check_formats(start)
             elif (live_until_s := self._seek(url)) is not None:
                 start += response.read(_COMPARED_BYTES)
                 if self._played.open(start, live_until_s):
@@ -230,7 +235,8 @@ class PlaylistParts:
                     response.close()
                     start = b""
         except (SourceError, http.client.HTTPException) as error:
-            self._refused = error if isinstance(error, LoginError) else None
+            if isinstance(error, LoginError):
+                self._failed = error
             raise OSError(errno.EIO, str(error)) from None
         except ValueError:
             raise OSError(errno.EIO, "its playlist contains an invalid URL") from None
@@ -254,6 +260,20 @@ class PlaylistParts:
         found = filter(None, map(_MAP.match, lines))
         self._maps = {_normalised(part[1] or part[2] or "", url) for part in found}
 
+    def _check_formats(self, init: bytes) -> None:
+        """Refuse an init section with other codec parameters: FFmpeg would decode on with those of the first one.
+
+        Raises:
+            SourceError: It is refused.
+        """
+        formats = _sample_descriptions(init)
+        if self._formats and formats != self._formats:
+            self._failed = SourceError(
+                f"{self._address.shown}: the encoder has changed its settings; connecting again"
+            )
+            raise self._failed
+        self._formats = formats
+
     def _seek(self, url: str) -> float | None:
         """Return until when a part counts as live; None if it is not a segment.
 
@@ -265,8 +285,6 @@ class PlaylistParts:
         part = _normalised(url)
         found = [n for n, segment in enumerate(self._segments) if segment == part]
         if not found:
-            if part in self._maps:
-                return None
             self._after = 0
             return min(self._live_until_s, default=float("-inf"))
         self._after = len(self._segments) - 1 - found[-1]
@@ -301,6 +319,15 @@ def _normalised(url: str, base: str = "") -> str | None:
     scheme, host = theirs.scheme or ours.scheme, theirs.netloc or ours.netloc
     host = host.rpartition("@")[2].lower()
     return urlunsplit((scheme, host, "/".join(filter(None, kept)), query, ""))
+
+
+def _sample_descriptions(init: bytes) -> list[bytes]:
+    """Return the boxes of an MP4 init section that describe the codecs; the rest may differ at each request."""
+    found = []
+    for match in re.finditer(b"stsd", init):
+        start = match.start() - 4
+        found.append(init[start : start + int.from_bytes(init[max(0, start) : start + 4], "big")])
+    return found
 
 
 def _segments(lines: list[str]) -> list[str]:
