@@ -165,6 +165,29 @@ class TestLogin:
             assert "login refused" in rig.wait_state(CameraState.OFFLINE).message
         assert len(refused) == 1
 
+    def test_a_playlist_is_opened_again_at_once_if_no_password_was_sent(
+        self, tmp_path: Path
+    ) -> None:
+        """Servers with tokens answer 403 when one has expired; the master playlist has the next one."""
+        masters = []
+
+        def answer(request: Request) -> None:
+            if request.path == "/master.m3u8":
+                masters.append(time.monotonic())
+                request.head("application/vnd.apple.mpegurl")
+                request.send(b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlist.m3u8\n")
+            elif request.path == "/list.m3u8":
+                request.head("application/vnd.apple.mpegurl")
+                request.send(live_playlist("#EXTINF:2,", f"{time.monotonic_ns()}.ts"))
+            else:
+                request.head(status=403, Content_Length="0")
+
+        with (
+            http_camera(answer) as camera,
+            capturing(tmp_path, camera.url("/master.m3u8"), timeout_s=1),
+        ):
+            wait_for(lambda: len(masters) >= 2, 15)
+
     def test_wrong_rtsp_password_is_sent_once(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -253,6 +253,25 @@ def test_a_person_in_view_when_the_light_goes_off_has_not_left(place: str) -> No
     assert not watch.detector.is_suspect
 
 
+@pytest.mark.parametrize("place", ["street1", "hall1", "hall3"])
+@pytest.mark.parametrize("learned_s", [40, 240])
+def test_a_person_in_view_when_a_lamp_goes_off_again_has_not_left(
+    place: str, learned_s: float
+) -> None:
+    """At night, the usual view is the dark one: compared with it, nothing was missing."""
+    lit, watch = STILLS[place], Watch()
+    dark = still(lambda time_s: lit(time_s) * 0.04 + 4)
+    watch.see(dark, learned_s)
+    watch.see(lit, 1)  # headlights
+    watch.see(dark, 10)
+    assert not watch.detector.is_suspect
+    watch.see(lit, 30)
+    check_suspicion(watch, dark, 100)
+    if learned_s > 120:  # the usual view of a young camera is half lit now
+        watch.see(dark, 30)
+        assert not watch.detector.is_suspect
+
+
 def test_a_white_picture_with_black_bars_is_dazzled() -> None:
     def bars(film: Film) -> Film:
         return lambda time_s: np.where((X < 0.12) | (X > 0.88), 0, film(time_s)).astype(np.float32)

@@ -266,22 +266,6 @@ def test_silent_broker_is_reconnected_with_growing_pauses(bench: Bench) -> None:
     assert bench.link.bounces == len(bounced) + 1, "an acknowledgement ends the patience"
 
 
-def test_an_event_whose_acknowledgement_is_lost_is_sent_again_while_others_are_acknowledged(
-    bench: Bench,
-) -> None:
-    bench.link.up(bench.pump)
-    bench.add(1)
-    bench.link.waiting.clear()  # its acknowledgement is lost
-    for _ in range(5):
-        bench.now += 5
-        bench.add(1)
-        bench.link.acknowledge(bench.pump)
-        bench.pump.watch()
-    assert bench.link.bounces == 1
-    bench.link.up(bench.pump)
-    assert bench.link.sent == [*names(1, 6), "e1"]
-
-
 def test_acknowledged_retained_message_resets_the_window(bench: Bench) -> None:
     bench.link.up(bench.pump)
     bench.add(3)

@@ -68,6 +68,7 @@ _RICH_SHARE = 0.1  # of the middle cells had an edge; that all are gone is unlik
 _CLEAR = 0.7  # share of the strongest gradients, with which a view is clear
 _DARKENED = 240  # looks for which a loss of contrast is suspicious, longer than `sentry.hold_s`
 _CLEAR_DECAY = 1 - 1 / 21_600  # per window: the strongest gradients are forgotten within a day
+_LIT_DECAY = 0.9  # per window: the contrast in the light is forgotten within two minutes
 _USUAL_SHARE = 0.35  # of the usual number of edges
 _SMOOTH_LEVELS = 6.0  # standard deviation of the cells; above, the picture is not just dim
 
@@ -165,10 +166,14 @@ class BlindDetector:
         self._strange_looks = self._strange_looks + 1 if self._is_strange(self._window.last) else 0
         window, known = self._window, self._learnt >= _MATURE
         if known:
-            usual = max(self._view.contrast, self._clear.contrast)
-            self._contrast.measure(window, self._noise, usual)
-        has_faded = self._contrast.has_faded(self._view)
+            most = max(self._view.contrast, self._clear.contrast, self._lit)
+            self._contrast.measure(window, self._noise, most)
+        has_faded = self._contrast.has_faded(max(self._view.contrast, self._lit))
         self._faded_looks = self._faded_looks + 1 if has_faded else 0
+        if self._faded_looks > _DARKENED:
+            self._lit = 0.0
+        elif known and self._faded_looks == 0 and window.is_full and window.turn == 0:
+            self._lit = max(self._contrast.take_least(), _LIT_DECAY * self._lit)
         if window.turn % 2:  # the sharpness of the window is measured at the others
             sharpness = sharpness_of(window.last_energy(), self._noise) if known else None
             is_soft = self._sharpness.is_soft(sharpness, known)
@@ -186,7 +191,8 @@ class BlindDetector:
         self._view = View()  # the usual one
         self._clear = View()  # the same when it was clear, updated once per window
         self._clear_strength = 0.0  # most that the gradients have been
-        self._sharpness = Sharpness()
+        self._lit: float = 0.0  # contrast that lasted lately, as in the light of a lamp at night
+        self._sharpness: Sharpness = Sharpness()
 
     def _restart(self) -> None:
         self._window.restart()
@@ -317,11 +323,11 @@ class BlindDetector:
     def _is_faint(self) -> bool:
         """Return whether a bright picture has hardly any contrast: it is seen through a film, a thin cloth or spray."""
         clear = self._clear
-        if not self._contrast.has_faded(clear):
+        if not self._contrast.has_faded(clear.contrast):
             return False
         level = float(self._window.mean.mean())
         light = min(1.0, level / float(clear.cells.mean()))
-        return level > _BRIGHT_LEVEL and self._contrast.has_faded(clear, light)
+        return level > _BRIGHT_LEVEL and self._contrast.has_faded(clear.contrast, light)
 
     def _is_other_view(self, likeness: float, edges: Map) -> bool:
         view, mean = self._view, self._window.mean

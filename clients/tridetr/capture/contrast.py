@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from tridetr.capture.cells import MIDDLE_STEPS, middle_contrast
-from tridetr.capture.view import View
 from tridetr.capture.window import Window
 
 # Relative to the contrast of a view in the same light; below, nobody could be seen any more
@@ -17,11 +16,11 @@ class Contrast:
     """Contrast that is left in the middle rows, now or on average (see `cells.middle_contrast`)."""
 
     def __init__(self) -> None:
-        self._left = math.inf
+        self.restart()
 
     def restart(self) -> None:
         """Forget the measured contrast."""
-        self._left = math.inf
+        self._left = self._least = math.inf
 
     def measure(self, window: Window, noise: float, usual: float) -> None:
         """Measure the contrast of the newest look, and of the window if that one is low.
@@ -37,12 +36,18 @@ class Contrast:
         if was_low or self._left < least:
             average = middle_contrast(window.mean[:, 1:] - window.mean[:, :-1])
             self._left = min(self._left, average - of_noise / window.looks)
+        self._least = min(self._least, self._left)
 
-    def has_faded(self, view: View, light: float = 1.0) -> bool:
-        """Return whether hardly any contrast is left of a view's.
+    def take_least(self) -> float:
+        """Return the least contrast since the last call; infinity if none was measured."""
+        least, self._least = self._least, math.inf
+        return least
+
+    def has_faded(self, before: float, light: float = 1.0) -> bool:
+        """Return whether hardly any contrast is left.
 
         Args:
-            view: What the camera showed.
-            light: Brightness relative to the view: less light means less contrast.
+            before: What it was (see `cells.middle_contrast`).
+            light: Brightness relative to that time: less light means less contrast.
         """
-        return view.contrast > _LEAST and self._left < (_FAINT * light) ** 2 * view.contrast
+        return before > _LEAST and self._left < (_FAINT * light) ** 2 * before

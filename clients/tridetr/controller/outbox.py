@@ -157,7 +157,6 @@ class OutboxPump:
 
     def on_ack(self, mid: int) -> None:
         """Remove an event from the outbox after its acknowledgement."""
-        oldest = next(iter(self._in_flight), None)
         sent = self._in_flight.pop(mid, None)
         if sent is None:
             return  # another message: paho also reports those with QoS 0
@@ -166,10 +165,7 @@ class OutboxPump:
         row = self._store.confirm(sent.event_id)
         if row is not None:
             metrics.EVENTS_PUBLISHED.labels(row.camera, row.kind).inc()
-        if mid == oldest:
-            self.on_answer()
-        else:  # brokers acknowledge in order: that of an older event may be lost
-            self.pump()
+        self.on_answer()
 
     def on_answer(self) -> None:
         """Reset the timeout and the window: the broker has acknowledged a message."""
@@ -230,15 +226,14 @@ class OutboxPump:
         self.pump()
 
     def watch(self) -> None:
-        """Reconnect to a broker that does not acknowledge the oldest event, after growing timeouts."""
+        """Reconnect to a broker that acknowledges nothing, after growing timeouts."""
         if (
             self._link.connected
             and self._in_flight
             and self._monotonic() - self._progress_at > self._patience_s
         ):
             logger.warning(
-                "the broker has not acknowledged the oldest message for %d s: reconnecting",
-                self._patience_s,
+                "the broker has acknowledged nothing for %d s: reconnecting", self._patience_s
             )
             self._patience_s = min(2 * self._patience_s, _LONGEST_ACK_TIMEOUT_S)
             self._window = 1

@@ -138,7 +138,13 @@ class SourceLostError(SourceError):
 
 
 class LoginError(SourceError):
-    """User and password must not be sent again soon."""
+    """User and password must not be sent again soon.
+
+    Attributes:
+        was_sent: Whether they were sent at all.
+    """
+
+    was_sent = True
 
 
 class LoginRefusedError(LoginError):
@@ -152,6 +158,7 @@ class LoginRefusedError(LoginError):
             code: 401 or 403.
             with_password: Whether a password was sent.
         """
+        self.was_sent = with_password
         remedy = "correct" if with_password else "put `user:password` into a file, named in"
         super().__init__(f"{shown}: login refused ({code}); {remedy} credentials_file")
 

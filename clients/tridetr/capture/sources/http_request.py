@@ -87,7 +87,8 @@ def get(address: HttpAddress) -> http.client.HTTPResponse:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in (401, 403):
-            raise LoginRefusedError(address.shown, error.code, address.login is not None) from None
+            was_sent = address.login is not None or bool(address.secret)
+            raise LoginRefusedError(address.shown, error.code, was_sent) from None
         raise SourceError(
             f"cannot open {address.shown}: HTTP {error.code}; check the path of the URL in the "
             "camera's manual"

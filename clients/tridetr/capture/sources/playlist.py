@@ -235,7 +235,7 @@ class PlaylistParts:
                     response.close()
                     start = b""
         except (SourceError, http.client.HTTPException) as error:
-            if isinstance(error, LoginError):
+            if isinstance(error, LoginError) and error.was_sent:
                 self._failed = error
             raise OSError(errno.EIO, str(error)) from None
         except ValueError:

@@ -152,7 +152,7 @@ class PacketPump:
                 self._changed.wait(timeout_s)
             if self._queue:
                 return self._queue.popleft()
-            if isinstance(self._error, LoginError):
+            if isinstance(self._error, LoginError) and self._error.was_sent:
                 raise self._error
             if self._error is not None:
                 raise SourceLostError(str(self._error))
