@@ -114,6 +114,7 @@ class BlindDetector:
         # Whether the size changed while the camera was turned: there is no view to compare with
         self._turned_before = False
         self._contrast = Contrast()
+        self._lit = 0.0  # contrast that lasted lately, as in the light of a lamp at night
         self._window = Window()
         self._aside = Window()  # what was seen before the last cut
         self._forget()
@@ -191,8 +192,8 @@ class BlindDetector:
         self._view = View()  # the usual one
         self._clear = View()  # the same when it was clear, updated once per window
         self._clear_strength = 0.0  # most that the gradients have been
-        self._lit: float = 0.0  # contrast that lasted lately, as in the light of a lamp at night
-        self._sharpness: Sharpness = Sharpness()
+        self._lit = 0.0
+        self._sharpness = Sharpness()
 
     def _restart(self) -> None:
         self._window.restart()
