@@ -187,7 +187,7 @@ def test_window_holds_frames_back_until_they_are_acknowledged(tmp_path: Path) ->
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
         camera.report()
-        with gateway.watch("hall") as viewer:
+        with gateway.watch("hall") as viewer, gateway.watch("hall") as other:
             viewer.until("hello")
             viewer.send(type="view", size="full", window=1)
             viewer.send(type="ping", t=1)
@@ -199,6 +199,7 @@ def test_window_holds_frames_back_until_they_are_acknowledged(tmp_path: Path) ->
                 assert last is not None
                 camera.result(last)
                 viewer.until("detections", sequence=last)  # facts are not held back
+            other.until("frame", sequence=last)  # pictures are made less often
             viewer.send(type="ack", frames=1)
             header, _ = viewer.until("frame")
             assert header["sequence"] == last  # the newest, not the next

@@ -20,8 +20,8 @@ def unix_ms(nanoseconds: int) -> float:
 
 
 def age_s(then_ns: int, now_ns: int) -> float:
-    """Return the seconds between two monotonic times, rounded to milliseconds."""
-    return round((now_ns - then_ns) / 1e9, 3)
+    """Return the seconds from one monotonic time to another, rounded to milliseconds; 0 if it is later."""
+    return max(0.0, round((now_ns - then_ns) / 1e9, 3))
 
 
 def infer_ms(stamp: ResultStamp) -> float:
