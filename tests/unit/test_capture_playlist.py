@@ -74,6 +74,7 @@ def test_a_part_that_is_not_in_the_playlist_counts_as_its_oldest_segment() -> No
             request.send(request.path.encode())
             return
         request.send(b'#EXTM3U\n#EXT-X-MAP:BYTERANGE="9",URI="a//m"\n')
+        request.send(f"#EXT-X-MEDIA-SEQUENCE:{names[0][0]}\n".encode())
         request.send("".join(f"#EXTINF:2,\n{name}\n" for name in names).encode())
 
     with http_camera(answer) as camera:
@@ -96,7 +97,7 @@ def test_a_part_that_is_not_in_the_playlist_counts_as_its_oldest_segment() -> No
         assert read("/0.ts", "/other", "/a/m") == [b"", b"", b"/a/m"]
         names.append("2.ts")
         assert read("/1.ts", "/2.ts", "/newer", "/a/m") == [b"", b"/2.ts", b"", b"/a/m"]
-        names[:] = ["3.ts", "4.ts", "5.ts", "6.ts", "7.ts"]
+        names[:] = ["5.ts", "6.ts", "7.ts", "8.ts", "9.ts"]
         assert read("/5.ts", "/new", "/newer") == [b"/5.ts", b"/new", b""]  # the latter was old
         assert read("/5.ts", "/new", "/6.ts") == [b"", b"", b"/6.ts"]
 
@@ -124,13 +125,12 @@ def test_how_long_segments_count_as_live(monkeypatch: pytest.MonkeyPatch) -> Non
     assert known.is_new(lines(10, "f", "g"))
     assert known.follow(lines(10, "f", "g", duration_s=20)) == [2062.0, 2100.0]
     assert known.follow(lines(10, "f", duration_s=10**8)) == [2182.0]
-    # Numbers and names that are used again, and no numbers
+    # Numbers that are used again
     now_s = 2050.0
     assert known.follow(lines(0, "f", "g")) == [2071.0, 2071.0]
+    # None means 0
     now_s = 2051.0
-    assert known.follow(lines(None, "f", "g?key=1")) == [2080.0, 2080.0]
-    now_s = 2060.0
-    assert known.follow(lines(None, "g?key=2", "h")) == [2080.0, 2081.0]
+    assert known.follow(lines(None, "session4/f", "g", "h")) == [2071.0, 2071.0, 2080.0]
 
 
 def played_s(is_behind: bool, *times: float) -> float:

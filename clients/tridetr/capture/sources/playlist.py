@@ -78,8 +78,8 @@ class PlayedSegments:
         self._lines: list[str] = []
         self._since = ""
         self._read_s = float("-inf")  # `boot_clock.now_ns` [s]
-        # By number, or by name without numbers: earliest time at which a segment can have been listed first
-        self._listed_s: dict[int | str, float] = {}
+        # By number: earliest time at which a segment can have been listed first
+        self._listed_s: dict[int, float] = {}
         self._opened: list[int] = []  # hashes; of this connection
         self._played: dict[int, None] = {}
 
@@ -93,17 +93,14 @@ class PlayedSegments:
         bare = [line for line in bare if line and (line[0] != "#" or line.startswith("#EXT"))]
         if bare != self._lines:
             self._lines, self._since = bare, time.strftime("%Y-%m-%d %H:%M:%S")
-        first = _number(_NUMBER, lines)
-        # Not by names where there are numbers: names can contain the key of a session
-        keys = [
-            name.partition("?")[0] if first is None else first + n
-            for n, name in enumerate(_segments(lines))
-        ]
-        self._listed_s = {key: self._listed_s.get(key, self._read_s) for key in keys}
+        first = _number(_NUMBER, lines) or 0  # none means 0 (RFC 8216)
+        # Not by name, which can contain the key of a session
+        numbers = range(first, first + len(_segments(lines)))
+        self._listed_s = {n: self._listed_s.get(n, self._read_s) for n in numbers}
         self._read_s = boot_clock.now_ns() / 1e9
         longest_s = min(_LONGEST_S, _number(_DURATION, lines) or 0)
         live_s = max(_LIVE_S, _LIVE_SEGMENTS * longest_s)
-        return [self._listed_s[key] + live_s for key in keys]
+        return [listed_s + live_s for listed_s in self._listed_s.values()]
 
     def is_new(self, lines: list[str]) -> bool:
         """Return whether a playlist differs from the one before, and a segment counts as live; see `follow`."""
