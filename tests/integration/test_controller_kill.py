@@ -206,10 +206,11 @@ def test_downtime_longer_than_hold_ends_the_visit_and_alarms_again(tmp_path: Pat
         expired = actor.board().expires_monotonic_ns - 5_000_000_000 + 600_000_000
         wait_for(lambda: time.monotonic_ns() > expired)
         controller.start()
-        wait_for(lambda: len(ear.events()) >= 2)
+        # The first one may be repeated: killed before its acknowledgement was saved
+        wait_for(lambda: len(in_order_of_first_sight(ear.events())) >= 2)
         _arrive(actor)
-        wait_for(lambda: len(ear.events()) >= 3)
-        kinds = [event["kind"] for event in ear.events()]
+        wait_for(lambda: len(in_order_of_first_sight(ear.events())) >= 3)
+        kinds = [event["kind"] for event in in_order_of_first_sight(ear.events())]
         assert kinds[:3] == ["person_arrived", "person_lost", "person_arrived"]
 
 
@@ -224,8 +225,8 @@ def test_removing_a_camera_ends_its_visit_and_clears_its_topics(tmp_path: Path) 
         controller.kill()
         controller.config["cameras"] = {"door": {"source": "synthetic"}}
         controller.start()
-        wait_for(lambda: len(ear.events()) == 2)
-        assert ear.events()[1]["kind"] == "person_lost"
+        wait_for(lambda: len(in_order_of_first_sight(ear.events())) == 2)
+        assert ear.events()[-1]["kind"] == "person_lost"
         wait_for(lambda: ear.last("/hall/person") == b"")
         wait_for(lambda: ear.last("homeassistant/device/tridetr_node1/hall/config") == b"")
 
