@@ -263,6 +263,23 @@ def test_disk_full_from_the_start(tiny_disk: Path) -> None:
     again.close()
 
 
+def test_an_emptied_database_on_a_full_disk_has_lost_its_settings(tiny_disk: Path) -> None:
+    """The first attempt left the start of a new file, which then counted as all that had been stored."""
+    store = Store(tiny_disk / "state", outbox_limit=10)
+    store.keep_setting("armed/", '{"on": true}')
+    store.close()
+    (tiny_disk / "state" / DATABASE).write_bytes(b"")
+    ballast = fill(tiny_disk)
+    os.truncate(ballast, ballast.stat().st_size - 16_384)
+    store = Store(tiny_disk / "state", outbox_limit=10)
+    assert store.fault
+    assert not store.flush()
+    ballast.unlink()
+    assert store.flush()
+    assert (store.is_loaded, store.has_lost_settings) == (True, True)
+    store.close()
+
+
 def test_full_disk_is_reported_and_the_alarm_is_still_published(
     tmp_path: Path, tiny_disk: Path
 ) -> None:

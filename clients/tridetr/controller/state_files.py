@@ -49,12 +49,12 @@ def lock_folder(state_dir: Path) -> FileLock:
         raise StoreError(f"state_dir {state_dir} cannot be used: {error}") from None
 
 
-def open_database(path: Path, wait_s: float) -> tuple[Database, Contents]:
-    """Open the database, complete its interrupted replacement, and load its contents.
+def prepare_file(path: Path) -> bool:
+    """Complete an interrupted replacement of the database; return whether the file has lost its contents.
 
     Raises:
         ForeignFolderError: the folder was replaced by another user's.
-        sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError: see ``Database``.
+        OSError: the folder cannot be written.
     """
     private_folder(path.parent, "state_dir", may_be_read_only=True)
     if aside := finish_replacement(path):
@@ -63,11 +63,18 @@ def open_database(path: Path, wait_s: float) -> tuple[Database, Contents]:
     if is_emptied:
         metrics.STORE_ERRORS.labels("corrupt").inc()
         logger.error("%s is empty: its contents are lost, starting a new database", path)
+    return is_emptied
+
+
+def open_database(path: Path, wait_s: float) -> tuple[Database, Contents]:
+    """Open the database and load its contents.
+
+    Raises:
+        sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError: see ``Database``.
+    """
     database = Database(path, wait_s)
     try:
-        found = database.load()
-        found.is_whole = not is_emptied
-        return database, found
+        return database, database.load()
     except BaseException:
         database.close()
         raise

@@ -36,6 +36,7 @@ from tridetr.controller.state_files import (
     kind_and_remedy,
     lock_folder,
     open_database,
+    prepare_file,
     rebuild_database,
     write_database,
 )
@@ -84,6 +85,7 @@ class Store:
         self._lock: FileLock | None = None
         self._started = self.is_loaded = self.has_lost_settings = False
         self._has_events = False  # of the file, although it is not loaded
+        self._is_emptied = False
         self.outbox: OrderedDict[str, Row] = OrderedDict()
         self.cameras: dict[str, Saved] = {}
         self.retained: dict[str, str] = {}
@@ -235,7 +237,10 @@ class Store:
                     raise
             while True:
                 if self._database is None:
+                    # Kept over attempts: one that fails can leave a part of the new file
+                    self._is_emptied |= yield partial(prepare_file, self._path)
                     self._database, found = yield partial(open_database, self._path, wait_s)
+                    found.is_whole = not self._is_emptied
                     self._take_over(found, held={row.event_id for row in found.outbox})
                 changes = self._hand_over()
                 try:
