@@ -42,6 +42,8 @@ def test_only_the_configured_server_gets_the_password(
 @pytest.mark.parametrize(
     ("challenge", "expected"),
     [
+        ('Digest  realm="c", nonce="1"', 'Digest username="admin"'),
+        ('Digest\trealm="c", nonce="1", , ', 'Digest username="admin"'),
         ('Digest realm="c", nonce="1", algorithm=md5', 'algorithm="md5"'),
         ('Digest realm="c", nonce="1", algorithm=sha-256', 'algorithm="sha-256"'),
         ('Digest realm="c", nonce="1", qop="auth-int, auth"', "qop=auth,"),

@@ -124,10 +124,10 @@ class _Asked:
 def _ways(header: str) -> list[tuple[str, list[str]]]:
     """Return the challenges of a header: scheme and parameters."""
     found: list[tuple[str, list[str]]] = []
-    for item in urllib.request.parse_http_list(header):
-        kind, _, first = item.partition(" ")
+    for item in filter(str.strip, urllib.request.parse_http_list(header)):
+        kind, *first = item.split(None, 1)
         if kind.lower() in _SCHEMES:
-            found.append((kind.lower(), [first]))
+            found.append((kind.lower(), first))
         elif found:
             found[-1][1].append(item)
     return found
