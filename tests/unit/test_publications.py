@@ -293,10 +293,12 @@ def test_a_large_message_waits_for_acknowledgements_for_a_time_only(
     node.store.close()
 
 
-async def test_topics_are_cleared_one_by_one_when_events_are_acknowledged(tmp_path: Path) -> None:
+async def test_topics_are_cleared_one_by_one_when_events_are_acknowledged(
+    tmp_path: Path, instance: str
+) -> None:
     """A connection that ends with a topic to clear must not end before events are acknowledged."""
     broker = Broker()
-    node = Node(tmp_path, broker)
+    node = Node(tmp_path, broker, instance=instance)
     node.hold(*GONE)
     node.store.close()
     with ExitStack() as stack:
