@@ -354,8 +354,12 @@ class Store:
 
     def _take_over(self, found: Contents, held: set[str]) -> None:
         """Merge the contents of a file; see `_merge`."""
-        late = found.cameras if self._started and not self.is_loaded else {}
-        self.found_late |= {k: v for k, v in late.items() if k not in self._changes.forgotten}
+        if self._started and not self.is_loaded:
+            self.found_late |= {
+                camera: saved
+                for camera, saved in found.cameras.items()
+                if camera not in self._changes.forgotten
+            }
         self._merge(found, held)
         self.has_lost_settings |= not (self.is_loaded or found.is_whole)
         self.is_loaded = True

@@ -71,7 +71,7 @@ class PlayedSegments:
 
     A web server goes on after its encoder has died: each new connection would play the last segments again. Delivered
     segments are recognised by their content, because an encoder that is started again can use the same numbers and
-    names. How old the others are, only the time tells at which the playlist was last read without them.
+    names. The age of the others follows from when the playlist was last read without them.
     """
 
     def __init__(self) -> None:
