@@ -32,7 +32,7 @@ def test_the_distance_to_the_newest_segment_is_known() -> None:
     def answer(request: Request) -> None:
         request.head()
         if "/parts/" in request.path:
-            request.send(b"G" * 100)
+            request.send(request.path.encode() * 5)
             return
         request.send(b"#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:7\n")
         for number in range(4):
@@ -55,7 +55,8 @@ def test_the_distance_to_the_newest_segment_is_known() -> None:
         assert read("/list.m3u8").count(b"EXTINF") == 4
         behind = []
         for number in range(4):
-            assert read(f"/parts/{number}.ts?a=1") == b"G" * 100
+            path = f"/parts/{number}.ts?a=1"
+            assert read(path) == path.encode() * 5
             behind.append(parts.is_behind)
         assert behind == [True, True, False, False]
         ends[0] = True  # a recording is played at its own speed
@@ -236,6 +237,70 @@ def test_segments_are_delivered_once(tmp_path: Path) -> None:
         tail = "#EXTINF:0.25,\n0.ts\n" * 60_000
         numbers, reason = played(source)
         assert (numbers, "is larger than 1 MiB" in reason) == ([], True)
+
+
+@pytest.mark.parametrize("numbers_on", [1, 1000])
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_segments_with_new_numbers_are_not_delivered_again(
+    tmp_path: Path, numbers_on: int, is_connected: bool
+) -> None:
+    """FFmpeg lists its old segments again when it is restarted (append_list), and may number them anew (epoch)."""
+    parts = segments(tmp_path, 8)
+    first, names = 10, [0, 1, 2, 3]
+    done = threading.Event()
+
+    def restart() -> None:
+        nonlocal first, names
+        first, names = first + numbers_on, [1, 2, 3, 4, 5]
+
+    def answer(request: Request) -> None:
+        if found := re.search(r"(\d)\.ts", request.path):
+            request.head("video/mp2t")
+            request.send(parts[int(found[1])])
+            if found[1] == "4" and is_connected and not done.is_set():
+                done.set()
+                threading.Timer(0.3, restart).start()
+            return
+        request.head("application/vnd.apple.mpegurl")
+        head = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{first}\n"
+        request.send((head + "".join(f"#EXTINF:0.25,\n{name}.ts\n" for name in names)).encode())
+
+    with http_camera(answer) as camera:
+        section = CameraSection(source=camera.url("/list.m3u8"), timeout_s=1.2)
+        source = NetworkSource(section, threading.Event())
+        assert played(source)[0] == []
+        if not is_connected:
+            restart()
+            assert played(source)[0] == [4, 5]
+            return
+
+        def go_on() -> None:
+            nonlocal first, names
+            first, names = 11, [1, 2, 3, 4]
+
+        threading.Timer(0.3, go_on).start()
+        assert played(source)[0] == [4, 5]
+
+
+def test_a_segment_that_is_overwritten_is_delivered_each_time() -> None:
+    """Its name with a new number could be taken for an old one."""
+    known = PlayedSegments()
+    known.follow(["#EXT-X-MEDIA-SEQUENCE:1", "live.ts"])
+    found = []
+    for number, content in enumerate((b"1", b"2", b"2", b"3", b"4"), start=2):
+        until_s = known.follow([f"#EXT-X-MEDIA-SEQUENCE:{number}", "live.ts"])
+        found.append(known.open(content, until_s[0], "live.ts"))
+    assert found == [False, True, False, True, True]  # what the first one replaced is unknown
+
+
+def test_names_that_are_used_again_are_not_taken_for_old_segments() -> None:
+    """An encoder can use a few names in turn."""
+    known = PlayedSegments()
+    known.follow(["0.ts", "1.ts", "2.ts"])
+    for number in range(1, 9):
+        names = [f"{n % 3}.ts" for n in range(number, number + 3)]
+        until_s = known.follow([f"#EXT-X-MEDIA-SEQUENCE:{number}", *names])
+        assert known.open(b"%d" % number, until_s[-1], names[-1])
 
 
 @pytest.mark.parametrize(

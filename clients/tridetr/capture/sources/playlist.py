@@ -80,7 +80,11 @@ class PlayedSegments:
         self._read_s = float("-inf")  # `boot_clock.now_ns` [s]
         # By number: earliest time at which a segment can have been listed first
         self._listed_s: dict[int, float] = {}
-        self._opened: list[int] = []  # hashes; of this connection
+        self._numbers: dict[str, int] = {}  # by name, of the playlist's segments
+        self._contents: dict[str, int] = {}  # hashes by name, of those of them that were opened
+        # Names that have other numbers than before, with the content that they had then; None is unknown
+        self._renumbered: dict[str, int | None] = {}
+        self._opened: dict[int, None] = {}  # hashes; of this connection
         self._played: dict[int, None] = {}
 
     def follow(self, lines: list[str]) -> list[float]:
@@ -95,12 +99,26 @@ class PlayedSegments:
             self._lines, self._since = bare, time.strftime("%Y-%m-%d %H:%M:%S")
         first = _number(_NUMBER, lines) or 0  # none means 0 (RFC 8216)
         # Not by name, which can contain the key of a session
-        numbers = range(first, first + len(_segments(lines)))
+        names = _segments(lines)
+        numbers = range(first, first + len(names))
+        self._renumber(dict(zip(names, numbers, strict=True)))
         self._listed_s = {n: self._listed_s.get(n, self._read_s) for n in numbers}
         self._read_s = boot_clock.now_ns() / 1e9
         longest_s = min(_LONGEST_S, _number(_DURATION, lines) or 0)
         live_s = max(_LIVE_S, _LIVE_SEGMENTS * longest_s)
         return [listed_s + live_s for listed_s in self._listed_s.values()]
+
+    def _renumber(self, numbers: dict[str, int]) -> None:
+        """Notice that an encoder lists its old segments under new numbers.
+
+        If a segment keeps its number, names are used again instead.
+        """
+        both = numbers.keys() & self._numbers.keys()
+        if all(numbers[name] != self._numbers[name] for name in both):
+            self._renumbered |= {name: self._contents.get(name) for name in both}
+        self._renumbered = {name: self._renumbered[name] for name in both & self._renumbered.keys()}
+        self._contents = {name: self._contents[name] for name in both & self._contents.keys()}
+        self._numbers = numbers
 
     def is_new(self, lines: list[str]) -> bool:
         """Return whether a playlist differs from the one before, and a segment counts as live; see `follow`."""
@@ -108,26 +126,29 @@ class PlayedSegments:
         live_until_s = self.follow(lines)
         return before != self._lines and any(at_s >= self._read_s for at_s in live_until_s)
 
-    def open(self, start: bytes, live_until_s: float) -> bool:
+    def open(self, start: bytes, live_until_s: float, name: str) -> bool:
         """Return whether to deliver a segment.
 
         Args:
             start: Its first bytes.
             live_until_s: Until when it counts as live; see `follow`.
+            name: Its name in the playlist.
         """
         picture = hash(start)
-        if boot_clock.now_ns() / 1e9 > live_until_s:
+        is_same = name in self._renumbered and self._renumbered[name] in (None, picture)
+        self._contents[name] = picture
+        if is_same or boot_clock.now_ns() / 1e9 > live_until_s:
             self._played[picture] = None
-        if picture in self._played:
+        if picture in self._played or picture in self._opened:
             return False
-        self._opened.append(picture)
+        self._opened[picture] = None
         return True
 
     def close(self, delivered: bool) -> None:
         """End a connection, which delivered pictures of its segments or not."""
-        opened, self._opened = self._opened, []
+        opened, self._opened = self._opened, {}
         if delivered:
-            self._played |= dict.fromkeys(opened)
+            self._played |= opened
         for picture in [*self._played][:-_REMEMBERED]:
             del self._played[picture]
 
@@ -148,6 +169,7 @@ class PlaylistParts:
         self._is_live = False
         # Normalised URLs of the segments, and of the init sections, of the playlist; None before it was read
         self._segments: list[str | None] | None = None
+        self._names: list[str] = []  # of the segments, as they are written
         self._maps: set[str | None] = set()
         self._live_until_s: list[float] = []  # of each segment
         self._after = 0  # number of them after the one opened last
@@ -223,9 +245,9 @@ class PlaylistParts:
             elif _normalised(url) in self._maps:
                 start += response.read(_COMPARED_BYTES)
                 self._check_formats(start)
-            elif (live_until_s := self._seek(url)) is not None:
+            elif (segment := self._seek(url)) is not None:
                 start += response.read(_COMPARED_BYTES)
-                if self._played.open(start, live_until_s):
+                if self._played.open(start, *segment):
                     self._opened += 1
                 else:
                     self._skipped += 1
@@ -253,7 +275,8 @@ class PlaylistParts:
     def _follow(self, url: str, lines: list[str]) -> None:
         self._is_live = _END not in lines
         self._live_until_s = self._played.follow(lines)
-        self._segments = [_normalised(name, url) for name in _segments(lines)]
+        self._names = _segments(lines)
+        self._segments = [_normalised(name, url) for name in self._names]
         found = filter(None, map(_MAP.match, lines))
         self._maps = {_normalised(part[1] or part[2] or "", url) for part in found}
 
@@ -271,8 +294,8 @@ class PlaylistParts:
             raise self._failed
         self._formats = formats
 
-    def _seek(self, url: str) -> float | None:
-        """Return until when a part counts as live; None if it is not a segment.
+    def _seek(self, url: str) -> tuple[float, str] | None:
+        """Return until when a part counts as live, and its name in the playlist; None if it is not a segment.
 
         Every part but playlists and init sections counts as a segment. One that the playlist seems not to have can be
         any of its segments, such as the oldest one.
@@ -283,9 +306,9 @@ class PlaylistParts:
         found = [n for n, segment in enumerate(self._segments) if segment == part]
         if not found:
             self._after = 0
-            return min(self._live_until_s, default=float("-inf"))
+            return min(self._live_until_s, default=float("-inf")), ""
         self._after = len(self._segments) - 1 - found[-1]
-        return min(self._live_until_s[n] for n in found)
+        return min(self._live_until_s[n] for n in found), self._names[found[-1]]
 
 
 def _normalised(url: str, base: str = "") -> str | None:
