@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,9 @@ _MESSAGES = {
     "disk I/O error": IOERR,
     "database or disk is full": FULL,
     "unable to open": CANTOPEN,
+    "locking protocol": PROTOCOL,
 }
+_SHARED_MEMORY = 32768  # bytes of a database's shared memory; it grows by as many
 
 
 def code_of(error: BaseException) -> int | None:
@@ -36,6 +39,61 @@ def code_of(error: BaseException) -> int | None:
     if not isinstance(error, sqlite3.Error):
         return None
     return next((code for text, code in _MESSAGES.items() if str(error).startswith(text)), None)
+
+
+def is_in_use(error: BaseException) -> bool:
+    """Return whether other programs keep a database from being opened or written: a short wait can solve that."""
+    return code_of(error) in (BUSY, LOCKED, PROTOCOL)
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Return whether the disk of a folder has no space, or no more files, for a database's shared memory.
+
+    SQLite reports that as an I/O error, or as a file that cannot be opened.
+    """
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return False
+    has_files = status.f_favail > 0 or status.f_files == 0  # Btrfs does not count them
+    return status.f_bavail * status.f_frsize < _SHARED_MEMORY or not has_files
+
+
+def open_to_read(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
+    """Open a database to read it, without changing it, also on a full disk.
+
+    To read the write-ahead log, SQLite needs shared memory: a file next to the database. Without space for it, SQLite
+    can use memory of the process if nothing is locked, so no other program may write to the database meanwhile.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    address = f"{path.as_uri()}?mode=ro"
+    try:
+        return _connected(address, wait_s)
+    except sqlite3.Error as error:
+        if code_of(error) not in PASSING or is_in_use(error):
+            raise
+        log = path.with_name(f"{path.name}-wal")
+        if not (log.is_file() and log.stat().st_size):
+            return open_main_file(path)
+        return _connected(f"{address}&vfs=unix-none", wait_s, "PRAGMA locking_mode=EXCLUSIVE")
+
+
+def open_main_file(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
+    """Open a database to read it, without changing it and without its write-ahead log."""
+    return _connected(f"{path.as_uri()}?mode=ro&immutable=1", wait_s)
+
+
+def _connected(address: str, wait_s: float, first: str = "") -> sqlite3.Connection:
+    connection = sqlite3.connect(address, uri=True, timeout=wait_s)
+    try:
+        connection.execute(first)
+        connection.execute("PRAGMA user_version").fetchall()  # the first access
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def give_database_back(path: Path) -> None:

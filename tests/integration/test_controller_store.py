@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,10 @@ import pytest
 
 from support.mosquitto import listening, running_mosquitto
 from support.sentry import EMPTY, PERSON, running_controller
-from support.state_database import event_row
+from support.state_database import event_row, run_sql
 from support.waiting import wait_for
-from tridetr.controller.database import (
-    Database,
-)
-from tridetr.controller.history import DATABASE, HISTORY_LIMIT, read_history
+from tridetr.controller.database import Database, NewerDatabaseError, refuse_newer
+from tridetr.controller.history import DATABASE, FOLDER_LOCK, HISTORY_LIMIT, read_history
 from tridetr.controller.state_files import StoreError
 from tridetr.controller.store import Store
 from tridetr.controller.stored_rows import NewRow
@@ -219,6 +218,149 @@ def test_events_on_a_disk_that_became_read_only_are_sent_after_a_restart(
     again.close()
 
 
+@pytest.mark.parametrize("left_by", ["stop", "kill", "kill without -shm"])
+def test_events_on_a_full_disk_are_sent_after_a_restart(
+    tiny_disk: Path, left_by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The folder can be locked, but without space SQLite opens no database: an alarm in it waited."""
+    folder = tiny_disk / "state"
+    before = Store(folder, outbox_limit=1000)
+    before.audience = lambda _row: ("phone",)
+    before.commit("hall", '"before"', [event_row(0), event_row(1)])
+    reader = sqlite3.connect(folder / DATABASE)
+    if (
+        left_by != "stop"
+    ):  # what follows is only in the write-ahead log, and "gone" only in the file
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM camera").fetchall()
+    before.commit("gone", '"gone"', [event_row(2), event_row(3)])
+    before.keep_setting("armed/hall", "{}")
+    before.remember({"topic": ""})
+    before.confirm("visit0:arrived")
+    if left_by != "stop":
+        shutil.copytree(folder, tiny_disk / "killed")
+    reader.close()
+    before.close()
+    if left_by != "stop":
+        shutil.rmtree(folder)
+        (tiny_disk / "killed").rename(folder)
+        if left_by == "kill without -shm":
+            (folder / f"{DATABASE}-shm").unlink()
+    path, log = folder / DATABASE, folder / f"{DATABASE}-wal"
+    assert log.exists() == (left_by != "stop")
+    stored = path.read_bytes(), log.read_bytes() if log.exists() else b""
+    ballast = fill(tiny_disk)
+    if (
+        left_by == "kill"
+    ):  # SQLite empties it before it is filled again: another program takes the space
+        os.truncate(folder / f"{DATABASE}-shm", 0)
+        with ballast.open("ab", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"\0" * 4096)
+    for restart in range(2):  # what a restart forgets is repeated
+        caplog.clear()
+        store = Store(folder, outbox_limit=1000)
+        assert (path.read_bytes(), log.read_bytes() if log.exists() else b"") == stored
+        assert "full" in store.fault
+        assert "free some space" in caplog.text
+        assert list(store.outbox) == [f"visit{number}:arrived" for number in (1, 2, 3)]
+        assert list(store.notices.waiting["phone"]) == [f"visit{n}:arrived" for n in range(4)]
+        # What may have changed since is not used: visits and switches
+        assert (store.cameras, store.retained, store.settings) == ({}, {}, {})
+        assert not store.is_loaded
+        store.audience = lambda _row: ("phone",)
+        store.commit("hall", '"meanwhile"', [event_row(4), event_row(5)])
+        store.confirm("visit1:arrived")
+        store.confirm("visit4:arrived")
+        store.notified("phone", "visit1:arrived")
+        store.forget("gone")
+        waiting = [f"visit{number}:arrived" for number in (2, 3, 5)]
+        assert not store.flush()
+        assert list(store.outbox) == waiting
+        assert (path.read_bytes(), log.read_bytes() if log.exists() else b"") == stored
+        if restart == 0:
+            store.close()
+    ballast.unlink()
+    assert store.flush()
+    assert (list(store.outbox), list(store.found_late), store.fault) == (waiting, ["hall"], "")
+    assert (store.is_loaded, store.has_lost_settings) == (True, False)
+    assert store.settings == {"armed/hall": "{}"}
+    store.close()
+    again = Store(folder, outbox_limit=1000)
+    assert [(row.seq, row.event_id) for row in again.outbox.values()] == [
+        (3, "visit2:arrived"), (4, "visit3:arrived"), (6, "visit5:arrived"),
+    ]  # fmt: skip
+    notices = [f"visit{number}:arrived" for number in (0, 2, 3, 4, 5)]
+    assert list(again.notices.waiting["phone"]) == notices
+    assert {name: saved.record for name, saved in again.cameras.items()} == {"hall": '"meanwhile"'}
+    assert [row.seq for row in read_history(folder)] == [6, 5, 4, 3, 2, 1]
+    again.close()
+
+
+def test_a_database_of_a_later_version_is_refused_on_a_full_disk(tiny_disk: Path) -> None:
+    Store(tiny_disk / "state", outbox_limit=1000).close()
+    run_sql("PRAGMA user_version=999")(tiny_disk / "state" / DATABASE)
+    fill(tiny_disk)
+    with pytest.raises(StoreError, match="later version"):
+        Store(tiny_disk / "state", outbox_limit=1000)
+    with pytest.raises(NewerDatabaseError):
+        refuse_newer(tiny_disk / "state" / DATABASE)
+
+
+@pytest.mark.parametrize("has_lock", [False, True])
+def test_events_on_a_disk_without_room_for_files_are_sent(
+    tiny_disk: Path, has_lock: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tiny_disk / "state"
+    store = Store(folder, outbox_limit=1000)
+    store.commit("hall", "{}", [event_row(0)])
+    store.close()
+    if not has_lock:
+        (folder / FOLDER_LOCK).unlink()
+    remount(tiny_disk, "nr_inodes=20")
+    (tiny_disk / "files").mkdir()
+    with suppress(OSError):
+        for number in range(100):
+            (tiny_disk / "files" / str(number)).touch()
+    store = Store(folder, outbox_limit=1000)
+    assert list(store.outbox) == ["visit0:arrived"]
+    assert not store.is_loaded
+    assert "free some space" in caplog.text
+    store.commit("hall", "{}", [event_row(1)])
+    shutil.rmtree(tiny_disk / "files")
+    assert store.flush()
+    store.close()
+    again = Store(folder, outbox_limit=1000)
+    assert [(row.seq, row.event_id) for row in again.outbox.values()] == [
+        (1, "visit0:arrived"), (2, "visit1:arrived"),
+    ]  # fmt: skip
+    again.close()
+
+
+def test_a_broken_database_on_a_full_disk_is_replaced_when_there_is_space(tiny_disk: Path) -> None:
+    folder = tiny_disk / "state"
+    store = Store(folder, outbox_limit=1000)
+    store.commit("hall", "{}", [event_row(0), event_row(1), event_row(2)])
+    store.close()
+    run_sql("ALTER TABLE camera RENAME TO lost")(folder / DATABASE)
+    ballast = fill(tiny_disk)
+    store = Store(folder, outbox_limit=1000)
+    assert list(store.outbox) == [f"visit{number}:arrived" for number in range(3)]
+    store.commit("hall", "{}", [event_row(3)])
+    store.confirm("visit0:arrived")
+    assert not store.flush()
+    ballast.unlink()
+    store.flush()
+    assert store.flush()
+    store.close()
+    again = Store(folder, outbox_limit=1000)
+    assert [(row.seq, row.event_id) for row in again.outbox.values()] == [
+        (2, "visit1:arrived"), (3, "visit2:arrived"), (4, "visit3:arrived"),
+    ]  # fmt: skip
+    assert [row.seq for row in read_history(folder)] == [4, 3, 2, 1]
+    again.close()
+
+
 def test_a_full_disk_loses_nothing_while_the_process_lives(
     tiny_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -255,8 +397,13 @@ def test_disk_full_from_the_start(tiny_disk: Path) -> None:
     store.commit("hall", '"now"', [event_row(1)])
     assert store.fault
     assert list(store.outbox) == ["visit1:arrived"]
+    store.close()
+    store = Store(tiny_disk / "state", outbox_limit=1000)
+    store.commit("hall", '"now"', [event_row(2)])
+    assert not store.flush()
     ballast.unlink()
     assert store.flush()
+    assert not store.has_lost_settings, "nothing was ever stored"
     store.close()
     again = Store(tiny_disk / "state", outbox_limit=1000)
     assert again.cameras["hall"].record == '"now"'
@@ -300,6 +447,53 @@ def test_full_disk_is_reported_and_the_alarm_is_still_published(
         wait_for(lambda: b"full" in (ear.last("/hall/status") or b""))
         ballast.unlink()
         wait_for(lambda: b'"store":"ok"' in (ear.last("/hall/status") or b""))
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_an_alarm_that_waited_is_published_after_a_start_on_a_full_disk(
+    tmp_path: Path, tiny_disk: Path, is_killed: bool
+) -> None:
+    folder = tiny_disk / "state"
+    shared = folder / f"{DATABASE}-shm"
+    with running_mosquitto(tmp_path / "broker") as broker:
+        broker.kill()
+        with running_controller(
+            tmp_path / "node", {"port": broker.port}, state_dir=str(folder)
+        ) as (controller, actor):
+            actor.show_and_wait(EMPTY)
+            actor.show_and_wait(PERSON, 8)
+            if is_killed:
+                controller.kill()
+                shared.unlink()
+            else:
+                assert controller.terminate() == 0
+            assert (folder / f"{DATABASE}-wal").exists() == is_killed
+            ballast = fill(tiny_disk)
+            broker.start()
+            with listening(broker) as ear:
+                controller.start()
+                wait_for(lambda: b"full" in (ear.last("/node1/problem") or b""))
+                wait_for(ear.events)
+                assert [event["kind"] for event in ear.events()] == ["person_arrived"]
+                assert "the disk is full" in controller.log()
+                assert "permissions" not in controller.log()
+                ballast.unlink()
+                wait_for(lambda: b'"store":"ok"' in (ear.last("/hall/status") or b""))
+                wait_for(lambda: len(ear.events()) == 2)
+                # Its visit was not resumed: whether it goes on was unknown
+                assert [event["kind"] for event in ear.events()] == [
+                    "person_arrived",
+                    "person_lost",
+                ]
+                wait_for(lambda: not waiting_events(folder))
+                assert controller.terminate() == 0
+    assert [row.kind for row in read_history(folder)] == ["person_lost", "person_arrived"]
+
+
+def waiting_events(folder: Path) -> list[Any]:
+    """Return the events in the database of a running controller that the broker has not acknowledged."""
+    with closing(sqlite3.connect(f"{(folder / DATABASE).as_uri()}?mode=ro", uri=True)) as found:
+        return found.execute("SELECT event_id FROM outbox").fetchall()
 
 
 def locked(folder: Path) -> sqlite3.Connection:

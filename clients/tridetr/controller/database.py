@@ -25,7 +25,7 @@ from tridetr.controller.stored_rows import (
     checked,
 )
 from tridetr.errors import TridetrError
-from tridetr.sqlite_files import PASSING, code_of, give_database_back, transaction
+from tridetr.sqlite_files import PASSING, code_of, give_database_back, open_to_read, transaction
 
 # SQL that migrates a database from the previous version to this one; an empty file has version 0.
 _LAYOUTS = {
@@ -75,7 +75,9 @@ class Database:
     def __init__(self, path: Path, wait_s: float = WAIT_S) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
+        self.folder = path.parent
         give_database_back(path)
+        is_new = not path.exists()
         self._identity = _open_once(path)
         self._connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None)
         try:
@@ -83,6 +85,8 @@ class Database:
                 self._prepare()
         except BaseException:
             self._connection.close()
+            if is_new:
+                _remove_if_empty(path)
             raise
 
     def _prepare(self) -> None:
@@ -229,7 +233,7 @@ class Database:
 
 
 def refuse_newer(path: Path) -> None:
-    """Check, before anything is started, that the database is not from a later version.
+    """Check that a database that is not opened is not from a later version.
 
     Any other fault of the file is ignored here: the controller handles it.
 
@@ -238,7 +242,7 @@ def refuse_newer(path: Path) -> None:
     """
     with suppress(sqlite3.Error, ValueError):
         if path.is_file():
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as found:
+            with closing(open_to_read(path)) as found:
                 _refuse_newer(path, found.execute("PRAGMA user_version").fetchone()[0])
 
 
@@ -281,6 +285,13 @@ def _open_once(path: Path) -> tuple[int, int]:
     if not stat.S_ISREG(status.st_mode):
         raise CorruptDatabaseError("not a regular file")
     return _identity(status)
+
+
+def _remove_if_empty(path: Path) -> None:
+    """Remove a file that has just been created in vain: an empty one counts as a database that lost its contents."""
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            path.resolve().unlink()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

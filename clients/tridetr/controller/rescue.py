@@ -26,6 +26,7 @@ from tridetr.controller.stored_rows import (
     checked,
 )
 from tridetr.files import sync_folder
+from tridetr.sqlite_files import open_main_file, open_to_read
 
 _KEPT = 3  # broken databases
 # ValueError: an error whose text quotes damaged SQL that is not UTF-8
@@ -33,7 +34,7 @@ _UNREADABLE = (sqlite3.Error, ValueError)
 
 
 def rescue(path: Path) -> Contents:
-    """Return the readable contents of a broken database, without changing the file.
+    """Return the readable contents of a database that is broken or cannot be opened, without changing the file.
 
     An outbox event with a damaged column is taken from the history instead, which holds the same texts. The same goes
     for the events between the readable ends of a damaged outbox.
@@ -41,9 +42,9 @@ def rescue(path: Path) -> Contents:
     found = Contents(is_whole=False)
     if not path.is_file():  # opening a FIFO would block
         return found
-    for address in (f"{path.as_uri()}?mode=ro", f"{path.as_uri()}?mode=ro&immutable=1"):
+    for opened in (open_to_read, open_main_file):
         with suppress(*_UNREADABLE):
-            with closing(sqlite3.connect(address, uri=True, timeout=1.0)) as connection:
+            with closing(opened(path, 1.0)) as connection:
                 connection.text_factory = bytes
                 connection.execute("SELECT * FROM sqlite_master").fetchall()
                 _read(connection, found)

@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tridetr.controller.database import Database
@@ -18,8 +19,9 @@ from tridetr.disk_thread import DiskStalledError
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.paths import private_folder
-from tridetr.sqlite_files import BUSY, FULL, LOCKED, code_of
+from tridetr.sqlite_files import CANTOPEN, FULL, IOERR, code_of, is_disk_full, is_in_use
 from tridetr.telemetry import metrics
+from tridetr.write_check import FULL_ERRORS, disk_remedy
 
 logger = logging.getLogger("tridetr.controller")
 
@@ -28,12 +30,16 @@ class StoreError(TridetrError):
     """The state folder cannot be used at all."""
 
 
+class DiskFullError(OSError):
+    """SQLite has failed on a full disk, but names another cause."""
+
+
 def lock_folder(state_dir: Path) -> FileLock:
     """Create the folder if necessary and lock it for this process (the kernel unlocks it when the process dies).
 
     Raises:
         StoreError: another controller uses it, or it cannot be used.
-        OSError: it is read-only, which may pass.
+        OSError: it is read-only, or its disk is full, which may pass.
     """
     try:
         private_folder(state_dir, "state_dir", may_be_read_only=True)
@@ -44,7 +50,7 @@ def lock_folder(state_dir: Path) -> FileLock:
             "for this one"
         ) from None
     except OSError as error:
-        if error.errno == errno.EROFS:  # decisions continue in memory, as with a full disk
+        if error.errno in (errno.EROFS, *FULL_ERRORS):  # decisions continue in memory
             raise
         raise StoreError(f"state_dir {state_dir} cannot be used: {error}") from None
 
@@ -72,12 +78,13 @@ def open_database(path: Path, wait_s: float) -> tuple[Database, Contents]:
     Raises:
         sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError: see ``Database``.
     """
-    database = Database(path, wait_s)
-    try:
-        return database, database.load()
-    except BaseException:
-        database.close()
-        raise
+    with _naming_full_disk(path.parent):
+        database = Database(path, wait_s)
+        try:
+            return database, database.load()
+        except BaseException:
+            database.close()
+            raise
 
 
 def write_database(database: Database, changes: Changes) -> bool:
@@ -85,13 +92,30 @@ def write_database(database: Database, changes: Changes) -> bool:
     if not database.is_current:
         return False
     if changes:
-        database.write(changes)
+        with _naming_full_disk(database.folder):
+            database.write(changes)
     return True
 
 
 def rebuild_database(path: Path, contents: Contents) -> tuple[Path | None, Database]:
     """Replace a broken database with a new one; return the broken one's new path, and the new one."""
-    return replace_database(path, contents), Database(path)
+    with _naming_full_disk(path.parent):
+        return replace_database(path, contents), Database(path)
+
+
+@contextmanager
+def _naming_full_disk(folder: Path) -> Iterator[None]:
+    """Name the cause of an error that SQLite reports when the disk has no space for its shared memory.
+
+    Raises:
+        DiskFullError: instead of that error.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        if code_of(error) in (IOERR, CANTOPEN) and is_disk_full(folder):
+            raise DiskFullError(f"{error}, the disk is full") from error
+        raise
 
 
 def close_files(database: Database | None, lock: FileLock | None = None) -> None:
@@ -120,8 +144,13 @@ def kind_and_remedy(error: Exception) -> tuple[str, str]:
     if isinstance(error, DiskStalledError):
         return "stalled", "check the memory card, disk or network share; retrying"
     code = code_of(error)
-    if code == FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    number = getattr(error, "errno", None)
+    if code == FULL or number in FULL_ERRORS or isinstance(error, DiskFullError):
         return "full", "free some space"
-    if code in (BUSY, LOCKED):
+    if is_in_use(error):
         return "other", "another program has locked the file (a backup?); retrying"
+    if code == IOERR or number == errno.EIO:
+        return "other", "check the disk, its quotas and the kernel's log (`dmesg`)"
+    if number == errno.EROFS:
+        return "other", disk_remedy(error)
     return "other", "check the folder and its permissions"

@@ -25,6 +25,7 @@ from tridetr.controller.database import (
     CorruptDatabaseError,
     Database,
     NewerDatabaseError,
+    refuse_newer,
 )
 from tridetr.controller.history import DATABASE, HISTORY_LIMIT
 from tridetr.controller.notices import Notices
@@ -44,6 +45,7 @@ from tridetr.controller.stored_rows import Changes, Contents, NewRow, Row, Saved
 from tridetr.disk_thread import DiskStalledError, DiskThread, Steps
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock
+from tridetr.sqlite_files import is_in_use
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.controller")
@@ -56,8 +58,8 @@ class Store:
     """Holds the controller's state in memory and on disk.
 
     A database that cannot be opened at startup (locked by a backup, disk full) is read as soon as possible: its events
-    then come before those decided meanwhile, which are renumbered to follow them. If the disk is read-only, only its
-    events are read: the rest may have changed since it is.
+    then come before those decided meanwhile, which are renumbered to follow them. If the disk is full, read-only or
+    broken, its events are read without opening it; the rest may have changed since the disk is.
 
     Attributes:
         outbox: events that the broker has not acknowledged, by event ID, oldest first.
@@ -232,14 +234,19 @@ class Store:
                 try:
                     self._lock = yield partial(lock_folder, self._path.parent)
                 except OSError:
-                    if not (self.is_loaded or self._has_events):
-                        yield from self._read_events()
+                    yield from self._read_events()
                     raise
             while True:
                 if self._database is None:
-                    # Kept over attempts: one that fails can leave a part of the new file
-                    self._is_emptied |= yield partial(prepare_file, self._path)
-                    self._database, found = yield partial(open_database, self._path, wait_s)
+                    try:
+                        # Kept over attempts: one that fails can leave a part of the new file
+                        self._is_emptied |= yield partial(prepare_file, self._path)
+                        self._database, found = yield partial(open_database, self._path, wait_s)
+                    except (sqlite3.Error, OSError) as error:
+                        # A program that uses the file may be writing to it, and is done soon
+                        if not is_in_use(error):
+                            yield from self._read_events()
+                        raise
                     found.is_whole = not self._is_emptied
                     self._take_over(found, held={row.event_id for row in found.outbox})
                 changes = self._hand_over()
@@ -278,7 +285,14 @@ class Store:
         return False
 
     def _read_events(self) -> Steps:
-        """Take over the events in a file that cannot be opened; it is loaded when it can be."""
+        """Take over the events in a file that cannot be opened, once; it is loaded when it can be.
+
+        Raises:
+            NewerDatabaseError: a later version of tridetr has written it.
+        """
+        if self.is_loaded or self._has_events:
+            return True
+        yield partial(refuse_newer, self._path)
         found = yield partial(rescue, self._path)
         self._has_events = True
         events = Contents(outbox=found.outbox, last_seq=found.last_seq, notices=found.notices)
@@ -322,7 +336,8 @@ class Store:
         changes = Changes()
         try:
             found = yield partial(rescue, self._path)
-            self._take_over(found, held=set())  # the new file holds nothing yet
+            # The new file gets all events in memory; those in the broken one keep their numbers, also in its history
+            self._take_over(found, held={row.event_id for row in found.outbox})
             contents = Contents(
                 dict(self.cameras),
                 list(self.outbox.values()),
@@ -369,7 +384,7 @@ class Store:
 
         Args:
             found: contents of the file.
-            held: IDs of the events that are in the file at the path already and must not be written again.
+            held: IDs of the events that are in the file: they keep their numbers, and are not written again.
         """
         older = [
             row
