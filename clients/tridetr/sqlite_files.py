@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tridetr.files import give_access_back
+from tridetr.write_check import FULL_ERRORS
 
 # sqlite3.h
 PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR = 3, 5, 6, 7, 8, 9, 10
@@ -25,7 +27,8 @@ _MESSAGES = {
     "unable to open": CANTOPEN,
     "locking protocol": PROTOCOL,
 }
-_SHARED_MEMORY = 32768  # bytes of a database's shared memory; it grows by as many
+_ROOM = 65536  # bytes: shared memory of 32 KiB, and the start of a write-ahead log
+_AMPLE = 2**20  # free bytes that certainly have room for them
 
 
 def code_of(error: BaseException) -> int | None:
@@ -47,16 +50,22 @@ def is_in_use(error: BaseException) -> bool:
 
 
 def is_disk_full(folder: Path) -> bool:
-    """Return whether the disk of a folder has no space, or no more files, for a database's shared memory.
+    """Return whether a folder has no room for the shared memory of a database.
 
-    SQLite reports that as an I/O error, or as a file that cannot be opened.
+    SQLite reports that as an I/O error or a file that cannot be opened, or ends the process with SIGBUS: it allocates
+    one block of each page (of four on a small ext4) and writes to the others through mapped memory. What is said to be
+    free need not be for this user, so if it is little, room is asked for.
     """
     try:
         status = os.statvfs(folder)
-    except OSError:
-        return False
-    has_files = status.f_favail > 0 or status.f_files == 0  # Btrfs does not count them
-    return status.f_bavail * status.f_frsize < _SHARED_MEMORY or not has_files
+        has_files = status.f_favail > 0 or status.f_files == 0  # Btrfs does not count them
+        if has_files and status.f_bavail * status.f_frsize >= _AMPLE:
+            return False
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, _ROOM)
+    except OSError as error:
+        return error.errno in FULL_ERRORS
+    return False
 
 
 def open_to_read(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
@@ -69,15 +78,16 @@ def open_to_read(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
         sqlite3.Error: it cannot be read.
     """
     address = f"{path.as_uri()}?mode=ro"
-    try:
-        return _connected(address, wait_s)
-    except sqlite3.Error as error:
-        if code_of(error) not in PASSING or is_in_use(error):
-            raise
-        log = path.with_name(f"{path.name}-wal")
-        if not (log.is_file() and log.stat().st_size):
-            return open_main_file(path)
-        return _connected(f"{address}&vfs=unix-none", wait_s, "PRAGMA locking_mode=EXCLUSIVE")
+    if not is_disk_full(path.parent):
+        try:
+            return _connected(address, wait_s)
+        except sqlite3.Error as error:
+            if code_of(error) not in PASSING or is_in_use(error):
+                raise
+    log = path.with_name(f"{path.name}-wal")
+    if not (log.is_file() and log.stat().st_size):
+        return open_main_file(path)
+    return _connected(f"{address}&vfs=unix-none", wait_s, "PRAGMA locking_mode=EXCLUSIVE")
 
 
 def open_main_file(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:

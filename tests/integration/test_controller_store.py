@@ -250,13 +250,6 @@ def test_events_on_a_full_disk_are_sent_after_a_restart(
     assert log.exists() == (left_by != "stop")
     stored = path.read_bytes(), log.read_bytes() if log.exists() else b""
     ballast = fill(tiny_disk)
-    if (
-        left_by == "kill"
-    ):  # SQLite empties it before it is filled again: another program takes the space
-        os.truncate(folder / f"{DATABASE}-shm", 0)
-        with ballast.open("ab", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(b"\0" * 4096)
     for restart in range(2):  # what a restart forgets is repeated
         caplog.clear()
         store = Store(folder, outbox_limit=1000)
@@ -454,7 +447,6 @@ def test_an_alarm_that_waited_is_published_after_a_start_on_a_full_disk(
     tmp_path: Path, tiny_disk: Path, is_killed: bool
 ) -> None:
     folder = tiny_disk / "state"
-    shared = folder / f"{DATABASE}-shm"
     with running_mosquitto(tmp_path / "broker") as broker:
         broker.kill()
         with running_controller(
@@ -464,7 +456,6 @@ def test_an_alarm_that_waited_is_published_after_a_start_on_a_full_disk(
             actor.show_and_wait(PERSON, 8)
             if is_killed:
                 controller.kill()
-                shared.unlink()
             else:
                 assert controller.terminate() == 0
             assert (folder / f"{DATABASE}-wal").exists() == is_killed
@@ -475,7 +466,7 @@ def test_an_alarm_that_waited_is_published_after_a_start_on_a_full_disk(
                 wait_for(lambda: b"full" in (ear.last("/node1/problem") or b""))
                 wait_for(ear.events)
                 assert [event["kind"] for event in ear.events()] == ["person_arrived"]
-                assert "the disk is full" in controller.log()
+                assert "disk is full" in controller.log()
                 assert "permissions" not in controller.log()
                 ballast.unlink()
                 wait_for(lambda: b'"store":"ok"' in (ear.last("/hall/status") or b""))

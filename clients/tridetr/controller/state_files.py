@@ -31,7 +31,7 @@ class StoreError(TridetrError):
 
 
 class DiskFullError(OSError):
-    """SQLite has failed on a full disk, but names another cause."""
+    """SQLite would fail, or has failed, because the disk is full, which it does not always say."""
 
 
 def lock_folder(state_dir: Path) -> FileLock:
@@ -78,6 +78,8 @@ def open_database(path: Path, wait_s: float) -> tuple[Database, Contents]:
     Raises:
         sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError: see ``Database``.
     """
+    if is_disk_full(path.parent):
+        raise DiskFullError("database or disk is full")  # as SQLite says it
     with _naming_full_disk(path.parent):
         database = Database(path, wait_s)
         try:
