@@ -303,6 +303,23 @@ def test_names_that_are_used_again_are_not_taken_for_old_segments() -> None:
         assert known.open(b"%d" % number, until_s[-1], names[-1])
 
 
+@pytest.mark.parametrize("first", [1, 3])
+def test_names_that_are_used_again_after_a_restart_count_as_old_once(first: int) -> None:
+    """The names of a former run could be old for good: every third segment was left out, or all of them."""
+    known = PlayedSegments()
+    known.follow(["#EXT-X-MEDIA-SEQUENCE:27", "0.ts", "1.ts", "2.ts"])  # what they show is unknown
+    left_out = []
+    for number in range(first, 30):
+        numbers = range(max(0, number - 3), number)
+        names = [f"{n % 3}.ts" for n in numbers]
+        until_s = known.follow([f"#EXT-X-MEDIA-SEQUENCE:{numbers[0]}", *names])
+        # All that are new, as FFmpeg opens them
+        for n in numbers if number == first else numbers[-1:]:
+            if not known.open(b"%d" % n, until_s[n - numbers[0]], f"{n % 3}.ts"):
+                left_out.append(n)
+    assert left_out == [*range(first)]
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [

@@ -82,7 +82,7 @@ class PlayedSegments:
         self._listed_s: dict[int, float] = {}
         self._numbers: dict[str, int] = {}  # by name, of the playlist's segments
         self._contents: dict[str, int] = {}  # hashes by name, of those of them that were opened
-        # Names that have other numbers than before, with the content that they had then; None is unknown
+        # Names whose numbers are others than before, with the content that they had then; None is unknown
         self._renumbered: dict[str, int | None] = {}
         self._opened: dict[int, None] = {}  # hashes; of this connection
         self._played: dict[int, None] = {}
@@ -114,9 +114,10 @@ class PlayedSegments:
         If a segment keeps its number, names are used again instead.
         """
         both = numbers.keys() & self._numbers.keys()
-        if all(numbers[name] != self._numbers[name] for name in both):
-            self._renumbered |= {name: self._contents.get(name) for name in both}
-        self._renumbered = {name: self._renumbered[name] for name in both & self._renumbered.keys()}
+        kept = {name for name in both if numbers[name] == self._numbers[name]}
+        self._renumbered = {name: self._renumbered[name] for name in kept & self._renumbered.keys()}
+        if not kept:
+            self._renumbered = {name: self._contents.get(name) for name in both}
         self._contents = {name: self._contents[name] for name in both & self._contents.keys()}
         self._numbers = numbers
 
