@@ -96,6 +96,31 @@ def test_blindness_is_reported_in_time_and_ends_when_the_view_is_back(
     assert watch.see(film, 4)[-1] is None
 
 
+@pytest.mark.parametrize(
+    ("place", "gain"), [*itertools.product(PLACES, (0.0, 0.35)), ("street1", 0.6), ("street2", 1.0)]
+)
+def test_a_blurred_lens_is_reported_in_noise_that_grows_with_the_light(
+    place: str, gain: float
+) -> None:
+    """The noise in the lit middle counted as fine edges, because only that of the dark corners was known."""
+    noise = np.random.default_rng(3)
+    lit = np.exp(-3 * (2.5 * (X - 0.5) ** 2 + (Y - 0.5) ** 2)) * 0.8
+
+    def sensor(film: Film) -> Film:
+        def seen(time_s: float) -> Picture:
+            light = film(time_s) * lit + 6
+            grain = noise.normal(0, 1, SIZE) * gain * np.sqrt(0.06 * light + 9)
+            return (light + grain).astype(np.float32)
+
+        return seen
+
+    film, watch = STILLS[place], Watch()
+    assert set(watch.see(sensor(film), 45, 0)) == {None}
+    found = watch.see(sensor(lambda time_s: blurred(film(time_s), 7)), 25, 0)
+    assert found[-1] is BlindReason.BLURRED
+    assert watch.see(sensor(film), 4, 0)[-1] is None
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("what", SEEN)
 def test_normal_events_are_not_reported(what: str, place: str) -> None:

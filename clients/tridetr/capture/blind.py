@@ -176,7 +176,9 @@ class BlindDetector:
         elif known and self._faded_looks == 0 and window.is_full and window.turn == 0:
             self._lit = max(self._contrast.take_least(), _LIT_DECAY * self._lit)
         if window.turn % 2:  # the sharpness of the window is measured at the others
-            sharpness = sharpness_of(window.last_energy(), self._noise) if known else None
+            sharpness = (
+                sharpness_of(window.last_energy(), window.change, self._noise) if known else None
+            )
             is_soft = self._sharpness.is_soft(sharpness, known)
             self._soft_looks = self._soft_looks + 1 if is_soft else 0
         evidence = self._evidence()
@@ -274,7 +276,7 @@ class BlindDetector:
         if self._is_faint():
             return BlindReason.BLURRED
         if window.turn % 2 == 0:
-            window.sharpness.measure(window.energy(), self._noise)
+            window.sharpness.measure(window.energy(), window.change, self._noise)
         if self._sharpness.is_soft(window.sharpness.value, known):
             return BlindReason.BLURRED
         if known and self._is_other_view(likeness, edges):

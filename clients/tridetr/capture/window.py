@@ -41,6 +41,7 @@ class Window:
     def __init__(self) -> None:
         self._cells: Map = np.zeros((_SIZE, *CELLS), np.float32)
         self._energy: Map = np.zeros((_SIZE, 2, *TILES), np.float32)
+        self._change: Map = np.zeros((_SIZE, *TILES), np.float32)
         self.last = self.mean = self._cells[0]
         self.steps: Map = np.zeros((CELLS[0], CELLS[1] - 1), np.float32)
         self.edges: Map = np.zeros((CELLS[0] - 1, CELLS[1] - 1), np.float32)
@@ -80,6 +81,12 @@ class Window:
         self._cells[self.turn] = cells
         self._energy[self.turn, 0] = TILE_ROWS @ fine @ TILE_COLUMNS
         self._energy[self.turn, 1] = COARSE_ROWS @ across @ COARSE_COLUMNS
+        change = steps - self.steps
+        change[:, :-1] -= change[:, 1:]  # light that moves is smooth
+        np.abs(change, out=change)
+        np.matmul(COARSE_ROWS @ change, COARSE_COLUMNS, out=self._change[self.turn])
+        if self.looks == 1:
+            self._change[0] = self._change[1]  # there was no look before the first
         self.turn = (self.turn + 1) % _SIZE
         self.looks = min(self.looks + 1, _SIZE)
         self._skipped = 0
@@ -92,6 +99,11 @@ class Window:
         self._skipped += 1
         if self._skipped >= _SIZE:
             self.restart()
+
+    @property
+    def change(self) -> Map:
+        """Mean magnitude of what changes in the cells' curvature from look to look, in each tile [looks, 8, 8]."""
+        return self._change[: self.looks]
 
     def energy(self) -> Map:
         """Return the mean energy of fine and coarse edges in each tile [2, 8, 8]."""
