@@ -15,6 +15,7 @@ from pathlib import Path
 from tridetr.errors import ForeignFolderError, ModelError, TridetrError
 from tridetr.files import give_access_back
 from tridetr.shm.closing import Closing
+from tridetr.write_check import DEVICE_ERRORS
 
 # Folders in which every user can create files
 PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
@@ -25,6 +26,10 @@ TRITON_MARKS = ("lock", "secret")
 # Has a file for each user whose services outlive the logins
 _LINGER = Path("/var/lib/systemd/linger")
 _PACKAGE = Path(__file__).resolve().parent
+
+
+class UncheckedFolderError(OSError):
+    """The disk of a folder fails, so it is unknown whether other users could change its content."""
 
 
 def model_repository_dir() -> Path:
@@ -80,21 +85,49 @@ def private_folder(path: Path, key: str = "run_dir", *, may_be_read_only: bool =
         ForeignFolderError: Other users could change its content, or replace it, or own a file in it.
         TridetrError: The folder cannot be created or written to.
     """
-    remedy = f"set {key} to a folder of your own"
     try:
-        for above in reversed(path.absolute().parents):
-            if not above.exists():
-                above.mkdir(mode=0o755, exist_ok=True)  # whatever the umask
-        path.mkdir(mode=0o700, exist_ok=True)
-        refuse_other_users(path, key, remedy)
+        return _private_folder(path, key, may_be_read_only)
     except OSError as error:
-        raise TridetrError(
-            f"cannot create {key} {path}: {error.strerror or error}; {remedy}"
-        ) from None
+        raise _uncreatable(path, key, error) from None
+
+
+def state_folder(path: Path) -> Path:
+    """Create or check the state folder, like `private_folder`; it may be read-only.
+
+    Raises:
+        UncheckedFolderError: Its disk fails, which may pass. Nothing in it may be used until it was checked.
+        ForeignFolderError: Other users could change its content, or replace it, or own a file in it.
+        TridetrError: The folder cannot be created or written to.
+    """
+    try:
+        return _private_folder(path, "state_dir", may_be_read_only=True)
+    except OSError as error:
+        if error.errno in DEVICE_ERRORS:
+            raise UncheckedFolderError(error.errno, error.strerror, str(path)) from None
+        raise _uncreatable(path, "state_dir", error) from None
+
+
+def _remedy(key: str) -> str:
+    return f"set {key} to a folder of your own"
+
+
+def _uncreatable(path: Path, key: str, error: OSError) -> TridetrError:
+    return TridetrError(f"cannot create {key} {path}: {error.strerror or error}; {_remedy(key)}")
+
+
+def _private_folder(path: Path, key: str, may_be_read_only: bool) -> Path:
+    for above in reversed(path.absolute().parents):
+        if not above.exists():
+            above.mkdir(mode=0o755, exist_ok=True)  # whatever the umask
+    path.mkdir(mode=0o700, exist_ok=True)
+    refuse_other_users(path, key, _remedy(key))
     if may_be_read_only and os.statvfs(path).f_flag & os.ST_RDONLY:
         return path
     if not os.access(path, os.W_OK | os.X_OK) and not give_access_back(path):
-        raise TridetrError(f"{key} {path} is not writable (a read-only file system?); {remedy}")
+        _raise_if_failed(path)
+        raise TridetrError(
+            f"{key} {path} is not writable (a read-only file system?); {_remedy(key)}"
+        )
     return path
 
 
@@ -138,6 +171,7 @@ def refuse_other_users(path: Path, key: str, remedy: str) -> None:
             f"(mode {parent.st_mode & 0o7777:o}): run `chmod o-w {path.parent}`, or {remedy}"
         )
     if not os.access(path, os.R_OK | os.X_OK):
+        _raise_if_failed(path)
         return
     with os.scandir(path) as entries:
         for entry in entries:
@@ -146,6 +180,16 @@ def refuse_other_users(path: Path, key: str, remedy: str) -> None:
                     raise ForeignFolderError(  # left from a time when the folder was open to others
                         f"{entry.path} belongs to another user, who could change it: remove it, or {remedy}"
                     )
+
+
+def _raise_if_failed(path: Path) -> None:
+    """Tell a folder whose disk fails from one without permissions: ``access`` gives the same answer.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    with contextlib.suppress(PermissionError):
+        os.scandir(path).close()
 
 
 def _is_volume(path: Path) -> bool:

@@ -14,6 +14,24 @@ from tridetr.disk_thread import DiskStalledError, DiskThread
 EVERY_S = 5.0
 _BYTES = 16  # of a heartbeat
 FULL_ERRORS = errno.ENOSPC, errno.EDQUOT
+# The disk or the network share fails, whatever is configured: it may be back later
+DEVICE_ERRORS = (
+    errno.EIO,
+    errno.EREMOTEIO,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ENOMEDIUM,
+    errno.EUCLEAN,  # a damaged file system
+    errno.EBADMSG,  # a wrong checksum in it
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ECONNABORTED,
+    errno.ESHUTDOWN,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ETIMEDOUT,
+)
 
 
 def check_writable(folder: Path) -> None:
@@ -35,7 +53,7 @@ def disk_remedy(error: Exception) -> str:
         return "free some space there"
     if code == errno.EROFS:
         return "check the disk and the kernel's log (`dmesg`), and mount the file system writable again"
-    if code == errno.EIO:
+    if code in DEVICE_ERRORS:
         return "check the disk and the kernel's log (`dmesg`)"
     if isinstance(error, DiskStalledError):
         return "check the memory card, disk or network share"

@@ -420,7 +420,7 @@ def test_a_state_disk_that_does_not_answer_does_not_keep_a_node_from_starting(
 ) -> None:
     answers = threading.Event()
     monkeypatch.setattr(disk_checks, "WAIT_S", 0.0)
-    monkeypatch.setattr(disk_checks, "private_folder", lambda *_, **_options: answers.wait(60))
+    monkeypatch.setattr(disk_checks, "state_folder", lambda *_, **_options: answers.wait(60))
     config = Config.model_validate(
         {"cameras": {"hall": {"source": "synthetic"}}, "state_dir": tmp_path / "state"}
     )

@@ -18,10 +18,10 @@ from tridetr.controller.stored_rows import Changes, Contents
 from tridetr.disk_thread import DiskStalledError
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
-from tridetr.paths import private_folder
+from tridetr.paths import state_folder
 from tridetr.sqlite_files import CANTOPEN, FULL, IOERR, code_of, is_disk_full, is_in_use
 from tridetr.telemetry import metrics
-from tridetr.write_check import FULL_ERRORS, disk_remedy
+from tridetr.write_check import DEVICE_ERRORS, FULL_ERRORS, disk_remedy
 
 logger = logging.getLogger("tridetr.controller")
 
@@ -39,10 +39,11 @@ def lock_folder(state_dir: Path) -> FileLock:
 
     Raises:
         StoreError: another controller uses it, or it cannot be used.
-        OSError: it is read-only, or its disk is full, which may pass.
+        UncheckedFolderError: its disk fails, so it may be another user's.
+        OSError: it is read-only, or its disk is full or fails, which may pass.
     """
     try:
-        private_folder(state_dir, "state_dir", may_be_read_only=True)
+        state_folder(state_dir)
         return FileLock(state_dir / FOLDER_LOCK, f"process {os.getpid()}")
     except FileLockedError as error:
         raise StoreError(
@@ -50,7 +51,8 @@ def lock_folder(state_dir: Path) -> FileLock:
             "for this one"
         ) from None
     except OSError as error:
-        if error.errno in (errno.EROFS, *FULL_ERRORS):  # decisions continue in memory
+        # Decisions continue in memory
+        if error.errno in (errno.EROFS, *FULL_ERRORS, *DEVICE_ERRORS):
             raise
         raise StoreError(f"state_dir {state_dir} cannot be used: {error}") from None
 
@@ -60,9 +62,10 @@ def prepare_file(path: Path) -> bool:
 
     Raises:
         ForeignFolderError: the folder was replaced by another user's.
+        UncheckedFolderError: its disk fails, so it may have been.
         OSError: the folder cannot be written.
     """
-    private_folder(path.parent, "state_dir", may_be_read_only=True)
+    state_folder(path.parent)
     if aside := finish_replacement(path):
         logger.error("the broken state database was moved to %s", aside)
     is_emptied = path.is_file() and path.stat().st_size == 0
@@ -151,7 +154,7 @@ def kind_and_remedy(error: Exception) -> tuple[str, str]:
         return "full", "free some space"
     if is_in_use(error):
         return "other", "another program has locked the file (a backup?); retrying"
-    if code == IOERR or number == errno.EIO:
+    if code == IOERR or number in DEVICE_ERRORS:
         return "other", "check the disk, its quotas and the kernel's log (`dmesg`)"
     if number == errno.EROFS:
         return "other", disk_remedy(error)

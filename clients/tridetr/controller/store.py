@@ -45,6 +45,7 @@ from tridetr.controller.stored_rows import Changes, Contents, NewRow, Row, Saved
 from tridetr.disk_thread import DiskStalledError, DiskThread, Steps
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock
+from tridetr.paths import UncheckedFolderError
 from tridetr.sqlite_files import is_in_use
 from tridetr.telemetry import metrics
 
@@ -59,7 +60,8 @@ class Store:
 
     A database that cannot be opened at startup (locked by a backup, disk full) is read as soon as possible: its events
     then come before those decided meanwhile, which are renumbered to follow them. If the disk is full, read-only or
-    broken, its events are read without opening it; the rest may have changed since the disk is.
+    broken, its events are read without opening it; the rest may have changed since the disk is. Nothing is read while
+    the disk fails so that the folder's owner is unknown.
 
     Attributes:
         outbox: events that the broker has not acknowledged, by event ID, oldest first.
@@ -233,6 +235,8 @@ class Store:
             if self._lock is None:
                 try:
                     self._lock = yield partial(lock_folder, self._path.parent)
+                except UncheckedFolderError:
+                    raise
                 except OSError:
                     yield from self._read_events()
                     raise
@@ -242,6 +246,8 @@ class Store:
                         # Kept over attempts: one that fails can leave a part of the new file
                         self._is_emptied |= yield partial(prepare_file, self._path)
                         self._database, found = yield partial(open_database, self._path, wait_s)
+                    except UncheckedFolderError:
+                        raise
                     except (sqlite3.Error, OSError) as error:
                         # A program that uses the file may be writing to it, and is done soon
                         if not is_in_use(error):

@@ -14,8 +14,9 @@ from tridetr.controller.history import DATABASE, FOLDER_LOCK
 from tridetr.disk_thread import DiskThread
 from tridetr.errors import TridetrError
 from tridetr.file_lock import holder_of
-from tridetr.paths import TRITON_MARKS, private_folder, refuse_other_folder
+from tridetr.paths import TRITON_MARKS, UncheckedFolderError, refuse_other_folder, state_folder
 from tridetr.recorder import evidence_files
+from tridetr.write_check import disk_remedy
 
 logger = logging.getLogger("tridetr.supervisor")
 
@@ -25,7 +26,7 @@ WAIT_S = 5.0  # longest wait for a disk
 def check_disks(config: Config, only: Sequence[str]) -> None:
     """Refuse folders that cannot be used; call it when the orphans of an earlier run have ended.
 
-    A disk that does not answer is not refused: the processes wait for it.
+    A disk that does not answer, or fails, is not refused: the processes wait for it.
 
     Args:
         config: The configuration.
@@ -40,8 +41,9 @@ def check_disks(config: Config, only: Sequence[str]) -> None:
         refuse_other_folder(config.run_dir / "triton", TRITON_MARKS, "run_dir")
 
     def check_state() -> None:
-        private_folder(state_dir, "state_dir", may_be_read_only=True)
-        refuse_newer(state_dir / DATABASE)
+        state_folder(state_dir)
+        with contextlib.suppress(OSError):  # the controller reports it
+            refuse_newer(state_dir / DATABASE)
         if not only:
             _refuse_used(state_dir / FOLDER_LOCK, "state_dir")
 
@@ -64,6 +66,13 @@ def _check(folder: str, check: Callable[[], None]) -> None:
     disk.close()
     try:
         checking.result(WAIT_S)
+    except UncheckedFolderError as error:
+        logger.warning(
+            "%s cannot be checked (%s): starting without it; %s",
+            folder,
+            error.strerror,
+            disk_remedy(error),
+        )
     except concurrent.futures.TimeoutError:
         logger.warning("the disk of %s does not answer: starting without it", folder)
 

@@ -163,8 +163,11 @@ def code_folder(run_dir: Path, state_dir: Path) -> Path:
 
 
 def _can_hold_code(folder: Path) -> bool:
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return not os.statvfs(existing).f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        return not os.statvfs(existing).f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
+    except OSError:  # its disk fails
+        return False
 
 
 def _link_code(files: Layout) -> None:
