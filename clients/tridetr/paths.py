@@ -183,7 +183,7 @@ def refuse_other_users(path: Path, key: str, remedy: str) -> None:
 
 
 def _raise_if_failed(path: Path) -> None:
-    """Tell a folder whose disk fails from one without permissions: ``access`` gives the same answer.
+    """Distinguish a folder whose disk fails from one without permissions: ``access`` refuses both.
 
     Raises:
         OSError: It cannot be listed.

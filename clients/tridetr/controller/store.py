@@ -235,10 +235,8 @@ class Store:
             if self._lock is None:
                 try:
                     self._lock = yield partial(lock_folder, self._path.parent)
-                except UncheckedFolderError:
-                    raise
-                except OSError:
-                    yield from self._read_events()
+                except OSError as error:
+                    yield from self._read_events(error)
                     raise
             while True:
                 if self._database is None:
@@ -246,12 +244,8 @@ class Store:
                         # Kept over attempts: one that fails can leave a part of the new file
                         self._is_emptied |= yield partial(prepare_file, self._path)
                         self._database, found = yield partial(open_database, self._path, wait_s)
-                    except UncheckedFolderError:
-                        raise
                     except (sqlite3.Error, OSError) as error:
-                        # A program that uses the file may be writing to it, and is done soon
-                        if not is_in_use(error):
-                            yield from self._read_events()
+                        yield from self._read_events(error)
                         raise
                     found.is_whole = not self._is_emptied
                     self._take_over(found, held={row.event_id for row in found.outbox})
@@ -290,13 +284,18 @@ class Store:
             self._fail(error)
         return False
 
-    def _read_events(self) -> Steps:
+    def _read_events(self, error: Exception) -> Steps:
         """Take over the events in a file that cannot be opened, once; it is loaded when it can be.
+
+        Args:
+            error: why it cannot be opened.
 
         Raises:
             NewerDatabaseError: a later version of tridetr has written it.
         """
-        if self.is_loaded or self._has_events:
+        if self.is_loaded or self._has_events or isinstance(error, UncheckedFolderError):
+            return True
+        if is_in_use(error):  # by a program that may be writing to it, and is done soon
             return True
         yield partial(refuse_newer, self._path)
         found = yield partial(rescue, self._path)
