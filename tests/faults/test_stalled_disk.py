@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.ext4_disk import Ext4Disk, mounted_ext4
 from support.faults import record
 from support.mosquitto import listening, running_mosquitto
 from support.sentry import EMPTY, PERSON, running_controller
 from support.waiting import wait_for
 
 
-class Disk:
-    """A small file system of its own that can be frozen; writes then wait, uninterruptibly."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def freeze(self) -> None:
-        subprocess.run(["fsfreeze", "-f", self.folder], check=True)
-
-    def thaw(self) -> None:
-        subprocess.run(["fsfreeze", "-u", self.folder], check=True)
-
-
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting and freezing a file system needs root")
-    image, folder = tmp_path / "disk.img", tmp_path / "disk"
-    folder.mkdir()
-    with image.open("wb") as file:
-        file.truncate(16 << 20)
-    make: list[list[str | Path]] = [
-        ["mkfs.ext4", "-q", image],
-        ["mount", "-o", "loop", image, folder],
-    ]
-    for command in make:
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"no file system can be mounted here: {error}")
-    disk = Disk(folder)
-    try:
+def disk(tmp_path: Path) -> Iterator[Ext4Disk]:
+    with mounted_ext4(tmp_path) as disk:
         yield disk
-    finally:
-        subprocess.run(["fsfreeze", "-u", folder], capture_output=True)
-        subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_that_stalls_delays_no_alarm_and_loses_nothing(tmp_path: Path, disk: Disk) -> None:
+def test_a_disk_that_stalls_delays_no_alarm_and_loses_nothing(
+    tmp_path: Path, disk: Ext4Disk
+) -> None:
     with (
         running_mosquitto(tmp_path / "broker") as broker,
         listening(broker) as ear,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.ext4_disk import Ext4Disk, mounted_ext4
 from support.mosquitto import listening, running_mosquitto
 from support.sentry import EMPTY, PERSON, running_controller
 from support.state_database import event_row
@@ -28,63 +26,15 @@ from tridetr.errors import TridetrError
 from tridetr.supervisor import disk_checks
 from tridetr.write_check import DEVICE_ERRORS, disk_remedy
 
-_SHUT_DOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN: as the kernel does when the device is gone
-_NO_LOG_FLUSH = 2
 DEVICE = [errno.EIO, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO, errno.EUCLEAN, errno.ESTALE]
 SHARE = [errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT]
 CONFIGURATION = [errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP]
 
 
-class Disk:
-    """A small ext4."""
-
-    def __init__(self, folder: Path, loop: str) -> None:
-        self.folder = folder
-        self._loop = loop
-
-    def fail(self) -> None:
-        """From now on, files cannot be opened: EIO."""
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.ioctl(descriptor, _SHUT_DOWN, struct.pack("I", _NO_LOG_FLUSH))
-        except OSError as error:
-            pytest.skip(f"a file system cannot be shut down here: {error}")
-        finally:
-            os.close(descriptor)
-
-    def return_(self) -> None:
-        """Mount it again."""
-        subprocess.run(["umount", str(self.folder)], check=True)
-        subprocess.run(["mount", self._loop, str(self.folder)], check=True)
-
-
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small ext4 needs root")
-    folder, image = tmp_path / "disk", tmp_path / "disk.img"
-    folder.mkdir()
-    with image.open("wb") as file:
-        file.truncate(32 << 20)
-    loop = ""
-    try:
-        for line in (
-            ["mkfs.ext4", "-q", str(image)],
-            ["losetup", "-f", "--show", str(image)],
-            ["mount"],
-        ):
-            if line == ["mount"]:
-                line += [loop, str(folder)]
-            try:
-                done = subprocess.run(line, capture_output=True, text=True, check=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                pytest.skip(f"a small ext4 cannot be mounted here: {error}")
-            loop = loop or done.stdout.strip()
-        yield Disk(folder, loop)
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], capture_output=True)
-        if loop:
-            subprocess.run(["losetup", "-d", loop], capture_output=True)
+def disk(tmp_path: Path) -> Iterator[Ext4Disk]:
+    with mounted_ext4(tmp_path) as disk:
+        yield disk
 
 
 def stored(folder: Path) -> None:
@@ -94,7 +44,7 @@ def stored(folder: Path) -> None:
     store.close()
 
 
-def test_a_store_starts_on_a_failed_disk_and_saves_when_it_returns(disk: Disk) -> None:
+def test_a_store_starts_on_a_failed_disk_and_saves_when_it_returns(disk: Ext4Disk) -> None:
     folder = disk.folder / "state"
     stored(folder)
     disk.fail()
@@ -102,7 +52,7 @@ def test_a_store_starts_on_a_failed_disk_and_saves_when_it_returns(disk: Disk) -
     assert "Input/output error" in store.fault
     store.commit("hall", '"meanwhile"', [event_row(1)])
     assert "visit1:arrived" in store.outbox
-    disk.return_()
+    disk.mount_again()
     assert store.flush()
     assert (store.fault, store.is_loaded) == ("", True)
     store.close()
@@ -113,7 +63,7 @@ def test_a_store_starts_on_a_failed_disk_and_saves_when_it_returns(disk: Disk) -
 
 
 def test_a_controller_that_is_restarted_on_a_failed_disk_raises_alarms(
-    tmp_path: Path, disk: Disk
+    tmp_path: Path, disk: Ext4Disk
 ) -> None:
     """It ended at once, every five seconds, and nobody watched the cameras."""
     state: dict[str, Any] = {"state_dir": str(disk.folder / "state")}
@@ -144,7 +94,7 @@ def _shown(actor: Any, ear: Any) -> bool:
     return bool(ear.events())
 
 
-def test_a_node_starts_on_a_failed_disk(disk: Disk) -> None:
+def test_a_node_starts_on_a_failed_disk(disk: Ext4Disk) -> None:
     config = config_of(disk.folder)
     stored(config.state_dir)
     disk.fail()
@@ -207,7 +157,7 @@ def test_a_folder_whose_owner_is_unknown_is_not_used(
     caplog: pytest.LogCaptureFixture,
     code: int,
 ) -> None:
-    """It may be another user's, with events that he made up."""
+    """It may be another user's, with invented events."""
     folder = tmp_path / "state"
     stored(folder)
     (folder / FOLDER_LOCK).unlink()
@@ -259,7 +209,7 @@ def test_a_folder_that_is_checked_again_in_vain_is_not_read(
 def test_an_unknown_list_of_files_is_a_fault_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`access` says no when the disk fails: the owners of the files were taken for checked."""
+    """``access`` refuses a folder whose disk fails, too: the owners of its files counted as checked."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setattr(os, "scandir", raising(errno.EIO))
     with pytest.raises(paths.UncheckedFolderError):
