@@ -211,6 +211,12 @@ async def test_replaced_model_is_loaded_and_a_broken_one_is_not(
         await asyncio.to_thread(wait_for, lambda: "not an ONNX model" in caplog.text)
         refusals = restarts("model_replaced")
         model = onnx.load(shared(*ORACLE))
+        model.graph.node[-1].op_type = "Missing"  # conforms to the contract, but cannot be loaded
+        onnx.save(model, tmp_path / "next")
+        (tmp_path / "next").rename(path)
+        await asyncio.to_thread(wait_for, lambda: "does not run: " in caplog.text, 60)
+        assert triton.endpoint().pid == before.pid
+        model = onnx.load(shared(*ORACLE))
         model.metadata_props.add(key="tridetr.classes", value='{"someone": 1}')
         onnx.save(model, tmp_path / "next")
         async with TritonClient(config) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from support.mosquitto import make_certificates
 from tridetr.config import load_config
 from tridetr.config.examples import DEMO, EXAMPLE, REFERENCE
 from tridetr.config.load import parse_config
-from tridetr.doctor import parts
 from tridetr.doctor.configuration import check_configuration
 from tridetr.doctor.parts import check_model, check_model_runs
+from tridetr.triton import trial
 
 CAMERA = "cameras: {hall: {source: synthetic}}\n"
 
@@ -135,18 +136,23 @@ def test_secrets_that_every_user_can_read_are_reported() -> None:
             "does not run: bad.",
         ),
         ("exit 1", "fault", "no reason given"),
-        ("sleep 60", "warning", "not loaded within"),
+        ("kill -ALRM $$", "warning", "not loaded within"),
     ],
 )
 def test_a_model_that_does_not_load_or_takes_too_long_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: str, level: str | None, text: str
 ) -> None:
-    monkeypatch.setattr(parts, "module_command", lambda *_: ["sh", "-c", f"exec 1>&2; {process}"])
-    monkeypatch.setattr(parts, "LOADING_S", 0.3 if level == "warning" else 30)
+    monkeypatch.setattr(trial, "module_command", lambda *_: ["sh", "-c", f"exec 1>&2; {process}"])
     config = parse_config(CAMERA + "device: cpu", origin=tmp_path / "node.yaml")
     found = list(check_model_runs(config))
     assert [finding.level for finding in found] == ([level] if level else [])
     assert all(text in finding.text and finding.remedy for finding in found)
+
+
+def test_the_checks_load_without_onnx_runtime() -> None:
+    """Without the extra `server`, `tridetr doctor` ended with a ModuleNotFoundError."""
+    code = "import sys; sys.modules['onnxruntime'] = None; import tridetr.doctor.parts"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_closest_class_name_is_suggested(tmp_path: Path) -> None:

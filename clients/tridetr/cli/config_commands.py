@@ -23,7 +23,8 @@ def check(config_file: ConfigFile = DEFAULT_CONFIG) -> None:
     `tridetr doctor` also opens the cameras and logs in to the broker.
     """
     from tridetr.doctor.configuration import check_configuration
-    from tridetr.doctor.parts import LOADING_S, check_model, check_model_runs
+    from tridetr.doctor.parts import check_model, check_model_runs
+    from tridetr.triton.try_model import LOADING_S
 
     config = load_config(config_file)
     findings = [*check_configuration(config), *check_model(config)]

@@ -5,20 +5,17 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import socket
-import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 
 from tridetr.config import Config
-from tridetr.config.secrets import environment_of
-from tridetr.doctor import try_model
 from tridetr.doctor.finding import Finding, Level
 from tridetr.errors import TridetrError
 from tridetr.models.installed_models import configured_model
 from tridetr.plan import BACKENDS, place_model
-from tridetr.python_module import module_command
+from tridetr.triton.trial import Trial, can_try
 
 _SHOWN_CLASSES = 10
-LOADING_S = 60
 
 
 def check_server(config: Config) -> Iterator[Finding]:
@@ -116,7 +113,7 @@ def check_model_runs(config: Config) -> Iterator[Finding]:
 
     Yields nothing if the model file has another fault (see `check_model`) or ONNX Runtime is not installed.
     """
-    if config.triton.url is not None or importlib.util.find_spec("onnxruntime") is None:
+    if config.triton.url is not None or not can_try():
         return
     from tridetr.triton.model_file import read_model_file
 
@@ -126,33 +123,14 @@ def check_model_runs(config: Config) -> Iterator[Finding]:
         return
     if -1 not in model.frame.shape[1:] and _is_native(config):
         return  # runs with one size of frame, which only the server's own backend supports
-    file = model.path
-    openvino = config.model.provider == "openvino"
-    how = ("openvino", config.model.precision) if openvino else ("cpu", "auto")
-    remedy = "export or download the model again, and test it with `tridetr models verify`"
-    # A GPU may run what the CPU cannot, and a slow machine may take longer.
-    level: Level = "warning" if _on_gpu(config) else "fault"
-    try:
-        done = subprocess.run(
-            module_command(try_model.__name__, str(file), *how),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=LOADING_S,
-            env=environment_of("model check"),
-        )
-    except subprocess.TimeoutExpired:
-        text = f"{file} was not loaded within {LOADING_S} s"
-        yield Finding("model", "warning", text, "use a smaller model, or a faster machine")
-        return
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    if done.returncode < 0:
-        text = f"the process that loads {file} was ended by signal {-done.returncode}"
-        yield Finding("model", level, text, remedy)
-    elif done.returncode:
-        reason = lines[-1][:400] if lines else "no reason given"
-        why, _, other = reason.partition(" Remedy: ")
-        yield Finding("model", level, f"{file} does not run: {why}", other or remedy)
+    with closing(Trial(config, model.path)) as trial:
+        trial.wait()
+        fault, is_late = trial.fault, trial.was_too_slow
+    if fault:
+        # A GPU may run what the CPU cannot, and a slow machine may take longer.
+        level: Level = "warning" if is_late or _on_gpu(config) else "fault"
+        why, _, remedy = fault.partition(" Remedy: ")
+        yield Finding("model", level, why, remedy)
 
 
 def _on_gpu(config: Config) -> bool:

@@ -28,6 +28,7 @@ from tridetr.shm.detections.detection_table import NAME_BYTES
 from tridetr.telemetry import metrics
 from tridetr.triton.model_file import ModelFile, read_model_file
 from tridetr.triton.placement import place, profile_settings
+from tridetr.triton.trial import Trial, can_try
 
 log = logging.getLogger("tridetr.triton")
 
@@ -194,13 +195,16 @@ def _engine_of(model: Path) -> tuple[Path, EngineFacts | None]:
 
 
 class Replacement:
-    """Detects that the model file was replaced after the repository was rendered."""
+    """Detects that the model file was replaced after the repository was rendered, and tries the new one."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, placement: Placement) -> None:
         self._config = config
+        self._placement = placement
         self._rendered: Stamp | None = None
         self._seen: Stamp | None = None
         self._refused: Stamp | None = None
+        self._accepted: Stamp | None = None
+        self._trial: Trial | None = None
         self._is_refused = metrics.MODEL_REFUSED.labels(config.model.name)
         self._is_refused.set(0)
 
@@ -212,6 +216,10 @@ class Replacement:
         """Return whether this process has rendered the repository."""
         return self._rendered is not None
 
+    def is_accepted(self) -> bool:
+        """Return whether `is_due` has accepted the current model file."""
+        return self._accepted is not None and self._accepted == model_stamp(self._config)
+
     def rendered(self, stamp: Stamp | None) -> None:
         """Record the identity of the file that was rendered."""
         self._rendered = stamp
@@ -220,22 +228,61 @@ class Replacement:
     def refuse(self, stamp: Stamp | None) -> None:
         """Record the identity of a file that cannot be used; None = the file is missing."""
         self._refused = stamp
+        self._accepted = None
         self._is_refused.set(1)
 
     def is_due(self) -> bool:
-        """Return whether a new, complete and valid model file exists; logs once why one is rejected."""
+        """Return whether a new, complete and valid model file exists that runs; logs once why one is rejected."""
         stamp = model_stamp(self._config)
         if stamp in (None, self._rendered, self._refused):
             self._is_refused.set(stamp != self._rendered)
             self._seen = None
+            self.close()
             return False
         if stamp != self._seen:
             self._seen = stamp  # it may still be being written: check it at the next call
+            self.close()
             return False
         try:
-            read_model_file(configured_model(self._config.model.file))
-        except TridetrError as error:
+            is_tried = self._is_tried()
+        except (TridetrError, OSError) as error:
             self.refuse(stamp)
             log.error("the new model file is rejected, the old model continues to serve: %s", error)
             return False
+        if is_tried:
+            self._accepted = stamp
+        return is_tried
+
+    def close(self) -> None:
+        """End a trial that is under way."""
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
+
+    def _is_tried(self) -> bool:
+        """Return whether the trial of the new model file is over, or impossible here; start it if necessary.
+
+        Raises:
+            ModelError: the file does not conform to the contract, or does not run.
+            OSError: the trial cannot be started.
+        """
+        if self._trial is None:
+            model = read_model_file(configured_model(self._config.model.file))
+            if not self._can_try(model):
+                return True
+            log.info("trying the new model file before it replaces the model that is served")
+            self._trial = Trial(self._config, model.path)
+        if not self._trial.is_over:
+            return False
+        fault = self._trial.fault
+        self.close()
+        # A GPU has implementations that the CPU lacks, for example of operators in half precision.
+        if fault and not (self._placement.gpu and "NOT_IMPLEMENTED" in fault):
+            raise ModelError(fault)
         return True
+
+    def _can_try(self, model: ModelFile) -> bool:
+        if self._placement.backend != "onnxruntime" or not can_try():
+            return False
+        # Only the server's own backend supports one fixed size of frames.
+        return not (self._placement.native and -1 not in model.frame.shape[1:])

@@ -24,6 +24,7 @@ from tridetr.triton import launch, placement, repository
 from tridetr.triton.describe import write_report
 from tridetr.triton.endpoint import Endpoint
 from tridetr.triton.installation import find_server
+from tridetr.triton.model_file import read_model_file
 from tridetr.triton.repository import Replacement
 from tridetr.triton.server_process import ServerProcess
 from tridetr.triton.start import TIMEOUT_S
@@ -64,7 +65,7 @@ class Setup:
         self._backends = self._server.backends
         self._started_unix_s = math.inf
         self._precision = "unknown"
-        self.replacement = Replacement(config)
+        self.replacement = Replacement(config, self.placement)
 
     @property
     def start_timeout_s(self) -> float:
@@ -85,8 +86,8 @@ class Setup:
     def lay_out(self) -> None:
         """Write the model repository and the backend directory, unless they are up to date.
 
-        If the model file can no longer be used, the model that was served before stays, provided that it has a file of
-        its own.
+        The model that was served before stays if it has a file of its own, until a new model file was tried
+        (`Replacement`), or if the new one cannot be used.
 
         Raises:
             TritonError: the server cannot run the model, or there is not enough disk space for its files.
@@ -97,6 +98,9 @@ class Setup:
             return
         stamp = repository.model_stamp(self._config)
         try:
+            if self._keeps_previous() and not self.replacement.is_accepted():
+                read_model_file(configured_model(self._config.model.file))
+                return  # it is tried while the previous model serves
             self._write()
         except ModelError as error:
             if not self._keeps_previous():

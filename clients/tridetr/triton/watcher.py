@@ -118,6 +118,7 @@ class Watcher:
             remove_endpoint(config.run_dir)
             probe.close()
             beating(lambda: process.stop(grace))
+            self._setup.replacement.close()
             self._setup.clean()
 
     def _await_ready(self, process: ServerProcess, probe: Probe) -> None:

@@ -1,21 +1,26 @@
 """Load the model in argv as the server does, and run it once: a process of its own, since a broken file can end it."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
-
-from tridetr.triton.answers import Prediction, check_content
-from tridetr.triton.engine.choice import choose, cpu_flags
-from tridetr.triton.engine.session import Engine
-
+LOADING_S = 60
 _FRAME = (1, 720, 640)  # 640x480
 
 
 def main(model: str, provider: str, precision: str) -> None:
-    """Exit with the fault as the last line, unless the model answers."""
+    """Exit with the fault as the last line, unless the model answers; SIGALRM ends it after `LOADING_S` seconds."""
+    signal.alarm(LOADING_S)  # also if the caller was killed
+    os.nice(10)  # a node may be running
     try:
+        import numpy as np
+        import onnxruntime
+
+        from tridetr.triton.answers import Prediction, check_content
+        from tridetr.triton.engine.choice import choose, cpu_flags
+        from tridetr.triton.engine.session import Engine
+
         choice = choose(
             provider,
             precision,
