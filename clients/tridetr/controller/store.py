@@ -198,13 +198,21 @@ class Store:
     def close(self) -> None:
         """Write the pending changes and close the database, unless the disk does not answer."""
         saved = self._run(partial(self._save, WAIT_S), _START_STOP_S)
-        if self.outbox and not saved:
+        if not saved and (unsaved := self._unsaved()):
             logger.error(
-                "stopped although the disk has not taken everything: %d events that the broker has not acknowledged "
-                "may be lost",
-                len(self.outbox),
+                "stopped although the disk has not taken everything; this may be lost: %s",
+                ", ".join(unsaved),
             )
         self._release()
+
+    def _unsaved(self) -> list[str]:
+        """Name what may not be on a disk that has not taken everything."""
+        events = len(self.outbox)
+        return [
+            *([f"{events} event(s) that the broker has not acknowledged"] if events else []),
+            *(f"setting {name}" for name in self._changes.settings),
+            *(f"state of {camera}" for camera in self._changes.cameras),
+        ]
 
     def _release(self) -> None:
         """Close the files, as soon as the disk has done what it was asked for before."""
