@@ -46,6 +46,31 @@ def still(film: Film) -> Film:
 STILLS = {place: still(film) for place, film in PLACES.items()}
 
 
+def text(down: float, across: float, width: float, time_s: float) -> NDArray[np.bool_]:
+    """Pixels of a line of text with a running clock."""
+    strokes = ((X * 80).astype(int) * 7919 + (Y * 60).astype(int) * 104729) % 3 == 0
+    along = (X - across) / width
+    seconds = (along > 0.9) & ((X * 80 + time_s).astype(int) % 2 == 0)
+    line = (np.abs(Y - down - 0.045) < 0.045) & (np.abs(along - 0.5) < 0.5)
+    return np.asarray(line & (strokes ^ seconds))
+
+
+def logo(_time_s: float) -> NDArray[np.bool_]:
+    return (X > 0.85) & (X < 0.95) & (Y > 0.7) & (Y < 0.8) & (np.sin(60 * X) > 0)
+
+
+OVERLAYS: dict[str, Callable[[float], NDArray[np.bool_]]] = {
+    "date at the edge": lambda time_s: text(0.02, 0.03, 0.45, time_s),
+    "date and name": lambda time_s: text(0.11, 0.03, 0.6, time_s) | text(0.7, 0.6, 0.35, 0),
+    "logo": logo,
+}
+
+
+def overlaid(film: Film, overlay: str) -> Film:
+    """Return a film into which the camera draws, whatever its lens shows."""
+    return lambda time_s: np.where(OVERLAYS[overlay](time_s), 235, film(time_s)).astype(np.float32)
+
+
 class Watch:
     """Feeds a film to a detector, two looks a second, and records its results."""
 
@@ -69,6 +94,14 @@ class Watch:
         return self.detector.judge(
             lambda step: picture[::step], picture.shape[0], self.looks * LOOK_NS
         )
+
+
+def check_suspicion(watch: Watch, film: Film, seconds: float) -> None:
+    """Let a film begin; from 2.5 s on, it must be suspicious at each look."""
+    assert set(watch.see(film, 2.5)) == {None}
+    for _ in range(round(2 * (seconds - 2.5))):
+        watch.see(film, 0.5)
+        assert watch.detector.is_suspect, watch.looks
 
 
 def blurred(picture: Picture, radius: float) -> Picture:
