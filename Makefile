@@ -33,7 +33,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 TRITON_WHEEL := nvidia-pytriton==0.7.0
 TEST_PACKAGES := mosquitto mosquitto-clients prometheus chromium nginx-light faketime ffmpeg libb64-0d qemu-system-x86 busybox-static \
 	gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
-	gcc g++ libatomic1
+	gcc g++ libatomic1 btrfs-progs
 PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULT_TIMES ?= $(CURDIR)/build/faults.jsonl

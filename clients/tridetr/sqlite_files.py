@@ -31,6 +31,10 @@ _ROOM = 65536  # bytes: shared memory of 32 KiB, and the start of a write-ahead 
 _AMPLE = 2**20  # free bytes that certainly have room for them
 
 
+class DiskFullError(OSError):
+    """SQLite would fail, or has failed, because the disk is full, which it does not always say."""
+
+
 def code_of(error: BaseException) -> int | None:
     """Return SQLite's primary result code of an error; None if the error is not SQLite's, or unknown in Python 3.10.
 
@@ -53,19 +57,29 @@ def is_disk_full(folder: Path) -> bool:
     """Return whether a folder has no room for the shared memory of a database.
 
     SQLite reports that as an I/O error or a file that cannot be opened, or ends the process with SIGBUS: it allocates
-    one block of each page (of four on a small ext4) and writes to the others through mapped memory. What is said to be
-    free need not be for this user, so if it is little, room is asked for.
+    one block of each page (of four on a small ext4) and writes to the others through mapped memory, for which Btrfs
+    needs new blocks each time. What is said to be free need not be for this user, so if it is little, room is asked
+    for; also where files are not counted, as in Btrfs, which leaves out quotas.
     """
     try:
         status = os.statvfs(folder)
-        has_files = status.f_favail > 0 or status.f_files == 0  # Btrfs does not count them
-        if has_files and status.f_bavail * status.f_frsize >= _AMPLE:
+        if status.f_favail > 0 and status.f_bavail * status.f_frsize >= _AMPLE:
             return False
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, _ROOM)
     except OSError as error:
         return error.errno in FULL_ERRORS
     return False
+
+
+def check_room(folder: Path) -> None:
+    """Check that a database can be opened and written; see `is_disk_full`.
+
+    Raises:
+        DiskFullError: it cannot.
+    """
+    if is_disk_full(folder):
+        raise DiskFullError("database or disk is full")  # as SQLite says it
 
 
 def open_to_read(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
@@ -88,6 +102,20 @@ def open_to_read(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
     if not (log.is_file() and log.stat().st_size):
         return open_main_file(path)
     return _connected(f"{address}&vfs=unix-none", wait_s, "PRAGMA locking_mode=EXCLUSIVE")
+
+
+def open_beside_writer(path: Path, wait_s: float) -> sqlite3.Connection:
+    """Open a database to read it while another process may write to it, also on a full disk.
+
+    A reader, too, writes to the shared memory (see `is_disk_full`), unless it is told not to.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    address = f"{path.as_uri()}?mode=ro"
+    if path.with_name(f"{path.name}-shm").is_file() and is_disk_full(path.parent):
+        address += "&readonly_shm=1"
+    return sqlite3.connect(address, uri=True, timeout=wait_s)
 
 
 def open_main_file(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
@@ -113,12 +141,18 @@ def give_database_back(path: Path) -> None:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def transaction(connection: sqlite3.Connection, folder: Path) -> Iterator[sqlite3.Connection]:
     """Commit everything that is executed in the ``with`` block, or nothing if it raises.
 
+    Args:
+        connection: the database.
+        folder: where it is.
+
     Raises:
+        DiskFullError: the disk is full.
         sqlite3.Error: the database is locked, or the changes cannot be written.
     """
+    check_room(folder)
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection

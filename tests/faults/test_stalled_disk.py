@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from support.ext4_disk import Ext4Disk, mounted_ext4
 from support.faults import record
 from support.mosquitto import listening, running_mosquitto
 from support.sentry import EMPTY, PERSON, running_controller
+from support.small_disks import Ext4Disk, mounted_ext4
 from support.waiting import wait_for
 
 

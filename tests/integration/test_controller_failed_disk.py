@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from support.ext4_disk import Ext4Disk, mounted_ext4
 from support.mosquitto import listening, running_mosquitto
 from support.sentry import EMPTY, PERSON, running_controller
+from support.small_disks import Ext4Disk, mounted_ext4
 from support.state_database import event_row
 from support.waiting import wait_for
 from tridetr import paths

@@ -16,6 +16,7 @@ import pytest
 
 from support.mosquitto import listening, running_mosquitto
 from support.sentry import EMPTY, PERSON, running_controller
+from support.small_disks import fill
 from support.state_database import event_row, run_sql
 from support.waiting import wait_for
 from tridetr.controller.database import Database, NewerDatabaseError, refuse_newer
@@ -47,19 +48,6 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def remount(disk: Path, access: str) -> None:
     """Make a disk read-only (`ro`) or writable again (`rw`)."""
     subprocess.run(["mount", "-o", f"remount,{access}", str(disk)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Fill the remaining space."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while True:
-                    file.write(b"\0" * size)
-            except OSError:
-                continue
-    return ballast
 
 
 def test_commits_survive_the_death_of_the_process(tmp_path: Path) -> None:

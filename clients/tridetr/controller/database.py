@@ -161,7 +161,7 @@ class Database:
         durable = bool(changes.settings) or any(row.event_id for row in changes.rows)
         with _classified():
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            with transaction(connection):
+            with transaction(connection, self.folder):
                 self._save_cameras(changes.cameras, changes.forgotten)
                 self._move_rows(changes.rows, changes.leaving)
                 self._replace("retained", changes.retained)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tridetr.controller.stored_rows import Row, checked
+from tridetr.sqlite_files import open_beside_writer
 
 DATABASE = "controller.db"
 FOLDER_LOCK = "controller.lock"  # in the same folder; the controller holds it
@@ -56,9 +57,7 @@ def read_history(
         parameters.append(camera)
     parameters.append(limit)
     try:
-        with closing(
-            sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.2)
-        ) as connection:
+        with closing(open_beside_writer(path, 0.2)) as connection:
             connection.text_factory = _text
             rows = connection.execute(f"{query} ORDER BY seq DESC LIMIT ?", parameters).fetchall()
     except (sqlite3.Error, ValueError):

@@ -19,7 +19,16 @@ from tridetr.disk_thread import DiskStalledError
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.paths import state_folder
-from tridetr.sqlite_files import CANTOPEN, FULL, IOERR, code_of, is_disk_full, is_in_use
+from tridetr.sqlite_files import (
+    CANTOPEN,
+    FULL,
+    IOERR,
+    DiskFullError,
+    check_room,
+    code_of,
+    is_disk_full,
+    is_in_use,
+)
 from tridetr.telemetry import metrics
 from tridetr.write_check import DEVICE_ERRORS, FULL_ERRORS, disk_remedy
 
@@ -28,10 +37,6 @@ logger = logging.getLogger("tridetr.controller")
 
 class StoreError(TridetrError):
     """The state folder cannot be used at all."""
-
-
-class DiskFullError(OSError):
-    """SQLite would fail, or has failed, because the disk is full, which it does not always say."""
 
 
 def lock_folder(state_dir: Path) -> FileLock:
@@ -81,8 +86,7 @@ def open_database(path: Path, wait_s: float) -> tuple[Database, Contents]:
     Raises:
         sqlite3.Error, OSError, CorruptDatabaseError, NewerDatabaseError: see ``Database``.
     """
-    if is_disk_full(path.parent):
-        raise DiskFullError("database or disk is full")  # as SQLite says it
+    check_room(path.parent)
     with _naming_full_disk(path.parent):
         database = Database(path, wait_s)
         try:

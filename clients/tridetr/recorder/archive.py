@@ -338,7 +338,7 @@ class Archive(Closing):
             **names,
             **{k: json.dumps(v) if isinstance(v, dict) else v for k, v in columns.items()},
         }
-        with self._lock, transaction(self._connection) as connection:
+        with self._lock, transaction(self._connection, self._database.parent) as connection:
             before = connection.execute(
                 f"SELECT {', '.join(names)} FROM visit WHERE visit_id = ?",  # noqa: S608
                 (visit.visit_id,),
@@ -387,7 +387,7 @@ class Archive(Closing):
 
     def _sweep(self) -> None:
         """Remove the recorder's files without a row, and references to files that no longer exist."""
-        with self._lock, transaction(self._connection) as connection:
+        with self._lock, transaction(self._connection, self._database.parent) as connection:
             present = {file.name for file in self.files.iterdir()}
             named: set[str] = set()
             for seq, *names in connection.execute(

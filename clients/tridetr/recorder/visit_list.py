@@ -11,6 +11,7 @@ from typing import Any
 
 from tridetr.recorder.evidence_database import COMPLETE, OPEN, as_text, facts_of
 from tridetr.recorder.evidence_files import DATABASE, FILES
+from tridetr.sqlite_files import open_beside_writer
 
 _COLUMNS = (
     "seq, visit_id, camera, class, started_unix_ns, ended_unix_ns, is_open, score, picture, crop, picture_facts, clip, "
@@ -212,6 +213,6 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection | None]:
     if not file.exists():
         yield None
         return
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
+    with closing(open_beside_writer(file, 1.0)) as connection:
         connection.text_factory = as_text
         yield connection

@@ -1,4 +1,4 @@
-"""A small ext4 of its own, which can be frozen, or fail."""
+"""Small file systems: a full one, and an ext4 that can be frozen, or fail."""
 
 from __future__ import annotations
 
@@ -52,20 +52,41 @@ class Ext4Disk:
 @contextmanager
 def mounted_ext4(parent: Path) -> Iterator[Ext4Disk]:
     """Make and mount a file system below a folder; skip the test where that cannot be done."""
+    with mounted(parent, "ext4", 32) as (image, folder):
+        try:
+            yield Ext4Disk(image, folder)
+        finally:
+            subprocess.run(["fsfreeze", "-u", folder], capture_output=True)
+
+
+@contextmanager
+def mounted(parent: Path, kind: str, size_mib: int) -> Iterator[tuple[Path, Path]]:
+    """Make and mount a file system of a kind; yield its image and folder."""
     if os.geteuid() != 0:
         pytest.skip("mounting a file system needs root")
     image, folder = parent / "disk.img", parent / "disk"
     folder.mkdir()
     with image.open("wb") as file:
-        file.truncate(32 << 20)
-    disk = Ext4Disk(image, folder)
+        file.truncate(size_mib << 20)
     try:
-        subprocess.run(["mkfs.ext4", "-q", image], check=True, capture_output=True)
-        disk.mount()
+        subprocess.run([f"mkfs.{kind}", "-q", image], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", image, folder], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
+        pytest.skip(f"no {kind} can be mounted here: {error}")
     try:
-        yield disk
+        yield image, folder
     finally:
-        subprocess.run(["fsfreeze", "-u", folder], capture_output=True)
         subprocess.run(["umount", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Fill the remaining space; return the file that takes it."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                continue
+    return ballast
