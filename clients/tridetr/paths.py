@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import grp
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from tridetr.errors import ForeignFolderError, ModelError, TridetrError
 from tridetr.files import give_access_back
 from tridetr.shm.closing import Closing
-from tridetr.write_check import DEVICE_ERRORS
+from tridetr.write_check import DEVICE_ERRORS, FULL_ERRORS
 
 # Folders in which every user can create files
 PUBLIC = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
@@ -105,6 +106,22 @@ def state_folder(path: Path) -> Path:
         if error.errno in DEVICE_ERRORS:
             raise UncheckedFolderError(error.errno, error.strerror, str(path)) from None
         raise _uncreatable(path, "state_dir", error) from None
+
+
+def folder_on_any_disk(path: Path, key: str) -> Path:
+    """Create or check a folder, like `private_folder`, whose disk may be full, read-only or failing.
+
+    Raises:
+        OSError: It is, which may pass. Nothing in the folder may be used until it was checked.
+        ForeignFolderError: Other users could change its content, or replace it, or own a file in it.
+        TridetrError: The folder cannot be created or written to for another reason.
+    """
+    try:
+        return _private_folder(path, key, may_be_read_only=True)
+    except OSError as error:
+        if error.errno in (errno.EROFS, *FULL_ERRORS, *DEVICE_ERRORS):
+            raise
+        raise _uncreatable(path, key, error) from None
 
 
 def _remedy(key: str) -> str:

@@ -44,8 +44,6 @@ def prepare(config: Config, role: str) -> None:
     configure_logging(config.log.level, config.log.format, role)
     # A process that is restarted runs on without the files: the supervisor reports it
     private_folder(config.run_dir, may_be_read_only=bool(os.environ.get(SUPERVISED)))
-    if role == "recorder":  # the controller does it in its disk thread
-        private_folder(config.state_dir, "state_dir", may_be_read_only=True)
     heartbeat.start(config.run_dir, role)
     use_process_files(config.run_dir / "metrics", role.replace(" ", "_"))
     tracing.configure(config.otel, role)

@@ -205,15 +205,19 @@ class Recorder:
         )
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it, and wait until it records."""
-        before = self.log().count("saving pictures and clips of visits")
+    def launch(self) -> None:
+        """Start it."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tridetr", "record", "--config", str(self._file)],
                 stdout=log,
                 stderr=log,
             )
+
+    def start(self) -> None:
+        """Start it, and wait until it records."""
+        before = self.log().count("saving pictures and clips of visits")
+        self.launch()
         wait_for(
             lambda: self.log().count("saving pictures and clips of visits") > before,
             30,

@@ -162,6 +162,51 @@ def test_the_completion_of_a_large_clip_is_not_taken_for_a_hang(
     assert "does not answer" not in caplog.text
 
 
+def test_upkeep_makes_room_although_the_timeline_cannot_be_saved(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was removed from a full disk, and that was logged twice a minute."""
+    facts = visit(1, is_over=True).facts
+    archive.save_picture(facts, (b"whole", b"crop"), 0.9, {"value": 1.0})
+    archive.follow(facts)
+    writing = filing.Filing(archive, [cast(CameraWatcher, Watcher())], 1.0)
+    faults = [sqlite3.OperationalError("database or disk is full")] * 3
+
+    def keep_watch() -> None:
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(archive, "keep_watch", keep_watch)
+    monkeypatch.setattr(archive, "_max_bytes", -1)
+    for _ in range(3):
+        writing._maintain()
+    (line,) = caplog.messages
+    assert f"free disk space for {archive.files.parent}" in line
+    assert not find_visits(archive.files.parent, Wanted(), 5)
+    for faulty in (False, True):
+        faults += [sqlite3.OperationalError("database or disk is full")] * faulty
+        writing._maintain()
+    assert len(caplog.messages) == 2
+
+
+def test_a_clip_that_can_be_neither_written_nor_removed_is_given_up(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that became read-only during a clip ended the recorder."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    made = visit(1, is_over=False)
+    clip = SimpleNamespace(path=archive.files / "part", step=refuse, close=lambda: None)
+    made.clip, made.clip_done = cast(StillsClip, clip), False
+    before = errors()
+    filing.Filing(archive, [cast(CameraWatcher, Watcher())], 1.0)._step_clip(made)
+    assert made.clip_done
+    assert errors() - before == 1
+
+
 def test_row_of_a_visit_is_closed_however_late(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +273,7 @@ def test_a_clip_that_was_not_written_completely_may_have_had_no_space(
     archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     usage = shutil.disk_usage(archive.files)._replace(free=0)
-    monkeypatch.setattr("tridetr.recorder.filing.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("tridetr.recorder.disk_faults.shutil.disk_usage", lambda _: usage)
     error = OSError(errno.EIO, "the clip was not written completely")
     filing.Filing(archive, [], 1.0)._report_fault(visit(1, is_over=False), error)
     assert "free disk space" in caplog.text

@@ -3,6 +3,9 @@
 A file is written under a name that ends in ``.part``, synced and renamed before a row refers to it; a row is deleted
 before its files. If the recorder dies at any point, every row therefore has its files, and files without a row are
 removed at the next start. Only files with names of the recorder's are removed or moved.
+
+SQLite needs space to delete a row, so on a full disk the files are removed first. If the recorder dies in between, the
+next start removes the row.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,17 @@ from typing import Any
 from tridetr.errors import TridetrError
 from tridetr.file_lock import FileLock, FileLockedError
 from tridetr.files import sync_folder
-from tridetr.paths import private_folder
-from tridetr.recorder.evidence_database import COMPLETE, facts_of, open_database
+from tridetr.paths import folder_on_any_disk
+from tridetr.recorder.disk_faults import is_full, may_pass
+from tridetr.recorder.evidence_database import (
+    COMPLETE,
+    as_text,
+    facts_of,
+    files_of,
+    find_expired,
+    open_database,
+    watched_periods,
+)
 from tridetr.recorder.evidence_files import (
     DATABASE,
     DAY_NS,
@@ -37,7 +49,7 @@ from tridetr.recorder.evidence_files import (
 )
 from tridetr.recorder.wall_clock import JUMP_NS, WallClock
 from tridetr.shm.closing import Closing
-from tridetr.sqlite_files import transaction
+from tridetr.sqlite_files import check_room, open_to_read, transaction
 from tridetr.telemetry import metrics
 
 logger = logging.getLogger("tridetr.recorder")
@@ -73,6 +85,8 @@ class Archive(Closing):
     def __init__(self, path: Path, *, keep_days: float, max_mib: float) -> None:
         """Open the folder, and remove incomplete files that a killed recorder left behind.
 
+        On a full disk, visits beyond the limits are removed first.
+
         Args:
             path: Folder; created if it does not exist.
             keep_days: Days after which visits are removed.
@@ -80,41 +94,78 @@ class Archive(Closing):
 
         Raises:
             TridetrError: The folder cannot be used.
+            OSError, sqlite3.Error: Its disk is full, read-only or failing, or the database is locked, which may pass.
         """
         self._keep_ns = round(keep_days * DAY_NS)
         self._max_bytes = round(max_mib * 2**20)
         self._lock = threading.Lock()
         self.files = path / FILES
+        self._database = path / DATABASE
+        for reason in ("age", "size"):
+            metrics.EVIDENCE_REMOVED.labels(reason)
         try:
-            private_folder(path, "evidence.path")
+            folder_on_any_disk(path, "evidence.path")
             refuse_other_files(path)
-            self._folder_lock = FileLock(path / FOLDER_LOCK, f"process {os.getpid()}")
-            self.files.mkdir(mode=0o700, exist_ok=True)
-            self._connection = open_database(path)
-            self._database = path / DATABASE
-            self._identity = _identity(self._database)
-            if (mode := self.files.stat().st_mode) & 0o007:
-                logger.warning(
-                    "other users of this machine can read the pictures in %s (mode %o). Run `chmod 700` on it; if "
-                    "its file system has no Unix permissions, mount it with umask=077",
-                    self.files,
-                    mode & 0o777,
+            with ExitStack() as stack:
+                self._folder_lock = stack.enter_context(
+                    FileLock(path / FOLDER_LOCK, f"process {os.getpid()}")
                 )
+                self.files.mkdir(mode=0o700, exist_ok=True)
+                self._remove_unfinished()
+                try:
+                    self._open(path)
+                except (OSError, sqlite3.Error) as error:
+                    if not is_full(error, path):
+                        raise
+                    self._make_room()
+                    self._open(path)
+                stack.pop_all()
         except FileLockedError as error:
             raise TridetrError(
                 f"another recorder ({error.holder}) already uses {path}: stop it, or set evidence.path to "
                 "a different folder"
             ) from None
         except (OSError, sqlite3.Error) as error:
+            if may_pass(error):
+                raise
             raise TridetrError(
-                f"evidence.path {path} cannot be used: {error}. Check its permissions and free space, or set it to "
-                "another folder"
+                f"evidence.path {path} cannot be used: {error}. Check its permissions, or set it to another folder"
             ) from None
-        for reason in ("age", "size"):
-            metrics.EVIDENCE_REMOVED.labels(reason)
-        self._sweep()
-        self._clock = WallClock(self._watched())
-        self._watch = self._begin_watch()
+        if (mode := self.files.stat().st_mode) & 0o007:
+            logger.warning(
+                "other users of this machine can read the pictures in %s (mode %o). Run `chmod 700` on it; if "
+                "its file system has no Unix permissions, mount it with umask=077",
+                self.files,
+                mode & 0o777,
+            )
+
+    def _open(self, path: Path) -> None:
+        """Open the database, and make it agree with the files."""
+        check_room(path)
+        self._connection = open_database(path)
+        try:
+            self._identity = _identity(self._database)
+            self._sweep()
+            self._clock = WallClock(self._watched())
+            self._watch: int | None = self._begin_watch()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _make_room(self) -> None:
+        """Remove the files of visits beyond the limits while the disk is too full to delete their rows."""
+        least = 0
+        with suppress(sqlite3.Error), closing(open_to_read(self._database)) as connection:
+            connection.text_factory = as_text
+            if WallClock(watched_periods(connection)).is_trusted:
+                least = time.time_ns() - self._keep_ns
+            expired, _ = find_expired(connection, least, self._max_bytes)
+            for visit_id, reason in expired.items():
+                names = files_of(connection, visit_id)
+                if any((self.files / name).exists() for name in names):
+                    self._remove(*names)
+                    metrics.EVIDENCE_REMOVED.labels(reason).inc()
+        remove_moved(self.files.parent, self._max_bytes, least)
 
     # --- writing
 
@@ -202,10 +253,10 @@ class Archive(Closing):
             state: ``OPEN``, ``ENDED`` (files may still be added) or ``COMPLETE``.
 
         Raises:
-            sqlite3.Error: The row cannot be written.
+            OSError, sqlite3.Error: The row cannot be written.
         """
         with self._lock:
-            self._connection.execute(
+            self._write(
                 "UPDATE visit SET ended_unix_ns = ?, is_open = ? WHERE visit_id = ?",
                 (visit.ended_unix_ns, state, visit.visit_id),
             )
@@ -232,10 +283,10 @@ class Archive(Closing):
         """Record that a camera is no longer watched; return the number of the row.
 
         Raises:
-            sqlite3.Error: The row cannot be written.
+            OSError, sqlite3.Error: The row cannot be written.
         """
         with self._lock:
-            row = self._connection.execute(
+            row = self._write(
                 "INSERT INTO blind (camera, started_unix_ns, ended_unix_ns) VALUES (?, ?, ?)",
                 (camera, unix_ns, unix_ns),
             ).lastrowid
@@ -250,22 +301,22 @@ class Archive(Closing):
             unix_ns: Wall-clock time.
 
         Raises:
-            sqlite3.Error: The row cannot be written.
+            OSError, sqlite3.Error: The row cannot be written.
         """
         with self._lock:
-            self._connection.execute(
-                "UPDATE blind SET ended_unix_ns = ? WHERE seq = ?", (unix_ns, row)
-            )
+            self._write("UPDATE blind SET ended_unix_ns = ? WHERE seq = ?", (unix_ns, row))
 
     def keep_watch(self) -> None:
         """Record that the recorder is running now.
 
         Raises:
-            sqlite3.Error: The row cannot be written.
+            OSError, sqlite3.Error: The row cannot be written.
         """
         self._check_clock()
+        if self._watch is None:
+            self._watch = self._begin_watch()
         with self._lock:
-            self._connection.execute(
+            self._write(
                 "UPDATE watch SET ended_unix_ns = ? WHERE seq = ?", (time.time_ns(), self._watch)
             )
 
@@ -276,41 +327,30 @@ class Archive(Closing):
 
         Unreadable databases that were moved aside are subject to the same limits, separately.
 
-        For a day after the clock was set, or after a pause of more than a day, nothing is removed for its age, even
-        after a restart: a wrong clock must not delete everything.
+        For a day after the clock was set, nothing is removed for its age: a wrong clock must not delete everything. The
+        same applies after a pause of more than a day, until a time server has confirmed the clock.
 
         Args:
             removing: Called before each visit is removed; there may be thousands.
 
         Raises:
-            sqlite3.Error: The database cannot be written.
+            OSError, sqlite3.Error: The database cannot be written.
         """
         self._check_clock()
+        least = time.time_ns() - self._keep_ns if self._clock.is_trusted else 0
+        remove_moved(self.files.parent, self._max_bytes, least)
         with self._lock:
-            least = time.time_ns() - self._keep_ns if self._clock.is_trusted else 0
-            old = self._connection.execute(
-                "SELECT visit_id FROM visit WHERE NOT is_open AND ended_unix_ns < ?", (least,)
-            ).fetchall()
-            self._forget([row[0] for row in old], "age", removing)
+            unfinished = sum(
+                file.stat().st_size for file in own_files(self.files) if file.suffix == PART
+            )
+            expired, size = find_expired(self._connection, least, self._max_bytes - unfinished)
+            metrics.EVIDENCE_BYTES.set(unfinished + size)
+            self._forget(expired, removing)
             for table in ("blind", "watch"):
-                self._connection.execute(
+                self._write(
                     f"DELETE FROM {table} WHERE ended_unix_ns < ?",  # noqa: S608
                     (least,),
                 )
-            size = sum(file.stat().st_size for file in own_files(self.files) if file.suffix == PART)
-            query = "SELECT coalesce(sum(bytes), 0) FROM visit"
-            size += self._connection.execute(query).fetchone()[0]
-            too_much = []
-            for visit_id, held in self._connection.execute(
-                "SELECT visit_id, bytes FROM visit WHERE NOT is_open ORDER BY seq"
-            ):
-                if size <= self._max_bytes:
-                    break
-                too_much.append(visit_id)
-                size -= held
-            self._forget(too_much, "size", removing)
-            metrics.EVIDENCE_BYTES.set(size)
-        remove_moved(self.files.parent, self._max_bytes, least)
 
     def close(self) -> None:
         """Close the database."""
@@ -318,19 +358,30 @@ class Archive(Closing):
             self._connection.close()
         self._folder_lock.close()
 
-    def _forget(self, visits: list[str], reason: str, removing: Callable[[], object]) -> None:
-        for visit_id in visits:
+    def _forget(self, expired: dict[str, str], removing: Callable[[], object]) -> None:
+        """Remove visits, which are given with the reason."""
+        without_files = []
+        for visit_id, reason in expired.items():
             removing()
-            names = self._names(visit_id)
-            self._connection.execute("DELETE FROM visit WHERE visit_id = ?", (visit_id,))
+            names = files_of(self._connection, visit_id)
+            try:
+                self._forget_row(visit_id, reason)
+            except (OSError, sqlite3.Error) as error:
+                if not is_full(error, self.files):
+                    raise
+                without_files.append(visit_id)
             self._remove(*names)
-            metrics.EVIDENCE_REMOVED.labels(reason).inc()
+        for visit_id in without_files:  # there may be room now
+            self._forget_row(visit_id, expired[visit_id])
 
-    def _names(self, visit_id: str) -> list[str]:
-        row = self._connection.execute(
-            "SELECT picture, crop, clip FROM visit WHERE visit_id = ?", (visit_id,)
-        ).fetchone()
-        return [name for name in row or () if name]
+    def _forget_row(self, visit_id: str, reason: str) -> None:
+        self._write("DELETE FROM visit WHERE visit_id = ?", (visit_id,))
+        metrics.EVIDENCE_REMOVED.labels(reason).inc()
+
+    def _write(self, query: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        """Execute a statement that changes one row or a few, if there is room for it."""
+        check_room(self.files)
+        return self._connection.execute(query, values)
 
     def _name(self, visit: VisitFacts, names: dict[str, str], **columns: Any) -> None:
         """Set new files in the visit's row, which is created if necessary, and remove the files that they replace."""
@@ -359,7 +410,7 @@ class Archive(Closing):
                 f"UPDATE visit SET {settings}, ended_unix_ns = max(ended_unix_ns, ?) WHERE visit_id = ?",  # noqa: S608
                 (*values.values(), visit.ended_unix_ns, visit.visit_id),
             )
-            held = sum(self._size(name) for name in self._names(visit.visit_id))
+            held = sum(self._size(name) for name in files_of(connection, visit.visit_id))
             connection.execute(
                 "UPDATE visit SET bytes = ? WHERE visit_id = ?", (held, visit.visit_id)
             )
@@ -398,35 +449,42 @@ class Archive(Closing):
                     connection.execute("DELETE FROM visit WHERE seq = ?", (seq,))
                     continue
                 kept = (picture, crop if picture else None, clip)
-                connection.execute(
-                    "UPDATE visit SET picture = ?, crop = ?, clip = ? WHERE seq = ?", (*kept, seq)
-                )
+                if kept != tuple(names):
+                    connection.execute(
+                        "UPDATE visit SET picture = ?, crop = ?, clip = ? WHERE seq = ?",
+                        (*kept, seq),
+                    )
                 named.update(name for name in kept if name)
         for file in own_files(self.files):
             if file.name not in named:
                 with suppress(OSError):
                     file.unlink()
 
+    def _remove_unfinished(self) -> None:
+        """Remove the files that a killed recorder was writing: a clip may have filled the disk."""
+        for file in own_files(self.files):
+            if file.suffix == PART:
+                with suppress(OSError):
+                    file.unlink()
+
     def _watched(self) -> list[tuple[int, int]]:
         """Return the periods in which recorders ran (Unix, ns), newest first; delete rows in the future."""
         with self._lock:
-            found = self._connection.execute(
-                "SELECT started_unix_ns, ended_unix_ns FROM watch ORDER BY ended_unix_ns DESC"
-            ).fetchall()
+            found = watched_periods(self._connection)
             self._connection.execute(
                 "DELETE FROM watch WHERE ended_unix_ns > ?", (time.time_ns() + JUMP_NS,)
             )
         return found
 
     def _check_clock(self) -> None:
-        """Begin a new period if the clock was set, so that later starts find the gap."""
+        """End the period if the clock was set, so that later starts find the gap."""
         if self._clock.was_set():
-            self._watch = self._begin_watch()
+            self._watch = None
 
     def _begin_watch(self) -> int:
         now = time.time_ns()
         with self._lock:
-            row = self._connection.execute(
+            row = self._write(
                 "INSERT INTO watch (started_unix_ns, ended_unix_ns) VALUES (?, ?)", (now, now)
             ).lastrowid
         assert row is not None

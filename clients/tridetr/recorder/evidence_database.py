@@ -81,6 +81,54 @@ def facts_of(text: object) -> dict[str, Any]:
     return {}
 
 
+def find_expired(
+    connection: sqlite3.Connection, least_unix_ns: int, room: int
+) -> tuple[dict[str, str], int]:
+    """Return the visits to remove, with the reason (``age``, ``size``), and the size of the others in bytes.
+
+    Args:
+        connection: To the database; may be read-only.
+        least_unix_ns: Visits that ended before this time are too old.
+        room: Size of all others in bytes; the first ones beyond it are removed. Open visits are kept.
+    """
+    expired = dict.fromkeys(
+        (
+            row[0]
+            for row in connection.execute(
+                "SELECT visit_id FROM visit WHERE NOT is_open AND ended_unix_ns < ?",
+                (least_unix_ns,),
+            )
+        ),
+        "age",
+    )
+    kept = "FROM visit WHERE (is_open OR ended_unix_ns >= ?)"
+    query = f"SELECT coalesce(sum(bytes), 0) {kept}"
+    size = int(connection.execute(query, (least_unix_ns,)).fetchone()[0])
+    for visit_id, held in connection.execute(
+        f"SELECT visit_id, bytes {kept} AND NOT is_open ORDER BY seq", (least_unix_ns,)
+    ):
+        if size <= room:
+            break
+        expired[visit_id] = "size"
+        size -= held
+    return expired, size
+
+
+def files_of(connection: sqlite3.Connection, visit_id: str) -> list[str]:
+    """Return the names of a visit's files."""
+    row = connection.execute(
+        "SELECT picture, crop, clip FROM visit WHERE visit_id = ?", (visit_id,)
+    ).fetchone()
+    return [name for name in row or () if name]
+
+
+def watched_periods(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Return the periods in which recorders ran (Unix, ns), newest first."""
+    return connection.execute(
+        "SELECT started_unix_ns, ended_unix_ns FROM watch ORDER BY ended_unix_ns DESC"
+    ).fetchall()
+
+
 def _prepared(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     connection.text_factory = as_text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import sqlite3
 import threading
 import time
@@ -13,7 +12,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import av
 
@@ -21,11 +19,10 @@ from tridetr.errors import TridetrError
 from tridetr.recorder.archive import Archive
 from tridetr.recorder.camera_recorder import CameraWatcher, Visit
 from tridetr.recorder.clips import PacketClip, StillsClip, clip_is_whole
+from tridetr.recorder.disk_faults import remedy
 from tridetr.recorder.evidence_database import COMPLETE, ENDED, OPEN
 from tridetr.shm.closing import Closing
-from tridetr.sqlite_files import BUSY, FULL, IOERR, LOCKED, READONLY, code_of
 from tridetr.telemetry import metrics
-from tridetr.write_check import FULL_ERRORS, disk_remedy
 
 logger = logging.getLogger("tridetr.recorder")
 
@@ -38,7 +35,6 @@ _HUNG_S = 30.0  # time that one step of a visit takes at most, unless the disk h
 _LATE_S = 15.0  # time for which a clip waits for packets of a camera that is gone
 _UPKEEP_S = 30.0
 _BLIND_S = 60.0
-_SPACE = 1 << 20  # free bytes, below which a disk counts as full
 _NICENESS = 10  # niceness of the encoding thread
 
 
@@ -62,7 +58,7 @@ class Filing(Closing):
         self._is_hung = False
         self._blind = {watcher.camera: _Blind() for watcher in self._watchers}
         self._upkeep_s = 0.0
-        self._fault = ""
+        self._fault = self._upkeep_fault = ""
         self._failure: Exception | None = None
         for watcher in self._watchers:
             for reason in ("disk", "video", "missed"):
@@ -211,7 +207,10 @@ class Filing(Closing):
             logger.warning("the clip of a visit was not saved: %s", error, extra=_extra(visit))
         clip.close()
         if clip.path is not None:
-            clip.path.unlink(missing_ok=True)
+            with suppress(
+                OSError
+            ):  # the disk became read-only, or fails: the next start removes it
+                clip.path.unlink(missing_ok=True)
         visit.clip_done = True
 
     def _complete_clip(self, visit: Visit, clip: PacketClip | StillsClip) -> None:
@@ -257,7 +256,7 @@ class Filing(Closing):
         while watcher.over:
             try:
                 self._archive.follow(watcher.over[0])
-            except sqlite3.Error:
+            except (OSError, sqlite3.Error):
                 return  # retried at the next turn
             del watcher.over[0]
 
@@ -271,7 +270,9 @@ class Filing(Closing):
         if since is not None and now_s - blind.kept_s < _BLIND_S:
             return
         blind.kept_s = now_s
-        with suppress(sqlite3.Error):  # on a full disk, the timeline shows the camera as watched
+        with suppress(
+            OSError, sqlite3.Error
+        ):  # on a full disk, the timeline shows the camera as watched
             if not blind.row:
                 assert since is not None
                 blind.row = self._archive.begin_blind(watcher.camera, since)
@@ -280,11 +281,20 @@ class Filing(Closing):
                 blind.row, blind.kept_s = 0, 0.0
 
     def _maintain(self) -> None:
-        try:
-            self._archive.keep_watch()
-            self._archive.retain(self._step_begins)
-        except (OSError, sqlite3.Error) as error:
-            logger.warning("old visits cannot be removed: %s", error)
+        fault = ""
+        # Each although the other fails: on a full disk, the removal makes room
+        for what, work in (
+            ("old visits cannot be removed", partial(self._archive.retain, self._step_begins)),
+            ("the timeline cannot be saved", self._archive.keep_watch),
+        ):
+            try:
+                work()
+            except (OSError, sqlite3.Error) as error:
+                if not fault and not self._upkeep_fault:
+                    advice = remedy(error, self._archive.files.parent)
+                    logger.warning("%s: %s. Remedy: %s", what, error, advice)
+                fault = str(error)
+        self._upkeep_fault = fault
 
     def _may_try(self, visit: Visit, what: str, pause_s: float) -> bool:
         tried = self._tried.get((visit.visit_id, what))
@@ -305,7 +315,7 @@ class Filing(Closing):
             logger.error(
                 "pictures and clips of visits cannot be saved: %s. Remedy: %s; detection and events continue",
                 error,
-                _remedy(error, self._archive.files.parent),
+                remedy(error, self._archive.files.parent),
                 extra=_extra(visit),
             )
         self._fault = str(error)
@@ -314,22 +324,6 @@ class Filing(Closing):
         if self._fault:
             self._fault = ""
             logger.info("pictures and clips of visits are saved again")
-
-
-def _remedy(error: Exception, folder: Path) -> str:
-    """Return what to do about evidence that cannot be written to a folder."""
-    code, number = code_of(error), getattr(error, "errno", None)
-    if code in (BUSY, LOCKED):
-        return f"end the program that has locked the database in {folder} (a backup?)"
-    with suppress(OSError):
-        # The cause of a file that was not written completely is not known
-        if number == errno.EIO and shutil.disk_usage(folder).free < _SPACE:
-            number = errno.ENOSPC
-    if code == FULL or number in FULL_ERRORS:
-        return f"free disk space for {folder}, or lower evidence.max_mib"
-    if code in (IOERR, READONLY):
-        error = OSError(errno.EIO if code == IOERR else errno.EROFS, "")
-    return f"{disk_remedy(error)} ({folder})"
 
 
 def _give_up(visit: Visit, *, is_busy: bool) -> None:

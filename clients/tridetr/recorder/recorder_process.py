@@ -7,10 +7,10 @@ import threading
 from contextlib import ExitStack
 
 from tridetr.config import Config
-from tridetr.errors import ConfigError
 from tridetr.recorder.archive import Archive
 from tridetr.recorder.camera_recorder import CameraWatcher
 from tridetr.recorder.filing import Filing
+from tridetr.recorder.opening import open_archive
 from tridetr.served_model import ServedModelReader
 from tridetr.telemetry import heartbeat
 
@@ -27,14 +27,11 @@ def run(config: Config, stop: threading.Event) -> None:
         ConfigError: ``evidence`` is not configured.
         TridetrError: The evidence folder cannot be used.
     """
-    path, section = config.evidence_dir, config.evidence
-    if path is None or section is None:
-        raise ConfigError(
-            "the recorder has nothing to do: `evidence` is not configured. Add `evidence: {}` to save pictures and "
-            "clips of visits"
-        )
+    archive = open_archive(config, stop)
+    if archive is None:
+        return
+    assert config.evidence is not None
     with ExitStack() as stack:
-        archive = Archive(path, keep_days=section.keep_days, max_mib=section.max_mib)
         stack.callback(archive.close)
         models = ServedModelReader(config.run_dir)
         watchers = [
@@ -42,10 +39,10 @@ def run(config: Config, stop: threading.Event) -> None:
             for camera in config.cameras
         ]
         take_over(archive, watchers)
-        filing = Filing(archive, watchers, section.after_s)
+        filing = Filing(archive, watchers, config.evidence.after_s)
         filing.start()
         stack.callback(filing.close)
-        logger.info("saving pictures and clips of visits to %s", path)
+        logger.info("saving pictures and clips of visits to %s", archive.files.parent)
         while not stop.wait(_BUSY_S if any(one.is_busy for one in watchers) else _IDLE_S):
             heartbeat.beat()
             filing.check()
