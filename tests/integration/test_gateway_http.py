@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -84,7 +86,7 @@ def test_unknown_paths(tmp_path: Path, path: str) -> None:
 
 
 def test_snapshot_is_the_newest_frame_with_its_boxes(tmp_path: Path) -> None:
-    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+    with cameras(tmp_path, "hall", live_s=60) as (config, fakes), Gateway(config) as gateway:
         camera = fakes["hall"]
         empty = gateway.ask("/snapshot/hall.jpg")
         assert (empty.status, empty.headers["retry-after"]) == (503, "1")
@@ -113,13 +115,42 @@ def test_snapshot_is_the_newest_frame_with_its_boxes(tmp_path: Path) -> None:
 
 def test_snapshot_of_an_mjpeg_camera_is_its_own_jpeg(tmp_path: Path) -> None:
     own = simplejpeg.encode_jpeg(np.full((480, 640, 3), 77, np.uint8), colorsubsampling="422")
-    with cameras(tmp_path, "hall", jpeg_capacity=200_000) as (config, fakes):
+    with cameras(tmp_path, "hall", jpeg_capacity=200_000, live_s=60) as (config, fakes):
         with Gateway(config) as gateway:
             fakes["hall"].frame(jpeg=own)
             assert gateway.ask("/snapshot/hall.jpg").body == own
             fakes["hall"].frame(jpeg=b"\xff\xd8 this is no JPEG")
             mended = gateway.ask("/snapshot/hall.jpg").body
             assert simplejpeg.decode_jpeg(mended).shape == (480, 640, 3)
+
+
+def test_old_picture_is_not_shown_as_if_it_were_live(tmp_path: Path) -> None:
+    """A dashboard showed an empty hall for minutes while the camera was offline."""
+    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+        fakes["hall"].play()
+        wait_for(lambda: gateway.ask("/snapshot/hall.jpg").status == 200)
+        fakes["hall"].stand_still()
+        for path in ("/snapshot/hall.jpg", "/snapshot/hall.jpg?boxes=1", "/stream/hall.mjpeg"):
+            wait_for(lambda: gateway.ask("/snapshot/hall.jpg").status == 503)
+            old = ask_start(gateway, path)
+            assert old.status == 503
+            assert old.headers["retry-after"] == "5"
+            error = old.json()["error"]
+            found = re.fullmatch(r"camera hall is not live: its last picture is (\d+) s old", error)
+            assert found, error
+            assert int(found[1]) >= 1
+        fakes["hall"].alive = True
+        wait_for(lambda: gateway.ask("/snapshot/hall.jpg").status == 200)
+        assert ask_start(gateway, "/stream/hall.mjpeg").status == 200
+
+
+def ask_start(gateway: Gateway, path: str) -> Answer:
+    """Return the response, without the body if that may be endless."""
+    with closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, headers, b"" if response.status == 200 else response.read())
 
 
 def test_readiness_requires_progress(tmp_path: Path) -> None:
@@ -368,7 +399,7 @@ def test_responses_match_the_openapi_description(
 @pytest.fixture(scope="module")
 def open_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("gateway")
-    with cameras(folder, "hall") as (config, fakes), Gateway(config) as gateway:
+    with cameras(folder, "hall", live_s=600) as (config, fakes), Gateway(config) as gateway:
         write_history(config.state_dir)
         sequence = fakes["hall"].frame()
         assert sequence is not None

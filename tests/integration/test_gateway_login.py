@@ -202,7 +202,8 @@ def test_logout_ends_the_session(tmp_path: Path) -> None:
 
 def test_snapshots_accept_basic_auth(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
-    with cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (config, fakes):
+    section = {"token_file": tmp_path / "token"}
+    with cameras(tmp_path, "hall", gateway=section, live_s=60) as (config, fakes):
         with Gateway(config) as gateway:
             fakes["hall"].frame()
             pair = base64.b64encode(f"viewer:{TOKEN}".encode()).decode()

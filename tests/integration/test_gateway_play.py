@@ -66,9 +66,9 @@ def take(gateway: Gateway, path: str, size: int, headers: dict[str, str] | None 
 
 @contextlib.contextmanager
 def video(
-    tmp_path: Path, encoder: str = "libx264", **options: Any
+    tmp_path: Path, encoder: str = "libx264", live_s: float = 60, **options: Any
 ) -> Iterator[tuple[VideoCamera, Config]]:
-    with cameras(tmp_path, "hall") as (config, fakes):
+    with cameras(tmp_path, "hall", live_s=live_s) as (config, fakes):
         camera = VideoCamera(config.instance, fakes["hall"], encoder=encoder, **options)
         try:
             yield camera, config
@@ -239,6 +239,30 @@ def test_head_ends_with_the_headers_and_is_no_viewer(tmp_path: Path) -> None:
             assert connection.getresponse().read() == b"ok\n"
 
 
+def test_old_video_is_not_played_as_if_it_were_live(tmp_path: Path) -> None:
+    """A player got the last seconds before the camera went offline, and then nothing."""
+    with video(tmp_path, live_s=1) as (camera, config), Gateway(config) as gateway:
+        with playing(camera, fps=20, every=0):
+            take(gateway, "/stream/hall.mp4", 10_000)
+        wait_for(lambda: gateway.ask("/readyz").json()["cameras"]["hall"]["frame_age_s"] > 1)
+        answer = gateway.ask("/stream/hall.mp4")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert "camera hall is not live" in answer.json()["error"]
+        with playing(camera, fps=20, every=0):
+            take(gateway, "/stream/hall.mp4", 10_000)
+
+
+def test_key_frame_may_be_old_if_the_video_is_live(tmp_path: Path) -> None:
+    with video(tmp_path, live_s=1, group=10_000) as (camera, config), Gateway(config) as gateway:
+        with playing(camera, fps=20, every=0):
+            began = time.monotonic()
+            wait_for(lambda: len(camera.sent) > 1 and time.monotonic() - began > 1.5)
+            data = take(gateway, "/stream/hall.mp4", 10_000)
+    assert [packet.is_key for packet in camera.sent].count(True) == 1
+    with av.open(io.BytesIO(data)) as container:
+        assert next(container.demux(video=0)).is_keyframe
+
+
 def test_unplayable_video_is_refused(tmp_path: Path) -> None:
     with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
         assert gateway.ask("/stream/nowhere.mp4").status == 404
@@ -254,7 +278,8 @@ def test_basic_is_base64_of_any_user_and_the_token(tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("open-sesame-and-more")
     secret.chmod(0o600)
-    with cameras(tmp_path, "hall", gateway={"token_file": str(secret)}) as (config, fakes):
+    gateway_options = {"token_file": str(secret)}
+    with cameras(tmp_path, "hall", gateway=gateway_options, live_s=60) as (config, fakes):
         fakes["hall"].frame()
         word = base64.b64encode(b"me:open-sesame-and-more").decode()
         with Gateway(config) as gateway:

@@ -248,7 +248,7 @@ def test_rate_is_limited(tmp_path: Path) -> None:
 def test_invalid_values_in_a_result_are_not_forwarded(tmp_path: Path) -> None:
     """A faulty detector may write anything: there must be no NaN in JSON and no box outside of the picture."""
     nan, infinity = float("nan"), float("inf")
-    with cameras(tmp_path, "hall") as (config, fakes), Gateway(config) as gateway:
+    with cameras(tmp_path, "hall", live_s=60) as (config, fakes), Gateway(config) as gateway:
         with gateway.watch("hall") as viewer:
             sequence = fakes["hall"].frame()
             assert sequence is not None

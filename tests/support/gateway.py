@@ -326,11 +326,23 @@ class Watcher:
 
 @contextmanager
 def cameras(
-    tmp_path: Path, *names: str, gateway: dict[str, Any] | None = None, **camera: Any
+    tmp_path: Path,
+    *names: str,
+    gateway: dict[str, Any] | None = None,
+    live_s: float = 1.0,
+    **camera: Any,
 ) -> Iterator[tuple[Config, dict[str, FakeCamera]]]:
-    """Yield a configuration and the writers of its cameras; remove everything afterwards."""
+    """Yield a configuration and the writers of its cameras; remove everything afterwards.
+
+    Args:
+        tmp_path: folder for the files.
+        names: names of the cameras.
+        gateway: options of the gateway.
+        live_s: age from which a picture or result is too old.
+        camera: options of each ``FakeCamera``.
+    """
     instance = f"g{uuid.uuid4().hex[:10]}"
-    timeouts = {"timeout_s": 1.0, "sentry": {"unknown_s": 1.0}}
+    timeouts = {"timeout_s": live_s, "sentry": {"unknown_s": live_s}}
     config = Config(
         instance=instance,
         cameras={name: {"source": "synthetic", **timeouts} for name in names},

@@ -19,6 +19,7 @@ from tridetr.gateway.openapi import description
 from tridetr.gateway.parameters import flag, integer
 from tridetr.gateway.security import Answer, problem
 from tridetr.gateway.snapshot import take_snapshot
+from tridetr.gateway.stream import refuse_old
 
 _SNAPSHOTS = 2  # snapshots taken at the same time
 _WAITING = 16  # snapshot requests in progress, including those that wait
@@ -99,6 +100,9 @@ def add_api(app: Quart, hub: Hub) -> None:
         waiting += 1
         try:
             async with busy:
+                refused = refuse_old(hub, camera)
+                if refused is not None:
+                    return refused
                 taken = await take_snapshot(hub, camera, with_boxes=with_boxes, small=small)
         finally:
             waiting -= 1

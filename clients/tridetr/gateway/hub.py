@@ -166,6 +166,12 @@ class Hub:
             "since_unix_ms": watching["since_unix_ms"],
         }
 
+    def old_frame_s(self, camera: str) -> float | None:
+        """Return the age in seconds of a camera's newest frame if it is too old to be shown as live; else None."""
+        watch, frame = self.watches[camera], self.readers[camera].newest_frame()
+        age_s = watch.frame_age_s(frame, time.monotonic_ns())
+        return age_s if age_s is not None and age_s > watch.frame_limit_s else None
+
     async def _tick(self) -> None:
         while True:
             try:

@@ -294,7 +294,7 @@ def description() -> dict[str, Any]:
                 **_INVALID,
                 **_NO_CAMERA,
                 "503": _error(
-                    "The camera has not delivered a frame yet, or there are too many requests."
+                    "The camera has not delivered a frame yet, its last one is old, or there are too many requests."
                 ),
             },
             [

@@ -14,10 +14,11 @@ from quart import Blueprint, Quart, Response, request
 
 from tridetr.errors import TridetrError
 from tridetr.gateway import message
+from tridetr.gateway.facts import age_s
 from tridetr.gateway.hub import Hub
 from tridetr.gateway.parameters import picture_size
 from tridetr.gateway.security import Answer, Guard, problem
-from tridetr.gateway.stream import StreamEnd, refuse
+from tridetr.gateway.stream import StreamEnd, not_live, refuse, refuse_old
 from tridetr.gateway.video_track import IN_BROWSERS, is_old, why_withheld
 from tridetr.gateway.viewer_session import Size
 from tridetr.shm.boards import StatusReader
@@ -54,6 +55,8 @@ def add_play(app: Quart, hub: Hub, guard: Guard, stop: asyncio.Event) -> None:
             reader, first = await _first_packet(hub, camera, end)
             stack.callback(reader.close)
             if first is None:
+                if (old_s := _age_s(reader)) > hub.watches[camera].frame_limit_s:
+                    return not_live(camera, old_s)
                 return problem(
                     503,
                     "no key frame has arrived from this camera yet, or it sends no video that can be played; "
@@ -81,7 +84,7 @@ def add_play(app: Quart, hub: Hub, guard: Guard, stop: asyncio.Event) -> None:
 
     @play.get("/stream/<camera>.mjpeg")
     async def mjpeg(camera: str) -> Answer:
-        refused = refuse(hub, camera)
+        refused = refuse(hub, camera) or refuse_old(hub, camera)
         if refused is not None:
             return refused
         size = picture_size(request)
@@ -102,35 +105,40 @@ async def _first_packet(
     hub: Hub, camera: str, end: StreamEnd
 ) -> tuple[PacketReader, Packet | None]:
     """Return a reader and the key frame to start from: of the second stream if possible, else of the first."""
-    instance = hub.config.instance
+    instance, limit_s = hub.config.instance, hub.watches[camera].frame_limit_s
     if hub.config.cameras[camera].view is not None:
         with contextlib.ExitStack() as closing:
             view = PacketReader(instance, camera, live=True, kind=VIEW, demand=True)
             closing.enter_context(view)
-            packet = await _wait_for_packet(view, end, hub.readers[camera].status)
+            packet = await _wait_for_packet(view, end, limit_s, hub.readers[camera].status)
             if packet is not None:
                 closing.pop_all()
                 return view, packet
     with contextlib.ExitStack() as closing:
         reader = closing.enter_context(PacketReader(instance, camera, live=True))
-        packet = await _wait_for_packet(reader, end)
+        packet = await _wait_for_packet(reader, end, limit_s)
         closing.pop_all()
         return reader, packet
 
 
 async def _wait_for_packet(
-    reader: PacketReader, end: StreamEnd, status: StatusReader | None = None
+    reader: PacketReader, end: StreamEnd, limit_s: float, status: StatusReader | None = None
 ) -> Packet | None:
-    """Return the first packet; None if none arrives in time.
+    """Return the first packet of a stream that is live; None if none arrives in time.
 
     Args:
         reader: reader of the packet ring.
         end: ends the wait.
+        limit_s: maximum age in seconds of the newest packet; the first one may be older if key frames are rare.
         status: for the second stream: the camera's status, which ends the wait if it reports a fault of that stream.
     """
     deadline = time.monotonic() + _FIRST_S
     while time.monotonic() < deadline and not end.is_set():
-        packet = reader.read()
+        packet = None
+        if _age_s(reader) <= limit_s:
+            packet = reader.read()
+        else:
+            reader.forget_if_removed()
         if packet is not None and (status is None or not is_old(packet)):
             return packet
         if status is not None and (board := status.read()) is not None and board.view_fault:
@@ -138,6 +146,12 @@ async def _wait_for_packet(
         if packet is None:
             await asyncio.sleep(_POLL_S)
     return None
+
+
+def _age_s(reader: PacketReader) -> float:
+    """Return the age of the newest packet in seconds; 0 if there is none."""
+    newest_ns = reader.newest_ns()
+    return age_s(newest_ns, time.monotonic_ns()) if newest_ns else 0.0
 
 
 async def _pieces(

@@ -57,6 +57,21 @@ def refuse(hub: Hub, camera: str) -> Answer | None:
     return None
 
 
+def refuse_old(hub: Hub, camera: str) -> Answer | None:
+    """Return an error response if a camera's newest picture is too old to be shown as live; else None."""
+    age_s = hub.old_frame_s(camera)
+    return None if age_s is None else not_live(camera, age_s)
+
+
+def not_live(camera: str, age_s: float) -> Answer:
+    """Return the error response of a camera whose last picture is old."""
+    return problem(
+        503,
+        f"camera {camera} is not live: its last picture is {age_s:.0f} s old",
+        Retry_After="5",
+    )
+
+
 def add_stream(
     app: Quart, hub: Hub, guard: Guard, stop: asyncio.Event, *, page_version: str
 ) -> None:
