@@ -12,3 +12,16 @@ def printable(text: str, limit: int | None = None) -> str:
     if limit is not None and len(text) > limit:
         text = f"{text[: limit - 1]}…"
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def is_unicode(text: str) -> bool:
+    r"""Return whether a text can be encoded as UTF-8: JSON can contain halves of characters.
+
+    >>> is_unicode("caf\u00e9"), is_unicode("\ud800")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

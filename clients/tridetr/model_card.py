@@ -13,6 +13,7 @@ from enum import Enum
 
 from tridetr.contract import VERSION, check_version
 from tridetr.errors import ModelError
+from tridetr.foreign_text import is_unicode
 
 PREFIX = "tridetr."
 
@@ -171,7 +172,7 @@ def class_table(text: str) -> dict[str, int]:
     {'person': 1, 'car': 3}
 
     Raises:
-        ModelError: the text is not such an object, or a name or an id occurs twice.
+        ModelError: the text is not such an object, a name is not Unicode text, or a name or an id occurs twice.
     """
     try:
         pairs = json.loads(text, object_pairs_hook=tuple)  # a tuple is an object, a list an array
@@ -182,6 +183,12 @@ def class_table(text: str) -> dict[str, int]:
         raise ModelError(
             f"the model's class table {text[:80]!r} is not a JSON object of names and ids: {error}"
         ) from error
+    for name in table:
+        if not is_unicode(name):
+            raise ModelError(
+                f"the model's class table has the name {name[:80]!r}, which is not valid Unicode text: rename the "
+                "class and export the model again"
+            )
     if not len(pairs) == len(table) == len(set(table.values())):
         raise ModelError(f"the model's class table {text[:80]!r} has a name or an id twice")
     return table

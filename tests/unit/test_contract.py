@@ -88,6 +88,13 @@ def test_an_invalid_class_table_is_refused() -> None:
             class_table(text)
 
 
+def test_a_class_name_that_is_not_unicode_text_is_refused() -> None:
+    """With a lone surrogate in a label, /metrics failed at every scrape."""
+    with pytest.raises(ModelError, match=r"name 'chair\\ud800', which is not valid Unicode text"):
+        class_table(r'{"person": 1, "chair\ud800": 62}')
+    assert class_table(r'{"smile\ud83d\ude00": 1}') == {"smile\N{GRINNING FACE}": 1}
+
+
 def answer(boxes: bytes, drop: str = "") -> object:
     response = service_pb2.ModelInferResponse()
     contents = {
