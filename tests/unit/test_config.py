@@ -165,6 +165,33 @@ def test_errors_name_the_fault(text: str, expected: str) -> None:
     assert expected in refused(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: *S3cret", "line 1, column 4: found undefined alias"),
+        ("a: !S3cret x", "line 1, column 4: could not determine a constructor for the tag"),
+        ("a: !S3cret!b x", "line 1, column 4: found undefined tag handle"),
+        ("S3cret://u:p@x/1: 1\nS3cret://u:p@x/1: 2", "line 2, column 1: duplicate key"),
+        ("a: &S3cret 1\nb: &S3cret 2", "line 2, column 4: duplicate anchor"),
+        ("a: &x'S3cret 1", "line 1, column 6: expected alphabetic or numeric character"),
+        ('a: "\\qS3cret"', "line 1, column 6: found unknown escape character"),
+        ("a: @S3cret", "line 1, column 4: found character … that cannot start any token"),
+        ("a: 1\nb: \x07S3cret", "line 2, column 4: found a character that YAML does not allow"),
+        ("a: !!int S3cret", "line 1, column 4: not a valid number"),
+        ("a: !!bool S3cret", "line 1, column 4: not a valid number"),
+        ("a: !!timestamp S3cret", "line 1, column 4: not a valid number"),
+        ("<<: S3cret", "line 1, column 5: expected a mapping"),
+    ],
+)
+def test_errors_of_yaml_repeat_nothing_of_the_file(text: str, expected: str) -> None:
+    """A secret that was written in place of its file's path was shown, in part or whole."""
+    message = refused(text)
+    assert message.startswith(f"node.yaml: not valid YAML: {expected}")
+    assert ("Remove one" if "duplicate" in expected else "in quotes") in message
+    for hidden in ("S3", "cret", "'", '"', "@"):
+        assert hidden not in message
+
+
 @pytest.mark.parametrize(("lowest", "is_valid"), [(0.98, True), (0.99, False)])
 def test_a_mask_may_leave_a_strip_in_which_something_can_be_recognised(
     lowest: float, is_valid: bool

@@ -20,6 +20,7 @@ from tridetr.errors import ConfigError
 from tridetr.files import read_text
 
 _PLAIN_KEY = re.compile(r"[\w. -]{1,64}")
+_QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)  # what YAML's errors repeat of the file
 _MOST_KEYS = 10_000  # of a mapping
 _TRUTH = {True: "`on`, `yes` and `true`", False: "`off`, `no` and `false`"}
 
@@ -35,7 +36,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"duplicate key {key.value!r}", key.start_mark
+                        None, None, "duplicate key", key.start_mark
                     )
                 seen.add((key.tag, key.value))
         return node
@@ -50,7 +51,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except ValueError:
+        except (ValueError, LookupError, AttributeError):  # the latter with !!bool and !!timestamp
             raise yaml.constructor.ConstructorError(
                 None, None, "not a valid number or date", node.start_mark
             ) from None
@@ -92,7 +93,7 @@ def parse_config(text: str, *, origin: Path) -> Config:
         # The loader derives from SafeLoader.
         data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506
     except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not valid YAML: {_yaml_fault(error)}") from None
+        raise ConfigError(f"{origin}: not valid YAML: {_yaml_fault(error, text)}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: not valid YAML: nested too deeply") from None
     if not isinstance(data, dict):
@@ -117,11 +118,21 @@ def parse_config(text: str, *, origin: Path) -> Config:
     return _with_absolute_paths(config.with_merged_sections(), base)
 
 
-def _yaml_fault(error: yaml.YAMLError) -> str:
-    """Return the problem and its position, without the surrounding text, which may contain a password."""
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}{getattr(error, 'problem', None) or type(error).__name__}"
+def _yaml_fault(error: yaml.YAMLError, text: str) -> str:
+    """Return the problem, its position and the remedy, without any text of the file: it may be a password."""
+    if isinstance(error, yaml.reader.ReaderError):
+        before = text[: error.position].rpartition("\n")
+        line, column = text.count("\n", 0, error.position), len(before[2])
+        problem = "found a character that YAML does not allow"
+    elif isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        line, column = error.problem_mark.line, error.problem_mark.column
+        problem = (error.problem or "").replace("second occurrence", "duplicate anchor")
+    else:
+        return type(error).__name__
+    shown = _QUOTED.sub("…", problem)
+    is_twice = problem.startswith("duplicate")
+    remedy = "Remove one of the two" if is_twice else "Write text with special characters in quotes"
+    return f"line {line + 1}, column {column + 1}: {shown}. {remedy}"
 
 
 def _explain(fault: dict[str, Any]) -> str:
