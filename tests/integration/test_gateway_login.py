@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlencode
@@ -14,7 +15,9 @@ from prometheus_client import REGISTRY
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support.gateway import Answer, Gateway, cameras, subprotocol_for
+from support.small_disks import mounted_ext4
 from support.waiting import wait_for
+from tridetr.gateway.login_sessions import KEY_FILE
 from tridetr.gateway.message import PROTOCOL
 
 TOKEN = "a-long-token-for-tests"
@@ -198,6 +201,38 @@ def test_logout_ends_the_session(tmp_path: Path) -> None:
             assert gateway.ask("/api/cameras", headers=stolen).status == 401
         with Gateway(config) as gateway:
             assert gateway.ask("/api/cameras", headers=stolen).status == 401
+
+
+def test_a_disk_that_stalls_stops_neither_the_gateway_nor_its_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One logout, or a start, stopped the whole gateway, also for probes, for as long as the disk did not answer."""
+    (tmp_path / "token").write_text(TOKEN)
+    with (
+        mounted_ext4(tmp_path) as disk,
+        cameras(tmp_path, "hall", gateway={"token_file": tmp_path / "token"}) as (made, _),
+    ):
+        config = made.model_copy(update={"state_dir": disk.folder / "state"})
+        with Gateway(config) as gateway:
+            session = {"Cookie": log_in(gateway, TOKEN).headers["set-cookie"].split(";")[0]}
+            disk.freeze()
+            with ThreadPoolExecutor(1) as pool:
+                leaving = pool.submit(gateway.ask, "/logout", "POST", session)
+                wait_for(lambda: gateway.ask("/api/cameras", headers=session).status == 401)
+                assert not leaving.done()
+                assert gateway.ask("/healthz").status == 200
+                assert leaving.result(30).status == 303
+            assert "the disk does not answer: a session that was logged out" in caplog.text
+        disk.thaw()
+        (config.state_dir / KEY_FILE).unlink()  # its replacement has to be written
+        disk.freeze()
+        with Gateway(config) as gateway:
+            assert "the disk does not answer. All sessions have ended" in caplog.text
+            assert gateway.ask("/healthz").status == 200
+            assert gateway.ask("/api/cameras", headers=session).status == 401
+            newer = {"Cookie": log_in(gateway, TOKEN).headers["set-cookie"].split(";")[0]}
+            assert gateway.ask("/api/cameras", headers=newer).status == 200
+            disk.thaw()
 
 
 def test_snapshots_accept_basic_auth(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_sessions_work_without_a_writable_state_folder(
     assert "sessions end at the next restart" in caplog.text
     session = sessions.check(sessions.issue(1000), 1000)
     assert session
-    sessions.end(session, 1000)
+    sessions.end(session, 1000).result(10)
     assert "valid again after a restart" in caplog.text
     assert sessions.check(sessions.issue(1000, session), 1000) is None
 
@@ -139,7 +139,7 @@ def test_logout_ends_every_copy_of_the_session_permanently(
     session = sessions.check(cookie, 1000)
     assert session
     renewed = sessions.issue(100_000, session)
-    sessions.end(session, 100_000)
+    sessions.end(session, 100_000).result(10)
     for each in (sessions, LoginSessions(TOKEN, tmp_path / "state")):
         assert each.check(cookie, 100_000) is None
         assert each.check(renewed, 100_000) is None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import hashlib
 import hmac
 import json
 import logging
 import secrets
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from tridetr.disk_thread import PATIENCE_S, DiskStalledError, DiskThread
 from tridetr.files import write_bytes
 
 logger = logging.getLogger("tridetr.gateway")
@@ -42,6 +45,8 @@ class LoginSession:
 class LoginSessions:
     """Issues, checks and ends session cookies.
 
+    A disk that does not answer is not waited for: sessions that were issued before count as ended.
+
     Args:
         token: the gateway's token; changing it ends all sessions.
         state_dir: folder of the node's key and the list of sessions that were logged out.
@@ -49,14 +54,28 @@ class LoginSessions:
 
     def __init__(self, token: str, state_dir: Path) -> None:
         # With the token alone as the key, anyone who can reach the gateway could test guesses by forging cookies.
-        key = hmac.digest(token.encode(), _node_key(state_dir / KEY_FILE), "sha256")
+        self._disk = DiskThread("sessions")
+        self._file = state_dir / ENDED_FILE
+        node_key, self._ended = self._stored(state_dir / KEY_FILE)
+        key = hmac.digest(token.encode(), node_key, "sha256")
         self._signer = URLSafeSerializer(
             key,
             salt="tridetr session v2",
             signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
         )
-        self._file = state_dir / ENDED_FILE
-        self._ended = _read_ended(self._file)
+
+    def _stored(self, key_file: Path) -> tuple[bytes, dict[str, int]]:
+        """Return the node's key and the sessions that were logged out."""
+        found = self._disk.submit(lambda: (_node_key(key_file), _read_ended(self._file)))
+        try:
+            return found.result(PATIENCE_S)
+        except concurrent.futures.TimeoutError:
+            logger.warning(
+                "%s: %s. All sessions have ended, and new ones end at the next restart",
+                key_file,
+                DiskStalledError(),
+            )
+            return secrets.token_bytes(_KEY_BYTES), {}
 
     def issue(self, now: float, renewed: LoginSession | None = None) -> str:
         """Return the cookie of a new or renewed session, valid for SESSION_S seconds from ``now`` (Unix time)."""
@@ -75,12 +94,14 @@ class LoginSessions:
         session = LoginSession(str(name), int(expires))
         return session if session.expires > now and session.id not in self._ended else None
 
-    def end(self, session: LoginSession, now: float) -> None:
-        """End a session and all its renewals, permanently."""
+    def end(self, session: LoginSession, now: float) -> Future[None]:
+        """End a session and all its renewals; permanently, as soon as the returned future is done."""
         # A copy of the cookie may have been renewed a moment ago.
-        self._ended[session.id] = int(now) + SESSION_S
-        held = [item for item in self._ended.items() if item[1] > now][-_MAX_ENDED:]
-        self._ended = dict(held)
+        ended = self._ended | {session.id: int(now) + SESSION_S}
+        self._ended = dict([item for item in ended.items() if item[1] > now][-_MAX_ENDED:])
+        return self._disk.submit(self._save_ended)
+
+    def _save_ended(self) -> None:
         try:
             _write_private(self._file, json.dumps(self._ended).encode())
         except OSError as error:

@@ -124,7 +124,7 @@ def add_pages(app: Quart, guard: Guard, assets: dict[str, Asset]) -> None:
     @pages.post("/logout")
     async def logout() -> Answer:
         response = redirect("login", 303)
-        guard.log_out(response)
+        await guard.log_out(response)
         return response
 
     @app.after_request

@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from tridetr.config import GatewaySection
+from tridetr.disk_thread import PATIENCE_S, DiskStalledError
 from tridetr.gateway.auth import TokenAuth
 from tridetr.gateway.clients import Proxies, site_of
 from tridetr.gateway.limits import Bucket, PeerBuckets
@@ -172,13 +173,18 @@ class Guard:
             samesite="None" if is_https and self._is_framed else "Strict",
         )
 
-    def log_out(self, response: Answer) -> None:
+    async def log_out(self, response: Answer) -> None:
         """End the session of the current request on the server and delete its cookie."""
         session = self._session(request)
         if session is not None and self._sessions is not None:
-            self._sessions.end(session, time.time())
+            saved = asyncio.wrap_future(self._sessions.end(session, time.time()))
             if (logged_out := self._logged_out.get(session.id)) is not None:
                 logged_out.set()
+            if not (await asyncio.wait([saved], timeout=PATIENCE_S))[0]:
+                logger.warning(
+                    "%s: a session that was logged out is valid again if the gateway is restarted now",
+                    DiskStalledError(),
+                )
         response.delete_cookie(COOKIE, path=None, httponly=True, samesite="Strict")
 
     def logged_out(self, asked: Request | Websocket) -> asyncio.Event:
