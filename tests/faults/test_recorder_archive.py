@@ -64,7 +64,7 @@ def test_a_full_disk_keeps_existing_files(tiny_disk: Path) -> None:
             os.truncate(ballast, max(0, ballast.stat().st_size - room))
             with suppress(OSError, sqlite3.Error):
                 archive.save_picture(facts, (b"w" * 100_000, b"crop"), 0.5, {"value": 1.0})
-            part = archive.files / "x.mp4.part"
+            part = archive.files / f"{room}.mp4.part"  # names are unique
             with suppress(OSError, sqlite3.Error):
                 part.write_bytes(b"c" * 50_000)
                 archive.save_clip(facts, part, {})
