@@ -431,6 +431,32 @@ def test_only_the_best_variant_of_a_playlist_is_fetched(tmp_path: Path) -> None:
     assert not any("low" in path or "mid" in path for path in asked)
 
 
+@pytest.mark.parametrize("path", ["/live/list.m3u8", "/master.m3u8"])
+def test_segments_are_next_to_the_playlist_that_a_redirect_leads_to(
+    tmp_path: Path, path: str
+) -> None:
+    """They were requested next to the configured URL: the camera stayed offline with 404."""
+    segment = write_clip(tmp_path / "clip.ts", 60).read_bytes()
+
+    def answer(request: Request) -> None:
+        if request.path == "/live/list.m3u8":
+            request.head(status=302, Location="/session/7/list.m3u8")
+        elif request.path == "/session/7/0.ts":
+            request.head("video/mp2t")
+            request.send(null_packet() + segment)
+        elif request.path == "/session/7/list.m3u8":
+            request.head("application/vnd.apple.mpegurl")
+            request.send(live_playlist("#EXTINF:2,", "0.ts"))
+        elif request.path == "/master.m3u8":
+            request.head("application/vnd.apple.mpegurl")
+            request.send(b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlive/list.m3u8\n")
+        else:
+            request.head(status=404)
+
+    with http_camera(answer) as camera, capturing(tmp_path, camera.url(path)) as rig:
+        rig.wait_frames(5)
+
+
 def test_long_group_of_pictures_is_awaited_on_one_connection(tmp_path: Path) -> None:
     clip = write_clip(
         tmp_path / "clip.ts", 400, options={"g": "400", "bf": "0", "sc_threshold": "0"}

@@ -199,9 +199,8 @@ def open_http(
         response.close()
         try:
             url = urljoin(response.geturl(), variant) if variant else address.url
-            task = FfmpegTask(_with_login(address, url), parts := PlaylistParts(address, played))
-            parts.wait_for_news(task.url)
-            return task
+            parts = PlaylistParts(address, played)
+            return FfmpegTask(_with_login(address, parts.wait_for_news(url)), parts)
         except ValueError:
             raise SourceError(
                 f"cannot open {address.shown}: its playlist contains an invalid URL"

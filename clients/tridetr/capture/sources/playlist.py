@@ -195,11 +195,14 @@ class PlaylistParts:
         if self._skipped and not self._opened:
             raise self._played.stale(self._address.shown)
 
-    def wait_for_news(self, url: str) -> None:
+    def wait_for_news(self, url: str) -> str:
         """Wait until the media playlist has a new segment since it was read last, by whatever connection.
 
         Args:
             url: URL of the playlist.
+
+        Returns:
+            Where redirects of this URL lead to: what the playlist names is relative to that.
 
         Raises:
             NoPictureYetError: It stays the same for the address's timeout.
@@ -212,7 +215,7 @@ class PlaylistParts:
                 response, start = self._get(url)
                 with response:
                     if start != _START:
-                        return  # FFmpeg reports what it is instead
+                        return response.geturl()  # FFmpeg reports what it is instead
                     start += response.read(PLAYLIST_BYTES)
                     if response.read(1):
                         raise SourceError(
@@ -226,7 +229,7 @@ class PlaylistParts:
                 if any(pattern.match(line) for line in lines):
                     raise SourceError(f"cannot open {shown}: its playlist {why}")
             if self._played.is_new(lines):
-                return
+                return response.geturl()
             if time.monotonic() > until_s or self._address.hang_up.wait(_POLL_S):
                 raise self._played.stale(shown)
 
