@@ -308,7 +308,7 @@ class Capture:
         elif blind is not None:
             self._status.state(CameraState.BLIND, _BLIND_MESSAGES[blind], blind)
         else:
-            self._status.state(CameraState.LIVE, self._delivery.fault)
+            self._status.state(CameraState.LIVE, self._delivery.fault or self._source.fault)
 
     def _is_suspect(self) -> bool:
         return self._blind is not None and self._blind.is_suspect

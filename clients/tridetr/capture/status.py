@@ -59,7 +59,7 @@ class StatusReporter:
     ) -> None:
         """Set the state; `message` and `blind` are the reason if it is not live.
 
-        For a live camera, `message` is why its pictures are too few.
+        For a live camera, `message` is why its pictures are too few, or late.
         """
         with self._lock:
             if (state, message, blind) == (self._state, self._message, self._blind):
@@ -68,7 +68,7 @@ class StatusReporter:
                 self._since_unix_ns = time.time_ns()
                 _log.info("camera is %s%s", state.name.lower(), message and f": {message}")
             elif state is CameraState.LIVE and message != self._message:
-                _log.warning("%s", message or "enough good pictures arrive again")
+                _log.warning("%s", message or "its pictures arrive as they should again")
             self._state = state
             self._message = message
             self._blind = blind

@@ -181,7 +181,7 @@ class CameraSentry:
         return "; ".join(filter(None, classes))
 
     def _camera_fault(self, *, starting: bool, is_unknown: bool) -> str:
-        """Return why the camera does not deliver, or only too few good pictures; empty if it delivers."""
+        """Return why the camera does not deliver, or only too few good pictures, or late ones; empty if it delivers."""
         state, _, message = self._watch.describe()
         if state == "live":
             return message or (self._doubt() if is_unknown and not starting else "")

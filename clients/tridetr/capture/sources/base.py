@@ -188,6 +188,11 @@ class CorruptFrameError(SourceError):
 class Source(ABC):
     """A camera source (see the module's description)."""
 
+    @property
+    def fault(self) -> str:
+        """What is wrong with its pictures, although they arrive; empty if nothing is, as far as known."""
+        return ""
+
     @abstractmethod
     def open(self) -> SourceInfo:
         """Open the source; may take up to the camera's `timeout_s`, but returns soon after stop is set.

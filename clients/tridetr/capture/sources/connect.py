@@ -10,6 +10,7 @@ from tridetr.capture.sources.av import FfmpegFeed, decoder_options
 from tridetr.capture.sources.base import LoginError, LoginRefusedError
 from tridetr.capture.sources.http_camera import JpegFeed, open_http
 from tridetr.capture.sources.http_request import http_address
+from tridetr.capture.sources.lateness import Lateness
 from tridetr.capture.sources.playlist import PlayedSegments, PlaylistParts
 from tridetr.capture.sources.pump import Feed
 from tridetr.capture.sources.rtsp_redirect import final_url, refuse_followed
@@ -24,7 +25,12 @@ _LONGEST_LOGIN = 127  # characters of a percent-encoded `user:password` in FFmpe
 
 
 def connect(
-    section: CameraSection, hang_up: HangUp, played: PlayedSegments, *, finds_gaps: bool = False
+    section: CameraSection,
+    hang_up: HangUp,
+    played: PlayedSegments,
+    *,
+    finds_gaps: bool = False,
+    lateness: Lateness | None = None,
 ) -> Feed:
     """Open the stream of a network camera.
 
@@ -34,6 +40,7 @@ def connect(
         played: What earlier connections to it played, if it is a playlist.
         finds_gaps: Whether packets after a gap in the sequence numbers of RTP over TCP are marked as damaged. (Over UDP
             they always are.)
+        lateness: Finds out whether JPEGs over HTTP are late, over all connections to the camera.
 
     Raises:
         LoginError: The camera does not accept user and password, or another host may have received them.
@@ -49,7 +56,7 @@ def connect(
             tls = python_context(section)
             secret = login[1] if login and source.needs_credentials else ""
             address = http_address(url, source.shown, tls, section.timeout_s, hang_up, secret)
-            found = open_http(address, section.fps, played)
+            found = open_http(address, section.fps, played, lateness)
             if isinstance(found, JpegFeed):
                 return found
             if isinstance(found.parts, PlaylistParts):
@@ -94,6 +101,8 @@ def connect(
                 ) from None
             raise
     except LoginError:
+        if lateness is not None:
+            lateness.forbid()
         raise
     except SourceError:
         if not source.is_encrypted and speaks_tls(*source.address):

@@ -9,16 +9,17 @@ import errno
 import http.client
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import av
 
-from tridetr.capture.sources.base import StreamFacts
+from tridetr.capture.sources.base import LoginError, StreamFacts
 from tridetr.capture.sources.http_request import HttpAddress, HttpBody, cause, get, read_some
 from tridetr.capture.sources.jpeg_splitter import JpegSplitter
+from tridetr.capture.sources.lateness import Lateness, LinkLoad, SecondConnection, Step
 from tridetr.capture.sources.metronome import Metronome
 from tridetr.capture.sources.playlist import (
     PLAYLIST_BYTES,
@@ -28,6 +29,7 @@ from tridetr.capture.sources.playlist import (
 )
 from tridetr.errors import SourceError
 from tridetr.foreign_text import printable
+from tridetr.hang_up import HangUp
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 16
 _SNIFF_BYTES = 8
 _TYPE_LENGTH = 60
+_REOPEN_PAUSES_S = (0.0, 0.3, 1.0)  # before each attempt: a server may still count the old one
 _POLL_FPS = 5.0  # requests to a URL of a single picture, if the configuration sets no rate
 
 
@@ -47,7 +50,12 @@ class JpegFeed:
     misnumbered = 0
 
     def __init__(
-        self, address: HttpAddress, response: http.client.HTTPResponse, start: bytes, fps: float
+        self,
+        address: HttpAddress,
+        response: http.client.HTTPResponse,
+        start: bytes,
+        fps: float,
+        lateness: Lateness | None = None,
     ) -> None:
         """Wait for the first JPEG.
 
@@ -56,6 +64,7 @@ class JpegFeed:
             response: The camera's response.
             start: The bytes already read from it.
             fps: Requests per second to such a camera.
+            lateness: Finds out whether the pictures are late; None = nobody wants to know.
 
         Raises:
             SourceError: No JPEG arrived within the address's timeout.
@@ -63,7 +72,10 @@ class JpegFeed:
         self._address = address
         self._response = response
         self._poll_s = 1 / fps
+        self._lateness = lateness
+        self._second: SecondConnection | None = None
         self._splitter = _splitter(response)
+        self._load = LinkLoad()  # of this response
         self._in_response = 0  # JPEGs of this response
         self._asked_s = time.monotonic()
         self._give_up_s = self._asked_s + address.timeout_s
@@ -78,6 +90,8 @@ class JpegFeed:
             )
         width, height = self._splitter.size
         self.facts = StreamFacts("mjpeg", width, height, 0.0)
+        if lateness is not None:
+            lateness.connected(time.monotonic())
 
     def packets(self, hang_up: threading.Event) -> Iterator[av.Packet[VideoStream]]:
         """Yield the JPEGs until the stream ends or breaks.
@@ -92,20 +106,71 @@ class JpegFeed:
         while not hang_up.is_set():
             for jpeg in self._jpegs:
                 yield _packet(jpeg)
-            if self._in_response != 1:
-                return
-            hang_up.wait(max(0.0, self._asked_s + self._poll_s - time.monotonic()))
-            self._ask()
+                if self._lateness is not None and self._is_late(jpeg, self._lateness):
+                    self._reopen(hang_up, self._lateness)
+                    break
+            else:
+                if self._in_response != 1:
+                    return
+                hang_up.wait(max(0.0, self._asked_s + self._poll_s - time.monotonic()))
+                self._ask()
 
     def close(self) -> None:
         """Close the connection."""
         self._response.close()
+        if self._second is not None and self._lateness is not None:
+            self._second.close()
+            self._lateness.broken(time.monotonic())
+
+    def _is_late(self, jpeg: bytes, lateness: Lateness) -> bool:
+        """Return whether the pictures are late, so that the connection should be opened again."""
+        if self._second is not None and self._second.is_done():
+            if self._second.is_refused:
+                lateness.forbid()
+            lateness.compare(self._second.pictures, time.monotonic())
+            self._second = None
+        now_s = time.monotonic()
+        step = lateness.arrived(hash(jpeg), now_s, is_full=self._load.picture(now_s))
+        if step is Step.COMPARE:
+            self._second = SecondConnection(
+                self._read_apart, self._address.shown, 2 * self._address.timeout_s
+            )
+        return step is Step.REOPEN
+
+    def _read_apart(self, hang_up: HangUp) -> Generator[bytes, None, None]:
+        """Yield the JPEGs of another connection."""
+        address = replace(self._address, hang_up=hang_up)
+        with get(address) as response:
+            feed = JpegFeed(address, response, b"", _POLL_FPS)
+            assert feed._first is not None
+            yield feed._first
+            yield from feed._jpegs
+
+    def _reopen(self, hang_up: threading.Event, lateness: Lateness) -> None:
+        """Connect again, without the pictures that are stored for the connection.
+
+        Raises:
+            SourceError: The camera does not answer as before.
+        """
+        for pause_s in _REOPEN_PAUSES_S:
+            hang_up.wait(pause_s)
+            try:
+                self._ask()
+                lateness.connected(time.monotonic())
+                return
+            except LoginError:
+                lateness.forbid()
+                raise
+            except SourceError:
+                if pause_s == _REOPEN_PAUSES_S[-1] or hang_up.is_set():
+                    raise
 
     def _ask(self) -> None:
         self._response.close()
         self._asked_s = time.monotonic()
         self._response = get(self._address)
         self._splitter = _splitter(self._response)
+        self._load = LinkLoad()
         self._in_response = 0
         self._jpegs = self._read(b"")
 
@@ -114,7 +179,9 @@ class JpegFeed:
             for jpeg in self._splitter.feed(data):
                 self._in_response += 1
                 yield jpeg
+            is_inside, asked_s = self._splitter.is_inside, time.monotonic()
             data = read_some(self._address, self._response, _CHUNK)
+            self._load.waited(time.monotonic() - asked_s, inside=is_inside)
             if time.monotonic() > self._give_up_s:
                 return
             if not data:
@@ -161,7 +228,10 @@ class FfmpegTask:
 
 
 def open_http(
-    address: HttpAddress, fps: float | None, played: PlayedSegments
+    address: HttpAddress,
+    fps: float | None,
+    played: PlayedSegments,
+    lateness: Lateness | None = None,
 ) -> JpegFeed | FfmpegTask:
     """Connect to an HTTP camera and return its JPEGs, or a URL for FFmpeg to open.
 
@@ -169,6 +239,7 @@ def open_http(
         address: Its URL.
         fps: Requests per second to a camera that sends one picture per request; None for the default.
         played: What earlier connections played, if it is a playlist.
+        lateness: Finds out whether JPEGs are late.
 
     Raises:
         LoginRefusedError: It does not accept user and password.
@@ -187,7 +258,7 @@ def open_http(
         response.close()
         raise SourceError(f"cannot open {address.shown}: {cause(error)}") from None
     if kind.startswith("multipart/") or kind == "image/jpeg" or _has_jpeg(kind, start):
-        return JpegFeed(address, response, start, fps or _POLL_FPS)
+        return JpegFeed(address, response, start, fps or _POLL_FPS, lateness)
     if kind == "text/html":
         response.close()
         raise SourceError(

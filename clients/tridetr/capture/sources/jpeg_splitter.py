@@ -41,6 +41,11 @@ class JpegSplitter:
         self.size = (0, 0)  # width and height [pixels] of the newest JPEG; 0 while unknown
         self.dropped = 0  # JPEGs that were too long
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether a JPEG has begun and is not complete yet."""
+        return self._at > 0
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Add bytes, and yield the JPEGs that are complete now."""
         self._buffer += data

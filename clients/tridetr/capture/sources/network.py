@@ -19,6 +19,7 @@ from tridetr.capture.sources.base import (
 )
 from tridetr.capture.sources.connect import connect
 from tridetr.capture.sources.jpeg_decoder import JpegDecoder
+from tridetr.capture.sources.lateness import Lateness
 from tridetr.capture.sources.playlist import PlayedSegments
 from tridetr.capture.sources.pump import Arrival, Feed, PacketPump
 from tridetr.capture.sources.video import CpuVideo, Decoded, Undecoded, VideoDecoder
@@ -51,6 +52,7 @@ class NetworkSource(Source):
         self._jpeg: JpegDecoder | None = None
         self._ready: deque[Grab] = deque()
         self._played = PlayedSegments()
+        self._lateness = Lateness()
         self._delivered = self._damaged = False  # a picture of this connection
         self._finds_gaps = True  # in the numbers of RTP packets
         self._feed: Feed | None = None
@@ -63,6 +65,11 @@ class NetworkSource(Source):
         self._decoded_ns = 0  # arrival of the packet decoded last
         self._picture_s = 0.0  # when the newest picture was returned
         self._fresh_index = 0  # earlier packets are decoded without being shown
+
+    @property
+    def fault(self) -> str:
+        """Why the pictures are late (see `Source`)."""
+        return self._lateness.fault
 
     def open(self) -> SourceInfo:
         """Connect (see `Source`).
@@ -77,7 +84,11 @@ class NetworkSource(Source):
             raise TridetrError(f"{source}: an earlier connection has not ended; starting again")
         self._pump = PacketPump(
             lambda hang_up: connect(
-                self._section, hang_up, self._played, finds_gaps=self._finds_gaps
+                self._section,
+                hang_up,
+                self._played,
+                finds_gaps=self._finds_gaps,
+                lateness=self._lateness,
             ),
             source.shown,
             self._section.timeout_s,

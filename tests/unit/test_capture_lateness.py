@@ -1,0 +1,295 @@
+"""When a link counts as full, what proves that pictures come late, and what follows from it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.waiting import wait_for
+from tridetr.capture.sources.base import LoginRefusedError
+from tridetr.capture.sources.lateness import Lateness, LinkLoad, SecondConnection, Step
+from tridetr.errors import SourceError
+from tridetr.hang_up import HangUp
+
+READ, COMPARE, REOPEN = Step.READ, Step.COMPARE, Step.REOPEN
+
+
+def judge(
+    pictures: int, *, before_s: float = 0.0, inside_s: float = 0.0, work_s: float = 0.0
+) -> list[bool]:
+    """Return the judgement after each of some pictures with these waits, and this work of the reader."""
+    load, now_s, found = LinkLoad(), 50.0, []
+    for _ in range(pictures):
+        load.waited(before_s / 2, inside=False)
+        load.waited(before_s / 2, inside=False)
+        load.waited(inside_s, inside=True)
+        now_s += before_s + inside_s + work_s
+        found.append(load.picture(now_s))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before_s", "inside_s", "work_s", "is_full"),
+    [
+        (0.0, 0.25, 0.0, True),
+        (0.01, 0.24, 0.0, True),
+        (0.0, 0.2, 0.05, True),
+        (0.02, 0.23, 0.0, False),  # it fits: a pause before each picture
+        (0.25, 0.0, 0.0, False),
+        (0.0, 0.1, 0.15, False),  # the reader is slow itself
+        (0.0, 0.0, 0.25, False),
+    ],
+)
+def test_a_link_is_full_if_its_reader_never_waits_for_a_picture_to_begin(
+    before_s: float, inside_s: float, work_s: float, is_full: bool
+) -> None:
+    found = judge(50, before_s=before_s, inside_s=inside_s, work_s=work_s)
+    assert found == [False] * 40 + [is_full] * 10  # 10 s after the first picture
+
+
+def test_few_large_pictures_are_judged_too() -> None:
+    assert judge(4, inside_s=4.0) == [False, False, False, True]
+    assert judge(3, inside_s=30.0) == [False, True, True]
+
+
+def test_a_pause_counts_for_ten_seconds() -> None:
+    load, now_s = LinkLoad(), 0.0
+    found = []
+    for number in range(100):
+        load.waited(0.25, inside=number not in (45, 46))
+        now_s += 0.25
+        found.append(load.picture(now_s))
+    assert found == [False] * 40 + [True] * 6 + [False] * 39 + [True] * 15
+
+
+@given(st.lists(st.tuples(st.floats(0.06, 5), st.floats(0, 1)), min_size=1, max_size=80))
+def test_a_stream_that_fits_never_fills_its_link(pictures: list[tuple[float, float]]) -> None:
+    load, now_s = LinkLoad(), 0.0
+    for duration_s, share in pictures:
+        idle_s = duration_s * max(0.06, share)
+        load.waited(idle_s, inside=False)
+        load.waited(duration_s - idle_s, inside=True)
+        now_s += duration_s
+        assert not load.picture(now_s)
+
+
+class Camera:
+    """A camera at 10 fps whose link takes a share of its pictures, through a server that stores the rest or not."""
+
+    def __init__(self, *, share: float = 0.5, stores: bool = True, repeats: int = 0) -> None:
+        self.lateness = Lateness()
+        self.now_s = 1000.0
+        self.steps: list[tuple[float, Step]] = []
+        self.share, self.stores, self._repeats = share, stores, repeats
+        self._connect()
+
+    def _connect(self) -> None:
+        self._from_s = self.now_s
+        self.lateness.connected(self.now_s)
+
+    def picture(self, taken_s: float) -> int:
+        number = round(taken_s * 10)
+        return number % self._repeats if self._repeats else number
+
+    @property
+    def age_s(self) -> float:
+        """Age of the picture that comes now."""
+        return (1 - self.share) * (self.now_s - self._from_s) if self.stores else 0.2
+
+    def run(self, seconds: float, *, second_s: float = 0.0) -> None:
+        """Read for some time; a second connection takes some time, or fails if that is negative."""
+        until_s, due_s = self.now_s + seconds, float("inf")
+        while self.now_s < until_s:
+            self.now_s = round(self.now_s + 0.1, 1)
+            if self.now_s >= due_s:
+                due_s = float("inf")
+                new = {self.picture(self.now_s): self.now_s}
+                self.lateness.compare(new if second_s >= 0 else {}, self.now_s)
+            is_full = self.share < 1 and self.now_s - self._from_s >= 10
+            picture = self.picture(self.now_s - self.age_s)
+            step = self.lateness.arrived(picture, self.now_s, is_full=is_full)
+            if step is not READ:
+                self.steps.append((round(self.now_s - 1000), step))
+            if step is COMPARE:
+                due_s = self.now_s + abs(second_s)
+            if step is REOPEN:
+                self._connect()
+
+
+def test_pictures_that_are_stored_are_proven_late_and_from_then_on_the_age_is_bounded() -> None:
+    camera = Camera()
+    camera.run(19.8)
+    assert (camera.steps, camera.lateness.fault) == ([(10, COMPARE)], "")
+    camera.run(40)
+    assert camera.steps[1:] == [(n, REOPEN) for n in (20, 30, 40, 50)]
+    assert camera.lateness.fault.startswith("pictures came 10 s late: ")
+    camera.run(3600)
+    assert camera.age_s <= 5
+    assert {step for _, step in camera.steps[1:]} == {REOPEN}
+    assert camera.lateness.fault.startswith("pictures came 10 s late: ")
+    assert len(camera.lateness.fault.encode()) <= 200
+
+
+@pytest.mark.parametrize(("share", "after_s"), [(0.1, 100), (0.8, 165), (0.95, 138), (0.97, 386)])
+def test_other_links_are_found_too(share: float, after_s: float) -> None:
+    """If the link is hardly too slow, only a later second connection proves it."""
+    camera = Camera(share=share)
+    camera.run(2000)
+    assert [step for _, step in camera.steps].count(REOPEN) > 100
+    reopened_s = next(at for at, step in camera.steps if step is REOPEN)
+    assert reopened_s == pytest.approx(after_s, rel=0.1)
+
+
+def test_pictures_that_are_not_stored_change_nothing() -> None:
+    camera = Camera(stores=False)
+    camera.run(10_000)
+    assert [at for at, _ in camera.steps] == pytest.approx(
+        [10, 130, 370, 851, 1811, 3731, 7332], abs=2
+    )
+    assert {step for _, step in camera.steps} == {COMPARE}
+    assert camera.lateness.fault == ""
+
+
+def test_a_link_that_is_not_full_is_not_compared() -> None:
+    camera = Camera(share=1.0)
+    camera.run(1000)
+    assert camera.steps == []
+
+
+def test_pictures_that_repeat_prove_nothing() -> None:
+    camera = Camera(repeats=90)
+    camera.run(2000)
+    assert {step for _, step in camera.steps} == {COMPARE}
+
+
+def test_second_connections_that_fail_come_less_often() -> None:
+    camera = Camera()
+    camera.run(2000, second_s=-5.0)
+    assert [at for at, _ in camera.steps] == pytest.approx([10, 135, 380, 865, 1830], abs=2)
+    assert camera.lateness.fault == ""
+
+
+def test_a_connection_that_broke_meanwhile_is_left_alone_for_hours() -> None:
+    camera = Camera()
+    camera.run(10.5, second_s=5.0)
+    camera.lateness.broken(camera.now_s)
+    camera.run(6 * 3600 - 10, second_s=5.0)
+    assert camera.steps == [(10, COMPARE)]
+    camera.run(20)
+    assert [step for _, step in camera.steps] == [COMPARE, COMPARE]
+
+
+def test_a_connection_that_ends_often_is_not_compared_each_time() -> None:
+    camera = Camera()
+    for _ in range(5):
+        camera.run(15)
+        camera._connect()
+    assert camera.steps == [(10, COMPARE)]
+
+
+def test_after_a_refused_login_there_is_no_second_connection() -> None:
+    camera = Camera()
+    camera.lateness.forbid()
+    camera.run(1000)
+    assert camera.steps == []
+
+    camera = Camera()
+    camera.run(100)
+    camera.lateness.forbid()
+    camera.run(30_000)
+    assert [step for _, step in camera.steps].count(COMPARE) == 1
+    assert camera.age_s <= 5
+
+
+def test_the_fault_ends_with_its_cause() -> None:
+    """The link has become faster, or the server does not store any more; at first, that is not known."""
+    camera = Camera()
+    camera.run(100)
+    camera.share = 1.0
+    camera.run(280)
+    assert camera.lateness.fault
+    camera.run(30)
+    assert camera.lateness.fault == ""
+
+    camera = Camera()
+    camera.run(100)
+    camera.stores = False
+    camera.run(6 * 3600 - 200)
+    assert camera.lateness.fault
+    camera.run(400)
+    assert camera.lateness.fault == ""
+    before = len(camera.steps)
+    camera.run(2000)
+    assert {step for _, step in camera.steps[before:]} == {COMPARE}
+
+
+def test_a_fault_stays_if_it_is_proven_again() -> None:
+    camera = Camera(share=0.8)
+    camera.run(500)
+    for _ in range(300):
+        camera.run(100)
+        assert camera.lateness.fault
+    assert camera.age_s < 60
+    assert [step for _, step in camera.steps].count(COMPARE) > 2
+
+
+def test_a_second_connection_ends_after_some_pictures() -> None:
+    done = threading.Event()
+
+    def read(_: HangUp) -> Generator[bytes, None, None]:
+        try:
+            yield from (b"%d" % number for number in range(100))
+        finally:
+            done.set()
+
+    second = SecondConnection(read, "cam", 10.0)
+    wait_for(second.is_done)
+    assert [*second.pictures] == [hash(b"%d" % number) for number in range(10)]
+    assert done.is_set()
+    assert not second.is_refused
+
+
+def test_a_second_connection_ends_after_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tridetr.capture.sources.lateness._COMPARED_S", 0.0)
+
+    def read(_: HangUp) -> Generator[bytes, None, None]:
+        for number in range(10):
+            yield b"%d" % number
+            time.sleep(0.01)
+
+    second = SecondConnection(read, "cam", 10.0)
+    wait_for(second.is_done)
+    assert [*second.pictures] == [hash(b"0"), hash(b"1")]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_refused"),
+    [(LoginRefusedError("cam", 401, True), True), (SourceError("no"), False), (OSError(), False)],
+)
+def test_a_second_connection_that_fails(error: Exception, is_refused: bool) -> None:
+    def read(_: HangUp) -> Generator[bytes, None, None]:
+        yield b"1"
+        raise error
+
+    second = SecondConnection(read, "cam", 10.0)
+    wait_for(second.is_done)
+    assert ([*second.pictures], second.is_refused) == ([hash(b"1")], is_refused)
+
+
+def test_a_second_connection_takes_a_limited_time() -> None:
+    def read(hang_up: HangUp) -> Generator[bytes, None, None]:
+        hang_up.wait()
+        yield from ()
+
+    for timeout_s in (0.05, 60.0):
+        second = SecondConnection(read, "cam", timeout_s)
+        if timeout_s == 60.0:
+            assert not second.is_done()
+            second.close()
+        wait_for(second.is_done)
+        assert second.pictures == {}
